@@ -1,0 +1,113 @@
+"""Agentic map-reduce for pandas: ``import pandas_amr`` registers ``df.amr`` and does nothing else.
+
+Every public name is imported when it is first used, so that the import adds next to nothing to that of pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pandas_amr._accessor import register
+from pandas_amr._verbs import map, map_reduce, plan, reduce, start  # noqa: A004 (`map` is this library's word)
+
+if TYPE_CHECKING:
+    from pandas_amr._corpus import from_documents
+    from pandas_amr._plan import Estimate, Plan
+    from pandas_amr._result import Result
+    from pandas_amr._run import Run
+    from pandas_amr._runtime import configure
+    from pandas_amr.errors import (
+        AMRError,
+        AMRWarning,
+        ColumnError,
+        FailureWarning,
+        InvalidOutput,
+        MapFailed,
+        ModelConfigError,
+        ModelError,
+        ModelRefused,
+        ModelRejected,
+        ModelUnavailable,
+        PlanError,
+        PlanWarning,
+        UsageError,
+    )
+    from pandas_amr.models.base import LM, Abilities
+    from pandas_amr.tools import Tool, tool
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LM",
+    "AMRError",
+    "AMRWarning",
+    "Abilities",
+    "ColumnError",
+    "Estimate",
+    "FailureWarning",
+    "InvalidOutput",
+    "MapFailed",
+    "ModelConfigError",
+    "ModelError",
+    "ModelRefused",
+    "ModelRejected",
+    "ModelUnavailable",
+    "Plan",
+    "PlanError",
+    "PlanWarning",
+    "Result",
+    "Run",
+    "Tool",
+    "UsageError",
+    "configure",
+    "from_documents",
+    "map",
+    "map_reduce",
+    "plan",
+    "reduce",
+    "start",
+    "tool",
+]
+
+_HOMES = {
+    "models.base": ("LM", "Abilities"),
+    "tools": ("Tool", "tool"),
+    "_corpus": ("from_documents",),
+    "_plan": ("Plan", "Estimate"),
+    "_result": ("Result",),
+    "_run": ("Run",),
+    "_runtime": ("configure",),
+    "errors": (
+        "AMRError",
+        "AMRWarning",
+        "ColumnError",
+        "FailureWarning",
+        "InvalidOutput",
+        "MapFailed",
+        "ModelConfigError",
+        "ModelError",
+        "ModelRefused",
+        "ModelRejected",
+        "ModelUnavailable",
+        "PlanError",
+        "PlanWarning",
+        "UsageError",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "errors", "testing", "tools"])
+
+
+register()

@@ -1,0 +1,124 @@
+"""Turns of a model and its tools, until it submits or its steps are used up."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pandas_amr._agent.dispatch import dispatch
+from pandas_amr._schema import is_strict
+from pandas_amr._usage import Phase, Usage
+from pandas_amr.models.base import Message, Request, ResponseSchema, ToolSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pandas_amr.models.base import Model
+    from pandas_amr.tools import Tool
+
+FENCE = re.compile(r"^\s*```[\w-]*\s*\n(.*)\n\s*```\s*$", re.DOTALL)
+FORCED = "No more tool calls are possible. Answer now, with what you know."
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What an agent hands in: ``name`` as a schema response, ``submit_<name>`` as a tool."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+    @property
+    def tool(self) -> ToolSpec:
+        """The tool through which an agent with tools hands in."""
+        return ToolSpec(
+            name=f"submit_{self.name}",
+            description=f"Hand in the {self.name}. This ends the work.",
+            parameters=self.schema,
+        )
+
+    @property
+    def response(self) -> ResponseSchema:
+        """The schema that an answer without tools follows."""
+        return ResponseSchema(name=self.name, schema=self.schema, strict=is_strict(self.schema))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of an agent's turns: a ``payload`` of decoded JSON, or the ``problem`` that stood in its way.
+
+    ``conversation`` holds all messages until then, so that a repair can go on from it.
+    """
+
+    payload: Any
+    problem: str | None
+    conversation: tuple[Message, ...]
+    usage: Usage
+
+
+async def run_agent(
+    model: Model,
+    messages: Sequence[Message],
+    *,
+    submission: Submission,
+    phase: Phase,
+    tools: Sequence[Tool] = (),
+    max_steps: int = 6,
+) -> Answer:
+    """Let the model work: with tools for at most ``max_steps`` turns, then one forced turn without.
+
+    Without tools the first turn is the last, and its answer follows the schema.
+
+    Raises:
+        ModelError: the service failed; nothing of the model's was wrong.
+    """
+    conversation = list(messages)
+    specs = (*(ToolSpec(tool.name, tool.description, tool.parameters) for tool in tools), submission.tool)
+    usage = Usage()
+    for _ in range(max_steps if tools else 0):
+        reply = await model.complete(Request(tuple(conversation), phase=phase, tools=specs))
+        usage += reply.usage
+        conversation.append(reply.message)
+        handed_in = next((call for call in reply.message.tool_calls if call.name == submission.tool.name), None)
+        if handed_in is not None:
+            conversation += [Message("tool", "Received.", tool_call_id=call.id) for call in reply.message.tool_calls]
+            return _answer(handed_in.arguments, reply.finish_reason, conversation, usage)
+        if not reply.message.tool_calls:
+            answer = _answer(reply.message.content, reply.finish_reason, conversation, usage)
+            if answer.problem is None:
+                return answer
+            break
+        conversation += await dispatch(reply.message.tool_calls, tools)
+    if tools:
+        conversation.append(Message("user", FORCED))
+    reply = await model.complete(Request(tuple(conversation), phase=phase, schema=submission.response))
+    conversation.append(reply.message)
+    return _answer(reply.message.content, reply.finish_reason, conversation, usage + reply.usage)
+
+
+def _answer(text: str | None, finish_reason: str, conversation: list[Message], usage: Usage) -> Answer:
+    payload, problem = decoded(text, finish_reason)
+    return Answer(payload, problem, tuple(conversation), usage)
+
+
+def decoded(text: str | None, finish_reason: str = "stop") -> tuple[Any, str | None]:
+    """The JSON object in an answer's text, or what is wrong with it.
+
+    Example:
+        >>> decoded('{"a": 1}')
+        ({'a': 1}, None)
+        >>> decoded("I think so.")
+        (None, 'the answer is no JSON object')
+    """
+    cut = finish_reason == "length"
+    if not text or not text.strip():
+        return None, "the answer is empty" + (", its tokens were used up" if cut else "")
+    fenced = FENCE.match(text)
+    try:
+        payload = json.loads(fenced.group(1) if fenced else text)
+    except ValueError:
+        return None, "the answer was cut off at its greatest length" if cut else "the answer is no JSON object"
+    if not isinstance(payload, dict):
+        return None, "the answer is no JSON object"
+    return payload, None

@@ -1,0 +1,306 @@
+"""A call of a verb, checked: every mistake that can be seen is told here, before a request is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pandas_amr._findings import FindingType
+from pandas_amr._plan import Plan, as_finding, as_output, read_plan
+from pandas_amr._schema import TEXT_FINDING, record_type
+from pandas_amr._units import check_frame, content_columns
+from pandas_amr.errors import ColumnError, UsageError
+from pandas_amr.tools import Tool, as_tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    import pandas as pd
+    from pydantic import BaseModel
+
+Verb = Literal["map_reduce", "map", "reduce", "plan"]
+Errors = Literal["coerce", "raise"]
+SCALARS = (str, int, float, bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What a user said: a verb and its arguments, as given."""
+
+    verb: Verb
+    frame: Any
+    task: Any = None
+    columns: Any = None
+    finding: Any = None
+    map: Any = None
+    reduce: Any = None
+    output: Any = None
+    by: Any = None
+    tools: Any = None
+    plan: Any = "auto"
+    lm: Any = None
+    max_parallelism: Any = None
+    max_steps: Any = None
+    errors: Any = None
+    progress: Any = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call that can be carried out.
+
+    Attributes:
+        given: the plan as far as the user fixed it.
+        open: which fields of the plan a planner may derive.
+        callables: maps that are functions, by name; the name is None where there is one map.
+        names: the names of the maps that run side by side; ``(None,)`` where there is one.
+        reducer: a reduce that is a function.
+        computed: a reduce that is aggregations, functions among them.
+    """
+
+    verb: Verb
+    frame: pd.DataFrame
+    columns: tuple[int, ...]
+    task: str | None
+    given: Plan
+    open: tuple[str, ...]
+    names: tuple[str | None, ...]
+    callables: Mapping[str | None, Callable[..., Any]]
+    reducer: Callable[..., Any] | None
+    computed: Mapping[str, Any] | None
+    by: tuple[Hashable, ...]
+    tools: tuple[Tool, ...]
+    lm: Any
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def maps(self) -> bool:
+        """Whether anything is mapped."""
+        return self.verb != "reduce"
+
+    @property
+    def reduces(self) -> bool:
+        """Whether anything is reduced."""
+        return self.verb != "map"
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether anything may be asked of a model."""
+        coded = self.reducer is not None or self.computed is not None
+        return bool(self.open) or (self.maps and not self.all_callable) or (self.reduces and not coded)
+
+    def given_by_verb(self, result: Any) -> Any:
+        """What the verb gives of a run's result: ``map`` the frame, ``reduce`` the output, all else the whole."""
+        return {"map": lambda: result.frame, "reduce": lambda: result.output}.get(self.verb, lambda: result)()
+
+    @property
+    def all_callable(self) -> bool:
+        """Whether no map is asked of a model."""
+        return self.maps and len(self.callables) == len(self.names)
+
+
+def check(call: Call) -> Job:
+    """Check a call's arguments against each other and against the frame.
+
+    Raises:
+        UsageError: an argument cannot be used; the message says what would be right.
+        PlanError: the plan cannot be used.
+    """
+    check_frame(call.frame)
+    columns = content_columns(call.frame, call.columns)
+    _check_words(call)
+    fixed = read_plan(call.plan).fixed()
+    names, callables, instructions = _maps(call.map)
+    if instructions is not None:
+        fixed["map_instruction"] = instructions
+    if call.finding is not None:
+        fixed["finding"] = _finding(call.finding, names)
+    elif names != (None,) and "finding" not in fixed:
+        fixed["finding"] = {str(name): as_finding(None) for name in names if name not in callables}
+    elif call.map is not None and "finding" not in fixed and not callables:
+        fixed["finding"] = as_finding(None)
+    reducer, computed = _reduce(call.reduce, fixed)
+    if call.output is not None:
+        fixed["output"] = as_output(call.output)
+    job = Job(
+        verb=call.verb,
+        frame=call.frame,
+        columns=columns,
+        task=call.task,
+        given=Plan(**fixed),
+        open=_open(call, fixed, callables, decided=reducer is not None or computed is not None),
+        names=names,
+        callables=callables,
+        reducer=reducer,
+        computed=computed,
+        by=_by(call),
+        tools=as_tools(call.tools),
+        lm=call.lm,
+        settings={
+            name: value
+            for name in ("max_parallelism", "max_steps", "errors", "progress")
+            if (value := getattr(call, name)) is not None
+        },
+    )
+    _check_wanted(call, job)
+    check_names(job, job.given)
+    return job
+
+
+def _check_words(call: Call) -> None:
+    if call.task is not None and (not isinstance(call.task, str) or not call.task.strip()):
+        raise UsageError(f"task= takes a sentence, not {call.task!r}.")
+    for name in ("max_parallelism", "max_steps"):
+        value = getattr(call, name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise UsageError(f"{name}= takes a whole number from 1, not {value!r}.")
+    if call.errors is not None and call.errors not in get_args(Errors):
+        raise UsageError(f'errors= takes "coerce" or "raise", not {call.errors!r}.')
+    if call.progress is not None and not isinstance(call.progress, bool):
+        raise UsageError(f"progress= takes True or False, not {call.progress!r}.")
+
+
+def _maps(given: Any) -> tuple[tuple[str | None, ...], dict[str | None, Any], Any]:
+    """The maps' names, those that are functions, and the instructions of the rest."""
+    match given:
+        case None:
+            return (None,), {}, None
+        case str() if given.strip():
+            return (None,), {}, given
+        case dict() if given:
+            bad = [name for name, one in given.items() if not isinstance(name, str) or not _is_map(one)]
+            if bad:
+                raise UsageError(f"map[{bad[0]!r}] takes a name, and a text or a function, not {given[bad[0]]!r}.")
+            functions: dict[str | None, Any] = {name: one for name, one in given.items() if callable(one)}
+            texts = {name: one for name, one in given.items() if isinstance(one, str)}
+            return tuple(given), functions, texts or None
+    if callable(given):
+        return (None,), {None: given}, None
+    raise UsageError(f"map= takes a text, a function, or a dict of them by name, not {given!r}.")
+
+
+def _is_map(given: Any) -> bool:
+    return (isinstance(given, str) and bool(given.strip())) or callable(given)
+
+
+def _finding(given: Any, names: tuple[str | None, ...]) -> Any:
+    """The finding type, or one by name where maps run side by side."""
+    if names == (None,):
+        return as_finding(given)
+    if isinstance(given, dict) and given and set(given) <= set(names):
+        return {name: _named_finding(part) for name, part in given.items()} | {
+            str(name): as_finding(None) for name in names if name not in given
+        }
+    return {str(name): as_finding(given) for name in names}
+
+
+def _named_finding(given: Any) -> type[BaseModel]:
+    """A named map's finding: a record, or the type of its one column."""
+    if isinstance(given, dict) or (isinstance(given, type) and hasattr(given, "model_fields")):
+        return as_finding(given)
+    return record_type("Finding", {TEXT_FINDING: given})
+
+
+def _reduce(given: Any, fixed: dict[str, Any]) -> tuple[Any, Any]:
+    """A reduce that is code; a text goes into the plan."""
+    match given:
+        case None:
+            return None, fixed.get("aggregations") if "reduce_instruction" not in fixed else None
+        case str() if given.strip():
+            fixed["reduce_instruction"] = given
+            fixed.pop("aggregations", None)
+            return None, None
+        case dict() if given:
+            for name, how in given.items():
+                if not (isinstance(how, str | list) or callable(how)):
+                    raise UsageError(f"reduce[{name!r}] takes what DataFrame.agg takes, not {how!r}.")
+            fixed.pop("reduce_instruction", None)
+            return None, dict(given)
+    if callable(given):
+        return given, None
+    raise UsageError(f"reduce= takes a text, a function, or a dict of aggregations, not {given!r}.")
+
+
+def _open(call: Call, fixed: dict[str, Any], callables: Mapping[Any, Any], *, decided: bool) -> tuple[str, ...]:
+    """What a planner is asked for: only with a task, and only what the user left open."""
+    if call.task is None or call.verb == "reduce":
+        return ()
+    wanted = [name for name in ("map_instruction", "finding") if name not in fixed and not callables]
+    if call.verb != "map" and not decided and "reduce_instruction" not in fixed and "aggregations" not in fixed:
+        wanted.append("reduce_instruction")
+    return tuple(wanted)
+
+
+def _by(call: Call) -> tuple[Hashable, ...]:
+    given = call.by
+    if given is None:
+        return ()
+    by = tuple(given) if isinstance(given, list) else (given,)
+    if not by:
+        raise UsageError("by= is empty; name the columns to group by, or leave it out.")
+    return by
+
+
+def _check_wanted(call: Call, job: Job) -> None:
+    """Whether the call says enough, and nothing that contradicts itself."""
+    decided = job.reducer is not None or job.computed is not None or job.given.reduce_instruction is not None
+    if job.verb == "reduce" and not decided:
+        raise UsageError("reduce: say how: a text, a function, or a dict of aggregations.")
+    if job.verb == "map" and call.map is None and call.task is None and job.given.map_instruction is None:
+        raise UsageError("map: say what to find: a text, a function, or a dict of them by name.")
+    if job.verb in {"map_reduce", "plan"} and call.task is None:
+        if call.map is None and job.given.map_instruction is None:
+            raise UsageError("map_reduce: say what you want: task='...', or map= and reduce=.")
+        if not decided and job.verb == "map_reduce":
+            raise UsageError("map_reduce without a task needs reduce=. To map only: df.amr.map(...).")
+    if job.computed is not None and len(job.computed) > 1 and job.given.output in SCALARS:
+        raise UsageError(f"output={job.given.output.__name__} takes one aggregation, not {len(job.computed)}.")
+
+
+def finding_types(job: Job, plan: Plan) -> dict[str | None, FindingType | None]:
+    """The finding type of each map; None where a function's own columns say it."""
+    kinds: dict[str | None, FindingType | None] = {}
+    for name in job.names:
+        model = plan.finding.get(name) if isinstance(plan.finding, dict) else plan.finding
+        kinds[name] = None if model is None else FindingType(model, column_names(name, list(model.model_fields)))
+    return kinds
+
+
+def column_names(name: str | None, fields: list[str]) -> tuple[str, ...]:
+    """What a map's fields are called in the frame: a named map puts its name first.
+
+    Example:
+        >>> column_names("tone", ["finding"]), column_names("tone", ["label", "why"])
+        (('tone',), ('tone_label', 'tone_why'))
+    """
+    if name is None:
+        return tuple(fields)
+    return (name,) if fields == [TEXT_FINDING] else tuple(f"{name}_{field}" for field in fields)
+
+
+def check_names(job: Job, plan: Plan) -> None:
+    """Refuse findings that would hide a column, and groups and aggregations of columns that will not be there.
+
+    Raises:
+        ColumnError: names collide, or one is missing.
+    """
+    if not job.maps:
+        _check_reduced(job, set(job.frame.columns), complete=True)
+        return
+    kinds = finding_types(job, plan)
+    found = [column for kind in kinds.values() if kind is not None for column in kind.columns]
+    there = set(job.frame.columns.get_level_values(0)) if job.frame.columns.nlevels > 1 else set(job.frame.columns)
+    for column in found:
+        if column in there:
+            raise ColumnError(f"The finding {column!r} would hide a column of the frame; rename one of them.")
+        if found.count(column) > 1:
+            raise ColumnError(f"Two maps find {column!r}; name them apart.")
+    known = all(kind is not None for kind in kinds.values()) and "finding" not in job.open
+    _check_reduced(job, set(job.frame.columns) | set(found), complete=known)
+
+
+def _check_reduced(job: Job, there: set[Any], *, complete: bool) -> None:
+    for label in [*job.by, *(job.computed or ())]:
+        if complete and label not in there:
+            what = "by=" if label in job.by else "reduce="
+            raise ColumnError(f"{what} names {label!r}, which is no column. There is: {', '.join(map(repr, there))}.")

@@ -1,0 +1,285 @@
+"""Who maps a shard: an agent or a function. What fails gets a repair turn; then the shard is halved, to units."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pandas as pd
+import pyarrow as pa
+
+from pandas_amr import _prompts
+from pandas_amr._agent.loop import run_agent
+from pandas_amr._columns import table_of
+from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
+from pandas_amr._usage import Usage
+from pandas_amr.errors import InvalidOutput, ModelConfigError, ModelError, ModelRefused, ModelRejected, UsageError
+from pandas_amr.models.base import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pandas_amr._shards import Shard
+    from pandas_amr._units import Units
+    from pandas_amr.models.base import Model
+    from pandas_amr.tools import Tool
+
+Numbers = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """What came of one shard: a table with one row for each of ``positions``, and the failures."""
+
+    shard: Shard
+    map: str | None
+    positions: list[int]
+    table: pa.Table
+    repaired: frozenset[int]
+    failures: list[Failure]
+    usage: Usage
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One answer to some units: what was accepted, what is wrong, and the conversation that a repair goes on from."""
+
+    checked: Checked
+    who: Who = "schema"
+    conversation: tuple[Message, ...] = ()
+    halve: bool = True
+
+
+class Mapper(Protocol):
+    """Whoever finds something of units: an agent, or a callable of the user's."""
+
+    @property
+    def name(self) -> str | None:
+        """The map's name, where several run side by side."""
+        ...
+
+    @property
+    def kind(self) -> FindingType | None:
+        """What a finding is; None where a function's own columns say it."""
+        ...
+
+    async def __call__(self, shard: Shard) -> Mapped:
+        """Give each unit of the shard a finding or a failure."""
+        ...
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is known of a shard's units so far, by position."""
+
+    found: dict[int, dict[str, Any]] = field(default_factory=dict)
+    repaired: set[int] = field(default_factory=set)
+    attempts: dict[int, int] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentMapper:
+    """A model with tools, asked for one finding per unit."""
+
+    name: str | None
+    model: Model
+    instruction: str
+    kind: FindingType
+    units: Units
+    tools: tuple[Tool, ...]
+    max_steps: int
+    max_repairs: int
+    alone: bool  # the model takes one unit a request
+
+    async def __call__(self, shard: Shard) -> Mapped:
+        """Ask for the shard's findings until each unit has one or has failed alone."""
+        state = _Progress()
+        await self._settle(shard, shard.positions, state)
+        positions = sorted(state.found)
+        return Mapped(
+            shard=shard,
+            map=self.name,
+            positions=positions,
+            table=table_of((state.found[position] for position in positions), self.kind.arrow),
+            repaired=frozenset(state.repaired),
+            failures=sorted(state.failures, key=lambda failure: failure.position),
+            usage=state.usage,
+        )
+
+    async def _settle(self, shard: Shard, positions: Sequence[int], state: _Progress) -> None:
+        """Ask, repair, then halve what is left; findings accepted on the way are kept."""
+        attempt = await self._ask(positions, state)
+        repairs = 0
+        while attempt.checked.problems and attempt.conversation and repairs < self.max_repairs:
+            attempt = await self._repair(positions, attempt, state)
+            repairs += 1
+        problems = {positions[number]: problem for number, problem in attempt.checked.problems.items()}
+        left = list(problems)
+        if not left:
+            return
+        if len(positions) == 1 or not attempt.halve:
+            state.failures += [
+                Failure(position, shard.number, attempt.who, problems[position], state.attempts[position], self.name)
+                for position in left
+            ]
+            return
+        middle = (len(left) + 1) // 2
+        halves = [half for half in (left[:middle], left[middle:]) if half]
+        await asyncio.gather(*(self._settle(shard, half, state) for half in halves))
+
+    def _opening(self, lines: list[str]) -> tuple[Message, ...]:
+        if self.alone:
+            return Message("system", self.instruction), Message("user", _prompts.numbered("unit", 0, lines[0]))
+        fields = self.kind.schema["properties"]
+        system = _prompts.map_system(self.instruction, fields, tools=bool(self.tools))
+        return Message("system", system), Message("user", _prompts.unit_lines(lines))
+
+    async def _ask(self, positions: Sequence[int], state: _Progress) -> Attempt:
+        opening = self._opening(self.units.lines(positions))
+        return await self._turn(opening, positions, tuple(range(len(positions))), state)
+
+    async def _repair(self, positions: Sequence[int], last: Attempt, state: _Progress) -> Attempt:
+        problems = last.checked.problems
+        words = _prompts.answer_repair(problems[0]) if self.alone else _prompts.map_repair(problems)
+        attempt = await self._turn((*last.conversation, Message("user", words)), positions, tuple(problems), state)
+        state.repaired.update(positions[number] for number in attempt.checked.accepted)
+        return attempt
+
+    async def _turn(
+        self, messages: tuple[Message, ...], positions: Sequence[int], asked: Numbers, state: _Progress
+    ) -> Attempt:
+        """One agent's work on the units numbered ``asked`` among ``positions``."""
+        for number in asked:
+            state.attempts[positions[number]] = state.attempts.get(positions[number], 0) + 1
+        try:
+            answer = await run_agent(
+                self.model,
+                messages,
+                submission=self.kind.submission(alone=self.alone),
+                phase="map",
+                tools=self.tools,
+                max_steps=self.max_steps,
+            )
+        except ModelConfigError:
+            raise
+        except ModelError as error:
+            halve = isinstance(error, ModelRejected | ModelRefused | InvalidOutput)
+            return Attempt(Checked(problems=dict.fromkeys(asked, str(error))), who="model", halve=halve)
+        state.usage += answer.usage
+        if answer.problem is not None:
+            checked = Checked(problems=dict.fromkeys(asked, answer.problem))
+        elif self.alone:
+            checked = check_alone(answer.payload, self.kind)
+        else:
+            checked = check_answer(answer.payload, self.kind, asked=asked, of=len(positions))
+        state.found |= {positions[number]: record for number, record in checked.accepted.items()}
+        return Attempt(checked, conversation=answer.conversation)
+
+
+@dataclass(frozen=True, slots=True)
+class CallableMapper:
+    """A function of the user's: a shard's frame in, a frame or a list of findings out. No model is involved."""
+
+    name: str | None
+    function: Callable[[pd.DataFrame], Any]
+    kind: FindingType | None
+    units: Units
+
+    async def __call__(self, shard: Shard) -> Mapped:
+        """Call the function; where it fails, on halves, until the units that fail stand alone."""
+        found: list[tuple[tuple[int, ...], pa.Table]] = []
+        failures: list[Failure] = []
+        await self._settle(shard, shard.positions, found, failures)
+        found.sort(key=lambda part: part[0][:1])
+        return Mapped(
+            shard=shard,
+            map=self.name,
+            positions=[position for part, _ in found for position in part],
+            table=pa.concat_tables([table for _, table in found], promote_options="permissive")
+            if found
+            else (self.kind.arrow if self.kind else pa.schema([])).empty_table(),
+            repaired=frozenset(),
+            failures=sorted(failures, key=lambda failure: failure.position),
+            usage=Usage(),
+        )
+
+    async def _settle(
+        self,
+        shard: Shard,
+        positions: tuple[int, ...],
+        found: list[tuple[tuple[int, ...], pa.Table]],
+        failures: list[Failure],
+    ) -> None:
+        rows = self.units.rows(positions)
+        try:
+            if inspect.iscoroutinefunction(self.function):
+                given = await self.function(rows)
+            else:
+                given = await asyncio.to_thread(self.function, rows)
+            found.append((positions, self._table(given, rows)))
+        except UsageError:
+            raise
+        except Exception as error:  # noqa: BLE001 (the function is the user's; what it raises is that unit's failure)
+            if len(positions) == 1:
+                failures.append(Failure(positions[0], shard.number, "callable", _reason(error), 1, self.name))
+                return
+            middle = len(positions) // 2
+            for half in (positions[:middle], positions[middle:]):
+                await self._settle(shard, half, found, failures)
+
+    def _table(self, given: Any, rows: pd.DataFrame) -> pa.Table:
+        """What the function gave, as typed columns in the order of the shard's rows."""
+        if isinstance(given, pd.Series):
+            given = given.to_frame(given.name if given.name is not None else "finding")
+        if isinstance(given, pd.DataFrame):
+            given = _aligned(given, rows)
+            if self.kind is None:
+                return pa.Table.from_pandas(given, preserve_index=False).replace_schema_metadata(None)
+            given = given.astype(object).where(given.notna(), None).to_dict("records")
+        if not isinstance(given, list) or len(given) != len(rows):
+            size = f"{len(given)} findings" if isinstance(given, list) else type(given).__name__
+            raise UsageError(f"{self._called()} gives a frame or a list, one finding a row: {len(rows)} rows, {size}.")
+        records = [self._record(one) for one in given]
+        return table_of(records, self.kind.arrow) if self.kind else pa.Table.from_pylist(records)
+
+    def _record(self, one: Any) -> dict[str, Any]:
+        given = one.model_dump() if hasattr(one, "model_dump") else one
+        if not isinstance(given, dict):
+            only = list(self.kind.model.model_fields) if self.kind else ["finding"]
+            if len(only) != 1:
+                raise UsageError(f"{self._called()} gives dicts or records, not {type(one).__name__}.")
+            given = {only[0]: given}
+        if self.kind is None:
+            return given
+        record, problem = self.kind.record(given)
+        if record is None:
+            raise InvalidOutput(problem or "invalid")
+        return record
+
+    def _called(self) -> str:
+        return f"map={getattr(self.function, '__name__', 'the function')}"
+
+
+def _aligned(given: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The function's frame in the order of the shard's rows; refused where that order cannot be known."""
+    if len(given) != len(rows):
+        raise UsageError(f"map= gives one finding a row: {len(rows)} rows, {len(given)} findings.")
+    if given.index.equals(rows.index):
+        return given
+    fresh = given.index.equals(pd.RangeIndex(len(rows)))
+    same_labels = rows.index.is_unique and given.index.is_unique and bool(given.index.isin(rows.index).all())
+    if fresh and not same_labels:
+        return given
+    if same_labels and not fresh:
+        return given.reindex(rows.index)
+    raise UsageError(
+        "map= gives a frame whose rows cannot be told apart by its index. Give it the shard's: index=shard.index."
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, InvalidOutput) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,211 @@
+"""Types and JSON schemas, both ways: what a model is promised to answer, and what a plan's file says of it."""
+
+from __future__ import annotations
+
+import enum
+import types
+import typing
+import warnings
+from decimal import Decimal
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from pandas_amr.errors import UsageError
+
+if typing.TYPE_CHECKING:
+    from pydantic_core import core_schema
+
+DECIMAL_PATTERN = r"^-?\d+(\.\d+)?$"
+TEXT_FINDING = "finding"
+RESERVED = frozenset({"unit"})
+
+# JSON Schema keyword -> pydantic's Field argument
+CONSTRAINTS = {
+    "minimum": "ge",
+    "maximum": "le",
+    "exclusiveMinimum": "gt",
+    "exclusiveMaximum": "lt",
+    "multipleOf": "multiple_of",
+    "minLength": "min_length",
+    "maxLength": "max_length",
+    "minItems": "min_length",
+    "maxItems": "max_length",
+    "pattern": "pattern",
+}
+
+
+class Record(BaseModel):
+    """The base of findings and outputs that are made from a dict or a JSON schema."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+def record_type(name: str, fields: dict[str, Any]) -> type[BaseModel]:
+    """Make a pydantic model of ``fields``: name to type, to ``(type, description)``, or to a list of choices.
+
+    Raises:
+        UsageError: a name or a type cannot be used.
+    """
+    definitions: dict[str, Any] = {}
+    for field, given in fields.items():
+        if not isinstance(field, str) or not field.isidentifier() or field.startswith("_"):
+            raise UsageError(f"A finding's field is named like a variable, not {field!r}.")
+        definitions[field] = _definition(field, given)
+    try:
+        with warnings.catch_warnings():
+            # A finding named `copy` or `json` hides an attribute of BaseModel that nobody asks these records for.
+            warnings.filterwarnings("ignore", message=r".*shadows an attribute", category=UserWarning)
+            return create_model(name, __base__=Record, **definitions)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise UsageError(f"{name}: {str(error).splitlines()[0]}") from None
+
+
+def _definition(field: str, given: Any) -> Any:
+    if isinstance(given, tuple) and len(given) == 2:
+        kind, about = given
+        return given if isinstance(about, FieldInfo) else (kind, Field(description=str(about)))
+    if isinstance(given, list) and given:
+        return (Literal[tuple(given)], ...)
+    if isinstance(given, type | types.GenericAlias | types.UnionType) or get_origin(given) is not None or given is Any:
+        return (given, ...)
+    raise UsageError(f"finding[{field!r}] takes a type, (type, 'description'), or a list of choices, not {given!r}.")
+
+
+def json_schema(kind: Any) -> dict[str, Any]:
+    """The JSON schema of ``kind``, self-contained, with every property required and none beside them.
+
+    That is the form that strict structured output takes: servers reject ``$ref``, and a default would let an answer
+    be left out. Fields that may be missing are nullable, so that a model says so.
+
+    Raises:
+        UsageError: the type has no JSON schema, or one that refers to itself.
+    """
+    try:
+        schema = TypeAdapter(kind).json_schema(schema_generator=_Generator)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise UsageError(f"{kind!r} cannot be asked of a model: {str(error).splitlines()[0]}") from None
+    closed: dict[str, Any] = _closed(schema, schema.pop("$defs", {}), ())
+    return closed
+
+
+class _Generator(GenerateJsonSchema):
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        """A decimal is written as a string, so that no digit is lost on the way."""
+        del schema
+        return {"type": "string", "pattern": DECIMAL_PATTERN}
+
+
+def _closed(schema: Any, definitions: dict[str, Any], path: tuple[str, ...]) -> Any:
+    """``schema`` with references inlined, titles and defaults dropped, objects closed."""
+    if isinstance(schema, list):
+        return [_closed(part, definitions, path) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        name = schema["$ref"].removeprefix("#/$defs/")
+        if name in path:
+            raise UsageError(f"{name} refers to itself; a model cannot be asked for a record without an end.")
+        beside = {key: value for key, value in schema.items() if key not in {"$ref", "default"}}
+        return _closed(definitions[name], definitions, (*path, name)) | beside
+    closed: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in {"title", "default", "discriminator"}:
+            continue
+        if key == "properties":
+            closed[key] = {name: _closed(part, definitions, path) for name, part in value.items()}
+        elif key in {"enum", "const", "examples", "required"}:
+            closed[key] = value
+        else:
+            closed[key] = _closed(value, definitions, path)
+    if "properties" in closed:
+        closed["required"] = list(closed["properties"])
+        closed["additionalProperties"] = False
+    return closed
+
+
+def is_strict(schema: Any) -> bool:
+    """Whether a server can promise the schema: no object with free keys, no value without a type."""
+    if isinstance(schema, list):
+        return all(is_strict(part) for part in schema)
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object" and schema.get("additionalProperties") is not False:
+        return False
+    nested = [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), schema.get("items", True)]
+    typed = bool(schema.keys() & {"type", "anyOf", "enum", "const", "$ref"})
+    return typed and all(is_strict(part) for part in nested)
+
+
+def type_of(schema: dict[str, Any], name: str = "Record") -> Any:
+    """The type that ``json_schema`` would turn into ``schema`` again.
+
+    Raises:
+        UsageError: the schema uses what findings cannot hold.
+
+    Example:
+        >>> type_of({"type": "array", "items": {"type": "integer"}})
+        list[int]
+    """
+    if "enum" in schema or "const" in schema:
+        return Literal[tuple(schema.get("enum", [schema.get("const")]))]
+    if "anyOf" in schema:
+        parts = [type_of(part, name) for part in schema["anyOf"]]
+        return typing.Union[tuple(parts)]  # noqa: UP007 (made at run time)
+    match schema.get("type"):
+        case None if not schema.keys() - {"description"}:
+            return Any
+        case "object" if "properties" in schema:
+            return record_type(name, {field: _field_of(part, field) for field, part in schema["properties"].items()})
+        case "object":
+            inner = schema.get("additionalProperties", True)
+            return dict[str, type_of(inner, name) if isinstance(inner, dict) else Any]  # type: ignore[misc]
+        case "array":
+            return list[type_of(schema.get("items", {}), name)]  # type: ignore[misc]
+        case kind if isinstance(kind, str) and kind in _SCALARS:
+            return _scalar_of(schema)
+    raise UsageError(f"The schema of {name} uses {schema!r}, which findings cannot hold.")
+
+
+def _field_of(schema: dict[str, Any], name: str) -> Any:
+    limits = {CONSTRAINTS[key]: value for key, value in schema.items() if key in CONSTRAINTS}
+    kind = type_of(schema, name.title().replace("_", ""))
+    if kind is Decimal:
+        limits.pop("pattern", None)
+    return (kind, Field(description=schema.get("description"), **limits))
+
+
+def _scalar_of(schema: dict[str, Any]) -> Any:
+    import datetime as dt  # noqa: PLC0415
+
+    if schema["type"] != "string":
+        return _SCALARS[schema["type"]]
+    if schema.get("pattern") == DECIMAL_PATTERN:
+        return Decimal
+    formats = {"date": dt.date, "date-time": dt.datetime, "time": dt.time}
+    return formats.get(schema.get("format", ""), str)
+
+
+_SCALARS: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
+
+
+def without_none(kind: Any) -> tuple[Any, bool]:
+    """``kind`` without its None, and whether it had one."""
+    if get_origin(kind) in {typing.Union, types.UnionType}:
+        rest = tuple(part for part in get_args(kind) if part is not type(None))
+        if len(rest) < len(get_args(kind)):
+            return (rest[0] if len(rest) == 1 else typing.Union[rest]), True  # noqa: UP007
+    return kind, False
+
+
+def choices_of(kind: Any) -> tuple[Any, ...] | None:
+    """The values that a ``Literal`` or an ``Enum`` may take; None for any other type."""
+    kind, _ = without_none(kind)
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return tuple(member.value for member in kind)
+    return None

@@ -1,0 +1,268 @@
+"""Reduce, where it must be written: a tree of agents over the findings, each answer checked, each claim's rows kept."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from pandas_amr import _prompts
+from pandas_amr._agent.dispatch import complaint
+from pandas_amr._agent.loop import Answer, Submission, run_agent
+from pandas_amr._schema import json_schema
+from pandas_amr._tree import group_of, static_sizes
+from pandas_amr._units import cell, line_of
+from pandas_amr._usage import Usage
+from pandas_amr.errors import InvalidOutput
+from pandas_amr.models.base import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pyarrow as pa
+
+    from pandas_amr._trace import Trace
+    from pandas_amr._units import Units
+    from pandas_amr.models.base import Model
+    from pandas_amr.tools import Tool
+
+OUTPUT_KEY = "output"
+ROWS_KEY = "rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a reducer reads: one JSON object as text, and the frame's positions that it rests on."""
+
+    line: str
+    rows: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A reduction: its value, checked; and for each of its items, or for all of it, the rows it rests on."""
+
+    value: Any
+    rows: tuple[frozenset[int], ...]
+    usage: Usage
+
+    def inputs(self) -> list[Input]:
+        """The reduction as the inputs of a reducer one level up."""
+        values = self.value if isinstance(self.value, list) else [self.value]
+        dumped = [TypeAdapter(type(value)).dump_python(value, mode="json") for value in values]
+        return [
+            Input(line_of(value if isinstance(value, dict) else {OUTPUT_KEY: value}), rows)
+            for value, rows in zip(dumped, self.rows, strict=True)
+        ]
+
+
+class OutputType:
+    """What a reduction is: the promised schema and the check of an answer against it."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        self.item = get_args(kind)[0] if get_origin(kind) is list else None
+        self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        self.schema = json_schema(self.item if self.item is not None else kind)
+
+    @property
+    def partial(self) -> OutputType:
+        """What an intermediate reducer writes: items and objects as they are; notes where a scalar is asked for."""
+        objects = isinstance(self.kind, type) and issubclass(self.kind, BaseModel)
+        return self if objects or self.item is not None else OutputType(str)
+
+    def submission(self) -> Submission:
+        """What a reduce agent hands in."""
+        sources = {"type": "array", "items": {"type": "integer"}}
+        if self.item is None:
+            properties = {"output": self.schema, "sources": sources}
+        elif "properties" in self.schema:
+            fields = {**self.schema["properties"], "sources": sources}
+            item = {**self.schema, "properties": fields, "required": list(fields)}
+            properties = {"output": {"type": "array", "items": item}}
+        else:
+            properties = {"output": {"type": "array", "items": self.schema}, "sources": sources}
+        return Submission(
+            "reduction",
+            {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False},
+        )
+
+    def read(self, answer: Answer, inputs: Sequence[Input]) -> tuple[Any, tuple[frozenset[int], ...]]:
+        """The value and its rows.
+
+        Raises:
+            InvalidOutput: it is not the promised type, or cites a finding that the node was not given.
+        """
+        payload = answer.payload
+        if answer.problem is not None:
+            raise InvalidOutput(answer.problem)
+        if not isinstance(payload, dict) or "output" not in payload:
+            raise InvalidOutput("the answer has no `output`")
+        given = payload["output"]
+        everywhere = payload.get("sources", ())
+        if self.item is None or not isinstance(given, list):
+            cited = [everywhere]
+        else:
+            cited = [part.get("sources", everywhere) if isinstance(part, dict) else everywhere for part in given]
+            given = [
+                {key: value for key, value in part.items() if key != "sources"} if isinstance(part, dict) else part
+                for part in given
+            ]
+        rows = tuple(_resolved(numbers, inputs) for numbers in cited)
+        try:
+            return self._adapter.validate_python(given), rows
+        except ValidationError as error:
+            raise InvalidOutput(complaint(error)) from None
+
+
+def _resolved(numbers: Any, inputs: Sequence[Input]) -> frozenset[int]:
+    """The rows behind the cited findings."""
+    if not isinstance(numbers, list | tuple):
+        raise InvalidOutput("`sources` is a list of finding numbers")
+    unknown = [n for n in numbers if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < len(inputs)]
+    if unknown:
+        raise InvalidOutput(f"`sources` names finding {unknown[0]!r}; findings are 0 to {len(inputs) - 1}")
+    return frozenset().union(*(inputs[number].rows for number in numbers))
+
+
+@dataclass(frozen=True, slots=True)
+class Reducer:
+    """An agent that combines findings, as an intermediate node or as the final one."""
+
+    model: Model
+    instruction: str
+    output: OutputType
+    tools: tuple[Tool, ...]
+    max_steps: int
+    max_repairs: int
+
+    async def reduce(self, inputs: Sequence[Input], *, final: bool, computed: str = "") -> Reduced:
+        """One node's work.
+
+        Raises:
+            ModelError: the service failed, or the answer is not of the promised type after its repairs.
+        """
+        output = self.output if final else self.output.partial
+        shown = {**output.schema} if output.item is None else {"type": "array", "items": output.schema}
+        system = _prompts.reduce_system(self.instruction, final=final, output=shown, tools=bool(self.tools))
+        user = _prompts.finding_lines([one.line for one in inputs]) + (f"\n\n{computed}" if computed else "")
+        messages: tuple[Message, ...] = (Message("system", system), Message("user", user))
+        usage = Usage()
+        problem = ""
+        for _ in range(self.max_repairs + 1):
+            answer = await run_agent(
+                self.model,
+                messages,
+                submission=output.submission(),
+                phase="reduce",
+                tools=self.tools,
+                max_steps=self.max_steps,
+            )
+            usage += answer.usage
+            try:
+                value, rows = output.read(answer, inputs)
+            except InvalidOutput as error:
+                problem = str(error)
+                messages = (*answer.conversation, Message("user", _prompts.answer_repair(problem)))
+            else:
+                return Reduced(value, rows, usage)
+        raise InvalidOutput(f"The reduction cannot be used: {problem}.")
+
+
+@dataclass(slots=True)
+class StaticTree:
+    """A tree of reduce agents over a known number of leaves. A node starts as soon as its own inputs are there."""
+
+    reducer: Reducer
+    leaves: int
+    fan_in: int
+    trace: Trace
+    name: str = ""
+    computed: Callable[[], str] = str
+    sizes: list[int] = field(init=False)
+    _waiting: dict[tuple[int, int], dict[int, tuple[tuple[str, ...], list[Input]]]] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _root: asyncio.Future[Reduced] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def __post_init__(self) -> None:
+        self.sizes = static_sizes(self.leaves, self.fan_in)
+
+    def offer(self, leaf: int, nodes: tuple[str, ...], inputs: list[Input]) -> None:
+        """Hand in a leaf's findings; ``nodes`` made them."""
+        self._arrived(0, leaf, nodes, inputs)
+
+    async def result(self) -> Reduced:
+        """The final reduce's answer, once all leaves are handed in.
+
+        Raises:
+            ModelError: a node failed.
+        """
+        return await self._root
+
+    async def close(self) -> None:
+        """Stop what is still running."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._root.cancel()
+
+    def _arrived(self, level: int, index: int, nodes: tuple[str, ...], inputs: list[Input]) -> None:
+        group, wanted = group_of(index, level, self.sizes, self.fan_in)
+        there = self._waiting.setdefault((level + 1, group), {})
+        there[index] = (nodes, inputs)
+        if len(there) == wanted:
+            del self._waiting[level + 1, group]
+            task = asyncio.create_task(self._run(level + 1, group, [there[index] for index in sorted(there)]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, level: int, index: int, children: list[tuple[tuple[str, ...], list[Input]]]) -> None:
+        final = level == len(self.sizes) - 1
+        name = f"{self.name}final-reduce" if final else f"{self.name}reduce-{level}-{index}"
+        inputs = [one for _, part in children for one in part]
+        try:
+            with self.trace.node(
+                "final-reduce" if final else "reduce",
+                id=name,
+                level=level,
+                parents=tuple(parent for nodes, _ in children for parent in nodes),
+                units=len(inputs),
+            ) as node:
+                if not final and len(children) == 1:
+                    node.status = "passed"
+                else:
+                    reduced = await self.reducer.reduce(inputs, final=final, computed=self.computed() if final else "")
+                    node.usage = reduced.usage
+                    inputs = reduced.inputs()
+            if not final:
+                self._arrived(level, index, (name,), inputs)
+            elif not self._root.done():
+                self._root.set_result(reduced)
+        except Exception as error:  # noqa: BLE001 (handed on to whoever awaits the root)
+            if not self._root.done():
+                self._root.set_exception(error)
+
+
+def finding_inputs(tables: Sequence[tuple[Sequence[int], pa.Table]], units: Units | None = None) -> list[Input]:
+    """A batch of findings as a reducer's inputs, in frame order: one line a unit, the maps side by side.
+
+    With ``units``, a unit that answers for several equal rows says for how many.
+    """
+    records: dict[int, dict[str, Any]] = {}
+    for positions, table in tables:
+        for position, record in zip(positions, table.to_pylist(), strict=True):
+            records.setdefault(position, {}).update(cell(record))
+    inputs: list[Input] = []
+    for position, record in sorted(records.items()):
+        rows = frozenset(units.answered(position).tolist() if units else (position,))
+        counted = {ROWS_KEY: len(rows)} if len(rows) > 1 and ROWS_KEY not in record else {}
+        inputs.append(Input(line_of(record | counted), rows))
+    return inputs
+
+
+def row_inputs(units: Units, positions: Sequence[int]) -> list[Input]:
+    """Rows of the frame as a reducer's inputs: their content columns are the findings."""
+    lines = units.lines(positions)
+    return [Input(line, frozenset((position,))) for line, position in zip(lines, positions, strict=True)]

@@ -1,0 +1,249 @@
+"""Units: what one finding is about. Known by position, rendered as JSON, told apart by a digest of their content."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import decimal
+import enum
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+
+from pandas_amr.errors import ColumnError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from pandas_amr._tokens import TokenCounter
+
+UNIT_KEY = "unit"
+BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Units:
+    """The rows of a frame as units.
+
+    Attributes:
+        frame: the whole frame, as given.
+        columns: positions of the content columns.
+        keys: what each content column is called in JSON.
+        asked: positions of the units that are asked, in frame order; equal units only once.
+        answered_by: for each unit, the index in ``asked`` of the one that answers for it.
+        tokens: tokens of each asked unit's JSON line; zeros where nothing is sent to a model.
+    """
+
+    frame: pd.DataFrame
+    columns: tuple[int, ...]
+    keys: tuple[str, ...]
+    asked: NDArray[np.int64]
+    answered_by: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __repr__(self) -> str:
+        return f"<Units {len(self)} rows, {len(self.asked)} asked, {int(self.tokens.sum())} tokens>"
+
+    def lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Each unit's content as one line of JSON."""
+        return _lines(self.frame, self.columns, self.keys, np.asarray(positions, dtype=np.int64))
+
+    def answered(self, position: int) -> NDArray[np.int64]:
+        """The rows that the asked unit at ``position`` answers for, itself among them."""
+        order, starts = self._groups
+        index = int(np.searchsorted(self.asked, position))
+        return order[starts[index] : starts[index + 1]]
+
+    @cached_property
+    def _groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        order = np.argsort(self.answered_by, kind="stable")
+        return order, np.searchsorted(self.answered_by[order], np.arange(len(self.asked) + 1))
+
+    def rows(self, positions: Sequence[int] | NDArray[np.int64]) -> pd.DataFrame:
+        """The units as a frame of their own, all columns, index kept."""
+        return self.frame.iloc[np.asarray(positions, dtype=np.int64)]
+
+
+def content_columns(frame: pd.DataFrame, columns: Sequence[Hashable] | Hashable | None) -> tuple[int, ...]:
+    """The positions of the content columns.
+
+    Raises:
+        ColumnError: a column is missing, or a label stands for two columns.
+    """
+    if not frame.columns.is_unique:
+        doubled = list(dict.fromkeys(frame.columns[frame.columns.duplicated()]))
+        raise ColumnError(f"Column names must be unique; doubled: {doubled}. Rename them: df.columns = [...].")
+    if columns is None:
+        if not len(frame.columns):
+            raise ColumnError("The frame has no columns to read.")
+        return tuple(range(len(frame.columns)))
+    alone = isinstance(columns, str | tuple) and columns in frame.columns
+    many = not alone and not isinstance(columns, str) and isinstance(columns, Iterable)
+    labels: list[Any] = list(cast("Iterable[Any]", columns)) if many else [columns]
+    missing = [label for label in labels if label not in frame.columns]
+    if missing:
+        raise ColumnError(f"No column {_named(missing)}. {_suggestion(missing, frame)}")
+    if not labels:
+        raise ColumnError("columns= is empty; name at least one column, or leave it out to read all.")
+    if len(set(labels)) < len(labels):
+        raise ColumnError(f"columns= names a column twice: {labels}.")
+    return tuple(cast("int", frame.columns.get_loc(label)) for label in labels)
+
+
+def _named(labels: Sequence[Hashable]) -> str:
+    return ", ".join(repr(label) for label in labels)
+
+
+def _suggestion(missing: Sequence[Hashable], frame: pd.DataFrame) -> str:
+    import difflib  # noqa: PLC0415 (only on the way to an error)
+
+    names = [str(name) for name in frame.columns]
+    close = [match for label in missing for match in difflib.get_close_matches(str(label), names, n=1)]
+    return f"Did you mean {_named(close)}?" if close else f"There is: {_named(list(frame.columns[:20]))}."
+
+
+def json_keys(labels: Sequence[Hashable]) -> tuple[str, ...]:
+    """Column labels as JSON keys: text, unique, and none that is taken by the unit's number.
+
+    Example:
+        >>> json_keys(["text", ("a", "b"), "unit", 1, "1"])
+        ('text', 'a.b', 'unit_', '1', '1_')
+    """
+    keys: list[str] = []
+    for label in labels:
+        key = ".".join(str(part) for part in label) if isinstance(label, tuple) else str(label)
+        while key == UNIT_KEY or key in keys:
+            key += "_"
+        keys.append(key)
+    return tuple(keys)
+
+
+def make_units(
+    frame: pd.DataFrame, columns: tuple[int, ...], *, dedupe: bool = True, counter: TokenCounter | None = None
+) -> Units:
+    """Make one unit of each row; equal content is asked once where ``dedupe`` says so.
+
+    Without a ``counter`` nothing is rendered unless ``dedupe`` needs it.
+    """
+    keys = json_keys([frame.columns[column] for column in columns])
+    everything = np.arange(len(frame), dtype=np.int64)
+    if not dedupe and counter is None:
+        return Units(frame, columns, keys, everything, everything, np.zeros(len(frame), dtype=np.int64))
+    first: dict[bytes, int] = {}
+    asked: list[int] = []
+    tokens: list[int] = []
+    answered_by = np.empty(len(frame), dtype=np.int64)
+    for start, lines in _blocks(frame, columns, keys):
+        for position, line in enumerate(lines, start):
+            known = first.setdefault(digest(line), len(asked)) if dedupe else len(asked)
+            if known == len(asked):
+                asked.append(position)
+                tokens.append(counter(line) if counter else 0)
+            answered_by[position] = known
+    return Units(frame, columns, keys, np.array(asked, np.int64), answered_by, np.array(tokens, np.int64))
+
+
+def digest(line: str) -> bytes:
+    """A unit's content as 16 bytes (BLAKE2b, RFC 7693)."""
+    return hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _blocks(frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    for start in range(0, len(frame), BLOCK_ROWS):
+        positions = np.arange(start, min(start + BLOCK_ROWS, len(frame)), dtype=np.int64)
+        yield start, _lines(frame, columns, keys, positions)
+
+
+def _lines(
+    frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...], positions: NDArray[np.int64]
+) -> list[str]:
+    cells = [[cell(value) for value in frame.iloc[positions, column].tolist()] for column in columns]
+    return [line_of(dict(zip(keys, row, strict=True))) for row in zip(*cells, strict=True)]
+
+
+def line_of(record: dict[str, Any]) -> str:
+    """A record as one line of JSON: readable text, unless it holds what UTF-8 cannot."""
+    line = json.dumps(record, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(record)
+    return line
+
+
+def cell(value: Any) -> Any:
+    """A cell as JSON takes it, so that a model reads what a person would.
+
+    Missing values of every kind become null; dates are ISO 8601; what JSON has no form for becomes its text.
+
+    Example:
+        >>> [cell(value) for value in (float("nan"), pd.Timestamp("2026-01-02"), b"raw", {"a": (1, pd.NA)})]
+        [None, '2026-01-02T00:00:00', 'raw', {'a': [1, None]}]
+    """
+    if isinstance(value, str | bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return (float(value) if math.isfinite(value) else str(value)) if value == value else None  # noqa: PLR0124
+    if value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, dict):
+        return {str(key): cell(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [cell(inner) for inner in value]
+    if isinstance(value, set | frozenset):
+        return sorted((cell(inner) for inner in value), key=str)
+    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+        return [cell(inner) for inner in value.tolist()]
+    return _text(value)
+
+
+def _text(value: Any) -> Any:
+    match value:
+        case np.generic():
+            return cell(value.item())
+        case pd.Timedelta():
+            return value.isoformat()
+        case dt.date() | dt.time():
+            return value.isoformat()
+        case dt.timedelta():
+            return pd.Timedelta(value).isoformat()
+        case decimal.Decimal():
+            return None if value.is_nan() else str(value)
+        case enum.Enum():
+            return cell(value.value)
+        case bytes() | bytearray() | memoryview():
+            return _bytes(bytes(value))
+    if hasattr(value, "as_py"):
+        return cell(value.as_py())
+    return str(value)
+
+
+def _bytes(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(value).decode()
+
+
+def check_frame(frame: Any) -> None:
+    """Refuse what is no DataFrame.
+
+    Raises:
+        UsageError: the first argument is something else.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise UsageError(f"The first argument is a pandas DataFrame, not {type(frame).__name__}.")

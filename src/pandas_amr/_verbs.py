@@ -1,0 +1,243 @@
+"""The verbs, as typed functions; ``df.amr`` binds the same ones to a frame.
+
+Importing this costs nothing: what a verb needs is imported when it is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from pathlib import Path
+    from typing import TypeAlias
+
+    import pandas as pd
+    from pydantic import BaseModel
+
+    from pandas_amr._plan import Plan
+    from pandas_amr._result import Result
+    from pandas_amr._run import Run
+    from pandas_amr.models.base import LM
+    from pandas_amr.tools import Tool
+
+    Columns: TypeAlias = Hashable | Sequence[Hashable] | None
+    Finding: TypeAlias = type[BaseModel] | Mapping[str, Any] | None
+    Map: TypeAlias = str | Callable[[pd.DataFrame], Any] | Mapping[str, str | Callable[[pd.DataFrame], Any]]
+    Reduce: TypeAlias = str | Callable[[pd.DataFrame], Any] | Mapping[str, Any]
+    Tools: TypeAlias = Iterable[Tool | Callable[..., Any]] | None
+    PlanLike: TypeAlias = Plan | Mapping[str, Any] | str | Path
+    Model: TypeAlias = LM | str | None
+    Errors: TypeAlias = Literal["coerce", "raise"] | None
+
+
+def start(
+    frame: pd.DataFrame,
+    task: str | None = None,
+    *,
+    columns: Columns = None,
+    finding: Finding = None,
+    map: Map | None = None,
+    reduce: Reduce | None = None,
+    output: Any = None,
+    by: Hashable | list[Hashable] | None = None,
+    tools: Tools = None,
+    plan: PlanLike = "auto",
+    lm: Model = None,
+    max_parallelism: int | None = None,
+    max_steps: int | None = None,
+    errors: Errors = None,
+    progress: bool | None = None,
+) -> Run:
+    """Begin a ``map_reduce`` and give the ``Run``: ``await`` it, or ask it for its ``result()``.
+
+    Takes what ``map_reduce`` takes.
+
+    Raises:
+        UsageError: an argument cannot be used; nothing was sent.
+    """
+    return _begun("map_reduce", **locals())
+
+
+def map_reduce(
+    frame: pd.DataFrame,
+    task: str | None = None,
+    *,
+    columns: Columns = None,
+    finding: Finding = None,
+    map: Map | None = None,
+    reduce: Reduce | None = None,
+    output: Any = None,
+    by: Hashable | list[Hashable] | None = None,
+    tools: Tools = None,
+    plan: PlanLike = "auto",
+    lm: Model = None,
+    max_parallelism: int | None = None,
+    max_steps: int | None = None,
+    errors: Errors = None,
+    progress: bool | None = None,
+) -> Result:
+    """Read every row with a model, write each finding back as columns, and reduce them to an answer.
+
+    Args:
+        frame: the rows; never changed.
+        task: the question, in a sentence; what is not given below is planned from it.
+        columns: the content columns that agents read; default: all.
+        finding: what to find in a unit: a pydantic model, a dict of types, or nothing for a text column ``finding``.
+        map: the agents' instruction; a function ``f(shard_frame)`` that gives a frame or a list of findings; or a dict
+            of them by name, side by side over the same shards, each with columns of its own.
+        reduce: the reducers' instruction (agents, in a tree); a function ``f(findings_frame)``; or a dict of pandas
+            aggregations by column, exact and without a model.
+        output: the answer's type: ``str int float bool``, a pydantic model, or ``list[Model]`` (a frame).
+        by: columns to group by: the answer is then a summary frame, one row a group.
+        tools: ``amr.Tool`` objects or plain functions that agents may call.
+        plan: ``"auto"``, a ``Plan``, its JSON or a path to it, or a dict of the fields to fix.
+        lm: the model: ``amr.LM(...)``, a model's name, or ``"local"``.
+        max_parallelism: most requests in flight at once.
+        max_steps: most turns of an agent with tools, before one last turn without (default 6).
+        errors: ``"coerce"`` leaves ``<NA>`` in failed units' columns and lists them; ``"raise"`` stops at a failure.
+        progress: whether a bar is shown; default: in terminals and notebooks.
+
+    Returns:
+        A ``Result`` with ``output frame findings plan usage failures trace``.
+
+    Raises:
+        UsageError: an argument cannot be used; nothing was sent.
+        PlanError: the plan cannot be used; nothing was sent.
+        ModelConfigError: the service will not serve this key, model or address.
+        MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure; carries the partial ``Result``.
+
+    Example:
+        >>> import pandas as pd, pandas_amr as amr
+        >>> df = pd.DataFrame({"text": ["good", "bad", "good again"]})
+        >>> def lengths(shard):
+        ...     return [{"length": len(text)} for text in shard["text"]]
+        >>> result = df.amr.map_reduce(map=lengths, reduce={"length": "sum"})
+        >>> int(result.output["length"])
+        17
+    """
+    return cast("Result", _begun("map_reduce", **locals()).result())
+
+
+def map(  # noqa: A001 (this library's word)
+    frame: pd.DataFrame,
+    instruction: Map | None = None,
+    *,
+    finding: Finding = None,
+    columns: Columns = None,
+    tools: Tools = None,
+    plan: PlanLike = "auto",
+    lm: Model = None,
+    max_parallelism: int | None = None,
+    max_steps: int | None = None,
+    errors: Errors = None,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """Find something in every row: the frame plus one column per finding field.
+
+    Args:
+        frame: the rows; never changed.
+        instruction: what to find: a text, a function, or a dict of them by name, as ``map=`` of ``map_reduce``.
+        finding: the type of a finding; default: a text column ``finding``.
+        columns: the content columns; default: all.
+        tools: as in ``map_reduce``.
+        plan: as in ``map_reduce``.
+        lm: as in ``map_reduce``.
+        max_parallelism: as in ``map_reduce``.
+        max_steps: as in ``map_reduce``.
+        errors: as in ``map_reduce``.
+        progress: as in ``map_reduce``.
+
+    Returns:
+        A new frame: same index, same order; ``<NA>`` where a unit failed, which a ``FailureWarning`` tells.
+
+    Raises:
+        UsageError: an argument cannot be used; nothing was sent.
+        MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
+    """
+    given = dict(locals())
+    given["map"] = given.pop("instruction")
+    return cast("pd.DataFrame", _begun("map", **given).result())
+
+
+def reduce(
+    frame: pd.DataFrame,
+    instruction: Reduce,
+    *,
+    output: Any = None,
+    by: Hashable | list[Hashable] | None = None,
+    columns: Columns = None,
+    tools: Tools = None,
+    plan: PlanLike = "auto",
+    lm: Model = None,
+    max_parallelism: int | None = None,
+    max_steps: int | None = None,
+    errors: Errors = None,
+) -> Any:
+    """Reduce columns that are already there to a scalar, a text, an object or a summary frame.
+
+    Args:
+        frame: the rows, which are the findings here; never changed.
+        instruction: a text (agents, in a tree), a function of the frame, or a dict of pandas aggregations.
+        output: as in ``map_reduce``.
+        by: as in ``map_reduce``.
+        columns: the columns that reduce agents read; default: all.
+        tools: as in ``map_reduce``.
+        plan: as in ``map_reduce``.
+        lm: as in ``map_reduce``.
+        max_parallelism: as in ``map_reduce``.
+        max_steps: as in ``map_reduce``.
+        errors: as in ``map_reduce``.
+
+    Returns:
+        The answer alone.
+
+    Raises:
+        UsageError: an argument cannot be used; nothing was sent.
+
+    Example:
+        >>> import pandas as pd, pandas_amr as amr
+        >>> df = pd.DataFrame({"shop": ["a", "a", "b"], "stars": [5, 3, 4]})
+        >>> df.amr.reduce({"stars": "mean"}, by="shop")
+              stars
+        shop
+        a       4.0
+        b       4.0
+    """
+    given = dict(locals())
+    given["reduce"] = given.pop("instruction")
+    return _begun("reduce", **given).result()
+
+
+def plan(
+    frame: pd.DataFrame,
+    task: str | None = None,
+    *,
+    columns: Columns = None,
+    finding: Finding = None,
+    map: Map | None = None,
+    reduce: Reduce | None = None,
+    output: Any = None,
+    by: Hashable | list[Hashable] | None = None,
+    tools: Tools = None,
+    plan: PlanLike = "auto",
+    lm: Model = None,
+) -> Plan:
+    """Derive the plan of a ``map_reduce`` with its estimate; nothing is mapped.
+
+    Takes what ``map_reduce`` takes; costs at most one call.
+
+    Returns:
+        A ``Plan``: look at it, ``replace`` fields, keep its JSON, pass it as ``plan=``.
+
+    Raises:
+        UsageError: an argument cannot be used; nothing was sent.
+    """
+    return cast("Plan", _begun("plan", **locals()).result())
+
+
+def _begun(verb: Any, **given: Any) -> Run:
+    from pandas_amr._call import Call  # noqa: PLC0415 (see the module's docstring)
+    from pandas_amr._run import Run  # noqa: PLC0415
+
+    return Run(Call(verb=verb, **given))

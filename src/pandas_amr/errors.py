@@ -1,0 +1,132 @@
+"""Everything that can go wrong, as one tree.
+
+::
+
+    AMRError
+    ├─ UsageError(ValueError)        a bad argument; says what would be right
+    │  └─ ColumnError(KeyError)      missing, doubled or colliding columns
+    ├─ PlanError(ValueError)         a plan that cannot be used
+    ├─ ModelError                    who: the model service. Never carries keys or cell text
+    │  ├─ ModelUnavailable           429, time-out, 5xx, connection: retried first
+    │  ├─ ModelConfigError           401, 403, 404, no quota: stops the run at once
+    │  ├─ ModelRejected              400: this request cannot be served (a context too long, a filter)
+    │  ├─ ModelRefused               the model declined to answer
+    │  └─ InvalidOutput(ValueError)  not the promised schema
+    └─ MapFailed                     errors="raise", or nothing at all succeeded; carries the partial Result
+
+    AMRWarning(UserWarning)
+    ├─ PlanWarning                   the plan is not the one a planner would have given
+    └─ FailureWarning                some units failed and are listed
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas_amr._result import Result
+
+__all__ = [
+    "AMRError",
+    "AMRWarning",
+    "ColumnError",
+    "FailureWarning",
+    "InvalidOutput",
+    "MapFailed",
+    "ModelConfigError",
+    "ModelError",
+    "ModelRefused",
+    "ModelRejected",
+    "ModelUnavailable",
+    "PlanError",
+    "PlanWarning",
+    "UsageError",
+]
+
+
+class AMRError(Exception):
+    """The root: catch this to catch everything the library raises."""
+
+
+class UsageError(AMRError, ValueError):
+    """An argument that cannot be used; the message says what would be right."""
+
+
+class ColumnError(UsageError, KeyError):
+    """A column that is missing, doubled, or in the way of a finding."""
+
+    __str__ = Exception.__str__  # KeyError's own shows the message in quotes
+
+
+class PlanError(AMRError, ValueError):
+    """A plan that cannot be used."""
+
+
+class ModelError(AMRError):
+    """The model service failed.
+
+    Attributes:
+        status: the HTTP status, where there was an answer.
+        request_id: the service's own name for the request, for its support.
+        attempts: how often the request was sent.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, request_id: str | None = None, attempts: int = 1
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+        self.attempts = attempts
+
+
+class ModelUnavailable(ModelError):
+    """Busy, slow or unreachable: the service may answer the same request later.
+
+    Attributes:
+        retry_after_s: seconds that the service asked to wait, where it said so.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, **known: object) -> None:
+        super().__init__(message, **known)  # type: ignore[arg-type]
+        self.retry_after_s = retry_after_s
+
+
+class ModelConfigError(ModelError):
+    """The service will not serve this key, model or address at all."""
+
+
+class ModelRejected(ModelError):
+    """The service cannot serve this one request: too long, filtered, malformed."""
+
+
+class ModelRefused(ModelError):
+    """The model declined to answer."""
+
+
+class InvalidOutput(ModelError, ValueError):
+    """The model's answer is not what the schema promises."""
+
+
+class MapFailed(AMRError):
+    """A run that stopped: ``errors="raise"`` met a failure, or no unit at all succeeded.
+
+    Attributes:
+        partial: the ``Result`` with all that was found until then.
+    """
+
+    def __init__(self, message: str, partial: Result) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+class AMRWarning(UserWarning):
+    """The root of the library's warnings."""
+
+
+class PlanWarning(AMRWarning):
+    """The plan was made by rule, where a planner could not be asked or did not answer."""
+
+
+class FailureWarning(AMRWarning):
+    """Some units failed; they are ``<NA>`` and listed in ``failures``."""

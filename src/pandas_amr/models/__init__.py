@@ -1,0 +1,1 @@
+"""The port to language models: anything that answers a request."""

@@ -1,0 +1,169 @@
+"""What a model is asked and what it answers; ``LM`` says which one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pandas_amr.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pandas_amr._usage import Phase, Usage
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call that a model makes; ``arguments`` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    content: str | None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as a model is told of it; ``parameters`` is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseSchema:
+    """The JSON schema that an answer's text must follow."""
+
+    name: str
+    schema: Mapping[str, Any]
+    strict: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One turn asked of a model."""
+
+    messages: tuple[Message, ...]
+    phase: Phase
+    tools: tuple[ToolSpec, ...] = ()
+    schema: ResponseSchema | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One turn answered."""
+
+    message: Message
+    finish_reason: str
+    usage: Usage
+
+
+class Model(Protocol):
+    """Anything that answers a request, bare or wrapped."""
+
+    async def complete(self, request: Request) -> Reply:
+        """Answer one turn.
+
+        Raises:
+            ModelError: the service did not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a model can do; a plan never asks for more.
+
+    Attributes:
+        tools: it can call tools.
+        planning: it can derive a plan from a task.
+        units_per_request: how many units it can tell apart in one request; None is no limit.
+        context_window: tokens of prompt and answer together.
+    """
+
+    tools: bool = True
+    planning: bool = True
+    units_per_request: int | None = None
+    context_window: int = 128_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LM:
+    """Which model answers, and how it is reached and asked.
+
+    ``base_url`` and ``api_key`` default to ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The key is shown nowhere.
+
+    Args:
+        model: the model's name, as the server knows it.
+        base_url: the server's OpenAI-compatible address, such as ``http://127.0.0.1:8000/v1``.
+        api_key: the key, where the server wants one.
+        temperature: sampling temperature; None leaves it to the server.
+        seed: sampling seed, where the server takes one.
+        reasoning_effort: for models that reason: ``"low"``, ``"medium"``, ``"high"``.
+        max_output_tokens: most tokens of one answer.
+        timeout_s: seconds that one request may take.
+        max_tries: how often a request is sent at most when the service is unavailable.
+        max_parallelism: most requests in flight at this model, whatever a run would like.
+        extra_headers: sent with each request.
+        extra_body: added to each request's body.
+        token_counter: counts the tokens of a text; default: ``tiktoken``.
+        abilities: what the model can do.
+
+    Example:
+        >>> import pandas_amr as amr
+        >>> amr.LM("gpt-5-mini", temperature=0)
+        <LM gpt-5-mini>
+    """
+
+    model: str = field(kw_only=False)
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    temperature: float | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
+    max_output_tokens: int | None = None
+    timeout_s: float = 120.0
+    max_tries: int = 8
+    max_parallelism: int | None = None
+    extra_headers: Mapping[str, str] | None = field(default=None, repr=False, hash=False)
+    extra_body: Mapping[str, Any] | None = field(default=None, hash=False)
+    token_counter: Callable[[str], int] | None = None
+    abilities: Abilities = field(default_factory=Abilities)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, str) or not self.model:
+            raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
+        for name in ("timeout_s", "max_tries"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"LM({name}=...) must be above 0, not {getattr(self, name)!r}.")
+        if self.max_parallelism is not None and self.max_parallelism < 1:
+            raise UsageError(f"LM(max_parallelism=...) must be at least 1, not {self.max_parallelism!r}.")
+
+    def replace(self, **changes: Any) -> LM:
+        """Give a copy with some fields changed.
+
+        Raises:
+            UsageError: a name is no field of ``LM``.
+        """
+        unknown = changes.keys() - {f.name for f in fields(self)}
+        if unknown:
+            raise UsageError(
+                f"LM has no {', '.join(sorted(unknown))}. It has: {', '.join(f.name for f in fields(self))}."
+            )
+        return replace(self, **changes)
+
+    def __repr__(self) -> str:
+        return f"<LM {self.model}{f' at {self.base_url}' if self.base_url else ''}>"

@@ -1,0 +1,335 @@
+"""Play the provider: an OpenAI-compatible server on loopback whose answers a Python function gives.
+
+For tests of pipelines, one's own and this library's: the real client talks HTTP to it, nothing is patched, no key is
+needed and nothing is paid. What the function does not answer fails the test.
+
+Example:
+    >>> import pandas as pd, pandas_amr as amr
+    >>> def provider(request):
+    ...     return findings(request, lambda unit: {"mood": "good" if "nice" in unit["text"] else "bad"})
+    >>> df = pd.DataFrame({"text": ["a nice day", "rain"]})
+    >>> with ScriptedServer(provider) as server:
+    ...     df.amr.map("What is the mood?", finding={"mood": ["good", "bad"]}, lm=server.lm())["mood"].tolist()
+    ['good', 'bad']
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import re
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from aiohttp import web
+
+from pandas_amr.models.base import LM
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Call", "Drop", "Raw", "ScriptedRequest", "ScriptedServer", "Status", "findings"]
+
+START_TIMEOUT_S = 10.0
+CHARACTERS_PER_TOKEN = 4
+FENCE = re.compile(r"^```(\w+)\n(.*?)\n?^```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class ScriptedRequest:
+    """One chat completion as the provider sees it.
+
+    Attributes:
+        number: its number among the requests, from 0.
+        body: the whole JSON body.
+        headers: the HTTP headers, names in lower case.
+    """
+
+    number: int
+    body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation."""
+        return list(self.body.get("messages", ()))
+
+    @property
+    def system(self) -> str:
+        """The first message: what the agent is told to be."""
+        return str(self.messages[0]["content"]) if self.messages and self.messages[0]["role"] == "system" else ""
+
+    @property
+    def user(self) -> str:
+        """The last thing said by the user."""
+        return next((str(m["content"]) for m in reversed(self.messages) if m["role"] == "user"), "")
+
+    @property
+    def tools(self) -> list[str]:
+        """The names of the tools that the agent may call."""
+        return [tool["function"]["name"] for tool in self.body.get("tools", ())]
+
+    @property
+    def tool_results(self) -> list[str]:
+        """What tools have answered so far."""
+        return [str(message["content"]) for message in self.messages if message["role"] == "tool"]
+
+    @property
+    def schema(self) -> str | None:
+        """The name of the schema that the answer must follow: ``findings``, ``finding``, ``reduction`` or ``plan``."""
+        wanted = self.body.get("response_format", {}).get("json_schema", {})
+        return wanted.get("name") or next(
+            (t.removeprefix("submit_") for t in self.tools if t.startswith("submit_")), None
+        )
+
+    @property
+    def units(self) -> list[dict[str, Any]]:
+        """The shard's units, each with its number and its content."""
+        return self._lines("units")
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """What a reducer got to read, each with its number."""
+        return self._lines("findings")
+
+    @property
+    def repairs(self) -> list[int]:
+        """The unit numbers that a repair turn asks for again; empty where it is none."""
+        if len([m for m in self.messages if m["role"] == "user"]) < 2:
+            return []
+        return [int(number) for number in re.findall(r"^- unit (\d+): ", self.user, re.MULTILINE)]
+
+    def _lines(self, kind: str) -> list[dict[str, Any]]:
+        for message in self.messages:
+            if message["role"] != "user":
+                continue
+            for fence, block in FENCE.findall(str(message["content"])):
+                if fence == kind:
+                    return [json.loads(line) for line in block.splitlines()]
+            if kind == "units" and self.schema == "finding":
+                return [json.loads(message["content"])]
+        return []
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call in an answer; a list of them is one turn with several."""
+
+    name: str
+    arguments: Mapping[str, Any] | str
+
+
+@dataclass(frozen=True)
+class Status:
+    """An HTTP error in place of an answer."""
+
+    status: int
+    message: str = "scripted"
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """An answer spelled out: a whole response body, or a choice's parts such as ``finish_reason`` and ``refusal``."""
+
+    text: str | None = None
+    body: str | None = None
+    finish_reason: str = "stop"
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The connection is reset in place of an answer."""
+
+
+Script = Callable[[ScriptedRequest], Any]
+
+
+def findings(request: ScriptedRequest, find: Callable[[dict[str, Any]], Mapping[str, Any]]) -> dict[str, Any]:
+    """Answer a map agent's request: ``find`` gives the fields of one unit's finding.
+
+    In a repair turn only the units asked for again are answered.
+    """
+    units = request.units
+    if request.schema == "finding":
+        return dict(find(units[0]))
+    wanted = request.repairs or [unit["unit"] for unit in units]
+    return {"findings": [{"unit": unit["unit"], **find(unit)} for unit in units if unit["unit"] in wanted]}
+
+
+class ScriptedServer:
+    """The provider, on 127.0.0.1, while the ``with`` block runs.
+
+    Args:
+        script: gives the answer to a request, sync or async: a dict (handed in the way the request asks for: as a
+            schema response or through the submission tool), a text, a ``Call`` or a list of them, ``Status``, ``Raw``,
+            ``Drop``; or None for a request that the script does not know, which fails the test.
+        latency_s: seconds that each answer takes, or a function of the request that gives them.
+        usage: whether answers tell their tokens, estimated by length.
+
+    Attributes:
+        requests: all requests, in the order in which they came.
+        in_flight: requests under way now.
+        max_in_flight: the most that ever were under way at once.
+
+    Raises:
+        AssertionError: at the end of the block, when a request was not answered by the script.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        latency_s: float | Callable[[ScriptedRequest], float] = 0.0,
+        usage: bool = True,
+    ) -> None:
+        self._script = script
+        self._latency = latency_s
+        self._usage = usage
+        self._problems: list[str] = []
+        self.requests: list[ScriptedRequest] = []
+        self.in_flight = 0
+        self.max_in_flight = 0
+        self.base_url = ""
+
+    def lm(self, model: str = "scripted", **options: Any) -> LM:
+        """The ``LM`` that talks to this server."""
+        return LM(model, **{"base_url": self.base_url, "api_key": "scripted-key", **options})
+
+    def __enter__(self) -> Self:
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="scripted-server", daemon=True)
+        self._thread.start()
+        if not self._ready.wait(START_TIMEOUT_S):
+            raise RuntimeError("The scripted server did not start.")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        if self._problems:
+            raise AssertionError("; ".join(self._problems[:3])) from error
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._main())
+        self._loop.close()
+
+    async def _main(self) -> None:
+        self._stop = asyncio.Event()
+        app = web.Application(client_max_size=2**30)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_get("/v1/models", self._models)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        self.base_url = f"http://{host}:{port}/v1"
+        self._ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response({"object": "list", "data": [{"id": "scripted", "object": "model"}]})
+
+    async def _complete(self, http: web.Request) -> web.StreamResponse:
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        try:
+            headers = {name.lower(): value for name, value in http.headers.items()}
+            request = ScriptedRequest(len(self.requests), await http.json(), headers)
+            self.requests.append(request)
+            latency = self._latency(request) if callable(self._latency) else self._latency
+            if latency:
+                await asyncio.sleep(latency)
+            return self._response(http, request, await self._answer(request))
+        finally:
+            self.in_flight -= 1
+
+    async def _answer(self, request: ScriptedRequest) -> Any:
+        try:
+            answer = self._script(request)
+            if inspect.isawaitable(answer):
+                answer = await _typed(answer)
+        except Exception as error:  # noqa: BLE001 (the script is the test's; the test is told at the end)
+            self._problems.append(f"the script raised {type(error).__name__} on request {request.number}: {error}")
+            return Status(400, "the script raised")
+        if answer is None:
+            shown = request.user[:200]
+            self._problems.append(f"request {request.number} (schema {request.schema}) is not in the script: {shown}")
+            return Status(400, "not in the script")
+        return answer
+
+    def _response(self, http: web.Request, request: ScriptedRequest, answer: Any) -> web.StreamResponse:
+        match answer:
+            case Status():
+                said = {"error": {"message": answer.message, "type": "scripted", "code": answer.code}}
+                return web.json_response(said, status=answer.status, headers=dict(answer.headers))
+            case Drop():
+                assert http.transport is not None
+                http.transport.abort()
+                return web.Response()
+            case Raw(body=str() as body):
+                return web.Response(text=body, content_type="application/json")
+        return web.json_response(self._completion(request, answer))
+
+    def _completion(self, request: ScriptedRequest, answer: Any) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": None}
+        reason = "stop"
+        match answer:
+            case Raw():
+                message |= {"content": answer.text, "refusal": answer.refusal}
+                reason = answer.finish_reason
+            case str():
+                message["content"] = answer
+            case dict() if request.tools:
+                message["tool_calls"] = _spelled([Call(f"submit_{request.schema}", answer)])
+            case dict():
+                message["content"] = json.dumps(answer)
+            case Call() | list():
+                message["tool_calls"] = _spelled(answer if isinstance(answer, list) else [answer])
+            case _:
+                raise TypeError(f"A script cannot answer with {answer!r}.")
+        if message.get("tool_calls"):
+            reason = "tool_calls"
+        spoken = json.dumps(message.get("content") or message.get("tool_calls") or "")
+        asked = sum(len(str(m.get("content") or "")) for m in request.messages)
+        tokens = [asked // CHARACTERS_PER_TOKEN, len(spoken) // CHARACTERS_PER_TOKEN]
+        usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+        return {
+            "id": f"scripted-{request.number}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": request.body.get("model", "scripted"),
+            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+            **({"usage": usage} if self._usage else {}),
+        }
+
+
+async def _typed(answer: Awaitable[Any]) -> Any:
+    return await answer
+
+
+def _spelled(calls: list[Call]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"call-{number}",
+            "type": "function",
+            "function": {
+                "name": call.name,
+                "arguments": call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments)),
+            },
+        }
+        for number, call in enumerate(calls)
+    ]
