@@ -9,7 +9,7 @@ from pandas_amr._findings import FindingType
 from pandas_amr._plan import Plan, as_finding, as_output, read_plan
 from pandas_amr._schema import TEXT_FINDING, record_type
 from pandas_amr._units import check_frame, content_columns
-from pandas_amr.errors import ColumnError, UsageError
+from pandas_amr.errors import ColumnError, PlanError, UsageError
 from pandas_amr.tools import Tool, as_tools
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from pydantic import BaseModel
+
+    from pandas_amr.models.base import LM
 
 Verb = Literal["map_reduce", "map", "reduce", "plan"]
 Errors = Literal["coerce", "raise"]
@@ -255,6 +257,17 @@ def _check_wanted(call: Call, job: Job) -> None:
             raise UsageError("map_reduce without a task needs reduce=. To map only: df.amr.map(...).")
     if job.computed is not None and len(job.computed) > 1 and job.given.output in SCALARS:
         raise UsageError(f"output={job.given.output.__name__} takes one aggregation, not {len(job.computed)}.")
+
+
+def check_model(job: Job, lm: LM) -> None:
+    """Refuse a plan that asks for more than the model can do.
+
+    Raises:
+        PlanError: a shard would hold more units than the model can tell apart.
+    """
+    most, size = lm.abilities.units_per_request, job.given.shard_size
+    if most is not None and size is not None and size > most and job.maps and not job.all_callable:
+        raise PlanError(f"{lm.model} takes {most} unit a request; plan={{'shard_size': {size}}} asks for more.")
 
 
 def finding_types(job: Job, plan: Plan) -> dict[str | None, FindingType | None]:

@@ -79,7 +79,7 @@ def computed_text(result: Any) -> str:
         Computed exactly over all findings; use these numbers as they are:
         severity: 2.5
     """
-    parts = result.items() if isinstance(result, dict | pd.Series) else [("", result)]
+    parts = result.items() if isinstance(result, dict | pd.Series | pd.DataFrame) else [("", result)]
     lines = [f"{name}: {part.to_dict() if isinstance(part, pd.Series) else part}" for name, part in parts]
     return "\n".join(["Computed exactly over all findings; use these numbers as they are:", *lines])
 

@@ -56,7 +56,7 @@ class FindingType:
         reserved = RESERVED & self.model.model_fields.keys()
         if reserved:
             raise UsageError(f"A finding's field cannot be named {min(reserved)!r}: that is the unit's number.")
-        _ = self.arrow, self.schema  # an unusable type is told now, not after the first answer
+        _ = self.schema, self.arrow  # an unusable type is told now, not after the first answer
 
     @cached_property
     def schema(self) -> dict[str, Any]:

@@ -126,14 +126,15 @@ def _estimate(work: Work, units: Units, shards: list[Shard]) -> Estimate:
 
 
 def _stop_if_failed(work: Work, frame: pd.DataFrame, findings: pd.DataFrame) -> None:
-    """Raise where the user asked for it, and where nothing is there to go on with; warn of other failures."""
+    """Raise where the user asked for it, and where nothing is there to go on with."""
     if not work.failures:
         return
     failed = len({failure.position for failure in work.failures})
     nothing = len(work.failures) == len(frame) * len(work.job.names)
     if not work.halted and not nothing:
-        said = f"{failed} of {len(frame)} units failed; they are <NA> and listed in failures."
-        work.warnings.append(FailureWarning(said))
+        if work.job.verb == "map":  # whose frame says nothing of them, unlike a Result
+            said = f"{failed} of {len(frame)} units failed; they are <NA>."
+            work.warnings.append(FailureWarning(said))
         return
     first = min(work.failures, key=lambda failure: failure.position)
     what = "No unit succeeded" if nothing else f"{failed} of {len(frame)} units failed"

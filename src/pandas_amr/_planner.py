@@ -158,10 +158,10 @@ async def derive(job: Job, *, model: Model | None, abilities: Abilities) -> tupl
 async def _planned(
     job: Job, model: Model | None, abilities: Abilities, fixed: dict[str, Any]
 ) -> tuple[dict[str, Any], PlanWarning | None]:
-    if model is None or not abilities.planning:
-        reason = "this model cannot plan"
-    elif not len(job.frame):
+    if not len(job.frame):
         reason = "the frame is empty"
+    elif model is None or not abilities.planning:
+        reason = "this model cannot plan"
     else:
         shown = {name: json_schema(value) if name in {"finding", "output"} else value for name, value in fixed.items()}
         try:
@@ -195,7 +195,16 @@ def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism:
             rules["reduce_instruction"] = plan.task or _prompts.DEFAULT_REDUCE
         elif isinstance(plan.finding, type):
             rules["aggregations"] = default_aggregations(plan.finding)
+    plan = _bearable(plan, abilities)
     return plan.model_copy(update={name: value for name, value in rules.items() if getattr(plan, name) is None})
+
+
+def _bearable(plan: Plan, abilities: Abilities) -> Plan:
+    """What a planner asked for, as far as the model that maps can do it."""
+    most = abilities.units_per_request
+    if most is not None and plan.shard_size is not None and plan.shard_size > most:
+        return plan.model_copy(update={"shard_size": most})
+    return plan
 
 
 def default_aggregations(finding: type[BaseModel]) -> dict[str, Aggregation]:

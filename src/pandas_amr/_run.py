@@ -7,15 +7,17 @@ import concurrent.futures
 import os
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pandas_amr._call import Call, check
+from pandas_amr._call import Call, check, check_model
 from pandas_amr._pipeline import run
 from pandas_amr._runtime import current_settings, resolve_lm
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
+
+Given = TypeVar("Given")
 
 CANCEL_GRACE_S = 10.0
 
@@ -39,7 +41,7 @@ def submit(work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
     return asyncio.run_coroutine_threadsafe(work, engine_loop())
 
 
-class Run:
+class Run(Generic[Given]):
     """One execution of a verb: awaitable, cancellable, and in the end a ``Result``.
 
     Raises:
@@ -51,6 +53,8 @@ class Run:
         self._job = job = check(call)
         self._settings = settings.with_changes(job.settings)
         self._lm = resolve_lm(job.lm, settings) if job.needs_model else None
+        if self._lm is not None:
+            check_model(job, self._lm)
         self._ended = threading.Event()
         self._warned = False
         self._future = submit(self._carried_out())
@@ -61,7 +65,7 @@ class Run:
         finally:
             self._ended.set()
 
-    def result(self) -> Any:
+    def result(self) -> Given:
         """Wait for the end and give what the verb gives. Ctrl-C cancels the run and raises.
 
         Raises:
@@ -87,17 +91,18 @@ class Run:
         """Whether it has ended, in whatever way."""
         return self._future.done()
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, Given]:
         given = yield from asyncio.wrap_future(self._future).__await__()
         return self._given(given)
 
-    def _given(self, given: Any) -> Any:
+    def _given(self, given: Any) -> Given:
         """What the verb gives; the run's warnings are told once, where the user called."""
         if not self._warned:
             self._warned = True
             for warning in getattr(given, "warnings", ()):
                 warnings.warn(warning, stacklevel=4)
-        return self._job.given_by_verb(given)
+        outcome: Given = self._job.given_by_verb(given)
+        return outcome
 
     def __repr__(self) -> str:
         state = "cancelled" if self._future.cancelled() else "done" if self._future.done() else "running"

@@ -48,7 +48,7 @@ def start(
     max_steps: int | None = None,
     errors: Errors = None,
     progress: bool | None = None,
-) -> Run:
+) -> Run[Result]:
     """Begin a ``map_reduce`` and give the ``Run``: ``await`` it, or ask it for its ``result()``.
 
     Takes what ``map_reduce`` takes.
@@ -222,6 +222,10 @@ def plan(
     tools: Tools = None,
     plan: PlanLike = "auto",
     lm: Model = None,
+    max_parallelism: int | None = None,
+    max_steps: int | None = None,
+    errors: Errors = None,
+    progress: bool | None = None,
 ) -> Plan:
     """Derive the plan of a ``map_reduce`` with its estimate; nothing is mapped.
 
@@ -236,7 +240,7 @@ def plan(
     return cast("Plan", _begun("plan", **locals()).result())
 
 
-def _begun(verb: Any, **given: Any) -> Run:
+def _begun(verb: Any, **given: Any) -> Run[Any]:
     from pandas_amr._call import Call  # noqa: PLC0415 (see the module's docstring)
     from pandas_amr._run import Run  # noqa: PLC0415
 

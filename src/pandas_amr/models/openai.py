@@ -21,6 +21,7 @@ from pandas_amr.errors import (
 from pandas_amr.models.base import LM, Message, Reply, Request, ToolCall
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 RETRYABLE = frozenset({408, 409, 425, 429})
@@ -68,10 +69,12 @@ class OpenAIModel:
 
     def _translated(self, error: openai.OpenAIError) -> ModelError:
         """The same failure in this library's words, without the key."""
-        if isinstance(error, openai.APITimeoutError):
+        links = list(_chain(error))
+        # The aiohttp transport calls a refused connection a time-out too; the cause beneath tells them apart.
+        if isinstance(error, openai.APITimeoutError) and any(isinstance(link, TimeoutError) for link in links):
             return ModelUnavailable(f"No answer within {self._lm.timeout_s:g} s (LM(timeout_s=...)).")
         if isinstance(error, openai.APIConnectionError):
-            return ModelUnavailable(f"No connection to {self._client.base_url.host} ({_root(error)}).")
+            return ModelUnavailable(f"No connection to {self._client.base_url.host} ({type(links[-1]).__name__}).")
         if not isinstance(error, openai.APIStatusError):
             return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
         status, code = error.status_code, error.code
@@ -177,10 +180,10 @@ def _said(error: openai.APIStatusError) -> str:
     return error.response.reason_phrase or "no reason given"
 
 
-def _root(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return type(error).__name__
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:

@@ -1,0 +1,38 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import pandas_amr as amr
+from pandas_amr.testing import ScriptedServer
+
+
+@pytest.fixture(autouse=True)
+def _no_model_in_the_environment(monkeypatch):
+    """A test names its model; none comes from the machine."""
+    for name in ("AMR_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def refusing():
+    """A server that nothing may be asked of."""
+    with ScriptedServer(lambda request: None) as server:
+        yield server
+        assert server.requests == []
+
+
+@pytest.fixture
+def numbers() -> pd.DataFrame:
+    """Rows whose text says their number, so that a finding on a wrong row shows."""
+    return pd.DataFrame({"text": [f"row {number}" for number in range(20)]})
+
+
+def number_of(unit: dict) -> dict:
+    """Find the number in a unit of ``numbers``."""
+    return {"n": int(unit["text"].split()[1])}
+
+
+assert amr.__version__

@@ -1,0 +1,201 @@
+"""An agent: turns of a model and its tools, until it submits or its steps are used up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pandas as pd
+import pytest
+from pydantic import BaseModel, Field
+
+import pandas_amr as amr
+from pandas_amr._agent.loop import decoded
+from pandas_amr.testing import Call, Raw, ScriptedServer
+
+DF = pd.DataFrame({"text": ["row 1"]})
+
+
+def ask(provider, **options):
+    with ScriptedServer(provider) as server:
+        frame = DF.amr.map("Read.", finding={"n": int}, lm=server.lm(), **options)
+    return frame["n"].tolist(), server.requests
+
+
+@amr.tool
+def lookup(key: str, times: int = 1) -> str:
+    """Look a key up."""
+    return key * times
+
+
+def test_tools_are_told_by_the_system_and_their_results_come_back():
+    def provider(request):
+        if not request.tool_results:
+            return Call("lookup", {"key": "7"})
+        return {"findings": [{"unit": 0, "n": int(request.tool_results[0])}]}
+
+    found, requests = ask(provider, tools=[lookup])
+    assert found == [7]
+    told = requests[0].body["tools"][0]["function"]
+    assert told["name"] == "lookup"
+    assert told["description"] == "Look a key up."
+    assert told["parameters"]["required"] == ["key"]
+
+
+def test_several_calls_of_one_turn_run_at_once_and_answer_in_order():
+    """Each waits for the other: one after another they would time out."""
+    barrier = threading.Barrier(3, timeout=10)
+
+    @amr.tool
+    def meet(name: str) -> str:
+        """Wait for the others."""
+        barrier.wait()
+        time.sleep(0.01 * (3 - int(name)))
+        return name
+
+    def provider(request):
+        if not request.tool_results:
+            return [Call("meet", {"name": str(n)}) for n in range(3)]
+        return {"findings": [{"unit": 0, "n": int("".join(request.tool_results))}]}
+
+    assert ask(provider, tools=[meet])[0] == [12]
+
+
+def test_async_tools_run_on_the_engine():
+    @amr.tool
+    async def slow(x: int) -> dict:
+        """Take a moment."""
+        await asyncio.sleep(0)
+        return {"x": x}
+
+    def provider(request):
+        if not request.tool_results:
+            return Call("slow", {"x": 4})
+        assert request.tool_results == ['{"x": 4}']
+        return {"findings": [{"unit": 0, "n": 4}]}
+
+    assert ask(provider, tools=[slow])[0] == [4]
+
+
+def test_what_goes_wrong_with_a_tool_goes_back_to_the_agent_as_text_that_names_it():
+    @amr.tool(timeout_s=0.05)
+    async def hang() -> str:
+        """Never end."""
+        await asyncio.sleep(60)
+        return ""
+
+    @amr.tool
+    def broken(x: int) -> str:
+        """Fail."""
+        raise KeyError("no such thing")
+
+    calls = [
+        Call("broken", {"x": 1}),
+        Call("broken", {"y": 1}),
+        Call("broken", "{not json"),
+        Call("hang", {}),
+        Call("search", {}),
+    ]
+
+    def provider(request):
+        return {"findings": [{"unit": 0, "n": 1}]} if request.tool_results else calls
+
+    _, requests = ask(provider, tools=[broken, hang])
+    raised, arguments, syntax, timed_out, unknown = requests[1].tool_results
+    assert raised == "broken raised KeyError: 'no such thing'"
+    assert "broken: these arguments do not fit: x: Field required; y: Extra inputs" in arguments
+    assert "broken: these arguments do not fit" in syntax
+    assert timed_out == "hang gave no answer within 0.05 s."
+    assert unknown == "There is no tool 'search'. There is: broken, hang."
+
+
+@pytest.mark.parametrize("max_steps", [1, 3, 6])
+def test_after_max_steps_one_turn_without_tools_is_forced(max_steps):
+    def provider(request):
+        return Call("lookup", {"key": "k"}) if request.tools else {"findings": [{"unit": 0, "n": 5}]}
+
+    found, requests = ask(provider, tools=[lookup], max_steps=max_steps)
+    assert found == [5]
+    assert [bool(request.tools) for request in requests] == [True] * max_steps + [False]
+    assert requests[-1].schema == "findings"
+    assert "No more tool calls" in requests[-1].user
+
+
+def test_six_steps_are_the_default():
+    def provider(request):
+        return Call("lookup", {"key": "k"}) if request.tools else {"findings": [{"unit": 0, "n": 5}]}
+
+    assert len(ask(provider, tools=[lookup])[1]) == 7
+
+
+def test_an_answer_in_words_where_a_submission_was_due_is_asked_for_in_form():
+    def provider(request):
+        return Raw("I am done.") if request.tools else {"findings": [{"unit": 0, "n": 5}]}
+
+    found, requests = ask(provider, tools=[lookup])
+    assert found == [5]
+    assert len(requests) == 2
+
+
+def test_findings_in_plain_text_are_taken_as_they_are():
+    found, requests = ask(lambda request: Raw('```json\n{"findings": [{"unit": 0, "n": 5}]}\n```'), tools=[lookup])
+    assert found == [5]
+    assert len(requests) == 1
+
+
+def test_an_args_schema_of_ones_own_checks_the_arguments():
+    class Args(BaseModel):
+        count: int = Field(ge=1, description="how many")
+
+    tool = amr.Tool(lambda count: str(count), name="counted", description="Count.", args_schema=Args)
+
+    def provider(request):
+        if not request.tool_results:
+            return [Call("counted", {"count": 0}), Call("counted", {"count": 2})]
+        assert "greater than or equal to 1" in request.tool_results[0]
+        return {"findings": [{"unit": 0, "n": int(request.tool_results[1])}]}
+
+    found, requests = ask(provider, tools=[tool])
+    assert found == [2]
+    assert requests[0].body["tools"][0]["function"]["parameters"]["properties"]["count"]["description"] == "how many"
+
+
+def test_plain_functions_serve_as_tools_and_decorated_ones_stay_functions():
+    def double(x: int) -> int:
+        """Twice x."""
+        return 2 * x
+
+    def provider(request):
+        if not request.tool_results:
+            return Call("double", {"x": 21})
+        return {"findings": [{"unit": 0, "n": int(request.tool_results[0])}]}
+
+    assert ask(provider, tools=[double])[0] == [42]
+    assert lookup("a", 3) == "aaa"
+    assert repr(lookup) == "<Tool lookup(key, times)>"
+
+
+def test_a_tool_that_cannot_be_told_to_a_model_is_refused():
+    with pytest.raises(amr.UsageError, match="needs a description"):
+        amr.Tool(lambda x: x, name="f")
+    with pytest.raises(amr.UsageError, match="taken by the library"):
+        amr.Tool(lookup.func, name="submit_findings")
+    with pytest.raises(amr.UsageError, match="cannot be given by name"):
+        amr.Tool(lambda *xs: xs, name="f", description="F.")
+    with pytest.raises(amr.UsageError, match="two tools named lookup"):
+        DF.amr.map("Read.", tools=[lookup, lookup], lm=amr.LM("m", base_url="http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "problem"),
+    [
+        ("", "stop", "the answer is empty"),
+        (" ", "length", "the answer is empty, its tokens were used up"),
+        ('{"a": [1', "length", "the answer was cut off at its greatest length"),
+        ("[1]", "stop", "the answer is no JSON object"),
+        (None, "stop", "the answer is empty"),
+    ],
+)
+def test_what_is_no_answer_is_told_by_its_reason(text, finish, problem):
+    assert decoded(text, finish) == (None, problem)

@@ -1,0 +1,103 @@
+"""How much happens at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pandas as pd
+import pytest
+
+from pandas_amr._run import engine_loop
+from pandas_amr.engines.local import each
+from pandas_amr.testing import ScriptedServer, findings
+
+
+def many(rows: int) -> pd.DataFrame:
+    return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})
+
+
+@pytest.mark.parametrize("limit", [1, 3, 16])
+def test_requests_in_flight_reach_max_parallelism_and_never_pass_it(limit):
+    with ScriptedServer(lambda r: findings(r, lambda u: {"finding": "x"}), latency_s=0.02) as server:
+        many(64).amr.map("Read.", plan={"shard_size": 1}, max_parallelism=limit, lm=server.lm())
+    assert server.max_in_flight == limit
+    assert len(server.requests) == 64
+
+
+def test_the_reduce_shares_the_bound_with_the_map():
+    """A static tree starts before the map has ended; both stand behind one gate."""
+
+    def provider(request):
+        if request.schema == "findings":
+            return findings(request, lambda unit: {"finding": unit["text"]})
+        return {"output": "some", "sources": []}
+
+    with ScriptedServer(provider, latency_s=0.01) as server:
+        many(60).amr.map_reduce(
+            map="Read.", reduce="Combine.", plan={"shard_size": 1, "fan_in": 2}, max_parallelism=4, lm=server.lm()
+        )
+    kinds = [request.schema for request in server.requests]
+    assert kinds.index("reduction") < len(kinds) - 1 - kinds[::-1].index("findings")
+    assert server.max_in_flight == 4
+
+
+def test_a_models_own_bound_holds_over_the_runs():
+    with ScriptedServer(lambda r: findings(r, lambda u: {"finding": "x"}), latency_s=0.01) as server:
+        many(12).amr.map("Read.", plan={"shard_size": 1}, max_parallelism=8, lm=server.lm(max_parallelism=2))
+    assert server.max_in_flight == 2
+
+
+def test_tasks_are_made_as_they_are_needed_not_one_a_row():
+    seen: list[int] = []
+
+    def provider(request):
+        seen.append(len(asyncio.all_tasks(engine_loop())))
+        return findings(request, lambda unit: {"finding": "x"})
+
+    before = len(asyncio.all_tasks(engine_loop()))
+    with ScriptedServer(provider) as server:
+        many(300).amr.map("Read.", plan={"shard_size": 1}, max_parallelism=4, lm=server.lm())
+    assert len(seen) == 300
+    # four workers and the run itself; the HTTP client may add one or two of its own a connection
+    assert max(seen) - before <= 4 * 3 + 2
+
+
+def test_each_yields_in_the_order_of_finishing_and_draws_items_late():
+    drawn: list[int] = []
+
+    def source():
+        for item in range(5):
+            drawn.append(item)
+            yield item
+
+    async def work(item):
+        await asyncio.sleep(0.05 if item == 0 else 0.001)
+        return item
+
+    async def collect():
+        return [(done, len(drawn)) async for done in each(work, source(), limit=2)]
+
+    order = asyncio.run(collect())
+    assert [done for done, _ in order] == [1, 2, 3, 4, 0]
+    assert order[0][1] <= 3
+
+
+def test_each_raises_the_first_exception_after_it_has_cancelled_the_rest():
+    cancelled: list[int] = []
+
+    async def work(item):
+        if item == 2:
+            raise KeyError(item)
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            cancelled.append(item)
+            raise
+
+    async def collect():
+        async for _ in each(work, range(9), limit=3):
+            pass
+
+    with pytest.raises(KeyError):
+        asyncio.run(collect())
+    assert cancelled == [0, 1]

@@ -1,0 +1,71 @@
+"""What is public, and what importing costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import pandas_amr as amr
+from pandas_amr import errors
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_every_public_name_is_there_and_no_other_is_listed():
+    for name in amr.__all__:
+        assert getattr(amr, name) is not None
+    assert sorted(set(dir(amr)) - {"__version__", "errors", "testing", "tools"}) == sorted(amr.__all__)
+    assert set(errors.__all__) <= set(amr.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'mapreduce'"):
+        _ = amr.mapreduce
+
+
+def test_importing_loads_nothing_heavy_and_touches_no_network_and_no_logging():
+    """The accessor is the only side effect of the import."""
+    code = """
+import json, logging, sys
+import pandas
+before, handlers = set(sys.modules), list(logging.root.handlers)
+def audit(event, args):
+    if event.startswith("socket."):
+        raise RuntimeError(event)
+sys.addaudithook(audit)
+import pandas_amr
+added = set(sys.modules) - before
+assert logging.root.handlers == handlers
+pandas.DataFrame({"a": [1]}).amr
+print(json.dumps(sorted({name.split(".")[0] for name in added})))
+"""
+    assert json.loads(run_python(code)) == ["pandas_amr"]
+
+
+def test_every_error_is_an_amr_error_and_the_builtin_one_would_catch():
+    assert issubclass(amr.UsageError, (amr.AMRError, ValueError))
+    assert issubclass(amr.ColumnError, KeyError)
+    assert issubclass(amr.PlanError, ValueError)
+    for name in errors.__all__:
+        assert issubclass(getattr(errors, name), (amr.AMRError, amr.AMRWarning))
+
+
+def test_the_accessor_is_made_anew_at_no_cost_and_shows_its_verbs():
+    import pandas as pd
+
+    assert repr(pd.DataFrame({"a": [1]}).amr) == "<df.amr of 1 rows: start, map_reduce, map, reduce, plan>"
+
+
+def test_the_verbs_of_the_accessor_have_the_functions_own_signature_and_docstring():
+    import inspect
+
+    import pandas as pd
+
+    bound = pd.DataFrame({"a": [1]}).amr.map_reduce
+    assert list(inspect.signature(bound).parameters) == list(inspect.signature(amr.map_reduce).parameters)[1:]
+    assert bound.__doc__ == amr.map_reduce.__doc__

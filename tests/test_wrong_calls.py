@@ -1,0 +1,147 @@
+"""A wrong call gets one clear error that says what would be right, before any request is sent."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from pydantic import BaseModel
+
+import pandas_amr as amr
+
+DF = pd.DataFrame({"title": ["a", "b"], "text": ["x", "y"]})
+DOUBLED = pd.DataFrame([["a", "b"]], columns=["text", "text"])
+
+
+class Node(BaseModel):
+    name: str
+    children: list[Node]
+
+
+WRONG = {
+    "no frame": (lambda lm: amr.map([1], "Read.", lm=lm), amr.UsageError, "a pandas DataFrame, not list"),
+    "missing column": (
+        lambda lm: DF.amr.map("Read.", columns=["txt"], lm=lm),
+        amr.ColumnError,
+        r"No column 'txt'. Did you mean 'text'\?",
+    ),
+    "missing column, as text": (
+        lambda lm: DF.amr.map("Read.", columns="zzz", lm=lm),
+        KeyError,
+        "There is: 'title', 'text'",
+    ),
+    "no columns": (lambda lm: DF.amr.map("Read.", columns=[], lm=lm), amr.ColumnError, "columns= is empty"),
+    "a column twice": (lambda lm: DF.amr.map("Read.", columns=["text", "text"], lm=lm), amr.ColumnError, "twice"),
+    "doubled column names": (lambda lm: DOUBLED.amr.map("Read.", lm=lm), amr.ColumnError, r"doubled: \['text'\]"),
+    "a finding that hides a column": (
+        lambda lm: DF.amr.map("Read.", finding={"title": str}, lm=lm),
+        amr.ColumnError,
+        "The finding 'title' would hide a column",
+    ),
+    "two maps that find one column": (
+        lambda lm: DF.amr.map({"a": "A", "a_b": "B"}, finding={"a": {"b": str, "c": str}, "a_b": str}, lm=lm),
+        amr.ColumnError,
+        "Two maps find 'a_b'",
+    ),
+    "unknown argument": (lambda lm: DF.amr.map("Read.", colums="text", lm=lm), TypeError, "colums"),
+    "finding of no type": (
+        lambda lm: DF.amr.map("Read.", finding=5, lm=lm),
+        amr.UsageError,
+        "a pydantic model, a dict",
+    ),
+    "field of no type": (
+        lambda lm: DF.amr.map("Read.", finding={"a": 5}, lm=lm),
+        amr.UsageError,
+        r"finding\['a'\] takes",
+    ),
+    "field with a bad name": (
+        lambda lm: DF.amr.map("Read.", finding={"a b": int}, lm=lm),
+        amr.UsageError,
+        "like a variable",
+    ),
+    "field named unit": (lambda lm: DF.amr.map("Read.", finding={"unit": int}, lm=lm), amr.UsageError, "unit's number"),
+    "type without a column": (
+        lambda lm: DF.amr.map("Read.", finding={"a": complex}, lm=lm),
+        amr.UsageError,
+        "complex",
+    ),
+    "type that refers to itself": (
+        lambda lm: DF.amr.map("Read.", finding=Node, lm=lm),
+        amr.UsageError,
+        "Node refers to itself",
+    ),
+    "output of no type": (
+        lambda lm: DF.amr.map_reduce(map="a", reduce="b", output=3, lm=lm),
+        amr.UsageError,
+        "output= takes",
+    ),
+    "empty instruction": (lambda lm: DF.amr.map(" ", lm=lm), amr.UsageError, "map= takes"),
+    "nothing asked": (lambda lm: DF.amr.map_reduce(lm=lm), amr.UsageError, "say what you want"),
+    "map without reduce": (lambda lm: DF.amr.map_reduce(map="Read.", lm=lm), amr.UsageError, r"df.amr.map\(...\)"),
+    "task of no text": (lambda lm: DF.amr.map_reduce(5, lm=lm), amr.UsageError, "task= takes a sentence"),
+    "a map that is none": (lambda lm: DF.amr.map({"a": 5}, lm=lm), amr.UsageError, r"map\['a'\] takes"),
+    "a reduce that is none": (lambda lm: DF.amr.reduce(5, lm=lm), amr.UsageError, "reduce= takes"),
+    "aggregation of a missing column": (
+        lambda lm: DF.amr.map_reduce(map="Read.", reduce={"mood": "sum"}, lm=lm),
+        amr.ColumnError,
+        "reduce= names 'mood', which is no column",
+    ),
+    "group by a missing column": (
+        lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": "count"}, by="shop", lm=lm),
+        amr.ColumnError,
+        "by= names 'shop'",
+    ),
+    "two aggregations, one number": (
+        lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": "count", "text": "count"}, output=int, lm=lm),
+        amr.UsageError,
+        "one aggregation, not 2",
+    ),
+    "no parallelism": (lambda lm: DF.amr.map("Read.", max_parallelism=0, lm=lm), amr.UsageError, "whole number from 1"),
+    "no steps": (lambda lm: DF.amr.map("Read.", max_steps=True, lm=lm), amr.UsageError, "max_steps= takes"),
+    "unknown errors=": (lambda lm: DF.amr.map("Read.", errors="ignore", lm=lm), amr.UsageError, "coerce"),
+    "plan with an unknown field": (
+        lambda lm: DF.amr.map("Read.", plan={"shards": 5}, lm=lm),
+        amr.PlanError,
+        "shards.*shard_size",
+    ),
+    "plan with a bad value": (lambda lm: DF.amr.map("Read.", plan={"fan_in": 1}, lm=lm), amr.PlanError, "fan_in"),
+    "plan that is no file": (lambda lm: DF.amr.map("Read.", plan="none.json", lm=lm), amr.PlanError, "cannot be read"),
+    "plan that is no JSON": (lambda lm: DF.amr.map("Read.", plan="{", lm=lm), amr.PlanError, "no JSON"),
+    "tools that are none": (lambda lm: DF.amr.map("Read.", tools=5, lm=lm), amr.UsageError, "tools= takes"),
+    "a tool without words": (lambda lm: DF.amr.map("Read.", tools=[lambda x: x], lm=lm), amr.UsageError, "tool's name"),
+    "a model of no kind": (lambda lm: DF.amr.map("Read.", lm=5), amr.UsageError, "lm= takes"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "said"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_call_is_told_what_would_be_right_and_nothing_is_sent(call, error, said, refusing):
+    with pytest.raises(error, match=said) as caught:
+        call(refusing.lm())
+    assert error is TypeError or isinstance(caught.value, amr.AMRError)
+
+
+def test_no_model_gives_one_error_that_lists_the_three_ways():
+    with pytest.raises(amr.UsageError) as caught:
+        DF.amr.map("Read.")
+    for way in ("OPENAI_API_KEY", "AMR_MODEL", "amr.configure(lm=", 'lm="local"'):
+        assert way in str(caught.value)
+
+
+def test_a_model_without_a_server_is_told_before_anything_is_sent():
+    with pytest.raises(amr.UsageError, match="neither OPENAI_API_KEY nor OPENAI_BASE_URL"):
+        DF.amr.map("Read.", lm="gpt-5-mini")
+
+
+def test_a_wrong_option_of_a_model_is_told():
+    with pytest.raises(amr.UsageError, match="LM has no tempreature"):
+        amr.LM("m").replace(tempreature=1)
+    with pytest.raises(amr.UsageError, match="timeout_s"):
+        amr.LM("m", timeout_s=0)
+    with pytest.raises(amr.UsageError, match="model's name"):
+        amr.LM("")
+
+
+def test_a_wrong_setting_is_told():
+    with pytest.raises(amr.UsageError, match="There is no setting 'model'"):
+        amr.configure(model="x")
+    with pytest.raises(amr.UsageError, match="max_steps"):
+        amr.configure(max_steps=0)

@@ -1,0 +1,48 @@
+"""Calls that must type-check; never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import pandas as pd
+from pydantic import BaseModel
+
+import pandas_amr as amr
+
+
+class Finding(BaseModel):
+    mood: str
+
+
+@amr.tool
+def lookup(key: str) -> str:
+    """Look it up."""
+    return key
+
+
+@amr.tool(name="other", timeout_s=1.0)
+def another(key: str) -> str:
+    """Look it up elsewhere."""
+    return key
+
+
+def script(df: pd.DataFrame) -> None:
+    result = amr.map_reduce(df, "What?", columns=["a"], finding=Finding, tools=[lookup, another], max_parallelism=3)
+    assert_type(result, amr.Result)
+    assert_type(result.frame, pd.DataFrame)
+    assert_type(result.total.calls, int)
+    assert_type(amr.map(df, {"a": "A", "b": lambda shard: shard}, finding={"a": str}), pd.DataFrame)
+    assert_type(amr.plan(df, "What?", plan={"shard_size": 5}), amr.Plan)
+    assert_type(amr.plan(df, "What?").to_json(), str)
+    amr.reduce(df, {"a": ["mean", "sum"]}, by=["b"])
+    amr.reduce(df, lambda frame: len(frame), output=int)
+    amr.configure(lm=amr.LM("m", base_url="http://127.0.0.1:1/v1"), errors="raise")
+    amr.from_documents(["a", "b"])
+
+
+async def notebook(df: pd.DataFrame) -> None:
+    run = amr.start(df, "What?")
+    assert_type(run, "amr.Run[amr.Result]")
+    assert_type(await run, amr.Result)
+    assert_type(run.result(), amr.Result)
+    run.cancel()
