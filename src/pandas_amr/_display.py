@@ -66,7 +66,16 @@ class Progress:
                 warnings.simplefilter("ignore")  # tqdm warns where a notebook has no widgets; text will do
                 from tqdm.auto import tqdm  # noqa: PLC0415
 
-            self._bar = tqdm(total=units, unit="unit", desc="map", file=sys.stderr, dynamic_ncols=True)
+            pace_s = 0.1 if _watched() else 2.0  # a log wants few lines
+            self._bar = tqdm(
+                total=units,
+                unit="unit",
+                desc="map",
+                file=sys.stderr,
+                dynamic_ncols=True,
+                mininterval=pace_s,
+                miniters=1,
+            )
             self._failed = 0
 
     def __enter__(self) -> Self:
@@ -87,4 +96,5 @@ class Progress:
 
 
 def _watched() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return sys.stderr.isatty() or type(shell).__name__ == "ZMQInteractiveShell"

@@ -193,8 +193,8 @@ def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism:
     if job.reduces and not decided and plan.aggregations is None and plan.reduce_instruction is None:
         if abilities.units_per_request is None:
             rules["reduce_instruction"] = plan.task or _prompts.DEFAULT_REDUCE
-        elif isinstance(plan.finding, type):
-            rules["aggregations"] = default_aggregations(plan.finding)
+        elif isinstance(finding := plan.finding or rules.get("finding"), type):
+            rules["aggregations"] = default_aggregations(finding)
     plan = _bearable(plan, abilities)
     return plan.model_copy(update={name: value for name, value in rules.items() if getattr(plan, name) is None})
 
