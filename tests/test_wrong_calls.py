@@ -46,7 +46,7 @@ WRONG = {
     "finding of no type": (
         lambda lm: DF.amr.map("Read.", finding=5, lm=lm),
         amr.UsageError,
-        "a pydantic model, a dict",
+        "a pydantic model, list",
     ),
     "field of no type": (
         lambda lm: DF.amr.map("Read.", finding={"a": 5}, lm=lm),

@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._accessor import register
 from pandas_amr._verbs import map, map_reduce, plan, reduce, start  # noqa: A004 (`map` is this library's word)
+from pandas_amr.errors import (
+    AMRError,
+    AMRWarning,
+    ColumnError,
+    FailureWarning,
+    InvalidOutput,
+    MapFailed,
+    ModelConfigError,
+    ModelError,
+    ModelRefused,
+    ModelRejected,
+    ModelUnavailable,
+    PlanError,
+    PlanWarning,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from pandas_amr._corpus import from_documents
     from pandas_amr._plan import Estimate, Plan
-    from pandas_amr._result import Result
+    from pandas_amr._result import Result, load, result_of
     from pandas_amr._run import Run
     from pandas_amr._runtime import configure
-    from pandas_amr.errors import (
-        AMRError,
-        AMRWarning,
-        ColumnError,
-        FailureWarning,
-        InvalidOutput,
-        MapFailed,
-        ModelConfigError,
-        ModelError,
-        ModelRefused,
-        ModelRejected,
-        ModelUnavailable,
-        PlanError,
-        PlanWarning,
-        UsageError,
-    )
     from pandas_amr.models.base import LM, Abilities
     from pandas_amr.tools import Tool, tool
 
@@ -62,10 +62,12 @@ __all__ = [
     "UsageError",
     "configure",
     "from_documents",
+    "load",
     "map",
     "map_reduce",
     "plan",
     "reduce",
+    "result_of",
     "start",
     "tool",
 ]
@@ -75,25 +77,9 @@ _HOMES = {
     "tools": ("Tool", "tool"),
     "_corpus": ("from_documents",),
     "_plan": ("Plan", "Estimate"),
-    "_result": ("Result",),
+    "_result": ("Result", "load", "result_of"),
     "_run": ("Run",),
     "_runtime": ("configure",),
-    "errors": (
-        "AMRError",
-        "AMRWarning",
-        "ColumnError",
-        "FailureWarning",
-        "InvalidOutput",
-        "MapFailed",
-        "ModelConfigError",
-        "ModelError",
-        "ModelRefused",
-        "ModelRejected",
-        "ModelUnavailable",
-        "PlanError",
-        "PlanWarning",
-        "UsageError",
-    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

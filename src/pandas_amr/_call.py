@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pandas_amr._findings import FindingType
 from pandas_amr._plan import Plan, as_finding, as_output, read_plan
+from pandas_amr._profile import column_units
 from pandas_amr._schema import TEXT_FINDING, record_type
 from pandas_amr._units import check_frame, content_columns
 from pandas_amr.errors import ColumnError, PlanError, UsageError
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
     import pandas as pd
-    from pydantic import BaseModel
 
     from pandas_amr.models.base import LM
 
@@ -33,6 +33,7 @@ class Call:
     frame: Any
     task: Any = None
     columns: Any = None
+    axis: Any = None
     finding: Any = None
     map: Any = None
     reduce: Any = None
@@ -91,10 +92,6 @@ class Job:
         coded = self.reducer is not None or self.computed is not None
         return bool(self.open) or (self.maps and not self.all_callable) or (self.reduces and not coded)
 
-    def given_by_verb(self, result: Any) -> Any:
-        """What the verb gives of a run's result: ``map`` the frame, ``reduce`` the output, all else the whole."""
-        return {"map": lambda: result.frame, "reduce": lambda: result.output}.get(self.verb, lambda: result)()
-
     @property
     def all_callable(self) -> bool:
         """Whether no map is asked of a model."""
@@ -109,7 +106,12 @@ def check(call: Call) -> Job:
         PlanError: the plan cannot be used.
     """
     check_frame(call.frame)
-    columns = content_columns(call.frame, call.columns)
+    frame, columns = call.frame, content_columns(call.frame, call.columns)
+    if call.axis == "columns":
+        frame = column_units(frame, columns)
+        columns = tuple(range(len(frame.columns)))
+    elif call.axis not in {None, "rows"}:
+        raise UsageError(f'axis= takes "rows" or "columns", not {call.axis!r}.')
     _check_words(call)
     fixed = read_plan(call.plan).fixed()
     names, callables, instructions = _maps(call.map)
@@ -126,7 +128,7 @@ def check(call: Call) -> Job:
         fixed["output"] = as_output(call.output)
     job = Job(
         verb=call.verb,
-        frame=call.frame,
+        frame=frame,
         columns=columns,
         task=call.task,
         given=Plan(**fixed),
@@ -196,9 +198,10 @@ def _finding(given: Any, names: tuple[str | None, ...]) -> Any:
     return {str(name): as_finding(given) for name in names}
 
 
-def _named_finding(given: Any) -> type[BaseModel]:
-    """A named map's finding: a record, or the type of its one column."""
-    if isinstance(given, dict) or (isinstance(given, type) and hasattr(given, "model_fields")):
+def _named_finding(given: Any) -> Any:
+    """A named map's finding: a record, a list of records, or the type of its one column."""
+    kind = get_args(given)[0] if get_origin(given) is list else given
+    if isinstance(given, dict) or hasattr(kind, "model_fields"):
         return as_finding(given)
     return record_type("Finding", {TEXT_FINDING: given})
 
@@ -274,21 +277,9 @@ def finding_types(job: Job, plan: Plan) -> dict[str | None, FindingType | None]:
     """The finding type of each map; None where a function's own columns say it."""
     kinds: dict[str | None, FindingType | None] = {}
     for name in job.names:
-        model = plan.finding.get(name) if isinstance(plan.finding, dict) else plan.finding
-        kinds[name] = None if model is None else FindingType(model, column_names(name, list(model.model_fields)))
+        kind = plan.finding.get(name) if isinstance(plan.finding, dict) else plan.finding
+        kinds[name] = None if kind is None else FindingType.of(kind, name)
     return kinds
-
-
-def column_names(name: str | None, fields: list[str]) -> tuple[str, ...]:
-    """What a map's fields are called in the frame: a named map puts its name first.
-
-    Example:
-        >>> column_names("tone", ["finding"]), column_names("tone", ["label", "why"])
-        (('tone',), ('tone_label', 'tone_why'))
-    """
-    if name is None:
-        return tuple(fields)
-    return (name,) if fields == [TEXT_FINDING] else tuple(f"{name}_{field}" for field in fields)
 
 
 def check_names(job: Job, plan: Plan) -> None:
@@ -301,15 +292,17 @@ def check_names(job: Job, plan: Plan) -> None:
         _check_reduced(job, set(job.frame.columns), complete=True)
         return
     kinds = finding_types(job, plan)
-    found = [column for kind in kinds.values() if kind is not None for column in kind.columns]
+    found = [column for kind in kinds.values() if kind is not None for column in kind.all_columns]
+    found += plan.status_columns or ()
+    records = [column for kind in kinds.values() if kind is not None for column in kind.item_columns]
     there = set(job.frame.columns.get_level_values(0)) if job.frame.columns.nlevels > 1 else set(job.frame.columns)
-    for column in found:
+    for column in [*found, *records]:
         if column in there:
             raise ColumnError(f"The finding {column!r} would hide a column of the frame; rename one of them.")
         if found.count(column) > 1:
             raise ColumnError(f"Two maps find {column!r}; name them apart.")
     known = all(kind is not None for kind in kinds.values()) and "finding" not in job.open
-    _check_reduced(job, set(job.frame.columns) | set(found), complete=known)
+    _check_reduced(job, set(job.frame.columns) | set(found) | set(records), complete=known)
 
 
 def _check_reduced(job: Job, there: set[Any], *, complete: bool) -> None:

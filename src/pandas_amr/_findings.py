@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission
 from pandas_amr._columns import arrow_schema, field_types, plain_record, table_of
-from pandas_amr._schema import RESERVED, choices_of, json_schema
+from pandas_amr._schema import RESERVED, TEXT_FINDING, choices_of, json_schema, record_type
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pandas_amr._agent.loop import Answer
+
 Who = Literal["model", "schema", "callable"]
+ITEMS = "items"
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError)
 
 
@@ -43,17 +47,41 @@ class FindingType:
     """What one finding is: the pydantic model, and what follows from it.
 
     Attributes:
-        model: checks a record.
+        model: checks a record. Where a unit holds none or many, its one field ``items`` is a list of records.
         columns: what each field is called in the frame.
+        item: the type of one of many records, and None where a unit has exactly one.
+        item_columns: what the fields of one of many are called.
     """
 
     model: type[BaseModel]
     columns: tuple[str, ...]
+    item: type[BaseModel] | None = None
+    item_columns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, kind: Any, name: str | None) -> FindingType:
+        """The finding type of a map: a model, or a list of one."""
+        if get_origin(kind) is not list:
+            return cls(kind, column_names(name, list(kind.model_fields)))
+        item = get_args(kind)[0]
+        wrapper = record_type("Findings", {ITEMS: kind})
+        return cls(wrapper, (ITEMS if name is None else name,), item, column_names(name, list(item.model_fields)))
+
+    @property
+    def count_column(self) -> str | None:
+        """What the number of a unit's records is called."""
+        return f"{self.columns[0]}_count" if self.item else None
+
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Every column that the findings add to the frame."""
+        return self.columns + ((self.count_column,) if self.count_column else ())
 
     def __post_init__(self) -> None:
-        if not self.model.model_fields:
-            raise UsageError(f"{self.model.__name__} has no fields to find.")
-        reserved = RESERVED & self.model.model_fields.keys()
+        asked = self.item or self.model
+        if not asked.model_fields:
+            raise UsageError(f"{asked.__name__} has no fields to find.")
+        reserved = RESERVED & asked.model_fields.keys()
         if reserved:
             raise UsageError(f"A finding's field cannot be named {min(reserved)!r}: that is the unit's number.")
         _ = self.schema, self.arrow  # an unusable type is told now, not after the first answer
@@ -122,15 +150,18 @@ class Checked:
     problems: dict[int, str] = field(default_factory=dict)
 
 
-def check_answer(payload: Any, kind: FindingType, *, asked: Collection[int], of: int) -> Checked:
+def check_answer(answer: Answer, kind: FindingType, *, asked: Collection[int], of: int) -> Checked:
     """Match an answer's findings with the units ``asked``, a part of those numbered from 0 to ``of - 1``.
 
     An answer that names a number which does not exist *and* leaves one out may be shifted by a row: nothing of it is
-    taken.
+    taken. Of an answer that was cut off, the findings before the cut are.
     """
-    listed = payload.get("findings") if isinstance(payload, dict) else None
+    listed = answer.payload.get("findings") if isinstance(answer.payload, dict) else None
+    if answer.cut_off and isinstance(listed, list):
+        listed = listed[:-1]  # the last one may be half of what was meant
     if not isinstance(listed, list):
-        return Checked(problems=dict.fromkeys(asked, "no finding: the answer has no list `findings`"))
+        problem = answer.problem or "no finding: the answer has no list `findings`"
+        return Checked(problems=dict.fromkeys(asked, problem))
     by_unit: dict[int, list[Any]] = {}
     unknown: list[Any] = []
     for one in listed:
@@ -143,25 +174,25 @@ def check_answer(payload: Any, kind: FindingType, *, asked: Collection[int], of:
     if unknown and missing:
         shown = ", ".join(repr(number)[:20] for number in unknown[:3])
         return Checked(problems=dict.fromkeys(asked, f"the answer names unit {shown}; units are 0 to {of - 1}"))
-    checked = Checked(problems=dict.fromkeys(missing, "no finding"))
+    checked = Checked(problems=dict.fromkeys(missing, answer.problem or "no finding"))
     for number in asked:
         found = by_unit.get(number, ())
         if len(found) > 1:
             checked.problems[number] = f"{len(found)} findings, not one"
         elif found:
-            record, problem = kind.record({key: value for key, value in found[0].items() if key != "unit"})
+            record, wrong = kind.record({key: value for key, value in found[0].items() if key != "unit"})
             if record is None:
-                checked.problems[number] = problem or "invalid"
+                checked.problems[number] = wrong or "invalid"
             else:
                 checked.accepted[number] = record
     return checked
 
 
-def check_alone(payload: Any, kind: FindingType) -> Checked:
+def check_alone(answer: Answer, kind: FindingType) -> Checked:
     """Check the flat finding of a unit that was asked alone."""
-    if not isinstance(payload, dict):
-        return Checked(problems={0: "no finding"})
-    record, problem = kind.record(payload)
+    if answer.problem is not None:
+        return Checked(problems={0: answer.problem})
+    record, problem = kind.record(answer.payload)
     return Checked(problems={0: problem or "invalid"}) if record is None else Checked(accepted={0: record})
 
 
@@ -176,6 +207,12 @@ class FindingStore:
         self._kind = kind
         self._positions: list[NDArray[np.int64]] = []
         self._tables: list[pa.Table] = []
+
+    def copy(self) -> FindingStore:
+        """A copy that can be added to."""
+        store = FindingStore(self._name, self._kind)
+        store._positions, store._tables = list(self._positions), list(self._tables)
+        return store
 
     def add(self, positions: Sequence[int], table: pa.Table) -> None:
         """Keep the findings of some units, one row of ``table`` for each."""
@@ -202,15 +239,43 @@ class FindingStore:
         rows = row_of[answered_by]
         taken = table.take(pa.array(rows, mask=rows < 0))
         kinds = list(field_types(self._kind.model).values()) if self._kind else [None] * table.num_columns
-        return {
+        arrays = {
             name: array_of(column, kind)
             for name, column, kind in zip(taken.column_names, taken.columns, kinds, strict=True)
         }
+        if self._kind is not None and self._kind.count_column is not None:
+            arrays[self._kind.count_column] = array_of(pc.list_value_length(taken.column(0)).cast(pa.int64()))
+        return arrays
 
     def _joined(self) -> pa.Table:
         if self._tables:
             return pa.concat_tables(self._tables, promote_options="permissive")
         return (self._kind.arrow if self._kind else pa.schema([])).empty_table()
+
+
+def column_names(name: str | None, fields: list[str]) -> tuple[str, ...]:
+    """What a map's fields are called in the frame: a named map puts its name first.
+
+    Example:
+        >>> column_names("tone", ["finding"]), column_names("tone", ["label", "why"])
+        (('tone',), ('tone_label', 'tone_why'))
+    """
+    if name is None:
+        return tuple(fields)
+    return (name,) if fields == [TEXT_FINDING] else tuple(f"{name}_{field}" for field in fields)
+
+
+def items_frame(findings: pd.DataFrame, kind: FindingType) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """One row a record, labelled by its unit, where a unit holds none or many; and each record's position."""
+    assert kind.item is not None
+    lists = pa.chunked_array([pa.array(findings[kind.columns[0]].array)]).combine_chunks()
+    positions = pc.list_parent_indices(lists).to_numpy()
+    records = pc.list_flatten(lists)
+    columns = {
+        name: array_of(pa.chunked_array([records.field(field)]), annotation)
+        for name, (field, annotation) in zip(kind.item_columns, field_types(kind.item).items(), strict=True)
+    }
+    return pd.DataFrame(columns, index=findings.index[positions]), positions.astype(np.int64)
 
 
 def array_of(column: pa.ChunkedArray, kind: Any = None) -> Any:

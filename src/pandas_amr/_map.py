@@ -2,43 +2,84 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from pandas_amr._call import finding_types
 from pandas_amr._display import Progress
 from pandas_amr._findings import Failure, FindingStore
 from pandas_amr._mappers import AgentMapper, CallableMapper, Mapped, Mapper
+from pandas_amr._shards import Shard, make_shards
 from pandas_amr._synthesise import StaticTree, finding_inputs
 from pandas_amr.engines.local import each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pandas_amr._shards import Shard
+    from numpy.typing import NDArray
+
+    from pandas_amr._findings import FindingType
     from pandas_amr._units import Units
     from pandas_amr._work import Work
 
+SKIPPED = "skipped"
+GRAVITY = ("ok", "cached", "repaired", SKIPPED, "failed")  # statuses, the gravest last
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run found, so that another can go on from it: findings and statuses of the asked units, by map."""
+
+    stores: dict[str | None, FindingStore]
+    statuses: dict[str | None, NDArray[np.object_]]
+
+    def copy(self) -> Kept:
+        """A copy that can be added to."""
+        stores = {name: store.copy() for name, store in self.stores.items()}
+        return Kept(stores, {name: column.copy() for name, column in self.statuses.items()})
+
 
 class MapStage:
-    """Maps the shards of a run; ``columns`` holds what was found so far."""
+    """Maps the units of a run, shard by shard; holds what was found so far.
 
-    def __init__(self, work: Work, units: Units, shards: list[Shard]) -> None:
+    With ``kept``, only the units that have no finding yet are asked.
+    """
+
+    def __init__(self, work: Work, units: Units, kept: Kept | None = None) -> None:
         self._work = work
         self._units = units
-        self._shards = shards
         self._mappers = _mappers(work, units)
-        self._stores = {mapper.name: FindingStore(mapper.name, mapper.kind) for mapper in self._mappers}
+        self._fresh = kept is None
+        self.kept = kept or Kept(
+            stores={mapper.name: FindingStore(mapper.name, mapper.kind) for mapper in self._mappers},
+            statuses={mapper.name: np.full(len(units.asked), SKIPPED, dtype=object) for mapper in self._mappers},
+        )
+        self._items = [(shard, mapper) for mapper in self._mappers for shard in self._cut(mapper)]
+        if self._fresh:  # all maps have the same shards: side by side, so that each is soon complete
+            self._items.sort(key=lambda item: item[0].number)
         self._landed: dict[int, list[Mapped]] = {}
+
+    @property
+    def leaves(self) -> int:
+        """How many batches of findings a reduce tree gets as they land; 0 where some were there before."""
+        return len(self._items) // len(self._mappers) if self._fresh else 0
+
+    @property
+    def listed(self) -> FindingType | None:
+        """The finding type, where a unit holds none or many and nothing else is found."""
+        kind = self._mappers[0].kind
+        return kind if len(self._mappers) == 1 and kind is not None and kind.item is not None else None
 
     async def run(self, tree: StaticTree | None) -> None:
         """Give every unit a finding or a failure; hand each shard's findings to the tree as they land."""
         work = self._work
-        with Progress(shown=work.settings.progress, units=len(self._units.asked) * len(self._mappers)) as progress:
+        total = sum(len(shard.positions) for shard, _ in self._items)
+        with Progress(shown=work.settings.progress, units=total) as progress:
             async for mapped in each(self._one, self._drawn(), limit=work.parallelism):
-                self._stores[mapped.map].add(mapped.positions, mapped.table)
-                work.failures += _spread(mapped.failures, self._units)
+                self._keep(mapped)
                 work.halted |= bool(mapped.failures) and work.settings.errors == "raise"
                 size, failed = len(mapped.shard.positions), len(mapped.failures)
                 progress.step(size, failed=failed, tokens=work.ledger.total.tokens)
@@ -49,17 +90,41 @@ class MapStage:
         """What was found so far: one row a unit, labelled like the frame, ``<NA>`` where there is nothing."""
         columns = {
             name: array
-            for store in self._stores.values()
+            for store in self.kept.stores.values()
             for name, array in store.columns(self._units.asked, self._units.answered_by).items()
         }
         return pd.DataFrame(columns, index=self._work.job.frame.index)
 
+    def statuses(self) -> NDArray[np.object_]:
+        """Each row's status: the gravest of its maps'."""
+        ranks = [np.array([GRAVITY.index(one) for one in column], dtype=int) for column in self.kept.statuses.values()]
+        gravest = np.maximum.reduce(ranks)[self._units.answered_by] if len(self._units) else np.array([], dtype=int)
+        statuses: NDArray[np.object_] = np.array(GRAVITY, dtype=object)[gravest]
+        return statuses
+
+    def _cut(self, mapper: Mapper) -> list[Shard]:
+        open_units = np.isin(self.kept.statuses[mapper.name], (SKIPPED, "failed"))
+        size, tokens = self._work.plan.shard_size, self._work.plan.shard_tokens
+        assert size is not None
+        assert tokens is not None
+        asked = self._units.asked[open_units]
+        return make_shards(asked, self._units.tokens[open_units], shard_size=size, shard_tokens=tokens)
+
+    def _keep(self, mapped: Mapped) -> None:
+        self.kept.stores[mapped.map].add(mapped.positions, mapped.table)
+        statuses = self.kept.statuses[mapped.map]
+        statuses[np.searchsorted(self._units.asked, mapped.positions)] = "ok"
+        for position in mapped.repaired.intersection(mapped.positions):
+            statuses[np.searchsorted(self._units.asked, position)] = "repaired"
+        for failure in mapped.failures:
+            statuses[np.searchsorted(self._units.asked, failure.position)] = "failed"
+        self._work.failures += _spread(mapped.failures, self._units)
+
     def _drawn(self) -> Iterator[tuple[Shard, Mapper]]:
-        for shard in self._shards:
-            for mapper in self._mappers:
-                if self._work.halted:
-                    return
-                yield shard, mapper
+        for item in self._items:
+            if self._work.halted:
+                return
+            yield item
 
     async def _one(self, item: tuple[Shard, Mapper]) -> Mapped:
         shard, mapper = item
@@ -77,10 +142,11 @@ class MapStage:
         if len(parts) < len(self._mappers):
             return
         del self._landed[mapped.shard.number]
+        tables = [(part.positions, self.kept.stores[part.map].named(part.table)) for part in parts]
         tree.offer(
             mapped.shard.number - 1,
             tuple(node_id(part.shard, part.map) for part in parts),
-            finding_inputs([(part.positions, self._stores[part.map].named(part.table)) for part in parts], self._units),
+            finding_inputs(tables, self._units, listed=self.listed),
         )
 
 
@@ -110,6 +176,9 @@ def _mappers(work: Work, units: Units) -> list[Mapper]:
                 max_steps=work.settings.max_steps,
                 max_repairs=work.max_repairs,
                 alone=work.abilities.units_per_request == 1,
+                max_tokens=work.plan.shard_tokens or 1,
+                count=work.counter,
+                merge=work.plan.merge or {},
             )
         )
     return mappers

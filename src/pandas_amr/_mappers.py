@@ -11,21 +11,27 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr import _prompts
-from pandas_amr._agent.loop import run_agent
+from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._columns import table_of
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
+from pandas_amr._merge import merge_values, rules_of
+from pandas_amr._split import pieces_of
+from pandas_amr._units import line_of
 from pandas_amr._usage import Usage
+from pandas_amr.engines.local import each
 from pandas_amr.errors import InvalidOutput, ModelConfigError, ModelError, ModelRefused, ModelRejected, UsageError
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pandas_amr._shards import Shard
+    from pandas_amr._tokens import TokenCounter
     from pandas_amr._units import Units
     from pandas_amr.models.base import Model
     from pandas_amr.tools import Tool
 
+PIECES_AT_ONCE = 8
 Numbers = tuple[int, ...]
 
 
@@ -50,6 +56,7 @@ class Attempt:
     who: Who = "schema"
     conversation: tuple[Message, ...] = ()
     halve: bool = True
+    too_long: bool = False
 
 
 class Mapper(Protocol):
@@ -72,18 +79,26 @@ class Mapper(Protocol):
 
 @dataclass(slots=True)
 class _Progress:
-    """What is known of a shard's units so far, by position."""
+    """What is known so far of units, or of the pieces of one, by position."""
 
+    lines: Callable[[Sequence[int]], list[str]]
     found: dict[int, dict[str, Any]] = field(default_factory=dict)
     repaired: set[int] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
+    failed: dict[int, tuple[Who, str]] = field(default_factory=dict)
+    too_long: set[int] = field(default_factory=set)
     usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
 class AgentMapper:
-    """A model with tools, asked for one finding per unit."""
+    """A model with tools, asked for one finding per unit.
+
+    Attributes:
+        alone: the model takes one unit a request.
+        max_tokens: a unit above it is mapped in pieces.
+        merge: how the pieces' findings become one, by field.
+    """
 
     name: str | None
     model: Model
@@ -93,12 +108,21 @@ class AgentMapper:
     tools: tuple[Tool, ...]
     max_steps: int
     max_repairs: int
-    alone: bool  # the model takes one unit a request
+    alone: bool
+    max_tokens: int
+    count: TokenCounter
+    merge: Mapping[str, str]
 
     async def __call__(self, shard: Shard) -> Mapped:
         """Ask for the shard's findings until each unit has one or has failed alone."""
-        state = _Progress()
-        await self._settle(shard, shard.positions, state)
+        state = _Progress(self.units.lines)
+        first = shard.positions[0]
+        if len(shard.positions) == 1 and self.units.size(first) > self.max_tokens:
+            await self._in_pieces(first, self.max_tokens, state)
+        else:
+            await self._settle(shard.positions, state)
+            for position in sorted(state.too_long):
+                await self._in_pieces(position, max(1, self.units.size(position) // 2), state)
         positions = sorted(state.found)
         return Mapped(
             shard=shard,
@@ -106,11 +130,14 @@ class AgentMapper:
             positions=positions,
             table=table_of((state.found[position] for position in positions), self.kind.arrow),
             repaired=frozenset(state.repaired),
-            failures=sorted(state.failures, key=lambda failure: failure.position),
+            failures=[
+                Failure(position, shard.number, who, reason, state.attempts[position], self.name)
+                for position, (who, reason) in sorted(state.failed.items())
+            ],
             usage=state.usage,
         )
 
-    async def _settle(self, shard: Shard, positions: Sequence[int], state: _Progress) -> None:
+    async def _settle(self, positions: Sequence[int], state: _Progress) -> None:
         """Ask, repair, then halve what is left; findings accepted on the way are kept."""
         attempt = await self._ask(positions, state)
         repairs = 0
@@ -122,14 +149,74 @@ class AgentMapper:
         if not left:
             return
         if len(positions) == 1 or not attempt.halve:
-            state.failures += [
-                Failure(position, shard.number, attempt.who, problems[position], state.attempts[position], self.name)
-                for position in left
-            ]
+            state.failed |= {position: (attempt.who, problems[position]) for position in left}
+            state.too_long |= set(left) if attempt.too_long else set()
             return
         middle = (len(left) + 1) // 2
         halves = [half for half in (left[:middle], left[middle:]) if half]
-        await asyncio.gather(*(self._settle(shard, half, state) for half in halves))
+        await asyncio.gather(*(self._settle(half, state) for half in halves))
+
+    async def _in_pieces(self, position: int, limit: int, state: _Progress) -> None:
+        """Map a unit in pieces and merge their findings. A piece that fails is the unit's failure: none is left out."""
+        lines = pieces_of(self.units.record(position), limit=limit, count=self.count, line_of=line_of)
+        pieces = _Progress(lambda numbers: [lines[number] for number in numbers])
+        async for _ in each(lambda number: self._settle((number,), pieces), range(len(lines)), limit=PIECES_AT_ONCE):
+            pass
+        state.usage += pieces.usage
+        state.attempts[position] = state.attempts.get(position, 0) + sum(pieces.attempts.values())
+        state.failed.pop(position, None)
+        if pieces.failed:
+            number, (who, reason) = min(pieces.failed.items())
+            state.failed[position] = (who, f"piece {number + 1} of {len(lines)}: {reason}")
+            return
+        if pieces.repaired:
+            state.repaired.add(position)
+        try:
+            state.found[position] = await self._merged([pieces.found[number] for number in range(len(lines))], state)
+        except InvalidOutput as error:
+            state.failed[position] = ("schema", f"its {len(lines)} pieces could not be merged: {error}")
+        except ModelConfigError:
+            raise
+        except ModelError as error:
+            state.failed[position] = ("model", f"its {len(lines)} pieces could not be merged: {error}")
+
+    async def _merged(self, records: list[dict[str, Any]], state: _Progress) -> dict[str, Any]:
+        """One finding of the pieces': by rule, and texts that differ by an agent."""
+        rules = rules_of(self.kind.model, self.merge)
+        texts = [
+            name for name, rule in rules.items() if rule == "agent" and len({r[name] for r in records} - {None}) > 1
+        ]
+        merged = {
+            name: merge_values([record[name] for record in records], "first" if rule == "agent" else rule)
+            for name, rule in rules.items()
+        }
+        if texts and self.alone:  # a model that small is not asked to write what it read in pieces
+            merged |= {name: merge_values([record[name] for record in records], "concat") for name in texts}
+        elif texts:
+            merged |= await self._written(texts, records, state)
+        return merged
+
+    async def _written(self, texts: list[str], records: list[dict[str, Any]], state: _Progress) -> dict[str, Any]:
+        fields = {name: self.kind.schema["properties"][name] for name in texts}
+        output = {"type": "object", "properties": fields, "required": texts, "additionalProperties": False}
+        schema = {
+            "type": "object",
+            "properties": {"output": output},
+            "required": ["output"],
+            "additionalProperties": False,
+        }
+        messages = (
+            Message("system", _prompts.merge_system(self.instruction, fields)),
+            Message(
+                "user", _prompts.finding_lines([line_of({name: record[name] for name in texts}) for record in records])
+            ),
+        )
+        answer = await run_agent(self.model, messages, submission=Submission("reduction", schema), phase="map")
+        state.usage += answer.usage
+        written = answer.payload.get("output") if answer.problem is None else None
+        if not isinstance(written, dict) or not all(isinstance(written.get(name), str) for name in texts):
+            raise InvalidOutput(answer.problem or f"without {', '.join(texts)}")
+        return {name: written[name] for name in texts}
 
     def _opening(self, lines: list[str]) -> tuple[Message, ...]:
         if self.alone:
@@ -139,8 +226,7 @@ class AgentMapper:
         return Message("system", system), Message("user", _prompts.unit_lines(lines))
 
     async def _ask(self, positions: Sequence[int], state: _Progress) -> Attempt:
-        opening = self._opening(self.units.lines(positions))
-        return await self._turn(opening, positions, tuple(range(len(positions))), state)
+        return await self._turn(self._opening(state.lines(positions)), positions, tuple(range(len(positions))), state)
 
     async def _repair(self, positions: Sequence[int], last: Attempt, state: _Progress) -> Attempt:
         problems = last.checked.problems
@@ -167,15 +253,15 @@ class AgentMapper:
         except ModelConfigError:
             raise
         except ModelError as error:
+            problems = dict.fromkeys(asked, str(error))
             halve = isinstance(error, ModelRejected | ModelRefused | InvalidOutput)
-            return Attempt(Checked(problems=dict.fromkeys(asked, str(error))), who="model", halve=halve)
+            too_long = isinstance(error, ModelRejected) and error.too_long
+            return Attempt(Checked(problems=problems), who="model", halve=halve, too_long=too_long)
         state.usage += answer.usage
-        if answer.problem is not None:
-            checked = Checked(problems=dict.fromkeys(asked, answer.problem))
-        elif self.alone:
-            checked = check_alone(answer.payload, self.kind)
+        if self.alone:
+            checked = check_alone(answer, self.kind)
         else:
-            checked = check_answer(answer.payload, self.kind, asked=asked, of=len(positions))
+            checked = check_answer(answer, self.kind, asked=asked, of=len(positions))
         state.found |= {positions[number]: record for number, record in checked.accepted.items()}
         return Attempt(checked, conversation=answer.conversation)
 

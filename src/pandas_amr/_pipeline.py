@@ -5,58 +5,57 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pandas_amr._call import check_names, finding_types
-from pandas_amr._findings import with_findings
-from pandas_amr._map import MapStage
+from pandas_amr._findings import items_frame, with_findings
+from pandas_amr._map import Kept, MapStage
 from pandas_amr._plan import Estimate, Plan
 from pandas_amr._planner import complete_by_rule, derive
 from pandas_amr._prompts import map_system
-from pandas_amr._reduce import computed_words, leaf_count, make_tree, reduce
-from pandas_amr._result import Result, failures_frame, trace_frame, usage_frame
+from pandas_amr._reduce import Found, computed_words, make_tree, reduce
+from pandas_amr._result import Origin, Result, failures_frame, status_frame, trace_frame, usage_frame
 from pandas_amr._runtime import Settings, wire
-from pandas_amr._shards import Shard, make_shards
-from pandas_amr._tokens import counter_for
+from pandas_amr._shards import make_shards
 from pandas_amr._tree import reduce_calls, static_sizes
 from pandas_amr._units import Units, make_units
 from pandas_amr._work import Work
 from pandas_amr.errors import FailureWarning, MapFailed
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from pandas_amr._call import Job
+    from pandas_amr._result import Again
     from pandas_amr._synthesise import StaticTree
-    from pandas_amr._tokens import TokenCounter
     from pandas_amr.models.base import LM
 
 
-async def run(job: Job, settings: Settings, lm: LM | None) -> Result | Plan:
-    """Carry out a checked call.
+async def run(
+    job: Job, settings: Settings, lm: LM | None, *, kept: Kept | None = None, again: Again | None = None
+) -> Result | Plan:
+    """Carry out a checked call; with ``kept``, go on from what an earlier run found. ``again`` is what ``retry`` calls.
 
     Raises:
         ModelConfigError: the service will not serve this key, model or address.
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
     """
-    work = Work(job, settings, lm)
+    work = Work(job, settings, lm, again=again)
     async with AsyncExitStack() as stack:
         if lm is not None:
             work.wired = await stack.enter_async_context(wire(lm, work.ledger))
         work.plan = await _plan(work)
         units = _units(work)
-        shards = _shards(work, units)
         if job.verb == "plan":
-            return work.plan.with_estimate(_estimate(work, units, shards))
-        stage = MapStage(work, units, shards) if job.maps else None
-        tree = _tree(work, units, len(shards), stage)
+            return work.plan.with_estimate(_estimate(work, units))
+        stage = MapStage(work, units, kept) if job.maps else None
+        tree = _tree(work, stage)
         if tree is not None:
             stack.push_async_callback(tree.close)
         if stage is not None:
             await stage.run(tree)
-        findings = stage.findings() if stage else job.frame
-        frame = with_findings(job.frame, findings) if stage else job.frame
-        _stop_if_failed(work, frame, findings)
-        output = await reduce(work, units, frame, findings, tree) if job.reduces else None
-        return _result(work, frame, findings, output)
+        found = _found(work, stage)
+        _stop_if_failed(work, stage, found)
+        output = await reduce(work, units, found, tree) if job.reduces else None
+        return _result(work, stage, found, output)
 
 
 async def _plan(work: Work) -> Plan:
@@ -75,10 +74,6 @@ async def _plan(work: Work) -> Plan:
     return plan
 
 
-def _counter(lm: LM) -> TokenCounter:
-    return lm.token_counter or counter_for(lm.model)
-
-
 def _units(work: Work) -> Units:
     """Rows as units: where a model reads them, equal ones are asked once and all are counted in its tokens."""
     job = work.job
@@ -86,72 +81,84 @@ def _units(work: Work) -> Units:
     if work.lm is None or not read:
         return make_units(job.frame, job.columns, dedupe=False)
     dedupe = bool(work.plan.dedupe) and job.maps and not job.callables
-    return make_units(job.frame, job.columns, dedupe=dedupe, counter=_counter(work.lm))
+    return make_units(job.frame, job.columns, dedupe=dedupe, counter=work.counter)
 
 
-def _shards(work: Work, units: Units) -> list[Shard]:
-    size, tokens = work.plan.shard_size, work.plan.shard_tokens
-    assert size is not None
-    assert tokens is not None
-    return make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=tokens)
-
-
-def _tree(work: Work, units: Units, shards: int, stage: MapStage | None) -> StaticTree | None:
-    """The reduce tree, ready to take findings as they land; none where groups or code reduce."""
-    leaves = leaf_count(work, units, shards) if work.written and not work.job.by else 0
-    if not leaves:
+def _tree(work: Work, stage: MapStage | None) -> StaticTree | None:
+    """The reduce tree, ready to take findings as they land; none where groups or code reduce, or nothing is mapped."""
+    if stage is None or not stage.leaves or not work.written or work.job.by:
         return None
-
-    def computed() -> str:
-        return computed_words(work, with_findings(work.job.frame, stage.findings()) if stage else work.job.frame)
-
-    return make_tree(work, leaves, computed)
+    return make_tree(work, stage.leaves, lambda: computed_words(work, _found(work, stage).table))
 
 
-def _estimate(work: Work, units: Units, shards: list[Shard]) -> Estimate:
+def _found(work: Work, stage: MapStage | None) -> Found:
+    """What is there to be reduced: the findings so far, or the frame itself where nothing is mapped."""
+    frame = work.job.frame
+    positions = np.arange(len(frame), dtype=np.int64)
+    if stage is None:
+        return Found(frame, frame, positions)
+    findings = stage.findings()
+    if stage.listed is None:
+        return Found(with_findings(frame, findings), findings, positions)
+    records, positions = items_frame(findings, stage.listed)
+    return Found(with_findings(frame.iloc[positions], records), records, positions)
+
+
+def _estimate(work: Work, units: Units) -> Estimate:
     """What the plan would take: calls are exact where every agent needs one."""
     kinds = finding_types(work.job, work.plan)
     fan_in = work.plan.fan_in or 2
-    tree = static_sizes(len(shards), fan_in) if work.written and shards and not work.job.by else []
+    size, most = work.plan.shard_size or 1, work.plan.shard_tokens or 1
+    shards = len(make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=most))
+    tree = static_sizes(shards, fan_in) if work.written and shards and not work.job.by else []
     tokens = calls = 0
     for name in work.job.names:
         kind = kinds[name]
         if name in work.job.callables or kind is None or work.lm is None:
             continue
         system = map_system(work.instruction(name), kind.schema["properties"], tools=bool(work.tools))
-        tokens += len(shards) * _counter(work.lm)(system) + int(units.tokens.sum())
-        calls += len(shards)
+        tokens += shards * work.counter(system) + int(units.tokens.sum())
+        calls += shards
     calls += reduce_calls(tree, fan_in) if tree else 0
-    return Estimate(len(units), len(units.asked), len(shards), calls, tokens, tuple(tree))
+    return Estimate(len(units), len(units.asked), shards, calls, tokens, tuple(tree))
 
 
-def _stop_if_failed(work: Work, frame: pd.DataFrame, findings: pd.DataFrame) -> None:
+def _stop_if_failed(work: Work, stage: MapStage | None, found: Found) -> None:
     """Raise where the user asked for it, and where nothing is there to go on with."""
-    if not work.failures:
+    if not work.failures or stage is None:
         return
+    rows = len(work.job.frame)
     failed = len({failure.position for failure in work.failures})
-    nothing = len(work.failures) == len(frame) * len(work.job.names)
+    nothing = len(work.failures) == rows * len(work.job.names)
     if not work.halted and not nothing:
         if work.job.verb == "map":  # whose frame says nothing of them, unlike a Result
-            said = f"{failed} of {len(frame)} units failed; they are <NA>."
+            said = f"{failed} of {rows} units failed; they are <NA>, and listed in amr.result_of(frame).failures."
             work.warnings.append(FailureWarning(said))
         return
     first = min(work.failures, key=lambda failure: failure.position)
-    what = "No unit succeeded" if nothing else f"{failed} of {len(frame)} units failed"
+    what = "No unit succeeded" if nothing else f"{failed} of {rows} units failed"
     said = f"{what}; the first, row {first.position}: {first.reason} ({first.who})"
-    raise MapFailed(said, _result(work, frame, findings, None))
+    raise MapFailed(said, _result(work, stage, found, None))
 
 
-def _result(work: Work, frame: pd.DataFrame, findings: pd.DataFrame, output: Any) -> Result:
+def _result(work: Work, stage: MapStage | None, found: Found, output: Any) -> Result:
+    frame = work.job.frame
+    status = status_frame(stage.statuses(), work.failures, frame.index) if stage else None
+    if stage is not None:
+        frame = with_findings(frame, stage.findings())
+    if status is not None and work.plan.status_columns:
+        frame = with_findings(frame, status.set_axis(list(work.plan.status_columns), axis=1))
     return Result(
         output=output,
         frame=frame,
-        findings=findings,
+        findings=found.findings,
         plan=work.plan,
         usage=usage_frame(work.ledger),
-        failures=failures_frame(work.failures, work.job.frame.index),
+        failures=failures_frame(work.failures, frame.index),
         trace=trace_frame(work.trace),
         total=work.ledger.total,
         seconds=work.trace.seconds,
+        status=status,
         warnings=tuple(work.warnings),
+        origin=Origin(work.as_planned(), work.settings, work.lm, stage.kept, work.again) if stage else None,
     )

@@ -14,23 +14,35 @@ from pandas_amr.errors import PlanError, UsageError
 
 Aggregation = Literal["count", "sum", "mean", "median", "min", "max", "nunique", "value_counts"]
 
+Merge = Literal["first", "last", "min", "max", "sum", "mean", "any", "all", "mode", "union", "concat", "agent"]
+STATUS_COLUMNS = ("amr_status", "amr_reason")
 
-def as_finding(given: Any) -> type[BaseModel]:
-    """The pydantic model that a user means: one, a dict of types, a JSON schema of an object; None is a text.
+
+def as_finding(given: Any) -> Any:
+    """What a user means: a pydantic model, or a list of one where a unit holds none or many.
+
+    A dict of types and a JSON schema become a model; None is a text.
 
     Raises:
         UsageError: it is none of these.
     """
     if given is None:
-        return record_type("Finding", {TEXT_FINDING: str})
-    if isinstance(given, type) and issubclass(given, BaseModel):
+        return record_type("Finding", {TEXT_FINDING: (str, Field(min_length=1))})
+    if _is_model(given):
+        return given
+    if is_listed(given):
         return given
     if _is_schema(given):
-        model: type[BaseModel] = type_of(given, str(given.get("title", "Finding")))
-        return model
+        return type_of(given, str(given.get("title", "Finding")))
     if isinstance(given, dict) and given:
         return record_type("Finding", given)
-    raise UsageError(f"finding= takes a pydantic model, a dict of types, or nothing, not {given!r}.")
+    raise UsageError(f"finding= takes a pydantic model, list[Model], a dict of types, or nothing, not {given!r}.")
+
+
+def is_listed(kind: Any) -> bool:
+    """Whether a type is ``list[Model]``."""
+    origin: object = get_origin(kind)
+    return origin is list and _is_model(get_args(kind)[0])
 
 
 def as_output(given: Any) -> Any:
@@ -50,14 +62,18 @@ def as_output(given: Any) -> Any:
 
 
 def _is_schema(given: Any) -> bool:
-    return isinstance(given, dict) and given.get("type") == "object" and isinstance(given.get("properties"), dict)
+    if not isinstance(given, dict):
+        return False
+    if given.get("type") == "array":
+        return _is_schema(given.get("items"))
+    return given.get("type") == "object" and isinstance(given.get("properties"), dict)
 
 
 def _as_findings(given: Any) -> Any:
     """One finding type, or one for each named map."""
     if given is None or not isinstance(given, dict) or _is_schema(given):
         return None if given is None else as_finding(given)
-    if all(isinstance(part, dict) or _is_model(part) for part in given.values()):
+    if all(isinstance(part, dict) or _is_model(part) or get_origin(part) is list for part in given.values()):
         return {name: as_finding(part) for name, part in given.items()}
     return as_finding(given)
 
@@ -121,6 +137,10 @@ class Plan(BaseModel):
         parallelism: most agents at work at once.
         fan_in: how many nodes one reduce agent combines.
         dedupe: whether equal units are asked once.
+        max_repairs: turns in which an agent may mend what could not be used, before its shard is halved.
+        merge: how the pieces of a unit that is larger than a shard become one finding, by field; default: ``any`` of
+            bools, ``max`` of numbers, ``mode`` of choices, ``union`` of lists, ``first`` of dates; texts by an agent.
+        status: True adds the columns ``amr_status`` and ``amr_reason``; a pair of names calls them so.
         made_by: who derived what the user had not fixed.
     """
 
@@ -137,9 +157,17 @@ class Plan(BaseModel):
     parallelism: int | None = Field(default=None, ge=1)
     fan_in: int | None = Field(default=None, ge=2)
     dedupe: bool | None = None
+    max_repairs: int | None = Field(default=None, ge=0, le=10)
+    merge: dict[str, Merge] | None = None
+    status: bool | tuple[str, str] | None = None
     made_by: Literal["user", "planner", "rules"] = "user"
 
     _estimate: Estimate | None = PrivateAttr(None)
+
+    @property
+    def status_columns(self) -> tuple[str, str] | None:
+        """What the status columns are called; None where none are added."""
+        return STATUS_COLUMNS if self.status is True else self.status or None
 
     @property
     def estimate(self) -> Estimate | None:
@@ -190,6 +218,8 @@ class Plan(BaseModel):
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_shown(part)}" for key, part in value.items()) + "}"
+    if get_origin(value) is list:
+        return f"list of {_shown(get_args(value)[0])}"
     if _is_model(value):
         fields = ", ".join(f"{name}: {_type_name(field.annotation)}" for name, field in value.model_fields.items())
         return f"{value.__name__}({fields})"

@@ -32,6 +32,7 @@ CALLABLE_SHARD_SIZE = 1000
 SHARD_TOKENS = 8000
 PARALLELISM = 8
 FAN_IN = 5
+MAX_REPAIRS = 1
 
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "list[str]": list[str]}
 
@@ -184,6 +185,7 @@ def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism:
         "parallelism": parallelism or PARALLELISM,
         "fan_in": FAN_IN,
         "dedupe": True,
+        "max_repairs": MAX_REPAIRS,
     }
     if job.maps and not job.callables:
         rules["map_instruction"] = plan.task or _prompts.DEFAULT_MAP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,30 @@ from pandas_amr.engines.local import each
 from pandas_amr.errors import FailureWarning, ModelConfigError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from pandas_amr._units import Units
     from pandas_amr._work import Work
 
 REDUCE_POSITION = -1
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is reduced: rows of findings, which are units, or records where units hold none or many.
+
+    Attributes:
+        table: the findings beside the frame's own columns.
+        findings: the findings alone.
+        positions: the frame's row behind each row of these.
+    """
+
+    table: pd.DataFrame
+    findings: pd.DataFrame
+    positions: NDArray[np.int64]
 
 
 def make_tree(work: Work, leaves: int, computed: Callable[[], str], name: str = "") -> StaticTree:
@@ -50,21 +67,23 @@ def make_tree(work: Work, leaves: int, computed: Callable[[], str], name: str = 
     )
 
 
-async def reduce(work: Work, units: Units, frame: pd.DataFrame, findings: pd.DataFrame, tree: StaticTree | None) -> Any:
-    """The answer; None where nothing is left to reduce, or where it failed, which is then listed."""
+async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None) -> Any:
+    """The answer; None where nothing is left to reduce, or where it failed, which is then listed.
+
+    ``tree`` is the one that got the findings as they landed, where there is one.
+    """
     job, plan = work.job, work.plan
     try:
         if job.reducer is not None:
-            return checked_output(await call_reducer(job.reducer, findings, frame=frame, by=job.by), plan.output)
+            given = await call_reducer(job.reducer, found.findings, frame=found.table, by=job.by)
+            return checked_output(given, plan.output)
         if not work.written:
-            return checked_output(compute(frame, job.computed or plan.aggregations or {}, by=job.by), plan.output)
+            return checked_output(compute(found.table, job.computed or plan.aggregations or {}, by=job.by), plan.output)
         if job.by:
-            return await _written_by_groups(work, units, frame, findings)
-        if tree is None:
-            return None
-        if not job.maps:
-            _offer_rows(work, tree, units, range(len(frame)))
-        return shaped((await tree.result()).value, plan.output)
+            return await _written_by_groups(work, units, found)
+        if tree is not None:
+            return shaped((await tree.result()).value, plan.output)
+        return shaped(await _written(work, units, found, np.arange(len(found.positions)), ""), plan.output)
     except ModelConfigError:
         raise
     except ModelError as error:
@@ -74,14 +93,9 @@ async def reduce(work: Work, units: Units, frame: pd.DataFrame, findings: pd.Dat
         return None
 
 
-def leaf_count(work: Work, units: Units, shards: int) -> int:
-    """How many batches of findings the tree gets."""
-    return shards if work.job.maps else len(_batches(work, units, range(len(units))))
-
-
-def computed_words(work: Work, frame: pd.DataFrame) -> str:
+def computed_words(work: Work, table: pd.DataFrame) -> str:
     """What pandas has computed of the findings, for the agent that writes the answer."""
-    return computed_text(compute(frame, work.plan.aggregations)) if work.plan.aggregations else ""
+    return computed_text(compute(table, work.plan.aggregations)) if work.plan.aggregations else ""
 
 
 def _list(work: Work, reason: str, attempts: int) -> None:
@@ -89,56 +103,60 @@ def _list(work: Work, reason: str, attempts: int) -> None:
     work.warnings.append(FailureWarning(f"The reduce failed and is listed in failures: {reason}"))
 
 
-def _batches(work: Work, units: Units, rows: Any) -> list[tuple[int, ...]]:
-    """Rows of the frame in batches as large as a shard."""
-    positions = np.asarray(list(rows), dtype=np.int64)
+async def _written(work: Work, units: Units, found: Found, rows: NDArray[np.int64], name: str) -> Any:
+    """What a tree of agents writes of some rows; None where there are none."""
+    inputs = _inputs(work, units, found, rows)
+    if not inputs:
+        return None
+    batches = _batches(work, inputs)
+    tree = make_tree(work, len(batches), partial(computed_words, work, found.table.iloc[rows]), name)
+    try:
+        for leaf, batch in enumerate(batches):
+            tree.offer(leaf, (), batch)
+        return (await tree.result()).value
+    finally:
+        await tree.close()
+
+
+def _inputs(work: Work, units: Units, found: Found, rows: NDArray[np.int64]) -> list[Input]:
+    """The findings of some rows as reducers read them; what failed is not among them."""
+    positions = found.positions[rows]
+    if not work.job.maps:
+        return row_inputs(units, positions.tolist())
+    failed = np.array(sorted({failure.position for failure in work.failures}), dtype=np.int64)
+    there = ~np.isin(positions, failed)
+    table = pa.Table.from_pandas(found.findings.iloc[rows[there]], preserve_index=False)
+    inputs = finding_inputs([(range(table.num_rows), table)])
+    return [Input(one.line, frozenset((row,))) for one, row in zip(inputs, positions[there].tolist(), strict=True)]
+
+
+def _batches(work: Work, inputs: Sequence[Input]) -> list[list[Input]]:
+    """Findings in batches as large as a shard."""
     plan = work.plan
     assert plan.shard_size is not None
     assert plan.shard_tokens is not None
-    tokens = units.tokens[units.answered_by[positions]]
-    shards = make_shards(positions, tokens, shard_size=plan.shard_size, shard_tokens=plan.shard_tokens)
-    return [shard.positions for shard in shards]
+    tokens = np.array([work.counter(one.line) for one in inputs], dtype=np.int64)
+    shards = make_shards(np.arange(len(inputs)), tokens, shard_size=plan.shard_size, shard_tokens=plan.shard_tokens)
+    return [[inputs[index] for index in shard.positions] for shard in shards]
 
 
-def _offer_rows(work: Work, tree: StaticTree, units: Units, rows: Any) -> None:
-    for leaf, batch in enumerate(_batches(work, units, rows)):
-        tree.offer(leaf, (), row_inputs(units, batch))
-
-
-async def _written_by_groups(work: Work, units: Units, frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
+async def _written_by_groups(work: Work, units: Units, found: Found) -> pd.DataFrame:
     """One tree a group, side by side; a failed group is a row of ``<NA>`` and listed."""
-    groups = group_positions(frame, work.job.by)
-    failed = {failure.position for failure in work.failures}
+    groups = group_positions(found.table, work.job.by)
     values: list[Any] = [None] * len(groups)
 
     async def one(number: int) -> tuple[int, Any]:
-        rows = [row for row in groups[number][1] if row not in failed]
-        batches = _batches(work, units, rows)
-        if not batches:
-            return number, None
-        words = partial(computed_words, work, frame.iloc[rows])
-        tree = make_tree(work, len(batches), words, f"group-{number}-")
+        key, rows = groups[number]
         try:
-            for leaf, batch in enumerate(batches):
-                tree.offer(leaf, (), _group_inputs(work, units, findings, batch))
-            return number, (await tree.result()).value
+            return number, await _written(work, units, found, np.array(rows, dtype=np.int64), f"group-{number}-")
         except ModelConfigError:
             raise
         except ModelError as error:
             if work.settings.errors == "raise":
                 raise
-            _list(work, f"group {groups[number][0]}: {error}", error.attempts)
+            _list(work, f"group {key}: {error}", error.attempts)
             return number, None
-        finally:
-            await tree.close()
 
     async for number, value in each(one, range(len(groups)), limit=work.parallelism):
         values[number] = value
     return group_output(values, [key for key, _ in groups], work.job.by, work.plan.output or str)
-
-
-def _group_inputs(work: Work, units: Units, findings: pd.DataFrame, batch: tuple[int, ...]) -> list[Input]:
-    if not work.job.maps:
-        return row_inputs(units, batch)
-    table = pa.Table.from_pandas(findings.iloc[list(batch)], preserve_index=False)
-    return finding_inputs([(batch, table)])

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+import secrets
+import threading
+from collections import OrderedDict
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
+import pyarrow as pa
 
 from pandas_amr._display import result_html, result_line
+from pandas_amr._findings import array_of
+from pandas_amr._saved import load_parts, save_result
 from pandas_amr._usage import Usage
+from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pandas_amr._call import Errors, Job
     from pandas_amr._findings import Failure
+    from pandas_amr._map import Kept
     from pandas_amr._plan import Plan
+    from pandas_amr._runtime import Settings
     from pandas_amr._trace import Trace
     from pandas_amr._usage import Ledger
     from pandas_amr.errors import AMRWarning
+    from pandas_amr.models.base import LM
+
+    Again: TypeAlias = Callable[["Origin", Any, Any], "Result"]
+
+STATUSES = ("ok", "repaired", "cached", "failed", "skipped")
+SKIPPED_REASON = "the run stopped before its turn"
+REMEMBERED = 32
+ATTRIBUTE = "pandas_amr_result"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a result came from, so that what failed can be run again."""
+
+    job: Job
+    settings: Settings
+    lm: LM | None
+    kept: Kept
+    again: Again | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,13 +60,15 @@ class Result:
     Attributes:
         output: the answer: a scalar, a text, an object, a Series or a summary frame; None where nothing was reduced.
         frame: the input plus one column per finding field; same index, same order, ``<NA>`` where a unit failed.
-        findings: those columns alone, one row a unit.
+        findings: those columns alone, one row a unit; one row a record, labelled by its unit, where units hold none
+            or many.
         plan: the plan that ran.
         usage: calls, tries, tokens and seconds, one row a phase and model.
         failures: one row a failed unit: ``label position shard map who reason attempts``.
         trace: one row a node: ``id type level parents units start seconds tokens status``.
         total: all of ``usage`` added up.
         seconds: how long the run took.
+        status: one row a unit: ``status`` (``ok repaired cached failed skipped``) and ``reason``.
     """
 
     output: Any
@@ -45,13 +80,65 @@ class Result:
     trace: pd.DataFrame
     total: Usage
     seconds: float
+    status: pd.DataFrame | None = None
     warnings: tuple[AMRWarning, ...] = field(default=())
+    origin: Origin | None = field(default=None)
+
+    def retry(self, *, lm: LM | str | None = None, errors: Errors | None = None) -> Result:
+        """Run again what failed or was skipped, keep what was found, and reduce anew.
+
+        Args:
+            lm: another model for it; default: the same.
+            errors: as in ``map_reduce``; default: the same.
+
+        Returns:
+            A new ``Result`` over all rows; its ``usage`` and ``trace`` are those of the retry.
+
+        Raises:
+            UsageError: this result was loaded from a folder, or nothing was mapped: there is nothing to run again.
+        """
+        if self.origin is None or self.origin.again is None:
+            raise UsageError("Nothing can be run again: this result was loaded, or maps nothing. Call the verb anew.")
+        return self.origin.again(self.origin, lm, errors)
+
+    def save(self, folder: str | Path) -> None:
+        """Write all of the result into a folder, types included; ``amr.load(folder)`` brings it back."""
+        save_result(self, Path(folder))
 
     def __repr__(self) -> str:
         return result_line(self)
 
     def _repr_html_(self) -> str:
         return result_html(self)
+
+
+_remembered: OrderedDict[str, Result] = OrderedDict()
+_lock = threading.Lock()
+
+
+def remembered(result: Result) -> pd.DataFrame:
+    """The result's frame, marked so that ``result_of`` finds the result behind it."""
+    key = secrets.token_hex(8)
+    with _lock:
+        _remembered[key] = result
+        while len(_remembered) > REMEMBERED:
+            _remembered.popitem(last=False)
+    result.frame.attrs[ATTRIBUTE] = key
+    return result.frame
+
+
+def result_of(frame: pd.DataFrame) -> Result:
+    """The ``Result`` behind a frame that a verb gave: its failures, usage, plan and trace.
+
+    The process remembers the last 32.
+
+    Raises:
+        UsageError: the frame came from elsewhere, from another process, or too long ago.
+    """
+    result = _remembered.get(str(getattr(frame, "attrs", {}).get(ATTRIBUTE)))
+    if result is None:
+        raise UsageError("No result is known of this frame: it is not a verb's, or not of this process, or too old.")
+    return result
 
 
 def usage_frame(ledger: Ledger) -> pd.DataFrame:
@@ -84,3 +171,29 @@ def failures_frame(failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame
             "attempts": pd.array([f.attempts for f in listed], dtype="Int64"),
         }
     )
+
+
+def status_frame(statuses: NDArray[np.object_], failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame:
+    """One row a unit: what became of it, and why where it has no finding."""
+    reasons: list[str | None] = [SKIPPED_REASON if status == "skipped" else None for status in statuses]
+    for failure in failures:
+        known = reasons[failure.position]
+        said = f"{failure.who}: {failure.reason}"
+        reasons[failure.position] = said if known is None else f"{known}; {said}"
+    return pd.DataFrame(
+        {
+            "status": pd.Categorical(statuses, categories=list(STATUSES)),
+            "reason": array_of(pa.chunked_array([pa.array(reasons, pa.string())])),
+        },
+        index=index,
+    )
+
+
+def load(folder: str | Path) -> Result:
+    """Bring back a result that ``result.save(folder)`` wrote, types included.
+
+    Raises:
+        UsageError: the folder holds no result, or one of a later version.
+    """
+    parts = load_parts(Path(folder))
+    return Result(**{**parts, "total": Usage(**parts["total"])})

@@ -7,18 +7,23 @@ import concurrent.futures
 import os
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from pandas_amr._call import Call, check, check_model
+from pandas_amr._call import Call, Job, check, check_model
 from pandas_amr._pipeline import run
-from pandas_amr._runtime import current_settings, resolve_lm
+from pandas_amr._result import Origin, Result, remembered
+from pandas_amr._runtime import Settings, current_settings, resolve_lm
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
 
+    from pandas_amr._map import Kept
+    from pandas_amr.models.base import LM
+
 Given = TypeVar("Given")
 
+THREAD = "pandas-amr"
 CANCEL_GRACE_S = 10.0
 
 _lock = threading.Lock()
@@ -31,7 +36,7 @@ def engine_loop() -> asyncio.AbstractEventLoop:
         loop = _loops.get(os.getpid())
         if loop is None:
             loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="pandas-amr", daemon=True).start()
+            threading.Thread(target=loop.run_forever, name=THREAD, daemon=True).start()
             _loops[os.getpid()] = loop
         return loop
 
@@ -42,26 +47,23 @@ def submit(work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
 
 
 class Run(Generic[Given]):
-    """One execution of a verb: awaitable, cancellable, and in the end a ``Result``.
+    """One execution of a verb: awaitable, cancellable, and in the end what the verb gives."""
 
-    Raises:
-        UsageError: the call cannot be carried out; nothing was sent.
-    """
-
-    def __init__(self, call: Call) -> None:
-        settings = current_settings()
-        self._job = job = check(call)
-        self._settings = settings.with_changes(job.settings)
-        self._lm = resolve_lm(job.lm, settings) if job.needs_model else None
-        if self._lm is not None:
-            check_model(job, self._lm)
+    def __init__(self, job: Job, settings: Settings, lm: LM | None, kept: Kept | None = None, *, whole: bool = False) -> None:
+        if lm is not None:
+            check_model(job, lm)
+        self._job = job
+        self._settings = settings
+        self._lm = lm
+        self._kept = kept
+        self._whole = whole
         self._ended = threading.Event()
         self._warned = False
         self._future = submit(self._carried_out())
 
     async def _carried_out(self) -> Any:
         try:
-            return await run(self._job, self._settings, self._lm)
+            return await run(self._job, self._settings, self._lm, kept=self._kept, again=_again)
         finally:
             self._ended.set()
 
@@ -72,7 +74,7 @@ class Run(Generic[Given]):
             AMRError: the run failed; see the errors' tree.
             UsageError: called on the engine's own thread, which would wait for itself.
         """
-        if threading.current_thread().name == "pandas-amr":
+        if threading.current_thread().name == THREAD:
             raise UsageError("This is the engine's own thread: in async tools and callables, await df.amr.start(...).")
         try:
             return self._given(self._future.result())
@@ -95,15 +97,41 @@ class Run(Generic[Given]):
         given = yield from asyncio.wrap_future(self._future).__await__()
         return self._given(given)
 
-    def _given(self, given: Any) -> Given:
+    def _given(self, outcome: Any) -> Given:
         """What the verb gives; the run's warnings are told once, where the user called."""
         if not self._warned:
             self._warned = True
-            for warning in getattr(given, "warnings", ()):
+            for warning in getattr(outcome, "warnings", ()):
                 warnings.warn(warning, stacklevel=4)
-        outcome: Given = self._job.given_by_verb(given)
-        return outcome
+        given: Any = outcome
+        if self._whole:
+            return cast("Given", given)
+        if self._job.verb == "map":
+            given = remembered(outcome)
+        elif self._job.verb == "reduce":
+            given = outcome.output
+        return cast("Given", given)
 
     def __repr__(self) -> str:
         state = "cancelled" if self._future.cancelled() else "done" if self._future.done() else "running"
         return f"<Run {self._job.verb} of {len(self._job.frame)} rows, {state}>"
+
+
+def begin(call: Call) -> Run[Any]:
+    """Check a call and start it.
+
+    Raises:
+        UsageError: the call cannot be carried out; nothing was sent.
+    """
+    settings = current_settings()
+    job = check(call)
+    lm = resolve_lm(job.lm, settings) if job.needs_model else None
+    return Run(job, settings.with_changes(job.settings), lm)
+
+
+def _again(origin: Origin, lm: Any, errors: Any) -> Result:
+    """Run once more what failed."""
+    settings = origin.settings.with_changes({"errors": errors} if errors is not None else {})
+    model = resolve_lm(lm, settings) if lm is not None else origin.lm
+    outcome: Result = Run[Result](origin.job, settings, model, origin.kept.copy(), whole=True).result()
+    return outcome

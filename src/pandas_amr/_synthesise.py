@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from pandas_amr._findings import FindingType
     from pandas_amr._trace import Trace
     from pandas_amr._units import Units
     from pandas_amr.models.base import Model
@@ -245,10 +246,13 @@ class StaticTree:
                 self._root.set_exception(error)
 
 
-def finding_inputs(tables: Sequence[tuple[Sequence[int], pa.Table]], units: Units | None = None) -> list[Input]:
+def finding_inputs(
+    tables: Sequence[tuple[Sequence[int], pa.Table]], units: Units | None = None, *, listed: FindingType | None = None
+) -> list[Input]:
     """A batch of findings as a reducer's inputs, in frame order: one line a unit, the maps side by side.
 
-    With ``units``, a unit that answers for several equal rows says for how many.
+    With ``units``, a unit that answers for several equal rows says for how many. Where units hold none or many records
+    (``listed``), each record is a line of its own.
     """
     records: dict[int, dict[str, Any]] = {}
     for positions, table in tables:
@@ -257,9 +261,13 @@ def finding_inputs(tables: Sequence[tuple[Sequence[int], pa.Table]], units: Unit
     inputs: list[Input] = []
     for position, record in sorted(records.items()):
         rows = frozenset(units.answered(position).tolist() if units else (position,))
-        counted = {ROWS_KEY: len(rows)} if len(rows) > 1 and ROWS_KEY not in record else {}
-        inputs.append(Input(line_of(record | counted), rows))
+        lines = record[listed.columns[0]] if listed else [record]
+        inputs += [Input(line_of(line | _counted(line, rows)), rows) for line in lines]
     return inputs
+
+
+def _counted(record: dict[str, Any], rows: frozenset[int]) -> dict[str, int]:
+    return {ROWS_KEY: len(rows)} if len(rows) > 1 and ROWS_KEY not in record else {}
 
 
 def row_inputs(units: Units, positions: Sequence[int]) -> list[Input]:

@@ -9,6 +9,7 @@ import enum
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 UNIT_KEY = "unit"
 BLOCK_ROWS = 8192
+LINE_BREAKS = re.compile("[\x7f\x85\u2028\u2029]")  # those that JSON lets stand
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,16 @@ class Units:
     def lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Each unit's content as one line of JSON."""
         return _lines(self.frame, self.columns, self.keys, np.asarray(positions, dtype=np.int64))
+
+    def record(self, position: int) -> dict[str, Any]:
+        """A unit's content, as JSON takes it."""
+        return {
+            key: cell(self.frame.iloc[position, column]) for key, column in zip(self.keys, self.columns, strict=True)
+        }
+
+    def size(self, position: int) -> int:
+        """The tokens of an asked unit's line."""
+        return int(self.tokens[np.searchsorted(self.asked, position)])
 
     def answered(self, position: int) -> NDArray[np.int64]:
         """The rows that the asked unit at ``position`` answers for, itself among them."""
@@ -174,8 +186,10 @@ def _lines(
 
 
 def line_of(record: dict[str, Any]) -> str:
-    """A record as one line of JSON: readable text, unless it holds what UTF-8 cannot."""
+    """A record as one line of JSON, whoever breaks lines: readable text, unless it holds what UTF-8 cannot."""
     line = json.dumps(record, ensure_ascii=False)
+    if LINE_BREAKS.search(line):
+        line = LINE_BREAKS.sub(lambda match: f"\\u{ord(match.group()):04x}", line)
     try:
         line.encode()
     except UnicodeEncodeError:  # a lone surrogate

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pandas_amr.tools import Tool
 
     Columns: TypeAlias = Hashable | Sequence[Hashable] | None
-    Finding: TypeAlias = type[BaseModel] | Mapping[str, Any] | None
+    Axis: TypeAlias = Literal["rows", "columns"]
+    Finding: TypeAlias = type[BaseModel | list[Any]] | Mapping[str, Any] | None
     Map: TypeAlias = str | Callable[[pd.DataFrame], Any] | Mapping[str, str | Callable[[pd.DataFrame], Any]]
     Reduce: TypeAlias = str | Callable[[pd.DataFrame], Any] | Mapping[str, Any]
     Tools: TypeAlias = Iterable[Tool | Callable[..., Any]] | None
@@ -36,6 +37,7 @@ def start(
     task: str | None = None,
     *,
     columns: Columns = None,
+    axis: Axis = "rows",
     finding: Finding = None,
     map: Map | None = None,
     reduce: Reduce | None = None,
@@ -64,6 +66,7 @@ def map_reduce(
     task: str | None = None,
     *,
     columns: Columns = None,
+    axis: Axis = "rows",
     finding: Finding = None,
     map: Map | None = None,
     reduce: Reduce | None = None,
@@ -83,7 +86,10 @@ def map_reduce(
         frame: the rows; never changed.
         task: the question, in a sentence; what is not given below is planned from it.
         columns: the content columns that agents read; default: all.
-        finding: what to find in a unit: a pydantic model, a dict of types, or nothing for a text column ``finding``.
+        axis: ``"columns"`` makes each content column a unit (its name, type, profile and sampled values), and the frame
+            of the result one row a column.
+        finding: what to find in a unit: a pydantic model, a dict of types, or nothing for a text column ``finding``;
+            ``list[Model]`` where a unit holds none or many.
         map: the agents' instruction; a function ``f(shard_frame)`` that gives a frame or a list of findings; or a dict
             of them by name, side by side over the same shards, each with columns of its own.
         reduce: the reducers' instruction (agents, in a tree); a function ``f(findings_frame)``; or a dict of pandas
@@ -125,6 +131,7 @@ def map(  # noqa: A001 (this library's word)
     *,
     finding: Finding = None,
     columns: Columns = None,
+    axis: Axis = "rows",
     tools: Tools = None,
     plan: PlanLike = "auto",
     lm: Model = None,
@@ -140,6 +147,7 @@ def map(  # noqa: A001 (this library's word)
         instruction: what to find: a text, a function, or a dict of them by name, as ``map=`` of ``map_reduce``.
         finding: the type of a finding; default: a text column ``finding``.
         columns: the content columns; default: all.
+        axis: as in ``map_reduce``: with ``"columns"`` a data dictionary in one call.
         tools: as in ``map_reduce``.
         plan: as in ``map_reduce``.
         lm: as in ``map_reduce``.
@@ -214,6 +222,7 @@ def plan(
     task: str | None = None,
     *,
     columns: Columns = None,
+    axis: Axis = "rows",
     finding: Finding = None,
     map: Map | None = None,
     reduce: Reduce | None = None,
@@ -242,6 +251,6 @@ def plan(
 
 def _begun(verb: Any, **given: Any) -> Run[Any]:
     from pandas_amr._call import Call  # noqa: PLC0415 (see the module's docstring)
-    from pandas_amr._run import Run  # noqa: PLC0415
+    from pandas_amr._run import begin  # noqa: PLC0415
 
-    return Run(Call(verb=verb, **given))
+    return begin(Call(verb=verb, **given))

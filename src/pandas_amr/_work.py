@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pandas_amr._plan import Plan
+from pandas_amr._tokens import counter_for
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger
 from pandas_amr.models.base import Abilities
@@ -14,12 +15,12 @@ from pandas_amr.models.base import Abilities
 if TYPE_CHECKING:
     from pandas_amr._call import Job
     from pandas_amr._findings import Failure
+    from pandas_amr._result import Again
     from pandas_amr._runtime import Settings, Wired
+    from pandas_amr._tokens import TokenCounter
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM, Model
     from pandas_amr.tools import Tool
-
-MAX_REPAIRS = 1
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Work:
     failures: list[Failure] = field(default_factory=list)
     warnings: list[AMRWarning] = field(default_factory=list)
     halted: bool = False
+    again: Again | None = None
 
     @property
     def abilities(self) -> Abilities:
@@ -61,7 +63,13 @@ class Work:
     @property
     def max_repairs(self) -> int:
         """Repair turns of an answer that cannot be used."""
-        return MAX_REPAIRS
+        return 1 if self.plan.max_repairs is None else self.plan.max_repairs
+
+    @cached_property
+    def counter(self) -> TokenCounter:
+        """Counts tokens as the model does."""
+        assert self.lm is not None
+        return self.lm.token_counter or counter_for(self.lm.model)
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -73,6 +81,10 @@ class Work:
         """Whether agents write the answer."""
         job = self.job
         return job.reduces and job.reducer is None and job.computed is None and bool(self.plan.reduce_instruction)
+
+    def as_planned(self) -> Job:
+        """The job with nothing left open: carried out again, it needs no planner."""
+        return replace(self.job, given=self.plan, open=())
 
     def instruction(self, name: str | None) -> str:
         """What the agents of a map are asked."""

@@ -97,7 +97,15 @@ class ModelConfigError(ModelError):
 
 
 class ModelRejected(ModelError):
-    """The service cannot serve this one request: too long, filtered, malformed."""
+    """The service cannot serve this one request: too long, filtered, malformed.
+
+    Attributes:
+        too_long: whether the prompt was longer than the model's context window.
+    """
+
+    def __init__(self, message: str, *, too_long: bool = False, **known: object) -> None:
+        super().__init__(message, **known)  # type: ignore[arg-type]
+        self.too_long = too_long
 
 
 class ModelRefused(ModelError):

@@ -109,7 +109,7 @@ class ScriptedRequest:
                 continue
             for fence, block in FENCE.findall(str(message["content"])):
                 if fence == kind:
-                    return [json.loads(line) for line in block.splitlines()]
+                    return [json.loads(line) for line in block.split("\n") if line]
             if kind == "units" and self.schema == "finding":
                 return [json.loads(message["content"])]
         return []

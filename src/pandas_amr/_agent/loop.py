@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
+
 from pandas_amr._agent.dispatch import dispatch
 from pandas_amr._schema import is_strict
 from pandas_amr._usage import Phase, Usage
@@ -48,13 +50,19 @@ class Submission:
 class Answer:
     """What came of an agent's turns: a ``payload`` of decoded JSON, or the ``problem`` that stood in its way.
 
-    ``conversation`` holds all messages until then, so that a repair can go on from it.
+    ``conversation`` holds all messages until then, so that a repair can go on from it. An answer that was cut off has
+    both: what stands before the cut, and the problem.
     """
 
     payload: Any
     problem: str | None
     conversation: tuple[Message, ...]
     usage: Usage
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the payload is the beginning of an answer that was cut off."""
+        return self.problem is not None and self.payload is not None
 
 
 async def run_agent(
@@ -118,7 +126,18 @@ def decoded(text: str | None, finish_reason: str = "stop") -> tuple[Any, str | N
     try:
         payload = json.loads(fenced.group(1) if fenced else text)
     except ValueError:
-        return None, "the answer was cut off at its greatest length" if cut else "the answer is no JSON object"
+        if cut:
+            return _beginning(text), "the answer was cut off at its greatest length"
+        return None, "the answer is no JSON object"
     if not isinstance(payload, dict):
         return None, "the answer is no JSON object"
     return payload, None
+
+
+def _beginning(text: str) -> Any:
+    """What an answer that was cut off says before the cut."""
+    try:
+        payload = from_json(text.strip(), allow_partial=True)
+    except ValueError:
+        return None
+    return payload if isinstance(payload, dict) else None

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 RETRYABLE = frozenset({408, 409, 425, 429})
 CONFIG = frozenset({401, 402, 403, 404})
 NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+# Servers that give no code say it in words: vLLM, llama.cpp, Ollama, gateways.
+TOO_LONG = re.compile(
+    r"context (length|window|size)|maximum context|too (long|many tokens)|exceeds? .*context", re.IGNORECASE
+)
 REASON_CHARACTERS = 300
 
 
@@ -84,7 +88,8 @@ class OpenAIModel:
             return ModelConfigError(f"{said} {self._way_out(status)}", **known)
         if status in RETRYABLE or status >= 500:
             return ModelUnavailable(said, retry_after_s=_retry_after(error), **known)
-        return ModelRejected(said, **known)
+        too_long = code == "context_length_exceeded" or bool(TOO_LONG.search(_said(error)))
+        return ModelRejected(said, too_long=too_long, **known)
 
     def _way_out(self, status: int) -> str:
         """Which setting to look at."""

@@ -1,0 +1,54 @@
+"""Columns as units: each with its name, type, profile and sampled values, as the row of a frame of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pandas_amr._units import cell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SAMPLED_VALUES = 10
+SAMPLED_ROWS = 10_000
+VALUE_CHARACTERS = 200
+
+
+def column_units(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame:
+    """One row a column, labelled by its name: ``column dtype rows missing distinct lowest highest mean values``.
+
+    ``distinct`` is counted in, and ``values`` are the most frequent of, at most 10,000 rows from all over the frame.
+    """
+    labels = frame.columns[list(columns)]
+    records = [_profile(frame.iloc[:, column], str(frame.columns[column])) for column in columns]
+    return pd.DataFrame(records, index=labels, columns=list(_profile(pd.Series([], dtype=object), "")))
+
+
+def _profile(column: pd.Series, name: str) -> dict[str, Any]:
+    sample = column.iloc[:: max(1, -(-len(column) // SAMPLED_ROWS))]
+    texts = sample.dropna().map(_shown)
+    counts = texts.value_counts()
+    ordered = _is_ordered(column) and column.notna().any()
+    return {
+        "column": name,
+        "dtype": str(column.dtype),
+        "rows": len(column),
+        "missing": int(column.isna().sum()),
+        "distinct": len(counts),
+        "lowest": cell(column.min()) if ordered else None,
+        "highest": cell(column.max()) if ordered else None,
+        "mean": float(column.mean()) if ordered and pd.api.types.is_numeric_dtype(column) else None,
+        "values": counts.index[:SAMPLED_VALUES].tolist(),
+    }
+
+
+def _is_ordered(column: pd.Series) -> bool:
+    numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return bool(numeric or pd.api.types.is_datetime64_any_dtype(column))
+
+
+def _shown(value: Any) -> str:
+    text = str(cell(value))
+    return text if len(text) <= VALUE_CHARACTERS else text[:VALUE_CHARACTERS] + " ..."
