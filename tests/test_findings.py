@@ -38,7 +38,9 @@ def test_a_repair_turn_names_only_what_was_wrong_and_says_why():
         if request.repairs:
             return findings(request, lambda unit: {"n": 2 * number(unit)["n"]})
         wrong = {1: [], 2: [{"n": 4}, {"n": 4}], 3: [{"n": 100}], 4: [{"n": "many"}], 5: [{"n": 7}]}
-        told = [{"unit": u["unit"], **part} for u in request.units for part in wrong.get(u["unit"], [{"n": 2 * u["unit"]}])]
+        told = [
+            {"unit": u["unit"], **part} for u in request.units for part in wrong.get(u["unit"], [{"n": 2 * u["unit"]}])
+        ]
         return {"findings": told}
 
     with ScriptedServer(provider) as server:
@@ -190,7 +192,9 @@ def test_none_or_many_a_unit_give_a_list_a_count_and_one_row_an_item():
         return findings(request, lambda unit: {"items": calls[number(unit)["n"]]})
 
     with ScriptedServer(provider) as server:
-        result = frame(3).amr.map_reduce(map="Every call.", finding=list[Call], reduce={"name": "value_counts"}, lm=server.lm())
+        result = frame(3).amr.map_reduce(
+            map="Every call.", finding=list[Call], reduce={"name": "value_counts"}, lm=server.lm()
+        )
     assert result.frame["items_count"].tolist() == [0, 1, 2]
     assert [list(items) for items in result.frame["items"]] == [calls[n] for n in range(3)]
     assert result.findings.index.tolist() == ["label 1", "label 2", "label 2"]
@@ -212,14 +216,19 @@ def test_an_empty_list_is_an_answer_and_a_missing_one_is_not():
 def test_records_of_none_or_many_reach_reducers_one_a_line_and_group_as_rows():
     def provider(request):
         if request.schema == "findings":
-            return findings(request, lambda unit: {"items": [{"line": k, "name": "f"} for k in range(number(unit)["n"])]})
+            return findings(
+                request, lambda unit: {"items": [{"line": k, "name": "f"} for k in range(number(unit)["n"])]}
+            )
         return {"output": str(len(request.findings)), "sources": []}
 
     with ScriptedServer(provider) as server:
         df = frame(4).assign(kind=["a", "b", "a", "b"])
         options = {"map": "Every call.", "columns": "text", "finding": list[Call], "lm": server.lm()}
         assert df.amr.map_reduce(reduce="How many?", **options).output == "6"
-        assert df.amr.map_reduce(reduce="How many?", by="kind", **options).output["output"].to_dict() == {"a": "2", "b": "4"}
+        assert df.amr.map_reduce(reduce="How many?", by="kind", **options).output["output"].to_dict() == {
+            "a": "2",
+            "b": "4",
+        }
         by_kind = df.amr.map_reduce(reduce={"line": "sum"}, by="kind", **options).output
     assert by_kind["line"].to_dict() == {"a": 1, "b": 3}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pandas_amr._findings import FindingType
+from pandas_amr._merge import rules_of
 from pandas_amr._plan import Plan, as_finding, as_output, read_plan
 from pandas_amr._profile import column_units
 from pandas_amr._schema import TEXT_FINDING, record_type
@@ -295,6 +296,9 @@ def check_names(job: Job, plan: Plan) -> None:
     found = [column for kind in kinds.values() if kind is not None for column in kind.all_columns]
     found += plan.status_columns or ()
     records = [column for kind in kinds.values() if kind is not None for column in kind.item_columns]
+    for kind in kinds.values():
+        if kind is not None and plan.merge:
+            rules_of(kind.model, plan.merge)
     there = set(job.frame.columns.get_level_values(0)) if job.frame.columns.nlevels > 1 else set(job.frame.columns)
     for column in [*found, *records]:
         if column in there:

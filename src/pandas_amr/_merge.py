@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import decimal
 from collections import Counter
 from typing import TYPE_CHECKING, Any, get_origin
 
@@ -16,37 +16,46 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
-def default_rule(kind: Any) -> str:
-    """How values of a type are merged where the plan does not say.
+ORDERED = ("first", "last", "min", "max", "mode")
+NUMBERS = ("max", "min", "sum", "first", "last", "mode")
+
+
+def rules_for(kind: Any) -> tuple[str, ...]:
+    """The rules by which values of a type can be merged, the default first.
 
     Example:
-        >>> [default_rule(kind) for kind in (bool, int, list[str], str)]
+        >>> [rules_for(kind)[0] for kind in (bool, int, list[str], str)]
         ['any', 'max', 'union', 'agent']
     """
     kind, _ = without_none(kind)
     if choices_of(kind) is not None:
-        return "mode"
+        return ("mode", "first", "last")
     if get_origin(kind) in {list, set, tuple, frozenset}:
-        return "union"
-    if kind is bool:
-        return "any"
-    if kind is str:
-        return "agent"
-    if is_json_text(kind) or not isinstance(kind, type) or issubclass(kind, dt.date | dt.time):
-        return "first"
-    return "max" if issubclass(kind, int | float) or kind.__name__ == "Decimal" else "first"
+        return ("union", "concat", "first", "last")
+    if is_json_text(kind) or not isinstance(kind, type):
+        return ("first", "last")
+    if issubclass(kind, bool):
+        return ("any", "all", *ORDERED)
+    if issubclass(kind, str):
+        return ("agent", "concat", *ORDERED)
+    if issubclass(kind, float):
+        return (*NUMBERS, "mean")
+    return NUMBERS if issubclass(kind, int | decimal.Decimal) else ("first", "last", *ORDERED)
 
 
 def rules_of(model: type[BaseModel], given: Mapping[str, str]) -> dict[str, str]:
     """The rule of each field.
 
     Raises:
-        UsageError: a rule is given for what is no field.
+        UsageError: a rule is given for what is no field, or does not suit its type.
     """
-    unknown = sorted(given.keys() - model.model_fields.keys())
-    if unknown:
-        raise UsageError(f"plan={{'merge': ...}} names {unknown[0]!r}, which is no field of the finding.")
-    return {name: given.get(name) or default_rule(kind) for name, kind in field_types(model).items()}
+    kinds = field_types(model)
+    for name, rule in given.items():
+        if name not in kinds:
+            raise UsageError(f"plan={{'merge': ...}} names {name!r}, which is no field of the finding.")
+        if rule not in rules_for(kinds[name]):
+            raise UsageError(f"{name!r} cannot be merged by {rule!r}; it can by: {', '.join(rules_for(kinds[name]))}.")
+    return {name: given.get(name, rules_for(kind)[0]) for name, kind in kinds.items()}
 
 
 def merge_values(values: Sequence[Any], rule: str) -> Any:

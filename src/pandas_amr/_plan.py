@@ -41,8 +41,7 @@ def as_finding(given: Any) -> Any:
 
 def is_listed(kind: Any) -> bool:
     """Whether a type is ``list[Model]``."""
-    origin: object = get_origin(kind)
-    return origin is list and _is_model(get_args(kind)[0])
+    return getattr(kind, "__origin__", None) is list and _is_model(get_args(kind)[0])
 
 
 def as_output(given: Any) -> Any:
@@ -73,7 +72,7 @@ def _as_findings(given: Any) -> Any:
     """One finding type, or one for each named map."""
     if given is None or not isinstance(given, dict) or _is_schema(given):
         return None if given is None else as_finding(given)
-    if all(isinstance(part, dict) or _is_model(part) or get_origin(part) is list for part in given.values()):
+    if all(isinstance(part, dict) or _is_model(part) or is_listed(part) for part in given.values()):
         return {name: as_finding(part) for name, part in given.items()}
     return as_finding(given)
 

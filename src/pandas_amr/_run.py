@@ -49,7 +49,9 @@ def submit(work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
 class Run(Generic[Given]):
     """One execution of a verb: awaitable, cancellable, and in the end what the verb gives."""
 
-    def __init__(self, job: Job, settings: Settings, lm: LM | None, kept: Kept | None = None, *, whole: bool = False) -> None:
+    def __init__(
+        self, job: Job, settings: Settings, lm: LM | None, kept: Kept | None = None, *, whole: bool = False
+    ) -> None:
         if lm is not None:
             check_model(job, lm)
         self._job = job

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pandas_amr._result import Result
 
 FORMAT = 1
+LABEL = "label"
 FRAMES = ("frame", "findings", "usage", "failures", "trace", "status")
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, TypeError, OverflowError)
 
@@ -34,6 +35,8 @@ def save_result(result: Result, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in FRAMES:
         frame = getattr(result, name)
+        if name == "failures":
+            frame = frame.drop(columns=LABEL)  # follows from the position; a label may be anything
         if frame is not None:
             write_frame(frame, folder, name)
     result.plan.to_json(folder / "plan.json")
@@ -60,6 +63,9 @@ def load_parts(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder} was saved in format {told['format']}; this version reads {FORMAT}.")
     plan = read_plan(folder / "plan.json")
     frames = {name: read_frame(folder, name) for name in FRAMES if (folder / f"{name}.parquet").exists()}
+    failures = frames["failures"]
+    labels = [None if pd.isna(position) else frames["frame"].index[position] for position in failures["position"]]
+    failures.insert(0, LABEL, pd.Series(labels, index=failures.index, dtype=object))
     output = _read_output(told["output"], folder, plan)
     return {**frames, "plan": plan, "output": output, "seconds": told["seconds"], "total": told["total"]}
 
@@ -69,7 +75,7 @@ def write_frame(frame: pd.DataFrame, folder: Path, name: str) -> None:
     plain = frame.set_axis([f"c{number}" for number in range(len(frame.columns))], axis=1)
     plain.attrs = {}
     arrays: list[pa.Array] = []
-    kinds: list[str] = []
+    kinds: list[Any] = []
     for number, column in enumerate(plain.columns):
         array, kind = _column(plain[column], str(frame.columns[number]))
         arrays.append(array)
@@ -89,8 +95,13 @@ def write_frame(frame: pd.DataFrame, folder: Path, name: str) -> None:
     pq.write_table(table.replace_schema_metadata({"pandas_amr": json.dumps(about)}), folder / f"{name}.parquet")
 
 
-def _column(column: pd.Series, label: str) -> tuple[pa.Array, str]:
-    """A column as Arrow, and the pandas dtype that it comes back as."""
+def _column(column: pd.Series, label: str) -> tuple[pa.Array, Any]:
+    """A column as Arrow, and the pandas dtype that it comes back as; a category as its codes and its categories."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        categories = column.cat.categories.tolist()
+        if all(isinstance(one, str | int | float) for one in categories):
+            codes = {"categories": categories, "ordered": bool(column.cat.ordered)}
+            return pa.array(column.cat.codes.to_numpy(), mask=column.isna().to_numpy()), codes
     kind = "arrow" if isinstance(column.dtype, pd.ArrowDtype) else str(column.dtype)
     try:
         array = pa.array(column, from_pandas=True)
@@ -126,7 +137,9 @@ def read_frame(folder: Path, name: str) -> pd.DataFrame:
         index = pd.MultiIndex.from_arrays(levels, names=names)
     else:
         index = pd.Index(levels[0], name=names[0])
-    frame = pd.DataFrame(data, index=index)
+    texts = {number for number, kind in enumerate(about["kinds"]) if kind in ("object", "json")}
+    typed = {n: pd.Series(part, index=index, dtype=object if n in texts else None) for n, part in data.items()}
+    frame = pd.DataFrame(typed, index=index)
     labels = [_unlabel(label) for label in about["columns"]]
     column_names = [_unlabel(label) for label in about["column_names"]]
     frame.columns = (
@@ -137,7 +150,10 @@ def read_frame(folder: Path, name: str) -> pd.DataFrame:
     return frame
 
 
-def _restored(column: pa.ChunkedArray, kind: str) -> Any:
+def _restored(column: pa.ChunkedArray, kind: Any) -> Any:
+    if isinstance(kind, dict):
+        codes = column.fill_null(-1).to_numpy()
+        return pd.Categorical.from_codes(codes, categories=kind["categories"], ordered=kind["ordered"])
     if kind == "arrow":
         return pd.array(column.combine_chunks(), dtype=pd.ArrowDtype(column.type))
     if kind == "category":

@@ -1,0 +1,272 @@
+"""Units hold any cell that pandas can, and are cut where they are too large."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pandas_amr as amr
+from pandas_amr._split import split_text
+from pandas_amr._tokens import counter_for
+from pandas_amr._units import cell, json_keys, line_of, make_units
+from pandas_amr.models.base import Abilities
+from pandas_amr.testing import ScriptedServer, Status, findings
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+CELLS = {
+    "None": (None, None),
+    "nan": (float("nan"), None),
+    "NaT": (pd.NaT, None),
+    "NA": (pd.NA, None),
+    "infinity": (float("inf"), "inf"),
+    "empty text": ("", ""),
+    "surrogates": ("\ud800x", "\ud800x"),
+    "NULs": ("a\x00b", "a\x00b"),
+    "line separators": ("a\u2028b\x85c", "a\u2028b\x85c"),
+    "nested": ({"a": [1, {"b": (2, pd.NA)}]}, {"a": [1, {"b": [2, None]}]}),
+    "set": ({"b", "a"}, ["a", "b"]),
+    "timedelta": (pd.Timedelta("1D 2h"), "P1DT2H0M0S"),
+    "python timedelta": (dt.timedelta(minutes=1), "P0DT0H1M0S"),
+    "timestamp": (pd.Timestamp("2026-01-02", tz="UTC"), "2026-01-02T00:00:00+00:00"),
+    "date": (dt.date(2026, 1, 2), "2026-01-02"),
+    "time": (dt.time(1, 2), "01:02:00"),
+    "decimal": (decimal.Decimal("1.10"), "1.10"),
+    "decimal nan": (decimal.Decimal("nan"), None),
+    "bytes": (b"abc", "abc"),
+    "raw bytes": (b"\xff\x00", "base64:/wA="),
+    "enum": (Color.RED, "red"),
+    "numpy": (np.float32(0.5), 0.5),
+    "numpy nan": (np.float64("nan"), None),
+    "numpy date": (np.datetime64("2026-01-02"), "2026-01-02"),
+    "array": (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+    "complex": (1 + 2j, "(1+2j)"),
+    "period": (pd.Period("2026-01"), "2026-01"),
+    "interval": (pd.Interval(0, 1), "(0, 1]"),
+    "an object": (slice(1, 2), "slice(1, 2, None)"),
+    "a large number": (10**30, 10**30),
+    "1 MB": ("x" * 2**20, "x" * 2**20),
+}
+
+
+@pytest.mark.parametrize(("value", "expected"), CELLS.values(), ids=CELLS.keys())
+def test_a_cell_of_any_kind_is_one_line_of_json_that_says_what_it_holds(value, expected):
+    line = line_of({"cell": cell(value)})
+    assert json.loads(line) == {"cell": expected}
+    assert len(line.splitlines()) == 1
+    line.encode()
+
+
+def test_a_frame_of_oddities_is_read_and_answered_row_by_row():
+    values = [value for name, (value, _) in CELLS.items() if name != "1 MB"]
+    df = pd.DataFrame({"odd": pd.Series(values, dtype=object), "id": range(len(values))})
+    with ScriptedServer(lambda r: findings(r, lambda u: {"n": u["id"]})) as server:
+        found = df.amr.map("Which?", finding={"n": int}, lm=server.lm())
+    assert found["n"].tolist() == list(range(len(values)))
+    assert found["odd"].tolist()[5:9] == values[5:9]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Categorical(["a", None, "b"]),
+        pd.array([1, None, 3], dtype="Int64"),
+        pd.array([True, None, False], dtype="boolean"),
+        pd.array([pd.Timestamp("2026-01-01"), pd.NaT, pd.Timestamp("2026-01-02")]),
+        pd.arrays.SparseArray([0, 0, 1]),
+        pd.array(["x", None, "y"], dtype="string"),
+        pd.arrays.IntervalArray.from_breaks([0, 1, 2, 3]),
+        pd.period_range("2026-01", periods=3, freq="M").array,
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_columns_of_every_dtype_are_read_and_kept(column):
+    df = pd.DataFrame({"odd": column})
+    with ScriptedServer(lambda r: findings(r, lambda u: {"seen": json.dumps(u["odd"])})) as server:
+        found = df.amr.map("What?", finding={"seen": str}, lm=server.lm())
+    assert [json.loads(text) for text in found["seen"]] == [cell(value) for value in df["odd"].tolist()]
+    pd.testing.assert_frame_equal(found[["odd"]], df)
+
+
+@pytest.mark.parametrize(
+    "name", ["unit", "amr", "findings", "finding", "part", "rows", "output", "sources", "items", ""]
+)
+def test_a_column_may_be_called_anything(name):
+    df = pd.DataFrame({name: ["row 0", "row 1"], "other": [1, 2]})
+    key = json_keys([name])[0]
+    with ScriptedServer(lambda r: findings(r, lambda u: {"n": int(u[key].split()[1])})) as server:
+        found = df.amr.map("Which?", finding={"n": int}, lm=server.lm())
+        assert [unit["unit"] for unit in server.requests[0].units] == [0, 1]
+    assert found["n"].tolist() == [0, 1]
+    assert list(found.columns) == [name, "other", "n"]
+
+
+def test_equal_content_is_one_unit_and_unequal_content_is_not():
+    df = pd.DataFrame({"a": [1, 1, "1", 1.0, None, float("nan"), "", True]}, dtype=object)
+    units = make_units(df, (0,))
+    assert units.answered_by.tolist() == [0, 0, 1, 2, 3, 3, 4, 5]
+    assert units.answered(0).tolist() == [0, 1]
+    assert repr(units) == "<Units 8 rows, 6 asked, 0 tokens>"
+
+
+TEXT = st.text(st.sampled_from("ab .!?\n\u3002\u00e9\U0001f600"), max_size=300)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=TEXT, limit=st.integers(1, 40), overlap=st.integers(0, 10))
+def test_pieces_of_any_text_are_within_the_limit_and_lose_nothing(text, limit, overlap):
+    spans = split_text(text, limit=limit, overlap=min(overlap, limit - 1), count=len)
+    assert "".join(text[span.fresh : span.end] for span in spans) == text
+    assert all(len(text[span.start : span.end]) <= limit for span in spans)
+    assert all(span.start <= span.fresh <= span.end for span in spans)
+
+
+def test_text_is_cut_at_paragraphs_then_sentences_then_words():
+    text = "One is one. Two is two.\n\nThree is a longer sentence of many words. Four."
+
+    def words(part: str) -> int:
+        return len(part.split())
+
+    pieces = [text[s.fresh : s.end].strip() for s in split_text(text, limit=6, overlap=0, count=words)]
+    assert pieces == ["One is one. Two is two.", "Three is a longer sentence of", "many words. Four."]
+
+
+def test_a_300_page_text_in_one_cell_beside_one_liners_gets_one_finding_like_them():
+    page = " ".join(f"Sentence {n} of the page says little." for n in range(60))
+    book = "\n\n".join(f"PAGE {n}. {page}" for n in range(300))
+    df = pd.DataFrame({"title": ["note", "book", "memo"], "text": ["short one", book, "short two"]})
+
+    def provider(request):
+        if request.schema == "reduction":
+            return {"output": {"about": f"{len(request.findings)} parts"}}
+        return findings(
+            request,
+            lambda unit: {
+                "about": unit.get("part", unit["text"]),
+                "pages": [int(word.split(".")[0]) for word in unit["text"].split("PAGE ")[1:]],
+                "most": unit["text"].count("PAGE"),
+                "kind": "long" if "part" in unit else "short",
+            },
+        )
+
+    with ScriptedServer(provider) as server:
+        result = df.amr.map_reduce(
+            map="What is it about?",
+            finding={"about": str, "pages": list[int], "most": int, "kind": ["long", "short"]},
+            reduce={"most": "max"},
+            lm=server.lm(),
+        )
+        count = counter_for("scripted")
+        assert max(count(request.user) for request in server.requests) <= 8000 + 200
+        parts = [unit for request in server.requests for unit in request.units if "part" in unit]
+    assert len(result.failures) == 0
+    found = result.frame.set_index("title")
+    assert list(found.loc["book", "pages"]) == list(range(300))
+    assert found.loc["book", "about"] == f"{len(parts)} parts"
+    assert found["kind"].tolist() == ["short", "long", "short"]
+    assert {part["title"] for part in parts} == {"book"}
+    assert parts[0]["part"] == f"1 of {len(parts)}"
+
+
+def test_the_plan_names_how_pieces_are_merged():
+    df = pd.DataFrame({"text": [" ".join(f"w{n}" for n in range(200))]})
+    plan = {"shard_tokens": 120, "merge": {"count": "sum", "first": "min", "said": "concat"}}
+
+    def provider(request):
+        return findings(
+            request, lambda u: {"count": 1, "first": int(u["text"].split()[0][1:]), "said": u["part"].split()[0]}
+        )
+
+    with ScriptedServer(provider) as server:
+        finding = {"count": int, "first": int, "said": str}
+        found = df.amr.map("Count.", finding=finding, plan=plan, lm=server.lm())
+        pieces = len(server.requests)
+        with pytest.raises(amr.UsageError, match="names 'size', which is no field"):
+            df.amr.map("Count.", finding=finding, plan={"merge": {"size": "sum"}}, lm=server.lm())
+        with pytest.raises(amr.UsageError, match="'said' cannot be merged by 'sum'; it can by: agent"):
+            df.amr.map("Count.", finding=finding, plan={"merge": {"said": "sum"}}, lm=server.lm())
+        assert len(server.requests) == pieces
+    assert pieces > 3
+    assert found["count"][0] == pieces
+    assert found["first"][0] == 0
+    assert found["said"][0] == "\n".join(str(n + 1) for n in range(pieces))
+
+
+def test_a_piece_that_fails_fails_its_unit_which_says_which_piece():
+    df = pd.DataFrame({"text": [" ".join(f"w{n}" for n in range(200)), "w0 short"]})
+
+    def provider(request):
+        if any("w150 " in unit["text"] for unit in request.units):
+            return Status(400, "no")
+        return findings(request, lambda u: {"n": 1})
+
+    with ScriptedServer(provider) as server, pytest.warns(amr.FailureWarning):
+        found = df.amr.map("Count.", finding={"n": int}, plan={"shard_tokens": 120}, lm=server.lm())
+    assert found["n"].isna().tolist() == [True, False]
+    assert amr.result_of(found).failures["reason"][0].startswith("piece ")
+
+
+def test_a_unit_that_the_server_finds_too_long_is_split_and_asked_in_pieces():
+    df = pd.DataFrame({"text": [" ".join(f"w{n}" for n in range(300)), "w0 short"]})
+
+    def provider(request):
+        if len(request.user) > 800:
+            return Status(400, "This model's maximum context length is 800 characters", "context_length_exceeded")
+        return findings(request, lambda u: {"n": len(u["text"].split())})
+
+    with ScriptedServer(provider) as server:
+        found = df.amr.map("Count.", finding={"n": int}, plan={"merge": {"n": "sum"}}, lm=server.lm())
+    assert found["n"][1] == 2
+    assert found["n"][0] >= 300  # the overlaps are counted twice
+
+
+def test_a_small_model_is_not_asked_to_merge_texts():
+    df = pd.DataFrame({"text": [" ".join(f"w{n}" for n in range(200))]})
+    small = Abilities(units_per_request=1, tools=False, planning=False, context_window=360)
+    with ScriptedServer(lambda r: findings(r, lambda u: {"finding": u["part"].split()[0]})) as server:
+        found = df.amr.map("Count.", lm=server.lm(abilities=small))
+        assert {request.schema for request in server.requests} == {"finding"}
+    assert found["finding"][0].split("\n")[:2] == ["1", "2"]
+
+
+def test_columns_are_units_with_a_data_dictionary_in_one_call():
+    df = pd.DataFrame(
+        {
+            "price": [1.5, None, 3.0, 3.0],
+            "kind": pd.Categorical(["a", "b", "a", "a"]),
+            "day": pd.to_datetime(["2026-01-01", "2026-01-03", None, "2026-01-02"]),
+            "notes": [["x"], {"y": 1}, None, "z" * 500],
+        }
+    )
+    with ScriptedServer(lambda r: findings(r, lambda u: {"meaning": f"about {u['column']}"})) as server:
+        found = df.amr.map("What does the column hold?", finding={"meaning": str}, axis="columns", lm=server.lm())
+        units = server.requests[0].units
+        some = df.amr.map("What?", columns=["kind"], finding={"meaning": str}, axis="columns", lm=server.lm())
+        with pytest.raises(amr.UsageError, match='axis= takes "rows" or "columns"'):
+            df.amr.map("What?", axis=2, lm=server.lm())
+    assert found.index.tolist() == ["price", "kind", "day", "notes"]
+    assert found["meaning"].tolist() == ["about price", "about kind", "about day", "about notes"]
+    assert some.index.tolist() == ["kind"]
+    price, kind, day, notes = units
+    assert (price["lowest"], price["highest"], price["mean"], price["missing"], price["distinct"]) == (
+        1.5,
+        3.0,
+        2.5,
+        1,
+        2,
+    )
+    assert kind["values"] == ["a", "b"]
+    assert day["lowest"] == "2026-01-01T00:00:00"
+    assert notes["missing"] == 1
+    assert max(map(len, notes["values"])) < 300
