@@ -13,6 +13,7 @@ from pandas_amr._verbs import map, map_reduce, plan, reduce, start  # noqa: A004
 from pandas_amr.errors import (
     AMRError,
     AMRWarning,
+    BudgetExceeded,
     ColumnError,
     FailureWarning,
     InvalidOutput,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pandas_amr._result import Result, load, result_of
     from pandas_amr._run import Run
     from pandas_amr._runtime import configure
+    from pandas_amr._usage import Budget, Usage
     from pandas_amr.models.base import LM, Abilities
     from pandas_amr.tools import Tool, tool
 
@@ -43,6 +45,8 @@ __all__ = [
     "AMRError",
     "AMRWarning",
     "Abilities",
+    "Budget",
+    "BudgetExceeded",
     "ColumnError",
     "Estimate",
     "FailureWarning",
@@ -59,6 +63,7 @@ __all__ = [
     "Result",
     "Run",
     "Tool",
+    "Usage",
     "UsageError",
     "configure",
     "from_documents",
@@ -80,6 +85,7 @@ _HOMES = {
     "_result": ("Result", "load", "result_of"),
     "_run": ("Run",),
     "_runtime": ("configure",),
+    "_usage": ("Budget", "Usage"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,6 +11,7 @@ from pandas_amr._plan import Plan, as_finding, as_output, read_plan
 from pandas_amr._profile import column_units
 from pandas_amr._schema import TEXT_FINDING, record_type
 from pandas_amr._units import check_frame, content_columns
+from pandas_amr._usage import Budget
 from pandas_amr.errors import ColumnError, PlanError, UsageError
 from pandas_amr.tools import Tool, as_tools
 
@@ -47,6 +48,7 @@ class Call:
     max_steps: Any = None
     errors: Any = None
     progress: Any = None
+    budget: Any = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def check(call: Call) -> Job:
         lm=call.lm,
         settings={
             name: value
-            for name in ("max_parallelism", "max_steps", "errors", "progress")
+            for name in ("max_parallelism", "max_steps", "errors", "progress", "budget")
             if (value := getattr(call, name)) is not None
         },
     )
@@ -161,6 +163,8 @@ def _check_words(call: Call) -> None:
             raise UsageError(f"{name}= takes a whole number from 1, not {value!r}.")
     if call.errors is not None and call.errors not in get_args(Errors):
         raise UsageError(f'errors= takes "coerce" or "raise", not {call.errors!r}.')
+    if call.budget is not None and not isinstance(call.budget, Budget):
+        raise UsageError(f"budget= takes amr.Budget(money=, tokens=, calls=, seconds=), not {call.budget!r}.")
     if call.progress is not None and not isinstance(call.progress, bool):
         raise UsageError(f"progress= takes True or False, not {call.progress!r}.")
 

@@ -80,6 +80,8 @@ class MapStage:
         with Progress(shown=work.settings.progress, units=total) as progress:
             async for mapped in each(self._one, self._drawn(), limit=work.parallelism):
                 self._keep(mapped)
+                if mapped.ended_by is not None:
+                    work.end(mapped.ended_by)
                 work.halted |= bool(mapped.failures) and work.settings.errors == "raise"
                 size, failed = len(mapped.shard.positions), len(mapped.failures)
                 progress.step(size, failed=failed, tokens=work.ledger.total.tokens)
@@ -131,6 +133,7 @@ class MapStage:
         with self._work.trace.node("map", id=node_id(shard, mapper.name), units=len(shard.positions)) as node:
             mapped = await mapper(shard)
             node.usage = mapped.usage
+            node.form = mapped.form
             if mapped.failures:
                 node.status = "partial" if mapped.positions else "failed"
             return mapped
@@ -159,25 +162,27 @@ def _mappers(work: Work, units: Units) -> list[Mapper]:
     """Who maps: the user's functions, and agents for the rest."""
     kinds = finding_types(work.job, work.plan)
     mappers: list[Mapper] = []
+    model = work.model("map") if not work.job.all_callable else None
     for name in work.job.names:
         kind = kinds[name]
         if name in work.job.callables:
             mappers.append(CallableMapper(name, work.job.callables[name], kind, units))
             continue
         assert kind is not None
+        assert model is not None
         mappers.append(
             AgentMapper(
                 name=name,
-                model=work.model,
+                model=model,
                 instruction=work.instruction(name),
                 kind=kind,
                 units=units,
-                tools=work.tools,
+                tools=work.tools("map"),
                 max_steps=work.settings.max_steps,
                 max_repairs=work.max_repairs,
-                alone=work.abilities.units_per_request == 1,
+                alone=work.abilities("map").units_per_request == 1,
                 max_tokens=work.plan.shard_tokens or 1,
-                count=work.counter,
+                count=work.counter("map"),
                 merge=work.plan.merge or {},
             )
         )

@@ -19,7 +19,15 @@ from pandas_amr._split import pieces_of
 from pandas_amr._units import line_of
 from pandas_amr._usage import Usage
 from pandas_amr.engines.local import each
-from pandas_amr.errors import InvalidOutput, ModelConfigError, ModelError, ModelRefused, ModelRejected, UsageError
+from pandas_amr.errors import (
+    AMRError,
+    BudgetExceeded,
+    InvalidOutput,
+    ModelError,
+    ModelRefused,
+    ModelRejected,
+    UsageError,
+)
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
@@ -46,6 +54,8 @@ class Mapped:
     repaired: frozenset[int]
     failures: list[Failure]
     usage: Usage
+    form: str = ""
+    ended_by: AMRError | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +98,7 @@ class _Progress:
     failed: dict[int, tuple[Who, str]] = field(default_factory=dict)
     too_long: set[int] = field(default_factory=set)
     usage: Usage = field(default_factory=Usage)
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +127,11 @@ class AgentMapper:
     async def __call__(self, shard: Shard) -> Mapped:
         """Ask for the shard's findings until each unit has one or has failed alone."""
         state = _Progress(self.units.lines)
-        first = shard.positions[0]
-        if len(shard.positions) == 1 and self.units.size(first) > self.max_tokens:
-            await self._in_pieces(first, self.max_tokens, state)
-        else:
-            await self._settle(shard.positions, state)
-            for position in sorted(state.too_long):
-                await self._in_pieces(position, max(1, self.units.size(position) // 2), state)
+        ended_by: AMRError | None = None
+        try:
+            await self._all(shard, state)
+        except (BudgetExceeded, ModelError) as error:  # the latter only where it stops the run
+            ended_by = error
         positions = sorted(state.found)
         return Mapped(
             shard=shard,
@@ -135,7 +144,18 @@ class AgentMapper:
                 for position, (who, reason) in sorted(state.failed.items())
             ],
             usage=state.usage,
+            form=state.form,
+            ended_by=ended_by,
         )
+
+    async def _all(self, shard: Shard, state: _Progress) -> None:
+        first = shard.positions[0]
+        if len(shard.positions) == 1 and self.units.size(first) > self.max_tokens:
+            await self._in_pieces(first, self.max_tokens, state)
+        else:
+            await self._settle(shard.positions, state)
+            for position in sorted(state.too_long):
+                await self._in_pieces(position, max(1, self.units.size(position) // 2), state)
 
     async def _settle(self, positions: Sequence[int], state: _Progress) -> None:
         """Ask, repair, then halve what is left; findings accepted on the way are kept."""
@@ -154,7 +174,10 @@ class AgentMapper:
             return
         middle = (len(left) + 1) // 2
         halves = [half for half in (left[:middle], left[middle:]) if half]
-        await asyncio.gather(*(self._settle(half, state) for half in halves))
+        done = await asyncio.gather(*(self._settle(half, state) for half in halves), return_exceptions=True)
+        for error in done:
+            if error is not None:
+                raise error
 
     async def _in_pieces(self, position: int, limit: int, state: _Progress) -> None:
         """Map a unit in pieces and merge their findings. A piece that fails is the unit's failure: none is left out."""
@@ -175,9 +198,9 @@ class AgentMapper:
             state.found[position] = await self._merged([pieces.found[number] for number in range(len(lines))], state)
         except InvalidOutput as error:
             state.failed[position] = ("schema", f"its {len(lines)} pieces could not be merged: {error}")
-        except ModelConfigError:
-            raise
         except ModelError as error:
+            if error.stops_run:
+                raise
             state.failed[position] = ("model", f"its {len(lines)} pieces could not be merged: {error}")
 
     async def _merged(self, records: list[dict[str, Any]], state: _Progress) -> dict[str, Any]:
@@ -250,14 +273,15 @@ class AgentMapper:
                 tools=self.tools,
                 max_steps=self.max_steps,
             )
-        except ModelConfigError:
-            raise
         except ModelError as error:
+            if error.stops_run:
+                raise
             problems = dict.fromkeys(asked, str(error))
             halve = isinstance(error, ModelRejected | ModelRefused | InvalidOutput)
             too_long = isinstance(error, ModelRejected) and error.too_long
             return Attempt(Checked(problems=problems), who="model", halve=halve, too_long=too_long)
         state.usage += answer.usage
+        state.form = answer.form or state.form
         if self.alone:
             checked = check_alone(answer, self.kind)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -20,28 +21,33 @@ from pandas_amr._shards import make_shards
 from pandas_amr._tree import reduce_calls, static_sizes
 from pandas_amr._units import Units, make_units
 from pandas_amr._work import Work
-from pandas_amr.errors import FailureWarning, MapFailed
+from pandas_amr.errors import BudgetExceeded, FailureWarning, MapFailed, ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pandas_amr._call import Job
     from pandas_amr._result import Again
     from pandas_amr._synthesise import StaticTree
+    from pandas_amr._usage import Phase
     from pandas_amr.models.base import LM
 
 
 async def run(
-    job: Job, settings: Settings, lm: LM | None, *, kept: Kept | None = None, again: Again | None = None
+    job: Job, settings: Settings, lms: Mapping[Phase, LM], *, kept: Kept | None = None, again: Again | None = None
 ) -> Result | Plan:
     """Carry out a checked call; with ``kept``, go on from what an earlier run found. ``again`` is what ``retry`` calls.
 
     Raises:
-        ModelConfigError: the service will not serve this key, model or address.
+        ModelError: the service serves nothing more, the key or the model being wrong or the server gone; the error's
+            ``partial`` is the ``Result`` until then.
+        BudgetExceeded: the budget is used up, and ``errors="raise"``; likewise with its ``partial``.
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
     """
-    work = Work(job, settings, lm, again=again)
+    work = Work(job, settings, lms, again=again)
     async with AsyncExitStack() as stack:
-        if lm is not None:
-            work.wired = await stack.enter_async_context(wire(lm, work.ledger))
+        if lms:
+            work.wired = await stack.enter_async_context(wire(lms, work.ledger, settings.budget))
         work.plan = await _plan(work)
         units = _units(work)
         if job.verb == "plan":
@@ -50,26 +56,51 @@ async def run(
         tree = _tree(work, stage)
         if tree is not None:
             stack.push_async_callback(tree.close)
-        if stage is not None:
-            await stage.run(tree)
-        found = _found(work, stage)
-        _stop_if_failed(work, stage, found)
-        output = await reduce(work, units, found, tree) if job.reduces else None
-        return _result(work, stage, found, output)
+        output = None
+        try:
+            async with asyncio.timeout(_seconds_left(work)):
+                if stage is not None:
+                    await stage.run(tree)
+                found = _found(work, stage)
+                if not _stop_if_failed(work, stage, found) and job.reduces:
+                    output = await reduce(work, units, found, tree)
+        except TimeoutError:
+            work.end(BudgetExceeded(f"The budget of {_seconds(work):g} seconds is used up.", work.ledger.total))
+        return _delivered(work, stage, output)
+
+
+def _seconds(work: Work) -> float | None:
+    return work.settings.budget.seconds if work.settings.budget else None
+
+
+def _seconds_left(work: Work) -> float | None:
+    seconds = _seconds(work)
+    return None if seconds is None else max(0.0, seconds - work.trace.seconds)
+
+
+def _delivered(work: Work, stage: MapStage | None, output: Any) -> Result:
+    """The result; raised with the error that ended the run, where the user is to be told so."""
+    _warn(work)
+    result = _result(work, stage, _found(work, stage), output)
+    error = work.ended_by
+    if isinstance(error, ModelError) or (isinstance(error, BudgetExceeded) and work.settings.errors == "raise"):
+        error.partial = result
+        raise error
+    return result
 
 
 async def _plan(work: Work) -> Plan:
     """Complete what the user left open, by the planner and by rule."""
-    job = work.job
-    if job.open and work.abilities.planning and work.wired and len(job.frame):
+    job, able = work.job, work.abilities("plan")
+    if job.open and able.planning and work.wired and len(job.frame):
         with work.trace.node("plan", id="plan", level=-1) as node:
-            plan, warning = await derive(job, model=work.wired.model(1), abilities=work.abilities)
+            plan, warning = await derive(job, model=work.model("plan"), abilities=able)
             node.usage = work.ledger.total
     else:
-        plan, warning = await derive(job, model=None, abilities=work.abilities)
+        plan, warning = await derive(job, model=None, abilities=able)
     if warning is not None:
         work.warnings.append(warning)
-    plan = complete_by_rule(plan, job, abilities=work.abilities, parallelism=work.settings.max_parallelism)
+    plan = complete_by_rule(plan, job, abilities=work.abilities("map"), parallelism=work.settings.max_parallelism)
     check_names(job, plan)
     return plan
 
@@ -78,10 +109,10 @@ def _units(work: Work) -> Units:
     """Rows as units: where a model reads them, equal ones are asked once and all are counted in its tokens."""
     job = work.job
     read = (job.maps and not job.all_callable) or (not job.maps and work.written)
-    if work.lm is None or not read:
+    if not work.lms or not read:
         return make_units(job.frame, job.columns, dedupe=False)
     dedupe = bool(work.plan.dedupe) and job.maps and not job.callables
-    return make_units(job.frame, job.columns, dedupe=dedupe, counter=work.counter)
+    return make_units(job.frame, job.columns, dedupe=dedupe, counter=work.counter("map" if job.maps else "reduce"))
 
 
 def _tree(work: Work, stage: MapStage | None) -> StaticTree | None:
@@ -114,31 +145,39 @@ def _estimate(work: Work, units: Units) -> Estimate:
     tokens = calls = 0
     for name in work.job.names:
         kind = kinds[name]
-        if name in work.job.callables or kind is None or work.lm is None:
+        if name in work.job.callables or kind is None or not work.lms:
             continue
-        system = map_system(work.instruction(name), kind.schema["properties"], tools=bool(work.tools))
-        tokens += shards * work.counter(system) + int(units.tokens.sum())
+        system = map_system(work.instruction(name), kind.schema["properties"], tools=bool(work.tools("map")))
+        tokens += shards * work.counter("map")(system) + int(units.tokens.sum())
         calls += shards
     calls += reduce_calls(tree, fan_in) if tree else 0
     return Estimate(len(units), len(units.asked), shards, calls, tokens, tuple(tree))
 
 
-def _stop_if_failed(work: Work, stage: MapStage | None, found: Found) -> None:
-    """Raise where the user asked for it, and where nothing is there to go on with."""
-    if not work.failures or stage is None:
-        return
+def _stop_if_failed(work: Work, stage: MapStage | None, found: Found) -> bool:
+    """Raise where the user asked for it, and where nothing is there to go on with; else whether the run ended early."""
+    if work.ended_by is not None or not work.failures or stage is None:
+        return work.ended_by is not None
     rows = len(work.job.frame)
     failed = len({failure.position for failure in work.failures})
     nothing = len(work.failures) == rows * len(work.job.names)
     if not work.halted and not nothing:
-        if work.job.verb == "map":  # whose frame says nothing of them, unlike a Result
-            said = f"{failed} of {rows} units failed; they are <NA>, and listed in amr.result_of(frame).failures."
-            work.warnings.append(FailureWarning(said))
-        return
+        return False
     first = min(work.failures, key=lambda failure: failure.position)
     what = "No unit succeeded" if nothing else f"{failed} of {rows} units failed"
     said = f"{what}; the first, row {first.position}: {first.reason} ({first.who})"
     raise MapFailed(said, _result(work, stage, found, None))
+
+
+def _warn(work: Work) -> None:
+    """A frame says nothing of failures, unlike a Result."""
+    rows = len(work.job.frame)
+    failed = len({failure.position for failure in work.failures if failure.position >= 0})
+    if work.job.verb == "map" and failed:
+        said = f"{failed} of {rows} units failed; they are <NA>, and listed in amr.result_of(frame).failures."
+        work.warnings.append(FailureWarning(said))
+    if work.job.verb != "map_reduce" and work.stopped:
+        work.warnings.append(FailureWarning(f"The run stopped early: {work.stopped}"))
 
 
 def _result(work: Work, stage: MapStage | None, found: Found, output: Any) -> Result:
@@ -159,6 +198,7 @@ def _result(work: Work, stage: MapStage | None, found: Found, output: Any) -> Re
         total=work.ledger.total,
         seconds=work.trace.seconds,
         status=status,
+        stopped=work.stopped,
         warnings=tuple(work.warnings),
-        origin=Origin(work.as_planned(), work.settings, work.lm, stage.kept, work.again) if stage else None,
+        origin=Origin(work.as_planned(), work.settings, work.lms, stage.kept, work.again) if stage else None,
     )

@@ -12,7 +12,7 @@ from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._plan import Aggregation, Plan
 from pandas_amr._schema import choices_of, json_schema, record_type, without_none
 from pandas_amr._units import cell, json_keys, line_of
-from pandas_amr.errors import AMRError, ModelConfigError, PlanWarning
+from pandas_amr.errors import ModelError, PlanWarning
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
@@ -167,11 +167,11 @@ async def _planned(
         shown = {name: json_schema(value) if name in {"finding", "output"} else value for name, value in fixed.items()}
         try:
             return await ask_planner(model, str(job.task), frame=job.frame, columns=job.columns, fixed=shown), None
-        except ModelConfigError:
-            raise
         except ValidationError as error:
             reason = f"the planner's answer could not be used ({complaint(error)})"
-        except AMRError as error:
+        except ModelError as error:
+            if error.stops_run:
+                raise
             reason = str(error)
     return {}, PlanWarning(f"The plan was made by rule: {reason}. Fix what you want in plan=, map=, finding=, reduce=.")
 

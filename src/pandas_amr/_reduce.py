@@ -22,7 +22,7 @@ from pandas_amr._findings import Failure
 from pandas_amr._shards import make_shards
 from pandas_amr._synthesise import Input, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
 from pandas_amr.engines.local import each
-from pandas_amr.errors import FailureWarning, ModelConfigError, ModelError
+from pandas_amr.errors import BudgetExceeded, FailureWarning, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,10 +55,10 @@ def make_tree(work: Work, leaves: int, computed: Callable[[], str], name: str = 
     """A tree of reduce agents over ``leaves`` batches of findings."""
     assert work.plan.reduce_instruction is not None
     reducer = Reducer(
-        model=work.model,
+        model=work.model("reduce"),
         instruction=work.plan.reduce_instruction,
         output=OutputType(work.plan.output or str),
-        tools=work.tools,
+        tools=work.tools("reduce"),
         max_steps=work.settings.max_steps,
         max_repairs=work.max_repairs,
     )
@@ -84,9 +84,13 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
         if tree is not None:
             return shaped((await tree.result()).value, plan.output)
         return shaped(await _written(work, units, found, np.arange(len(found.positions)), ""), plan.output)
-    except ModelConfigError:
-        raise
+    except BudgetExceeded as error:
+        work.end(error)
+        return None
     except ModelError as error:
+        if error.stops_run:
+            work.end(error)
+            return None
         if work.settings.errors == "raise":
             raise
         _list(work, str(error), error.attempts)
@@ -135,7 +139,8 @@ def _batches(work: Work, inputs: Sequence[Input]) -> list[list[Input]]:
     plan = work.plan
     assert plan.shard_size is not None
     assert plan.shard_tokens is not None
-    tokens = np.array([work.counter(one.line) for one in inputs], dtype=np.int64)
+    count = work.counter("reduce")
+    tokens = np.array([count(one.line) for one in inputs], dtype=np.int64)
     shards = make_shards(np.arange(len(inputs)), tokens, shard_size=plan.shard_size, shard_tokens=plan.shard_tokens)
     return [[inputs[index] for index in shard.positions] for shard in shards]
 
@@ -149,10 +154,8 @@ async def _written_by_groups(work: Work, units: Units, found: Found) -> pd.DataF
         key, rows = groups[number]
         try:
             return number, await _written(work, units, found, np.array(rows, dtype=np.int64), f"group-{number}-")
-        except ModelConfigError:
-            raise
         except ModelError as error:
-            if work.settings.errors == "raise":
+            if error.stops_run or work.settings.errors == "raise":
                 raise
             _list(work, f"group {key}: {error}", error.attempts)
             return number, None

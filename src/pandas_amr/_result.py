@@ -19,7 +19,7 @@ from pandas_amr._usage import Usage
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pandas_amr._plan import Plan
     from pandas_amr._runtime import Settings
     from pandas_amr._trace import Trace
-    from pandas_amr._usage import Ledger
+    from pandas_amr._usage import Ledger, Phase
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
@@ -48,7 +48,7 @@ class Origin:
 
     job: Job
     settings: Settings
-    lm: LM | None
+    lms: Mapping[Phase, LM]
     kept: Kept
     again: Again | None
 
@@ -63,11 +63,12 @@ class Result:
         findings: those columns alone, one row a unit; one row a record, labelled by its unit, where units hold none
             or many.
         plan: the plan that ran.
-        usage: calls, tries, tokens and seconds, one row a phase and model.
+        usage: calls, tries, tokens, seconds and money, one row a phase and model.
         failures: one row a failed unit: ``label position shard map who reason attempts``.
-        trace: one row a node: ``id type level parents units start seconds tokens status``.
+        trace: one row a node: ``id type level parents units start seconds tokens money form status``.
         total: all of ``usage`` added up.
         seconds: how long the run took.
+        stopped: why the run stopped before its end, where it did: a budget.
         status: one row a unit: ``status`` (``ok repaired cached failed skipped``) and ``reason``.
     """
 
@@ -81,6 +82,7 @@ class Result:
     total: Usage
     seconds: float
     status: pd.DataFrame | None = None
+    stopped: str | None = None
     warnings: tuple[AMRWarning, ...] = field(default=())
     origin: Origin | None = field(default=None)
 
@@ -149,9 +151,21 @@ def usage_frame(ledger: Ledger) -> pd.DataFrame:
 
 def trace_frame(trace: Trace) -> pd.DataFrame:
     """One row a node."""
-    columns = ["id", "type", "level", "parents", "units", "start", "seconds", "tokens", "status"]
+    columns = ["id", "type", "level", "parents", "units", "start", "seconds", "tokens", "money", "form", "status"]
     rows = [
-        (n.id, n.type, n.level, list(n.parents), n.units, n.start, n.seconds, n.usage.tokens, n.status)
+        (
+            n.id,
+            n.type,
+            n.level,
+            list(n.parents),
+            n.units,
+            n.start,
+            n.seconds,
+            n.usage.tokens,
+            n.usage.money,
+            n.form,
+            n.status,
+        )
         for n in trace.nodes
     ]
     return pd.DataFrame(rows, columns=columns)

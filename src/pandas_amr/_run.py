@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from pandas_amr._call import Call, Job, check, check_model
 from pandas_amr._pipeline import run
 from pandas_amr._result import Origin, Result, remembered
-from pandas_amr._runtime import Settings, current_settings, resolve_lm
+from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lms
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Coroutine, Generator, Mapping
 
     from pandas_amr._map import Kept
+    from pandas_amr._usage import Phase
     from pandas_amr.models.base import LM
 
 Given = TypeVar("Given")
@@ -50,13 +51,14 @@ class Run(Generic[Given]):
     """One execution of a verb: awaitable, cancellable, and in the end what the verb gives."""
 
     def __init__(
-        self, job: Job, settings: Settings, lm: LM | None, kept: Kept | None = None, *, whole: bool = False
+        self, job: Job, settings: Settings, lms: Mapping[Phase, LM], kept: Kept | None = None, *, whole: bool = False
     ) -> None:
-        if lm is not None:
-            check_model(job, lm)
+        if lms:
+            check_model(job, lms["map"])
+            check_budget(settings.budget, lms)
         self._job = job
         self._settings = settings
-        self._lm = lm
+        self._lms = lms
         self._kept = kept
         self._whole = whole
         self._ended = threading.Event()
@@ -65,7 +67,7 @@ class Run(Generic[Given]):
 
     async def _carried_out(self) -> Any:
         try:
-            return await run(self._job, self._settings, self._lm, kept=self._kept, again=_again)
+            return await run(self._job, self._settings, self._lms, kept=self._kept, again=_again)
         finally:
             self._ended.set()
 
@@ -127,13 +129,13 @@ def begin(call: Call) -> Run[Any]:
     """
     settings = current_settings()
     job = check(call)
-    lm = resolve_lm(job.lm, settings) if job.needs_model else None
-    return Run(job, settings.with_changes(job.settings), lm)
+    lms = resolve_lms(job.lm, settings) if job.needs_model else {}
+    return Run(job, settings.with_changes(job.settings), lms)
 
 
 def _again(origin: Origin, lm: Any, errors: Any) -> Result:
     """Run once more what failed."""
     settings = origin.settings.with_changes({"errors": errors} if errors is not None else {})
-    model = resolve_lm(lm, settings) if lm is not None else origin.lm
-    outcome: Result = Run[Result](origin.job, settings, model, origin.kept.copy(), whole=True).result()
+    lms = resolve_lms(lm, settings) if lm is not None else origin.lms
+    outcome: Result = Run[Result](origin.job, settings, lms, origin.kept.copy(), whole=True).result()
     return outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from contextvars import ContextVar
@@ -12,15 +11,23 @@ from typing import TYPE_CHECKING, Any, get_args
 from pandas_amr._call import Errors
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM, Model
-from pandas_amr.models.gate import Gated, Metered
+from pandas_amr.models.budget import Metered, Purse
+from pandas_amr.models.gate import Gated
+from pandas_amr.models.hedge import Hedged
 from pandas_amr.models.retry import Retrying
+from pandas_amr.models.structured import Structured
+from pandas_amr.models.throttle import Throttled, throttle_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import asyncio
+    from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
 
-    from pandas_amr._usage import Ledger
+    from pandas_amr.models.openai import OpenAIModel
+from pandas_amr._prices import price_of
+from pandas_amr._usage import Budget, Ledger, Phase, Usage
 
+PHASES: tuple[Phase, ...] = ("plan", "map", "reduce")
 NO_MODEL = """\
 No model is configured. There are three ways:
   - a server: set OPENAI_API_KEY (and OPENAI_BASE_URL for one of your own) and AMR_MODEL to the model's name;
@@ -37,6 +44,7 @@ class Settings:
     max_steps: int = 6
     errors: Errors = "coerce"
     progress: bool | None = None
+    budget: Budget | None = None
 
     def with_changes(self, changes: dict[str, Any]) -> Settings:
         """A copy with some of them changed."""
@@ -61,6 +69,7 @@ class configure:  # noqa: N801 (used like a function, and as a context manager)
         max_steps: most turns of an agent with tools.
         errors: ``"coerce"`` or ``"raise"``.
         progress: whether a bar is shown; None shows it to people who watch.
+        budget: what one run may spend.
 
     Raises:
         UsageError: a setting does not exist or a value does not fit.
@@ -101,61 +110,116 @@ def _check(settings: dict[str, Any]) -> None:
             raise UsageError(f"configure({name}=...) takes a whole number from 1, not {value!r}.")
     if settings.get("errors", "coerce") not in get_args(Errors):
         raise UsageError(f'configure(errors=...) takes "coerce" or "raise", not {settings["errors"]!r}.')
+    if settings.get("budget") is not None and not isinstance(settings["budget"], Budget):
+        raise UsageError(f"configure(budget=...) takes amr.Budget(...), not {settings['budget']!r}.")
     if settings.get("lm") is not None:
         _check_lm(settings["lm"])
 
 
 def _check_lm(given: Any) -> None:
-    if not isinstance(given, LM) and not (isinstance(given, str) and given):
-        raise UsageError(f'lm= takes amr.LM("name"), a model\'s name, or "local", not {given!r}.')
+    if isinstance(given, dict):
+        unknown = [phase for phase in given if phase not in PHASES]
+        if unknown or not given:
+            raise UsageError(
+                f"lm= by phase takes {', '.join(PHASES)}, not {', '.join(map(repr, unknown)) or 'nothing'}."
+            )
+        for one in given.values():
+            _check_lm(one)
+    elif not isinstance(given, LM) and not (isinstance(given, str) and given) and not _is_client(given):
+        raise UsageError(f'lm= takes amr.LM("name"), a name, "local", a client, or a dict by phase, not {given!r}.')
 
 
-def resolve_lm(given: Any, settings: Settings) -> LM:
-    """The model of a call: its own, else the settings', else the environment's.
+def check_budget(budget: Budget | None, lms: Mapping[Phase, LM]) -> None:
+    """Refuse a budget of money where a price is not known.
+
+    Raises:
+        UsageError: it could not be kept.
+    """
+    if budget is None or budget.money is None:
+        return
+    for lm in dict.fromkeys(lms.values()):
+        if price_of(lm)(Usage(input_tokens=1, output_tokens=1)) is None:
+            raise UsageError(
+                f"Budget(money=...) needs prices, and those of {lm.model} are not known: "
+                'LM(prices=(input, output)) a million tokens, or pip install "pandas-amr[prices]".'
+            )
+
+
+def _is_client(given: Any) -> bool:
+    return hasattr(given, "chat") and hasattr(given, "post") and "Async" in type(given).__name__
+
+
+def resolve_lms(given: Any, settings: Settings) -> dict[Phase, LM]:
+    """The model of each phase: the call's own, else the settings', else the environment's.
 
     Raises:
         UsageError: none is named anywhere; the message lists the ways.
         ModelConfigError: ``"local"`` is asked for and not installed.
     """
-    named = given if given is not None else settings.lm if settings.lm is not None else os.environ.get("AMR_MODEL")
+    named = given if given is not None else settings.lm
+    if not isinstance(named, dict):
+        return dict.fromkeys(PHASES, _resolved(named))
+    _check_lm(named)
+    default = settings.lm if not isinstance(settings.lm, dict) else None
+    given_lms = {phase: _resolved(one) for phase, one in named.items()}
+    missing = [phase for phase in PHASES if phase not in given_lms]
+    fallback = given_lms.get("map") if default is None and not os.environ.get("AMR_MODEL") else None
+    rest = {phase: fallback or _resolved(default) for phase in missing}
+    return {phase: given_lms.get(phase) or rest[phase] for phase in PHASES}
+
+
+def _resolved(given: Any) -> LM:
+    named = given if given is not None else os.environ.get("AMR_MODEL")
     if named is None or named == "":
         raise UsageError(NO_MODEL)
     _check_lm(named)
     if isinstance(named, LM):
         return named
+    if _is_client(named):
+        model = os.environ.get("AMR_MODEL")
+        if not model:
+            raise UsageError('A client does not say which model: lm=amr.LM("model-name", client=client), or AMR_MODEL.')
+        return LM(model, client=named)
     if named == "local":
         from pandas_amr.models.local import local_lm  # noqa: PLC0415 (starts llama.cpp)
 
         return local_lm()
     if not os.environ.get("OPENAI_API_KEY") and not os.environ.get("OPENAI_BASE_URL"):
-        raise UsageError(
-            f"The model {named!r} has no server: neither OPENAI_API_KEY nor OPENAI_BASE_URL is set.\n{NO_MODEL}"
-        )
+        said = f"The model {named!r} has no server: neither OPENAI_API_KEY nor OPENAI_BASE_URL is set."
+        raise UsageError(f"{said}\n{NO_MODEL}")
     return LM(named)
 
 
 @dataclass(frozen=True)
 class Wired:
-    """A model as a run uses it, open for the time of the run."""
+    """A run's models, by phase, open for the time of the run."""
 
-    bare: Model
-    lm: LM
-    ledger: Ledger
+    lms: Mapping[Phase, LM]
+    bare: Mapping[LM, OpenAIModel]
+    purse: Purse
 
-    def parallelism(self, wanted: int) -> int:
+    def parallelism(self, phase: Phase, wanted: int) -> int:
         """How many requests may be in flight: what the run wants and the model bears."""
-        return min(wanted, self.lm.max_parallelism or wanted)
+        return min(wanted, self.lms[phase].max_parallelism or wanted)
 
-    def model(self, wanted: int) -> Model:
-        """The model wrapped: what is metered is retried, what is retried is gated."""
-        gated = Gated(self.bare, asyncio.Semaphore(self.parallelism(wanted)))
-        return Metered(Retrying(gated, max_tries=self.lm.max_tries), name=self.lm.model, ledger=self.ledger)
+    def model(self, phase: Phase, gate: asyncio.Semaphore) -> Model:
+        """A phase's model, wrapped: from the HTTP call up throttled, gated, retried, its form found, and metered."""
+        lm = self.lms[phase]
+        bare = self.bare[lm]
+        server, key = bare.address
+        throttle = throttle_for(lm, server, key)
+        model: Model = Gated(Throttled(bare, throttle), gate)
+        if lm.hedge:
+            model = Hedged(model)
+        model = Structured(Retrying(model, lm=lm, throttle=throttle), server=server, name=lm.model)
+        return Metered(model, name=lm.model, purse=self.purse, price=price_of(lm))
 
 
 @contextlib.asynccontextmanager
-async def wire(lm: LM, ledger: Ledger) -> AsyncIterator[Wired]:
-    """Connect to ``lm`` for the time of a run."""
+async def wire(lms: Mapping[Phase, LM], ledger: Ledger, budget: Budget | None) -> AsyncIterator[Wired]:
+    """Connect to a run's models for its time."""
     from pandas_amr.models.openai import OpenAIModel  # noqa: PLC0415 (importing openai takes half a second)
 
-    async with OpenAIModel(lm) as bare:
-        yield Wired(bare, lm, ledger)
+    async with contextlib.AsyncExitStack() as stack:
+        bare = {lm: await stack.enter_async_context(OpenAIModel(lm)) for lm in dict.fromkeys(lms.values())}
+        yield Wired(lms, bare, Purse(budget or Budget(calls=10**12), ledger))

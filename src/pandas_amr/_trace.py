@@ -28,6 +28,7 @@ class Node:
         units: how many units (maps) or inputs (reduces) it got.
         start: seconds since the run began.
         seconds: how long it took.
+        form: how structured output was had of the server: ``schema``, ``tool``, ``json_object`` or ``prompt``.
         status: ``partial`` when some units failed, ``passed`` when a group of one needed no call.
     """
 
@@ -39,6 +40,7 @@ class Node:
     start: float = 0.0
     seconds: float = 0.0
     usage: Usage = field(default_factory=Usage)
+    form: str = ""
     status: NodeStatus = "running"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from pandas_amr.errors import UsageError
+
 Phase = Literal["plan", "map", "reduce"]
 
 
@@ -20,6 +22,7 @@ class Usage:
         output_tokens: tokens of the answers, reasoning included.
         reasoning_tokens: those of them spent on reasoning.
         seconds: time spent waiting for answers, summed over calls.
+        money: what it cost, in the prices' currency; None where a price is not known.
     """
 
     calls: int = 0
@@ -29,14 +32,52 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     seconds: float = 0.0
+    money: float | None = 0.0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage)))
+        money = None if self.money is None or other.money is None else self.money + other.money
+        counts = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage) if f.name != "money"}
+        return Usage(**counts, money=money)
 
     @property
     def tokens(self) -> int:
         """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a run may spend. At the limit it stops cleanly: what was found is there, and ``result.stopped`` says why.
+
+    Calls are reserved before they are sent, so that no more is spent than the budget and the error of the estimates of
+    the calls in flight.
+
+    Args:
+        money: in the currency of the model's prices (``LM(prices=...)`` or ``pandas-amr[prices]``).
+        tokens: input and output tokens together.
+        calls: requests answered.
+        seconds: time since the run began; requests in flight are then dropped.
+
+    Raises:
+        UsageError: no limit is given, or one that is not above 0.
+
+    Example:
+        >>> Budget(tokens=200_000, seconds=600)
+        Budget(money=None, tokens=200000, calls=None, seconds=600)
+    """
+
+    money: float | None = None
+    tokens: int | None = None
+    calls: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        if not given:
+            raise UsageError("Budget takes at least one of money=, tokens=, calls=, seconds=.")
+        for name, value in given.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                raise UsageError(f"Budget({name}=...) takes a number above 0, not {value!r}.")
 
 
 @dataclass(slots=True)

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     import pandas as pd
+    from openai import AsyncOpenAI
     from pydantic import BaseModel
 
     from pandas_amr._plan import Plan
     from pandas_amr._result import Result
     from pandas_amr._run import Run
+    from pandas_amr._usage import Budget
     from pandas_amr.models.base import LM
     from pandas_amr.tools import Tool
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     Reduce: TypeAlias = str | Callable[[pd.DataFrame], Any] | Mapping[str, Any]
     Tools: TypeAlias = Iterable[Tool | Callable[..., Any]] | None
     PlanLike: TypeAlias = Plan | Mapping[str, Any] | str | Path
-    Model: TypeAlias = LM | str | None
+    Model: TypeAlias = LM | str | Mapping[str, LM | str] | AsyncOpenAI | None
     Errors: TypeAlias = Literal["coerce", "raise"] | None
 
 
@@ -49,6 +51,7 @@ def start(
     max_parallelism: int | None = None,
     max_steps: int | None = None,
     errors: Errors = None,
+    budget: Budget | None = None,
     progress: bool | None = None,
 ) -> Run[Result]:
     """Begin a ``map_reduce`` and give the ``Run``: ``await`` it, or ask it for its ``result()``.
@@ -78,6 +81,7 @@ def map_reduce(
     max_parallelism: int | None = None,
     max_steps: int | None = None,
     errors: Errors = None,
+    budget: Budget | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Read every row with a model, write each finding back as columns, and reduce them to an answer.
@@ -98,10 +102,12 @@ def map_reduce(
         by: columns to group by: the answer is then a summary frame, one row a group.
         tools: ``amr.Tool`` objects or plain functions that agents may call.
         plan: ``"auto"``, a ``Plan``, its JSON or a path to it, or a dict of the fields to fix.
-        lm: the model: ``amr.LM(...)``, a model's name, or ``"local"``.
+        lm: the model: ``amr.LM(...)``, a model's name, ``"local"``, an ``openai.AsyncOpenAI`` client, or a dict of them
+            by phase: ``{"plan": ..., "map": ..., "reduce": ...}``.
         max_parallelism: most requests in flight at once.
         max_steps: most turns of an agent with tools, before one last turn without (default 6).
         errors: ``"coerce"`` leaves ``<NA>`` in failed units' columns and lists them; ``"raise"`` stops at a failure.
+        budget: ``amr.Budget(money=, tokens=, calls=, seconds=)``: at the limit the run stops cleanly.
         progress: whether a bar is shown; default: in terminals and notebooks.
 
     Returns:
@@ -110,7 +116,8 @@ def map_reduce(
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
         PlanError: the plan cannot be used; nothing was sent.
-        ModelConfigError: the service will not serve this key, model or address.
+        ModelError: the service serves nothing more (a wrong key or model, a server gone); has the ``partial``.
+        BudgetExceeded: the budget is used up, and ``errors="raise"``; likewise.
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure; carries the partial ``Result``.
 
     Example:
@@ -138,6 +145,7 @@ def map(  # noqa: A001 (this library's word)
     max_parallelism: int | None = None,
     max_steps: int | None = None,
     errors: Errors = None,
+    budget: Budget | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
     """Find something in every row: the frame plus one column per finding field.
@@ -154,6 +162,7 @@ def map(  # noqa: A001 (this library's word)
         max_parallelism: as in ``map_reduce``.
         max_steps: as in ``map_reduce``.
         errors: as in ``map_reduce``.
+        budget: as in ``map_reduce``.
         progress: as in ``map_reduce``.
 
     Returns:
@@ -181,6 +190,7 @@ def reduce(
     max_parallelism: int | None = None,
     max_steps: int | None = None,
     errors: Errors = None,
+    budget: Budget | None = None,
 ) -> Any:
     """Reduce columns that are already there to a scalar, a text, an object or a summary frame.
 
@@ -196,6 +206,7 @@ def reduce(
         max_parallelism: as in ``map_reduce``.
         max_steps: as in ``map_reduce``.
         errors: as in ``map_reduce``.
+        budget: as in ``map_reduce``.
 
     Returns:
         The answer alone.
@@ -234,6 +245,7 @@ def plan(
     max_parallelism: int | None = None,
     max_steps: int | None = None,
     errors: Errors = None,
+    budget: Budget | None = None,
     progress: bool | None = None,
 ) -> Plan:
     """Derive the plan of a ``map_reduce`` with its estimate; nothing is mapped.

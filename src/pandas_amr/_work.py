@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,16 +10,18 @@ from typing import TYPE_CHECKING
 from pandas_amr._plan import Plan
 from pandas_amr._tokens import counter_for
 from pandas_amr._trace import Trace
-from pandas_amr._usage import Ledger
+from pandas_amr._usage import Ledger, Phase
 from pandas_amr.models.base import Abilities
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pandas_amr._call import Job
     from pandas_amr._findings import Failure
     from pandas_amr._result import Again
     from pandas_amr._runtime import Settings, Wired
     from pandas_amr._tokens import TokenCounter
-    from pandas_amr.errors import AMRWarning
+    from pandas_amr.errors import AMRError, AMRWarning
     from pandas_amr.models.base import LM, Model
     from pandas_amr.tools import Tool
 
@@ -29,11 +32,12 @@ class Work:
 
     Attributes:
         halted: no more shards are begun.
+        ended_by: what ended the run before its end: a budget, or a service that serves nothing more.
     """
 
     job: Job
     settings: Settings
-    lm: LM | None
+    lms: Mapping[Phase, LM]
     wired: Wired | None = None
     plan: Plan = field(default_factory=lambda: Plan())  # noqa: PLW0108 (a pydantic class is no plain callable to mypy)
     trace: Trace = field(default_factory=Trace)
@@ -41,40 +45,53 @@ class Work:
     failures: list[Failure] = field(default_factory=list)
     warnings: list[AMRWarning] = field(default_factory=list)
     halted: bool = False
+    ended_by: AMRError | None = None
     again: Again | None = None
 
     @property
-    def abilities(self) -> Abilities:
-        """What the model can do."""
-        return self.lm.abilities if self.lm else Abilities()
+    def stopped(self) -> str | None:
+        """Why the run stopped before its end."""
+        return None if self.ended_by is None else str(self.ended_by)
+
+    def end(self, error: AMRError) -> None:
+        """Begin nothing more: the budget is used up, or the service will serve nothing more."""
+        self.halted = True
+        self.ended_by = self.ended_by or error
+
+    def abilities(self, phase: Phase) -> Abilities:
+        """What the model of a phase can do."""
+        return self.lms[phase].abilities if phase in self.lms else Abilities()
 
     @property
     def parallelism(self) -> int:
         """How many agents work at once."""
         wanted = self.plan.parallelism or 1
-        return self.wired.parallelism(wanted) if self.wired else wanted
+        return self.wired.parallelism("map", wanted) if self.wired else wanted
 
     @cached_property
-    def model(self) -> Model:
-        """The model that all agents of the run share, and with it one gate."""
+    def gate(self) -> asyncio.Semaphore:
+        """The one gate of all the run's requests after the plan."""
+        return asyncio.Semaphore(self.parallelism)
+
+    def model(self, phase: Phase) -> Model:
+        """The model that the agents of a phase share."""
         assert self.wired is not None
-        return self.wired.model(self.parallelism)
+        gate = asyncio.Semaphore(1) if phase == "plan" else self.gate
+        return self.wired.model(phase, gate)
 
     @property
     def max_repairs(self) -> int:
         """Repair turns of an answer that cannot be used."""
         return 1 if self.plan.max_repairs is None else self.plan.max_repairs
 
-    @cached_property
-    def counter(self) -> TokenCounter:
-        """Counts tokens as the model does."""
-        assert self.lm is not None
-        return self.lm.token_counter or counter_for(self.lm.model)
+    def counter(self, phase: Phase) -> TokenCounter:
+        """Counts tokens as the model of a phase does."""
+        lm = self.lms[phase]
+        return lm.token_counter or counter_for(lm.model)
 
-    @property
-    def tools(self) -> tuple[Tool, ...]:
-        """The tools that the run's agents get: none where the model can call none."""
-        return self.job.tools if self.abilities.tools else ()
+    def tools(self, phase: Phase) -> tuple[Tool, ...]:
+        """The tools that the agents of a phase get: none where the model can call none."""
+        return self.job.tools if self.abilities(phase).tools else ()
 
     @property
     def written(self) -> bool:

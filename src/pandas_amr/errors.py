@@ -12,6 +12,7 @@
     │  ├─ ModelRejected              400: this request cannot be served (a context too long, a filter)
     │  ├─ ModelRefused               the model declined to answer
     │  └─ InvalidOutput(ValueError)  not the promised schema
+    ├─ BudgetExceeded                carries the usage and the partial Result
     └─ MapFailed                     errors="raise", or nothing at all succeeded; carries the partial Result
 
     AMRWarning(UserWarning)
@@ -25,10 +26,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pandas_amr._result import Result
+    from pandas_amr._usage import Usage
+    from pandas_amr.models.base import Limits
 
 __all__ = [
     "AMRError",
     "AMRWarning",
+    "BudgetExceeded",
     "ColumnError",
     "FailureWarning",
     "InvalidOutput",
@@ -69,12 +73,16 @@ class ModelError(AMRError):
         status: the HTTP status, where there was an answer.
         request_id: the service's own name for the request, for its support.
         attempts: how often the request was sent.
+        partial: the ``Result`` with all that was found, where the error ended a run.
     """
+
+    stops_run = False  # whether nothing that follows could succeed
 
     def __init__(
         self, message: str, *, status: int | None = None, request_id: str | None = None, attempts: int = 1
     ) -> None:
         super().__init__(message)
+        self.partial: Result | None = None
         self.status = status
         self.request_id = request_id
         self.attempts = attempts
@@ -85,15 +93,32 @@ class ModelUnavailable(ModelError):
 
     Attributes:
         retry_after_s: seconds that the service asked to wait, where it said so.
+        busy: the service said 429.
+        gone: no service was reached.
+        limits: what its headers told of its limits.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, **known: object) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        busy: bool = False,
+        gone: bool = False,
+        limits: Limits | None = None,
+        **known: object,
+    ) -> None:
         super().__init__(message, **known)  # type: ignore[arg-type]
         self.retry_after_s = retry_after_s
+        self.busy = busy
+        self.gone = gone
+        self.limits = limits
 
 
 class ModelConfigError(ModelError):
     """The service will not serve this key, model or address at all."""
+
+    stops_run = True
 
 
 class ModelRejected(ModelError):
@@ -114,6 +139,20 @@ class ModelRefused(ModelError):
 
 class InvalidOutput(ModelError, ValueError):
     """The model's answer is not what the schema promises."""
+
+
+class BudgetExceeded(AMRError):
+    """The budget is used up, and ``errors="raise"`` was asked for.
+
+    Attributes:
+        usage: what was spent.
+        partial: the ``Result`` with all that was found until then.
+    """
+
+    def __init__(self, message: str, usage: Usage) -> None:
+        super().__init__(message)
+        self.usage = usage
+        self.partial: Result | None = None
 
 
 class MapFailed(AMRError):

@@ -17,7 +17,7 @@ from pandas_amr.models.base import Message, Request, ResponseSchema, ToolSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pandas_amr.models.base import Model
+    from pandas_amr.models.base import Model, Reply
     from pandas_amr.tools import Tool
 
 FENCE = re.compile(r"^\s*```[\w-]*\s*\n(.*)\n\s*```\s*$", re.DOTALL)
@@ -58,6 +58,7 @@ class Answer:
     problem: str | None
     conversation: tuple[Message, ...]
     usage: Usage
+    form: str = ""
 
     @property
     def cut_off(self) -> bool:
@@ -91,9 +92,9 @@ async def run_agent(
         handed_in = next((call for call in reply.message.tool_calls if call.name == submission.tool.name), None)
         if handed_in is not None:
             conversation += [Message("tool", "Received.", tool_call_id=call.id) for call in reply.message.tool_calls]
-            return _answer(handed_in.arguments, reply.finish_reason, conversation, usage)
+            return _answer(handed_in.arguments, reply, conversation, usage)
         if not reply.message.tool_calls:
-            answer = _answer(reply.message.content, reply.finish_reason, conversation, usage)
+            answer = _answer(reply.message.content, reply, conversation, usage)
             if answer.problem is None:
                 return answer
             break
@@ -102,12 +103,12 @@ async def run_agent(
         conversation.append(Message("user", FORCED))
     reply = await model.complete(Request(tuple(conversation), phase=phase, schema=submission.response))
     conversation.append(reply.message)
-    return _answer(reply.message.content, reply.finish_reason, conversation, usage + reply.usage)
+    return _answer(reply.message.content, reply, conversation, usage + reply.usage)
 
 
-def _answer(text: str | None, finish_reason: str, conversation: list[Message], usage: Usage) -> Answer:
-    payload, problem = decoded(text, finish_reason)
-    return Answer(payload, problem, tuple(conversation), usage)
+def _answer(text: str | None, reply: Reply, conversation: list[Message], usage: Usage) -> Answer:
+    payload, problem = decoded(text, reply.finish_reason)
+    return Answer(payload, problem, tuple(conversation), usage, reply.form)
 
 
 def decoded(text: str | None, finish_reason: str = "stop") -> tuple[Any, str | None]:

@@ -60,15 +60,41 @@ class Request:
     phase: Phase
     tools: tuple[ToolSpec, ...] = ()
     schema: ResponseSchema | None = None
+    forced_tool: str | None = None
+    json_object: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A server's limits, as its headers tell them.
+
+    Attributes:
+        requests: requests a second.
+        requests_left: how many may be sent at once now.
+        tokens: tokens a second.
+        tokens_left: how many may be spent at once now.
+    """
+
+    requests: float | None = None
+    requests_left: float | None = None
+    tokens: float | None = None
+    tokens_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One turn answered."""
+    """One turn answered.
+
+    Attributes:
+        limits: what the answer's headers tell of the server's limits.
+        form: how structured output was had: ``schema``, ``tool``, ``json_object`` or ``prompt``.
+    """
 
     message: Message
     finish_reason: str
     usage: Usage
+    limits: Limits | None = None
+    form: str = ""
 
 
 class Model(Protocol):
@@ -110,13 +136,19 @@ class LM:
         model: the model's name, as the server knows it.
         base_url: the server's OpenAI-compatible address, such as ``http://127.0.0.1:8000/v1``.
         api_key: the key, where the server wants one.
+        client: an ``openai.AsyncOpenAI`` or ``AsyncAzureOpenAI`` of your own, in place of address and key.
         temperature: sampling temperature; None leaves it to the server.
         seed: sampling seed, where the server takes one.
         reasoning_effort: for models that reason: ``"low"``, ``"medium"``, ``"high"``.
         max_output_tokens: most tokens of one answer.
         timeout_s: seconds that one request may take.
-        max_tries: how often a request is sent at most when the service is unavailable.
+        max_tries: how often a request is sent at most when the service fails (5xx, time-outs, malformed bodies).
+        patience_s: seconds without any answer after which a server that is gone, or says 429, ends the run.
         max_parallelism: most requests in flight at this model, whatever a run would like.
+        rpm: requests a minute, where the limit is known; else it is learned.
+        tpm: tokens a minute, likewise.
+        hedge: send a second request for the slowest few per cent, and take the first answer. Both are paid for.
+        prices: money for a million input tokens and a million output tokens; a third figure for cached input tokens.
         extra_headers: sent with each request.
         extra_body: added to each request's body.
         token_counter: counts the tokens of a text; default: ``tiktoken``.
@@ -131,13 +163,19 @@ class LM:
     model: str = field(kw_only=False)
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    client: Any = field(default=None, repr=False, hash=False, compare=False)
     temperature: float | None = None
     seed: int | None = None
     reasoning_effort: str | None = None
     max_output_tokens: int | None = None
     timeout_s: float = 120.0
     max_tries: int = 8
+    patience_s: float = 300.0
     max_parallelism: int | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+    hedge: bool = False
+    prices: tuple[float, ...] | None = None
     extra_headers: Mapping[str, str] | None = field(default=None, repr=False, hash=False)
     extra_body: Mapping[str, Any] | None = field(default=None, hash=False)
     token_counter: Callable[[str], int] | None = None
@@ -146,9 +184,11 @@ class LM:
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
             raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
-        for name in ("timeout_s", "max_tries"):
-            if getattr(self, name) <= 0:
+        for name in ("timeout_s", "max_tries", "patience_s", "rpm", "tpm"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UsageError(f"LM({name}=...) must be above 0, not {getattr(self, name)!r}.")
+        if self.prices is not None and len(self.prices) not in {2, 3}:
+            raise UsageError(f"LM(prices=...) takes (input, output) or (input, output, cached), not {self.prices!r}.")
         if self.max_parallelism is not None and self.max_parallelism < 1:
             raise UsageError(f"LM(max_parallelism=...) must be at least 1, not {self.max_parallelism!r}.")
 

@@ -1,4 +1,4 @@
-"""The gate below everything: how many requests of a run are in flight, and what they cost."""
+"""The gate below everything: how many requests of one run are in flight."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-    from pandas_amr._usage import Ledger
     from pandas_amr.models.base import Model, Reply, Request
 
 
@@ -26,18 +25,3 @@ class Gated:
         """Answer one turn once there is a place."""
         async with self._gate:
             return await self._model.complete(request)
-
-
-class Metered:
-    """Answers like the model inside and writes each answer's usage into the run's ledger."""
-
-    def __init__(self, model: Model, *, name: str, ledger: Ledger) -> None:
-        self._model = model
-        self._name = name
-        self._ledger = ledger
-
-    async def complete(self, request: Request) -> Reply:
-        """Answer one turn."""
-        reply = await self._model.complete(request)
-        self._ledger.add(request.phase, self._name, reply.usage)
-        return reply

@@ -74,6 +74,7 @@ def _serve() -> tuple[Any, LM]:
         temperature=0.0,
         max_output_tokens=ANSWER_TOKENS,
         max_parallelism=slots,
+        prices=(0.0, 0.0),
         abilities=Abilities(tools=False, planning=False, units_per_request=1, context_window=CONTEXT_TOKENS),
     )
     return server, lm

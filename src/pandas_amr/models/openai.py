@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+import httpx2
 import openai
 
 from pandas_amr._usage import Usage
 from pandas_amr.errors import (
-    InvalidOutput,
     ModelConfigError,
     ModelError,
     ModelRefused,
     ModelRejected,
     ModelUnavailable,
 )
-from pandas_amr.models.base import LM, Message, Reply, Request, ToolCall
+from pandas_amr.models.base import LM, Limits, Message, Reply, Request, ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
 
 RETRYABLE = frozenset({408, 409, 425, 429})
@@ -39,15 +41,14 @@ class OpenAIModel:
 
     def __init__(self, lm: LM) -> None:
         self._lm = lm
-        self._key = lm.api_key or os.environ.get("OPENAI_API_KEY") or ""
-        self._client = openai.AsyncOpenAI(
-            api_key=self._key or "none",  # servers without keys; the client itself insists on one
-            base_url=lm.base_url,
-            timeout=lm.timeout_s,
-            max_retries=0,  # retry, throttle and usage are ours
-            default_headers=lm.extra_headers,
-            http_client=openai.DefaultAioHttpClient(),
-        )
+        self._owned = lm.client is None
+        self._client: openai.AsyncOpenAI = lm.client if lm.client is not None else _client(lm)
+        self._key = str(getattr(self._client, "api_key", "") or "")
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """The server and the key, by which its limits are known."""
+        return str(self._client.base_url), self._key
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,20 +56,32 @@ class OpenAIModel:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.close()
+        if self._owned:
+            await self._client.close()
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn with one HTTP request."""
         began = time.monotonic()
         try:
-            raw = await self._client.chat.completions.create(**_body(self._lm, request))
+            # `post` with a raw response: the typed client spends more on models of the answer than the loopback takes.
+            raw = await self._client.post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                body=_body(self._lm, request),
+                options={
+                    "max_retries": 0,  # retry, throttle and usage are ours
+                    "timeout": self._lm.timeout_s,
+                    "headers": dict(self._lm.extra_headers or {}),
+                },
+            )
+            answer = json.loads(raw.content)
         except openai.OpenAIError as error:
             # Raised anew below, outside of this block: the client's errors hold the request, and with it the key.
             failure = self._translated(error)
-        except ValueError as error:  # a 200 whose body is not JSON
-            failure = ModelUnavailable(f"The server's answer was not JSON ({type(error).__name__}).")
+        except ValueError:  # a 200 whose body is not JSON
+            failure = ModelUnavailable("The server's answer is not JSON.")
         else:
-            return _reply(raw, seconds=time.monotonic() - began)
+            return _reply(answer, seconds=time.monotonic() - began, limits=_limits(raw.headers))
         raise failure
 
     def _translated(self, error: openai.OpenAIError) -> ModelError:
@@ -78,7 +91,9 @@ class OpenAIModel:
         if isinstance(error, openai.APITimeoutError) and any(isinstance(link, TimeoutError) for link in links):
             return ModelUnavailable(f"No answer within {self._lm.timeout_s:g} s (LM(timeout_s=...)).")
         if isinstance(error, openai.APIConnectionError):
-            return ModelUnavailable(f"No connection to {self._client.base_url.host} ({type(links[-1]).__name__}).")
+            refused = any(isinstance(link, ConnectionRefusedError | socket.gaierror) for link in links)
+            said = f"No connection to {self._client.base_url.host} ({type(links[-1]).__name__})."
+            return ModelUnavailable(said, gone=refused)
         if not isinstance(error, openai.APIStatusError):
             return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
         status, code = error.status_code, error.code
@@ -87,7 +102,9 @@ class OpenAIModel:
         if status in CONFIG or code in NO_QUOTA:
             return ModelConfigError(f"{said} {self._way_out(status)}", **known)
         if status in RETRYABLE or status >= 500:
-            return ModelUnavailable(said, retry_after_s=_retry_after(error), **known)
+            headers = error.response.headers
+            known |= {"retry_after_s": _retry_after(headers), "limits": _limits(headers)}
+            return ModelUnavailable(said, busy=status == 429, **known)
         too_long = code == "context_length_exceeded" or bool(TOO_LONG.search(_said(error)))
         return ModelRejected(said, too_long=too_long, **known)
 
@@ -106,6 +123,14 @@ class OpenAIModel:
         return text if len(text) <= REASON_CHARACTERS else text[:REASON_CHARACTERS] + " ..."
 
 
+def _client(lm: LM) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(
+        api_key=lm.api_key or os.environ.get("OPENAI_API_KEY") or "none",  # servers without keys: the client insists
+        base_url=lm.base_url,
+        http_client=openai.DefaultAioHttpClient(),
+    )
+
+
 def _body(lm: LM, request: Request) -> dict[str, Any]:
     """The request as the protocol spells it."""
     body: dict[str, Any] = {"model": lm.model, "messages": [_spelled(message) for message in request.messages]}
@@ -114,9 +139,8 @@ def _body(lm: LM, request: Request) -> dict[str, Any]:
         "seed": lm.seed,
         "reasoning_effort": lm.reasoning_effort,
         "max_completion_tokens": lm.max_output_tokens,
-        "extra_body": lm.extra_body,
     }
-    body |= {name: value for name, value in options.items() if value is not None}
+    body |= {name: value for name, value in options.items() if value is not None} | dict(lm.extra_body or {})
     if request.tools:
         body["tools"] = [
             {
@@ -125,9 +149,13 @@ def _body(lm: LM, request: Request) -> dict[str, Any]:
             }
             for tool in request.tools
         ]
+    if request.forced_tool is not None:
+        body["tool_choice"] = {"type": "function", "function": {"name": request.forced_tool}}
     if request.schema is not None:
         schema = {"name": request.schema.name, "schema": dict(request.schema.schema), "strict": request.schema.strict}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif request.json_object:
+        body["response_format"] = {"type": "json_object"}
     return body
 
 
@@ -143,29 +171,45 @@ def _spelled(message: Message) -> dict[str, Any]:
     return spelled
 
 
-def _reply(raw: Any, *, seconds: float) -> Reply:
+def _reply(answer: Any, *, seconds: float, limits: Limits | None) -> Reply:
     """The answer in this library's words; servers leave out much, so nothing is taken for granted."""
-    choices = getattr(raw, "choices", None)
-    if not choices or getattr(choices[0], "message", None) is None:
-        raise InvalidOutput("The server's answer holds no message.")
-    choice = choices[0]
-    if getattr(choice.message, "refusal", None):
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None  # of several, the first
+    said = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(said, dict):
+        raise ModelUnavailable("The server's answer holds no message.")
+    if said.get("refusal"):
         raise ModelRefused("The model declined to answer.")
-    if choice.finish_reason == "content_filter":
+    assert isinstance(choice, dict)
+    reason = str(choice.get("finish_reason") or "stop")
+    if reason == "content_filter":
         raise ModelRefused("The provider's content filter stopped the answer.")
-    calls = tuple(
-        ToolCall(id=call.id or f"call-{number}", name=call.function.name or "", arguments=call.function.arguments or "")
-        for number, call in enumerate(choice.message.tool_calls or ())
-        if getattr(call, "function", None) is not None
+    content = said.get("content")
+    calls = said.get("tool_calls")
+    message = Message(
+        role="assistant",
+        content=content if isinstance(content, str) else None,
+        tool_calls=tuple(_calls(calls if isinstance(calls, list) else ())),
     )
-    message = Message(role="assistant", content=choice.message.content, tool_calls=calls)
-    return Reply(message=message, finish_reason=choice.finish_reason or "stop", usage=_usage(raw.usage, seconds))
+    return Reply(message, reason, _usage(answer.get("usage"), seconds), limits)
 
 
-def _usage(raw: Any, seconds: float) -> Usage:
+def _calls(given: Iterable[Any]) -> Iterator[ToolCall]:
+    for number, call in enumerate(given):
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            arguments = function.get("arguments")
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+            yield ToolCall(id=str(call.get("id") or f"call-{number}"), name=str(function.get("name")), arguments=text)
+
+
+def _usage(given: Any, seconds: float) -> Usage:
+    counts = given if isinstance(given, dict) else {}
+
     def count(name: str, inside: str | None = None) -> int:
-        holder = getattr(raw, inside, None) if inside else raw
-        return int(getattr(holder, name, None) or 0)
+        holder = counts.get(inside) if inside else counts
+        value = holder.get(name) if isinstance(holder, dict) else None
+        return value if isinstance(value, int) else 0
 
     return Usage(
         calls=1,
@@ -176,6 +220,42 @@ def _usage(raw: Any, seconds: float) -> Usage:
         reasoning_tokens=count("reasoning_tokens", "completion_tokens_details"),
         seconds=seconds,
     )
+
+
+def _limits(headers: Mapping[str, str]) -> Limits | None:
+    """What ``x-ratelimit-*`` headers tell: limits are a minute's, unless their reset speaks of a longer time."""
+    requests, requests_left = _limit(headers, "requests")
+    tokens, tokens_left = _limit(headers, "tokens")
+    if requests is None and tokens is None:
+        return None
+    return Limits(requests, requests_left, tokens, tokens_left)
+
+
+def _limit(headers: Mapping[str, str], what: str) -> tuple[float | None, float | None]:
+    try:
+        limit = float(headers[f"x-ratelimit-limit-{what}"])
+        left = float(headers[f"x-ratelimit-remaining-{what}"])
+    except (KeyError, ValueError):
+        return None, None
+    rate = limit / 60
+    reset_s = _seconds(headers.get(f"x-ratelimit-reset-{what}", ""))
+    if reset_s and 0 <= left < limit and (limit - left) / reset_s < rate / 2:
+        rate = (limit - left) / reset_s  # a day's limit, say
+    return (rate, left) if rate > 0 else (None, None)
+
+
+def _seconds(text: str) -> float | None:
+    """A duration such as ``6m0s``, ``120ms`` or ``1.5``, in seconds."""
+    parts = re.findall(r"([\d.]+)(ms|s|m|h|d)", text)
+    if parts:
+        return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def _said(error: openai.APIStatusError) -> str:
@@ -191,9 +271,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _retry_after(error: openai.APIStatusError) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, from ``retry-after-ms`` or ``retry-after`` (RFC 9110, section 10.2.3; seconds only)."""
-    headers = error.response.headers
     for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
             return max(0.0, float(headers[name]) * scale)

@@ -1,0 +1,43 @@
+"""What tokens cost: by the user's own figures, or by the package ``genai-prices`` (``pandas-amr[prices]``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pandas_amr._usage import Usage
+    from pandas_amr.models.base import LM
+
+A_MILLION = 1e6
+
+
+def price_of(lm: LM) -> Callable[[Usage], float | None]:
+    """Money for a usage; None where the model's prices are not known, never 0."""
+    if lm.prices is not None:
+        return lambda usage: _priced(usage, lm.prices or ())
+    try:
+        import genai_prices  # noqa: PLC0415 (an extra)
+    except ImportError:
+        return lambda usage: None if usage.tokens else 0.0
+
+    def price(usage: Usage) -> float | None:
+        told = genai_prices.Usage(
+            input_tokens=usage.input_tokens,
+            cache_read_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+        )
+        try:
+            return float(genai_prices.calc_price(told, lm.model).total_price)
+        except LookupError:
+            return None
+
+    return price
+
+
+def _priced(usage: Usage, prices: tuple[float, ...]) -> float:
+    for_input, for_output, *rest = prices
+    for_cached = rest[0] if rest else for_input
+    fresh = usage.input_tokens - usage.cached_tokens
+    return (fresh * for_input + usage.cached_tokens * for_cached + usage.output_tokens * for_output) / A_MILLION

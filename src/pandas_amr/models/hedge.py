@@ -1,0 +1,56 @@
+"""Hedging: a second request for the slowest few per cent (Dean and Barroso, "The Tail at Scale", 2013)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pandas_amr._usage import Usage
+
+if TYPE_CHECKING:
+    from pandas_amr.models.base import Model, Reply, Request
+
+SHARE = 0.95  # of requests are answered before a second one is sent
+SAMPLES = 200
+ENOUGH = 20
+
+
+class Hedged:
+    """Answers like the model inside, by the first of two requests where one is among the slowest."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._took: deque[float] = deque(maxlen=SAMPLES)
+
+    async def complete(self, request: Request) -> Reply:
+        """Answer one turn. Where two requests were sent both are counted, the dropped one as if answered."""
+        began = time.monotonic()
+        first = asyncio.create_task(self._model.complete(request))
+        tasks = {first}
+        try:
+            await asyncio.wait(tasks, timeout=self._patience_s())
+            if not first.done():
+                tasks.add(asyncio.create_task(self._model.complete(request)))
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done = [task for task in tasks if task.done()]
+            good = [task for task in done if task.exception() is None]
+            if not good and len(done) < len(tasks):  # the faster one failed: the other may yet answer
+                await asyncio.wait(tasks - set(done))
+                good = [task for task in tasks if task.exception() is None]
+            reply = (good or done)[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self._took.append(time.monotonic() - began)
+        twice = reply.usage if len(tasks) > 1 else Usage()
+        return replace(reply, usage=reply.usage + replace(twice, calls=0, seconds=0.0))
+
+    def _patience_s(self) -> float | None:
+        """How long the first request has, once enough is known."""
+        if len(self._took) < ENOUGH:
+            return None
+        return sorted(self._took)[int(SHARE * len(self._took))]
