@@ -234,8 +234,9 @@ def test_an_unavailable_service_is_asked_again_and_the_tries_are_counted(passing
 def test_a_service_that_stays_away_fails_the_units_with_its_reason():
     with ScriptedServer(lambda request: Status(503, "down")) as server, pytest.raises(amr.MapFailed, match="503: down"):
         DF.amr.map("Which?", lm=server.lm(max_tries=1))
-    with pytest.raises(amr.MapFailed, match="No connection to 127.0.0.1"):
-        DF.amr.map("Which?", lm=amr.LM("m", base_url="http://127.0.0.1:9/v1", api_key="k", max_tries=1))
+    with pytest.raises(amr.ModelUnavailable, match="No connection to 127.0.0.1") as caught:
+        DF.amr.map("Which?", lm=amr.LM("m", base_url="http://127.0.0.1:9/v1", api_key="k", patience_s=0.5))
+    assert caught.value.partial.status["status"].tolist() == ["skipped", "skipped"]
 
 
 def test_options_of_the_model_reach_the_request():

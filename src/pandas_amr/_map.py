@@ -80,9 +80,6 @@ class MapStage:
         with Progress(shown=work.settings.progress, units=total) as progress:
             async for mapped in each(self._one, self._drawn(), limit=work.parallelism):
                 self._keep(mapped)
-                if mapped.ended_by is not None:
-                    work.end(mapped.ended_by)
-                work.halted |= bool(mapped.failures) and work.settings.errors == "raise"
                 size, failed = len(mapped.shard.positions), len(mapped.failures)
                 progress.step(size, failed=failed, tokens=work.ledger.total.tokens)
                 if tree is not None:
@@ -132,6 +129,10 @@ class MapStage:
         shard, mapper = item
         with self._work.trace.node("map", id=node_id(shard, mapper.name), units=len(shard.positions)) as node:
             mapped = await mapper(shard)
+            # Told here, and not when the findings are kept: until then other workers would begin another shard.
+            if mapped.ended_by is not None:
+                self._work.end(mapped.ended_by)
+            self._work.halted |= bool(mapped.failures) and self._work.settings.errors == "raise"
             node.usage = mapped.usage
             node.form = mapped.form
             if mapped.failures:

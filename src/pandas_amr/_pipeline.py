@@ -85,6 +85,8 @@ def _delivered(work: Work, stage: MapStage | None, output: Any) -> Result:
     error = work.ended_by
     if isinstance(error, ModelError) or (isinstance(error, BudgetExceeded) and work.settings.errors == "raise"):
         error.partial = result
+        if isinstance(error, BudgetExceeded):
+            error.usage = result.total  # what was in flight has ended by now
         raise error
     return result
 

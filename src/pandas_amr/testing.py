@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING, Any, Self
 from aiohttp import web
 
 from pandas_amr.models.base import LM
+from pandas_amr.models.throttle import Bucket
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Call", "Drop", "Raw", "ScriptedRequest", "ScriptedServer", "Status", "findings"]
+__all__ = ["Call", "Drop", "RateLimit", "Raw", "ScriptedRequest", "ScriptedServer", "Status", "findings"]
 
 START_TIMEOUT_S = 10.0
 CHARACTERS_PER_TOKEN = 4
@@ -148,6 +149,59 @@ class Drop:
     """The connection is reset in place of an answer."""
 
 
+@dataclass
+class RateLimit:
+    """A provider's limits: requests and tokens a minute, with a burst.
+
+    Args:
+        rpm: requests a minute.
+        tpm: tokens a minute, input and output together.
+        burst_s: how many seconds' worth may come at once.
+        headers: whether answers tell of the limits in ``x-ratelimit-*`` headers.
+        retry_after: whether a 429 says how long to wait.
+    """
+
+    rpm: float | None = None
+    tpm: float | None = None
+    burst_s: float = 1.0
+    headers: bool = True
+    retry_after: bool = False
+    _buckets: dict[str, Bucket] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for what, limit in (("requests", self.rpm), ("tokens", self.tpm)):
+            if limit is not None:
+                burst = max(1.0, limit / 60 * self.burst_s)
+                self._buckets[what] = Bucket(limit / 60, burst, burst, time.monotonic())
+
+    def admits(self) -> bool:
+        """Whether a request that comes now is within the limits; it is then counted."""
+        for bucket in self._buckets.values():
+            bucket.refill(time.monotonic())
+        if any(bucket.level < (1 if what == "requests" else 0) for what, bucket in self._buckets.items()):
+            return False
+        self.spend("requests", 1)
+        return True
+
+    def spend(self, what: str, amount: float) -> None:
+        """Count ``amount`` of requests or tokens."""
+        if what in self._buckets:
+            self._buckets[what].level -= amount
+
+    def told(self, *, refused: bool) -> dict[str, str]:
+        """The headers of an answer."""
+        headers: dict[str, str] = {}
+        for what, bucket in self._buckets.items() if self.headers else ():
+            missing_s = max(0.0, (bucket.burst - bucket.level) / bucket.rate)
+            headers[f"x-ratelimit-limit-{what}"] = f"{bucket.rate * 60:.0f}"
+            headers[f"x-ratelimit-remaining-{what}"] = f"{max(0.0, bucket.level):.0f}"
+            headers[f"x-ratelimit-reset-{what}"] = f"{missing_s * 1000:.0f}ms"
+        if refused and self.retry_after:
+            longest = max((-min(0.0, b.level - 1) / b.rate for b in self._buckets.values()), default=0.0)
+            headers["retry-after-ms"] = f"{longest * 1000:.0f}"
+        return headers
+
+
 Script = Callable[[ScriptedRequest], Any]
 
 
@@ -172,11 +226,14 @@ class ScriptedServer:
             ``Drop``; or None for a request that the script does not know, which fails the test.
         latency_s: seconds that each answer takes, or a function of the request that gives them.
         usage: whether answers tell their tokens, estimated by length.
+        port: the port to listen on; 0 takes a free one.
+        limit: the provider's limits; what is over them is answered 429, without asking the script.
 
     Attributes:
         requests: all requests, in the order in which they came.
         in_flight: requests under way now.
         max_in_flight: the most that ever were under way at once.
+        refused: how many requests were answered 429 by ``limit``.
 
     Raises:
         AssertionError: at the end of the block, when a request was not answered by the script.
@@ -188,10 +245,15 @@ class ScriptedServer:
         *,
         latency_s: float | Callable[[ScriptedRequest], float] = 0.0,
         usage: bool = True,
+        limit: RateLimit | None = None,
+        port: int = 0,
     ) -> None:
         self._script = script
         self._latency = latency_s
         self._usage = usage
+        self._limit = limit
+        self._port = port
+        self.refused = 0
         self._problems: list[str] = []
         self.requests: list[ScriptedRequest] = []
         self.in_flight = 0
@@ -228,10 +290,11 @@ class ScriptedServer:
         self._stop = asyncio.Event()
         app = web.Application(client_max_size=2**30)
         app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post("/v1/deployments/{deployment}/chat/completions", self._complete)  # as Azure spells it
         app.router.add_get("/v1/models", self._models)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+        site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024, reuse_address=True)
         await site.start()
         host, port = runner.addresses[0][:2]
         self.base_url = f"http://{host}:{port}/v1"
@@ -250,6 +313,9 @@ class ScriptedServer:
             headers = {name.lower(): value for name, value in http.headers.items()}
             request = ScriptedRequest(len(self.requests), await http.json(), headers)
             self.requests.append(request)
+            if self._limit is not None and not self._limit.admits():
+                self.refused += 1
+                return self._response(http, request, Status(429, "rate limit", headers=self._limit.told(refused=True)))
             latency = self._latency(request) if callable(self._latency) else self._latency
             if latency:
                 await asyncio.sleep(latency)
@@ -282,7 +348,14 @@ class ScriptedServer:
                 return web.Response()
             case Raw(body=str() as body):
                 return web.Response(text=body, content_type="application/json")
-        return web.json_response(self._completion(request, answer))
+        completion = self._completion(request, answer)
+        told: dict[str, str] = {}
+        if self._limit is not None:
+            self._limit.spend("tokens", completion["usage"]["total_tokens"])
+            told = self._limit.told(refused=False)
+        if not self._usage:
+            del completion["usage"]
+        return web.json_response(completion, headers=told)
 
     def _completion(self, request: ScriptedRequest, answer: Any) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": None}
@@ -313,7 +386,7 @@ class ScriptedServer:
             "created": int(time.time()),
             "model": request.body.get("model", "scripted"),
             "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-            **({"usage": usage} if self._usage else {}),
+            "usage": usage,
         }
 
 

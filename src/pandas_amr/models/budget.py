@@ -38,9 +38,7 @@ class Purse:
             ("money", total.money, self.budget.money),
         ):
             if most is not None and spent is not None and spent > most:
-                done = self.ledger.total
-                used = getattr(done, name)
-                raise BudgetExceeded(f"The budget of {most:g} {name} is used up: {used:g} spent.", done)
+                raise BudgetExceeded(f"The budget of {most:g} {name} is used up.", self.ledger.total)
         self.reserved += estimate
 
     def settle(self, estimate: Usage) -> None:

@@ -42,8 +42,8 @@ class Retrying:
             retry=tenacity.retry_if_exception_type(ModelUnavailable), stop=policy.stop, wait=policy.wait, reraise=True
         )
         reply: Reply = await attempts(self._model.complete, request)
-        tries = int(attempts.statistics["attempt_number"])
-        return replace(reply, usage=replace(reply.usage, tries=tries))
+        resent = int(attempts.statistics["attempt_number"]) - 1
+        return replace(reply, usage=replace(reply.usage, tries=reply.usage.tries + resent))
 
 
 @dataclass(slots=True)

@@ -271,7 +271,7 @@ class Throttle:
         if median > SLOWER * self._least_median and len(self._latencies) == LATENCIES:
             self._growing = False
             self.window = max(min(self.window, FIRST_WINDOW), self.window - 1 / self.window)
-        elif self.in_flight + 1 >= int(self.window):  # only a window that is used says that a larger one is needed
+        elif self.in_flight + 1 >= self.window / 2:  # only a window that is used says that a larger one is needed
             self.window = min(LARGEST_WINDOW, self.window + (1.0 if self._growing else 1 / self.window))
 
     def _learn(self, limits: Limits, now: float) -> None:

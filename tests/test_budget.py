@@ -1,0 +1,171 @@
+"""Budgets are kept, usage is told, and each phase may have its own model."""
+
+from __future__ import annotations
+
+import time
+
+import openai
+import pandas as pd
+import pytest
+
+import pandas_amr as amr
+from pandas_amr._prices import price_of
+from pandas_amr._usage import Usage
+from pandas_amr.testing import ScriptedServer, findings
+
+DF = pd.DataFrame({"text": [f"row {n}" for n in range(100)]})
+OPTIONS = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "sum"}, "plan": {"shard_size": 1}, "max_parallelism": 4}
+
+
+def number(unit):
+    return {"n": int(unit["text"].split()[1])}
+
+
+def provider(request):
+    if request.schema == "reduction":
+        return {"output": "written", "sources": []}
+    if request.schema == "plan":
+        return {
+            "map_instruction": "Which?",
+            "finding": [{"name": "n", "type": "int", "choices": [], "description": ""}],
+            "shard_size": 10,
+            "parallelism": 2,
+            "aggregations": [],
+            "reduce_instruction": "Write.",
+        }
+    return findings(request, number)
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent"),
+    [
+        (amr.Budget(calls=40), lambda total: total.calls <= 40),
+        (amr.Budget(tokens=5000), lambda total: total.tokens <= 5000 + 4 * 150),
+        (amr.Budget(money=0.01), lambda total: total.money <= 0.01 + 4 * 0.0003),
+    ],
+    ids=["calls", "tokens", "money"],
+)
+def test_a_budget_that_ends_half_way_stops_cleanly_with_what_was_found(budget, spent):
+    with ScriptedServer(provider, latency_s=0.002) as server:
+        lm = server.lm(prices=(1.0, 10.0))
+        result = DF.amr.map_reduce(**OPTIONS, budget=budget, lm=lm)
+        assert spent(result.total)
+        found = result.findings["n"].notna()
+        assert 10 < found.sum() < 100
+        assert found.sum() == len(server.requests)
+        assert (result.findings["n"].dropna() == [n for n in range(100) if found[n]]).all()
+        assert "is used up" in result.stopped
+        assert set(result.status["status"]) == {"ok", "skipped"}
+        assert result.output is None
+        before = len(server.requests)
+        rest = result.retry(lm=lm) if budget.calls is None else None
+        if rest is not None:
+            assert len(server.requests) - before <= 100 - found.sum()
+
+
+def test_going_on_after_a_budget_pays_only_for_the_rest():
+    with ScriptedServer(provider) as server:
+        first = DF.amr.map_reduce(**OPTIONS, budget=amr.Budget(calls=60), lm=server.lm())
+        assert len(server.requests) == 60
+        second = first.retry()
+        assert len(server.requests) == 100
+    assert second.output["n"] == sum(range(100))
+
+
+def test_errors_raise_raises_with_the_usage_and_the_partial_result():
+    with ScriptedServer(provider) as server, pytest.raises(amr.BudgetExceeded, match="10 calls is used up") as caught:
+        DF.amr.map_reduce(**OPTIONS, budget=amr.Budget(calls=10), errors="raise", lm=server.lm())
+    assert caught.value.usage.calls == 10
+    assert caught.value.partial.findings["n"].notna().sum() == 10
+
+
+def test_a_deadline_ends_a_run_though_the_server_hangs():
+    with ScriptedServer(provider, latency_s=lambda r: 0.01 if r.number < 20 else 3) as server:
+        began = time.monotonic()
+        result = DF.amr.map_reduce(**OPTIONS, budget=amr.Budget(seconds=0.8), lm=server.lm())
+        assert time.monotonic() - began < 3
+    assert result.findings["n"].notna().sum() == 20
+    assert result.stopped == "The budget of 0.8 seconds is used up."
+
+
+def test_a_verb_that_gives_a_frame_warns_that_it_stopped():
+    with ScriptedServer(provider) as server, pytest.warns(amr.FailureWarning, match="stopped early"):
+        found = DF.amr.map("Which?", finding={"n": int}, plan={"shard_size": 1}, budget=amr.Budget(calls=10), lm=server.lm())
+    assert found["n"].notna().sum() == 10
+
+
+def test_a_budget_of_money_needs_prices(refusing):
+    with pytest.raises(amr.UsageError, match="those of scripted are not known"):
+        DF.amr.map_reduce(**OPTIONS, budget=amr.Budget(money=1), lm=refusing.lm())
+
+
+@pytest.mark.parametrize("wrong", [{}, {"calls": 0}, {"money": "1"}, {"tokens": True}])
+def test_a_budget_that_says_nothing_or_nonsense_is_refused(wrong):
+    with pytest.raises(amr.UsageError, match="Budget"):
+        amr.Budget(**wrong)
+
+
+def test_usage_is_told_per_phase_and_model_with_money_where_it_is_known():
+    with ScriptedServer(provider) as server:
+        result = DF.amr.map_reduce(
+            "What is there?",
+            lm={
+                "plan": server.lm("planner"),
+                "map": server.lm("mapper", prices=(1.0, 2.0)),
+                "reduce": server.lm("reducer", prices=(1.0, 2.0, 0.1)),
+            },
+        )
+    models = {(request.schema, request.body["model"]) for request in server.requests}
+    assert models == {("plan", "planner"), ("findings", "mapper"), ("reduction", "reducer")}
+    usage = result.usage
+    assert usage["model"].to_dict() == {"plan": "planner", "map": "mapper", "reduce": "reducer"}
+    mapped = usage.loc["map"]
+    assert mapped["money"] == pytest.approx((mapped["input_tokens"] + 2 * mapped["output_tokens"]) / 1e6)
+    assert pd.isna(usage.loc["plan", "money"])
+    assert result.total.money is None
+    assert usage[["calls", "tries"]].sum().tolist() == [len(server.requests)] * 2
+    assert result.trace["money"].notna().sum() == len(result.trace) - 1
+
+
+def test_phases_that_are_not_named_use_the_maps_model():
+    with ScriptedServer(provider) as server:
+        DF.head(4).amr.map_reduce(map="Which?", finding={"n": int}, reduce="Write.", lm={"map": server.lm("one")})
+        assert {request.body["model"] for request in server.requests} == {"one"}
+
+
+@pytest.mark.parametrize("wrong", [{}, {"maps": "x"}, {"map": 5}])
+def test_a_wrong_dict_of_models_is_refused(wrong, refusing):
+    with pytest.raises(amr.UsageError, match="lm="):
+        DF.amr.map("Which?", lm=wrong)
+
+
+def test_a_client_of_ones_own_serves(monkeypatch):
+    with ScriptedServer(provider) as server:
+        for make in (openai.AsyncOpenAI, _azure):
+            client = make(api_key="mine", base_url=server.base_url, max_retries=5)
+            frame = DF.head(3).amr.map("Which?", finding={"n": int}, lm=amr.LM("theirs", client=client))
+            assert frame["n"].tolist() == [0, 1, 2]
+            assert server.requests[-1].body["model"] == "theirs"
+        with pytest.raises(amr.UsageError, match="does not say which model"):
+            DF.amr.map("Which?", lm=openai.AsyncOpenAI(api_key="mine", base_url=server.base_url))
+        monkeypatch.setenv("AMR_MODEL", "from-the-environment")
+        client = openai.AsyncOpenAI(api_key="mine", base_url=server.base_url)
+        DF.head(1).amr.map("Which?", finding={"n": int}, lm=client)
+        assert server.requests[-1].body["model"] == "from-the-environment"
+
+
+def _azure(**options):
+    return openai.AsyncAzureOpenAI(api_version="2024-10-21", **options)
+
+
+def test_prices_of_known_models_come_from_the_package_and_unknown_ones_are_none():
+    pytest.importorskip("genai_prices")
+    usage = Usage(input_tokens=1_000_000, cached_tokens=0, output_tokens=0)
+    assert price_of(amr.LM("gpt-4o-mini"))(usage) == pytest.approx(0.15)
+    assert price_of(amr.LM("no-such-model"))(usage) is None
+    assert price_of(amr.LM("own", prices=(2.0, 8.0, 0.5)))(Usage(input_tokens=10**6, cached_tokens=10**6)) == 0.5
+
+
+def test_usage_adds_and_unknown_money_stays_unknown():
+    assert (Usage(calls=1, money=0.5) + Usage(calls=2, money=0.25)).money == 0.75
+    assert (Usage(money=0.5) + Usage(money=None)).money is None

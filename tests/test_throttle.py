@@ -1,0 +1,284 @@
+"""As fast as the server lets us, and no faster; nothing that was paid for is thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import threading
+import time
+
+import pandas as pd
+import pytest
+
+import pandas_amr as amr
+from pandas_amr.models import throttle as throttles
+from pandas_amr.models.openai import _limit, _seconds
+from pandas_amr.models.throttle import Throttle, throttle_for
+from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status, findings
+
+
+def frame(rows: int) -> pd.DataFrame:
+    return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})
+
+
+def number(unit):
+    return {"n": int(unit["text"].split()[1])}
+
+
+def provider(request):
+    return findings(request, number)
+
+
+ONE_BY_ONE = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "sum"}, "plan": {"shard_size": 1}}
+
+
+@pytest.mark.parametrize("what", ["requests", "tokens"])
+@pytest.mark.parametrize("headers", [True, False], ids=["headers", "no headers"])
+def test_a_limit_that_is_not_told_is_found_and_kept_and_all_rows_come_back(what, headers):
+    """Ten times as fast as benchmarks/rate_limits.py, which measures the makespan too."""
+    told = {"rpm": 12_000} if what == "requests" else {"tpm": 12_000 * 139}
+    limit = RateLimit(**told, burst_s=0.3, headers=headers)
+    with ScriptedServer(provider, latency_s=0.02, limit=limit) as server:
+        result = frame(1000).amr.map_reduce(**ONE_BY_ONE, max_parallelism=64, lm=server.lm())
+    assert result.output["n"] == sum(range(1000))
+    assert len(result.failures) == 0
+    assert server.refused / len(server.requests) <= (0.03 if headers else 0.10)
+    assert result.total.tries == len(server.requests)
+
+
+def test_a_limit_that_is_told_is_kept_from_the_first_request():
+    with ScriptedServer(provider, limit=RateLimit(rpm=6000, headers=False)) as server:
+        result = frame(300).amr.map_reduce(**ONE_BY_ONE, max_parallelism=64, lm=server.lm(rpm=5000))
+    assert result.output["n"] == sum(range(300))
+    assert server.refused == 0
+
+
+def test_retry_after_is_obeyed():
+    """Nothing is sent while the server asks for a pause."""
+    times: list[float] = []
+
+    def script(request):
+        times.append(time.monotonic())
+        if request.number == 2:
+            return Status(429, "slow down", headers={"retry-after-ms": "400"})
+        return provider(request)
+
+    with ScriptedServer(script) as server:
+        frame(6).amr.map_reduce(**ONE_BY_ONE, max_parallelism=1, lm=server.lm())
+    assert len(times) == 7
+    assert times[3] - times[2] >= 0.4
+
+
+def test_a_429_is_never_a_rows_failure():
+    """Thirty in a row for one request: more than any count of tries would bear."""
+    refusals = iter([Status(429)] * 30)
+    with ScriptedServer(lambda r: next(refusals, None) or provider(r)) as server:
+        result = frame(3).amr.map_reduce(**ONE_BY_ONE, max_parallelism=1, lm=server.lm(max_tries=1, rpm=60_000))
+    assert result.output["n"] == 3
+    assert result.total.tries == 33
+
+
+def test_faults_of_every_kind_together_lose_no_row_and_resends_are_counted():
+    """5 % of 500s, 2 % resets, 2 % hangs, 2 % malformed bodies, 1 % wrong JSON."""
+    rng = random.Random(5)
+    faults = {"error": 0.05, "reset": 0.02, "hang": 0.02, "malformed": 0.02, "wrong": 0.01}
+    counted = dict.fromkeys([*faults, "good"], 0)
+
+    async def script(request):
+        draw, kind = rng.random(), "good"
+        for name, share in faults.items():
+            if draw < share:
+                kind = name
+                break
+            draw -= share
+        counted[kind] += 1
+        match kind:
+            case "error":
+                return Status(500, "oops")
+            case "reset":
+                return Drop()
+            case "hang":
+                await asyncio.sleep(3)
+            case "malformed":
+                return Raw(body='{"choices": [{')
+            case "wrong":
+                return {"findings": [{"unit": 0, "m": "?"}]}
+        return provider(request)
+
+    with ScriptedServer(script) as server:
+        result = frame(1000).amr.map_reduce(**ONE_BY_ONE, max_parallelism=64, lm=server.lm(timeout_s=1.0))
+    assert result.output["n"] == sum(range(1000))
+    assert len(result.failures) == 0
+    assert min(counted.values()) > 0
+    assert result.total.tries == len(server.requests) == sum(counted.values())
+    assert (result.status["status"] == "repaired").sum() == counted["wrong"]
+
+
+def test_a_server_that_dies_and_comes_back_is_waited_for_and_the_run_ends_whole():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    results = []
+    first = ScriptedServer(provider, latency_s=0.01, port=port)
+    lm = amr.LM("scripted", base_url=f"http://127.0.0.1:{port}/v1", api_key="k")
+    with first:
+        thread = threading.Thread(
+            target=lambda: results.append(frame(200).amr.map_reduce(**ONE_BY_ONE, max_parallelism=4, lm=lm))
+        )
+        thread.start()
+        while len(first.requests) < 50:
+            time.sleep(0.005)
+    time.sleep(1.5)
+    assert not results
+    with ScriptedServer(provider, port=port) as second:
+        thread.join(60)
+        assert len(second.requests) <= 200 - 50 + 4 + 4
+    assert results[0].output["n"] == sum(range(200))
+    assert len(results[0].failures) == 0
+
+
+def test_a_server_that_never_comes_back_ends_the_run_with_one_error_and_the_findings_kept():
+    errors = []
+
+    def work():
+        try:
+            frame(200).amr.map_reduce(**ONE_BY_ONE, max_parallelism=2, lm=lm)
+        except amr.ModelUnavailable as error:
+            errors.append(error)
+
+    with ScriptedServer(provider, latency_s=0.01) as server:
+        lm = server.lm(patience_s=1.0)
+        thread = threading.Thread(target=work)
+        thread.start()
+        while len(server.requests) < 20:
+            time.sleep(0.005)
+    thread.join(60)
+    (error,) = errors
+    assert "No connection to 127.0.0.1" in str(error)
+    assert error.partial.findings["n"].notna().sum() >= 18
+    assert set(error.partial.status["status"]) == {"ok", "skipped"}
+    assert error.partial.stopped == str(error)
+
+
+@pytest.mark.parametrize(
+    "status", [Status(401), Status(403), Status(404), Status(402), Status(429, "no", "insufficient_quota")], ids=str
+)
+def test_what_cannot_succeed_stops_the_run_with_one_error_after_what_was_in_flight(status):
+    def script(request):
+        return provider(request) if request.number < 10 else status
+
+    with ScriptedServer(script, latency_s=0.01) as server, pytest.raises(amr.ModelConfigError) as caught:
+        frame(300).amr.map_reduce(**ONE_BY_ONE, max_parallelism=4, lm=server.lm())
+    assert len(server.requests) <= 10 + 4
+    assert caught.value.partial.findings["n"].notna().sum() == 10
+
+
+def test_the_window_doubles_while_it_can_and_halves_once_a_round_on_429():
+    async def scenario():
+        throttle = Throttle()
+        under_way = [await throttle.acquire(0) for _ in range(throttle.limit)]
+        for _ in range(8 + 16 + 32):  # three rounds of a window that is always full
+            throttle.answered(under_way.pop(0), tokens=0, limits=None)
+            while throttle.in_flight < throttle.limit:
+                under_way.append(await throttle.acquire(0))
+        grown = throttle.limit
+        for ticket in under_way:
+            throttle.refused(ticket, retry_after_s=None, limits=None)
+        return grown, throttle.limit
+
+    assert asyncio.run(scenario()) == (64, 32)
+
+
+def test_the_window_shrinks_when_the_server_queues():
+    async def scenario():
+        throttle = Throttle(window=64.0)
+        for latency in [0.1] * 64 + [1.0] * 64:
+            ticket = await throttle.acquire(0)
+            ticket.began -= latency
+            throttle.in_flight += 62
+            throttle.answered(ticket, tokens=0, limits=None)
+            throttle.in_flight -= 62
+        return throttle.window
+
+    assert asyncio.run(scenario()) < 64 + 64
+
+
+def test_places_are_given_in_the_order_of_asking_and_given_back_by_who_gives_up():
+    async def scenario():
+        throttle = Throttle(told_parallelism=1)
+        order = []
+
+        async def one(name):
+            ticket = await throttle.acquire(0)
+            order.append(name)
+            throttle.answered(ticket, tokens=0, limits=None)
+
+        held = await throttle.acquire(0)
+        tasks = [asyncio.create_task(one(name)) for name in "abc"]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        throttle.answered(held, tokens=0, limits=None)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return order, throttle.in_flight
+
+    assert asyncio.run(scenario()) == (["a", "c"], 0)
+
+
+def test_one_throttle_serves_all_runs_on_a_server_key_and_model():
+    lm = amr.LM("m", base_url="http://127.0.0.1:1/v1")
+    same = throttle_for(lm, "http://s", "key")
+    assert throttle_for(lm, "http://s", "key") is same
+    assert throttle_for(lm, "http://s", "other") is not same
+    assert throttle_for(lm.replace(rpm=60), "http://s", "key") is same
+    assert same.requests.rate == 1
+    assert "key" not in repr(throttles._throttles)
+
+
+def test_two_runs_at_once_stay_within_one_limit():
+    with ScriptedServer(provider, latency_s=0.01) as server:
+        lm = server.lm(max_parallelism=3)
+        runs = [amr.start(frame(30), **ONE_BY_ONE, max_parallelism=3, lm=lm) for _ in range(3)]
+        assert [int(run.result().output["n"]) for run in runs] == [sum(range(30))] * 3
+    assert server.max_in_flight == 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "rate", "left"),
+    [
+        ({"limit": "1200", "remaining": "10", "reset": "500ms"}, 20.0, 10.0),
+        ({"limit": "60", "remaining": "59", "reset": "1s"}, 1.0, 59.0),
+        ({"limit": "10000", "remaining": "9999", "reset": "8.64s"}, 1 / 8.64, 9999.0),  # a day's
+        ({"limit": "many", "remaining": "9", "reset": "1s"}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_headers_are_read_as_providers_write_them(headers, rate, left):
+    spelled = {f"x-ratelimit-{name}-requests": value for name, value in headers.items()}
+    found, there = _limit(spelled, "requests")
+    assert found == (None if rate is None else pytest.approx(rate))
+    assert there == left
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("6m0s", 360), ("120ms", 0.12), ("1h2m", 3720), ("1.5", 1.5), ("soon", None)])
+def test_durations_are_read_as_providers_write_them(text, seconds):
+    assert _seconds(text) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_hedging_takes_the_first_answer_and_counts_both():
+    slow = {60, 75, 90}
+
+    async def script(request):
+        if request.number in slow:
+            await asyncio.sleep(2)
+        return provider(request)
+
+    with ScriptedServer(script, latency_s=0.01) as server:
+        began = time.monotonic()
+        result = frame(100).amr.map_reduce(**ONE_BY_ONE, max_parallelism=4, lm=server.lm(hedge=True))
+        took = time.monotonic() - began
+    assert result.output["n"] == sum(range(100))
+    assert took < 2
+    assert result.total.calls == 100
+    assert result.total.tries == len(server.requests) > 100
