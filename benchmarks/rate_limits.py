@@ -10,7 +10,7 @@ import time
 
 import pandas as pd
 
-import pandas_amr  # registers df.amr
+import pandas_amr  # noqa: F401 (registers df.amr)
 from pandas_amr.testing import RateLimit, ScriptedServer, findings
 
 ROWS = 1000

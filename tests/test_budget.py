@@ -14,7 +14,13 @@ from pandas_amr._usage import Usage
 from pandas_amr.testing import ScriptedServer, findings
 
 DF = pd.DataFrame({"text": [f"row {n}" for n in range(100)]})
-OPTIONS = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "sum"}, "plan": {"shard_size": 1}, "max_parallelism": 4}
+OPTIONS = {
+    "map": "Which?",
+    "finding": {"n": int},
+    "reduce": {"n": "sum"},
+    "plan": {"shard_size": 1},
+    "max_parallelism": 4,
+}
 
 
 def number(unit):
@@ -90,7 +96,9 @@ def test_a_deadline_ends_a_run_though_the_server_hangs():
 
 def test_a_verb_that_gives_a_frame_warns_that_it_stopped():
     with ScriptedServer(provider) as server, pytest.warns(amr.FailureWarning, match="stopped early"):
-        found = DF.amr.map("Which?", finding={"n": int}, plan={"shard_size": 1}, budget=amr.Budget(calls=10), lm=server.lm())
+        found = DF.amr.map(
+            "Which?", finding={"n": int}, plan={"shard_size": 1}, budget=amr.Budget(calls=10), lm=server.lm()
+        )
     assert found["n"].notna().sum() == 10
 
 

@@ -115,7 +115,11 @@ def test_schemas_are_self_contained_and_closed():
         {
             "choices": [
                 {
-                    "message": {"role": "assistant", "content": '{"findings": [{"unit": 0, "n": 0}]}', "tool_calls": None},
+                    "message": {
+                        "role": "assistant",
+                        "content": '{"findings": [{"unit": 0, "n": 0}]}',
+                        "tool_calls": None,
+                    },
                     "finish_reason": None,
                 }
             ],

@@ -261,7 +261,9 @@ def test_headers_are_read_as_providers_write_them(headers, rate, left):
     assert there == left
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("6m0s", 360), ("120ms", 0.12), ("1h2m", 3720), ("1.5", 1.5), ("soon", None)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("6m0s", 360), ("120ms", 0.12), ("1h2m", 3720), ("1.5", 1.5), ("soon", None)]
+)
 def test_durations_are_read_as_providers_write_them(text, seconds):
     assert _seconds(text) == (None if seconds is None else pytest.approx(seconds))
 

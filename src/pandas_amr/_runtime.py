@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pandas_amr._call import Errors
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM, Model
+from pandas_amr.models.batch import MOST_REQUESTS, Batched, takes
 from pandas_amr.models.budget import Metered, Purse
 from pandas_amr.models.gate import Gated
 from pandas_amr.models.hedge import Hedged
@@ -196,10 +197,13 @@ class Wired:
 
     lms: Mapping[Phase, LM]
     bare: Mapping[LM, OpenAIModel]
+    batches: Mapping[LM, Batched]
     purse: Purse
 
-    def parallelism(self, phase: Phase, wanted: int) -> int:
-        """How many requests may be in flight: what the run wants and the model bears."""
+    def parallelism(self, phase: Phase, wanted: int, *, tools: bool) -> int:
+        """How many requests may be in flight: what the run wants and the model bears; a batch takes all at once."""
+        if self.lms[phase].batch and not tools:
+            return MOST_REQUESTS
         return min(wanted, self.lms[phase].max_parallelism or wanted)
 
     def model(self, phase: Phase, gate: asyncio.Semaphore) -> Model:
@@ -211,8 +215,12 @@ class Wired:
         model: Model = Gated(Throttled(bare, throttle), gate)
         if lm.hedge:
             model = Hedged(model)
+        if lm.batch:
+            model = self.batches[lm].before(model)
         model = Structured(Retrying(model, lm=lm, throttle=throttle), server=server, name=lm.model)
-        return Metered(model, name=lm.model, purse=self.purse, price=price_of(lm))
+        return Metered(
+            model, name=lm.model, purse=self.purse, price=price_of(lm), half=lambda request: lm.batch and takes(request)
+        )
 
 
 @contextlib.asynccontextmanager
@@ -222,4 +230,7 @@ async def wire(lms: Mapping[Phase, LM], ledger: Ledger, budget: Budget | None) -
 
     async with contextlib.AsyncExitStack() as stack:
         bare = {lm: await stack.enter_async_context(OpenAIModel(lm)) for lm in dict.fromkeys(lms.values())}
-        yield Wired(lms, bare, Purse(budget or Budget(calls=10**12), ledger))
+        batches = {lm: Batched(model, lm.batch_poll_s) for lm, model in bare.items() if lm.batch}
+        for batched in batches.values():
+            stack.push_async_callback(batched.close)
+        yield Wired(lms, bare, batches, Purse(budget or Budget(calls=10**12), ledger))

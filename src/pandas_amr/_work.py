@@ -66,7 +66,7 @@ class Work:
     def parallelism(self) -> int:
         """How many agents work at once."""
         wanted = self.plan.parallelism or 1
-        return self.wired.parallelism("map", wanted) if self.wired else wanted
+        return self.wired.parallelism("map", wanted, tools=bool(self.tools("map"))) if self.wired else wanted
 
     @cached_property
     def gate(self) -> asyncio.Semaphore:

@@ -233,6 +233,9 @@ class ScriptedServer:
         requests: all requests, in the order in which they came.
         in_flight: requests under way now.
         max_in_flight: the most that ever were under way at once.
+        batches: the batches that were created, by id.
+        batch_polls: how often a batch is asked after before it has ended.
+        batch_answers: how many requests of a batch are answered before it expires.
         refused: how many requests were answered 429 by ``limit``.
 
     Raises:
@@ -255,6 +258,10 @@ class ScriptedServer:
         self._port = port
         self.refused = 0
         self._problems: list[str] = []
+        self._files: dict[str, str] = {}
+        self.batches: dict[str, dict[str, Any]] = {}
+        self.batch_polls = 2
+        self.batch_answers = 10**9
         self.requests: list[ScriptedRequest] = []
         self.in_flight = 0
         self.max_in_flight = 0
@@ -291,6 +298,10 @@ class ScriptedServer:
         app = web.Application(client_max_size=2**30)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/deployments/{deployment}/chat/completions", self._complete)  # as Azure spells it
+        app.router.add_post("/v1/files", self._upload)
+        app.router.add_get("/v1/files/{id}/content", self._download)
+        app.router.add_post("/v1/batches", self._create_batch)
+        app.router.add_get("/v1/batches/{id}", self._show_batch)
         app.router.add_get("/v1/models", self._models)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
         await runner.setup()
@@ -305,6 +316,66 @@ class ScriptedServer:
     async def _models(self, request: web.Request) -> web.Response:
         del request
         return web.json_response({"object": "list", "data": [{"id": "scripted", "object": "model"}]})
+
+    async def _upload(self, http: web.Request) -> web.Response:
+        form = await http.post()
+        file = form["file"]
+        assert isinstance(file, web.FileField)
+        return web.json_response({"object": "file", **self._kept(file.file.read().decode())})
+
+    def _kept(self, text: str) -> dict[str, Any]:
+        name = f"file-{len(self._files)}"
+        self._files[name] = text
+        return {
+            "id": name,
+            "bytes": len(text),
+            "created_at": 0,
+            "filename": name,
+            "purpose": "batch",
+            "status": "processed",
+        }
+
+    async def _download(self, http: web.Request) -> web.Response:
+        return web.Response(text=self._files[http.match_info["id"]])
+
+    async def _create_batch(self, http: web.Request) -> web.Response:
+        asked = await http.json()
+        lines = [json.loads(line) for line in self._files[asked["input_file_id"]].splitlines()]
+        done: list[str] = []
+        failed: list[str] = []
+        for line in lines[: self.batch_answers]:
+            request = ScriptedRequest(len(self.requests), line["body"])
+            self.requests.append(request)
+            answer = await self._answer(request)
+            refused = isinstance(answer, Status)
+            body = (
+                {"error": {"message": answer.message, "code": answer.code}}
+                if refused
+                else self._completion(request, answer)
+            )
+            response = {"status_code": answer.status if refused else 200, "body": body}
+            (failed if refused else done).append(json.dumps({"custom_id": line["custom_id"], "response": response}))
+        batch = {
+            "id": f"batch-{len(self.batches)}",
+            "object": "batch",
+            "endpoint": asked["endpoint"],
+            "completion_window": "24h",
+            "created_at": 0,
+            "input_file_id": asked["input_file_id"],
+            "output_file_id": self._kept("\n".join(done))["id"] if done else None,
+            "error_file_id": self._kept("\n".join(failed))["id"] if failed else None,
+            "polls": self.batch_polls,
+            "ends": "completed" if len(lines) <= self.batch_answers else "expired",
+        }
+        self.batches[batch["id"]] = batch
+        return web.json_response(_batch_now(batch))
+
+    async def _show_batch(self, http: web.Request) -> web.Response:
+        batch = self.batches.get(http.match_info["id"])
+        if batch is None:
+            return web.json_response({"error": {"message": "no such batch"}}, status=404)
+        batch["polls"] -= 1
+        return web.json_response(_batch_now(batch))
 
     async def _complete(self, http: web.Request) -> web.StreamResponse:
         self.in_flight += 1
@@ -388,6 +459,12 @@ class ScriptedServer:
             "choices": [{"index": 0, "message": message, "finish_reason": reason}],
             "usage": usage,
         }
+
+
+def _batch_now(batch: dict[str, Any]) -> dict[str, Any]:
+    ended = batch["polls"] <= 0
+    hidden = {} if ended else {"output_file_id": None, "error_file_id": None}
+    return {**batch, **hidden, "status": batch["ends"] if ended else "in_progress"}
 
 
 async def _typed(answer: Awaitable[Any]) -> Any:

@@ -148,6 +148,8 @@ class LM:
         rpm: requests a minute, where the limit is known; else it is learned.
         tpm: tokens a minute, likewise.
         hedge: send a second request for the slowest few per cent, and take the first answer. Both are paid for.
+        batch: send maps without tools through the provider's batch API: half the price, whenever it has time.
+        batch_poll_s: how soon it is asked whether a batch is done; then less and less often, down to once a minute.
         prices: money for a million input tokens and a million output tokens; a third figure for cached input tokens.
         extra_headers: sent with each request.
         extra_body: added to each request's body.
@@ -175,6 +177,8 @@ class LM:
     rpm: float | None = None
     tpm: float | None = None
     hedge: bool = False
+    batch: bool = False
+    batch_poll_s: float = 5.0
     prices: tuple[float, ...] | None = None
     extra_headers: Mapping[str, str] | None = field(default=None, repr=False, hash=False)
     extra_body: Mapping[str, Any] | None = field(default=None, hash=False)
@@ -184,7 +188,7 @@ class LM:
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
             raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
-        for name in ("timeout_s", "max_tries", "patience_s", "rpm", "tpm"):
+        for name in ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UsageError(f"LM({name}=...) must be above 0, not {getattr(self, name)!r}.")
         if self.prices is not None and len(self.prices) not in {2, 3}:

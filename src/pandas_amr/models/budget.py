@@ -53,14 +53,30 @@ class Purse:
 
 
 class Metered:
-    """Answers like the model inside; each call is reserved before and entered in the run's ledger after it."""
+    """Answers like the model inside; each call is reserved before and entered in the run's ledger after it.
 
-    def __init__(self, model: Model, *, name: str, purse: Purse, price: Callable[[Usage], float | None]) -> None:
+    ``half`` says which requests cost half: those of a batch.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        name: str,
+        purse: Purse,
+        price: Callable[[Usage], float | None],
+        half: Callable[[Request], bool],
+    ) -> None:
         self._model = model
         self._name = name
         self._purse = purse
         self._price = price
+        self._half = half
         self._output = FIRST_OUTPUT_TOKENS
+
+    def _priced(self, request: Request, usage: Usage) -> Usage:
+        money = self._price(usage)
+        return replace(usage, money=money / 2 if money is not None and self._half(request) else money)
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn.
@@ -70,7 +86,7 @@ class Metered:
         """
         characters = sum(len(message.content or "") for message in request.messages)
         estimate = Usage(calls=1, input_tokens=characters // CHARACTERS_PER_TOKEN, output_tokens=self._output)
-        estimate = replace(estimate, money=self._price(estimate))
+        estimate = self._priced(request, estimate)
         self._purse.reserve(estimate)
         try:
             reply = await self._model.complete(request)
@@ -79,7 +95,7 @@ class Metered:
             raise
         finally:
             self._purse.settle(estimate)
-        usage = replace(reply.usage, money=self._price(reply.usage))
+        usage = self._priced(request, reply.usage)
         self._purse.ledger.add(request.phase, self._name, usage)
         self._output += (usage.output_tokens - self._output) // 4
         return replace(reply, usage=usage)

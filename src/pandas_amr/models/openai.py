@@ -23,7 +23,7 @@ from pandas_amr.errors import (
 from pandas_amr.models.base import LM, Limits, Message, Reply, Request, ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
 RETRYABLE = frozenset({408, 409, 425, 429})
@@ -62,26 +62,55 @@ class OpenAIModel:
     async def complete(self, request: Request) -> Reply:
         """Answer one turn with one HTTP request."""
         began = time.monotonic()
-        try:
-            # `post` with a raw response: the typed client spends more on models of the answer than the loopback takes.
-            raw = await self._client.post(
+        # `post` with a raw response: the typed client spends more on models of the answer than the loopback takes.
+        raw = await self.call(
+            lambda client: client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
-                body=_body(self._lm, request),
+                body=self.body(request),
                 options={
                     "max_retries": 0,  # retry, throttle and usage are ours
                     "timeout": self._lm.timeout_s,
                     "headers": dict(self._lm.extra_headers or {}),
                 },
             )
+        )
+        try:
             answer = json.loads(raw.content)
+        except ValueError:
+            raise ModelUnavailable("The server's answer is not JSON.") from None
+        return _reply(answer, seconds=time.monotonic() - began, limits=_limits(raw.headers))
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The request as the protocol spells it."""
+        return _body(self._lm, request)
+
+    def read(self, response: Mapping[str, Any]) -> Reply:
+        """An answer that came in a batch: ``status_code`` and ``body``.
+
+        Raises:
+            ModelError: the answer is an error.
+        """
+        status, answer = int(response.get("status_code") or 0), response.get("body")
+        if status == 200:
+            return _reply(answer, seconds=0.0, limits=None)
+        told = answer.get("error") if isinstance(answer, dict) else None
+        known = told if isinstance(told, dict) else {}
+        raise self._status_error(status, known.get("code"), str(known.get("message") or "no reason given"), {}, None)
+
+    async def call(self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]]) -> Any:
+        """Ask the client for something; what goes wrong is told in this library's words.
+
+        Raises:
+            ModelError: the service did not answer.
+        """
+        try:
+            return await work(self._client)
         except openai.OpenAIError as error:
             # Raised anew below, outside of this block: the client's errors hold the request, and with it the key.
             failure = self._translated(error)
         except ValueError:  # a 200 whose body is not JSON
             failure = ModelUnavailable("The server's answer is not JSON.")
-        else:
-            return _reply(answer, seconds=time.monotonic() - began, limits=_limits(raw.headers))
         raise failure
 
     def _translated(self, error: openai.OpenAIError) -> ModelError:
@@ -96,16 +125,19 @@ class OpenAIModel:
             return ModelUnavailable(said, gone=refused)
         if not isinstance(error, openai.APIStatusError):
             return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
-        status, code = error.status_code, error.code
-        known: dict[str, Any] = {"status": status, "request_id": error.request_id}
-        said = f"The server answered {status}: {self._scrubbed(_said(error))}"
+        return self._status_error(error.status_code, error.code, _said(error), error.response.headers, error.request_id)
+
+    def _status_error(
+        self, status: int, code: str | None, message: str, headers: Mapping[str, str], request_id: str | None
+    ) -> ModelError:
+        known: dict[str, Any] = {"status": status, "request_id": request_id}
+        said = f"The server answered {status}: {self._scrubbed(message)}"
         if status in CONFIG or code in NO_QUOTA:
             return ModelConfigError(f"{said} {self._way_out(status)}", **known)
         if status in RETRYABLE or status >= 500:
-            headers = error.response.headers
             known |= {"retry_after_s": _retry_after(headers), "limits": _limits(headers)}
             return ModelUnavailable(said, busy=status == 429, **known)
-        too_long = code == "context_length_exceeded" or bool(TOO_LONG.search(_said(error)))
+        too_long = code == "context_length_exceeded" or bool(TOO_LONG.search(message))
         return ModelRejected(said, too_long=too_long, **known)
 
     def _way_out(self, status: int) -> str:

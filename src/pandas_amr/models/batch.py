@@ -1,0 +1,207 @@
+"""The provider's batch endpoint: maps without tools in one file, at half the price, whenever it has time.
+
+Upload, create, poll, download, as OpenAI's Batch API has it. A batch is known by what is asked in it: the same requests
+after a crash find the batch that is already under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import platformdirs
+
+from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pandas_amr.models.base import Model, Reply, Request
+    from pandas_amr.models.openai import OpenAIModel
+
+MOST_REQUESTS = 10_000  # in one batch; the provider's own bound is 50,000 and 200 MB
+LINGER_S = 0.25  # without a new request before a batch is sent
+LONGEST_POLL_S = 60.0
+ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+
+
+def takes(request: Request) -> bool:
+    """Whether a request can wait for a batch: a map's, and without tools."""
+    return request.phase == "map" and not request.tools
+
+
+@dataclass
+class _Asked:
+    body: dict[str, Any]
+    answer: asyncio.Future[Reply]
+
+
+@dataclass
+class Batched:
+    """Collects requests, sends them as batches, and answers each when its batch is done.
+
+    Attributes:
+        first_poll_s: how soon it is asked whether a batch is done; then less and less often.
+    """
+
+    model: OpenAIModel
+    first_poll_s: float
+    _waiting: dict[str, _Asked] = field(default_factory=dict)
+    _timer: asyncio.TimerHandle | None = None
+    _under_way: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def before(self, rest: Model) -> Model:
+        """A model that batches what can wait, and asks ``rest`` for all else."""
+        return _Sorted(self, rest)
+
+    async def complete(self, request: Request) -> Reply:
+        """Answer one turn when its batch is done.
+
+        Raises:
+            ModelUnavailable: the batch ended without an answer to this one: it may be asked again.
+            ModelError: as the model inside.
+        """
+        body = self.model.body(request)
+        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
+        asked = self._waiting.setdefault(key, _Asked(body, asyncio.get_running_loop().create_future()))
+        if self._timer is not None:
+            self._timer.cancel()
+        linger_s = 0.0 if len(self._waiting) >= MOST_REQUESTS else LINGER_S
+        self._timer = asyncio.get_running_loop().call_later(linger_s, self._send)
+        return await asyncio.shield(asked.answer)
+
+    async def close(self) -> None:
+        """Stop waiting. A batch that is under way goes on; the same requests will find it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def _send(self) -> None:
+        asked, self._waiting = self._waiting, {}
+        if asked:
+            task = asyncio.create_task(self._carry_out(asked))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _carry_out(self, asked: dict[str, _Asked]) -> None:
+        """One batch from its file to its answers; whatever goes wrong is each request's own error."""
+        record = _record(self.model.address[0], asked)
+        try:
+            told = await self._resumed(record) or await self._created(asked, record)
+            poll_s = self.first_poll_s
+            while told.status not in ENDED:
+                await asyncio.sleep(poll_s)
+                poll_s = min(LONGEST_POLL_S, poll_s * 1.5)
+                with contextlib.suppress(ModelUnavailable):  # one poll that fails says nothing of the batch
+                    told = await self._shown(told.id)
+            for file in (told.output_file_id, told.error_file_id):
+                if file is not None:
+                    self._settle(asked, await self._lines(file))
+            record.unlink(missing_ok=True)
+            failure: ModelError = ModelUnavailable(f"The batch {told.status} without an answer to this request.")
+            if told.status == "failed":
+                failure = ModelConfigError(f"The server failed the whole batch {told.id}. Check LM(batch=True).")
+        except ModelError as error:
+            failure = error
+        except asyncio.CancelledError:
+            for one in asked.values():
+                one.answer.cancel()
+            raise
+        for one in asked.values():
+            if not one.answer.done():
+                one.answer.set_exception(failure)
+                one.answer.exception()  # whoever asked may be gone
+
+    async def _resumed(self, record: Path) -> Any:
+        """The batch of the same requests that an earlier process has left under way."""
+        known = _remembered(record)
+        if known is None:
+            return None
+        try:
+            told = await self._shown(known)
+        except ModelConfigError:  # 404: the server has forgotten it
+            return None
+        return None if told.status in {"failed", "cancelled"} else told
+
+    async def _created(self, asked: dict[str, _Asked], record: Path) -> Any:
+        lines = (
+            json.dumps({"custom_id": key, "method": "POST", "url": ENDPOINT, "body": one.body})
+            for key, one in sorted(asked.items())
+        )
+        content = io.BytesIO("\n".join(lines).encode())
+        uploaded = await self.model.call(
+            lambda client: client.files.create(file=("pandas-amr.jsonl", content), purpose="batch")
+        )
+        told = await self.model.call(
+            lambda client: client.batches.create(input_file_id=uploaded.id, endpoint=ENDPOINT, completion_window="24h")
+        )
+        _remember(record, told.id)
+        return told
+
+    async def _shown(self, name: str) -> Any:
+        return await self.model.call(lambda client: client.batches.retrieve(name))
+
+    async def _lines(self, file: str) -> list[dict[str, Any]]:
+        content = await self.model.call(lambda client: client.files.content(file))
+        return list(_decoded(content.text))
+
+    def _settle(self, asked: dict[str, _Asked], lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            one = asked.get(str(line.get("custom_id")))
+            if one is None or one.answer.done():
+                continue
+            try:
+                one.answer.set_result(self.model.read(line.get("response") or {}))
+            except ModelError as error:
+                one.answer.set_exception(error)
+                one.answer.exception()
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """What can wait goes into a batch."""
+
+    batched: Batched
+    rest: Model
+
+    async def complete(self, request: Request) -> Reply:
+        """Answer one turn."""
+        return await (self.batched if takes(request) else self.rest).complete(request)
+
+
+def _decoded(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        try:
+            decoded = json.loads(line)
+        except ValueError:
+            continue  # its request is then without an answer, which is told
+        if isinstance(decoded, dict):
+            yield decoded
+
+
+def _record(server: str, asked: dict[str, _Asked]) -> Path:
+    """Where the batch of these requests is remembered: its name tells nothing of them."""
+    name = hashlib.sha256("\n".join([server, *sorted(asked)]).encode()).hexdigest()[:32]
+    return Path(platformdirs.user_cache_dir("pandas-amr")) / "batches" / f"{name}.json"
+
+
+def _remembered(record: Path) -> str | None:
+    """The batch that an earlier process has left under way."""
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["id"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _remember(record: Path, name: str) -> None:
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps({"id": name}), encoding="utf-8")

@@ -1,0 +1,111 @@
+"""The batch endpoint: half the price, resumable, partial results accepted."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import pandas_amr as amr
+from pandas_amr.testing import Call, ScriptedServer, Status, findings
+
+DF = pd.DataFrame({"text": [f"row {n}" for n in range(60)]})
+OPTIONS = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "sum"}, "plan": {"shard_size": 5}}
+
+
+def provider(request):
+    if request.schema == "reduction":
+        return {"output": "written", "sources": []}
+    return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def records(folder):
+    return list((folder / "pandas-amr" / "batches").glob("*.json"))
+
+
+def test_maps_without_tools_go_in_one_batch_at_half_the_price(cache):
+    with ScriptedServer(provider) as server:
+        lm = server.lm(batch=True, batch_poll_s=0.02, prices=(1.0, 1.0))
+        result = DF.amr.map_reduce(**(OPTIONS | {"reduce": "Write."}), max_parallelism=2, lm=lm)
+        assert len(server.batches) == 1
+    assert result.findings["n"].tolist() == list(range(60))
+    assert result.output == "written"
+    usage = result.usage
+    assert usage.loc["map", "money"] == pytest.approx(
+        0.5 * (usage.loc["map", ["input_tokens", "output_tokens"]].sum()) / 1e6
+    )
+    reduced = usage.loc["reduce", ["input_tokens", "output_tokens"]].sum()
+    assert usage.loc["reduce", "money"] == pytest.approx(reduced / 1e6)
+    assert records(cache) == []
+
+
+def test_what_a_batch_did_not_answer_goes_into_the_next():
+    with ScriptedServer(provider) as server:
+        server.batch_answers = 5
+        result = DF.amr.map_reduce(**OPTIONS, lm=server.lm(batch=True, batch_poll_s=0.02))
+        assert len(server.batches) >= 3  # 12 requests, five at a time at most
+        assert len(server.requests) == 12
+    assert result.output["n"] == sum(range(60))
+    assert result.total.calls == 12
+
+
+def test_a_row_that_a_batch_refuses_costs_itself():
+    def script(request):
+        if any(unit["text"] == "row 33" for unit in request.units):
+            return Status(400, "we will not process this")
+        return provider(request)
+
+    with ScriptedServer(script) as server:
+        result = DF.amr.map_reduce(**OPTIONS, lm=server.lm(batch=True, batch_poll_s=0.02))
+    assert result.failures[["position", "reason"]].values.tolist() == [
+        [33, "The server answered 400: we will not process this"]
+    ]
+    assert result.output["n"] == sum(range(60)) - 33
+
+
+def test_a_run_that_was_stopped_finds_its_batch_again_and_pays_nothing_twice(cache):
+    with ScriptedServer(provider) as server:
+        server.batch_polls = 10**6
+        stopped = DF.amr.map_reduce(
+            **OPTIONS, budget=amr.Budget(seconds=1.0), lm=server.lm(batch=True, batch_poll_s=0.02)
+        )
+        assert "1 seconds is used up" in stopped.stopped
+        assert len(server.batches) == len(records(cache)) == 1
+        server.batches["batch-0"]["polls"] = 1
+        result = DF.amr.map_reduce(**OPTIONS, lm=server.lm(batch=True, batch_poll_s=0.02))
+        assert len(server.batches) == 1
+        assert len(server.requests) == 12
+    assert result.output["n"] == sum(range(60))
+
+
+def test_a_batch_that_the_server_has_forgotten_is_made_anew(cache):
+    with ScriptedServer(provider) as server:
+        server.batch_polls = 10**6
+        DF.amr.map_reduce(**OPTIONS, budget=amr.Budget(seconds=1.0), lm=server.lm(batch=True, batch_poll_s=0.02))
+        server.batches.clear()
+        server.batch_polls = 1
+        result = DF.amr.map_reduce(**OPTIONS, lm=server.lm(batch=True, batch_poll_s=0.02))
+    assert result.output["n"] == sum(range(60))
+
+
+def test_agents_with_tools_do_not_wait_for_a_batch():
+    @amr.tool
+    def look(x: int) -> int:
+        """Look."""
+        return x
+
+    def script(request):
+        return provider(request) if request.tool_results else Call("look", {"x": 1})
+
+    with ScriptedServer(script, latency_s=0.01) as server:
+        result = DF.amr.map_reduce(
+            **OPTIONS, tools=[look], max_parallelism=2, lm=server.lm(batch=True, batch_poll_s=0.02)
+        )
+        assert server.batches == {}
+        assert server.max_in_flight == 2
+    assert result.output["n"] == sum(range(60))
