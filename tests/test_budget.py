@@ -10,6 +10,7 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr._prices import price_of
+from pandas_amr._run import submit
 from pandas_amr._usage import Usage
 from pandas_amr.testing import ScriptedServer, findings
 
@@ -154,11 +155,13 @@ def test_a_client_of_ones_own_serves(monkeypatch):
             frame = DF.head(3).amr.map("Which?", finding={"n": int}, lm=amr.LM("theirs", client=client))
             assert frame["n"].tolist() == [0, 1, 2]
             assert server.requests[-1].body["model"] == "theirs"
+            submit(client.close()).result()  # a client of one's own is one's own to close, where it was used
         with pytest.raises(amr.UsageError, match="does not say which model"):
             DF.amr.map("Which?", lm=openai.AsyncOpenAI(api_key="mine", base_url=server.base_url))
         monkeypatch.setenv("AMR_MODEL", "from-the-environment")
         client = openai.AsyncOpenAI(api_key="mine", base_url=server.base_url)
         DF.head(1).amr.map("Which?", finding={"n": int}, lm=client)
+        submit(client.close()).result()
         assert server.requests[-1].body["model"] == "from-the-environment"
 
 
@@ -172,6 +175,14 @@ def test_prices_of_known_models_come_from_the_package_and_unknown_ones_are_none(
     assert price_of(amr.LM("gpt-4o-mini"))(usage) == pytest.approx(0.15)
     assert price_of(amr.LM("no-such-model"))(usage) is None
     assert price_of(amr.LM("own", prices=(2.0, 8.0, 0.5)))(Usage(input_tokens=10**6, cached_tokens=10**6)) == 0.5
+
+
+def test_the_stable_part_of_a_prompt_is_cached_by_providers_and_shows_in_the_usage():
+    with ScriptedServer(provider) as server:
+        result = DF.amr.map_reduce(**OPTIONS, lm=server.lm())
+        assert len({request.system for request in server.requests}) == 1
+    usage = result.usage.loc["map"]
+    assert 0.5 * usage["input_tokens"] < usage["cached_tokens"] < usage["input_tokens"]
 
 
 def test_usage_adds_and_unknown_money_stays_unknown():

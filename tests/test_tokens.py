@@ -32,6 +32,28 @@ print("TIKTOKEN_CACHE_DIR" in os.environ)
     assert done.stdout.splitlines() == ["[3, 3, 3, 3]", "False"]
 
 
+def test_where_there_is_no_vocabulary_tokens_are_estimated_with_one_warning_and_corrected(tmp_path):
+    """A cache folder of the user's that is empty, and no network."""
+    code = """
+import sys, warnings
+def audit(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        raise OSError("no network")
+sys.addaudithook(audit)
+from pandas_amr._tokens import counter_for, learn
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    counts = [counter_for("own")("x" * 300), counter_for("own")("x" * 300)]
+print(counts, len(caught), str(caught[0].message)[:47])
+for _ in range(60):
+    learn("own", characters=400, tokens=100)
+print(counter_for("own")("x" * 300))
+"""
+    env = {**os.environ, "TIKTOKEN_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.splitlines() == ["[100, 100] 1 tiktoken has no vocabulary 'o200k_base' at hand", "75"]
+
+
 def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path):
     code = "from pandas_amr._tokens import counter_for; print(counter_for('gpt-4o')('one two'))"
     blocked = tmp_path / "file"

@@ -157,8 +157,11 @@ class AgentMapper:
             for position in sorted(state.too_long):
                 await self._in_pieces(position, max(1, self.units.size(position) // 2), state)
 
-    async def _settle(self, positions: Sequence[int], state: _Progress) -> None:
-        """Ask, repair, then halve what is left; findings accepted on the way are kept."""
+    async def _settle(self, positions: Sequence[int], state: _Progress, *, halved: bool = False) -> None:
+        """Ask, repair, then halve what is left; findings accepted on the way are kept.
+
+        A unit that was alone from the start is asked afresh once, as one that was halved out of a shard is.
+        """
         attempt = await self._ask(positions, state)
         repairs = 0
         while attempt.checked.problems and attempt.conversation and repairs < self.max_repairs:
@@ -168,13 +171,18 @@ class AgentMapper:
         left = list(problems)
         if not left:
             return
+        if len(positions) == 1 and not halved and attempt.who == "schema":
+            await self._settle(positions, state, halved=True)
+            return
         if len(positions) == 1 or not attempt.halve:
             state.failed |= {position: (attempt.who, problems[position]) for position in left}
             state.too_long |= set(left) if attempt.too_long else set()
             return
         middle = (len(left) + 1) // 2
         halves = [half for half in (left[:middle], left[middle:]) if half]
-        done = await asyncio.gather(*(self._settle(half, state) for half in halves), return_exceptions=True)
+        done = await asyncio.gather(
+            *(self._settle(half, state, halved=True) for half in halves), return_exceptions=True
+        )
         for error in done:
             if error is not None:
                 raise error

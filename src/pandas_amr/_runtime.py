@@ -212,7 +212,7 @@ class Wired:
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
-        model: Model = Gated(Throttled(bare, throttle), gate)
+        model: Model = Gated(Throttled(bare, throttle, name=lm.model), gate)
         if lm.hedge:
             model = Hedged(model)
         if lm.batch:

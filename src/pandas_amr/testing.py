@@ -258,6 +258,7 @@ class ScriptedServer:
         self._port = port
         self.refused = 0
         self._problems: list[str] = []
+        self._systems: set[str] = set()
         self._files: dict[str, str] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.batch_polls = 2
@@ -450,7 +451,15 @@ class ScriptedServer:
         spoken = json.dumps(message.get("content") or message.get("tool_calls") or "")
         asked = sum(len(str(m.get("content") or "")) for m in request.messages)
         tokens = [asked // CHARACTERS_PER_TOKEN, len(spoken) // CHARACTERS_PER_TOKEN]
-        usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+        seen = request.system in self._systems  # as a provider's prompt cache knows a prefix again
+        self._systems.add(request.system)
+        cached = {"cached_tokens": len(request.system) // CHARACTERS_PER_TOKEN if seen else 0}
+        usage = {
+            "prompt_tokens_details": cached,
+            "prompt_tokens": tokens[0],
+            "completion_tokens": tokens[1],
+            "total_tokens": sum(tokens),
+        }
         return {
             "id": f"scripted-{request.number}",
             "object": "chat.completion",

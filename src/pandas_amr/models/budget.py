@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pandas_amr._tokens import per_character
 from pandas_amr._usage import Budget, Ledger, Usage
 from pandas_amr.errors import BudgetExceeded, ModelUnavailable
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
     from pandas_amr.models.base import Model, Reply, Request
 
-CHARACTERS_PER_TOKEN = 4
 FIRST_OUTPUT_TOKENS = 100
 
 
@@ -85,7 +85,7 @@ class Metered:
             BudgetExceeded: the budget does not hold another call.
         """
         characters = sum(len(message.content or "") for message in request.messages)
-        estimate = Usage(calls=1, input_tokens=characters // CHARACTERS_PER_TOKEN, output_tokens=self._output)
+        estimate = Usage(calls=1, input_tokens=int(characters * per_character(self._name)), output_tokens=self._output)
         estimate = self._priced(request, estimate)
         self._purse.reserve(estimate)
         try:

@@ -17,6 +17,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pandas_amr._tokens import learn, per_character
 from pandas_amr.errors import ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ SHRINK = 0.5
 BACK_OFF = 0.9  # of the rate that was admitted, after a 429 that tells nothing
 GROWTH_PER_S = 0.02  # of a learned rate, while no 429 comes
 SLOWER = 3.0  # times the least median latency: the server queues
+FAST_S = 0.05  # a server that answers within this does not queue
 LATENCIES = 32  # of which the median is taken: a heavy tail moves it little
 DRIFT = 1.002  # an answer: what was the least once need not be for ever
 HORIZON_S = 5.0  # over which admitted requests are counted
 DEAD_AFTER = 5  # requests in a row that found no server
-CHARACTERS_PER_TOKEN = 4  # until the provider's own counts say better
 FIRST_OUTPUT_TOKENS = 100.0
 CORRECTION = 0.2
 PROBE_FIRST_S = 0.5
@@ -268,7 +269,7 @@ class Throttle:
         self._latencies.append(latency_s)
         median = sorted(self._latencies)[len(self._latencies) // 2]
         self._least_median = min(median, self._least_median * DRIFT) if self._least_median else median
-        if median > SLOWER * self._least_median and len(self._latencies) == LATENCIES:
+        if median > max(SLOWER * self._least_median, FAST_S) and len(self._latencies) == LATENCIES:
             self._growing = False
             self.window = max(min(self.window, FIRST_WINDOW), self.window - 1 / self.window)
         elif self.in_flight + 1 >= self.window / 2:  # only a window that is used says that a larger one is needed
@@ -319,16 +320,16 @@ def throttle_for(lm: LM, server: str, key: str) -> Throttle:
 class Throttled:
     """Answers like the model inside, at the pace that the server allows."""
 
-    def __init__(self, model: Model, throttle: Throttle) -> None:
+    def __init__(self, model: Model, throttle: Throttle, *, name: str) -> None:
         self._model = model
         self._throttle = throttle
-        self._per_character = 1 / CHARACTERS_PER_TOKEN
+        self._name = name
         self._output = FIRST_OUTPUT_TOKENS
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn once there is a place for it; what comes of it teaches the throttle."""
         characters = sum(len(message.content or "") for message in request.messages)
-        ticket = await self._throttle.acquire(characters * self._per_character + self._output)
+        ticket = await self._throttle.acquire(characters * per_character(self._name) + self._output)
         try:
             reply = await self._model.complete(request)
         except ModelUnavailable as error:
@@ -344,8 +345,7 @@ class Throttled:
             self._throttle.dropped(ticket)
             raise
         usage = reply.usage
-        if usage.input_tokens and characters:
-            self._per_character += (usage.input_tokens / characters - self._per_character) * CORRECTION
+        learn(self._name, characters=characters, tokens=usage.input_tokens)
         if usage.output_tokens:
             self._output += (usage.output_tokens - self._output) * CORRECTION
         self._throttle.answered(ticket, tokens=float(usage.tokens), limits=reply.limits)
