@@ -19,6 +19,7 @@ import asyncio
 import inspect
 import json
 import re
+import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -256,6 +257,7 @@ class ScriptedServer:
         self._usage = usage
         self._limit = limit
         self._port = port
+        self._name = secrets.token_hex(4)
         self.refused = 0
         self._problems: list[str] = []
         self._systems: set[str] = set()
@@ -297,19 +299,23 @@ class ScriptedServer:
     async def _main(self) -> None:
         self._stop = asyncio.Event()
         app = web.Application(client_max_size=2**30)
-        app.router.add_post("/v1/chat/completions", self._complete)
-        app.router.add_post("/v1/deployments/{deployment}/chat/completions", self._complete)  # as Azure spells it
-        app.router.add_post("/v1/files", self._upload)
-        app.router.add_get("/v1/files/{id}/content", self._download)
-        app.router.add_post("/v1/batches", self._create_batch)
-        app.router.add_get("/v1/batches/{id}", self._show_batch)
-        app.router.add_get("/v1/models", self._models)
+        # What is learned of a server is known by its address. Ports come round again, so each server has a path of its own.
+        for root in (f"/{self._name}/v1", "/v1"):
+            app.router.add_post(f"{root}/chat/completions", self._complete)
+            app.router.add_post(
+                f"{root}/deployments/{{deployment}}/chat/completions", self._complete
+            )  # as Azure has it
+            app.router.add_post(f"{root}/files", self._upload)
+            app.router.add_get(f"{root}/files/{{id}}/content", self._download)
+            app.router.add_post(f"{root}/batches", self._create_batch)
+            app.router.add_get(f"{root}/batches/{{id}}", self._show_batch)
+            app.router.add_get(f"{root}/models", self._models)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024, reuse_address=True)
         await site.start()
         host, port = runner.addresses[0][:2]
-        self.base_url = f"http://{host}:{port}/v1"
+        self.base_url = f"http://{host}:{port}/{self._name}/v1"
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
