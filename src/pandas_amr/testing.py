@@ -299,7 +299,7 @@ class ScriptedServer:
     async def _main(self) -> None:
         self._stop = asyncio.Event()
         app = web.Application(client_max_size=2**30)
-        # What is learned of a server is known by its address. Ports come round again, so each server has a path of its own.
+        # What is learned of a server is known by its address. Ports come round again, so each has a path of its own.
         for root in (f"/{self._name}/v1", "/v1"):
             app.router.add_post(f"{root}/chat/completions", self._complete)
             app.router.add_post(
