@@ -190,18 +190,24 @@ def test_the_window_doubles_while_it_can_and_halves_once_a_round_on_429():
     assert asyncio.run(scenario()) == (64, 32)
 
 
-def test_the_window_shrinks_when_the_server_queues():
-    async def scenario():
+def test_the_window_shrinks_when_the_server_queues_and_a_few_slow_answers_are_no_queue():
+    async def scenario(latencies):
         throttle = Throttle(window=64.0)
-        for latency in [0.1] * 64 + [1.0] * 64:
+        windows = []
+        for latency in latencies:
             ticket = await throttle.acquire(0)
             ticket.began -= latency
-            throttle.in_flight += 62
+            throttle.in_flight += 63  # a window that is full
             throttle.answered(ticket, tokens=0, limits=None)
-            throttle.in_flight -= 62
-        return throttle.window
+            throttle.in_flight -= 63
+            windows.append(throttle.window)
+        return windows
 
-    assert asyncio.run(scenario()) < 64 + 64
+    queueing = asyncio.run(scenario([0.1] * 64 + [1.0] * 200))
+    assert queueing[63] == 128
+    assert queueing[-1] < max(queueing) - 15
+    tail = asyncio.run(scenario([0.1, 0.1, 2.0, 0.1] * 66))
+    assert tail == sorted(tail)
 
 
 def test_places_are_given_in_the_order_of_asking_and_given_back_by_who_gives_up():

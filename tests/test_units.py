@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field
 
 import pandas_amr as amr
 from pandas_amr._split import split_text
@@ -201,6 +202,23 @@ def test_the_plan_names_how_pieces_are_merged():
     assert found["count"][0] == pieces
     assert found["first"][0] == 0
     assert found["said"][0] == "\n".join(str(n + 1) for n in range(pieces))
+
+
+class Checked(BaseModel):
+    total: int = Field(le=3)
+    by: dict[str, int]
+    free: dict
+
+
+def test_the_merged_finding_is_checked_like_any_other():
+    df = pd.DataFrame({"text": [" ".join(f"w{n}" for n in range(60)), " ".join(f"w{n}" for n in range(300))]})
+    plan = {"shard_tokens": 120, "merge": {"total": "sum"}}
+    with ScriptedServer(lambda r: findings(r, lambda u: {"total": 1, "by": {"a": 1}, "free": {"b": [2]}})) as server:
+        result = df.amr.map_reduce(map="Count.", finding=Checked, reduce={"total": "sum"}, plan=plan, lm=server.lm())
+    assert result.findings["total"].tolist() == [pytest.approx(2, abs=1), pd.NA]
+    assert result.findings["free"][0] == '{"b": [2]}'
+    assert dict(result.findings["by"][0]) == {"a": 1}
+    assert "pieces could not be merged: total: Input should be less than or equal to 3" in result.failures["reason"][0]
 
 
 def test_a_piece_that_fails_fails_its_unit_which_says_which_piece():

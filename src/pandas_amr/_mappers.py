@@ -14,7 +14,7 @@ from pandas_amr import _prompts
 from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._columns import table_of
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
-from pandas_amr._merge import merge_values, rules_of
+from pandas_amr._merge import as_given, merge_values, rules_of
 from pandas_amr._split import pieces_of
 from pandas_amr._units import line_of
 from pandas_amr._usage import Usage
@@ -225,7 +225,10 @@ class AgentMapper:
             merged |= {name: merge_values([record[name] for record in records], "concat") for name in texts}
         elif texts:
             merged |= await self._written(texts, records, state)
-        return merged
+        record, problem = self.kind.record(as_given(merged, self.kind.model))
+        if record is None:
+            raise InvalidOutput(problem or "invalid")
+        return record
 
     async def _written(self, texts: list[str], records: list[dict[str, Any]], state: _Progress) -> dict[str, Any]:
         fields = {name: self.kind.schema["properties"][name] for name in texts}

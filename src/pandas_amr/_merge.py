@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, get_origin
 
@@ -67,6 +68,19 @@ def merge_values(values: Sequence[Any], rule: str) -> Any:
     """
     there = [value for value in values if value is not None]
     return _RULES[rule](there) if there else None
+
+
+def as_given(record: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """A record as Arrow takes it in the form that a model would have given it, so that it can be checked again."""
+    given = dict(record)
+    for name, kind in field_types(model).items():
+        if given[name] is None:
+            continue
+        if is_json_text(kind):
+            given[name] = json.loads(given[name])
+        elif get_origin(without_none(kind)[0]) is dict:
+            given[name] = dict(given[name])
+    return given
 
 
 def _union(lists: Sequence[Sequence[Any]]) -> list[Any]:

@@ -207,6 +207,8 @@ class StaticTree:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._root.done() and not self._root.cancelled():
+            self._root.exception()  # whoever wanted it has gone: the run ended early
         self._root.cancel()
 
     def _arrived(self, level: int, index: int, nodes: tuple[str, ...], inputs: list[Input]) -> None:

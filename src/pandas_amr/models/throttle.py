@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FIRST_WINDOW = 8.0
 LARGEST_WINDOW = 4096.0
 SHRINK = 0.5
+SHRINK_SLOWLY = 0.1  # an answer: a tenth of the window a round, while the server queues
 BACK_OFF = 0.9  # of the rate that was admitted, after a 429 that tells nothing
 GROWTH_PER_S = 0.02  # of a learned rate, while no 429 comes
 SLOWER = 3.0  # times the least median latency: the server queues
@@ -271,7 +272,7 @@ class Throttle:
         self._least_median = min(median, self._least_median * DRIFT) if self._least_median else median
         if median > max(SLOWER * self._least_median, FAST_S) and len(self._latencies) == LATENCIES:
             self._growing = False
-            self.window = max(min(self.window, FIRST_WINDOW), self.window - 1 / self.window)
+            self.window = max(min(self.window, FIRST_WINDOW), self.window - SHRINK_SLOWLY)
         elif self.in_flight + 1 >= self.window / 2:  # only a window that is used says that a larger one is needed
             self.window = min(LARGEST_WINDOW, self.window + (1.0 if self._growing else 1 / self.window))
 
