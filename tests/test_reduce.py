@@ -147,6 +147,14 @@ def test_a_function_reduces_the_findings_sync_or_async_whole_or_by_group():
     assert both.loc["a"].to_dict() == {"low": 0, "high": 5}
 
 
+def test_what_a_reducer_of_the_users_raises_is_raised():
+    def late(found):
+        raise TimeoutError("the warehouse is closed")
+
+    with pytest.raises(TimeoutError, match="the warehouse is closed"):
+        reduced(reduce=late)
+
+
 def test_agents_write_one_answer_a_group():
     def script(request):
         if request.schema == "findings":

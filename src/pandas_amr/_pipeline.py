@@ -58,13 +58,15 @@ async def run(
             stack.push_async_callback(tree.close)
         output = None
         try:
-            async with asyncio.timeout(_seconds_left(work)):
+            async with asyncio.timeout(_seconds_left(work)) as deadline:
                 if stage is not None:
                     await stage.run(tree)
                 found = _found(work, stage)
                 if not _stop_if_failed(work, stage, found) and job.reduces:
                     output = await reduce(work, units, found, tree)
         except TimeoutError:
+            if not deadline.expired():  # a function's of the user's
+                raise
             work.end(BudgetExceeded(f"The budget of {_seconds(work):g} seconds is used up.", work.ledger.total))
         return _delivered(work, stage, output)
 

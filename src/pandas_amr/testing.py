@@ -310,7 +310,7 @@ class ScriptedServer:
             app.router.add_post(f"{root}/batches", self._create_batch)
             app.router.add_get(f"{root}/batches/{{id}}", self._show_batch)
             app.router.add_get(f"{root}/models", self._models)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024, reuse_address=True)
         await site.start()
