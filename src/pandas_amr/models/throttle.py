@@ -28,7 +28,9 @@ LARGEST_WINDOW = 4096.0
 SHRINK = 0.5
 SHRINK_SLOWLY = 0.1  # an answer: a tenth of the window a round, while the server queues
 BACK_OFF = 0.9  # of the rate that was admitted, after a 429 that tells nothing
-GROWTH_PER_S = 0.02  # of a learned rate, while no 429 comes
+FIRST_GUESS = 1.0  # requests a second, where nothing was admitted yet
+LEAST_GUESS = 0.05
+GROWTH_PER_S = 0.05  # of a learned rate, while no 429 comes
 SLOWER = 3.0  # times the least median latency: the server queues
 FAST_S = 0.05  # a server that answers within this does not queue
 LATENCIES = 32  # of which the median is taken: a heavy tail moves it little
@@ -289,10 +291,10 @@ class Throttle:
         if self.told_rpm is not None:
             return
         since = [at for at in self._admitted if at > now - HORIZON_S]
-        span = max(1.0, now - since[0]) if since else 1.0
-        rate = max(0.2, len(since) / span * BACK_OFF)
+        rate = len(since) / max(1.0, now - since[0]) * BACK_OFF if since else FIRST_GUESS
         if self.requests is not None and self._guessed:
             rate = min(rate, self.requests.rate * BACK_OFF)
+        rate = max(rate, LEAST_GUESS)
         self.requests = Bucket(rate, max(1.0, rate * 0.1), 0.0, now)
         self._guessed = True
 
