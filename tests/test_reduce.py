@@ -155,6 +155,23 @@ def test_what_a_reducer_of_the_users_raises_is_raised():
         reduced(reduce=late)
 
 
+def test_an_exception_of_a_reducer_takes_what_was_found_with_it():
+    with pytest.raises(KeyError, match="no_such_column") as caught:
+        reduced(reduce=lambda found: found["no_such_column"])
+    assert caught.value.partial.findings["n"].tolist() == list(range(6))
+
+
+def test_rows_without_a_key_are_in_no_group_as_groupby_has_it():
+    frame = DF.assign(shop=["a", None, "a", "b", float("nan"), "b"])
+    with ScriptedServer(provider) as server:
+        options = {"map": "Which?", "columns": "text", "finding": {"n": int}, "by": "shop", "lm": server.lm()}
+        counted = frame.amr.map_reduce(reduce={"n": "count"}, **options).output["n"].to_dict()
+        called = frame.amr.map_reduce(reduce=len, **options).output["output"].to_dict()
+        written = frame.amr.map_reduce(reduce="How many?", **options).output["output"].to_dict()
+    assert counted == called == {"a": 2, "b": 2}
+    assert written == {"a": "2 read", "b": "2 read"}
+
+
 def test_agents_write_one_answer_a_group():
     def script(request):
         if request.schema == "findings":

@@ -90,6 +90,21 @@ WRONG = {
         amr.ColumnError,
         "by= names 'shop'",
     ),
+    "an aggregation that pandas has not": (
+        lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": "summ"}, lm=lm),
+        amr.UsageError,
+        r"reduce\['finding'\] takes what DataFrame.agg takes.*'summ'",
+    ),
+    "a table in a list of aggregations": (
+        lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": ["count", "value_counts"]}, lm=lm),
+        amr.UsageError,
+        "stands alone",
+    ),
+    "a function that gives a column of the frame": (
+        lambda lm: DF.amr.map(lambda shard: shard[["text"]]),
+        amr.ColumnError,
+        "gives 'text', which would hide a column",
+    ),
     "two aggregations, one number": (
         lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": "count", "text": "count"}, output=int, lm=lm),
         amr.UsageError,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+import pandas as pd
+
+from pandas_amr._compute import TABULAR
 from pandas_amr._findings import FindingType
 from pandas_amr._merge import rules_of
 from pandas_amr._plan import Plan, as_finding, as_output, read_plan
@@ -17,8 +20,6 @@ from pandas_amr.tools import Tool, as_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
-
-    import pandas as pd
 
     from pandas_amr.models.base import LM
 
@@ -222,13 +223,24 @@ def _reduce(given: Any, fixed: dict[str, Any]) -> tuple[Any, Any]:
             return None, None
         case dict() if given:
             for name, how in given.items():
-                if not (isinstance(how, str | list) or callable(how)):
-                    raise UsageError(f"reduce[{name!r}] takes what DataFrame.agg takes, not {how!r}.")
+                _check_aggregation(name, how)
             fixed.pop("reduce_instruction", None)
             return None, dict(given)
     if callable(given):
         return given, None
     raise UsageError(f"reduce= takes a text, a function, or a dict of aggregations, not {given!r}.")
+
+
+def _check_aggregation(name: Any, how: Any) -> None:
+    """Refuse what pandas would refuse, before the findings that it is to aggregate are paid for."""
+    for one in how if isinstance(how, list) and how else [how]:
+        known = isinstance(one, str) and callable(getattr(pd.Series, one, None))
+        if not known and not callable(one):
+            raise UsageError(
+                f"reduce[{name!r}] takes what DataFrame.agg takes, such as 'sum' or a function, not {one!r}."
+            )
+        if isinstance(how, list) and one in TABULAR:
+            raise UsageError(f"reduce[{name!r}]: {one!r} gives a table; it stands alone, not in a list.")
 
 
 def _open(call: Call, fixed: dict[str, Any], callables: Mapping[Any, Any], *, decided: bool) -> tuple[str, ...]:

@@ -106,11 +106,11 @@ async def _called(function: Callable[[pd.DataFrame], Any], findings: pd.DataFram
 
 def group_positions(frame: pd.DataFrame, by: Sequence[Hashable]) -> list[tuple[tuple[Any, ...], list[int]]]:
     """The groups' keys in groupby's order, each as a tuple, with the positions of its rows in frame order."""
-    numbers = frame.groupby(list(by), observed=True).ngroup().to_numpy()
+    numbers = frame.groupby(list(by), observed=True).ngroup().fillna(-1).astype(int)
     keys = frame.groupby(list(by), observed=True).size().index
     rows: list[list[int]] = [[] for _ in range(len(keys))]
     for position, number in enumerate(numbers.tolist()):
-        if number >= 0:
+        if number >= 0:  # as groupby does, rows without a key are in no group
             rows[number].append(position)
     return [(key if isinstance(key, tuple) else (key,), part) for key, part in zip(keys, rows, strict=True)]
 

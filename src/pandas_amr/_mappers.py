@@ -22,6 +22,7 @@ from pandas_amr.engines.local import each
 from pandas_amr.errors import (
     AMRError,
     BudgetExceeded,
+    ColumnError,
     InvalidOutput,
     ModelError,
     ModelRefused,
@@ -358,6 +359,9 @@ class CallableMapper:
             given = given.to_frame(given.name if given.name is not None else "finding")
         if isinstance(given, pd.DataFrame):
             given = _aligned(given, rows)
+            hidden = [name for name in given.columns if name in rows.columns and self.name is None]
+            if hidden:
+                raise ColumnError(f"{self._called()} gives {hidden[0]!r}, which would hide a column of the frame.")
             if self.kind is None:
                 return pa.Table.from_pandas(given, preserve_index=False).replace_schema_metadata(None)
             given = given.astype(object).where(given.notna(), None).to_dict("records")

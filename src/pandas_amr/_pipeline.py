@@ -63,12 +63,22 @@ async def run(
                     await stage.run(tree)
                 found = _found(work, stage)
                 if not _stop_if_failed(work, stage, found) and job.reduces:
-                    output = await reduce(work, units, found, tree)
+                    output = await _reduced(work, units, stage, found, tree)
         except TimeoutError:
             if not deadline.expired():  # a function's of the user's
                 raise
             work.end(BudgetExceeded(f"The budget of {_seconds(work):g} seconds is used up.", work.ledger.total))
         return _delivered(work, stage, output)
+
+
+async def _reduced(work: Work, units: Units, stage: MapStage | None, found: Found, tree: StaticTree | None) -> Any:
+    """The answer. An exception of the user's reducer takes what was found with it, as its ``partial``."""
+    try:
+        return await reduce(work, units, found, tree)
+    except Exception as error:
+        error.partial = _result(work, stage, found, None)  # type: ignore[attr-defined]
+        error.add_note("What was found is in the exception's .partial, a Result.")
+        raise
 
 
 def _seconds(work: Work) -> float | None:
