@@ -25,6 +25,8 @@ from pandas_amr.errors import (
     ModelUnavailable,
     PlanError,
     PlanWarning,
+    SandboxError,
+    SandboxUnavailable,
     UsageError,
 )
 
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
     from pandas_amr._runtime import configure
     from pandas_amr._usage import Budget, Usage
     from pandas_amr.models.base import LM, Abilities
-    from pandas_amr.tools import Tool, tool
+    from pandas_amr.sandbox.base import Limits, Sandbox
+    from pandas_amr.sandbox.container import ContainerSandbox
+    from pandas_amr.tools import PythonREPLTool, Tool, tool
 
 __version__ = "0.1.0"
 
@@ -48,9 +52,11 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "ColumnError",
+    "ContainerSandbox",
     "Estimate",
     "FailureWarning",
     "InvalidOutput",
+    "Limits",
     "MapFailed",
     "ModelConfigError",
     "ModelError",
@@ -60,8 +66,12 @@ __all__ = [
     "Plan",
     "PlanError",
     "PlanWarning",
+    "PythonREPLTool",
     "Result",
     "Run",
+    "Sandbox",
+    "SandboxError",
+    "SandboxUnavailable",
     "Tool",
     "Usage",
     "UsageError",
@@ -79,7 +89,9 @@ __all__ = [
 
 _HOMES = {
     "models.base": ("LM", "Abilities"),
-    "tools": ("Tool", "tool"),
+    "sandbox.base": ("Limits", "Sandbox"),
+    "sandbox.container": ("ContainerSandbox",),
+    "tools": ("PythonREPLTool", "Tool", "tool"),
     "_corpus": ("from_documents",),
     "_plan": ("Plan", "Estimate"),
     "_result": ("Result", "load", "result_of"),

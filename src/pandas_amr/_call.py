@@ -16,7 +16,7 @@ from pandas_amr._schema import TEXT_FINDING, record_type
 from pandas_amr._units import check_frame, content_columns
 from pandas_amr._usage import Budget
 from pandas_amr.errors import ColumnError, PlanError, UsageError
-from pandas_amr.tools import Tool, as_tools
+from pandas_amr.tools import PythonREPLTool, Tool, as_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -63,6 +63,7 @@ class Job:
         names: the names of the maps that run side by side; ``(None,)`` where there is one.
         reducer: a reduce that is a function.
         computed: a reduce that is aggregations, functions among them.
+        repl: the REPL that agents get, where they get one.
     """
 
     verb: Verb
@@ -77,6 +78,7 @@ class Job:
     computed: Mapping[str, Any] | None
     by: tuple[Hashable, ...]
     tools: tuple[Tool, ...]
+    repl: PythonREPLTool | None
     lm: Any
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -130,6 +132,7 @@ def check(call: Call) -> Job:
     reducer, computed = _reduce(call.reduce, fixed)
     if call.output is not None:
         fixed["output"] = as_output(call.output)
+    tools, repl = as_tools(call.tools)
     job = Job(
         verb=call.verb,
         frame=frame,
@@ -142,7 +145,8 @@ def check(call: Call) -> Job:
         reducer=reducer,
         computed=computed,
         by=_by(call),
-        tools=as_tools(call.tools),
+        tools=tools,
+        repl=repl,
         lm=call.lm,
         settings={
             name: value
@@ -151,6 +155,7 @@ def check(call: Call) -> Job:
         },
     )
     _check_wanted(call, job)
+    _check_view(job)
     check_names(job, job.given)
     return job
 
@@ -279,12 +284,19 @@ def _check_wanted(call: Call, job: Job) -> None:
         raise UsageError(f"output={job.given.output.__name__} takes one aggregation, not {len(job.computed)}.")
 
 
+def _check_view(job: Job) -> None:
+    if job.given.view == "preview" and job.repl is None and job.maps and not job.all_callable:
+        raise UsageError('plan={"view": "preview"} shows units in the REPL: tools=[amr.PythonREPLTool()].')
+
+
 def check_model(job: Job, lm: LM) -> None:
     """Refuse a plan that asks for more than the model can do.
 
     Raises:
         PlanError: a shard would hold more units than the model can tell apart.
     """
+    if job.given.view == "preview" and not lm.abilities.tools and not job.all_callable:
+        raise PlanError(f'{lm.model} calls no tools; plan={{"view": "preview"}} needs one that does.')
     most, size = lm.abilities.units_per_request, job.given.shard_size
     if most is not None and size is not None and size > most and job.maps and not job.all_callable:
         raise PlanError(f"{lm.model} takes {most} unit a request; plan={{'shard_size': {size}}} asks for more.")

@@ -23,7 +23,8 @@ def result_line(result: Result) -> str:
     """One line, such as ``<Result 60 rows, 0 failed, 60 calls, 3912 tokens, 7.2 s>``."""
     failed, total = result.failures["position"].nunique(), result.total
     counted = f"{total.calls} calls, {total.tokens} tokens, {result.seconds:.1f} s"
-    return f"<Result {len(result.frame)} rows, {failed} failed, {counted}>"
+    sandboxed = f", sandbox {result.sandbox}" if result.sandbox else ""
+    return f"<Result {len(result.frame)} rows, {failed} failed, {counted}{sandboxed}>"
 
 
 def result_html(result: Result) -> str:

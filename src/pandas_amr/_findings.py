@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._agent.loop import Answer
 
-Who = Literal["model", "schema", "callable"]
+Who = Literal["model", "schema", "callable", "sandbox"]
 ITEMS = "items"
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError)
 

@@ -12,6 +12,7 @@ from pandas_amr._call import finding_types
 from pandas_amr._display import Progress
 from pandas_amr._findings import Failure, FindingStore
 from pandas_amr._mappers import AgentMapper, CallableMapper, Mapped, Mapper
+from pandas_amr._profile import preview
 from pandas_amr._shards import Shard, make_shards
 from pandas_amr._synthesise import StaticTree, finding_inputs
 from pandas_amr.engines.local import each
@@ -135,6 +136,7 @@ class MapStage:
             self._work.halted |= bool(mapped.failures) and self._work.settings.errors == "raise"
             node.usage = mapped.usage
             node.form = mapped.form
+            node.sandbox = self._work.tier if self._work.has_repl("map") else ""
             if mapped.failures:
                 node.status = "partial" if mapped.positions else "failed"
             return mapped
@@ -164,6 +166,7 @@ def _mappers(work: Work, units: Units) -> list[Mapper]:
     kinds = finding_types(work.job, work.plan)
     mappers: list[Mapper] = []
     model = work.model("map") if not work.job.all_callable else None
+    sessions = work.sessions("map") if not work.job.all_callable else None
     for name in work.job.names:
         kind = kinds[name]
         if name in work.job.callables:
@@ -185,6 +188,9 @@ def _mappers(work: Work, units: Units) -> list[Mapper]:
                 max_tokens=work.plan.shard_tokens or 1,
                 count=work.counter("map"),
                 merge=work.plan.merge or {},
+                repls=sessions.of_shard if sessions else None,
+                preview=(lambda positions: preview(units.rows(positions))) if work.plan.view == "preview" else None,
+                changed=sessions.changed if sessions else None,
             )
         )
     return mappers

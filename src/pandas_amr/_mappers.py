@@ -27,13 +27,16 @@ from pandas_amr.errors import (
     ModelError,
     ModelRefused,
     ModelRejected,
+    SandboxError,
+    SandboxUnavailable,
     UsageError,
 )
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from pandas_amr._agent.repl import Repl
     from pandas_amr._shards import Shard
     from pandas_amr._tokens import TokenCounter
     from pandas_amr._units import Units
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from pandas_amr.tools import Tool
 
 PIECES_AT_ONCE = 8
+MAX_BARREN = 3  # halvings in a row that brought nothing, where a shard is too large to be asked unit by unit
 Numbers = tuple[int, ...]
 
 
@@ -93,6 +97,7 @@ class _Progress:
     """What is known so far of units, or of the pieces of one, by position."""
 
     lines: Callable[[Sequence[int]], list[str]]
+    of_rows: bool = True
     found: dict[int, dict[str, Any]] = field(default_factory=dict)
     repaired: set[int] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
@@ -110,6 +115,9 @@ class AgentMapper:
         alone: the model takes one unit a request.
         max_tokens: a unit above it is mapped in pieces.
         merge: how the pieces' findings become one, by field.
+        repls: gives an agent that has these units its REPL.
+        preview: shows units in part, where agents find them in the REPL and not in the prompt.
+        changed: tells what the REPL's frame has not as the user's.
     """
 
     name: str | None
@@ -124,6 +132,9 @@ class AgentMapper:
     max_tokens: int
     count: TokenCounter
     merge: Mapping[str, str]
+    repls: Callable[[Sequence[int]], Repl] | None = None
+    preview: Callable[[Sequence[int]], str] | None = None
+    changed: Callable[[], Awaitable[tuple[str, ...]]] | None = None
 
     async def __call__(self, shard: Shard) -> Mapped:
         """Ask for the shard's findings until each unit has one or has failed alone."""
@@ -131,7 +142,7 @@ class AgentMapper:
         ended_by: AMRError | None = None
         try:
             await self._all(shard, state)
-        except (BudgetExceeded, ModelError) as error:  # the latter only where it stops the run
+        except (BudgetExceeded, ModelError, SandboxUnavailable) as error:  # a ModelError only where it stops the run
             ended_by = error
         positions = sorted(state.found)
         return Mapped(
@@ -158,16 +169,14 @@ class AgentMapper:
             for position in sorted(state.too_long):
                 await self._in_pieces(position, max(1, self.units.size(position) // 2), state)
 
-    async def _settle(self, positions: Sequence[int], state: _Progress, *, halved: bool = False) -> None:
+    async def _settle(
+        self, positions: Sequence[int], state: _Progress, *, halved: bool = False, barren: int = 0
+    ) -> None:
         """Ask, repair, then halve what is left; findings accepted on the way are kept.
 
         A unit that was alone from the start is asked afresh once, as one that was halved out of a shard is.
         """
-        attempt = await self._ask(positions, state)
-        repairs = 0
-        while attempt.checked.problems and attempt.conversation and repairs < self.max_repairs:
-            attempt = await self._repair(positions, attempt, state)
-            repairs += 1
+        attempt = await self._asked(positions, state)
         problems = {positions[number]: problem for number, problem in attempt.checked.problems.items()}
         left = list(problems)
         if not left:
@@ -175,14 +184,16 @@ class AgentMapper:
         if len(positions) == 1 and not halved and attempt.who == "schema":
             await self._settle(positions, state, halved=True)
             return
-        if len(positions) == 1 or not attempt.halve:
+        barren = barren + 1 if len(left) == len(positions) else 0
+        given_up = self.preview is not None and barren > MAX_BARREN
+        if len(positions) == 1 or not attempt.halve or given_up:
             state.failed |= {position: (attempt.who, problems[position]) for position in left}
             state.too_long |= set(left) if attempt.too_long else set()
             return
         middle = (len(left) + 1) // 2
         halves = [half for half in (left[:middle], left[middle:]) if half]
         done = await asyncio.gather(
-            *(self._settle(half, state, halved=True) for half in halves), return_exceptions=True
+            *(self._settle(half, state, halved=True, barren=barren) for half in halves), return_exceptions=True
         )
         for error in done:
             if error is not None:
@@ -191,7 +202,7 @@ class AgentMapper:
     async def _in_pieces(self, position: int, limit: int, state: _Progress) -> None:
         """Map a unit in pieces and merge their findings. A piece that fails is the unit's failure: none is left out."""
         lines = pieces_of(self.units.record(position), limit=limit, count=self.count, line_of=line_of)
-        pieces = _Progress(lambda numbers: [lines[number] for number in numbers])
+        pieces = _Progress(lambda numbers: [lines[number] for number in numbers], of_rows=False)
         async for _ in each(lambda number: self._settle((number,), pieces), range(len(lines)), limit=PIECES_AT_ONCE):
             pass
         state.usage += pieces.usage
@@ -253,25 +264,54 @@ class AgentMapper:
             raise InvalidOutput(answer.problem or f"without {', '.join(texts)}")
         return {name: written[name] for name in texts}
 
-    def _opening(self, lines: list[str]) -> tuple[Message, ...]:
+    async def _asked(self, positions: Sequence[int], state: _Progress) -> Attempt:
+        """An agent's work on these units and its repairs, with one REPL all the time."""
+        repl = self.repls(positions) if self.repls is not None and state.of_rows else None
+        try:
+            attempt = await self._ask(positions, state, repl)
+            repairs = 0
+            while attempt.checked.problems and attempt.conversation and repairs < self.max_repairs:
+                attempt = await self._repair(positions, attempt, state, repl)
+                repairs += 1
+            return attempt
+        finally:
+            if repl is not None:
+                state.usage += repl.spent
+                await repl.close()
+
+    async def _opening(self, positions: Sequence[int], state: _Progress, repl: Repl | None) -> tuple[Message, ...]:
+        if repl is not None and self.changed is not None:
+            fields = self.kind.schema["properties"]
+            system = _prompts.map_system(self.instruction, fields, tools=True, preview=self.preview is not None)
+            shown = self.preview(positions) if self.preview else _prompts.unit_lines(state.lines(positions))
+            return Message("system", system), Message("user", shown + _prompts.changed_words(await self.changed()))
+        lines = state.lines(positions)
         if self.alone:
             return Message("system", self.instruction), Message("user", _prompts.numbered("unit", 0, lines[0]))
         fields = self.kind.schema["properties"]
         system = _prompts.map_system(self.instruction, fields, tools=bool(self.tools))
         return Message("system", system), Message("user", _prompts.unit_lines(lines))
 
-    async def _ask(self, positions: Sequence[int], state: _Progress) -> Attempt:
-        return await self._turn(self._opening(state.lines(positions)), positions, tuple(range(len(positions))), state)
+    async def _ask(self, positions: Sequence[int], state: _Progress, repl: Repl | None) -> Attempt:
+        opening = await self._opening(positions, state, repl)
+        return await self._turn(opening, positions, tuple(range(len(positions))), state, repl)
 
-    async def _repair(self, positions: Sequence[int], last: Attempt, state: _Progress) -> Attempt:
+    async def _repair(self, positions: Sequence[int], last: Attempt, state: _Progress, repl: Repl | None) -> Attempt:
         problems = last.checked.problems
         words = _prompts.answer_repair(problems[0]) if self.alone else _prompts.map_repair(problems)
-        attempt = await self._turn((*last.conversation, Message("user", words)), positions, tuple(problems), state)
+        attempt = await self._turn(
+            (*last.conversation, Message("user", words)), positions, tuple(problems), state, repl
+        )
         state.repaired.update(positions[number] for number in attempt.checked.accepted)
         return attempt
 
     async def _turn(
-        self, messages: tuple[Message, ...], positions: Sequence[int], asked: Numbers, state: _Progress
+        self,
+        messages: tuple[Message, ...],
+        positions: Sequence[int],
+        asked: Numbers,
+        state: _Progress,
+        repl: Repl | None,
     ) -> Attempt:
         """One agent's work on the units numbered ``asked`` among ``positions``."""
         for number in asked:
@@ -282,9 +322,14 @@ class AgentMapper:
                 messages,
                 submission=self.kind.submission(alone=self.alone),
                 phase="map",
-                tools=self.tools,
+                tools=self.tools if repl is None else (repl, *self.tools),
                 max_steps=self.max_steps,
             )
+        except SandboxUnavailable:
+            raise
+        except SandboxError as error:
+            problems = dict.fromkeys(asked, str(error))
+            return Attempt(Checked(problems=problems), who="sandbox", halve=False)
         except ModelError as error:
             if error.stops_run:
                 raise

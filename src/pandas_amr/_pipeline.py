@@ -13,6 +13,7 @@ from pandas_amr._findings import items_frame, with_findings
 from pandas_amr._map import Kept, MapStage
 from pandas_amr._plan import Estimate, Plan
 from pandas_amr._planner import complete_by_rule, derive
+from pandas_amr._profile import preview
 from pandas_amr._prompts import map_system
 from pandas_amr._reduce import Found, computed_words, make_tree, reduce
 from pandas_amr._result import Origin, Result, failures_frame, status_frame, trace_frame, usage_frame
@@ -122,10 +123,12 @@ async def _plan(work: Work) -> Plan:
 def _units(work: Work) -> Units:
     """Rows as units: where a model reads them, equal ones are asked once and all are counted in its tokens."""
     job = work.job
-    read = (job.maps and not job.all_callable) or (not job.maps and work.written)
+    read = (job.maps and not job.all_callable and work.plan.view != "preview") or (not job.maps and work.written)
     if not work.lms or not read:
         return make_units(job.frame, job.columns, dedupe=False)
-    dedupe = bool(work.plan.dedupe) and job.maps and not job.callables
+    # Code sees all columns: what is equal in the content columns only is not the same to it.
+    same = not work.has_repl("map") or len(job.columns) == len(job.frame.columns)
+    dedupe = bool(work.plan.dedupe) and same and job.maps and not job.callables
     return make_units(job.frame, job.columns, dedupe=dedupe, counter=work.counter("map" if job.maps else "reduce"))
 
 
@@ -161,7 +164,9 @@ def _estimate(work: Work, units: Units) -> Estimate:
         kind = kinds[name]
         if name in work.job.callables or kind is None or not work.lms:
             continue
-        system = map_system(work.instruction(name), kind.schema["properties"], tools=bool(work.tools("map")))
+        coded, tools = work.plan.view == "preview", bool(work.tools("map")) or work.has_repl("map")
+        system = map_system(work.instruction(name), kind.schema["properties"], tools=tools, preview=coded)
+        system += preview(work.job.frame.head(size)) if coded else ""
         tokens += shards * work.counter("map")(system) + int(units.tokens.sum())
         calls += shards
     calls += reduce_calls(tree, fan_in) if tree else 0
@@ -213,6 +218,7 @@ def _result(work: Work, stage: MapStage | None, found: Found, output: Any) -> Re
         seconds=work.trace.seconds,
         status=status,
         stopped=work.stopped,
+        sandbox=work.tier or None,
         warnings=tuple(work.warnings),
         origin=Origin(work.as_planned(), work.settings, work.lms, stage.kept, work.again) if stage else None,
     )

@@ -14,6 +14,7 @@ from pandas_amr.errors import PlanError, UsageError
 
 Aggregation = Literal["count", "sum", "mean", "median", "min", "max", "nunique", "value_counts"]
 
+View = Literal["inline", "preview"]
 Merge = Literal["first", "last", "min", "max", "sum", "mean", "any", "all", "mode", "union", "concat", "agent"]
 STATUS_COLUMNS = ("amr_status", "amr_reason")
 
@@ -131,6 +132,8 @@ class Plan(BaseModel):
         aggregations: what pandas computes from the findings' columns, as in ``DataFrame.agg``.
         reduce_instruction: what reduce agents write from the findings.
         output: the type of the answer.
+        view: ``inline``: the units stand in the prompt; ``preview``: they stand in the REPL's ``df``, and the prompt
+            holds columns, profile and a few rows.
         shard_size: most units of a shard.
         shard_tokens: most tokens of a shard's units.
         parallelism: most agents at work at once.
@@ -151,6 +154,7 @@ class Plan(BaseModel):
     aggregations: dict[str, Aggregation | list[Aggregation]] | None = None
     reduce_instruction: str | None = None
     output: OutputType = None
+    view: View | None = None
     shard_size: int | None = Field(default=None, ge=1)
     shard_tokens: int | None = Field(default=None, ge=1)
     parallelism: int | None = Field(default=None, ge=1)

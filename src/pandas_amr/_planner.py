@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission, run_agent
-from pandas_amr._plan import Aggregation, Plan
+from pandas_amr._plan import Aggregation, Plan, View
 from pandas_amr._schema import choices_of, json_schema, record_type, without_none
 from pandas_amr._units import cell, json_keys, line_of
 from pandas_amr.errors import ModelError, PlanWarning
@@ -29,6 +29,7 @@ REPAIRS = 1
 
 SHARD_SIZE = 20
 CALLABLE_SHARD_SIZE = 1000
+PREVIEW_SHARD_SIZE = 10_000
 SHARD_TOKENS = 8000
 PARALLELISM = 8
 FAN_IN = 5
@@ -64,8 +65,15 @@ class PlanAnswer(BaseModel):
     reduce_instruction: str
 
 
+class PlanAnswerWithCode(PlanAnswer):
+    """What a planner answers where agents can run code."""
+
+    view: View
+    shard_size: int = Field(ge=1, le=100_000)
+
+
 async def ask_planner(
-    model: Model, task: str, *, frame: pd.DataFrame, columns: Sequence[int], fixed: Mapping[str, Any]
+    model: Model, task: str, *, frame: pd.DataFrame, columns: Sequence[int], fixed: Mapping[str, Any], code: bool
 ) -> dict[str, Any]:
     """The fields of a plan that one model call derives from the task, the schema and a sample.
 
@@ -73,6 +81,7 @@ async def ask_planner(
         ModelError: the service failed.
         ValidationError: the answer cannot be used, after a repair.
     """
+    kind = PlanAnswerWithCode if code else PlanAnswer
     user = _prompts.plan_user(
         task,
         columns={key: str(frame.dtypes.iloc[column]) for key, column in _keyed(frame, columns)},
@@ -80,12 +89,15 @@ async def ask_planner(
         rows=len(frame),
         fixed=fixed,
     )
-    messages: tuple[Message, ...] = (Message("system", _prompts.PLAN_SYSTEM), Message("user", user))
-    submission = Submission("plan", json_schema(PlanAnswer))
+    messages: tuple[Message, ...] = (
+        Message("system", _prompts.PLAN_SYSTEM + (_prompts.PLAN_VIEW if code else "")),
+        Message("user", user),
+    )
+    submission = Submission("plan", json_schema(kind))
     for attempt in range(REPAIRS + 1):
         answer = await run_agent(model, messages, submission=submission, phase="plan")
         try:
-            return _fields_of(PlanAnswer.model_validate(answer.payload), frame)
+            return _fields_of(kind.model_validate(answer.payload), frame)
         except ValidationError as error:
             if attempt == REPAIRS:
                 raise
@@ -125,6 +137,7 @@ def _fields_of(answer: PlanAnswer, frame: pd.DataFrame) -> dict[str, Any]:
     return {
         "map_instruction": answer.map_instruction,
         "finding": record_type("Finding", {named[field.name]: _kind_of(field) for field in answer.finding}),
+        "view": getattr(answer, "view", None),
         "shard_size": answer.shard_size,
         "parallelism": answer.parallelism,
         "aggregations": {name: parts if len(parts) > 1 else parts[0] for name, parts in aggregations.items()} or None,
@@ -165,8 +178,11 @@ async def _planned(
         reason = "this model cannot plan"
     else:
         shown = {name: json_schema(value) if name in {"finding", "output"} else value for name, value in fixed.items()}
+        code = job.repl is not None and abilities.tools
         try:
-            return await ask_planner(model, str(job.task), frame=job.frame, columns=job.columns, fixed=shown), None
+            return await ask_planner(
+                model, str(job.task), frame=job.frame, columns=job.columns, fixed=shown, code=code
+            ), None
         except ValidationError as error:
             reason = f"the planner's answer could not be used ({complaint(error)})"
         except ModelError as error:
@@ -179,8 +195,10 @@ async def _planned(
 def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism: int | None) -> Plan:
     """Fill in what is still open, by rules that anyone can read here."""
     of_callables = job.all_callable
+    size = PREVIEW_SHARD_SIZE if plan.view == "preview" else abilities.units_per_request or SHARD_SIZE
     rules: dict[str, Any] = {
-        "shard_size": CALLABLE_SHARD_SIZE if of_callables else abilities.units_per_request or SHARD_SIZE,
+        "view": None if of_callables else "inline",
+        "shard_size": CALLABLE_SHARD_SIZE if of_callables else size,
         "shard_tokens": min(SHARD_TOKENS, abilities.context_window // 3),
         "parallelism": parallelism or PARALLELISM,
         "fan_in": FAN_IN,

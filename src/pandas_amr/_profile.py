@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pandas_amr._units import cell
+from pandas_amr._prompts import preview_lines
+from pandas_amr._units import cell, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 SAMPLED_VALUES = 10
 SAMPLED_ROWS = 10_000
 VALUE_CHARACTERS = 200
+PREVIEW_ROWS = 5
 
 
 def column_units(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame:
@@ -24,6 +26,25 @@ def column_units(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame:
     labels = frame.columns[list(columns)]
     records = [_profile(frame.iloc[:, column], str(frame.columns[column])) for column in columns]
     return pd.DataFrame(records, index=labels, columns=list(_profile(pd.Series([], dtype=object), "")))
+
+
+def preview(frame: pd.DataFrame) -> str:
+    """A frame for a prompt: each column's type and profile, and a few rows from all over it, long cells shortened."""
+    profiles = column_units(frame, range(len(frame.columns))).to_dict("records")
+    told = [{str(key): cell(value) for key, value in one.items() if key != "rows"} for one in profiles]
+    lines = [line_of({key: value for key, value in one.items() if value is not None}) for one in told]
+    step = max(1, len(frame) // PREVIEW_ROWS)
+    keys = [str(name) for name in frame.columns]
+    sample = {
+        row: line_of(dict(zip(keys, [_cut(value) for value in frame.iloc[row].tolist()], strict=True)))
+        for row in range(0, len(frame), step)
+    }
+    return preview_lines(lines, len(frame), dict(list(sample.items())[:PREVIEW_ROWS]))
+
+
+def _cut(value: Any) -> Any:
+    plain = cell(value)
+    return _shown(plain) if isinstance(plain, str | list | dict) else plain
 
 
 def _profile(column: pd.Series, name: str) -> dict[str, Any]:

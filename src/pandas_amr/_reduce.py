@@ -54,6 +54,7 @@ class Found:
 def make_tree(work: Work, leaves: int, computed: Callable[[], str], name: str = "") -> StaticTree:
     """A tree of reduce agents over ``leaves`` batches of findings."""
     assert work.plan.reduce_instruction is not None
+    sessions = work.sessions("reduce")
     reducer = Reducer(
         model=work.model("reduce"),
         instruction=work.plan.reduce_instruction,
@@ -61,6 +62,7 @@ def make_tree(work: Work, leaves: int, computed: Callable[[], str], name: str = 
         tools=work.tools("reduce"),
         max_steps=work.settings.max_steps,
         max_repairs=work.max_repairs,
+        repls=sessions.of_findings if sessions else None,
     )
     return StaticTree(
         reducer, leaves=leaves, fan_in=work.plan.fan_in or 2, trace=work.trace, name=name, computed=computed

@@ -65,10 +65,12 @@ class Result:
         plan: the plan that ran.
         usage: calls, tries, tokens, seconds and money, one row a phase and model.
         failures: one row a failed unit: ``label position shard map who reason attempts``.
-        trace: one row a node: ``id type level parents units start seconds tokens money form status``.
+        trace: one row a node: ``id type level parents units start seconds tokens money form
+            sandbox status``.
         total: all of ``usage`` added up.
         seconds: how long the run took.
         stopped: why the run stopped before its end, where it did: a budget.
+        sandbox: the tier in which code of agents ran, where any did.
         status: one row a unit: ``status`` (``ok repaired cached failed skipped``) and ``reason``.
     """
 
@@ -83,6 +85,7 @@ class Result:
     seconds: float
     status: pd.DataFrame | None = None
     stopped: str | None = None
+    sandbox: str | None = None
     warnings: tuple[AMRWarning, ...] = field(default=())
     origin: Origin | None = field(default=None)
 
@@ -151,7 +154,20 @@ def usage_frame(ledger: Ledger) -> pd.DataFrame:
 
 def trace_frame(trace: Trace) -> pd.DataFrame:
     """One row a node."""
-    columns = ["id", "type", "level", "parents", "units", "start", "seconds", "tokens", "money", "form", "status"]
+    columns = [
+        "id",
+        "type",
+        "level",
+        "parents",
+        "units",
+        "start",
+        "seconds",
+        "tokens",
+        "money",
+        "form",
+        "sandbox",
+        "status",
+    ]
     rows = [
         (
             n.id,
@@ -164,6 +180,7 @@ def trace_frame(trace: Trace) -> pd.DataFrame:
             n.usage.tokens,
             n.usage.money,
             n.form,
+            n.sandbox or None,
             n.status,
         )
         for n in trace.nodes

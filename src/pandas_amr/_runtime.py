@@ -18,6 +18,7 @@ from pandas_amr.models.hedge import Hedged
 from pandas_amr.models.retry import Retrying
 from pandas_amr.models.structured import Structured
 from pandas_amr.models.throttle import Throttled, throttle_for
+from pandas_amr.sandbox.local import LocalSandbox
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pandas_amr.models.openai import OpenAIModel
+    from pandas_amr.sandbox.base import Isolation, Sandbox
+    from pandas_amr.tools import PythonREPLTool
 from pandas_amr._prices import price_of
 from pandas_amr._usage import Budget, Ledger, Phase, Usage
 
@@ -189,6 +192,23 @@ def _resolved(given: Any) -> LM:
         said = f"The model {named!r} has no server: neither OPENAI_API_KEY nor OPENAI_BASE_URL is set."
         raise UsageError(f"{said}\n{NO_MODEL}")
     return LM(named)
+
+
+_sandboxes: dict[tuple[Any, ...], Sandbox] = {}
+
+
+def sandbox_for(repl: PythonREPLTool | None) -> Sandbox:
+    """The sandbox behind a REPL tool: its own, or the process's one for its packages, files and isolation.
+
+    Its warm process is begun at the first session and ends with this process.
+    """
+    if repl is not None and repl.sandbox is not None:
+        return repl.sandbox
+    isolation: Isolation = repl.isolation if repl else "auto"
+    packages = tuple(repl.packages) if repl else ()
+    files = dict(repl.files) if repl else {}  # type: ignore[arg-type]
+    key = (os.getpid(), isolation, packages, tuple(sorted(files.items())))
+    return _sandboxes.setdefault(key, LocalSandbox(isolation, packages=packages, files=files))
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,34 @@ def type_of(schema: dict[str, Any], name: str = "Record") -> Any:
     raise UsageError(f"The schema of {name} uses {schema!r}, which findings cannot hold.")
 
 
+def named_type(given: Any) -> Any:
+    """The type that code in a sandbox means: a name, a list of choices, a JSON schema, or these with a description.
+
+    Raises:
+        UsageError: it is none of these.
+
+    Example:
+        >>> named_type("list[float]"), named_type(["yes", "no"])
+        (list[float], ['yes', 'no'])
+    """
+    if isinstance(given, str):
+        inner = given.removeprefix("list[").removesuffix("]") if given.startswith("list[") else given
+        kind = {"str": str, "int": int, "float": float, "bool": bool}.get(inner)
+        if kind is None:
+            raise UsageError(
+                f"A field's type is str, int, float, bool, a list of one, or a list of choices, not {given!r}."
+            )
+        return list[kind] if inner != given else kind  # type: ignore[valid-type]
+    if isinstance(given, list) and given:
+        return given
+    if isinstance(given, dict) and "kind" in given:
+        kind = named_type(given["kind"])
+        return (Literal[tuple(kind)] if isinstance(kind, list) else kind, str(given.get("description", "")))
+    if isinstance(given, dict):
+        return type_of(given)
+    raise UsageError(f"A field's type is str, int, float, bool, a list of one, or a list of choices, not {given!r}.")
+
+
 def _field_of(schema: dict[str, Any], name: str) -> Any:
     limits = {CONSTRAINTS[key]: value for key, value in schema.items() if key in CONSTRAINTS}
     kind = type_of(schema, name.title().replace("_", ""))

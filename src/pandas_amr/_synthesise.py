@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
-from pandas_amr._agent.loop import Answer, Submission, run_agent
+from pandas_amr._agent.loop import REPL_FORM, Answer, Submission, run_agent
 from pandas_amr._schema import json_schema
 from pandas_amr._tree import group_of, static_sizes
 from pandas_amr._units import cell, line_of
@@ -19,10 +19,12 @@ from pandas_amr.errors import InvalidOutput
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pyarrow as pa
 
+    from pandas_amr._agent.dispatch import AgentTool
+    from pandas_amr._agent.repl import Repl
     from pandas_amr._findings import FindingType
     from pandas_amr._trace import Trace
     from pandas_amr._units import Units
@@ -138,6 +140,7 @@ class Reducer:
     tools: tuple[Tool, ...]
     max_steps: int
     max_repairs: int
+    repls: Callable[[Sequence[str]], Repl] | None = None
 
     async def reduce(self, inputs: Sequence[Input], *, final: bool, computed: str = "") -> Reduced:
         """One node's work.
@@ -147,7 +150,25 @@ class Reducer:
         """
         output = self.output if final else self.output.partial
         shown = {**output.schema} if output.item is None else {"type": "array", "items": output.schema}
-        system = _prompts.reduce_system(self.instruction, final=final, output=shown, tools=bool(self.tools))
+        repl = self.repls([one.line for one in inputs]) if self.repls is not None and inputs else None
+        try:
+            return await self._reduced(inputs, output, shown, final=final, computed=computed, repl=repl)
+        finally:
+            if repl is not None:
+                await repl.close()
+
+    async def _reduced(
+        self,
+        inputs: Sequence[Input],
+        output: OutputType,
+        shown: Mapping[str, Any],
+        *,
+        final: bool,
+        computed: str,
+        repl: Repl | None,
+    ) -> Reduced:
+        tools: tuple[AgentTool, ...] = self.tools if repl is None else (repl, *self.tools)
+        system = _prompts.reduce_system(self.instruction, final=final, output=shown, tools=bool(tools))
         user = _prompts.finding_lines([one.line for one in inputs]) + (f"\n\n{computed}" if computed else "")
         messages: tuple[Message, ...] = (Message("system", system), Message("user", user))
         usage = Usage()
@@ -158,17 +179,19 @@ class Reducer:
                 messages,
                 submission=output.submission(),
                 phase="reduce",
-                tools=self.tools,
+                tools=tools,
                 max_steps=self.max_steps,
             )
             usage += answer.usage
+            if answer.form == REPL_FORM and isinstance(answer.payload, dict):
+                answer.payload.setdefault("sources", list(range(len(inputs))))  # it was computed from all of them
             try:
                 value, rows = output.read(answer, inputs)
             except InvalidOutput as error:
                 problem = str(error)
                 messages = (*answer.conversation, Message("user", _prompts.answer_repair(problem)))
             else:
-                return Reduced(value, rows, usage)
+                return Reduced(value, rows, usage + (repl.spent if repl else Usage()))
         raise InvalidOutput(f"The reduction cannot be used: {problem}.")
 
 

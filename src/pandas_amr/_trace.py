@@ -28,7 +28,9 @@ class Node:
         units: how many units (maps) or inputs (reduces) it got.
         start: seconds since the run began.
         seconds: how long it took.
-        form: how structured output was had of the server: ``schema``, ``tool``, ``json_object`` or ``prompt``.
+        form: how structured output was had of the server: ``schema``, ``tool``, ``json_object`` or
+            ``prompt``; ``code`` where it was handed in from a sandbox.
+        sandbox: the tier in which the agent's code ran.
         status: ``partial`` when some units failed, ``passed`` when a group of one needed no call.
     """
 
@@ -41,6 +43,7 @@ class Node:
     seconds: float = 0.0
     usage: Usage = field(default_factory=Usage)
     form: str = ""
+    sandbox: str = ""
     status: NodeStatus = "running"
 
 

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pandas_amr._plan import Plan
+from pandas_amr._runtime import sandbox_for
+from pandas_amr._sessions import Asker, Sessions, isolated
 from pandas_amr._tokens import counter_for
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger, Phase
@@ -90,8 +92,33 @@ class Work:
         return lm.token_counter or counter_for(lm.model)
 
     def tools(self, phase: Phase) -> tuple[Tool, ...]:
-        """The tools that the agents of a phase get: none where the model can call none."""
-        return self.job.tools if self.abilities(phase).tools else ()
+        """The user's tools that the agents of a phase get: none where the model can call none."""
+        given = self.job.tools if self.abilities(phase).tools else ()
+        return tuple(isolated(tool, sandbox_for(self.job.repl)) if tool.isolated else tool for tool in given)
+
+    def has_repl(self, phase: Phase) -> bool:
+        """Whether the agents of a phase get a REPL."""
+        return self.job.repl is not None and self.abilities(phase).tools
+
+    @property
+    def tier(self) -> str:
+        """What confines code of agents; empty where none may run."""
+        wanted = self.job.repl is not None or any(tool.isolated for tool in self.job.tools)
+        return sandbox_for(self.job.repl).tier if wanted else ""
+
+    def sessions(self, phase: Phase) -> Sessions | None:
+        """Where the agents of a phase get their REPLs."""
+        repl = self.job.repl
+        if repl is None or not self.has_repl(phase):
+            return None
+        asker = Asker(
+            model=self.model(phase),
+            count=self.counter(phase),
+            alone=self.abilities(phase).units_per_request == 1,
+            shard_tokens=self.plan.shard_tokens or 1,
+            max_repairs=self.max_repairs,
+        )
+        return Sessions(sandbox_for(repl), repl.limits, self.job.frame, asker)
 
     @property
     def written(self) -> bool:

@@ -12,6 +12,8 @@
     │  ├─ ModelRejected              400: this request cannot be served (a context too long, a filter)
     │  ├─ ModelRefused               the model declined to answer
     │  └─ InvalidOutput(ValueError)  not the promised schema
+    ├─ SandboxError                  who: the sandbox, not the code in it
+    │  └─ SandboxUnavailable         none can be had here; says why, and what the choices are
     ├─ BudgetExceeded                carries the usage and the partial Result
     └─ MapFailed                     errors="raise", or nothing at all succeeded; carries the partial Result
 
@@ -44,6 +46,8 @@ __all__ = [
     "ModelUnavailable",
     "PlanError",
     "PlanWarning",
+    "SandboxError",
+    "SandboxUnavailable",
     "UsageError",
 ]
 
@@ -139,6 +143,14 @@ class ModelRefused(ModelError):
 
 class InvalidOutput(ModelError, ValueError):
     """The model's answer is not what the schema promises."""
+
+
+class SandboxError(AMRError):
+    """The sandbox failed, and not the code in it."""
+
+
+class SandboxUnavailable(SandboxError):
+    """No sandbox as strong as was asked for can be had here; the message says why, and what the choices are."""
 
 
 class BudgetExceeded(AMRError):

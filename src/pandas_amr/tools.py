@@ -1,22 +1,28 @@
-"""Tools: functions of the user's that agents may call."""
+"""Tools: functions of the user's that agents may call, and the Python that they may write."""
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import inspect
 import re
+import textwrap
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from pandas_amr._schema import json_schema
 from pandas_amr.errors import UsageError
+from pandas_amr.sandbox.base import Isolation, Limits, Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Tool", "tool"]
+__all__ = ["PythonREPLTool", "Tool", "tool"]
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 RESERVED = frozenset({"submit_findings", "submit_reduction", "python_repl"})
@@ -32,6 +38,8 @@ class Tool:
         description: what it does; default: the function's docstring.
         args_schema: a pydantic model of the arguments; default: made from the function's annotations.
         timeout_s: seconds that one call may take; the agent is told when they are over.
+        isolated: run it in a sandbox and not beside the library, a session each call. It sees its arguments, pandas as
+            ``pd``, numpy as ``np``, what it imports itself, and nothing else of yours.
 
     Raises:
         UsageError: the name, the description or the arguments cannot be told to a model.
@@ -48,8 +56,10 @@ class Tool:
     name: str = ""
     description: str = ""
     args_schema: type[BaseModel] | None = None
-    timeout_s: float = 60.0
+    timeout_s: float | None = 60.0
+    isolated: bool = False
     parameters: dict[str, Any] = field(init=False, repr=False)
+    passes: tuple[type[Exception], ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.func):
@@ -62,6 +72,8 @@ class Tool:
         description = self.description or inspect.getdoc(self.func) or ""
         if not description:
             raise UsageError(f"Tool {name!r} needs a description, or its function a docstring: agents read it.")
+        if self.isolated:
+            source_of(self.func)  # what cannot be sent is told now
         schema = self.args_schema or _args_schema(self.func, name)
         for key, value in {
             "name": name,
@@ -87,7 +99,8 @@ def tool(
     name: str = "",
     description: str = "",
     args_schema: type[BaseModel] | None = None,
-    timeout_s: float = 60.0,
+    timeout_s: float | None = 60.0,
+    isolated: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(func: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, as a decorator with or without options.
@@ -105,22 +118,112 @@ def tool(func: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Ca
     return Tool(func, **options)
 
 
-def as_tools(given: Iterable[Any] | None) -> tuple[Tool, ...]:
-    """The tools that a user gave: tools, or functions that become tools.
+@dataclass(frozen=True, kw_only=True)
+class PythonREPLTool:
+    """A live Python for every agent, in a sandbox, with its shard as the frame ``df`` (reducers: ``findings``).
+
+    Agents call it ``python_repl(code)``. State lasts through an agent's turns. In it ``submit(frame)`` hands in
+    findings with no model writing them out, and ``ask(texts, instruction, schema)`` has the model read what code has
+    chosen.
+
+    Args:
+        packages: further packages of this environment that code may import, beside pandas, numpy and pyarrow and what
+            lies in the same folder.
+        files: further files, read-only: paths, or a dict of the names they get; their paths stand in ``files``.
+        limits: what a session may use; see ``Limits``.
+        isolation: ``"strong"``, ``"strict-lite"``, ``"process"``, or ``"auto"`` for the strongest that can be had and
+            never ``"process"``; see ``pandas_amr.sandbox``.
+        sandbox: a sandbox of your own in place of the embedded one, such as ``ContainerSandbox``.
+
+    Raises:
+        UsageError: an argument cannot be used; a package or a file does not exist.
+
+    Example:
+        >>> PythonREPLTool(limits=Limits(memory_mb=512))
+        <PythonREPLTool auto>
+    """
+
+    packages: Sequence[str] = ()
+    files: Sequence[str | Path] | Mapping[str, str | Path] = ()
+    limits: Limits = field(default_factory=Limits)
+    isolation: Isolation = "auto"
+    sandbox: Sandbox | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.packages, str):
+            raise UsageError(f"PythonREPLTool(packages=...) takes a list of names: [{self.packages!r}].")
+        if not isinstance(self.limits, Limits):
+            raise UsageError(f"PythonREPLTool(limits=...) takes amr.Limits(...), not {self.limits!r}.")
+        if self.isolation not in typing.get_args(Isolation):
+            names = ", ".join(repr(name) for name in typing.get_args(Isolation))
+            raise UsageError(f"PythonREPLTool(isolation=...) takes {names}, not {self.isolation!r}.")
+        if self.sandbox is not None and not isinstance(self.sandbox, Sandbox):
+            raise UsageError(
+                f"PythonREPLTool(sandbox=...) takes what has tier, open() and close(), not {self.sandbox!r}."
+            )
+        if self.sandbox is not None and (self.packages or self.files or self.isolation != "auto"):
+            raise UsageError("PythonREPLTool(sandbox=...) brings its own packages, files and isolation.")
+        for name in self.packages:
+            if importlib.util.find_spec(name.partition(".")[0]) is None:
+                raise UsageError(f"PythonREPLTool(packages=...): there is no package {name!r} in this environment.")
+        named = self.files.items() if isinstance(self.files, Mapping) else ((Path(p).name, p) for p in self.files)
+        files = {name: str(Path(path).absolute()) for name, path in named}
+        for name, path in files.items():
+            if "/" in name or not Path(path).is_file():
+                raise UsageError(f"PythonREPLTool(files=...): {path} is no file, or {name!r} no name for one.")
+        object.__setattr__(self, "packages", tuple(self.packages))
+        object.__setattr__(self, "files", files)
+
+    @property
+    def tier(self) -> str:
+        """What is in force; ``auto`` until a session has begun."""
+        return self.isolation if self.sandbox is None else self.sandbox.tier
+
+    def __repr__(self) -> str:
+        return f"<PythonREPLTool {self.tier}>"
+
+
+def as_tools(given: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLTool | None]:
+    """The tools that a user gave: tools, or functions that become tools; and the REPL, where it is among them.
 
     Raises:
         UsageError: something is no tool, or two have one name.
     """
     if given is None:
-        return ()
-    if isinstance(given, str | bytes | Tool) or not isinstance(given, typing.Iterable):
+        return (), None
+    if isinstance(given, str | bytes | Tool | PythonREPLTool) or not isinstance(given, typing.Iterable):
         raise UsageError(f"tools= takes a list of tools, not {given!r}.")
-    tools = tuple(one if isinstance(one, Tool) else Tool(one) for one in given)
+    given = list(given)
+    repls = [one for one in given if isinstance(one, PythonREPLTool)]
+    if len(repls) > 1 or PythonREPLTool in given:
+        raise UsageError("tools= takes one PythonREPLTool(): an agent has one session.")
+    tools = tuple(one if isinstance(one, Tool) else Tool(one) for one in given if not isinstance(one, PythonREPLTool))
     names = [one.name for one in tools]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise UsageError(f"tools= has two tools named {', '.join(doubled)}.")
-    return tools
+    return tools, repls[0] if repls else None
+
+
+def source_of(func: Callable[..., Any]) -> tuple[str, str]:
+    """A function's source without its decorators, and its name, for a sandbox to run.
+
+    Raises:
+        UsageError: there is no source, or it is no plain function.
+    """
+    if inspect.iscoroutinefunction(func) or not inspect.isfunction(func):
+        raise UsageError(f"Tool(isolated=True) takes a plain function with def, not {func!r}.")
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(func)))
+    except (OSError, SyntaxError):
+        raise UsageError(f"Tool(isolated=True): the source of {func.__name__} cannot be found.") from None
+    definition = tree.body[0]
+    if not isinstance(definition, ast.FunctionDef):
+        raise UsageError(f"Tool(isolated=True) takes a function with def, not {func!r}.")
+    if func.__closure__:
+        raise UsageError(f"Tool(isolated=True): {func.__name__} uses variables around it, which a sandbox has not.")
+    definition.decorator_list = []
+    return ast.unparse(tree), definition.name
 
 
 def _args_schema(func: Callable[..., Any], name: str) -> type[BaseModel]:

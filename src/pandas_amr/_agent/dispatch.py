@@ -5,27 +5,78 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pandas_amr.models.base import ToolCall
-    from pandas_amr.tools import Tool
 
 
-async def dispatch(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> list[Message]:
-    """Run the calls side by side; one tool message each, in the order of the calls."""
+class AgentTool(Protocol):
+    """What an agent may call: a tool of the user's, or the library's REPL."""
+
+    @property
+    def name(self) -> str:
+        """What agents call it."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What agents are told of it."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The JSON schema of its arguments."""
+        ...
+
+    @property
+    def args_schema(self) -> type[BaseModel] | None:
+        """What checks its arguments."""
+        ...
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """What runs; sync functions in a thread."""
+        ...
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Seconds that one call may take; None where it keeps its own time."""
+        ...
+
+    @property
+    def passes(self) -> tuple[type[Exception], ...]:
+        """What it raises that is not the agent's to read, and ends the agent's work."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HandedIn:
+    """A tool's result that is the agent's submission: what it says to the agent, and the payload."""
+
+    text: str
+    payload: Any
+
+
+async def dispatch(calls: Sequence[ToolCall], tools: Sequence[AgentTool]) -> tuple[list[Message], HandedIn | None]:
+    """Run the calls side by side; one tool message each, in the order of the calls, and what one of them handed in."""
     known = {tool.name: tool for tool in tools}
-    texts = await asyncio.gather(*(_run(call, known) for call in calls))
-    return [Message(role="tool", content=text, tool_call_id=call.id) for call, text in zip(calls, texts, strict=True)]
+    results = await asyncio.gather(*(_run(call, known) for call in calls))
+    messages = [
+        Message(role="tool", content=one.text if isinstance(one, HandedIn) else one, tool_call_id=call.id)
+        for call, one in zip(calls, results, strict=True)
+    ]
+    return messages, next((one for one in reversed(results) if isinstance(one, HandedIn)), None)
 
 
-async def _run(call: ToolCall, known: dict[str, Tool]) -> str:
+async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
     tool = known.get(call.name)
     if tool is None:
         return f"There is no tool {call.name!r}. There is: {', '.join(known) or 'none'}."
@@ -43,9 +94,11 @@ async def _run(call: ToolCall, known: dict[str, Tool]) -> str:
                 result = await asyncio.to_thread(tool.func, **values)
     except TimeoutError:
         return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
+    except tool.passes:
+        raise
     except Exception as error:  # noqa: BLE001 (the tool is the user's, whatever it raises is told to the agent)
         return f"{tool.name} raised {type(error).__name__}: {error}"
-    return as_text(result)
+    return result if isinstance(result, HandedIn) else as_text(result)
 
 
 def as_text(value: Any) -> str:

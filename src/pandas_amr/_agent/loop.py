@@ -17,10 +17,11 @@ from pandas_amr.models.base import Message, Request, ResponseSchema, ToolSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr.models.base import Model, Reply
-    from pandas_amr.tools import Tool
 
 FENCE = re.compile(r"^\s*```[\w-]*\s*\n(.*)\n\s*```\s*$", re.DOTALL)
+REPL_FORM = "code"
 FORCED = "No more tool calls are possible. Answer now, with what you know."
 
 
@@ -72,7 +73,7 @@ async def run_agent(
     *,
     submission: Submission,
     phase: Phase,
-    tools: Sequence[Tool] = (),
+    tools: Sequence[AgentTool] = (),
     max_steps: int = 6,
 ) -> Answer:
     """Let the model work: with tools for at most ``max_steps`` turns, then one forced turn without.
@@ -98,7 +99,10 @@ async def run_agent(
             if answer.problem is None:
                 return answer
             break
-        conversation += await dispatch(reply.message.tool_calls, tools)
+        messages, given = await dispatch(reply.message.tool_calls, tools)
+        conversation += messages
+        if given is not None:
+            return Answer(given.payload, None, tuple(conversation), usage, REPL_FORM)
     if tools:
         conversation.append(Message("user", FORCED))
     reply = await model.complete(Request(tuple(conversation), phase=phase, schema=submission.response))

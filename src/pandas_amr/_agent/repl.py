@@ -1,0 +1,87 @@
+"""The tool ``python_repl``: an agent's own live session in a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pandas_amr import _prompts
+from pandas_amr._agent.dispatch import HandedIn
+from pandas_amr._schema import json_schema
+from pandas_amr._usage import Usage
+from pandas_amr.errors import BudgetExceeded, ModelError, SandboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from pandas_amr.sandbox.base import Ask, Session
+
+REPL = "python_repl"
+
+
+class Code(BaseModel):
+    """The arguments of the REPL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    code: str = Field(description="Python code; the value of a last expression is shown")
+
+
+@dataclass(slots=True)
+class Repl:
+    """One agent's REPL. Its session begins with the first cell, and ends with ``close``.
+
+    Attributes:
+        open: begins the session.
+        ask: answers what code asks of the model.
+        spent: what the code has asked of the model.
+        reduces: whether the session holds findings, and not a shard.
+    """
+
+    open: Callable[[], Awaitable[Session]]
+    ask: Ask | None = None
+    reduces: bool = False
+    name: str = REPL
+    args_schema: type[BaseModel] = Code
+    timeout_s: None = None
+    passes: tuple[type[Exception], ...] = (SandboxError, BudgetExceeded, ModelError)
+    spent: Usage = field(default_factory=Usage)
+    _session: Session | None = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def description(self) -> str:
+        """What agents are told of it."""
+        return _prompts.repl_description(reduces=self.reduces)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The one argument, ``code``."""
+        return json_schema(Code)
+
+    async def func(self, code: str) -> str | HandedIn:
+        """Run a cell; several of one turn run one after the other.
+
+        Raises:
+            SandboxError: the sandbox failed, and not the code.
+        """
+        async with self._turn:
+            try:
+                if self._session is None:
+                    self._session = await self.open()
+                cell = await self._session.run(code, self.ask)
+            except SandboxError:
+                await self.close()
+                raise
+        if cell.submitted is not None:
+            return HandedIn(cell.text or "Received.", cell.submitted.payload)
+        return cell.text.strip("\n") or "(no output)"
+
+    async def close(self) -> None:
+        """End the session, where one began."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()

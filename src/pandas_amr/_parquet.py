@@ -1,0 +1,161 @@
+"""Frames as Parquet bytes for a sandbox: dtypes, names and index go with them, and what could not is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pandas_amr._units import cell
+from pandas_amr.sandbox.base import Data
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+REFUSED = (
+    pa.ArrowInvalid,
+    pa.ArrowTypeError,
+    pa.ArrowNotImplementedError,
+    OverflowError,
+    UnicodeEncodeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrowFrame:
+    """A frame as an Arrow table: columns ``c0`` and so on, levels of the index ``i0`` and so on.
+
+    Attributes:
+        changed: what is not as in the frame, a sentence each.
+    """
+
+    table: pa.Table
+    columns: tuple[Any, ...]
+    column_names: tuple[Any, ...]
+    index_names: tuple[Any, ...]
+    index: pd.Index
+    changed: tuple[str, ...]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> ArrowFrame:
+        """Convert a whole frame, so that every part of it has the same types."""
+        changed: list[str] = []
+        arrays: dict[str, pa.Array | pa.ChunkedArray] = {}
+        for number in range(len(frame.columns)):
+            arrays[f"c{number}"] = _array(frame.iloc[:, number], repr(frame.columns[number]), changed)
+        for number in range(frame.index.nlevels):
+            level = frame.index.get_level_values(number).to_series(index=pd.RangeIndex(len(frame)))
+            arrays[f"i{number}"] = _array(level, f"level {number} of the index", changed)
+        labels = tuple(_label(label, changed) for label in frame.columns)
+        return cls(
+            table=pa.table(arrays) if arrays else pa.table({}),
+            columns=labels,
+            column_names=tuple(_label(name, changed) for name in frame.columns.names),
+            index_names=tuple(_label(name, changed) for name in frame.index.names),
+            index=frame.index,
+            changed=tuple(changed),
+        )
+
+    def data(self, name: str, positions: Sequence[int] | NDArray[np.int64] | None = None) -> Data:
+        """The rows at ``positions``, or all of them, called ``name``."""
+        table, index = self.table, self.index
+        if positions is not None:
+            chosen = np.asarray(positions, dtype=np.int64)
+            consecutive = len(chosen) > 0 and int(chosen[-1] - chosen[0]) == len(chosen) - 1
+            consecutive &= bool((np.diff(chosen) == 1).all())
+            start = int(chosen[0]) if len(chosen) else 0
+            table = table.slice(start, len(chosen)) if consecutive else table.take(pa.array(chosen))
+            index = index[start : start + len(chosen)] if consecutive else index[chosen]
+        ranged = _as_range(index)
+        if ranged is not None:
+            table = table.drop_columns(["i0"])
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="snappy", write_statistics=False)
+        labels = {
+            "columns": self.columns,
+            "column_names": self.column_names,
+            "index_names": self.index_names,
+            "range": ranged,
+        }
+        return Data(name, sink.getvalue().to_pybytes(), labels, self.changed)
+
+
+def _as_range(index: pd.Index) -> list[int] | None:
+    if isinstance(index, pd.RangeIndex):
+        return [index.start, index.stop, index.step]
+    return None
+
+
+def _label(label: Any, changed: list[str]) -> Any:
+    """A name as JSON holds it."""
+    if label is None or isinstance(label, str | bool | int | float):
+        return label.encode("utf-8", "replace").decode() if isinstance(label, str) else label
+    if isinstance(label, tuple):
+        return [_label(part, changed) for part in label]
+    plain = label.item() if isinstance(label, np.generic) else str(label)
+    if isinstance(plain, str):
+        changed.append(f"The name {plain!r} is a text, and was {type(label).__name__}.")
+    return plain
+
+
+def _array(column: pd.Series, name: str, changed: list[str]) -> pa.Array | pa.ChunkedArray:
+    """A column as Arrow; what Arrow or Parquet would refuse or bend becomes JSON text, and is told."""
+    try:
+        array = pa.array(column, from_pandas=True)
+        kept = column.dtype != object or _unbent(array, column)
+        if kept:
+            return _checked(array)
+    except REFUSED:
+        pass
+    changed.append(f"Column {name} ({column.dtype}) is text: JSON of what each cell held.")
+    return pa.array([_text(value) for value in column.tolist()], pa.string())
+
+
+def _checked(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """The array, once Parquet has taken it."""
+    kind = array.type
+    if pa.types.is_null(kind):
+        return array.cast(pa.string())
+    if isinstance(kind, pa.BaseExtensionType):
+        raise pa.ArrowInvalid("extension types do not go through Parquet as they are")
+    if not (pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table({"c0": array.slice(0, 100)}), sink)
+        pq.ParquetFile(pa.BufferReader(sink.getvalue())).read()
+    return array
+
+
+def _unbent(array: pa.Array, column: pd.Series) -> bool:
+    """Whether Arrow holds the very values: no dict padded, no whole number turned into a float."""
+    for held, value in zip(array.to_pylist(), column.tolist(), strict=True):
+        if held is None and (value is None or value is pd.NA or value is pd.NaT or value != value):  # noqa: PLR0124
+            continue
+        if _shape(held) != _shape(value):
+            return False
+    return True
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: _shape(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shape(inner) for inner in value]
+    plain = value.item() if isinstance(value, np.generic) else value
+    return plain.to_pydatetime() if isinstance(plain, pd.Timestamp) else plain if plain == plain else None, type(plain)  # noqa: PLR0124
+
+
+def _text(value: Any) -> str | None:
+    plain = cell(value)
+    if plain is None or isinstance(plain, str):
+        return None if plain is None else plain.encode("utf-8", "replace").decode()
+    return json.dumps(plain, ensure_ascii=True)

@@ -1,0 +1,158 @@
+"""Where a run's agents get their Python: the data of a session, and who answers what its code asks of the model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pandas_amr._agent.repl import Repl
+from pandas_amr._findings import FindingStore, FindingType
+from pandas_amr._mappers import AgentMapper
+from pandas_amr._parquet import ArrowFrame
+from pandas_amr._schema import named_type, record_type
+from pandas_amr._shards import make_shards
+from pandas_amr._units import make_units
+from pandas_amr.engines.local import each
+from pandas_amr.errors import InvalidOutput, UsageError
+from pandas_amr.sandbox.base import Data, Limits
+from pandas_amr.tools import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pandas_amr._tokens import TokenCounter
+    from pandas_amr.models.base import Model
+    from pandas_amr.sandbox.base import Sandbox, Session
+    from pandas_amr.tools import Tool
+
+ASK_SHARD_SIZE = 20
+ASK_AT_ONCE = 8
+TOLD_FAILURES = 3
+
+
+@dataclass(slots=True)
+class Sessions:
+    """What the REPLs of a run share: the sandbox, its limits, and the frame as Arrow."""
+
+    sandbox: Sandbox
+    limits: Limits
+    frame: pd.DataFrame
+    asker: Asker | None = None
+    _arrow: ArrowFrame | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def changed(self) -> tuple[str, ...]:
+        """What is in a session not as in the user's frame, a sentence each."""
+        return (await self._converted()).changed
+
+    def of_shard(self, positions: Sequence[int]) -> Repl:
+        """A REPL that holds the rows at ``positions`` as ``df``."""
+
+        async def begun() -> Session:
+            arrow = await self._converted()
+            return await self.sandbox.open(arrow.data("df", positions), self.limits)
+
+        return self._repl(begun, reduces=False)
+
+    def of_findings(self, lines: Sequence[str]) -> Repl:
+        """A REPL that holds a reducer's inputs, each a JSON object, as ``findings``."""
+
+        async def begun() -> Session:
+            frame = pd.DataFrame.from_records([json.loads(line) for line in lines])
+            return await self.sandbox.open(ArrowFrame.of(frame).data("findings"), self.limits)
+
+        return self._repl(begun, reduces=True)
+
+    def _repl(self, begun: Any, *, reduces: bool) -> Repl:
+        repl = Repl(begun, reduces=reduces)
+        if self.asker is not None:
+            repl.ask = self.asker.for_(repl)
+        return repl
+
+    async def _converted(self) -> ArrowFrame:
+        async with self._lock:
+            if self._arrow is None:
+                self._arrow = await asyncio.to_thread(ArrowFrame.of, self.frame)
+            return self._arrow
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Has the model read texts that code has chosen: one flat answer each, within the run's throttle and budget."""
+
+    model: Model
+    count: TokenCounter
+    alone: bool
+    shard_tokens: int
+    max_repairs: int
+
+    def for_(self, repl: Repl) -> Any:
+        """The answers to one session's questions; what they cost is added to its REPL's."""
+
+        async def ask(asked: dict[str, Any]) -> Data:
+            return await self._answered(asked, repl)
+
+        return ask
+
+    async def _answered(self, asked: dict[str, Any], repl: Repl) -> Data:
+        fields = asked.get("schema")
+        if not isinstance(fields, dict) or not fields:
+            raise UsageError("ask(..., schema=) takes a dict of column names to types")
+        kind = FindingType.of(record_type("Answer", {name: named_type(one) for name, one in fields.items()}), None)
+        texts = [text if isinstance(text, str) else json.dumps(text, default=str) for text in asked["texts"]]
+        frame = pd.DataFrame({"text": pd.Series(texts, dtype=object)})
+        units = make_units(frame, (0,), dedupe=True, counter=self.count)
+        mapper = AgentMapper(
+            name=None,
+            model=self.model,
+            instruction=asked["instruction"],
+            kind=kind,
+            units=units,
+            tools=(),
+            max_steps=1,
+            max_repairs=self.max_repairs,
+            alone=self.alone,
+            max_tokens=self.shard_tokens,
+            count=self.count,
+            merge={},
+        )
+        size = 1 if self.alone else ASK_SHARD_SIZE
+        shards = make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=self.shard_tokens)
+        store = FindingStore(None, kind)
+        failures = []
+        async for mapped in each(mapper, shards, limit=ASK_AT_ONCE):
+            repl.spent += mapped.usage
+            if mapped.ended_by is not None:
+                raise mapped.ended_by
+            store.add(mapped.positions, mapped.table)
+            failures += mapped.failures
+        answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=frame.index)
+        told = [f"text {failure.position}: {failure.reason}" for failure in failures[:TOLD_FAILURES]]
+        said = (f"{len(failures)} texts have no answer ({'; '.join(told)}); they are <NA>.",) if failures else ()
+        return replace(ArrowFrame.of(answers).data("answers"), changed=said)
+
+
+def isolated(tool: Tool, sandbox: Sandbox) -> Tool:
+    """The tool with its function run in a session of its own at each call."""
+    source, name = source_of(tool.func)
+    limits = Limits(wall_s=tool.timeout_s or Limits().wall_s)
+
+    async def called(**arguments: Any) -> Any:
+        session = await sandbox.open(Data("arguments"), limits)
+        try:
+            given = json.dumps(json.dumps(arguments, default=str))
+            code = f"from __future__ import annotations\nimport json\n{source}\nsubmit({name}(**json.loads({given})))"
+            cell = await session.run(code)
+        finally:
+            await session.close()
+        if cell.submitted is None:
+            raise InvalidOutput(cell.text.strip())
+        return cell.submitted.payload.get("output")
+
+    bound = replace(tool, isolated=False, func=called)
+    object.__setattr__(bound, "parameters", tool.parameters)
+    return bound

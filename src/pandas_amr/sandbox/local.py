@@ -1,0 +1,403 @@
+"""The embedded sandbox, from the host's side: a warm process that forks a confined session for each agent."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pandas_amr.errors import SandboxError, SandboxUnavailable, UsageError
+from pandas_amr.sandbox.base import MIB, Data, Isolation, Limits
+from pandas_amr.sandbox.channel import ChannelSession
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ORDER: tuple[str, ...] = ("strong", "strict-lite")
+START_S = 60.0
+BEGIN_S = 20.0
+END_S = 2.0
+NEWS = 1 << 16
+ALWAYS = ("numpy", "pandas", "pyarrow", "pyarrow.parquet")
+ENVIRONMENT = {
+    "HOME": "/scratch",
+    "TMPDIR": "/scratch",
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+    # One thread only, or what is forked would not be whole; little address space for a thread that code begins.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "ARROW_IO_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+# The package without its __init__, which would load what the sandbox has no use for.
+BOOT = (
+    "import sys, types; p = types.ModuleType('pandas_amr'); p.__path__ = [sys.argv[2]]; "
+    "sys.modules['pandas_amr'] = p; from pandas_amr.sandbox.zygote import main; main()"
+)
+CHOICES = (
+    'Choices: a container (amr.ContainerSandbox.docker(...)); or isolation="process" where the code is trusted: '
+    "it can read and write whatever you can."
+)
+
+_open: weakref.WeakSet[Zygote] = weakref.WeakSet()
+
+
+class LocalSandbox:
+    """The embedded sandbox of this machine.
+
+    Args:
+        isolation: the tier; ``"auto"`` takes the strongest that can be had, and never less than ``strict-lite``.
+        packages: further importable packages of this environment.
+        files: further files, read-only, by the names they get.
+        zygotes: how many warm processes fork sessions.
+
+    Raises:
+        UsageError: a package or a file does not exist.
+    """
+
+    def __init__(
+        self,
+        isolation: Isolation = "auto",
+        *,
+        packages: Sequence[str] = (),
+        files: Mapping[str, str | Path] | None = None,
+        zygotes: int = 1,
+    ) -> None:
+        self.isolation = isolation
+        self.tier: str = isolation
+        self._packages = tuple(packages)
+        self._files = {name: str(path) for name, path in (files or {}).items()}
+        self._wanted = zygotes
+        self._zygotes: list[Zygote] = []
+        self._turn = 0
+        self._starting: asyncio.Lock | None = None
+        self._folders, self._paths = _places(self._packages)
+
+    def __repr__(self) -> str:
+        return f"<LocalSandbox {self.tier}>"
+
+    async def open(self, data: Data, limits: Limits) -> ChannelSession:
+        """Begin a session; see ``Sandbox.open``."""
+        await self._zygote()  # what cannot be had is told before a session is asked for
+        shared = {"shared": True} if data.parquet else {}
+        names = {name: self._inside(name, path) for name, path in self._files.items()}
+        return ChannelSession(lambda: self._begun(data, limits), data, limits, files=names, **shared)
+
+    async def close(self) -> None:
+        """End the warm processes, and with them every session."""
+        zygotes, self._zygotes = self._zygotes, []
+        for zygote in zygotes:
+            await zygote.close()
+
+    async def _begun(self, data: Data, limits: Limits) -> LocalTransport:
+        zygote = await self._zygote()
+        try:
+            return await zygote.begin(data, limits)
+        except SandboxError:
+            if zygote.alive:
+                raise
+        return await (await self._zygote()).begin(data, limits)  # it died meanwhile, and another one is there
+
+    async def _zygote(self) -> Zygote:
+        """The next warm process; begun where there are too few."""
+        if self._starting is None:
+            self._starting = asyncio.Lock()
+        async with self._starting:
+            self._zygotes = [zygote for zygote in self._zygotes if zygote.alive]
+            while len(self._zygotes) < self._wanted:
+                self._zygotes.append(await self._begin_zygote())
+        self._turn += 1
+        return self._zygotes[self._turn % len(self._zygotes)]
+
+    async def _begin_zygote(self) -> Zygote:
+        if sys.platform != "linux":
+            raise SandboxUnavailable(f"The embedded sandbox needs Linux, and this is {sys.platform}. {CHOICES}")
+        refused: list[str] = []
+        for tier in ORDER if self.isolation == "auto" else (self.isolation,):
+            asked = {
+                "tier": tier,
+                "folders": self._folders,
+                "paths": self._paths,
+                "modules": [*ALWAYS, *self._packages],
+                "files": self._files,
+            }
+            zygote = Zygote(asked)
+            reason = await zygote.start()
+            if reason is None:
+                self.tier = tier
+                return zygote
+            refused.append(f"{tier}: {reason}")
+        raise SandboxUnavailable(f"No sandbox can be had here ({'; '.join(refused)}). {CHOICES}")
+
+    def _inside(self, name: str, path: str) -> str:
+        return f"/files/{name}" if self.tier == "strong" else path
+
+
+def _places(packages: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Folders that must be seen, and what to add to ``sys.path``, for packages outside Python's own prefix."""
+    folders, paths = [], []
+    for name in dict.fromkeys((*(one.partition(".")[0] for one in ALWAYS), *packages)):
+        spec = importlib.util.find_spec(name.partition(".")[0])
+        if spec is None:
+            raise UsageError(f"PythonREPLTool(packages=...): there is no package {name!r} in this environment.")
+        if spec.origin in {"built-in", "frozen"}:
+            continue
+        where = Path(next(iter(spec.submodule_search_locations or ()), spec.origin or "")).absolute()
+        parent = where.parent
+        if parent.name in {"site-packages", "dist-packages"}:
+            folders.append(str(parent))  # with what the package itself imports
+        elif not str(where).startswith((sys.prefix, sys.base_prefix)):
+            folders.append(str(where) if spec.submodule_search_locations else str(parent))
+        paths.append(str(parent))
+    return list(dict.fromkeys(folders)), list(dict.fromkeys(paths))
+
+
+class Zygote:
+    """A warm process: begun once, asked for sessions, told how they end."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self._asked = asked
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._begun: dict[str, asyncio.Future[int]] = {}
+        self._ended: dict[str, asyncio.Future[int]] = {}
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked for sessions."""
+        return self._control is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that this one began."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> str | None:
+        """Begin it; the reason where its tier cannot be had."""
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mine.settimeout(0)
+        try:
+            asked = json.dumps(self._asked | {"host": its.fileno()})
+            self._process = await asyncio.to_thread(
+                subprocess.Popen,
+                [sys.executable, "-I", "-c", BOOT, asked, str(Path(__file__).parents[1])],
+                env=ENVIRONMENT,
+                pass_fds=(its.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+            )
+        finally:
+            its.close()
+        self._control = mine
+        _open.add(self)
+        try:
+            async with asyncio.timeout(START_S):
+                said = json.loads(await self._loop.sock_recv(mine, NEWS) or b'{"failed": "it died at its start"}')
+        except TimeoutError:
+            said = {"failed": f"it was not ready within {START_S:g} s"}
+        except BaseException:
+            await self.close()
+            raise
+        if "ready" not in said:
+            await self.close()
+            return str(said.get("failed"))
+        self._loop.add_reader(mine.fileno(), self._news)
+        return None
+
+    async def begin(self, data: Data, limits: Limits) -> LocalTransport:
+        """Fork a session that holds ``data``.
+
+        Raises:
+            SandboxError: it could not be forked.
+        """
+        if self._control is None:
+            raise SandboxError("The sandbox's process has died.")
+        name = secrets.token_hex(8)
+        mine, its = socket.socketpair()
+        mine.settimeout(0)
+        handles = [its.fileno()]
+        begun = self._begun[name] = self._loop.create_future()
+        ended = self._ended[name] = self._loop.create_future()
+        words = {
+            "session": name,
+            "limits": {
+                "memory": limits.memory_mb * MIB,
+                "cpu_s": int(limits.cpu_s),
+                "scratch": limits.scratch_mb * MIB,
+                "inodes": limits.scratch_files,
+                "threads": limits.threads,
+            },
+        }
+        try:
+            if data.parquet:
+                handles.append(_sealed(data.parquet))
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", handles))]
+            self._control.sendmsg([json.dumps(words).encode()], rights)
+            async with asyncio.timeout(BEGIN_S):
+                process = await begun
+        except BaseException as error:
+            mine.close()
+            self._ended.pop(name, None)
+            if isinstance(error, TimeoutError | OSError):
+                raise SandboxError(f"A session could not be begun: {type(error).__name__}.") from None
+            raise
+        finally:
+            self._begun.pop(name, None)
+            its.close()
+            for handle in handles[1:]:
+                os.close(handle)
+        return LocalTransport(self, mine, process, ended)
+
+    def _news(self) -> None:
+        """What the process tells: a session has begun, or ended; or nothing more, ever."""
+        assert self._control is not None
+        held = array.array("i")
+        try:
+            words, control, _, _ = self._control.recvmsg(
+                NEWS, socket.CMSG_LEN(2 * held.itemsize), socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        except OSError:
+            words, control = b"", []
+        for _, _, raw in control:
+            held.frombytes(raw[: len(raw) - len(raw) % held.itemsize])
+        if not words:
+            self._died()
+            return
+        news = json.loads(words)
+        if "begun" in news:
+            waiting = self._begun.get(news["begun"])
+            if waiting is not None and not waiting.done():
+                waiting.set_result(held[0])
+            else:
+                _signal(held[0], signal.SIGKILL)
+                os.close(held[0])
+        elif "ended" in news:
+            waiting = self._ended.pop(news["ended"], None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(int(news["status"]))
+
+    def _died(self) -> None:
+        self._drop()
+        for waiting in (*self._begun.values(), *self._ended.values()):
+            if not waiting.done():
+                waiting.set_exception(SandboxError("The sandbox's process has died."))
+                waiting.exception()  # nobody need be waiting
+        if self._process is not None:
+            self._loop.run_in_executor(None, self._process.wait)
+
+    def _drop(self) -> None:
+        control, self._control = self._control, None
+        if control is not None:
+            self._loop.remove_reader(control.fileno())
+            control.close()
+
+    async def close(self) -> None:
+        """End it; its sessions end with it."""
+        self._drop()
+        if self._process is not None:
+            try:
+                await asyncio.to_thread(self._process.wait, END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                await asyncio.to_thread(self._process.wait)
+
+    def forget(self) -> None:
+        """In a fork of the host: the process is the parent's."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+
+class LocalTransport:
+    """A forked session: its end of the socket, and the process by its pidfd."""
+
+    def __init__(self, zygote: Zygote, wire: socket.socket, process: int, ended: asyncio.Future[int]) -> None:
+        self._zygote = zygote
+        self._wire = wire
+        self._process = process
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+
+    async def send(self, *parts: bytes) -> None:
+        """Hand over all of the bytes."""
+        for part in parts:
+            await self._loop.sock_sendall(self._wire, part)
+
+    async def receive(self, size: int) -> bytes:
+        """Exactly so many bytes."""
+        parts = bytearray()
+        while len(parts) < size:
+            part = await self._loop.sock_recv(self._wire, min(size - len(parts), MIB))
+            if not part:
+                raise EOFError
+            parts += part
+        return bytes(parts)
+
+    def interrupt(self) -> None:
+        """SIGINT, which leaves the variables."""
+        _signal(self._process, signal.SIGINT)
+
+    def pause(self) -> None:
+        """SIGSTOP: threads that a cell left behind do not go on."""
+        _signal(self._process, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        _signal(self._process, signal.SIGCONT)
+
+    async def kill(self, *, hung_up: bool) -> int | None:
+        """End it. Where it has ended by itself, its status says how."""
+        self._wire.close()
+        try:
+            if hung_up:
+                await asyncio.wait({self._ended}, timeout=END_S)
+                return self._ended.result() if self._ended.done() else None
+        finally:
+            _signal(self._process, signal.SIGKILL)
+            os.close(self._process)
+        return None
+
+
+def _signal(process: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, number)
+
+
+def _sealed(content: bytes) -> int:
+    """The bytes in memory that nobody can change any more."""
+    handle = os.memfd_create("shard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals)
+    return handle
+
+
+def _after_fork() -> None:
+    for zygote in list(_open):
+        zygote.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

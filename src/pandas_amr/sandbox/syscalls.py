@@ -1,0 +1,247 @@
+"""Which system calls a session may make: names, their numbers, and the filter that the kernel runs (seccomp-BPF).
+
+An allow-list: what is not named is refused with EPERM. Some are allowed only with harmless arguments. Runs inside the
+sandbox's own processes, so it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import socket
+import struct
+
+# name: (x86_64, aarch64); None where the architecture has no such call
+CALLS: dict[str, tuple[int | None, int | None]] = {
+    # files that are open, and files by path (the mounts and Landlock say which)
+    "read": (0, 63),
+    "write": (1, 64),
+    "open": (2, None),
+    "close": (3, 57),
+    "stat": (4, None),
+    "fstat": (5, 80),
+    "lstat": (6, None),
+    "poll": (7, None),
+    "lseek": (8, 62),
+    "pread64": (17, 67),
+    "pwrite64": (18, 68),
+    "readv": (19, 65),
+    "writev": (20, 66),
+    "access": (21, None),
+    "pipe": (22, None),
+    "select": (23, None),
+    "dup": (32, 23),
+    "dup2": (33, None),
+    "fsync": (74, 82),
+    "fdatasync": (75, 83),
+    "ftruncate": (77, 46),
+    "getdents64": (217, 61),
+    "getcwd": (79, 17),
+    "chdir": (80, 49),
+    "rename": (82, None),
+    "mkdir": (83, None),
+    "rmdir": (84, None),
+    "unlink": (87, None),
+    "readlink": (89, None),
+    "fadvise64": (221, 223),
+    "openat": (257, 56),
+    "mkdirat": (258, 34),
+    "newfstatat": (262, 79),
+    "unlinkat": (263, 35),
+    "renameat": (264, 38),
+    "readlinkat": (267, 78),
+    "faccessat": (269, 48),
+    "pselect6": (270, 72),
+    "ppoll": (271, 73),
+    "fallocate": (285, 47),
+    "dup3": (292, 24),
+    "pipe2": (293, 59),
+    "preadv": (295, 69),
+    "pwritev": (296, 70),
+    "renameat2": (316, 276),
+    "copy_file_range": (326, 285),
+    "statx": (332, 291),
+    "close_range": (436, 436),
+    "faccessat2": (439, 439),
+    "statfs": (137, 43),
+    "fstatfs": (138, 44),
+    # memory
+    "mmap": (9, 222),
+    "mprotect": (10, 226),
+    "munmap": (11, 215),
+    "brk": (12, 214),
+    "mremap": (25, 216),
+    "madvise": (28, 233),
+    # time, waiting, events
+    "nanosleep": (35, 101),
+    "gettimeofday": (96, 169),
+    "times": (100, 153),
+    "clock_gettime": (228, 113),
+    "clock_getres": (229, 114),
+    "clock_nanosleep": (230, 115),
+    "epoll_create": (213, None),
+    "epoll_create1": (291, 20),
+    "epoll_ctl": (233, 21),
+    "epoll_wait": (232, None),
+    "epoll_pwait": (281, 22),
+    "eventfd2": (290, 19),
+    "setitimer": (38, 103),
+    "getitimer": (36, 102),
+    # threads, signals of its own
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139),
+    "sigaltstack": (131, 132),
+    "futex": (202, 98),
+    "set_tid_address": (218, 96),
+    "set_robust_list": (273, 99),
+    "rseq": (334, 293),
+    "membarrier": (324, 283),
+    "sched_yield": (24, 124),
+    "sched_getaffinity": (204, 123),
+    "exit": (60, 93),
+    "exit_group": (231, 94),
+    "restart_syscall": (219, 128),
+    # who and where it is
+    "getpid": (39, 172),
+    "getppid": (110, 173),
+    "gettid": (186, 178),
+    "getuid": (102, 174),
+    "geteuid": (107, 175),
+    "getgid": (104, 176),
+    "getegid": (108, 177),
+    "getrusage": (98, 165),
+    "getrlimit": (97, None),
+    "sysinfo": (99, 179),
+    "uname": (63, 160),
+    "getcpu": (309, 168),
+    "getrandom": (318, 278),
+    # the protocol's own stream, and asyncio's wake-up pair
+    "sendto": (44, 206),
+    "recvfrom": (45, 207),
+    "getsockname": (51, 204),
+    "shutdown": (48, 210),
+}
+
+# Allowed with some arguments: name, numbers, index of the argument looked at, values that it may have.
+IOCTLS = (0x5451, 0x5450, 0x5401, 0x541B, 0x5421, 0x5413)  # FIOCLEX FIONCLEX TCGETS FIONREAD FIONBIO TIOCGWINSZ
+FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032, 1034)  # DUPFD *FD *FL *LK OFD_*LK DUPFD_CLOEXEC PIPE_SZ SEALS
+PR_NAMES = (15, 16)  # PR_SET_NAME, PR_GET_NAME
+CLONE_THREAD = 0x00010000
+CLONE_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag
+
+ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+
+_LOAD, _EQUALS, _ANY_BIT, _RETURN, _AND = 0x20, 0x15, 0x45, 0x06, 0x54
+_ALLOW = 0x7FFF0000
+_REFUSE = 0x00050000
+_KILL = 0x80000000
+_NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
+
+
+def supported() -> bool:
+    """Whether the calls of this machine's processor are known here."""
+    return platform.machine() in ARCHITECTURES
+
+
+def seccomp_filter() -> bytes:
+    """The filter as the kernel takes it: a packed array of ``struct sock_filter``, for the calling process."""
+    column, architecture = ARCHITECTURES[platform.machine()]
+    program = [
+        _step(_LOAD, _ARCH),
+        _step(_EQUALS, architecture, 1, 0),
+        _step(_RETURN, _KILL),
+    ]
+    for numbers, index, values in _by_argument():
+        number = numbers[column]
+        if number is not None:
+            program += _with_argument(number, index, values)
+    program += _clone((56, 220)[column], (435, 435)[column])
+    program += _socketpair((53, 199)[column])
+    program += _only_null((302, 261)[column])
+    program.append(_step(_LOAD, _NUMBER))
+    for pair in CALLS.values():
+        number = pair[column]
+        if number is not None:
+            program += [_step(_EQUALS, number, 0, 1), _step(_RETURN, _ALLOW)]
+    program.append(_step(_RETURN, _REFUSE | errno.EPERM))
+    return b"".join(program)
+
+
+def _by_argument() -> list[tuple[tuple[int | None, int | None], int, tuple[int, ...]]]:
+    me = (os.getpid(),)
+    return [
+        ((16, 29), 1, IOCTLS),
+        ((72, 25), 1, FCNTLS),
+        ((157, 167), 0, PR_NAMES),
+        ((62, 129), 0, me),  # kill
+        ((234, 131), 0, me),  # tgkill
+    ]
+
+
+def _with_argument(number: int, index: int, values: tuple[int, ...]) -> list[bytes]:
+    """Allow the call where the low half of its argument is one of ``values`` and the high half is empty."""
+    steps = len(values) * 2 + 5
+    return [
+        _step(_LOAD, _NUMBER),
+        _step(_EQUALS, number, 0, steps),
+        _step(_LOAD, _ARGUMENTS + 8 * index + 4),
+        _step(_EQUALS, 0, 1, 0),
+        _step(_RETURN, _REFUSE | errno.EPERM),
+        _step(_LOAD, _ARGUMENTS + 8 * index),
+        *(step for value in values for step in (_step(_EQUALS, value, 0, 1), _step(_RETURN, _ALLOW))),
+        _step(_RETURN, _REFUSE | errno.EPERM),
+    ]
+
+
+def _clone(clone: int, clone3: int) -> list[bytes]:
+    """Threads, and nothing else. ``clone3`` hides its flags behind a pointer: ENOSYS makes the C library fall back."""
+    return [
+        _step(_LOAD, _NUMBER),
+        _step(_EQUALS, clone3, 0, 1),
+        _step(_RETURN, _REFUSE | errno.ENOSYS),
+        _step(_EQUALS, clone, 0, 6),
+        _step(_LOAD, _ARGUMENTS),
+        _step(_ANY_BIT, CLONE_NAMESPACES & ~CLONE_THREAD, 2, 0),
+        _step(_ANY_BIT, CLONE_THREAD, 0, 1),
+        _step(_RETURN, _ALLOW),
+        _step(_RETURN, _REFUSE | errno.EPERM),
+        _step(_RETURN, _REFUSE | errno.EPERM),
+    ]
+
+
+def _socketpair(number: int) -> list[bytes]:
+    """A pair of connected ends inside the process, which asyncio wakes itself with; no other socket."""
+    return [
+        _step(_LOAD, _NUMBER),
+        _step(_EQUALS, number, 0, 7),
+        _step(_LOAD, _ARGUMENTS),
+        _step(_EQUALS, socket.AF_UNIX, 0, 4),
+        _step(_LOAD, _ARGUMENTS + 8),
+        _step(_AND, 0xF),
+        _step(_EQUALS, socket.SOCK_STREAM, 0, 1),
+        _step(_RETURN, _ALLOW),
+        _step(_RETURN, _REFUSE | errno.EPERM),
+    ]
+
+
+def _only_null(number: int) -> list[bytes]:
+    """``prlimit64`` that reads its own limits and sets none."""
+    pid, new = _ARGUMENTS, _ARGUMENTS + 16
+    return [
+        _step(_LOAD, _NUMBER),
+        _step(_EQUALS, number, 0, 8),
+        _step(_LOAD, pid),
+        _step(_EQUALS, 0, 0, 5),
+        _step(_LOAD, new),
+        _step(_EQUALS, 0, 0, 3),
+        _step(_LOAD, new + 4),
+        _step(_EQUALS, 0, 0, 1),
+        _step(_RETURN, _ALLOW),
+        _step(_RETURN, _REFUSE | errno.EPERM),
+    ]
+
+
+def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("<HBBI", code, if_true, if_false, value & 0xFFFFFFFF)

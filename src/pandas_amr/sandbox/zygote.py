@@ -1,0 +1,330 @@
+"""The process behind a local sandbox: it confines itself, loads pandas once, and forks a confined session per agent.
+
+Begun as ``python -I`` with a fixed environment, so that its memory never held a key. It imports pandas after it has
+gone into its own small root, and is asserted to have one thread: what is forked is whole.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import importlib
+import itertools
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import sys
+import sysconfig
+from typing import Any
+
+from pandas_amr.sandbox import confine
+from pandas_amr.sandbox.worker import Gone, Stream, Worker, loaded
+
+NEWS = 1 << 16
+OPEN_FILES = 256
+OTHERS = 512  # tasks of the same user that may come to be
+MOST_DESCRIPTORS = 1 << 20
+PROBE = {
+    "memory": 1 << 28,
+    "cpu_s": 5,
+    "scratch": 1 << 20,
+    "inodes": 10,
+    "threads": 4,
+}
+
+
+def main() -> None:
+    """Argument: JSON with the tier, folders to show, modules to load and files, and the host's descriptor."""
+    asked = json.loads(sys.argv[1])
+    host = socket.socket(fileno=asked["host"])
+    asked["proc"] = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+    try:
+        if asked["tier"] == "strong":
+            _enter_strong(asked)
+        elif asked["tier"] == "strict-lite":
+            _enter_lite(asked)
+        zygote = Zygote(host, asked)
+        zygote.probe()
+    except Exception as error:  # noqa: BLE001 (told to the host, which asks for another tier or for help)
+        host.send(json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode())
+        os._exit(1)
+    host.send(json.dumps({"ready": asked["tier"]}).encode())
+    zygote.serve()
+
+
+def _enter_strong(asked: dict[str, Any]) -> None:
+    """Namespaces and a small root; from here on a child that is the first process of its own."""
+    folders = _folders(asked)
+    if os.getuid() == 0:  # the root is built before root's rights, and its paths, are given up
+        confine.unshare(confine.NEW_MOUNTS)
+        confine.small_root(folders, asked["files"])
+        confine.leave_root()
+        confine.own_user_namespace(asked["proc"], confine.NEW_MOUNTS)
+    else:
+        confine.own_user_namespace(asked["proc"], confine.NEW_MOUNTS)
+        confine.small_root(folders, asked["files"])
+    confine.unshare(confine.NEW_PIDS | confine.NEW_ELSE)
+    child = os.fork()
+    if child:
+        os.close(asked["host"])
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    confine.die_with_parent(0)  # the parent is outside the namespace, and has no number here
+    os.setsid()
+
+
+def _enter_lite(asked: dict[str, Any]) -> None:
+    hidden = not all(_open_to_all(folder) for folder in _folders(asked))
+    asked["keep_reading"] = hidden and os.getuid() == 0
+    confine.no_new_privileges()
+    confine.leave_root(keep_reading=asked["keep_reading"])
+    confine.die_with_parent(os.getppid())
+
+
+def _open_to_all(folder: str) -> bool:
+    """Whether everybody may walk to the folder."""
+    path = folder
+    while path != "/":
+        if not os.stat(path).st_mode & 0o001:
+            return False
+        path = os.path.dirname(path)
+    return True
+
+
+def _folders(asked: dict[str, Any]) -> list[str]:
+    """What code needs to see: Python, packages, libraries, time zones."""
+    paths = sysconfig.get_paths()
+    prefixes = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)} | {sys.prefix, sys.base_prefix}
+    below = [path for path in sys.path if any(path.startswith(prefix + "/") for prefix in prefixes)]
+    wanted = [
+        paths["stdlib"],
+        paths["platstdlib"],
+        *below,
+        *(os.path.join(prefix, "lib") for prefix in prefixes if prefix != "/usr"),
+        *asked["folders"],
+        "/lib",
+        "/lib64",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/local/lib",
+        "/usr/share/zoneinfo",
+    ]
+    return [path for path in dict.fromkeys(wanted) if os.path.isdir(path) and not os.path.islink(path)]
+
+
+class Zygote:
+    """Loads once, forks many."""
+
+    def __init__(self, host: socket.socket, asked: dict[str, Any]) -> None:
+        self._host = host
+        self._tier = asked["tier"]
+        self._keep_reading = asked.get("keep_reading", False)
+        self._readable = [*_folders(asked), *asked["files"].values(), *(f"/dev/{name}" for name in confine.DEVICES)]
+        self._sessions: dict[int, tuple[str, int]] = {}  # pidfd: the session's name and pid
+        self._myself = os.pidfd_open(os.getpid())
+        sys.path[:] = [*sys.path, *asked["paths"]]
+        _load(asked["modules"])
+        self._size = _address_space(asked["proc"])
+        self._tasks = _tasks(asked["proc"]) if self._tier != "strong" else 0
+        _assert_one_thread(asked["proc"])
+        os.close(asked["proc"])
+
+    def probe(self) -> None:
+        """Confine a child that does nothing: what cannot be had is found out by doing it.
+
+        Raises:
+            OSError: it cannot be had.
+        """
+        said, say = os.pipe()
+        pid = self._fork()
+        if pid == 0:
+            try:
+                os.close(said)
+                self._confined(PROBE, keep=(say,))
+                os.write(say, b"ok")
+            except Exception as error:  # noqa: BLE001 (said to the parent)
+                os.write(say, f"{type(error).__name__}: {error}".encode()[:900])
+            os._exit(0)
+        os.close(say)
+        words = os.read(said, 1000).decode()
+        os.close(said)
+        os.waitpid(pid, 0)
+        if words != "ok":
+            raise OSError(words or "the confined process died")
+
+    def serve(self) -> None:
+        """Fork sessions as the host asks, and tell how they ended, until the host is gone."""
+        poll = select.poll()
+        poll.register(self._host, select.POLLIN)
+        while True:
+            for handle, _ in poll.poll():
+                if handle == self._host.fileno():
+                    self._begin(poll)
+                else:
+                    poll.unregister(handle)
+                    self._ended(handle)
+
+    def _begin(self, poll: select.poll) -> None:
+        try:
+            words, handles = _received(self._host)
+        except ConnectionResetError:
+            words, handles = b"", []
+        if not words:
+            self._finish()
+        asked = json.loads(words)
+        pid = self._fork()
+        if pid == 0:
+            self._session(asked, handles)
+        for handle in handles:
+            os.close(handle)
+        watch = os.pidfd_open(pid)
+        self._sessions[watch] = (asked["session"], pid)
+        poll.register(watch, select.POLLIN)
+        _sent(self._host, {"begun": asked["session"]}, watch)
+
+    def _ended(self, handle: int) -> None:
+        name, pid = self._sessions.pop(handle)
+        _, status = os.waitpid(pid, 0)
+        os.close(handle)
+        with contextlib.suppress(OSError):  # the host has gone, which the next turn sees
+            _sent(self._host, {"ended": name, "status": os.waitstatus_to_exitcode(status)})
+
+    def _finish(self) -> None:
+        for _, pid in self._sessions.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        os._exit(0)
+
+    def _fork(self) -> int:
+        """A child; in the strong tier the first process of a namespace of its own."""
+        if self._tier != "strong":
+            return os.fork()
+        confine.unshare(confine.NEW_PIDS)
+        pid = os.fork()
+        if pid:
+            confine.return_to(self._myself, confine.NEW_PIDS)
+        return pid
+
+    def _session(self, asked: dict[str, Any], handles: list[int]) -> None:
+        status = 70
+        try:
+            gc.disable()
+            stream, *rest = handles
+            self._confined(asked["limits"], keep=tuple(handles))
+            shard = None
+            if rest:
+                size = os.fstat(rest[0]).st_size
+                shard = memoryview(mmap.mmap(rest[0], size, mmap.MAP_PRIVATE, mmap.PROT_READ)) if size else None
+                os.close(rest[0])
+            gc.enable()
+            Worker(Stream(stream, stream)).serve(shard)
+        except Gone:
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _confined(self, limits: dict[str, int], keep: tuple[int, ...]) -> None:
+        """Everything that the tier promises, in the order in which it can still be done."""
+        for low, high in _gaps(keep):
+            os.closerange(low, high)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        threads = limits["threads"] + 1
+        if self._tier == "strong":
+            confine.unshare(confine.NEW_MOUNTS)
+            confine.mount_scratch(limits["scratch"], limits["inodes"])
+            os.chdir(confine.SCRATCH)
+            confine.unshare(confine.NEW_USER | confine.NEW_IPC)
+        else:  # the limit counts all of the user's, and not only this session's
+            confine.die_with_parent(os.getppid())
+            threads += self._tasks + OTHERS
+        confine.limit(self._size + limits["memory"], limits["cpu_s"], limits["scratch"], OPEN_FILES, threads)
+        if self._tier == "process":
+            return
+        confine.hide_memory()
+        confine.no_new_privileges()
+        if not self._keep_reading:
+            confine.drop_capabilities()
+        if self._tier == "strict-lite":
+            confine.restrict_files(self._readable, ["/dev/null"])
+        elif confine.landlock_abi() >= confine.MIN_ABI:  # behind mounts that say the same
+            confine.restrict_files(["/"], [confine.SCRATCH, "/dev/null"])
+        confine.filter_calls()
+
+
+def _load(modules: list[str]) -> None:
+    """Import what code will want, and walk the paths that load something at their first use."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    for name in modules:
+        importlib.import_module(name)
+    dates = pd.to_datetime(pd.Series(["2026-01-01", "2026-01-02"]))
+    table = pa.table(
+        {"c0": ["a", "b"], "c1": [1, 2], "c2": pa.array([1.5, None]), "c3": dates.to_numpy(), "i0": [1, 2]}
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    labels = {"columns": ["a", "b", "c", "d"], "column_names": [None], "index_names": [None]}
+    frame = loaded(sink.getvalue().to_pybytes(), labels)
+    frame.groupby("a").agg({"b": "sum", "c": "mean"}).reset_index().merge(frame, on="a").sort_values("b_x")
+    repr(frame), repr(frame["d"].dt.year), frame.describe(), frame["a"].str.upper().value_counts()
+    pd.Timestamp.now(tz="UTC").tz_convert("Europe/Paris")
+    np.linalg.inv(np.eye(2))
+    gc.collect()
+    gc.freeze()
+
+
+def _address_space(proc: int) -> int:
+    pages = _read(proc, "self/statm").split()[0]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _assert_one_thread(proc: int) -> None:
+    folder = os.open("self/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc)
+    tasks = os.listdir(folder)
+    os.close(folder)
+    if len(tasks) != 1:
+        names = [_read(proc, f"self/task/{task}/comm").strip() for task in tasks]
+        raise RuntimeError(f"the process to fork has {len(tasks)} threads ({names}): what is forked would not be whole")
+
+
+def _tasks(proc: int) -> int:
+    """How many tasks the machine runs, which bounds how many of them are this user's."""
+    return int(_read(proc, "loadavg").split()[3].split("/")[1])
+
+
+def _read(proc: int, name: str) -> str:
+    handle = os.open(name, os.O_RDONLY, dir_fd=proc)
+    with os.fdopen(handle) as file:
+        return file.read()
+
+
+def _gaps(keep: tuple[int, ...]) -> list[tuple[int, int]]:
+    """The ranges of descriptors to close: all but the standard ones and those kept."""
+    edges = [2, *sorted(keep), MOST_DESCRIPTORS]
+    return [(low + 1, high) for low, high in itertools.pairwise(edges)]
+
+
+def _received(host: socket.socket) -> tuple[bytes, list[int]]:
+    handles = array.array("i")
+    words, control, _, _ = host.recvmsg(NEWS, socket.CMSG_LEN(2 * handles.itemsize), socket.MSG_CMSG_CLOEXEC)
+    for level, kind, held in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            handles.frombytes(held[: len(held) - len(held) % handles.itemsize])
+    return words, list(handles)
+
+
+def _sent(host: socket.socket, news: dict[str, Any], *handles: int) -> None:
+    held = array.array("i", handles)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, held)] if handles else []
+    host.sendmsg([json.dumps(news).encode()], rights)
