@@ -32,6 +32,7 @@ from pandas_amr.errors import (
 
 if TYPE_CHECKING:
     from pandas_amr._corpus import from_documents
+    from pandas_amr._mcp import mcp_tools
     from pandas_amr._plan import Estimate, Plan
     from pandas_amr._result import Result, load, result_of
     from pandas_amr._run import Run
@@ -80,6 +81,7 @@ __all__ = [
     "load",
     "map",
     "map_reduce",
+    "mcp_tools",
     "plan",
     "reduce",
     "result_of",
@@ -93,6 +95,7 @@ _HOMES = {
     "sandbox.container": ("ContainerSandbox",),
     "tools": ("PythonREPLTool", "Tool", "tool"),
     "_corpus": ("from_documents",),
+    "_mcp": ("mcp_tools",),
     "_plan": ("Plan", "Estimate"),
     "_result": ("Result", "load", "result_of"),
     "_run": ("Run",),

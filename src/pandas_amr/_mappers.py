@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pandas_amr.tools import Tool
 
 PIECES_AT_ONCE = 8
-MAX_BARREN = 3  # halvings in a row that brought nothing, where a shard is too large to be asked unit by unit
+MAX_BARREN = 1  # halvings in a row that brought less than half, where units stand in the REPL: no asking row by row
 Numbers = tuple[int, ...]
 
 
@@ -184,7 +184,7 @@ class AgentMapper:
         if len(positions) == 1 and not halved and attempt.who == "schema":
             await self._settle(positions, state, halved=True)
             return
-        barren = barren + 1 if len(left) == len(positions) else 0
+        barren = barren + 1 if 2 * len(left) > len(positions) else 0
         given_up = self.preview is not None and barren > MAX_BARREN
         if len(positions) == 1 or not attempt.halve or given_up:
             state.failed |= {position: (attempt.who, problems[position]) for position in left}

@@ -111,6 +111,9 @@ def _array(column: pd.Series, name: str, changed: list[str]) -> pa.Array | pa.Ch
     try:
         array = pa.array(column, from_pandas=True)
         kept = column.dtype != object or _unbent(array, column)
+        if pa.types.is_dictionary(array.type):  # of which most methods of text would refuse
+            changed.append(f"Column {name} (categorical) holds plain values.")
+            array = array.cast(array.type.value_type)
         if kept:
             return _checked(array)
     except REFUSED:

@@ -85,7 +85,7 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
         arguments = tool.args_schema.model_validate_json(call.arguments or "{}")
     except ValidationError as error:
         return f"{tool.name}: these arguments do not fit: {complaint(error)}"
-    values = {name: getattr(arguments, name) for name in type(arguments).model_fields}
+    values = {name: getattr(arguments, name) for name in type(arguments).model_fields} | (arguments.model_extra or {})
     try:
         async with asyncio.timeout(tool.timeout_s):
             if inspect.iscoroutinefunction(tool.func):

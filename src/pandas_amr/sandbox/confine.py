@@ -241,9 +241,9 @@ def restrict_files(readable: Iterable[str], writable: Iterable[str] = ()) -> Non
     os.close(rules)
 
 
-def filter_calls() -> None:
-    """seccomp: from here on only the calls of the table."""
-    program = seccomp_filter()
+def filter_calls(program: bytes | None = None) -> None:
+    """seccomp: from here on only the calls of the table; with ``program``, a filter that was made before."""
+    program = program or seccomp_filter(os.getpid())
     code = ctypes.create_string_buffer(program, len(program))
 
     class Program(ctypes.Structure):

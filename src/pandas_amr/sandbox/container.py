@@ -39,7 +39,7 @@ class ContainerSandbox:
 
     Example:
         >>> ContainerSandbox.docker("python-with-pandas", runtime="runsc")
-        <ContainerSandbox container: docker run ...>
+        <ContainerSandbox runsc: docker run ...>
     """
 
     def __init__(self, command: Sequence[str], *, stop: Sequence[str] = (), tier: str = "container") -> None:

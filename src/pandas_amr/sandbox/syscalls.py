@@ -7,7 +7,6 @@ sandbox's own processes, so it imports nothing but the standard library.
 from __future__ import annotations
 
 import errno
-import os
 import platform
 import socket
 import struct
@@ -145,15 +144,15 @@ def supported() -> bool:
     return platform.machine() in ARCHITECTURES
 
 
-def seccomp_filter() -> bytes:
-    """The filter as the kernel takes it: a packed array of ``struct sock_filter``, for the calling process."""
+def seccomp_filter(pid: int) -> bytes:
+    """The filter as the kernel takes it: a packed array of ``struct sock_filter``, for the process ``pid``."""
     column, architecture = ARCHITECTURES[platform.machine()]
     program = [
         _step(_LOAD, _ARCH),
         _step(_EQUALS, architecture, 1, 0),
         _step(_RETURN, _KILL),
     ]
-    for numbers, index, values in _by_argument():
+    for numbers, index, values in _by_argument(pid):
         number = numbers[column]
         if number is not None:
             program += _with_argument(number, index, values)
@@ -169,8 +168,8 @@ def seccomp_filter() -> bytes:
     return b"".join(program)
 
 
-def _by_argument() -> list[tuple[tuple[int | None, int | None], int, tuple[int, ...]]]:
-    me = (os.getpid(),)
+def _by_argument(pid: int) -> list[tuple[tuple[int | None, int | None], int, tuple[int, ...]]]:
+    me = (pid,)
     return [
         ((16, 29), 1, IOCTLS),
         ((72, 25), 1, FCNTLS),

@@ -330,7 +330,7 @@ def loaded(parquet: memoryview | bytes, labels: dict[str, Any]) -> Any:
     if labels.get("range") is not None:
         frame.index = pd.RangeIndex(range(*labels["range"]), name=index_names[0])
     elif len(levels) == 1:
-        frame.index = pd.Index(levels[0], name=index_names[0])
+        frame.index = pd.Index(levels[0]).rename(index_names[0])
     else:
         frame.index = pd.MultiIndex.from_arrays(levels, names=index_names)
     return frame

@@ -1,6 +1,6 @@
 """The process behind a local sandbox: it confines itself, loads pandas once, and forks a confined session per agent.
 
-Begun as ``python -I`` with a fixed environment, so that its memory never held a key. It imports pandas after it has
+Begun with a fixed environment and nothing of the user's: its memory never held a key. It imports pandas after it has
 gone into its own small root, and is asserted to have one thread: what is forked is whole.
 """
 
@@ -22,6 +22,7 @@ import sysconfig
 from typing import Any
 
 from pandas_amr.sandbox import confine
+from pandas_amr.sandbox.syscalls import seccomp_filter
 from pandas_amr.sandbox.worker import Gone, Stream, Worker, loaded
 
 NEWS = 1 << 16
@@ -125,8 +126,9 @@ class Zygote:
         self._tier = asked["tier"]
         self._keep_reading = asked.get("keep_reading", False)
         self._readable = [*_folders(asked), *asked["files"].values(), *(f"/dev/{name}" for name in confine.DEVICES)]
-        self._sessions: dict[int, tuple[str, int]] = {}  # pidfd: the session's name and pid
+        self._sessions: dict[int, tuple[str, int, int]] = {}  # pidfd: the session's name, pid and seconds
         self._myself = os.pidfd_open(os.getpid())
+        self._filter = seccomp_filter(1)  # in the strong tier a session is number 1
         sys.path[:] = [*sys.path, *asked["paths"]]
         _load(asked["modules"])
         self._size = _address_space(asked["proc"])
@@ -183,19 +185,22 @@ class Zygote:
         for handle in handles:
             os.close(handle)
         watch = os.pidfd_open(pid)
-        self._sessions[watch] = (asked["session"], pid)
+        self._sessions[watch] = (asked["session"], pid, asked["limits"]["cpu_s"])
         poll.register(watch, select.POLLIN)
         _sent(self._host, {"begun": asked["session"]}, watch)
 
     def _ended(self, handle: int) -> None:
-        name, pid = self._sessions.pop(handle)
-        _, status = os.waitpid(pid, 0)
+        name, pid, cpu_s = self._sessions.pop(handle)
+        _, status, used = os.wait4(pid, 0)
         os.close(handle)
+        code = os.waitstatus_to_exitcode(status)
+        if code == -signal.SIGKILL and used.ru_utime + used.ru_stime >= cpu_s:
+            code = -signal.SIGXCPU  # the first process of a namespace is not told, and killed a second later
         with contextlib.suppress(OSError):  # the host has gone, which the next turn sees
-            _sent(self._host, {"ended": name, "status": os.waitstatus_to_exitcode(status)})
+            _sent(self._host, {"ended": name, "status": code})
 
     def _finish(self) -> None:
-        for _, pid in self._sessions.values():
+        for _, pid, _ in self._sessions.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         os._exit(0)
@@ -254,7 +259,7 @@ class Zygote:
             confine.restrict_files(self._readable, ["/dev/null"])
         elif confine.landlock_abi() >= confine.MIN_ABI:  # behind mounts that say the same
             confine.restrict_files(["/"], [confine.SCRATCH, "/dev/null"])
-        confine.filter_calls()
+        confine.filter_calls(self._filter if self._tier == "strong" else None)
 
 
 def _load(modules: list[str]) -> None:

@@ -1,0 +1,99 @@
+"""Tools of MCP servers, by stdio and by HTTP."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+import pandas_amr as amr
+from pandas_amr.testing import Call, ScriptedServer
+
+pytest.importorskip("mcp")
+
+SERVER = """
+import sys
+from mcp.server import MCPServer
+
+server = MCPServer("prices")
+
+@server.tool()
+def price(item: str, pieces: int = 1) -> float:
+    '''The price of so many pieces.'''
+    if item == "nothing":
+        raise ValueError("there is no such item")
+    return 2.5 * pieces
+
+if len(sys.argv) > 1:
+    server.run(transport="streamable-http", host="127.0.0.1", port=int(sys.argv[1]))
+else:
+    server.run()
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "server.py"
+    path.write_text(SERVER, encoding="utf-8")
+    return str(path)
+
+
+def asked(tools):
+    """An agent that asks for a price, and for one that does not exist."""
+    said = []
+
+    def provider(request):
+        match len(request.tool_results):
+            case 0:
+                return Call("price", {"item": "tea", "pieces": 4})
+            case 1:
+                return Call("price", {"item": "nothing"})
+        said.extend(request.tool_results)
+        return {"findings": [{"unit": 0, "n": float(request.tool_results[0])}]}
+
+    with ScriptedServer(provider) as server:
+        frame = pd.DataFrame({"text": ["x"]}).amr.map("The price.", finding={"n": float}, tools=tools, lm=server.lm())
+        told = server.requests[0].body["tools"][0]["function"]
+    return frame["n"].tolist(), said, told
+
+
+def test_a_command_s_tools_are_called_and_their_errors_told(script):
+    with amr.mcp_tools([sys.executable, script]) as tools:
+        assert repr(list(tools)) == "[<Tool price(item, pieces)>]"
+        found, said, told = asked([*tools])
+    assert found == [10.0]
+    assert "Error executing tool price" in said[1]
+    assert told["description"] == "The price of so many pieces."
+    assert told["parameters"]["required"] == ["item"]
+
+
+def test_an_address_s_tools_are_called(script):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, script, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        with amr.mcp_tools(f"http://127.0.0.1:{port}/mcp", prefix="shop_") as tools:
+            assert repr(list(tools)) == "[<Tool shop_price(item, pieces)>]"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_that_is_not_there_is_told():
+    with pytest.raises(amr.UsageError, match="cannot be reached"):
+        amr.mcp_tools(["no-such-command-at-all"])
+    with pytest.raises(amr.UsageError, match="takes an address"):
+        amr.mcp_tools([])
