@@ -17,6 +17,8 @@ from pandas_amr.errors import (
     ColumnError,
     FailureWarning,
     InvalidOutput,
+    JournalError,
+    JournalWarning,
     MapFailed,
     ModelConfigError,
     ModelError,
@@ -32,6 +34,7 @@ from pandas_amr.errors import (
 
 if TYPE_CHECKING:
     from pandas_amr._corpus import from_documents
+    from pandas_amr._journal import Journal
     from pandas_amr._mcp import mcp_tools
     from pandas_amr._plan import Estimate, Plan
     from pandas_amr._result import Result, load, result_of
@@ -57,6 +60,9 @@ __all__ = [
     "Estimate",
     "FailureWarning",
     "InvalidOutput",
+    "Journal",
+    "JournalError",
+    "JournalWarning",
     "Limits",
     "MapFailed",
     "ModelConfigError",
@@ -95,6 +101,7 @@ _HOMES = {
     "sandbox.container": ("ContainerSandbox",),
     "tools": ("PythonREPLTool", "Tool", "tool"),
     "_corpus": ("from_documents",),
+    "_journal": ("Journal",),
     "_mcp": ("mcp_tools",),
     "_plan": ("Plan", "Estimate"),
     "_result": ("Result", "load", "result_of"),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Verb = Literal["map_reduce", "map", "reduce", "plan"]
 Errors = Literal["coerce", "raise"]
+VERSION = "amr_version"  # an attribute of a user's function: with it, what it finds is kept in the journal
 SCALARS = (str, int, float, bool)
 
 
@@ -50,6 +51,7 @@ class Call:
     errors: Any = None
     progress: Any = None
     budget: Any = None
+    journal: Any = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class Job:
         """Whether anything may be asked of a model."""
         coded = self.reducer is not None or self.computed is not None
         return bool(self.open) or (self.maps and not self.all_callable) or (self.reduces and not coded)
+
+    @property
+    def versioned(self) -> bool:
+        """Whether a function says its version, so that what it finds can be kept in the journal."""
+        return any(hasattr(function, VERSION) for function in self.callables.values())
 
     @property
     def all_callable(self) -> bool:
@@ -150,7 +157,7 @@ def check(call: Call) -> Job:
         lm=call.lm,
         settings={
             name: value
-            for name in ("max_parallelism", "max_steps", "errors", "progress", "budget")
+            for name in ("max_parallelism", "max_steps", "errors", "progress", "budget", "journal")
             if (value := getattr(call, name)) is not None
         },
     )

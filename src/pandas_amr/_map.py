@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from pandas_amr._call import finding_types
+from pandas_amr._call import VERSION, finding_types
 from pandas_amr._display import Progress
 from pandas_amr._findings import Failure, FindingStore
+from pandas_amr._keeper import JournaledMapper
 from pandas_amr._mappers import AgentMapper, CallableMapper, Mapped, Mapper
 from pandas_amr._profile import preview
 from pandas_amr._shards import Shard, make_shards
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pandas_amr._units import Units
     from pandas_amr._work import Work
 
+RECALLED_AT_ONCE = 20_000
 SKIPPED = "skipped"
 GRAVITY = ("ok", "cached", "repaired", SKIPPED, "failed")  # statuses, the gravest last
 
@@ -58,10 +60,32 @@ class MapStage:
             stores={mapper.name: FindingStore(mapper.name, mapper.kind) for mapper in self._mappers},
             statuses={mapper.name: np.full(len(units.asked), SKIPPED, dtype=object) for mapper in self._mappers},
         )
+        self._items: list[tuple[Shard, Mapper]] = []
+        self._landed: dict[int, list[Mapped]] = {}
+        self._cut_all()
+
+    def _cut_all(self) -> None:
         self._items = [(shard, mapper) for mapper in self._mappers for shard in self._cut(mapper)]
         if self._fresh:  # all maps have the same shards: side by side, so that each is soon complete
             self._items.sort(key=lambda item: item[0].number)
-        self._landed: dict[int, list[Mapped]] = {}
+
+    async def recall(self) -> None:
+        """Take from the journal what it has, unit by unit, before shards are cut of the rest."""
+        for mapper in self._mappers:
+            if not isinstance(mapper, JournaledMapper) or mapper.by_shard:
+                continue
+            statuses = self.kept.statuses[mapper.name]
+            open_ = self._units.asked[np.isin(statuses, (SKIPPED, "failed"))].tolist()
+            for start in range(0, len(open_), RECALLED_AT_ONCE):
+                part = open_[start : start + RECALLED_AT_ONCE]
+                found, table = await mapper.recall(part, mapper.keys(part))
+                if found:
+                    self._fresh = False
+                    self.kept.stores[mapper.name].add(found, table)
+                    statuses[np.searchsorted(self._units.asked, found)] = "cached"
+                    mapper.keeper.recalled += len(found)
+        if not self._fresh:
+            self._cut_all()
 
     @property
     def leaves(self) -> int:
@@ -116,6 +140,8 @@ class MapStage:
         statuses[np.searchsorted(self._units.asked, mapped.positions)] = "ok"
         for position in mapped.repaired.intersection(mapped.positions):
             statuses[np.searchsorted(self._units.asked, position)] = "repaired"
+        if mapped.cached:
+            statuses[np.searchsorted(self._units.asked, sorted(mapped.cached))] = "cached"
         for failure in mapped.failures:
             statuses[np.searchsorted(self._units.asked, failure.position)] = "failed"
         self._work.failures += _spread(mapped.failures, self._units)
@@ -170,30 +196,45 @@ def _mappers(work: Work, units: Units) -> list[Mapper]:
     for name in work.job.names:
         kind = kinds[name]
         if name in work.job.callables:
-            mappers.append(CallableMapper(name, work.job.callables[name], kind, units))
+            plain = CallableMapper(name, work.job.callables[name], kind, units)
+            version = getattr(plain.function, VERSION, None)
+            about = {"function": getattr(plain.function, "__qualname__", ""), "version": version}
+            mappers.append(_journaled(plain, work, units, about) if version and kind else plain)
             continue
         assert kind is not None
         assert model is not None
-        mappers.append(
-            AgentMapper(
-                name=name,
-                model=model,
-                instruction=work.instruction(name),
-                kind=kind,
-                units=units,
-                tools=work.tools("map"),
-                max_steps=work.settings.max_steps,
-                max_repairs=work.max_repairs,
-                alone=work.abilities("map").units_per_request == 1,
-                max_tokens=work.plan.shard_tokens or 1,
-                count=work.counter("map"),
-                merge=work.plan.merge or {},
-                repls=sessions.of_shard if sessions else None,
-                preview=(lambda positions: preview(units.rows(positions))) if work.plan.view == "preview" else None,
-                changed=sessions.changed if sessions else None,
-            )
+        agent = AgentMapper(
+            name=name,
+            model=model,
+            instruction=work.instruction(name),
+            kind=kind,
+            units=units,
+            tools=work.tools("map"),
+            max_steps=work.settings.max_steps,
+            max_repairs=work.max_repairs,
+            alone=work.abilities("map").units_per_request == 1,
+            max_tokens=work.plan.shard_tokens or 1,
+            count=work.counter("map"),
+            merge=work.plan.merge or {},
+            repls=sessions.of_shard if sessions else None,
+            preview=(lambda positions: preview(units.rows(positions))) if work.plan.view == "preview" else None,
+            changed=sessions.changed if sessions else None,
         )
+        mappers.append(_journaled(agent, work, units, {"instruction": agent.instruction}))
     return mappers
+
+
+def _journaled(mapper: Mapper, work: Work, units: Units, about: dict[str, Any]) -> Mapper:
+    """The mapper with its findings kept, where there is a journal."""
+    assert mapper.kind is not None
+    told = about | {
+        "schema": mapper.kind.schema,
+        "view": work.plan.view,
+        "alone": isinstance(mapper, AgentMapper) and mapper.alone,
+    }
+    keeper = work.keeper("finding", "map", told)
+    by_shard = work.plan.keyed == "shard"
+    return mapper if keeper is None else JournaledMapper(mapper, keeper, units, by_shard=by_shard)
 
 
 def _spread(failures: list[Failure], units: Units) -> Iterator[Failure]:

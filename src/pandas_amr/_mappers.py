@@ -24,6 +24,7 @@ from pandas_amr.errors import (
     BudgetExceeded,
     ColumnError,
     InvalidOutput,
+    JournalError,
     ModelError,
     ModelRefused,
     ModelRejected,
@@ -61,6 +62,7 @@ class Mapped:
     usage: Usage
     form: str = ""
     ended_by: AMRError | None = None
+    cached: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -72,6 +74,18 @@ class Attempt:
     conversation: tuple[Message, ...] = ()
     halve: bool = True
     too_long: bool = False
+
+
+class PieceStore(Protocol):
+    """Where the findings of pieces are kept, by their text."""
+
+    async def recall(self, lines: Sequence[str]) -> dict[int, dict[str, Any]]:
+        """Those that are known, by number."""
+        ...
+
+    async def keep(self, found: Mapping[str, dict[str, Any]]) -> None:
+        """Make findings durable, by line."""
+        ...
 
 
 class Mapper(Protocol):
@@ -118,6 +132,8 @@ class AgentMapper:
         repls: gives an agent that has these units its REPL.
         preview: shows units in part, where agents find them in the REPL and not in the prompt.
         changed: tells what the REPL's frame has not as the user's.
+        keep: makes findings durable, by position, before they count.
+        pieces: does so for the pieces of units that are too large.
     """
 
     name: str | None
@@ -135,6 +151,8 @@ class AgentMapper:
     repls: Callable[[Sequence[int]], Repl] | None = None
     preview: Callable[[Sequence[int]], str] | None = None
     changed: Callable[[], Awaitable[tuple[str, ...]]] | None = None
+    keep: Callable[[Mapping[int, dict[str, Any]]], Awaitable[None]] | None = None
+    pieces: PieceStore | None = None
 
     async def __call__(self, shard: Shard) -> Mapped:
         """Ask for the shard's findings until each unit has one or has failed alone."""
@@ -142,7 +160,12 @@ class AgentMapper:
         ended_by: AMRError | None = None
         try:
             await self._all(shard, state)
-        except (BudgetExceeded, ModelError, SandboxUnavailable) as error:  # a ModelError only where it stops the run
+        except (
+            BudgetExceeded,
+            ModelError,
+            SandboxUnavailable,
+            JournalError,
+        ) as error:  # a ModelError only where it stops the run
             ended_by = error
         positions = sorted(state.found)
         return Mapped(
@@ -203,7 +226,10 @@ class AgentMapper:
         """Map a unit in pieces and merge their findings. A piece that fails is the unit's failure: none is left out."""
         lines = pieces_of(self.units.record(position), limit=limit, count=self.count, line_of=line_of)
         pieces = _Progress(lambda numbers: [lines[number] for number in numbers], of_rows=False)
-        async for _ in each(lambda number: self._settle((number,), pieces), range(len(lines)), limit=PIECES_AT_ONCE):
+        if self.pieces is not None:
+            pieces.found |= await self.pieces.recall(lines)
+        open_ = [number for number in range(len(lines)) if number not in pieces.found]
+        async for _ in each(lambda number: self._settle((number,), pieces), open_, limit=PIECES_AT_ONCE):
             pass
         state.usage += pieces.usage
         state.attempts[position] = state.attempts.get(position, 0) + sum(pieces.attempts.values())
@@ -215,7 +241,9 @@ class AgentMapper:
         if pieces.repaired:
             state.repaired.add(position)
         try:
-            state.found[position] = await self._merged([pieces.found[number] for number in range(len(lines))], state)
+            merged = await self._merged([pieces.found[number] for number in range(len(lines))], state)
+            await self._durable({position: merged}, state)
+            state.found[position] = merged
         except InvalidOutput as error:
             state.failed[position] = ("schema", f"its {len(lines)} pieces could not be merged: {error}")
         except ModelError as error:
@@ -305,6 +333,14 @@ class AgentMapper:
         state.repaired.update(positions[number] for number in attempt.checked.accepted)
         return attempt
 
+    async def _durable(self, found: Mapping[int, dict[str, Any]], state: _Progress) -> None:
+        """A finding is kept before it counts."""
+        if found and state.of_rows and self.keep is not None:
+            await self.keep(found)
+        elif found and not state.of_rows and self.pieces is not None:
+            lines = state.lines(list(found))
+            await self.pieces.keep(dict(zip(lines, found.values(), strict=True)))
+
     async def _turn(
         self,
         messages: tuple[Message, ...],
@@ -343,7 +379,9 @@ class AgentMapper:
             checked = check_alone(answer, self.kind)
         else:
             checked = check_answer(answer, self.kind, asked=asked, of=len(positions))
-        state.found |= {positions[number]: record for number, record in checked.accepted.items()}
+        found = {positions[number]: record for number, record in checked.accepted.items()}
+        await self._durable(found, state)
+        state.found |= found
         return Attempt(checked, conversation=answer.conversation)
 
 

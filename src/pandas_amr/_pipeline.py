@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +24,13 @@ from pandas_amr._shards import make_shards
 from pandas_amr._tree import reduce_calls, static_sizes
 from pandas_amr._units import Units, make_units
 from pandas_amr._work import Work
-from pandas_amr.errors import BudgetExceeded, FailureWarning, MapFailed, ModelError
+from pandas_amr.errors import BudgetExceeded, FailureWarning, JournalError, MapFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pandas_amr._call import Job
+    from pandas_amr._journal import Journal
     from pandas_amr._result import Again
     from pandas_amr._synthesise import StaticTree
     from pandas_amr._usage import Phase
@@ -35,41 +38,91 @@ if TYPE_CHECKING:
 
 
 async def run(
-    job: Job, settings: Settings, lms: Mapping[Phase, LM], *, kept: Kept | None = None, again: Again | None = None
+    job: Job,
+    settings: Settings,
+    lms: Mapping[Phase, LM],
+    *,
+    kept: Kept | None = None,
+    again: Again | None = None,
+    journal: Journal | None = None,
+    interrupted: Callable[[Result], None] | None = None,
 ) -> Result | Plan:
-    """Carry out a checked call; with ``kept``, go on from what an earlier run found. ``again`` is what ``retry`` calls.
+    """Carry out a checked call; with ``kept``, go on from what an earlier run found.
+
+    ``again`` is what ``retry`` calls; ``interrupted`` is given what was found where the run is cancelled.
 
     Raises:
         ModelError: the service serves nothing more, the key or the model being wrong or the server gone; the error's
             ``partial`` is the ``Result`` until then.
         BudgetExceeded: the budget is used up, and ``errors="raise"``; likewise with its ``partial``.
+        JournalError: the journal cannot be read or written; likewise.
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
     """
-    work = Work(job, settings, lms, again=again)
+    work = Work(job, settings, lms, again=again, journal=journal)
     async with AsyncExitStack() as stack:
         if lms:
             work.wired = await stack.enter_async_context(wire(lms, work.ledger, settings.budget))
+        if journal is not None:
+            work.run_number = await journal.begin(job.verb, job.task, len(job.frame))
+            stack.push_async_exit(_Noted(work))
         work.plan = await _plan(work)
         units = _units(work)
         if job.verb == "plan":
             return work.plan.with_estimate(_estimate(work, units))
         stage = MapStage(work, units, kept) if job.maps else None
+        if stage is not None:
+            await stage.recall()
         tree = _tree(work, stage)
         if tree is not None:
             stack.push_async_callback(tree.close)
-        output = None
         try:
-            async with asyncio.timeout(_seconds_left(work)) as deadline:
-                if stage is not None:
-                    await stage.run(tree)
-                found = _found(work, stage)
-                if not _stop_if_failed(work, stage, found) and job.reduces:
-                    output = await _reduced(work, units, stage, found, tree)
-        except TimeoutError:
-            if not deadline.expired():  # a function's of the user's
-                raise
-            work.end(BudgetExceeded(f"The budget of {_seconds(work):g} seconds is used up.", work.ledger.total))
+            output = await _in_time(work, units, stage, tree)
+        except asyncio.CancelledError:
+            if interrupted is not None:
+                work.account()
+                interrupted(_result(work, stage, _found(work, stage), None))
+            raise
         return _delivered(work, stage, output)
+
+
+async def _in_time(work: Work, units: Units, stage: MapStage | None, tree: StaticTree | None) -> Any:
+    """Map and reduce, until the budget's seconds are used up."""
+    try:
+        async with asyncio.timeout(_seconds_left(work)) as deadline:
+            if stage is not None:
+                await stage.run(tree)
+            found = _found(work, stage)
+            if not _stop_if_failed(work, stage, found) and work.job.reduces:
+                return await _reduced(work, units, stage, found, tree)
+    except TimeoutError:
+        if not deadline.expired():  # a function's of the user's
+            raise
+        work.end(BudgetExceeded(f"The budget of {_seconds(work):g} seconds is used up.", work.ledger.total))
+    return None
+
+
+class _Noted:
+    """Notes in the journal how a run ended, whatever way it did."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    async def __aenter__(self) -> None:
+        """Nothing: the run is noted already."""
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        work, total = self._work, self._work.ledger.total
+        assert work.journal is not None
+        status = "cancelled" if isinstance(error, asyncio.CancelledError) else "failed" if error else "done"
+        with contextlib.suppress(JournalError):  # the run's own outcome is what counts
+            await work.journal.end(
+                work.run_number,
+                status if work.stopped is None else "stopped",
+                calls=total.calls,
+                tokens=total.tokens,
+                money=total.money,
+                recalled=total.recalled,
+            )
 
 
 async def _reduced(work: Work, units: Units, stage: MapStage | None, found: Found, tree: StaticTree | None) -> Any:
@@ -93,11 +146,14 @@ def _seconds_left(work: Work) -> float | None:
 
 def _delivered(work: Work, stage: MapStage | None, output: Any) -> Result:
     """The result; raised with the error that ended the run, where the user is to be told so."""
+    work.account()
+    if work.journal is not None:
+        work.warnings += work.journal.told()
     _warn(work)
     result = _result(work, stage, _found(work, stage), output)
     error = work.ended_by
-    if isinstance(error, ModelError) or (isinstance(error, BudgetExceeded) and work.settings.errors == "raise"):
-        error.partial = result
+    if error is not None and (not isinstance(error, BudgetExceeded) or work.settings.errors == "raise"):
+        error.partial = result  # type: ignore[attr-defined]
         if isinstance(error, BudgetExceeded):
             error.usage = result.total  # what was in flight has ended by now
         raise error
@@ -109,7 +165,8 @@ async def _plan(work: Work) -> Plan:
     job, able = work.job, work.abilities("plan")
     if job.open and able.planning and work.wired and len(job.frame):
         with work.trace.node("plan", id="plan", level=-1) as node:
-            plan, warning = await derive(job, model=work.model("plan"), abilities=able)
+            store = work.answers("plan", "plan", {})
+            plan, warning = await derive(job, model=work.model("plan"), abilities=able, store=store)
             node.usage = work.ledger.total
     else:
         plan, warning = await derive(job, model=None, abilities=able)
@@ -125,11 +182,19 @@ def _units(work: Work) -> Units:
     job = work.job
     read = (job.maps and not job.all_callable and work.plan.view != "preview") or (not job.maps and work.written)
     if not work.lms or not read:
-        return make_units(job.frame, job.columns, dedupe=False)
+        return _known_by(work, make_units(job.frame, job.columns, dedupe=False))
     # Code sees all columns: what is equal in the content columns only is not the same to it.
     same = not work.has_repl("map") or len(job.columns) == len(job.frame.columns)
     dedupe = bool(work.plan.dedupe) and same and job.maps and not job.callables
-    return make_units(job.frame, job.columns, dedupe=dedupe, counter=work.counter("map" if job.maps else "reduce"))
+    counter = work.counter("map" if job.maps else "reduce")
+    return _known_by(work, make_units(job.frame, job.columns, dedupe=dedupe, counter=counter))
+
+
+def _known_by(work: Work, units: Units) -> Units:
+    """Code and functions see all columns: by all of them are units known again."""
+    if not work.has_repl("map") and not work.job.all_callable:
+        return units
+    return replace(units, known_by=tuple(range(len(work.job.frame.columns))))
 
 
 def _tree(work: Work, stage: MapStage | None) -> StaticTree | None:

@@ -14,6 +14,7 @@ from pandas_amr.errors import PlanError, UsageError
 
 Aggregation = Literal["count", "sum", "mean", "median", "min", "max", "nunique", "value_counts"]
 
+Keyed = Literal["unit", "shard"]
 View = Literal["inline", "preview"]
 Merge = Literal["first", "last", "min", "max", "sum", "mean", "any", "all", "mode", "union", "concat", "agent"]
 STATUS_COLUMNS = ("amr_status", "amr_reason")
@@ -139,6 +140,8 @@ class Plan(BaseModel):
         parallelism: most agents at work at once.
         fan_in: how many nodes one reduce agent combines.
         dedupe: whether equal units are asked once.
+        keyed: how findings are known again in the journal: ``unit``: by the unit's own content; ``shard``: by all of
+            the shard's, where a finding may depend on its neighbours.
         max_repairs: turns in which an agent may mend what could not be used, before its shard is halved.
         merge: how the pieces of a unit that is larger than a shard become one finding, by field; default: ``any`` of
             bools, ``max`` of numbers, ``mode`` of choices, ``union`` of lists, ``first`` of dates; texts by an agent.
@@ -160,6 +163,7 @@ class Plan(BaseModel):
     parallelism: int | None = Field(default=None, ge=1)
     fan_in: int | None = Field(default=None, ge=2)
     dedupe: bool | None = None
+    keyed: Keyed | None = None
     max_repairs: int | None = Field(default=None, ge=0, le=10)
     merge: dict[str, Merge] | None = None
     status: bool | tuple[str, str] | None = None

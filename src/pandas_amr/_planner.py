@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -73,18 +75,29 @@ class PlanAnswerWithCode(PlanAnswer):
 
 
 async def ask_planner(
-    model: Model, task: str, *, frame: pd.DataFrame, columns: Sequence[int], fixed: Mapping[str, Any], code: bool
+    model: Model,
+    task: str,
+    *,
+    frame: pd.DataFrame,
+    columns: Sequence[int],
+    fixed: Mapping[str, Any],
+    code: bool,
+    store: PlanStore | None,
 ) -> dict[str, Any]:
     """The fields of a plan that one model call derives from the task, the schema and a sample.
+
+    In the journal it is known by the task, the schema and what is fixed, and not by the sample: a frame with some rows
+    more keeps its plan, and so its findings.
 
     Raises:
         ModelError: the service failed.
         ValidationError: the answer cannot be used, after a repair.
     """
     kind = PlanAnswerWithCode if code else PlanAnswer
+    kinds = {key: str(frame.dtypes.iloc[column]) for key, column in _keyed(frame, columns)}
     user = _prompts.plan_user(
         task,
-        columns={key: str(frame.dtypes.iloc[column]) for key, column in _keyed(frame, columns)},
+        columns=kinds,
         sample=sample_lines(frame, columns),
         rows=len(frame),
         fixed=fixed,
@@ -94,15 +107,24 @@ async def ask_planner(
         Message("user", user),
     )
     submission = Submission("plan", json_schema(kind))
+    asked = [str(messages[0].content), task, json.dumps(sorted(kinds)), json.dumps(dict(fixed), default=str)]
+    known = await store.recall(asked) if store is not None else None
+    if known is not None:
+        with contextlib.suppress(ValidationError):  # then it is asked anew
+            return _fields_of(kind.model_validate(known), frame)
     for attempt in range(REPAIRS + 1):
         answer = await run_agent(model, messages, submission=submission, phase="plan")
         try:
-            return _fields_of(kind.model_validate(answer.payload), frame)
+            planned = _fields_of(kind.model_validate(answer.payload), frame)
         except ValidationError as error:
             if attempt == REPAIRS:
                 raise
             problem = answer.problem or complaint(error)
             messages = (*answer.conversation, Message("user", _prompts.answer_repair(problem)))
+        else:
+            if store is not None:
+                await store.keep(asked, answer.payload)
+            return planned
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
@@ -152,7 +174,21 @@ def _kind_of(field: PlannedField) -> Any:
     return (kind | None, Field(description=field.description))
 
 
-async def derive(job: Job, *, model: Model | None, abilities: Abilities) -> tuple[Plan, PlanWarning | None]:
+class PlanStore(Protocol):
+    """Where accepted plans are kept, by what was asked."""
+
+    async def recall(self, asked: Sequence[str]) -> Any:
+        """The answer's payload, or None."""
+        ...
+
+    async def keep(self, asked: Sequence[str], payload: Any) -> None:
+        """Make an answer durable."""
+        ...
+
+
+async def derive(
+    job: Job, *, model: Model | None, abilities: Abilities, store: PlanStore | None = None
+) -> tuple[Plan, PlanWarning | None]:
     """Complete a plan with one model call, as far as the user left it open. What is given stands.
 
     Returns:
@@ -162,7 +198,7 @@ async def derive(job: Job, *, model: Model | None, abilities: Abilities) -> tupl
     task = {"task": job.task} if job.task else {}
     if not job.open:
         return Plan(**(fixed | task)), None
-    derived, warning = await _planned(job, model, abilities, fixed)
+    derived, warning = await _planned(job, model, abilities, fixed, store)
     if "reduce_instruction" not in job.open:
         derived = {name: value for name, value in derived.items() if name not in {"reduce_instruction", "aggregations"}}
     kept = {name: value for name, value in derived.items() if name not in fixed and value is not None}
@@ -170,7 +206,7 @@ async def derive(job: Job, *, model: Model | None, abilities: Abilities) -> tupl
 
 
 async def _planned(
-    job: Job, model: Model | None, abilities: Abilities, fixed: dict[str, Any]
+    job: Job, model: Model | None, abilities: Abilities, fixed: dict[str, Any], store: PlanStore | None
 ) -> tuple[dict[str, Any], PlanWarning | None]:
     if not len(job.frame):
         reason = "the frame is empty"
@@ -180,15 +216,17 @@ async def _planned(
         shown = {name: json_schema(value) if name in {"finding", "output"} else value for name, value in fixed.items()}
         code = job.repl is not None and abilities.tools
         try:
-            return await ask_planner(
-                model, str(job.task), frame=job.frame, columns=job.columns, fixed=shown, code=code
-            ), None
+            fields = await ask_planner(
+                model, str(job.task), frame=job.frame, columns=job.columns, fixed=shown, code=code, store=store
+            )
         except ValidationError as error:
             reason = f"the planner's answer could not be used ({complaint(error)})"
         except ModelError as error:
             if error.stops_run:
                 raise
             reason = str(error)
+        else:
+            return fields, None
     return {}, PlanWarning(f"The plan was made by rule: {reason}. Fix what you want in plan=, map=, finding=, reduce=.")
 
 
@@ -203,6 +241,7 @@ def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism:
         "parallelism": parallelism or PARALLELISM,
         "fan_in": FAN_IN,
         "dedupe": True,
+        "keyed": "shard" if plan.view == "preview" else "unit",
         "max_repairs": MAX_REPAIRS,
     }
     if job.maps and not job.callables:

@@ -19,6 +19,7 @@ from pandas_amr._compute import (
     shaped,
 )
 from pandas_amr._findings import Failure
+from pandas_amr._schema import json_schema
 from pandas_amr._shards import make_shards
 from pandas_amr._synthesise import Input, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
 from pandas_amr.engines.local import each
@@ -63,10 +64,16 @@ def make_tree(work: Work, leaves: int, computed: Callable[[], str], name: str = 
         max_steps=work.settings.max_steps,
         max_repairs=work.max_repairs,
         repls=sessions.of_findings if sessions else None,
+        store=work.answers("reduction", "reduce", reduce_about(work)),
     )
     return StaticTree(
         reducer, leaves=leaves, fan_in=work.plan.fan_in or 2, trace=work.trace, name=name, computed=computed
     )
+
+
+def reduce_about(work: Work) -> dict[str, Any]:
+    """What a reduction depends on beside its inputs."""
+    return {"instruction": work.plan.reduce_instruction, "output": json_schema(work.plan.output or str)}
 
 
 async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None) -> Any:

@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pandas_amr._call import Call, Job, check, check_model
+from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import run
 from pandas_amr._result import Origin, Result, remembered
 from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lms
@@ -61,18 +62,34 @@ class Run(Generic[Given]):
         self._lms = lms
         self._kept = kept
         self._whole = whole
+        journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
+        self._journal = journal_for(settings.journal, by_default=journaled)
+        self._partial: Result | None = None
         self._ended = threading.Event()
         self._warned = False
         self._future = submit(self._carried_out())
 
     async def _carried_out(self) -> Any:
         try:
-            return await run(self._job, self._settings, self._lms, kept=self._kept, again=_again)
+            return await run(
+                self._job,
+                self._settings,
+                self._lms,
+                kept=self._kept,
+                again=_again,
+                journal=self._journal,
+                interrupted=self._interrupted,
+            )
         finally:
             self._ended.set()
 
+    def _interrupted(self, partial: Result) -> None:
+        self._partial = partial
+
     def result(self) -> Given:
         """Wait for the end and give what the verb gives. Ctrl-C cancels the run and raises.
+
+        The ``KeyboardInterrupt`` has what was found as its ``partial``, a ``Result``; the same call goes on from there.
 
         Raises:
             AMRError: the run failed; see the errors' tree.
@@ -82,9 +99,10 @@ class Run(Generic[Given]):
             raise UsageError("This is the engine's own thread: in async tools and callables, await df.amr.start(...).")
         try:
             return self._given(self._future.result())
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             self.cancel()
             self._ended.wait(CANCEL_GRACE_S)
+            error.partial = self._partial  # type: ignore[attr-defined]
             raise
         except concurrent.futures.CancelledError:
             raise asyncio.CancelledError("The run was cancelled.") from None

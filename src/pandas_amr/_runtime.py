@@ -49,6 +49,7 @@ class Settings:
     errors: Errors = "coerce"
     progress: bool | None = None
     budget: Budget | None = None
+    journal: Any = None
 
     def with_changes(self, changes: dict[str, Any]) -> Settings:
         """A copy with some of them changed."""
@@ -74,6 +75,7 @@ class configure:  # noqa: N801 (used like a function, and as a context manager)
         errors: ``"coerce"`` or ``"raise"``.
         progress: whether a bar is shown; None shows it to people who watch.
         budget: what one run may spend.
+        journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's cache folder.
 
     Raises:
         UsageError: a setting does not exist or a value does not fit.

@@ -22,8 +22,9 @@ from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.tools import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from pandas_amr._mappers import Mapper
     from pandas_amr._tokens import TokenCounter
     from pandas_amr.models.base import Model
     from pandas_amr.sandbox.base import Sandbox, Session
@@ -89,6 +90,7 @@ class Asker:
     alone: bool
     shard_tokens: int
     max_repairs: int
+    kept: Callable[[AgentMapper, str], Mapper] = lambda mapper, _: mapper
 
     def for_(self, repl: Repl) -> Any:
         """The answers to one session's questions; what they cost is added to its REPL's."""
@@ -106,7 +108,7 @@ class Asker:
         texts = [text if isinstance(text, str) else json.dumps(text, default=str) for text in asked["texts"]]
         frame = pd.DataFrame({"text": pd.Series(texts, dtype=object)})
         units = make_units(frame, (0,), dedupe=True, counter=self.count)
-        mapper = AgentMapper(
+        bare = AgentMapper(
             name=None,
             model=self.model,
             instruction=asked["instruction"],
@@ -120,6 +122,7 @@ class Asker:
             count=self.count,
             merge={},
         )
+        mapper = self.kept(bare, asked["instruction"])
         size = 1 if self.alone else ASK_SHARD_SIZE
         shards = make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=self.shard_tokens)
         store = FindingStore(None, kind)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -130,6 +131,18 @@ def _resolved(numbers: Any, inputs: Sequence[Input]) -> frozenset[int]:
     return frozenset().union(*(inputs[number].rows for number in numbers))
 
 
+class ReductionStore(Protocol):
+    """Where accepted reductions are kept, by what was asked."""
+
+    async def recall(self, asked: Sequence[str]) -> Any:
+        """The answer's payload, or None."""
+        ...
+
+    async def keep(self, asked: Sequence[str], payload: Any) -> None:
+        """Make an answer durable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reducer:
     """An agent that combines findings, as an intermediate node or as the final one."""
@@ -141,6 +154,7 @@ class Reducer:
     max_steps: int
     max_repairs: int
     repls: Callable[[Sequence[str]], Repl] | None = None
+    store: ReductionStore | None = None
 
     async def reduce(self, inputs: Sequence[Input], *, final: bool, computed: str = "") -> Reduced:
         """One node's work.
@@ -150,9 +164,18 @@ class Reducer:
         """
         output = self.output if final else self.output.partial
         shown = {**output.schema} if output.item is None else {"type": "array", "items": output.schema}
+        asked = [str(final), computed, *(one.line for one in inputs)]
+        known = await self.store.recall(asked) if self.store is not None else None
+        if known is not None:
+            with contextlib.suppress(InvalidOutput):  # then it is asked anew
+                value, rows = output.read(Answer(known, None, (), Usage()), inputs)
+                return Reduced(value, rows, Usage(recalled=1))
         repl = self.repls([one.line for one in inputs]) if self.repls is not None and inputs else None
         try:
-            return await self._reduced(inputs, output, shown, final=final, computed=computed, repl=repl)
+            reduced, payload = await self._reduced(inputs, output, shown, final=final, computed=computed, repl=repl)
+            if self.store is not None:
+                await self.store.keep(asked, payload)
+            return reduced
         finally:
             if repl is not None:
                 await repl.close()
@@ -166,7 +189,7 @@ class Reducer:
         final: bool,
         computed: str,
         repl: Repl | None,
-    ) -> Reduced:
+    ) -> tuple[Reduced, Any]:
         tools: tuple[AgentTool, ...] = self.tools if repl is None else (repl, *self.tools)
         system = _prompts.reduce_system(self.instruction, final=final, output=shown, tools=bool(tools))
         user = _prompts.finding_lines([one.line for one in inputs]) + (f"\n\n{computed}" if computed else "")
@@ -191,7 +214,7 @@ class Reducer:
                 problem = str(error)
                 messages = (*answer.conversation, Message("user", _prompts.answer_repair(problem)))
             else:
-                return Reduced(value, rows, usage + (repl.spent if repl else Usage()))
+                return Reduced(value, rows, usage + (repl.spent if repl else Usage())), answer.payload
         raise InvalidOutput(f"The reduction cannot be used: {problem}.")
 
 

@@ -43,6 +43,7 @@ class Units:
         asked: positions of the units that are asked, in frame order; equal units only once.
         answered_by: for each unit, the index in ``asked`` of the one that answers for it.
         tokens: tokens of each asked unit's JSON line; zeros where nothing is sent to a model.
+        known_by: positions of the columns that tell units apart in the journal; default: the content columns.
     """
 
     frame: pd.DataFrame
@@ -51,6 +52,7 @@ class Units:
     asked: NDArray[np.int64]
     answered_by: NDArray[np.int64]
     tokens: NDArray[np.int64]
+    known_by: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -61,6 +63,19 @@ class Units:
     def lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Each unit's content as one line of JSON."""
         return _lines(self.frame, self.columns, self.keys, np.asarray(positions, dtype=np.int64))
+
+    def fingerprints(self, positions: Sequence[int] | NDArray[np.int64]) -> list[bytes]:
+        """Each unit's content as 16 bytes, whatever the order of the columns."""
+        columns = self.known_by or self.columns
+        keys = json_keys([self.frame.columns[column] for column in columns])
+        ordered = sorted(zip(keys, columns, strict=True))
+        lines = _lines(
+            self.frame,
+            tuple(column for _, column in ordered),
+            tuple(key for key, _ in ordered),
+            np.asarray(positions, dtype=np.int64),
+        )
+        return [digest(line) for line in lines]
 
     def record(self, position: int) -> dict[str, Any]:
         """A unit's content, as JSON takes it."""
@@ -170,6 +185,11 @@ def make_units(
 def digest(line: str) -> bytes:
     """A unit's content as 16 bytes (BLAKE2b, RFC 7693)."""
     return hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def canonical(line: str) -> bytes:
+    """A line of JSON as bytes, whatever the order of its keys."""
+    return json.dumps(json.loads(line), sort_keys=True, separators=(",", ":")).encode()
 
 
 def _blocks(frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:

@@ -23,6 +23,7 @@ class Usage:
         reasoning_tokens: those of them spent on reasoning.
         seconds: time spent waiting for answers, summed over calls.
         money: what it cost, in the prices' currency; None where a price is not known.
+        recalled: answers that the journal had, and that cost nothing.
     """
 
     calls: int = 0
@@ -33,6 +34,7 @@ class Usage:
     reasoning_tokens: int = 0
     seconds: float = 0.0
     money: float | None = 0.0
+    recalled: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         money = None if self.money is None or other.money is None else self.money + other.money

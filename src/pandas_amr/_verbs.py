@@ -16,19 +16,20 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from pydantic import BaseModel
 
+    from pandas_amr._journal import Journal
     from pandas_amr._plan import Plan
     from pandas_amr._result import Result
     from pandas_amr._run import Run
     from pandas_amr._usage import Budget
     from pandas_amr.models.base import LM
-    from pandas_amr.tools import Tool
+    from pandas_amr.tools import PythonREPLTool, Tool
 
     Columns: TypeAlias = Hashable | Sequence[Hashable] | None
     Axis: TypeAlias = Literal["rows", "columns"]
     Finding: TypeAlias = type[BaseModel | list[Any]] | Mapping[str, Any] | None
     Map: TypeAlias = str | Callable[[pd.DataFrame], Any] | Mapping[str, str | Callable[[pd.DataFrame], Any]]
     Reduce: TypeAlias = str | Callable[[pd.DataFrame], Any] | Mapping[str, Any]
-    Tools: TypeAlias = Iterable[Tool | Callable[..., Any]] | None
+    Tools: TypeAlias = Iterable[Tool | PythonREPLTool | Callable[..., Any]] | None
     PlanLike: TypeAlias = Plan | Mapping[str, Any] | str | Path
     Model: TypeAlias = LM | str | Mapping[str, LM | str] | AsyncOpenAI | None
     Errors: TypeAlias = Literal["coerce", "raise"] | None
@@ -52,6 +53,7 @@ def start(
     max_steps: int | None = None,
     errors: Errors = None,
     budget: Budget | None = None,
+    journal: Journal | str | Path | bool | None = None,
     progress: bool | None = None,
 ) -> Run[Result]:
     """Begin a ``map_reduce`` and give the ``Run``: ``await`` it, or ask it for its ``result()``.
@@ -82,6 +84,7 @@ def map_reduce(
     max_steps: int | None = None,
     errors: Errors = None,
     budget: Budget | None = None,
+    journal: Journal | str | Path | bool | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Read every row with a model, write each finding back as columns, and reduce them to an answer.
@@ -108,6 +111,8 @@ def map_reduce(
         max_steps: most turns of an agent with tools, before one last turn without (default 6).
         errors: ``"coerce"`` leaves ``<NA>`` in failed units' columns and lists them; ``"raise"`` stops at a failure.
         budget: ``amr.Budget(money=, tokens=, calls=, seconds=)``: at the limit the run stops cleanly.
+        journal: where what is paid for is kept, so that the same call again pays only for what is new: a path,
+            ``amr.Journal(path)``, or False; default: a file in the user's cache folder.
         progress: whether a bar is shown; default: in terminals and notebooks.
 
     Returns:
@@ -146,6 +151,7 @@ def map(  # noqa: A001 (this library's word)
     max_steps: int | None = None,
     errors: Errors = None,
     budget: Budget | None = None,
+    journal: Journal | str | Path | bool | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
     """Find something in every row: the frame plus one column per finding field.
@@ -163,6 +169,7 @@ def map(  # noqa: A001 (this library's word)
         max_steps: as in ``map_reduce``.
         errors: as in ``map_reduce``.
         budget: as in ``map_reduce``.
+        journal: as in ``map_reduce``.
         progress: as in ``map_reduce``.
 
     Returns:
@@ -191,6 +198,7 @@ def reduce(
     max_steps: int | None = None,
     errors: Errors = None,
     budget: Budget | None = None,
+    journal: Journal | str | Path | bool | None = None,
 ) -> Any:
     """Reduce columns that are already there to a scalar, a text, an object or a summary frame.
 
@@ -207,6 +215,7 @@ def reduce(
         max_steps: as in ``map_reduce``.
         errors: as in ``map_reduce``.
         budget: as in ``map_reduce``.
+        journal: as in ``map_reduce``.
 
     Returns:
         The answer alone.
@@ -246,6 +255,7 @@ def plan(
     max_steps: int | None = None,
     errors: Errors = None,
     budget: Budget | None = None,
+    journal: Journal | str | Path | bool | None = None,
     progress: bool | None = None,
 ) -> Plan:
     """Derive the plan of a ``map_reduce`` with its estimate; nothing is mapped.

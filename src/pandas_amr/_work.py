@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pandas_amr._keeper import Answers, JournaledMapper, Keeper, fingerprint
 from pandas_amr._plan import Plan
 from pandas_amr._runtime import sandbox_for
 from pandas_amr._sessions import Asker, Sessions, isolated
 from pandas_amr._tokens import counter_for
 from pandas_amr._trace import Trace
-from pandas_amr._usage import Ledger, Phase
+from pandas_amr._usage import Ledger, Phase, Usage
 from pandas_amr.models.base import Abilities
 
 if TYPE_CHECKING:
@@ -20,12 +22,27 @@ if TYPE_CHECKING:
 
     from pandas_amr._call import Job
     from pandas_amr._findings import Failure
+    from pandas_amr._journal import Journal, Kind
+    from pandas_amr._mappers import AgentMapper, Mapper
     from pandas_amr._result import Again
     from pandas_amr._runtime import Settings, Wired
     from pandas_amr._tokens import TokenCounter
     from pandas_amr.errors import AMRError, AMRWarning
     from pandas_amr.models.base import LM, Model
     from pandas_amr.tools import Tool
+
+
+def _about_model(lm: LM) -> dict[str, Any]:
+    """The model and how it samples; what is added to its requests as a digest, since it may hold a secret."""
+    extra = json.dumps(dict(lm.extra_body), sort_keys=True, default=str) if lm.extra_body else ""
+    return {
+        "model": lm.model,
+        "temperature": lm.temperature,
+        "seed": lm.seed,
+        "reasoning_effort": lm.reasoning_effort,
+        "max_output_tokens": lm.max_output_tokens,
+        "extra": fingerprint(extra.encode()).hex() if extra else None,
+    }
 
 
 @dataclass
@@ -49,6 +66,9 @@ class Work:
     halted: bool = False
     ended_by: AMRError | None = None
     again: Again | None = None
+    journal: Journal | None = None
+    run_number: int = 0
+    keepers: list[tuple[Phase, Keeper]] = field(default_factory=list)
 
     @property
     def stopped(self) -> str | None:
@@ -106,12 +126,49 @@ class Work:
         wanted = self.job.repl is not None or any(tool.isolated for tool in self.job.tools)
         return sandbox_for(self.job.repl).tier if wanted else ""
 
+    def keeper(self, kind: Kind, phase: Phase, about: Mapping[str, Any]) -> Keeper | None:
+        """The way to the journal of answers that depend on ``about``, and on the phase's model and tools."""
+        if self.journal is None:
+            return None
+        told = dict(about)
+        if phase in self.lms:
+            told |= _about_model(self.lms[phase]) | {
+                "tools": [
+                    {"name": tool.name, "about": tool.description, "takes": tool.parameters, "version": tool.version}
+                    for tool in self.job.tools
+                    if self.abilities(phase).tools
+                ],
+                "python": self.has_repl(phase),
+            }
+        keeper = Keeper(self.journal, kind, told, self.run_number)
+        self.keepers.append((phase, keeper))
+        return keeper
+
+    def answers(self, kind: Kind, phase: Phase, about: Mapping[str, Any]) -> Answers | None:
+        """Where accepted answers of a phase are kept."""
+        keeper = self.keeper(kind, phase, about)
+        return None if keeper is None else Answers(keeper)
+
+    def account(self) -> None:
+        """Add what the journal had to the usage."""
+        for phase, keeper in self.keepers:
+            if keeper.recalled:
+                self.ledger.add(phase, str(keeper.about.get("model", "function")), Usage(recalled=keeper.recalled))
+                keeper.recalled = 0
+
     def sessions(self, phase: Phase) -> Sessions | None:
         """Where the agents of a phase get their REPLs."""
         repl = self.job.repl
         if repl is None or not self.has_repl(phase):
             return None
+
+        def kept(mapper: AgentMapper, instruction: str) -> Mapper:
+            about = {"instruction": instruction, "schema": mapper.kind.schema, "asked_by": "code"}
+            keeper = self.keeper("finding", phase, about)
+            return mapper if keeper is None else JournaledMapper(mapper, keeper, mapper.units)
+
         asker = Asker(
+            kept=kept,
             model=self.model(phase),
             count=self.counter(phase),
             alone=self.abilities(phase).units_per_request == 1,

@@ -14,12 +14,14 @@
     │  └─ InvalidOutput(ValueError)  not the promised schema
     ├─ SandboxError                  who: the sandbox, not the code in it
     │  └─ SandboxUnavailable         none can be had here; says why, and what the choices are
+    ├─ JournalError                  the journal cannot be read or written; carries the partial Result
     ├─ BudgetExceeded                carries the usage and the partial Result
     └─ MapFailed                     errors="raise", or nothing at all succeeded; carries the partial Result
 
     AMRWarning(UserWarning)
     ├─ PlanWarning                   the plan is not the one a planner would have given
-    └─ FailureWarning                some units failed and are listed
+    ├─ FailureWarning                some units failed and are listed
+    └─ JournalWarning                the journal is not what it was: damaged, gone, or not to be had
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ __all__ = [
     "ColumnError",
     "FailureWarning",
     "InvalidOutput",
+    "JournalError",
+    "JournalWarning",
     "MapFailed",
     "ModelConfigError",
     "ModelError",
@@ -146,11 +150,27 @@ class InvalidOutput(ModelError, ValueError):
 
 
 class SandboxError(AMRError):
-    """The sandbox failed, and not the code in it."""
+    """The sandbox failed, and not the code in it.
+
+    Attributes:
+        partial: the ``Result`` with all that was found, where the error ended a run.
+    """
+
+    partial: Result | None = None
 
 
 class SandboxUnavailable(SandboxError):
     """No sandbox as strong as was asked for can be had here; the message says why, and what the choices are."""
+
+
+class JournalError(AMRError):
+    """The journal cannot be used; the message says why, and what the choices are.
+
+    Attributes:
+        partial: the ``Result`` with all that was found, where the error ended a run.
+    """
+
+    partial: Result | None = None
 
 
 class BudgetExceeded(AMRError):
@@ -189,3 +209,7 @@ class PlanWarning(AMRWarning):
 
 class FailureWarning(AMRWarning):
     """Some units failed; they are ``<NA>`` and listed in ``failures``."""
+
+
+class JournalWarning(AMRWarning):
+    """The journal is not what it was: damaged and set aside, gone, or not to be had here."""

@@ -272,7 +272,7 @@ class ScriptedServer:
 
     def lm(self, model: str = "scripted", **options: Any) -> LM:
         """The ``LM`` that talks to this server."""
-        return LM(model, **{"base_url": self.base_url, "api_key": "scripted-key", **options})
+        return LM(model, **{"base_url": self.base_url, "api_key": "scripted-key", "journaled": False, **options})
 
     def __enter__(self) -> Self:
         self._ready = threading.Event()

@@ -40,6 +40,7 @@ class Tool:
         timeout_s: seconds that one call may take; the agent is told when they are over.
         isolated: run it in a sandbox and not beside the library, a session each call. It sees its arguments, pandas as
             ``pd``, numpy as ``np``, what it imports itself, and nothing else of yours.
+        version: part of what findings are known by in the journal: another version pays anew.
 
     Raises:
         UsageError: the name, the description or the arguments cannot be told to a model.
@@ -58,6 +59,7 @@ class Tool:
     args_schema: type[BaseModel] | None = None
     timeout_s: float | None = 60.0
     isolated: bool = False
+    version: str = ""
     parameters: dict[str, Any] = field(init=False, repr=False)
     passes: tuple[type[Exception], ...] = field(default=(), init=False, repr=False)
 
@@ -101,6 +103,7 @@ def tool(
     args_schema: type[BaseModel] | None = None,
     timeout_s: float | None = 60.0,
     isolated: bool = False,
+    version: str = "",
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(func: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, as a decorator with or without options.

@@ -155,6 +155,7 @@ class LM:
         extra_body: added to each request's body.
         token_counter: counts the tokens of a text; default: ``tiktoken``.
         abilities: what the model can do.
+        journaled: whether its answers are kept in the default journal; a scripted model's are not.
 
     Example:
         >>> import pandas_amr as amr
@@ -184,6 +185,7 @@ class LM:
     extra_body: Mapping[str, Any] | None = field(default=None, hash=False)
     token_counter: Callable[[str], int] | None = None
     abilities: Abilities = field(default_factory=Abilities)
+    journaled: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:

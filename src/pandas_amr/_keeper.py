@@ -1,0 +1,327 @@
+"""A map's or a reduce's way to the journal: fingerprints, answers to and from JSON, and who asks what just now."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import decimal
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pandas_amr._columns import table_of
+from pandas_amr._journal import Entry, about_words
+from pandas_amr._mappers import AgentMapper, Mapped
+from pandas_amr._shards import Shard
+from pandas_amr._units import canonical
+from pandas_amr._usage import Usage
+from pandas_amr.errors import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pandas_amr._findings import FindingType
+    from pandas_amr._journal import Journal, Kind
+    from pandas_amr._mappers import Mapper
+    from pandas_amr._units import Units
+
+FORMAT = 1  # of fingerprints: another one makes every key another
+
+
+def fingerprint(*parts: bytes) -> bytes:
+    """16 bytes of what was asked (BLAKE2b, RFC 7693)."""
+    whole = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        whole.update(len(part).to_bytes(4, "big") + part)
+    return whole.digest()
+
+
+@dataclass(slots=True)
+class Keeper:
+    """What one map, or the reduce, keeps in the journal under one common part of its fingerprints.
+
+    Attributes:
+        about: all that an answer depends on beside its own input: instruction, schema, model, options, tools.
+        run: the run's number in the journal.
+        recalled: how many answers came from the journal.
+    """
+
+    journal: Journal
+    kind: Kind
+    about: Mapping[str, Any]
+    run: int
+    recalled: int = 0
+    base: bytes = field(init=False)
+    _told: bool = False
+
+    def __post_init__(self) -> None:
+        self.base = fingerprint(about_words({"format": FORMAT, "kind": self.kind, **self.about}).encode())
+
+    def key(self, content: bytes) -> bytes:
+        """The fingerprint of one answer."""
+        return fingerprint(self.base, content)
+
+    async def recall(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
+        """The known answers, decoded; one that is no JSON is not known."""
+        known: dict[bytes, Any] = {}
+        for key, text in (await self.journal.recall(keys)).items():
+            known[key] = json.loads(text)
+        return known
+
+    async def keep(self, answers: Mapping[bytes, Any], inputs: Mapping[bytes, str] | None = None) -> None:
+        """Make answers durable."""
+        if not self._told:
+            self._told = True
+            await self.journal.about(self.base, about_words(self.about))
+        texts = inputs if inputs is not None and self.journal.keep_inputs else {}
+        entries = [
+            Entry(key, self.kind, self.base, json.dumps(answer, default=_encoded), texts.get(key))
+            for key, answer in answers.items()
+        ]
+        await self.journal.keep(entries, self.run)
+
+
+@dataclass(slots=True)
+class JournaledMapper:
+    """A mapper whose findings are kept, and that asks for nothing that is known or being asked for just now.
+
+    Attributes:
+        by_shard: findings depend on their neighbours: the fingerprint is that of the whole shard and the place in it.
+    """
+
+    mapper: Mapper
+    keeper: Keeper
+    units: Units
+    by_shard: bool = False
+
+    @property
+    def name(self) -> str | None:
+        """The map's name."""
+        return self.mapper.name
+
+    @property
+    def kind(self) -> FindingType | None:
+        """What a finding is."""
+        return self.mapper.kind
+
+    @property
+    def label(self) -> str:
+        """What usage is listed under."""
+        return str(self.keeper.about.get("model", "function"))
+
+    def keys(self, positions: Sequence[int]) -> list[bytes]:
+        """The fingerprints of units; of a shard's, where they depend on each other."""
+        digests = self.units.fingerprints(positions)
+        if not self.by_shard:
+            return [self.keeper.key(one) for one in digests]
+        whole = fingerprint(*digests)
+        return [self.keeper.key(whole + number.to_bytes(4, "big")) for number in range(len(digests))]
+
+    async def recall(self, positions: Sequence[int], keys: Sequence[bytes]) -> tuple[list[int], pa.Table]:
+        """The positions of the units that are known, and their findings."""
+        known = await self.keeper.recall(keys)
+        assert self.kind is not None
+        decode = decoder(self.kind.arrow)
+        found: list[int] = []
+        records: list[dict[str, Any]] = []
+        for position, key in zip(positions, keys, strict=True):
+            record = known.get(key)
+            if isinstance(record, dict) and record.keys() == set(self.kind.arrow.names):
+                found.append(position)
+                records.append(decode(record))
+        return found, table_of(records, self.kind.arrow)
+
+    async def __call__(self, shard: Shard) -> Mapped:
+        """Map what nobody knows; wait for what another run of this process is asking for."""
+        keys = dict(zip(shard.positions, self.keys(shard.positions), strict=True))
+        parts: list[Mapped] = []
+        cached: set[int] = set()
+        open_ = list(shard.positions)
+        while open_:
+            found, table = await self.recall(open_, [keys[position] for position in open_])
+            if found:
+                cached.update(found)
+                parts.append(_part(shard, self.name, found, table))
+            known = set(found)
+            open_ = [position for position in open_ if position not in known]
+            claims = self.keeper.journal.claims
+            mine = [position for position in open_ if keys[position] not in claims]
+            others = [claims[keys[position]] for position in open_ if keys[position] in claims]
+            if mine:
+                parts.append(await self._asked(shard, mine, keys))
+            elif others:
+                await asyncio.wait(others)
+            if parts and parts[-1].ended_by is not None:
+                break
+            asked = set(mine)
+            open_ = [position for position in open_ if position not in asked]
+        self.keeper.recalled += len(cached)
+        return joined(shard, self.name, parts, frozenset(cached))
+
+    async def _asked(self, shard: Shard, positions: list[int], keys: Mapping[int, bytes]) -> Mapped:
+        """Have these units mapped while others wait for them."""
+        claims = self.keeper.journal.claims
+        done = asyncio.get_running_loop().create_future()
+        for position in positions:
+            claims[keys[position]] = done
+        try:
+            part = Shard(shard.number, shard.of, tuple(positions))
+            mapper = self.mapper
+            if isinstance(mapper, AgentMapper):
+                pieces = Pieces(self.keeper, decoder(mapper.kind.arrow))
+                return await replace(mapper, keep=self._keep(keys), pieces=pieces)(part)
+            mapped = await mapper(part)
+            records = mapped.table.to_pylist()
+            try:
+                await self.keeper.keep({keys[p]: record for p, record in zip(mapped.positions, records, strict=True)})
+            except JournalError as error:
+                return replace(mapped, ended_by=error)
+            return mapped
+        finally:
+            for position in positions:
+                claims.pop(keys[position], None)
+            done.set_result(None)
+
+    def _keep(self, keys: Mapping[int, bytes]) -> Callable[[Mapping[int, dict[str, Any]]], Any]:
+        async def keep(records: Mapping[int, dict[str, Any]]) -> None:
+            inputs = None
+            if self.keeper.journal.keep_inputs:
+                lines = self.units.lines(list(records))
+                inputs = {keys[position]: line for position, line in zip(records, lines, strict=True)}
+            await self.keeper.keep({keys[position]: record for position, record in records.items()}, inputs)
+
+        return keep
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The findings of pieces, kept by their text."""
+
+    keeper: Keeper
+    decode: Callable[[dict[str, Any]], dict[str, Any]]
+
+    async def recall(self, lines: Sequence[str]) -> dict[int, dict[str, Any]]:
+        """Those that are known, by number."""
+        keys = [self._key(line) for line in lines]
+        known = await self.keeper.recall(keys)
+        return {number: self.decode(known[key]) for number, key in enumerate(keys) if key in known}
+
+    async def keep(self, found: Mapping[str, dict[str, Any]]) -> None:
+        """Make findings durable, by line."""
+        await self.keeper.keep({self._key(line): record for line, record in found.items()})
+
+    def _key(self, line: str) -> bytes:
+        return self.keeper.key(fingerprint(b"piece", canonical(line)))
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Reductions and plans, kept by the texts that were asked."""
+
+    keeper: Keeper
+
+    async def recall(self, asked: Sequence[str]) -> Any:
+        """The answer's payload, or None."""
+        key = self._key(asked)
+        known = (await self.keeper.recall([key])).get(key)
+        self.keeper.recalled += known is not None
+        return known
+
+    async def keep(self, asked: Sequence[str], payload: Any) -> None:
+        """Make an answer durable."""
+        await self.keeper.keep({self._key(asked): payload})
+
+    def _key(self, asked: Sequence[str]) -> bytes:
+        return self.keeper.key(fingerprint(*(one.encode("utf-8", "surrogatepass") for one in asked)))
+
+
+def _part(shard: Shard, name: str | None, positions: list[int], table: pa.Table) -> Mapped:
+    return Mapped(shard, name, positions, table, frozenset(), [], Usage())
+
+
+def joined(shard: Shard, name: str | None, parts: Sequence[Mapped], cached: frozenset[int]) -> Mapped:
+    """What came of a shard, in parts, as one."""
+    first, *rest = parts
+    if not rest:
+        return replace(first, shard=shard, map=name, cached=cached)
+    positions = [position for part in parts for position in part.positions]
+    order = np.argsort(np.asarray(positions, dtype=np.int64), kind="stable")
+    table = pa.concat_tables([part.table for part in parts], promote_options="permissive").take(pa.array(order))
+    usage = first.usage
+    for part in rest:
+        usage += part.usage
+    return Mapped(
+        shard=shard,
+        map=name,
+        positions=[positions[index] for index in order],
+        table=table,
+        repaired=frozenset().union(*(part.repaired for part in parts)),
+        failures=sorted((one for part in parts for one in part.failures), key=lambda one: one.position),
+        usage=usage,
+        form=next((part.form for part in parts if part.form), ""),
+        ended_by=next((part.ended_by for part in parts if part.ended_by is not None), None),
+        cached=cached,
+    )
+
+
+# Values that JSON has no form for
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, dt.timedelta):
+        return value // dt.timedelta(microseconds=1)
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    raise TypeError(f"a finding holds {type(value).__name__}, which the journal has no form for")
+
+
+def decoder(schema: pa.Schema) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Turns records out of JSON into what Arrow takes; where JSON holds them as they are, it does nothing."""
+    own = {part.name: convert for part in schema if (convert := _converter(part.type)) is not None}
+    if not own:
+        return lambda record: record
+    return lambda record: record | {name: convert(record[name]) for name, convert in own.items()}
+
+
+def _converter(kind: pa.DataType) -> Callable[[Any], Any] | None:
+    types = pa.types
+    plain: Callable[[Any], Any] | None = None
+    if types.is_timestamp(kind):
+        plain = dt.datetime.fromisoformat
+    elif types.is_date(kind):
+        plain = dt.date.fromisoformat
+    elif types.is_time(kind):
+        plain = dt.time.fromisoformat
+    elif types.is_duration(kind):
+        plain = _duration
+    elif types.is_decimal(kind):
+        plain = decimal.Decimal
+    elif types.is_list(kind):
+        inner = _converter(kind.value_type)
+        plain = None if inner is None else (lambda value: [inner(one) for one in value])
+    elif types.is_map(kind):
+        item = _converter(kind.item_type) or _same
+        plain = lambda value: [(key, item(one)) for key, one in value]  # noqa: E731
+    elif types.is_struct(kind):
+        parts = {part.name: _converter(part.type) or _same for part in kind}
+        if any(part is not _same for part in parts.values()):
+            plain = lambda value: {name: part(value[name]) for name, part in parts.items()}  # noqa: E731
+    return None if plain is None else _unless_missing(plain)
+
+
+def _unless_missing(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else convert(value)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _duration(microseconds: int) -> dt.timedelta:
+    return dt.timedelta(microseconds=microseconds)
