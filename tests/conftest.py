@@ -11,7 +11,8 @@ from pandas_amr.testing import ScriptedServer
 
 @pytest.fixture(autouse=True)
 def _no_model_in_the_environment(monkeypatch):
-    """A test names its model; none comes from the machine."""
+    """A test names its model and its journal; none comes from the machine."""
+    monkeypatch.setenv("AMR_JOURNAL", "off")
     for name in ("AMR_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 

@@ -18,7 +18,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import platformdirs
 
@@ -49,8 +49,7 @@ CREATE TABLE entries (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One accepted answer: ``value`` is JSON."""
 
     key: bytes
@@ -86,7 +85,12 @@ class Journal:
         self.path = Path(path).expanduser().absolute()
         self.refresh = refresh
         self.keep_inputs = keep_inputs
-        self._store = _store(self.path)
+        _ = self._store
+
+    @property
+    def _store(self) -> _Store:
+        """The process's own: a fork begins another."""
+        return _stores.get((os.getpid(), self.path)) or _store(self.path)
 
     def __repr__(self) -> str:
         return f"<Journal {self.path.name}, {len(self)} answers>"
@@ -212,6 +216,16 @@ class Journal:
         known: dict[bytes, str] = await self._store.soon(lambda connection: _known(connection, keys))
         return known
 
+    async def mark(self, run: int) -> tuple[int, int]:
+        """Changes where anybody but this run has written: another process, or another run of this one."""
+
+        def marked(connection: sqlite3.Connection) -> tuple[int, int]:
+            others = sum(count for one, count in self._store.commits.items() if one != run)
+            return int(connection.execute("PRAGMA data_version").fetchone()[0]), others
+
+        mark: tuple[int, int] = await self._store.soon(marked)
+        return mark
+
     async def keep(self, entries: Sequence[Entry], run: int) -> None:
         """Make answers durable. Those of several agents are committed together.
 
@@ -244,6 +258,7 @@ class _Store:
     _inode: int = 0
     _waiting: list[tuple[Sequence[Entry], int, asyncio.Future[None]]] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    commits: dict[int, int] = field(default_factory=dict)  # by run
 
     def now(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Do some work and wait for it."""
@@ -268,15 +283,18 @@ class _Store:
 
     def _flush(self) -> None:
         batch, self._waiting = self._waiting, []
+        now = time.time()
         rows = [
-            (one.key, one.kind, one.base, run, time.time(), one.value, _sum(one.key, one.value), one.input)
+            (key, kind, base, run, now, value, _sum(key, value), text)
             for entries, run, _ in batch
-            for one in entries
+            for key, kind, base, value, text in entries
         ]
 
         def insert(connection: sqlite3.Connection) -> None:
             with _transaction(connection):
                 connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            for _, run, _ in batch:
+                self.commits[run] = self.commits.get(run, 0) + 1
 
         def told(done: asyncio.Future[Any]) -> None:
             error = None if done.cancelled() else done.exception()

@@ -22,19 +22,23 @@ from pandas_amr._usage import Usage
 from pandas_amr.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from pandas_amr._findings import FindingType
     from pandas_amr._journal import Journal, Kind
     from pandas_amr._mappers import Mapper
     from pandas_amr._units import Units
 
+KEY_BYTES = 16
+RECALLED_AT_ONCE = 20_000
 FORMAT = 1  # of fingerprints: another one makes every key another
 
 
 def fingerprint(*parts: bytes) -> bytes:
     """16 bytes of what was asked (BLAKE2b, RFC 7693)."""
-    whole = hashlib.blake2b(digest_size=16)
+    whole = hashlib.blake2b(digest_size=KEY_BYTES)
     for part in parts:
         whole.update(len(part).to_bytes(4, "big") + part)
     return whole.digest()
@@ -78,10 +82,8 @@ class Keeper:
             self._told = True
             await self.journal.about(self.base, about_words(self.about))
         texts = inputs if inputs is not None and self.journal.keep_inputs else {}
-        entries = [
-            Entry(key, self.kind, self.base, json.dumps(answer, default=_encoded), texts.get(key))
-            for key, answer in answers.items()
-        ]
+        encode = _ENCODER.encode
+        entries = [Entry(key, self.kind, self.base, encode(answer), texts.get(key)) for key, answer in answers.items()]
         await self.journal.keep(entries, self.run)
 
 
@@ -97,6 +99,8 @@ class JournaledMapper:
     keeper: Keeper
     units: Units
     by_shard: bool = False
+    _keys: NDArray[np.uint8] | None = None
+    _mark: tuple[int, int] | None = None
 
     @property
     def name(self) -> str | None:
@@ -115,11 +119,40 @@ class JournaledMapper:
 
     def keys(self, positions: Sequence[int]) -> list[bytes]:
         """The fingerprints of units; of a shard's, where they depend on each other."""
-        digests = self.units.fingerprints(positions)
         if not self.by_shard:
-            return [self.keeper.key(one) for one in digests]
+            return self._unit_keys(positions)
+        digests = self.units.fingerprints(positions)
         whole = fingerprint(*digests)
         return [self.keeper.key(whole + number.to_bytes(4, "big")) for number in range(len(digests))]
+
+    def _unit_keys(self, positions: Sequence[int]) -> list[bytes]:
+        """Computed once a unit."""
+        asked = self.units.asked
+        if self._keys is None:
+            self._keys = np.zeros((len(asked), KEY_BYTES), dtype=np.uint8)
+        places = np.searchsorted(asked, np.asarray(positions, dtype=np.int64))
+        unknown = places[~self._keys[places].any(axis=1)]
+        if len(unknown):
+            made = b"".join(self.keeper.key(one) for one in self.units.fingerprints(asked[unknown]))
+            self._keys[unknown] = np.frombuffer(made, dtype=np.uint8).reshape(-1, KEY_BYTES)
+        raw = self._keys[places].tobytes()
+        return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
+
+    async def recall_all(self, positions: Sequence[int]) -> AsyncIterator[tuple[list[int], pa.Table]]:
+        """What is known of many units, part by part. The rest is looked up again only once somebody else has written."""
+        mark = await self.keeper.journal.mark(self.keeper.run)
+        for start in range(0, len(positions), RECALLED_AT_ONCE):
+            part = positions[start : start + RECALLED_AT_ONCE]
+            yield await self.recall(part, self.keys(part))
+        self._mark = mark
+
+    async def _looked_up(self, positions: Sequence[int], keys: Sequence[bytes]) -> tuple[list[int], pa.Table]:
+        """What is known of a shard's units by now."""
+        assert self.kind is not None
+        mark = await self.keeper.journal.mark(self.keeper.run)
+        if mark == self._mark:
+            return [], self.kind.arrow.empty_table()
+        return await self.recall(positions, keys)
 
     async def recall(self, positions: Sequence[int], keys: Sequence[bytes]) -> tuple[list[int], pa.Table]:
         """The positions of the units that are known, and their findings."""
@@ -142,7 +175,7 @@ class JournaledMapper:
         cached: set[int] = set()
         open_ = list(shard.positions)
         while open_:
-            found, table = await self.recall(open_, [keys[position] for position in open_])
+            found, table = await self._looked_up(open_, [keys[position] for position in open_])
             if found:
                 cached.update(found)
                 parts.append(_part(shard, self.name, found, table))
@@ -279,6 +312,9 @@ def _encoded(value: Any) -> Any:
     if isinstance(value, decimal.Decimal):
         return str(value)
     raise TypeError(f"a finding holds {type(value).__name__}, which the journal has no form for")
+
+
+_ENCODER = json.JSONEncoder(default=_encoded, separators=(",", ":"))
 
 
 def decoder(schema: pa.Schema) -> Callable[[dict[str, Any]], dict[str, Any]]:

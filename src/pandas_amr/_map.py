@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pandas_amr._units import Units
     from pandas_amr._work import Work
 
-RECALLED_AT_ONCE = 20_000
 SKIPPED = "skipped"
 GRAVITY = ("ok", "cached", "repaired", SKIPPED, "failed")  # statuses, the gravest last
 
@@ -76,9 +75,7 @@ class MapStage:
                 continue
             statuses = self.kept.statuses[mapper.name]
             open_ = self._units.asked[np.isin(statuses, (SKIPPED, "failed"))].tolist()
-            for start in range(0, len(open_), RECALLED_AT_ONCE):
-                part = open_[start : start + RECALLED_AT_ONCE]
-                found, table = await mapper.recall(part, mapper.keys(part))
+            async for found, table in mapper.recall_all(open_):
                 if found:
                     self._fresh = False
                     self.kept.stores[mapper.name].add(found, table)

@@ -1,0 +1,91 @@
+"""What the journal costs: a run with and without it in the same run, look-ups of what is known, bytes a finding.
+
+    python benchmarks/journal.py [units]
+
+The aims: under 20 us of CPU a finding, a million look-ups in under 10 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+import pandas_amr as amr
+from pandas_amr._journal import Entry
+from pandas_amr._keeper import fingerprint
+
+ROUNDS = 3
+
+
+def find(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"length": frame["text"].str.len(), "first": frame["text"].str[0]}, index=frame.index)
+
+
+find.amr_version = "1"
+
+
+def run(frame: pd.DataFrame, journal: object) -> tuple[float, float]:
+    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    result = frame.amr.map_reduce(
+        map=find, finding={"length": int, "first": str}, reduce={"length": "sum"}, journal=journal, progress=False
+    )
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    assert len(result.failures) == 0
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    units = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    frame = pd.DataFrame({"text": [f"{n} a text of a row that is some words long" for n in range(units)]})
+    with tempfile.TemporaryDirectory() as folder:
+        without, fresh, again = [], [], []
+        run(frame.head(1000), False)
+        for number in range(ROUNDS):
+            path = Path(folder) / f"{number}.sqlite"
+            without.append(run(frame, False))
+            fresh.append(run(frame, path))
+            again.append(run(frame, path))
+        size = amr.Journal(path).size()
+
+        def middle(rounds, part):
+            return statistics.median(one[part] for one in rounds)
+
+        print(f"{units:,} units, a function as map, medians of {ROUNDS} rounds")
+        for name, rounds in (("without a journal", without), ("with a new one", fresh), ("all known", again)):
+            print(f"  {name:18} {middle(rounds, 0):6.2f} s, CPU {middle(rounds, 1):6.2f} s")
+        cpu = (middle(fresh, 1) - middle(without, 1)) / units * 1e6
+        print(
+            f"  the journal costs {cpu:.1f} us of CPU and {(middle(fresh, 0) - middle(without, 0)) / units * 1e6:.1f} us a finding"
+        )
+        print(f"  {size / units:.0f} bytes a finding on disk")
+        for known in (100_000, 1_000_000):
+            print(
+                f"  {known:9,} look-ups of known units: {asyncio.run(look_up(Path(folder) / f'k{known}.sqlite', known)):.2f} s"
+            )
+
+
+async def look_up(path: Path, known: int) -> float:
+    journal = amr.Journal(path)
+    keys = [fingerprint(number.to_bytes(8, "big")) for number in range(known)]
+    for start in range(0, known, 50_000):
+        part = keys[start : start + 50_000]
+        await journal.keep([Entry(key, "finding", b"base", '{"length":44,"first":"1"}') for key in part], 0)
+    began = time.perf_counter()
+    found = 0
+    for start in range(0, known, 20_000):
+        found += len(await journal.recall(keys[start : start + 20_000]))
+    assert found == known
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    os.environ["AMR_JOURNAL"] = "off"
+    main()
