@@ -508,7 +508,7 @@ def test_nothing_wrong_is_read_back_from_a_file_with_corrupted_pages(path, seed)
 def test_an_entry_that_was_changed_by_hand_is_asked_again(path):
     run(rows(0, 5), path)
     journal = amr.Journal(path)
-    journal._store.now(lambda c: c.execute("UPDATE entries SET value = '{\"n\": 99}' WHERE value = '{\"n\": 3}'"))
+    journal._store.now(lambda c: c.execute("UPDATE entries SET value = '{\"n\":99}' WHERE value = '{\"n\":3}'"))
     assert len(journal.verify()) == 1
     result, units, _ = run(rows(0, 5), path)
     assert units == 1

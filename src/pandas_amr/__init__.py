@@ -33,9 +33,12 @@ from pandas_amr.errors import (
 )
 
 if TYPE_CHECKING:
+    from pandas_amr._by import By
     from pandas_amr._corpus import from_documents
+    from pandas_amr._graph import Graph
     from pandas_amr._journal import Journal
     from pandas_amr._mcp import mcp_tools
+    from pandas_amr._persona import Agent
     from pandas_amr._plan import Estimate, Plan
     from pandas_amr._result import Result, load, result_of
     from pandas_amr._run import Run
@@ -53,12 +56,15 @@ __all__ = [
     "AMRError",
     "AMRWarning",
     "Abilities",
+    "Agent",
     "Budget",
     "BudgetExceeded",
+    "By",
     "ColumnError",
     "ContainerSandbox",
     "Estimate",
     "FailureWarning",
+    "Graph",
     "InvalidOutput",
     "Journal",
     "JournalError",
@@ -101,8 +107,11 @@ _HOMES = {
     "sandbox.container": ("ContainerSandbox",),
     "tools": ("PythonREPLTool", "Tool", "tool"),
     "_corpus": ("from_documents",),
+    "_by": ("By",),
+    "_graph": ("Graph",),
     "_journal": ("Journal",),
     "_mcp": ("mcp_tools",),
+    "_persona": ("Agent",),
     "_plan": ("Plan", "Estimate"),
     "_result": ("Result", "load", "result_of"),
     "_run": ("Run",),

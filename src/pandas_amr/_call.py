@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import pandas as pd
 
-from pandas_amr._compute import TABULAR
+from pandas_amr._by import By
+from pandas_amr._compute import TABULAR, column_of, function_of, is_named
 from pandas_amr._findings import FindingType
 from pandas_amr._merge import rules_of
+from pandas_amr._persona import Agent
 from pandas_amr._plan import Plan, as_finding, as_output, read_plan
 from pandas_amr._profile import column_units
 from pandas_amr._schema import TEXT_FINDING, record_type
@@ -19,7 +21,7 @@ from pandas_amr.errors import ColumnError, PlanError, UsageError
 from pandas_amr.tools import PythonREPLTool, Tool, as_tools
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Mapping
 
     from pandas_amr.models.base import LM
 
@@ -66,6 +68,8 @@ class Job:
         reducer: a reduce that is a function.
         computed: a reduce that is aggregations, functions among them.
         repl: the REPL that agents get, where they get one.
+        map_agents: who maps, by name, where more than an instruction is said.
+        reduce_agent: who reduces, likewise.
     """
 
     verb: Verb
@@ -78,10 +82,12 @@ class Job:
     callables: Mapping[str | None, Callable[..., Any]]
     reducer: Callable[..., Any] | None
     computed: Mapping[str, Any] | None
-    by: tuple[Hashable, ...]
+    by: By | None
     tools: tuple[Tool, ...]
     repl: PythonREPLTool | None
     lm: Any
+    map_agents: Mapping[str | None, Agent] = field(default_factory=dict)
+    reduce_agent: Agent | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -97,8 +103,19 @@ class Job:
     @property
     def needs_model(self) -> bool:
         """Whether anything may be asked of a model."""
-        coded = self.reducer is not None or self.computed is not None
+        coded = self.reducer is not None or (self.computed is not None and not self.column_agents)
         return bool(self.open) or (self.maps and not self.all_callable) or (self.reduces and not coded)
+
+    @property
+    def column_agents(self) -> list[Agent]:
+        """Those that write a column of the answer."""
+        return [one for one in (self.computed or {}).values() if isinstance(one, Agent)]
+
+    @property
+    def agents(self) -> list[Agent]:
+        """All that are named in the call."""
+        given = [*self.map_agents.values(), *self.column_agents, self.reduce_agent]
+        return [one for one in given if one is not None]
 
     @property
     def versioned(self) -> bool:
@@ -127,7 +144,8 @@ def check(call: Call) -> Job:
         raise UsageError(f'axis= takes "rows" or "columns", not {call.axis!r}.')
     _check_words(call)
     fixed = read_plan(call.plan).fixed()
-    names, callables, instructions = _maps(call.map)
+    agents = _agents(call.map)
+    names, callables, instructions = _maps(_without_agents(call.map))
     if instructions is not None:
         fixed["map_instruction"] = instructions
     if call.finding is not None:
@@ -136,7 +154,10 @@ def check(call: Call) -> Job:
         fixed["finding"] = {str(name): as_finding(None) for name in names if name not in callables}
     elif call.map is not None and "finding" not in fixed and not callables:
         fixed["finding"] = as_finding(None)
-    reducer, computed = _reduce(call.reduce, fixed)
+    reduce_agent = call.reduce if isinstance(call.reduce, Agent) else None
+    reducer, computed = _reduce(
+        _said(reduce_agent) if reduce_agent else call.reduce, fixed, grouped=call.by is not None
+    )
     if call.output is not None:
         fixed["output"] = as_output(call.output)
     tools, repl = as_tools(call.tools)
@@ -155,6 +176,8 @@ def check(call: Call) -> Job:
         tools=tools,
         repl=repl,
         lm=call.lm,
+        map_agents=agents,
+        reduce_agent=reduce_agent,
         settings={
             name: value
             for name in ("max_parallelism", "max_steps", "errors", "progress", "budget", "journal")
@@ -198,7 +221,27 @@ def _maps(given: Any) -> tuple[tuple[str | None, ...], dict[str | None, Any], An
             return tuple(given), functions, texts or None
     if callable(given):
         return (None,), {None: given}, None
-    raise UsageError(f"map= takes a text, a function, or a dict of them by name, not {given!r}.")
+    raise UsageError(f"map= takes a text, a function, an Agent, or a dict of them by name, not {given!r}.")
+
+
+def _agents(given: Any) -> dict[str | None, Agent]:
+    """Who maps, by name."""
+    if isinstance(given, Agent):
+        return {None: given}
+    named = given.items() if isinstance(given, dict) else ()
+    return {name: one for name, one in named if isinstance(one, Agent)}
+
+
+def _without_agents(given: Any) -> Any:
+    """What maps, each agent as what it is asked."""
+    if isinstance(given, dict):
+        return {name: _said(one) if isinstance(one, Agent) else one for name, one in given.items()}
+    return _said(given) if isinstance(given, Agent) else given
+
+
+def _said(agent: Agent) -> str:
+    """What an agent is asked, in a plan's words."""
+    return agent.text or f"What {getattr(agent.instruction, '__name__', 'a function')} says of each."
 
 
 def _is_map(given: Any) -> bool:
@@ -224,7 +267,7 @@ def _named_finding(given: Any) -> Any:
     return record_type("Finding", {TEXT_FINDING: given})
 
 
-def _reduce(given: Any, fixed: dict[str, Any]) -> tuple[Any, Any]:
+def _reduce(given: Any, fixed: dict[str, Any], *, grouped: bool) -> tuple[Any, Any]:
     """A reduce that is code; a text goes into the plan."""
     match given:
         case None:
@@ -235,18 +278,23 @@ def _reduce(given: Any, fixed: dict[str, Any]) -> tuple[Any, Any]:
             return None, None
         case dict() if given:
             for name, how in given.items():
-                _check_aggregation(name, how)
+                _check_aggregation(name, how, grouped=grouped)
             fixed.pop("reduce_instruction", None)
             return None, dict(given)
     if callable(given):
         return given, None
-    raise UsageError(f"reduce= takes a text, a function, or a dict of aggregations, not {given!r}.")
+    raise UsageError(f"reduce= takes a text, a function, an Agent, or a dict of aggregations, not {given!r}.")
 
 
-def _check_aggregation(name: Any, how: Any) -> None:
+def _check_aggregation(name: Any, how: Any, *, grouped: bool) -> None:
     """Refuse what pandas would refuse, before the findings that it is to aggregate are paid for."""
+    if isinstance(how, Agent):
+        return
+    if is_named(how):
+        how = function_of(how)
     for one in how if isinstance(how, list) and how else [how]:
-        known = isinstance(one, str) and callable(getattr(pd.Series, one, None))
+        places = (pd.Series, pd.api.typing.SeriesGroupBy) if grouped else (pd.Series,)
+        known = isinstance(one, str) and any(callable(getattr(place, one, None)) for place in places)
         if not known and not callable(one):
             raise UsageError(
                 f"reduce[{name!r}] takes what DataFrame.agg takes, such as 'sum' or a function, not {one!r}."
@@ -265,14 +313,13 @@ def _open(call: Call, fixed: dict[str, Any], callables: Mapping[Any, Any], *, de
     return tuple(wanted)
 
 
-def _by(call: Call) -> tuple[Hashable, ...]:
+def _by(call: Call) -> By | None:
     given = call.by
-    if given is None:
-        return ()
-    by = tuple(given) if isinstance(given, list) else (given,)
-    if not by:
+    if given is None or isinstance(given, By):
+        return given
+    if isinstance(given, list) and not given:
         raise UsageError("by= is empty; name the columns to group by, or leave it out.")
-    return by
+    return By(*given) if isinstance(given, list) else By(given)
 
 
 def _check_wanted(call: Call, job: Job) -> None:
@@ -345,7 +392,8 @@ def check_names(job: Job, plan: Plan) -> None:
 
 
 def _check_reduced(job: Job, there: set[Any], *, complete: bool) -> None:
-    for label in [*job.by, *(job.computed or ())]:
+    by = job.by.keys if job.by else ()
+    for label in [*by, *(column_of(name, how) for name, how in (job.computed or {}).items())]:
         if complete and label not in there:
-            what = "by=" if label in job.by else "reduce="
+            what = "by=" if label in by else "reduce="
             raise ColumnError(f"{what} names {label!r}, which is no column. There is: {', '.join(map(repr, there))}.")

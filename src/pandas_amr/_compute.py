@@ -15,37 +15,95 @@ from pandas_amr._findings import records_frame
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pandas_amr._by import By
 
 OUTPUT_COLUMN = "output"
 TABULAR = frozenset({"value_counts"})
 
 
-def compute(frame: pd.DataFrame, aggregations: Mapping[str, Any], *, by: Sequence[Hashable] = ()) -> Any:
+async def compute(frame: pd.DataFrame, aggregations: Mapping[str, Any], *, by: By | None = None) -> Any:
     """Aggregate columns with pandas: exact, no model.
 
     Without ``by`` what ``DataFrame.agg`` gives; where tables and scalars would mix, a dict of them by column. With
-    ``by`` a frame, one row a group; ``value_counts`` gives one column a value.
+    ``by`` a frame, one row a group; ``value_counts`` gives one column a value. A pair of a column and a function names
+    its result, as named aggregations do.
 
     Raises:
         ColumnError: an aggregated or grouping column is not there.
     """
-    missing = [name for name in [*aggregations, *by] if name not in frame.columns]
+    wanted = [*(column_of(name, how) for name, how in aggregations.items()), *(by.keys if by else ())]
+    missing = [name for name in wanted if name not in frame.columns]
     if missing:
         raise ColumnError(f"No column {missing[0]!r} to reduce. There is: {', '.join(map(repr, frame.columns))}.")
-    if by:
-        return _by_groups(frame, aggregations, list(by))
+    slow = {name: how for name, how in aggregations.items() if inspect.iscoroutinefunction(function_of(how))}
+    quick = {name: how for name, how in aggregations.items() if name not in slow}
+    if not slow:
+        return await asyncio.to_thread(_computed, frame, quick, by)
+    computed = await asyncio.to_thread(_computed, frame, quick, by) if quick else None
+    parts: dict[Any, Any] = {}
+    for name, how in slow.items():
+        column = frame[column_of(name, how)]
+        if by is None:
+            parts[name] = await function_of(how)(column)
+        else:
+            index, groups = groups_of(frame, by)
+            parts[name] = pd.Series(
+                [await function_of(how)(column.iloc[rows]) for rows in groups], index=index, name=name
+            )
+    return joined_parts(computed, quick, parts, list(aggregations), grouped=by is not None)
+
+
+def column_of(name: Any, how: Any) -> Any:
+    """The column that an aggregation is of."""
+    if isinstance(how, tuple):
+        return how[0] if is_named(how) else name
+    return getattr(how, "column", name) if is_named(how) else name
+
+
+def function_of(how: Any) -> Any:
+    """What aggregates it."""
+    if not is_named(how):
+        return how
+    return how[1] if isinstance(how, tuple) else how.aggfunc
+
+
+def is_named(how: Any) -> bool:
+    """Whether an aggregation says its column: a pair of a column and a function, or ``pd.NamedAgg``."""
+    return (isinstance(how, tuple) and len(how) == 2) or isinstance(how, pd.NamedAgg)
+
+
+def joined_parts(
+    computed: Any, plain: Mapping[Any, Any], others: Mapping[Any, Any], order: Sequence[Any], *, grouped: bool
+) -> Any:
+    """What pandas computed and what others made, in the order in which it was asked for."""
+    if grouped:
+        frames = [] if computed is None else [computed]
+        whole = pd.concat([*frames, *(part.to_frame() for part in others.values())], axis=1)
+        first = [name for name in order if name in whole.columns]
+        rest = [name for name in whole.columns if name not in first]
+        return whole[first + rest] if not rest else whole
+    parts: dict[Any, Any] = dict(others)
+    if computed is not None:
+        parts |= {name: computed[name] if len(computed) and name in computed else computed for name in plain}
+    return {name: parts[name] for name in order}
+
+
+def _computed(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By | None) -> Any:
+    named = any(is_named(how) for how in aggregations.values())
+    if by is not None:
+        return _by_groups(frame, aggregations, by)
     lists = any(isinstance(how, list) for how in aggregations.values())
-    if len(aggregations) == 1 or (lists and not _tabular(aggregations)):
+    if not named and (len(aggregations) == 1 or (lists and not _tabular(aggregations))):
         return frame.agg(dict(aggregations))
-    parts = {name: _aggregated(frame[name], how) for name, how in aggregations.items()}
+    parts = {name: _aggregated(frame[column_of(name, how)], function_of(how)) for name, how in aggregations.items()}
     return parts if any(isinstance(part, pd.Series | pd.DataFrame) for part in parts.values()) else pd.Series(parts)
 
 
 def _tabular(aggregations: Mapping[str, Any]) -> bool:
-    return any(
-        set(how if isinstance(how, list) else [how]) & TABULAR for how in aggregations.values() if not callable(how)
-    )
+    hows = [function_of(how) for how in aggregations.values()]
+    return any(set(how if isinstance(how, list) else [how]) & TABULAR for how in hows if not callable(how))
 
 
 def _aggregated(column: pd.Series, how: Any) -> Any:
@@ -55,19 +113,24 @@ def _aggregated(column: pd.Series, how: Any) -> Any:
     return parts if _tabular({"": how}) else pd.Series(parts)
 
 
-def _by_groups(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: list[Hashable]) -> pd.DataFrame:
-    keys: Any = by if len(by) > 1 else by[0]
-    groups = frame.groupby(keys, observed=True)
+def _by_groups(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By) -> pd.DataFrame:
+    groups = frame.groupby(by.key, **by.options)
     if not _tabular(aggregations):
+        if any(is_named(how) for how in aggregations.values()):
+            named = {
+                str(name): how if isinstance(how, pd.NamedAgg) else (column_of(name, how), function_of(how))
+                for name, how in aggregations.items()
+            }
+            return groups.agg(**named)
         return groups.agg(dict(aggregations))
     parts: list[pd.DataFrame] = []
     for name, how in aggregations.items():
-        if how == "value_counts":
-            counts = groups[name].value_counts().unstack(fill_value=0)  # noqa: PD010 (a Series has no pivot_table)
+        column = column_of(name, how)
+        if function_of(how) == "value_counts":
+            counts = groups[column].value_counts().unstack(fill_value=0)  # noqa: PD010 (a Series has no pivot_table)
             parts.append(counts.set_axis([f"{name}_{value}" for value in counts.columns], axis=1))
         else:
-            part = groups.agg({name: how})
-            parts.append(part)
+            parts.append(groups.agg(**{str(name): (column, function_of(how))}))
     return pd.concat(parts, axis=1)
 
 
@@ -85,14 +148,13 @@ def computed_text(result: Any) -> str:
 
 
 async def call_reducer(
-    function: Callable[[pd.DataFrame], Any], findings: pd.DataFrame, *, frame: pd.DataFrame, by: Sequence[Hashable]
+    function: Callable[[pd.DataFrame], Any], findings: pd.DataFrame, *, frame: pd.DataFrame, by: By | None
 ) -> Any:
     """Call the user's reducer with the findings; with ``by`` once a group of ``frame``, one row a group."""
-    if not by:
+    if by is None:
         return await _called(function, findings)
-    groups = group_positions(frame, by)
-    values = [await _called(function, findings.iloc[rows]) for _, rows in groups]
-    index = group_index([key for key, _ in groups], by)
+    index, groups = groups_of(frame, by)
+    values = [await _called(function, findings.iloc[rows]) for rows in groups]
     if values and all(isinstance(value, dict | pd.Series) for value in values):
         return pd.DataFrame([dict(value) for value in values], index=index)
     return pd.DataFrame({OUTPUT_COLUMN: pd.Series(values, index=index, dtype=None if values else object)})
@@ -104,23 +166,19 @@ async def _called(function: Callable[[pd.DataFrame], Any], findings: pd.DataFram
     return await asyncio.to_thread(function, findings)
 
 
-def group_positions(frame: pd.DataFrame, by: Sequence[Hashable]) -> list[tuple[tuple[Any, ...], list[int]]]:
-    """The groups' keys in groupby's order, each as a tuple, with the positions of its rows in frame order."""
-    numbers = frame.groupby(list(by), observed=True).ngroup().fillna(-1).astype(int)
-    keys = frame.groupby(list(by), observed=True).size().index
-    rows: list[list[int]] = [[] for _ in range(len(keys))]
+def groups_of(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
+    """The groups as ``groupby`` makes them: its index, and the positions of each group's rows in frame order."""
+    index = frame.groupby(by.key, **by.options).size().index
+    occurring = frame.groupby(by.key, sort=by.sort, dropna=by.dropna, observed=True)
+    numbers = occurring.ngroup().to_numpy(dtype=float, na_value=-1.0).astype(np.int64)
+    places = np.arange(len(index))
+    if not by.observed:  # groups that do not occur stand among the others
+        places = index.get_indexer(occurring.size().index)
+    rows: list[list[int]] = [[] for _ in range(len(index))]
     for position, number in enumerate(numbers.tolist()):
         if number >= 0:  # as groupby does, rows without a key are in no group
-            rows[number].append(position)
-    return [(key if isinstance(key, tuple) else (key,), part) for key, part in zip(keys, rows, strict=True)]
-
-
-def group_index(keys: Sequence[tuple[Any, ...]], by: Sequence[Hashable]) -> pd.Index:
-    """The index of a summary frame, as groupby would give it."""
-    if len(by) > 1:
-        return pd.MultiIndex.from_tuples(list(keys), names=list(by))
-    index: pd.Index = pd.Index([key[0] for key in keys], name=by[0])
-    return index
+            rows[int(places[number])].append(position)
+    return index, rows
 
 
 def shaped(value: Any, kind: Any) -> Any:
@@ -128,6 +186,8 @@ def shaped(value: Any, kind: Any) -> Any:
     item = get_args(kind)[0] if get_origin(kind) is list else None
     if isinstance(value, list) and isinstance(item, type) and issubclass(item, BaseModel):
         return records_frame(value, item)
+    if isinstance(value, list) and get_origin(item) is dict:
+        return pd.DataFrame(value).convert_dtypes(dtype_backend="pyarrow")
     return value
 
 
@@ -149,14 +209,13 @@ def checked_output(value: Any, kind: Any) -> Any:
         raise UsageError(f"The reduce gave no {kind}: {complaint(error)}.") from None
 
 
-def group_output(
-    values: Sequence[Any], keys: Sequence[tuple[Any, ...]], by: Sequence[Hashable], kind: Any
-) -> pd.DataFrame:
+def group_output(values: Sequence[Any], index: pd.Index, kind: Any) -> pd.DataFrame:
     """The groups' answers as a summary frame: one row a group, or one an item where an answer is a list."""
     item = get_args(kind)[0] if get_origin(kind) is list else kind
     listed = [value if isinstance(value, list) else [value] for value in values]
-    index = group_index([key for key, part in zip(keys, listed, strict=True) for _ in part], by)
+    places = [place for place, part in enumerate(listed) for _ in part]
+    labels = index.take(np.array(places, dtype=np.int64))
     flat = [one for part in listed for one in part]
     if isinstance(item, type) and issubclass(item, BaseModel):
-        return records_frame(flat, item).set_axis(index)
-    return pd.DataFrame({OUTPUT_COLUMN: pd.Series(flat, index=index, dtype=object).convert_dtypes()})
+        return records_frame(flat, item).set_axis(labels)
+    return pd.DataFrame({OUTPUT_COLUMN: pd.Series(flat, index=labels, dtype=object).convert_dtypes()})

@@ -121,9 +121,18 @@ class JournaledMapper:
         """The fingerprints of units; of a shard's, where they depend on each other."""
         if not self.by_shard:
             return self._unit_keys(positions)
-        digests = self.units.fingerprints(positions)
+        digests = self._digests(positions)
         whole = fingerprint(*digests)
         return [self.keeper.key(whole + number.to_bytes(4, "big")) for number in range(len(digests))]
+
+    def _digests(self, positions: Sequence[int]) -> list[bytes]:
+        """Each unit's content, and what is asked of it where that differs."""
+        digests = self.units.fingerprints(positions)
+        mapper = self.mapper
+        if not isinstance(mapper, AgentMapper) or mapper.instructions is None:
+            return digests
+        asked = [mapper.instructions(position).encode() for position in positions]
+        return [fingerprint(digest, words) for digest, words in zip(digests, asked, strict=True)]
 
     def _unit_keys(self, positions: Sequence[int]) -> list[bytes]:
         """Computed once a unit."""
@@ -133,13 +142,13 @@ class JournaledMapper:
         places = np.searchsorted(asked, np.asarray(positions, dtype=np.int64))
         unknown = places[~self._keys[places].any(axis=1)]
         if len(unknown):
-            made = b"".join(self.keeper.key(one) for one in self.units.fingerprints(asked[unknown]))
+            made = b"".join(self.keeper.key(one) for one in self._digests(asked[unknown].tolist()))
             self._keys[unknown] = np.frombuffer(made, dtype=np.uint8).reshape(-1, KEY_BYTES)
         raw = self._keys[places].tobytes()
         return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
 
     async def recall_all(self, positions: Sequence[int]) -> AsyncIterator[tuple[list[int], pa.Table]]:
-        """What is known of many units, part by part. The rest is looked up again only once somebody else has written."""
+        """What is known of many units, in parts. The rest is looked up again only once somebody else has written."""
         mark = await self.keeper.journal.mark(self.keeper.run)
         for start in range(0, len(positions), RECALLED_AT_ONCE):
             part = positions[start : start + RECALLED_AT_ONCE]

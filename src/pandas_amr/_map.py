@@ -19,11 +19,12 @@ from pandas_amr._synthesise import StaticTree, finding_inputs
 from pandas_amr.engines.local import each
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from pandas_amr._findings import FindingType
+    from pandas_amr._persona import Agent
     from pandas_amr._units import Units
     from pandas_amr._work import Work
 
@@ -61,6 +62,7 @@ class MapStage:
         )
         self._items: list[tuple[Shard, Mapper]] = []
         self._landed: dict[int, list[Mapped]] = {}
+        self._node_of: dict[int, tuple[str, ...]] | None = None
         self._cut_all()
 
     def _cut_all(self) -> None:
@@ -106,6 +108,15 @@ class MapStage:
                 progress.step(size, failed=failed, tokens=work.ledger.total.tokens)
                 if tree is not None:
                     self._offer(tree, mapped)
+
+    def made_by(self, position: int) -> tuple[str, ...]:
+        """The nodes that found something of a row; none where the journal had it."""
+        if self._node_of is None:
+            self._node_of = {}
+            for shard, mapper in self._items:
+                for one in shard.positions:
+                    self._node_of[one] = (*self._node_of.get(one, ()), node_id(shard, mapper.name))
+        return self._node_of.get(int(self._units.asked[self._units.answered_by[position]]), ())
 
     def findings(self) -> pd.DataFrame:
         """What was found so far: one row a unit, labelled like the frame, ``<NA>`` where there is nothing."""
@@ -159,7 +170,8 @@ class MapStage:
             self._work.halted |= bool(mapped.failures) and self._work.settings.errors == "raise"
             node.usage = mapped.usage
             node.form = mapped.form
-            node.sandbox = self._work.tier if self._work.has_repl("map") else ""
+            who = self._work.job.map_agents.get(mapper.name)
+            node.sandbox = self._work.tier if self._work.has_repl("map", who) else ""
             if mapped.failures:
                 node.status = "partial" if mapped.positions else "failed"
             return mapped
@@ -188,8 +200,6 @@ def _mappers(work: Work, units: Units) -> list[Mapper]:
     """Who maps: the user's functions, and agents for the rest."""
     kinds = finding_types(work.job, work.plan)
     mappers: list[Mapper] = []
-    model = work.model("map") if not work.job.all_callable else None
-    sessions = work.sessions("map") if not work.job.all_callable else None
     for name in work.job.names:
         kind = kinds[name]
         if name in work.job.callables:
@@ -199,29 +209,41 @@ def _mappers(work: Work, units: Units) -> list[Mapper]:
             mappers.append(_journaled(plain, work, units, about) if version and kind else plain)
             continue
         assert kind is not None
-        assert model is not None
+        who = work.job.map_agents.get(name)
+        sessions = work.sessions("map", who)
         agent = AgentMapper(
             name=name,
-            model=model,
+            model=work.model("map", who),
             instruction=work.instruction(name),
             kind=kind,
             units=units,
-            tools=work.tools("map"),
-            max_steps=work.settings.max_steps,
+            persona=who.persona if who else "",
+            instructions=_of_rows(who, units),
+            tools=work.tools("map", who),
+            max_steps=work.max_steps(who),
             max_repairs=work.max_repairs,
-            alone=work.abilities("map").units_per_request == 1,
+            alone=work.abilities("map", who).units_per_request == 1,
             max_tokens=work.plan.shard_tokens or 1,
-            count=work.counter("map"),
+            count=work.counter("map", who),
             merge=work.plan.merge or {},
             repls=sessions.of_shard if sessions else None,
             preview=(lambda positions: preview(units.rows(positions))) if work.plan.view == "preview" else None,
             changed=sessions.changed if sessions else None,
         )
-        mappers.append(_journaled(agent, work, units, {"instruction": agent.instruction}))
+        about = {"instruction": agent.instruction, "persona": agent.persona}
+        mappers.append(_journaled(agent, work, units, about, who))
     return mappers
 
 
-def _journaled(mapper: Mapper, work: Work, units: Units, about: dict[str, Any]) -> Mapper:
+def _of_rows(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
+    """What an agent's function says of the row at a position."""
+    if agent is None or isinstance(agent.instruction, str):
+        return None
+    function = agent.instruction
+    return lambda position: str(function(units.frame.iloc[position]))
+
+
+def _journaled(mapper: Mapper, work: Work, units: Units, about: dict[str, Any], agent: Agent | None = None) -> Mapper:
     """The mapper with its findings kept, where there is a journal."""
     assert mapper.kind is not None
     told = about | {
@@ -229,7 +251,7 @@ def _journaled(mapper: Mapper, work: Work, units: Units, about: dict[str, Any]) 
         "view": work.plan.view,
         "alone": isinstance(mapper, AgentMapper) and mapper.alone,
     }
-    keeper = work.keeper("finding", "map", told)
+    keeper = work.keeper("finding", "map", told, agent)
     by_shard = work.plan.keyed == "shard"
     return mapper if keeper is None else JournaledMapper(mapper, keeper, units, by_shard=by_shard)
 

@@ -112,6 +112,7 @@ class _Progress:
 
     lines: Callable[[Sequence[int]], list[str]]
     of_rows: bool = True
+    of: int = 0
     found: dict[int, dict[str, Any]] = field(default_factory=dict)
     repaired: set[int] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
@@ -129,6 +130,8 @@ class AgentMapper:
         alone: the model takes one unit a request.
         max_tokens: a unit above it is mapped in pieces.
         merge: how the pieces' findings become one, by field.
+        persona: who the agent is.
+        instructions: what is asked of the unit at a position, where that differs from unit to unit.
         repls: gives an agent that has these units its REPL.
         preview: shows units in part, where agents find them in the REPL and not in the prompt.
         changed: tells what the REPL's frame has not as the user's.
@@ -148,6 +151,8 @@ class AgentMapper:
     max_tokens: int
     count: TokenCounter
     merge: Mapping[str, str]
+    persona: str = ""
+    instructions: Callable[[int], str] | None = None
     repls: Callable[[Sequence[int]], Repl] | None = None
     preview: Callable[[Sequence[int]], str] | None = None
     changed: Callable[[], Awaitable[tuple[str, ...]]] | None = None
@@ -225,7 +230,7 @@ class AgentMapper:
     async def _in_pieces(self, position: int, limit: int, state: _Progress) -> None:
         """Map a unit in pieces and merge their findings. A piece that fails is the unit's failure: none is left out."""
         lines = pieces_of(self.units.record(position), limit=limit, count=self.count, line_of=line_of)
-        pieces = _Progress(lambda numbers: [lines[number] for number in numbers], of_rows=False)
+        pieces = _Progress(lambda numbers: [lines[number] for number in numbers], of_rows=False, of=position)
         if self.pieces is not None:
             pieces.found |= await self.pieces.recall(lines)
         open_ = [number for number in range(len(lines)) if number not in pieces.found]
@@ -310,15 +315,28 @@ class AgentMapper:
     async def _opening(self, positions: Sequence[int], state: _Progress, repl: Repl | None) -> tuple[Message, ...]:
         if repl is not None and self.changed is not None:
             fields = self.kind.schema["properties"]
-            system = _prompts.map_system(self.instruction, fields, tools=True, preview=self.preview is not None)
+            system = _prompts.map_system(
+                self.instruction, fields, tools=True, preview=self.preview is not None, persona=self.persona
+            )
             shown = self.preview(positions) if self.preview else _prompts.unit_lines(state.lines(positions))
-            return Message("system", system), Message("user", shown + _prompts.changed_words(await self.changed()))
+            shown += self._asked_of_each(positions, state) + _prompts.changed_words(await self.changed())
+            return Message("system", system), Message("user", shown)
         lines = state.lines(positions)
         if self.alone:
-            return Message("system", self.instruction), Message("user", _prompts.numbered("unit", 0, lines[0]))
+            own = self.instructions(positions[0]) if self.instructions and state.of_rows else self.instruction
+            system = "\n".join(part for part in (self.persona, own) if part)
+            return Message("system", system), Message("user", _prompts.numbered("unit", 0, lines[0]))
         fields = self.kind.schema["properties"]
-        system = _prompts.map_system(self.instruction, fields, tools=bool(self.tools))
-        return Message("system", system), Message("user", _prompts.unit_lines(lines))
+        system = _prompts.map_system(self.instruction, fields, tools=bool(self.tools), persona=self.persona)
+        user = _prompts.unit_lines(lines) + self._asked_of_each(positions, state)
+        return Message("system", system), Message("user", user)
+
+    def _asked_of_each(self, positions: Sequence[int], state: _Progress) -> str:
+        """What is asked of each unit, where that differs."""
+        if self.instructions is None:
+            return ""
+        rows = positions if state.of_rows else [state.of] * len(positions)
+        return _prompts.instruction_lines([self.instructions(position) for position in rows])
 
     async def _ask(self, positions: Sequence[int], state: _Progress, repl: Repl | None) -> Attempt:
         opening = await self._opening(positions, state, repl)

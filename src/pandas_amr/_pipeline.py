@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,10 +17,11 @@ from pandas_amr._plan import Estimate, Plan
 from pandas_amr._planner import complete_by_rule, derive
 from pandas_amr._profile import preview
 from pandas_amr._prompts import map_system
-from pandas_amr._reduce import Found, computed_words, make_tree, reduce
+from pandas_amr._reduce import Found, Outcome, direct, make_tree, reduce
 from pandas_amr._result import Origin, Result, failures_frame, status_frame, trace_frame, usage_frame
 from pandas_amr._runtime import Settings, wire
 from pandas_amr._shards import make_shards
+from pandas_amr._sources import covered, sources_frame
 from pandas_amr._tree import reduce_calls, static_sizes
 from pandas_amr._units import Units, make_units
 from pandas_amr._work import Work
@@ -61,7 +62,8 @@ async def run(
     work = Work(job, settings, lms, again=again, journal=journal)
     async with AsyncExitStack() as stack:
         if lms:
-            work.wired = await stack.enter_async_context(wire(lms, work.ledger, settings.budget))
+            own = [work.lm("map", agent) for agent in job.agents]
+            work.wired = await stack.enter_async_context(wire([*lms.values(), *own], work.ledger, settings.budget))
         if journal is not None:
             work.run_number = await journal.begin(job.verb, job.task, len(job.frame))
             stack.push_async_exit(_Noted(work))
@@ -69,23 +71,32 @@ async def run(
         units = _units(work)
         if job.verb == "plan":
             return work.plan.with_estimate(_estimate(work, units))
-        stage = MapStage(work, units, kept) if job.maps else None
+        answered = await _direct(work, units) if kept is None else None
+        stage = MapStage(work, units, kept) if job.maps and answered is None else None
         if stage is not None:
             await stage.recall()
         tree = _tree(work, stage)
         if tree is not None:
             stack.push_async_callback(tree.close)
         try:
-            output = await _in_time(work, units, stage, tree)
+            outcome = answered or await _in_time(work, units, stage, tree)
         except asyncio.CancelledError:
             if interrupted is not None:
                 work.account()
-                interrupted(_result(work, stage, _found(work, stage), None))
+                interrupted(_result(work, stage, _found(work, stage), Outcome(None)))
             raise
-        return _delivered(work, stage, output)
+        return _delivered(work, stage, outcome)
 
 
-async def _in_time(work: Work, units: Units, stage: MapStage | None, tree: StaticTree | None) -> Any:
+async def _direct(work: Work, units: Units) -> Outcome | None:
+    """One agent's answer, where the plan allows it and everything fits its budget."""
+    job = work.job
+    if not (work.plan.direct and job.verb == "map_reduce" and work.written and job.by is None):
+        return None
+    return await direct(work, units)
+
+
+async def _in_time(work: Work, units: Units, stage: MapStage | None, tree: StaticTree | None) -> Outcome:
     """Map and reduce, until the budget's seconds are used up."""
     try:
         async with asyncio.timeout(_seconds_left(work)) as deadline:
@@ -98,7 +109,7 @@ async def _in_time(work: Work, units: Units, stage: MapStage | None, tree: Stati
         if not deadline.expired():  # a function's of the user's
             raise
         work.end(BudgetExceeded(f"The budget of {_seconds(work):g} seconds is used up.", work.ledger.total))
-    return None
+    return Outcome(None)
 
 
 class _Noted:
@@ -125,12 +136,12 @@ class _Noted:
             )
 
 
-async def _reduced(work: Work, units: Units, stage: MapStage | None, found: Found, tree: StaticTree | None) -> Any:
+async def _reduced(work: Work, units: Units, stage: MapStage | None, found: Found, tree: StaticTree | None) -> Outcome:
     """The answer. An exception of the user's reducer takes what was found with it, as its ``partial``."""
     try:
         return await reduce(work, units, found, tree)
     except Exception as error:
-        error.partial = _result(work, stage, found, None)  # type: ignore[attr-defined]
+        error.partial = _result(work, stage, found, Outcome(None))  # type: ignore[attr-defined]
         error.add_note("What was found is in the exception's .partial, a Result.")
         raise
 
@@ -144,13 +155,13 @@ def _seconds_left(work: Work) -> float | None:
     return None if seconds is None else max(0.0, seconds - work.trace.seconds)
 
 
-def _delivered(work: Work, stage: MapStage | None, output: Any) -> Result:
+def _delivered(work: Work, stage: MapStage | None, outcome: Outcome) -> Result:
     """The result; raised with the error that ended the run, where the user is to be told so."""
     work.account()
     if work.journal is not None:
         work.warnings += work.journal.told()
     _warn(work)
-    result = _result(work, stage, _found(work, stage), output)
+    result = _result(work, stage, _found(work, stage), outcome)
     error = work.ended_by
     if error is not None and (not isinstance(error, BudgetExceeded) or work.settings.errors == "raise"):
         error.partial = result  # type: ignore[attr-defined]
@@ -185,6 +196,7 @@ def _units(work: Work) -> Units:
         return _known_by(work, make_units(job.frame, job.columns, dedupe=False))
     # Code sees all columns: what is equal in the content columns only is not the same to it.
     same = not work.has_repl("map") or len(job.columns) == len(job.frame.columns)
+    same &= all(isinstance(agent.instruction, str) for agent in job.map_agents.values())
     dedupe = bool(work.plan.dedupe) and same and job.maps and not job.callables
     counter = work.counter("map" if job.maps else "reduce")
     return _known_by(work, make_units(job.frame, job.columns, dedupe=dedupe, counter=counter))
@@ -199,9 +211,11 @@ def _known_by(work: Work, units: Units) -> Units:
 
 def _tree(work: Work, stage: MapStage | None) -> StaticTree | None:
     """The reduce tree, ready to take findings as they land; none where groups or code reduce, or nothing is mapped."""
-    if stage is None or not stage.leaves or not work.written or work.job.by:
+    if stage is None or not stage.leaves or not work.written or work.job.by is not None or work.plan.fan_in is None:
         return None
-    return make_tree(work, stage.leaves, lambda: computed_words(work, _found(work, stage).table))
+    if work.plan.output in {int, float}:
+        return None  # a number is computed
+    return make_tree(work, stage.leaves, lambda: _found(work, stage))
 
 
 def _found(work: Work, stage: MapStage | None) -> Found:
@@ -209,21 +223,23 @@ def _found(work: Work, stage: MapStage | None) -> Found:
     frame = work.job.frame
     positions = np.arange(len(frame), dtype=np.int64)
     if stage is None:
-        return Found(frame, frame, positions)
+        return Found(frame, frame if not work.job.maps else frame[[]], positions)
     findings = stage.findings()
     if stage.listed is None:
-        return Found(with_findings(frame, findings), findings, positions)
+        return Found(with_findings(frame, findings), findings, positions, stage.made_by)
     records, positions = items_frame(findings, stage.listed)
-    return Found(with_findings(frame.iloc[positions], records), records, positions)
+    return Found(with_findings(frame.iloc[positions], records), records, positions, stage.made_by)
 
 
 def _estimate(work: Work, units: Units) -> Estimate:
     """What the plan would take: calls are exact where every agent needs one."""
     kinds = finding_types(work.job, work.plan)
-    fan_in = work.plan.fan_in or 2
+    fan_in = work.plan.fan_in
     size, most = work.plan.shard_size or 1, work.plan.shard_tokens or 1
-    shards = len(make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=most))
-    tree = static_sizes(shards, fan_in) if work.written and shards and not work.job.by else []
+    cut = make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=most)
+    shards = len(cut)
+    static = fan_in is not None and work.written and shards and work.job.by is None
+    tree = static_sizes(shards, fan_in) if static and fan_in is not None else []
     tokens = calls = 0
     for name in work.job.names:
         kind = kinds[name]
@@ -234,8 +250,9 @@ def _estimate(work: Work, units: Units) -> Estimate:
         system += preview(work.job.frame.head(size)) if coded else ""
         tokens += shards * work.counter("map")(system) + int(units.tokens.sum())
         calls += shards
-    calls += reduce_calls(tree, fan_in) if tree else 0
-    return Estimate(len(units), len(units.asked), shards, calls, tokens, tuple(tree))
+    calls += reduce_calls(tree, fan_in) if tree and fan_in is not None else int(work.written)
+    sizes = tuple(len(shard.positions) for shard in cut)
+    return Estimate(len(units), len(units.asked), shards, calls, tokens, tuple(tree), sizes)
 
 
 def _stop_if_failed(work: Work, stage: MapStage | None, found: Found) -> bool:
@@ -250,7 +267,7 @@ def _stop_if_failed(work: Work, stage: MapStage | None, found: Found) -> bool:
     first = min(work.failures, key=lambda failure: failure.position)
     what = "No unit succeeded" if nothing else f"{failed} of {rows} units failed"
     said = f"{what}; the first, row {first.position}: {first.reason} ({first.who})"
-    raise MapFailed(said, _result(work, stage, found, None))
+    raise MapFailed(said, _result(work, stage, found, Outcome(None)))
 
 
 def _warn(work: Work) -> None:
@@ -264,7 +281,7 @@ def _warn(work: Work) -> None:
         work.warnings.append(FailureWarning(f"The run stopped early: {work.stopped}"))
 
 
-def _result(work: Work, stage: MapStage | None, found: Found, output: Any) -> Result:
+def _result(work: Work, stage: MapStage | None, found: Found, outcome: Outcome) -> Result:
     frame = work.job.frame
     status = status_frame(stage.statuses(), work.failures, frame.index) if stage else None
     if stage is not None:
@@ -272,7 +289,7 @@ def _result(work: Work, stage: MapStage | None, found: Found, output: Any) -> Re
     if status is not None and work.plan.status_columns:
         frame = with_findings(frame, status.set_axis(list(work.plan.status_columns), axis=1))
     return Result(
-        output=output,
+        output=outcome.output,
         frame=frame,
         findings=found.findings,
         plan=work.plan,
@@ -284,6 +301,8 @@ def _result(work: Work, stage: MapStage | None, found: Found, output: Any) -> Re
         status=status,
         stopped=work.stopped,
         sandbox=work.tier or None,
+        sources=sources_frame(outcome.cited, frame.index) if outcome.cited else None,
+        coverage=covered(outcome.cited, len(frame)),
         warnings=tuple(work.warnings),
         origin=Origin(work.as_planned(), work.settings, work.lms, stage.kept, work.again) if stage else None,
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
 
+from pandas_amr._graph import Graph, graph_of_shape
 from pandas_amr._schema import TEXT_FINDING, json_schema, record_type, type_of
 from pandas_amr.errors import PlanError, UsageError
 
@@ -56,10 +57,14 @@ def as_output(given: Any) -> Any:
         return None
     if isinstance(given, dict):
         return type_of(given, "Output")
+    if getattr(given, "__name__", "") == "DataFrame" and str(getattr(given, "__module__", "")).startswith("pandas"):
+        return list[dict[str, Any]]
     if isinstance(given, type) or get_origin(given) is not None:
         json_schema(given)
         return given
-    raise UsageError(f"output= takes str, int, float, bool, a pydantic model or list[Model], not {given!r}.")
+    raise UsageError(
+        f"output= takes str, int, float, bool, a pydantic model, list[Model] or pd.DataFrame, not {given!r}."
+    )
 
 
 def _is_schema(given: Any) -> bool:
@@ -103,7 +108,8 @@ class Estimate:
         shards: map agents' batches.
         calls: requests, where every agent needs one.
         input_tokens: tokens of the map agents' prompts.
-        tree: boxes a level, the maps first and the final reduce last; empty without agents in the reduce.
+        tree: boxes a level, the maps first and the final reduce last; empty where the reduce is computed or adaptive.
+        sizes: units of each shard.
     """
 
     units: int
@@ -112,6 +118,7 @@ class Estimate:
     calls: int
     input_tokens: int
     tree: tuple[int, ...]
+    sizes: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         shape = f", reduced {' -> '.join(map(str, self.tree))}" if self.tree else ""
@@ -138,7 +145,13 @@ class Plan(BaseModel):
         shard_size: most units of a shard.
         shard_tokens: most tokens of a shard's units.
         parallelism: most agents at work at once.
-        fan_in: how many nodes one reduce agent combines.
+        fan_in: how many nodes one reduce agent combines: a static tree, whose nodes start as their findings land.
+            Without it the tree is adaptive: as many findings to an agent as its budget holds.
+        reduce_budget: tokens of findings that one reduce agent gets in an adaptive tree.
+        context_window: the window that this budget is derived from where it is not given; default: the model's own.
+        budget_ratio: the share of the window, default 0.5; prompt, schema and answer are subtracted.
+        max_reduce_levels: most levels before the final reduce, default 10.
+        direct: one agent answers alone where the whole content fits its budget; there are then no findings.
         dedupe: whether equal units are asked once.
         keyed: how findings are known again in the journal: ``unit``: by the unit's own content; ``shard``: by all of
             the shard's, where a finding may depend on its neighbours.
@@ -162,6 +175,11 @@ class Plan(BaseModel):
     shard_tokens: int | None = Field(default=None, ge=1)
     parallelism: int | None = Field(default=None, ge=1)
     fan_in: int | None = Field(default=None, ge=2)
+    reduce_budget: int | None = Field(default=None, ge=1)
+    context_window: int | None = Field(default=None, ge=1)
+    budget_ratio: float | None = Field(default=None, gt=0, le=1)
+    max_reduce_levels: int | None = Field(default=None, ge=1)
+    direct: bool | None = None
     dedupe: bool | None = None
     keyed: Keyed | None = None
     max_repairs: int | None = Field(default=None, ge=0, le=10)
@@ -186,6 +204,17 @@ class Plan(BaseModel):
         plan = self.model_copy()
         plan._estimate = estimate  # noqa: SLF001 (its own)
         return plan
+
+    def graph(self) -> Graph:
+        """The graph that a static tree will have.
+
+        Raises:
+            PlanError: the plan was not made for a frame, or its reduce is not a static tree (``fan_in``).
+        """
+        estimate = self._estimate
+        if estimate is None or not estimate.tree or self.fan_in is None:
+            raise PlanError("A graph before the run is that of a static tree: df.amr.plan(..., plan={'fan_in': 5}).")
+        return graph_of_shape(estimate.tree, self.fan_in, estimate.sizes)
 
     def replace(self, **changes: Any) -> Plan:
         """A copy with some fields changed, checked like a new plan.

@@ -34,7 +34,6 @@ CALLABLE_SHARD_SIZE = 1000
 PREVIEW_SHARD_SIZE = 10_000
 SHARD_TOKENS = 8000
 PARALLELISM = 8
-FAN_IN = 5
 MAX_REPAIRS = 1
 
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "list[str]": list[str]}
@@ -239,7 +238,6 @@ def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism:
         "shard_size": CALLABLE_SHARD_SIZE if of_callables else size,
         "shard_tokens": min(SHARD_TOKENS, abilities.context_window // 3),
         "parallelism": parallelism or PARALLELISM,
-        "fan_in": FAN_IN,
         "dedupe": True,
         "keyed": "shard" if plan.view == "preview" else "unit",
         "max_repairs": MAX_REPAIRS,

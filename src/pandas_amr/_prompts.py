@@ -19,7 +19,9 @@ DEFAULT_MAP = "Read the unit and report, in a sentence or two, what it says that
 DEFAULT_REDUCE = "Combine the findings into one answer."
 
 
-def map_system(instruction: str, fields: Mapping[str, Any], *, tools: bool, preview: bool = False) -> str:
+def map_system(
+    instruction: str, fields: Mapping[str, Any], *, tools: bool, preview: bool = False, persona: str = ""
+) -> str:
     """What a map agent is and how its findings are handed in; with ``preview`` its units stand in the REPL only."""
     where = (
         "The units are the rows of `df` in `python_repl`; `unit` is a row's number in it, from 0. Below are its "
@@ -30,6 +32,7 @@ def map_system(instruction: str, fields: Mapping[str, Any], *, tools: bool, prev
     )
     return "\n".join(
         [
+            *([persona, ""] if persona else []),
             "You read units of a table and report one finding for each unit.",
             "",
             "What to find:",
@@ -55,6 +58,12 @@ def preview_lines(profile: Sequence[str], rows: int, sample: Mapping[int, str]) 
     """A shard that is not shown whole: a line for each of its columns, and some of its rows with their numbers."""
     shown = fenced(UNITS_FENCE, (numbered("unit", number, line) for number, line in sample.items()))
     return "\n".join([f"df has {rows} rows, units 0 to {rows - 1}. Its columns:", *profile, "", "Some rows:", shown])
+
+
+def instruction_lines(instructions: Sequence[str]) -> str:
+    """What is asked of each unit, after the units themselves."""
+    lines = [f"- unit {number}: {json.dumps(one, ensure_ascii=False)}" for number, one in enumerate(instructions)]
+    return "\n\n" + "\n".join(["What to find in each of them:", *lines])
 
 
 def changed_words(changed: Sequence[str]) -> str:
@@ -162,10 +171,11 @@ def answer_repair(problem: str) -> str:
     return f"This answer cannot be used: {problem}. Answer again, in full."
 
 
-def reduce_system(instruction: str, *, final: bool, output: Mapping[str, Any], tools: bool) -> str:
+def reduce_system(instruction: str, *, final: bool, output: Mapping[str, Any], tools: bool, persona: str = "") -> str:
     """What a reduce agent is; intermediate ones prepare the final one's work."""
     return "\n".join(
         [
+            *([persona, ""] if persona else []),
             "You combine findings that others made, each from a part of one table.",
             "",
             "What is asked of all findings together:",

@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
+from pandas_amr import _prompts
+from pandas_amr._adaptive import AdaptiveTree
 from pandas_amr._compute import (
     call_reducer,
     checked_output,
     compute,
     computed_text,
     group_output,
-    group_positions,
+    groups_of,
+    joined_parts,
     shaped,
 )
 from pandas_amr._findings import Failure
-from pandas_amr._schema import json_schema
+from pandas_amr._persona import Agent
+from pandas_amr._schema import json_schema, record_type
 from pandas_amr._shards import make_shards
-from pandas_amr._synthesise import Input, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
+from pandas_amr._sources import Cited, coverage_words
+from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
 from pandas_amr.engines.local import each
 from pandas_amr.errors import BudgetExceeded, FailureWarning, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
+    from pandas_amr._synthesise import Reduced
     from pandas_amr._units import Units
     from pandas_amr._work import Work
 
 REDUCE_POSITION = -1
+ANSWER_TOKENS = 4096  # reserved for an answer where the model's own bound is not known
+BUDGET_RATIO = 0.5
+MAX_LEVELS = 10
+CHOICE_SAMPLE = 10
+CHOOSE = """\
+The answer is a number, and pandas computes it from the findings' columns. Say how: which column, and which function.
+You see some of the findings. What is asked of all of them together:
+"""
+NUMERIC = ("count", "sum", "mean", "median", "min", "max", "nunique")
 
 
 @dataclass(frozen=True)
@@ -45,38 +59,107 @@ class Found:
         table: the findings beside the frame's own columns.
         findings: the findings alone.
         positions: the frame's row behind each row of these.
+        made_by: the map nodes behind each of them.
     """
 
     table: pd.DataFrame
     findings: pd.DataFrame
     positions: NDArray[np.int64]
+    made_by: Callable[[int], tuple[str, ...]] = lambda _: ()
 
 
-def make_tree(work: Work, leaves: int, computed: Callable[[], str], name: str = "") -> StaticTree:
-    """A tree of reduce agents over ``leaves`` batches of findings."""
-    assert work.plan.reduce_instruction is not None
-    sessions = work.sessions("reduce")
-    reducer = Reducer(
-        model=work.model("reduce"),
-        instruction=work.plan.reduce_instruction,
-        output=OutputType(work.plan.output or str),
-        tools=work.tools("reduce"),
-        max_steps=work.settings.max_steps,
+@dataclass(frozen=True)
+class Outcome:
+    """What a reduce gives, and for each group the rows behind each of its items."""
+
+    output: Any
+    cited: tuple[Cited, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one tree of agents is asked: an instruction, for a type, by somebody."""
+
+    instruction: str
+    output: Any
+    agent: Agent | None = None
+
+
+def reduce_budget(work: Work, task: Task, computed: str = "") -> tuple[int, int]:
+    """Tokens of findings that one agent gets, and the most that its window can hold.
+
+    The prompt, the schema and the answer are subtracted, but from a ``reduce_budget`` that the user gives.
+    """
+    plan, lm = work.plan, work.lm("reduce", task.agent)
+    count = work.counter("reduce", task.agent)
+    output = OutputType(task.output)
+    system = _prompts.reduce_system(
+        task.instruction, final=True, output=output.schema, tools=True, persona=_persona(task.agent)
+    )
+    window = lm.abilities.context_window
+    reserve = min(lm.max_output_tokens or ANSWER_TOKENS, window // 4)
+    taken = count(system) + count(str(output.submission().schema)) + count(computed) + reserve
+    room = max(1, window - taken)
+    if plan.reduce_budget is not None:
+        return min(plan.reduce_budget, room), room
+    share = int((plan.context_window or window) * (plan.budget_ratio or BUDGET_RATIO)) - taken
+    return (share if 0 < share <= room else room), room
+
+
+def _persona(agent: Agent | None) -> str:
+    return agent.persona if agent is not None else ""
+
+
+def make_reducer(work: Work, task: Task, computed: str = "") -> Reducer:
+    """The agent at each node of a tree."""
+    sessions = work.sessions("reduce", task.agent)
+    about = {
+        "instruction": task.instruction,
+        "persona": _persona(task.agent),
+        "output": json_schema(task.output),
+    }
+    return Reducer(
+        model=work.model("reduce", task.agent),
+        instruction=task.instruction,
+        output=OutputType(task.output),
+        tools=work.tools("reduce", task.agent),
+        max_steps=work.max_steps(task.agent),
         max_repairs=work.max_repairs,
+        count=work.counter("reduce", task.agent),
+        room=reduce_budget(work, task, computed)[1],
+        losses=Losses(lambda node, error: _lost(work, node, error)),
+        persona=_persona(task.agent),
         repls=sessions.of_findings if sessions else None,
-        store=work.answers("reduction", "reduce", reduce_about(work)),
+        store=work.answers("reduction", "reduce", about, task.agent),
     )
+
+
+def _lost(work: Work, node: str, error: ModelError) -> None:
+    """A node before the last failed: listed, or raised where nothing may fail."""
+    if work.settings.errors == "raise":
+        raise error
+    _list(work, f"{node}: {error}", error.attempts)
+
+
+def the_task(work: Work) -> Task:
+    """What agents are asked where they write the whole answer."""
+    return Task(str(work.plan.reduce_instruction), work.plan.output or str, work.job.reduce_agent)
+
+
+def make_tree(work: Work, leaves: int, found: Callable[[], Found]) -> StaticTree:
+    """A tree of reduce agents over ``leaves`` batches of findings, which takes them as they land."""
+    reducer = make_reducer(work, the_task(work))
     return StaticTree(
-        reducer, leaves=leaves, fan_in=work.plan.fan_in or 2, trace=work.trace, name=name, computed=computed
+        reducer,
+        leaves=leaves,
+        fan_in=work.plan.fan_in or 2,
+        trace=work.trace,
+        losses=reducer.losses,
+        computed=lambda: computed_words(work, found().table, reducer.losses),
     )
 
 
-def reduce_about(work: Work) -> dict[str, Any]:
-    """What a reduction depends on beside its inputs."""
-    return {"instruction": work.plan.reduce_instruction, "output": json_schema(work.plan.output or str)}
-
-
-async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None) -> Any:
+async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None) -> Outcome:
     """The answer; None where nothing is left to reduce, or where it failed, which is then listed.
 
     ``tree`` is the one that got the findings as they landed, where there is one.
@@ -85,30 +168,105 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
     try:
         if job.reducer is not None:
             given = await call_reducer(job.reducer, found.findings, frame=found.table, by=job.by)
-            return checked_output(given, plan.output)
+            return Outcome(checked_output(given, plan.output))
         if not work.written:
-            return checked_output(compute(found.table, job.computed or plan.aggregations or {}, by=job.by), plan.output)
-        if job.by:
-            return await _written_by_groups(work, units, found)
+            return await _computed(work, units, found)
+        if plan.output in {int, float} and (numeric := _numeric(work, found)):
+            return await _chosen(work, units, found, numeric)
+        if job.by is not None:
+            return await _written_by_groups(work, units, found, the_task(work))
         if tree is not None:
-            return shaped((await tree.result()).value, plan.output)
-        return shaped(await _written(work, units, found, np.arange(len(found.positions)), ""), plan.output)
+            return _outcome(await tree.result(), plan.output)
+        rows = np.arange(len(found.positions))
+        return _outcome(await _written(work, units, found, rows, the_task(work)), plan.output)
     except BudgetExceeded as error:
         work.end(error)
-        return None
+        return Outcome(None)
     except ModelError as error:
         if error.stops_run:
             work.end(error)
-            return None
+            return Outcome(None)
         if work.settings.errors == "raise":
             raise
         _list(work, str(error), error.attempts)
-        return None
+        return Outcome(None)
 
 
-def computed_words(work: Work, table: pd.DataFrame) -> str:
-    """What pandas has computed of the findings, for the agent that writes the answer."""
-    return computed_text(compute(table, work.plan.aggregations)) if work.plan.aggregations else ""
+def _outcome(reduced: Reduced | None, kind: Any) -> Outcome:
+    if reduced is None:
+        return Outcome(None)
+    return Outcome(shaped(reduced.value, kind), ((None, reduced.rows),))
+
+
+async def _computed(work: Work, units: Units, found: Found) -> Outcome:
+    """What pandas computes; columns that are marked for agents are written by them, and put beside it."""
+    job, plan = work.job, work.plan
+    wanted = dict(job.computed or plan.aggregations or {})
+    agents = {name: one for name, one in wanted.items() if isinstance(one, Agent)}
+    plain = {name: one for name, one in wanted.items() if name not in agents}
+    computed = await compute(found.table, plain, by=job.by) if plain else None
+    if not agents:
+        return Outcome(checked_output(computed, plan.output))
+    written: dict[Any, Any] = {}
+    cited: list[Cited] = []
+    for name, agent in agents.items():
+        column = Found(found.table, found.findings[[name]], found.positions, found.made_by)
+        task = Task(agent.text, str, agent)
+        if job.by is not None:
+            outcome = await _written_by_groups(work, units, column, task, prefix=f"{name}-")
+            written[name] = outcome.output.iloc[:, 0].rename(name)
+            cited += outcome.cited
+            continue
+        try:
+            reduced = await _written(work, units, column, np.arange(len(found.positions)), task, name=f"{name}-")
+        except ModelError as error:
+            if error.stops_run or work.settings.errors == "raise":
+                raise
+            _list(work, f"{name}: {error}", error.attempts)
+            reduced = None
+        written[name] = None if reduced is None else reduced.value
+        cited += [] if reduced is None else [(name, reduced.rows)]
+    return Outcome(joined_parts(computed, plain, written, list(wanted), grouped=job.by is not None), tuple(cited))
+
+
+def _numeric(work: Work, found: Found) -> list[str]:
+    """The findings' columns that a number can be computed from."""
+    if not work.job.maps or work.has_repl("reduce"):
+        return []  # with a REPL an agent computes it itself
+    return [
+        str(name)
+        for name in found.findings.columns
+        if pd.api.types.is_numeric_dtype(found.findings[name]) and not pd.api.types.is_bool_dtype(found.findings[name])
+    ]
+
+
+async def _chosen(work: Work, units: Units, found: Found, numeric: list[str]) -> Outcome:
+    """A number over numeric findings: an agent says of which column and by which function, pandas computes it."""
+    kind = record_type("Aggregation", {"field": numeric, "function": list(NUMERIC)})
+    own = the_task(work)
+    task = Task(CHOOSE + own.instruction, kind, own.agent)
+    step = max(1, len(found.positions) // CHOICE_SAMPLE)
+    inputs = _inputs(work, units, found, np.arange(len(found.positions)))[::step][:CHOICE_SAMPLE]
+    if not inputs:
+        return Outcome(None)
+    with work.trace.node("final-reduce", id="final-reduce", level=1, units=len(found.positions)) as node:
+        reduced = await make_reducer(work, task).reduce(inputs, final=True)
+        node.usage = reduced.usage
+    chosen = cast("Any", reduced.value)
+    how = {chosen.field: chosen.function}
+    there = found.table[found.table[chosen.field].notna()]
+    rows = frozenset(found.positions[found.table[chosen.field].notna().to_numpy()].tolist())
+    value = await compute(there if work.job.by is None else found.table, how, by=work.job.by)
+    return Outcome(checked_output(value, work.plan.output), ((None, (rows,)),))
+
+
+def computed_words(work: Work, table: pd.DataFrame, losses: Losses) -> str:
+    """What is known beside the findings: what pandas has computed of them, and what is missing."""
+    aggregations = {name: how for name, how in (work.plan.aggregations or {}).items() if name in table.columns}
+    parts = [computed_text(table.agg(dict(aggregations)) if aggregations else {})] if aggregations else []
+    failed = len({failure.position for failure in work.failures if failure.position >= 0})
+    parts.append(coverage_words(len(work.job.frame), failed, len(losses.rows), losses.cut))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _list(work: Work, reason: str, attempts: int) -> None:
@@ -116,19 +274,55 @@ def _list(work: Work, reason: str, attempts: int) -> None:
     work.warnings.append(FailureWarning(f"The reduce failed and is listed in failures: {reason}"))
 
 
-async def _written(work: Work, units: Units, found: Found, rows: NDArray[np.int64], name: str) -> Any:
+async def _written(
+    work: Work, units: Units, found: Found, rows: NDArray[np.int64], task: Task, *, name: str = ""
+) -> Reduced | None:
     """What a tree of agents writes of some rows; None where there are none."""
     inputs = _inputs(work, units, found, rows)
     if not inputs:
         return None
+    if task.agent is not None and not isinstance(task.agent.instruction, str):
+        said = str(task.agent.instruction(found.findings.iloc[rows]))
+        task = Task(said, task.output, task.agent)
+    table = found.table.iloc[rows]
+    reducer = make_reducer(work, task, computed_words(work, table, Losses(lambda *_: None)))
+    losses = reducer.losses
+    if work.plan.fan_in is None:
+        tree = AdaptiveTree(
+            reducer,
+            budget=reduce_budget(work, task)[0],
+            max_levels=work.plan.max_reduce_levels or MAX_LEVELS,
+            trace=work.trace,
+            losses=losses,
+            parallelism=work.parallelism,
+            name=name,
+            computed=lambda: computed_words(work, table, losses),
+        )
+        reduced = await tree.reduce(inputs)
+        _tell_cut(work, losses, len(inputs))
+        return reduced
     batches = _batches(work, inputs)
-    tree = make_tree(work, len(batches), partial(computed_words, work, found.table.iloc[rows]), name)
+    static = StaticTree(
+        reducer,
+        leaves=len(batches),
+        fan_in=work.plan.fan_in,
+        trace=work.trace,
+        losses=losses,
+        name=name,
+        computed=lambda: computed_words(work, table, losses),
+    )
     try:
         for leaf, batch in enumerate(batches):
-            tree.offer(leaf, (), batch)
-        return (await tree.result()).value
+            static.offer(leaf, tuple(dict.fromkeys(node for one in batch for node in one.nodes)), batch)
+        return await static.result()
     finally:
-        await tree.close()
+        await static.close()
+
+
+def _tell_cut(work: Work, losses: Losses, findings: int) -> None:
+    if losses.cut:
+        said = f"The reduce could not hold its {findings} findings: {losses.cut} were cut to fit the model's window."
+        work.warnings.append(FailureWarning(said))
 
 
 def _inputs(work: Work, units: Units, found: Found, rows: NDArray[np.int64]) -> list[Input]:
@@ -137,10 +331,16 @@ def _inputs(work: Work, units: Units, found: Found, rows: NDArray[np.int64]) -> 
     if not work.job.maps:
         return row_inputs(units, positions.tolist())
     failed = np.array(sorted({failure.position for failure in work.failures}), dtype=np.int64)
-    there = ~np.isin(positions, failed)
-    table = pa.Table.from_pandas(found.findings.iloc[rows[there]], preserve_index=False)
-    inputs = finding_inputs([(range(table.num_rows), table)])
-    return [Input(one.line, frozenset((row,))) for one, row in zip(inputs, positions[there].tolist(), strict=True)]
+    alike: dict[int, list[int]] = {}  # rows that one unit answered for, by the first of them
+    for row in rows[~np.isin(positions, failed)].tolist():
+        position = int(found.positions[row])
+        same = -1 - row if len(found.positions) != len(units) else int(units.answered_by[position])
+        alike.setdefault(same, []).append(row)
+    firsts = [part[0] for part in alike.values()]
+    table = pa.Table.from_pandas(found.findings.iloc[firsts], preserve_index=False)
+    behind = [found.positions[part].tolist() for part in alike.values()]
+    inputs = finding_inputs([(range(table.num_rows), table)], counted=[len(part) for part in behind])
+    return [Input(one.line, frozenset(part), found.made_by(part[0])) for one, part in zip(inputs, behind, strict=True)]
 
 
 def _batches(work: Work, inputs: Sequence[Input]) -> list[list[Input]]:
@@ -154,21 +354,37 @@ def _batches(work: Work, inputs: Sequence[Input]) -> list[list[Input]]:
     return [[inputs[index] for index in shard.positions] for shard in shards]
 
 
-async def _written_by_groups(work: Work, units: Units, found: Found) -> pd.DataFrame:
+async def _written_by_groups(work: Work, units: Units, found: Found, task: Task, *, prefix: str = "") -> Outcome:
     """One tree a group, side by side; a failed group is a row of ``<NA>`` and listed."""
-    groups = group_positions(found.table, work.job.by)
-    values: list[Any] = [None] * len(groups)
+    assert work.job.by is not None
+    index, groups = groups_of(found.table, work.job.by)
+    values: list[Reduced | None] = [None] * len(groups)
 
-    async def one(number: int) -> tuple[int, Any]:
-        key, rows = groups[number]
+    async def one(number: int) -> tuple[int, Reduced | None]:
+        rows = np.array(groups[number], dtype=np.int64)
         try:
-            return number, await _written(work, units, found, np.array(rows, dtype=np.int64), f"group-{number}-")
+            return number, await _written(work, units, found, rows, task, name=f"{prefix}group-{number}-")
         except ModelError as error:
             if error.stops_run or work.settings.errors == "raise":
                 raise
-            _list(work, f"group {key}: {error}", error.attempts)
+            _list(work, f"group {index[number]}: {error}", error.attempts)
             return number, None
 
     async for number, value in each(one, range(len(groups)), limit=work.parallelism):
         values[number] = value
-    return group_output(values, [key for key, _ in groups], work.job.by, work.plan.output or str)
+    cited = tuple((index[number], value.rows) for number, value in enumerate(values) if value is not None)
+    shown = [None if value is None else value.value for value in values]
+    return Outcome(group_output(shown, index, task.output), cited)
+
+
+async def direct(work: Work, units: Units) -> Outcome | None:
+    """One agent's answer from the whole content, where all of it fits one agent's budget; None where it does not."""
+    task = the_task(work)
+    reducer = make_reducer(work, task)
+    inputs = row_inputs(units, list(range(len(units))))
+    if not inputs or reducer.count("\n".join(one.line for one in inputs)) > reduce_budget(work, task)[0]:
+        return None
+    with work.trace.node("direct", id="direct", units=len(units)) as node:
+        reduced = await reducer.reduce(inputs, final=True)
+        node.usage = reduced.usage
+    return _outcome(reduced, work.plan.output)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pandas_amr._display import result_html, result_line
 from pandas_amr._findings import array_of
+from pandas_amr._graph import Graph, graph_of
 from pandas_amr._saved import load_parts, save_result
 from pandas_amr._usage import Usage
 from pandas_amr.errors import UsageError
@@ -71,6 +72,9 @@ class Result:
         seconds: how long the run took.
         stopped: why the run stopped before its end, where it did: a budget.
         sandbox: the tier in which code of agents ran, where any did.
+        sources: what the output rests on, one row an item and row: ``item label position``, with ``group`` before them
+            where groups or columns were written; None where nothing was written by agents.
+        coverage: the share of rows that the output rests on.
         status: one row a unit: ``status`` (``ok repaired cached failed skipped``) and ``reason``.
     """
 
@@ -86,6 +90,8 @@ class Result:
     status: pd.DataFrame | None = None
     stopped: str | None = None
     sandbox: str | None = None
+    sources: pd.DataFrame | None = None
+    coverage: float | None = None
     warnings: tuple[AMRWarning, ...] = field(default=())
     origin: Origin | None = field(default=None)
 
@@ -105,6 +111,31 @@ class Result:
         if self.origin is None or self.origin.again is None:
             raise UsageError("Nothing can be run again: this result was loaded, or maps nothing. Call the verb anew.")
         return self.origin.again(self.origin, lm, errors)
+
+    def explain(self, item: int = 0, *, group: Any = None) -> pd.DataFrame:
+        """The rows of ``frame`` that an item of the output rests on.
+
+        Args:
+            item: its number in the output; 0 for a text, a scalar or an object.
+            group: its group, where the answer has one a group (or its column, where agents wrote columns).
+
+        Raises:
+            UsageError: nothing says what the output rests on, or there is no such item.
+        """
+        if self.sources is None:
+            raise UsageError("The output has no sources: nothing of it was written by agents.")
+        rows = self.sources[self.sources["item"] == item]
+        if "group" in rows.columns:
+            rows = rows[[one == group for one in rows["group"]]]
+        if rows.empty:
+            raise UsageError(
+                f"There is no item {item!r}{f' of group {group!r}' if group is not None else ''} with sources."
+            )
+        return self.frame.iloc[rows["position"].to_numpy()]
+
+    def graph(self) -> Graph:
+        """What fed what, how long each took, and the chain that took longest."""
+        return graph_of(self.trace, static=self.plan.fan_in is not None)
 
     def save(self, folder: str | Path) -> None:
         """Write all of the result into a folder, types included; ``amr.load(folder)`` brings it back."""

@@ -13,7 +13,7 @@ from pandas_amr._call import Call, Job, check, check_model
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import run
 from pandas_amr._result import Origin, Result, remembered
-from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lms
+from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lm, resolve_lms
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -148,6 +148,9 @@ def begin(call: Call) -> Run[Any]:
     settings = current_settings()
     job = check(call)
     lms = resolve_lms(job.lm, settings) if job.needs_model else {}
+    for agent in job.agents:
+        if agent.lm is not None:
+            resolve_lm(agent.lm)
     return Run(job, settings.with_changes(job.settings), lms)
 
 

@@ -22,7 +22,7 @@ from pandas_amr.sandbox.local import LocalSandbox
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from types import TracebackType
 
     from pandas_amr.models.openai import OpenAIModel
@@ -164,17 +164,22 @@ def resolve_lms(given: Any, settings: Settings) -> dict[Phase, LM]:
     """
     named = given if given is not None else settings.lm
     if not isinstance(named, dict):
-        return dict.fromkeys(PHASES, _resolved(named))
+        return dict.fromkeys(PHASES, resolve_lm(named))
     _check_lm(named)
     default = settings.lm if not isinstance(settings.lm, dict) else None
-    given_lms = {phase: _resolved(one) for phase, one in named.items()}
+    given_lms = {phase: resolve_lm(one) for phase, one in named.items()}
     missing = [phase for phase in PHASES if phase not in given_lms]
     fallback = given_lms.get("map") if default is None and not os.environ.get("AMR_MODEL") else None
-    rest = {phase: fallback or _resolved(default) for phase in missing}
+    rest = {phase: fallback or resolve_lm(default) for phase in missing}
     return {phase: given_lms.get(phase) or rest[phase] for phase in PHASES}
 
 
-def _resolved(given: Any) -> LM:
+def resolve_lm(given: Any) -> LM:
+    """The model that ``lm=`` means, in a call, a setting or an agent.
+
+    Raises:
+        UsageError: it means none.
+    """
     named = given if given is not None else os.environ.get("AMR_MODEL")
     if named is None or named == "":
         raise UsageError(NO_MODEL)
@@ -217,20 +222,18 @@ def sandbox_for(repl: PythonREPLTool | None) -> Sandbox:
 class Wired:
     """A run's models, by phase, open for the time of the run."""
 
-    lms: Mapping[Phase, LM]
     bare: Mapping[LM, OpenAIModel]
     batches: Mapping[LM, Batched]
     purse: Purse
 
-    def parallelism(self, phase: Phase, wanted: int, *, tools: bool) -> int:
+    def parallelism(self, lm: LM, wanted: int, *, tools: bool) -> int:
         """How many requests may be in flight: what the run wants and the model bears; a batch takes all at once."""
-        if self.lms[phase].batch and not tools:
+        if lm.batch and not tools:
             return MOST_REQUESTS
-        return min(wanted, self.lms[phase].max_parallelism or wanted)
+        return min(wanted, lm.max_parallelism or wanted)
 
-    def model(self, phase: Phase, gate: asyncio.Semaphore) -> Model:
-        """A phase's model, wrapped: from the HTTP call up throttled, gated, retried, its form found, and metered."""
-        lm = self.lms[phase]
+    def model(self, lm: LM, gate: asyncio.Semaphore) -> Model:
+        """A model, wrapped: from the HTTP call up throttled, gated, retried, its form found, and metered."""
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
@@ -246,13 +249,13 @@ class Wired:
 
 
 @contextlib.asynccontextmanager
-async def wire(lms: Mapping[Phase, LM], ledger: Ledger, budget: Budget | None) -> AsyncIterator[Wired]:
+async def wire(lms: Iterable[LM], ledger: Ledger, budget: Budget | None) -> AsyncIterator[Wired]:
     """Connect to a run's models for its time."""
     from pandas_amr.models.openai import OpenAIModel  # noqa: PLC0415 (importing openai takes half a second)
 
     async with contextlib.AsyncExitStack() as stack:
-        bare = {lm: await stack.enter_async_context(OpenAIModel(lm)) for lm in dict.fromkeys(lms.values())}
+        bare = {lm: await stack.enter_async_context(OpenAIModel(lm)) for lm in dict.fromkeys(lms)}
         batches = {lm: Batched(model, lm.batch_poll_s) for lm, model in bare.items() if lm.batch}
         for batched in batches.values():
             stack.push_async_callback(batched.close)
-        yield Wired(lms, bare, batches, Purse(budget or Budget(calls=10**12), ledger))
+        yield Wired(bare, batches, Purse(budget or Budget(calls=10**12), ledger))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -16,7 +16,7 @@ from pandas_amr._schema import json_schema
 from pandas_amr._tree import group_of, static_sizes
 from pandas_amr._units import cell, line_of
 from pandas_amr._usage import Usage
-from pandas_amr.errors import InvalidOutput
+from pandas_amr.errors import InvalidOutput, ModelError
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr._agent.repl import Repl
     from pandas_amr._findings import FindingType
+    from pandas_amr._tokens import TokenCounter
     from pandas_amr._trace import Trace
     from pandas_amr._units import Units
     from pandas_amr.models.base import Model
@@ -34,14 +35,46 @@ if TYPE_CHECKING:
 
 OUTPUT_KEY = "output"
 ROWS_KEY = "rows"
+CUT_KEY = "beginning"
+NUMBER_TOKENS = 8  # of a finding's number and its line's end
+LEAST_TOKENS = 8  # of a finding that was cut
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a reducer reads: one JSON object as text, and the frame's positions that it rests on."""
+    """What a reducer reads: one JSON object as text, the frame's positions that it rests on, and who made it."""
 
     line: str
     rows: frozenset[int]
+    nodes: tuple[str, ...] = ()
+
+    def made_by(self, node: str) -> Input:
+        """The same, from another node."""
+        return replace(self, nodes=(node,))
+
+
+@dataclass(slots=True)
+class Losses:
+    """What a reduce lost on its way: the rows of nodes that failed, and how many findings were cut to fit.
+
+    Attributes:
+        tell: lists a node's failure, or raises it where nothing may fail.
+    """
+
+    tell: Callable[[str, ModelError], None]
+    rows: set[int] = field(default_factory=set)
+    cut: int = 0
+
+    def lose(self, node: str, inputs: Sequence[Input], error: ModelError) -> None:
+        """Go on without a node.
+
+        Raises:
+            ModelError: nothing that follows could succeed, or nothing may fail.
+        """
+        if error.stops_run:
+            raise error
+        self.tell(node, error)
+        self.rows.update(*(one.rows for one in inputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +164,19 @@ def _resolved(numbers: Any, inputs: Sequence[Input]) -> frozenset[int]:
     return frozenset().union(*(inputs[number].rows for number in numbers))
 
 
+class Sized(Protocol):
+    """What measures findings."""
+
+    @property
+    def count(self) -> TokenCounter:
+        """Tokens of a text."""
+        ...
+
+    def size(self, one: Input) -> int:
+        """Tokens of a finding in the prompt."""
+        ...
+
+
 class ReductionStore(Protocol):
     """Where accepted reductions are kept, by what was asked."""
 
@@ -153,15 +199,25 @@ class Reducer:
     tools: tuple[Tool, ...]
     max_steps: int
     max_repairs: int
+    count: TokenCounter
+    room: int
+    losses: Losses
+    persona: str = ""
     repls: Callable[[Sequence[str]], Repl] | None = None
     store: ReductionStore | None = None
 
+    def size(self, one: Input) -> int:
+        """The tokens of a finding in the prompt."""
+        return self.count(one.line) + NUMBER_TOKENS
+
     async def reduce(self, inputs: Sequence[Input], *, final: bool, computed: str = "") -> Reduced:
-        """One node's work.
+        """One node's work. Findings that the model's window cannot hold are cut, and counted.
 
         Raises:
             ModelError: the service failed, or the answer is not of the promised type after its repairs.
         """
+        inputs, cut = fitted(inputs, self.room - self.count(computed), self)
+        self.losses.cut += cut
         output = self.output if final else self.output.partial
         shown = {**output.schema} if output.item is None else {"type": "array", "items": output.schema}
         asked = [str(final), computed, *(one.line for one in inputs)]
@@ -191,7 +247,9 @@ class Reducer:
         repl: Repl | None,
     ) -> tuple[Reduced, Any]:
         tools: tuple[AgentTool, ...] = self.tools if repl is None else (repl, *self.tools)
-        system = _prompts.reduce_system(self.instruction, final=final, output=shown, tools=bool(tools))
+        system = _prompts.reduce_system(
+            self.instruction, final=final, output=shown, tools=bool(tools), persona=self.persona
+        )
         user = _prompts.finding_lines([one.line for one in inputs]) + (f"\n\n{computed}" if computed else "")
         messages: tuple[Message, ...] = (Message("system", system), Message("user", user))
         usage = Usage()
@@ -226,11 +284,13 @@ class StaticTree:
     leaves: int
     fan_in: int
     trace: Trace
+    losses: Losses
     name: str = ""
     computed: Callable[[], str] = str
     sizes: list[int] = field(init=False)
     _waiting: dict[tuple[int, int], dict[int, tuple[tuple[str, ...], list[Input]]]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _failed: set[str] = field(default_factory=set)
     _root: asyncio.Future[Reduced] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def __post_init__(self) -> None:
@@ -267,6 +327,17 @@ class StaticTree:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    async def _reduced(self, inputs: list[Input], *, final: bool, name: str) -> Reduced:
+        """One node's work; where it fails, all but the last goes on without it."""
+        try:
+            return await self.reducer.reduce(inputs, final=final, computed=self.computed() if final else "")
+        except ModelError as error:
+            if final:
+                raise
+            self.losses.lose(name, inputs, error)
+            self._failed.add(name)
+            return Reduced([], (), Usage())
+
     async def _run(self, level: int, index: int, children: list[tuple[tuple[str, ...], list[Input]]]) -> None:
         final = level == len(self.sizes) - 1
         name = f"{self.name}final-reduce" if final else f"{self.name}reduce-{level}-{index}"
@@ -279,11 +350,14 @@ class StaticTree:
                 parents=tuple(parent for nodes, _ in children for parent in nodes),
                 units=len(inputs),
             ) as node:
-                if not final and len(children) == 1:
+                if final and not inputs:
+                    raise ModelError("nothing is left to combine: all nodes before the last failed")  # noqa: TRY301
+                if not final and (len(children) == 1 or not inputs):
                     node.status = "passed"
                 else:
-                    reduced = await self.reducer.reduce(inputs, final=final, computed=self.computed() if final else "")
+                    reduced = await self._reduced(inputs, final=final, name=name)
                     node.usage = reduced.usage
+                    node.status = "failed" if name in self._failed else node.status
                     inputs = reduced.inputs()
             if not final:
                 self._arrived(level, index, (name,), inputs)
@@ -294,13 +368,56 @@ class StaticTree:
                 self._root.set_exception(error)
 
 
+def fitted(inputs: Sequence[Input], room: int, reducer: Sized) -> tuple[list[Input], int]:
+    """Inputs that fit into ``room`` tokens, and how many were cut for it: the longest are cut, all to one length."""
+    count = reducer.count
+    sizes = [reducer.size(one) for one in inputs]
+    if sum(sizes) <= room:
+        return list(inputs), 0
+    low, high = 0, max(sizes)
+    while low < high:  # the greatest length at which they fit
+        middle = (low + high + 1) // 2
+        if sum(min(size, middle) for size in sizes) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    least = NUMBER_TOKENS + LEAST_TOKENS
+    if low < least:  # not even their beginnings fit: of some nothing is shown
+        most = max(1, room // least)
+        step = len(inputs) / most
+        chosen = [inputs[int(number * step)] for number in range(min(most, len(inputs)))]
+        return [_cut(one, least - NUMBER_TOKENS, count) for one in chosen], len(inputs)
+    made = [
+        one if size <= low else _cut(one, low - NUMBER_TOKENS, count) for one, size in zip(inputs, sizes, strict=True)
+    ]
+    return made, sum(size > low for size in sizes)
+
+
+def _cut(one: Input, tokens: int, count: TokenCounter) -> Input:
+    """The beginning of a finding, in at most so many tokens."""
+    if count(one.line) <= tokens:
+        return one
+    low, high = 0, len(one.line)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count(line_of({CUT_KEY: one.line[:middle]})) <= tokens:
+            low = middle
+        else:
+            high = middle - 1
+    return replace(one, line=line_of({CUT_KEY: one.line[:low]}))
+
+
 def finding_inputs(
-    tables: Sequence[tuple[Sequence[int], pa.Table]], units: Units | None = None, *, listed: FindingType | None = None
+    tables: Sequence[tuple[Sequence[int], pa.Table]],
+    units: Units | None = None,
+    *,
+    listed: FindingType | None = None,
+    counted: Sequence[int] = (),
 ) -> list[Input]:
     """A batch of findings as a reducer's inputs, in frame order: one line a unit, the maps side by side.
 
-    With ``units``, a unit that answers for several equal rows says for how many. Where units hold none or many records
-    (``listed``), each record is a line of its own.
+    With ``units``, or ``counted``, a unit that answers for several equal rows says for how many. Where units hold none
+    or many records (``listed``), each record is a line of its own.
     """
     records: dict[int, dict[str, Any]] = {}
     for positions, table in tables:
@@ -310,12 +427,13 @@ def finding_inputs(
     for position, record in sorted(records.items()):
         rows = frozenset(units.answered(position).tolist() if units else (position,))
         lines = record[listed.columns[0]] if listed else [record]
-        inputs += [Input(line_of(line | _counted(line, rows)), rows) for line in lines]
+        many = counted[position] if counted else len(rows)
+        inputs += [Input(line_of(line | _counted(line, many)), rows) for line in lines]
     return inputs
 
 
-def _counted(record: dict[str, Any], rows: frozenset[int]) -> dict[str, int]:
-    return {ROWS_KEY: len(rows)} if len(rows) > 1 and ROWS_KEY not in record else {}
+def _counted(record: dict[str, Any], rows: int) -> dict[str, int]:
+    return {ROWS_KEY: rows} if rows > 1 and ROWS_KEY not in record else {}
 
 
 def row_inputs(units: Units, positions: Sequence[int]) -> list[Input]:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from pydantic import BaseModel
 
+    from pandas_amr._by import By
     from pandas_amr._journal import Journal
+    from pandas_amr._persona import Agent
     from pandas_amr._plan import Plan
     from pandas_amr._result import Result
     from pandas_amr._run import Run
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     Columns: TypeAlias = Hashable | Sequence[Hashable] | None
     Axis: TypeAlias = Literal["rows", "columns"]
     Finding: TypeAlias = type[BaseModel | list[Any]] | Mapping[str, Any] | None
-    Map: TypeAlias = str | Callable[[pd.DataFrame], Any] | Mapping[str, str | Callable[[pd.DataFrame], Any]]
-    Reduce: TypeAlias = str | Callable[[pd.DataFrame], Any] | Mapping[str, Any]
+    Map: TypeAlias = (
+        str | Agent | Callable[[pd.DataFrame], Any] | Mapping[str, str | Agent | Callable[[pd.DataFrame], Any]]
+    )
+    Reduce: TypeAlias = str | Agent | Callable[[pd.DataFrame], Any] | Mapping[str, Any]
     Tools: TypeAlias = Iterable[Tool | PythonREPLTool | Callable[..., Any]] | None
     PlanLike: TypeAlias = Plan | Mapping[str, Any] | str | Path
     Model: TypeAlias = LM | str | Mapping[str, LM | str] | AsyncOpenAI | None
@@ -45,7 +49,7 @@ def start(
     map: Map | None = None,
     reduce: Reduce | None = None,
     output: Any = None,
-    by: Hashable | list[Hashable] | None = None,
+    by: Hashable | list[Hashable] | By | None = None,
     tools: Tools = None,
     plan: PlanLike = "auto",
     lm: Model = None,
@@ -76,7 +80,7 @@ def map_reduce(
     map: Map | None = None,
     reduce: Reduce | None = None,
     output: Any = None,
-    by: Hashable | list[Hashable] | None = None,
+    by: Hashable | list[Hashable] | By | None = None,
     tools: Tools = None,
     plan: PlanLike = "auto",
     lm: Model = None,
@@ -189,7 +193,7 @@ def reduce(
     instruction: Reduce,
     *,
     output: Any = None,
-    by: Hashable | list[Hashable] | None = None,
+    by: Hashable | list[Hashable] | By | None = None,
     columns: Columns = None,
     tools: Tools = None,
     plan: PlanLike = "auto",
@@ -247,7 +251,7 @@ def plan(
     map: Map | None = None,
     reduce: Reduce | None = None,
     output: Any = None,
-    by: Hashable | list[Hashable] | None = None,
+    by: Hashable | list[Hashable] | By | None = None,
     tools: Tools = None,
     plan: PlanLike = "auto",
     lm: Model = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._keeper import Answers, JournaledMapper, Keeper, fingerprint
 from pandas_amr._plan import Plan
-from pandas_amr._runtime import sandbox_for
+from pandas_amr._runtime import resolve_lm, sandbox_for
 from pandas_amr._sessions import Asker, Sessions, isolated
 from pandas_amr._tokens import counter_for
 from pandas_amr._trace import Trace
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from pandas_amr._findings import Failure
     from pandas_amr._journal import Journal, Kind
     from pandas_amr._mappers import AgentMapper, Mapper
+    from pandas_amr._persona import Agent
     from pandas_amr._result import Again
     from pandas_amr._runtime import Settings, Wired
     from pandas_amr._tokens import TokenCounter
     from pandas_amr.errors import AMRError, AMRWarning
     from pandas_amr.models.base import LM, Model
-    from pandas_amr.tools import Tool
+    from pandas_amr.tools import PythonREPLTool, Tool
 
 
 def _about_model(lm: LM) -> dict[str, Any]:
@@ -80,45 +81,59 @@ class Work:
         self.halted = True
         self.ended_by = self.ended_by or error
 
-    def abilities(self, phase: Phase) -> Abilities:
-        """What the model of a phase can do."""
-        return self.lms[phase].abilities if phase in self.lms else Abilities()
+    def abilities(self, phase: Phase, agent: Agent | None = None) -> Abilities:
+        """What the model of a phase, or an agent's own, can do."""
+        return self.lm(phase, agent).abilities if phase in self.lms else Abilities()
 
     @property
     def parallelism(self) -> int:
         """How many agents work at once."""
         wanted = self.plan.parallelism or 1
-        return self.wired.parallelism("map", wanted, tools=bool(self.tools("map"))) if self.wired else wanted
+        return self.wired.parallelism(self.lms["map"], wanted, tools=bool(self.tools("map"))) if self.wired else wanted
 
     @cached_property
     def gate(self) -> asyncio.Semaphore:
         """The one gate of all the run's requests after the plan."""
         return asyncio.Semaphore(self.parallelism)
 
-    def model(self, phase: Phase) -> Model:
-        """The model that the agents of a phase share."""
+    def lm(self, phase: Phase, agent: Agent | None = None) -> LM:
+        """The model of a phase, or an agent's own."""
+        return self.lms[phase] if agent is None or agent.lm is None else resolve_lm(agent.lm)
+
+    def model(self, phase: Phase, agent: Agent | None = None) -> Model:
+        """The model that the agents of a phase share, or an agent's own."""
         assert self.wired is not None
         gate = asyncio.Semaphore(1) if phase == "plan" else self.gate
-        return self.wired.model(phase, gate)
+        return self.wired.model(self.lm(phase, agent), gate)
+
+    def max_steps(self, agent: Agent | None = None) -> int:
+        """Most turns with tools."""
+        return self.settings.max_steps if agent is None or agent.max_steps is None else agent.max_steps
 
     @property
     def max_repairs(self) -> int:
         """Repair turns of an answer that cannot be used."""
         return 1 if self.plan.max_repairs is None else self.plan.max_repairs
 
-    def counter(self, phase: Phase) -> TokenCounter:
+    def counter(self, phase: Phase, agent: Agent | None = None) -> TokenCounter:
         """Counts tokens as the model of a phase does."""
-        lm = self.lms[phase]
+        lm = self.lm(phase, agent)
         return lm.token_counter or counter_for(lm.model)
 
-    def tools(self, phase: Phase) -> tuple[Tool, ...]:
+    def tools(self, phase: Phase, agent: Agent | None = None) -> tuple[Tool, ...]:
         """The user's tools that the agents of a phase get: none where the model can call none."""
-        given = self.job.tools if self.abilities(phase).tools else ()
-        return tuple(isolated(tool, sandbox_for(self.job.repl)) if tool.isolated else tool for tool in given)
+        given = self._given_tools(agent) if self.abilities(phase, agent).tools else ()
+        return tuple(isolated(tool, sandbox_for(self._repl(agent))) if tool.isolated else tool for tool in given)
 
-    def has_repl(self, phase: Phase) -> bool:
+    def _given_tools(self, agent: Agent | None) -> tuple[Tool, ...]:
+        return self.job.tools if agent is None or agent.tools is None else agent.own_tools
+
+    def _repl(self, agent: Agent | None) -> PythonREPLTool | None:
+        return self.job.repl if agent is None or agent.tools is None else agent.own_repl
+
+    def has_repl(self, phase: Phase, agent: Agent | None = None) -> bool:
         """Whether the agents of a phase get a REPL."""
-        return self.job.repl is not None and self.abilities(phase).tools
+        return self._repl(agent) is not None and self.abilities(phase, agent).tools
 
     @property
     def tier(self) -> str:
@@ -126,27 +141,26 @@ class Work:
         wanted = self.job.repl is not None or any(tool.isolated for tool in self.job.tools)
         return sandbox_for(self.job.repl).tier if wanted else ""
 
-    def keeper(self, kind: Kind, phase: Phase, about: Mapping[str, Any]) -> Keeper | None:
+    def keeper(self, kind: Kind, phase: Phase, about: Mapping[str, Any], agent: Agent | None = None) -> Keeper | None:
         """The way to the journal of answers that depend on ``about``, and on the phase's model and tools."""
         if self.journal is None:
             return None
         told = dict(about)
         if phase in self.lms:
-            told |= _about_model(self.lms[phase]) | {
+            told |= _about_model(self.lm(phase, agent)) | {
                 "tools": [
                     {"name": tool.name, "about": tool.description, "takes": tool.parameters, "version": tool.version}
-                    for tool in self.job.tools
-                    if self.abilities(phase).tools
+                    for tool in self.tools(phase, agent)
                 ],
-                "python": self.has_repl(phase),
+                "python": self.has_repl(phase, agent),
             }
         keeper = Keeper(self.journal, kind, told, self.run_number)
         self.keepers.append((phase, keeper))
         return keeper
 
-    def answers(self, kind: Kind, phase: Phase, about: Mapping[str, Any]) -> Answers | None:
+    def answers(self, kind: Kind, phase: Phase, about: Mapping[str, Any], agent: Agent | None = None) -> Answers | None:
         """Where accepted answers of a phase are kept."""
-        keeper = self.keeper(kind, phase, about)
+        keeper = self.keeper(kind, phase, about, agent)
         return None if keeper is None else Answers(keeper)
 
     def account(self) -> None:
@@ -156,22 +170,22 @@ class Work:
                 self.ledger.add(phase, str(keeper.about.get("model", "function")), Usage(recalled=keeper.recalled))
                 keeper.recalled = 0
 
-    def sessions(self, phase: Phase) -> Sessions | None:
+    def sessions(self, phase: Phase, agent: Agent | None = None) -> Sessions | None:
         """Where the agents of a phase get their REPLs."""
-        repl = self.job.repl
-        if repl is None or not self.has_repl(phase):
+        repl = self._repl(agent)
+        if repl is None or not self.has_repl(phase, agent):
             return None
 
         def kept(mapper: AgentMapper, instruction: str) -> Mapper:
             about = {"instruction": instruction, "schema": mapper.kind.schema, "asked_by": "code"}
-            keeper = self.keeper("finding", phase, about)
+            keeper = self.keeper("finding", phase, about, agent)
             return mapper if keeper is None else JournaledMapper(mapper, keeper, mapper.units)
 
         asker = Asker(
             kept=kept,
-            model=self.model(phase),
-            count=self.counter(phase),
-            alone=self.abilities(phase).units_per_request == 1,
+            model=self.model(phase, agent),
+            count=self.counter(phase, agent),
+            alone=self.abilities(phase, agent).units_per_request == 1,
             shard_tokens=self.plan.shard_tokens or 1,
             max_repairs=self.max_repairs,
         )
