@@ -254,7 +254,7 @@ class Theme(BaseModel):
     name: str
 
 
-def test_sources_are_corrected_and_resolved_through_three_levels_and_explained():
+def test_sources_are_corrected_and_resolved_through_three_levels_and_explained(tmp_path):
     df = rows(27)
     wrong = []
 
@@ -288,6 +288,11 @@ def test_sources_are_corrected_and_resolved_through_three_levels_and_explained()
     assert result.coverage == 1.0
     with pytest.raises(amr.UsageError, match="no item 7"):
         result.explain(7)
+    result.save(tmp_path)
+    loaded = amr.load(tmp_path)
+    pd.testing.assert_frame_equal(loaded.explain(1), result.explain(1))
+    assert loaded.coverage == 1.0
+    assert loaded.graph() == result.graph()
 
 
 def test_sources_by_groups_and_none_where_pandas_computed():
@@ -368,7 +373,12 @@ def test_counts_over_5_000_rows_equal_those_of_the_findings_exactly():
                 return {"label": right if random.Random(n_of(unit)).random() > 0.05 else "abc"["abc".index(right) - 1]}
 
             return findings(request, label)
-        counts = {key: round(sum(f.get("label") == key for f in request.findings), -2) for key in "abc"}
+        counts = dict.fromkeys("abc", 0)
+        for place, found in enumerate(request.findings):
+            if "label" in found and place % 30 != 29:  # it skips one in thirty of those it reads
+                counts[found["label"]] += found.get("rows", 1)
+            for key, count in json.loads(found.get("output", "{}")).items():
+                counts[key] += count
         return {"output": json.dumps(counts), "sources": []}
 
     options = {"map": "Label.", "columns": "text", "finding": {"label": Literal["a", "b", "c"]}}
@@ -382,7 +392,7 @@ def test_counts_over_5_000_rows_equal_those_of_the_findings_exactly():
     assert computed.output["label"].sum() == 5000
     wrong = (computed.frame["label"].astype(str) != df["truth"]).mean()
     assert 0.03 < wrong < 0.07
-    assert sum(json.loads(written.output).values()) != 5000
+    assert sum(json.loads(written.output).values()) == 5000 - 3 * 50  # nothing in the answer shows it
 
 
 HOWS = ["sum", "mean", "min", "max", "count", "median", "nunique", "first", ["sum", "mean"]]
@@ -558,5 +568,5 @@ def test_a_wide_graph_is_drawn_in_part():
         )
     graph = result.graph()
     assert graph.levels[0]["nodes"] == 200
-    assert "and 176 more" in graph.to_svg()
-    assert "and 176 more" in graph.to_mermaid()
+    assert "and 188 more" in graph.to_svg()
+    assert "and 188 more" in graph.to_mermaid()

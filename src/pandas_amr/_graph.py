@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Mode = Literal["static", "adaptive", "direct", "map"]
-SHOWN_A_LEVEL = 24
+SHOWN_A_LEVEL = 12
 BOX = (118, 34)
 GAP = (14, 58)
 COLOURS = {
@@ -154,8 +154,11 @@ class Graph:
         path = set(self.critical_path)
         shown: list[GraphNode] = []
         hidden: dict[int, int] = {}
+        places: dict[str, float] = {}
         for level in sorted({node.level for node in self.nodes}):
             part = [node for node in self.nodes if node.level == level]
+            part.sort(key=lambda node: _middle(node, places))  # below what feeds it, so that edges cross little
+            places |= {node.id: place for place, node in enumerate(part)}
             kept = sorted(part, key=lambda node: (node.id not in path, node.status == "ok"))[:SHOWN_A_LEVEL]
             shown += [node for node in part if node in kept]
             if len(part) > len(kept):
@@ -169,6 +172,11 @@ class Graph:
     def __repr__(self) -> str:
         shape = " -> ".join(str(level["nodes"]) for level in self.levels)
         return f"<Graph {self.mode}: {shape}>"
+
+
+def _middle(node: GraphNode, places: dict[str, float]) -> float:
+    above = [places[parent] for parent in node.parents if parent in places]
+    return sum(above) / len(above) if above else 0.0
 
 
 def _figures(node: GraphNode) -> str:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LABEL = "label"
-FRAMES = ("frame", "findings", "usage", "failures", "trace", "status")
+FRAMES = ("frame", "findings", "usage", "failures", "trace", "status", "sources")
+LABELLED = {"failures", "sources"}
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, TypeError, OverflowError)
 
 
@@ -35,14 +36,17 @@ def save_result(result: Result, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in FRAMES:
         frame = getattr(result, name)
-        if name == "failures":
+        if frame is None:
+            continue
+        if name in LABELLED:
             frame = frame.drop(columns=LABEL)  # follows from the position; a label may be anything
-        if frame is not None:
-            write_frame(frame, folder, name)
+        write_frame(frame, folder, name)
     result.plan.to_json(folder / "plan.json")
     told = {
         "format": FORMAT,
         "seconds": result.seconds,
+        "sandbox": result.sandbox,
+        "coverage": result.coverage,
         "total": asdict(result.total),
         "output": _output(result.output, folder, "output"),
     }
@@ -63,11 +67,14 @@ def load_parts(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder} was saved in format {told['format']}; this version reads {FORMAT}.")
     plan = read_plan(folder / "plan.json")
     frames = {name: read_frame(folder, name) for name in FRAMES if (folder / f"{name}.parquet").exists()}
-    failures = frames["failures"]
-    labels = [None if pd.isna(position) else frames["frame"].index[position] for position in failures["position"]]
-    failures.insert(0, LABEL, pd.Series(labels, index=failures.index, dtype=object))
+    for name in LABELLED & frames.keys():
+        part = frames[name]
+        labels = [None if pd.isna(position) else frames["frame"].index[position] for position in part["position"]]
+        place = list(part.columns).index("position") if name == "sources" else 0
+        part.insert(place, LABEL, pd.Series(labels, index=part.index, dtype=object))
     output = _read_output(told["output"], folder, plan)
-    return {**frames, "plan": plan, "output": output, "seconds": told["seconds"], "total": told["total"]}
+    figures = {name: told.get(name) for name in ("seconds", "sandbox", "coverage", "total")}
+    return {**frames, "plan": plan, "output": output, **figures}
 
 
 def write_frame(frame: pd.DataFrame, folder: Path, name: str) -> None:
