@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pandas as pd
 import pytest
 
@@ -29,6 +31,28 @@ def refusing():
 def numbers() -> pd.DataFrame:
     """Rows whose text says their number, so that a finding on a wrong row shows."""
     return pd.DataFrame({"text": [f"row {number}" for number in range(20)]})
+
+
+@pytest.fixture(scope="session")
+def sandboxed():
+    """Skip where no sandbox can be had, with the reason."""
+    from pandas_amr.errors import SandboxUnavailable
+    from pandas_amr.sandbox.base import Data, Limits
+    from pandas_amr.sandbox.local import LocalSandbox
+
+    async def tried() -> str:
+        sandbox = LocalSandbox()
+        try:
+            await sandbox.open(Data("df"), Limits())
+        except SandboxUnavailable as error:
+            return str(error)
+        finally:
+            await sandbox.close()
+        return ""
+
+    reason = asyncio.run(tried())
+    if reason:
+        pytest.skip(reason)
 
 
 def number_of(unit: dict) -> dict:

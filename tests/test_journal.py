@@ -264,7 +264,7 @@ def test_functions_are_kept_only_where_they_say_their_version(path):
     assert len(calls) == 4
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the embedded sandbox needs Linux")
+@pytest.mark.usefixtures("sandboxed")
 def test_what_code_asks_and_hands_in_is_kept_and_a_preview_by_its_whole_shard(path):
     def provider(request):
         if "python_repl" in request.tools:

@@ -42,16 +42,16 @@ def script(tmp_path):
     return str(path)
 
 
-def asked(tools):
+def asked(tools, name="price"):
     """An agent that asks for a price, and for one that does not exist."""
     said = []
 
     def provider(request):
         match len(request.tool_results):
             case 0:
-                return Call("price", {"item": "tea", "pieces": 4})
+                return Call(name, {"item": "tea", "pieces": 4})
             case 1:
-                return Call("price", {"item": "nothing"})
+                return Call(name, {"item": "nothing"})
         said.extend(request.tool_results)
         return {"findings": [{"unit": 0, "n": float(request.tool_results[0])}]}
 
@@ -87,6 +87,9 @@ def test_an_address_s_tools_are_called(script):
             time.sleep(0.05)
         with amr.mcp_tools(f"http://127.0.0.1:{port}/mcp", prefix="shop_") as tools:
             assert repr(list(tools)) == "[<Tool shop_price(item, pieces)>]"
+            found, said, _ = asked([*tools], "shop_price")
+            assert found == [10.0]
+            assert "Error executing tool price" in said[1]
     finally:
         process.kill()
         process.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Literal
 
 import pandas as pd
@@ -13,7 +12,7 @@ from pandas_amr.errors import SandboxError
 from pandas_amr.sandbox.base import Cell, Submitted
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the embedded sandbox needs Linux")
+pytestmark = pytest.mark.usefixtures("sandboxed")
 
 PREVIEW = {"view": "preview", "shard_size": 40}
 

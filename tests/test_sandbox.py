@@ -340,6 +340,27 @@ def test_after_a_kill_no_process_no_file_and_no_memory_is_left_within_two_second
     assert Path("/proc/self/mounts").read_text(encoding="utf-8") == mounts
 
 
+def test_after_a_crash_of_a_session_nothing_of_it_is_left_and_the_others_go_on(tier):
+    async def run():
+        sandbox = LocalSandbox(tier)
+        try:
+            beside = await sandbox.open(Data("df"), SMALL)
+            await beside.run("kept = 1")
+            before = sandboxed()
+            crashing = await sandbox.open(Data("df"), SMALL)
+            assert (await crashing.run("1")).ok
+            assert len(sandboxed() - before) == 1
+            assert (await crashing.run("import os; os._exit(7)")).lost
+            until = time.monotonic() + 2.0
+            while sandboxed() - before and time.monotonic() < until:
+                await asyncio.sleep(0.02)
+            return sandboxed() - before, (await beside.run("kept")).text.strip()
+        finally:
+            await sandbox.close()
+
+    assert asyncio.run(run()) == (set(), "1")
+
+
 def test_the_memory_of_the_process_behind_never_held_what_is_in_the_host_s_environment(tier, monkeypatch):
     monkeypatch.setenv("AMR_TEST_KEY", "sk-secret-123")
     before = sandboxed()

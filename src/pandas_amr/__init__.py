@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._accessor import register
-from pandas_amr._verbs import map, map_reduce, plan, reduce, start  # noqa: A004 (`map` is this library's word)
+from pandas_amr._verbs import filter, map, map_reduce, plan, reduce, start  # noqa: A004 (this library's words)
 from pandas_amr.errors import (
     AMRError,
     AMRWarning,
@@ -89,6 +89,7 @@ __all__ = [
     "Usage",
     "UsageError",
     "configure",
+    "filter",
     "from_documents",
     "load",
     "map",

@@ -36,7 +36,7 @@ class _Bound(Generic[P, R]):
 
 
 class Accessor:
-    """Agentic map-reduce over the frame's rows: ``map_reduce``, ``map``, ``reduce``, ``plan``, ``start``."""
+    """Agentic map-reduce over rows: ``map_reduce``, ``map``, ``filter``, ``reduce``, ``plan``, ``start``."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         # pandas makes an accessor anew at every `df.amr`, and when an editor completes names: nothing happens here.
@@ -45,11 +45,12 @@ class Accessor:
     start = _Bound(_verbs.start)
     map_reduce = _Bound(_verbs.map_reduce)
     map = _Bound(_verbs.map)
+    filter = _Bound(_verbs.filter)
     reduce = _Bound(_verbs.reduce)
     plan = _Bound(_verbs.plan)
 
     def __repr__(self) -> str:
-        return f"<df.amr of {len(self.frame)} rows: start, map_reduce, map, reduce, plan>"
+        return f"<df.amr of {len(self.frame)} rows: start, map_reduce, map, filter, reduce, plan>"
 
 
 def register() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import pandas as pd
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from pandas_amr.models.base import LM
 
-Verb = Literal["map_reduce", "map", "reduce", "plan"]
+Verb = Literal["map_reduce", "map", "filter", "reduce", "plan"]
+KEEP = "amr_keep"
 Errors = Literal["coerce", "raise"]
 VERSION = "amr_version"  # an attribute of a user's function: with it, what it finds is kept in the journal
 SCALARS = (str, int, float, bool)
@@ -98,7 +99,7 @@ class Job:
     @property
     def reduces(self) -> bool:
         """Whether anything is reduced."""
-        return self.verb != "map"
+        return self.verb not in {"map", "filter"}
 
     @property
     def needs_model(self) -> bool:
@@ -143,6 +144,8 @@ def check(call: Call) -> Job:
     elif call.axis not in {None, "rows"}:
         raise UsageError(f'axis= takes "rows" or "columns", not {call.axis!r}.')
     _check_words(call)
+    if call.verb == "filter":
+        call = _as_map(call)
     fixed = read_plan(call.plan).fixed()
     agents = _agents(call.map)
     names, callables, instructions = _maps(_without_agents(call.map))
@@ -188,6 +191,16 @@ def check(call: Call) -> Job:
     _check_view(job)
     check_names(job, job.given)
     return job
+
+
+def _as_map(call: Call) -> Call:
+    """A filter maps one bool a row."""
+    if not (isinstance(call.map, Agent) or callable(call.map) or (isinstance(call.map, str) and call.map.strip())):
+        raise UsageError(
+            f"filter takes a criterion: a text, an Agent, or a function of a shard's frame, not {call.map!r}."
+        )
+    said = "whether the row is to be kept: it meets the criterion"
+    return replace(call, finding={KEEP: (bool, said)})
 
 
 def _check_words(call: Call) -> None:
@@ -308,7 +321,12 @@ def _open(call: Call, fixed: dict[str, Any], callables: Mapping[Any, Any], *, de
     if call.task is None or call.verb == "reduce":
         return ()
     wanted = [name for name in ("map_instruction", "finding") if name not in fixed and not callables]
-    if call.verb != "map" and not decided and "reduce_instruction" not in fixed and "aggregations" not in fixed:
+    if (
+        call.verb not in {"map", "filter"}
+        and not decided
+        and "reduce_instruction" not in fixed
+        and "aggregations" not in fixed
+    ):
         wanted.append("reduce_instruction")
     return tuple(wanted)
 

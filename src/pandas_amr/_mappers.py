@@ -457,7 +457,8 @@ class CallableMapper:
     def _table(self, given: Any, rows: pd.DataFrame) -> pa.Table:
         """What the function gave, as typed columns in the order of the shard's rows."""
         if isinstance(given, pd.Series):
-            given = given.to_frame(given.name if given.name is not None else "finding")
+            only = list(self.kind.model.model_fields) if self.kind else []
+            given = given.to_frame(only[0] if len(only) == 1 else given.name if given.name is not None else "finding")
         if isinstance(given, pd.DataFrame):
             given = _aligned(given, rows)
             hidden = [name for name in given.columns if name in rows.columns and self.name is None]

@@ -274,8 +274,9 @@ def _warn(work: Work) -> None:
     """A frame says nothing of failures, unlike a Result."""
     rows = len(work.job.frame)
     failed = len({failure.position for failure in work.failures if failure.position >= 0})
-    if work.job.verb == "map" and failed:
-        said = f"{failed} of {rows} units failed; they are <NA>, and listed in amr.result_of(frame).failures."
+    if work.job.verb in {"map", "filter"} and failed:
+        what = "<NA>" if work.job.verb == "map" else "kept"
+        said = f"{failed} of {rows} units failed; they are {what}, and listed in amr.result_of(frame).failures."
         work.warnings.append(FailureWarning(said))
     if work.job.verb != "map_reduce" and work.stopped:
         work.warnings.append(FailureWarning(f"The run stopped early: {work.stopped}"))

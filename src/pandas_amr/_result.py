@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pandas as pd
 import pyarrow as pa
 
+from pandas_amr._call import KEEP
 from pandas_amr._display import result_html, result_line
 from pandas_amr._findings import array_of
 from pandas_amr._graph import Graph, graph_of
@@ -161,6 +162,15 @@ def remembered(result: Result) -> pd.DataFrame:
             _remembered.popitem(last=False)
     result.frame.attrs[ATTRIBUTE] = key
     return result.frame
+
+
+def kept_rows(result: Result) -> pd.DataFrame:
+    """The rows that a filter keeps: those that met the criterion, and those of which nobody knows."""
+    frame = remembered(result)
+    keep = frame[KEEP].fillna(True).astype(bool).to_numpy()  # noqa: FBT003 (a value, not a flag)
+    kept = frame.drop(columns=KEEP)[keep]
+    kept.attrs = dict(frame.attrs)
+    return kept
 
 
 def result_of(frame: pd.DataFrame) -> Result:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from pandas_amr._call import Call, Job, check, check_model
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import run
-from pandas_amr._result import Origin, Result, remembered
+from pandas_amr._result import Origin, Result, kept_rows, remembered
 from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lm, resolve_lms
 from pandas_amr.errors import UsageError
 
@@ -130,6 +130,8 @@ class Run(Generic[Given]):
             return cast("Given", given)
         if self._job.verb == "map":
             given = remembered(outcome)
+        elif self._job.verb == "filter":
+            given = kept_rows(outcome)
         elif self._job.verb == "reduce":
             given = outcome.output
         return cast("Given", given)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Map: TypeAlias = (
         str | Agent | Callable[[pd.DataFrame], Any] | Mapping[str, str | Agent | Callable[[pd.DataFrame], Any]]
     )
+    Criterion: TypeAlias = str | Agent | Callable[[pd.DataFrame], Any]
     Reduce: TypeAlias = str | Agent | Callable[[pd.DataFrame], Any] | Mapping[str, Any]
     Tools: TypeAlias = Iterable[Tool | PythonREPLTool | Callable[..., Any]] | None
     PlanLike: TypeAlias = Plan | Mapping[str, Any] | str | Path
@@ -186,6 +187,58 @@ def map(  # noqa: A001 (this library's word)
     given = dict(locals())
     given["map"] = given.pop("instruction")
     return cast("pd.DataFrame", _begun("map", **given).result())
+
+
+def filter(  # noqa: A001 (this library's word)
+    frame: pd.DataFrame,
+    criterion: Criterion,
+    *,
+    columns: Columns = None,
+    tools: Tools = None,
+    plan: PlanLike = "auto",
+    lm: Model = None,
+    max_parallelism: int | None = None,
+    max_steps: int | None = None,
+    errors: Errors = None,
+    budget: Budget | None = None,
+    journal: Journal | str | Path | bool | None = None,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """Keep the rows that meet a criterion, in order, with their labels.
+
+    Args:
+        frame: the rows; never changed.
+        criterion: what a row must meet: a text, an ``Agent``, or a function of a shard's frame: one bool a row.
+        columns: the content columns; default: all.
+        tools: as in ``map_reduce``.
+        plan: as in ``map_reduce``.
+        lm: as in ``map_reduce``.
+        max_parallelism: as in ``map_reduce``.
+        max_steps: as in ``map_reduce``.
+        errors: with ``"coerce"`` a unit that failed is kept, told by a ``FailureWarning`` and listed in
+            ``amr.result_of(frame).failures``: no row is dropped because it could not be read. ``"raise"`` stops.
+        budget: as in ``map_reduce``; a unit whose turn did not come is kept, too.
+        journal: as in ``map_reduce``.
+        progress: as in ``map_reduce``.
+
+    Returns:
+        Some of the frame's rows, in the frame's order.
+
+    Raises:
+        UsageError: an argument cannot be used; nothing was sent.
+        MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"n": [1, 2, 3]}, index=["a", "b", "c"])
+        >>> filter(frame, lambda shard: shard["n"] != 2)
+           n
+        a  1
+        c  3
+    """
+    given = dict(locals())
+    given["map"] = given.pop("criterion")
+    return cast("pd.DataFrame", _begun("filter", **given).result())
 
 
 def reduce(
