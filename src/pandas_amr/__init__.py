@@ -15,6 +15,7 @@ from pandas_amr.errors import (
     AMRWarning,
     BudgetExceeded,
     ColumnError,
+    CorpusWarning,
     FailureWarning,
     InvalidOutput,
     JournalError,
@@ -34,7 +35,7 @@ from pandas_amr.errors import (
 
 if TYPE_CHECKING:
     from pandas_amr._by import By
-    from pandas_amr._corpus import from_documents
+    from pandas_amr._corpus import from_documents, read_files, read_text
     from pandas_amr._graph import Graph
     from pandas_amr._journal import Journal
     from pandas_amr._mcp import mcp_tools
@@ -62,6 +63,7 @@ __all__ = [
     "By",
     "ColumnError",
     "ContainerSandbox",
+    "CorpusWarning",
     "Estimate",
     "FailureWarning",
     "Graph",
@@ -96,6 +98,8 @@ __all__ = [
     "map_reduce",
     "mcp_tools",
     "plan",
+    "read_files",
+    "read_text",
     "reduce",
     "result_of",
     "start",
@@ -107,7 +111,7 @@ _HOMES = {
     "sandbox.base": ("Limits", "Sandbox"),
     "sandbox.container": ("ContainerSandbox",),
     "tools": ("PythonREPLTool", "Tool", "tool"),
-    "_corpus": ("from_documents",),
+    "_corpus": ("from_documents", "read_files", "read_text"),
     "_by": ("By",),
     "_graph": ("Graph",),
     "_journal": ("Journal",),

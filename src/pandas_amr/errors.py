@@ -21,7 +21,8 @@
     AMRWarning(UserWarning)
     ├─ PlanWarning                   the plan is not the one a planner would have given
     ├─ FailureWarning                some units failed and are listed
-    └─ JournalWarning                the journal is not what it was: damaged, gone, or not to be had
+    ├─ JournalWarning                the journal is not what it was: damaged, gone, or not to be had
+    └─ CorpusWarning                 some files were left out
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
     "AMRWarning",
     "BudgetExceeded",
     "ColumnError",
+    "CorpusWarning",
     "FailureWarning",
     "InvalidOutput",
     "JournalError",
@@ -213,3 +215,7 @@ class FailureWarning(AMRWarning):
 
 class JournalWarning(AMRWarning):
     """The journal is not what it was: damaged and set aside, gone, or not to be had here."""
+
+
+class CorpusWarning(AMRWarning):
+    """Some files were left out; which and why stands in the frame's ``attrs["left_out"]``."""
