@@ -54,7 +54,7 @@ def _frame_html(frame: pd.DataFrame) -> str:
         return frame.to_html(escape=True, notebook=True)
 
 
-class Progress:
+class ProgressBar:
     """A bar over the shards, or nothing: for people who watch, not for logs.
 
     ``shown=None`` shows it in a terminal and in a notebook only.

@@ -9,18 +9,20 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._call import VERSION, finding_types
-from pandas_amr._display import Progress
+from pandas_amr._display import ProgressBar
 from pandas_amr._findings import Failure, FindingStore
 from pandas_amr._keeper import JournaledMapper
 from pandas_amr._mappers import AgentMapper, CallableMapper, Mapped, Mapper
 from pandas_amr._profile import preview
 from pandas_amr._shards import Shard, make_shards
 from pandas_amr._synthesise import StaticTree, finding_inputs
+from pandas_amr._watch import Progress
 from pandas_amr.engines.local import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from pandas_amr._findings import FindingType
@@ -83,6 +85,7 @@ class MapStage:
                     self.kept.stores[mapper.name].add(found, table)
                     statuses[np.searchsorted(self._units.asked, found)] = "cached"
                     mapper.keeper.recalled += len(found)
+                    self._landing(mapper.name, found, table)
         if not self._fresh:
             self._cut_all()
 
@@ -101,13 +104,39 @@ class MapStage:
         """Give every unit a finding or a failure; hand each shard's findings to the tree as they land."""
         work = self._work
         total = sum(len(shard.positions) for shard, _ in self._items)
-        with Progress(shown=work.settings.progress, units=total) as progress:
+        with ProgressBar(shown=work.settings.progress, units=total) as progress:
+            self._tell()
             async for mapped in each(self._one, self._drawn(), limit=work.parallelism):
                 self._keep(mapped)
+                self._landing(mapped.map, mapped.positions, mapped.table)
+                self._tell()
                 size, failed = len(mapped.shard.positions), len(mapped.failures)
                 progress.step(size, failed=failed, tokens=work.ledger.total.tokens)
                 if tree is not None:
                     self._offer(tree, mapped)
+
+    def _landing(self, name: str | None, positions: list[int], table: pa.Table) -> None:
+        """Show findings to whoever watches."""
+        self._work.watch.landed(positions, self.kept.stores[name].named(table), self._units)
+
+    def _tell(self) -> None:
+        """Say how far the run is."""
+        known, failed = 0, 0
+        sizes = np.bincount(self._units.answered_by, minlength=len(self._units.asked))
+        for statuses in self.kept.statuses.values():
+            failed += int(sizes[statuses == "failed"].sum())
+            known += int(sizes[np.isin(statuses, ("ok", "cached", "repaired"))].sum())
+        total = self._work.ledger.total
+        self._work.watch.told(
+            Progress(
+                units=len(self._units) * len(self._mappers),
+                found=known,
+                failed=failed,
+                calls=total.calls,
+                tokens=total.tokens,
+                seconds=self._work.trace.seconds,
+            )
+        )
 
     def made_by(self, position: int) -> tuple[str, ...]:
         """The nodes that found something of a row; none where the journal had it."""

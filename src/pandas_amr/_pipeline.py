@@ -24,6 +24,7 @@ from pandas_amr._shards import make_shards
 from pandas_amr._sources import covered, sources_frame
 from pandas_amr._tree import reduce_calls, static_sizes
 from pandas_amr._units import Units, make_units
+from pandas_amr._watch import Watch
 from pandas_amr._work import Work
 from pandas_amr.errors import BudgetExceeded, FailureWarning, JournalError, MapFailed
 
@@ -46,11 +47,13 @@ async def run(
     kept: Kept | None = None,
     again: Again | None = None,
     journal: Journal | None = None,
+    watch: Watch | None = None,
     interrupted: Callable[[Result], None] | None = None,
 ) -> Result | Plan:
     """Carry out a checked call; with ``kept``, go on from what an earlier run found.
 
-    ``again`` is what ``retry`` calls; ``interrupted`` is given what was found where the run is cancelled.
+    ``again`` is what ``retry`` calls; ``watch`` is shown what comes of it; ``interrupted`` is given what was found
+    where the run is cancelled.
 
     Raises:
         ModelError: the service serves nothing more, the key or the model being wrong or the server gone; the error's
@@ -59,7 +62,7 @@ async def run(
         JournalError: the journal cannot be read or written; likewise.
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
     """
-    work = Work(job, settings, lms, again=again, journal=journal)
+    work = Work(job, settings, lms, again=again, journal=journal, watch=watch or Watch())
     async with AsyncExitStack() as stack:
         if lms:
             own = [work.lm("map", agent) for agent in job.agents]

@@ -7,6 +7,7 @@ import concurrent.futures
 import os
 import threading
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pandas_amr._call import Call, Job, check, check_model
@@ -14,10 +15,11 @@ from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import run
 from pandas_amr._result import Origin, Result, kept_rows, remembered
 from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lm, resolve_lms
+from pandas_amr._watch import Progress, Watch
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Mapping
+    from collections.abc import AsyncIterator, Coroutine, Generator, Iterator, Mapping
 
     from pandas_amr._map import Kept
     from pandas_amr._usage import Phase
@@ -65,6 +67,7 @@ class Run(Generic[Given]):
         journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
         self._journal = journal_for(settings.journal, by_default=journaled)
         self._partial: Result | None = None
+        self._watch = Watch()
         self._ended = threading.Event()
         self._warned = False
         self._future = submit(self._carried_out())
@@ -78,10 +81,12 @@ class Run(Generic[Given]):
                 kept=self._kept,
                 again=_again,
                 journal=self._journal,
+                watch=self._watch,
                 interrupted=self._interrupted,
             )
         finally:
             self._ended.set()
+            self._watch.ended()
 
     def _interrupted(self, partial: Result) -> None:
         self._partial = partial
@@ -100,12 +105,58 @@ class Run(Generic[Given]):
         try:
             return self._given(self._future.result())
         except KeyboardInterrupt as error:
-            self.cancel()
-            self._ended.wait(CANCEL_GRACE_S)
-            error.partial = self._partial  # type: ignore[attr-defined]
-            raise
+            raise self._stopped(error) from None
         except concurrent.futures.CancelledError:
             raise asyncio.CancelledError("The run was cancelled.") from None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        return replace(self._watch.progress, done=self.done())
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The findings as they land: a dict each, ``label`` and ``position`` of the row, then the fields.
+
+        Those from the journal come first. A run that fails raises at the end; leaving the loop does not stop the run.
+        """
+        place = 0
+        while True:
+            waiting = self._watch.next(place)
+            if waiting is not None:
+                try:
+                    waiting.result()
+                except KeyboardInterrupt as error:
+                    raise self._stopped(error) from None
+                continue
+            batch = self._watch.batch(place, self._job.frame.index)
+            if batch is None:
+                break
+            yield from batch
+            place += 1
+        self.result()
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        """The findings as they land, in async code; see ``__iter__``."""
+        place = 0
+        while True:
+            waiting = self._watch.next(place)
+            if waiting is not None:
+                await asyncio.wrap_future(waiting)
+                continue
+            batch = self._watch.batch(place, self._job.frame.index)
+            if batch is None:
+                break
+            for finding in batch:
+                yield finding
+            place += 1
+        await self
+
+    def _stopped(self, error: KeyboardInterrupt) -> KeyboardInterrupt:
+        """Stop the run, and give the interrupt what was found until then."""
+        self.cancel()
+        self._ended.wait(CANCEL_GRACE_S)
+        error.partial = self._partial  # type: ignore[attr-defined]
+        return error
 
     def cancel(self) -> None:
         """Stop the run: what is in flight is dropped, and whoever waits gets ``CancelledError``."""

@@ -15,6 +15,7 @@ from pandas_amr._sessions import Asker, Sessions, isolated
 from pandas_amr._tokens import counter_for
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger, Phase, Usage
+from pandas_amr._watch import Watch
 from pandas_amr.models.base import Abilities
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Work:
     halted: bool = False
     ended_by: AMRError | None = None
     again: Again | None = None
+    watch: Watch = field(default_factory=Watch)
     journal: Journal | None = None
     run_number: int = 0
     keepers: list[tuple[Phase, Keeper]] = field(default_factory=list)

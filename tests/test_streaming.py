@@ -1,0 +1,143 @@
+"""A run while it goes: findings as they land, how far it is, several at once, and nothing left when it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pandas as pd
+import pytest
+
+import pandas_amr as amr
+from pandas_amr.testing import ScriptedServer, Status, findings
+
+
+def rows(count: int) -> pd.DataFrame:
+    return pd.DataFrame({"text": [f"row {n}" for n in range(count)]}, index=[f"label {n}" for n in range(count)])
+
+
+def n_of(unit: dict) -> int:
+    return int(unit["text"].split()[1])
+
+
+def provider(request):
+    if request.schema == "reduction":
+        return {"output": "all", "sources": [0]}
+    return findings(request, lambda unit: {"n": n_of(unit)})
+
+
+def begun(server, frame, **options):
+    options = {"plan": {"shard_size": 1}, "reduce": {"n": "sum"}, "max_parallelism": 4} | options
+    return frame.amr.start(map="x", finding={"n": int}, lm=server.lm(), **options)
+
+
+def test_findings_come_as_they_land_and_not_in_the_end():
+    """The first row's answer is late: all others are seen before it."""
+    with ScriptedServer(provider, latency_s=lambda r: 1.0 if n_of(r.units[0]) == 0 else 0.0) as server:
+        run = begun(server, rows(20))
+        seen = []
+        for finding in run:
+            seen.append(finding)
+            if len(seen) == 19:
+                assert run.progress.found == 19
+                assert not run.progress.done
+        assert seen[-1] == {"label": "label 0", "position": 0, "n": 0}
+        assert sorted(one["n"] for one in seen) == list(range(20))
+        assert run.result().output["n"] == sum(range(20))
+        assert repr(run.progress).startswith("<Progress 20/20 units, 0 failed, 20 calls")
+        assert [one["n"] for one in run] == [one["n"] for one in seen]  # again, from the beginning
+
+
+def test_async_code_iterates_too_and_equal_rows_come_each():
+    frame = pd.DataFrame({"text": ["row 1", "row 2", "row 1"]})
+
+    async def read():
+        with ScriptedServer(provider) as server:
+            run = begun(server, frame)
+            return [finding async for finding in run]
+
+    seen = asyncio.run(read())
+    assert sorted((one["position"], one["n"]) for one in seen) == [(0, 1), (1, 2), (2, 1)]
+
+
+def test_a_run_that_fails_raises_at_the_end_and_failures_are_counted():
+    def failing(request):
+        return Status(400, "no") if n_of(request.units[0]) % 2 else provider(request)
+
+    with ScriptedServer(failing) as server:
+        run = begun(server, rows(6))
+        assert sorted(one["n"] for one in run) == [0, 2, 4]
+        assert run.progress.failed == 3
+    with ScriptedServer(lambda r: Status(401, "no")) as server:
+        run = begun(server, rows(6))
+        with pytest.raises(amr.ModelConfigError):
+            list(run)
+
+
+def test_what_the_journal_has_comes_first(tmp_path):
+    with ScriptedServer(provider) as server:
+        begun(server, rows(5), journal=tmp_path / "j.sqlite").result()
+        run = begun(server, rows(8), journal=tmp_path / "j.sqlite")
+        seen = [one["n"] for one in run]
+    assert seen[:5] == [0, 1, 2, 3, 4]
+    assert sorted(seen[5:]) == [5, 6, 7]
+
+
+def test_two_runs_at_once_under_one_throttle():
+    with ScriptedServer(provider, latency_s=0.01) as server:
+        runs = [begun(server, rows(30), max_parallelism=8) for _ in range(2)]
+        counts = [0, 0]
+        iterators = [iter(run) for run in runs]
+        for turn in range(60):
+            next(iterators[turn % 2])
+            counts[turn % 2] += 1
+        assert counts == [30, 30]
+        assert [run.result().output["n"] for run in runs] == [sum(range(30))] * 2
+
+
+@pytest.mark.parametrize("phase", ["plan", "map", "reduce"])
+def test_a_run_cancelled_in_any_phase_leaves_no_task_and_no_thread(phase):
+    reached = threading.Event()
+
+    def held(request):
+        wanted = {"plan": "plan", "map": "findings", "reduce": "reduction"}[phase]
+        if request.schema == wanted:
+            reached.set()
+            time.sleep(0.5)
+        if request.schema == "plan":
+            return {
+                "map_instruction": "x",
+                "finding": [{"name": "n", "type": "int", "description": "", "choices": []}],
+                "shard_size": 5,
+                "parallelism": 2,
+                "aggregations": [],
+                "reduce_instruction": "All.",
+            }
+        return provider(request)
+
+    from pandas_amr._run import engine_loop
+
+    engine = engine_loop()
+
+    def tasks() -> int:
+        async def count() -> int:
+            return len(asyncio.all_tasks()) - 1
+
+        return asyncio.run_coroutine_threadsafe(count(), engine).result()
+
+    with ScriptedServer(held) as server:
+        before, threads = tasks(), threading.active_count()
+        run = rows(20).amr.start("All?", lm=server.lm())
+        assert reached.wait(10)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            run.result()
+        until = time.monotonic() + 5
+        while tasks() > before and time.monotonic() < until:
+            time.sleep(0.02)
+        assert tasks() == before
+        assert threading.active_count() <= threads + 1
+        assert run.progress.done
+        with pytest.raises(asyncio.CancelledError):
+            list(run)
