@@ -108,10 +108,11 @@ def test_ten_new_rows_pay_for_ten_wherever_they_stand(path):
     [
         {"map": "Another instruction."},
         {"finding": {"n": (int, "described")}},
+        {"plan": {"merge": {"n": "sum"}}},
         {"tools": [amr.Tool(lambda x: x, name="t", description="d")]},
         {"tools": [amr.Tool(lambda x: x, name="t", description="d", version="2")]},
     ],
-    ids=["instruction", "schema", "tools", "version of a tool"],
+    ids=["instruction", "schema", "merge", "tools", "version of a tool"],
 )
 def test_what_changes_the_question_pays_anew(path, change):
     run(rows(0, 5), path)
@@ -659,10 +660,13 @@ def test_runs_export_size_and_prune(path):
     assert sorted(json.loads(value)["n"] for value in exported["value"]) == list(range(15))
     assert journal.size() > 0
     assert journal.verify() == []
-    assert journal.prune(keep=1) == 10
-    assert len(journal) == 5
+    assert journal.prune(keep=1) == 0  # the last run used them all
+    run(rows(0, 3), path, map="Another question.")
+    assert journal.prune(keep=2) == 0
+    assert journal.prune(keep=1) == 15
+    assert len(journal) == 3
     assert journal.prune(older_than=dt.timedelta(days=1)) == 0
-    assert journal.prune(older_than=0) == 5
+    assert journal.prune(older_than=0) == 3
     with pytest.raises(amr.UsageError, match="older_than="):
         journal.prune()
     with pytest.raises(amr.UsageError, match="takes a file's path"):

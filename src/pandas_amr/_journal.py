@@ -42,6 +42,7 @@ CREATE TABLE runs (
     run INTEGER PRIMARY KEY AUTOINCREMENT, began REAL NOT NULL, ended REAL, verb TEXT NOT NULL, task TEXT,
     units INTEGER NOT NULL, status TEXT, calls INTEGER, tokens INTEGER, money REAL, recalled INTEGER
 );
+CREATE TABLE uses (run INTEGER NOT NULL, base BLOB NOT NULL, PRIMARY KEY (run, base)) WITHOUT ROWID;
 CREATE TABLE entries (
     key BLOB PRIMARY KEY, kind TEXT NOT NULL, base BLOB NOT NULL, run INTEGER NOT NULL, made REAL NOT NULL,
     value TEXT NOT NULL, checked INTEGER NOT NULL, input TEXT
@@ -118,7 +119,7 @@ class Journal:
 
         Args:
             older_than: those made longer ago: a timedelta, or days.
-            keep: all but those that the last so many runs made.
+            keep: all but the answers to what the last so many runs asked: instruction, schema and model.
 
         Returns:
             How many were forgotten.
@@ -134,13 +135,15 @@ class Journal:
             wanted.append("made < ?")
             values.append(time.time() - seconds)
         if keep is not None:
-            wanted.append("run NOT IN (SELECT run FROM runs ORDER BY run DESC LIMIT ?)")
+            last = "SELECT run FROM runs ORDER BY run DESC LIMIT ?"
+            wanted.append(f"base NOT IN (SELECT base FROM uses WHERE run IN ({last}))")  # noqa: S608
             values.append(keep)
 
         def forget(connection: sqlite3.Connection) -> int:
             with _transaction(connection):
                 gone = connection.execute(f"DELETE FROM entries WHERE {' AND '.join(wanted)}", values).rowcount  # noqa: S608
                 connection.execute("DELETE FROM bases WHERE base NOT IN (SELECT base FROM entries)")
+                connection.execute("DELETE FROM uses WHERE base NOT IN (SELECT base FROM entries)")
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return gone
@@ -200,12 +203,13 @@ class Journal:
 
         await self._store.soon(update)
 
-    async def about(self, base: bytes, about: str) -> None:
-        """Note what stands behind a fingerprint's common part."""
+    async def about(self, base: bytes, about: str, run: int) -> None:
+        """Note what stands behind a fingerprint's common part, and that a run asks it."""
 
         def insert(connection: sqlite3.Connection) -> None:
             with _transaction(connection):
                 connection.execute("INSERT OR IGNORE INTO bases VALUES (?, ?)", (base, about))
+                connection.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (run, base))
 
         await self._store.soon(insert)
 

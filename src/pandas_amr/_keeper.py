@@ -70,17 +70,22 @@ class Keeper:
         return fingerprint(self.base, content)
 
     async def recall(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
-        """The known answers, decoded; one that is no JSON is not known."""
+        """The known answers, decoded."""
+        await self._tell()
         known: dict[bytes, Any] = {}
         for key, text in (await self.journal.recall(keys)).items():
             known[key] = json.loads(text)
         return known
 
-    async def keep(self, answers: Mapping[bytes, Any], inputs: Mapping[bytes, str] | None = None) -> None:
-        """Make answers durable."""
+    async def _tell(self) -> None:
+        """Note once what is asked."""
         if not self._told:
             self._told = True
-            await self.journal.about(self.base, about_words(self.about))
+            await self.journal.about(self.base, about_words(self.about), self.run)
+
+    async def keep(self, answers: Mapping[bytes, Any], inputs: Mapping[bytes, str] | None = None) -> None:
+        """Make answers durable."""
+        await self._tell()
         texts = inputs if inputs is not None and self.journal.keep_inputs else {}
         encode = _ENCODER.encode
         entries = [Entry(key, self.kind, self.base, encode(answer), texts.get(key)) for key, answer in answers.items()]

@@ -278,6 +278,7 @@ def _journaled(mapper: Mapper, work: Work, units: Units, about: dict[str, Any], 
     told = about | {
         "schema": mapper.kind.schema,
         "view": work.plan.view,
+        "merge": work.plan.merge or {},
         "alone": isinstance(mapper, AgentMapper) and mapper.alone,
     }
     keeper = work.keeper("finding", "map", told, agent)

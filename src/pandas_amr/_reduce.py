@@ -22,6 +22,7 @@ from pandas_amr._compute import (
     shaped,
 )
 from pandas_amr._findings import Failure
+from pandas_amr._keeper import fingerprint
 from pandas_amr._persona import Agent
 from pandas_amr._schema import json_schema, record_type
 from pandas_amr._shards import make_shards
@@ -113,8 +114,11 @@ def _persona(agent: Agent | None) -> str:
 def make_reducer(work: Work, task: Task, computed: str = "") -> Reducer:
     """The agent at each node of a tree."""
     sessions = work.sessions("reduce", task.agent)
+    said = task.instruction
+    if task.agent is not None and not isinstance(task.agent.instruction, str):
+        said = fingerprint(said.encode()).hex()  # what a function says may hold text of rows
     about = {
-        "instruction": task.instruction,
+        "instruction": said,
         "persona": _persona(task.agent),
         "output": json_schema(task.output),
     }

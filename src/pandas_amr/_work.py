@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._keeper import Answers, JournaledMapper, Keeper, fingerprint
@@ -17,10 +19,9 @@ from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger, Phase, Usage
 from pandas_amr._watch import Watch
 from pandas_amr.models.base import Abilities
+from pandas_amr.tools import PythonREPLTool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pandas_amr._call import Job
     from pandas_amr._findings import Failure
     from pandas_amr._journal import Journal, Kind
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pandas_amr._tokens import TokenCounter
     from pandas_amr.errors import AMRError, AMRWarning
     from pandas_amr.models.base import LM, Model
-    from pandas_amr.tools import PythonREPLTool, Tool
+    from pandas_amr.tools import Tool
 
 
 def _about_model(lm: LM) -> dict[str, Any]:
@@ -44,6 +45,15 @@ def _about_model(lm: LM) -> dict[str, Any]:
         "reasoning_effort": lm.reasoning_effort,
         "max_output_tokens": lm.max_output_tokens,
         "extra": fingerprint(extra.encode()).hex() if extra else None,
+    }
+
+
+def _about_python(repl: PythonREPLTool | None) -> dict[str, Any]:
+    """What code may use: packages, and files by their content."""
+    files = dict(repl.files) if isinstance(repl, PythonREPLTool) and isinstance(repl.files, Mapping) else {}
+    return {
+        "packages": list(repl.packages) if repl else [],
+        "files": {name: fingerprint(Path(path).read_bytes()).hex() for name, path in sorted(files.items())},
     }
 
 
@@ -154,7 +164,7 @@ class Work:
                     {"name": tool.name, "about": tool.description, "takes": tool.parameters, "version": tool.version}
                     for tool in self.tools(phase, agent)
                 ],
-                "python": self.has_repl(phase, agent),
+                "python": _about_python(self._repl(agent)) if self.has_repl(phase, agent) else None,
             }
         keeper = Keeper(self.journal, kind, told, self.run_number)
         self.keepers.append((phase, keeper))
