@@ -34,7 +34,7 @@ def begun(server, frame, **options):
 
 def test_findings_come_as_they_land_and_not_in_the_end():
     """The first row's answer is late: all others are seen before it."""
-    with ScriptedServer(provider, latency_s=lambda r: 1.0 if n_of(r.units[0]) == 0 else 0.0) as server:
+    with ScriptedServer(provider, latency_s=lambda r: 2.0 if n_of(r.units[0]) == 0 else 0.0) as server:
         run = begun(server, rows(20))
         seen = []
         for finding in run:

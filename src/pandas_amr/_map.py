@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from pandas_amr._work import Work
 
 SKIPPED = "skipped"
-GRAVITY = ("ok", "cached", "repaired", SKIPPED, "failed")  # statuses, the gravest last
+FOUND = ("ok", "cached", "repaired")
+GRAVITY = (*FOUND, SKIPPED, "failed")  # statuses, the gravest last
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ class MapStage:
             stores={mapper.name: FindingStore(mapper.name, mapper.kind) for mapper in self._mappers},
             statuses={mapper.name: np.full(len(units.asked), SKIPPED, dtype=object) for mapper in self._mappers},
         )
+        self._sizes = np.bincount(units.answered_by, minlength=len(units.asked))
+        everything = np.arange(len(units.asked))
+        self._counted = sum((self._count(name, everything) for name in self.kept.statuses), np.zeros(2, dtype=int))
         self._items: list[tuple[Shard, Mapper]] = []
         self._landed: dict[int, list[Mapped]] = {}
         self._node_of: dict[int, tuple[str, ...]] | None = None
@@ -83,7 +87,11 @@ class MapStage:
                 if found:
                     self._fresh = False
                     self.kept.stores[mapper.name].add(found, table)
-                    statuses[np.searchsorted(self._units.asked, found)] = "cached"
+                    known = np.searchsorted(self._units.asked, found)
+                    self._counted -= self._count(mapper.name, known)
+                    statuses[known] = "cached"
+                    self._counted += self._count(mapper.name, known)
+                    self._tell()
                     mapper.keeper.recalled += len(found)
                     self._landing(mapper.name, found, table)
         if not self._fresh:
@@ -108,8 +116,8 @@ class MapStage:
             self._tell()
             async for mapped in each(self._one, self._drawn(), limit=work.parallelism):
                 self._keep(mapped)
-                self._landing(mapped.map, mapped.positions, mapped.table)
                 self._tell()
+                self._landing(mapped.map, mapped.positions, mapped.table)
                 size, failed = len(mapped.shard.positions), len(mapped.failures)
                 progress.step(size, failed=failed, tokens=work.ledger.total.tokens)
                 if tree is not None:
@@ -119,19 +127,19 @@ class MapStage:
         """Show findings to whoever watches."""
         self._work.watch.landed(positions, self.kept.stores[name].named(table), self._units)
 
+    def _count(self, name: str | None, places: NDArray[np.int_]) -> NDArray[np.int_]:
+        """How many rows have a finding, and how many failed, among some of the asked units."""
+        statuses, sizes = self.kept.statuses[name][places], self._sizes[places]
+        return np.array([sizes[np.isin(statuses, FOUND)].sum(), sizes[statuses == "failed"].sum()])
+
     def _tell(self) -> None:
-        """Say how far the run is."""
-        known, failed = 0, 0
-        sizes = np.bincount(self._units.answered_by, minlength=len(self._units.asked))
-        for statuses in self.kept.statuses.values():
-            failed += int(sizes[statuses == "failed"].sum())
-            known += int(sizes[np.isin(statuses, ("ok", "cached", "repaired"))].sum())
+        """Say how far the run is: before its findings are shown, so that none is seen that was not counted."""
         total = self._work.ledger.total
         self._work.watch.told(
             Progress(
                 units=len(self._units) * len(self._mappers),
-                found=known,
-                failed=failed,
+                found=int(self._counted[0]),
+                failed=int(self._counted[1]),
                 calls=total.calls,
                 tokens=total.tokens,
                 seconds=self._work.trace.seconds,
@@ -173,14 +181,17 @@ class MapStage:
 
     def _keep(self, mapped: Mapped) -> None:
         self.kept.stores[mapped.map].add(mapped.positions, mapped.table)
-        statuses = self.kept.statuses[mapped.map]
-        statuses[np.searchsorted(self._units.asked, mapped.positions)] = "ok"
+        statuses, asked = self.kept.statuses[mapped.map], self._units.asked
+        places = np.searchsorted(asked, mapped.shard.positions)
+        self._counted -= self._count(mapped.map, places)
+        statuses[np.searchsorted(asked, mapped.positions)] = "ok"
         for position in mapped.repaired.intersection(mapped.positions):
-            statuses[np.searchsorted(self._units.asked, position)] = "repaired"
+            statuses[np.searchsorted(asked, position)] = "repaired"
         if mapped.cached:
-            statuses[np.searchsorted(self._units.asked, sorted(mapped.cached))] = "cached"
+            statuses[np.searchsorted(asked, sorted(mapped.cached))] = "cached"
         for failure in mapped.failures:
-            statuses[np.searchsorted(self._units.asked, failure.position)] = "failed"
+            statuses[np.searchsorted(asked, failure.position)] = "failed"
+        self._counted += self._count(mapped.map, places)
         self._work.failures += _spread(mapped.failures, self._units)
 
     def _drawn(self) -> Iterator[tuple[Shard, Mapper]]:

@@ -229,9 +229,9 @@ def filter(  # noqa: A001 (this library's word)
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
 
     Example:
-        >>> import pandas as pd
-        >>> frame = pd.DataFrame({"n": [1, 2, 3]}, index=["a", "b", "c"])
-        >>> filter(frame, lambda shard: shard["n"] != 2)
+        >>> import pandas as pd, pandas_amr as amr
+        >>> df = pd.DataFrame({"n": [1, 2, 3]}, index=["a", "b", "c"])
+        >>> df.amr.filter(lambda shard: shard["n"] != 2)
            n
         a  1
         c  3
