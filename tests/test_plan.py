@@ -251,7 +251,7 @@ def test_the_estimate_of_a_static_tree_is_exact_in_calls(rows, size, fan_in):
     frame = DF.head(rows)
     options: dict[str, Any] = {"map": "Read.", "reduce": "Combine.", "plan": {"shard_size": size, "fan_in": fan_in}}
     with ScriptedServer(planner(find=lambda unit: {"finding": "x"})) as server:
-        estimate = frame.amr.plan(lm=server.lm(), **options).estimate
+        estimate = frame.amr.plan(lm=server.lm(), **options).estimate()
         assert server.requests == []
         frame.amr.map_reduce(lm=server.lm(), **options)
         assert len(server.requests) == estimate.calls

@@ -26,6 +26,7 @@ from pandas_amr.errors import (
     ModelRefused,
     ModelRejected,
     ModelUnavailable,
+    NotConfirmed,
     PlanError,
     PlanWarning,
     SandboxError,
@@ -36,11 +37,12 @@ from pandas_amr.errors import (
 if TYPE_CHECKING:
     from pandas_amr._by import By
     from pandas_amr._corpus import from_documents, read_files, read_text
+    from pandas_amr._estimate import Estimate
     from pandas_amr._graph import Graph
     from pandas_amr._journal import Journal
     from pandas_amr._mcp import mcp_tools
     from pandas_amr._persona import Agent
-    from pandas_amr._plan import Estimate, Plan
+    from pandas_amr._plan import Plan, Ranking
     from pandas_amr._result import Result, load, result_of
     from pandas_amr._run import Run
     from pandas_amr._runtime import configure
@@ -78,10 +80,12 @@ __all__ = [
     "ModelRefused",
     "ModelRejected",
     "ModelUnavailable",
+    "NotConfirmed",
     "Plan",
     "PlanError",
     "PlanWarning",
     "PythonREPLTool",
+    "Ranking",
     "Result",
     "Run",
     "Sandbox",
@@ -117,7 +121,8 @@ _HOMES = {
     "_journal": ("Journal",),
     "_mcp": ("mcp_tools",),
     "_persona": ("Agent",),
-    "_plan": ("Plan", "Estimate"),
+    "_estimate": ("Estimate",),
+    "_plan": ("Plan", "Ranking"),
     "_result": ("Result", "load", "result_of"),
     "_run": ("Run",),
     "_runtime": ("configure",),

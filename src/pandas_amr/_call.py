@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import pandas as pd
 
 from pandas_amr._by import By
-from pandas_amr._compute import TABULAR, column_of, function_of, is_named
+from pandas_amr._compute import SHARE, TABULAR, column_of, function_of, is_named
 from pandas_amr._findings import FindingType
 from pandas_amr._merge import rules_of
 from pandas_amr._persona import Agent
@@ -104,7 +104,8 @@ class Job:
     @property
     def needs_model(self) -> bool:
         """Whether anything may be asked of a model."""
-        coded = self.reducer is not None or (self.computed is not None and not self.column_agents)
+        ranked = self.given.ranking is not None and self.given.reduce_instruction is None
+        coded = self.reducer is not None or ranked or (self.computed is not None and not self.column_agents)
         return bool(self.open) or (self.maps and not self.all_callable) or (self.reduces and not coded)
 
     @property
@@ -137,16 +138,11 @@ def check(call: Call) -> Job:
         PlanError: the plan cannot be used.
     """
     check_frame(call.frame)
-    frame, columns = call.frame, content_columns(call.frame, call.columns)
-    if call.axis == "columns":
-        frame = column_units(frame, columns)
-        columns = tuple(range(len(frame.columns)))
-    elif call.axis not in {None, "rows"}:
-        raise UsageError(f'axis= takes "rows" or "columns", not {call.axis!r}.')
     _check_words(call)
     if call.verb == "filter":
         call = _as_map(call)
     fixed = read_plan(call.plan).fixed()
+    frame, columns = _content(call, fixed)
     agents = _agents(call.map)
     names, callables, instructions = _maps(_without_agents(call.map))
     if instructions is not None:
@@ -158,9 +154,10 @@ def check(call: Call) -> Job:
     elif call.map is not None and "finding" not in fixed and not callables:
         fixed["finding"] = as_finding(None)
     reduce_agent = call.reduce if isinstance(call.reduce, Agent) else None
-    reducer, computed = _reduce(
-        _said(reduce_agent) if reduce_agent else call.reduce, fixed, grouped=call.by is not None
-    )
+    by = _by(call) or fixed.get("by")
+    if by is not None:
+        fixed["by"] = by
+    reducer, computed = _reduce(_said(reduce_agent) if reduce_agent else call.reduce, fixed, grouped=by is not None)
     if call.output is not None:
         fixed["output"] = as_output(call.output)
     tools, repl = as_tools(call.tools)
@@ -175,7 +172,7 @@ def check(call: Call) -> Job:
         callables=callables,
         reducer=reducer,
         computed=computed,
-        by=_by(call),
+        by=by,
         tools=tools,
         repl=repl,
         lm=call.lm,
@@ -191,6 +188,21 @@ def check(call: Call) -> Job:
     _check_view(job)
     check_names(job, job.given)
     return job
+
+
+def _content(call: Call, fixed: dict[str, Any]) -> tuple[pd.DataFrame, tuple[int, ...]]:
+    """The frame whose rows are the units, and the positions of its content columns; the plan learns what was given."""
+    if call.axis not in {None, "rows", "columns"}:
+        raise UsageError(f'axis= takes "rows" or "columns", not {call.axis!r}.')
+    columns = content_columns(call.frame, fixed.get("columns") if call.columns is None else call.columns)
+    if call.columns is not None:
+        fixed["columns"] = [call.frame.columns[column] for column in columns]
+    if call.axis is not None:
+        fixed["axis"] = call.axis
+    if fixed.get("axis") != "columns":
+        return call.frame, columns
+    frame = column_units(call.frame, columns)
+    return frame, tuple(range(len(frame.columns)))
 
 
 def _as_map(call: Call) -> Call:
@@ -288,11 +300,13 @@ def _reduce(given: Any, fixed: dict[str, Any], *, grouped: bool) -> tuple[Any, A
         case str() if given.strip():
             fixed["reduce_instruction"] = given
             fixed.pop("aggregations", None)
+            fixed.pop("ranking", None)
             return None, None
         case dict() if given:
             for name, how in given.items():
                 _check_aggregation(name, how, grouped=grouped)
-            fixed.pop("reduce_instruction", None)
+            for name in ("reduce_instruction", "ranking"):
+                fixed.pop(name, None)
             return None, dict(given)
     if callable(given):
         return given, None
@@ -307,7 +321,7 @@ def _check_aggregation(name: Any, how: Any, *, grouped: bool) -> None:
         how = function_of(how)
     for one in how if isinstance(how, list) and how else [how]:
         places = (pd.Series, pd.api.typing.SeriesGroupBy) if grouped else (pd.Series,)
-        known = isinstance(one, str) and any(callable(getattr(place, one, None)) for place in places)
+        known = one == SHARE or (isinstance(one, str) and any(callable(getattr(place, one, None)) for place in places))
         if not known and not callable(one):
             raise UsageError(
                 f"reduce[{name!r}] takes what DataFrame.agg takes, such as 'sum' or a function, not {one!r}."
@@ -326,6 +340,7 @@ def _open(call: Call, fixed: dict[str, Any], callables: Mapping[Any, Any], *, de
         and not decided
         and "reduce_instruction" not in fixed
         and "aggregations" not in fixed
+        and "ranking" not in fixed
     ):
         wanted.append("reduce_instruction")
     return tuple(wanted)
@@ -342,7 +357,9 @@ def _by(call: Call) -> By | None:
 
 def _check_wanted(call: Call, job: Job) -> None:
     """Whether the call says enough, and nothing that contradicts itself."""
-    decided = job.reducer is not None or job.computed is not None or job.given.reduce_instruction is not None
+    plan = job.given
+    decided = job.reducer is not None or job.computed is not None
+    decided |= plan.reduce_instruction is not None or plan.ranking is not None
     if job.verb == "reduce" and not decided:
         raise UsageError("reduce: say how: a text, a function, or a dict of aggregations.")
     if job.verb == "map" and call.map is None and call.task is None and job.given.map_instruction is None:
@@ -370,6 +387,10 @@ def check_model(job: Job, lm: LM) -> None:
     if job.given.view == "preview" and not lm.abilities.tools and not job.all_callable:
         raise PlanError(f'{lm.model} calls no tools; plan={{"view": "preview"}} needs one that does.')
     most, size = lm.abilities.units_per_request, job.given.shard_size
+    if most is not None and job.given.segmentation in {"neighbours", "groups"} and not job.all_callable:
+        raise PlanError(
+            f"{lm.model} takes {most} unit a request, judged alone; segmentation={job.given.segmentation!r} needs more."
+        )
     if most is not None and size is not None and size > most and job.maps and not job.all_callable:
         raise PlanError(f"{lm.model} takes {most} unit a request; plan={{'shard_size': {size}}} asks for more.")
 
@@ -391,6 +412,7 @@ def check_names(job: Job, plan: Plan) -> None:
     """
     if not job.maps:
         _check_reduced(job, set(job.frame.columns), complete=True)
+        _check_planned(plan, set(job.frame.columns), frame=set(job.frame.columns), complete=True)
         return
     kinds = finding_types(job, plan)
     found = [column for kind in kinds.values() if kind is not None for column in kind.all_columns]
@@ -406,7 +428,22 @@ def check_names(job: Job, plan: Plan) -> None:
         if found.count(column) > 1:
             raise ColumnError(f"Two maps find {column!r}; name them apart.")
     known = all(kind is not None for kind in kinds.values()) and "finding" not in job.open
-    _check_reduced(job, set(job.frame.columns) | set(found) | set(records), complete=known)
+    everything = set(job.frame.columns) | set(found) | set(records)
+    _check_reduced(job, everything, complete=known)
+    _check_planned(plan, set(found) | set(records), frame=set(job.frame.columns), complete=known)
+
+
+def _check_planned(plan: Plan, fields: set[Any], *, frame: set[Any], complete: bool) -> None:
+    """Refuse a plan that names what is not there."""
+    for label in plan.group_columns or ():
+        if label not in frame:
+            raise ColumnError(f"group_columns names {label!r}, which is no column of the frame.")
+    ranking = plan.ranking.field if plan.ranking else None
+    for what, label, known in (("where", plan.where, fields), ("ranking", ranking, fields | frame)):
+        if complete and label is not None and label not in known:
+            raise ColumnError(
+                f"{what} names {label!r}, which is not there. There is: {', '.join(sorted(map(repr, known)))}."
+            )
 
 
 def _check_reduced(job: Job, there: set[Any], *, complete: bool) -> None:

@@ -17,10 +17,13 @@ from pandas_amr.errors import ColumnError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from pandas_amr._by import By
 
 OUTPUT_COLUMN = "output"
-TABULAR = frozenset({"value_counts"})
+SHARE = "share"  # this library's word for value_counts(normalize=True)
+TABULAR = frozenset({"value_counts", SHARE})
 
 
 async def compute(frame: pd.DataFrame, aggregations: Mapping[str, Any], *, by: By | None = None) -> Any:
@@ -40,8 +43,8 @@ async def compute(frame: pd.DataFrame, aggregations: Mapping[str, Any], *, by: B
     slow = {name: how for name, how in aggregations.items() if inspect.iscoroutinefunction(function_of(how))}
     quick = {name: how for name, how in aggregations.items() if name not in slow}
     if not slow:
-        return await asyncio.to_thread(_computed, frame, quick, by)
-    computed = await asyncio.to_thread(_computed, frame, quick, by) if quick else None
+        return await asyncio.to_thread(computed, frame, quick, by)
+    plainly = await asyncio.to_thread(computed, frame, quick, by) if quick else None
     parts: dict[Any, Any] = {}
     for name, how in slow.items():
         column = frame[column_of(name, how)]
@@ -52,7 +55,7 @@ async def compute(frame: pd.DataFrame, aggregations: Mapping[str, Any], *, by: B
             parts[name] = pd.Series(
                 [await function_of(how)(column.iloc[rows]) for rows in groups], index=index, name=name
             )
-    return joined_parts(computed, quick, parts, list(aggregations), grouped=by is not None)
+    return joined_parts(plainly, quick, parts, list(aggregations), grouped=by is not None)
 
 
 def column_of(name: Any, how: Any) -> Any:
@@ -90,11 +93,15 @@ def joined_parts(
     return {name: parts[name] for name in order}
 
 
-def _computed(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By | None) -> Any:
+def computed(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By | None) -> Any:
+    """What pandas computes; see ``compute``."""
     named = any(is_named(how) for how in aggregations.values())
     if by is not None:
         return _by_groups(frame, aggregations, by)
     lists = any(isinstance(how, list) for how in aggregations.values())
+    if not named and list(aggregations.values()) == [SHARE]:
+        counts = frame.agg(dict.fromkeys(aggregations, "value_counts"))
+        return counts / counts.sum()
     if not named and (len(aggregations) == 1 or (lists and not _tabular(aggregations))):
         return frame.agg(dict(aggregations))
     parts = {name: _aggregated(frame[column_of(name, how)], function_of(how)) for name, how in aggregations.items()}
@@ -108,9 +115,30 @@ def _tabular(aggregations: Mapping[str, Any]) -> bool:
 
 def _aggregated(column: pd.Series, how: Any) -> Any:
     if not isinstance(how, list):
-        return column.agg(how)
-    parts = {str(part): column.agg(part) for part in how}
+        return column.value_counts(normalize=True) if _is_share(how) else column.agg(how)
+    parts = {str(part): _aggregated(column, part) for part in how}
     return parts if _tabular({"": how}) else pd.Series(parts)
+
+
+def _is_share(how: Any) -> bool:
+    return isinstance(how, str) and how == SHARE
+
+
+def ranked(table: pd.DataFrame, field: str, *, most: int, lowest_first: bool, by: By | None) -> NDArray[np.int64]:
+    """The places of the rows that rank first by a column, in their order; of each group where there are groups.
+
+    Rows without a value rank nowhere; equals stay in the frame's order.
+    """
+    places = np.flatnonzero(table[field].notna().to_numpy())
+    values = table[field].iloc[places].reset_index(drop=True)
+    order: NDArray[np.int64] = values.sort_values(ascending=lowest_first, kind="stable").index.to_numpy(dtype=np.int64)
+    places = places[order]
+    if by is None:
+        return places[:most]
+    _, groups = groups_of(table, by)
+    ranks = {int(place): rank for rank, place in enumerate(places)}
+    firsts = [sorted((row for row in rows if row in ranks), key=ranks.__getitem__)[:most] for rows in groups]
+    return np.array([place for part in firsts for place in part], dtype=np.int64)
 
 
 def _by_groups(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By) -> pd.DataFrame:
@@ -125,12 +153,15 @@ def _by_groups(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By) -> 
         return groups.agg(dict(aggregations))
     parts: list[pd.DataFrame] = []
     for name, how in aggregations.items():
-        column = column_of(name, how)
-        if function_of(how) == "value_counts":
-            counts = groups[column].value_counts().unstack(fill_value=0)  # noqa: PD010 (a Series has no pivot_table)
-            parts.append(counts.set_axis([f"{name}_{value}" for value in counts.columns], axis=1))
-        else:
-            parts.append(groups.agg(**{str(name): (column, function_of(how))}))
+        column, wanted = column_of(name, how), function_of(how)
+        for one in wanted if isinstance(wanted, list) else [wanted]:
+            called = f"{name}_{one}" if isinstance(wanted, list) else str(name)
+            if isinstance(one, str) and one in TABULAR:
+                counted = groups[column].value_counts(normalize=_is_share(one))
+                counts = counted.unstack(fill_value=0)  # noqa: PD010 (a Series has no pivot_table)
+                parts.append(counts.set_axis([f"{called}_{value}" for value in counts.columns], axis=1))
+            else:
+                parts.append(groups.agg(**{called: (column, one)}))
     return pd.concat(parts, axis=1)
 
 

@@ -127,8 +127,11 @@ class JournaledMapper:
         if not self.by_shard:
             return self._unit_keys(positions)
         digests = self._digests(positions)
+        mapper = self.mapper
+        if isinstance(mapper, AgentMapper) and mapper.context is not None:
+            digests = [*digests, b"context", *mapper.context.fingerprints(positions)]
         whole = fingerprint(*digests)
-        return [self.keeper.key(whole + number.to_bytes(4, "big")) for number in range(len(digests))]
+        return [self.keeper.key(whole + number.to_bytes(4, "big")) for number in range(len(positions))]
 
     def _digests(self, positions: Sequence[int]) -> list[bytes]:
         """Each unit's content, and what is asked of it where that differs."""

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._call import VERSION, finding_types
+from pandas_amr._context import CONTEXT_ROWS, Context
 from pandas_amr._display import ProgressBar
 from pandas_amr._findings import Failure, FindingStore
 from pandas_amr._keeper import JournaledMapper
@@ -18,6 +19,7 @@ from pandas_amr._shards import Shard, make_shards
 from pandas_amr._synthesise import StaticTree, finding_inputs
 from pandas_amr._watch import Progress
 from pandas_amr.engines.local import each
+from pandas_amr.errors import PlanWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._findings import FindingType
     from pandas_amr._persona import Agent
+    from pandas_amr._trace import Node
     from pandas_amr._units import Units
     from pandas_amr._work import Work
 
@@ -48,16 +51,26 @@ class Kept:
         return Kept(stores, {name: column.copy() for name, column in self.statuses.items()})
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Some of the asked units, in blocks: ``blocks`` has a number for each of ``positions``."""
+
+    positions: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+
+
 class MapStage:
     """Maps the units of a run, shard by shard; holds what was found so far.
 
-    With ``kept``, only the units that have no finding yet are asked.
+    With ``kept``, only the units that have no finding yet are asked; with ``sample``, only some, each block a shard.
     """
 
-    def __init__(self, work: Work, units: Units, kept: Kept | None = None) -> None:
+    def __init__(self, work: Work, units: Units, kept: Kept | None = None, *, sample: Sample | None = None) -> None:
         self._work = work
         self._units = units
-        self._mappers = _mappers(work, units)
+        self._sample = sample
+        self._context = context_of(work, units)
+        self._mappers = make_mappers(work, units, self._context)
         self._fresh = kept is None
         self.kept = kept or Kept(
             stores={mapper.name: FindingStore(mapper.name, mapper.kind) for mapper in self._mappers},
@@ -68,6 +81,7 @@ class MapStage:
         self._counted = sum((self._count(name, everything) for name in self.kept.statuses), np.zeros(2, dtype=int))
         self._items: list[tuple[Shard, Mapper]] = []
         self._landed: dict[int, list[Mapped]] = {}
+        self._nodes: list[tuple[Shard, str | None, Node]] = []
         self._node_of: dict[int, tuple[str, ...]] | None = None
         self._cut_all()
 
@@ -82,7 +96,10 @@ class MapStage:
             if not isinstance(mapper, JournaledMapper) or mapper.by_shard:
                 continue
             statuses = self.kept.statuses[mapper.name]
-            open_ = self._units.asked[np.isin(statuses, (SKIPPED, "failed"))].tolist()
+            open_units = np.isin(statuses, (SKIPPED, "failed"))
+            if self._sample is not None:
+                open_units &= np.isin(self._units.asked, self._sample.positions)
+            open_ = self._units.asked[open_units].tolist()
             async for found, table in mapper.recall_all(open_):
                 if found:
                     self._fresh = False
@@ -96,6 +113,12 @@ class MapStage:
                     self._landing(mapper.name, found, table)
         if not self._fresh:
             self._cut_all()
+
+    @property
+    def open(self) -> NDArray[np.int64]:
+        """The units that some map is still to be asked about."""
+        wanted = [np.isin(statuses, (SKIPPED, "failed")) for statuses in self.kept.statuses.values()]
+        return self._units.asked[np.logical_or.reduce(wanted)]
 
     @property
     def leaves(self) -> int:
@@ -155,6 +178,15 @@ class MapStage:
                     self._node_of[one] = (*self._node_of.get(one, ()), node_id(shard, mapper.name))
         return self._node_of.get(int(self._units.asked[self._units.answered_by[position]]), ())
 
+    @property
+    def mappers(self) -> list[Mapper]:
+        """Who maps."""
+        return self._mappers
+
+    def answered(self) -> Iterator[tuple[Shard, str | None, Node]]:
+        """The shards that a model was asked about, by which map, and what that took."""
+        return (one for one in self._nodes if one[2].usage.calls)
+
     def findings(self) -> pd.DataFrame:
         """What was found so far: one row a unit, labelled like the frame, ``<NA>`` where there is nothing."""
         columns = {
@@ -176,8 +208,20 @@ class MapStage:
         size, tokens = self._work.plan.shard_size, self._work.plan.shard_tokens
         assert size is not None
         assert tokens is not None
+        if self._sample is not None:
+            open_units &= np.isin(self._units.asked, self._sample.positions)
         asked = self._units.asked[open_units]
-        return make_shards(asked, self._units.tokens[open_units], shard_size=size, shard_tokens=tokens)
+        groups = self._context.groups(asked) if self._context is not None else None
+        if self._sample is not None:
+            order = np.argsort(self._sample.positions)
+            groups = self._sample.blocks[order][np.searchsorted(self._sample.positions[order], asked)]
+        held = self._units.tokens[open_units]
+        shards = make_shards(asked, held, shard_size=size, shard_tokens=tokens, groups=groups)
+        first = mapper is self._mappers[0] and self._fresh
+        if groups is not None and self._sample is None and first and len(shards) > len(np.unique(groups)):
+            said = f"Some groups are larger than a shard ({size} units, {tokens} tokens) and are read in parts."
+            self._work.warnings.append(PlanWarning(f"{said} Fix plan={{'shard_size': ..., 'shard_tokens': ...}}."))
+        return shards
 
     def _keep(self, mapped: Mapped) -> None:
         self.kept.stores[mapped.map].add(mapped.positions, mapped.table)
@@ -209,6 +253,7 @@ class MapStage:
                 self._work.end(mapped.ended_by)
             self._work.halted |= bool(mapped.failures) and self._work.settings.errors == "raise"
             node.usage = mapped.usage
+            self._nodes.append((shard, mapper.name, node))
             node.form = mapped.form
             who = self._work.job.map_agents.get(mapper.name)
             node.sandbox = self._work.tier if self._work.has_repl("map", who) else ""
@@ -227,7 +272,7 @@ class MapStage:
         tree.offer(
             mapped.shard.number - 1,
             tuple(node_id(part.shard, part.map) for part in parts),
-            finding_inputs(tables, self._units, listed=self.listed),
+            finding_inputs(tables, self._units, listed=self.listed, where=self._work.plan.where),
         )
 
 
@@ -236,7 +281,18 @@ def node_id(shard: Shard, name: str | None) -> str:
     return f"map-{shard.number}" if name is None else f"map-{name}-{shard.number}"
 
 
-def _mappers(work: Work, units: Units) -> list[Mapper]:
+def context_of(work: Work, units: Units) -> Context | None:
+    """What units are judged in the light of; None where each is judged alone."""
+    plan = work.plan
+    if plan.segmentation in {None, "rows"} or work.job.all_callable:
+        return None
+    assert plan.segmentation is not None
+    labels = list(work.job.frame.columns)
+    columns = tuple(labels.index(label) for label in plan.group_columns or ())
+    return Context(units, plan.segmentation, plan.context_rows or CONTEXT_ROWS, columns)
+
+
+def make_mappers(work: Work, units: Units, context: Context | None) -> list[Mapper]:
     """Who maps: the user's functions, and agents for the rest."""
     kinds = finding_types(work.job, work.plan)
     mappers: list[Mapper] = []
@@ -269,6 +325,7 @@ def _mappers(work: Work, units: Units) -> list[Mapper]:
             repls=sessions.of_shard if sessions else None,
             preview=(lambda positions: preview(units.rows(positions))) if work.plan.view == "preview" else None,
             changed=sessions.changed if sessions else None,
+            context=context,
         )
         about = {"instruction": agent.instruction, "persona": agent.persona}
         mappers.append(_journaled(agent, work, units, about, who))
@@ -292,6 +349,8 @@ def _journaled(mapper: Mapper, work: Work, units: Units, about: dict[str, Any], 
         "merge": work.plan.merge or {},
         "alone": isinstance(mapper, AgentMapper) and mapper.alone,
     }
+    if work.plan.segmentation not in {None, "rows"}:
+        told["segmentation"] = [work.plan.segmentation, work.plan.context_rows]
     keeper = work.keeper("finding", "map", told, agent)
     by_shard = work.plan.keyed == "shard"
     return mapper if keeper is None else JournaledMapper(mapper, keeper, units, by_shard=by_shard)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from pandas_amr._agent.repl import Repl
+    from pandas_amr._context import Context
     from pandas_amr._shards import Shard
     from pandas_amr._tokens import TokenCounter
     from pandas_amr._units import Units
@@ -135,6 +136,7 @@ class AgentMapper:
         repls: gives an agent that has these units its REPL.
         preview: shows units in part, where agents find them in the REPL and not in the prompt.
         changed: tells what the REPL's frame has not as the user's.
+        context: what units are judged in the light of, where not each alone.
         keep: makes findings durable, by position, before they count.
         pieces: does so for the pieces of units that are too large.
     """
@@ -156,6 +158,7 @@ class AgentMapper:
     repls: Callable[[Sequence[int]], Repl] | None = None
     preview: Callable[[Sequence[int]], str] | None = None
     changed: Callable[[], Awaitable[tuple[str, ...]]] | None = None
+    context: Context | None = None
     keep: Callable[[Mapping[int, dict[str, Any]]], Awaitable[None]] | None = None
     pieces: PieceStore | None = None
 
@@ -312,34 +315,42 @@ class AgentMapper:
                 state.usage += repl.spent
                 await repl.close()
 
-    async def _opening(self, positions: Sequence[int], state: _Progress, repl: Repl | None) -> tuple[Message, ...]:
-        if repl is not None and self.changed is not None:
-            fields = self.kind.schema["properties"]
-            system = _prompts.map_system(
-                self.instruction, fields, tools=True, preview=self.preview is not None, persona=self.persona
-            )
-            shown = self.preview(positions) if self.preview else _prompts.unit_lines(state.lines(positions))
-            shown += self._asked_of_each(positions, state) + _prompts.changed_words(await self.changed())
-            return Message("system", system), Message("user", shown)
-        lines = state.lines(positions)
-        if self.alone:
-            own = self.instructions(positions[0]) if self.instructions and state.of_rows else self.instruction
+    def opening(
+        self, positions: Sequence[int], state: _Progress | None = None, *, changed: Sequence[str] = ()
+    ) -> tuple[Message, ...]:
+        """The first messages to an agent that has these units, or pieces of one."""
+        whole = state is None or state.of_rows
+        lines = self.units.lines(positions) if state is None else state.lines(positions)
+        coded = whole and self.repls is not None
+        if self.alone and not coded:
+            own = self.instructions(positions[0]) if self.instructions and whole else self.instruction
             system = "\n".join(part for part in (self.persona, own) if part)
             return Message("system", system), Message("user", _prompts.numbered("unit", 0, lines[0]))
-        fields = self.kind.schema["properties"]
-        system = _prompts.map_system(self.instruction, fields, tools=bool(self.tools), persona=self.persona)
-        user = _prompts.unit_lines(lines) + self._asked_of_each(positions, state)
+        context = self.context if whole else None
+        system = _prompts.map_system(
+            self.instruction,
+            self.kind.schema["properties"],
+            tools=coded or bool(self.tools),
+            preview=coded and self.preview is not None,
+            persona=self.persona,
+            segmentation=context.segmentation if context else "rows",
+        )
+        user = self.preview(positions) if coded and self.preview else _prompts.unit_lines(lines)
+        if context is not None:
+            user = context.words(positions, user)
+        user += self._asked_of_each(positions, state) + _prompts.changed_words(changed)
         return Message("system", system), Message("user", user)
 
-    def _asked_of_each(self, positions: Sequence[int], state: _Progress) -> str:
+    def _asked_of_each(self, positions: Sequence[int], state: _Progress | None) -> str:
         """What is asked of each unit, where that differs."""
         if self.instructions is None:
             return ""
-        rows = positions if state.of_rows else [state.of] * len(positions)
+        rows = positions if state is None or state.of_rows else [state.of] * len(positions)
         return _prompts.instruction_lines([self.instructions(position) for position in rows])
 
     async def _ask(self, positions: Sequence[int], state: _Progress, repl: Repl | None) -> Attempt:
-        opening = await self._opening(positions, state, repl)
+        changed = await self.changed() if repl is not None and self.changed is not None else ()
+        opening = self.opening(positions, state, changed=changed)
         return await self._turn(opening, positions, tuple(range(len(positions))), state, repl)
 
     async def _repair(self, positions: Sequence[int], last: Attempt, state: _Progress, repl: Repl | None) -> Attempt:

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pandas_amr._call import check_names, finding_types
-from pandas_amr._findings import items_frame, with_findings
+from pandas_amr._call import check_names
+from pandas_amr._findings import with_findings
+from pandas_amr._forecast import forecast
+from pandas_amr._found import found_of
 from pandas_amr._map import Kept, MapStage
-from pandas_amr._plan import Estimate, Plan
 from pandas_amr._planner import complete_by_rule, derive
-from pandas_amr._profile import preview
-from pandas_amr._prompts import map_system
 from pandas_amr._reduce import Found, Outcome, direct, make_tree, reduce
+from pandas_amr._rehearsal import Draft, Wish, rehearse
 from pandas_amr._result import Origin, Result, failures_frame, status_frame, trace_frame, usage_frame
 from pandas_amr._runtime import Settings, wire
-from pandas_amr._shards import make_shards
 from pandas_amr._sources import covered, sources_frame
-from pandas_amr._tree import reduce_calls, static_sizes
 from pandas_amr._units import Units, make_units
 from pandas_amr._watch import Watch
 from pandas_amr._work import Work
-from pandas_amr.errors import BudgetExceeded, FailureWarning, JournalError, MapFailed
+from pandas_amr.errors import BudgetExceeded, FailureWarning, JournalError, MapFailed, NotConfirmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pandas_amr._call import Job
     from pandas_amr._journal import Journal
+    from pandas_amr._plan import Plan
     from pandas_amr._result import Again
     from pandas_amr._synthesise import StaticTree
     from pandas_amr._usage import Phase
@@ -49,11 +47,12 @@ async def run(
     journal: Journal | None = None,
     watch: Watch | None = None,
     interrupted: Callable[[Result], None] | None = None,
-) -> Result | Plan:
+    wish: Wish | None = None,
+) -> Result | Draft:
     """Carry out a checked call; with ``kept``, go on from what an earlier run found.
 
     ``again`` is what ``retry`` calls; ``watch`` is shown what comes of it; ``interrupted`` is given what was found
-    where the run is cancelled.
+    where the run is cancelled; ``wish`` is what a plan is asked beside its estimate.
 
     Raises:
         ModelError: the service serves nothing more, the key or the model being wrong or the server gone; the error's
@@ -73,11 +72,14 @@ async def run(
         work.plan = await _plan(work)
         units = _units(work)
         if job.verb == "plan":
-            return work.plan.with_estimate(_estimate(work, units))
+            return await rehearse(work, units, wish or Wish())
+        if work.plan.direct:
+            await _confirmed(work, units, None)
         answered = await _direct(work, units) if kept is None else None
         stage = MapStage(work, units, kept) if job.maps and answered is None else None
         if stage is not None:
             await stage.recall()
+        await _confirmed(work, units, stage)
         tree = _tree(work, stage)
         if tree is not None:
             stack.push_async_callback(tree.close)
@@ -86,9 +88,25 @@ async def run(
         except asyncio.CancelledError:
             if interrupted is not None:
                 work.account()
-                interrupted(_result(work, stage, _found(work, stage), Outcome(None)))
+                interrupted(_result(work, stage, found_of(work, stage), Outcome(None)))
             raise
         return _delivered(work, stage, outcome)
+
+
+async def _confirmed(work: Work, units: Units, stage: MapStage | None) -> None:
+    """Ask whether the estimate of what is still to be done may be spent, where somebody wants to be asked.
+
+    Raises:
+        NotConfirmed: it may not.
+    """
+    ask = work.settings.budget.confirm if work.settings.budget else None
+    if ask is None or work.confirmed:
+        return
+    estimate = forecast(work, units, open_=stage.open if stage is not None else None)
+    said = await ask(estimate) if inspect.iscoroutinefunction(ask) else await asyncio.to_thread(ask, estimate)
+    if said is not True:
+        raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
+    work.confirmed = True
 
 
 async def _direct(work: Work, units: Units) -> Outcome | None:
@@ -105,7 +123,7 @@ async def _in_time(work: Work, units: Units, stage: MapStage | None, tree: Stati
         async with asyncio.timeout(_seconds_left(work)) as deadline:
             if stage is not None:
                 await stage.run(tree)
-            found = _found(work, stage)
+            found = found_of(work, stage)
             if not _stop_if_failed(work, stage, found) and work.job.reduces:
                 return await _reduced(work, units, stage, found, tree)
     except TimeoutError:
@@ -164,7 +182,7 @@ def _delivered(work: Work, stage: MapStage | None, outcome: Outcome) -> Result:
     if work.journal is not None:
         work.warnings += work.journal.told()
     _warn(work)
-    result = _result(work, stage, _found(work, stage), outcome)
+    result = _result(work, stage, found_of(work, stage), outcome)
     error = work.ended_by
     if error is not None and (not isinstance(error, BudgetExceeded) or work.settings.errors == "raise"):
         error.partial = result  # type: ignore[attr-defined]
@@ -180,13 +198,15 @@ async def _plan(work: Work) -> Plan:
     if job.open and able.planning and work.wired and len(job.frame):
         with work.trace.node("plan", id="plan", level=-1) as node:
             store = work.answers("plan", "plan", {})
-            plan, warning = await derive(job, model=work.model("plan"), abilities=able, store=store)
+            readers = work.abilities("map")
+            plan, warning = await derive(job, model=work.model("plan"), abilities=able, readers=readers, store=store)
             node.usage = work.ledger.total
     else:
-        plan, warning = await derive(job, model=None, abilities=able)
+        plan, warning = await derive(job, model=None, abilities=able, readers=able)
     if warning is not None:
         work.warnings.append(warning)
     plan = complete_by_rule(plan, job, abilities=work.abilities("map"), parallelism=work.settings.max_parallelism)
+    work.job = job = replace(job, by=plan.by)
     check_names(job, plan)
     return plan
 
@@ -218,44 +238,7 @@ def _tree(work: Work, stage: MapStage | None) -> StaticTree | None:
         return None
     if work.plan.output in {int, float}:
         return None  # a number is computed
-    return make_tree(work, stage.leaves, lambda: _found(work, stage))
-
-
-def _found(work: Work, stage: MapStage | None) -> Found:
-    """What is there to be reduced: the findings so far, or the frame itself where nothing is mapped."""
-    frame = work.job.frame
-    positions = np.arange(len(frame), dtype=np.int64)
-    if stage is None:
-        return Found(frame, frame if not work.job.maps else frame[[]], positions)
-    findings = stage.findings()
-    if stage.listed is None:
-        return Found(with_findings(frame, findings), findings, positions, stage.made_by)
-    records, positions = items_frame(findings, stage.listed)
-    return Found(with_findings(frame.iloc[positions], records), records, positions, stage.made_by)
-
-
-def _estimate(work: Work, units: Units) -> Estimate:
-    """What the plan would take: calls are exact where every agent needs one."""
-    kinds = finding_types(work.job, work.plan)
-    fan_in = work.plan.fan_in
-    size, most = work.plan.shard_size or 1, work.plan.shard_tokens or 1
-    cut = make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=most)
-    shards = len(cut)
-    static = fan_in is not None and work.written and shards and work.job.by is None
-    tree = static_sizes(shards, fan_in) if static and fan_in is not None else []
-    tokens = calls = 0
-    for name in work.job.names:
-        kind = kinds[name]
-        if name in work.job.callables or kind is None or not work.lms:
-            continue
-        coded, tools = work.plan.view == "preview", bool(work.tools("map")) or work.has_repl("map")
-        system = map_system(work.instruction(name), kind.schema["properties"], tools=tools, preview=coded)
-        system += preview(work.job.frame.head(size)) if coded else ""
-        tokens += shards * work.counter("map")(system) + int(units.tokens.sum())
-        calls += shards
-    calls += reduce_calls(tree, fan_in) if tree and fan_in is not None else int(work.written)
-    sizes = tuple(len(shard.positions) for shard in cut)
-    return Estimate(len(units), len(units.asked), shards, calls, tokens, tuple(tree), sizes)
+    return make_tree(work, stage.leaves, lambda: found_of(work, stage))
 
 
 def _stop_if_failed(work: Work, stage: MapStage | None, found: Found) -> bool:

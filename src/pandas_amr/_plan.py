@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
+from pandas_amr._by import By
 from pandas_amr._graph import Graph, graph_of_shape
 from pandas_amr._schema import TEXT_FINDING, json_schema, record_type, type_of
 from pandas_amr.errors import PlanError, UsageError
 
-Aggregation = Literal["count", "sum", "mean", "median", "min", "max", "nunique", "value_counts"]
+if TYPE_CHECKING:
+    from pandas_amr._estimate import Estimate
 
+FORMAT = 1  # of a plan's JSON
+FORMAT_KEY = "amr_plan"
+
+Aggregation = Literal["count", "sum", "mean", "median", "min", "max", "nunique", "value_counts", "share"]
 Keyed = Literal["unit", "shard"]
+Segmentation = Literal["rows", "neighbours", "groups"]
 View = Literal["inline", "preview"]
 Merge = Literal["first", "last", "min", "max", "sum", "mean", "any", "all", "mode", "union", "concat", "agent"]
 STATUS_COLUMNS = ("amr_status", "amr_reason")
@@ -94,38 +109,70 @@ def _schema_or_none(kind: Any) -> Any:
     return None if kind is None else json_schema(kind)
 
 
+def _as_by(given: Any) -> By | None:
+    if given is None or isinstance(given, By):
+        return given
+    if isinstance(given, dict):
+        options = {name: bool(given[name]) for name in ("sort", "dropna", "observed") if name in given}
+        return By(*_labels(given.get("keys")), **options)
+    return By(*_labels(given))
+
+
+def _by_or_none(by: By | None) -> Any:
+    if by is None or all(by.options.values()):
+        return None if by is None else list(by.keys)
+    return {"keys": list(by.keys)} | by.options
+
+
+def _labels(given: Any) -> list[Any]:
+    """Column labels; JSON has no tuples, and a label is never a list."""
+    if given is None:
+        return []
+    many: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    return [tuple(one) if isinstance(one, list) else one for one in many]
+
+
+def _labels_or_none(given: Any) -> list[Any] | None:
+    return None if given is None else _labels(given)
+
+
+ByType = Annotated[Any, BeforeValidator(_as_by), PlainSerializer(_by_or_none)]
+LabelsType = Annotated[list[Any] | None, BeforeValidator(_labels_or_none)]
 FindingType = Annotated[Any, BeforeValidator(_as_findings), PlainSerializer(_schema_or_none)]
 OutputType = Annotated[Any, BeforeValidator(as_output), PlainSerializer(_schema_or_none)]
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a plan would take, before anything is mapped.
+class Ranking(BaseModel):
+    """The rows that rank first by a field of the finding: computed, whole rows, in their order.
 
     Attributes:
-        units: rows of the frame.
-        asked: units that are asked, equal ones once.
-        shards: map agents' batches.
-        calls: requests, where every agent needs one.
-        input_tokens: tokens of the map agents' prompts.
-        tree: boxes a level, the maps first and the final reduce last; empty where the reduce is computed or adaptive.
-        sizes: units of each shard.
+        field: the field, or a column of the frame.
+        most: how many rows; with ``by``, how many of each group.
+        lowest_first: whether the lowest come first.
     """
 
-    units: int
-    asked: int
-    shards: int
-    calls: int
-    input_tokens: int
-    tree: tuple[int, ...]
-    sizes: tuple[int, ...] = ()
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __str__(self) -> str:
-        shape = f", reduced {' -> '.join(map(str, self.tree))}" if self.tree else ""
-        return (
-            f"{self.units} units ({self.asked} asked) in {self.shards} shards: "
-            f"{self.calls} calls, about {self.input_tokens} input tokens{shape}"
-        )
+    field: str
+    most: int = Field(default=10, ge=1)
+    lowest_first: bool = False
+
+
+class Made(Protocol):
+    """What a plan can do that was made for a frame and a model."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """What it would take."""
+        ...
+
+    def sampled(self, units: int) -> Estimate:
+        """What it would take, by a sample that is mapped."""
+        ...
+
+    def requests(self, count: int) -> list[dict[str, Any]]:
+        """The first requests, as they would be sent."""
+        ...
 
 
 class Plan(BaseModel):
@@ -135,11 +182,21 @@ class Plan(BaseModel):
 
     Attributes:
         task: the sentence that it was derived from.
+        columns: the content columns; default: all.
+        axis: ``rows``, or ``columns``: whether a unit is a row or a content column.
         map_instruction: what map agents find out of a unit; by name where maps run side by side.
         finding: the type of a finding, a pydantic model; by name likewise.
-        aggregations: what pandas computes from the findings' columns, as in ``DataFrame.agg``.
+        where: a field that is true or false: only rows where it is true are reduced.
+        by: the columns, or fields, by which findings are grouped before they are reduced.
+        aggregations: what pandas computes from the findings' columns, as in ``DataFrame.agg``; ``share`` is
+            ``value_counts(normalize=True)``.
+        ranking: the rows that rank first by a field, where they are the answer.
         reduce_instruction: what reduce agents write from the findings.
         output: the type of the answer.
+        segmentation: how units are judged: ``rows``: each alone; ``neighbours``: in the context of the rows around
+            them, which are shown; ``groups``: together with all units of their group, one group a shard.
+        context_rows: with ``neighbours``, how many rows before and after a shard are shown; default 3.
+        group_columns: with ``groups``, the columns whose equal values make a group.
         view: ``inline``: the units stand in the prompt; ``preview``: they stand in the REPL's ``df``, and the prompt
             holds columns, profile and a few rows.
         shard_size: most units of a shard.
@@ -165,11 +222,19 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str | None = None
+    columns: LabelsType = None
+    axis: Literal["rows", "columns"] | None = None
     map_instruction: str | dict[str, str] | None = None
     finding: FindingType = None
+    where: str | None = None
+    by: ByType = None
     aggregations: dict[str, Aggregation | list[Aggregation]] | None = None
+    ranking: Ranking | None = None
     reduce_instruction: str | None = None
     output: OutputType = None
+    segmentation: Segmentation | None = None
+    context_rows: int | None = Field(default=None, ge=1)
+    group_columns: LabelsType = None
     view: View | None = None
     shard_size: int | None = Field(default=None, ge=1)
     shard_tokens: int | None = Field(default=None, ge=1)
@@ -187,23 +252,71 @@ class Plan(BaseModel):
     status: bool | tuple[str, str] | None = None
     made_by: Literal["user", "planner", "rules"] = "user"
 
-    _estimate: Estimate | None = PrivateAttr(None)
+    _made: Made | None = PrivateAttr(None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_format(cls, given: Any) -> Any:
+        """Take a plan's JSON as it is."""
+        if isinstance(given, dict) and given.get(FORMAT_KEY) == FORMAT:
+            return {name: value for name, value in given.items() if name != FORMAT_KEY}
+        return given
+
+    @model_validator(mode="after")
+    def _agreeing(self) -> Plan:
+        """Refuse fields that contradict each other."""
+        depends = self.segmentation in {"neighbours", "groups"}
+        if depends and (self.dedupe or self.keyed == "unit"):
+            wrong = "dedupe" if self.dedupe else "keyed"
+            raise ValueError(
+                f"{wrong}={getattr(self, wrong)!r} takes units that are judged alone (segmentation='rows')"
+            )
+        if (self.segmentation == "groups") != bool(self.group_columns):
+            raise ValueError("segmentation='groups' and group_columns=[...] belong together")
+        if self.ranking is not None and self.aggregations and not self.reduce_instruction:
+            raise ValueError("aggregations and a ranking are two answers; a reduce_instruction joins them into one")
+        return self
 
     @property
     def status_columns(self) -> tuple[str, str] | None:
         """What the status columns are called; None where none are added."""
         return STATUS_COLUMNS if self.status is True else self.status or None
 
-    @property
-    def estimate(self) -> Estimate | None:
-        """What the plan would take on the frame it was made for."""
-        return self._estimate
-
-    def with_estimate(self, estimate: Estimate) -> Plan:
-        """A copy that carries an estimate."""
+    def made_for(self, made: Made) -> Plan:
+        """A copy that knows its frame and model."""
         plan = self.model_copy()
-        plan._estimate = estimate  # noqa: SLF001 (its own)
+        plan._made = made  # noqa: SLF001 (its own)
         return plan
+
+    @property
+    def _there(self) -> Made:
+        if self._made is None:
+            raise PlanError("This plan was not made for a frame: df.amr.plan(plan=plan, lm=...) gives one that was.")
+        return self._made
+
+    def estimate(self, sample: int | None = None) -> Estimate:
+        """What the plan would take on the frame it was made for.
+
+        Args:
+            sample: so many units, drawn from all over the frame, are mapped (and reduced) first and scaled up, with an
+                interval. What they cost is not lost: their findings are in the journal.
+
+        Raises:
+            PlanError: the plan was not made for a frame (``df.amr.plan``).
+        """
+        if sample is None:
+            return self._there.estimate
+        if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
+            raise PlanError(f"estimate(sample=...) takes a number of units, not {sample!r}.")
+        return self._there.sampled(sample)
+
+    def requests(self, count: int = 3) -> list[dict[str, Any]]:
+        """The first requests of the map, as they would be sent: the body of each. Nothing is sent.
+
+        Raises:
+            PlanError: the plan was not made for a frame (``df.amr.plan``).
+        """
+        return self._there.requests(count)
 
     def graph(self) -> Graph:
         """The graph that a static tree will have.
@@ -211,10 +324,9 @@ class Plan(BaseModel):
         Raises:
             PlanError: the plan was not made for a frame, or its reduce is not a static tree (``fan_in``).
         """
-        estimate = self._estimate
-        if estimate is None or not estimate.tree or self.fan_in is None:
+        if self._made is None or not self._made.estimate.tree or self.fan_in is None:
             raise PlanError("A graph before the run is that of a static tree: df.amr.plan(..., plan={'fan_in': 5}).")
-        return graph_of_shape(estimate.tree, self.fan_in, estimate.sizes)
+        return graph_of_shape(self._made.estimate.tree, self.fan_in, self._made.estimate.sizes)
 
     def replace(self, **changes: Any) -> Plan:
         """A copy with some fields changed, checked like a new plan.
@@ -230,7 +342,7 @@ class Plan(BaseModel):
 
     def to_json(self, path: str | Path | None = None) -> str:
         """The plan as JSON; written to ``path`` where one is given."""
-        text = self.model_dump_json(indent=2, exclude_none=True)
+        text = json.dumps({FORMAT_KEY: FORMAT} | self.model_dump(mode="json", exclude_none=True), indent=2)
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
@@ -246,7 +358,7 @@ class Plan(BaseModel):
             if value is None or name == "made_by":
                 continue
             lines.append(f"  {name}: {_shown(value)}")
-        return "\n".join([*lines, *([f"  estimate: {self._estimate}"] if self._estimate else [])])
+        return "\n".join([*lines, *([f"  estimate: {self._made.estimate}"] if self._made else [])])
 
     __str__ = __repr__
 
@@ -274,13 +386,17 @@ def make_plan(fields: dict[str, Any]) -> Plan:
     Raises:
         PlanError: a name is no field, or a value does not fit.
     """
+    version = fields.get(FORMAT_KEY, FORMAT)
+    if version != FORMAT:
+        raise PlanError(f"This plan is of format {version!r}; this version of pandas-amr reads {FORMAT}. Upgrade it.")
     try:
         return Plan(**fields)
     except UsageError as error:
         raise PlanError(f"This plan cannot be used: {error}") from None
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors(include_url=False)
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+            for problem in error.errors(include_url=False)
         )
         raise PlanError(f"This plan cannot be used: {problems}. Its fields: {', '.join(Plan.model_fields)}.") from None
 

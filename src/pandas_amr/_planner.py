@@ -6,15 +6,18 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission, run_agent
-from pandas_amr._plan import Aggregation, Plan, View
-from pandas_amr._schema import choices_of, json_schema, record_type, without_none
+from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
+from pandas_amr._profile import profile_lines
+from pandas_amr._rules import by_words, default_aggregations, model_of
+from pandas_amr._schema import json_schema, record_type
 from pandas_amr._units import cell, json_keys, line_of
-from pandas_amr.errors import ModelError, PlanWarning
+from pandas_amr.errors import InvalidOutput, ModelError, PlanWarning
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
@@ -27,10 +30,13 @@ if TYPE_CHECKING:
 
 SAMPLE_ROWS = 8
 SAMPLE_CELL_CHARACTERS = 400
+PROFILED_VALUES = 5
 REPAIRS = 1
+REDUCE_FIELDS = frozenset({"reduce_instruction", "aggregations", "ranking", "where", "by"})
 
 SHARD_SIZE = 20
 CALLABLE_SHARD_SIZE = 1000
+GROUP_SHARD_SIZE = 200
 PREVIEW_SHARD_SIZE = 10_000
 SHARD_TOKENS = 8000
 PARALLELISM = 8
@@ -55,14 +61,28 @@ class PlannedAggregation(BaseModel):
     function: Aggregation
 
 
+class PlannedRanking(BaseModel):
+    """The rows that rank first, where they are the answer; without a field there is no ranking."""
+
+    field: str = ""
+    most: int = Field(default=10, ge=1)
+    lowest_first: bool = False
+
+
 class PlanAnswer(BaseModel):
     """What a planner answers."""
 
     map_instruction: str = Field(min_length=1)
     finding: list[PlannedField] = Field(min_length=1)
+    many_per_row: bool = False
+    segmentation: Segmentation = "rows"
+    group_columns: list[str] = []
     shard_size: int = Field(ge=1, le=200)
     parallelism: int = Field(ge=1, le=64)
+    where: str = ""
+    by: list[str] = []
     aggregations: list[PlannedAggregation]
+    ranking: PlannedRanking = PlannedRanking()
     reduce_instruction: str
 
 
@@ -80,6 +100,7 @@ async def ask_planner(
     frame: pd.DataFrame,
     columns: Sequence[int],
     fixed: Mapping[str, Any],
+    readers: Sequence[str],
     code: bool,
     store: PlanStore | None,
 ) -> dict[str, Any]:
@@ -91,34 +112,40 @@ async def ask_planner(
     Raises:
         ModelError: the service failed.
         ValidationError: the answer cannot be used, after a repair.
+        InvalidOutput: it names what is not there, likewise.
     """
     kind = PlanAnswerWithCode if code else PlanAnswer
-    kinds = {key: str(frame.dtypes.iloc[column]) for key, column in _keyed(frame, columns)}
     user = _prompts.plan_user(
         task,
-        columns=kinds,
+        columns=profile_lines(frame, PROFILED_VALUES, content=columns),
         sample=sample_lines(frame, columns),
         rows=len(frame),
         fixed=fixed,
+        readers=readers,
     )
     messages: tuple[Message, ...] = (
         Message("system", _prompts.PLAN_SYSTEM + (_prompts.PLAN_VIEW if code else "")),
         Message("user", user),
     )
     submission = Submission("plan", json_schema(kind))
-    asked = [str(messages[0].content), task, json.dumps(sorted(kinds)), json.dumps(dict(fixed), default=str)]
+    asked = [
+        str(messages[0].content),
+        task,
+        json.dumps(sorted(key for key, _ in _keyed(frame, columns))),
+        json.dumps(dict(fixed), default=str),
+    ]
     known = await store.recall(asked) if store is not None else None
     if known is not None:
-        with contextlib.suppress(ValidationError):  # then it is asked anew
-            return _fields_of(kind.model_validate(known), frame)
+        with contextlib.suppress(ValidationError, InvalidOutput):  # then it is asked anew
+            return _fields_of(kind.model_validate(known), frame, task)
     for attempt in range(REPAIRS + 1):
         answer = await run_agent(model, messages, submission=submission, phase="plan")
         try:
-            planned = _fields_of(kind.model_validate(answer.payload), frame)
-        except ValidationError as error:
+            planned = _fields_of(kind.model_validate(answer.payload), frame, task)
+        except (ValidationError, InvalidOutput) as error:
             if attempt == REPAIRS:
                 raise
-            problem = answer.problem or complaint(error)
+            problem = answer.problem or (str(error) if isinstance(error, InvalidOutput) else complaint(error))
             messages = (*answer.conversation, Message("user", _prompts.answer_repair(problem)))
         else:
             if store is not None:
@@ -132,13 +159,10 @@ def _keyed(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[str, int]]
 
 
 def sample_lines(frame: pd.DataFrame, columns: Sequence[int]) -> list[str]:
-    """A few rows from all over the frame, long cells shortened."""
-    step = max(1, len(frame) // SAMPLE_ROWS)
+    """A few rows from all over the frame, the first and the last among them, long cells shortened."""
+    rows = np.unique(np.linspace(0, len(frame) - 1, min(SAMPLE_ROWS, len(frame))).astype(int)).tolist()
     keyed = _keyed(frame, columns)
-    return [
-        line_of({key: _short(cell(frame.iloc[row, column])) for key, column in keyed})
-        for row in range(0, len(frame), step)
-    ][:SAMPLE_ROWS]
+    return [line_of({key: _short(cell(frame.iloc[row, column])) for key, column in keyed}) for row in rows]
 
 
 def _short(value: Any) -> Any:
@@ -147,23 +171,54 @@ def _short(value: Any) -> Any:
     return value
 
 
-def _fields_of(answer: PlanAnswer, frame: pd.DataFrame) -> dict[str, Any]:
-    """The answer as plan fields; a finding never takes the name of a column that is there already."""
-    taken = {str(name) for name in frame.columns} | {"unit"}
+def _fields_of(answer: PlanAnswer, frame: pd.DataFrame, task: str) -> dict[str, Any]:
+    """The answer as plan fields; a finding never takes the name of a column that is there already.
+
+    Raises:
+        InvalidOutput: a part of it names a field or a column that is not there.
+    """
+    labels = {str(name): name for name in frame.columns}
+    taken = labels.keys() | {"unit"}
     named = {field.name: field.name if field.name not in taken else f"{field.name}_found" for field in answer.finding}
+    finding = record_type("Finding", {named[field.name]: _kind_of(field) for field in answer.finding})
+    _check_named("aggregations", [part.field for part in answer.aggregations], named)
+    _check_named("where", [answer.where] if answer.where else [], named)
+    _check_named("ranking", [answer.ranking.field] if answer.ranking.field else [], named | labels)
+    _check_named("by", answer.by, named | labels)
+    _check_named("group_columns", answer.group_columns, labels)
     aggregations: dict[str, list[Aggregation]] = {}
     for part in answer.aggregations:
-        if part.field in named:
-            aggregations.setdefault(named[part.field], []).append(part.function)
-    return {
+        aggregations.setdefault(named[part.field], []).append(part.function)
+    ranking = answer.ranking
+    fields = {
         "map_instruction": answer.map_instruction,
-        "finding": record_type("Finding", {named[field.name]: _kind_of(field) for field in answer.finding}),
+        "finding": list[finding] if answer.many_per_row else finding,  # type: ignore[valid-type]
+        "segmentation": answer.segmentation,
+        "group_columns": [labels[name] for name in answer.group_columns] or None,
         "view": getattr(answer, "view", None),
         "shard_size": answer.shard_size,
         "parallelism": answer.parallelism,
+        "where": named.get(answer.where),
+        "by": [named.get(name, labels.get(name)) for name in answer.by] or None,
         "aggregations": {name: parts if len(parts) > 1 else parts[0] for name, parts in aggregations.items()} or None,
+        "ranking": Ranking(
+            field=named.get(ranking.field, ranking.field), most=ranking.most, lowest_first=ranking.lowest_first
+        )
+        if ranking.field
+        else None,
         "reduce_instruction": answer.reduce_instruction or None,
     }
+    if fields["ranking"] and fields["aggregations"] and not fields["reduce_instruction"]:
+        fields["reduce_instruction"] = task  # two computed answers: an agent joins them
+    if (answer.segmentation == "groups") != bool(answer.group_columns):
+        raise InvalidOutput("segmentation 'groups' and group_columns belong together")
+    return fields
+
+
+def _check_named(what: str, names: Sequence[str], there: Mapping[str, Any]) -> None:
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise InvalidOutput(f"{what} names {unknown[0]!r}; there is: {', '.join(there)}")
 
 
 def _kind_of(field: PlannedField) -> Any:
@@ -186,9 +241,11 @@ class PlanStore(Protocol):
 
 
 async def derive(
-    job: Job, *, model: Model | None, abilities: Abilities, store: PlanStore | None = None
+    job: Job, *, model: Model | None, abilities: Abilities, readers: Abilities, store: PlanStore | None = None
 ) -> tuple[Plan, PlanWarning | None]:
     """Complete a plan with one model call, as far as the user left it open. What is given stands.
+
+    ``abilities`` are the planning model's, ``readers`` those of the model that maps.
 
     Returns:
         The plan, and a warning where the model cannot plan or its answer cannot be used: rules do the rest then.
@@ -197,29 +254,65 @@ async def derive(
     task = {"task": job.task} if job.task else {}
     if not job.open:
         return Plan(**(fixed | task)), None
-    derived, warning = await _planned(job, model, abilities, fixed, store)
+    derived, warning = await _planned(job, model, abilities, readers=readers, fixed=fixed, store=store)
     if "reduce_instruction" not in job.open:
-        derived = {name: value for name, value in derived.items() if name not in {"reduce_instruction", "aggregations"}}
-    kept = {name: value for name, value in derived.items() if name not in fixed and value is not None}
+        derived = {name: value for name, value in derived.items() if name not in REDUCE_FIELDS}
+    kept = _agreeing({name: value for name, value in derived.items() if name not in fixed and value is not None}, fixed)
     return Plan(**(kept | fixed | task | {"made_by": "rules" if warning else "planner"})), warning
 
 
+def _agreeing(derived: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """What was derived without what contradicts what is fixed, or speaks of fields that a fixed finding has not."""
+    dropped: set[str] = set()
+    if fixed.get("dedupe") or fixed.get("keyed") == "unit" or "segmentation" in fixed or "group_columns" in fixed:
+        dropped |= {"segmentation", "group_columns"}
+    if fixed.get("output") is not None:
+        dropped.add("ranking")
+    finding = fixed.get("finding")
+    if finding is not None:
+        known = set(finding) if isinstance(finding, dict) else set(model_of(finding).model_fields)
+        parts = {name: how for name, how in (derived.get("aggregations") or {}).items() if name in known}
+        if "aggregations" in derived:
+            derived = derived | {"aggregations": parts or None}
+        dropped |= {"where"} if derived.get("where") not in known else set()
+        ranking = derived.get("ranking")
+        dropped |= {"ranking"} if ranking is not None and ranking.field not in known else set()
+    return {name: value for name, value in derived.items() if name not in dropped and value is not None}
+
+
 async def _planned(
-    job: Job, model: Model | None, abilities: Abilities, fixed: dict[str, Any], store: PlanStore | None
+    job: Job,
+    model: Model | None,
+    abilities: Abilities,
+    *,
+    readers: Abilities,
+    fixed: dict[str, Any],
+    store: PlanStore | None,
 ) -> tuple[dict[str, Any], PlanWarning | None]:
     if not len(job.frame):
         reason = "the frame is empty"
     elif model is None or not abilities.planning:
         reason = "this model cannot plan"
     else:
-        shown = {name: json_schema(value) if name in {"finding", "output"} else value for name, value in fixed.items()}
-        code = job.repl is not None and abilities.tools
+        shown = {name: _shown(name, value) for name, value in fixed.items()}
+        code = job.repl is not None and readers.tools
+        tools = {tool.name: tool.description for tool in job.tools} if readers.tools else {}
+        words = _prompts.reader_lines(window=readers.context_window, alone=readers.units_per_request == 1, tools=tools)
         try:
             fields = await ask_planner(
-                model, str(job.task), frame=job.frame, columns=job.columns, fixed=shown, code=code, store=store
+                model,
+                str(job.task),
+                frame=job.frame,
+                columns=job.columns,
+                fixed=shown,
+                readers=words,
+                code=code,
+                store=store,
             )
         except ValidationError as error:
             reason = f"the planner's answer could not be used ({complaint(error)})"
+        except InvalidOutput as error:
+            reason = f"the planner's answer could not be used ({error})"
         except ModelError as error:
             if error.stops_run:
                 raise
@@ -229,48 +322,72 @@ async def _planned(
     return {}, PlanWarning(f"The plan was made by rule: {reason}. Fix what you want in plan=, map=, finding=, reduce=.")
 
 
+def _shown(name: str, value: Any) -> Any:
+    """A fixed field as the planner reads it."""
+    if name in {"finding", "output"}:
+        return (
+            {key: json_schema(part) for key, part in value.items()} if isinstance(value, dict) else json_schema(value)
+        )
+    return Plan(**{name: value}).model_dump(mode="json")[name] if name in {"by", "ranking"} else value
+
+
 def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism: int | None) -> Plan:
-    """Fill in what is still open, by rules that anyone can read here."""
+    """Fill in what is still open, by rules that anyone can read here and in ``_rules``."""
     of_callables = job.all_callable
-    size = PREVIEW_SHARD_SIZE if plan.view == "preview" else abilities.units_per_request or SHARD_SIZE
+    if plan.made_by == "rules" and not of_callables:
+        plan = _ruled(plan, job, pandas_only=abilities.units_per_request is not None)
+    alone = plan.segmentation in {None, "rows"}
+    size = abilities.units_per_request or (SHARD_SIZE if plan.segmentation != "groups" else GROUP_SHARD_SIZE)
     rules: dict[str, Any] = {
+        "segmentation": None if of_callables else "rows",
         "view": None if of_callables else "inline",
-        "shard_size": CALLABLE_SHARD_SIZE if of_callables else size,
+        "shard_size": CALLABLE_SHARD_SIZE if of_callables else PREVIEW_SHARD_SIZE if plan.view == "preview" else size,
         "shard_tokens": min(SHARD_TOKENS, abilities.context_window // 3),
         "parallelism": parallelism or PARALLELISM,
-        "dedupe": True,
-        "keyed": "shard" if plan.view == "preview" else "unit",
+        "dedupe": alone,
+        "keyed": "shard" if plan.view == "preview" or not alone else "unit",
         "max_repairs": MAX_REPAIRS,
     }
     if job.maps and not job.callables:
         rules["map_instruction"] = plan.task or _prompts.DEFAULT_MAP
         if plan.finding is None:
             rules["finding"] = record_type("Finding", {"finding": str})
-    decided = job.reducer is not None or job.computed is not None
+    decided = job.reducer is not None or job.computed is not None or plan.ranking is not None
     if job.reduces and not decided and plan.aggregations is None and plan.reduce_instruction is None:
         if abilities.units_per_request is None:
             rules["reduce_instruction"] = plan.task or _prompts.DEFAULT_REDUCE
-        elif isinstance(finding := plan.finding or rules.get("finding"), type):
-            rules["aggregations"] = default_aggregations(finding)
+        elif (finding := plan.finding or rules.get("finding")) is not None and not isinstance(finding, dict):
+            rules["aggregations"] = default_aggregations(model_of(finding))
     plan = _bearable(plan, abilities)
-    return plan.model_copy(update={name: value for name, value in rules.items() if getattr(plan, name) is None})
+    return _updated(plan, {name: value for name, value in rules.items() if getattr(plan, name) is None})
+
+
+def _ruled(plan: Plan, job: Job, *, pandas_only: bool) -> Plan:
+    """What the task's words and the columns' names say, as far as it is open; small models write nothing."""
+    finding = plan.finding if not isinstance(plan.finding, dict) else None
+    open_ = plan.finding is None and not job.callables
+    derived = by_words(plan.task or "", list(job.frame.columns), finding=finding, open_finding=open_)
+    if "reduce_instruction" not in job.open:
+        derived = {name: value for name, value in derived.items() if name not in REDUCE_FIELDS}
+    if pandas_only:
+        derived.pop("reduce_instruction", None)
+    kept = {name: value for name, value in derived.items() if getattr(plan, name) is None and value is not None}
+    return _updated(plan, _agreeing(kept, plan.fixed()))
+
+
+def _updated(plan: Plan, changes: dict[str, Any]) -> Plan:
+    """A copy with some fields more, checked; who made it stays."""
+    return Plan(**({name: getattr(plan, name) for name in plan.model_fields_set} | changes))
 
 
 def _bearable(plan: Plan, abilities: Abilities) -> Plan:
     """What a planner asked for, as far as the model that maps can do it."""
     most = abilities.units_per_request
-    if most is not None and plan.shard_size is not None and plan.shard_size > most:
-        return plan.model_copy(update={"shard_size": most})
-    return plan
-
-
-def default_aggregations(finding: type[BaseModel]) -> dict[str, Aggregation]:
-    """What pandas can say of each field: counts of choices, means of numbers, the number of texts."""
-    return {name: _aggregation_of(field.annotation) for name, field in finding.model_fields.items()}
-
-
-def _aggregation_of(annotation: Any) -> Aggregation:
-    kind, _ = without_none(annotation)
-    if choices_of(kind) is not None:
-        return "value_counts"
-    return "mean" if isinstance(kind, type) and issubclass(kind, int | float) else "count"
+    if most is None:
+        return plan
+    changes: dict[str, Any] = {}
+    if plan.shard_size is not None and plan.shard_size > most:
+        changes["shard_size"] = most
+    if plan.segmentation in {"neighbours", "groups"}:
+        changes |= {"segmentation": "rows", "group_columns": None}
+    return _updated(plan, changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from pandas_amr._prompts import preview_lines
@@ -28,18 +29,32 @@ def column_units(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(records, index=labels, columns=list(_profile(pd.Series([], dtype=object), "")))
 
 
-def preview(frame: pd.DataFrame) -> str:
-    """A frame for a prompt: each column's type and profile, and a few rows from all over it, long cells shortened."""
+def profile_lines(
+    frame: pd.DataFrame, values: int = SAMPLED_VALUES, *, content: Sequence[int] | None = None
+) -> list[str]:
+    """A line of JSON for each column: its type and profile, at most so many of its values.
+
+    With ``content``, of the columns beside these only the name, the type and how many values they have.
+    """
     profiles = column_units(frame, range(len(frame.columns))).to_dict("records")
     told = [{str(key): cell(value) for key, value in one.items() if key != "rows"} for one in profiles]
-    lines = [line_of({key: value for key, value in one.items() if value is not None}) for one in told]
-    step = max(1, len(frame) // PREVIEW_ROWS)
+    shown = [
+        one | {"values": one["values"][:values]}
+        if content is None or column in content
+        else {key: one[key] for key in ("column", "dtype", "distinct")}
+        for column, one in enumerate(told)
+    ]
+    return [line_of({key: value for key, value in one.items() if value is not None}) for one in shown]
+
+
+def preview(frame: pd.DataFrame) -> str:
+    """A frame for a prompt: each column's type and profile, and a few rows from all over it, long cells shortened."""
+    rows = np.unique(np.linspace(0, len(frame) - 1, min(PREVIEW_ROWS, len(frame))).astype(int)).tolist()
     keys = [str(name) for name in frame.columns]
     sample = {
-        row: line_of(dict(zip(keys, [_cut(value) for value in frame.iloc[row].tolist()], strict=True)))
-        for row in range(0, len(frame), step)
+        row: line_of(dict(zip(keys, [_cut(value) for value in frame.iloc[row].tolist()], strict=True))) for row in rows
     }
-    return preview_lines(lines, len(frame), dict(list(sample.items())[:PREVIEW_ROWS]))
+    return preview_lines(profile_lines(frame), len(frame), sample)
 
 
 def _cut(value: Any) -> Any:

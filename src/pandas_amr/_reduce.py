@@ -15,10 +15,12 @@ from pandas_amr._compute import (
     call_reducer,
     checked_output,
     compute,
+    computed,
     computed_text,
     group_output,
     groups_of,
     joined_parts,
+    ranked,
     shaped,
 )
 from pandas_amr._findings import Failure
@@ -28,6 +30,7 @@ from pandas_amr._schema import json_schema, record_type
 from pandas_amr._shards import make_shards
 from pandas_amr._sources import Cited, coverage_words
 from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
+from pandas_amr._units import cell, line_of
 from pandas_amr.engines.local import each
 from pandas_amr.errors import BudgetExceeded, FailureWarning, ModelError
 
@@ -159,7 +162,7 @@ def make_tree(work: Work, leaves: int, found: Callable[[], Found]) -> StaticTree
         fan_in=work.plan.fan_in or 2,
         trace=work.trace,
         losses=reducer.losses,
-        computed=lambda: computed_words(work, found().table, reducer.losses),
+        computed=lambda: computed_words(work, chosen(work.plan.where, found()).table, reducer.losses),
     )
 
 
@@ -169,6 +172,7 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
     ``tree`` is the one that got the findings as they landed, where there is one.
     """
     job, plan = work.job, work.plan
+    found = chosen(plan.where, found)
     try:
         if job.reducer is not None:
             given = await call_reducer(job.reducer, found.findings, frame=found.table, by=job.by)
@@ -182,7 +186,7 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
         if tree is not None:
             return _outcome(await tree.result(), plan.output)
         rows = np.arange(len(found.positions))
-        return _outcome(await _written(work, units, found, rows, the_task(work)), plan.output)
+        return _outcome(await write(work, units, found, rows, the_task(work)), plan.output)
     except BudgetExceeded as error:
         work.end(error)
         return Outcome(None)
@@ -196,6 +200,14 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
         return Outcome(None)
 
 
+def chosen(where: str | None, found: Found) -> Found:
+    """Only the rows where a field is true, if the plan names one."""
+    if where is None:
+        return found
+    kept = np.flatnonzero(found.table[where].fillna(False).astype(bool).to_numpy())  # noqa: FBT003 (a value)
+    return Found(found.table.iloc[kept], found.findings.iloc[kept], found.positions[kept], found.made_by)
+
+
 def _outcome(reduced: Reduced | None, kind: Any) -> Outcome:
     if reduced is None:
         return Outcome(None)
@@ -206,11 +218,13 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
     """What pandas computes; columns that are marked for agents are written by them, and put beside it."""
     job, plan = work.job, work.plan
     wanted = dict(job.computed or plan.aggregations or {})
+    if plan.ranking is not None and not wanted:
+        return _ranked(work, found)
     agents = {name: one for name, one in wanted.items() if isinstance(one, Agent)}
     plain = {name: one for name, one in wanted.items() if name not in agents}
-    computed = await compute(found.table, plain, by=job.by) if plain else None
+    plainly = await compute(found.table, plain, by=job.by) if plain else None
     if not agents:
-        return Outcome(checked_output(computed, plan.output))
+        return Outcome(checked_output(plainly, plan.output))
     written: dict[Any, Any] = {}
     cited: list[Cited] = []
     for name, agent in agents.items():
@@ -222,7 +236,7 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
             cited += outcome.cited
             continue
         try:
-            reduced = await _written(work, units, column, np.arange(len(found.positions)), task, name=f"{name}-")
+            reduced = await write(work, units, column, np.arange(len(found.positions)), task, name=f"{name}-")
         except ModelError as error:
             if error.stops_run or work.settings.errors == "raise":
                 raise
@@ -230,7 +244,20 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
             reduced = None
         written[name] = None if reduced is None else reduced.value
         cited += [] if reduced is None else [(name, reduced.rows)]
-    return Outcome(joined_parts(computed, plain, written, list(wanted), grouped=job.by is not None), tuple(cited))
+    return Outcome(joined_parts(plainly, plain, written, list(wanted), grouped=job.by is not None), tuple(cited))
+
+
+def _ranked(work: Work, found: Found) -> Outcome:
+    """The rows that rank first, whole, and as their own sources."""
+    places = _places(work, found.table)
+    rows = tuple(frozenset((position,)) for position in found.positions[places].tolist())
+    return Outcome(found.table.iloc[places], ((None, rows),))
+
+
+def _places(work: Work, table: pd.DataFrame) -> NDArray[np.int64]:
+    ranking = work.plan.ranking
+    assert ranking is not None
+    return ranked(table, ranking.field, most=ranking.most, lowest_first=ranking.lowest_first, by=work.job.by)
 
 
 def _numeric(work: Work, found: Found) -> list[str]:
@@ -250,16 +277,16 @@ async def _chosen(work: Work, units: Units, found: Found, numeric: list[str]) ->
     own = the_task(work)
     task = Task(CHOOSE + own.instruction, kind, own.agent)
     step = max(1, len(found.positions) // CHOICE_SAMPLE)
-    inputs = _inputs(work, units, found, np.arange(len(found.positions)))[::step][:CHOICE_SAMPLE]
+    inputs = reduce_inputs(work, units, found, np.arange(len(found.positions)))[::step][:CHOICE_SAMPLE]
     if not inputs:
         return Outcome(None)
     with work.trace.node("final-reduce", id="final-reduce", level=1, units=len(found.positions)) as node:
         reduced = await make_reducer(work, task).reduce(inputs, final=True)
         node.usage = reduced.usage
-    chosen = cast("Any", reduced.value)
-    how = {chosen.field: chosen.function}
-    there = found.table[found.table[chosen.field].notna()]
-    rows = frozenset(found.positions[found.table[chosen.field].notna().to_numpy()].tolist())
+    said = cast("Any", reduced.value)
+    how = {said.field: said.function}
+    there = found.table[found.table[said.field].notna()]
+    rows = frozenset(found.positions[found.table[said.field].notna().to_numpy()].tolist())
     value = await compute(there if work.job.by is None else found.table, how, by=work.job.by)
     return Outcome(checked_output(value, work.plan.output), ((None, (rows,)),))
 
@@ -267,7 +294,10 @@ async def _chosen(work: Work, units: Units, found: Found, numeric: list[str]) ->
 def computed_words(work: Work, table: pd.DataFrame, losses: Losses) -> str:
     """What is known beside the findings: what pandas has computed of them, and what is missing."""
     aggregations = {name: how for name, how in (work.plan.aggregations or {}).items() if name in table.columns}
-    parts = [computed_text(table.agg(dict(aggregations)) if aggregations else {})] if aggregations else []
+    parts = [computed_text(computed(table, aggregations, by=None))] if aggregations else []
+    if work.plan.ranking is not None and work.plan.ranking.field in table.columns:
+        first = table.iloc[_places(work, table)]
+        parts.append(_prompts.ranked_lines([line_of(cell(one)) for one in first.to_dict("records")]))
     failed = len({failure.position for failure in work.failures if failure.position >= 0})
     parts.append(coverage_words(len(work.job.frame), failed, len(losses.rows), losses.cut))
     return "\n\n".join(part for part in parts if part)
@@ -278,11 +308,11 @@ def _list(work: Work, reason: str, attempts: int) -> None:
     work.warnings.append(FailureWarning(f"The reduce failed and is listed in failures: {reason}"))
 
 
-async def _written(
+async def write(
     work: Work, units: Units, found: Found, rows: NDArray[np.int64], task: Task, *, name: str = ""
 ) -> Reduced | None:
     """What a tree of agents writes of some rows; None where there are none."""
-    inputs = _inputs(work, units, found, rows)
+    inputs = reduce_inputs(work, units, found, rows)
     if not inputs:
         return None
     if task.agent is not None and not isinstance(task.agent.instruction, str):
@@ -329,7 +359,7 @@ def _tell_cut(work: Work, losses: Losses, findings: int) -> None:
         work.warnings.append(FailureWarning(said))
 
 
-def _inputs(work: Work, units: Units, found: Found, rows: NDArray[np.int64]) -> list[Input]:
+def reduce_inputs(work: Work, units: Units, found: Found, rows: NDArray[np.int64]) -> list[Input]:
     """The findings of some rows as reducers read them; what failed is not among them."""
     positions = found.positions[rows]
     if not work.job.maps:
@@ -367,7 +397,7 @@ async def _written_by_groups(work: Work, units: Units, found: Found, task: Task,
     async def one(number: int) -> tuple[int, Reduced | None]:
         rows = np.array(groups[number], dtype=np.int64)
         try:
-            return number, await _written(work, units, found, rows, task, name=f"{prefix}group-{number}-")
+            return number, await write(work, units, found, rows, task, name=f"{prefix}group-{number}-")
         except ModelError as error:
             if error.stops_run or work.settings.errors == "raise":
                 raise

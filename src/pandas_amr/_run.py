@@ -7,12 +7,13 @@ import concurrent.futures
 import os
 import threading
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pandas_amr._call import Call, Job, check, check_model
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import run
+from pandas_amr._rehearsal import Draft, Wish
 from pandas_amr._result import Origin, Result, kept_rows, remembered
 from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lm, resolve_lms
 from pandas_amr._watch import Progress, Watch
@@ -21,6 +22,7 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Generator, Iterator, Mapping
 
+    from pandas_amr._estimate import Estimate
     from pandas_amr._map import Kept
     from pandas_amr._usage import Phase
     from pandas_amr.models.base import LM
@@ -54,7 +56,14 @@ class Run(Generic[Given]):
     """One execution of a verb: awaitable, cancellable, and in the end what the verb gives."""
 
     def __init__(
-        self, job: Job, settings: Settings, lms: Mapping[Phase, LM], kept: Kept | None = None, *, whole: bool = False
+        self,
+        job: Job,
+        settings: Settings,
+        lms: Mapping[Phase, LM],
+        kept: Kept | None = None,
+        *,
+        whole: bool = False,
+        wish: Wish | None = None,
     ) -> None:
         if lms:
             check_model(job, lms["map"])
@@ -64,6 +73,7 @@ class Run(Generic[Given]):
         self._lms = lms
         self._kept = kept
         self._whole = whole
+        self._wish = wish
         journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
         self._journal = journal_for(settings.journal, by_default=journaled)
         self._partial: Result | None = None
@@ -83,6 +93,7 @@ class Run(Generic[Given]):
                 journal=self._journal,
                 watch=self._watch,
                 interrupted=self._interrupted,
+                wish=self._wish,
             )
         finally:
             self._ended.set()
@@ -174,11 +185,14 @@ class Run(Generic[Given]):
         """What the verb gives; the run's warnings are told once, where the user called."""
         if not self._warned:
             self._warned = True
-            for warning in getattr(outcome, "warnings", ()):
+            for warning in outcome.warnings:
                 warnings.warn(warning, stacklevel=4)
         given: Any = outcome
         if self._whole:
             return cast("Given", given)
+        if isinstance(outcome, Draft):
+            job = replace(self._job, given=outcome.plan, open=(), by=outcome.plan.by)
+            return cast("Given", outcome.plan.made_for(Rehearsed(outcome.estimate, job, self._settings, self._lms)))
         if self._job.verb == "map":
             given = remembered(outcome)
         elif self._job.verb == "filter":
@@ -190,6 +204,27 @@ class Run(Generic[Given]):
     def __repr__(self) -> str:
         state = "cancelled" if self._future.cancelled() else "done" if self._future.done() else "running"
         return f"<Run {self._job.verb} of {len(self._job.frame)} rows, {state}>"
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """A plan's frame and model: what it would take there, and send."""
+
+    estimate: Estimate
+    job: Job
+    settings: Settings
+    lms: Mapping[Phase, LM]
+
+    def sampled(self, units: int) -> Estimate:
+        """What it would take, by a sample that is mapped."""
+        return self._draft(Wish(sample=units)).estimate
+
+    def requests(self, count: int) -> list[dict[str, Any]]:
+        """The first requests, as they would be sent."""
+        return self._draft(Wish(requests=count)).requests
+
+    def _draft(self, wish: Wish) -> Draft:
+        return Run[Draft](self.job, self.settings, self.lms, whole=True, wish=wish).result()
 
 
 def begin(call: Call) -> Run[Any]:

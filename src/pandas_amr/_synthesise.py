@@ -413,11 +413,12 @@ def finding_inputs(
     *,
     listed: FindingType | None = None,
     counted: Sequence[int] = (),
+    where: str | None = None,
 ) -> list[Input]:
     """A batch of findings as a reducer's inputs, in frame order: one line a unit, the maps side by side.
 
     With ``units``, or ``counted``, a unit that answers for several equal rows says for how many. Where units hold none
-    or many records (``listed``), each record is a line of its own.
+    or many records (``listed``), each record is a line of its own. With ``where`` only those whose field is true.
     """
     records: dict[int, dict[str, Any]] = {}
     for positions, table in tables:
@@ -427,6 +428,8 @@ def finding_inputs(
     for position, record in sorted(records.items()):
         rows = frozenset(units.answered(position).tolist() if units else (position,))
         lines = record[listed.columns[0]] if listed else [record]
+        if where is not None:
+            lines = [line for line in lines if line.get(where) is True]
         many = counted[position] if counted else len(rows)
         inputs += [Input(line_of(line | _counted(line, many)), rows) for line in lines]
     return inputs

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pandas_amr.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pandas_amr._estimate import Estimate
 
 Phase = Literal["plan", "map", "reduce"]
 
@@ -47,7 +52,7 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Budget:
     """What a run may spend. At the limit it stops cleanly: what was found is there, and ``result.stopped`` says why.
 
@@ -59,27 +64,38 @@ class Budget:
         tokens: input and output tokens together.
         calls: requests answered.
         seconds: time since the run began; requests in flight are then dropped.
+        confirm: a function, async or not, that is asked once, with the ``Estimate`` of what the journal has not, before
+            anything is mapped; unless it gives True the run ends with ``NotConfirmed``. A plan that had to be derived
+            has cost its one call by then.
 
     Raises:
         UsageError: no limit is given, or one that is not above 0.
 
     Example:
         >>> Budget(tokens=200_000, seconds=600)
-        Budget(money=None, tokens=200000, calls=None, seconds=600)
+        Budget(tokens=200000, seconds=600)
     """
 
     money: float | None = None
     tokens: int | None = None
     calls: int | None = None
     seconds: float | None = None
+    confirm: Callable[[Estimate], Any] | None = None
 
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         if not given:
-            raise UsageError("Budget takes at least one of money=, tokens=, calls=, seconds=.")
+            raise UsageError("Budget takes at least one of money=, tokens=, calls=, seconds=, confirm=.")
+        confirm = given.pop("confirm", None)
+        if confirm is not None and not callable(confirm):
+            raise UsageError(f"Budget(confirm=...) takes a function of an Estimate, not {confirm!r}.")
         for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
                 raise UsageError(f"Budget({name}=...) takes a number above 0, not {value!r}.")
+
+    def __repr__(self) -> str:
+        given = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) is not None]
+        return f"Budget({', '.join(given)})"
 
 
 @dataclass(slots=True)

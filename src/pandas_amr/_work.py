@@ -63,6 +63,7 @@ class Work:
 
     Attributes:
         halted: no more shards are begun.
+        confirmed: whoever wanted to be asked before money is spent said yes.
         ended_by: what ended the run before its end: a budget, or a service that serves nothing more.
     """
 
@@ -76,6 +77,7 @@ class Work:
     failures: list[Failure] = field(default_factory=list)
     warnings: list[AMRWarning] = field(default_factory=list)
     halted: bool = False
+    confirmed: bool = False
     ended_by: AMRError | None = None
     again: Again | None = None
     watch: Watch = field(default_factory=Watch)

@@ -30,6 +30,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pandas_amr._estimate import Estimate
     from pandas_amr._result import Result
     from pandas_amr._usage import Usage
     from pandas_amr.models.base import Limits
@@ -50,6 +51,7 @@ __all__ = [
     "ModelRefused",
     "ModelRejected",
     "ModelUnavailable",
+    "NotConfirmed",
     "PlanError",
     "PlanWarning",
     "SandboxError",
@@ -187,6 +189,18 @@ class BudgetExceeded(AMRError):
         super().__init__(message)
         self.usage = usage
         self.partial: Result | None = None
+
+
+class NotConfirmed(AMRError):
+    """``Budget(confirm=...)`` said no to the estimate; nothing was mapped.
+
+    Attributes:
+        estimate: what it was asked about.
+    """
+
+    def __init__(self, message: str, estimate: Estimate) -> None:
+        super().__init__(message)
+        self.estimate = estimate
 
 
 class MapFailed(AMRError):

@@ -84,10 +84,9 @@ async def run_agent(
         ModelError: the service failed; nothing of the model's was wrong.
     """
     conversation = list(messages)
-    specs = (*(ToolSpec(tool.name, tool.description, tool.parameters) for tool in tools), submission.tool)
     usage = Usage()
     for _ in range(max_steps if tools else 0):
-        reply = await model.complete(Request(tuple(conversation), phase=phase, tools=specs))
+        reply = await model.complete(turn_request(conversation, submission=submission, phase=phase, tools=tools))
         usage += reply.usage
         conversation.append(reply.message)
         handed_in = next((call for call in reply.message.tool_calls if call.name == submission.tool.name), None)
@@ -105,9 +104,19 @@ async def run_agent(
             return Answer(given.payload, None, tuple(conversation), usage, REPL_FORM)
     if tools:
         conversation.append(Message("user", FORCED))
-    reply = await model.complete(Request(tuple(conversation), phase=phase, schema=submission.response))
+    reply = await model.complete(turn_request(conversation, submission=submission, phase=phase))
     conversation.append(reply.message)
     return _answer(reply.message.content, reply, conversation, usage + reply.usage)
+
+
+def turn_request(
+    conversation: Sequence[Message], *, submission: Submission, phase: Phase, tools: Sequence[AgentTool] = ()
+) -> Request:
+    """A turn: with tools the submission is one of them, without it is the form of the answer."""
+    if not tools:
+        return Request(tuple(conversation), phase=phase, schema=submission.response)
+    specs = (*(ToolSpec(tool.name, tool.description, tool.parameters) for tool in tools), submission.tool)
+    return Request(tuple(conversation), phase=phase, tools=specs)
 
 
 def _answer(text: str | None, reply: Reply, conversation: list[Message], usage: Usage) -> Answer:

@@ -61,6 +61,11 @@ class Structured:
                 return _read(reply, request, rung)
 
 
+def as_asked(request: Request, *, server: str, name: str) -> Request:
+    """The request as it would be sent now: in the form that the server is known to take, or the best one."""
+    return request if request.schema is None else _asked(request, _learned.get((os.getpid(), server, name), 0))
+
+
 def _asked(request: Request, rung: int) -> Request:
     """The request in the form of a rung."""
     schema = request.schema

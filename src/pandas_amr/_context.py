@@ -1,0 +1,77 @@
+"""What units are judged in the light of, where not each alone: the rows around a shard, or the group it is of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pandas_amr import _prompts
+from pandas_amr._units import Units, cell, digest, json_keys, line_of
+from pandas_amr.errors import ColumnError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from numpy.typing import NDArray
+
+    from pandas_amr._plan import Segmentation
+
+CONTEXT_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of a shard's units.
+
+    Attributes:
+        rows: with ``neighbours``, how many rows before and after are shown.
+        columns: with ``groups``, the positions of the columns whose equal values make a group.
+    """
+
+    units: Units
+    segmentation: Segmentation
+    rows: int = CONTEXT_ROWS
+    columns: tuple[int, ...] = ()
+
+    def words(self, positions: Sequence[int], shown: str) -> str:
+        """The units as they are shown, in their surroundings."""
+        if self.segmentation == "groups":
+            return _prompts.group_line(self._group(positions[0]), shown)
+        before, after = self._around(positions)
+        return _prompts.around_lines(self.units.lines(before), shown, self.units.lines(after))
+
+    def fingerprints(self, positions: Sequence[int]) -> list[bytes]:
+        """The surroundings' content, as that of units."""
+        if self.segmentation == "groups":
+            return [digest(self._group(positions[0]))]
+        before, after = self._around(positions)
+        return [*self.units.fingerprints(before), b"units", *self.units.fingerprints(after)]
+
+    def groups(self, positions: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """A number for each unit, the same within a group; None where shards are cut without regard to groups.
+
+        Raises:
+            ColumnError: a column's values cannot make groups, being lists or dicts.
+        """
+        if self.segmentation != "groups":
+            return None
+        frame = self.units.frame
+        labels: list[Hashable] = [frame.columns[column] for column in self.columns]
+        try:
+            numbers = frame.groupby(labels, dropna=False, sort=False, observed=True).ngroup()
+        except TypeError as error:
+            raise ColumnError(f"group_columns={labels!r} cannot make groups: {error}.") from None
+        every = np.asarray(numbers, dtype=np.int64)
+        return every[positions]
+
+    def _group(self, position: int) -> str:
+        keys = json_keys([self.units.frame.columns[column] for column in self.columns])
+        values = [cell(self.units.frame.iloc[position, column]) for column in self.columns]
+        return line_of(dict(sorted(zip(keys, values, strict=True))))
+
+    def _around(self, positions: Sequence[int]) -> tuple[list[int], list[int]]:
+        first, last = min(positions), max(positions)
+        before = range(max(0, first - self.rows), first)
+        return list(before), list(range(last + 1, min(len(self.units), last + 1 + self.rows)))

@@ -1,0 +1,360 @@
+"""What a plan would take: prompts counted, answers reckoned from the schema, or both scaled up from a sample."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pandas_amr import _prompts
+from pandas_amr._compute import groups_of
+from pandas_amr._estimate import Estimate
+from pandas_amr._keeper import JournaledMapper
+from pandas_amr._map import Sample, context_of, make_mappers
+from pandas_amr._mappers import AgentMapper
+from pandas_amr._prices import price_of
+from pandas_amr._reduce import CHOICE_SAMPLE, MAX_LEVELS, Task, reduce_budget, the_task
+from pandas_amr._schema import json_schema
+from pandas_amr._shards import make_shards
+from pandas_amr._synthesise import NUMBER_TOKENS, OutputType
+from pandas_amr._tree import reduce_calls, static_sizes
+from pandas_amr._usage import Usage
+from pandas_amr.models.throttle import throttle_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pandas_amr._shards import Shard
+    from pandas_amr._units import Units
+    from pandas_amr._usage import Phase
+    from pandas_amr._work import Work
+    from pandas_amr.models.base import LM
+
+RENDERED = 50  # shards whose prompts are counted; the rest is reckoned from them
+TYPICAL_TEXT = "a sentence of about a dozen words, as a model would write it here"
+TYPICAL_ITEMS = 2
+NOTES_TOKENS = 150  # of what a reduce agent writes, where no sample says
+BLOCKS = 10  # of a sample: so many shards say how much they differ
+LEAST_BLOCKS = 2
+QUANTILE = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}  # Student's t, 95 %
+QUANTILE_OF_MANY = 2.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a sample told.
+
+    Attributes:
+        units: how many were mapped.
+        input_ratio: input tokens by the provider's count, to those that were counted here.
+        output_tokens: of the answer to one unit.
+        finding_tokens: of one finding, as a reducer reads it.
+        findings: how many there are of one unit for the reduce: many where units hold many, few where few count.
+        reduction_tokens: of what a reduce agent writes; None where none wrote.
+        latency_s: of one request.
+        spread: the half of the interval that holds the tokens of a unit, as a share of them.
+    """
+
+    units: int
+    input_ratio: float
+    output_tokens: float
+    finding_tokens: float
+    findings: float
+    reduction_tokens: float | None
+    latency_s: float
+    spread: float
+
+
+@dataclass
+class Spent:
+    """Calls and tokens of one model, added up."""
+
+    calls: int = 0
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+
+
+def cut(work: Work, units: Units) -> list[Shard]:
+    """The shards of a map."""
+    size, most = work.plan.shard_size or 1, work.plan.shard_tokens or 1
+    context = context_of(work, units)
+    groups = context.groups(units.asked) if context is not None else None
+    return make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=most, groups=groups)
+
+
+def sample_of(work: Work, units: Units, wanted: int) -> Sample:
+    """Units from all over the frame, in blocks; whole shards where findings depend on their neighbours."""
+    if work.plan.keyed == "shard":
+        shards = cut(work, units)
+        count = min(len(shards), max(LEAST_BLOCKS, -(-wanted * len(shards) // max(1, len(units.asked)))))
+        chosen = [shards[place].positions for place in _spread(len(shards), count)]
+    else:
+        places = _spread(len(units.asked), min(wanted, len(units.asked)))
+        size = min(work.plan.shard_size or 1, max(1, math.ceil(len(places) / BLOCKS)))
+        asked = units.asked[places].tolist()
+        chosen = [tuple(asked[start : start + size]) for start in range(0, len(asked), size)]
+    blocks = [number for number, part in enumerate(chosen) for _ in part]
+    return Sample(np.array([p for part in chosen for p in part], dtype=np.int64), np.array(blocks, dtype=np.int64))
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """So many places out of ``count``, drawn one from each equal part: the same ones each time."""
+    if not wanted:
+        return []
+    rng = np.random.default_rng(0)
+    edges = np.linspace(0, count, wanted + 1).astype(int)
+    return [int(rng.integers(low, high)) for low, high in itertools.pairwise(edges) if high > low]
+
+
+def forecast(
+    work: Work, units: Units, measured: Measured | None = None, *, open_: NDArray[np.int64] | None = None
+) -> Estimate:
+    """The estimate of a plan: with what a sample told, where there was one; of the units that are ``open_``, or all."""
+    if open_ is not None:
+        kept = np.isin(units.asked, open_)
+        units = replace(units, asked=units.asked[kept], tokens=units.tokens[kept])
+    shards = cut(work, units)
+    sizes = tuple(len(shard.positions) for shard in shards)
+    mapping = _mapping(work, units, shards, measured)
+    reducing, tree = _reducing(work, units, shards, measured)
+    parts: list[tuple[Phase, Spent]] = [("map", mapping), ("reduce", reducing)]
+    calls = mapping.calls + reducing.calls
+    money = _money(work, parts) if calls else 0.0
+    spent_in, spent_out = (sum(getattr(part, name) for _, part in parts) for name in ("input_tokens", "output_tokens"))
+    uncertain = mapping.output_tokens + reducing.input_tokens + reducing.output_tokens
+    half = measured.spread * uncertain if measured is not None else 0.0
+    share = half / (spent_in + spent_out) if spent_in + spent_out else 0.0
+    return Estimate(
+        units=len(units),
+        asked=len(units.asked),
+        shards=len(shards),
+        calls=calls,
+        input_tokens=round(spent_in),
+        output_tokens=round(spent_out),
+        money=money,
+        seconds=_seconds(work, parts, measured),
+        tree=tree,
+        sizes=sizes,
+        sampled=measured.units if measured else 0,
+        tokens_between=(math.floor(spent_in + spent_out - half), math.ceil(spent_in + spent_out + half))
+        if measured
+        else None,
+        money_between=(money * (1 - share), money * (1 + share)) if measured and money is not None else None,
+    )
+
+
+def _mapping(work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None) -> Spent:
+    spent = Spent()
+    if not work.lms or not shards:
+        return spent
+    rendered = [shards[place] for place in _spread(len(shards), min(RENDERED, len(shards)))]
+    for mapper in make_mappers(work, units, context_of(work, units)):
+        agent = mapper.mapper if isinstance(mapper, JournaledMapper) else mapper
+        if not isinstance(agent, AgentMapper):
+            continue
+        spent.calls += len(shards)
+        coded = work.plan.view == "preview"
+        told = 0 if coded else sum(units.size(p) for shard in rendered for p in shard.positions)
+        beside = sum(prompt_tokens(agent, shard) for shard in rendered) - told
+        held = 0 if coded else int(units.tokens.sum())
+        ratio = measured.input_ratio if measured else 1.0
+        spent.input_tokens += ratio * (held + beside * len(shards) / len(rendered))
+        count = agent.count
+        wrapper = 0 if agent.alone else count(json.dumps({"findings": []}))
+        one = measured.output_tokens if measured else count(json.dumps(typical_record(agent)))
+        coded_output = coded and measured is None  # one cell of code, however many units
+        answered = len(shards) * NOTES_TOKENS if coded_output else len(units.asked) * one
+        spent.output_tokens += len(shards) * wrapper + answered
+    return spent
+
+
+def prompt_tokens(agent: AgentMapper, shard: Shard) -> int:
+    """The tokens of the messages that open an agent's work."""
+    return sum(agent.count(message.content or "") for message in agent.opening(shard.positions))
+
+
+def typical_record(agent: AgentMapper) -> dict[str, Any]:
+    """A finding as a model would hand it in."""
+    record: dict[str, Any] = {name: _typical(schema) for name, schema in agent.kind.schema["properties"].items()}
+    return record if agent.alone else {"unit": 10, **record}
+
+
+def _typical(schema: dict[str, Any]) -> Any:
+    if "enum" in schema:
+        return sorted(schema["enum"], key=lambda one: len(str(one)))[len(schema["enum"]) // 2]
+    if "const" in schema:
+        return schema["const"]
+    if "anyOf" in schema:
+        return _typical(schema["anyOf"][0])
+    plain = {"integer": 12, "number": 12.5, "boolean": False, "null": None}
+    match schema.get("type"):
+        case "array":
+            return [_typical(schema.get("items", {}))] * TYPICAL_ITEMS
+        case "object":
+            return {name: _typical(part) for name, part in schema.get("properties", {}).items()}
+        case "string":
+            return "2026-01-31" if schema.get("format") == "date" else TYPICAL_TEXT
+        case kind:
+            return plain.get(str(kind), TYPICAL_TEXT)
+
+
+def _reducing(
+    work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None
+) -> tuple[Spent, tuple[int, ...]]:
+    """The reduce's calls and tokens, and the shape of its tree."""
+    plan, job = work.plan, work.job
+    spent = Spent()
+    shape: tuple[int, ...] = ()
+    if not job.reduces or not work.lms or not shards:
+        return spent, shape
+    one = _finding_tokens(work, units, measured)
+    each = measured.findings if measured else 1.0
+    if work.written:
+        task = the_task(work)
+        if plan.output in {int, float} and not work.has_repl("reduce"):
+            spent.calls = 1
+            spent.input_tokens = _system(work, task) + min(CHOICE_SAMPLE, len(units.asked)) * one
+            spent.output_tokens = NUMBER_TOKENS * 3
+        elif job.by is not None:
+            for rows in _groups(work, units):
+                _tree(
+                    work, task, [rows * each * one] if plan.fan_in else [one] * math.ceil(rows * each), spent, measured
+                )
+        elif plan.fan_in is not None:
+            sizes = [len(shard.positions) * each * one for shard in shards]
+            shape = _tree(work, task, sizes, spent, measured)
+        else:
+            _tree(work, task, [one] * math.ceil(len(units.asked) * each), spent, measured)
+    for agent in job.column_agents:
+        groups = _groups(work, units) if job.by is not None else [len(units.asked)]
+        for rows in groups:
+            _tree(work, Task(agent.text, str, agent), [one] * math.ceil(rows * each), spent, measured)
+    return spent, shape
+
+
+def _finding_tokens(work: Work, units: Units, measured: Measured | None) -> float:
+    """Of one finding, as a reducer reads it."""
+    if measured is not None:
+        return measured.finding_tokens
+    count = work.counter("reduce")
+    records = 0
+    for mapper in make_mappers(work, units, None):
+        agent = mapper.mapper if isinstance(mapper, JournaledMapper) else mapper
+        if isinstance(agent, AgentMapper):
+            records += count(json.dumps({k: v for k, v in typical_record(agent).items() if k != "unit"}))
+        else:
+            records += count(TYPICAL_TEXT)
+    return records + NUMBER_TOKENS
+
+
+def _system(work: Work, task: Task) -> int:
+    output = OutputType(task.output)
+    words = _prompts.reduce_system(task.instruction, final=True, output=output.schema, tools=False)
+    return work.counter("reduce", task.agent)(words)
+
+
+def _groups(work: Work, units: Units) -> list[int]:
+    """How many rows each group has; one group of all where the groups are of what is still to be found."""
+    assert work.job.by is not None
+    if any(key not in work.job.frame.columns for key in work.job.by.keys):
+        return [len(units.asked)]
+    _, groups = groups_of(work.job.frame, work.job.by)
+    return [len(rows) for rows in groups if rows]
+
+
+def _tree(work: Work, task: Task, sizes: list[float], spent: Spent, measured: Measured | None) -> tuple[int, ...]:
+    """Add what one tree takes; its leaves' tokens are ``sizes``: batches of a static tree, findings of another."""
+    system = _system(work, task)
+    written = measured.reduction_tokens if measured and measured.reduction_tokens else _written_tokens(work, task)
+    fan_in = work.plan.fan_in
+    if fan_in is not None:
+        shape = static_sizes(len(sizes), fan_in)
+        calls = reduce_calls(shape, fan_in)
+        level = list(sizes)
+        for width in shape[1:-1]:
+            parts = [level[number * fan_in : (number + 1) * fan_in] for number in range(width)]
+            spent.input_tokens += sum(sum(part) + system for part in parts if len(part) > 1)
+            spent.output_tokens += written * sum(len(part) > 1 for part in parts)
+            level = [part[0] if len(part) == 1 else written + NUMBER_TOKENS for part in parts]
+        spent.input_tokens += sum(level) + system
+        spent.output_tokens += written
+        spent.calls += calls
+        return tuple(shape)
+    budget = reduce_budget(work, task)[0]
+    many, size = len(sizes), sizes[0] if sizes else 0.0
+    for _ in range(work.plan.max_reduce_levels or MAX_LEVELS):
+        together = int(budget // size) if size else many
+        if many * size <= budget or together < LEAST_BLOCKS:
+            break
+        nodes = -(-many // together)
+        spent.calls += nodes
+        spent.input_tokens += many * size + nodes * system
+        spent.output_tokens += nodes * written
+        many, size = nodes, written + NUMBER_TOKENS
+    spent.calls += 1
+    spent.input_tokens += min(many * size, budget) + system
+    spent.output_tokens += written
+    return ()
+
+
+def _written_tokens(work: Work, task: Task) -> int:
+    """Of a reduction: from its schema where that says something, else of some notes."""
+    if task.output is str:
+        return NOTES_TOKENS
+    return work.counter("reduce")(json.dumps({"output": _typical(json_schema(task.output)), "sources": [1, 2, 3]}))
+
+
+def _money(work: Work, parts: Sequence[tuple[Phase, Spent]]) -> float | None:
+    total = 0.0
+    for phase, spent in parts:
+        if not spent.calls:
+            continue
+        lm = work.lm(phase)
+        money = price_of(lm)(Usage(input_tokens=round(spent.input_tokens), output_tokens=round(spent.output_tokens)))
+        if money is None:
+            return None
+        total += money / 2 if lm.batch and phase == "map" and not work.tools("map") else money
+    return total
+
+
+def _seconds(work: Work, parts: Sequence[tuple[Phase, Spent]], measured: Measured | None) -> float | None:
+    """At the limits that are known, by the user or from headers, and at the latency of the sample; None without any."""
+    by_model: dict[LM, Spent] = {}
+    for phase, spent in parts:
+        if spent.calls:
+            known = by_model.setdefault(work.lm(phase), Spent())
+            known.calls += spent.calls
+            known.input_tokens += spent.input_tokens
+            known.output_tokens += spent.output_tokens
+    times: list[float] = []
+    for lm, spent in by_model.items():
+        assert work.wired is not None
+        throttle = throttle_for(lm, *work.wired.bare[lm].address)
+        if throttle.requests is not None:
+            times.append(spent.calls / throttle.requests.rate)
+        if throttle.tokens is not None:
+            times.append((spent.input_tokens + spent.output_tokens) / throttle.tokens.rate)
+    if measured is not None and measured.latency_s:
+        calls = sum(spent.calls for _, spent in parts)
+        times.append(measured.latency_s * math.ceil(calls / work.parallelism))
+    return max(times) if times else None
+
+
+def interval(per_unit: Sequence[float], weights: Sequence[int], *, of: int) -> float:
+    """Half of the interval that holds the mean in 19 of 20 samples, as a share of the mean; 0 where all was sampled.
+
+    Student's t over the sample's blocks, with the correction for a finite population (Cochran 1977, chapter 2).
+    """
+    sampled = sum(weights)
+    mean = sum(one * weight for one, weight in zip(per_unit, weights, strict=True)) / sampled if sampled else 0.0
+    if len(per_unit) < LEAST_BLOCKS or not mean or sampled >= of:
+        return 0.0 if sampled >= of else 1.0
+    error = statistics.stdev(per_unit) / math.sqrt(len(per_unit)) * math.sqrt(1 - sampled / of)
+    return QUANTILE.get(len(per_unit) - 1, QUANTILE_OF_MANY) * error / mean

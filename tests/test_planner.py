@@ -1,0 +1,533 @@
+"""From one sentence to a plan: ten kinds of task, by a planner and by rule; what is given is never overridden."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pandas_amr as amr
+from pandas_amr._compute import compute
+from pandas_amr._schema import json_schema
+from pandas_amr.models.base import Abilities
+from pandas_amr.testing import ScriptedServer, findings
+
+REVIEWS = pd.DataFrame(
+    {
+        "shop": ["north", "south", "north", "east"] * 10,
+        "stars": [1, 5, 3, 4] * 10,
+        "text": [f"review {n}: the parcel was {'late' if n % 3 else 'on time'}" for n in range(40)],
+    }
+)
+INVOICES = pd.DataFrame({"scan": [f"Invoice {n}, total due {n}.50 EUR" for n in range(30)]})
+FILES = pd.DataFrame({"path": ["a.py", "b.py"], "content": ["x = open('a')\n", "y = 1\n"]})
+PAIRS = pd.DataFrame({"question": ["2+2?"] * 6, "answer": ["4", "5", "4", "4", "3", "4"]})
+BOOK = pd.DataFrame({"text": [f"Chapter {n}. She went on." for n in range(12)], "start": range(12)})
+TALK = pd.DataFrame({"thread": [1, 1, 2, 2, 2, 1], "said": ["hello", "no", "why", "because", "ah", "yes"]})
+
+
+def field(name: str, kind: str = "str", choices: tuple[str, ...] = (), description: str = "") -> dict[str, Any]:
+    return {"name": name, "type": kind, "choices": list(choices), "description": description}
+
+
+def answer(instruction: str, *fields: dict[str, Any], **parts: Any) -> dict[str, Any]:
+    """What a planner answers, in full, as strict structured output makes it."""
+    return {
+        "map_instruction": instruction,
+        "finding": list(fields),
+        "many_per_row": False,
+        "segmentation": "rows",
+        "group_columns": [],
+        "shard_size": 10,
+        "parallelism": 4,
+        "where": "",
+        "by": [],
+        "aggregations": [],
+        "ranking": {"field": "", "most": 10, "lowest_first": False},
+        "reduce_instruction": "",
+    } | parts
+
+
+def computed(name: str, function: str) -> dict[str, str]:
+    return {"field": name, "function": function}
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "classify and count": {
+        "frame": REVIEWS,
+        "task": "How many reviews complain of delivery, and how many of the product?",
+        "answer": answer(
+            "Say what is complained of.",
+            field("subject", choices=("delivery", "product", "nothing")),
+            aggregations=[computed("subject", "value_counts")],
+        ),
+        "planned": {"aggregations": {"subject": "value_counts"}, "reduce_instruction": None},
+        "ruled": {"finding": ["applies"], "aggregations": {"applies": "sum"}, "reduce_instruction": None},
+    },
+    "extract and sum": {
+        "frame": INVOICES,
+        "task": "What is the total of all invoices?",
+        "answer": answer("Read the total due.", field("due", "float"), aggregations=[computed("due", "sum")]),
+        "planned": {"finding": ["due"], "aggregations": {"due": "sum"}},
+        "ruled": {"finding": ["value"], "aggregations": {"value": "sum"}, "reduce_instruction": None},
+    },
+    "summarise by group": {
+        "frame": REVIEWS,
+        "task": "What do customers say, for each shop?",
+        "answer": answer("Say the gist.", field("gist"), by=["shop"], reduce_instruction="Sum it up."),
+        "planned": {"by": ("shop",), "reduce_instruction": "Sum it up.", "aggregations": None},
+        "ruled": {
+            "by": ("shop",),
+            "finding": ["finding"],
+            "reduce_instruction": "What do customers say, for each shop?",
+        },
+    },
+    "find and rank": {
+        "frame": REVIEWS,
+        "task": "Which are the five angriest reviews?",
+        "answer": answer(
+            "How angry is it, from 0 to 10?",
+            field("anger", "int"),
+            ranking={"field": "anger", "most": 5, "lowest_first": False},
+        ),
+        "planned": {"ranking": amr.Ranking(field="anger", most=5), "reduce_instruction": None},
+        "ruled": {"ranking": amr.Ranking(field="score", most=5), "finding": ["score", "reason"]},
+    },
+    "compare columns": {
+        "frame": PAIRS,
+        "task": "What share of the answers is right?",
+        "answer": answer("Is it right?", field("right", "bool"), aggregations=[computed("right", "mean")]),
+        "planned": {"finding": ["right"], "aggregations": {"right": "mean"}},
+        "ruled": {"finding": ["applies"], "aggregations": {"applies": "mean"}},
+    },
+    "profile a table": {
+        "frame": REVIEWS,
+        "task": "Describe each column.",
+        "given": {"axis": "columns"},
+        "answer": answer("Describe it.", field("meaning"), reduce_instruction="Describe the table."),
+        "planned": {"axis": "columns", "finding": ["meaning"], "reduce_instruction": "Describe the table."},
+        "ruled": {"axis": "columns", "finding": ["finding"], "reduce_instruction": "Describe each column."},
+    },
+    "sweep code": {
+        "frame": FILES,
+        "task": "Find every file that is opened without an encoding.",
+        "given": {"columns": ["path", "content"]},
+        "answer": answer(
+            "Every open() without encoding=.",
+            field("line", "int"),
+            field("call"),
+            many_per_row=True,
+            reduce_instruction="List them as file:line.",
+        ),
+        "planned": {"many": True, "columns": ["path", "content"], "finding": ["line", "call"]},
+        "ruled": {"finding": ["applies", "reason"], "where": "applies"},
+    },
+    "long text": {
+        "frame": BOOK,
+        "task": "Who meets whom, and when?",
+        "answer": answer(
+            "Who meets whom here?",
+            field("meetings", "list[str]"),
+            segmentation="neighbours",
+            reduce_instruction="Tell it in order.",
+        ),
+        "planned": {"segmentation": "neighbours", "keyed": "shard", "dedupe": False},
+        "ruled": {"segmentation": "rows", "finding": ["finding"], "reduce_instruction": "Who meets whom, and when?"},
+    },
+    "filter then reduce": {
+        "frame": REVIEWS,
+        "task": "List what the reviews that speak of parcels have in common.",
+        "answer": answer(
+            "Does it speak of a parcel, and what of it?",
+            field("parcel", "bool"),
+            field("what"),
+            where="parcel",
+            reduce_instruction="What have they in common?",
+        ),
+        "planned": {"where": "parcel", "reduce_instruction": "What have they in common?"},
+        "ruled": {"where": "applies", "finding": ["applies", "reason"]},
+    },
+    "free question": {
+        "frame": TALK,
+        "task": "What is going on here?",
+        "answer": answer(
+            "What does this turn do?",
+            field("act"),
+            segmentation="groups",
+            group_columns=["thread"],
+            reduce_instruction="What is going on?",
+        ),
+        "planned": {"segmentation": "groups", "group_columns": ["thread"], "keyed": "shard"},
+        "ruled": {"finding": ["finding"], "reduce_instruction": "What is going on here?", "aggregations": None},
+    },
+}
+
+
+def seen(plan: amr.Plan) -> dict[str, Any]:
+    """A plan as the expectations speak of it."""
+    many = not isinstance(plan.finding, type)
+    model = get_args(plan.finding)[0] if many else plan.finding
+    told = {name: getattr(plan, name) for name in type(plan).model_fields}
+    return told | {"finding": list(model.model_fields), "many": many, "by": plan.by.keys if plan.by else None}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_planner_s_plan_is_the_expected_one(kind):
+    case = KINDS[kind]
+    with ScriptedServer(lambda request: case["answer"]) as server:
+        plan = case["frame"].amr.plan(case["task"], lm=server.lm(), **case.get("given", {}))
+        assert len(server.requests) == 1
+    print(f"{kind}: {plan}")  # noqa: T201 (to be read: pytest -s)
+    assert {name: seen(plan)[name] for name in case["planned"]} == case["planned"]
+    assert plan.made_by == "planner"
+    assert case["answer"]["map_instruction"] in repr(plan)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_by_rule_is_the_expected_one(kind):
+    case = KINDS[kind]
+    with ScriptedServer(lambda request: None) as server:
+        lm = server.lm(abilities=Abilities(planning=False))
+        with pytest.warns(amr.PlanWarning, match="cannot plan"):
+            plan = case["frame"].amr.plan(case["task"], lm=lm, **case.get("given", {}))
+        assert server.requests == []
+    print(f"{kind}: {plan}")  # noqa: T201 (to be read: pytest -s)
+    assert {name: seen(plan)[name] for name in case["ruled"]} == case["ruled"]
+    assert plan.made_by == "rules"
+    assert plan.map_instruction == case["task"]
+    assert case["task"] in repr(plan)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_plan_runs_and_its_json_runs_the_same(kind, tmp_path):
+    """The plan's JSON in a file repeats the run, with no planning call and nothing said again."""
+    case = KINDS[kind]
+
+    def found(schema: dict[str, Any], unit: dict[str, Any]) -> Any:
+        kinds = [part.get("type") for part in schema.get("anyOf", [schema])]
+        if "enum" in schema or any("enum" in part for part in schema.get("anyOf", ())):
+            return next(part["enum"] for part in schema.get("anyOf", [schema]) if "enum" in part)[0]
+        if "array" in kinds:
+            items = schema.get("items") or next(p["items"] for p in schema["anyOf"] if p.get("type") == "array")
+            wanted = items.get("properties")
+            return [{n: found(s, unit) for n, s in wanted.items()}] if wanted else ["x"]
+        number = unit["unit"]
+        return {"string": f"found {number}", "boolean": number % 2 == 0, "integer": number, "number": number + 0.5}[
+            kinds[0]
+        ]
+
+    def provider(request):
+        if request.schema == "plan":
+            return case["answer"]
+        if request.schema == "reduction":
+            return {"output": f"from {len(request.findings)}", "sources": [0]}
+        schema = request.body["response_format"]["json_schema"]["schema"]["properties"]["findings"]["items"]
+        fields = {name: one for name, one in schema["properties"].items() if name != "unit"}
+        return findings(request, lambda unit: {name: found(one, unit) for name, one in fields.items()})
+
+    outputs = []
+    with ScriptedServer(provider) as server:
+        first = case["frame"].amr.map_reduce(case["task"], lm=server.lm(), **case.get("given", {}))
+        first.plan.to_json(tmp_path / "plan.json")
+        server.requests.clear()
+        again = case["frame"].amr.map_reduce(plan=tmp_path / "plan.json", lm=server.lm())
+        assert "plan" not in {request.schema for request in server.requests}
+        outputs = [first.output, again.output]
+    assert again.plan.replace(made_by="user").to_json() == first.plan.replace(made_by="user").to_json()
+    assert len(first.failures) == 0
+    assert str(outputs[0]) == str(outputs[1])
+    assert outputs[0] is not None
+
+
+def test_only_rows_that_count_are_reduced_and_ranked_rows_come_whole_and_in_order():
+    def provider(request):
+        if request.schema == "reduction":
+            told = [one["n"] if "n" in one else one["output"] for one in request.findings]
+            return {"output": " ".join(told), "sources": list(range(len(told)))}
+        return findings(request, lambda unit: {"n": f"n{unit['id']}", "big": unit["id"] > 6, "size": unit["id"] % 5})
+
+    frame = pd.DataFrame({"id": range(10)}, index=[f"label {n}" for n in range(10)])
+    kind = {"n": str, "big": bool, "size": int}
+    for extra in ({}, {"fan_in": 2, "shard_size": 3}):
+        with ScriptedServer(provider) as server:
+            plan: dict[str, Any] = {"where": "big", **extra}
+            result = frame.amr.map_reduce(map="x", finding=kind, reduce="Join.", plan=plan, lm=server.lm())
+            assert len(result.findings) == 10
+            assert result.output == "n7 n8 n9"
+            assert result.explain().index.tolist() == ["label 7", "label 8", "label 9"]
+        with ScriptedServer(provider) as server:
+            ranked = frame.amr.map_reduce(
+                map="x", finding=kind, plan={"where": "big", "ranking": {"field": "size", "most": 2}}, lm=server.lm()
+            )
+            assert ranked.output.index.tolist() == ["label 9", "label 8"]
+            assert list(ranked.output.columns) == ["id", "n", "big", "size"]
+            assert ranked.explain(1).index.tolist() == ["label 8"]
+            assert {request.schema for request in server.requests} == {"findings"}
+    with ScriptedServer(provider) as server:
+        by_group = frame.amr.map_reduce(
+            map="x",
+            finding=kind,
+            by="big",
+            plan={"ranking": {"field": "size", "most": 1, "lowest_first": True}},
+            lm=server.lm(),
+        )
+    assert by_group.output.index.tolist() == ["label 0", "label 7"]
+
+
+def test_a_share_is_computed_too():
+    frame = pd.DataFrame({"mood": ["a", "a", "b", "a"], "shop": ["x", "y", "y", "y"]})
+    shares = frame.amr.reduce({"mood": "share"})
+    assert shares["mood"].to_dict() == {"a": 0.75, "b": 0.25}  # as value_counts alone gives it
+    grouped = frame.amr.reduce({"mood": "share"}, by="shop")
+    assert grouped.loc["y"].round(3).to_dict() == {"mood_a": 0.667, "mood_b": 0.333}
+    both = compute(frame, {"mood": ["share", "nunique"]}, by=amr.By("shop"))  # as a planner may say it
+    assert list(asyncio.run(both).columns) == ["mood_share_a", "mood_share_b", "mood_nunique"]
+
+
+# What is given stands
+
+
+GIVEN: dict[str, Any] = {
+    "map": "My words.",
+    "finding": {"size": int},
+    "reduce": "My reduction.",
+    "output": bool,
+    "by": ["shop"],
+    "columns": ["text", "stars"],
+    "max_parallelism": 6,
+}
+PLANNED: dict[str, Any] = {
+    "shard_size": 11,
+    "parallelism": 2,
+    "view": "inline",
+    "segmentation": "neighbours",
+    "context_rows": 2,
+    "where": "size",
+    "dedupe": True,
+    "keyed": "unit",
+    "fan_in": 3,
+    "ranking": {"field": "size", "most": 3},
+}
+EVERYTHING = answer(
+    "A planner's words.",
+    field("mood", choices=("good", "bad")),
+    field("size", "int"),
+    field("flag", "bool"),
+    segmentation="groups",
+    group_columns=["shop"],
+    where="flag",
+    by=["stars"],
+    aggregations=[computed("mood", "value_counts"), computed("size", "sum")],
+    ranking={"field": "size", "most": 4, "lowest_first": True},
+    reduce_instruction="A planner's reduction.",
+)
+
+
+def check_given(arguments: dict[str, Any], fields: dict[str, Any]) -> None:
+    contradictory = fields.get("segmentation") == "neighbours" and (fields.get("dedupe") or fields.get("keyed"))
+    unknown = "where" in fields and "finding" not in arguments
+    unknown |= "ranking" in fields and "finding" not in arguments
+    with ScriptedServer(lambda request: EVERYTHING) as server:
+        if contradictory:
+            with pytest.raises(amr.PlanError):
+                REVIEWS.amr.plan("How are they?", lm=server.lm(), plan=fields, **arguments)
+            assert server.requests == []
+            return
+        plan = REVIEWS.amr.plan("How are they?", lm=server.lm(), plan=fields, **arguments)
+        asked = [request for request in server.requests if request.schema == "plan"]
+    del unknown
+    words = {"map": "map_instruction", "reduce": "reduce_instruction"}
+    for name, value in arguments.items():
+        kept = getattr(plan, words.get(name, name), None)
+        match name:
+            case "finding":
+                assert list(kept.model_fields) == list(value)
+                shown = json.dumps(json_schema(kept))
+            case "by":
+                assert list(kept.keys) == value
+                shown = json.dumps(value)
+            case "max_parallelism":
+                continue  # a bound of the run, not of the plan
+            case "output":
+                assert kept is value
+                shown = json.dumps(json_schema(value))
+            case _:
+                assert kept == value
+                shown = json.dumps(value)
+        assert all(f'"{words.get(name, name)}": {shown}' in request.user for request in asked)
+    for name, value in fields.items():
+        if name == "ranking" and "reduce" in arguments:
+            assert plan.ranking is None  # the call's own words stand above the plan's
+            continue
+        kept = getattr(plan, name)
+        assert (kept.model_dump(exclude_defaults=True) if name == "ranking" else kept) == value
+        if name != "ranking":
+            assert all(f'"{name}": {json.dumps(value)}' in request.user for request in asked)
+
+
+def test_the_planner_never_overrides_any_subset_of_the_arguments():
+    """All 128 subsets of the arguments; what is not given, the planner decides."""
+    names = list(GIVEN)
+    for size in range(len(names) + 1):
+        for subset in itertools.combinations(names, size):
+            check_given({name: GIVEN[name] for name in subset}, {})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.sampled_from(list(GIVEN))), st.sets(st.sampled_from(list(PLANNED))))
+def test_nor_any_subset_of_the_plan_s_fields_with_any_of_the_arguments(arguments, fields):
+    names = arguments | ({"finding"} if fields & {"where", "ranking"} else set())
+    check_given({name: GIVEN[name] for name in names}, {name: PLANNED[name] for name in fields})
+
+
+def test_the_planner_sees_a_sample_from_all_over_the_profile_the_tools_and_the_reader():
+    @amr.tool
+    def look_up(word: str) -> str:
+        """Look a word up in the house's dictionary."""
+        return word
+
+    frame = REVIEWS.assign(secret=[f"private {n}" for n in range(40)])
+    with ScriptedServer(lambda request: EVERYTHING | {"segmentation": "rows", "group_columns": []}) as server:
+        lm = server.lm(abilities=Abilities(context_window=9000))
+        frame.amr.plan("How?", columns=["text", "stars"], tools=[look_up], lm=lm)
+        told = server.requests[0].user
+    numbers = [n for n in range(40) if f"review {n}:" in told.split("```sample")[1]]
+    assert numbers[0] == 0
+    assert numbers[-1] == 39
+    assert max(np.diff(numbers)) <= 7
+    assert '"column": "stars", "dtype": "int64", "missing": 0, "distinct": 4, "lowest": 1.0, "highest": 5.0' in told
+    assert "the tool look_up: Look a word up" in told
+    assert "9000 tokens" in told
+    assert '"secret"' in told
+    assert "private" not in told  # what is no content column goes to no model
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ({"where": "nothing"}, "where names 'nothing'"),
+        ({"by": ["nowhere"]}, "by names 'nowhere'"),
+        ({"segmentation": "groups"}, "belong together"),
+        ({"aggregations": [computed("nothing", "sum")]}, "aggregations names 'nothing'"),
+        ({"ranking": {"field": "nothing", "most": 1, "lowest_first": False}}, "ranking names 'nothing'"),
+    ],
+)
+def test_a_plan_that_names_what_is_not_there_is_sent_back_with_what_is(part, reason):
+    good = EVERYTHING | {"segmentation": "rows", "group_columns": []}
+    answers = iter([good | part, good])
+    with ScriptedServer(lambda request: next(answers)) as server:
+        plan = REVIEWS.amr.plan("How?", lm=server.lm())
+        assert reason in server.requests[1].user
+    assert plan.made_by == "planner"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"segmentation": "groups"}, "belong together"),
+        ({"group_columns": ["shop"]}, "belong together"),
+        ({"segmentation": "neighbours", "dedupe": True}, "judged alone"),
+        ({"aggregations": {"a": "sum"}, "ranking": {"field": "a"}}, "two answers"),
+        ({"amr_plan": 99}, "format 99.*Upgrade"),
+        ({"segmentation": "chapters"}, "segmentation"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused_with_the_way_out(fields, reason, refusing):
+    with pytest.raises(amr.PlanError, match=reason):
+        REVIEWS.amr.map_reduce("How?", plan=fields, lm=refusing.lm())
+
+
+def test_groups_and_where_that_are_not_there_are_told_before_anything_is_sent(refusing):
+    with pytest.raises(amr.ColumnError, match="'thread', which is no column"):
+        REVIEWS.amr.map("x", plan={"segmentation": "groups", "group_columns": ["thread"]}, lm=refusing.lm())
+    with pytest.raises(amr.ColumnError, match="where names 'flag'"):
+        REVIEWS.amr.map_reduce(map="x", finding={"n": int}, reduce="y", plan={"where": "flag"}, lm=refusing.lm())
+    small = refusing.lm(abilities=Abilities(units_per_request=1))
+    with pytest.raises(amr.PlanError, match="judged alone"):
+        REVIEWS.amr.map("x", plan={"segmentation": "neighbours"}, lm=small)
+
+
+# Segmentation
+
+
+def test_neighbours_are_shown_around_a_shard_and_get_no_finding():
+    def provider(request):
+        return findings(request, lambda unit: {"n": unit["start"]})
+
+    with ScriptedServer(provider) as server:
+        plan = {"segmentation": "neighbours", "context_rows": 2, "shard_size": 4}
+        frame = BOOK.amr.map("Go on.", finding={"n": int}, plan=plan, lm=server.lm())
+        assert frame["n"].tolist() == list(range(12))
+        shown = {request.units[0]["start"]: request.user for request in server.requests}
+        middle = shown[4]
+        before, units, after = middle.split("\n\n")
+        assert [json.loads(line)["start"] for line in before.split("\n")[1:-1]] == [2, 3]
+        assert [json.loads(line)["start"] for line in after.split("\n")[1:-1]] == [8, 9]
+        assert units.startswith("```units")
+        assert shown[0].startswith("```units")
+        assert "in its context" in server.requests[0].system
+
+
+def test_a_group_is_read_together_and_never_mixed_with_another():
+    def provider(request):
+        return findings(request, lambda unit: {"thread_found": len(request.units)})
+
+    with ScriptedServer(provider) as server:
+        plan = {"segmentation": "groups", "group_columns": ["thread"]}
+        frame = TALK.amr.map("Go.", finding={"thread_found": int}, columns=["said"], plan=plan, lm=server.lm())
+        shards = sorted([unit["said"] for unit in request.units] for request in server.requests)
+        assert shards == [["hello", "no", "yes"], ["why", "because", "ah"]]
+        assert 'Their group: {"thread": 1}' in server.requests[0].user
+    assert frame["thread_found"].tolist() == [3] * 6
+
+
+def test_a_group_larger_than_a_shard_is_read_in_parts_and_told():
+    plan = {"segmentation": "groups", "group_columns": ["thread"], "shard_size": 2}
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"n": 1})) as server:
+        with pytest.warns(amr.PlanWarning, match="larger than a shard"):
+            TALK.amr.map("Go.", finding={"n": int}, plan=plan, lm=server.lm())
+        assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("plan", "changed", "asked"),
+    [
+        ({"segmentation": "groups", "group_columns": ["thread"]}, 5, 1),  # one more in thread 1: that group anew
+        ({"segmentation": "neighbours", "context_rows": 1, "shard_size": 2}, 5, 1),  # the last shard alone
+        ({"segmentation": "neighbours", "context_rows": 1, "shard_size": 2}, 4, 2),  # and whoever had it in sight
+        ({"segmentation": "rows", "shard_size": 2}, 5, 1),
+    ],
+)
+def test_a_changed_row_costs_what_was_judged_in_its_light_and_no_more(plan, changed, asked, tmp_path):
+    other = TALK.copy()
+    other.loc[changed, "said"] = "something else"
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"n": 1})) as server:
+        for frame in (TALK, TALK, other):
+            server.requests.clear()
+            frame.amr.map("Go.", finding={"n": int}, plan=plan, lm=server.lm(), journal=tmp_path / "j.sqlite")
+        assert len(server.requests) == asked
+
+
+def test_an_old_plan_s_json_is_read_as_it_was(tmp_path):
+    """Stable across versions: this text is never changed, and must always mean the same."""
+    text = (
+        '{"amr_plan": 1, "task": "How?", "columns": ["text", ["a", 1]], "map_instruction": "Read.", "finding": '
+        '{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false}, '
+        '"by": {"keys": ["shop"], "sort": false, "dropna": true, "observed": true}, "where": "flag", '
+        '"ranking": {"field": "n", "most": 3, "lowest_first": true}, "segmentation": "groups", "group_columns": ["shop"], '
+        '"view": "inline", "shard_size": 7, "fan_in": 3, "made_by": "planner"}'
+    )
+    plan = amr.Plan(**json.loads(text))
+    assert plan.columns == ["text", ("a", 1)]
+    assert plan.by == amr.By("shop", sort=False)
+    assert json.loads(plan.to_json())["columns"] == ["text", ["a", 1]]
+    assert amr.Plan(**json.loads(plan.to_json())).to_json() == plan.to_json()
+    before_formats = {name: value for name, value in json.loads(text).items() if name != "amr_plan"}
+    assert amr.Plan(**before_formats).to_json() == plan.to_json()
