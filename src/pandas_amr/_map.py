@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pandas_amr._trace import Node
     from pandas_amr._units import Units
     from pandas_amr._work import Work
+
+    Answered: TypeAlias = tuple[Shard, str | None, Node]
 
 SKIPPED = "skipped"
 FOUND = ("ok", "cached", "repaired")
@@ -183,7 +185,7 @@ class MapStage:
         """Who maps."""
         return self._mappers
 
-    def answered(self) -> Iterator[tuple[Shard, str | None, Node]]:
+    def answered(self) -> Iterator[Answered]:
         """The shards that a model was asked about, by which map, and what that took."""
         return (one for one in self._nodes if one[2].usage.calls)
 

@@ -16,16 +16,21 @@ from pandas_amr._map import MapStage, context_of, make_mappers
 from pandas_amr._mappers import AgentMapper
 from pandas_amr._reduce import Found, chosen, reduce_inputs, the_task, write
 from pandas_amr._synthesise import NUMBER_TOKENS
+from pandas_amr._usage import Usage
 from pandas_amr.models.structured import as_asked
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pandas_amr._estimate import Estimate
-    from pandas_amr._map import Sample
+    from pandas_amr._map import Answered, Sample
+    from pandas_amr._mappers import Mapper
     from pandas_amr._plan import Plan
     from pandas_amr._shards import Shard
     from pandas_amr._units import Units
+    from pandas_amr._usage import Phase
     from pandas_amr._work import Work
     from pandas_amr.errors import AMRWarning
 
@@ -92,50 +97,66 @@ async def _body(work: Work, agent: AgentMapper, shard: Shard) -> dict[str, Any]:
 
 
 async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None:
-    """Map a sample, reduce what was found, and see what it took."""
+    """Map a sample, reduce what was found, and see what it took; None where all of it failed."""
     stage = MapStage(work, units, sample=sample)
     await stage.recall()
     await stage.run(None)
-    ended = work.ended_by
-    if ended is not None:
-        raise ended
-    mapped = list(stage.answered())
-    if not mapped:
+    if work.ended_by is not None:
+        raise work.ended_by
+    found = chosen(work.plan.where, _of(found_of(work, stage), sample))
+    lines = [one.line for one in reduce_inputs(work, units, found, np.arange(len(found.positions)))]
+    asked = list(stage.answered())
+    if not asked and not lines:
         return None
-    found = _of(found_of(work, stage), sample)
-    counted = chosen(work.plan.where, found)
-    rows = np.arange(len(counted.positions))
-    lines = reduce_inputs(work, units, counted, rows)
     count = work.counter("reduce")
-    before = work.ledger.lines.get(("reduce", work.lm("reduce").model))
-    written: float | None = None
-    if work.written and lines:
-        await write(work, units, counted, rows, the_task(work))
-        after = work.ledger.lines[("reduce", work.lm("reduce").model)]
-        calls = after.calls - (before.calls if before else 0)
-        written = (after.output_tokens - (before.output_tokens if before else 0)) / calls if calls else None
-    agents = {one.name: one.mapper if isinstance(one, JournaledMapper) else one for one in stage.mappers}
-    ours = wrapped = 0
-    for shard, name, _ in mapped:
-        agent = agents[name]
-        assert isinstance(agent, AgentMapper)
-        ours += prompt_tokens(agent, shard)
-        wrapped = 0 if agent.alone else count(json.dumps({"findings": []}))
-    nodes = [node for _, _, node in mapped]
-    told = sum(node.usage.input_tokens for node in nodes)
-    maps = len({name for _, name, _ in mapped})
-    weights = [len(shard.positions) for shard, _, _ in mapped]
-    outputs = [max(0, node.usage.output_tokens - wrapped) / len(shard.positions) for shard, _, node in mapped]
+    outputs, weights = (
+        _outputs(work, stage, asked) if asked else ([float(count(one)) for one in lines], [1] * len(lines))
+    )
+    total = sum((node.usage for _, _, node in asked), Usage())
     return Measured(
         units=len(sample.positions),
-        input_ratio=told / ours if ours else 1.0,
+        input_ratio=_ratio(stage, asked, total),
         output_tokens=sum(one * weight for one, weight in zip(outputs, weights, strict=True)) / sum(weights),
-        finding_tokens=sum(count(one.line) + NUMBER_TOKENS for one in lines) / len(lines) if lines else NUMBER_TOKENS,
+        finding_tokens=sum(count(one) + NUMBER_TOKENS for one in lines) / len(lines) if lines else NUMBER_TOKENS,
         findings=len(lines) / len(sample.positions),
-        reduction_tokens=written,
-        latency_s=sum(node.usage.seconds for node in nodes) / max(1, sum(node.usage.calls for node in nodes)),
-        spread=interval(outputs, weights, of=len(units.asked) * maps),
+        reduction_tokens=await _reduction_tokens(work, units, found) if lines else None,
+        latency_s=total.seconds / max(1, total.calls),
+        spread=interval(outputs, weights, of=len(units.asked) * max(1, len({name for _, name, _ in asked}))),
     )
+
+
+def _outputs(work: Work, stage: MapStage, asked: Sequence[Answered]) -> tuple[list[float], list[int]]:
+    """The answers' tokens a unit, by shard, and the shards' units."""
+    alone = all(isinstance(agent, AgentMapper) and agent.alone for agent in _agents(stage).values())
+    wrapper = 0 if alone else work.counter("map")(json.dumps({"findings": []}))
+    outputs = [max(0, node.usage.output_tokens - wrapper) / len(shard.positions) for shard, _, node in asked]
+    return outputs, [len(shard.positions) for shard, _, _ in asked]
+
+
+def _ratio(stage: MapStage, asked: Sequence[Answered], total: Usage) -> float:
+    """What the provider counted of the prompts, to what was counted here."""
+    agents = _agents(stage)
+    ours = sum(prompt_tokens(agent, s) for s, name, _ in asked if isinstance(agent := agents[name], AgentMapper))
+    return total.input_tokens / ours if ours and total.input_tokens else 1.0
+
+
+def _agents(stage: MapStage) -> dict[str | None, Mapper]:
+    return {one.name: one.mapper if isinstance(one, JournaledMapper) else one for one in stage.mappers}
+
+
+async def _reduction_tokens(work: Work, units: Units, found: Found) -> float | None:
+    """What a reduce agent writes; None where none does."""
+    if not work.written:
+        return None
+    line: tuple[Phase, str] = ("reduce", work.lm("reduce").model)
+    before = work.ledger.lines.get(line, Usage())
+    reduced = await write(work, units, found, np.arange(len(found.positions)), the_task(work))
+    after = work.ledger.lines.get(line, Usage())
+    if after.calls > before.calls:
+        return (after.output_tokens - before.output_tokens) / (after.calls - before.calls)
+    if reduced is None:
+        return None
+    return float(sum(work.counter("reduce")(one.line) for one in reduced.inputs()))  # the journal had it
 
 
 def _of(found: Found, sample: Sample) -> Found:

@@ -1,0 +1,325 @@
+"""What a run would take, told before it: estimates against what was spent, requests as they are sent, a yes or a no."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pandas_amr as amr
+from pandas_amr._forecast import interval
+from pandas_amr.models.base import Abilities
+from pandas_amr.testing import Call, RateLimit, ScriptedServer, findings
+
+WORDS = np.random.default_rng(3).integers(3, 40, size=400)
+ROWS = pd.DataFrame(
+    {
+        "text": [f"row {n} " + "word " * int(WORDS[-n]) for n in range(200)],
+        "group": [f"g{n % 4}" for n in range(200)],
+    }
+)
+TWICE = pd.concat([ROWS.head(90), ROWS.head(90)], ignore_index=True)
+TEXT: dict[str, Any] = {"finding": {"gist": str, "mood": ["good", "bad"]}}
+
+
+def n_of(unit: dict[str, Any]) -> int:
+    return int(unit["text"].split()[1])
+
+
+def provider(request):
+    """Findings of 3 to 40 words each, reductions of about 30."""
+    if request.schema == "reduction":
+        return {"output": "all in all " * 10, "sources": list(range(min(3, len(request.findings))))}
+    fields = str(request.body["response_format"])
+    kind = {"gist": "gist", "topic": "topic"}
+    wanted = next(kind[name] for name in kind if name in fields)
+
+    def found(unit):
+        return {wanted: "word " * int(WORDS[n_of(unit)])} | ({"mood": "good"} if "mood" in fields else {})
+
+    return findings(request, found)
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "one row a shard, computed": {"plan": {"shard_size": 1}, "reduce": {"mood": "value_counts"}, **TEXT},
+    "shards, computed": {"plan": {"shard_size": 10}, "reduce": {"mood": "value_counts"}, **TEXT},
+    "static, wide": {"plan": {"shard_size": 5, "fan_in": 8}, "reduce": "Combine.", **TEXT},
+    "static, deep": {"plan": {"shard_size": 7, "fan_in": 2}, "reduce": "Combine.", **TEXT},
+    "adaptive, one level": {"plan": {"shard_size": 10}, "reduce": "Combine.", **TEXT},
+    "by groups": {"plan": {"shard_size": 10}, "reduce": "Combine.", "by": "group", **TEXT},
+    "two maps, static": {
+        "map": {"a": "What?", "b": "Which?"},
+        "finding": {"a": {"gist": str}, "b": {"topic": str}},
+        "plan": {"shard_size": 10, "fan_in": 4},
+        "reduce": "Combine.",
+    },
+    "equal rows": {"frame": TWICE, "plan": {"shard_size": 10, "fan_in": 4}, "reduce": "Combine.", **TEXT},
+    "neighbours": {
+        "plan": {"shard_size": 10, "segmentation": "neighbours"},
+        "reduce": {"mood": "value_counts"},
+        **TEXT,
+    },
+    "groups": {
+        "plan": {"segmentation": "groups", "group_columns": ["group"], "shard_size": 10, "fan_in": 6},
+        "reduce": "Combine.",
+        **TEXT,
+    },
+}
+
+
+def counted(text: str) -> int:
+    return max(1, len(text) // 4)  # as the scripted server counts
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.PlanWarning")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_estimate_against_the_actual(shape):
+    """Calls to the one; tokens, by a sample of 40, within a tenth, and within the interval that is told."""
+    case = {"map": "What does it say?"} | SHAPES[shape]
+    frame = case.pop("frame", ROWS)
+    with ScriptedServer(provider) as server:
+        lm = server.lm(token_counter=counted, prices=(1.0, 4.0))
+        plan = frame.amr.plan(lm=lm, **case)
+        assert server.requests == []
+        before, sampled = plan.estimate(), plan.estimate(sample=40)
+        server.requests.clear()
+        result = frame.amr.map_reduce(lm=lm, **case)
+        assert len(server.requests) == before.calls == sampled.calls
+    assert before.input_tokens == pytest.approx(
+        result.total.input_tokens, rel=0.10 if result.graph().mode == "map" else 0.6
+    )
+    assert sampled.tokens == pytest.approx(result.total.tokens, rel=0.10)
+    low, high = sampled.tokens_between
+    assert low <= result.total.tokens <= high
+    assert sampled.money == pytest.approx(result.total.money, rel=0.15)
+    assert sampled.money_between[0] < sampled.money < sampled.money_between[1]
+    assert sampled.seconds > 0
+    assert (
+        before.tree[1:]
+        == sampled.tree[1:]
+        == tuple(level["nodes"] for level in result.graph().levels if before.tree)[1:]
+    )
+
+
+def test_the_graph_before_the_run_is_that_of_the_run():
+    with ScriptedServer(provider) as server:
+        case = {"map": "What?", "reduce": "Combine.", "plan": {"shard_size": 9, "fan_in": 3}, **TEXT}
+        before = ROWS.amr.plan(lm=server.lm(), **case).graph()
+        after = ROWS.amr.map_reduce(lm=server.lm(), **case).graph()
+    assert {(node.id, frozenset(node.parents)) for node in before.nodes} == {
+        (node.id, frozenset(node.parents)) for node in after.nodes
+    }
+
+
+def test_an_adaptive_tree_s_calls_are_near():
+    case = {"map": "What?", "reduce": "Combine.", "plan": {"shard_size": 10, "reduce_budget": 700}, **TEXT}
+    with ScriptedServer(provider) as server:
+        lm = server.lm(token_counter=counted)
+        estimate = ROWS.amr.plan(lm=lm, **case).estimate(sample=40)
+        server.requests.clear()
+        result = ROWS.amr.map_reduce(lm=lm, **case)
+    assert estimate.calls == pytest.approx(len(server.requests), rel=0.25)
+    assert estimate.tokens == pytest.approx(result.total.tokens, rel=0.15)
+
+
+def test_a_model_of_one_row_a_request_is_estimated_too():
+    small = Abilities(tools=False, planning=False, units_per_request=1)
+    with ScriptedServer(provider) as server:
+        lm = server.lm(token_counter=counted, abilities=small)
+        case = {"map": "What?", "reduce": {"mood": "value_counts"}, **TEXT}
+        estimate = ROWS.amr.plan(lm=lm, **case).estimate(sample=30)
+        server.requests.clear()
+        result = ROWS.amr.map_reduce(lm=lm, **case)
+        assert len(server.requests) == estimate.calls == 200
+    assert estimate.tokens == pytest.approx(result.total.tokens, rel=0.10)
+
+
+def test_a_sample_is_paid_for_once(tmp_path):
+    with ScriptedServer(provider) as server:
+        lm = server.lm(token_counter=counted)
+        case = {"map": "What?", "reduce": {"mood": "value_counts"}, "journal": tmp_path / "j.sqlite", **TEXT}
+        first = ROWS.amr.plan(lm=lm, **case)
+        first.estimate(sample=40)
+        paid = sum(len(request.units) for request in server.requests)
+        assert paid == 40
+        again = first.estimate(sample=40)
+        assert sum(len(request.units) for request in server.requests) == 40
+        assert again.sampled == 40
+        ROWS.amr.map_reduce(lm=lm, **case)
+        assert sum(len(request.units) for request in server.requests) == 200
+
+
+@pytest.mark.parametrize("plan", [{"segmentation": "neighbours", "shard_size": 10}])
+def test_nor_is_one_whose_findings_depend_on_their_neighbours(plan, tmp_path):
+    with ScriptedServer(provider) as server:
+        lm = server.lm(token_counter=counted)
+        case = {"map": "What?", "plan": plan, "reduce": {"mood": "count"}, "journal": tmp_path / "j.sqlite", **TEXT}
+        ROWS.amr.plan(lm=lm, **case).estimate(sample=20)
+        ROWS.amr.map_reduce(lm=lm, **case)
+        assert sum(len(request.units) for request in server.requests) == 200
+
+
+def test_seconds_are_those_of_the_limits_that_are_known():
+    with ScriptedServer(provider) as server:
+        case = {"map": "What?", "reduce": {"mood": "count"}, "plan": {"shard_size": 1}, **TEXT}
+        assert ROWS.amr.plan(lm=server.lm(), **case).estimate().seconds is None
+        told = ROWS.amr.plan(lm=server.lm(rpm=100, model="told"), **case).estimate()
+        assert told.seconds == pytest.approx(120)
+    with ScriptedServer(provider, limit=RateLimit(rpm=6000)) as server:  # learned from headers
+        ROWS.head(5).amr.map("x", lm=server.lm(model="headers"), **TEXT)
+        learned = ROWS.amr.plan(lm=server.lm(model="headers"), **case).estimate()
+        assert learned.seconds == pytest.approx(2, rel=0.1)
+
+
+def test_money_that_is_not_known_is_none():
+    with ScriptedServer(provider) as server:
+        estimate = ROWS.amr.plan(map="What?", reduce={"mood": "count"}, lm=server.lm(), **TEXT).estimate()
+    assert estimate.money is None
+    assert "money" not in str(estimate)
+
+
+def test_the_interval_holds_the_truth_in_most_samples():
+    """Student's interval over blocks: of 400 samples of 10 blocks of 4, about 95 % hold the mean."""
+    rng = np.random.default_rng(1)
+    population = rng.gamma(2.0, 20.0, size=2000)
+    held = 0
+    for _ in range(400):
+        blocks = rng.choice(population, size=(10, 4), replace=False)
+        per_unit = blocks.mean(axis=1).tolist()
+        half = interval(per_unit, [4] * 10, of=2000)
+        held += abs(np.mean(per_unit) - population.mean()) <= half * np.mean(per_unit)
+    assert 360 <= held <= 396
+    assert interval([1.0, 2.0], [5, 5], of=10) == 0.0  # all were sampled
+
+
+# Requests
+
+
+@amr.tool
+def look(word: str) -> str:
+    """Look."""
+    return word
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tools": [look]},
+        {"plan": {"shard_size": 2, "segmentation": "neighbours"}},
+        {"map": amr.Agent("What?", role="reader")},
+        {"map": amr.Agent(lambda row: f"What of {row['group']}?")},
+    ],
+)
+def test_requests_are_rendered_as_they_are_sent(options):
+    def answered(request):
+        found = {"findings": [{"unit": unit["unit"], "gist": "x", "mood": "good"} for unit in request.units]}
+        return [Call("submit_findings", found)] if request.tools else found
+
+    case = {
+        "map": "What?",
+        "plan": {"shard_size": 3},
+        "reduce": {"mood": "count"},
+        "max_parallelism": 1,
+        **TEXT,
+    } | options
+    with ScriptedServer(answered) as server:
+        rendered = ROWS.head(20).amr.plan(lm=server.lm(temperature=0), **case).requests(3)
+        assert server.requests == []
+        ROWS.head(20).amr.map_reduce(lm=server.lm(temperature=0), **case)
+        sent = [request.body for request in server.requests[:3]]
+    assert rendered == sent
+
+
+def test_requests_of_agents_with_python_are_rendered_too(sandboxed):
+    frame = pd.DataFrame({"n": range(30), "when": pd.to_datetime(["2026-01-01"] * 30)})
+    with ScriptedServer(
+        lambda request: [Call("python_repl", {"code": "submit(df[['n']].rename(columns={'n': 'm'}))"})]
+    ) as server:
+        case = {"map": "x", "finding": {"m": int}, "reduce": {"m": "sum"}, "tools": [amr.PythonREPLTool()]}
+        case |= {"plan": {"view": "preview"}}
+        rendered = frame.amr.plan(lm=server.lm(), **case).requests()
+        assert server.requests == []
+        frame.amr.map_reduce(lm=server.lm(), **case)
+        assert rendered == [server.requests[0].body]
+
+
+def test_a_plan_that_was_made_for_no_frame_says_how_to_make_one():
+    plan = amr.Plan(map_instruction="x")
+    for ask in (plan.estimate, plan.requests):
+        with pytest.raises(amr.PlanError, match=r"df\.amr\.plan"):
+            ask()
+
+
+def test_a_sample_that_is_none_is_refused(refusing):
+    plan = ROWS.amr.plan(map="x", reduce={"gist": "count"}, lm=refusing.lm(), **TEXT)
+    for sample in (0, -1, 2.5, True):
+        with pytest.raises(amr.PlanError, match="a number of units"):
+            plan.estimate(sample=sample)
+
+
+# Approval
+
+
+def test_a_no_spends_nothing_and_says_what_it_would_have_been():
+    asked: list[amr.Estimate] = []
+    budget = amr.Budget(confirm=lambda estimate: bool(asked.append(estimate)))
+    with ScriptedServer(provider) as server:
+        case = {"map": "What?", "reduce": "Combine.", "plan": {"shard_size": 10, "fan_in": 4}, **TEXT}
+        with pytest.raises(amr.NotConfirmed, match="27 calls") as caught:
+            ROWS.amr.map_reduce(lm=server.lm(), budget=budget, **case)
+        assert server.requests == []
+        assert caught.value.estimate == asked[0] == ROWS.amr.plan(lm=server.lm(), **case).estimate()
+
+
+@pytest.mark.parametrize("verb", ["map", "filter", "map_reduce", "start"])
+def test_a_yes_goes_on_and_is_asked_for_once(verb):
+    asked: list[amr.Estimate] = []
+
+    async def confirm(estimate: amr.Estimate) -> bool:
+        await asyncio.sleep(0)
+        asked.append(estimate)
+        return True
+
+    def answered(request):
+        if "amr_keep" in str(request.body["response_format"]):
+            return findings(request, lambda unit: {"amr_keep": True})
+        return provider(request)
+
+    with ScriptedServer(answered) as server:
+        options = {"lm": server.lm(), "budget": amr.Budget(confirm=confirm, calls=1000)}
+        if verb == "map":
+            ROWS.amr.map("What?", **options, **TEXT)
+        elif verb == "filter":
+            assert len(ROWS.amr.filter("x", **options)) == 200
+        elif verb == "map_reduce":
+            ROWS.amr.map_reduce(map="What?", reduce={"mood": "count"}, **options, **TEXT)
+        else:
+            ROWS.amr.start(map="What?", reduce={"mood": "count"}, **options, **TEXT).result()
+    assert len(asked) == 1
+    assert asked[0].units == 200
+
+
+def test_what_the_journal_has_is_not_in_the_estimate_that_is_confirmed(tmp_path):
+    asked: list[amr.Estimate] = []
+    budget = amr.Budget(confirm=lambda estimate: asked.append(estimate) or True)
+    with ScriptedServer(provider) as server:
+        options = {"lm": server.lm(), "budget": budget, "journal": tmp_path / "j.sqlite", "plan": {"shard_size": 1}}
+        ROWS.head(150).amr.map("What?", **options, **TEXT)
+        ROWS.amr.map("What?", **options, **TEXT)
+    assert [estimate.calls for estimate in asked] == [150, 50]
+
+
+def test_an_exception_of_the_one_who_is_asked_comes_through():
+    def confirm(estimate: amr.Estimate) -> bool:
+        raise ZeroDivisionError
+
+    with ScriptedServer(provider) as server:
+        with pytest.raises(ZeroDivisionError):
+            ROWS.amr.map("What?", lm=server.lm(), budget=amr.Budget(confirm=confirm), **TEXT)
+        assert server.requests == []
+    with pytest.raises(amr.UsageError, match="a function of an Estimate"):
+        amr.Budget(confirm=True)
