@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pandas_amr._mcp import mcp_tools
     from pandas_amr._persona import Agent
     from pandas_amr._plan import Plan, Ranking
+    from pandas_amr._recipe import Recipe
     from pandas_amr._result import Result, load, result_of
     from pandas_amr._run import Run
     from pandas_amr._runtime import configure
@@ -86,6 +87,7 @@ __all__ = [
     "PlanWarning",
     "PythonREPLTool",
     "Ranking",
+    "Recipe",
     "Result",
     "Run",
     "Sandbox",
@@ -123,6 +125,7 @@ _HOMES = {
     "_persona": ("Agent",),
     "_estimate": ("Estimate",),
     "_plan": ("Plan", "Ranking"),
+    "_recipe": ("Recipe",),
     "_result": ("Result", "load", "result_of"),
     "_run": ("Run",),
     "_runtime": ("configure",),

@@ -29,6 +29,8 @@ Verb = Literal["map_reduce", "map", "filter", "reduce", "plan"]
 KEEP = "amr_keep"
 Errors = Literal["coerce", "raise"]
 VERSION = "amr_version"  # an attribute of a user's function: with it, what it finds is kept in the journal
+ONE_ROW = "amr_one_row"  # an attribute of what is no plain function: gives the finding of a frame of one row
+WHOLE = "amr_whole"  # likewise: gives the answer of a frame of findings
 SCALARS = (str, int, float, bool)
 
 
@@ -106,6 +108,8 @@ class Job:
         """Whether anything may be asked of a model."""
         ranked = self.given.ranking is not None and self.given.reduce_instruction is None
         coded = self.reducer is not None or ranked or (self.computed is not None and not self.column_agents)
+        if any(one.needs_model for one in self.pipelines):
+            return True
         return bool(self.open) or (self.maps and not self.all_callable) or (self.reduces and not coded)
 
     @property
@@ -123,6 +127,12 @@ class Job:
     def versioned(self) -> bool:
         """Whether a function says its version, so that what it finds can be kept in the journal."""
         return any(hasattr(function, VERSION) for function in self.callables.values())
+
+    @property
+    def pipelines(self) -> list[Any]:
+        """What maps and reduces as a run of its own, inside this one."""
+        parts = [*self.callables.values(), self.reducer]
+        return [one for one in parts if hasattr(one, ONE_ROW)]
 
     @property
     def all_callable(self) -> bool:

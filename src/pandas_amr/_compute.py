@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -16,6 +17,7 @@ from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -179,13 +181,25 @@ def computed_text(result: Any) -> str:
 
 
 async def call_reducer(
-    function: Callable[[pd.DataFrame], Any], findings: pd.DataFrame, *, frame: pd.DataFrame, by: By | None
+    function: Callable[[pd.DataFrame], Any],
+    findings: pd.DataFrame,
+    *,
+    frame: pd.DataFrame,
+    by: By | None,
+    around: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda _: contextlib.nullcontext(),
 ) -> Any:
-    """Call the user's reducer with the findings; with ``by`` once a group of ``frame``, one row a group."""
+    """Call the user's reducer with the findings; with ``by`` once a group of ``frame``, one row a group.
+
+    Each call stands inside of what ``around`` gives for its rows.
+    """
     if by is None:
-        return await _called(function, findings)
+        with around(range(len(findings))):
+            return await _called(function, findings)
     index, groups = groups_of(frame, by)
-    values = [await _called(function, findings.iloc[rows]) for rows in groups]
+    values = []
+    for rows in groups:
+        with around(rows):
+            values.append(await _called(function, findings.iloc[rows]))
     if values and all(isinstance(value, dict | pd.Series) for value in values):
         return pd.DataFrame([dict(value) for value in values], index=index)
     return pd.DataFrame({OUTPUT_COLUMN: pd.Series(values, index=index, dtype=None if values else object)})

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from pandas_amr._call import VERSION, finding_types
+from pandas_amr._call import ONE_ROW, VERSION, finding_types
 from pandas_amr._context import CONTEXT_ROWS, Context
 from pandas_amr._display import ProgressBar
 from pandas_amr._findings import Failure, FindingStore
 from pandas_amr._keeper import JournaledMapper
-from pandas_amr._mappers import AgentMapper, CallableMapper, Mapped, Mapper
+from pandas_amr._mappers import AgentMapper, CallableMapper, Mapped, Mapper, UnitMapper
 from pandas_amr._profile import preview
 from pandas_amr._shards import Shard, make_shards
 from pandas_amr._synthesise import StaticTree, finding_inputs
 from pandas_amr._watch import Progress
+from pandas_amr._work import standing_inside
 from pandas_amr.engines.local import each
 from pandas_amr.errors import PlanWarning
 
@@ -177,7 +178,7 @@ class MapStage:
             self._node_of = {}
             for shard, mapper in self._items:
                 for one in shard.positions:
-                    self._node_of[one] = (*self._node_of.get(one, ()), node_id(shard, mapper.name))
+                    self._node_of[one] = (*self._node_of.get(one, ()), self._named(shard, mapper))
         return self._node_of.get(int(self._units.asked[self._units.answered_by[position]]), ())
 
     @property
@@ -248,8 +249,13 @@ class MapStage:
 
     async def _one(self, item: tuple[Shard, Mapper]) -> Mapped:
         shard, mapper = item
-        with self._work.trace.node("map", id=node_id(shard, mapper.name), units=len(shard.positions)) as node:
-            mapped = await mapper(shard)
+        name = self._named(shard, mapper)
+        with self._work.trace.node("map", id=name, units=len(shard.positions)) as node:
+            node.parents = self._work.before(shard.positions)
+            room = self._work.room(f"{name}/")
+            with standing_inside(room):
+                mapped = await mapper(shard)
+            node.parents += tuple(room.ends)
             # Told here, and not when the findings are kept: until then other workers would begin another shard.
             if mapped.ended_by is not None:
                 self._work.end(mapped.ended_by)
@@ -263,6 +269,9 @@ class MapStage:
                 node.status = "partial" if mapped.positions else "failed"
             return mapped
 
+    def _named(self, shard: Shard, mapper: Mapper) -> str:
+        return self._work.prefix + node_id(shard, mapper.name)
+
     def _offer(self, tree: StaticTree, mapped: Mapped) -> None:
         """Hand a shard to the tree once all maps of it are there."""
         parts = self._landed.setdefault(mapped.shard.number, [])
@@ -273,7 +282,7 @@ class MapStage:
         tables = [(part.positions, self.kept.stores[part.map].named(part.table)) for part in parts]
         tree.offer(
             mapped.shard.number - 1,
-            tuple(node_id(part.shard, part.map) for part in parts),
+            tuple(self._work.prefix + node_id(part.shard, part.map) for part in parts),
             finding_inputs(tables, self._units, listed=self.listed, where=self._work.plan.where),
         )
 
@@ -301,7 +310,12 @@ def make_mappers(work: Work, units: Units, context: Context | None) -> list[Mapp
     for name in work.job.names:
         kind = kinds[name]
         if name in work.job.callables:
-            plain = CallableMapper(name, work.job.callables[name], kind, units)
+            function = work.job.callables[name]
+            if hasattr(function, ONE_ROW):
+                one_row = getattr(function, ONE_ROW)
+                mappers.append(UnitMapper(name, one_row, kind, units, work.parallelism))
+                continue
+            plain = CallableMapper(name, function, kind, units)
             version = getattr(plain.function, VERSION, None)
             about = {"function": getattr(plain.function, "__qualname__", ""), "version": version}
             mappers.append(_journaled(plain, work, units, about) if version and kind else plain)

@@ -13,8 +13,9 @@ import pyarrow as pa
 from pandas_amr import _prompts
 from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._columns import table_of
-from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
+from pandas_amr._findings import ITEMS, Checked, Failure, FindingType, Who, check_alone, check_answer
 from pandas_amr._merge import as_given, merge_values, rules_of
+from pandas_amr._schema import TEXT_FINDING
 from pandas_amr._split import pieces_of
 from pandas_amr._units import line_of
 from pandas_amr._usage import Usage
@@ -500,6 +501,74 @@ class CallableMapper:
 
     def _called(self) -> str:
         return f"map={getattr(self.function, '__name__', 'the function')}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitMapper:
+    """A pipeline of the user's: a frame of one row in, its finding out, several at once; each fails alone."""
+
+    name: str | None
+    function: Callable[[pd.DataFrame, int], Awaitable[Any]]
+    kind: FindingType | None
+    units: Units
+    limit: int
+
+    async def __call__(self, shard: Shard) -> Mapped:
+        """Have each unit's own frame go through the pipeline."""
+        found: dict[int, dict[str, Any]] = {}
+        failed: dict[int, Failure] = {}
+        ended: list[AMRError] = []
+
+        async def one(position: int) -> None:
+            if ended:
+                return
+            try:
+                given = await self.function(self.units.rows([position]), position)
+                found[position] = self._record(given)
+            except (BudgetExceeded, SandboxUnavailable, JournalError) as error:
+                ended.append(error)
+            except Exception as error:  # noqa: BLE001 (whatever stops a unit's pipeline is that unit's failure)
+                if isinstance(error, ModelError) and error.stops_run:
+                    ended.append(error)
+                    return
+                failed[position] = Failure(position, shard.number, "callable", _reason(error), 1, self.name)
+
+        async for _ in each(one, shard.positions, limit=self.limit):
+            pass
+        positions = sorted(found)
+        records = [found[position] for position in positions]
+        return Mapped(
+            shard=shard,
+            map=self.name,
+            positions=positions,
+            table=table_of(records, self.kind.arrow) if self.kind else pa.Table.from_pylist(records),
+            repaired=frozenset(),
+            failures=[failed[position] for position in sorted(failed)],
+            usage=Usage(),
+            ended_by=ended[0] if ended else None,
+        )
+
+    def _record(self, given: Any) -> dict[str, Any]:
+        """The pipeline's answer as a finding."""
+        if isinstance(given, pd.DataFrame):
+            given = {ITEMS: given.reset_index(drop=True).astype(object).where(given.notna(), None).to_dict("records")}
+        elif isinstance(given, pd.Series):
+            given = given.to_dict()
+        elif hasattr(given, "model_dump"):
+            given = given.model_dump()
+        if given is None:
+            raise InvalidOutput("the pipeline gave nothing: all of it failed, or it does not end with a reduce")
+        if not isinstance(given, dict):
+            fields = list(self.kind.model.model_fields) if self.kind else [TEXT_FINDING]
+            if len(fields) != 1:
+                raise InvalidOutput(f"the pipeline gave {type(given).__name__} for the fields {', '.join(fields)}")
+            given = {fields[0]: given}
+        if self.kind is None:
+            return {str(name): value for name, value in given.items()}
+        record, problem = self.kind.record(given)
+        if record is None:
+            raise InvalidOutput(problem or "invalid")
+        return record
 
 
 def _aligned(given: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

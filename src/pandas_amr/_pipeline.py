@@ -22,7 +22,7 @@ from pandas_amr._runtime import Settings, wire
 from pandas_amr._sources import covered, sources_frame
 from pandas_amr._units import Units, make_units
 from pandas_amr._watch import Watch
-from pandas_amr._work import Work
+from pandas_amr._work import Inside, Work
 from pandas_amr.errors import BudgetExceeded, FailureWarning, JournalError, MapFailed, NotConfirmed
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pandas_amr._plan import Plan
     from pandas_amr._result import Again
     from pandas_amr._synthesise import StaticTree
-    from pandas_amr._usage import Phase
+    from pandas_amr._usage import Ledger, Phase
     from pandas_amr.models.base import LM
 
 
@@ -48,11 +48,13 @@ async def run(
     watch: Watch | None = None,
     interrupted: Callable[[Result], None] | None = None,
     wish: Wish | None = None,
+    inside: Inside | None = None,
 ) -> Result | Draft:
     """Carry out a checked call; with ``kept``, go on from what an earlier run found.
 
     ``again`` is what ``retry`` calls; ``watch`` is shown what comes of it; ``interrupted`` is given what was found
-    where the run is cancelled; ``wish`` is what a plan is asked beside its estimate.
+    where the run is cancelled; ``wish`` is what a plan is asked beside its estimate; ``inside`` is what the run shares
+    with another one that it stands inside of.
 
     Raises:
         ModelError: the service serves nothing more, the key or the model being wrong or the server gone; the error's
@@ -61,14 +63,16 @@ async def run(
         JournalError: the journal cannot be read or written; likewise.
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
     """
-    work = Work(job, settings, lms, again=again, journal=journal, watch=watch or Watch())
+    work = Work.of(job, settings, lms, inside, again=again, journal=journal, watch=watch or Watch())
     async with AsyncExitStack() as stack:
         if lms:
             own = [work.lm("map", agent) for agent in job.agents]
-            work.wired = await stack.enter_async_context(wire([*lms.values(), *own], work.ledger, settings.budget))
-        if journal is not None:
+            within = inside.wired if inside is not None else None
+            wiring = wire([*lms.values(), *own], work.ledger, settings.budget, within=within)
+            work.wired = await stack.enter_async_context(wiring)
+        if journal is not None and inside is None:
             work.run_number = await journal.begin(job.verb, job.task, len(job.frame))
-            stack.push_async_exit(_Noted(work))
+            stack.push_async_exit(Noted(journal, work.run_number, work.ledger, lambda: work.stopped))
         work.plan = await _plan(work)
         units = _units(work)
         if job.verb == "plan":
@@ -133,23 +137,25 @@ async def _in_time(work: Work, units: Units, stage: MapStage | None, tree: Stati
     return Outcome(None)
 
 
-class _Noted:
+class Noted:
     """Notes in the journal how a run ended, whatever way it did."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, journal: Journal, number: int, ledger: Ledger, stopped: Callable[[], str | None]) -> None:
+        self._journal = journal
+        self._number = number
+        self._ledger = ledger
+        self._stopped = stopped
 
     async def __aenter__(self) -> None:
         """Nothing: the run is noted already."""
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        work, total = self._work, self._work.ledger.total
-        assert work.journal is not None
+        total = self._ledger.total
         status = "cancelled" if isinstance(error, asyncio.CancelledError) else "failed" if error else "done"
         with contextlib.suppress(JournalError):  # the run's own outcome is what counts
-            await work.journal.end(
-                work.run_number,
-                status if work.stopped is None else "stopped",
+            await self._journal.end(
+                self._number,
+                status if self._stopped() is None else "stopped",
                 calls=total.calls,
                 tokens=total.tokens,
                 money=total.money,
@@ -179,7 +185,9 @@ def _seconds_left(work: Work) -> float | None:
 def _delivered(work: Work, stage: MapStage | None, outcome: Outcome) -> Result:
     """The result; raised with the error that ended the run, where the user is to be told so."""
     work.account()
-    if work.journal is not None:
+    if work.inside is not None:
+        work.inside.ends.extend(_ends(work))
+    if work.journal is not None and work.inside is None:
         work.warnings += work.journal.told()
     _warn(work)
     result = _result(work, stage, found_of(work, stage), outcome)
@@ -192,11 +200,19 @@ def _delivered(work: Work, stage: MapStage | None, outcome: Outcome) -> Result:
     return result
 
 
+def _ends(work: Work) -> list[str]:
+    """The nodes that the answer comes from: the last ones of the reduce, or the maps, or what fed a computed one."""
+    own = work.trace.at(work.prefix)
+    last = [node.id for node in own if node.type in {"final-reduce", "direct"}]
+    maps = [node.id for node in own if node.type == "map"]
+    return last or maps or list(work.before(range(len(work.job.frame))))
+
+
 async def _plan(work: Work) -> Plan:
     """Complete what the user left open, by the planner and by rule."""
     job, able = work.job, work.abilities("plan")
     if job.open and able.planning and work.wired and len(job.frame):
-        with work.trace.node("plan", id="plan", level=-1) as node:
+        with work.trace.node("plan", id=f"{work.prefix}plan", level=-1) as node:
             store = work.answers("plan", "plan", {})
             readers = work.abilities("map")
             plan, warning = await derive(job, model=work.model("plan"), abilities=able, readers=readers, store=store)
@@ -288,6 +304,7 @@ def _result(work: Work, stage: MapStage | None, found: Found, outcome: Outcome) 
         status=status,
         stopped=work.stopped,
         sandbox=work.tier or None,
+        made_by=stage.made_by if stage else None,
         sources=sources_frame(outcome.cited, frame.index) if outcome.cited else None,
         coverage=covered(outcome.cited, len(frame)),
         warnings=tuple(work.warnings),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pandas_amr import _prompts
 from pandas_amr._adaptive import AdaptiveTree
+from pandas_amr._call import WHOLE
 from pandas_amr._compute import (
     call_reducer,
     checked_output,
@@ -31,11 +32,13 @@ from pandas_amr._shards import make_shards
 from pandas_amr._sources import Cited, coverage_words
 from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
 from pandas_amr._units import cell, line_of
+from pandas_amr._work import standing_inside
 from pandas_amr.engines.local import each
 from pandas_amr.errors import BudgetExceeded, FailureWarning, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -70,6 +73,10 @@ class Found:
     findings: pd.DataFrame
     positions: NDArray[np.int64]
     made_by: Callable[[int], tuple[str, ...]] = lambda _: ()
+
+    def nodes(self, rows: Sequence[int]) -> tuple[str, ...]:
+        """The map nodes behind some of these rows, each once."""
+        return tuple(dict.fromkeys(node for row in rows for node in self.made_by(int(self.positions[row]))))
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,7 @@ def make_tree(work: Work, leaves: int, found: Callable[[], Found]) -> StaticTree
         fan_in=work.plan.fan_in or 2,
         trace=work.trace,
         losses=reducer.losses,
+        name=work.prefix,
         computed=lambda: computed_words(work, chosen(work.plan.where, found()).table, reducer.losses),
     )
 
@@ -175,7 +183,9 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
     found = chosen(plan.where, found)
     try:
         if job.reducer is not None:
-            given = await call_reducer(job.reducer, found.findings, frame=found.table, by=job.by)
+            function = getattr(job.reducer, WHOLE, job.reducer)
+            around = lambda rows: _inside_reduce(work, found, rows)  # noqa: E731
+            given = await call_reducer(function, found.findings, frame=found.table, by=job.by, around=around)
             return Outcome(checked_output(given, plan.output))
         if not work.written:
             return await _computed(work, units, found)
@@ -198,6 +208,13 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
             raise
         _list(work, str(error), error.attempts)
         return Outcome(None)
+
+
+def _inside_reduce(work: Work, found: Found, rows: Sequence[int]) -> AbstractContextManager[None]:
+    """What a pipeline that reduces some rows of the findings stands inside of."""
+    made_by = lambda places: found.nodes([rows[place] for place in places])  # noqa: E731
+    group = f"{min(rows)}" if len(rows) and len(rows) < len(found.positions) else ""
+    return standing_inside(work.room(f"{work.prefix}reduce{group}/", made_by))
 
 
 def chosen(where: str | None, found: Found) -> Found:
@@ -280,7 +297,7 @@ async def _chosen(work: Work, units: Units, found: Found, numeric: list[str]) ->
     inputs = reduce_inputs(work, units, found, np.arange(len(found.positions)))[::step][:CHOICE_SAMPLE]
     if not inputs:
         return Outcome(None)
-    with work.trace.node("final-reduce", id="final-reduce", level=1, units=len(found.positions)) as node:
+    with work.trace.node("final-reduce", id=f"{work.prefix}final-reduce", level=1, units=len(found.positions)) as node:
         reduced = await make_reducer(work, task).reduce(inputs, final=True)
         node.usage = reduced.usage
     said = cast("Any", reduced.value)
@@ -312,6 +329,7 @@ async def write(
     work: Work, units: Units, found: Found, rows: NDArray[np.int64], task: Task, *, name: str = ""
 ) -> Reduced | None:
     """What a tree of agents writes of some rows; None where there are none."""
+    name = work.prefix + name
     inputs = reduce_inputs(work, units, found, rows)
     if not inputs:
         return None
@@ -363,7 +381,8 @@ def reduce_inputs(work: Work, units: Units, found: Found, rows: NDArray[np.int64
     """The findings of some rows as reducers read them; what failed is not among them."""
     positions = found.positions[rows]
     if not work.job.maps:
-        return row_inputs(units, positions.tolist())
+        inputs = row_inputs(units, positions.tolist())
+        return [replace(one, nodes=work.before(sorted(one.rows))) for one in inputs]
     failed = np.array(sorted({failure.position for failure in work.failures}), dtype=np.int64)
     alike: dict[int, list[int]] = {}  # rows that one unit answered for, by the first of them
     for row in rows[~np.isin(positions, failed)].tolist():
@@ -418,7 +437,7 @@ async def direct(work: Work, units: Units) -> Outcome | None:
     inputs = row_inputs(units, list(range(len(units))))
     if not inputs or reducer.count("\n".join(one.line for one in inputs)) > reduce_budget(work, task)[0]:
         return None
-    with work.trace.node("direct", id="direct", units=len(units)) as node:
+    with work.trace.node("direct", id=f"{work.prefix}direct", units=len(units)) as node:
         reduced = await reducer.reduce(inputs, final=True)
         node.usage = reduced.usage
     return _outcome(reduced, work.plan.output)

@@ -6,9 +6,11 @@ import secrets
 import threading
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field, fields
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -23,7 +25,6 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from pandas_amr._call import Errors, Job
@@ -64,7 +65,7 @@ class Result:
         frame: the input plus one column per finding field; same index, same order, ``<NA>`` where a unit failed.
         findings: those columns alone, one row a unit; one row a record, labelled by its unit, where units hold none
             or many.
-        plan: the plan that ran.
+        plan: the plan that ran; of a recipe, that of its last stage.
         usage: calls, tries, tokens, seconds and money, one row a phase and model.
         failures: one row a failed unit: ``label position shard map who reason attempts``.
         trace: one row a node: ``id type level parents units start seconds tokens money form
@@ -76,6 +77,7 @@ class Result:
         sources: what the output rests on, one row an item and row: ``item label position``, with ``group`` before them
             where groups or columns were written; None where nothing was written by agents.
         coverage: the share of rows that the output rests on.
+        stages: of a recipe, each stage's own result.
         status: one row a unit: ``status`` (``ok repaired cached failed skipped``) and ``reason``.
     """
 
@@ -95,6 +97,8 @@ class Result:
     coverage: float | None = None
     warnings: tuple[AMRWarning, ...] = field(default=())
     origin: Origin | None = field(default=None)
+    stages: tuple[Result, ...] = field(default=())
+    made_by: Callable[[int], tuple[str, ...]] | None = field(default=None)
 
     def retry(self, *, lm: LM | str | None = None, errors: Errors | None = None) -> Result:
         """Run again what failed or was skipped, keep what was found, and reduce anew.
@@ -164,11 +168,16 @@ def remembered(result: Result) -> pd.DataFrame:
     return result.frame
 
 
+def kept_places(result: Result) -> NDArray[np.int64]:
+    """Where the rows stand that a filter keeps: those that met the criterion, and those of which nobody knows."""
+    keep = result.frame[KEEP].fillna(True).astype(bool).to_numpy()  # noqa: FBT003 (a value, not a flag)
+    return np.flatnonzero(keep)
+
+
 def kept_rows(result: Result) -> pd.DataFrame:
-    """The rows that a filter keeps: those that met the criterion, and those of which nobody knows."""
+    """The rows that a filter keeps."""
     frame = remembered(result)
-    keep = frame[KEEP].fillna(True).astype(bool).to_numpy()  # noqa: FBT003 (a value, not a flag)
-    kept = frame.drop(columns=KEEP)[keep]
+    kept = frame.drop(columns=KEEP).iloc[kept_places(result)]
     kept.attrs = dict(frame.attrs)
     return kept
 
@@ -209,11 +218,12 @@ def trace_frame(trace: Trace) -> pd.DataFrame:
         "sandbox",
         "status",
     ]
+    levels = levels_of(trace)
     rows = [
         (
             n.id,
             n.type,
-            n.level,
+            levels[n.id],
             list(n.parents),
             n.units,
             n.start,
@@ -227,6 +237,17 @@ def trace_frame(trace: Trace) -> pd.DataFrame:
         for n in trace.nodes
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def levels_of(trace: Trace) -> dict[str, int]:
+    """Each node's level; of runs inside others counted along what fed it."""
+    levels = {node.id: node.level for node in trace.nodes}
+    if not any("/" in name for name in levels):
+        return levels
+    parents = {node.id: [parent for parent in node.parents if parent in levels] for node in trace.nodes}
+    for name in TopologicalSorter(parents).static_order():
+        levels[name] = max([levels[name], *(levels[parent] + 1 for parent in parents[name])])
+    return levels
 
 
 def failures_frame(failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame:

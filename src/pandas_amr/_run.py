@@ -8,7 +8,7 @@ import os
 import threading
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pandas_amr._call import Call, Job, check, check_model
 from pandas_amr._journal import journal_for
@@ -20,11 +20,12 @@ from pandas_amr._watch import Progress, Watch
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Generator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 
     from pandas_amr._estimate import Estimate
     from pandas_amr._map import Kept
     from pandas_amr._usage import Phase
+    from pandas_amr._work import Inside
     from pandas_amr.models.base import LM
 
 Given = TypeVar("Given")
@@ -52,30 +53,28 @@ def submit(work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
     return asyncio.run_coroutine_threadsafe(work, engine_loop())
 
 
-class Run(Generic[Given]):
-    """One execution of a verb: awaitable, cancellable, and in the end what the verb gives."""
+class Carried(Protocol):
+    """Carries a run out."""
 
-    def __init__(
-        self,
-        job: Job,
-        settings: Settings,
-        lms: Mapping[Phase, LM],
-        kept: Kept | None = None,
-        *,
-        whole: bool = False,
-        wish: Wish | None = None,
-    ) -> None:
-        if lms:
-            check_model(job, lms["map"])
-            check_budget(settings.budget, lms)
-        self._job = job
-        self._settings = settings
-        self._lms = lms
-        self._kept = kept
-        self._whole = whole
-        self._wish = wish
-        journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
-        self._journal = journal_for(settings.journal, by_default=journaled)
+    def __call__(self, *, watch: Watch, interrupted: Callable[[Result], None]) -> Coroutine[Any, Any, Any]:
+        """Begin; what comes of it has ``warnings``."""
+        ...
+
+
+class Run(Generic[Given]):
+    """One execution: awaitable, iterable, cancellable, and in the end what the verb gives.
+
+    Args:
+        work: carries it out, and tells ``watch`` what comes of it and ``interrupted`` what was found when it is
+            cancelled.
+        given: makes what the verb gives of what comes of it.
+        about: what is run, for people.
+    """
+
+    def __init__(self, work: Carried, given: Callable[[Any], Given], about: str) -> None:
+        self._work = work
+        self._make = given
+        self._about = about
         self._partial: Result | None = None
         self._watch = Watch()
         self._ended = threading.Event()
@@ -84,17 +83,7 @@ class Run(Generic[Given]):
 
     async def _carried_out(self) -> Any:
         try:
-            return await run(
-                self._job,
-                self._settings,
-                self._lms,
-                kept=self._kept,
-                again=_again,
-                journal=self._journal,
-                watch=self._watch,
-                interrupted=self._interrupted,
-                wish=self._wish,
-            )
+            return await self._work(watch=self._watch, interrupted=self._interrupted)
         finally:
             self._ended.set()
             self._watch.ended()
@@ -139,7 +128,7 @@ class Run(Generic[Given]):
                 except KeyboardInterrupt as error:
                     raise self._stopped(error) from None
                 continue
-            batch = self._watch.batch(place, self._job.frame.index)
+            batch = self._watch.batch(place)
             if batch is None:
                 break
             yield from batch
@@ -154,7 +143,7 @@ class Run(Generic[Given]):
             if waiting is not None:
                 await asyncio.wrap_future(waiting)
                 continue
-            batch = self._watch.batch(place, self._job.frame.index)
+            batch = self._watch.batch(place)
             if batch is None:
                 break
             for finding in batch:
@@ -187,23 +176,67 @@ class Run(Generic[Given]):
             self._warned = True
             for warning in outcome.warnings:
                 warnings.warn(warning, stacklevel=4)
-        given: Any = outcome
-        if self._whole:
-            return cast("Given", given)
-        if isinstance(outcome, Draft):
-            job = replace(self._job, given=outcome.plan, open=(), by=outcome.plan.by)
-            return cast("Given", outcome.plan.made_for(Rehearsed(outcome.estimate, job, self._settings, self._lms)))
-        if self._job.verb == "map":
-            given = remembered(outcome)
-        elif self._job.verb == "filter":
-            given = kept_rows(outcome)
-        elif self._job.verb == "reduce":
-            given = outcome.output
-        return cast("Given", given)
+        return self._make(outcome)
 
     def __repr__(self) -> str:
         state = "cancelled" if self._future.cancelled() else "done" if self._future.done() else "running"
-        return f"<Run {self._job.verb} of {len(self._job.frame)} rows, {state}>"
+        return f"<Run {self._about}, {state}>"
+
+
+def started(
+    job: Job,
+    settings: Settings,
+    lms: Mapping[Phase, LM],
+    kept: Kept | None = None,
+    *,
+    whole: bool = False,
+    wish: Wish | None = None,
+) -> Run[Any]:
+    """Start a checked call; ``whole`` gives the ``Result`` whatever the verb.
+
+    Raises:
+        UsageError: the model or the budget does not fit; nothing was sent.
+    """
+    if lms:
+        check_model(job, lms["map"])
+        check_budget(settings.budget, lms)
+    journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
+    journal = journal_for(settings.journal, by_default=journaled)
+
+    async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
+        return await run(
+            job,
+            settings,
+            lms,
+            kept=kept,
+            again=_again,
+            journal=journal,
+            watch=watch,
+            interrupted=interrupted,
+            wish=wish,
+        )
+
+    def given(outcome: Any) -> Any:
+        if whole:
+            return outcome
+        if isinstance(outcome, Draft):
+            planned = replace(job, given=outcome.plan, open=(), by=outcome.plan.by)
+            return outcome.plan.made_for(Rehearsed(outcome.estimate, planned, settings, lms))
+        return what_is_given(job.verb, outcome)
+
+    return Run(work, given, f"{job.verb} of {len(job.frame)} rows")
+
+
+def what_is_given(verb: str, result: Result) -> Any:
+    """What a verb gives of a result: a frame, an answer, or the result itself."""
+    match verb:
+        case "map":
+            return remembered(result)
+        case "filter":
+            return kept_rows(result)
+        case "reduce":
+            return result.output
+    return result
 
 
 @dataclass(frozen=True)
@@ -224,7 +257,8 @@ class Rehearsed:
         return self._draft(Wish(requests=count)).requests
 
     def _draft(self, wish: Wish) -> Draft:
-        return Run[Draft](self.job, self.settings, self.lms, whole=True, wish=wish).result()
+        draft: Draft = started(self.job, self.settings, self.lms, whole=True, wish=wish).result()
+        return draft
 
 
 def begin(call: Call) -> Run[Any]:
@@ -233,18 +267,31 @@ def begin(call: Call) -> Run[Any]:
     Raises:
         UsageError: the call cannot be carried out; nothing was sent.
     """
-    settings = current_settings()
+    job, lms = prepared(call, current_settings())
+    return started(job, current_settings().with_changes(job.settings), lms)
+
+
+def prepared(call: Call, settings: Settings, inside: Inside | None = None) -> tuple[Job, Mapping[Phase, LM]]:
+    """A call, checked, and the models of its phases; inside another run, that one's where it names none.
+
+    Raises:
+        UsageError: the call cannot be carried out; nothing was sent.
+    """
     job = check(call)
-    lms = resolve_lms(job.lm, settings) if job.needs_model else {}
     for agent in job.agents:
         if agent.lm is not None:
             resolve_lm(agent.lm)
-    return Run(job, settings.with_changes(job.settings), lms)
+    if not job.needs_model:
+        return job, {}
+    own = next((one.lm for one in job.pipelines if one.lm is not None), None) if job.lm is None else job.lm
+    if own is None and inside is not None and inside.lms:
+        return job, inside.lms
+    return job, resolve_lms(own, settings)
 
 
 def _again(origin: Origin, lm: Any, errors: Any) -> Result:
     """Run once more what failed."""
     settings = origin.settings.with_changes({"errors": errors} if errors is not None else {})
     lms = resolve_lms(lm, settings) if lm is not None else origin.lms
-    outcome: Result = Run[Result](origin.job, settings, lms, origin.kept.copy(), whole=True).result()
+    outcome: Result = started(origin.job, settings, lms, origin.kept.copy(), whole=True).result()
     return outcome

@@ -249,13 +249,20 @@ class Wired:
 
 
 @contextlib.asynccontextmanager
-async def wire(lms: Iterable[LM], ledger: Ledger, budget: Budget | None) -> AsyncIterator[Wired]:
-    """Connect to a run's models for its time."""
+async def wire(
+    lms: Iterable[LM], ledger: Ledger, budget: Budget | None, *, within: Wired | None = None
+) -> AsyncIterator[Wired]:
+    """Connect to a run's models for its time; ``within`` another run, with its connections and its purse."""
     from pandas_amr.models.openai import OpenAIModel  # noqa: PLC0415 (importing openai takes half a second)
 
     async with contextlib.AsyncExitStack() as stack:
-        bare = {lm: await stack.enter_async_context(OpenAIModel(lm)) for lm in dict.fromkeys(lms)}
+        known = within.bare if within is not None else {}
+        new = [lm for lm in dict.fromkeys(lms) if lm not in known]
+        bare = {lm: await stack.enter_async_context(OpenAIModel(lm)) for lm in new}
         batches = {lm: Batched(model, lm.batch_poll_s) for lm, model in bare.items() if lm.batch}
         for batched in batches.values():
             stack.push_async_callback(batched.close)
-        yield Wired(bare, batches, Purse(budget or Budget(calls=10**12), ledger))
+        if within is not None:
+            yield Wired({**within.bare, **bare}, {**within.batches, **batches}, within.purse)
+        else:
+            yield Wired(bare, batches, Purse(budget or Budget(calls=10**12), ledger))

@@ -53,6 +53,11 @@ class Trace:
 
     began: float = field(default_factory=time.monotonic)
     nodes: list[Node] = field(default_factory=list)
+    _places: dict[str, list[Node]] = field(default_factory=dict)
+
+    def at(self, prefix: str) -> list[Node]:
+        """The nodes of one run: those of runs inside it have a longer prefix."""
+        return self._places.get(prefix, [])
 
     @property
     def seconds(self) -> float:
@@ -67,6 +72,7 @@ class Trace:
         name = id or f"{type}-{sum(node.type == type for node in self.nodes)}"
         node = Node(id=name, type=type, level=level, parents=parents, units=units, start=self.seconds)
         self.nodes.append(node)
+        self._places.setdefault(name[: name.rfind("/") + 1], []).append(node)
         try:
             yield node
         except Exception:

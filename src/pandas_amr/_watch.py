@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import pandas as pd
     import pyarrow as pa
 
     from pandas_amr._units import Units
@@ -87,14 +86,14 @@ class Watch:
             self._waiting.append(future)
             return future
 
-    def batch(self, place: int, index: pd.Index) -> Iterator[dict[str, Any]] | None:
+    def batch(self, place: int) -> Iterator[dict[str, Any]] | None:
         """The findings of a batch: ``label`` and ``position`` of the row, then the fields; None at the end."""
         with self._lock:
             if place >= len(self._batches):
                 return None
             positions, table, units = self._batches[place]
         return (
-            {"label": index[row], "position": row, **record}
+            {"label": units.frame.index[row], "position": row, **record}
             for position, record in zip(positions, table.to_pylist(), strict=True)
             for row in units.answered(position).tolist()
         )

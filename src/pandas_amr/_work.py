@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +59,52 @@ def _about_python(repl: PythonREPLTool | None) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Inside:
+    """What a run that stands inside another one shares with it: models, throttle, journal, usage, graph.
+
+    Attributes:
+        prefix: what its nodes' names begin with.
+        before: the nodes of the other run that made the rows at some positions of its frame.
+        asked: whether its estimate has been confirmed with that of the other run.
+        ends: takes the nodes that its answer comes from.
+    """
+
+    settings: Settings
+    lm: Any
+    lms: Mapping[Phase, LM]
+    trace: Trace
+    ledger: Ledger
+    journal: Journal | None
+    run_number: int
+    wired: Wired | None
+    gate: asyncio.Semaphore
+    watch: Watch
+    prefix: str = ""
+    before: Callable[[Sequence[int]], tuple[str, ...]] = lambda _: ()
+    asked: bool = False
+    ends: list[str] = field(default_factory=list)
+    warnings: list[AMRWarning] = field(default_factory=list)
+
+
+_inside: ContextVar[Inside | None] = ContextVar("pandas_amr_inside", default=None)
+
+
+def current_inside() -> Inside | None:
+    """What a run that is begun here stands inside of."""
+    return _inside.get()
+
+
+@contextlib.contextmanager
+def standing_inside(inside: Inside | None) -> Iterator[None]:
+    """Let runs that are begun in the block stand inside another one."""
+    token = _inside.set(inside)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
 @dataclass
 class Work:
     """The job, the parts it is wired to, and what has come of it so far.
@@ -84,6 +132,47 @@ class Work:
     journal: Journal | None = None
     run_number: int = 0
     keepers: list[tuple[Phase, Keeper]] = field(default_factory=list)
+    inside: Inside | None = None
+
+    @classmethod
+    def of(cls, job: Job, settings: Settings, lms: Mapping[Phase, LM], inside: Inside | None, **rest: Any) -> Work:
+        """The work of a run; inside another one, with all that it shares with it."""
+        if inside is None:
+            return cls(job, settings, lms, **rest)
+        shared = {name: getattr(inside, name) for name in ("trace", "ledger", "journal", "run_number", "watch")}
+        work = cls(job, settings, lms, inside=inside, confirmed=inside.asked, **(rest | shared))
+        work.__dict__["gate"] = inside.gate
+        return work
+
+    @property
+    def prefix(self) -> str:
+        """What its nodes' names begin with."""
+        return self.inside.prefix if self.inside is not None else ""
+
+    def before(self, positions: Sequence[int]) -> tuple[str, ...]:
+        """The nodes of another run that made these rows."""
+        return self.inside.before(positions) if self.inside is not None else ()
+
+    def room(
+        self, prefix: str, before: Callable[[Sequence[int]], tuple[str, ...]] = lambda _: (), *, asked: bool = True
+    ) -> Inside:
+        """A place inside this run, for another one."""
+        return Inside(
+            settings=self.settings,
+            lm=self.job.lm if self.job.lm is not None or self.inside is None else self.inside.lm,
+            lms=self.lms,
+            trace=self.trace,
+            ledger=self.ledger,
+            journal=self.journal,
+            run_number=self.run_number,
+            wired=self.wired,
+            gate=self.gate,
+            watch=Watch(),
+            prefix=prefix,
+            before=before,
+            asked=asked,
+            warnings=self.warnings,
+        )
 
     @property
     def stopped(self) -> str | None:

@@ -1,0 +1,345 @@
+"""A pipeline without its frame: the verbs' calls, kept, to be run on any frame and inside other pipelines."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from pandas_amr._call import Call
+from pandas_amr._journal import journal_for
+from pandas_amr._pipeline import Noted, run
+from pandas_amr._plan import Plan
+from pandas_amr._planner import PARALLELISM
+from pandas_amr._result import Result, failures_frame, kept_places, trace_frame, usage_frame
+from pandas_amr._run import Run, prepared, what_is_given
+from pandas_amr._runtime import check_budget, current_settings, resolve_lms, wire
+from pandas_amr._trace import Trace
+from pandas_amr._usage import Ledger
+from pandas_amr._work import Inside, current_inside
+from pandas_amr.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pandas_amr._runtime import Settings
+    from pandas_amr._usage import Phase
+    from pandas_amr._watch import Watch
+    from pandas_amr.models.base import LM
+
+StageVerb = Literal["map_reduce", "map", "filter", "reduce", "then"]
+OF_THE_RUN = ("journal", "budget", "progress", "max_parallelism")
+FIRST = {"map": "map", "filter": "map", "reduce": "reduce", "map_reduce": "task"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: a verb and what it is given, or ``then`` with a function or another recipe."""
+
+    verb: StageVerb
+    given: Mapping[str, Any]
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether anything may be asked of a model."""
+        if self.verb == "then":
+            return bool(getattr(self.given["what"], "needs_model", False))
+        coded = {"map": callable(self.given.get("map")), "filter": callable(self.given.get("map"))}
+        how = self.given.get("reduce")
+        computed = callable(how) or (isinstance(how, dict) and all(not hasattr(one, "text") for one in how.values()))
+        return not (coded.get(self.verb, False) or (self.verb == "reduce" and computed))
+
+
+class Recipe:
+    """Verbs in a row, without a frame: ``recipe(df)`` runs them, on one throttle, journal, budget and graph.
+
+    Begin with a plan, which is one ``map_reduce``, or with nothing, and add stages: each gets the frame that the one
+    before gave. A recipe is a stage of another (``then``), or its ``map=`` (each row, as a frame of its own, goes
+    through it, and its answer is the row's finding) or its ``reduce=``.
+
+    Args:
+        plan: as in ``map_reduce``; None begins without a stage.
+        arguments: what else ``map_reduce`` takes, but the frame and what is the run's: ``journal``, ``budget``,
+            ``progress``, ``max_parallelism``; those are said when it runs.
+
+    Raises:
+        UsageError: an argument is none of the verb's.
+
+    Example:
+        >>> import pandas as pd, pandas_amr as amr
+        >>> recipe = amr.Recipe().map(lambda shard: [{"length": len(text)} for text in shard["text"]])
+        >>> recipe = recipe.filter(lambda shard: shard["length"] > 3).reduce({"length": "sum"})
+        >>> recipe
+        <Recipe map, filter, reduce>
+        >>> int(recipe(pd.DataFrame({"text": ["good", "bad", "good again"]})).output["length"])
+        14
+    """
+
+    def __init__(self, plan: Any = None, **arguments: Any) -> None:
+        self._stages: tuple[Stage, ...] = ()
+        if plan is not None or arguments:
+            self._stages = (_stage("map_reduce", arguments if plan is None else {"plan": plan} | arguments),)
+
+    def _with(self, stage: Stage) -> Recipe:
+        recipe = Recipe()
+        recipe._stages = (*self._stages, stage)
+        return recipe
+
+    def map(self, instruction: Any = None, **arguments: Any) -> Recipe:
+        """This recipe and then ``df.amr.map(...)``; takes what that takes."""
+        return self._with(_stage("map", arguments | _first("map", instruction)))
+
+    def filter(self, criterion: Any, **arguments: Any) -> Recipe:
+        """This recipe and then ``df.amr.filter(...)``; takes what that takes."""
+        return self._with(_stage("filter", arguments | _first("filter", criterion)))
+
+    def reduce(self, instruction: Any, **arguments: Any) -> Recipe:
+        """This recipe and then ``df.amr.reduce(...)``; takes what that takes."""
+        return self._with(_stage("reduce", arguments | _first("reduce", instruction)))
+
+    def map_reduce(self, task: str | None = None, **arguments: Any) -> Recipe:
+        """This recipe and then ``df.amr.map_reduce(...)``; takes what that takes."""
+        return self._with(_stage("map_reduce", arguments | _first("map_reduce", task)))
+
+    def then(self, what: Recipe | Callable[[pd.DataFrame], Any]) -> Recipe:
+        """This recipe and then another one, or a function of the frame: plain pandas, sync or async.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        if not isinstance(what, Recipe) and not callable(what):
+            raise UsageError(f"then takes a recipe or a function of a frame, not {what!r}.")
+        return self._with(Stage("then", {"what": what}))
+
+    def __call__(self, frame: pd.DataFrame, **settings: Any) -> Result:
+        """Run it on a frame.
+
+        Args:
+            frame: the rows; never changed.
+            settings: ``lm``, ``errors``, ``journal``, ``budget``, ``progress``, ``max_parallelism``, as in
+                ``map_reduce``; ``lm`` and ``errors`` hold for stages that do not say otherwise.
+
+        Returns:
+            A ``Result``: ``output`` and ``frame`` of the last stage; ``usage``, ``trace``, ``graph()`` and
+            ``failures`` (with the column ``stage``) of all; ``stages`` has each stage's own.
+
+        Raises:
+            UsageError: an argument cannot be used, or a stage gives no frame for the next.
+            AMRError: as the verbs do.
+        """
+        return self.start(frame, **settings).result()
+
+    def start(self, frame: pd.DataFrame, **settings: Any) -> Run[Result]:
+        """Begin, and give the ``Run``; takes what a call takes.
+
+        Raises:
+            UsageError: an argument cannot be used; nothing was sent.
+        """
+        if not self._stages:
+            raise UsageError('This recipe has no stage: amr.Recipe().map("...").reduce({...}), or amr.Recipe(plan).')
+        unknown = settings.keys() - {"lm", "errors", *OF_THE_RUN}
+        if unknown:
+            raise UsageError(f"A recipe's run takes lm, errors, {', '.join(OF_THE_RUN)}, not {min(unknown)!r}.")
+        changed = {name: value for name, value in settings.items() if value is not None and name != "lm"}
+        known = current_settings().with_changes(changed)
+        lm = settings.get("lm") if settings.get("lm") is not None else self.lm
+        lms = resolve_lms(lm, known) if self.needs_model else {}
+        if lms:
+            check_budget(known.budget, lms)
+        first = self._stages[0]
+        if first.verb != "then":
+            prepared(
+                Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known
+            )  # told before anything runs
+        top = _Top(known, lm, lms)
+
+        async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result:
+            del interrupted  # the journal has what was found
+            return await self._from_the_top(frame, top, watch)
+
+        return Run(work, lambda result: result, f"recipe of {len(self._stages)} stages, {len(frame)} rows")
+
+    @property
+    def lm(self) -> Any:
+        """The model that its first stage that names one names."""
+        for stage in self._stages:
+            own = stage.given.get("lm") if stage.verb != "then" else getattr(stage.given["what"], "lm", None)
+            if own is not None:
+                return own
+        return None
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether anything may be asked of a model."""
+        return any(stage.needs_model for stage in self._stages)
+
+    async def _from_the_top(self, frame: pd.DataFrame, top: _Top, watch: Watch) -> Result:
+        settings = top.settings
+        journal = journal_for(settings.journal, by_default=all(lm.journaled for lm in top.lms.values()))
+        trace, ledger = Trace(), Ledger()
+        async with AsyncExitStack() as stack:
+            wired = (
+                await stack.enter_async_context(wire(top.lms.values(), ledger, settings.budget)) if top.lms else None
+            )
+            number = await journal.begin("recipe", None, len(frame)) if journal is not None else 0
+            inside = Inside(
+                settings=settings,
+                lm=top.lm,
+                lms=top.lms,
+                trace=trace,
+                ledger=ledger,
+                journal=journal,
+                run_number=number,
+                wired=wired,
+                gate=asyncio.Semaphore(settings.max_parallelism or PARALLELISM),
+                watch=watch,
+            )
+            if journal is not None:
+                stack.push_async_exit(Noted(journal, number, ledger, lambda: None))
+            return await self.within(frame, inside)
+
+    async def within(self, frame: pd.DataFrame, inside: Inside) -> Result:
+        """Run it as a part of another run.
+
+        Raises:
+            UsageError: a stage gives no frame for the next.
+        """
+        done: list[Result] = []
+        value: Any = frame
+        for number, stage in enumerate(self._stages, start=1):
+            if not isinstance(value, pd.DataFrame):
+                before = self._stages[number - 2].verb
+                raise UsageError(f"Stage {number}, {stage.verb}, takes a frame; {before} gave {type(value).__name__}.")
+            prefix = f"{inside.prefix}{number}-{stage.verb}/" if len(self._stages) > 1 else inside.prefix
+            here = replace(inside, prefix=prefix, ends=[])
+            value, before_next, result = await _carried_out(stage, value, here)
+            if result is not None:
+                done.append(result)
+                if result.stopped is not None:
+                    break
+            inside = replace(inside, before=before_next)
+        inside.ends.extend(here.ends)
+        return _joined(value, done, inside)
+
+    @property
+    def amr_one_row(self) -> Callable[[pd.DataFrame, int], Any]:
+        """What a map that is a recipe does with one row."""
+
+        async def one_row(frame: pd.DataFrame, position: int) -> Any:
+            inside = current_inside()
+            assert inside is not None
+            ends: list[str] = []
+            here = replace(inside, prefix=f"{inside.prefix}row-{position}/", ends=ends, asked=True)
+            result = await self.within(frame, here)
+            inside.ends.extend(ends)
+            if result.stopped is not None:
+                raise UsageError(f"stopped: {result.stopped}")
+            return result.output
+
+        return one_row
+
+    @property
+    def amr_whole(self) -> Callable[[pd.DataFrame], Any]:
+        """What a reduce that is a recipe does with the findings."""
+
+        async def whole(frame: pd.DataFrame) -> Any:
+            inside = current_inside()
+            assert inside is not None
+            return (await self.within(frame, replace(inside, asked=True))).output
+
+        return whole
+
+    def __repr__(self) -> str:
+        return f"<Recipe {', '.join(stage.verb for stage in self._stages)}>"
+
+
+@dataclass(frozen=True)
+class _Top:
+    """What holds for a whole recipe's run."""
+
+    settings: Settings
+    lm: Any
+    lms: Mapping[Phase, LM]
+
+
+def _stage(verb: StageVerb, given: dict[str, Any]) -> Stage:
+    of_the_run = [name for name in given if name in OF_THE_RUN]
+    if of_the_run:
+        raise UsageError(f"{of_the_run[0]}= is the whole run's: recipe(frame, {of_the_run[0]}=...).")
+    known = Call.__dataclass_fields__.keys() - {"verb", "frame", *OF_THE_RUN}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UsageError(f"{verb} takes no {unknown[0]!r}. It takes: {', '.join(sorted(known))}.")
+    return Stage(verb, given)
+
+
+def _first(verb: str, value: Any) -> dict[str, Any]:
+    return {} if value is None else {FIRST[verb]: value}
+
+
+async def _carried_out(
+    stage: Stage, frame: pd.DataFrame, inside: Inside
+) -> tuple[Any, Callable[[Sequence[int]], tuple[str, ...]], Result | None]:
+    """A stage's value, what made the rows of that, and its result."""
+    if stage.verb == "then":
+        what = stage.given["what"]
+        if isinstance(what, Recipe):
+            result = await what.within(frame, inside)
+            return _goes_on(result), _all_of(inside.ends), result
+        value = await what(frame) if inspect.iscoroutinefunction(what) else await asyncio.to_thread(what, frame)
+        everything = range(len(frame))
+        return value, lambda _: inside.before(everything), None
+    job, lms = prepared(Call(verb=stage.verb, frame=frame, **stage.given), inside.settings, inside)
+    settings = inside.settings.with_changes(job.settings)
+    outcome = await run(job, settings, lms, inside=inside)
+    assert isinstance(outcome, Result)
+    value = what_is_given(stage.verb, outcome)
+    if stage.verb in {"map", "filter"}:
+        places = kept_places(outcome) if stage.verb == "filter" else np.arange(len(frame))
+        made_by = outcome.made_by or (lambda _: ())
+        return value, lambda rows: _nodes(made_by, places, rows), outcome
+    return (value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends), outcome
+
+
+def _goes_on(result: Result) -> Any:
+    return result.output if result.output is not None else result.frame
+
+
+def _all_of(ends: Sequence[str]) -> Callable[[Sequence[int]], tuple[str, ...]]:
+    return lambda _: tuple(ends)
+
+
+def _nodes(made_by: Callable[[int], tuple[str, ...]], places: Any, rows: Sequence[int]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(node for row in rows for node in made_by(int(places[row]))))
+
+
+def _joined(value: Any, done: Sequence[Result], inside: Inside) -> Result:
+    """What all stages gave, as one result."""
+    whole = isinstance(value, pd.DataFrame) and (not done or value is not done[-1].output)
+    last = done[-1] if done else None
+    frame = value if whole else last.frame if last is not None else pd.DataFrame()
+    listed = [one.failures.assign(stage=number) for number, one in enumerate(done, start=1) if len(one.failures)]
+    empty = failures_frame((), frame.index).assign(stage=pd.Series([], dtype="int64"))
+    return Result(
+        output=None if whole else value,
+        frame=frame,
+        findings=last.findings if last is not None else frame[[]],
+        plan=last.plan if last is not None else Plan(),
+        usage=usage_frame(inside.ledger),
+        failures=pd.concat(listed, ignore_index=True) if listed else empty,
+        trace=trace_frame(inside.trace),
+        total=inside.ledger.total,
+        seconds=inside.trace.seconds,
+        status=last.status if last is not None else None,
+        stopped=next((one.stopped for one in done if one.stopped is not None), None),
+        sandbox=next((one.sandbox for one in done if one.sandbox is not None), None),
+        sources=last.sources if last is not None else None,
+        coverage=last.coverage if last is not None else None,
+        warnings=tuple(warning for one in done for warning in one.warnings),
+        stages=tuple(done),
+    )

@@ -1,0 +1,245 @@
+"""A pipeline without its frame: the same verbs on any frame, and inside one another, as one run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import pandas_amr as amr
+from pandas_amr.testing import ScriptedServer, Status, findings
+
+ROWS = pd.DataFrame({"text": [f"row {n}" for n in range(12)]}, index=[f"label {n}" for n in range(12)])
+BOOKS = pd.DataFrame(
+    {
+        "title": ["first", "second", "third"],
+        "body": [" ".join(f"{letter}{n}" for n in range(size)) for letter, size in (("u", 20), ("v", 5), ("w", 33))],
+    }
+)
+NUMBER = {"n": int}
+
+
+def n_of(unit: dict[str, Any]) -> int:
+    return int(unit["text"].split()[1])
+
+
+def provider(request):
+    fields = json.dumps(request.body.get("response_format", {}))
+    if request.schema == "reduction":
+        return {"output": f"of {len(request.findings)}", "sources": list(range(len(request.findings)))}
+    if "amr_keep" in fields:
+        return findings(request, lambda unit: {"amr_keep": n_of(unit) % 2 == 0})
+    if '"words"' in fields:
+        return findings(request, lambda unit: {"words": len(unit["chunk"].split())})
+    return findings(request, lambda unit: {"n": n_of(unit)})
+
+
+def by_hand(frame: pd.DataFrame, lm: Any) -> Any:
+    kept = frame.amr.filter("even", lm=lm)
+    mapped = kept.amr.map("the number", finding=NUMBER, lm=lm)
+    return mapped.amr.reduce({"n": "sum"})
+
+
+def recipe() -> amr.Recipe:
+    return amr.Recipe().filter("even").map("the number", finding=NUMBER, plan={"shard_size": 2}).reduce({"n": "sum"})
+
+
+def test_a_recipe_gives_what_the_verbs_in_a_row_give_on_any_frame():
+    with ScriptedServer(provider) as server:
+        for frame in (ROWS, ROWS.head(5), ROWS.iloc[::-1]):
+            result = recipe()(frame, lm=server.lm())
+            expected = by_hand(frame, server.lm())
+            pd.testing.assert_series_equal(result.output, expected)
+            piped = frame.pipe(recipe(), lm=server.lm())
+            pd.testing.assert_series_equal(piped.output, expected)
+    assert repr(recipe()) == "<Recipe filter, map, reduce>"
+    assert result.stages[1].frame.index.tolist() == [f"label {n}" for n in (10, 8, 6, 4, 2, 0)]
+
+
+def test_a_recipe_is_one_run_one_graph_one_usage_one_journal(tmp_path):
+    journal = amr.Journal(tmp_path / "j.sqlite")
+    with ScriptedServer(provider) as server:
+        first = recipe()(ROWS, lm=server.lm(), journal=journal)
+        asked = len(server.requests)
+        again = recipe()(ROWS, lm=server.lm(), journal=journal)
+        assert len(server.requests) == asked
+    assert first.total.calls == asked
+    assert again.total.calls == 0
+    assert again.total.recalled == 18
+    runs = journal.runs()
+    assert runs["verb"].tolist() == ["recipe", "recipe"]
+    assert runs["calls"].tolist() == [asked, 0]
+    nodes = {node.id: node for node in first.graph().nodes}
+    assert set(nodes) == {"1-filter/map-1", "2-map/map-1", "2-map/map-2", "2-map/map-3"}
+    assert nodes["2-map/map-2"].parents == ("1-filter/map-1",)
+    assert nodes["2-map/map-2"].level == 1
+    assert first.trace["tokens"].sum() == first.total.tokens
+
+
+def test_edges_between_stages_are_those_of_the_rows():
+    with ScriptedServer(provider) as server:
+        made = amr.Recipe().filter("even", plan={"shard_size": 3}).map("x", finding=NUMBER, plan={"shard_size": 3})
+        made = made.reduce("Combine.", plan={"fan_in": 2})
+        result = made(ROWS, lm=server.lm())
+    nodes = {node.id: node for node in result.graph().nodes}
+    # rows 0 2 | 4 | 6 8 | 10 are kept of the filter's shards; the map's shards are 0 2 4 and 6 8 10
+    assert nodes["2-map/map-1"].parents == ("1-filter/map-1", "1-filter/map-2")
+    assert nodes["2-map/map-2"].parents == ("1-filter/map-3", "1-filter/map-4")
+    assert nodes["3-reduce/final-reduce"].parents == ("2-map/map-1", "2-map/map-2")
+    assert [nodes[name].level for name in ("1-filter/map-1", "2-map/map-1", "3-reduce/final-reduce")] == [0, 1, 2]
+    assert result.output == "of 6"
+    assert result.explain().index.tolist() == [f"label {n}" for n in range(0, 12, 2)]
+    assert "2-map/map-1" in result.graph().to_mermaid()
+
+
+def chunks(frame: pd.DataFrame) -> pd.DataFrame:
+    words = frame["body"].iloc[0].split()
+    return pd.DataFrame({"chunk": [" ".join(words[start : start + 6]) for start in range(0, len(words), 6)]})
+
+
+def inner() -> amr.Recipe:
+    return (
+        amr.Recipe()
+        .then(chunks)
+        .map("How many words?", finding={"words": int}, plan={"shard_size": 2})
+        .reduce({"words": "sum"})
+    )
+
+
+def test_a_recipe_inside_a_recipe_is_one_graph_one_throttle_one_journal_one_usage(tmp_path):
+    """Each book, as a frame of its own, is cut into chunks and read; what comes of it is the book's finding."""
+    journal = amr.Journal(tmp_path / "j.sqlite")
+    outer = amr.Recipe(map=inner(), finding={"words": int}, reduce={"words": ["sum", "max"]})
+    with ScriptedServer(provider, latency_s=0.01) as server:
+        result = outer(BOOKS, lm=server.lm(), journal=journal, max_parallelism=3)
+        asked = len(server.requests)
+        assert server.max_in_flight == 3
+        again = BOOKS.amr.map_reduce(
+            map=inner(), finding={"words": int}, reduce={"words": ["sum", "max"]}, lm=server.lm(), journal=journal
+        )
+        assert len(server.requests) == asked
+    assert result.frame["words"].tolist() == [20, 5, 33]
+    assert result.output["words"].to_dict() == {"sum": 58, "max": 33}
+    assert again.frame["words"].tolist() == [20, 5, 33]
+    assert result.total.calls == asked == 2 + 1 + 3
+    assert again.total.recalled == 4 + 1 + 6
+    assert len(journal.runs()) == 2
+    nodes = {node.id: node for node in result.graph().nodes}
+    inside = [name for name in nodes if name.startswith("map-1/row-2/")]
+    assert sorted(inside) == [f"map-1/row-2/2-map/map-{n}" for n in (1, 2, 3)]
+    assert set(inside) <= set(nodes["map-1"].parents)
+    assert nodes["map-1"].level == 1
+    assert nodes[inside[0]].level == 0
+
+
+def test_a_row_whose_pipeline_fails_is_listed_and_costs_no_other():
+    def failing(request):
+        if "w30" in request.user:
+            return Status(400, "no thirties")
+        return provider(request)
+
+    strict = amr.Recipe().then(chunks).map("x", finding={"words": int}, errors="raise").reduce({"words": "sum"})
+    with ScriptedServer(failing) as server, pytest.warns(amr.FailureWarning, match="1 of 3 units failed"):
+        frame = BOOKS.amr.map(strict, finding={"words": int}, lm=server.lm())
+    assert frame["words"].tolist()[:2] == [20, 5]
+    assert pd.isna(frame["words"].iloc[2])
+    failures = amr.result_of(frame).failures
+    assert failures[["position", "who"]].to_numpy().tolist() == [[2, "callable"]]
+    assert "no thirties" in failures["reason"].iloc[0]
+
+
+def test_a_recipe_reduces_whole_and_by_groups():
+    table = pd.DataFrame({"shop": ["a", "b", "a", "b"], "text": ["row 1", "row 2", "row 3", "row 4"]})
+    double = amr.Recipe().map(lambda shard: [{"twice": 2 * n} for n in shard["n"]]).reduce({"twice": "sum"})
+    with ScriptedServer(provider) as server:
+        whole = table.amr.map_reduce(map="x", finding=NUMBER, reduce=double, lm=server.lm())
+        assert whole.output["twice"] == 20
+        grouped = table.amr.map_reduce(
+            map="x", finding=NUMBER, reduce=double, by="shop", columns=["text"], lm=server.lm()
+        )
+    assert grouped.output["twice"].to_dict() == {"a": 8, "b": 12}
+    assert {"map-1", "reduce/1-map/map-1"} <= set(whole.trace["id"])
+    assert whole.trace.set_index("id").loc["reduce/1-map/map-1", "parents"] == ["map-1"]
+
+
+def test_then_takes_a_recipe_an_async_function_and_what_a_reduce_by_groups_gave():
+    async def plus_one(frame: pd.DataFrame) -> pd.DataFrame:
+        await asyncio.sleep(0)
+        return frame.assign(n=frame["n"] + 1)
+
+    first = amr.Recipe().map("x", finding=NUMBER)
+    groups = amr.Recipe().then(first).then(plus_one).then(lambda frame: frame.assign(high=frame["n"] > 6))
+    groups = groups.reduce({"n": "sum"}, by="high").map(lambda shard: [{"half": n / 2} for n in shard["n"]])
+    with ScriptedServer(provider) as server:
+        result = groups(ROWS, lm=server.lm())
+    assert result.frame["half"].to_dict() == {False: 10.5, True: 28.5}
+    assert result.output is None
+    assert result.frame.index.name == "high"
+
+
+def test_a_budget_is_the_whole_recipe_s():
+    with ScriptedServer(provider) as server:
+        made = amr.Recipe().map("x", finding=NUMBER, plan={"shard_size": 4}).map("y", finding={"n_again": int})
+        with pytest.warns(amr.FailureWarning, match="stopped early"):
+            stopped = made(ROWS, lm=server.lm(), budget=amr.Budget(calls=2), max_parallelism=1)
+        assert len(server.requests) == 2
+    assert "budget of 2 calls" in stopped.stopped
+    assert stopped.frame["n"].notna().sum() == 8
+
+
+def test_a_recipe_streams_and_can_be_cancelled():
+    with ScriptedServer(provider) as server:
+        run = recipe().start(ROWS, lm=server.lm())
+        seen = list(run)
+        assert [one["n"] for one in seen if "n" in one] == [0, 2, 4, 6, 8, 10]
+        assert run.progress.done
+    with ScriptedServer(provider, latency_s=5.0) as server:
+        run = recipe().start(ROWS, lm=server.lm())
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            run.result()
+
+
+def test_failures_tell_their_stage():
+    def failing(request):
+        found = provider(request)
+        return Status(400, "no") if any(n_of(unit) == 4 for unit in request.units) else found
+
+    with ScriptedServer(failing) as server, pytest.warns(amr.FailureWarning):
+        result = recipe()(ROWS, lm=server.lm())
+    assert result.failures[["stage", "label"]].to_numpy().tolist() == [[1, "label 4"], [2, "label 4"]]
+    assert result.output["n"] == 0 + 2 + 6 + 8 + 10
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda lm: amr.Recipe()(ROWS, lm=lm), "no stage"),
+        (lambda lm: amr.Recipe().map("x", journal="j"), "the whole run's"),
+        (lambda lm: amr.Recipe().map("x", colums=["text"]), "takes no 'colums'"),
+        (lambda lm: amr.Recipe().then(3), "a recipe or a function"),
+        (lambda lm: amr.Recipe().map("x")(ROWS, lm=lm, tools=[]), "takes lm, errors"),
+        (lambda lm: amr.Recipe().map("x", columns=["tex"])(ROWS, lm=lm), "Did you mean 'text'"),
+        (lambda lm: amr.Recipe().reduce({"text": "count"}).map("x")(ROWS, lm=lm), "Stage 2, map, takes a frame"),
+        (lambda lm: recipe()([1, 2], lm=lm), "a pandas DataFrame"),
+    ],
+)
+def test_a_wrong_recipe_says_so_before_anything_is_sent(make, reason, refusing):
+    with pytest.raises(ValueError, match=reason):
+        make(refusing.lm())
+
+
+def test_a_recipe_of_functions_needs_no_model():
+    made = amr.Recipe().map(lambda shard: [{"n": len(text)} for text in shard["text"]]).reduce({"n": "max"})
+    assert made(ROWS).output["n"] == 6
+    nested = ROWS.amr.map_reduce(
+        map=amr.Recipe()
+        .map(lambda shard: [{"n": len(text)} for text in shard["text"]])
+        .reduce({"n": "max"}, output=int),
+        finding={"size": int},
+        reduce={"size": "sum"},
+    )
+    assert nested.output["size"] == 62
