@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from pandas_amr._result import Result, load, result_of
     from pandas_amr._run import Run
     from pandas_amr._runtime import configure
+    from pandas_amr._score import Score
     from pandas_amr._usage import Budget, Usage
+    from pandas_amr._verify import Verification
     from pandas_amr.models.base import LM, Abilities
     from pandas_amr.sandbox.base import Limits, Sandbox
     from pandas_amr.sandbox.container import ContainerSandbox
@@ -93,9 +95,11 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "SandboxUnavailable",
+    "Score",
     "Tool",
     "Usage",
     "UsageError",
+    "Verification",
     "configure",
     "filter",
     "from_documents",
@@ -129,7 +133,9 @@ _HOMES = {
     "_result": ("Result", "load", "result_of"),
     "_run": ("Run",),
     "_runtime": ("configure",),
+    "_score": ("Score",),
     "_usage": ("Budget", "Usage"),
+    "_verify": ("Verification",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

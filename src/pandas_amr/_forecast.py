@@ -89,14 +89,14 @@ def cut(work: Work, units: Units) -> list[Shard]:
     return make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=most, groups=groups)
 
 
-def sample_of(work: Work, units: Units, wanted: int) -> Sample:
+def sample_of(work: Work, units: Units, wanted: int, *, seed: int = 0) -> Sample:
     """Units from all over the frame, in blocks; whole shards where findings depend on their neighbours."""
     if work.plan.keyed == "shard":
         shards = cut(work, units)
         count = min(len(shards), max(LEAST_BLOCKS, -(-wanted * len(shards) // max(1, len(units.asked)))))
-        chosen = [shards[place].positions for place in _spread(len(shards), count)]
+        chosen = [shards[place].positions for place in _spread(len(shards), count, seed)]
     else:
-        places = _spread(len(units.asked), min(wanted, len(units.asked)))
+        places = _spread(len(units.asked), min(wanted, len(units.asked)), seed)
         size = min(work.plan.shard_size or 1, max(1, math.ceil(len(places) / BLOCKS)))
         asked = units.asked[places].tolist()
         chosen = [tuple(asked[start : start + size]) for start in range(0, len(asked), size)]
@@ -104,11 +104,11 @@ def sample_of(work: Work, units: Units, wanted: int) -> Sample:
     return Sample(np.array([p for part in chosen for p in part], dtype=np.int64), np.array(blocks, dtype=np.int64))
 
 
-def _spread(count: int, wanted: int) -> list[int]:
+def _spread(count: int, wanted: int, seed: int = 0) -> list[int]:
     """So many places out of ``count``, drawn one from each equal part: the same ones each time."""
     if not wanted:
         return []
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     edges = np.linspace(0, count, wanted + 1).astype(int)
     return [int(rng.integers(low, high)) for low, high in itertools.pairwise(edges) if high > low]
 

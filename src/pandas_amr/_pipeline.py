@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import inspect
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pandas_amr._call import check_names
 from pandas_amr._findings import with_findings
-from pandas_amr._forecast import forecast
+from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
 from pandas_amr._map import Kept, MapStage
 from pandas_amr._planner import complete_by_rule, derive
@@ -31,10 +31,18 @@ if TYPE_CHECKING:
     from pandas_amr._call import Job
     from pandas_amr._journal import Journal
     from pandas_amr._plan import Plan
-    from pandas_amr._result import Again
+    from pandas_amr._result import Again, SecondLook
     from pandas_amr._synthesise import StaticTree
     from pandas_amr._usage import Ledger, Phase
     from pandas_amr.models.base import LM
+
+
+@dataclass(frozen=True)
+class Look:
+    """A second look at a random share of the units that are asked."""
+
+    share: float
+    seed: int
 
 
 async def run(
@@ -49,12 +57,14 @@ async def run(
     interrupted: Callable[[Result], None] | None = None,
     wish: Wish | None = None,
     inside: Inside | None = None,
+    second_look: SecondLook | None = None,
+    look: Look | None = None,
 ) -> Result | Draft:
     """Carry out a checked call; with ``kept``, go on from what an earlier run found.
 
     ``again`` is what ``retry`` calls; ``watch`` is shown what comes of it; ``interrupted`` is given what was found
     where the run is cancelled; ``wish`` is what a plan is asked beside its estimate; ``inside`` is what the run shares
-    with another one that it stands inside of.
+    with another one that it stands inside of; ``second_look`` is what ``verify`` calls, and ``look`` makes a run one.
 
     Raises:
         ModelError: the service serves nothing more, the key or the model being wrong or the server gone; the error's
@@ -64,6 +74,7 @@ async def run(
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
     """
     work = Work.of(job, settings, lms, inside, again=again, journal=journal, watch=watch or Watch())
+    work.second_look, work.look = second_look, f"second {look.seed}" if look is not None else ""
     async with AsyncExitStack() as stack:
         if lms:
             own = [work.lm("map", agent) for agent in job.agents]
@@ -80,7 +91,10 @@ async def run(
         if work.plan.direct:
             await _confirmed(work, units, None)
         answered = await _direct(work, units) if kept is None else None
-        stage = MapStage(work, units, kept) if job.maps and answered is None else None
+        sample = None
+        if look is not None:
+            sample = sample_of(work, units, max(1, round(look.share * len(units.asked))), seed=look.seed)
+        stage = MapStage(work, units, kept, sample=sample) if job.maps and answered is None else None
         if stage is not None:
             await stage.recall()
         await _confirmed(work, units, stage)
@@ -308,5 +322,7 @@ def _result(work: Work, stage: MapStage | None, found: Found, outcome: Outcome) 
         sources=sources_frame(outcome.cited, frame.index) if outcome.cited else None,
         coverage=covered(outcome.cited, len(frame)),
         warnings=tuple(work.warnings),
-        origin=Origin(work.as_planned(), work.settings, work.lms, stage.kept, work.again) if stage else None,
+        origin=Origin(work.as_planned(), work.settings, work.lms, stage.kept, work.again, work.second_look)
+        if stage
+        else None,
     )

@@ -15,11 +15,14 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._call import KEEP
+from pandas_amr._compute import is_named
 from pandas_amr._display import result_html, result_line
 from pandas_amr._findings import array_of
 from pandas_amr._graph import Graph, graph_of
 from pandas_amr._saved import load_parts, save_result
+from pandas_amr._score import Score, score_of
 from pandas_amr._usage import Usage
+from pandas_amr._verify import Verification, most_in_doubt, verification
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,8 +41,10 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM
 
     Again: TypeAlias = Callable[["Origin", Any, Any], "Result"]
+    SecondLook: TypeAlias = Callable[["Origin", Any, float, int], "Result"]
 
-STATUSES = ("ok", "repaired", "cached", "failed", "skipped")
+FOUND = ("ok", "repaired", "cached")
+STATUSES = (*FOUND, "failed", "skipped")
 SKIPPED_REASON = "the run stopped before its turn"
 REMEMBERED = 32
 ATTRIBUTE = "pandas_amr_result"
@@ -54,6 +59,7 @@ class Origin:
     lms: Mapping[Phase, LM]
     kept: Kept
     again: Again | None
+    second_look: SecondLook | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,6 +123,69 @@ class Result:
             raise UsageError("Nothing can be run again: this result was loaded, or maps nothing. Call the verb anew.")
         return self.origin.again(self.origin, lm, errors)
 
+    def score(self, labels: Any, *, tolerance: float = 0.0) -> Score:
+        """Compare the findings with labels that are known.
+
+        Args:
+            labels: a frame with columns named like the findings; a Series, where there is one field or it is named like
+                one; or a dict of field to a Series, a list, or the name of a column of the frame. By label where it
+                has an index, else one a row; rows without a label are left out.
+            tolerance: by how much a number may differ, as a share of it.
+
+        Raises:
+            UsageError: the labels name no finding, or cannot be laid beside the rows.
+        """
+        aggregations = dict(self.origin.job.computed or {}) if self.origin is not None else {}
+        known = {name: how for name, how in aggregations.items() if not hasattr(how, "text") and not is_named(how)}
+        fields = [str(name) for name in self.findings.columns]
+        return score_of(
+            self.frame, fields, labels, aggregations=known or self.plan.aggregations or {}, tolerance=tolerance
+        )
+
+    def verify(
+        self, *, share: float = 0.05, lm: LM | str | None = None, seed: int = 0, tolerance: float = 0.0
+    ) -> Verification:
+        """Have a second model, or the same one a second time, look at a random share of the rows. No finding changes.
+
+        What it finds is kept in the journal by itself, so that the same verification again costs nothing.
+
+        Args:
+            share: of the units that were asked; at least two shards of them where findings depend on their neighbours.
+            lm: who looks; default: the same model.
+            seed: which random share.
+            tolerance: by how much a number may differ, as a share of it.
+
+        Raises:
+            UsageError: this result was loaded, no model mapped, or the share is not above 0 and at most 1.
+        """
+        if not isinstance(share, int | float) or not 0 < share <= 1:
+            raise UsageError(f"verify(share=...) takes a share above 0 and at most 1, not {share!r}.")
+        if self.origin is None or self.origin.second_look is None or not self.origin.lms:
+            raise UsageError("Nothing can be looked at again: this result was loaded, or no model mapped.")
+        again: Result = self.origin.second_look(self.origin, lm, share, seed)
+        status = again.status
+        assert status is not None
+        return verification(
+            self.frame,
+            again.frame,
+            _has_finding(self.status) & _has_finding(status),
+            [str(name) for name in self.frame.columns if name not in self.origin.job.frame.columns],
+            tolerance=tolerance,
+            failed=int((status["status"] == "failed").sum()),
+            usage=again.usage,
+            model=again.origin.lms["map"].model if again.origin is not None else "",
+        )
+
+    def review(self, most: int = 20, *, verification: Verification | None = None) -> pd.DataFrame:
+        """The rows most in doubt, to be looked at by a person: ``amr_doubt`` and ``amr_why``, then the frame's columns.
+
+        In doubt is what failed or was skipped, what a second look saw differently (``verification=result.verify()``),
+        what took a repair turn, what has an empty field, and what is unusual: a rare class, a number far off.
+        """
+        known = self.origin.job.frame.columns if self.origin is not None else ()
+        fields = [str(name) for name in self.findings.columns if name in self.frame.columns and name not in known]
+        return most_in_doubt(self.frame, fields, self.status, verification, most)
+
     def explain(self, item: int = 0, *, group: Any = None) -> pd.DataFrame:
         """The rows of ``frame`` that an item of the output rests on.
 
@@ -151,6 +220,11 @@ class Result:
 
     def _repr_html_(self) -> str:
         return result_html(self)
+
+
+def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:
+    assert status is not None
+    return np.isin(status["status"].to_numpy(dtype=object), FOUND)
 
 
 _remembered: OrderedDict[str, Result] = OrderedDict()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pandas_amr._call import Call, Job, check, check_model
 from pandas_amr._journal import journal_for
-from pandas_amr._pipeline import run
+from pandas_amr._pipeline import Look, run
 from pandas_amr._rehearsal import Draft, Wish
 from pandas_amr._result import Origin, Result, kept_rows, remembered
 from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lm, resolve_lms
@@ -191,6 +191,7 @@ def started(
     *,
     whole: bool = False,
     wish: Wish | None = None,
+    look: Look | None = None,
 ) -> Run[Any]:
     """Start a checked call; ``whole`` gives the ``Result`` whatever the verb.
 
@@ -214,6 +215,8 @@ def started(
             watch=watch,
             interrupted=interrupted,
             wish=wish,
+            second_look=_second_look,
+            look=look,
         )
 
     def given(outcome: Any) -> Any:
@@ -294,4 +297,14 @@ def _again(origin: Origin, lm: Any, errors: Any) -> Result:
     settings = origin.settings.with_changes({"errors": errors} if errors is not None else {})
     lms = resolve_lms(lm, settings) if lm is not None else origin.lms
     outcome: Result = started(origin.job, settings, lms, origin.kept.copy(), whole=True).result()
+    return outcome
+
+
+def _second_look(origin: Origin, lm: Any, share: float, seed: int) -> Result:
+    """Map a random share once more; nothing is reduced, and what is found stands beside what was."""
+    lms = resolve_lms(lm, origin.settings) if lm is not None else origin.lms
+    settings = origin.settings.with_changes({"errors": "coerce"})
+    outcome: Result = started(
+        replace(origin.job, verb="map"), settings, lms, whole=True, look=Look(share, seed)
+    ).result()
     return outcome

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pandas_amr._journal import Journal, Kind
     from pandas_amr._mappers import AgentMapper, Mapper
     from pandas_amr._persona import Agent
-    from pandas_amr._result import Again
+    from pandas_amr._result import Again, SecondLook
     from pandas_amr._runtime import Settings, Wired
     from pandas_amr._tokens import TokenCounter
     from pandas_amr.errors import AMRError, AMRWarning
@@ -111,6 +111,7 @@ class Work:
 
     Attributes:
         halted: no more shards are begun.
+        look: which look at the same units this is, where it is not the first.
         confirmed: whoever wanted to be asked before money is spent said yes.
         ended_by: what ended the run before its end: a budget, or a service that serves nothing more.
     """
@@ -128,6 +129,8 @@ class Work:
     confirmed: bool = False
     ended_by: AMRError | None = None
     again: Again | None = None
+    second_look: SecondLook | None = None
+    look: str = ""
     watch: Watch = field(default_factory=Watch)
     journal: Journal | None = None
     run_number: int = 0
@@ -248,7 +251,7 @@ class Work:
         """The way to the journal of answers that depend on ``about``, and on the phase's model and tools."""
         if self.journal is None:
             return None
-        told = dict(about)
+        told = dict(about) | ({"look": self.look} if self.look else {})
         if phase in self.lms:
             told |= _about_model(self.lm(phase, agent)) | {
                 "tools": [
