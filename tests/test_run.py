@@ -138,14 +138,18 @@ def test_a_sync_call_from_the_engines_own_thread_is_refused_instead_of_hanging()
         DF.amr.map(nested, finding={"n": int})
 
 
+def one_fails(shard):
+    return [{"n": 12 // (1 - int(label))} for label in shard.index]  # row 1 divides by zero
+
+
 def test_settings_hold_for_the_process_or_for_a_block():
     with ScriptedServer(provider) as server:
         with amr.configure(lm=server.lm(), max_parallelism=1):
             assert DF.amr.map("Which?", finding={"n": int})["n"].tolist() == [1, 2]
-            with amr.configure(errors="raise"):
-                assert (
-                    amr.start(DF, map="Which?", reduce={"finding": "count"}, finding=None)._settings.errors == "raise"
-                )
+            with amr.configure(errors="raise"), pytest.raises(amr.MapFailed, match="1 of 2 units failed"):
+                DF.amr.map(one_fails, finding={"n": int})
+            with pytest.warns(amr.FailureWarning, match="1 of 2 units failed"):
+                DF.amr.map(one_fails, finding={"n": int})
         with pytest.raises(amr.UsageError, match="No model"):
             DF.amr.map("Which?")
         amr.configure(lm=server.lm())
