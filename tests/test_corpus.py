@@ -103,6 +103,15 @@ def test_patterns(pattern, path, matches):
     assert bool(_regex(pattern).fullmatch(path)) == matches
 
 
+def test_several_patterns_read_each_file_once(tmp_path):
+    for name in ("a.py", "b.txt", "c.md"):
+        (tmp_path / name).write_text(name)
+    frame = amr.read_files([tmp_path / "*.py", str(tmp_path / "a*"), tmp_path / "*.md"])
+    assert frame["content"].tolist() == ["a.py", "c.md"]
+    with pytest.raises(amr.UsageError, match=r"\[z-a\].*cannot be used"):
+        amr.read_files(str(tmp_path / "[z-a]*"))
+
+
 def test_wrong_patterns_are_told(tmp_path):
     with pytest.raises(amr.UsageError, match="no folder"):
         amr.read_files(tmp_path / "none" / "*.txt")

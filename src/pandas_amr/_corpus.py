@@ -19,7 +19,7 @@ from pandas_amr._tokens import counter_for
 from pandas_amr.errors import CorpusWarning, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 TEXT_COLUMN = "text"
 LEFT_OUT = "left_out"  # in a frame's attrs: the paths that are not in it, each with the reason
@@ -121,20 +121,21 @@ def _content(source: str | Path) -> str:
 
 
 def read_files(
-    pattern: str | Path,
+    pattern: str | Path | Sequence[str | Path],
     *,
     encoding: str | None = None,
     max_bytes: int = MAX_BYTES,
     max_total_bytes: int = MAX_TOTAL_BYTES,
 ) -> pd.DataFrame:
-    """Read the files that a pattern names: one row each.
+    """Read the files that a pattern, or any of several, names: one row each.
 
     Only regular files are read, each once: no pipe is waited for, no link to a folder followed. What is not text, too
     large or unreadable is left out, told by a ``CorpusWarning``, and listed in the frame's ``attrs["left_out"]``.
     PDF, Word, PowerPoint, Excel, EPUB and HTML are turned into Markdown where ``pandas-amr[files]`` is installed.
 
     Args:
-        pattern: a path with ``*``, ``?``, ``[...]`` and ``**``, such as ``"src/**/*.py"``; or a folder: all below it.
+        pattern: a path with ``*``, ``?``, ``[...]`` and ``**``, such as ``"src/**/*.py"``; or a folder: all below it;
+            or a list of them.
         encoding: of all files; default: by their mark, else UTF-8, else Windows-1252.
         max_bytes: a larger file is left out.
         max_total_bytes: once so much has been read, the rest is left out.
@@ -148,7 +149,8 @@ def read_files(
     rows: list[dict[str, Any]] = []
     left_out: list[list[str]] = []
     total = 0
-    for path in _matching(str(pattern)):
+    patterns = [str(one) for one in ([pattern] if isinstance(pattern, str | Path) else pattern)]
+    for path in dict.fromkeys(path for one in patterns for path in _matching(one)):
         try:
             read = (
                 _read(path, max_bytes, encoding) if total < max_total_bytes else _LeftOut("max_total_bytes is reached")
@@ -161,7 +163,7 @@ def read_files(
         total += read.size
         rows.append({"path": str(path), "content": read.content, "size": read.size, "encoding": read.encoding})
     if not rows and not left_out:
-        raise UsageError(f"No file matches {str(pattern)!r}.")
+        raise UsageError(f"No file matches {' or '.join(map(repr, patterns))}.")
     if left_out:
         named = "; ".join(f"{path}: {reason}" for path, reason in left_out[:NAMED])
         more = " ..." if len(left_out) > NAMED else ""
@@ -222,7 +224,10 @@ def _regex(pattern: str) -> re.Pattern[str]:
         else:
             made.append({"*": "[^/]*", "?": "[^/]"}.get(rest[0], re.escape(rest[0])))
             place += 1
-    return re.compile("".join(made))
+    try:
+        return re.compile("".join(made))
+    except re.error as error:
+        raise UsageError(f"The pattern {pattern!r} cannot be used: {error}.") from None
 
 
 def _read(path: Path, max_bytes: int, encoding: str | None = None) -> _File | _LeftOut:
