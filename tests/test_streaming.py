@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr.testing import ScriptedServer, Status, findings
+from pandas_amr.testing import Call, ScriptedServer, Status, findings
 
 
 def rows(count: int) -> pd.DataFrame:
@@ -141,3 +144,62 @@ def test_a_run_cancelled_in_any_phase_leaves_no_task_and_no_thread(phase):
         assert run.progress.done
         with pytest.raises(asyncio.CancelledError):
             list(run)
+
+
+def connected(port: int) -> int:
+    """Connections of this process to a port, as the kernel lists them."""
+    rows = Path("/proc/self/net/tcp").read_text(encoding="utf-8").splitlines()[1:]
+    return sum(row.split()[2].endswith(f":{port:04X}") and row.split()[3] == "01" for row in rows)
+
+
+def sessions() -> int:
+    """Processes below this one that belong to sandboxes: the warm one and its sessions."""
+    parents: dict[int, int] = {}
+    ours: set[int] = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if b"sandbox.zygote" in (entry / "cmdline").read_bytes():
+                    ours.add(int(entry.name))
+            except OSError:
+                continue
+
+    def below(pid: int) -> bool:
+        while pid not in {0, 1}:
+            if pid == os.getpid():
+                return True
+            pid = parents.get(pid, 0)
+        return False
+
+    return sum(map(below, ours))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
+@pytest.mark.parametrize("busy", ["at the model", "in the sandbox"])
+def test_a_run_cancelled_while_agents_have_python_leaves_no_process_and_no_connection(busy, sandboxed):
+    code = "import time; time.sleep(60)" if busy == "in the sandbox" else "df"
+    frame = rows(6)
+
+    def slow(request):
+        if "warm" in request.system:
+            return [Call("python_repl", {"code": "submit([{'n': 1}] * len(df))"})]
+        return [Call("python_repl", {"code": code})]
+
+    with ScriptedServer(slow, latency_s=lambda r: 30.0 if busy == "at the model" and r.tool_results else 0.0) as server:
+        options = {"tools": [amr.PythonREPLTool()], "plan": {"shard_size": 2}, "lm": server.lm()}
+        frame.amr.map("warm", finding={"n": int}, **options)  # what then is there stays for the next run
+        before, port = sessions(), int(server.base_url.split(":")[2].split("/")[0])
+        run = frame.amr.start(map="x", finding={"n": int}, reduce={"n": "sum"}, **options)
+        until = time.monotonic() + 20
+        while (sessions() < before + 3 or len(server.requests) < 6) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert sessions() >= before + 3
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            run.result()
+        until = time.monotonic() + 5
+        while (connected(port) or sessions() > before) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert connected(port) == 0
+        assert sessions() == before
