@@ -221,6 +221,8 @@ def test_failures_tell_their_stage():
         (lambda lm: amr.Recipe().map("x", journal="j"), "the whole run's"),
         (lambda lm: amr.Recipe().map("x", colums=["text"]), "takes no 'colums'"),
         (lambda lm: amr.Recipe().then(3), "a recipe or a function"),
+        (lambda lm: amr.Recipe({"shard_sise": 3}), "shard_sise"),
+        (lambda lm: amr.Recipe().map("x", tools=[3]), "A tool is a function"),
         (lambda lm: amr.Recipe().map("x")(ROWS, lm=lm, tools=[]), "takes lm, errors"),
         (lambda lm: amr.Recipe().map("x", columns=["tex"])(ROWS, lm=lm), "Did you mean 'text'"),
         (lambda lm: amr.Recipe().reduce({"text": "count"}).map("x")(ROWS, lm=lm), "Stage 2, map, takes a frame"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pandas_amr._agent.loop import Answer
 
 Who = Literal["model", "schema", "callable", "sandbox"]
+FOUND = ("ok", "cached", "repaired")  # statuses of units that have a finding
 ITEMS = "items"
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError)
 

@@ -14,7 +14,7 @@ import numpy as np
 from pandas_amr import _prompts
 from pandas_amr._compute import groups_of
 from pandas_amr._estimate import Estimate
-from pandas_amr._keeper import JournaledMapper
+from pandas_amr._keeper import bare
 from pandas_amr._map import Sample, context_of, make_mappers
 from pandas_amr._mappers import AgentMapper
 from pandas_amr._prices import price_of
@@ -156,7 +156,7 @@ def _mapping(work: Work, units: Units, shards: Sequence[Shard], measured: Measur
         return spent
     rendered = [shards[place] for place in _spread(len(shards), min(RENDERED, len(shards)))]
     for mapper in make_mappers(work, units, context_of(work, units)):
-        agent = mapper.mapper if isinstance(mapper, JournaledMapper) else mapper
+        agent = bare(mapper)
         if not isinstance(agent, AgentMapper):
             continue
         spent.calls += len(shards)
@@ -246,7 +246,7 @@ def _finding_tokens(work: Work, units: Units, measured: Measured | None) -> floa
     count = work.counter("reduce")
     records = 0
     for mapper in make_mappers(work, units, None):
-        agent = mapper.mapper if isinstance(mapper, JournaledMapper) else mapper
+        agent = bare(mapper)
         if isinstance(agent, AgentMapper):
             records += count(json.dumps({k: v for k, v in typical_record(agent).items() if k != "unit"}))
         else:

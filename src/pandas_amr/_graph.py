@@ -17,6 +17,7 @@ Mode = Literal["static", "adaptive", "direct", "map"]
 SHOWN_A_LEVEL = 12
 BOX = (118, 34)
 GAP = (14, 58)
+NAME_CHARACTERS = 19
 COLOURS = {
     "plan": "#e8e8e8",
     "map": "#cfe3f7",
@@ -186,12 +187,17 @@ def _figures(node: GraphNode) -> str:
     return ", ".join(told + ([node.status] if node.status not in {"", "ok"} else []))
 
 
+def _tail(name: str) -> str:
+    """A node's name as its box holds it: of one inside other runs, the end."""
+    return name if len(name) <= NAME_CHARACTERS else "…" + name[1 - NAME_CHARACTERS :]
+
+
 def _box(node: GraphNode, x: float, y: float) -> str:
     colour = COLOURS.get(node.status) or COLOURS.get(node.type, "#ffffff")
     title = html.escape(f"{node.id}: {_figures(node)}, {node.tokens} tokens")
     return (
         f'<g><title>{title}</title><rect x="{x:.1f}" y="{y:.1f}" width="{BOX[0]}" height="{BOX[1]}" rx="5" '
-        f'fill="{colour}" stroke="#888"/><text x="{x + 6:.1f}" y="{y + 14:.1f}">{html.escape(node.id[:19])}</text>'
+        f'fill="{colour}" stroke="#888"/><text x="{x + 6:.1f}" y="{y + 14:.1f}">{html.escape(_tail(node.id))}</text>'
         f'<text x="{x + 6:.1f}" y="{y + 27:.1f}" fill="#555">{html.escape(_figures(node)[:22])}</text></g>'
     )
 

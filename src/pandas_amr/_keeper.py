@@ -289,6 +289,11 @@ class Answers:
         return self.keeper.key(fingerprint(*(one.encode("utf-8", "surrogatepass") for one in asked)))
 
 
+def bare(mapper: Mapper) -> Mapper:
+    """The mapper itself, without what keeps its findings."""
+    return mapper.mapper if isinstance(mapper, JournaledMapper) else mapper
+
+
 def _part(shard: Shard, name: str | None, positions: list[int], table: pa.Table) -> Mapped:
     return Mapped(shard, name, positions, table, frozenset(), [], Usage())
 

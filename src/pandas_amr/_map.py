@@ -11,7 +11,7 @@ import pandas as pd
 from pandas_amr._call import ONE_ROW, VERSION, finding_types
 from pandas_amr._context import CONTEXT_ROWS, Context
 from pandas_amr._display import ProgressBar
-from pandas_amr._findings import Failure, FindingStore
+from pandas_amr._findings import FOUND, Failure, FindingStore
 from pandas_amr._keeper import JournaledMapper
 from pandas_amr._mappers import AgentMapper, CallableMapper, Mapped, Mapper, UnitMapper
 from pandas_amr._profile import preview
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     Answered: TypeAlias = tuple[Shard, str | None, Node]
 
 SKIPPED = "skipped"
-FOUND = ("ok", "cached", "repaired")
 GRAVITY = (*FOUND, SKIPPED, "failed")  # statuses, the gravest last
 
 
@@ -252,10 +251,10 @@ class MapStage:
         name = self._named(shard, mapper)
         with self._work.trace.node("map", id=name, units=len(shard.positions)) as node:
             node.parents = self._work.before(shard.positions)
-            room = self._work.room(f"{name}/")
+            room = self._work.room(f"{name}/") if self._work.job.pipelines else None
             with standing_inside(room):
                 mapped = await mapper(shard)
-            node.parents += tuple(room.ends)
+            node.parents += tuple(room.ends) if room is not None else ()
             # Told here, and not when the findings are kept: until then other workers would begin another shard.
             if mapped.ended_by is not None:
                 self._work.end(mapped.ended_by)

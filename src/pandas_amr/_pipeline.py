@@ -219,7 +219,7 @@ def _ends(work: Work) -> list[str]:
     own = work.trace.at(work.prefix)
     last = [node.id for node in own if node.type in {"final-reduce", "direct"}]
     maps = [node.id for node in own if node.type == "map"]
-    return last or maps or list(work.before(range(len(work.job.frame))))
+    return last or maps or list(work.before(None))
 
 
 async def _plan(work: Work) -> Plan:

@@ -357,7 +357,8 @@ def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism:
         if abilities.units_per_request is None:
             rules["reduce_instruction"] = plan.task or _prompts.DEFAULT_REDUCE
         elif (finding := plan.finding or rules.get("finding")) is not None and not isinstance(finding, dict):
-            rules["aggregations"] = default_aggregations(model_of(finding))
+            found = {plan.where: "sum"} if plan.where is not None else None
+            rules["aggregations"] = found or default_aggregations(model_of(finding))
     plan = _bearable(plan, abilities)
     return _updated(plan, {name: value for name, value in rules.items() if getattr(plan, name) is None})
 

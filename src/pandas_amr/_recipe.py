@@ -14,7 +14,7 @@ import pandas as pd
 from pandas_amr._call import Call
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Noted, run
-from pandas_amr._plan import Plan
+from pandas_amr._plan import Plan, read_plan
 from pandas_amr._planner import PARALLELISM
 from pandas_amr._result import Result, failures_frame, kept_places, trace_frame, usage_frame
 from pandas_amr._run import Run, prepared, what_is_given
@@ -23,6 +23,7 @@ from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger
 from pandas_amr._work import Inside, current_inside
 from pandas_amr.errors import UsageError
+from pandas_amr.tools import as_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pandas_amr._runtime import Settings
     from pandas_amr._usage import Phase
     from pandas_amr._watch import Watch
+    from pandas_amr._work import Before
     from pandas_amr.models.base import LM
 
 StageVerb = Literal["map_reduce", "map", "filter", "reduce", "then"]
@@ -275,6 +277,8 @@ def _stage(verb: StageVerb, given: dict[str, Any]) -> Stage:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise UsageError(f"{verb} takes no {unknown[0]!r}. It takes: {', '.join(sorted(known))}.")
+    read_plan(given.get("plan", "auto"))  # what needs no frame to be seen is told now
+    as_tools(given.get("tools"))
     return Stage(verb, given)
 
 
@@ -282,9 +286,7 @@ def _first(verb: str, value: Any) -> dict[str, Any]:
     return {} if value is None else {FIRST[verb]: value}
 
 
-async def _carried_out(
-    stage: Stage, frame: pd.DataFrame, inside: Inside
-) -> tuple[Any, Callable[[Sequence[int]], tuple[str, ...]], Result | None]:
+async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside) -> tuple[Any, Before, Result | None]:
     """A stage's value, what made the rows of that, and its result."""
     if stage.verb == "then":
         what = stage.given["what"]
@@ -292,8 +294,7 @@ async def _carried_out(
             result = await what.within(frame, inside)
             return _goes_on(result), _all_of(inside.ends), result
         value = await what(frame) if inspect.iscoroutinefunction(what) else await asyncio.to_thread(what, frame)
-        everything = range(len(frame))
-        return value, lambda _: inside.before(everything), None
+        return value, lambda _: inside.before(None), None
     job, lms = prepared(Call(verb=stage.verb, frame=frame, **stage.given), inside.settings, inside)
     settings = inside.settings.with_changes(job.settings)
     outcome = await run(job, settings, lms, inside=inside)
@@ -302,7 +303,8 @@ async def _carried_out(
     if stage.verb in {"map", "filter"}:
         places = kept_places(outcome) if stage.verb == "filter" else np.arange(len(frame))
         made_by = outcome.made_by or (lambda _: ())
-        return value, lambda rows: _nodes(made_by, places, rows), outcome
+        ends = tuple(inside.ends)
+        return value, lambda rows: ends if rows is None else _nodes(made_by, places, rows), outcome
     return (value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends), outcome
 
 
@@ -310,7 +312,7 @@ def _goes_on(result: Result) -> Any:
     return result.output if result.output is not None else result.frame
 
 
-def _all_of(ends: Sequence[str]) -> Callable[[Sequence[int]], tuple[str, ...]]:
+def _all_of(ends: Sequence[str]) -> Before:
     return lambda _: tuple(ends)
 
 

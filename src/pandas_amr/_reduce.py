@@ -212,7 +212,7 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
 
 def _inside_reduce(work: Work, found: Found, rows: Sequence[int]) -> AbstractContextManager[None]:
     """What a pipeline that reduces some rows of the findings stands inside of."""
-    made_by = lambda places: found.nodes([rows[place] for place in places])  # noqa: E731
+    made_by = lambda places: found.nodes(rows if places is None else [rows[place] for place in places])  # noqa: E731
     group = f"{min(rows)}" if len(rows) and len(rows) < len(found.positions) else ""
     return standing_inside(work.room(f"{work.prefix}reduce{group}/", made_by))
 

@@ -11,7 +11,7 @@ import numpy as np
 from pandas_amr._agent.loop import turn_request
 from pandas_amr._forecast import Measured, cut, forecast, interval, prompt_tokens, sample_of
 from pandas_amr._found import found_of
-from pandas_amr._keeper import JournaledMapper
+from pandas_amr._keeper import bare
 from pandas_amr._map import MapStage, context_of, make_mappers
 from pandas_amr._mappers import AgentMapper
 from pandas_amr._reduce import Found, chosen, reduce_inputs, the_task, write
@@ -73,7 +73,7 @@ async def _rendered(work: Work, units: Units, count: int) -> list[dict[str, Any]
     mappers = make_mappers(work, units, context_of(work, units))
     for shard in cut(work, units):
         for mapper in mappers:
-            agent = mapper.mapper if isinstance(mapper, JournaledMapper) else mapper
+            agent = bare(mapper)
             if isinstance(agent, AgentMapper) and len(bodies) < count:
                 bodies.append(await _body(work, agent, shard))
         if len(bodies) >= count:
@@ -84,7 +84,7 @@ async def _rendered(work: Work, units: Units, count: int) -> list[dict[str, Any]
 async def _body(work: Work, agent: AgentMapper, shard: Shard) -> dict[str, Any]:
     assert work.wired is not None
     lm = work.lm("map", work.job.map_agents.get(agent.name))
-    bare = work.wired.bare[lm]
+    server = work.wired.bare[lm]
     changed = await agent.changed() if agent.repls is not None and agent.changed is not None else ()
     repl = [agent.repls(shard.positions)] if agent.repls is not None else []
     request = turn_request(
@@ -93,7 +93,7 @@ async def _body(work: Work, agent: AgentMapper, shard: Shard) -> dict[str, Any]:
         phase="map",
         tools=[*repl, *agent.tools],
     )
-    return bare.body(as_asked(request, server=bare.address[0], name=lm.model))
+    return server.body(as_asked(request, server=server.address[0], name=lm.model))
 
 
 async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None:
@@ -141,7 +141,7 @@ def _ratio(stage: MapStage, asked: Sequence[Answered], total: Usage) -> float:
 
 
 def _agents(stage: MapStage) -> dict[str | None, Mapper]:
-    return {one.name: one.mapper if isinstance(one, JournaledMapper) else one for one in stage.mappers}
+    return {one.name: bare(one) for one in stage.mappers}
 
 
 async def _reduction_tokens(work: Work, units: Units, found: Found) -> float | None:

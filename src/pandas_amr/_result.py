@@ -17,7 +17,7 @@ import pyarrow as pa
 from pandas_amr._call import KEEP
 from pandas_amr._compute import is_named
 from pandas_amr._display import result_html, result_line
-from pandas_amr._findings import array_of
+from pandas_amr._findings import FOUND, array_of
 from pandas_amr._graph import Graph, graph_of
 from pandas_amr._saved import load_parts, save_result
 from pandas_amr._score import Score, score_of
@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     Again: TypeAlias = Callable[["Origin", Any, Any], "Result"]
     SecondLook: TypeAlias = Callable[["Origin", Any, float, int], "Result"]
 
-FOUND = ("ok", "repaired", "cached")
-STATUSES = (*FOUND, "failed", "skipped")
+STATUSES = ("ok", "repaired", "cached", "failed", "skipped")
 SKIPPED_REASON = "the run stopped before its turn"
 REMEMBERED = 32
 ATTRIBUTE = "pandas_amr_result"

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pandas_amr._keeper import Answers, JournaledMapper, Keeper, fingerprint
 from pandas_amr._plan import Plan
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from pandas_amr.errors import AMRError, AMRWarning
     from pandas_amr.models.base import LM, Model
     from pandas_amr.tools import Tool
+
+
+Before: TypeAlias = "Callable[[Sequence[int] | None], tuple[str, ...]]"
 
 
 def _about_model(lm: LM) -> dict[str, Any]:
@@ -65,7 +68,7 @@ class Inside:
 
     Attributes:
         prefix: what its nodes' names begin with.
-        before: the nodes of the other run that made the rows at some positions of its frame.
+        before: the nodes of the other run that made the rows at some positions of its frame; None is all rows.
         asked: whether its estimate has been confirmed with that of the other run.
         ends: takes the nodes that its answer comes from.
     """
@@ -81,7 +84,7 @@ class Inside:
     gate: asyncio.Semaphore
     watch: Watch
     prefix: str = ""
-    before: Callable[[Sequence[int]], tuple[str, ...]] = lambda _: ()
+    before: Before = lambda _: ()
     asked: bool = False
     ends: list[str] = field(default_factory=list)
     warnings: list[AMRWarning] = field(default_factory=list)
@@ -152,13 +155,11 @@ class Work:
         """What its nodes' names begin with."""
         return self.inside.prefix if self.inside is not None else ""
 
-    def before(self, positions: Sequence[int]) -> tuple[str, ...]:
-        """The nodes of another run that made these rows."""
+    def before(self, positions: Sequence[int] | None) -> tuple[str, ...]:
+        """The nodes of another run that made these rows; None is all."""
         return self.inside.before(positions) if self.inside is not None else ()
 
-    def room(
-        self, prefix: str, before: Callable[[Sequence[int]], tuple[str, ...]] = lambda _: (), *, asked: bool = True
-    ) -> Inside:
+    def room(self, prefix: str, before: Before = lambda _: (), *, asked: bool = True) -> Inside:
         """A place inside this run, for another one."""
         return Inside(
             settings=self.settings,
