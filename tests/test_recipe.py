@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+import textwrap
 from typing import Any
 
 import pandas as pd
@@ -188,6 +191,47 @@ def test_a_budget_is_the_whole_recipe_s():
         assert len(server.requests) == 2
     assert "budget of 2 calls" in stopped.stopped
     assert stopped.frame["n"].notna().sum() == 8
+
+
+def test_a_budget_used_up_inside_a_row_s_pipeline_ends_the_whole_run():
+    with ScriptedServer(provider) as server:
+        made = amr.Recipe(map=inner(), finding={"words": int}, reduce={"words": "sum"})
+        with pytest.warns(amr.FailureWarning, match="stopped early"):
+            result = made(BOOKS, lm=server.lm(), budget=amr.Budget(calls=3), max_parallelism=1)
+        assert len(server.requests) == 3
+    assert "budget of 3 calls" in result.stopped
+    assert result.status["status"].tolist() == ["ok", "ok", "skipped"]
+    assert len(result.failures) == 0
+
+
+def test_an_interrupted_recipe_leaves_what_its_stages_found(tmp_path):
+    """Ctrl-C in the second stage: the first one's findings are in the exception's partial."""
+    code = f"""
+    import os, signal, threading, time, warnings
+    import pandas as pd
+    import pandas_amr as amr
+    from pandas_amr.testing import ScriptedServer, findings
+    warnings.simplefilter("ignore")
+    df = pd.DataFrame({{"text": ["row 1", "row 2"]}})
+    def provider(request):
+        return findings(request, lambda unit: {{"m" if "slow" in request.system else "n": 1}})
+    with ScriptedServer(provider, latency_s=lambda r: 20.0 if "slow" in r.system else 0.0) as server:
+        made = amr.Recipe().map("quick", finding={{"n": int}}).map("slow", finding={{"m": int}})
+
+        def interrupt():
+            while not any("slow" in request.system for request in server.requests):
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt, daemon=True).start()
+        try:
+            made(df, lm=server.lm(), journal={str(tmp_path / "j.sqlite")!r})
+        except KeyboardInterrupt as error:
+            print(error.partial.stages[0].frame["n"].tolist(), error.partial.total.calls, flush=True)
+            os._exit(0)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["[1, 1] 1"], done.stderr
 
 
 def test_a_recipe_streams_and_can_be_cancelled():

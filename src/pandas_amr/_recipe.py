@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from pandas_amr._call import Call
+from pandas_amr._call import Call, check_model
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Noted, run
 from pandas_amr._plan import Plan, read_plan
@@ -22,7 +22,8 @@ from pandas_amr._runtime import check_budget, current_settings, resolve_lms, wir
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger
 from pandas_amr._work import Inside, current_inside
-from pandas_amr.errors import UsageError
+from pandas_amr.errors import BudgetExceeded, UsageError
+from pandas_amr.models.batch import MOST_REQUESTS
 from pandas_amr.tools import as_tools
 
 if TYPE_CHECKING:
@@ -161,8 +162,7 @@ class Recipe:
         top = _Top(known, lm, lms)
 
         async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result:
-            del interrupted  # the journal has what was found
-            return await self._from_the_top(frame, top, watch)
+            return await self._from_the_top(frame, top, watch, interrupted)
 
         return Run(work, lambda result: result, f"recipe of {len(self._stages)} stages, {len(frame)} rows")
 
@@ -180,7 +180,9 @@ class Recipe:
         """Whether anything may be asked of a model."""
         return any(stage.needs_model for stage in self._stages)
 
-    async def _from_the_top(self, frame: pd.DataFrame, top: _Top, watch: Watch) -> Result:
+    async def _from_the_top(
+        self, frame: pd.DataFrame, top: _Top, watch: Watch, interrupted: Callable[[Result], None]
+    ) -> Result:
         settings = top.settings
         journal = journal_for(settings.journal, by_default=all(lm.journaled for lm in top.lms.values()))
         trace, ledger = Trace(), Ledger()
@@ -198,20 +200,32 @@ class Recipe:
                 journal=journal,
                 run_number=number,
                 wired=wired,
-                gate=asyncio.Semaphore(settings.max_parallelism or PARALLELISM),
+                gate=asyncio.Semaphore(self._parallelism(settings, top.lms)),
                 watch=watch,
             )
+            done: list[Result] = []
             if journal is not None:
-                stack.push_async_exit(Noted(journal, number, ledger, lambda: None))
-            return await self.within(frame, inside)
+                stack.push_async_exit(Noted(journal, number, ledger, lambda: _stopped(done)))
+            try:
+                return await self.within(frame, inside, done)
+            except asyncio.CancelledError:
+                interrupted(_joined(done[-1].frame if done else frame, done, inside))
+                raise
 
-    async def within(self, frame: pd.DataFrame, inside: Inside) -> Result:
-        """Run it as a part of another run.
+    def _parallelism(self, settings: Settings, lms: Mapping[Phase, LM]) -> int:
+        """How many requests of all stages may be in flight."""
+        if any(lm.batch for lm in lms.values()):
+            return MOST_REQUESTS
+        plans = [read_plan(stage.given.get("plan", "auto")) for stage in self._stages if stage.verb != "then"]
+        return settings.max_parallelism or max([PARALLELISM, *(plan.parallelism or 0 for plan in plans)])
+
+    async def within(self, frame: pd.DataFrame, inside: Inside, done: list[Result] | None = None) -> Result:
+        """Run it as a part of another run; ``done`` takes the stages' results as they come.
 
         Raises:
             UsageError: a stage gives no frame for the next.
         """
-        done: list[Result] = []
+        done = [] if done is None else done
         value: Any = frame
         for number, stage in enumerate(self._stages, start=1):
             if not isinstance(value, pd.DataFrame):
@@ -219,11 +233,9 @@ class Recipe:
                 raise UsageError(f"Stage {number}, {stage.verb}, takes a frame; {before} gave {type(value).__name__}.")
             prefix = f"{inside.prefix}{number}-{stage.verb}/" if len(self._stages) > 1 else inside.prefix
             here = replace(inside, prefix=prefix, ends=[])
-            value, before_next, result = await _carried_out(stage, value, here)
-            if result is not None:
-                done.append(result)
-                if result.stopped is not None:
-                    break
+            value, before_next = await _carried_out(stage, value, here, done)
+            if _stopped(done) is not None:
+                break
             inside = replace(inside, before=before_next)
         inside.ends.extend(here.ends)
         return _joined(value, done, inside)
@@ -239,8 +251,10 @@ class Recipe:
             here = replace(inside, prefix=f"{inside.prefix}row-{position}/", ends=ends, asked=True)
             result = await self.within(frame, here)
             inside.ends.extend(ends)
+            told = {str(warning) for warning in inside.warnings}
+            inside.warnings.extend(warning for warning in result.warnings if str(warning) not in told)
             if result.stopped is not None:
-                raise UsageError(f"stopped: {result.stopped}")
+                raise BudgetExceeded(result.stopped, result.total)
             return result.output
 
         return one_row
@@ -286,26 +300,35 @@ def _first(verb: str, value: Any) -> dict[str, Any]:
     return {} if value is None else {FIRST[verb]: value}
 
 
-async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside) -> tuple[Any, Before, Result | None]:
-    """A stage's value, what made the rows of that, and its result."""
+def _stopped(done: Sequence[Result]) -> str | None:
+    """Why a stage stopped before its end."""
+    return next((one.stopped for one in done if one.stopped is not None), None)
+
+
+async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> tuple[Any, Before]:
+    """A stage's value, and what made the rows of that; ``done`` gets its result, in part where it is cancelled."""
     if stage.verb == "then":
         what = stage.given["what"]
         if isinstance(what, Recipe):
             result = await what.within(frame, inside)
-            return _goes_on(result), _all_of(inside.ends), result
+            done.append(result)
+            return _goes_on(result), _all_of(inside.ends)
         value = await what(frame) if inspect.iscoroutinefunction(what) else await asyncio.to_thread(what, frame)
-        return value, lambda _: inside.before(None), None
+        return value, lambda _: inside.before(None)
     job, lms = prepared(Call(verb=stage.verb, frame=frame, **stage.given), inside.settings, inside)
+    if lms:
+        check_model(job, lms["map"])
     settings = inside.settings.with_changes(job.settings)
-    outcome = await run(job, settings, lms, inside=inside)
+    outcome = await run(job, settings, lms, inside=inside, interrupted=done.append)
     assert isinstance(outcome, Result)
+    done.append(outcome)
     value = what_is_given(stage.verb, outcome)
     if stage.verb in {"map", "filter"}:
         places = kept_places(outcome) if stage.verb == "filter" else np.arange(len(frame))
         made_by = outcome.made_by or (lambda _: ())
         ends = tuple(inside.ends)
-        return value, lambda rows: ends if rows is None else _nodes(made_by, places, rows), outcome
-    return (value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends), outcome
+        return value, lambda rows: ends if rows is None else _nodes(made_by, places, rows)
+    return (value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends)
 
 
 def _goes_on(result: Result) -> Any:
@@ -338,7 +361,7 @@ def _joined(value: Any, done: Sequence[Result], inside: Inside) -> Result:
         total=inside.ledger.total,
         seconds=inside.trace.seconds,
         status=last.status if last is not None else None,
-        stopped=next((one.stopped for one in done if one.stopped is not None), None),
+        stopped=_stopped(done),
         sandbox=next((one.sandbox for one in done if one.sandbox is not None), None),
         sources=last.sources if last is not None else None,
         coverage=last.coverage if last is not None else None,
