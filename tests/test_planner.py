@@ -296,7 +296,7 @@ def test_a_share_is_computed_too():
 
 GIVEN: dict[str, Any] = {
     "map": "My words.",
-    "finding": {"size": int},
+    "finding": {"size": int, "flag": bool},
     "reduce": "My reduction.",
     "output": bool,
     "by": ["shop"],
@@ -309,7 +309,7 @@ PLANNED: dict[str, Any] = {
     "view": "inline",
     "segmentation": "neighbours",
     "context_rows": 2,
-    "where": "size",
+    "where": "flag",
     "dedupe": True,
     "keyed": "unit",
     "fan_in": 3,
@@ -417,10 +417,13 @@ def test_the_planner_sees_a_sample_from_all_over_the_profile_the_tools_and_the_r
         ({"segmentation": "groups"}, "belong together"),
         ({"aggregations": [computed("nothing", "sum")]}, "aggregations names 'nothing'"),
         ({"ranking": {"field": "nothing", "most": 1, "lowest_first": False}}, "ranking names 'nothing'"),
+        ({"ranking": {"field": "mood", "most": 1, "lowest_first": False}}, "'mood' takes numbers or dates"),
+        ({"where": "size"}, "'size' takes a bool"),
+        ({"aggregations": [computed("mood", "mean")]}, "'mean' takes numbers; 'mood' holds choices"),
     ],
 )
 def test_a_plan_that_names_what_is_not_there_is_sent_back_with_what_is(part, reason):
-    good = EVERYTHING | {"segmentation": "rows", "group_columns": []}
+    good: dict[str, Any] = EVERYTHING | {"segmentation": "rows", "group_columns": []}
     answers = iter([good | part, good])
     with ScriptedServer(lambda request: next(answers)) as server:
         plan = REVIEWS.amr.plan("How?", lm=server.lm())
@@ -447,6 +450,19 @@ def test_a_plan_that_contradicts_itself_is_refused_with_the_way_out(fields, reas
 def test_groups_and_where_that_are_not_there_are_told_before_anything_is_sent(refusing):
     with pytest.raises(amr.ColumnError, match="'thread', which is no column"):
         REVIEWS.amr.map("x", plan={"segmentation": "groups", "group_columns": ["thread"]}, lm=refusing.lm())
+    for wrong, reason in (
+        ({"reduce": {"mood": "mean"}}, "'mean' takes numbers; 'mood' holds choices"),
+        ({"reduce": {"top": ("mood", "max")}}, "'max' takes what has an order"),
+        ({"reduce": {"size": "sum"}, "plan": {"where": "mood"}}, "takes a bool"),
+        ({"reduce": {"size": "sum"}, "by": "tags"}, "single values, not lists"),
+        ({"plan": {"ranking": {"field": "mood"}}}, "numbers or dates"),
+        ({"plan": {"aggregations": {"tags": "sum"}}}, "'sum' takes numbers"),
+    ):
+        kind = {"mood": ["good", "bad"], "size": int, "tags": list[str]}
+        with pytest.raises(amr.UsageError, match=reason):
+            REVIEWS.amr.map_reduce(map="x", finding=kind, lm=refusing.lm(), **wrong)
+    with pytest.raises(amr.UsageError, match="a column of bools"):
+        REVIEWS.amr.reduce({"stars": "sum"}, plan={"where": "shop"})
     with pytest.raises(amr.ColumnError, match="where names 'flag'"):
         REVIEWS.amr.map_reduce(map="x", finding={"n": int}, reduce="y", plan={"where": "flag"}, lm=refusing.lm())
     small = refusing.lm(abilities=Abilities(units_per_request=1))

@@ -10,6 +10,7 @@ import pandas as pd
 from pandas_amr._by import By
 from pandas_amr._compute import SHARE, TABULAR, column_of, function_of, is_named
 from pandas_amr._findings import FindingType
+from pandas_amr._fit import misfit, misused, sort_of
 from pandas_amr._merge import rules_of
 from pandas_amr._persona import Agent
 from pandas_amr._plan import Plan, as_finding, as_output, read_plan
@@ -423,6 +424,8 @@ def check_names(job: Job, plan: Plan) -> None:
     if not job.maps:
         _check_reduced(job, set(job.frame.columns), complete=True)
         _check_planned(plan, set(job.frame.columns), frame=set(job.frame.columns), complete=True)
+        if plan.where is not None and not pd.api.types.is_bool_dtype(job.frame[plan.where]):
+            raise UsageError(f"where={plan.where!r} takes a column of bools.")
         return
     kinds = finding_types(job, plan)
     found = [column for kind in kinds.values() if kind is not None for column in kind.all_columns]
@@ -441,6 +444,40 @@ def check_names(job: Job, plan: Plan) -> None:
     everything = set(job.frame.columns) | set(found) | set(records)
     _check_reduced(job, everything, complete=known)
     _check_planned(plan, set(found) | set(records), frame=set(job.frame.columns), complete=known)
+    _check_fit(job, plan, _annotations(kinds))
+
+
+def _annotations(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
+    """The types of the columns that the findings add; of many records a unit, the records'."""
+    types: dict[Any, Any] = {}
+    for kind in kinds.values():
+        if kind is not None:
+            columns, model = (kind.item_columns, kind.item) if kind.item else (kind.columns, kind.model)
+            types |= {
+                column: part.annotation for column, part in zip(columns, model.model_fields.values(), strict=True)
+            }
+    return types
+
+
+def _check_fit(job: Job, plan: Plan, types: Mapping[Any, Any]) -> None:
+    """Refuse what fields of such types cannot be asked for.
+
+    Raises:
+        UsageError: an aggregation, a group, a ranking or a choice of rows takes another type.
+    """
+    problem = misused(
+        types,
+        where=plan.where,
+        ranking=plan.ranking.field if plan.ranking else None,
+        by=job.by.keys if job.by else (),
+    )
+    if problem is not None:
+        raise UsageError(f"{problem}.")
+    for name, how in (job.computed or plan.aggregations or {}).items():
+        column, wanted = column_of(name, how), function_of(how)
+        for one in wanted if isinstance(wanted, list) else [wanted]:
+            if column in types and (problem := misfit(one, types[column])) is not None:
+                raise UsageError(f"reduce[{name!r}]: {problem}; {column!r} holds {sort_of(types[column])}.")
 
 
 def _check_planned(plan: Plan, fields: set[Any], *, frame: set[Any], complete: bool) -> None:

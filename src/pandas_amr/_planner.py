@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission, run_agent
+from pandas_amr._fit import misfit, misused, sort_of
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
 from pandas_amr._profile import profile_lines
 from pandas_amr._rules import by_words, default_aggregations, model_of
@@ -190,6 +191,7 @@ def _fields_of(answer: PlanAnswer, frame: pd.DataFrame, task: str) -> dict[str, 
     for part in answer.aggregations:
         aggregations.setdefault(named[part.field], []).append(part.function)
     ranking = answer.ranking
+    _check_types(answer, {field.name: _kind_of(field)[0] for field in answer.finding})
     fields = {
         "map_instruction": answer.map_instruction,
         "finding": list[finding] if answer.many_per_row else finding,  # type: ignore[valid-type]
@@ -219,6 +221,17 @@ def _check_named(what: str, names: Sequence[str], there: Mapping[str, Any]) -> N
     unknown = [name for name in names if name not in there]
     if unknown:
         raise InvalidOutput(f"{what} names {unknown[0]!r}; there is: {', '.join(there)}")
+
+
+def _check_types(answer: PlanAnswer, types: Mapping[Any, Any]) -> None:
+    problem = misused(types, where=answer.where, ranking=answer.ranking.field, by=tuple(answer.by))
+    for part in answer.aggregations:
+        unfit = misfit(part.function, types[part.field])
+        problem = problem or (
+            f"aggregations: {unfit}; {part.field!r} holds {sort_of(types[part.field])}" if unfit else None
+        )
+    if problem is not None:
+        raise InvalidOutput(problem)
 
 
 def _kind_of(field: PlannedField) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, get_args
 
+from pandas_amr._fit import Sort, sort_of
 from pandas_amr._plan import Aggregation, Ranking, is_listed
-from pandas_amr._schema import choices_of, record_type, without_none
+from pandas_amr._schema import record_type
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -64,20 +65,20 @@ def _of_types(words: str, model: type[BaseModel]) -> dict[str, Any]:
     """What is computed of a finding whose fields are known."""
     aggregations: dict[str, Aggregation] = {}
     for name, field in model.model_fields.items():
-        kind, _ = without_none(field.annotation)
-        if choices_of(kind) is not None:
+        sort = sort_of(field.annotation)
+        if sort == "choices":
             wanted: Aggregation | None = (
                 "share" if SHARE.search(words) else "value_counts" if COUNT.search(words) else None
             )
-        elif kind is bool:
+        elif sort == "bool":
             wanted = "mean" if SHARE.search(words) else "sum" if COUNT.search(words) else None
-        elif isinstance(kind, type) and issubclass(kind, int | float):
+        elif sort == "number":
             wanted = _of_numbers(words)
         else:
             wanted = None
         if wanted is not None:
             aggregations[name] = wanted
-    numbers = [name for name, field in model.model_fields.items() if _is_number(field.annotation)]
+    numbers = [name for name, field in model.model_fields.items() if sort_of(field.annotation) == "number"]
     if numbers and RANK.search(words) and not aggregations:
         return {"ranking": _ranking(words, numbers[0])}
     return {"aggregations": aggregations or None}
@@ -125,11 +126,6 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
-def _is_number(annotation: Any) -> bool:
-    kind, _ = without_none(annotation)
-    return isinstance(kind, type) and issubclass(kind, int | float) and kind is not bool
-
-
 def model_of(finding: Any) -> type[BaseModel]:
     """The model of a finding, or of the items where a unit holds none or many."""
     model: type[BaseModel] = get_args(finding)[0] if is_listed(finding) else finding
@@ -142,7 +138,5 @@ def default_aggregations(finding: type[BaseModel]) -> dict[str, Aggregation]:
 
 
 def _aggregation_of(annotation: Any) -> Aggregation:
-    kind, _ = without_none(annotation)
-    if choices_of(kind) is not None:
-        return "value_counts"
-    return "mean" if isinstance(kind, type) and issubclass(kind, int | float) else "count"
+    by_sort: dict[Sort, Aggregation] = {"choices": "value_counts", "number": "mean", "bool": "mean"}
+    return by_sort.get(sort_of(annotation), "count")
