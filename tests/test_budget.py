@@ -188,3 +188,10 @@ def test_the_stable_part_of_a_prompt_is_cached_by_providers_and_shows_in_the_usa
 def test_usage_adds_and_unknown_money_stays_unknown():
     assert (Usage(calls=1, money=0.5) + Usage(calls=2, money=0.25)).money == 0.75
     assert (Usage(money=0.5) + Usage(money=None)).money is None
+
+
+def test_a_planner_that_takes_too_long_is_not_waited_for():
+    with ScriptedServer(lambda request: None, latency_s=30.0) as server:
+        with pytest.raises(amr.BudgetExceeded, match="budget of 0.3 seconds"):
+            DF.amr.map_reduce("How are they?", budget=amr.Budget(seconds=0.3), lm=server.lm())
+        assert [request.schema for request in server.requests] == ["plan"]

@@ -82,6 +82,25 @@ def test_a_recipe_is_one_run_one_graph_one_usage_one_journal(tmp_path):
     assert first.trace["tokens"].sum() == first.total.tokens
 
 
+def test_what_planning_took_is_counted_once_in_each_stage():
+    planned = {
+        "map_instruction": "x",
+        "finding": [{"name": "n", "type": "int", "choices": [], "description": ""}],
+        "shard_size": 4,
+        "parallelism": 2,
+        "aggregations": [{"field": "n", "function": "sum"}],
+        "reduce_instruction": "",
+    }
+    made = amr.Recipe().map("first", finding={"m": int}).map_reduce("How many in all?", columns=["text"])
+    with ScriptedServer(
+        lambda r: planned if r.schema == "plan" else findings(r, lambda u: {"m" if "first" in r.system else "n": 1})
+    ) as server:
+        result = made(ROWS, lm=server.lm())
+    assert result.output["n"] == 12
+    assert result.trace["tokens"].sum() == result.total.tokens
+    assert result.trace.set_index("id").loc["2-map_reduce/plan", "type"] == "plan"
+
+
 def test_edges_between_stages_are_those_of_the_rows():
     with ScriptedServer(provider) as server:
         made = amr.Recipe().filter("even", plan={"shard_size": 3}).map("x", finding=NUMBER, plan={"shard_size": 3})

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pandas_amr._result import Again, SecondLook
     from pandas_amr._synthesise import StaticTree
     from pandas_amr._usage import Ledger, Phase
+    from pandas_amr.errors import PlanWarning
     from pandas_amr.models.base import LM
 
 
@@ -147,7 +148,7 @@ async def _in_time(work: Work, units: Units, stage: MapStage | None, tree: Stati
     except TimeoutError:
         if not deadline.expired():  # a function's of the user's
             raise
-        work.end(BudgetExceeded(f"The budget of {_seconds(work):g} seconds is used up.", work.ledger.total))
+        work.end(BudgetExceeded(_time_is_up(work), work.ledger.total))
     return Outcome(None)
 
 
@@ -191,6 +192,10 @@ def _seconds(work: Work) -> float | None:
     return work.settings.budget.seconds if work.settings.budget else None
 
 
+def _time_is_up(work: Work) -> str:
+    return f"The budget of {_seconds(work):g} seconds is used up."
+
+
 def _seconds_left(work: Work) -> float | None:
     seconds = _seconds(work)
     return None if seconds is None else max(0.0, seconds - work.trace.seconds)
@@ -226,11 +231,10 @@ async def _plan(work: Work) -> Plan:
     """Complete what the user left open, by the planner and by rule."""
     job, able = work.job, work.abilities("plan")
     if job.open and able.planning and work.wired and len(job.frame):
+        before = work.ledger.total
         with work.trace.node("plan", id=f"{work.prefix}plan", level=-1) as node:
-            store = work.answers("plan", "plan", {})
-            readers = work.abilities("map")
-            plan, warning = await derive(job, model=work.model("plan"), abilities=able, readers=readers, store=store)
-            node.usage = work.ledger.total
+            plan, warning = await _asked_for(work)
+            node.usage = work.ledger.total - before
     else:
         plan, warning = await derive(job, model=None, abilities=able, readers=able)
     if warning is not None:
@@ -239,6 +243,23 @@ async def _plan(work: Work) -> Plan:
     work.job = job = replace(job, by=plan.by)
     check_names(job, plan)
     return plan
+
+
+async def _asked_for(work: Work) -> tuple[Plan, PlanWarning | None]:
+    """The planner's plan.
+
+    Raises:
+        BudgetExceeded: the budget's seconds were over before it came; without a plan nothing can go on.
+    """
+    store = work.answers("plan", "plan", {})
+    able, readers = work.abilities("plan"), work.abilities("map")
+    try:
+        async with asyncio.timeout(_seconds_left(work)) as deadline:
+            return await derive(work.job, model=work.model("plan"), abilities=able, readers=readers, store=store)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise BudgetExceeded(_time_is_up(work), work.ledger.total) from None
 
 
 def _units(work: Work) -> Units:

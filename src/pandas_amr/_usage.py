@@ -46,6 +46,12 @@ class Usage:
         counts = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage) if f.name != "money"}
         return Usage(**counts, money=money)
 
+    def __sub__(self, other: Usage) -> Usage:
+        """What came since ``other``."""
+        money = None if self.money is None or other.money is None else self.money - other.money
+        counts = {f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self) if f.name != "money"}
+        return Usage(**counts, money=money)
+
     @property
     def tokens(self) -> int:
         """Input and output tokens together."""
