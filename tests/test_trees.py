@@ -13,7 +13,7 @@ from typing import Literal
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -110,7 +110,8 @@ def grown(sizes: list[int], budget: int, answer: int, **options):
     return reducer, trace, reduced
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
+@example([1, 30] + [31] * 8, 60, 2)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=120), st.integers(60, 300), st.integers(2, 20))
 def test_any_sizes_and_budget_nothing_is_over_lost_or_doubled_and_levels_are_logarithmic(sizes, budget, answer):
     reducer, trace, reduced = grown(sizes, budget, answer)
@@ -121,6 +122,14 @@ def test_any_sizes_and_budget_nothing_is_over_lost_or_doubled_and_levels_are_log
     assert sum(node.usage.calls for node in trace.nodes) == len(reducer.calls)
     levels = max(node.level for node in trace.nodes)
     assert levels <= 5 + math.ceil(math.log2(max(2, sum(sizes) / budget)))
+
+
+def test_findings_just_over_half_of_the_budget_do_not_take_a_level_each():
+    """Each level pairs one of them with what the last one made: ten levels, were they not condensed."""
+    reducer, trace, reduced = grown([1, 30] + [31] * 40, 60, 2)
+    assert max(node.level for node in trace.nodes) <= 4
+    assert reducer.losses.cut == 0
+    assert reduced.rows == (frozenset(range(42)),)
 
 
 @pytest.mark.parametrize("answer", [200, 2000])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pandas_amr._trace import Trace
 
 PIECE_KEY = "part"
+SHRINKS = 0.75  # a level that leaves more of its findings' number shrinks next to nothing
 PIECE_SHARE = 0.8  # of the budget: JSON around a piece takes some
 
 
@@ -25,8 +26,9 @@ PIECE_SHARE = 0.8  # of the budget: JSON around a piece takes some
 class AdaptiveTree:
     """First-fit-decreasing into ``budget`` tokens, level by level, and one final reduce.
 
-    A level that would shrink nothing is not run. Findings too large to be put together are condensed one by one, those
-    over the budget in pieces, once; what is still too much for the final agent is cut, and told.
+    A level that would shrink nothing, or next to nothing, is not run. Findings too large to be put together are
+    condensed one by one, those over the budget in pieces, once, so that levels stay few; what is still too much for the
+    final agent is cut, and told.
     """
 
     reducer: Reducer
@@ -50,13 +52,11 @@ class AdaptiveTree:
         while level <= self.max_levels:
             sizes = [self.reducer.size(one) for one in held]
             groups = next_level(sizes, self.budget)
-            if groups is None:
-                if (
-                    sum(sizes) <= self.budget
-                    or condensed
-                    or (max(sizes) <= self.budget and sum(sizes) <= 2 * self.budget)
-                ):
-                    break  # it fits, or what the last agent cannot hold is little
+            if groups is None and (
+                sum(sizes) <= self.budget or condensed or (max(sizes) <= self.budget and sum(sizes) <= 2 * self.budget)
+            ):
+                break  # it fits, or what the last agent cannot hold is little
+            if groups is None or (not condensed and len(groups) > SHRINKS * len(held)):
                 held = await self._condensed(level, held, sizes)
                 condensed = True
             else:
