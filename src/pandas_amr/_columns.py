@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import pyarrow as pa
@@ -107,7 +108,29 @@ def plain(value: Any, kind: Any) -> Any:
 
 def plain_record(record: BaseModel) -> dict[str, Any]:
     """A record as Arrow takes it."""
-    return {name: plain(getattr(record, name), kind) for name, kind in field_types(type(record)).items()}
+    return {
+        name: getattr(record, name) if as_it_is else plain(getattr(record, name), kind)
+        for name, kind, as_it_is in _held(type(record))
+    }
+
+
+@lru_cache(maxsize=256)
+def _held(model: type[BaseModel]) -> tuple[tuple[str, Any, bool], ...]:
+    """The model's fields, their types, and whether Arrow takes their values as they are."""
+    plain_types = tuple(base for base, _ in _SCALARS)
+    return tuple(
+        (name, kind, isinstance(own := without_none(kind)[0], type) and own in plain_types)
+        for name, kind in field_types(model).items()
+    )
+
+
+def check_fits(record: Mapping[str, Any], struct: pa.StructType) -> None:
+    """Let Arrow try a record.
+
+    Raises:
+        pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError, UnicodeEncodeError: a value fits its column not.
+    """
+    pa.array([record], type=struct)
 
 
 def table_of(records: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission
-from pandas_amr._columns import arrow_schema, field_types, plain_record, table_of
+from pandas_amr._columns import arrow_schema, check_fits, field_types, plain_record, table_of
 from pandas_amr._schema import RESERVED, TEXT_FINDING, choices_of, json_schema, record_type
 from pandas_amr.errors import UsageError
 
@@ -97,6 +97,18 @@ class FindingType:
         """The Arrow schema of the fields."""
         return arrow_schema(self.model)
 
+    @cached_property
+    def _struct(self) -> pa.StructType:
+        return pa.struct(list(self.arrow))
+
+    @cached_property
+    def _asked_fields(self) -> tuple[tuple[str, str, bool], ...]:
+        """Each field, what it is called in an answer, and whether nothing may stand in for it."""
+        return tuple(
+            (name, info.alias or name, info.is_required() or info.default is not None)
+            for name, info in self.model.model_fields.items()
+        )
+
     def submission(self, *, alone: bool) -> Submission:
         """What an agent hands in: the flat fields of one unit, or a list over the units of a shard."""
         if alone:
@@ -119,25 +131,20 @@ class FindingType:
 
         A field that is left out is not filled from a default that could pass for an answer: only None may stand in.
         """
-        fields = self.model.model_fields
-        by_alias = {name: info.alias or name for name, info in fields.items()}
-        left_out = [
-            alias
-            for name, alias in by_alias.items()
-            if alias not in given
-            and name not in given
-            and (fields[name].is_required() or fields[name].default is not None)
+        missing = [
+            (alias, needed) for name, alias, needed in self._asked_fields if alias not in given and name not in given
         ]
+        left_out = [alias for alias, needed in missing if needed]
         if left_out:
             return None, f"without {', '.join(left_out)}"
-        if not any(alias in given or name in given for name, alias in by_alias.items()):
+        if len(missing) == len(self._asked_fields):
             return None, "without any of the fields"
         try:
             record = plain_record(self.model.model_validate(given))
         except ValidationError as error:
             return None, complaint(error)
         try:
-            table_of([record], self.arrow)
+            check_fits(record, self._struct)
         except UNFIT as error:
             return None, f"a value fits its column not ({type(error).__name__})"
         return record, None

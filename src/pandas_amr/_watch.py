@@ -7,10 +7,13 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from pandas_amr._units import Units
 
@@ -50,7 +53,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._batches: list[tuple[list[int], pa.Table, Units]] = []
+        self._batches: list[tuple[NDArray[np.int64], pa.Table, Units]] = []
         self._waiting: list[concurrent.futures.Future[None]] = []
         self._progress = Progress()
         self._done = False
@@ -69,7 +72,7 @@ class Watch:
         """Note some findings."""
         if len(positions):
             with self._lock:
-                self._batches.append((list(positions), table, units))
+                self._batches.append((np.asarray(positions, dtype=np.int64), table, units))
             self._wake()
 
     def ended(self) -> None:
@@ -94,7 +97,7 @@ class Watch:
             positions, table, units = self._batches[place]
         return (
             {"label": units.frame.index[row], "position": row, **record}
-            for position, record in zip(positions, table.to_pylist(), strict=True)
+            for position, record in zip(positions.tolist(), table.to_pylist(), strict=True)
             for row in units.answered(position).tolist()
         )
 
