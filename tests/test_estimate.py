@@ -104,16 +104,6 @@ def test_the_estimate_against_the_actual(shape):
     )
 
 
-def test_the_graph_before_the_run_is_that_of_the_run():
-    with ScriptedServer(provider) as server:
-        case = {"map": "What?", "reduce": "Combine.", "plan": {"shard_size": 9, "fan_in": 3}, **TEXT}
-        before = ROWS.amr.plan(lm=server.lm(), **case).graph()
-        after = ROWS.amr.map_reduce(lm=server.lm(), **case).graph()
-    assert {(node.id, frozenset(node.parents)) for node in before.nodes} == {
-        (node.id, frozenset(node.parents)) for node in after.nodes
-    }
-
-
 def test_an_adaptive_tree_s_calls_are_near():
     case = {"map": "What?", "reduce": "Combine.", "plan": {"shard_size": 10, "reduce_budget": 700}, **TEXT}
     with ScriptedServer(provider) as server:
