@@ -25,7 +25,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def records(folder):
-    return list((folder / "pandas-amr" / "batches").glob("*.json"))
+    return list((folder / "pandas-amr" / "batches").rglob("*.json"))
 
 
 def test_maps_without_tools_go_in_one_batch_at_half_the_price(cache):
@@ -80,6 +80,37 @@ def test_a_run_that_was_stopped_finds_its_batch_again_and_pays_nothing_twice(cac
         result = DF.amr.map_reduce(**OPTIONS, lm=server.lm(batch=True, batch_poll_s=0.02))
         assert len(server.batches) == 1
         assert len(server.requests) == 12
+    assert result.output["n"] == sum(range(60))
+
+
+def test_a_batch_under_way_is_found_again_among_other_rows_and_what_it_holds_is_not_asked_twice(cache):
+    """Ten rows more, and ten of the first left out: the batch is waited for, and only the new rows go into another."""
+    one_row = OPTIONS | {"plan": {"shard_size": 1}}
+    with ScriptedServer(provider) as server:
+        server.batch_polls = 10**6
+        lm = server.lm(batch=True, batch_poll_s=0.02)
+        DF.head(50).amr.map_reduce(**one_row, budget=amr.Budget(seconds=1.0), lm=lm)
+        server.batches["batch-0"]["polls"] = 1
+        server.batch_polls = 1
+        result = DF.iloc[10:].amr.map_reduce(**one_row, lm=lm)
+        assert len(server.batches) == 2
+        assert len(server.requests) == 60
+        assert result.output["n"] == sum(range(10, 60))
+        assert len(records(cache)) == 1  # of the ten that nobody has asked for since
+        rest = DF.head(10).amr.map_reduce(**one_row, lm=lm)
+        assert len(server.requests) == 60
+    assert rest.output["n"] == sum(range(10))
+    assert records(cache) == []
+
+
+def test_a_record_that_was_half_written_costs_a_batch_and_no_more(cache):
+    with ScriptedServer(provider) as server:
+        server.batch_polls = 10**6
+        lm = server.lm(batch=True, batch_poll_s=0.02)
+        DF.amr.map_reduce(**OPTIONS, budget=amr.Budget(seconds=1.0), lm=lm)
+        records(cache)[0].write_text('{"id": "bat')
+        server.batch_polls = 1
+        result = DF.amr.map_reduce(**OPTIONS, lm=lm)
     assert result.output["n"] == sum(range(60))
 
 

@@ -543,6 +543,16 @@ def test_an_instruction_may_be_a_function_of_the_row_or_of_the_group():
 # Graphs
 
 
+def test_a_graph_before_the_run_has_a_box_for_each_map_and_shard():
+    plan = {"shard_size": 5, "fan_in": 2}
+    options = {"map": {"a": "x", "b": "y"}, "finding": {"n": int}, "reduce": "All.", "plan": plan}
+    with ScriptedServer(provider) as server:
+        before = rows(20).amr.plan(lm=server.lm(), **options).graph()
+        after = rows(20).amr.map_reduce(lm=server.lm(), **options).graph()
+    shapes = [{(n.id, n.type, n.level, frozenset(n.parents)) for n in graph.nodes} for graph in (before, after)]
+    assert shapes[0] == shapes[1]
+
+
 def test_a_graph_before_the_run_is_that_of_the_run():
     plan = {"shard_size": 2, "fan_in": 3}
     options = {"map": "x", "finding": {"n": int}, "reduce": "All.", "plan": plan}

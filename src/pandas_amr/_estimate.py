@@ -24,6 +24,7 @@ class Estimate:
             is known.
         tree: boxes a level, the maps first and the final reduce last; empty where agents reduce nothing, or by groups.
         sizes: units of each shard.
+        maps: the names of the maps that run side by side.
         sampled: how many units were mapped to find out.
         tokens_between: with a sample, the interval that holds the tokens in 19 of 20 samples.
         money_between: likewise the money.
@@ -39,6 +40,7 @@ class Estimate:
     seconds: float | None = None
     tree: tuple[int, ...] = ()
     sizes: tuple[int, ...] = ()
+    maps: tuple[str | None, ...] = (None,)
     sampled: int = 0
     tokens_between: tuple[int, int] | None = None
     money_between: tuple[float, float] | None = None

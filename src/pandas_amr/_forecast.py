@@ -142,6 +142,7 @@ def forecast(
         seconds=_seconds(work, parts, measured),
         tree=tree,
         sizes=sizes,
+        maps=work.job.names,
         sampled=measured.units if measured else 0,
         tokens_between=(math.floor(spent_in + spent_out - half), math.ceil(spent_in + spent_out + half))
         if measured

@@ -236,14 +236,24 @@ def graph_of(trace: pd.DataFrame, *, static: bool) -> Graph:
     return Graph(mode, nodes)
 
 
-def graph_of_shape(sizes: Sequence[int], fan_in: int, units: Sequence[int]) -> Graph:
-    """The graph of a static tree before its run; ``units`` of each map."""
-    nodes = [GraphNode(f"map-{number}", "map", 0, (), size) for number, size in enumerate(units, start=1)]
+def graph_of_shape(
+    sizes: Sequence[int], fan_in: int, units: Sequence[int], maps: Sequence[str | None] = (None,)
+) -> Graph:
+    """The graph of a static tree before its run; ``units`` of each shard, which each of ``maps`` gets."""
+    below: list[list[str]] = []
+    nodes: list[GraphNode] = []
+    for number, size in enumerate(units, start=1):
+        names = [f"map-{number}" if name is None else f"map-{name}-{number}" for name in maps]
+        nodes += [GraphNode(name, "map", 0, (), size) for name in names]
+        below.append(names)
     for level, size in enumerate(sizes[1:], start=1):
-        below = [node.id for node in nodes if node.level == level - 1]
         final = level == len(sizes) - 1
+        above: list[list[str]] = []
         for number in range(size):
-            parents = below if final else below[number * fan_in : (number + 1) * fan_in]
+            fed = below if final else below[number * fan_in : (number + 1) * fan_in]
+            parents = tuple(name for part in fed for name in part)
             name = "final-reduce" if final else f"reduce-{level}-{number}"
-            nodes.append(GraphNode(name, "final-reduce" if final else "reduce", level, tuple(parents), len(parents)))
+            nodes.append(GraphNode(name, "final-reduce" if final else "reduce", level, parents, len(parents)))
+            above.append([name])
+        below = above
     return Graph("static", tuple(nodes))

@@ -326,7 +326,8 @@ class Plan(BaseModel):
         """
         if self._made is None or not self._made.estimate.tree or self.fan_in is None:
             raise PlanError("A graph before the run is that of a static tree: df.amr.plan(..., plan={'fan_in': 5}).")
-        return graph_of_shape(self._made.estimate.tree, self.fan_in, self._made.estimate.sizes)
+        estimate = self._made.estimate
+        return graph_of_shape(estimate.tree, self.fan_in, estimate.sizes, estimate.maps)
 
     def replace(self, **changes: Any) -> Plan:
         """A copy with some fields changed, checked like a new plan.

@@ -1,7 +1,7 @@
 """The provider's batch endpoint: maps without tools in one file, at half the price, whenever it has time.
 
-Upload, create, poll, download, as OpenAI's Batch API has it. A batch is known by what is asked in it: the same requests
-after a crash find the batch that is already under way.
+Upload, create, poll, download, as OpenAI's Batch API has it. What is asked in a batch is remembered while it is under
+way: the same requests after a crash find it again, among whatever others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import platformdirs
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from pandas_amr.models.base import Model, Reply, Request
     from pandas_amr.models.openai import OpenAIModel
@@ -87,16 +87,20 @@ class Batched:
 
     def _send(self) -> None:
         asked, self._waiting = self._waiting, {}
-        if asked:
-            task = asyncio.create_task(self._carry_out(asked))
+        under_way = _Records(self.model.address[0])
+        batch_of = under_way.batches()
+        parts: dict[str | None, dict[str, _Asked]] = {}
+        for key, one in asked.items():
+            parts.setdefault(batch_of.get(key), {})[key] = one
+        for known, part in parts.items():
+            task = asyncio.create_task(self._carry_out(part, known, under_way))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    async def _carry_out(self, asked: dict[str, _Asked]) -> None:
+    async def _carry_out(self, asked: dict[str, _Asked], known: str | None, under_way: _Records) -> None:
         """One batch from its file to its answers; whatever goes wrong is each request's own error."""
-        record = _record(self.model.address[0], asked)
         try:
-            told = await self._resumed(record) or await self._created(asked, record)
+            told = await self._begun(asked, known, under_way)
             poll_s = self.first_poll_s
             while told.status not in ENDED:
                 await asyncio.sleep(poll_s)
@@ -106,7 +110,7 @@ class Batched:
             for file in (told.output_file_id, told.error_file_id):
                 if file is not None:
                     self._settle(asked, await self._lines(file))
-            record.unlink(missing_ok=True)
+            under_way.drop(told.id, asked)
             failure: ModelError = ModelUnavailable(f"The batch {told.status} without an answer to this request.")
             if told.status == "failed":
                 failure = ModelConfigError(f"The server failed the whole batch {told.id}. Check LM(batch=True).")
@@ -121,18 +125,26 @@ class Batched:
                 one.answer.set_exception(failure)
                 one.answer.exception()  # whoever asked may be gone
 
-    async def _resumed(self, record: Path) -> Any:
-        """The batch of the same requests that an earlier process has left under way."""
-        known = _remembered(record)
-        if known is None:
-            return None
+    async def _begun(self, asked: dict[str, _Asked], known: str | None, under_way: _Records) -> Any:
+        """The batch that holds these requests: the one under way, or a new one."""
+        told = await self._resumed(known, under_way) if known is not None else None
+        if told is None:
+            told = await self._created(asked)
+            under_way.add(told.id, asked)
+        return told
+
+    async def _resumed(self, known: str, under_way: _Records) -> Any:
+        """The batch that an earlier process has left under way; None where nothing will come of it."""
         try:
             told = await self._shown(known)
         except ModelConfigError:  # 404: the server has forgotten it
+            told = None
+        if told is None or told.status in {"failed", "cancelled"}:
+            under_way.drop(known)
             return None
-        return None if told.status in {"failed", "cancelled"} else told
+        return told
 
-    async def _created(self, asked: dict[str, _Asked], record: Path) -> Any:
+    async def _created(self, asked: dict[str, _Asked]) -> Any:
         lines = (
             json.dumps({"custom_id": key, "method": "POST", "url": ENDPOINT, "body": one.body})
             for key, one in sorted(asked.items())
@@ -141,11 +153,9 @@ class Batched:
         uploaded = await self.model.call(
             lambda client: client.files.create(file=("pandas-amr.jsonl", content), purpose="batch")
         )
-        told = await self.model.call(
+        return await self.model.call(
             lambda client: client.batches.create(input_file_id=uploaded.id, endpoint=ENDPOINT, completion_window="24h")
         )
-        _remember(record, told.id)
-        return told
 
     async def _shown(self, name: str) -> Any:
         return await self.model.call(lambda client: client.batches.retrieve(name))
@@ -188,20 +198,41 @@ def _decoded(text: str) -> Iterator[dict[str, Any]]:
             yield decoded
 
 
-def _record(server: str, asked: dict[str, _Asked]) -> Path:
-    """Where the batch of these requests is remembered: its name tells nothing of them."""
-    name = hashlib.sha256("\n".join([server, *sorted(asked)]).encode()).hexdigest()[:32]
-    return Path(platformdirs.user_cache_dir("pandas-amr")) / "batches" / f"{name}.json"
+class _Records:
+    """The batches under way at a server, each in a file: its id, and which requests it holds, as digests."""
+
+    def __init__(self, server: str) -> None:
+        folder = hashlib.sha256(server.encode()).hexdigest()[:16]
+        self._folder = Path(platformdirs.user_cache_dir("pandas-amr")) / "batches" / folder
+
+    def batches(self) -> dict[str, str]:
+        """The batch that holds a request, by the request's digest."""
+        known: dict[str, str] = {}
+        for file in sorted(self._folder.glob("*.json")):
+            name, keys = _read(file)
+            known |= dict.fromkeys(keys, name)
+        return known
+
+    def add(self, name: str, keys: Iterable[str]) -> None:
+        """Remember a batch."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._file(name).write_text(json.dumps({"id": name, "keys": sorted(keys)}), encoding="utf-8")
+
+    def drop(self, name: str, keys: Collection[str] | None = None) -> None:
+        """Forget a batch, or those of its requests that have been answered."""
+        left = [] if keys is None else [key for key in _read(self._file(name))[1] if key not in keys]
+        if left:
+            self.add(name, left)
+        else:
+            self._file(name).unlink(missing_ok=True)
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
 
 
-def _remembered(record: Path) -> str | None:
-    """The batch that an earlier process has left under way."""
+def _read(file: Path) -> tuple[str, list[str]]:
     try:
-        return str(json.loads(record.read_text(encoding="utf-8"))["id"])
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _remember(record: Path, name: str) -> None:
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps({"id": name}), encoding="utf-8")
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return str(told["id"]), [str(key) for key in told["keys"]]
+    except (OSError, ValueError, KeyError, TypeError):  # half written by a process that died: nothing is known of it
+        return "", []
