@@ -387,6 +387,29 @@ def test_nor_any_subset_of_the_plan_s_fields_with_any_of_the_arguments(arguments
     check_given({name: GIVEN[name] for name in names}, {name: PLANNED[name] for name in fields})
 
 
+def test_a_planner_may_speak_of_the_fields_that_were_given_and_named_maps_are_known_by_their_columns():
+    planned = answer(
+        "x",
+        field("anything"),
+        where="flag",
+        by=["flag"],
+        aggregations=[computed("size", "sum")],
+        reduce_instruction="",
+    )
+    with ScriptedServer(lambda request: planned) as server:
+        plan = REVIEWS.amr.plan("How?", finding={"size": int, "flag": bool}, lm=server.lm())
+        assert plan.aggregations == {"size": "sum"}
+        assert plan.where == "flag"
+        assert plan.by == amr.By("flag")
+        maps = {"map": {"a": "What?", "b": "Which?"}, "finding": {"a": {"size": int}, "b": {"flag": bool}}}
+        named = planned | {"aggregations": [computed("a_size", "sum")], "where": "b_flag", "by": ["shop"]}
+    with ScriptedServer(lambda request: named) as server:
+        plan = REVIEWS.amr.plan("How?", lm=server.lm(), **maps)
+    assert plan.aggregations == {"a_size": "sum"}
+    assert plan.where == "b_flag"
+    assert plan.by == amr.By("shop")
+
+
 def test_the_planner_sees_a_sample_from_all_over_the_profile_the_tools_and_the_reader():
     @amr.tool
     def look_up(word: str) -> str:

@@ -444,10 +444,10 @@ def check_names(job: Job, plan: Plan) -> None:
     everything = set(job.frame.columns) | set(found) | set(records)
     _check_reduced(job, everything, complete=known)
     _check_planned(plan, set(found) | set(records), frame=set(job.frame.columns), complete=known)
-    _check_fit(job, plan, _annotations(kinds))
+    _check_fit(job, plan, found_types(kinds))
 
 
-def _annotations(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
+def found_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
     """The types of the columns that the findings add; of many records a unit, the records'."""
     types: dict[Any, Any] = {}
     for kind in kinds.values():

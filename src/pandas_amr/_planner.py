@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission, run_agent
+from pandas_amr._call import finding_types, found_types
 from pandas_amr._fit import misfit, misused, sort_of
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
 from pandas_amr._profile import profile_lines
@@ -102,10 +103,13 @@ async def ask_planner(
     columns: Sequence[int],
     fixed: Mapping[str, Any],
     readers: Sequence[str],
+    given: Mapping[str, Any],
     code: bool,
     store: PlanStore | None,
 ) -> dict[str, Any]:
     """The fields of a plan that one model call derives from the task, the schema and a sample.
+
+    ``readers`` says what those who read can do; ``given`` are the fields of a finding that is fixed, with their types.
 
     In the journal it is known by the task, the schema and what is fixed, and not by the sample: a frame with some rows
     more keeps its plan, and so its findings.
@@ -138,11 +142,11 @@ async def ask_planner(
     known = await store.recall(asked) if store is not None else None
     if known is not None:
         with contextlib.suppress(ValidationError, InvalidOutput):  # then it is asked anew
-            return _fields_of(kind.model_validate(known), frame, task)
+            return _fields_of(kind.model_validate(known), frame, task, given)
     for attempt in range(REPAIRS + 1):
         answer = await run_agent(model, messages, submission=submission, phase="plan")
         try:
-            planned = _fields_of(kind.model_validate(answer.payload), frame, task)
+            planned = _fields_of(kind.model_validate(answer.payload), frame, task, given)
         except (ValidationError, InvalidOutput) as error:
             if attempt == REPAIRS:
                 raise
@@ -172,8 +176,10 @@ def _short(value: Any) -> Any:
     return value
 
 
-def _fields_of(answer: PlanAnswer, frame: pd.DataFrame, task: str) -> dict[str, Any]:
+def _fields_of(answer: PlanAnswer, frame: pd.DataFrame, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The answer as plan fields; a finding never takes the name of a column that is there already.
+
+    It may speak of the fields that were ``given``, too.
 
     Raises:
         InvalidOutput: a part of it names a field or a column that is not there.
@@ -182,6 +188,7 @@ def _fields_of(answer: PlanAnswer, frame: pd.DataFrame, task: str) -> dict[str, 
     taken = labels.keys() | {"unit"}
     named = {field.name: field.name if field.name not in taken else f"{field.name}_found" for field in answer.finding}
     finding = record_type("Finding", {named[field.name]: _kind_of(field) for field in answer.finding})
+    named |= {name: name for name in given}
     _check_named("aggregations", [part.field for part in answer.aggregations], named)
     _check_named("where", [answer.where] if answer.where else [], named)
     _check_named("ranking", [answer.ranking.field] if answer.ranking.field else [], named | labels)
@@ -191,7 +198,7 @@ def _fields_of(answer: PlanAnswer, frame: pd.DataFrame, task: str) -> dict[str, 
     for part in answer.aggregations:
         aggregations.setdefault(named[part.field], []).append(part.function)
     ranking = answer.ranking
-    _check_types(answer, {field.name: _kind_of(field)[0] for field in answer.finding})
+    _check_types(answer, {field.name: _kind_of(field)[0] for field in answer.finding} | dict(given))
     fields = {
         "map_instruction": answer.map_instruction,
         "finding": list[finding] if answer.many_per_row else finding,  # type: ignore[valid-type]
@@ -270,27 +277,30 @@ async def derive(
     derived, warning = await _planned(job, model, abilities, readers=readers, fixed=fixed, store=store)
     if "reduce_instruction" not in job.open:
         derived = {name: value for name, value in derived.items() if name not in REDUCE_FIELDS}
-    kept = _agreeing({name: value for name, value in derived.items() if name not in fixed and value is not None}, fixed)
+    kept = _agreeing({name: value for name, value in derived.items() if name not in fixed}, job)
     return Plan(**(kept | fixed | task | {"made_by": "rules" if warning else "planner"})), warning
 
 
-def _agreeing(derived: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
+def _agreeing(derived: Mapping[str, Any], job: Job, finding: Any = None) -> dict[str, Any]:
     """What was derived without what contradicts what is fixed, or speaks of fields that a fixed finding has not."""
-    dropped: set[str] = set()
+    fixed = job.given.fixed() | ({"finding": finding} if finding is not None else {})
+    kept = {name: value for name, value in derived.items() if value is not None}
     if fixed.get("dedupe") or fixed.get("keyed") == "unit" or "segmentation" in fixed or "group_columns" in fixed:
-        dropped |= {"segmentation", "group_columns"}
+        kept = {name: value for name, value in kept.items() if name not in {"segmentation", "group_columns"}}
     if fixed.get("output") is not None:
-        dropped.add("ranking")
-    finding = fixed.get("finding")
-    if finding is not None:
-        known = set(finding) if isinstance(finding, dict) else set(model_of(finding).model_fields)
-        parts = {name: how for name, how in (derived.get("aggregations") or {}).items() if name in known}
-        if "aggregations" in derived:
-            derived = derived | {"aggregations": parts or None}
-        dropped |= {"where"} if derived.get("where") not in known else set()
-        ranking = derived.get("ranking")
-        dropped |= {"ranking"} if ranking is not None and ranking.field not in known else set()
-    return {name: value for name, value in derived.items() if name not in dropped and value is not None}
+        kept.pop("ranking", None)
+    if "finding" not in fixed:
+        return kept
+    known = set(found_types(finding_types(job, Plan(finding=fixed["finding"]))))
+    parts = {name: how for name, how in (kept.pop("aggregations", None) or {}).items() if name in known}
+    there = {"where": known, "by": known | set(job.frame.columns)}
+    for name, names in there.items():
+        asked = kept.get(name)
+        if not set(asked if isinstance(asked, list) else [asked]) <= names:
+            kept.pop(name, None)
+    if "ranking" in kept and kept["ranking"].field not in known | set(job.frame.columns):
+        del kept["ranking"]
+    return kept | ({"aggregations": parts} if parts else {})
 
 
 async def _planned(
@@ -319,6 +329,7 @@ async def _planned(
                 columns=job.columns,
                 fixed=shown,
                 readers=words,
+                given=found_types(finding_types(job, job.given)) if "finding" in fixed else {},
                 code=code,
                 store=store,
             )
@@ -386,7 +397,7 @@ def _ruled(plan: Plan, job: Job, *, pandas_only: bool) -> Plan:
     if pandas_only:
         derived.pop("reduce_instruction", None)
     kept = {name: value for name, value in derived.items() if getattr(plan, name) is None and value is not None}
-    return _updated(plan, _agreeing(kept, plan.fixed()))
+    return _updated(plan, _agreeing(kept, job, plan.finding))
 
 
 def _updated(plan: Plan, changes: dict[str, Any]) -> Plan:

@@ -184,7 +184,8 @@ class Recipe:
         self, frame: pd.DataFrame, top: _Top, watch: Watch, interrupted: Callable[[Result], None]
     ) -> Result:
         settings = top.settings
-        journal = journal_for(settings.journal, by_default=all(lm.journaled for lm in top.lms.values()))
+        kept = bool(top.lms) and all(lm.journaled for lm in top.lms.values())
+        journal = journal_for(settings.journal, by_default=kept)
         trace, ledger = Trace(), Ledger()
         async with AsyncExitStack() as stack:
             wired = (
