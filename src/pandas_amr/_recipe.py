@@ -119,7 +119,7 @@ class Recipe:
             raise UsageError(f"then takes a recipe or a function of a frame, not {what!r}.")
         return self._with(Stage("then", {"what": what}))
 
-    def __call__(self, frame: pd.DataFrame, **settings: Any) -> Result:
+    def __call__(self, frame: pd.DataFrame, /, **settings: Any) -> Result:
         """Run it on a frame.
 
         Args:
@@ -137,7 +137,7 @@ class Recipe:
         """
         return self.start(frame, **settings).result()
 
-    def start(self, frame: pd.DataFrame, **settings: Any) -> Run[Result]:
+    def start(self, frame: pd.DataFrame, /, **settings: Any) -> Run[Result]:
         """Begin, and give the ``Run``; takes what a call takes.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import pandas as pd
 from pydantic import BaseModel
@@ -38,6 +38,17 @@ def script(df: pd.DataFrame) -> None:
     amr.reduce(df, lambda frame: len(frame), output=int)
     amr.configure(lm=amr.LM("m", base_url="http://127.0.0.1:1/v1"), errors="raise")
     amr.from_documents(["a", "b"])
+    amr.read_files(["src/**/*.py", "README.md"])
+    plan = amr.plan(df, "What?", lm="local")
+    assert_type(plan.estimate(sample=20), amr.Estimate)
+    assert_type(plan.requests(3)[0]["model"], Any)
+    assert_type(result.score({"mood": "label"}).accuracy, "pd.Series[Any]")
+    assert_type(result.verify(share=0.1, lm="local").disagreements, pd.DataFrame)
+    assert_type(result.review(5), pd.DataFrame)
+    recipe = amr.Recipe(plan).then(lambda frame: frame).filter("even?").map("x", finding={"n": int})
+    assert_type(recipe(df, lm="local", budget=amr.Budget(confirm=lambda estimate: estimate.calls < 9)), amr.Result)
+    assert_type(df.pipe(recipe, lm="local"), amr.Result)
+    amr.map_reduce(df, map=recipe, reduce=recipe)
 
 
 async def notebook(df: pd.DataFrame) -> None:
