@@ -277,6 +277,21 @@ def test_failures_tell_their_stage():
     assert result.output["n"] == 0 + 2 + 6 + 8 + 10
 
 
+def test_a_recipe_s_result_is_saved_with_its_stages(tmp_path):
+    def failing(request):
+        return Status(400, "no") if any(n_of(unit) == 10 for unit in request.units) else provider(request)
+
+    with ScriptedServer(failing) as server, pytest.warns(amr.FailureWarning):
+        result = recipe()(ROWS, lm=server.lm())
+    result.save(tmp_path)
+    loaded = amr.load(tmp_path)
+    pd.testing.assert_frame_equal(loaded.failures, result.failures)
+    pd.testing.assert_frame_equal(loaded.frame, result.frame)
+    assert [len(stage.frame) for stage in loaded.stages] == [len(stage.frame) for stage in result.stages]
+    assert loaded.stages[0].failures["label"].tolist() == ["label 10"]
+    assert loaded.graph().to_mermaid() == result.graph().to_mermaid()
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

@@ -361,5 +361,9 @@ def load(folder: str | Path) -> Result:
     Raises:
         UsageError: the folder holds no result, or one of a later version.
     """
-    parts = load_parts(Path(folder))
-    return Result(**{**parts, "total": Usage(**parts["total"])})
+    return _made_of(load_parts(Path(folder)))
+
+
+def _made_of(parts: Mapping[str, Any]) -> Result:
+    stages = tuple(map(_made_of, parts["stages"]))
+    return Result(**{**parts, "total": Usage(**parts["total"]), "stages": stages})

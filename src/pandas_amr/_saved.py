@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LABEL = "label"
+STAGE = "stage-"
 FRAMES = ("frame", "findings", "usage", "failures", "trace", "status", "sources")
 LABELLED = {"failures", "sources"}
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, TypeError, OverflowError)
@@ -38,7 +39,7 @@ def save_result(result: Result, folder: Path) -> None:
         frame = getattr(result, name)
         if frame is None:
             continue
-        if name in LABELLED:
+        if name in LABELLED and not result.stages:
             frame = frame.drop(columns=LABEL)  # follows from the position; a label may be anything
         write_frame(frame, folder, name)
     result.plan.to_json(folder / "plan.json")
@@ -47,9 +48,12 @@ def save_result(result: Result, folder: Path) -> None:
         "seconds": result.seconds,
         "sandbox": result.sandbox,
         "coverage": result.coverage,
+        "stages": len(result.stages),
         "total": asdict(result.total),
         "output": _output(result.output, folder, "output"),
     }
+    for number, stage in enumerate(result.stages, start=1):
+        save_result(stage, folder / f"{STAGE}{number}")
     (folder / "result.json").write_text(json.dumps(told, indent=2, default=str), encoding="utf-8")
 
 
@@ -67,14 +71,15 @@ def load_parts(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder} was saved in format {told['format']}; this version reads {FORMAT}.")
     plan = read_plan(folder / "plan.json")
     frames = {name: read_frame(folder, name) for name in FRAMES if (folder / f"{name}.parquet").exists()}
-    for name in LABELLED & frames.keys():
+    stages = [load_parts(folder / f"{STAGE}{number}") for number in range(1, told.get("stages", 0) + 1)]
+    for name in () if stages else LABELLED & frames.keys():
         part = frames[name]
         labels = [None if pd.isna(position) else frames["frame"].index[position] for position in part["position"]]
         place = list(part.columns).index("position") if name == "sources" else 0
         part.insert(place, LABEL, pd.Series(labels, index=part.index, dtype=object))
     output = _read_output(told["output"], folder, plan)
     figures = {name: told.get(name) for name in ("seconds", "sandbox", "coverage", "total")}
-    return {**frames, "plan": plan, "output": output, **figures}
+    return {**frames, "plan": plan, "output": output, "stages": stages, **figures}
 
 
 def write_frame(frame: pd.DataFrame, folder: Path, name: str) -> None:
