@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._call import ONE_ROW, VERSION, finding_types
+from pandas_amr._callables import CallableMapper, UnitMapper
 from pandas_amr._context import CONTEXT_ROWS, Context
 from pandas_amr._display import ProgressBar
 from pandas_amr._findings import FOUND, Failure, FindingStore
 from pandas_amr._keeper import JournaledMapper
-from pandas_amr._mappers import AgentMapper, CallableMapper, Mapped, Mapper, UnitMapper
+from pandas_amr._mappers import AgentMapper, Mapped, Mapper
 from pandas_amr._profile import preview
 from pandas_amr._shards import Shard, make_shards
 from pandas_amr._synthesise import StaticTree, finding_inputs
