@@ -70,7 +70,7 @@ def plain(url: str, connections: int) -> float:
 
 
 def ours(url: str, connections: int) -> float:
-    lm = amr.LM(f"m{connections}", base_url=url, api_key="k")
+    lm = amr.LM(f"m{connections}", base_url=url, api_key="k", journaled=False)
     options = {"map": "Find the number.", "finding": {"n": int}, "reduce": {"n": "sum"}, "lm": lm, "progress": False}
     options |= {"plan": {"shard_size": 1}, "max_parallelism": connections}
     pd.DataFrame({"text": ["row 0"]}).amr.map_reduce(**options)

@@ -479,6 +479,22 @@ def test_a_damaged_file_is_set_aside_with_a_warning_and_the_run_is_right(path):
     assert [part for part in path.parent.iterdir() if "damaged" in part.name]
 
 
+@pytest.mark.parametrize("change", ["DROP TABLE uses", "ALTER TABLE entries ADD COLUMN more TEXT"])
+def test_a_file_whose_tables_are_not_a_journal_s_is_set_aside_too(path, change):
+    run(rows(0, 5), path)
+    from pandas_amr import _journal
+
+    _journal._stores.clear()
+    other = sqlite3.connect(path)
+    other.execute(change)
+    other.commit()
+    other.close()
+    with pytest.warns(amr.JournalWarning, match="its tables are not those of a journal"):
+        result, units, _ = run(rows(0, 5), path)
+    assert units == 5
+    assert result.output["n"] == sum(range(5))
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_nothing_wrong_is_read_back_from_a_file_with_corrupted_pages(path, seed):
     run(rows(0, 400), path)

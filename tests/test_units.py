@@ -9,6 +9,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,6 +99,64 @@ def test_columns_of_every_dtype_are_read_and_kept(column):
         found = df.amr.map("What?", finding={"seen": str}, lm=server.lm())
     assert [json.loads(text) for text in found["seen"]] == [cell(value) for value in df["odd"].tolist()]
     pd.testing.assert_frame_equal(found[["odd"]], df)
+
+
+EVERY_DTYPE = {
+    "objects": pd.Series([value for name, (value, _) in CELLS.items() if name != "1 MB"][:3], dtype=object),
+    "int8": np.array([1, 2, -3], dtype="int8"),
+    "uint64": np.array([1, 2, 2**64 - 1], dtype="uint64"),
+    "float32": np.array([0.1, np.nan, np.inf], dtype="float32"),
+    "float64": np.array([0.1, np.nan, 1e300]),
+    "bool": np.array([True, False, True]),
+    "complex": np.array([1j, 2, 3]),
+    "datetime": pd.to_datetime(["2026-01-01 01:02:03.000000004", None, "2026-01-02 00:00:00.000000000"]),
+    "datetime of seconds": pd.Series(["2026-01-01", None, "2026-01-02"], dtype="datetime64[s]"),
+    "datetime of a zone": pd.to_datetime(["2026-01-01", None, "2026-01-02"]).tz_localize("Europe/Berlin"),
+    "timedelta": pd.to_timedelta(["1D", None, "00:00:01.5"]),
+    "category": pd.Categorical(["a", None, "b"]),
+    "category of numbers": pd.Categorical([1, None, 3]),
+    "Int64": pd.array([1, None, 3], dtype="Int64"),
+    "Float32": pd.array([0.1, None, 3], dtype="Float32"),
+    "boolean": pd.array([True, None, False], dtype="boolean"),
+    "string": pd.array(["x", None, "y"], dtype="string"),
+    "sparse": pd.arrays.SparseArray([0, 0, 1]),
+    "interval": pd.arrays.IntervalArray.from_breaks([0, 1, 2, 3]),
+    "period": pd.period_range("2026-01", periods=3, freq="M"),
+    **{
+        f"arrow {kind}": pd.array(pa.array(values, kind), dtype=pd.ArrowDtype(kind))
+        for kind, values in (
+            (pa.string(), ["x", None, "y"]),
+            (pa.large_string(), ["x", None, "y"]),
+            (pa.int16(), [1, None, 3]),
+            (pa.float64(), [0.5, None, 2.0]),
+            (pa.bool_(), [True, None, False]),
+            (pa.timestamp("us"), [pd.Timestamp(2026, 1, 1, 2, 3, 4, 5), None, pd.Timestamp(2026, 1, 2)]),
+            (pa.timestamp("ns", tz="UTC"), [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), None, None]),
+            (pa.date32(), [dt.date(2026, 1, 1), None, dt.date(2026, 1, 2)]),
+            (pa.time64("us"), [dt.time(1, 2, 3), None, dt.time(0)]),
+            (pa.duration("us"), [dt.timedelta(days=1, microseconds=5), None, dt.timedelta(0)]),
+            (pa.decimal128(10, 2), [decimal.Decimal("1.10"), None, decimal.Decimal("2.00")]),
+            (pa.binary(), [b"a", None, b"\xff"]),
+            (pa.list_(pa.int64()), [[1, None], None, []]),
+            (
+                pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))]),
+                [{"a": 1, "b": ["x"]}, None, {"a": None, "b": None}],
+            ),
+            (pa.map_(pa.string(), pa.int64()), [[("k", 1)], None, []]),
+            (pa.dictionary(pa.int32(), pa.string()), ["x", None, "x"]),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("column", EVERY_DTYPE.values(), ids=EVERY_DTYPE.keys())
+def test_a_row_reads_the_same_alone_and_among_many(column):
+    """A few rows are read cell by cell, many by columns: the lines, and so the fingerprints, are the same."""
+    few = pd.DataFrame({"odd": column, "n": range(3)})
+    many = few.iloc[np.tile(np.arange(3), 50)].reset_index(drop=True)
+    units = make_units(many, (0, 1), dedupe=False)
+    assert units.lines(range(3)) == units.lines(range(150))[:3]
+    assert units.fingerprints(range(3)) == units.fingerprints(range(150))[:3]
 
 
 @pytest.mark.parametrize(

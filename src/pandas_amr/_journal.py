@@ -405,11 +405,20 @@ def _opened(path: Path) -> sqlite3.Connection:
                 connection.execute(f"PRAGMA user_version={VERSION}")
         if not empty:
             _check_format(path, application, version)
+            _check_tables(connection)
         connection.execute("SELECT count(*) FROM runs").fetchone()
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _check_tables(connection: sqlite3.Connection) -> None:
+    """Take a file whose tables are not those of its format for what it is: damaged."""
+    wanted = {" ".join(statement.split()) for statement in SCHEMA.split(";") if statement.strip()}
+    there = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    if wanted != {" ".join(sql.split()) for (sql,) in there}:
+        raise sqlite3.DatabaseError("its tables are not those of a journal of its format")
 
 
 def _check_format(path: Path, application: int, version: int) -> None:
