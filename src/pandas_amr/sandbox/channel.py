@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 OPEN_S = 30.0
 GRACE_S = 0.5  # from the interrupt to the kill
 MAX_HEADER = 32 * MIB
-BYTES_A_CHARACTER = 12  # of JSON
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SIGNALS = {
     4: "it crashed (illegal instruction)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import fcntl
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr.errors import SandboxError, SandboxUnavailable, UsageError
+from pandas_amr.sandbox import rights
 from pandas_amr.sandbox.base import MIB, Data, Isolation, Limits
 from pandas_amr.sandbox.channel import ChannelSession
 
@@ -29,7 +29,6 @@ ORDER: tuple[str, ...] = ("strong", "strict-lite")
 START_S = 60.0
 BEGIN_S = 20.0
 END_S = 2.0
-NEWS = 1 << 16
 ALWAYS = ("numpy", "pandas", "pyarrow", "pyarrow.parquet")
 ENVIRONMENT = {
     "HOME": "/scratch",
@@ -219,7 +218,9 @@ class Zygote:
         _open.add(self)
         try:
             async with asyncio.timeout(START_S):
-                said = json.loads(await self._loop.sock_recv(mine, NEWS) or b'{"failed": "it died at its start"}')
+                said = json.loads(
+                    await self._loop.sock_recv(mine, rights.NEWS) or b'{"failed": "it died at its start"}'
+                )
         except TimeoutError:
             said = {"failed": f"it was not ready within {START_S:g} s"}
         except BaseException:
@@ -258,8 +259,7 @@ class Zygote:
         try:
             if data.parquet:
                 handles.append(_sealed(data.parquet))
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", handles))]
-            self._control.sendmsg([json.dumps(words).encode()], rights)
+            rights.send(self._control, words, *handles)
             async with asyncio.timeout(BEGIN_S):
                 process = await begun
         except BaseException as error:
@@ -278,17 +278,12 @@ class Zygote:
     def _news(self) -> None:
         """What the process tells: a session has begun, or ended; or nothing more, ever."""
         assert self._control is not None
-        held = array.array("i")
         try:
-            words, control, _, _ = self._control.recvmsg(
-                NEWS, socket.CMSG_LEN(2 * held.itemsize), socket.MSG_CMSG_CLOEXEC
-            )
+            words, held = rights.receive(self._control)
         except BlockingIOError:
             return
         except OSError:
-            words, control = b"", []
-        for _, _, raw in control:
-            held.frombytes(raw[: len(raw) - len(raw) % held.itemsize])
+            words, held = b"", []
         if not words:
             self._died()
             return

@@ -139,11 +139,6 @@ _KILL = 0x80000000
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
 
 
-def supported() -> bool:
-    """Whether the calls of this machine's processor are known here."""
-    return platform.machine() in ARCHITECTURES
-
-
 def seccomp_filter(pid: int) -> bytes:
     """The filter as the kernel takes it: a packed array of ``struct sock_filter``, for the process ``pid``."""
     column, architecture = ARCHITECTURES[platform.machine()]

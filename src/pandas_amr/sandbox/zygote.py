@@ -6,7 +6,6 @@ gone into its own small root, and is asserted to have one thread: what is forked
 
 from __future__ import annotations
 
-import array
 import contextlib
 import gc
 import importlib
@@ -21,11 +20,10 @@ import sys
 import sysconfig
 from typing import Any
 
-from pandas_amr.sandbox import confine
+from pandas_amr.sandbox import confine, rights
 from pandas_amr.sandbox.syscalls import seccomp_filter
 from pandas_amr.sandbox.worker import Gone, Stream, Worker, loaded
 
-NEWS = 1 << 16
 OPEN_FILES = 256
 OTHERS = 512  # tasks of the same user that may come to be
 MOST_DESCRIPTORS = 1 << 20
@@ -51,9 +49,9 @@ def main() -> None:
         zygote = Zygote(host, asked)
         zygote.probe()
     except Exception as error:  # noqa: BLE001 (told to the host, which asks for another tier or for help)
-        host.send(json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode())
+        rights.send(host, {"failed": f"{type(error).__name__}: {error}"})
         os._exit(1)
-    host.send(json.dumps({"ready": asked["tier"]}).encode())
+    rights.send(host, {"ready": asked["tier"]})
     zygote.serve()
 
 
@@ -173,7 +171,7 @@ class Zygote:
 
     def _begin(self, poll: select.poll) -> None:
         try:
-            words, handles = _received(self._host)
+            words, handles = rights.receive(self._host)
         except ConnectionResetError:
             words, handles = b"", []
         if not words:
@@ -187,7 +185,7 @@ class Zygote:
         watch = os.pidfd_open(pid)
         self._sessions[watch] = (asked["session"], pid, asked["limits"]["cpu_s"])
         poll.register(watch, select.POLLIN)
-        _sent(self._host, {"begun": asked["session"]}, watch)
+        rights.send(self._host, {"begun": asked["session"]}, watch)
 
     def _ended(self, handle: int) -> None:
         name, pid, cpu_s = self._sessions.pop(handle)
@@ -197,7 +195,7 @@ class Zygote:
         if code == -signal.SIGKILL and used.ru_utime + used.ru_stime >= cpu_s:
             code = -signal.SIGXCPU  # the first process of a namespace is not told, and killed a second later
         with contextlib.suppress(OSError):  # the host has gone, which the next turn sees
-            _sent(self._host, {"ended": name, "status": code})
+            rights.send(self._host, {"ended": name, "status": code})
 
     def _finish(self) -> None:
         for _, pid, _ in self._sessions.values():
@@ -318,18 +316,3 @@ def _gaps(keep: tuple[int, ...]) -> list[tuple[int, int]]:
     """The ranges of descriptors to close: all but the standard ones and those kept."""
     edges = [2, *sorted(keep), MOST_DESCRIPTORS]
     return [(low + 1, high) for low, high in itertools.pairwise(edges)]
-
-
-def _received(host: socket.socket) -> tuple[bytes, list[int]]:
-    handles = array.array("i")
-    words, control, _, _ = host.recvmsg(NEWS, socket.CMSG_LEN(2 * handles.itemsize), socket.MSG_CMSG_CLOEXEC)
-    for level, kind, held in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            handles.frombytes(held[: len(held) - len(held) % handles.itemsize])
-    return words, list(handles)
-
-
-def _sent(host: socket.socket, news: dict[str, Any], *handles: int) -> None:
-    held = array.array("i", handles)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, held)] if handles else []
-    host.sendmsg([json.dumps(news).encode()], rights)
