@@ -22,6 +22,7 @@ from pandas_amr.sandbox import conformance, syscalls, worker
 from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.container import ContainerSandbox
 from pandas_amr.sandbox.local import LocalSandbox
+from processes import sandbox_processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the embedded sandbox needs Linux")
 NEWEST = int(pd.__version__.split(".")[0]) >= 3
@@ -305,33 +306,19 @@ asyncio.run(main())
 """
 
 
-def sandboxed() -> set[str]:
-    """The processes of all sandboxes on this machine."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"sandbox.zygote" in line:
-                found.add(entry.name)
-    return found
-
-
 @pytest.mark.parametrize("killed", ["host", "zygote"])
 def test_after_a_kill_no_process_no_file_and_no_memory_is_left_within_two_seconds(tier, killed):
-    before, shared = sandboxed(), set(os.listdir("/dev/shm"))
+    before, shared = sandbox_processes(), set(os.listdir("/dev/shm"))
     mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, tier], stdout=subprocess.PIPE, text=True)
     try:
         zygote = int(driver.stdout.readline())
-        assert len(sandboxed() - before) >= 4
+        assert len(sandbox_processes() - before) >= 4
         os.kill(driver.pid if killed == "host" else zygote, signal.SIGKILL)
         until = time.monotonic() + 2.0
-        while sandboxed() - before and time.monotonic() < until:
+        while sandbox_processes() - before and time.monotonic() < until:
             time.sleep(0.05)
-        assert sandboxed() - before == set()
+        assert sandbox_processes() - before == set()
     finally:
         driver.kill()
         driver.wait()
@@ -346,15 +333,15 @@ def test_after_a_crash_of_a_session_nothing_of_it_is_left_and_the_others_go_on(t
         try:
             beside = await sandbox.open(Data("df"), SMALL)
             await beside.run("kept = 1")
-            before = sandboxed()
+            before = sandbox_processes()
             crashing = await sandbox.open(Data("df"), SMALL)
             assert (await crashing.run("1")).ok
-            assert len(sandboxed() - before) == 1
+            assert len(sandbox_processes() - before) == 1
             assert (await crashing.run("import os; os._exit(7)")).lost
             until = time.monotonic() + 2.0
-            while sandboxed() - before and time.monotonic() < until:
+            while sandbox_processes() - before and time.monotonic() < until:
                 await asyncio.sleep(0.02)
-            return sandboxed() - before, (await beside.run("kept")).text.strip()
+            return sandbox_processes() - before, (await beside.run("kept")).text.strip()
         finally:
             await sandbox.close()
 
@@ -363,14 +350,14 @@ def test_after_a_crash_of_a_session_nothing_of_it_is_left_and_the_others_go_on(t
 
 def test_the_memory_of_the_process_behind_never_held_what_is_in_the_host_s_environment(tier, monkeypatch):
     monkeypatch.setenv("AMR_TEST_KEY", "sk-secret-123")
-    before = sandboxed()
+    before = sandbox_processes()
 
     async def run():
         sandbox = LocalSandbox(tier)
         try:
             session = await sandbox.open(Data("df"), SMALL)
             assert "sk-secret" not in (await session.run("import os\ndict(os.environ)")).text
-            return [Path(f"/proc/{pid}/environ").read_bytes() for pid in sandboxed() - before]
+            return [Path(f"/proc/{pid}/environ").read_bytes() for pid in sandbox_processes() - before]
         finally:
             await sandbox.close()
 

@@ -14,6 +14,7 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
+from processes import parent, sandbox_processes
 
 
 def rows(count: int) -> pd.DataFrame:
@@ -154,25 +155,15 @@ def connected(port: int) -> int:
 
 def sessions() -> int:
     """Processes below this one that belong to sandboxes: the warm one and its sessions."""
-    parents: dict[int, int] = {}
-    ours: set[int] = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                if b"sandbox.zygote" in (entry / "cmdline").read_bytes():
-                    ours.add(int(entry.name))
-            except OSError:
-                continue
 
-    def below(pid: int) -> bool:
-        while pid not in {0, 1}:
-            if pid == os.getpid():
+    def below(pid: str) -> bool:
+        while pid not in {"", "0", "1"}:
+            if pid == str(os.getpid()):
                 return True
-            pid = parents.get(pid, 0)
+            pid = parent(pid)
         return False
 
-    return sum(map(below, ours))
+    return sum(map(below, sandbox_processes()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")

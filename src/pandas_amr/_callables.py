@@ -111,12 +111,7 @@ class CallableMapper:
             if len(only) != 1:
                 raise UsageError(f"{self._called()} gives dicts or records, not {type(one).__name__}.")
             given = {only[0]: given}
-        if self.kind is None:
-            return given
-        record, problem = self.kind.record(given)
-        if record is None:
-            raise InvalidOutput(problem or "invalid")
-        return record
+        return self.kind.valid(given) if self.kind else given
 
     def _called(self) -> str:
         return f"map={getattr(self.function, '__name__', 'the function')}"
@@ -182,12 +177,7 @@ class UnitMapper:
             if len(fields) != 1:
                 raise InvalidOutput(f"the pipeline gave {type(given).__name__} for the fields {', '.join(fields)}")
             given = {fields[0]: given}
-        if self.kind is None:
-            return {str(name): value for name, value in given.items()}
-        record, problem = self.kind.record(given)
-        if record is None:
-            raise InvalidOutput(problem or "invalid")
-        return record
+        return self.kind.valid(given) if self.kind else {str(name): value for name, value in given.items()}
 
 
 def _aligned(given: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
+from pandas_amr._profile import shortened
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -44,9 +46,7 @@ def _output_html(output: Any) -> str:
         return _frame_html(output.head(2 * HEAD_ROWS).to_frame("output"))
     if output is None:
         return ""
-    text = str(output)
-    shown = text if len(text) <= TEXT_CHARACTERS else text[:TEXT_CHARACTERS] + " ..."
-    return f"<pre style='white-space: pre-wrap'>{html.escape(shown)}</pre>"
+    return f"<pre style='white-space: pre-wrap'>{html.escape(shortened(str(output), TEXT_CHARACTERS))}</pre>"
 
 
 def _frame_html(frame: pd.DataFrame) -> str:

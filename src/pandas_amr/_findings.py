@@ -16,7 +16,7 @@ from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission
 from pandas_amr._columns import arrow_schema, check_fits, field_types, plain_record, table_of
 from pandas_amr._schema import RESERVED, TEXT_FINDING, choices_of, json_schema, record_type
-from pandas_amr.errors import UsageError
+from pandas_amr.errors import InvalidOutput, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -148,6 +148,17 @@ class FindingType:
         except UNFIT as error:
             return None, f"a value fits its column not ({type(error).__name__})"
         return record, None
+
+    def valid(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The checked record, where no answer of a model is at hand that could be repaired.
+
+        Raises:
+            InvalidOutput: it is none.
+        """
+        record, problem = self.record(given)
+        if record is None:
+            raise InvalidOutput(problem or "invalid")
+        return record
 
 
 @dataclass(slots=True)

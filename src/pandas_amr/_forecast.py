@@ -6,21 +6,21 @@ import itertools
 import json
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pandas_amr import _prompts
+from pandas_amr._call import finding_types
 from pandas_amr._compute import groups_of
 from pandas_amr._estimate import Estimate
 from pandas_amr._keeper import bare
-from pandas_amr._map import Sample, context_of, make_mappers
+from pandas_amr._map import Sample, context_of, cut, make_mappers
 from pandas_amr._mappers import AgentMapper
 from pandas_amr._prices import price_of
 from pandas_amr._reduce import CHOICE_SAMPLE, MAX_LEVELS, Task, reduce_budget, the_task
 from pandas_amr._schema import json_schema
-from pandas_amr._shards import make_shards
 from pandas_amr._synthesise import NUMBER_TOKENS, OutputType
 from pandas_amr._tree import reduce_calls, static_sizes
 from pandas_amr._usage import Usage
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pandas_amr._findings import FindingType
     from pandas_amr._shards import Shard
     from pandas_amr._units import Units
     from pandas_amr._usage import Phase
@@ -81,18 +82,16 @@ class Spent:
     output_tokens: float = 0.0
 
 
-def cut(work: Work, units: Units) -> list[Shard]:
+def shards_of(work: Work, units: Units) -> list[Shard]:
     """The shards of a map."""
-    size, most = work.plan.shard_size or 1, work.plan.shard_tokens or 1
     context = context_of(work, units)
-    groups = context.groups(units.asked) if context is not None else None
-    return make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=most, groups=groups)
+    return cut(work, units, context.groups(units.asked) if context is not None else None)
 
 
 def sample_of(work: Work, units: Units, wanted: int, *, seed: int = 0) -> Sample:
     """Units from all over the frame, in blocks; whole shards where findings depend on their neighbours."""
     if work.plan.keyed == "shard":
-        shards = cut(work, units)
+        shards = shards_of(work, units)
         count = min(len(shards), max(LEAST_BLOCKS, -(-wanted * len(shards) // max(1, len(units.asked)))))
         chosen = [shards[place].positions for place in _spread(len(shards), count, seed)]
     else:
@@ -118,9 +117,8 @@ def forecast(
 ) -> Estimate:
     """The estimate of a plan: with what a sample told, where there was one; of the units that are ``open_``, or all."""
     if open_ is not None:
-        kept = np.isin(units.asked, open_)
-        units = replace(units, asked=units.asked[kept], tokens=units.tokens[kept])
-    shards = cut(work, units)
+        units = units.only(np.isin(units.asked, open_))
+    shards = shards_of(work, units)
     sizes = tuple(len(shard.positions) for shard in shards)
     mapping = _mapping(work, units, shards, measured)
     reducing, tree = _reducing(work, units, shards, measured)
@@ -169,7 +167,8 @@ def _mapping(work: Work, units: Units, shards: Sequence[Shard], measured: Measur
         spent.input_tokens += ratio * (held + beside * len(shards) / len(rendered))
         count = agent.count
         wrapper = 0 if agent.alone else count(json.dumps({"findings": []}))
-        one = measured.output_tokens if measured else count(json.dumps(typical_record(agent)))
+        typical = typical_record(agent.kind) if agent.alone else {"unit": 10, **typical_record(agent.kind)}
+        one = measured.output_tokens if measured else count(json.dumps(typical))
         coded_output = coded and measured is None  # one cell of code, however many units
         answered = len(shards) * NOTES_TOKENS if coded_output else len(units.asked) * one
         spent.output_tokens += len(shards) * wrapper + answered
@@ -181,10 +180,9 @@ def prompt_tokens(agent: AgentMapper, shard: Shard) -> int:
     return sum(agent.count(message.content or "") for message in agent.opening(shard.positions))
 
 
-def typical_record(agent: AgentMapper) -> dict[str, Any]:
+def typical_record(kind: FindingType) -> dict[str, Any]:
     """A finding as a model would hand it in."""
-    record: dict[str, Any] = {name: _typical(schema) for name, schema in agent.kind.schema["properties"].items()}
-    return record if agent.alone else {"unit": 10, **record}
+    return {name: _typical(schema) for name, schema in kind.schema["properties"].items()}
 
 
 def _typical(schema: dict[str, Any]) -> Any:
@@ -215,7 +213,7 @@ def _reducing(
     shape: tuple[int, ...] = ()
     if not job.reduces or not work.lms or not shards:
         return spent, shape
-    one = _finding_tokens(work, units, measured)
+    one = _finding_tokens(work, measured)
     each = measured.findings if measured else 1.0
     if work.written:
         task = the_task(work)
@@ -240,19 +238,17 @@ def _reducing(
     return spent, shape
 
 
-def _finding_tokens(work: Work, units: Units, measured: Measured | None) -> float:
+def _finding_tokens(work: Work, measured: Measured | None) -> float:
     """Of one finding, as a reducer reads it."""
     if measured is not None:
         return measured.finding_tokens
     count = work.counter("reduce")
-    records = 0
-    for mapper in make_mappers(work, units, None):
-        agent = bare(mapper)
-        if isinstance(agent, AgentMapper):
-            records += count(json.dumps({k: v for k, v in typical_record(agent).items() if k != "unit"}))
-        else:
-            records += count(TYPICAL_TEXT)
-    return records + NUMBER_TOKENS
+    kinds = finding_types(work.job, work.plan)
+    found = [
+        TYPICAL_TEXT if kind is None or name in work.job.callables else json.dumps(typical_record(kind))
+        for name, kind in kinds.items()
+    ]
+    return sum(map(count, found)) + NUMBER_TOKENS
 
 
 def _system(work: Work, task: Task) -> int:

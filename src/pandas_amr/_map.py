@@ -61,6 +61,11 @@ class Sample:
     positions: NDArray[np.int64]
     blocks: NDArray[np.int64]
 
+    def blocks_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The blocks of some of them."""
+        order = np.argsort(self.positions)
+        return self.blocks[order][np.searchsorted(self.positions[order], positions)]
+
 
 class MapStage:
     """Maps the units of a run, shard by shard; holds what was found so far.
@@ -99,11 +104,7 @@ class MapStage:
             if not isinstance(mapper, JournaledMapper) or mapper.by_shard:
                 continue
             statuses = self.kept.statuses[mapper.name]
-            open_units = np.isin(statuses, (SKIPPED, "failed"))
-            if self._sample is not None:
-                open_units &= np.isin(self._units.asked, self._sample.positions)
-            open_ = self._units.asked[open_units].tolist()
-            async for found, table in mapper.recall_all(open_):
+            async for found, table in mapper.recall_all(self._units.asked[self._open(mapper.name)].tolist()):
                 if found:
                     self._fresh = False
                     self.kept.stores[mapper.name].add(found, table)
@@ -120,8 +121,12 @@ class MapStage:
     @property
     def open(self) -> NDArray[np.int64]:
         """The units that some map is still to be asked about."""
-        wanted = [np.isin(statuses, (SKIPPED, "failed")) for statuses in self.kept.statuses.values()]
-        return self._units.asked[np.logical_or.reduce(wanted)]
+        return self._units.asked[np.logical_or.reduce([self._open(name) for name in self.kept.statuses])]
+
+    def _open(self, name: str | None) -> NDArray[np.bool_]:
+        """Which of the asked units a map is still to be asked about."""
+        wanted = np.isin(self.kept.statuses[name], (SKIPPED, "failed"))
+        return wanted if self._sample is None else wanted & np.isin(self._units.asked, self._sample.positions)
 
     @property
     def leaves(self) -> int:
@@ -145,7 +150,7 @@ class MapStage:
                 self._tell()
                 self._landing(mapped.map, mapped.positions, mapped.table)
                 size, failed = len(mapped.shard.positions), len(mapped.failures)
-                progress.step(size, failed=failed, tokens=work.ledger.total.tokens)
+                progress.step(size, failed=failed, tokens=work.watch.progress.tokens)
                 if tree is not None:
                     self._offer(tree, mapped)
 
@@ -178,7 +183,7 @@ class MapStage:
             self._node_of = {}
             for shard, mapper in self._items:
                 for one in shard.positions:
-                    self._node_of[one] = (*self._node_of.get(one, ()), self._named(shard, mapper))
+                    self._node_of[one] = (*self._node_of.get(one, ()), self._named(shard, mapper.name))
         return self._node_of.get(int(self._units.asked[self._units.answered_by[position]]), ())
 
     @property
@@ -207,21 +212,14 @@ class MapStage:
         return statuses
 
     def _cut(self, mapper: Mapper) -> list[Shard]:
-        open_units = np.isin(self.kept.statuses[mapper.name], (SKIPPED, "failed"))
-        size, tokens = self._work.plan.shard_size, self._work.plan.shard_tokens
-        assert size is not None
-        assert tokens is not None
+        asked = self._units.only(self._open(mapper.name))
         if self._sample is not None:
-            open_units &= np.isin(self._units.asked, self._sample.positions)
-        asked = self._units.asked[open_units]
-        groups = self._context.groups(asked) if self._context is not None else None
-        if self._sample is not None:
-            order = np.argsort(self._sample.positions)
-            groups = self._sample.blocks[order][np.searchsorted(self._sample.positions[order], asked)]
-        held = self._units.tokens[open_units]
-        shards = make_shards(asked, held, shard_size=size, shard_tokens=tokens, groups=groups)
+            return cut(self._work, asked, self._sample.blocks_of(asked.asked))
+        groups = self._context.groups(asked.asked) if self._context is not None else None
+        shards = cut(self._work, asked, groups)
         first = mapper is self._mappers[0] and self._fresh
-        if groups is not None and self._sample is None and first and len(shards) > len(np.unique(groups)):
+        if groups is not None and first and len(shards) > len(np.unique(groups)):
+            size, tokens = self._work.plan.shard_size, self._work.plan.shard_tokens
             said = f"Some groups are larger than a shard ({size} units, {tokens} tokens) and are read in parts."
             self._work.warnings.append(PlanWarning(f"{said} Fix plan={{'shard_size': ..., 'shard_tokens': ...}}."))
         return shards
@@ -249,7 +247,7 @@ class MapStage:
 
     async def _one(self, item: tuple[Shard, Mapper]) -> Mapped:
         shard, mapper = item
-        name = self._named(shard, mapper)
+        name = self._named(shard, mapper.name)
         with self._work.trace.node("map", id=name, units=len(shard.positions)) as node:
             node.parents = self._work.before(shard.positions)
             room = self._work.room(f"{name}/") if self._work.job.pipelines else None
@@ -269,8 +267,10 @@ class MapStage:
                 node.status = "partial" if mapped.positions else "failed"
             return mapped
 
-    def _named(self, shard: Shard, mapper: Mapper) -> str:
-        return self._work.prefix + node_id(shard, mapper.name)
+    def _named(self, shard: Shard, name: str | None) -> str:
+        """A map node's name in the trace."""
+        own = f"map-{shard.number}" if name is None else f"map-{name}-{shard.number}"
+        return self._work.prefix + own
 
     def _offer(self, tree: StaticTree, mapped: Mapped) -> None:
         """Hand a shard to the tree once all maps of it are there."""
@@ -282,14 +282,17 @@ class MapStage:
         tables = [(part.positions, self.kept.stores[part.map].named(part.table)) for part in parts]
         tree.offer(
             mapped.shard.number - 1,
-            tuple(self._work.prefix + node_id(part.shard, part.map) for part in parts),
+            tuple(self._named(part.shard, part.map) for part in parts),
             finding_inputs(tables, self._units, listed=self.listed, where=self._work.plan.where),
         )
 
 
-def node_id(shard: Shard, name: str | None) -> str:
-    """A map node's name in the trace."""
-    return f"map-{shard.number}" if name is None else f"map-{name}-{shard.number}"
+def cut(work: Work, units: Units, groups: NDArray[np.int64] | None) -> list[Shard]:
+    """The asked units in shards as the plan has them; with ``groups``, none of two of them."""
+    size, tokens = work.plan.shard_size, work.plan.shard_tokens
+    assert size is not None
+    assert tokens is not None
+    return make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=tokens, groups=groups)
 
 
 def context_of(work: Work, units: Units) -> Context | None:

@@ -269,10 +269,7 @@ class AgentMapper:
             merged |= {name: merge_values([record[name] for record in records], "concat") for name in texts}
         elif texts:
             merged |= await self._written(texts, records, state)
-        record, problem = self.kind.record(as_given(merged, self.kind.model))
-        if record is None:
-            raise InvalidOutput(problem or "invalid")
-        return record
+        return self.kind.valid(as_given(merged, self.kind.model))
 
     async def _written(self, texts: list[str], records: list[dict[str, Any]], state: _Progress) -> dict[str, Any]:
         fields = {name: self.kind.schema["properties"][name] for name in texts}

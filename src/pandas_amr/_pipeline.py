@@ -74,8 +74,17 @@ async def run(
         JournalError: the journal cannot be read or written; likewise.
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
     """
-    work = Work.of(job, settings, lms, inside, again=again, journal=journal, watch=watch or Watch())
-    work.second_look, work.look = second_look, f"second {look.seed}" if look is not None else ""
+    work = Work.of(
+        job,
+        settings,
+        lms,
+        inside,
+        again=again,
+        second_look=second_look,
+        look=f"second {look.seed}" if look is not None else "",
+        journal=journal,
+        watch=watch or Watch(),
+    )
     async with AsyncExitStack() as stack:
         if lms:
             own = [work.lm("map", agent) for agent in job.agents]

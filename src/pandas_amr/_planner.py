@@ -6,7 +6,6 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from pandas_amr import _prompts
@@ -15,7 +14,7 @@ from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._call import finding_types, found_types
 from pandas_amr._fit import misfit, misused, sort_of
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
-from pandas_amr._profile import profile_lines
+from pandas_amr._profile import profile_lines, shortened, spread
 from pandas_amr._rules import by_words, default_aggregations, model_of
 from pandas_amr._schema import json_schema, record_type
 from pandas_amr._units import cell, json_keys, line_of
@@ -165,15 +164,13 @@ def _keyed(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[str, int]]
 
 def sample_lines(frame: pd.DataFrame, columns: Sequence[int]) -> list[str]:
     """A few rows from all over the frame, the first and the last among them, long cells shortened."""
-    rows = np.unique(np.linspace(0, len(frame) - 1, min(SAMPLE_ROWS, len(frame))).astype(int)).tolist()
+    rows = spread(len(frame), SAMPLE_ROWS)
     keyed = _keyed(frame, columns)
     return [line_of({key: _short(cell(frame.iloc[row, column])) for key, column in keyed}) for row in rows]
 
 
 def _short(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > SAMPLE_CELL_CHARACTERS:
-        return value[:SAMPLE_CELL_CHARACTERS] + " ..."
-    return value
+    return shortened(value, SAMPLE_CELL_CHARACTERS) if isinstance(value, str) else value
 
 
 def _fields_of(answer: PlanAnswer, frame: pd.DataFrame, task: str, given: Mapping[str, Any]) -> dict[str, Any]:

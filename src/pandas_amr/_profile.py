@@ -49,7 +49,7 @@ def profile_lines(
 
 def preview(frame: pd.DataFrame) -> str:
     """A frame for a prompt: each column's type and profile, and a few rows from all over it, long cells shortened."""
-    rows = np.unique(np.linspace(0, len(frame) - 1, min(PREVIEW_ROWS, len(frame))).astype(int)).tolist()
+    rows = spread(len(frame), PREVIEW_ROWS)
     keys = [str(name) for name in frame.columns]
     sample = {
         row: line_of(dict(zip(keys, [_cut(value) for value in frame.iloc[row].tolist()], strict=True))) for row in rows
@@ -86,5 +86,25 @@ def _is_ordered(column: pd.Series) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = str(cell(value))
-    return text if len(text) <= VALUE_CHARACTERS else text[:VALUE_CHARACTERS] + " ..."
+    return shortened(str(cell(value)), VALUE_CHARACTERS)
+
+
+def spread(rows: int, most: int) -> list[int]:
+    """At most so many rows from all over a frame, the first and the last among them.
+
+    Example:
+        >>> spread(100, 5), spread(3, 5)
+        ([0, 24, 49, 74, 99], [0, 1, 2])
+    """
+    places: list[int] = np.unique(np.linspace(0, rows - 1, min(most, rows)).astype(int)).tolist()
+    return places
+
+
+def shortened(text: str, most: int) -> str:
+    """The beginning of a text that is too long, and a sign that it is one.
+
+    Example:
+        >>> shortened("a long text", 6)
+        'a long ...'
+    """
+    return text if len(text) <= most else text[:most] + " ..."

@@ -19,6 +19,7 @@ from pandas_amr._planner import PARALLELISM
 from pandas_amr._result import Result, failures_frame, kept_places, trace_frame, usage_frame
 from pandas_amr._run import Run, prepared, what_is_given
 from pandas_amr._runtime import check_budget, current_settings, resolve_lms, wire
+from pandas_amr._sources import nodes_behind
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger
 from pandas_amr._work import Inside, current_inside
@@ -328,7 +329,7 @@ async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: 
         places = kept_places(outcome) if stage.verb == "filter" else np.arange(len(frame))
         made_by = outcome.made_by or (lambda _: ())
         ends = tuple(inside.ends)
-        return value, lambda rows: ends if rows is None else _nodes(made_by, places, rows)
+        return value, lambda rows: ends if rows is None else nodes_behind(made_by, places[list(rows)])
     return (value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends)
 
 
@@ -338,10 +339,6 @@ def _goes_on(result: Result) -> Any:
 
 def _all_of(ends: Sequence[str]) -> Before:
     return lambda _: tuple(ends)
-
-
-def _nodes(made_by: Callable[[int], tuple[str, ...]], places: Any, rows: Sequence[int]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(node for row in rows for node in made_by(int(places[row]))))
 
 
 def _joined(value: Any, done: Sequence[Result], inside: Inside) -> Result:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr import _prompts
-from pandas_amr._adaptive import AdaptiveTree
+from pandas_amr._adaptive import AdaptiveTree, makers
 from pandas_amr._call import WHOLE
 from pandas_amr._compute import (
     call_reducer,
@@ -29,7 +29,7 @@ from pandas_amr._keeper import fingerprint
 from pandas_amr._persona import Agent
 from pandas_amr._schema import json_schema, record_type
 from pandas_amr._shards import make_shards
-from pandas_amr._sources import Cited, coverage_words
+from pandas_amr._sources import Cited, coverage_words, nodes_behind
 from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
 from pandas_amr._units import cell, line_of
 from pandas_amr._work import standing_inside
@@ -76,7 +76,13 @@ class Found:
 
     def nodes(self, rows: Sequence[int]) -> tuple[str, ...]:
         """The map nodes behind some of these rows, each once."""
-        return tuple(dict.fromkeys(node for row in rows for node in self.made_by(int(self.positions[row]))))
+        return nodes_behind(self.made_by, (self.positions[row] for row in rows))
+
+    def at(self, rows: NDArray[np.int64]) -> Found:
+        """Some of the rows."""
+        return replace(
+            self, table=self.table.iloc[rows], findings=self.findings.iloc[rows], positions=self.positions[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -141,18 +147,11 @@ def make_reducer(work: Work, task: Task, computed: str = "") -> Reducer:
         max_repairs=work.max_repairs,
         count=work.counter("reduce", task.agent),
         room=reduce_budget(work, task, computed)[1],
-        losses=Losses(lambda node, error: _lost(work, node, error)),
+        losses=Losses(lambda node, error: _list_or_raise(work, f"{node}: {error}", error)),
         persona=_persona(task.agent),
         repls=sessions.of_findings if sessions else None,
         store=work.answers("reduction", "reduce", about, task.agent),
     )
-
-
-def _lost(work: Work, node: str, error: ModelError) -> None:
-    """A node before the last failed: listed, or raised where nothing may fail."""
-    if work.settings.errors == "raise":
-        raise error
-    _list(work, f"{node}: {error}", error.attempts)
 
 
 def the_task(work: Work) -> Task:
@@ -203,10 +202,8 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
     except ModelError as error:
         if error.stops_run:
             work.end(error)
-            return Outcome(None)
-        if work.settings.errors == "raise":
-            raise
-        _list(work, str(error), error.attempts)
+        else:
+            _list_or_raise(work, str(error), error)
         return Outcome(None)
 
 
@@ -221,8 +218,7 @@ def chosen(where: str | None, found: Found) -> Found:
     """Only the rows where a field is true, if the plan names one."""
     if where is None:
         return found
-    kept = np.flatnonzero(found.table[where].fillna(False).astype(bool).to_numpy())  # noqa: FBT003 (a value)
-    return Found(found.table.iloc[kept], found.findings.iloc[kept], found.positions[kept], found.made_by)
+    return found.at(np.flatnonzero(found.table[where].fillna(False).astype(bool).to_numpy()))  # noqa: FBT003 (a value)
 
 
 def _outcome(reduced: Reduced | None, kind: Any) -> Outcome:
@@ -245,7 +241,7 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
     written: dict[Any, Any] = {}
     cited: list[Cited] = []
     for name, agent in agents.items():
-        column = Found(found.table, found.findings[[name]], found.positions, found.made_by)
+        column = replace(found, findings=found.findings[[name]])
         task = Task(agent.text, str, agent)
         if job.by is not None:
             outcome = await _written_by_groups(work, units, column, task, prefix=f"{name}-")
@@ -255,9 +251,7 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
         try:
             reduced = await write(work, units, column, np.arange(len(found.positions)), task, name=f"{name}-")
         except ModelError as error:
-            if error.stops_run or work.settings.errors == "raise":
-                raise
-            _list(work, f"{name}: {error}", error.attempts)
+            _list_or_raise(work, f"{name}: {error}", error)
             reduced = None
         written[name] = None if reduced is None else reduced.value
         cited += [] if reduced is None else [(name, reduced.rows)]
@@ -320,8 +314,11 @@ def computed_words(work: Work, table: pd.DataFrame, losses: Losses) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _list(work: Work, reason: str, attempts: int) -> None:
-    work.failures.append(Failure(REDUCE_POSITION, REDUCE_POSITION, "model", f"reduce: {reason}", attempts))
+def _list_or_raise(work: Work, reason: str, error: ModelError) -> None:
+    """What a reduce goes on without is listed; raised where nothing that follows could succeed, or nothing may fail."""
+    if error.stops_run or work.settings.errors == "raise":
+        raise error
+    work.failures.append(Failure(REDUCE_POSITION, REDUCE_POSITION, "model", f"reduce: {reason}", error.attempts))
     work.warnings.append(FailureWarning(f"The reduce failed and is listed in failures: {reason}"))
 
 
@@ -365,7 +362,7 @@ async def write(
     )
     try:
         for leaf, batch in enumerate(batches):
-            static.offer(leaf, tuple(dict.fromkeys(node for one in batch for node in one.nodes)), batch)
+            static.offer(leaf, makers(batch), batch)
         return await static.result()
     finally:
         await static.close()
@@ -418,9 +415,7 @@ async def _written_by_groups(work: Work, units: Units, found: Found, task: Task,
         try:
             return number, await write(work, units, found, rows, task, name=f"{prefix}group-{number}-")
         except ModelError as error:
-            if error.stops_run or work.settings.errors == "raise":
-                raise
-            _list(work, f"group {index[number]}: {error}", error.attempts)
+            _list_or_raise(work, f"group {index[number]}: {error}", error)
             return number, None
 
     async for number, value in each(one, range(len(groups)), limit=work.parallelism):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_amr._agent.loop import turn_request
-from pandas_amr._forecast import Measured, cut, forecast, interval, prompt_tokens, sample_of
+from pandas_amr._forecast import Measured, forecast, interval, prompt_tokens, sample_of, shards_of
 from pandas_amr._found import found_of
 from pandas_amr._keeper import bare
 from pandas_amr._map import MapStage, context_of, make_mappers
 from pandas_amr._mappers import AgentMapper
-from pandas_amr._reduce import Found, chosen, reduce_inputs, the_task, write
+from pandas_amr._reduce import chosen, reduce_inputs, the_task, write
 from pandas_amr._synthesise import NUMBER_TOKENS
 from pandas_amr._usage import Usage
 from pandas_amr.models.structured import as_asked
@@ -22,12 +22,11 @@ from pandas_amr.models.structured import as_asked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from pandas_amr._estimate import Estimate
     from pandas_amr._map import Answered, Sample
     from pandas_amr._mappers import Mapper
     from pandas_amr._plan import Plan
+    from pandas_amr._reduce import Found
     from pandas_amr._shards import Shard
     from pandas_amr._units import Units
     from pandas_amr._usage import Phase
@@ -71,7 +70,7 @@ async def _rendered(work: Work, units: Units, count: int) -> list[dict[str, Any]
     if not count or work.wired is None:
         return bodies
     mappers = make_mappers(work, units, context_of(work, units))
-    for shard in cut(work, units):
+    for shard in shards_of(work, units):
         for mapper in mappers:
             agent = bare(mapper)
             if isinstance(agent, AgentMapper) and len(bodies) < count:
@@ -161,5 +160,4 @@ async def _reduction_tokens(work: Work, units: Units, found: Found) -> float | N
 
 def _of(found: Found, sample: Sample) -> Found:
     """What was found of the sample: one row a unit that was asked."""
-    kept: NDArray[np.int64] = np.flatnonzero(np.isin(found.positions, sample.positions))
-    return Found(found.table.iloc[kept], found.findings.iloc[kept], found.positions[kept], found.made_by)
+    return found.at(np.flatnonzero(np.isin(found.positions, sample.positions)))

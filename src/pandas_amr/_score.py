@@ -80,7 +80,12 @@ def score_of(
         UsageError: the labels name no field, or cannot be laid beside the frame's rows.
     """
     beside = _beside(frame, fields, labels)
-    pairs = pd.concat([_pairs(frame, name, column, tolerance) for name, column in beside.items()], ignore_index=True)
+    names = ("labelled", "right")
+    parts = [
+        compared(name, frame[name], labels, np.flatnonzero(labels.notna()), names=names, tolerance=tolerance)
+        for name, labels in beside.items()
+    ]
+    pairs = pd.concat(parts, ignore_index=True)
     told = {name: _figures(pairs[pairs["field"] == name]) for name in beside}
     classes = [_classes(name, pairs[pairs["field"] == name]) for name in beside]
     kept = [one for one in classes if len(one)]
@@ -125,18 +130,25 @@ def _column(frame: pd.DataFrame, field: str, values: Any) -> pd.Series:
     return pd.Series(list(values), index=frame.index, dtype=object)
 
 
-def _pairs(frame: pd.DataFrame, field: str, labels: pd.Series, tolerance: float) -> pd.DataFrame:
-    places = np.flatnonzero(labels.notna().to_numpy())
-    found = [cell(one) for one in frame[field].iloc[places].tolist()]
-    labelled = [cell(one) for one in labels.iloc[places].tolist()]
+def compared(
+    field: str,
+    found: pd.Series,
+    others: pd.Series,
+    places: NDArray[np.int64],
+    *,
+    names: tuple[str, str],
+    tolerance: float,
+) -> pd.DataFrame:
+    """Two columns side by side at some places: one row each, with what the second and the verdict are called."""
+    one, other = ([cell(value) for value in column.iloc[places].tolist()] for column in (found, others))
     return pd.DataFrame(
         {
             "field": field,
-            "label": pd.Series(list(frame.index.take(places)), dtype=object),
+            "label": pd.Series(list(found.index.take(places)), dtype=object),
             "position": places,
-            "found": pd.Series(found, dtype=object),
-            "labelled": pd.Series(labelled, dtype=object),
-            "right": [same(one, other, tolerance) for one, other in zip(found, labelled, strict=True)],
+            "found": pd.Series(one, dtype=object),
+            names[0]: pd.Series(other, dtype=object),
+            names[1]: np.array([same(*pair, tolerance) for pair in zip(one, other, strict=True)], dtype=bool),
         }
     )
 

@@ -36,25 +36,39 @@ TOLD_FAILURES = 3
 
 
 @dataclass(slots=True)
-class Sessions:
-    """What the REPLs of a run share: the sandbox, its limits, and the frame as Arrow."""
+class Converted:
+    """A frame as Arrow, converted once for all sessions of a run, and only if one wants it."""
 
-    sandbox: Sandbox
-    limits: Limits
     frame: pd.DataFrame
-    asker: Asker | None = None
     _arrow: ArrowFrame | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    async def arrow(self) -> ArrowFrame:
+        """The frame as Arrow."""
+        async with self._lock:
+            if self._arrow is None:
+                self._arrow = await asyncio.to_thread(ArrowFrame.of, self.frame)
+            return self._arrow
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """What the REPLs of a phase's agents share: the sandbox, its limits, and the frame."""
+
+    sandbox: Sandbox
+    limits: Limits
+    frame: Converted
+    asker: Asker | None = None
+
     async def changed(self) -> tuple[str, ...]:
         """What is in a session not as in the user's frame, a sentence each."""
-        return (await self._converted()).changed
+        return (await self.frame.arrow()).changed
 
     def of_shard(self, positions: Sequence[int]) -> Repl:
         """A REPL that holds the rows at ``positions`` as ``df``."""
 
         async def begun() -> Session:
-            arrow = await self._converted()
+            arrow = await self.frame.arrow()
             return await self.sandbox.open(arrow.data("df", positions), self.limits)
 
         return self._repl(begun, reduces=False)
@@ -73,12 +87,6 @@ class Sessions:
         if self.asker is not None:
             repl.ask = self.asker.for_(repl)
         return repl
-
-    async def _converted(self) -> ArrowFrame:
-        async with self._lock:
-            if self._arrow is None:
-                self._arrow = await asyncio.to_thread(ArrowFrame.of, self.frame)
-            return self._arrow
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -60,6 +60,10 @@ class Units:
 
     def __repr__(self) -> str:
         return f"<Units {len(self)} rows, {len(self.asked)} asked, {int(self.tokens.sum())} tokens>"
+
+    def only(self, wanted: NDArray[np.bool_]) -> Units:
+        """The same frame, of which only some of the asked units are to be asked."""
+        return replace(self, asked=self.asked[wanted], tokens=self.tokens[wanted])
 
     def lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Each unit's content as one line of JSON."""

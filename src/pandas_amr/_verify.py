@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._score import same, wilson
-from pandas_amr._units import cell
+from pandas_amr._score import compared, wilson
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,13 +61,13 @@ def verification(
     first: pd.DataFrame, second: pd.DataFrame, seen: NDArray[np.bool_], fields: list[str], **about: Any
 ) -> Verification:
     """Compare the columns ``fields`` of two frames of the same rows, where both have a finding and ``seen`` says so."""
-    tolerance = about.pop("tolerance")
+    tolerance, names = about.pop("tolerance"), ("second", "same")
     listed: list[pd.DataFrame] = []
     told: dict[str, dict[str, Any]] = {}
     for field in fields:
-        places = np.flatnonzero(seen)
-        found, again = ([cell(one) for one in frame[field].iloc[places].tolist()] for frame in (first, second))
-        agree = [same(one, other, tolerance) for one, other in zip(found, again, strict=True)]
+        rows = compared(field, first[field], second[field], np.flatnonzero(seen), names=names, tolerance=tolerance)
+        listed.append(rows)
+        agree = rows["same"].tolist()
         low, high = wilson(sum(agree), len(agree))
         told[field] = {
             "rows": len(agree),
@@ -76,20 +75,8 @@ def verification(
             "agreement": sum(agree) / len(agree) if agree else None,
             "low": low,
             "high": high,
-            "kappa": _kappa(found, again, agree),
+            "kappa": _kappa(rows["found"].tolist(), rows["second"].tolist(), agree),
         }
-        listed.append(
-            pd.DataFrame(
-                {
-                    "field": field,
-                    "label": pd.Series(list(first.index.take(places)), dtype=object),
-                    "position": places,
-                    "found": pd.Series(found, dtype=object),
-                    "second": pd.Series(again, dtype=object),
-                    "same": np.array(agree, dtype=bool),
-                }
-            )
-        )
     agreement = pd.DataFrame.from_dict(told, orient="index").rename_axis("field")
     return Verification(agreement, pd.concat(listed, ignore_index=True), **about)
 

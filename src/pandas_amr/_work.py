@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pandas_amr._keeper import Answers, JournaledMapper, Keeper, fingerprint
 from pandas_amr._plan import Plan
 from pandas_amr._runtime import resolve_lm, sandbox_for
-from pandas_amr._sessions import Asker, Sessions, isolated
+from pandas_amr._sessions import Asker, Converted, Sessions, isolated
 from pandas_amr._tokens import counter_for
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger, Phase, Usage
@@ -296,7 +296,12 @@ class Work:
             shard_tokens=self.plan.shard_tokens or 1,
             max_repairs=self.max_repairs,
         )
-        return Sessions(sandbox_for(repl), repl.limits, self.job.frame, asker)
+        return Sessions(sandbox_for(repl), repl.limits, self.converted, asker)
+
+    @cached_property
+    def converted(self) -> Converted:
+        """The frame, for the sessions of all agents."""
+        return Converted(self.job.frame)
 
     @property
     def written(self) -> bool:
