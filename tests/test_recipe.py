@@ -202,6 +202,24 @@ def test_then_takes_a_recipe_an_async_function_and_what_a_reduce_by_groups_gave(
     assert result.frame.index.name == "high"
 
 
+def test_a_recipe_of_functions_alone_is_a_stage_too():
+    plain = amr.Recipe().then(lambda frame: frame.head(2))
+    result = amr.Recipe().then(plain).map(lambda shard: [{"n": 1}] * len(shard))(ROWS)
+    assert result.frame["n"].tolist() == [1, 1]
+    assert [len(stage.trace) for stage in result.stages] == [0, 1]
+
+
+def test_a_stage_s_trace_holds_its_own_nodes():
+    with ScriptedServer(provider) as server:
+        result = recipe()(ROWS, lm=server.lm())
+    assert [{name.partition("/")[0] for name in stage.trace["id"]} for stage in result.stages] == [
+        {"1-filter"},
+        {"2-map"},
+        set(),
+    ]
+    assert len(result.trace) == sum(len(stage.trace) for stage in result.stages)
+
+
 def test_a_budget_is_the_whole_recipe_s():
     with ScriptedServer(provider) as server:
         made = amr.Recipe().map("x", finding=NUMBER, plan={"shard_size": 4}).map("y", finding={"n_again": int})

@@ -88,7 +88,7 @@ def joined_parts(
         whole = pd.concat([*frames, *(part.to_frame() for part in others.values())], axis=1)
         first = [name for name in order if name in whole.columns]
         rest = [name for name in whole.columns if name not in first]
-        return whole[first + rest] if not rest else whole
+        return whole if rest else whole[first]
     parts: dict[Any, Any] = dict(others)
     if computed is not None:
         parts |= {name: computed[name] if len(computed) and name in computed else computed for name in plain}

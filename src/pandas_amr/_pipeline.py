@@ -342,7 +342,7 @@ def _result(work: Work, stage: MapStage | None, found: Found, outcome: Outcome) 
         plan=work.plan,
         usage=usage_frame(work.ledger),
         failures=failures_frame(work.failures, frame.index),
-        trace=trace_frame(work.trace),
+        trace=trace_frame(work.trace.nodes if work.inside is None else work.trace.at(work.prefix)),
         total=work.ledger.total,
         seconds=work.trace.seconds,
         status=status,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pandas_amr._call import Job
+    from pandas_amr._synthesise import AnswerStore
     from pandas_amr.models.base import Abilities, Model
 
 SAMPLE_ROWS = 8
@@ -104,7 +105,7 @@ async def ask_planner(
     readers: Sequence[str],
     given: Mapping[str, Any],
     code: bool,
-    store: PlanStore | None,
+    store: AnswerStore | None,
 ) -> dict[str, Any]:
     """The fields of a plan that one model call derives from the task, the schema and a sample.
 
@@ -245,20 +246,8 @@ def _kind_of(field: PlannedField) -> Any:
     return (kind | None, Field(description=field.description))
 
 
-class PlanStore(Protocol):
-    """Where accepted plans are kept, by what was asked."""
-
-    async def recall(self, asked: Sequence[str]) -> Any:
-        """The answer's payload, or None."""
-        ...
-
-    async def keep(self, asked: Sequence[str], payload: Any) -> None:
-        """Make an answer durable."""
-        ...
-
-
 async def derive(
-    job: Job, *, model: Model | None, abilities: Abilities, readers: Abilities, store: PlanStore | None = None
+    job: Job, *, model: Model | None, abilities: Abilities, readers: Abilities, store: AnswerStore | None = None
 ) -> tuple[Plan, PlanWarning | None]:
     """Complete a plan with one model call, as far as the user left it open. What is given stands.
 
@@ -307,7 +296,7 @@ async def _planned(
     *,
     readers: Abilities,
     fixed: dict[str, Any],
-    store: PlanStore | None,
+    store: AnswerStore | None,
 ) -> tuple[dict[str, Any], PlanWarning | None]:
     if not len(job.frame):
         reason = "the frame is empty"

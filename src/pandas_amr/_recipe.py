@@ -209,10 +209,11 @@ class Recipe:
             if journal is not None:
                 stack.push_async_exit(Noted(journal, number, ledger, lambda: _stopped(done)))
             try:
-                return await self.within(frame, inside, done)
+                value = await self.within(frame, inside, done)
             except asyncio.CancelledError:
-                interrupted(_joined(done[-1].frame if done else frame, done, inside))
+                interrupted(_joined(done[-1].frame if done else frame, done, inside, trace_frame(trace.nodes)))
                 raise
+            return _joined(value, done, inside, trace_frame(trace.nodes))
 
     def _parallelism(self, settings: Settings, lms: Mapping[Phase, LM]) -> int:
         """How many requests of all stages may be in flight."""
@@ -221,13 +222,12 @@ class Recipe:
         plans = [read_plan(stage.given.get("plan", "auto")) for stage in self._stages if stage.verb != "then"]
         return settings.max_parallelism or max([PARALLELISM, *(plan.parallelism or 0 for plan in plans)])
 
-    async def within(self, frame: pd.DataFrame, inside: Inside, done: list[Result] | None = None) -> Result:
-        """Run it as a part of another run; ``done`` takes the stages' results as they come.
+    async def within(self, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> Any:
+        """What the last stage gives, as a part of another run; ``done`` takes the stages' results as they come.
 
         Raises:
             UsageError: a stage gives no frame for the next.
         """
-        done = [] if done is None else done
         value: Any = frame
         for number, stage in enumerate(self._stages, start=1):
             if not isinstance(value, pd.DataFrame):
@@ -240,7 +240,7 @@ class Recipe:
                 break
             inside = replace(inside, before=before_next)
         inside.ends.extend(here.ends)
-        return _joined(value, done, inside)
+        return value
 
     @property
     def amr_one_row(self) -> Callable[[pd.DataFrame, int], Any]:
@@ -251,13 +251,14 @@ class Recipe:
             assert inside is not None
             ends: list[str] = []
             here = replace(inside, prefix=f"{inside.prefix}row-{position}/", ends=ends, asked=True)
-            result = await self.within(frame, here)
+            done: list[Result] = []
+            value = await self.within(frame, here, done)
             inside.ends.extend(ends)
             told = {str(warning) for warning in inside.warnings}
-            inside.warnings.extend(warning for warning in result.warnings if str(warning) not in told)
-            if result.stopped is not None:
-                raise BudgetExceeded(result.stopped, result.total)
-            return result.output
+            inside.warnings.extend(one for part in done for one in part.warnings if str(one) not in told)
+            if (stopped := _stopped(done)) is not None:
+                raise BudgetExceeded(stopped, inside.ledger.total)
+            return None if _is_frame(value, done) else value
 
         return one_row
 
@@ -268,7 +269,9 @@ class Recipe:
         async def whole(frame: pd.DataFrame) -> Any:
             inside = current_inside()
             assert inside is not None
-            return (await self.within(frame, replace(inside, asked=True))).output
+            done: list[Result] = []
+            value = await self.within(frame, replace(inside, asked=True), done)
+            return None if _is_frame(value, done) else value
 
         return whole
 
@@ -312,9 +315,11 @@ async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: 
     if stage.verb == "then":
         what = stage.given["what"]
         if isinstance(what, Recipe):
-            result = await what.within(frame, inside)
-            done.append(result)
-            return _goes_on(result), _all_of(inside.ends)
+            parts: list[Result] = []
+            value = await what.within(frame, inside, parts)
+            traces = [one.trace for one in parts] or [trace_frame(())]
+            done.append(_joined(value, parts, inside, pd.concat(traces, ignore_index=True)))
+            return value, _all_of(inside.ends)
         value = await what(frame) if inspect.iscoroutinefunction(what) else await asyncio.to_thread(what, frame)
         return value, lambda _: inside.before(None)
     job, lms = prepared(Call(verb=stage.verb, frame=frame, **stage.given), inside.settings, inside)
@@ -333,17 +338,18 @@ async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: 
     return (value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends)
 
 
-def _goes_on(result: Result) -> Any:
-    return result.output if result.output is not None else result.frame
-
-
 def _all_of(ends: Sequence[str]) -> Before:
     return lambda _: tuple(ends)
 
 
-def _joined(value: Any, done: Sequence[Result], inside: Inside) -> Result:
+def _is_frame(value: Any, done: Sequence[Result]) -> bool:
+    """Whether what goes on is the rows, and no answer."""
+    return isinstance(value, pd.DataFrame) and (not done or value is not done[-1].output)
+
+
+def _joined(value: Any, done: Sequence[Result], inside: Inside, trace: pd.DataFrame) -> Result:
     """What all stages gave, as one result."""
-    whole = isinstance(value, pd.DataFrame) and (not done or value is not done[-1].output)
+    whole = _is_frame(value, done)
     last = done[-1] if done else None
     frame = value if whole else last.frame if last is not None else pd.DataFrame()
     listed = [one.failures.assign(stage=number) for number, one in enumerate(done, start=1) if len(one.failures)]
@@ -355,7 +361,7 @@ def _joined(value: Any, done: Sequence[Result], inside: Inside) -> Result:
         plan=last.plan if last is not None else Plan(),
         usage=usage_frame(inside.ledger),
         failures=pd.concat(listed, ignore_index=True) if listed else empty,
-        trace=trace_frame(inside.trace),
+        trace=trace,
         total=inside.ledger.total,
         seconds=inside.trace.seconds,
         status=last.status if last is not None else None,

@@ -26,7 +26,7 @@ from pandas_amr._verify import Verification, most_in_doubt, verification
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pandas_amr._map import Kept
     from pandas_amr._plan import Plan
     from pandas_amr._runtime import Settings
-    from pandas_amr._trace import Trace
+    from pandas_amr._trace import Node
     from pandas_amr._usage import Ledger, Phase
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
@@ -275,7 +275,7 @@ def usage_frame(ledger: Ledger) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["phase", "model", *(f.name for f in fields(Usage))]).set_index("phase")
 
 
-def trace_frame(trace: Trace) -> pd.DataFrame:
+def trace_frame(nodes: Sequence[Node]) -> pd.DataFrame:
     """One row a node."""
     columns = [
         "id",
@@ -291,7 +291,7 @@ def trace_frame(trace: Trace) -> pd.DataFrame:
         "sandbox",
         "status",
     ]
-    levels = levels_of(trace)
+    levels = levels_of(nodes)
     rows = [
         (
             n.id,
@@ -307,17 +307,17 @@ def trace_frame(trace: Trace) -> pd.DataFrame:
             n.sandbox or None,
             n.status,
         )
-        for n in trace.nodes
+        for n in nodes
     ]
     return pd.DataFrame(rows, columns=columns)
 
 
-def levels_of(trace: Trace) -> dict[str, int]:
+def levels_of(nodes: Sequence[Node]) -> dict[str, int]:
     """Each node's level; of runs inside others counted along what fed it."""
-    levels = {node.id: node.level for node in trace.nodes}
+    levels = {node.id: node.level for node in nodes}
     if not any("/" in name for name in levels):
         return levels
-    parents = {node.id: [parent for parent in node.parents if parent in levels] for node in trace.nodes}
+    parents = {node.id: [parent for parent in node.parents if parent in levels] for node in nodes}
     for name in TopologicalSorter(parents).static_order():
         levels[name] = max([levels[name], *(levels[parent] + 1 for parent in parents[name])])
     return levels

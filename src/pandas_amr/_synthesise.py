@@ -177,8 +177,8 @@ class Sized(Protocol):
         ...
 
 
-class ReductionStore(Protocol):
-    """Where accepted reductions are kept, by what was asked."""
+class AnswerStore(Protocol):
+    """Where accepted answers are kept, by what was asked."""
 
     async def recall(self, asked: Sequence[str]) -> Any:
         """The answer's payload, or None."""
@@ -204,7 +204,7 @@ class Reducer:
     losses: Losses
     persona: str = ""
     repls: Callable[[Sequence[str]], Repl] | None = None
-    store: ReductionStore | None = None
+    store: AnswerStore | None = None
 
     def size(self, one: Input) -> int:
         """The tokens of a finding in the prompt."""
