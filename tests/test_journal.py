@@ -331,6 +331,46 @@ def drive(server, path, out, first=0, last=100, **options):
     )
 
 
+def test_a_new_file_that_another_process_is_beginning_is_waited_for(path):
+    path.parent.mkdir()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):  # SQLite's own time-out of 5 s does not wait here
+        sqlite3.connect(path, isolation_level=None).execute("PRAGMA journal_mode=WAL")
+    soon = threading.Timer(0.3, other.execute, ["COMMIT"])
+    soon.start()
+    assert len(amr.Journal(path)) == 0
+    soon.join()
+
+
+def test_processes_that_begin_a_file_together_all_have_it(path):
+    code = "import sys; from pandas_amr._journal import Journal; sys.stdin.read(1); print(len(Journal(sys.argv[1])))"
+    for n in range(10):
+        start = [sys.executable, "-c", code, str(path.with_name(f"{n}.sqlite"))]
+        processes = [subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
+        for process in processes:
+            process.stdin.write(b"!")
+            process.stdin.flush()
+        assert [process.communicate(timeout=60)[0] for process in processes] == [b"0\n"] * 3
+
+
+def test_a_damaged_file_is_set_aside_once_and_not_the_new_one_of_another_process(path):
+    run(rows(0, 20), path)
+    asked = []
+
+    def read_while_another_process_sets_it_aside(connection):
+        asked.append(connection)
+        if len(asked) == 1:
+            path.rename(path.with_name("aside"))
+            assert len(amr.Journal(path.parent / ".." / path.parent.name / path.name)) == 0
+            raise sqlite3.DatabaseError("malformed")
+        return connection.execute("SELECT count(*) FROM runs").fetchone()
+
+    with pytest.warns(amr.JournalWarning, match="another process has set it aside"):
+        assert amr.Journal(path)._store.now(read_while_another_process_sets_it_aside) == (0,)
+    assert not list(path.parent.glob("*.damaged-*"))
+
+
 def test_two_processes_share_a_journal(path, tmp_path):
     with ScriptedServer(scripted, latency_s=0.02) as server:
         processes = [drive(server, path, tmp_path / f"{n}.parquet", last=300) for n in range(2)]

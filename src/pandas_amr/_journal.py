@@ -34,6 +34,7 @@ Kind = Literal["finding", "plan", "reduction"]
 VERSION = 1
 APPLICATION = 0x414D524A  # "AMRJ"
 BUSY_S = 60.0
+BUSY_STEP_S = 0.01
 ASKED_AT_ONCE = 5000
 DEFAULT_NAME = "journal.sqlite"
 SCHEMA = """
@@ -327,14 +328,18 @@ class _Store:
             self._connection = None
             self.told.append(f"The journal {self.path} has gone; it is begun anew, without what it held.")
         try:
-            self._connection = _opened(self.path)
+            self._connection = self._opened()
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise JournalError(_said(self.path, error)) from None
             self._set_aside(error)
-            self._connection = _opened(self.path)
-        self._inode = self.path.stat().st_ino
+            self._connection = self._opened()
         return self._connection
+
+    def _opened(self) -> sqlite3.Connection:
+        _made(self.path)
+        self._inode = self.path.stat().st_ino
+        return _opened(self.path)
 
     def _still_there(self) -> bool:
         try:
@@ -347,6 +352,9 @@ class _Store:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        if not self._still_there():  # another process was first, and what stands there now is its new one
+            self.told.append(f"The journal {self.path} was damaged ({error}), and another process has set it aside.")
+            return
         aside = Path(f"{self.path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
         for end in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
@@ -378,8 +386,8 @@ def _nothing(connection: sqlite3.Connection) -> None:
     del connection  # it is there, and that was the question
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    """A connection to a journal of this version; a new file is made so that nobody else can read it."""
+def _made(path: Path) -> None:
+    """See that there is a file that can be written; a new one is made so that nobody else can read it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with contextlib.suppress(FileExistsError):
@@ -390,9 +398,13 @@ def _opened(path: Path) -> sqlite3.Connection:
             f"The journal {path} cannot be written ({error.strerror}). "
             "Choices: journal='another/path', or journal=False."
         ) from None
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A connection to a journal of this version."""
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
         with _transaction(connection):
             application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -411,6 +423,24 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Turn the write-ahead log on; waiting while another process begins the same file.
+
+    SQLite itself does not wait here: of two that hold a read lock and want the file to themselves, one is told at once
+    that the database is locked, whatever its time-out (https://www.sqlite.org/c3ref/busy_handler.html).
+    """
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(BUSY_STEP_S)
+        else:
+            return
 
 
 def _check_tables(connection: sqlite3.Connection) -> None:
