@@ -249,6 +249,7 @@ def test_an_interrupted_recipe_leaves_what_its_stages_found(tmp_path):
     import pandas_amr as amr
     from pandas_amr.testing import ScriptedServer, findings
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     df = pd.DataFrame({{"text": ["row 1", "row 2"]}})
     def provider(request):
         return findings(request, lambda unit: {{"m" if "slow" in request.system else "n": 1}})
