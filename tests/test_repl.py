@@ -60,7 +60,7 @@ def test_the_tier_stands_in_the_repr_the_trace_and_the_result(amounts):
     assert f"sandbox {result.sandbox}" in repr(result)
     assert set(result.trace.loc[result.trace["type"] == "map", "sandbox"]) == {result.sandbox}
     assert set(result.trace.loc[result.trace["type"] == "map", "form"]) == {"code"}
-    assert repr(tool) == "<PythonREPLTool auto>"
+    assert repr(tool) == f"<PythonREPLTool {result.sandbox}>"
 
 
 def test_a_preview_shows_columns_and_a_few_rows_and_an_inline_shard_all(amounts):

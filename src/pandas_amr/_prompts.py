@@ -334,6 +334,6 @@ def repl_description(*, reduces: bool) -> str:
                 "`ask(texts, instruction, schema)` has a model read texts that code has chosen, and gives a DataFrame "
                 "with one row a text; `schema` is a dict of column names to str, int, float, bool or a list of choices."
             ),
-            "Compute whatever can be computed. There is no network; files go into the working folder.",
+            "Compute whatever can be computed. There is no network. Files go into the working folder, if it takes any.",
         ]
     )

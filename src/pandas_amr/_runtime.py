@@ -6,6 +6,7 @@ import contextlib
 import os
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pandas_amr._call import Errors
@@ -214,8 +215,15 @@ def sandbox_for(repl: PythonREPLTool | None) -> Sandbox:
     isolation: Isolation = repl.isolation if repl else "auto"
     packages = tuple(repl.packages) if repl else ()
     files = dict(repl.files) if repl else {}  # type: ignore[arg-type]
-    key = (os.getpid(), isolation, packages, tuple(sorted(files.items())))
+    seen = tuple((name, path, *_version(path)) for name, path in sorted(files.items()))
+    key = (os.getpid(), isolation, packages, seen)
     return _sandboxes.setdefault(key, LocalSandbox(isolation, packages=packages, files=files))
+
+
+def _version(path: str | Path) -> tuple[int, int, int]:
+    """What tells a file from the one that takes its place: a sandbox has the one that was there at its start."""
+    there = Path(path).stat()
+    return there.st_ino, there.st_mtime_ns, there.st_size
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pydantic_core import to_jsonable_python
 
 from pandas_amr._agent.repl import Repl
 from pandas_amr._findings import FindingStore, FindingType
@@ -17,7 +20,7 @@ from pandas_amr._schema import named_type, record_type
 from pandas_amr._shards import make_shards
 from pandas_amr._units import make_units
 from pandas_amr.engines.local import each
-from pandas_amr.errors import InvalidOutput, UsageError
+from pandas_amr.errors import InvalidOutput, SandboxError, UsageError
 from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.tools import source_of
 
@@ -26,12 +29,14 @@ if TYPE_CHECKING:
 
     from pandas_amr._mappers import Mapper
     from pandas_amr._tokens import TokenCounter
+    from pandas_amr._units import Units
     from pandas_amr.models.base import Model
     from pandas_amr.sandbox.base import Sandbox, Session
     from pandas_amr.tools import Tool
 
 ASK_SHARD_SIZE = 20
 ASK_AT_ONCE = 8
+ASK_SCHEMA_CHARS = 20_000
 TOLD_FAILURES = 3
 
 
@@ -77,8 +82,8 @@ class Sessions:
         """A REPL that holds a reducer's inputs, each a JSON object, as ``findings``."""
 
         async def begun() -> Session:
-            frame = pd.DataFrame.from_records([json.loads(line) for line in lines])
-            return await self.sandbox.open(ArrowFrame.of(frame).data("findings"), self.limits)
+            arrow = await asyncio.to_thread(lambda: ArrowFrame.of(_findings_frame(lines)))
+            return await self.sandbox.open(arrow.data("findings"), self.limits)
 
         return self._repl(begun, reduces=True)
 
@@ -89,12 +94,26 @@ class Sessions:
         return repl
 
 
+def _findings_frame(lines: Sequence[str]) -> pd.DataFrame:
+    """Findings as a frame: whole numbers stay whole where some are missing."""
+    records = [json.loads(line) for line in lines]
+    columns = {}
+    for name in dict.fromkeys(key for record in records for key in record):
+        values = [record.get(name) for record in records]
+        try:
+            columns[name] = pd.Series(pd.arrays.ArrowExtensionArray(pa.array(values)))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            columns[name] = pd.Series(values, dtype=object)  # of several types, and told as such
+    return pd.DataFrame(columns)
+
+
 @dataclass(frozen=True, slots=True)
 class Asker:
     """Has the model read texts that code has chosen: one flat answer each, within the run's throttle and budget."""
 
     model: Model
     count: TokenCounter
+    most: int
     alone: bool
     shard_tokens: int
     max_repairs: int
@@ -102,24 +121,27 @@ class Asker:
 
     def for_(self, repl: Repl) -> Any:
         """The answers to one session's questions; what they cost is added to its REPL's."""
+        read = 0
 
         async def ask(asked: dict[str, Any]) -> Data:
-            return await self._answered(asked, repl)
+            nonlocal read
+            kind = _asked_kind(asked)
+            given = [text if isinstance(text, str | None) else json.dumps(text, default=str) for text in asked["texts"]]
+            frame = pd.DataFrame({"text": pd.Series(given, dtype=object)})
+            units = make_units(frame, (0,), dedupe=True, counter=self.count)
+            wanted = units.only(frame["text"].notna().to_numpy()[units.asked])  # what is missing is not read
+            read += int(np.maximum(1, -(-wanted.tokens // self.shard_tokens)).sum())
+            if read > self.most:
+                raise UsageError(f"ask() takes {self.most} texts, or pieces of long ones, and these would be {read}")
+            return await self._answered(asked["instruction"], kind, units, wanted, repl)
 
         return ask
 
-    async def _answered(self, asked: dict[str, Any], repl: Repl) -> Data:
-        fields = asked.get("schema")
-        if not isinstance(fields, dict) or not fields:
-            raise UsageError("ask(..., schema=) takes a dict of column names to types")
-        kind = FindingType.of(record_type("Answer", {name: named_type(one) for name, one in fields.items()}), None)
-        texts = [text if isinstance(text, str) else json.dumps(text, default=str) for text in asked["texts"]]
-        frame = pd.DataFrame({"text": pd.Series(texts, dtype=object)})
-        units = make_units(frame, (0,), dedupe=True, counter=self.count)
+    async def _answered(self, instruction: str, kind: FindingType, units: Units, wanted: Units, repl: Repl) -> Data:
         bare = AgentMapper(
             name=None,
             model=self.model,
-            instruction=asked["instruction"],
+            instruction=instruction,
             kind=kind,
             units=units,
             tools=(),
@@ -130,9 +152,9 @@ class Asker:
             count=self.count,
             merge={},
         )
-        mapper = self.kept(bare, asked["instruction"])
+        mapper = self.kept(bare, instruction)
         size = 1 if self.alone else ASK_SHARD_SIZE
-        shards = make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=self.shard_tokens)
+        shards = make_shards(wanted.asked, wanted.tokens, shard_size=size, shard_tokens=self.shard_tokens)
         store = FindingStore(None, kind)
         failures = []
         async for mapped in each(mapper, shards, limit=ASK_AT_ONCE):
@@ -141,10 +163,27 @@ class Asker:
                 raise mapped.ended_by
             store.add(mapped.positions, mapped.table)
             failures += mapped.failures
-        answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=frame.index)
+        answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=units.frame.index)
         told = [f"text {failure.position}: {failure.reason}" for failure in failures[:TOLD_FAILURES]]
         said = (f"{len(failures)} texts have no answer ({'; '.join(told)}); they are <NA>.",) if failures else ()
         return replace(ArrowFrame.of(answers).data("answers"), changed=said)
+
+
+def _asked_kind(asked: dict[str, Any]) -> FindingType:
+    """What each answer holds.
+
+    Raises:
+        UsageError: it is nothing that a model could be asked for.
+    """
+    fields = asked.get("schema")
+    if not isinstance(fields, dict) or not fields:
+        raise UsageError("ask(..., schema=) takes a dict of column names to types")
+    if len(json.dumps(fields)) > ASK_SCHEMA_CHARS or len(asked["instruction"]) > ASK_SCHEMA_CHARS:
+        raise UsageError(f"ask() takes an instruction and a schema of {ASK_SCHEMA_CHARS:,} characters each")
+    try:
+        return FindingType.of(record_type("Answer", {name: named_type(one) for name, one in fields.items()}), None)
+    except (TypeError, AttributeError, LookupError) as error:
+        raise UsageError(f"ask(..., schema=) cannot be used: {type(error).__name__}: {error}") from None
 
 
 def isolated(tool: Tool, sandbox: Sandbox) -> Tool:
@@ -155,7 +194,7 @@ def isolated(tool: Tool, sandbox: Sandbox) -> Tool:
     async def called(**arguments: Any) -> Any:
         session = await sandbox.open(Data("arguments"), limits)
         try:
-            given = json.dumps(json.dumps(arguments, default=str))
+            given = json.dumps(json.dumps(to_jsonable_python(arguments, fallback=str)))
             code = f"from __future__ import annotations\nimport json\n{source}\nsubmit({name}(**json.loads({given})))"
             cell = await session.run(code)
         finally:
@@ -166,4 +205,5 @@ def isolated(tool: Tool, sandbox: Sandbox) -> Tool:
 
     bound = replace(tool, isolated=False, func=called)
     object.__setattr__(bound, "parameters", tool.parameters)
+    object.__setattr__(bound, "passes", (SandboxError,))
     return bound

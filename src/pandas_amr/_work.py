@@ -292,6 +292,7 @@ class Work:
             kept=kept,
             model=self.model(phase, agent),
             count=self.counter(phase, agent),
+            most=repl.limits.asks,
             alone=self.abilities(phase, agent).units_per_request == 1,
             shard_tokens=self.plan.shard_tokens or 1,
             max_repairs=self.max_repairs,

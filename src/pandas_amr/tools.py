@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import os
 import re
 import textwrap
 import typing
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from pandas_amr._schema import json_schema
 from pandas_amr.errors import UsageError
-from pandas_amr.sandbox.base import Isolation, Limits, Sandbox
+from pandas_amr.sandbox.base import Isolation, Limits, Sandbox, found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +40,8 @@ class Tool:
         args_schema: a pydantic model of the arguments; default: made from the function's annotations.
         timeout_s: seconds that one call may take; the agent is told when they are over.
         isolated: run it in a sandbox and not beside the library, a session each call. It sees its arguments, pandas as
-            ``pd``, numpy as ``np``, what it imports itself, and nothing else of yours.
+            ``pd``, numpy as ``np``, what it imports itself, and nothing else of yours. Arguments come as JSON has them:
+            a date as text, a model as a dict.
         version: part of what findings are known by in the journal: another version pays anew.
 
     Raises:
@@ -142,8 +144,8 @@ class PythonREPLTool:
         UsageError: an argument cannot be used; a package or a file does not exist.
 
     Example:
-        >>> PythonREPLTool(limits=Limits(memory_mb=512))
-        <PythonREPLTool auto>
+        >>> PythonREPLTool(limits=Limits(memory_mb=512), isolation="strong")
+        <PythonREPLTool strong>
     """
 
     packages: Sequence[str] = ()
@@ -169,21 +171,33 @@ class PythonREPLTool:
         for name in self.packages:
             if importlib.util.find_spec(name.partition(".")[0]) is None:
                 raise UsageError(f"PythonREPLTool(packages=...): there is no package {name!r} in this environment.")
-        named = self.files.items() if isinstance(self.files, Mapping) else ((Path(p).name, p) for p in self.files)
-        files = {name: str(Path(path).absolute()) for name, path in named}
-        for name, path in files.items():
-            if "/" in name or not Path(path).is_file():
-                raise UsageError(f"PythonREPLTool(files=...): {path} is no file, or {name!r} no name for one.")
         object.__setattr__(self, "packages", tuple(self.packages))
-        object.__setattr__(self, "files", files)
+        object.__setattr__(self, "files", _files(self.files, of_root=os.getuid() == 0 and self.isolation != "process"))
 
     @property
     def tier(self) -> str:
-        """What is in force; ``auto`` until a session has begun."""
-        return self.isolation if self.sandbox is None else self.sandbox.tier
+        """What is in force; ``auto`` until a session has begun in this process."""
+        return found.get(self.isolation, self.isolation) if self.sandbox is None else self.sandbox.tier
 
     def __repr__(self) -> str:
         return f"<PythonREPLTool {self.tier}>"
+
+
+def _files(given: Sequence[str | Path] | Mapping[str, str | Path], *, of_root: bool) -> dict[str, str]:
+    """Files by the names they get. ``of_root``: code will run as somebody with fewer rights than this process."""
+    named = given.items() if isinstance(given, Mapping) else [(Path(path).name, path) for path in given]
+    files = {name: str(Path(path).absolute()) for name, path in named}
+    if len(files) < len(named):
+        raise UsageError("PythonREPLTool(files=...): two files have one name; give a dict of names to paths.")
+    for name, path in files.items():
+        if "/" in name or not Path(path).is_file():
+            raise UsageError(f"PythonREPLTool(files=...): {path} is no file, or {name!r} no name for one.")
+        if of_root and not Path(path).stat().st_mode & 0o004:
+            raise UsageError(
+                f"PythonREPLTool(files=...): {path} can be read by its owner only, and code does not run as root: "
+                "chmod o+r, or give a copy."
+            )
+    return files
 
 
 def as_tools(given: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLTool | None]:

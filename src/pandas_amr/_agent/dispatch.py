@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
+from pandas_amr._agent.threads import in_thread
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
@@ -73,7 +74,17 @@ async def dispatch(calls: Sequence[ToolCall], tools: Sequence[AgentTool]) -> tup
         Message(role="tool", content=one.text if isinstance(one, HandedIn) else one, tool_call_id=call.id)
         for call, one in zip(calls, results, strict=True)
     ]
-    return messages, next((one for one in reversed(results) if isinstance(one, HandedIn)), None)
+    return messages, _together([one for one in results if isinstance(one, HandedIn)])
+
+
+def _together(handed_in: Sequence[HandedIn]) -> HandedIn | None:
+    """What several calls of one turn handed in: all their findings, or else the last value."""
+    if not handed_in:
+        return None
+    lists = [one.payload.get("findings") if isinstance(one.payload, dict) else None for one in handed_in]
+    if len(handed_in) > 1 and all(isinstance(one, list) for one in lists):
+        return HandedIn(handed_in[-1].text, {"findings": [finding for one in lists for finding in one or ()]})
+    return handed_in[-1]
 
 
 async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
@@ -91,7 +102,7 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
             if inspect.iscoroutinefunction(tool.func):
                 result = await tool.func(**values)
             else:
-                result = await asyncio.to_thread(tool.func, **values)
+                result = await in_thread(tool.func, **values)
     except TimeoutError:
         return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
     except tool.passes:

@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 Isolation = Literal["auto", "strong", "strict-lite", "process"]
 
 MIB = 1 << 20
+MOST = {
+    "memory_mb": 1 << 24,
+    "cpu_s": 10_000_000,
+    "wall_s": 10_000_000,
+    "scratch_mb": 1 << 24,
+    "scratch_files": 1 << 30,
+    "output_chars": 10_000_000,
+    "result_mb": 1024,
+    "threads": 10_000,
+    "asks": 1 << 30,
+}
+# What `auto` has come to in this process.
+found: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +45,10 @@ class Limits:
         output_chars: characters of a cell's output that the agent gets to read.
         result_mb: size of what ``submit`` hands over.
         threads: threads beside the session's own.
-        asks: texts that ``ask`` may be called with, in all.
+        asks: texts that ``ask`` may be called with, in all; a long text counts once for each piece it is read in.
 
     Raises:
-        UsageError: a limit is not positive.
+        UsageError: a limit is no number, not positive, or beyond what any machine has.
     """
 
     memory_mb: int = 1024
@@ -51,8 +64,10 @@ class Limits:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-                raise UsageError(f"Limits({name}=...) takes a positive number, not {value!r}.")
+            kinds: Any = (int, float) if name == "wall_s" else int
+            if not isinstance(value, kinds) or isinstance(value, bool) or not 0 < value <= MOST[name]:
+                kind = "number" if name == "wall_s" else "whole number"
+                raise UsageError(f"Limits({name}=...) takes a positive {kind} up to {MOST[name]:,}, not {value!r}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,18 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pandas_amr.errors import SandboxError
+from pandas_amr.errors import AMRError, SandboxError
 from pandas_amr.sandbox.base import MIB, Ask, Cell, Data, Limits, Submitted
+from pandas_amr.sandbox.worker import MOST_VALUES, values_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 OPEN_S = 30.0
-GRACE_S = 0.5  # from the interrupt to the kill
+SEND_S = 10.0  # a session that does not read what it is sent is ended
+GRACE_S = 2.0  # from the interrupt to the kill
 MAX_HEADER = 32 * MIB
+PROBLEM_CHARS = 500
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SIGNALS = {
     4: "it crashed (illegal instruction)",
@@ -92,7 +95,7 @@ class ChannelSession:
         name = secrets.token_hex(8)
         transport.resume()
         try:
-            await _send(transport, {"do": "run", "id": name, "code": _encodable(code)})
+            await _sent(transport, {"do": "run", "id": name, "code": _encodable(code)})
             reply, blobs, stopped = await self._answered(transport, name, ask)
             cell = self._cell(reply, blobs, stopped=stopped)
         except TimeoutError:
@@ -146,26 +149,27 @@ class ChannelSession:
         loop = asyncio.get_running_loop()
         left = self._limits.wall_s
         interrupted = False
-        while True:
-            begun = loop.time()
-            reading = asyncio.ensure_future(self._message(transport, name))
-            try:
+        reading: asyncio.Future[tuple[dict[str, Any], list[bytes]]] | None = None
+        try:
+            while True:
+                reading = reading or asyncio.ensure_future(self._message(transport, name))
+                begun = loop.time()
                 done, _ = await asyncio.wait({reading}, timeout=left)
-                if not done:
-                    interrupted = True
-                    transport.interrupt()
-                    done, _ = await asyncio.wait({reading}, timeout=GRACE_S)
-                if not done:
+                left = max(0.0, left - (loop.time() - begun))
+                if done:
+                    (message, blobs), reading = reading.result(), None
+                    if "ask" not in message:
+                        return message, blobs, interrupted
+                    await self._answer(transport, name, message["ask"], None if interrupted else ask)
+                elif interrupted:
                     raise TimeoutError
-            finally:
-                if not reading.done():
-                    reading.cancel()
-                    await asyncio.gather(reading, return_exceptions=True)
-            message, blobs = reading.result()
-            if "ask" not in message:
-                return message, blobs, interrupted
-            left = max(0.0, left - (loop.time() - begun))
-            await self._answer(transport, name, message["ask"], ask)
+                else:
+                    interrupted, left = True, GRACE_S
+                    transport.interrupt()
+        finally:
+            if reading is not None and not reading.done():
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
     async def _answer(
         self,
@@ -178,17 +182,22 @@ class ChannelSession:
         texts = asked.get("texts") if isinstance(asked, dict) else None
         if not isinstance(texts, list) or not isinstance(asked.get("instruction"), str):
             raise _Broken("it asked in no known form")
-        problem = ""
-        self._asked += len(texts)
+        self._asked += max(1, len(texts))
         if ask is None:
-            problem = "ask() is not possible here: nothing stands behind it"
+            problem = "ask() is not possible here: nothing stands behind it, or the cell's time is over"
         elif self._asked > self._limits.asks:
             problem = f"ask() takes {self._limits.asks} texts in all, and these would be {self._asked}"
         else:
             try:
                 answer = await ask(asked)
             except ValueError as error:  # UsageError and what a schema's own errors are
-                problem = str(error)
+                problem = _clean(str(error), PROBLEM_CHARS)
+            except AMRError:
+                raise
+            except Exception as error:
+                raise SandboxError(
+                    f"What ask() asked could not be answered: {type(error).__name__}: {error}"
+                ) from error
             else:
                 reply = {
                     "do": "answer",
@@ -197,9 +206,9 @@ class ChannelSession:
                     "out": " ".join(answer.changed),
                     "labels": dict(answer.labels),
                 }
-                await _send(transport, reply, answer.parquet)
+                await _sent(transport, reply, answer.parquet)
                 return
-        await _send(transport, {"do": "answer", "id": name, "ok": False, "out": problem})
+        await _sent(transport, {"do": "answer", "id": name, "ok": False, "out": problem})
 
     async def _message(self, transport: Transport, name: str) -> tuple[dict[str, Any], list[bytes]]:
         """One message with its blobs, which belongs to what was asked last."""
@@ -248,12 +257,24 @@ class ChannelSession:
         return await transport.kill(hung_up=hung_up) if transport is not None else None
 
 
+async def _sent(transport: Transport, header: dict[str, Any], *blobs: bytes) -> None:
+    """Send what the session waits for.
+
+    Raises:
+        TimeoutError: it does not take it.
+    """
+    async with asyncio.timeout(SEND_S):
+        await _send(transport, header, *blobs)
+
+
 async def _send(transport: Transport, header: dict[str, Any], *blobs: bytes) -> None:
     text = json.dumps(header | {"blobs": [len(blob) for blob in blobs]}).encode()
     await transport.send(len(text).to_bytes(4, "big") + text, *blobs)
 
 
 def _decoded(given: bytes) -> dict[str, Any]:
+    if values_in(given) > MOST_VALUES:
+        raise _Broken(f"it sent more than {MOST_VALUES:,} values")
     try:
         decoded = json.loads(given)
     except (ValueError, RecursionError):

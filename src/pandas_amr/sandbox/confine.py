@@ -124,8 +124,8 @@ def own_user_namespace(proc: int, extra: int = 0) -> None:
         os.close(handle)
 
 
-def small_root(folders: Iterable[str], files: Mapping[str, str]) -> None:
-    """Make a root that holds only ``folders`` and single ``files`` (by name), read-only, and enter it.
+def small_root(folders: Iterable[str], files: Mapping[str, str], modules: Iterable[str] = ()) -> None:
+    """Make a root that holds only ``folders``, single ``files`` (by name) and ``modules``, read-only, and enter it.
 
     The old root is gone afterwards, and with it /proc, /sys, /etc and every home.
     """
@@ -134,8 +134,10 @@ def small_root(folders: Iterable[str], files: Mapping[str, str]) -> None:
     root = next(
         point for point in MOUNT_POINTS if os.path.isdir(point) and not any(_within(folder, point) for folder in shown)
     )
-    opened = {name: os.open(path, os.O_PATH) for name, path in files.items()}
-    devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in DEVICES}
+    placed = {f"{FILES}/{name}": path for name, path in files.items()}
+    placed |= {path: path for path in modules if not any(_within(path, folder) for folder in shown)}
+    placed |= {f"/dev/{name}": f"/dev/{name}" for name in DEVICES}
+    opened = {target: os.open(path, os.O_PATH) for target, path in placed.items()}
     held = {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in shown}
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=4m")
     for folder, handle in held.items():
@@ -143,11 +145,11 @@ def small_root(folders: Iterable[str], files: Mapping[str, str]) -> None:
         mount(f"/proc/self/fd/{handle}", root + folder, flags=MS_BIND | MS_REC)
     for folder in ("/dev", FILES, SCRATCH):
         os.makedirs(root + folder, exist_ok=True)
-    for name, handle in [*((f"/dev/{name}", one) for name, one in devices.items()), *opened.items()]:
-        target = root + (name if name.startswith("/") else f"{FILES}/{name}")
-        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-        mount(f"/proc/self/fd/{handle}", target, flags=MS_BIND)
-    for handle in (*opened.values(), *devices.values(), *held.values()):
+    for target, handle in opened.items():
+        os.makedirs(root + os.path.dirname(target), exist_ok=True)
+        os.close(os.open(root + target, os.O_CREAT | os.O_WRONLY, 0o644))
+        mount(f"/proc/self/fd/{handle}", root + target, flags=MS_BIND)
+    for handle in (*opened.values(), *held.values()):
         os.close(handle)
     _links(root)
     if not any(_within(folder, "/tmp") for folder in shown):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr.errors import SandboxError, SandboxUnavailable, UsageError
 from pandas_amr.sandbox import rights
-from pandas_amr.sandbox.base import MIB, Data, Isolation, Limits
+from pandas_amr.sandbox.base import MIB, Data, Isolation, Limits, found
 from pandas_amr.sandbox.channel import ChannelSession
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ ORDER: tuple[str, ...] = ("strong", "strict-lite")
 START_S = 60.0
 BEGIN_S = 20.0
 END_S = 2.0
+MOST_IDLE = 2  # warm processes without a session
 ALWAYS = ("numpy", "pandas", "pyarrow", "pyarrow.parquet")
 ENVIRONMENT = {
     "HOME": "/scratch",
@@ -49,7 +50,8 @@ ENVIRONMENT = {
 }
 # The package without its __init__, which would load what the sandbox has no use for.
 BOOT = (
-    "import sys, types; p = types.ModuleType('pandas_amr'); p.__path__ = [sys.argv[2]]; "
+    "import signal, sys, types; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "p = types.ModuleType('pandas_amr'); p.__path__ = [sys.argv[2]]; "
     "sys.modules['pandas_amr'] = p; from pandas_amr.sandbox.zygote import main; main()"
 )
 CHOICES = (
@@ -128,6 +130,7 @@ class LocalSandbox:
         async with self._starting:
             self._zygotes = [zygote for zygote in self._zygotes if zygote.alive]
             while len(self._zygotes) < self._wanted:
+                await _end_idle()
                 self._zygotes.append(await self._begin_zygote())
         self._turn += 1
         return self._zygotes[self._turn % len(self._zygotes)]
@@ -147,13 +150,21 @@ class LocalSandbox:
             zygote = Zygote(asked)
             reason = await zygote.start()
             if reason is None:
-                self.tier = tier
+                self.tier = found[self.isolation] = tier
                 return zygote
             refused.append(f"{tier}: {reason}")
         raise SandboxUnavailable(f"No sandbox can be had here ({'; '.join(refused)}). {CHOICES}")
 
     def _inside(self, name: str, path: str) -> str:
         return f"/files/{name}" if self.tier == "strong" else path
+
+
+async def _end_idle() -> None:
+    """End the warm processes that have stood idle longest: few do, however many kinds of sandbox were asked for."""
+    loop = asyncio.get_running_loop()
+    idle = sorted((one for one in _open if one.idle and one.loop is loop), key=lambda one: one.used)
+    for zygote in idle[: max(0, len(idle) - MOST_IDLE + 1)]:
+        await zygote.close()
 
 
 def _places(packages: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -169,8 +180,8 @@ def _places(packages: Sequence[str]) -> tuple[list[str], list[str]]:
         parent = where.parent
         if parent.name in {"site-packages", "dist-packages"}:
             folders.append(str(parent))  # with what the package itself imports
-        elif not str(where).startswith((sys.prefix, sys.base_prefix)):
-            folders.append(str(where) if spec.submodule_search_locations else str(parent))
+        elif not any(where.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix)):
+            folders.append(str(where))  # a package's folder, or a module's one file: what lies beside it is not shown
         paths.append(str(parent))
     return list(dict.fromkeys(folders)), list(dict.fromkeys(paths))
 
@@ -182,7 +193,9 @@ class Zygote:
         self._asked = asked
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._loop = asyncio.get_running_loop()
+        self._ready = False
+        self.loop = asyncio.get_running_loop()
+        self.used = self.loop.time()
         self._begun: dict[str, asyncio.Future[int]] = {}
         self._ended: dict[str, asyncio.Future[int]] = {}
 
@@ -190,6 +203,11 @@ class Zygote:
     def alive(self) -> bool:
         """Whether it can be asked for sessions."""
         return self._control is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no session of it is begun or open."""
+        return self.alive and self._ready and not self._begun and not self._ended
 
     @property
     def pid(self) -> int | None:
@@ -211,6 +229,7 @@ class Zygote:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
+                start_new_session=True,  # Ctrl-C in the terminal is the host's to handle
             )
         finally:
             its.close()
@@ -218,9 +237,7 @@ class Zygote:
         _open.add(self)
         try:
             async with asyncio.timeout(START_S):
-                said = json.loads(
-                    await self._loop.sock_recv(mine, rights.NEWS) or b'{"failed": "it died at its start"}'
-                )
+                said = json.loads(await self.loop.sock_recv(mine, rights.NEWS) or b'{"failed": "it died at its start"}')
         except TimeoutError:
             said = {"failed": f"it was not ready within {START_S:g} s"}
         except BaseException:
@@ -229,7 +246,8 @@ class Zygote:
         if "ready" not in said:
             await self.close()
             return str(said.get("failed"))
-        self._loop.add_reader(mine.fileno(), self._news)
+        self.loop.add_reader(mine.fileno(), self._news)
+        self._ready = True
         return None
 
     async def begin(self, data: Data, limits: Limits) -> LocalTransport:
@@ -241,11 +259,12 @@ class Zygote:
         if self._control is None:
             raise SandboxError("The sandbox's process has died.")
         name = secrets.token_hex(8)
+        self.used = self.loop.time()
         mine, its = socket.socketpair()
         mine.settimeout(0)
         handles = [its.fileno()]
-        begun = self._begun[name] = self._loop.create_future()
-        ended = self._ended[name] = self._loop.create_future()
+        begun = self._begun[name] = self.loop.create_future()
+        ended = self._ended[name] = self.loop.create_future()
         words = {
             "session": name,
             "limits": {
@@ -295,6 +314,10 @@ class Zygote:
             else:
                 _signal(held[0], signal.SIGKILL)
                 os.close(held[0])
+        elif "failed" in news:
+            waiting = self._begun.get(news["failed"])
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(SandboxError(f"A session could not be begun: {news['why']}."))
         elif "ended" in news:
             waiting = self._ended.pop(news["ended"], None)
             if waiting is not None and not waiting.done():
@@ -307,12 +330,12 @@ class Zygote:
                 waiting.set_exception(SandboxError("The sandbox's process has died."))
                 waiting.exception()  # nobody need be waiting
         if self._process is not None:
-            self._loop.run_in_executor(None, self._process.wait)
+            self.loop.run_in_executor(None, self._process.wait)
 
     def _drop(self) -> None:
         control, self._control = self._control, None
         if control is not None:
-            self._loop.remove_reader(control.fileno())
+            self.loop.remove_reader(control.fileno())
             control.close()
 
     async def close(self) -> None:

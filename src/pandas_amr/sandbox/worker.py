@@ -32,7 +32,7 @@ from typing import Any
 
 HEAD_SHARE = 0.6
 TRACEBACK_CHARS = 4000
-MAX_HEADER = 1 << 26
+MOST_VALUES = 1_000_000  # in one message: the host's memory and time for JSON that is all brackets
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
 DISPLAY = {
     "display.width": 160,
@@ -124,6 +124,7 @@ class Worker:
         self._stream = stream
         self._namespace: dict[str, Any] = {}
         self._in_cell = False
+        self._told_to_stop = False
         self._cells = 0
         self._id = ""
         self._name = "df"
@@ -148,6 +149,7 @@ class Worker:
         del number, frame
         if self._in_cell:
             raise KeyboardInterrupt
+        self._told_to_stop = True
 
     def _open(self, message: dict[str, Any], shard: memoryview | bytes | None) -> None:
         import numpy as np
@@ -179,6 +181,7 @@ class Worker:
         sys.stdout = sys.stderr = output
         ok = False
         submitted = b""
+        self._told_to_stop = False
         try:
             self._in_cell = True
             try:
@@ -261,17 +264,17 @@ class Worker:
     def _numbers(self, given: Any) -> list[int]:
         """The unit of each row: its column ``unit``, else its place in ``df`` by the index."""
         if "unit" in given.columns:
-            return [int(number) for number in given["unit"]]
+            return [_whole(number) for number in given["unit"]]
         index = self._frame.index
-        if given.index.equals(index):
+        if given.index.is_(index):  # labels may be doubled: the index is the very one, and nothing was sorted
             return list(range(len(index)))
         if index.is_unique:
             places: list[int] = index.get_indexer(given.index).tolist()
             if -1 not in places:
                 return places
         raise ValueError(
-            f"submit() cannot tell which rows of df these {len(given)} are: keep df's index, "
-            "or add a column `unit` with the row's number in df, from 0"
+            f"submit() cannot tell which rows of df these {len(given)} are: keep df's index where its labels are "
+            "unique, or add a column `unit` with the row's number in df, from 0"
         )
 
     def _packed(self) -> bytes:
@@ -282,6 +285,8 @@ class Worker:
         packed = json.dumps(payload, default=str).encode()
         if len(packed) > self._result_bytes:
             raise ValueError(f"submit() takes {self._result_bytes >> 20} MB, not {len(packed) >> 20} MB")
+        if values_in(packed) > MOST_VALUES:
+            raise ValueError(f"submit() takes {MOST_VALUES:,} values, and these are more")
         return packed
 
     def _ask(self, texts: Any, instruction: str, schema: Any = None) -> Any:
@@ -299,8 +304,15 @@ class Worker:
         index = texts.index if isinstance(texts, pd.Series) else None
         listed = [texts] if isinstance(texts, str) else [_plain(text) for text in texts]
         fields = {str(name): _kind(kind) for name, kind in (schema or {"answer": str}).items()}
-        self._stream.send({"id": self._id, "ask": {"texts": listed, "instruction": instruction, "schema": fields}})
-        answer, blobs = self._stream.receive()
+        question = {"texts": listed, "instruction": instruction, "schema": fields}
+        self._in_cell = False  # a message is sent and read whole, whatever the clock says
+        try:
+            self._stream.send({"id": self._id, "ask": question})
+            answer, blobs = self._stream.receive()
+        finally:
+            self._in_cell = True
+        if self._told_to_stop:
+            raise KeyboardInterrupt
         if not answer["ok"]:
             raise RuntimeError(answer["out"])
         frame = loaded(blobs[0], answer["labels"])
@@ -325,7 +337,7 @@ def loaded(parquet: memoryview | bytes, labels: dict[str, Any]) -> Any:
         pd.MultiIndex.from_tuples(columns) if tuples else pd.Index(columns, dtype=None if columns else object)
     )
     frame.columns.names = [_label(one) for one in labels["column_names"]]
-    levels = [table.column(name).to_pandas(use_threads=False) for name in table.column_names if name.startswith("i")]
+    levels = [_level(table.column(name)) for name in table.column_names if name.startswith("i")]
     index_names = [_label(one) for one in labels["index_names"]]
     if labels.get("range") is not None:
         frame.index = pd.RangeIndex(range(*labels["range"]), name=index_names[0])
@@ -334,6 +346,15 @@ def loaded(parquet: memoryview | bytes, labels: dict[str, Any]) -> Any:
     else:
         frame.index = pd.MultiIndex.from_arrays(levels, names=index_names)
     return frame
+
+
+def _level(column: Any) -> Any:
+    """A level of the index; whole numbers of which some are missing stay whole."""
+    import pandas as pd
+    import pyarrow as pa
+
+    whole = pa.types.is_integer(column.type) and column.null_count
+    return column.to_pandas(types_mapper=pd.ArrowDtype if whole else None, use_threads=False)
 
 
 def _label(given: Any) -> Any:
@@ -349,6 +370,17 @@ def _kind(given: Any) -> Any:
     if isinstance(given, dict):
         return given
     return KINDS.get(given, str(given))
+
+
+def _whole(number: Any) -> int:
+    if number != number or int(number) != number:  # noqa: PLR0124 (missing)
+        raise ValueError(f"submit(): `unit` is the row's number in df, from 0, not {number!r}")
+    return int(number)
+
+
+def values_in(packed: bytes) -> int:
+    """At most how many values JSON holds, without making them."""
+    return packed.count(b",") + packed.count(b"[") + packed.count(b"{") + 1
 
 
 def _plain(value: Any) -> Any:
@@ -367,10 +399,13 @@ def _plain(value: Any) -> Any:
 
 
 def _of_pandas(value: Any) -> Any:
+    import numpy as np
     import pandas as pd
 
     if value is pd.NA or value is pd.NaT:
         return None
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return _plain(pd.Timestamp(value) if isinstance(value, np.datetime64) else pd.Timedelta(value))
     if isinstance(value, pd.DataFrame):
         return [_plain(record) for record in value.to_dict("records")]
     if isinstance(value, pd.Series):

@@ -60,24 +60,34 @@ def _enter_strong(asked: dict[str, Any]) -> None:
     folders = _folders(asked)
     if os.getuid() == 0:  # the root is built before root's rights, and its paths, are given up
         confine.unshare(confine.NEW_MOUNTS)
-        confine.small_root(folders, asked["files"])
+        confine.small_root(folders, asked["files"], _modules(asked))
         confine.leave_root()
         confine.own_user_namespace(asked["proc"], confine.NEW_MOUNTS)
     else:
         confine.own_user_namespace(asked["proc"], confine.NEW_MOUNTS)
-        confine.small_root(folders, asked["files"])
+        confine.small_root(folders, asked["files"], _modules(asked))
     confine.unshare(confine.NEW_PIDS | confine.NEW_ELSE)
     child = os.fork()
     if child:
-        os.close(asked["host"])
-        _, status = os.waitpid(child, 0)
-        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+        _watch(child, asked["host"])
     confine.die_with_parent(0)  # the parent is outside the namespace, and has no number here
     os.setsid()
 
 
+def _watch(child: int, host: int) -> None:
+    """Wait for the child; where the host ends first, end the child, which may be importing and looks at nothing."""
+    ended = os.pidfd_open(child)
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.register(host, 0)  # its end is always told
+    if all(handle != ended for handle, _ in poll.poll()):
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
 def _enter_lite(asked: dict[str, Any]) -> None:
-    hidden = not all(_open_to_all(folder) for folder in _folders(asked))
+    hidden = not all(_open_to_all(folder) for folder in [*_folders(asked), *map(os.path.dirname, _modules(asked))])
     asked["keep_reading"] = hidden and os.getuid() == 0
     confine.no_new_privileges()
     confine.leave_root(keep_reading=asked["keep_reading"])
@@ -116,6 +126,11 @@ def _folders(asked: dict[str, Any]) -> list[str]:
     return [path for path in dict.fromkeys(wanted) if os.path.isdir(path) and not os.path.islink(path)]
 
 
+def _modules(asked: dict[str, Any]) -> list[str]:
+    """Packages that are a single file."""
+    return [path for path in asked["folders"] if os.path.isfile(path)]
+
+
 class Zygote:
     """Loads once, forks many."""
 
@@ -123,7 +138,12 @@ class Zygote:
         self._host = host
         self._tier = asked["tier"]
         self._keep_reading = asked.get("keep_reading", False)
-        self._readable = [*_folders(asked), *asked["files"].values(), *(f"/dev/{name}" for name in confine.DEVICES)]
+        self._readable = [
+            *_folders(asked),
+            *_modules(asked),
+            *asked["files"].values(),
+            *(f"/dev/{name}" for name in confine.DEVICES),
+        ]
         self._sessions: dict[int, tuple[str, int, int]] = {}  # pidfd: the session's name, pid and seconds
         self._myself = os.pidfd_open(os.getpid())
         self._filter = seccomp_filter(1)  # in the strong tier a session is number 1
@@ -177,7 +197,13 @@ class Zygote:
         if not words:
             self._finish()
         asked = json.loads(words)
-        pid = self._fork()
+        try:
+            pid = self._fork()
+        except OSError as error:  # no room for one more now: the others go on
+            for handle in handles:
+                os.close(handle)
+            rights.send(self._host, {"failed": asked["session"], "why": error.strerror})
+            return
         if pid == 0:
             self._session(asked, handles)
         for handle in handles:
@@ -208,9 +234,12 @@ class Zygote:
         if self._tier != "strong":
             return os.fork()
         confine.unshare(confine.NEW_PIDS)
-        pid = os.fork()
-        if pid:
-            confine.return_to(self._myself, confine.NEW_PIDS)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                confine.return_to(self._myself, confine.NEW_PIDS)
         return pid
 
     def _session(self, asked: dict[str, Any], handles: list[int]) -> None:
@@ -218,7 +247,14 @@ class Zygote:
         try:
             gc.disable()
             stream, *rest = handles
-            self._confined(asked["limits"], keep=tuple(handles))
+            try:
+                self._confined(asked["limits"], keep=tuple(handles))
+            except Exception as error:
+                opening, _ = Stream(stream, stream).receive()
+                Stream(stream, stream).send(
+                    {"id": opening["id"], "ok": False, "out": f"{type(error).__name__}: {error}"}
+                )
+                raise
             shard = None
             if rest:
                 size = os.fstat(rest[0]).st_size

@@ -1,0 +1,488 @@
+"""The sandbox's host side under sessions that do their worst: it waits for nobody, reads no bomb, and blames the right one."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pandas as pd
+import pytest
+
+import pandas_amr as amr
+from pandas_amr._agent.threads import in_thread
+from pandas_amr._parquet import ArrowFrame
+from pandas_amr.errors import SandboxError
+from pandas_amr.sandbox import local
+from pandas_amr.sandbox.base import Cell, Data, Limits
+from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.testing import Call, ScriptedServer, findings
+
+pytestmark = pytest.mark.usefixtures("sandboxed")
+
+QUICK = Limits(wall_s=1.0, memory_mb=512)
+
+
+def code(text: str) -> Call:
+    return Call("python_repl", {"code": text})
+
+
+def in_session(*cells: str, ask=None, data=None, limits=QUICK, tier="auto", **options) -> list[Cell]:
+    """Run cells in one session; what came of each."""
+
+    async def run():
+        sandbox = LocalSandbox(tier, **options)
+        try:
+            session = await sandbox.open(data or Data("df"), limits)
+            return [await session.run(cell, ask) for cell in cells]
+        finally:
+            await sandbox.close()
+
+    return asyncio.run(run())
+
+
+async def refusing(asked):
+    raise amr.UsageError("z" * 1_000_000)
+
+
+async def answering(asked):
+    return ArrowFrame.of(pd.DataFrame({"answer": asked["texts"]})).data("answers")
+
+
+# The host waits for nobody
+
+
+def test_code_that_ignores_the_interrupt_and_asks_for_ever_is_ended():
+    stubborn = (
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "while True:\n    try: ask([], 'x')\n    except Exception: time.sleep(0.05)"
+    )
+    (cell,) = in_session(stubborn, ask=answering)
+    assert cell.lost
+    assert "could not be interrupted" in cell.text
+
+
+def test_an_answer_that_nobody_reads_does_not_hold_the_host(monkeypatch):
+    monkeypatch.setattr("pandas_amr.sandbox.channel.SEND_S", 1.0)
+    silent = (
+        "import time\nworker = submit.__self__\n"
+        "worker._stream.send({'id': worker._id, 'ask': {'texts': ['x'], 'instruction': 'i', 'schema': {'a': 'str'}}})\n"
+        "time.sleep(1000)"
+    )
+
+    async def long(asked):
+        return ArrowFrame.of(pd.DataFrame({"answer": [os.urandom(30_000_000).hex()]})).data("answers")
+
+    (cell,) = in_session(silent, ask=long)
+    assert cell.lost
+
+
+def test_what_is_wrong_with_a_question_comes_back_short():
+    (cell,) = in_session("ask(['x'], 'i')", ask=refusing)
+    assert not cell.lost
+    assert len(cell.text) < 3000
+
+
+def test_an_interrupt_while_an_answer_is_read_leaves_the_session_whole():
+    async def slow(asked):
+        return ArrowFrame.of(pd.DataFrame({"answer": ["x" * 10_000_000]})).data("answers")
+
+    for wait in (0.85, 0.95, 0.99):
+        stopped, after = in_session(
+            f"import time\ntime.sleep({wait})\nn = len(ask(['x'], 'i'))\ntime.sleep(5)", "1", ask=slow
+        )
+        assert "stopped after 1 s" in stopped.text
+        assert after.text.strip() == "1"
+
+
+def test_json_that_is_all_brackets_is_not_read():
+    bomb = (
+        "worker = submit.__self__\nblob = b'{\"findings\":[' + b'{},' * 10_000_000 + b'{}]}'\n"
+        "worker._stream.send({'id': worker._id, 'ok': True, 'out': '', 'cut': 0, 'submitted': True}, blob)"
+    )
+    bombed, told = in_session(bomb, "submit([[1]] * 3_000_000)")
+    assert "more than 1,000,000 values" in bombed.text
+    assert not told.ok
+    assert not told.lost
+
+
+def test_questions_are_bounded_whatever_they_hold():
+    bad = [
+        "ask(['x'], 'i', {'a': {'kind': [[1]]}})",
+        "ask(['x'], 'i', {'model_config': int})",
+        "ask(['x'], 'i', {f'f{n}': str for n in range(4000)})",
+        "ask(['x'], 'i' * 100_000)",
+        "ask(['word ' * 400_000], 'i')",
+    ]
+    told = []
+
+    def provider(request):
+        told[:] = request.tool_results
+        return code(bad[len(told)]) if len(told) < len(bad) else code("submit([{'n': 1}])")
+
+    with ScriptedServer(provider) as server:
+        found = pd.DataFrame({"text": ["a"]}).amr.map(
+            "x", finding={"n": int}, tools=[amr.PythonREPLTool(limits=Limits(asks=5))], lm=server.lm(), max_steps=10
+        )
+        assert len(server.requests) == len(bad) + 1  # none of them reached the model
+    assert found["n"].tolist() == [1]
+    assert len(told) == len(bad)
+    assert all("RuntimeError: ask(" in one or "field" in one for one in told), told
+
+
+def test_missing_texts_are_not_asked():
+    asked = []
+
+    def provider(request):
+        if "Say it." not in request.system:
+            return code(
+                "out = ask(df['text'], 'Say it.', {'said': str})\nsubmit(out['said'].isna().astype(int).to_frame('n'))"
+            )
+        asked.extend(unit["text"] for unit in request.units)
+        return findings(request, lambda unit: {"said": "x"})
+
+    frame = pd.DataFrame({"text": ["a", None, "b"]})
+    with ScriptedServer(provider) as server:
+        found = frame.amr.map("x", finding={"n": int}, tools=[amr.PythonREPLTool()], lm=server.lm())
+    assert asked == ["a", "b"]
+    assert found["n"].tolist() == [0, 1, 0]
+
+
+# Findings on their rows
+
+
+def submitted(frame: pd.DataFrame, *cells: str):
+    """What agents that run the cells one after the other are told, and the findings."""
+    told = []
+
+    def provider(request):
+        told[:] = request.tool_results
+        return code(cells[len(told)]) if len(told) < len(cells) else findings(request, lambda unit: {"n": -1.0})
+
+    with ScriptedServer(provider) as server:
+        found = frame.amr.map("x", finding={"n": float}, tools=[amr.PythonREPLTool()], lm=server.lm())
+    return told, found["n"].tolist()
+
+
+def test_where_labels_are_doubled_only_rows_in_their_order_are_taken_by_the_index():
+    frame = pd.DataFrame({"amount": [3.0, 1.0, 2.0]}, index=["a", "a", "a"])
+    sort = "submit(df.sort_values('amount')[['amount']].rename(columns={'amount': 'n'}))"
+    kept = "submit(df[['amount']].rename(columns={'amount': 'n'}))"
+    told, found = submitted(frame, sort, kept)
+    assert "cannot tell which rows" in told[0]
+    assert found == [3.0, 1.0, 2.0]
+
+
+def test_a_unit_is_a_whole_number():
+    frame = pd.DataFrame({"amount": [3.0, 1.0, 2.0]})
+    told, found = submitted(frame, "submit(pd.DataFrame({'unit': [0.9, 1.9, 2.9], 'n': [1., 2., 3.]}))")
+    assert "row's number in df" in told[0]
+    assert found == [-1.0] * 3
+
+
+def test_two_cells_of_one_turn_that_hand_in_are_taken_together():
+    frame = pd.DataFrame({"amount": [3.0, 1.0, 2.0]})
+
+    def provider(request):
+        parts = ("df.amount[:2]", "df.amount[2:]")
+        return [code(f"submit({part}.to_frame('n'))") for part in parts]
+
+    with ScriptedServer(provider) as server:
+        found = frame.amr.map("x", finding={"n": float}, tools=[amr.PythonREPLTool()], lm=server.lm())
+        assert len(server.requests) == 1
+    assert found["n"].tolist() == [3.0, 1.0, 2.0]
+
+
+def test_numbers_that_no_float_holds_stay_what_they_are():
+    big = 2**60 + 1
+    frame = pd.DataFrame({"a": [1, 2]}, index=pd.Index([big, None], dtype="Int64"))
+    (cell,) = in_session("int(df.index[0])", data=ArrowFrame.of(frame).data("df"))
+    assert cell.text.strip() == str(big)
+
+
+def test_reducers_have_whole_numbers_though_some_are_missing():
+    big = 2**60 + 1
+
+    def provider(request):
+        if request.schema == "findings":
+            return findings(request, lambda unit: {"n": None if unit["text"] == "1" else big})
+        return code("submit(str(int(findings['n'].max())), sources=[0])")
+
+    with ScriptedServer(provider) as server:
+        result = pd.DataFrame({"text": ["0", "1"]}).amr.map_reduce(
+            map="x", finding={"n": int | None}, reduce=amr.Agent("y", tools=[amr.PythonREPLTool()]), lm=server.lm()
+        )
+    assert result.output == str(big)
+
+
+# Who failed
+
+
+def test_a_tool_that_never_returns_holds_up_no_other_and_not_the_end_of_python():
+    script = """
+import time
+import pandas as pd, pandas_amr as amr
+from pandas_amr.testing import Call, ScriptedServer, findings
+def stuck(x: int) -> int:
+    "Never returns."
+    time.sleep(3600)
+def provider(request):
+    return findings(request, lambda unit: {"n": 1}) if request.tool_results else Call("stuck", {"x": 1})
+tool = amr.Tool(stuck, timeout_s=0.2)
+frame = pd.DataFrame({"text": [f"row {n}" for n in range(12)]})
+with ScriptedServer(provider) as server:
+    found = frame.amr.map("x", finding={"n": int}, tools=[tool], plan={"shard_size": 1}, lm=server.lm(), journal=False)
+print(int(found["n"].sum()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "12", done.stderr
+
+
+def test_what_a_function_in_a_thread_raises_is_raised_where_it_is_waited_for():
+    def stops():
+        raise StopIteration
+
+    async def run():
+        assert await in_thread(max, 1, 2) == 2
+        with pytest.raises(ZeroDivisionError):
+            await in_thread(lambda: 1 / 0)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await in_thread(stops)
+
+    asyncio.run(run())
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "pandas-amr-function")
+
+
+class Broken:
+    """A sandbox whose sessions fail."""
+
+    tier = "own"
+
+    async def open(self, data, limits):
+        raise SandboxError("the machine burnt down")
+
+    async def close(self):
+        """Nothing is behind it."""
+
+
+@amr.tool(isolated=True)
+def kinds(day: dt.date, number: float) -> str:
+    """What the arguments are."""
+    return f"{day!r} {number!r}"
+
+
+def test_a_sandbox_that_fails_under_an_isolated_tool_is_not_the_agent_s_to_read():
+    def provider(request):
+        return Call("kinds", {"day": "2026-01-02", "number": 0.5})
+
+    with ScriptedServer(provider) as server, pytest.raises(amr.MapFailed) as failed:
+        pd.DataFrame({"text": ["a"]}).amr.map(
+            "x", finding={"n": int}, tools=[kinds, amr.PythonREPLTool(sandbox=Broken())], lm=server.lm()
+        )
+    assert set(failed.value.partial.failures["who"]) == {"sandbox"}
+
+
+def test_an_isolated_tool_has_its_arguments_as_json_has_them():
+    seen = []
+
+    def provider(request):
+        if not request.tool_results:
+            return Call("kinds", {"day": "2026-01-02", "number": 0.5})
+        seen.append(request.tool_results[0])
+        return findings(request, lambda unit: {"n": 1})
+
+    with ScriptedServer(provider) as server:
+        pd.DataFrame({"text": ["a"]}).amr.map("x", finding={"n": int}, tools=[kinds], lm=server.lm())
+    assert seen == ["'2026-01-02' 0.5"]
+
+
+def test_a_fork_that_fails_fails_that_session_and_no_other(monkeypatch, tmp_path):
+    """The zygote's `os.fork` is made to fail at its third call by a package that is loaded into it."""
+    (tmp_path / "no_forks.py").write_text(
+        "import os\n_fork, _calls = os.fork, []\n"
+        "def fork():\n    _calls.append(1)\n    if len(_calls) == 3: raise BlockingIOError(11, 'no room')\n    return _fork()\n"
+        "os.fork = fork\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tmp_path.chmod(0o755)
+    for parent in list(tmp_path.parents)[:3]:
+        parent.chmod(0o755)
+
+    async def run():
+        sandbox = LocalSandbox("auto", packages=["no_forks"])
+        try:
+            first = await sandbox.open(Data("df"), QUICK)
+            assert (await first.run("1")).text.strip() == "1"
+            second = await sandbox.open(Data("df"), QUICK)
+            with pytest.raises(SandboxError, match="no room"):
+                await second.run("2")
+            assert (await first.run("3")).text.strip() == "3"
+            assert (await second.run("4")).text.strip() == "4"
+        finally:
+            await sandbox.close()
+
+    asyncio.run(run())
+
+
+def test_ctrl_c_in_the_terminal_reaches_no_session():
+    script = """
+import asyncio, os, signal
+from pandas_amr.sandbox.base import Data, Limits
+from pandas_amr.sandbox.local import LocalSandbox
+async def main():
+    sandbox = LocalSandbox()
+    session = await sandbox.open(Data("df"), Limits(wall_s=30))
+    await session.run("x = 1")
+    running = asyncio.ensure_future(session.run("import time\\ntime.sleep(1)\\nx"))
+    await asyncio.sleep(0.3)
+    os.killpg(0, signal.SIGINT)
+    print((await running).text.strip())
+    await sandbox.close()
+signal.signal(signal.SIGINT, lambda *_: None)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, process_group=0)
+    assert done.stdout.strip() == "1", done.stderr
+
+
+# What is shown, what is left
+
+
+@pytest.mark.parametrize("tier", ["strong", "strict-lite"])
+def test_a_package_of_one_file_shows_nothing_of_its_folder(monkeypatch, tmp_path, tier):
+    (tmp_path / "one_file.py").write_text("VALUE = 41\n")
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=secret")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for folder in [tmp_path, *list(tmp_path.parents)[:3]]:
+        folder.chmod(0o755)
+    works, listing, secret = in_session(
+        "import one_file\none_file.VALUE + 1",
+        f"import os\nos.listdir({str(tmp_path)!r})",
+        f"open({str(tmp_path / '.env')!r}).read()",
+        packages=["one_file"],
+        tier=tier,
+    )
+    assert works.text.strip() == "42"
+    assert not secret.ok
+    assert ".env" not in listing.text
+
+
+def test_a_file_that_was_replaced_is_read_as_it_is_now(tmp_path):
+    path = tmp_path / "words.txt"
+    seen = []
+
+    def provider(request):
+        if not request.tool_results:
+            return code("print(open(files['words.txt']).read())")
+        seen.append(request.tool_results[0])
+        return findings(request, lambda unit: {"n": 1})
+
+    for word in ("old", "new"):
+        fresh = tmp_path / "fresh"
+        fresh.write_text(word)
+        fresh.chmod(0o644)
+        fresh.rename(path)
+        with ScriptedServer(provider) as server:
+            tools = [amr.PythonREPLTool(files=[path])]
+            pd.DataFrame({"text": [word]}).amr.map("x", finding={"n": int}, tools=tools, lm=server.lm())
+    assert seen == ["old", "new"]
+
+
+def test_files_that_code_could_not_read_are_refused_at_once(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.csv").write_text("1")
+    with pytest.raises(amr.UsageError, match="two files have one name"):
+        amr.PythonREPLTool(files=[tmp_path / "a" / "same.csv", tmp_path / "b" / "same.csv"])
+    if os.getuid() == 0:
+        (tmp_path / "a" / "same.csv").chmod(0o600)
+        with pytest.raises(amr.UsageError, match="owner only"):
+            amr.PythonREPLTool(files=[tmp_path / "a" / "same.csv"])
+
+
+def test_few_warm_processes_stand_idle_however_many_kinds_were_asked_for():
+    async def run():
+        sandboxes = [LocalSandbox(packages=[name]) for name in ("json", "csv", "decimal", "statistics", "difflib")]
+        try:
+            for sandbox in sandboxes:
+                session = await sandbox.open(Data("df"), QUICK)
+                assert (await session.run("1")).text.strip() == "1"
+                await session.close()
+                while any(zygote._ended for zygote in sandbox._zygotes):
+                    await asyncio.sleep(0.01)
+            alive = sum(zygote.alive for sandbox in sandboxes for zygote in sandbox._zygotes)
+            again = await sandboxes[0].open(Data("df"), QUICK)
+            assert (await again.run("2")).text.strip() == "2"
+        finally:
+            for sandbox in sandboxes:
+                await sandbox.close()
+        return alive
+
+    assert asyncio.run(run()) <= local.MOST_IDLE + 1
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"memory_mb": 512.5}, {"threads": 4.5}, {"cpu_s": float("inf")}, {"wall_s": float("nan")}, {"memory_mb": 1 << 45}],
+)
+def test_limits_that_no_machine_has_are_refused(limits):
+    with pytest.raises(amr.UsageError, match=next(iter(limits))):
+        Limits(**limits)
+
+
+def test_a_host_that_is_killed_while_its_sandbox_still_imports_leaves_nothing(tmp_path):
+    (tmp_path / "slow_import.py").write_text("import time\ntime.sleep(60)\n")
+    for folder in [tmp_path, *list(tmp_path.parents)[:3]]:
+        folder.chmod(0o755)
+    script = f"""
+import asyncio, sys
+sys.path.insert(0, {str(tmp_path)!r})
+from pandas_amr.sandbox.base import Data, Limits
+from pandas_amr.sandbox.local import LocalSandbox
+async def main():
+    sandbox = LocalSandbox("strong", packages=["slow_import"])
+    opening = asyncio.ensure_future(sandbox.open(Data("df"), Limits()))
+    await asyncio.sleep(2)
+    print("importing", flush=True)
+    await opening
+asyncio.run(main())
+"""
+    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert driver.stdout.readline().strip() in {"importing", ""}
+        inside = descendants(driver.pid)
+        os.kill(driver.pid, signal.SIGKILL)
+        until = time.monotonic() + 2.0
+        while alive(inside) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert alive(inside) == []
+    finally:
+        driver.kill()
+        driver.wait()
+        driver.stdout.close()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below one."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        children = [int(one) for one in file.read().split()]
+    return [*children, *(below for child in children for below in descendants(child))]
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Those that have not ended; a zombie has."""
+    there = []
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                state = file.read().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z":
+            there.append(pid)
+    return there
