@@ -93,7 +93,7 @@ class Counting:
     def size(self, one: Input) -> int:
         return words(one.line)
 
-    async def reduce(self, inputs, *, final, computed=""):
+    async def reduce(self, inputs, *, final, told=str):
         self.calls.append((sum(self.size(one) for one in inputs), final))
         behind = frozenset().union(*(one.rows for one in inputs))
         if final:

@@ -40,7 +40,7 @@ class AdaptiveTree:
     name: str = ""
     computed: Callable[[], str] = str
 
-    async def reduce(self, inputs: Sequence[Input]) -> Reduced:
+    async def reduce(self, inputs: Sequence[Input]) -> Reduced | None:
         """The final reduce's answer.
 
         Raises:
@@ -66,7 +66,7 @@ class AdaptiveTree:
                     break  # the answers are no smaller than what they were made of
             level += 1
         if not held:
-            raise ModelError("nothing is left to combine: all nodes before the last failed")
+            return self.reducer.of_nothing()
         return await self._final(level, held)
 
     async def _level(self, level: int, inputs: list[Input], groups: list[list[int]]) -> list[Input]:
@@ -121,7 +121,7 @@ class AdaptiveTree:
         inputs, cut = fitted(inputs, self.budget, self.reducer)
         self.losses.cut += cut
         with self.trace.node("final-reduce", id=name, level=level, parents=makers(inputs), units=len(inputs)) as node:
-            reduced = await self.reducer.reduce(inputs, final=True, computed=self.computed())
+            reduced = await self.reducer.reduce(inputs, final=True, told=self.computed)
             node.usage = reduced.usage
         return reduced
 

@@ -248,6 +248,12 @@ class FindingStore:
         names = table.column_names
         return table.rename_columns([f"{self._name}_{name}" if len(names) > 1 else self._name for name in names])
 
+    def by_position(self) -> tuple[NDArray[np.int64], pa.Table]:
+        """All findings, in the order of their units' positions, and these."""
+        positions = np.concatenate([np.empty(0, np.int64), *self._positions])
+        order = np.argsort(positions, kind="stable")
+        return positions[order], self._joined().take(pa.array(order))
+
     def columns(self, asked: NDArray[np.int64], answered_by: NDArray[np.int64]) -> dict[str, Any]:
         """One typed array a field, one value a row of the frame; ``<NA>`` where there is no finding."""
         table = self.named(self._joined())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from pandas_amr._call import ONE_ROW, VERSION, finding_types
 from pandas_amr._callables import CallableMapper, UnitMapper
@@ -17,6 +19,7 @@ from pandas_amr._keeper import JournaledMapper
 from pandas_amr._mappers import AgentMapper, Mapped, Mapper
 from pandas_amr._profile import preview
 from pandas_amr._shards import Shard, make_shards
+from pandas_amr._sources import nodes_behind
 from pandas_amr._synthesise import StaticTree, finding_inputs
 from pandas_amr._watch import Progress
 from pandas_amr._work import standing_inside
@@ -26,7 +29,6 @@ from pandas_amr.errors import PlanWarning
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from pandas_amr._findings import FindingType
@@ -130,8 +132,14 @@ class MapStage:
 
     @property
     def leaves(self) -> int:
-        """How many batches of findings a reduce tree gets as they land; 0 where some were there before."""
-        return len(self._items) // len(self._mappers) if self._fresh else 0
+        """How many batches of findings a reduce tree gets: as many as shards would be cut of all that is asked."""
+        return len(self._items) // len(self._mappers) if self._fresh else len(self._all_shards)
+
+    @cached_property
+    def _all_shards(self) -> list[Shard]:
+        """Shards as the first run cuts them, whatever was found before, so that a tree is asked what it was asked."""
+        groups = self._context.groups(self._units.asked) if self._context is not None else None
+        return cut(self._work, self._units, groups)
 
     @property
     def listed(self) -> FindingType | None:
@@ -145,14 +153,16 @@ class MapStage:
         total = sum(len(shard.positions) for shard, _ in self._items)
         with ProgressBar(shown=work.settings.progress, units=total) as progress:
             self._tell()
-            async for mapped in each(self._one, self._drawn(), limit=work.parallelism):
+            async for mapped in each(self._one, self._drawn(tree), limit=work.parallelism):
                 self._keep(mapped)
                 self._tell()
                 self._landing(mapped.map, mapped.positions, mapped.table)
                 size, failed = len(mapped.shard.positions), len(mapped.failures)
                 progress.step(size, failed=failed, tokens=work.watch.progress.tokens)
-                if tree is not None:
+                if tree is not None and self._fresh:
                     self._offer(tree, mapped)
+        if tree is not None and not self._fresh and not work.halted:
+            self._offer_all(tree)
 
     def _landing(self, name: str | None, positions: list[int], table: pa.Table) -> None:
         """Show findings to whoever watches."""
@@ -239,9 +249,9 @@ class MapStage:
         self._counted += self._count(mapped.map, places)
         self._work.failures += _spread(mapped.failures, self._units)
 
-    def _drawn(self) -> Iterator[tuple[Shard, Mapper]]:
+    def _drawn(self, tree: StaticTree | None) -> Iterator[tuple[Shard, Mapper]]:
         for item in self._items:
-            if self._work.halted:
+            if self._work.halted or (tree is not None and tree.failed):
                 return
             yield item
 
@@ -285,6 +295,23 @@ class MapStage:
             tuple(self._named(part.shard, part.map) for part in parts),
             finding_inputs(tables, self._units, listed=self.listed, where=self._work.plan.where),
         )
+
+    def _offer_all(self, tree: StaticTree) -> None:
+        """Hand over everything, in the batches of a first run."""
+        held = {name: store.by_position() for name, store in self.kept.stores.items()}
+        for leaf, shard in enumerate(self._all_shards):
+            tables = []
+            for name, (positions, table) in held.items():
+                rows = np.searchsorted(positions, shard.positions)
+                there = [
+                    (position, row)
+                    for position, row in zip(shard.positions, rows.tolist(), strict=True)
+                    if row < len(positions) and positions[row] == position
+                ]
+                part = table.take(pa.array([row for _, row in there], pa.int64()))
+                tables.append(([position for position, _ in there], self.kept.stores[name].named(part)))
+            inputs = finding_inputs(tables, self._units, listed=self.listed, where=self._work.plan.where)
+            tree.offer(leaf, nodes_behind(self.made_by, shard.positions), inputs)
 
 
 def cut(work: Work, units: Units, groups: NDArray[np.int64] | None) -> list[Shard]:

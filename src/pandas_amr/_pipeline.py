@@ -15,7 +15,7 @@ from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
 from pandas_amr._map import Kept, MapStage
 from pandas_amr._planner import complete_by_rule, derive
-from pandas_amr._reduce import Found, Outcome, direct, make_tree, reduce
+from pandas_amr._reduce import Found, Outcome, direct, list_or_raise, make_tree, reduce
 from pandas_amr._rehearsal import Draft, Wish, rehearse
 from pandas_amr._result import Origin, Result, failures_frame, status_frame, trace_frame, usage_frame
 from pandas_amr._runtime import Settings, wire
@@ -23,7 +23,7 @@ from pandas_amr._sources import covered, sources_frame
 from pandas_amr._units import Units, make_units
 from pandas_amr._watch import Watch
 from pandas_amr._work import Inside, Work
-from pandas_amr.errors import BudgetExceeded, FailureWarning, JournalError, MapFailed, NotConfirmed
+from pandas_amr.errors import BudgetExceeded, FailureWarning, JournalError, MapFailed, ModelError, NotConfirmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,21 +98,21 @@ async def run(
         units = _units(work)
         if job.verb == "plan":
             return await rehearse(work, units, wish or Wish())
-        if work.plan.direct:
-            await _confirmed(work, units, None)
-        answered = await _direct(work, units) if kept is None else None
-        sample = None
-        if look is not None:
-            sample = sample_of(work, units, max(1, round(look.share * len(units.asked))), seed=look.seed)
-        stage = MapStage(work, units, kept, sample=sample) if job.maps and answered is None else None
-        if stage is not None:
-            await stage.recall()
-        await _confirmed(work, units, stage)
-        tree = _tree(work, stage)
-        if tree is not None:
-            stack.push_async_callback(tree.close)
+        stage = None
         try:
-            outcome = answered or await _in_time(work, units, stage, tree)
+            outcome = await _direct(work, units) if kept is None else None
+            if outcome is None:
+                sample = None
+                if look is not None:
+                    sample = sample_of(work, units, max(1, round(look.share * len(units.asked))), seed=look.seed)
+                stage = MapStage(work, units, kept, sample=sample) if job.maps else None
+                if stage is not None:
+                    await stage.recall()
+                await _confirmed(work, units, stage)
+                tree = _tree(work, stage)
+                if tree is not None:
+                    stack.push_async_callback(tree.close)
+                outcome = await _in_time(work, units, stage, tree)
         except asyncio.CancelledError:
             if interrupted is not None:
                 work.account()
@@ -142,7 +142,22 @@ async def _direct(work: Work, units: Units) -> Outcome | None:
     job = work.job
     if not (work.plan.direct and job.verb == "map_reduce" and work.written and job.by is None):
         return None
-    return await direct(work, units)
+    await _confirmed(work, units, None)
+    try:
+        async with asyncio.timeout(_seconds_left(work)) as deadline:
+            return await direct(work, units)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        work.end(BudgetExceeded(_time_is_up(work), work.ledger.total))
+    except BudgetExceeded as error:
+        work.end(error)
+    except ModelError as error:
+        if not error.stops_run and work.settings.errors != "raise":
+            list_or_raise(work, f"direct: {error}", error)
+            return None  # the normal way is there still
+        work.end(error)
+    return Outcome(None)
 
 
 async def _in_time(work: Work, units: Units, stage: MapStage | None, tree: StaticTree | None) -> Outcome:
@@ -298,6 +313,8 @@ def _tree(work: Work, stage: MapStage | None) -> StaticTree | None:
         return None
     if work.plan.output in {int, float}:
         return None  # a number is computed
+    if work.job.reduce_agent is not None and not isinstance(work.job.reduce_agent.instruction, str):
+        return None  # what it says depends on all findings
     return make_tree(work, stage.leaves, lambda: found_of(work, stage))
 
 

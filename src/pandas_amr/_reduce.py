@@ -34,7 +34,7 @@ from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTre
 from pandas_amr._units import cell, line_of
 from pandas_amr._work import standing_inside
 from pandas_amr.engines.local import each
-from pandas_amr.errors import BudgetExceeded, FailureWarning, ModelError
+from pandas_amr.errors import BudgetExceeded, FailureWarning, InvalidOutput, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +56,8 @@ The answer is a number, and pandas computes it from the findings' columns. Say h
 You see some of the findings. What is asked of all of them together:
 """
 NUMERIC = ("count", "sum", "mean", "median", "min", "max", "nunique")
+WHOLE_NUMBERS = ("count", "sum", "min", "max", "nunique")
+COUNTS = ("count", "nunique")
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,13 @@ def reduce_budget(work: Work, task: Task, computed: str = "") -> tuple[int, int]
     system = _prompts.reduce_system(
         task.instruction, final=True, output=output.schema, tools=True, persona=_persona(task.agent)
     )
-    window = lm.abilities.context_window
+    window = min(plan.context_window or lm.abilities.context_window, lm.abilities.context_window)
     reserve = min(lm.max_output_tokens or ANSWER_TOKENS, window // 4)
     taken = count(system) + count(str(output.submission().schema)) + count(computed) + reserve
     room = max(1, window - taken)
     if plan.reduce_budget is not None:
         return min(plan.reduce_budget, room), room
-    share = int((plan.context_window or window) * (plan.budget_ratio or BUDGET_RATIO)) - taken
+    share = int(window * (plan.budget_ratio or BUDGET_RATIO)) - taken
     return (share if 0 < share <= room else room), room
 
 
@@ -147,7 +149,7 @@ def make_reducer(work: Work, task: Task, computed: str = "") -> Reducer:
         max_repairs=work.max_repairs,
         count=work.counter("reduce", task.agent),
         room=reduce_budget(work, task, computed)[1],
-        losses=Losses(lambda node, error: _list_or_raise(work, f"{node}: {error}", error)),
+        losses=Losses(lambda node, error: list_or_raise(work, f"{node}: {error}", error)),
         persona=_persona(task.agent),
         repls=sessions.of_findings if sessions else None,
         store=work.answers("reduction", "reduce", about, task.agent),
@@ -157,6 +159,13 @@ def make_reducer(work: Work, task: Task, computed: str = "") -> Reducer:
 def the_task(work: Work) -> Task:
     """What agents are asked where they write the whole answer."""
     return Task(str(work.plan.reduce_instruction), work.plan.output or str, work.job.reduce_agent)
+
+
+def _instructed(task: Task, findings: pd.DataFrame) -> Task:
+    """The task, with what its agent's function says of these findings."""
+    if task.agent is None or isinstance(task.agent.instruction, str):
+        return task
+    return replace(task, instruction=str(task.agent.instruction(findings)))
 
 
 def make_tree(work: Work, leaves: int, found: Callable[[], Found]) -> StaticTree:
@@ -193,7 +202,9 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
         if job.by is not None:
             return await _written_by_groups(work, units, found, the_task(work))
         if tree is not None:
-            return _outcome(await tree.result(), plan.output)
+            reduced = await tree.result()
+            _tell_cut(work, tree.losses)
+            return _outcome(reduced, plan.output)
         rows = np.arange(len(found.positions))
         return _outcome(await write(work, units, found, rows, the_task(work)), plan.output)
     except BudgetExceeded as error:
@@ -203,7 +214,7 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
         if error.stops_run:
             work.end(error)
         else:
-            _list_or_raise(work, str(error), error)
+            list_or_raise(work, str(error), error)
         return Outcome(None)
 
 
@@ -241,17 +252,18 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
     written: dict[Any, Any] = {}
     cited: list[Cited] = []
     for name, agent in agents.items():
-        column = replace(found, findings=found.findings[[name]])
+        column = replace(found, findings=found.table[[name]])
+        seen = units if job.maps else units.with_columns((list(job.frame.columns).index(name),))
         task = Task(agent.text, str, agent)
         if job.by is not None:
-            outcome = await _written_by_groups(work, units, column, task, prefix=f"{name}-")
+            outcome = await _written_by_groups(work, seen, column, task, prefix=f"{name}-")
             written[name] = outcome.output.iloc[:, 0].rename(name)
             cited += outcome.cited
             continue
         try:
-            reduced = await write(work, units, column, np.arange(len(found.positions)), task, name=f"{name}-")
+            reduced = await write(work, seen, column, np.arange(len(found.positions)), task, name=f"{name}-")
         except ModelError as error:
-            _list_or_raise(work, f"{name}: {error}", error)
+            list_or_raise(work, f"{name}: {error}", error)
             reduced = None
         written[name] = None if reduced is None else reduced.value
         cited += [] if reduced is None else [(name, reduced.rows)]
@@ -273,19 +285,22 @@ def _places(work: Work, table: pd.DataFrame) -> NDArray[np.int64]:
 
 def _numeric(work: Work, found: Found) -> list[str]:
     """The findings' columns that a number can be computed from."""
-    if not work.job.maps or work.has_repl("reduce"):
+    if work.has_repl("reduce"):
         return []  # with a REPL an agent computes it itself
+    content = found.findings if work.job.maps else found.findings.iloc[:, list(work.job.columns)]
     return [
         str(name)
-        for name in found.findings.columns
-        if pd.api.types.is_numeric_dtype(found.findings[name]) and not pd.api.types.is_bool_dtype(found.findings[name])
+        for name in content.columns
+        if isinstance(name, str)
+        and pd.api.types.is_numeric_dtype(content[name])
+        and not pd.api.types.is_bool_dtype(content[name])
     ]
 
 
 async def _chosen(work: Work, units: Units, found: Found, numeric: list[str]) -> Outcome:
     """A number over numeric findings: an agent says of which column and by which function, pandas computes it."""
-    kind = record_type("Aggregation", {"field": numeric, "function": list(NUMERIC)})
-    own = the_task(work)
+    kind = record_type("Aggregation", {"field": numeric, "function": _functions(work, found, numeric)})
+    own = _instructed(the_task(work), found.findings)
     task = Task(CHOOSE + own.instruction, kind, own.agent)
     step = max(1, len(found.positions) // CHOICE_SAMPLE)
     inputs = reduce_inputs(work, units, found, np.arange(len(found.positions)))[::step][:CHOICE_SAMPLE]
@@ -296,25 +311,44 @@ async def _chosen(work: Work, units: Units, found: Found, numeric: list[str]) ->
         node.usage = reduced.usage
     said = cast("Any", reduced.value)
     how = {said.field: said.function}
-    there = found.table[found.table[said.field].notna()]
-    rows = frozenset(found.positions[found.table[said.field].notna().to_numpy()].tolist())
-    value = await compute(there if work.job.by is None else found.table, how, by=work.job.by)
-    return Outcome(checked_output(value, work.plan.output), ((None, (rows,)),))
+    there = found.table[said.field].notna().to_numpy()
+    if work.job.by is not None:
+        index, groups = groups_of(found.table, work.job.by)
+        behind = [frozenset(found.positions[[row for row in rows if there[row]]].tolist()) for rows in groups]
+        value = await compute(found.table, how, by=work.job.by)
+        return Outcome(value, tuple((label, (rows,)) for label, rows in zip(index, behind, strict=True)))
+    value = await compute(found.table[there], how)
+    if pd.isna(value.iloc[0]):
+        said_of = f"there is no {said.function} of {said.field!r}: it has no values"
+        list_or_raise(work, said_of, InvalidOutput(said_of))
+        return Outcome(None)
+    return Outcome(checked_output(value, work.plan.output), ((None, (frozenset(found.positions[there].tolist()),)),))
 
 
-def computed_words(work: Work, table: pd.DataFrame, losses: Losses) -> str:
-    """What is known beside the findings: what pandas has computed of them, and what is missing."""
+def _functions(work: Work, found: Found, numeric: list[str]) -> list[str]:
+    """The functions whose result is of the type that is asked for, whichever of the columns they are taken of."""
+    whole = all(pd.api.types.is_integer_dtype(found.table[name]) for name in numeric)
+    return list(NUMERIC if work.plan.output is float else WHOLE_NUMBERS if whole else COUNTS)
+
+
+def computed_words(work: Work, table: pd.DataFrame, losses: Losses, group: NDArray[np.int64] | None = None) -> str:
+    """What is known beside the findings: what pandas has computed of them, and what is missing.
+
+    Of a group's rows, at the positions of ``group``, only what concerns them: nothing else is asked anew when it
+    changes.
+    """
     aggregations = {name: how for name, how in (work.plan.aggregations or {}).items() if name in table.columns}
     parts = [computed_text(computed(table, aggregations, by=None))] if aggregations else []
     if work.plan.ranking is not None and work.plan.ranking.field in table.columns:
         first = table.iloc[_places(work, table)]
         parts.append(_prompts.ranked_lines([line_of(cell(one)) for one in first.to_dict("records")]))
-    failed = len({failure.position for failure in work.failures if failure.position >= 0})
-    parts.append(coverage_words(len(work.job.frame), failed, len(losses.rows), losses.cut))
+    failed = {failure.position for failure in work.failures if failure.position >= 0}
+    rows = set(range(len(work.job.frame))) if group is None else set(group.tolist())
+    parts.append(coverage_words(len(rows), len(failed & rows), len(losses.rows), losses.cut))
     return "\n\n".join(part for part in parts if part)
 
 
-def _list_or_raise(work: Work, reason: str, error: ModelError) -> None:
+def list_or_raise(work: Work, reason: str, error: ModelError) -> None:
     """What a reduce goes on without is listed; raised where nothing that follows could succeed, or nothing may fail."""
     if error.stops_run or work.settings.errors == "raise":
         raise error
@@ -329,12 +363,11 @@ async def write(
     name = work.prefix + name
     inputs = reduce_inputs(work, units, found, rows)
     if not inputs:
-        return None
-    if task.agent is not None and not isinstance(task.agent.instruction, str):
-        said = str(task.agent.instruction(found.findings.iloc[rows]))
-        task = Task(said, task.output, task.agent)
+        return OutputType(task.output).nothing
+    task = _instructed(task, found.findings.iloc[rows])
     table = found.table.iloc[rows]
-    reducer = make_reducer(work, task, computed_words(work, table, Losses(lambda *_: None)))
+    group = found.positions[rows] if work.job.by is not None else None
+    reducer = make_reducer(work, task, computed_words(work, table, Losses(lambda *_: None), group))
     losses = reducer.losses
     if work.plan.fan_in is None:
         tree = AdaptiveTree(
@@ -345,10 +378,10 @@ async def write(
             losses=losses,
             parallelism=work.parallelism,
             name=name,
-            computed=lambda: computed_words(work, table, losses),
+            computed=lambda: computed_words(work, table, losses, group),
         )
         reduced = await tree.reduce(inputs)
-        _tell_cut(work, losses, len(inputs))
+        _tell_cut(work, losses)
         return reduced
     batches = _batches(work, inputs)
     static = StaticTree(
@@ -358,19 +391,21 @@ async def write(
         trace=work.trace,
         losses=losses,
         name=name,
-        computed=lambda: computed_words(work, table, losses),
+        computed=lambda: computed_words(work, table, losses, group),
     )
     try:
         for leaf, batch in enumerate(batches):
             static.offer(leaf, makers(batch), batch)
-        return await static.result()
+        reduced = await static.result()
+        _tell_cut(work, losses)
+        return reduced
     finally:
         await static.close()
 
 
-def _tell_cut(work: Work, losses: Losses, findings: int) -> None:
+def _tell_cut(work: Work, losses: Losses) -> None:
     if losses.cut:
-        said = f"The reduce could not hold its {findings} findings: {losses.cut} were cut to fit the model's window."
+        said = f"The reduce could not hold all of its findings: {losses.cut} were cut to fit the model's window."
         work.warnings.append(FailureWarning(said))
 
 
@@ -414,9 +449,14 @@ async def _written_by_groups(work: Work, units: Units, found: Found, task: Task,
         rows = np.array(groups[number], dtype=np.int64)
         try:
             return number, await write(work, units, found, rows, task, name=f"{prefix}group-{number}-")
+        except BudgetExceeded as error:  # the groups that are there stay
+            work.end(error)
         except ModelError as error:
-            _list_or_raise(work, f"group {index[number]}: {error}", error)
-            return number, None
+            if error.stops_run:
+                work.end(error)
+            else:
+                list_or_raise(work, f"group {index[number]}: {error}", error)
+        return number, None
 
     async for number, value in each(one, range(len(groups)), limit=work.parallelism):
         values[number] = value
@@ -427,10 +467,13 @@ async def _written_by_groups(work: Work, units: Units, found: Found, task: Task,
 
 async def direct(work: Work, units: Units) -> Outcome | None:
     """One agent's answer from the whole content, where all of it fits one agent's budget; None where it does not."""
-    task = the_task(work)
+    task = _instructed(the_task(work), units.frame.iloc[:, list(units.columns)])
     reducer = make_reducer(work, task)
     inputs = row_inputs(units, list(range(len(units))))
-    if not inputs or reducer.count("\n".join(one.line for one in inputs)) > reduce_budget(work, task)[0]:
+    budget = reduce_budget(work, task)[0]
+    if not inputs or reducer.count("\n".join(one.line for one in inputs)) > budget:
+        return None
+    if sum(reducer.size(one) for one in inputs) > reducer.room:  # with their numbers they do not: none is left out
         return None
     with work.trace.node("direct", id=f"{work.prefix}direct", units=len(units)) as node:
         reduced = await reducer.reduce(inputs, final=True)

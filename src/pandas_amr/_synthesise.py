@@ -110,6 +110,11 @@ class OutputType:
         objects = isinstance(self.kind, type) and issubclass(self.kind, BaseModel)
         return self if objects or self.item is not None else OutputType(str)
 
+    @property
+    def nothing(self) -> Reduced | None:
+        """What is written of no findings: no items; else nothing."""
+        return None if self.item is None else Reduced([], (), Usage())
+
     def submission(self) -> Submission:
         """What a reduce agent hands in."""
         sources = {"type": "array", "items": {"type": "integer"}}
@@ -138,7 +143,7 @@ class OutputType:
         if not isinstance(payload, dict) or "output" not in payload:
             raise InvalidOutput("the answer has no `output`")
         given = payload["output"]
-        everywhere = payload.get("sources", ())
+        everywhere = payload.get("sources")
         if self.item is None or not isinstance(given, list):
             cited = [everywhere]
         else:
@@ -156,8 +161,8 @@ class OutputType:
 
 def _resolved(numbers: Any, inputs: Sequence[Input]) -> frozenset[int]:
     """The rows behind the cited findings."""
-    if not isinstance(numbers, list | tuple):
-        raise InvalidOutput("`sources` is a list of finding numbers")
+    if not isinstance(numbers, list):
+        raise InvalidOutput("`sources` is missing: the list of the numbers of the findings that it rests on")
     unknown = [n for n in numbers if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < len(inputs)]
     if unknown:
         raise InvalidOutput(f"`sources` names finding {unknown[0]!r}; findings are 0 to {len(inputs) - 1}")
@@ -210,14 +215,30 @@ class Reducer:
         """The tokens of a finding in the prompt."""
         return self.count(one.line) + NUMBER_TOKENS
 
-    async def reduce(self, inputs: Sequence[Input], *, final: bool, computed: str = "") -> Reduced:
+    def of_nothing(self) -> Reduced | None:
+        """What comes of a tree in which nothing is left.
+
+        Raises:
+            ModelError: nodes failed, or there is nothing to write of.
+        """
+        if self.losses.rows or self.output.item is None:
+            raise ModelError("nothing is left to combine: all nodes before the last failed")
+        return self.output.nothing
+
+    async def reduce(self, inputs: Sequence[Input], *, final: bool, told: Callable[[], str] = str) -> Reduced:
         """One node's work. Findings that the model's window cannot hold are cut, and counted.
+
+        ``told`` is what is said beside the findings; it is asked again once something was cut.
 
         Raises:
             ModelError: the service failed, or the answer is not of the promised type after its repairs.
         """
-        inputs, cut = fitted(inputs, self.room - self.count(computed), self)
-        self.losses.cut += cut
+        whole, computed = inputs, told()
+        inputs, cut = fitted(whole, self.room - self.count(computed), self)
+        if cut:
+            self.losses.cut += cut
+            computed = told()
+            inputs, _ = fitted(whole, self.room - self.count(computed), self)
         output = self.output if final else self.output.partial
         shown = {**output.schema} if output.item is None else {"type": "array", "items": output.schema}
         asked = [str(final), computed, *(one.line for one in inputs)]
@@ -291,7 +312,7 @@ class StaticTree:
     _waiting: dict[tuple[int, int], dict[int, tuple[tuple[str, ...], list[Input]]]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
-    _root: asyncio.Future[Reduced] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _root: asyncio.Future[Reduced | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def __post_init__(self) -> None:
         self.sizes = static_sizes(self.leaves, self.fan_in)
@@ -300,8 +321,13 @@ class StaticTree:
         """Hand in a leaf's findings; ``nodes`` made them."""
         self._arrived(0, leaf, nodes, inputs)
 
-    async def result(self) -> Reduced:
-        """The final reduce's answer, once all leaves are handed in.
+    @property
+    def failed(self) -> bool:
+        """Whether there will be no answer."""
+        return self._root.done() and not self._root.cancelled() and self._root.exception() is not None
+
+    async def result(self) -> Reduced | None:
+        """The final reduce's answer, once all leaves are handed in; None where there was nothing to write of.
 
         Raises:
             ModelError: a node failed.
@@ -330,7 +356,7 @@ class StaticTree:
     async def _reduced(self, inputs: list[Input], *, final: bool, name: str) -> Reduced:
         """One node's work; where it fails, all but the last goes on without it."""
         try:
-            return await self.reducer.reduce(inputs, final=final, computed=self.computed() if final else "")
+            return await self.reducer.reduce(inputs, final=final, told=self.computed if final else str)
         except ModelError as error:
             if final:
                 raise
@@ -350,9 +376,11 @@ class StaticTree:
                 parents=tuple(parent for nodes, _ in children for parent in nodes),
                 units=len(inputs),
             ) as node:
+                reduced: Reduced | None
                 if final and not inputs:
-                    raise ModelError("nothing is left to combine: all nodes before the last failed")  # noqa: TRY301
-                if not final and (len(children) == 1 or not inputs):
+                    node.status = "passed"
+                    reduced = self.reducer.of_nothing() if self.losses.rows else self.reducer.output.nothing
+                elif not final and (len(children) == 1 or not inputs):
                     node.status = "passed"
                 else:
                     reduced = await self._reduced(inputs, final=final, name=name)

@@ -65,6 +65,10 @@ class Units:
         """The same frame, of which only some of the asked units are to be asked."""
         return replace(self, asked=self.asked[wanted], tokens=self.tokens[wanted])
 
+    def with_columns(self, columns: tuple[int, ...]) -> Units:
+        """The same units, of which other columns are read."""
+        return replace(self, columns=columns, keys=json_keys([self.frame.columns[column] for column in columns]))
+
     def lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Each unit's content as one line of JSON."""
         return self._rendered(self.columns, self.keys, positions)
