@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -309,9 +310,7 @@ def test_a_fork_that_fails_fails_that_session_and_no_other(monkeypatch, tmp_path
         "os.fork = fork\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:3]:
-        parent.chmod(0o755)
+    let_through(tmp_path)
 
     async def run():
         sandbox = LocalSandbox("auto", packages=["no_forks"])
@@ -358,8 +357,7 @@ def test_a_package_of_one_file_shows_nothing_of_its_folder(monkeypatch, tmp_path
     (tmp_path / "one_file.py").write_text("VALUE = 41\n")
     (tmp_path / ".env").write_text("OPENAI_API_KEY=secret")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for folder in [tmp_path, *list(tmp_path.parents)[:3]]:
-        folder.chmod(0o755)
+    let_through(tmp_path)
     works, listing, secret = in_session(
         "import one_file\none_file.VALUE + 1",
         f"import os\nos.listdir({str(tmp_path)!r})",
@@ -437,8 +435,7 @@ def test_limits_that_no_machine_has_are_refused(limits):
 
 def test_a_host_that_is_killed_while_its_sandbox_still_imports_leaves_nothing(tmp_path):
     (tmp_path / "slow_import.py").write_text("import time\ntime.sleep(60)\n")
-    for folder in [tmp_path, *list(tmp_path.parents)[:3]]:
-        folder.chmod(0o755)
+    let_through(tmp_path)
     script = f"""
 import asyncio, sys
 sys.path.insert(0, {str(tmp_path)!r})
@@ -465,6 +462,12 @@ asyncio.run(main())
         driver.kill()
         driver.wait()
         driver.stdout.close()
+
+
+def let_through(folder: Path) -> None:
+    """Let everybody walk to a folder of the test's own: a zygote that root begins is nobody."""
+    for one in (folder, *list(folder.parents)[:2]):
+        one.chmod(one.stat().st_mode | 0o055)
 
 
 def descendants(pid: int) -> list[int]:
