@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import BaseModel
 
 import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer, Status, findings
@@ -127,6 +130,239 @@ def test_labels_that_fit_no_finding_say_what_would(labels, reason):
         result.score(labels)
 
 
+DAYS = [dt.date(2026, 1, 1 + n) for n in range(12)]
+TIMES = [pd.Timestamp(2026, 1, 1 + n, 12, 30).to_pydatetime() for n in range(12)]
+SORTS: dict[str, tuple[Any, list[Any]]] = {
+    "decimal": (Decimal, [Decimal(n) + Decimal("0.5") for n in range(12)]),
+    "number": (float, [n + 0.5 for n in range(12)]),
+    "whole": (int, list(range(12))),
+    "truth": (bool, [n % 2 == 0 for n in range(12)]),
+    "day": (dt.date, DAYS),
+    "time": (dt.datetime, TIMES),
+    "digits": (str, [str(n) for n in range(12)]),
+}
+HALVES = [n + 0.5 for n in range(12)]
+
+
+def found_to_be(sort: str, **options: Any) -> amr.Result:
+    kind, values = SORTS[sort]
+    frame = ROWS[["text"]].head(12)
+    with ScriptedServer(lambda r: findings(r, lambda u: {"x": as_json(values[n_of(u)])})) as server:
+        return frame.amr.map_reduce(
+            map="x", finding={"x": kind}, columns=["text"], lm=server.lm(), **({"reduce": {"x": "max"}} | options)
+        )
+
+
+def as_json(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else str(value).replace(" ", "T")
+
+
+@pytest.mark.parametrize(
+    ("sort", "labels"),
+    [
+        ("decimal", SORTS["decimal"][1]),
+        ("decimal", HALVES),
+        ("decimal", [f"{n}.5" for n in range(12)]),
+        ("number", SORTS["decimal"][1]),
+        ("number", [f" {n}.50" for n in range(12)]),
+        ("whole", [str(n) for n in range(12)]),
+        ("whole", [np.int64(n) for n in range(12)]),
+        ("whole", [float(n) for n in range(12)]),
+        ("truth", ["True", "false"] * 6),
+        ("truth", [1, 0] * 6),
+        ("truth", [np.True_, np.False_] * 6),
+        ("day", DAYS),
+        ("day", pd.to_datetime(pd.Series(DAYS)).tolist()),
+        ("day", pd.to_datetime(pd.Series(TIMES)).to_numpy()),
+        ("day", [str(day) for day in DAYS]),
+        ("time", TIMES),
+        ("time", pd.Series(TIMES).to_numpy()),
+        ("time", pd.DatetimeIndex(TIMES, tz="UTC").tz_convert("Asia/Tokyo")),
+        ("time", [str(time) for time in TIMES]),
+        ("time", [f"{time.isoformat()}Z" for time in TIMES]),
+        ("digits", list(range(12))),
+        ("digits", [float(n) for n in range(12)]),
+    ],
+)
+def test_labels_say_the_same_in_whatever_type_they_stand(sort, labels):
+    result = found_to_be(sort)
+    score = result.score({"x": labels})
+    assert score.fields.loc["x", ["rows", "right"]].tolist() == [12, 12]
+    [row] = score.aggregates.to_dict("records")
+    assert row["found"] == row["labelled"]
+    table = score.confusion("x")
+    assert np.trace(table.reindex(columns=table.index).fillna(0).to_numpy()) == 12
+    if sort in {"decimal", "number", "whole"}:
+        assert score.fields.loc["x", ["mae", "bias"]].tolist() == [0, 0]
+        assert row["error"] == 0
+    half = [*list(labels)[:6], *[None] * 6]
+    assert result.score({"x": half}).fields.loc["x", ["rows", "right"]].tolist() == [6, 6]
+
+
+def test_decimals_and_numbers_in_texts_have_errors_as_numbers_have():
+    labels = [str(n + 0.5 - (n == 3)) for n in range(12)]
+    score = found_to_be("decimal", reduce={"x": ["sum", "mean"]}).score({"x": labels})
+    assert score.fields.loc["x", "right"] == 11
+    assert score.fields.loc["x", "mae"] == pytest.approx(1 / 12)
+    assert score.aggregates["error"].tolist() == pytest.approx([1, 1 / 12])
+
+
+@pytest.mark.parametrize(
+    ("sort", "label", "reason"),
+    [
+        ("whole", "n/a", "are numbers; 'n/a' is none"),
+        ("whole", [1], "are numbers"),
+        ("decimal", dt.date(2026, 1, 1), "are numbers"),
+        ("truth", "maybe", "are bools: True or False; 'maybe' is neither"),
+        ("truth", 2, "is neither"),
+        ("day", "01/02/2026", "ISO 8601; '01/02/2026' is none"),
+        ("day", 20260101, "20260101 is none"),
+        ("time", "soon", "pd.to_datetime"),
+    ],
+)
+def test_labels_of_another_sort_say_what_would_be_right(sort, label, reason):
+    with pytest.raises(amr.UsageError, match=f"The labels of 'x' .*{reason}"):
+        found_to_be(sort).score({"x": [label] * 12})
+
+
+def test_a_field_without_labels_and_a_frame_without_rows_have_nothing_right_and_nothing_wrong():
+    with ScriptedServer(provider) as server:
+        result = result_by(server)
+        empty = ROWS.head(0).amr.map_reduce(
+            map="x", finding=FINDING, columns=["text"], reduce={"size": "sum"}, lm=server.lm()
+        )
+    score = result.score(pd.DataFrame({"kind": TRUTH, "size": [None] * 90}, index=ROWS.index))
+    assert score.fields["rows"].to_dict() == {"kind": 90, "size": 0}
+    assert score.aggregates["field"].unique().tolist() == ["kind"]
+    assert score.uncovered == ("sum of 'size': there are no labels of it", "mean of 'size': there are no labels of it")
+    assert "size has no labels; aggregates not compared: 2" in repr(score)
+    assert "no labels" in score._repr_html_()
+    for nothing in (result.score({"kind": [None] * 90}), empty.score({"kind": []}), empty.score({"size": "truth"})):
+        assert nothing.fields["rows"].tolist() == [0]
+        assert nothing.accuracy.isna().all()
+        assert nothing.aggregates.empty
+
+
+class Line(BaseModel):
+    line: int
+
+
+def test_of_findings_that_hold_many_records_the_lists_and_their_lengths_are_scored(tmp_path):
+    def listed(request):
+        units = [{"unit": u["unit"], "items": [{"line": n_of(u)}] * (n_of(u) % 3)} for u in request.units]
+        return {"findings": units}
+
+    with ScriptedServer(listed) as server:
+        result = ROWS.head(12).amr.map_reduce(
+            map="x", finding=list[Line], columns=["text"], plan={"aggregations": {"line": "sum"}}, lm=server.lm()
+        )
+    result.save(tmp_path)
+    for one in (result, amr.load(tmp_path)):
+        score = one.score({"items_count": [n % 3 for n in range(11)] + [0]})
+        assert score.fields.loc["items_count", ["rows", "right"]].tolist() == [12, 11]
+        assert score.uncovered == ("sum of 'line': there are no labels of it",)
+        with pytest.raises(amr.UsageError, match="'items', 'items_count', not 'line'"):
+            one.score({"line": [1] * 12})
+
+
+def test_a_result_that_holds_no_findings_cannot_be_scored():
+    recipe = amr.Recipe().map("x", finding=FINDING, columns=["text"]).then(lambda frame: frame[["text"]])
+    with ScriptedServer(provider) as server:
+        result = recipe(ROWS, lm=server.lm())
+    with pytest.raises(amr.UsageError, match="holds no findings"):
+        result.score({"kind": TRUTH})
+
+
+def small_and_sized(request):
+    """Says of the first four that they are small, sizes are the number; 2 is one too large."""
+    return findings(
+        request, lambda u: {"small": n_of(u) < 4, "size": n_of(u) + (n_of(u) == 2), "kind": KINDS[n_of(u) % 2]}
+    )
+
+
+def sized(**options: Any) -> amr.Result:
+    frame = ROWS[["text"]].head(12).assign(shop=["a", "b", "c"] * 4)
+    kind = {"small": bool, "size": int, "kind": list(KINDS)}
+    with ScriptedServer(small_and_sized) as server:
+        return frame.amr.map_reduce(map="x", finding=kind, columns=["text"], lm=server.lm(), **options)
+
+
+def told_of(score: Any) -> list[list[Any]]:
+    return score.aggregates.drop(columns=["field"]).astype(object).where(score.aggregates.notna(), None).values.tolist()
+
+
+def test_aggregates_are_of_the_rows_that_the_plan_chooses():
+    result = sized(reduce={"size": "sum"}, plan={"where": "small"})
+    assert result.output["size"] == 7
+    size = list(range(12))
+    assert told_of(result.score({"size": size})) == [["sum", None, 7, 6, 1]]
+    small = [n in {0, 1, 2, 5} for n in range(12)]
+    assert told_of(result.score({"size": size, "small": small})) == [["sum", None, 7, 8, -1]]
+    only_small = [n if small[n] else None for n in range(12)]
+    assert told_of(result.score({"size": only_small, "small": small})) == [["sum", None, 7, 8, -1]]
+
+
+def test_named_aggregates_are_compared_under_their_names(tmp_path):
+    result = sized(
+        reduce={"worst": ("size", "max"), "usual": pd.NamedAgg("size", "median"), "kinds": ("kind", "nunique")}
+    )
+    score = result.score({"size": [*range(11), 20]})
+    assert told_of(score) == [["worst", None, 11, 20, -9], ["usual", None, 5.5, 5.5, 0.0]]
+    assert score.uncovered == ("kinds of 'kind': there are no labels of it",)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_aggregates_are_compared_by_group(saved, tmp_path):
+    plan = {"aggregations": {"size": "sum", "kind": "value_counts"}, "by": ["shop"]}
+    result = sized(plan=plan)
+    if saved:
+        result.save(tmp_path)
+        result = amr.load(tmp_path)
+    score = result.score({"size": range(12)})
+    assert told_of(score) == [
+        ["sum", "a", None, 18, 18, 0],
+        ["sum", "b", None, 22, 22, 0],
+        ["sum", "c", None, 27, 26, 1],
+    ]
+    kinds = ["red", "green"] * 5 + ["red", "blue"]
+    score = result.score({"kind": kinds})
+    wrong = score.aggregates[score.aggregates["error"] != 0].set_index(["group", "value"])["error"].to_dict()
+    assert wrong == {("c", "blue"): -1, ("c", "green"): 1}
+
+
+def test_groups_that_were_found_are_compared_with_those_of_labels():
+    result = sized(reduce={"size": "sum"}, by=["kind", "small"])
+    kinds = [*KINDS[:2] * 5, "red", "blue"]
+    score = result.score({"size": range(12), "kind": kinds})
+    told = score.aggregates.set_index("group")[["found", "labelled"]].T.to_dict("list")
+    assert told.pop(("blue", False))[1] == 11
+    assert told == {
+        ("green", False): [32, 21],
+        ("green", True): [4, 4],
+        ("red", False): [28, 28],
+        ("red", True): [3, 2],
+    }
+
+
+def test_what_cannot_be_compared_is_said():
+    async def slowly(column):
+        return len(column)
+
+    def picky(column):
+        if column.max() > 12:
+            raise ValueError("too large")
+        return 1
+
+    score = sized(reduce={"size": ["sum", picky], "n": ("kind", slowly)}).score(
+        {"size": [20] * 12, "kind": ["red"] * 12}
+    )
+    assert told_of(score) == [["sum", None, 67, 240, -173]]
+    assert score.uncovered == (
+        "picky of 'size': ValueError: too large",
+        "n of 'kind': its function is asynchronous",
+    )
+
+
 # Verify
 
 
@@ -185,6 +421,27 @@ def test_what_the_second_look_cannot_read_is_counted_and_not_compared():
         seen = result.verify(share=1.0, lm=second.lm())
     assert seen.failed == 45
     assert seen.agreement.loc["kind", "rows"] == 45
+
+
+@pytest.mark.parametrize(("status", "names"), [(True, ("amr_status", "amr_reason")), (("how", "why"), ("how", "why"))])
+def test_the_status_columns_are_no_findings(status, names):
+    with ScriptedServer(provider) as server, ScriptedServer(other_model) as second:
+        result = result_by(server, plan={"status": status})
+        seen = result.verify(share=0.5, lm=second.lm())
+        assert set(names) <= set(result.frame.columns)
+        assert seen.agreement.index.tolist() == ["kind", "size"]
+        assert not seen.rows["field"].isin(names).any()
+        assert not any(name in why for name in names for why in result.review(90, verification=seen)["amr_why"])
+        with pytest.raises(amr.UsageError, match="'kind', 'size', not"):
+            result.score({names[0]: ["ok"] * 90})
+
+
+def test_a_second_look_at_decimals_compares_numbers():
+    _, values = SORTS["decimal"]
+    with ScriptedServer(lambda r: findings(r, lambda u: {"x": f"{values[n_of(u)] * 101 / 100}"})) as second:
+        result = found_to_be("decimal")
+        assert result.verify(share=1, lm=second.lm()).agreement.loc["x", "same"] == 0
+        assert result.verify(share=1, lm=second.lm(), tolerance=0.02).agreement.loc["x", "same"] == 12
 
 
 def test_units_that_are_judged_together_are_looked_at_together():

@@ -15,12 +15,11 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._call import KEEP
-from pandas_amr._compute import is_named
 from pandas_amr._display import result_html, result_line
-from pandas_amr._findings import FOUND, array_of
+from pandas_amr._findings import FOUND, FindingType, array_of
 from pandas_amr._graph import Graph, graph_of
 from pandas_amr._saved import load_parts, save_result
-from pandas_amr._score import Score, score_of
+from pandas_amr._score import Answer, Score, score_of
 from pandas_amr._usage import Usage
 from pandas_amr._verify import Verification, most_in_doubt, verification
 from pandas_amr.errors import UsageError
@@ -128,18 +127,17 @@ class Result:
         Args:
             labels: a frame with columns named like the findings; a Series, where there is one field or it is named like
                 one; or a dict of field to a Series, a list, or the name of a column of the frame. By label where it
-                has an index, else one a row; rows without a label are left out.
+                has an index, else one a row; rows without a label are left out. Numbers, bools and dates (ISO 8601) may
+                stand there as texts, as a CSV file gives them.
             tolerance: by how much a number may differ, as a share of it.
 
         Raises:
-            UsageError: the labels name no finding, or cannot be laid beside the rows.
+            UsageError: the labels name no finding, cannot be laid beside the rows, or are of another sort.
         """
-        aggregations = dict(self.origin.job.computed or {}) if self.origin is not None else {}
-        known = {name: how for name, how in aggregations.items() if not hasattr(how, "text") and not is_named(how)}
-        fields = [str(name) for name in self.findings.columns]
-        return score_of(
-            self.frame, fields, labels, aggregations=known or self.plan.aggregations or {}, tolerance=tolerance
-        )
+        job = self.origin.job if self.origin is not None else None
+        known = {name: how for name, how in (job.computed or {}).items() if not hasattr(how, "text")} if job else {}
+        answer = Answer(known or self.plan.aggregations or {}, self.plan.where, self.plan.by)
+        return score_of(self.frame, self._added(), labels, answer=answer, tolerance=tolerance)
 
     def verify(
         self, *, share: float = 0.05, lm: LM | str | None = None, seed: int = 0, tolerance: float = 0.0
@@ -168,7 +166,7 @@ class Result:
             self.frame,
             again.frame,
             _has_finding(self.status) & _has_finding(status),
-            [str(name) for name in self.frame.columns if name not in self.origin.job.frame.columns],
+            self._added(),
             tolerance=tolerance,
             failed=int((status["status"] == "failed").sum()),
             usage=again.usage,
@@ -184,6 +182,17 @@ class Result:
         known = self.origin.job.frame.columns if self.origin is not None else ()
         fields = [str(name) for name in self.findings.columns if name in self.frame.columns and name not in known]
         return most_in_doubt(self.frame, fields, self.status, verification, most)
+
+    def _added(self) -> list[str]:
+        """The columns that the findings added to the frame; the status columns are none of them."""
+        names = self.frame.columns.get_level_values(0)
+        if self.origin is not None:
+            known = {*self.origin.job.frame.columns.get_level_values(0), *(self.plan.status_columns or ())}
+            return [str(name) for name in names if name not in known]
+        kinds = self.plan.finding if isinstance(self.plan.finding, dict) else {None: self.plan.finding}
+        planned = [FindingType.of(kind, name).all_columns for name, kind in kinds.items() if kind is not None]
+        found = dict.fromkeys([*self.findings.columns, *(column for columns in planned for column in columns)])
+        return [str(name) for name in found if name in names]
 
     def explain(self, item: int = 0, *, group: Any = None) -> pd.DataFrame:
         """The rows of ``frame`` that an item of the output rests on.

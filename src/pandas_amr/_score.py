@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import html
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from pandas_amr._compute import TABULAR, computed
+from pandas_amr._compute import column_of, computed, function_of, groups_of, is_named
 from pandas_amr._units import cell
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from numpy.typing import NDArray
+
+    from pandas_amr._by import By
+
+    Sort: TypeAlias = Literal["bool", "number", "time", "date", "text"]
 
 Z = 1.96  # 95 %
 MISSING = "<missing>"
 MOST_CLASSES = 50
-AGGREGATES = ("field", "aggregate", "value", "found", "labelled", "error")
+AGGREGATES = ("field", "aggregate", "group", "value", "found", "labelled", "error")
+TRUTHS = {"true": True, "false": False, "1": True, "0": False}
+SAID = {
+    "bool": "bools: True or False",
+    "number": "numbers",
+    "time": "times: pd.to_datetime(...), or ISO 8601",
+    "date": "dates: pd.to_datetime(...), or ISO 8601",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,14 +50,17 @@ class Score:
             ``mae`` (mean absolute error) and ``bias`` (mean error).
         classes: one row a field and class: ``precision recall f1 support``.
         aggregates: one row a computed aggregate (and value, where it is a table): ``field aggregate value found
-            labelled error``, over the rows that have a label.
+            labelled error``, with ``group`` before the value where there are groups; over the rows that have a label.
+            Rows are chosen (``where``) and grouped by labels, where there are labels of that, else by what was found.
         pairs: one row a field and row of the frame: ``field label position found labelled right``.
+        uncovered: which aggregates of the answer are not among these, each with the reason.
     """
 
     fields: pd.DataFrame
     classes: pd.DataFrame
     aggregates: pd.DataFrame
     pairs: pd.DataFrame
+    uncovered: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> pd.Series:
@@ -62,24 +82,35 @@ class Score:
     def __repr__(self) -> str:
         parts = [
             f"{name} {int(row.right)}/{int(row.rows)} right ({row.accuracy:.1%})"
+            if row.rows
+            else f"{name} has no labels"
             for name, row in self.fields.iterrows()
         ]
-        return f"<Score {'; '.join(parts)}>"
+        more = f"; aggregates not compared: {len(self.uncovered)}" if self.uncovered else ""
+        return f"<Score {'; '.join(parts)}{more}>"
 
     def _repr_html_(self) -> str:
         tables = [self.fields.round(3), self.classes.round(3), self.aggregates]
-        return "".join(table.to_html(escape=True) for table in tables if len(table))
+        told = f"<p>Not compared: {html.escape('; '.join(self.uncovered))}.</p>" if self.uncovered else ""
+        return "".join(table.to_html(escape=True) for table in tables if len(table)) + told
 
 
-def score_of(
-    frame: pd.DataFrame, fields: list[str], labels: Any, *, aggregations: Mapping[str, Any], tolerance: float
-) -> Score:
+@dataclass(frozen=True)
+class Answer:
+    """How an answer is computed: what, of which rows, by which groups."""
+
+    aggregations: Mapping[str, Any]
+    where: str | None = None
+    by: By | None = None
+
+
+def score_of(frame: pd.DataFrame, fields: list[str], labels: Any, *, answer: Answer, tolerance: float) -> Score:
     """Compare the columns ``fields`` of a frame with labels.
 
     Raises:
-        UsageError: the labels name no field, or cannot be laid beside the frame's rows.
+        UsageError: the labels name no field, cannot be laid beside the frame's rows, or are of another sort.
     """
-    beside = _beside(frame, fields, labels)
+    beside = {name: _fitted(name, frame[name], given) for name, given in _beside(frame, fields, labels).items()}
     names = ("labelled", "right")
     parts = [
         compared(name, frame[name], labels, np.flatnonzero(labels.notna()), names=names, tolerance=tolerance)
@@ -89,16 +120,20 @@ def score_of(
     told = {name: _figures(pairs[pairs["field"] == name]) for name in beside}
     classes = [_classes(name, pairs[pairs["field"] == name]) for name in beside]
     kept = [one for one in classes if len(one)]
+    aggregates, uncovered = _aggregates(frame, beside, answer)
     return Score(
         fields=pd.DataFrame.from_dict(told, orient="index").rename_axis("field"),
         classes=pd.concat(kept) if kept else pd.DataFrame(columns=["precision", "recall", "f1", "support"]),
-        aggregates=_aggregates(frame, beside, aggregations),
+        aggregates=aggregates,
         pairs=pairs,
+        uncovered=uncovered,
     )
 
 
 def _beside(frame: pd.DataFrame, fields: list[str], labels: Any) -> dict[str, pd.Series]:
     """The labels of each field, one a row of the frame."""
+    if not fields:
+        raise UsageError("There is nothing to lay labels beside: the result's frame holds no findings.")
     if isinstance(labels, pd.DataFrame):
         given: dict[Any, Any] = {name: labels[name] for name in labels.columns if name in fields}
     elif isinstance(labels, Mapping):
@@ -130,6 +165,106 @@ def _column(frame: pd.DataFrame, field: str, values: Any) -> pd.Series:
     return pd.Series(list(values), index=frame.index, dtype=object)
 
 
+def _fitted(field: str, found: pd.Series, labels: pd.Series) -> pd.Series:
+    """Labels as values of the sort that was found: numbers and dates out of texts too; None where there is no label."""
+    sort, zone = _sort(found)
+    try:
+        values = [_as(sort, zone, label) for label in labels.tolist()]
+    except ValueError as error:
+        raise UsageError(f"The labels of {field!r} are {SAID[str(sort)]}; {error}.") from None
+    return pd.Series(values, index=labels.index, dtype=object)
+
+
+def _sort(found: pd.Series) -> tuple[Sort | None, Any]:
+    """Of which one sort the values of a column are, and the time zone of times."""
+    if pd.api.types.is_bool_dtype(found.dtype):
+        return "bool", None
+    if pd.api.types.is_numeric_dtype(found.dtype):
+        return "number", None
+    values = [value for value in found.tolist() if cell(value) is not None]
+    kinds: list[tuple[Sort, type | tuple[type, ...]]] = [
+        ("bool", (bool, np.bool_)),
+        ("number", (int, float, Decimal, np.number)),
+        ("time", dt.datetime),
+        ("date", dt.date),
+        ("text", str),
+    ]
+    for sort, kind in kinds:
+        if values and all(isinstance(value, kind) for value in values):
+            return sort, values[0].tzinfo if sort == "time" else None
+    return None, None
+
+
+def _as(sort: Sort | None, zone: Any, label: Any) -> Any:
+    """A label as a value of a sort.
+
+    Raises:
+        ValueError: it is none; the text says which.
+    """
+    blank = isinstance(label, str) and not label.strip() and sort not in {"text", None}
+    if blank or cell(label) is None:
+        return None
+    match sort:
+        case "bool":
+            return _truth(_plain(label))
+        case "number":
+            return _number(label)
+        case "time":
+            return _in_zone(pd.Timestamp(_date(label)), zone)
+        case "date":
+            date = _date(label)
+            return date.date() if isinstance(date, dt.datetime) else date
+        case "text" if is_number(plain := _plain(label)):
+            whole = isinstance(plain, float) and plain.is_integer()  # a column of numbers with holes
+            return str(int(plain) if whole else plain)
+    return label
+
+
+def _truth(label: Any) -> bool:
+    told = str(int(label)) if is_number(label) and label in {0, 1} else str(label).strip().casefold()
+    if told not in TRUTHS:
+        raise ValueError(f"{label!r} is neither")
+    return TRUTHS[told]
+
+
+def _number(label: Any) -> Any:
+    number = label.item() if isinstance(label, np.generic) else label
+    if isinstance(label, str):
+        try:
+            number = int(label) if label.strip().lstrip("+-").isdigit() else float(label)
+        except ValueError:
+            raise ValueError(f"{label!r} is none") from None
+    if isinstance(number, bool):
+        return int(number)
+    if not is_number(number):
+        raise ValueError(f"{label!r} is none")
+    return None if cell(number) is None else number
+
+
+def _date(label: Any) -> dt.date:
+    """A label as a date, or as a time where it says one."""
+    if isinstance(label, str):
+        try:
+            return dt.datetime.fromisoformat(label.strip())
+        except ValueError:
+            raise ValueError(f"{label!r} is none") from None
+    if isinstance(label, np.datetime64):
+        return pd.Timestamp(label)
+    if not isinstance(label, dt.date):
+        raise ValueError(f"{label!r} is none")  # noqa: TRY004 (told with the others)
+    return label
+
+
+def _in_zone(moment: pd.Timestamp, zone: Any) -> pd.Timestamp:
+    """A time in the zone of what was found; where that has none, in UTC without a zone."""
+    return moment.tz_localize(zone) if moment.tzinfo is None else moment.tz_convert(zone)
+
+
+def _plain(value: Any) -> Any:
+    """A cell as it is compared: as a model reads it, but decimals as the numbers that they are."""
+    return value if isinstance(value, Decimal) and not value.is_nan() else cell(value)
+
+
 def compared(
     field: str,
     found: pd.Series,
@@ -140,7 +275,7 @@ def compared(
     tolerance: float,
 ) -> pd.DataFrame:
     """Two columns side by side at some places: one row each, with what the second and the verdict are called."""
-    one, other = ([cell(value) for value in column.iloc[places].tolist()] for column in (found, others))
+    one, other = ([_plain(value) for value in column.iloc[places].tolist()] for column in (found, others))
     return pd.DataFrame(
         {
             "field": field,
@@ -168,14 +303,14 @@ def same(one: Any, other: Any, tolerance: float = 0.0) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value counts as a number; a bool does not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def _figures(pairs: pd.DataFrame) -> dict[str, Any]:
     rows, right = len(pairs), int(pairs["right"].sum())
     low, high = wilson(right, rows)
     both = [(f, t) for f, t in zip(pairs["found"], pairs["labelled"], strict=True) if is_number(f) and is_number(t)]
-    errors: NDArray[np.float64] = np.array([f - t for f, t in both], dtype=float)
+    errors: NDArray[np.float64] = np.array([float(f) - float(t) for f, t in both], dtype=float)
     return {
         "rows": rows,
         "missing": int(pairs["found"].isna().sum()),
@@ -206,7 +341,7 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 def _classes(field: str, pairs: pd.DataFrame) -> pd.DataFrame:
     """Precision and recall by class, of what has classes: words and bools, not many different ones."""
     values = pairs["labelled"].tolist()
-    if not all(isinstance(one, str | bool) for one in values) or len(set(values)) > MOST_CLASSES:
+    if not values or not all(isinstance(one, str | bool) for one in values) or len(set(values)) > MOST_CLASSES:
         return pd.DataFrame()
     found, rows = pairs["found"].tolist(), []
     for value in sorted(set(values), key=str):
@@ -221,33 +356,105 @@ def _classes(field: str, pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["field", "class"])
 
 
-def _aggregates(frame: pd.DataFrame, beside: dict[str, pd.Series], aggregations: Mapping[str, Any]) -> pd.DataFrame:
-    """Each computed aggregate over the rows that have a label: of the findings, of the labels, and the difference."""
+def _aggregates(
+    frame: pd.DataFrame, beside: dict[str, pd.Series], answer: Answer
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Each computed aggregate over the rows that have a label: of the findings, of the labels, and the difference.
+
+    And which of them cannot be had, with the reason.
+    """
+    twice = _Twice(frame, beside, answer)
     rows: list[dict[str, Any]] = []
-    for field, how in aggregations.items():
-        if field not in beside:
-            continue
-        kept = beside[field].notna().to_numpy()
-        both = pd.DataFrame(
-            {"found": frame[field].astype(object)[kept], "labelled": beside[field].astype(object)[kept]}
-        )
-        both = both.infer_objects()
-        for one in how if isinstance(how, list) else [how]:
-            rows += _errors(field, one, both)
-    return pd.DataFrame(rows, columns=list(AGGREGATES))
+    uncovered: list[str] = []
+    for name, how in answer.aggregations.items():
+        field, wanted = column_of(name, how), function_of(how)
+        for one in wanted if isinstance(wanted, list) else [wanted]:
+            called = one if isinstance(one, str) else getattr(one, "__name__", "function")
+            if is_named(how):
+                called = f"{name}_{called}" if isinstance(wanted, list) else str(name)
+            problem = twice.problem(field, one)
+            try:
+                rows += [] if problem else twice.errors(field, called, one)
+            except Exception as error:  # noqa: BLE001 (a function of anybody's, of labels it was not written for; told)
+                problem = f"{type(error).__name__}: {error}"
+            uncovered += [f"{called} of {field!r}: {problem}"] if problem else []
+    columns = [name for name in AGGREGATES if name != "group" or answer.by is not None]
+    return pd.DataFrame(rows, columns=columns), tuple(uncovered)
 
 
-def _errors(field: str, how: Any, both: pd.DataFrame) -> list[dict[str, Any]]:
-    name = how if isinstance(how, str) else getattr(how, "__name__", "function")
-    values = [computed(both[[part]].rename(columns={part: field}), {field: how}, None)[field] for part in both.columns]
-    if isinstance(how, str) and how in TABULAR:
-        found, labelled = (part.to_dict() for part in values)
-        keys = sorted(set(found) | set(labelled), key=str)
-        return [_error(field, name, key, found.get(key, 0), labelled.get(key, 0)) for key in keys]
-    return [_error(field, name, None, *values)]
+@dataclass(frozen=True)
+class _Twice:
+    """An answer computed twice: from what was found, and from labels."""
+
+    frame: pd.DataFrame
+    labels: Mapping[Any, pd.Series]
+    answer: Answer
+
+    def problem(self, field: str, how: Any) -> str | None:
+        """Why an aggregate cannot be compared."""
+        if field not in self.labels or not self.labels[field].notna().any():
+            return "there are no labels of it"
+        if inspect.iscoroutinefunction(how):
+            return "its function is asynchronous"
+        needed = [*self._keys, *([self.answer.where] if self.answer.where else ())]
+        missing = [name for name in needed if name not in self.frame.columns]
+        return f"{missing[0]!r} is no column of the frame" if missing else None
+
+    def errors(self, field: str, called: str, how: Any) -> list[dict[str, Any]]:
+        """One aggregate of the findings and of the labels: one row, or one a group and a value."""
+        known = self._known(field)
+        found = self._computed(self.frame[field], known, {}, how)
+        labelled = self._computed(self.labels[field], known, self.labels, how)
+        rows: list[dict[str, Any]] = []
+        for group in dict.fromkeys([*found, *labelled]):
+            both = (found.get(group), labelled.get(group))
+            if any(isinstance(part, pd.Series) for part in both):
+                tables = [part.to_dict() if isinstance(part, pd.Series) else {} for part in both]
+                values = sorted(set(tables[0]) | set(tables[1]), key=str)
+                rows += [
+                    _error(field, called, group, value, *(table.get(value, 0) for table in tables)) for value in values
+                ]
+            else:
+                rows.append(_error(field, called, group, None, *both))
+        return rows
+
+    @property
+    def _keys(self) -> tuple[Any, ...]:
+        return self.answer.by.keys if self.answer.by is not None else ()
+
+    def _known(self, field: str) -> NDArray[np.bool_]:
+        """The rows of which the labels say whether and with what they count."""
+        known: NDArray[np.bool_] = self.labels[field].notna().to_numpy()
+        if self.answer.where in self.labels:
+            chosen = self.labels[self.answer.where].tolist()
+            known = (known & np.array([one is True for one in chosen])) | np.array([one is False for one in chosen])
+        for key in self._keys:
+            known = known & (self.labels[key].notna().to_numpy() if key in self.labels else True)
+        return known
+
+    def _computed(
+        self, values: pd.Series, known: NDArray[np.bool_], first: Mapping[Any, pd.Series], how: Any
+    ) -> dict[Hashable, Any]:
+        """An aggregate by group of the known rows; the group is None where there is one.
+
+        Rows are chosen and grouped by the columns of ``first``, and where it has none by the frame's.
+        """
+        if self.answer.where is not None:
+            chosen = first.get(self.answer.where, self.frame[self.answer.where])
+            known = known & np.array([cell(one) is True for one in chosen.tolist()], dtype=bool)
+        kept = values.astype(object)[known].map(lambda one: float(one) if isinstance(one, Decimal) else one)
+        table = kept.infer_objects().to_frame("value")
+        if self.answer.by is None:
+            return {None: computed(table, {"value": how}, None)["value"]}
+        keys = pd.DataFrame({key: first.get(key, self.frame[key])[known] for key in self._keys}).infer_objects()
+        index, groups = groups_of(keys, self.answer.by)
+        return {
+            group: computed(table.iloc[rows], {"value": how}, None)["value"]
+            for group, rows in zip(index.tolist(), groups, strict=True)
+        }
 
 
-def _error(field: str, name: str, value: Any, found: Any, labelled: Any) -> dict[str, Any]:
+def _error(field: str, name: str, group: Any, value: Any, found: Any, labelled: Any) -> dict[str, Any]:  # noqa: PLR0917
     found, labelled = (one.item() if isinstance(one, np.generic) else one for one in (found, labelled))
     error = found - labelled if is_number(found) and is_number(labelled) else None
-    return dict(zip(AGGREGATES, (field, name, value, found, labelled, error), strict=True))
+    return dict(zip(AGGREGATES, (field, name, group, value, found, labelled, error), strict=True))
