@@ -82,6 +82,10 @@ here = pathlib.Path.cwd() / "rows"
 (here / "shut" / "below").mkdir(parents=True)
 for name in ("open.txt", "closed.txt", "shut/in.txt", "shut/below/in.txt"):
     (here / name).write_text(name)
+(here / "linked.txt").symlink_to(here / "shut" / "in.txt")
+(here / "listed").mkdir()
+(here / "listed" / "in.txt").write_text("x")
+(here / "listed").chmod(0o400)
 (here / "closed.txt").chmod(0)
 (here / "shut").chmod(0)
 warnings.simplefilter("ignore", amr.CorpusWarning)
@@ -91,7 +95,8 @@ for pattern in (".", "*.txt", "closed.txt", "shut", "shut/*.txt", "shut/below/*.
     short = lambda path: pathlib.Path(path).relative_to(here).as_posix()
     left = [[short(path), reason] for path, reason in frame.attrs["left_out"]]
     told[pattern] = [[short(path) for path in frame["path"]], left]
-(here / "shut").chmod(0o700)
+for name in ("shut", "listed"):
+    (here / name).chmod(0o700)
 print(json.dumps(told))
 """
 
@@ -113,8 +118,9 @@ def test_what_may_not_be_read_is_left_out_folders_too(anybody_s):
     told = json.loads(done.stdout)
     file = ["closed.txt", "Permission denied"]
     folder = ["shut", "a folder that cannot be listed: Permission denied"]
-    assert told["."] == [["open.txt"], [file, folder]]
-    assert told["*.txt"] == [["open.txt"], [file]]  # nothing below the closed folder was asked for
+    denied = [["linked.txt", "Permission denied"], ["listed/in.txt", "Permission denied"]]
+    assert told["."] == [["open.txt"], [file, *denied, folder]]
+    assert told["*.txt"] == [["open.txt"], [file, denied[0]]]  # nothing below the closed folder was asked for
     assert told["closed.txt"] == [[], [file]]
     assert told["shut"] == told["shut/*.txt"] == [[], [folder]]
     assert told["shut/below/*.txt"] == [[], [["shut/below", folder[1]]]]
@@ -216,6 +222,17 @@ def test_an_encoding_that_is_given_holds_for_all_files(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"odd")
     with pytest.warns(amr.CorpusWarning, match="not text in utf-16-le"):
         assert amr.read_files(tmp_path, encoding="utf-16-le")["content"].tolist() == ["h\u00e9"]
+
+
+@pytest.mark.parametrize(
+    ("said", "encoding"),
+    [("shift_jis", "shift_jis"), ("hex", "utf-8"), ("utf-16", "utf-8"), ("no-such", "utf-8"), ("latin-1", "utf-8")],
+)
+def test_a_page_is_in_the_encoding_that_it_declares_where_it_can_be(tmp_path, said, encoding):
+    page = f"<html><head><META charset='{said}'></head>\u65e5\u672c"
+    (tmp_path / "a.html").write_bytes(page.encode(encoding))
+    [content] = amr.read_files(tmp_path)["content"]
+    assert content.endswith("\u65e5\u672c")
 
 
 @pytest.mark.parametrize("wrong", [None, b"a.txt", 7, ["a.txt", None]])

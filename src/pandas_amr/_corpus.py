@@ -149,7 +149,7 @@ def read_files(
     Args:
         pattern: a path with ``*``, ``?``, ``[...]`` and ``**``, such as ``"src/**/*.py"``; or a folder: all below it;
             or a list of them. What is there under exactly that name is meant, even with ``[`` in it.
-        encoding: of all files; default: by their mark, else UTF-8, else Windows-1252.
+        encoding: of all files; default: by their mark, else as a page of HTML declares, else UTF-8, else Windows-1252.
         max_bytes: a larger file is left out.
         max_total_bytes: once so much has been read, the rest is left out.
 
@@ -198,9 +198,9 @@ class _LeftOut:
 
 
 def _patterns(given: Any) -> list[str]:
-    listed = [given] if isinstance(given, str | bytes | Path) or not isinstance(given, Iterable) else list(given)
+    listed = [given] if isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable) else list(given)
     for one in listed:
-        if not isinstance(one, str | Path):
+        if not isinstance(one, str | os.PathLike):
             raise UsageError(f"read_files takes a path, a pattern, or a list of them, not {type(one).__name__}.")
     return [str(one) for one in listed]
 
@@ -227,11 +227,11 @@ def _each_once(paths: Iterable[Path]) -> list[Path]:
     folders = functools.cache(os.path.realpath)
     ordered = sorted(dict.fromkeys(paths), key=_shown)
     first: dict[str, Path] = {}
-    for path in sorted(ordered, key=os.path.islink):
-        if not path.is_symlink():
+    for path in sorted(ordered, key=os.path.islink):  # os.path, as Path raises where a folder on the way is closed
+        if not os.path.islink(path):  # noqa: PTH114
             real = f"{folders(path.parent)}/{path.name}"
         else:
-            real = os.path.realpath(path) if path.exists() else str(path)
+            real = os.path.realpath(path) if os.path.exists(path) else str(path)  # noqa: PTH110
         first.setdefault(real, path)
     kept = set(first.values())
     return [path for path in ordered if path in kept]
@@ -354,13 +354,14 @@ def _text_of(path: Path, max_bytes: int, encoding: str | None) -> _File | _LeftO
 
 
 def _declared(page: bytes) -> list[str]:
-    """The encoding that a page of HTML says it is in; what calls itself Latin-1 or ASCII is Windows-1252 (WHATWG)."""
+    """The encoding that a page of HTML says it is in; Latin-1 is often said and seldom so, and is tried last anyway."""
     said = DECLARED.search(page[:PROBE_BYTES])
     try:
-        name = codecs.lookup(said[1].decode("ascii", "replace")).name if said else ""
-    except LookupError:
+        name = codecs.lookup(said[1].decode()).name if said else ""
+        readable = said is not None and said[1].decode(name) == said[1].decode()  # in UTF-16 it would not be
+    except (LookupError, ValueError):
         return []
-    return [{"iso8859-1": "cp1252", "ascii": "cp1252"}.get(name, name)] if name else []
+    return [name] if readable and name not in {"ascii", "iso8859-1", "cp1252"} else []
 
 
 def _decoded(raw: bytes, encodings: list[str]) -> _File | _LeftOut:
