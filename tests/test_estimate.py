@@ -313,3 +313,57 @@ def test_an_exception_of_the_one_who_is_asked_comes_through():
         assert server.requests == []
     with pytest.raises(amr.UsageError, match="a function of an Estimate"):
         amr.Budget(confirm=True)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {},
+        {"by": "group"},
+        {"plan": {"fan_in": 3, "shard_size": 20}},
+        {"instruction": {"text": amr.Agent("Say it.")}},
+    ],
+    ids=["one", "by groups", "static", "a column"],
+)
+def test_a_reduce_alone_asks_too_with_its_calls(case):
+    asked: list[amr.Estimate] = []
+    budget = amr.Budget(confirm=lambda estimate: asked.append(estimate) or True)
+    case = {"instruction": "Say it."} | case
+    with ScriptedServer(provider) as server:
+        lm = server.lm(token_counter=counted)
+        ROWS.amr.reduce(case.pop("instruction"), columns=["text"], lm=lm, budget=budget, **case)
+        sent = len(server.requests)
+    assert [estimate.calls for estimate in asked] == [sent]
+
+
+class Later:
+    """Asked, it gives what can be awaited."""
+
+    def __init__(self, said):
+        self.said = said
+
+    async def __call__(self, estimate: amr.Estimate) -> object:
+        await asyncio.sleep(0)
+        return self.said
+
+
+@pytest.mark.parametrize(
+    "confirm",
+    [
+        lambda estimate: np.float64(estimate.calls) < 100,
+        Later(True),
+        lambda estimate: Later(np.True_)(estimate),
+    ],
+    ids=["of numpy", "an object", "a lambda"],
+)
+def test_a_yes_is_a_yes_however_it_is_said(confirm):
+    with ScriptedServer(provider) as server:
+        ROWS.amr.map("What?", lm=server.lm(), budget=amr.Budget(confirm=confirm), **TEXT)
+        assert server.requests
+
+
+@pytest.mark.parametrize("said", [False, np.False_, None, 1, "yes", Later(False)])
+def test_anything_else_is_a_no(said, refusing):
+    confirm = said if isinstance(said, Later) else lambda estimate: said
+    with pytest.raises(amr.NotConfirmed):
+        ROWS.amr.map("What?", lm=refusing.lm(), budget=amr.Budget(confirm=confirm), **TEXT)

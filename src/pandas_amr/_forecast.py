@@ -151,7 +151,7 @@ def forecast(
 
 def _mapping(work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None) -> Spent:
     spent = Spent()
-    if not work.lms or not shards:
+    if not work.job.maps or not work.lms or not shards:
         return spent
     rendered = [shards[place] for place in _spread(len(shards), min(RENDERED, len(shards)))]
     for mapper in make_mappers(work, units, context_of(work, units)):
