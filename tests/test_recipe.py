@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pydantic import BaseModel
 
 import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer, Status, findings
@@ -342,3 +343,176 @@ def test_a_recipe_of_functions_needs_no_model():
         reduce={"size": "sum"},
     )
     assert nested.output["size"] == 62
+
+
+def failing_at(*numbers):
+    def answered(request):
+        return Status(400, "no") if any(n_of(unit) in numbers for unit in request.units) else provider(request)
+
+    return answered
+
+
+# What a recipe's result says fits its rows
+
+
+def test_a_recipe_that_ends_in_a_filter_has_the_status_and_findings_of_the_rows_that_are_kept():
+    made = amr.Recipe().map("the number", finding=NUMBER, columns=["text"]).filter("even", columns=["text"])
+    with ScriptedServer(failing_at(11)) as server, pytest.warns(amr.FailureWarning):
+        result = made(ROWS, lm=server.lm())
+    assert result.frame["text"].tolist() == [f"row {n}" for n in (0, 2, 4, 6, 8, 10, 11)]
+    assert result.findings.index.tolist() == result.status.index.tolist() == result.frame.index.tolist()
+    assert result.findings.columns.tolist() == ["n"]
+    assert result.status["status"].tolist() == ["ok"] * 6 + ["failed"]
+    assert result.review().index.tolist() == ["label 11"]
+    assert result.score({"n": [0, 2, 4, 6, 8, 10, 11]}).fields.loc["n", "right"] == 6
+    with pytest.raises(amr.UsageError, match="Labels are of the findings 'n'"):
+        result.score({"amr_keep": [True] * 7})
+
+
+def test_what_a_function_made_of_the_rows_has_no_status_but_their_findings():
+    made = amr.Recipe().map("x", finding=NUMBER).then(lambda frame: frame.iloc[::-1].head(3))
+    with ScriptedServer(failing_at(10)) as server, pytest.warns(amr.FailureWarning):
+        result = made(ROWS, lm=server.lm())
+    assert result.findings["n"].fillna(-1).tolist() == result.frame["n"].fillna(-1).tolist() == [11, -1, 9]
+    assert result.status is None
+    assert result.review().index.tolist() == ["label 10"]
+
+
+def test_an_answer_that_a_function_changed_has_no_sources():
+    def answered(request):
+        if request.schema == "reduction":
+            return {"output": [{"name": "x", "sources": [1]}, {"name": "y", "sources": [3]}]}
+        return provider(request)
+
+    class Item(BaseModel):
+        name: str
+
+    first = amr.Recipe().map_reduce(map="x", finding=NUMBER, reduce="All.", output=list[Item])
+    with ScriptedServer(answered) as server:
+        kept = first(ROWS, lm=server.lm())
+        changed = first.then(lambda frame: frame.assign(more=1))(ROWS, lm=server.lm())
+    assert kept.explain(1).index.tolist() == ["label 3"]
+    assert changed.frame["name"].tolist() == ["x", "y"]
+    assert changed.coverage is changed.status is None
+    with pytest.raises(amr.UsageError, match="no sources"):
+        changed.explain(1)
+
+
+def test_the_stages_of_a_recipe_are_verified_and_run_again_one_by_one():
+    failing = [4]
+    made = amr.Recipe().map("the number", finding=NUMBER, columns=["text"]).filter("even", columns=["text"])
+    with ScriptedServer(lambda request: failing_at(*failing)(request)) as server:
+        with pytest.warns(amr.FailureWarning):
+            result = made(ROWS, lm=server.lm())
+        failing.clear()
+        assert result.stages[0].retry().frame["n"].tolist() == list(range(12))
+        assert result.stages[1].verify(share=1.0).agreement.loc["amr_keep", "rows"] == 11
+        with pytest.raises(amr.UsageError, match=r"result\.stages\[i\]\.retry\(\), i from 0 to 1"):
+            result.retry()
+        with pytest.raises(amr.UsageError, match=r"result\.stages\[i\]\.verify\(\), i from 0 to 1"):
+            result.verify()
+
+
+# What fails inside, and on the way
+
+
+def twice(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([frame, frame.assign(text="row 2")])
+
+
+def test_a_row_whose_pipeline_failed_in_part_is_listed_with_the_reason():
+    """Each row has two units inside; one of them fails: no sum of the other one alone is the row's finding."""
+    half = amr.Recipe().then(twice).map("x", finding=NUMBER, plan={"shard_size": 1}).reduce({"n": "sum"})
+    with ScriptedServer(failing_at(1, 3)) as server:
+        result = ROWS.head(4).amr.map_reduce(map=half, finding=NUMBER, reduce={"n": "sum"}, lm=server.lm())
+    assert result.frame["n"].fillna(-1).tolist() == [2, -1, 4, -1]
+    assert result.status["status"].tolist() == ["ok", "failed", "ok", "failed"]
+    assert result.failures[["position", "who"]].to_numpy().tolist() == [[1, "callable"], [3, "callable"]]
+    assert "1 of its 2 units failed" in result.failures["reason"].iloc[0]
+    assert "400: no (model)" in result.failures["reason"].iloc[0]
+    assert result.output["n"] == 6
+
+
+def test_a_reduce_whose_pipeline_failed_in_part_is_listed_too():
+    inside = amr.Recipe().map("again", finding={"m": int}, columns=["text"]).reduce({"m": "sum"})
+
+    def answered(request):
+        if '"m"' not in json.dumps(request.body["response_format"]):
+            return provider(request)
+        failed = any(n_of(unit) == 7 for unit in request.units)
+        return Status(400, "no") if failed else findings(request, lambda unit: {"m": n_of(unit)})
+
+    with ScriptedServer(answered) as server, pytest.warns(amr.FailureWarning, match="The reduce failed"):
+        result = amr.Recipe().reduce(inside)(ROWS, lm=server.lm())
+    assert result.output is None
+    assert "1 of its 12 units failed; the first, row 7" in result.failures["reason"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("second", "error"),
+    [
+        ({"answer": Status(401, "the key is wrong")}, amr.ModelConfigError),
+        ({"answer": Status(400, "no")}, amr.MapFailed),
+        ({"budget": amr.Budget(calls=1), "errors": "raise"}, amr.BudgetExceeded),
+        ({"budget": amr.Budget(confirm=lambda estimate: estimate.asked == 12)}, amr.NotConfirmed),
+        ({"then": lambda frame: frame["no such column"]}, KeyError),
+    ],
+    ids=["401", "nothing succeeded", "budget", "not confirmed", "then raised"],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_error_in_a_later_stage_takes_what_the_stages_before_it_found(second, error, nested):
+    def answered(request):
+        fields = json.dumps(request.body["response_format"])
+        return second["answer"] if '"m"' in fields and "answer" in second else provider(request)
+
+    made = amr.Recipe().map("the number", finding=NUMBER, columns=["text"]).then(lambda frame: frame.head(6))
+    rest = amr.Recipe().then(second["then"]) if "then" in second else amr.Recipe().map("y", finding={"m": int})
+    made = amr.Recipe().then(made.then(rest)) if nested else made.then(rest)
+    options = {name: second[name] for name in ("budget", "errors") if name in second}
+    with ScriptedServer(answered) as server, pytest.raises(error) as caught:
+        made(ROWS, lm=server.lm(), **options)
+    partial = caught.value.partial
+    first = partial.stages[0].stages[0] if nested else partial.stages[0]
+    assert first.frame["n"].tolist() == list(range(12))
+    assert partial.total.calls == len(server.requests) - ("answer" in second) * (len(server.requests) - 1)
+    assert partial.frame["n"].tolist()[:6] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"errors": "ignore"}, 'takes "coerce" or "raise"'),
+        ({"max_parallelism": 0}, "a whole number from 1"),
+        ({"max_parallelism": "x"}, "a whole number from 1"),
+        ({"max_parallelism": -3}, "a whole number from 1"),
+        ({"budget": 5}, r"takes amr\.Budget"),
+        ({"progress": "x"}, "takes True or False"),
+    ],
+)
+def test_a_wrong_setting_is_refused_as_the_verbs_do(settings, reason, refusing):
+    for made in (recipe(), amr.Recipe().then(recipe())):
+        with pytest.raises(amr.UsageError, match=reason):
+            made(ROWS, lm=refusing.lm(), **settings)
+    if "errors" in settings:
+        with pytest.raises(amr.UsageError, match=reason):
+            amr.Recipe().map("x", **settings)
+
+
+def test_then_waits_for_whatever_can_be_awaited():
+    class Later:
+        async def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
+            await asyncio.sleep(0)
+            return frame.head(2)
+
+    for later in (Later(), lambda frame: Later()(frame)):
+        result = amr.Recipe().then(later).map(lambda shard: [{"n": 1}] * len(shard))(ROWS)
+        assert result.frame["n"].tolist() == [1, 1]
+
+
+def test_a_recipe_with_agents_at_its_end_asks_before_each_stage():
+    asked: list[amr.Estimate] = []
+    budget = amr.Budget(confirm=lambda estimate: asked.append(estimate) or True)
+    with ScriptedServer(provider) as server:
+        result = amr.Recipe().map("x", finding=NUMBER).reduce("Say it.")(ROWS, lm=server.lm(), budget=budget)
+    assert result.output == "of 12"
+    assert [estimate.calls for estimate in asked] == [1, 1]

@@ -11,27 +11,30 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from pandas_amr._call import Call, check_model
+from pandas_amr._call import Call, check, check_model
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Noted, run
 from pandas_amr._plan import Plan, read_plan
 from pandas_amr._planner import PARALLELISM
 from pandas_amr._result import Result, failures_frame, kept_places, trace_frame, usage_frame
-from pandas_amr._run import Run, prepared, what_is_given
+from pandas_amr._run import Run, _again, _second_look, prepared, what_is_given
 from pandas_amr._runtime import check_budget, current_settings, resolve_lms, wire
 from pandas_amr._sources import nodes_behind
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger
 from pandas_amr._work import Inside, current_inside
-from pandas_amr.errors import BudgetExceeded, UsageError
+from pandas_amr.errors import BudgetExceeded, InvalidOutput, UsageError
 from pandas_amr.models.batch import MOST_REQUESTS
 from pandas_amr.tools import as_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from pandas_amr._runtime import Settings
     from pandas_amr._usage import Phase
+    from pandas_amr._verify import Verification
     from pandas_amr._watch import Watch
     from pandas_amr._work import Before
     from pandas_amr.models.base import LM
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 StageVerb = Literal["map_reduce", "map", "filter", "reduce", "then"]
 OF_THE_RUN = ("journal", "budget", "progress", "max_parallelism")
 FIRST = {"map": "map", "filter": "map", "reduce": "reduce", "map_reduce": "task"}
+_NO_ROWS = pd.DataFrame({"text": []})
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,10 @@ class Stage:
         """Whether anything may be asked of a model."""
         if self.verb == "then":
             return bool(getattr(self.given["what"], "needs_model", False))
-        coded = {"map": callable(self.given.get("map")), "filter": callable(self.given.get("map"))}
-        how = self.given.get("reduce")
-        computed = callable(how) or (isinstance(how, dict) and all(not hasattr(one, "text") for one in how.values()))
-        return not (coded.get(self.verb, False) or (self.verb == "reduce" and computed))
+        how = self.given.get("reduce" if self.verb == "reduce" else "map")
+        coded = callable(how) and not getattr(how, "needs_model", False)  # a recipe may hold agents
+        computed = isinstance(how, dict) and all(not hasattr(one, "text") for one in how.values())
+        return not {"map": coded, "filter": coded, "reduce": coded or computed}.get(self.verb, False)
 
 
 class Recipe:
@@ -134,7 +138,8 @@ class Recipe:
 
         Raises:
             UsageError: an argument cannot be used, or a stage gives no frame for the next.
-            AMRError: as the verbs do.
+            AMRError: as the verbs do. What the stages found until then is in its ``partial``, a ``Result`` with their
+                own in ``stages``; likewise with an exception of a function of the user's.
         """
         return self.start(frame, **settings).result()
 
@@ -150,6 +155,7 @@ class Recipe:
         if unknown:
             raise UsageError(f"A recipe's run takes lm, errors, {', '.join(OF_THE_RUN)}, not {min(unknown)!r}.")
         changed = {name: value for name, value in settings.items() if value is not None and name != "lm"}
+        _check_settings(changed)
         known = current_settings().with_changes(changed)
         lm = settings.get("lm") if settings.get("lm") is not None else self.lm
         lms = resolve_lms(lm, known) if self.needs_model else {}
@@ -209,11 +215,15 @@ class Recipe:
             if journal is not None:
                 stack.push_async_exit(Noted(journal, number, ledger, lambda: _stopped(done)))
             try:
-                value = await self.within(frame, inside, done)
+                reached = await self.within(frame, inside, done)
             except asyncio.CancelledError:
-                interrupted(_joined(done[-1].frame if done else frame, done, inside, trace_frame(trace.nodes)))
+                interrupted(_joined(_so_far(frame, done), done, inside, trace_frame(trace.nodes)))
                 raise
-            return _joined(value, done, inside, trace_frame(trace.nodes))
+            except Exception as error:
+                if done:
+                    _leave(_joined(_so_far(frame, done), done, inside, trace_frame(trace.nodes)), error)
+                raise
+            return _joined(reached, done, inside, trace_frame(trace.nodes))
 
     def _parallelism(self, settings: Settings, lms: Mapping[Phase, LM]) -> int:
         """How many requests of all stages may be in flight."""
@@ -222,25 +232,26 @@ class Recipe:
         plans = [read_plan(stage.given.get("plan", "auto")) for stage in self._stages if stage.verb != "then"]
         return settings.max_parallelism or max([PARALLELISM, *(plan.parallelism or 0 for plan in plans)])
 
-    async def within(self, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> Any:
+    async def within(self, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> Reached:
         """What the last stage gives, as a part of another run; ``done`` takes the stages' results as they come.
 
         Raises:
             UsageError: a stage gives no frame for the next.
         """
-        value: Any = frame
+        reached = Reached(frame)
         for number, stage in enumerate(self._stages, start=1):
+            value = reached.value
             if not isinstance(value, pd.DataFrame):
                 before = self._stages[number - 2].verb
                 raise UsageError(f"Stage {number}, {stage.verb}, takes a frame; {before} gave {type(value).__name__}.")
             prefix = f"{inside.prefix}{number}-{stage.verb}/" if len(self._stages) > 1 else inside.prefix
             here = replace(inside, prefix=prefix, ends=[])
-            value, before_next = await _carried_out(stage, value, here, done)
+            reached, before_next = await _carried_out(stage, value, here, done)
             if _stopped(done) is not None:
                 break
             inside = replace(inside, before=before_next)
         inside.ends.extend(here.ends)
-        return value
+        return reached
 
     @property
     def amr_one_row(self) -> Callable[[pd.DataFrame, int], Any]:
@@ -252,12 +263,14 @@ class Recipe:
             ends: list[str] = []
             here = replace(inside, prefix=f"{inside.prefix}row-{position}/", ends=ends, asked=True)
             done: list[Result] = []
-            value = await self.within(frame, here, done)
+            value = (await self.within(frame, here, done)).value
             inside.ends.extend(ends)
-            told = {str(warning) for warning in inside.warnings}
-            inside.warnings.extend(one for part in done for one in part.warnings if str(one) not in told)
-            if (stopped := _stopped(done)) is not None:
-                raise BudgetExceeded(stopped, inside.ledger.total)
+            missing = _missing(done, inside)
+            if not isinstance(missing, InvalidOutput):  # that is listed as the row's failure
+                told = {str(warning) for warning in inside.warnings}
+                inside.warnings.extend(one for part in done for one in part.warnings if str(one) not in told)
+            if missing is not None:
+                raise missing
             return None if _is_frame(value, done) else value
 
         return one_row
@@ -270,13 +283,44 @@ class Recipe:
             inside = current_inside()
             assert inside is not None
             done: list[Result] = []
-            value = await self.within(frame, replace(inside, asked=True), done)
+            value = (await self.within(frame, replace(inside, asked=True), done)).value
+            if (missing := _missing(done, inside)) is not None:
+                raise missing
             return None if _is_frame(value, done) else value
 
         return whole
 
     def __repr__(self) -> str:
         return f"<Recipe {', '.join(stage.verb for stage in self._stages)}>"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a stage gives.
+
+    Attributes:
+        value: rows for the next stage, or an answer.
+        places: where rows stand in the frame of the last result; None where nobody knows.
+    """
+
+    value: Any
+    places: NDArray[np.int64] | None = None
+
+
+class RecipeResult(Result):
+    """A recipe's result. What can be run again is one of its stages."""
+
+    def retry(self, **options: Any) -> Result:  # noqa: ARG002 (whatever is asked of it)
+        """Refused: see ``stages``."""
+        raise UsageError(f"A recipe's stages are run again one by one: result.stages[i].retry(){self._which}.")
+
+    def verify(self, **options: Any) -> Verification:  # noqa: ARG002 (likewise)
+        """Refused: see ``stages``."""
+        raise UsageError(f"A recipe's stages are verified one by one: result.stages[i].verify(){self._which}.")
+
+    @property
+    def _which(self) -> str:
+        return f", i from 0 to {len(self.stages) - 1}" if self.stages else "; this one has none"
 
 
 @dataclass(frozen=True)
@@ -298,7 +342,13 @@ def _stage(verb: StageVerb, given: dict[str, Any]) -> Stage:
         raise UsageError(f"{verb} takes no {unknown[0]!r}. It takes: {', '.join(sorted(known))}.")
     read_plan(given.get("plan", "auto"))  # what needs no frame to be seen is told now
     as_tools(given.get("tools"))
+    _check_settings({name: given[name] for name in ("errors", "max_steps") if name in given})
     return Stage(verb, given)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse what the verbs refuse."""
+    check(Call(verb="map", frame=_NO_ROWS, map=len, **settings))
 
 
 def _first(verb: str, value: Any) -> dict[str, Any]:
@@ -310,23 +360,44 @@ def _stopped(done: Sequence[Result]) -> str | None:
     return next((one.stopped for one in done if one.stopped is not None), None)
 
 
-async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> tuple[Any, Before]:
-    """A stage's value, and what made the rows of that; ``done`` gets its result, in part where it is cancelled."""
+def _missing(done: Sequence[Result], inside: Inside) -> BudgetExceeded | InvalidOutput | None:
+    """Why an answer of a pipeline inside another run rests on a part only, where it does.
+
+    A stage stopped before its end; or units failed in it: what they would have found is in no answer, and their
+    failures would be listed nowhere.
+    """
+    if (stopped := _stopped(done)) is not None:
+        return BudgetExceeded(stopped, inside.ledger.total)
+    failed = next((one for one in done if len(one.failures)), None)
+    if failed is None:
+        return None
+    first, units = failed.failures.iloc[0], failed.failures["position"].dropna().nunique()
+    where = f"{units} of its {len(failed.frame)} units failed; the first, row {first['position']}: " if units else ""
+    return InvalidOutput(f"inside its pipeline, {where}{first['reason']} ({first['who']})")
+
+
+async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> tuple[Reached, Before]:
+    """What a stage gives, and what made the rows of that; ``done`` gets its result, in part where it does not end."""
     if stage.verb == "then":
         what = stage.given["what"]
         if isinstance(what, Recipe):
-            parts: list[Result] = []
-            value = await what.within(frame, inside, parts)
-            traces = [one.trace for one in parts] or [trace_frame(())]
-            done.append(_joined(value, parts, inside, pd.concat(traces, ignore_index=True)))
-            return value, _all_of(inside.ends)
-        value = await what(frame) if inspect.iscoroutinefunction(what) else await asyncio.to_thread(what, frame)
-        return value, lambda _: inside.before(None)
+            return await _nested(what, frame, inside, done), _all_of(inside.ends)
+        value = await asyncio.to_thread(what, frame)
+        if inspect.isawaitable(value):  # of an async function, or of what calls one
+            value = await value
+        return Reached(value), lambda _: inside.before(None)
     job, lms = prepared(Call(verb=stage.verb, frame=frame, **stage.given), inside.settings, inside)
     if lms:
         check_model(job, lms["map"])
     settings = inside.settings.with_changes(job.settings)
-    outcome = await run(job, settings, lms, inside=inside, interrupted=done.append)
+    try:
+        outcome = await run(
+            job, settings, lms, inside=inside, interrupted=done.append, again=_again, second_look=_second_look
+        )
+    except Exception as error:
+        if isinstance(partial := getattr(error, "partial", None), Result):
+            done.append(partial)
+        raise
     assert isinstance(outcome, Result)
     done.append(outcome)
     value = what_is_given(stage.verb, outcome)
@@ -334,8 +405,26 @@ async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: 
         places = kept_places(outcome) if stage.verb == "filter" else np.arange(len(frame))
         made_by = outcome.made_by or (lambda _: ())
         ends = tuple(inside.ends)
-        return value, lambda rows: ends if rows is None else nodes_behind(made_by, places[list(rows)])
-    return (value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends)
+        return Reached(value, places), lambda rows: ends if rows is None else nodes_behind(made_by, places[list(rows)])
+    return Reached(value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends)
+
+
+async def _nested(what: Recipe, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> Reached:
+    """What a recipe gives as a stage of another; ``done`` gets its result, in part where it does not end."""
+    parts: list[Result] = []
+
+    def joined(reached: Reached) -> Result:
+        traces = [one.trace for one in parts] or [trace_frame(())]
+        return _joined(reached, parts, inside, pd.concat(traces, ignore_index=True))
+
+    try:
+        reached = await what.within(frame, inside, parts)
+    except BaseException:
+        if parts:
+            done.append(joined(_so_far(frame, parts)))
+        raise
+    done.append(joined(reached))
+    return Reached(reached.value, np.arange(len(done[-1].frame)))
 
 
 def _all_of(ends: Sequence[str]) -> Before:
@@ -347,28 +436,55 @@ def _is_frame(value: Any, done: Sequence[Result]) -> bool:
     return isinstance(value, pd.DataFrame) and (not done or value is not done[-1].output)
 
 
-def _joined(value: Any, done: Sequence[Result], inside: Inside, trace: pd.DataFrame) -> Result:
-    """What all stages gave, as one result."""
+def _so_far(frame: pd.DataFrame, done: Sequence[Result]) -> Reached:
+    """The rows that the finished stages of a run give, where it does not come to its end."""
+    return Reached(done[-1].frame, np.arange(len(done[-1].frame))) if done else Reached(frame)
+
+
+def _leave(partial: Result, error: Exception) -> None:
+    """Give an error what was found until it came."""
+    if not isinstance(getattr(error, "partial", None), Result):
+        error.add_note("What the stages found is in the exception's .partial, a Result.")
+    error.partial = partial  # type: ignore[attr-defined]
+
+
+def _joined(reached: Reached, done: Sequence[Result], inside: Inside, trace: pd.DataFrame) -> Result:
+    """What all stages gave, as one result; of the last one's, what still is of the rows or the answer."""
+    value = reached.value
     whole = _is_frame(value, done)
     last = done[-1] if done else None
     frame = value if whole else last.frame if last is not None else pd.DataFrame()
     listed = [one.failures.assign(stage=number) for number, one in enumerate(done, start=1) if len(one.failures)]
     empty = failures_frame((), frame.index).assign(stage=pd.Series([], dtype="int64"))
-    return Result(
+    answered = last if last is not None and value is last.output else None
+    return RecipeResult(
         output=None if whole else value,
         frame=frame,
-        findings=last.findings if last is not None else frame[[]],
+        findings=_findings_in(frame, done),
         plan=last.plan if last is not None else Plan(),
         usage=usage_frame(inside.ledger),
         failures=pd.concat(listed, ignore_index=True) if listed else empty,
         trace=trace,
         total=inside.ledger.total,
         seconds=inside.trace.seconds,
-        status=last.status if last is not None else None,
+        status=_status_of(last, reached.places if whole else slice(None)) if last is not None else None,
         stopped=_stopped(done),
         sandbox=next((one.sandbox for one in done if one.sandbox is not None), None),
-        sources=last.sources if last is not None else None,
-        coverage=last.coverage if last is not None else None,
+        sources=answered.sources if answered is not None else None,
+        coverage=answered.coverage if answered is not None else None,
         warnings=tuple(warning for one in done for warning in one.warnings),
         stages=tuple(done),
     )
+
+
+def _findings_in(frame: pd.DataFrame, done: Sequence[Result]) -> pd.DataFrame:
+    """The last stage's findings; where later steps made other rows of them, what stages found and these still have."""
+    if done and frame is done[-1].frame:
+        return done[-1].findings
+    found = dict.fromkeys(name for one in done for name in one.findings.columns if name in frame.columns)
+    return frame[list(found)]
+
+
+def _status_of(last: Result, places: NDArray[np.int64] | slice | None) -> pd.DataFrame | None:
+    """The status of some rows of a stage's result; None where nobody knows which they are."""
+    return None if last.status is None or places is None else last.status.iloc[places]
