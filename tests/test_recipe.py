@@ -509,6 +509,15 @@ def test_then_waits_for_whatever_can_be_awaited():
         assert result.frame["n"].tolist() == [1, 1]
 
 
+def test_a_recipe_whose_agents_are_all_inside_another_has_the_model_that_is_named():
+    with ScriptedServer(provider) as server:
+        for named, given in (({}, {"lm": server.lm()}), ({"lm": server.lm()}, {})):
+            inside = amr.Recipe().map("x", finding=NUMBER, **named).reduce({"n": "sum"})
+            mapped = amr.Recipe().map(inside, finding=NUMBER)(ROWS, **given)
+            assert mapped.frame["n"].tolist() == list(range(12))
+            assert amr.Recipe().reduce(inside)(ROWS, **given).output["n"] == 66
+
+
 def test_a_recipe_with_agents_at_its_end_asks_before_each_stage():
     asked: list[amr.Estimate] = []
     budget = amr.Budget(confirm=lambda estimate: asked.append(estimate) or True)

@@ -53,6 +53,13 @@ class Stage:
     given: Mapping[str, Any]
 
     @property
+    def recipes(self) -> list[Recipe]:
+        """Those that are this step, or its maps, or its reduce."""
+        how = [self.given.get(name) for name in ("what", "map", "reduce")]
+        parts = [part for one in how for part in (one.values() if isinstance(one, dict) else [one])]
+        return [one for one in parts if isinstance(one, Recipe)]
+
+    @property
     def needs_model(self) -> bool:
         """Whether anything may be asked of a model."""
         if self.verb == "then":
@@ -177,7 +184,8 @@ class Recipe:
     def lm(self) -> Any:
         """The model that its first stage that names one names."""
         for stage in self._stages:
-            own = stage.given.get("lm") if stage.verb != "then" else getattr(stage.given["what"], "lm", None)
+            named = [stage.given.get("lm"), *(one.lm for one in stage.recipes)]
+            own = next((one for one in named if one is not None), None)
             if own is not None:
                 return own
         return None
