@@ -12,7 +12,7 @@ import pytest
 import pandas_amr as amr
 from pandas_amr._forecast import interval
 from pandas_amr.models.base import Abilities
-from pandas_amr.testing import Call, RateLimit, ScriptedServer, findings
+from pandas_amr.testing import Call, RateLimit, ScriptedServer, Status, findings
 
 WORDS = np.random.default_rng(3).integers(3, 40, size=400)
 ROWS = pd.DataFrame(
@@ -322,8 +322,10 @@ def test_an_exception_of_the_one_who_is_asked_comes_through():
         {"by": "group"},
         {"plan": {"fan_in": 3, "shard_size": 20}},
         {"instruction": {"text": amr.Agent("Say it.")}},
+        {"instruction": {"text": amr.Agent("Say it.")}, "plan": {"fan_in": 3, "shard_size": 20}},
+        {"by": "group", "plan": {"fan_in": 3, "shard_size": 9}},
     ],
-    ids=["one", "by groups", "static", "a column"],
+    ids=["one", "by groups", "static", "a column", "a column, static", "by groups, static"],
 )
 def test_a_reduce_alone_asks_too_with_its_calls(case):
     asked: list[amr.Estimate] = []
@@ -367,3 +369,177 @@ def test_anything_else_is_a_no(said, refusing):
     confirm = said if isinstance(said, Later) else lambda estimate: said
     with pytest.raises(amr.NotConfirmed):
         ROWS.amr.map("What?", lm=refusing.lm(), budget=amr.Budget(confirm=confirm), **TEXT)
+
+
+# A recipe with agents behind map= or reduce=
+
+
+def of_a_row() -> amr.Recipe:
+    return amr.Recipe().map("What?", plan={"shard_size": 1}, **TEXT).reduce({"mood": "count"}, output=int)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"map": of_a_row(), "finding": {"m": int}, "reduce": {"m": "sum"}},
+        {"map": {"own": "What?", "inner": of_a_row()}, "finding": {"own": {"gist": str}, "inner": {"m": int}}},
+        {"map": "What?", "reduce": of_a_row(), **TEXT},
+    ],
+    ids=["a map", "one of two maps", "a reduce"],
+)
+def test_what_a_recipe_inside_takes_is_not_known_and_never_none_at_all(case):
+    asked: list[amr.Estimate] = []
+    budget = amr.Budget(confirm=lambda estimate: bool(asked.append(estimate)))
+    case = {"reduce": len} | case
+    with ScriptedServer(provider) as server:
+        lm = server.lm(prices=(1.0, 4.0))
+        estimate = ROWS.amr.plan(lm=lm, columns=["text"], **case).estimate()
+        with pytest.raises(amr.NotConfirmed, match="not known"):
+            ROWS.amr.map_reduce(lm=lm, columns=["text"], budget=budget, **case)
+        with pytest.raises(amr.NotConfirmed, match="not known"):
+            amr.Recipe(columns=["text"], **case)(ROWS, lm=lm, budget=budget)
+        assert server.requests == []
+    for told in (estimate, *asked):
+        assert (told.calls, told.input_tokens, told.output_tokens, told.tokens, told.money) == (None,) * 5
+        assert "calls, tokens and money are not known, since a recipe" in str(told)
+
+
+def test_a_sample_tells_what_a_recipe_that_maps_takes():
+    case = {"map": of_a_row(), "finding": {"m": int}, "reduce": {"m": "sum"}, "columns": ["text"]}
+    with ScriptedServer(provider) as server:
+        lm = server.lm(token_counter=counted, prices=(1.0, 4.0))
+        estimate = ROWS.amr.plan(lm=lm, **case).estimate(sample=40)
+        assert len(server.requests) == 40
+        result = ROWS.amr.map_reduce(lm=lm, **case)
+        assert estimate.calls == len(server.requests) - 40 == 200
+    assert estimate.tokens == pytest.approx(result.total.tokens, rel=0.10)
+    assert estimate.tokens_between[0] <= result.total.tokens <= estimate.tokens_between[1]
+    assert estimate.money == pytest.approx(result.total.money, rel=0.15)
+    assert "about 200 calls" in str(estimate)
+
+
+def test_a_recipe_of_functions_inside_takes_nothing():
+    inside = amr.Recipe().map(lambda shard: [{"size": len(shard)}]).reduce({"size": "sum"}, output=int)
+    with ScriptedServer(provider) as server:
+        plan = ROWS.amr.plan(map=inside, finding={"m": int}, reduce="Combine.", columns=["text"], lm=server.lm())
+    assert plan.estimate().calls == 1
+
+
+# Calls that are known before the run, and those that are not
+
+
+LONG = pd.DataFrame({"text": ["row 1 " + "word " * 9000, "row 2 short", "row 3 " + "word " * 4000]})
+
+
+def test_a_unit_that_is_larger_than_a_shard_is_counted_piece_by_piece():
+    case = {"map": "What?", "finding": {"n": int}, "reduce": {"n": "sum"}, "plan": {"shard_tokens": 1000}}
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"n": 1})) as server:
+        lm = server.lm(token_counter=counted)
+        plan = LONG.amr.plan(lm=lm, max_parallelism=1, **case)
+        estimate, rendered = plan.estimate(), plan.requests(3)
+        assert server.requests == []
+        result = LONG.amr.map_reduce(lm=lm, max_parallelism=1, **case)
+        assert estimate.calls == len(server.requests) > 15
+        assert rendered == [request.body for request in server.requests[:3]]
+    assert estimate.input_tokens == pytest.approx(result.total.input_tokens, rel=0.10)
+    assert f": {estimate.calls} calls" in str(estimate)
+
+
+def test_one_agent_that_answers_alone_is_one_call_and_its_request_is_shown():
+    case = {"map": "What?", "reduce": "Combine.", **TEXT}
+    asked: list[amr.Estimate] = []
+    budget = amr.Budget(confirm=lambda estimate: asked.append(estimate) or True)
+    with ScriptedServer(provider) as server:
+        lm = server.lm(token_counter=counted)
+        plan = ROWS.amr.plan(lm=lm, plan={"direct": True}, **case)
+        estimate, rendered = plan.estimate(), plan.requests(3)
+        result = ROWS.amr.map_reduce(lm=lm, plan={"direct": True}, budget=budget, **case)
+        assert estimate.calls == len(server.requests) == 1
+        assert rendered == [server.requests[0].body]
+        assert asked == [estimate]
+        assert estimate.input_tokens == pytest.approx(result.total.input_tokens, rel=0.10)
+        small = {"direct": True, "reduce_budget": 700, "shard_size": 50}
+        assert ROWS.amr.plan(lm=lm, plan=small, **case).estimate().shards == 4  # it does not fit one agent
+
+
+def test_an_agent_s_own_model_is_paid_at_its_own_price():
+    with ScriptedServer(provider) as server:
+        lm, dear = server.lm(prices=(1.0, 4.0)), server.lm(model="dear", prices=(100.0, 400.0))
+        cheap = ROWS.amr.plan(map="What?", reduce="Combine.", lm=lm, **TEXT).estimate()
+        mapped = ROWS.amr.plan(map=amr.Agent("What?", lm=dear), reduce="Combine.", lm=lm, **TEXT).estimate()
+        both = amr.Agent("Combine.", lm=dear)
+        reduced = ROWS.amr.plan(map=amr.Agent("What?", lm=dear), reduce=both, lm=lm, **TEXT).estimate()
+    assert cheap.money < 0.5 * mapped.money < mapped.money < reduced.money
+    assert reduced.money == pytest.approx(100 * cheap.money)
+    assert reduced.calls == cheap.calls
+
+
+def with_half(request):
+    if request.schema == "reduction":
+        return {"output": "all in all", "sources": [0]}
+    return findings(request, lambda unit: {"gist": "word", "odd": n_of(unit) % 2 == 1})
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"plan": {"fan_in": 3, "shard_size": 4, "where": "odd"}},
+        {"by": "group", "plan": {"shard_size": 4, "where": "odd"}},
+        {"by": "odd", "plan": {"shard_size": 4}},
+    ],
+    ids=["static where", "by where", "by a found field"],
+)
+def test_calls_that_depend_on_what_is_found_are_said_to_be_about_so_many(case):
+    with ScriptedServer(with_half) as server:
+        estimate = ROWS.amr.plan(
+            map="What?", reduce="Combine.", finding={"gist": str, "odd": bool}, lm=server.lm(), **case
+        ).estimate()
+    assert estimate.about
+    assert f"about {estimate.calls} calls" in str(estimate)
+
+
+def test_a_reduce_of_what_the_journal_has_is_in_the_estimate(tmp_path):
+    asked: list[amr.Estimate] = []
+    budget = amr.Budget(confirm=lambda estimate: asked.append(estimate) or True)
+    with ScriptedServer(provider) as server:
+        options = {"lm": server.lm(), "budget": budget, "journal": tmp_path / "j.sqlite", "map": "What?", **TEXT}
+        ROWS.amr.map_reduce(reduce={"mood": "count"}, **options)
+        sent = len(server.requests)
+        ROWS.amr.map_reduce(reduce="Combine.", **options)
+        assert len(server.requests) == sent + 1
+    assert (asked[1].asked, asked[1].calls, asked[1].about) == (0, 1, True)
+
+
+# Samples that fail
+
+
+def refusing_odd(request):
+    return Status(400, "no") if any(n_of(unit) % 2 for unit in request.units) else provider(request)
+
+
+def test_a_sample_that_fails_says_so():
+    case = {"map": "What?", "reduce": {"mood": "count"}, "columns": ["text"], **TEXT}
+    with ScriptedServer(lambda request: Status(400, "no")) as server:
+        plan = ROWS.amr.plan(lm=server.lm(), **case)
+        with pytest.raises(
+            amr.MapFailed, match="5 of the 5 units of the sample failed; the first, row .*400: no"
+        ) as all_:
+            plan.estimate(sample=5)
+    assert len(all_.value.partial.failures) == 5
+    with ScriptedServer(refusing_odd) as server:
+        plan = ROWS.amr.plan(lm=server.lm(), **case)
+        with pytest.warns(
+            amr.FailureWarning, match=r"of the 20 units of the sample failed; .* scaled up from the rest"
+        ):
+            assert plan.estimate(sample=20).sampled == 20
+        with pytest.raises(amr.MapFailed, match="of the sample failed") as some:
+            ROWS.amr.plan(lm=server.lm(), errors="raise", **case).estimate(sample=20)
+    assert 0 < some.value.partial.findings["mood"].notna().sum() < 20
+
+
+def test_a_sample_ends_when_the_budget_s_seconds_are_used_up():
+    case = {"map": "What?", "reduce": {"mood": "count"}, "columns": ["text"], **TEXT}
+    with ScriptedServer(provider, latency_s=30.0) as server:
+        plan = ROWS.amr.plan(lm=server.lm(), budget=amr.Budget(seconds=0.5), **case)
+        with pytest.raises(amr.BudgetExceeded, match=r"budget of 0\.5 seconds"):
+            plan.estimate(sample=5)

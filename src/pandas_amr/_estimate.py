@@ -10,13 +10,14 @@ class Estimate:
     """What a plan would take on the frame it was made for.
 
     Calls are exact where every agent needs one and the reduce is computed, a static tree or one a group; input tokens
-    are counted; output tokens are reckoned from the schema, or scaled up from a sample.
+    are counted; output tokens are reckoned from the schema, or scaled up from a sample. Where a recipe with agents maps
+    or reduces, calls, tokens and money are not known, and None; a sample tells those of one that maps.
 
     Attributes:
         units: rows of the frame.
         asked: units that are asked, equal ones once.
         shards: map agents' batches.
-        calls: requests.
+        calls: requests; None where nobody knows.
         input_tokens: tokens of the prompts.
         output_tokens: tokens of the answers.
         money: in the currency of the model's prices; None where they are not known.
@@ -28,14 +29,15 @@ class Estimate:
         sampled: how many units were mapped to find out.
         tokens_between: with a sample, the interval that holds the tokens in 19 of 20 samples.
         money_between: likewise the money.
+        about: whether how many calls it takes depends on what is found.
     """
 
     units: int
     asked: int
     shards: int
-    calls: int
-    input_tokens: int
-    output_tokens: int = 0
+    calls: int | None
+    input_tokens: int | None
+    output_tokens: int | None = 0
     money: float | None = None
     seconds: float | None = None
     tree: tuple[int, ...] = ()
@@ -44,17 +46,18 @@ class Estimate:
     sampled: int = 0
     tokens_between: tuple[int, int] | None = None
     money_between: tuple[float, float] | None = None
+    about: bool = False
 
     @property
-    def tokens(self) -> int:
-        """Input and output tokens together."""
-        return self.input_tokens + self.output_tokens
+    def tokens(self) -> int | None:
+        """Input and output tokens together; None where nobody knows."""
+        known = self.input_tokens is not None and self.output_tokens is not None
+        return self.input_tokens + self.output_tokens if known else None  # type: ignore[operator]
 
     def __str__(self) -> str:
-        told = [
-            f"{self.units} units ({self.asked} asked) in {self.shards} shards: {self.calls} calls",
-            f"about {self.input_tokens} input and {self.output_tokens} output tokens",
-        ]
+        told = [f"{self.units} units ({self.asked} asked) in {self.shards} shards: {self._calls}"]
+        if self.tokens is not None:
+            told.append(f"about {self.input_tokens} input and {self.output_tokens} output tokens")
         if self.tokens_between is not None:
             told.append(f"{self.tokens_between[0]} to {self.tokens_between[1]} in all by a sample of {self.sampled}")
         if self.money is not None:
@@ -65,3 +68,9 @@ class Estimate:
         if self.tree:
             told.append(f"reduced {' -> '.join(map(str, self.tree))}")
         return ", ".join(told)
+
+    @property
+    def _calls(self) -> str:
+        if self.calls is None:
+            return "calls, tokens and money are not known, since a recipe with agents maps or reduces"
+        return f"{'about ' if self.about else ''}{self.calls} calls"

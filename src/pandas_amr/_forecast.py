@@ -18,11 +18,14 @@ from pandas_amr._estimate import Estimate
 from pandas_amr._keeper import bare
 from pandas_amr._map import Sample, context_of, cut, make_mappers
 from pandas_amr._mappers import AgentMapper
+from pandas_amr._merge import rules_of
 from pandas_amr._prices import price_of
 from pandas_amr._reduce import CHOICE_SAMPLE, MAX_LEVELS, Task, reduce_budget, the_task
 from pandas_amr._schema import json_schema
+from pandas_amr._split import pieces_of
 from pandas_amr._synthesise import NUMBER_TOKENS, OutputType
 from pandas_amr._tree import reduce_calls, static_sizes
+from pandas_amr._units import line_of
 from pandas_amr._usage import Usage
 from pandas_amr.models.throttle import throttle_for
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._findings import FindingType
+    from pandas_amr._persona import Agent
     from pandas_amr._shards import Shard
     from pandas_amr._units import Units
     from pandas_amr._usage import Phase
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM
 
 RENDERED = 50  # shards whose prompts are counted; the rest is reckoned from them
+CUT_TOKENS = 500_000  # of units larger than a shard that are cut into pieces to count them: a second or two
 TYPICAL_TEXT = "a sentence of about a dozen words, as a model would write it here"
 TYPICAL_ITEMS = 2
 NOTES_TOKENS = 150  # of what a reduce agent writes, where no sample says
@@ -61,6 +66,7 @@ class Measured:
         reduction_tokens: of what a reduce agent writes; None where none wrote.
         latency_s: of one request.
         spread: the half of the interval that holds the tokens of a unit, as a share of them.
+        inside: what the pipelines took that rows went through; None where there is none, or the journal had some of it.
     """
 
     units: int
@@ -71,15 +77,31 @@ class Measured:
     reduction_tokens: float | None
     latency_s: float
     spread: float
+    inside: Usage | None = None
 
 
 @dataclass
 class Spent:
-    """Calls and tokens of one model, added up."""
+    """Calls and tokens of the agents of a phase, added up.
 
+    Attributes:
+        agent: who they are, where more than an instruction is said.
+        money: what they cost, where a sample told; else it follows from the model's prices.
+        about: how many calls it takes depends on what is found.
+    """
+
+    phase: Phase
+    agent: Agent | None = None
     calls: int = 0
     input_tokens: float = 0.0
     output_tokens: float = 0.0
+    money: float | None = None
+    about: bool = False
+
+    @property
+    def tokens(self) -> float:
+        """Input and output tokens together."""
+        return self.input_tokens + self.output_tokens
 
 
 def shards_of(work: Work, units: Units) -> list[Shard]:
@@ -115,64 +137,159 @@ def _spread(count: int, wanted: int, seed: int = 0) -> list[int]:
 def forecast(
     work: Work, units: Units, measured: Measured | None = None, *, open_: NDArray[np.int64] | None = None
 ) -> Estimate:
-    """The estimate of a plan: with what a sample told, where there was one; of the units that are ``open_``, or all."""
+    """The estimate of a plan: with what a sample told, where there was one; of the units that are ``open_``, or all.
+
+    What is reduced are all of them, also where the journal has some.
+    """
+    every = units
     if open_ is not None:
         units = units.only(np.isin(units.asked, open_))
-    shards = shards_of(work, units)
+    alone = answered_alone(work, every)
+    shards = [] if alone else shards_of(work, units)
     sizes = tuple(len(shard.positions) for shard in shards)
     mapping = _mapping(work, units, shards, measured)
-    reducing, tree = _reducing(work, units, shards, measured)
-    parts: list[tuple[Phase, Spent]] = [("map", mapping), ("reduce", reducing)]
-    calls = mapping.calls + reducing.calls
+    again = len(units.asked) < len(every.asked)
+    reducing, tree = ([alone], ()) if alone else _reducing(work, every, shards, measured, again=again)
+    parts = [*mapping, *reducing]
+    spent_in, spent_out = sum(part.input_tokens for part in parts), sum(part.output_tokens for part in parts)
+    calls = sum(part.calls for part in parts)
     money = _money(work, parts) if calls else 0.0
-    spent_in, spent_out = (sum(getattr(part, name) for _, part in parts) for name in ("input_tokens", "output_tokens"))
-    uncertain = mapping.output_tokens + reducing.input_tokens + reducing.output_tokens
+    uncertain = sum(part.output_tokens for part in parts if part.phase == "map")
+    uncertain += sum(part.tokens for part in reducing)
+    uncertain += sum(part.input_tokens for part in mapping if part.money is not None)
     half = measured.spread * uncertain if measured is not None else 0.0
     share = half / (spent_in + spent_out) if spent_in + spent_out else 0.0
+    known = not _hidden(work, units, measured)
+    between = measured is not None and known
     return Estimate(
         units=len(units),
         asked=len(units.asked),
         shards=len(shards),
-        calls=calls,
-        input_tokens=round(spent_in),
-        output_tokens=round(spent_out),
-        money=money,
-        seconds=_seconds(work, parts, measured),
+        calls=calls if known else None,
+        input_tokens=round(spent_in) if known else None,
+        output_tokens=round(spent_out) if known else None,
+        money=money if known else None,
+        seconds=_seconds(work, parts, measured) if known else None,
         tree=tree,
         sizes=sizes,
         maps=work.job.names,
         sampled=measured.units if measured else 0,
         tokens_between=(math.floor(spent_in + spent_out - half), math.ceil(spent_in + spent_out + half))
-        if measured
+        if between
         else None,
-        money_between=(money * (1 - share), money * (1 + share)) if measured and money is not None else None,
+        money_between=(money * (1 - share), money * (1 + share)) if between and money is not None else None,
+        about=any(part.about for part in parts),
     )
 
 
-def _mapping(work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None) -> Spent:
-    spent = Spent()
+def answered_alone(work: Work, units: Units) -> Spent | None:
+    """What one agent takes that answers from the whole content; None where the plan has none, or it does not fit."""
+    job = work.job
+    if not (work.plan.direct and job.verb in {"map_reduce", "plan"} and work.lms and work.written and job.by is None):
+        return None
+    task = the_task(work)
+    budget = reduce_budget(work, task)[0]
+    if not len(units) or int(units.tokens.sum()) > LEAST_BLOCKS * budget:  # far too much: not worth counting
+        return None
+    count, lines = work.counter("reduce", task.agent), units.lines(range(len(units)))
+    if count("\n".join(lines)) > budget:
+        return None
+    held = count(_prompts.finding_lines(lines))
+    taken = Spent("reduce", task.agent, 1, _system(work, task) + held, _written_tokens(work, task))
+    taken.about = _has_tools(work, taken)
+    return taken
+
+
+def _hidden(work: Work, units: Units, measured: Measured | None) -> bool:
+    """Whether a pipeline of agents maps or reduces, of which nobody knows what it takes before it runs."""
+    job = work.job
+    mapped = any(getattr(one, "needs_model", False) for one in job.callables.values()) and len(units.asked) > 0
+    reduced = job.reduces and getattr(job.reducer, "needs_model", False)
+    return bool(reduced) or (mapped and (measured is None or measured.inside is None))
+
+
+def _mapping(work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None) -> list[Spent]:
+    """What each map takes."""
+    parts: list[Spent] = []
     if not work.job.maps or not work.lms or not shards:
-        return spent
-    rendered = [shards[place] for place in _spread(len(shards), min(RENDERED, len(shards)))]
+        return parts
     for mapper in make_mappers(work, units, context_of(work, units)):
         agent = bare(mapper)
-        if not isinstance(agent, AgentMapper):
-            continue
-        spent.calls += len(shards)
-        coded = work.plan.view == "preview"
-        told = 0 if coded else sum(units.size(p) for shard in rendered for p in shard.positions)
-        beside = sum(prompt_tokens(agent, shard) for shard in rendered) - told
-        held = 0 if coded else int(units.tokens.sum())
-        ratio = measured.input_ratio if measured else 1.0
-        spent.input_tokens += ratio * (held + beside * len(shards) / len(rendered))
-        count = agent.count
-        wrapper = 0 if agent.alone else count(json.dumps({"findings": []}))
-        typical = typical_record(agent.kind) if agent.alone else {"unit": 10, **typical_record(agent.kind)}
-        one = measured.output_tokens if measured else count(json.dumps(typical))
-        coded_output = coded and measured is None  # one cell of code, however many units
-        answered = len(shards) * NOTES_TOKENS if coded_output else len(units.asked) * one
-        spent.output_tokens += len(shards) * wrapper + answered
+        if isinstance(agent, AgentMapper):
+            parts.append(_mapped(work, units, shards, agent, measured))
+    if measured is not None and measured.inside is not None:
+        scale, inside = len(units.asked) / measured.units, measured.inside
+        money = None if inside.money is None else inside.money * scale
+        sizes = (round(inside.calls * scale), inside.input_tokens * scale, inside.output_tokens * scale)
+        parts.append(Spent("map", None, *sizes, money=money, about=True))
+    return parts
+
+
+def _mapped(work: Work, units: Units, shards: Sequence[Shard], agent: AgentMapper, measured: Measured | None) -> Spent:
+    """What one map takes: a request a shard, and of a unit that is larger than a shard one a piece."""
+    spent = Spent("map", work.job.map_agents.get(agent.name))
+    long = [shard for shard in shards if in_pieces(agent, shard)]
+    pieces, exact = _pieces(agent, long)
+    requests = len(shards) - len(long) + pieces
+    merges = len(long) if _merged_by_agent(agent) else 0
+    spent.calls = requests + merges
+    spent.about = not exact or merges > 0 or _has_tools(work, spent)
+    rendered = [shards[place] for place in _spread(len(shards), min(RENDERED, len(shards)))]
+    coded = work.plan.view == "preview"
+    told = 0 if coded else sum(units.size(p) for shard in rendered for p in shard.positions)
+    beside = sum(prompt_tokens(agent, shard) for shard in rendered) - told
+    held = 0 if coded else int(units.tokens.sum())
+    count = agent.count
+    wrapper = 0 if agent.alone else count(json.dumps({"findings": []}))
+    typical = typical_record(agent.kind) if agent.alone else {"unit": 10, **typical_record(agent.kind)}
+    one = measured.output_tokens if measured else count(json.dumps(typical))
+    ratio = measured.input_ratio if measured else 1.0
+    spent.input_tokens = ratio * (held + beside * (requests + merges) / len(rendered)) + one * pieces * (merges > 0)
+    if coded and measured is None:  # one cell of code, however many units
+        answered = len(shards) * float(NOTES_TOKENS)
+    else:
+        answered = (len(units.asked) if measured else len(units.asked) - len(long) + pieces + merges) * one
+    spent.output_tokens = requests * wrapper + answered
     return spent
+
+
+def _has_tools(work: Work, spent: Spent) -> bool:
+    """Whether agents take as many turns as they like."""
+    return bool(work.tools(spent.phase, spent.agent)) or work.has_repl(spent.phase, spent.agent)
+
+
+def in_pieces(agent: AgentMapper, shard: Shard) -> bool:
+    """Whether the shard is one unit, larger than a shard, that an agent reads piece by piece."""
+    return len(shard.positions) == 1 and agent.units.size(shard.positions[0]) > agent.max_tokens
+
+
+def pieces_in(agent: AgentMapper, shard: Shard) -> list[str]:
+    """The pieces of such a unit."""
+    record = agent.units.record(shard.positions[0])
+    return pieces_of(record, limit=agent.max_tokens, count=agent.count, line_of=line_of)
+
+
+def _pieces(agent: AgentMapper, long: Sequence[Shard]) -> tuple[int, bool]:
+    """How many pieces such units have in all, and whether all were cut to know: else it is reckoned from some."""
+    sizes = [agent.units.size(shard.positions[0]) for shard in long]
+    most = max(1, CUT_TOKENS * len(long) // max(1, sum(sizes)))
+    places = _spread(len(long), min(len(long), most))
+    cut_tokens = sum(sizes[place] for place in places)
+    pieces = sum(len(pieces_in(agent, long[place])) for place in places)
+    return round(pieces * sum(sizes) / max(1, cut_tokens)), len(places) == len(long)
+
+
+def _merged_by_agent(agent: AgentMapper) -> bool:
+    """Whether one more request makes one finding of those of the pieces."""
+    return not agent.alone and "agent" in rules_of(agent.kind.model, agent.merge).values()
+
+
+def counted_tokens(agent: AgentMapper, shard: Shard) -> int:
+    """The tokens of all messages that open an agent's work on a shard, piece by piece where it is read so."""
+    whole = prompt_tokens(agent, shard)
+    if not in_pieces(agent, shard):
+        return whole
+    return whole + (len(pieces_in(agent, shard)) - 1) * (whole - agent.units.size(shard.positions[0]))
 
 
 def prompt_tokens(agent: AgentMapper, shard: Shard) -> int:
@@ -205,44 +322,68 @@ def _typical(schema: dict[str, Any]) -> Any:
 
 
 def _reducing(
-    work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None
-) -> tuple[Spent, tuple[int, ...]]:
-    """The reduce's calls and tokens, and the shape of its tree."""
+    work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None, *, again: bool
+) -> tuple[list[Spent], tuple[int, ...]]:
+    """The reduce's calls and tokens, and the shape of its tree; ``again``: the journal has some of the findings."""
     plan, job = work.plan, work.job
-    spent = Spent()
+    parts: list[Spent] = []
     shape: tuple[int, ...] = ()
-    if not job.reduces or not work.lms or not shards:
-        return spent, shape
-    one = _finding_tokens(work, measured)
+    if not job.reduces or not work.lms or not len(units.asked):
+        return parts, shape
+    one = _finding_tokens(work, units, measured)
     each = measured.findings if measured else 1.0
+    groups = _groups(work, units) if job.by is not None else [len(units.asked)]
     if work.written:
         task = the_task(work)
-        if plan.output in {int, float} and not work.has_repl("reduce"):
+        spent = Spent("reduce", task.agent)
+        if plan.output in {int, float} and job.maps and not work.has_repl("reduce"):
             spent.calls = 1
             spent.input_tokens = _system(work, task) + min(CHOICE_SAMPLE, len(units.asked)) * one
             spent.output_tokens = NUMBER_TOKENS * 3
-        elif job.by is not None:
-            for rows in _groups(work, units):
-                _tree(
-                    work, task, [rows * each * one] if plan.fan_in else [one] * math.ceil(rows * each), spent, measured
-                )
-        elif plan.fan_in is not None:
+        elif job.by is None and plan.fan_in is not None and not again:
             sizes = [len(shard.positions) * each * one for shard in shards]
             shape = _tree(work, task, sizes, spent, measured)
         else:
-            _tree(work, task, [one] * math.ceil(len(units.asked) * each), spent, measured)
+            for rows in groups:
+                _tree(work, task, _leaves(work, rows * each, one), spent, measured)
+        parts.append(spent)
     for agent in job.column_agents:
-        groups = _groups(work, units) if job.by is not None else [len(units.asked)]
+        spent = Spent("reduce", agent)
         for rows in groups:
-            _tree(work, Task(agent.text, str, agent), [one] * math.ceil(rows * each), spent, measured)
-    return spent, shape
+            _tree(work, Task(agent.text, str, agent), _leaves(work, rows * each, one), spent, measured)
+        parts.append(spent)
+    for spent in parts:
+        spent.about |= again or _depends(work, tree=bool(shape)) or _has_tools(work, spent)
+    return parts, shape
 
 
-def _finding_tokens(work: Work, measured: Measured | None) -> float:
-    """Of one finding, as a reducer reads it."""
+def _depends(work: Work, *, tree: bool) -> bool:
+    """Whether what is found decides how much is reduced: some rows of all, groups of it, or none or many a unit."""
+    plan, job = work.plan, work.job
+    grouped = job.by is not None and any(key not in job.frame.columns for key in job.by.keys)
+    many = any(kind is not None and kind.item is not None for kind in finding_types(job, plan).values())
+    return plan.where is not None or grouped or (many and not tree)
+
+
+def _leaves(work: Work, findings: float, one: float) -> list[float]:
+    """What a tree begins with, in tokens: batches as large as a shard where it is static, else the findings."""
+    plan, count = work.plan, math.ceil(findings)
+    if plan.fan_in is None:
+        return [one] * count
+    assert plan.shard_size is not None
+    assert plan.shard_tokens is not None
+    size = max(1, min(plan.shard_size, int(plan.shard_tokens // max(1.0, one - NUMBER_TOKENS))))
+    return [min(size, count - start) * one for start in range(0, count, size)]
+
+
+def _finding_tokens(work: Work, units: Units, measured: Measured | None) -> float:
+    """Of one finding, as a reducer reads it; where nothing is mapped, of one row."""
     if measured is not None:
         return measured.finding_tokens
     count = work.counter("reduce")
+    if not work.job.maps:
+        lines = units.lines(units.asked[_spread(len(units.asked), min(RENDERED, len(units.asked)))])
+        return sum(map(count, lines)) / len(lines) + NUMBER_TOKENS
     kinds = finding_types(work.job, work.plan)
     found = [
         TYPICAL_TEXT if kind is None or name in work.job.callables else json.dumps(typical_record(kind))
@@ -295,6 +436,7 @@ def _tree(work: Work, task: Task, sizes: list[float], spent: Spent, measured: Me
         spent.input_tokens += many * size + nodes * system
         spent.output_tokens += nodes * written
         many, size = nodes, written + NUMBER_TOKENS
+        spent.about = True
     spent.calls += 1
     spent.input_tokens += min(many * size, budget) + system
     spent.output_tokens += written
@@ -308,25 +450,30 @@ def _written_tokens(work: Work, task: Task) -> int:
     return work.counter("reduce")(json.dumps({"output": _typical(json_schema(task.output)), "sources": [1, 2, 3]}))
 
 
-def _money(work: Work, parts: Sequence[tuple[Phase, Spent]]) -> float | None:
+def _money(work: Work, parts: Sequence[Spent]) -> float | None:
     total = 0.0
-    for phase, spent in parts:
+    for spent in parts:
         if not spent.calls:
             continue
-        lm = work.lm(phase)
-        money = price_of(lm)(Usage(input_tokens=round(spent.input_tokens), output_tokens=round(spent.output_tokens)))
+        lm = work.lm(spent.phase, spent.agent)
+        money = spent.money
         if money is None:
-            return None
-        total += money / 2 if lm.batch and phase == "map" and not work.tools("map") else money
+            tokens = Usage(input_tokens=round(spent.input_tokens), output_tokens=round(spent.output_tokens))
+            money = price_of(lm)(tokens)
+            if money is None:
+                return None
+            half = lm.batch and spent.phase == "map" and not work.tools("map", spent.agent)
+            money = money / 2 if half else money
+        total += money
     return total
 
 
-def _seconds(work: Work, parts: Sequence[tuple[Phase, Spent]], measured: Measured | None) -> float | None:
+def _seconds(work: Work, parts: Sequence[Spent], measured: Measured | None) -> float | None:
     """At the limits that are known, by the user or from headers, and at the latency of the sample; None without any."""
     by_model: dict[LM, Spent] = {}
-    for phase, spent in parts:
+    for spent in parts:
         if spent.calls:
-            known = by_model.setdefault(work.lm(phase), Spent())
+            known = by_model.setdefault(work.lm(spent.phase, spent.agent), Spent(spent.phase))
             known.calls += spent.calls
             known.input_tokens += spent.input_tokens
             known.output_tokens += spent.output_tokens
@@ -337,9 +484,9 @@ def _seconds(work: Work, parts: Sequence[tuple[Phase, Spent]], measured: Measure
         if throttle.requests is not None:
             times.append(spent.calls / throttle.requests.rate)
         if throttle.tokens is not None:
-            times.append((spent.input_tokens + spent.output_tokens) / throttle.tokens.rate)
+            times.append(spent.tokens / throttle.tokens.rate)
     if measured is not None and measured.latency_s:
-        calls = sum(spent.calls for _, spent in parts)
+        calls = sum(spent.calls for spent in parts)
         times.append(measured.latency_s * math.ceil(calls / work.parallelism))
     return max(times) if times else None
 

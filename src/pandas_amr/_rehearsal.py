@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pandas_amr import _prompts
 from pandas_amr._agent.loop import turn_request
-from pandas_amr._forecast import Measured, forecast, interval, prompt_tokens, sample_of, shards_of
+from pandas_amr._findings import with_findings
+from pandas_amr._forecast import (
+    Measured,
+    answered_alone,
+    counted_tokens,
+    forecast,
+    in_pieces,
+    interval,
+    pieces_in,
+    sample_of,
+    shards_of,
+)
 from pandas_amr._found import found_of
 from pandas_amr._keeper import bare
 from pandas_amr._map import MapStage, context_of, make_mappers
-from pandas_amr._mappers import AgentMapper
-from pandas_amr._reduce import chosen, reduce_inputs, the_task, write
+from pandas_amr._mappers import AgentMapper, _Progress
+from pandas_amr._reduce import chosen, make_reducer, reduce_inputs, the_task, write
+from pandas_amr._result import Result, failures_frame, status_frame, trace_frame, usage_frame
 from pandas_amr._synthesise import NUMBER_TOKENS
 from pandas_amr._usage import Usage
+from pandas_amr.errors import BudgetExceeded, FailureWarning, MapFailed
+from pandas_amr.models.base import Message
 from pandas_amr.models.structured import as_asked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
+    from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr._estimate import Estimate
     from pandas_amr._map import Answered, Sample
     from pandas_amr._mappers import Mapper
@@ -32,6 +49,7 @@ if TYPE_CHECKING:
     from pandas_amr._usage import Phase
     from pandas_amr._work import Work
     from pandas_amr.errors import AMRWarning
+    from pandas_amr.models.base import LM, Request
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,9 @@ class Draft:
 
 async def rehearse(work: Work, units: Units, wish: Wish) -> Draft:
     """What a run would take and send, without running it; with a sample, some units are mapped."""
-    measured = await _measured(work, units, sample_of(work, units, wish.sample)) if wish.sample and work.lms else None
+    measured = None
+    if wish.sample and work.lms and len(units) and not answered_alone(work, units):
+        measured = await _in_time(work, _measured(work, units, sample_of(work, units, wish.sample)))
     requests = await _rendered(work, units, wish.requests)
     return Draft(work.plan, forecast(work, units, measured), requests, tuple(work.warnings))
 
@@ -69,49 +89,101 @@ async def _rendered(work: Work, units: Units, count: int) -> list[dict[str, Any]
     bodies: list[dict[str, Any]] = []
     if not count or work.wired is None:
         return bodies
+    if answered_alone(work, units):
+        return [_body_alone(work, units)]
     mappers = make_mappers(work, units, context_of(work, units))
     for shard in shards_of(work, units):
         for mapper in mappers:
             agent = bare(mapper)
             if isinstance(agent, AgentMapper) and len(bodies) < count:
-                bodies.append(await _body(work, agent, shard))
+                bodies += await _bodies(work, agent, shard, count - len(bodies))
         if len(bodies) >= count:
             break
     return bodies
 
 
-async def _body(work: Work, agent: AgentMapper, shard: Shard) -> dict[str, Any]:
-    assert work.wired is not None
+async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> list[dict[str, Any]]:
+    """The first of an agent's requests about a shard: one, or one a piece of a unit that is larger than a shard."""
     lm = work.lm("map", work.job.map_agents.get(agent.name))
-    server = work.wired.bare[lm]
-    changed = await agent.changed() if agent.repls is not None and agent.changed is not None else ()
-    repl = [agent.repls(shard.positions)] if agent.repls is not None else []
-    request = turn_request(
-        agent.opening(shard.positions, changed=changed),
-        submission=agent.kind.submission(alone=agent.alone),
-        phase="map",
-        tools=[*repl, *agent.tools],
+    repl: list[AgentTool] = []
+    if in_pieces(agent, shard):
+        lines = pieces_in(agent, shard)
+        state = _Progress(lambda numbers: [lines[number] for number in numbers], of_rows=False, of=shard.positions[0])
+        openings = [agent.opening((number,), state) for number in range(min(count, len(lines)))]
+    else:
+        changed = await agent.changed() if agent.repls is not None and agent.changed is not None else ()
+        repl = [agent.repls(shard.positions)] if agent.repls is not None else []
+        openings = [agent.opening(shard.positions, changed=changed)]
+    submission = agent.kind.submission(alone=agent.alone)
+    return [
+        _body(work, lm, turn_request(opening, submission=submission, phase="map", tools=[*repl, *agent.tools]))
+        for opening in openings
+    ]
+
+
+def _body_alone(work: Work, units: Units) -> dict[str, Any]:
+    """The request of one agent that answers from the whole content."""
+    task = the_task(work)
+    reducer = make_reducer(work, task)
+    lines = units.lines(range(len(units)))
+    tools: list[AgentTool] = [*([reducer.repls(lines)] if reducer.repls is not None else []), *reducer.tools]
+    output = reducer.output
+    shown = output.schema if output.item is None else {"type": "array", "items": output.schema}
+    system = _prompts.reduce_system(
+        reducer.instruction, final=True, output=shown, tools=bool(tools), persona=reducer.persona
     )
+    opening = (Message("system", system), Message("user", _prompts.finding_lines(lines)))
+    request = turn_request(opening, submission=output.submission(), phase="reduce", tools=tools)
+    return _body(work, work.lm("reduce", task.agent), request)
+
+
+def _body(work: Work, lm: LM, request: Request) -> dict[str, Any]:
+    assert work.wired is not None
+    server = work.wired.bare[lm]
     return server.body(as_asked(request, server=server.address[0], name=lm.model))
 
 
+async def _in_time(work: Work, measuring: Coroutine[Any, Any, Measured | None]) -> Measured | None:
+    """What a sample told, where it did before the budget's seconds were used up.
+
+    Raises:
+        BudgetExceeded: it did not.
+    """
+    seconds = work.settings.budget.seconds if work.settings.budget else None
+    try:
+        async with asyncio.timeout(None if seconds is None else max(0.0, seconds - work.trace.seconds)) as deadline:
+            return await measuring
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise BudgetExceeded(f"The budget of {seconds:g} seconds is used up.", work.ledger.total) from None
+
+
 async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None:
-    """Map a sample, reduce what was found, and see what it took; None where all of it failed."""
+    """Map a sample, reduce what was found, and see what it took; None where nothing is mapped.
+
+    Raises:
+        AMRError: a budget ended it, or all of it failed, or ``errors="raise"`` met a failure.
+    """
+    if not work.job.maps:
+        return None
     stage = MapStage(work, units, sample=sample)
     await stage.recall()
+    before = work.ledger.total
     await stage.run(None)
+    mapped = work.ledger.total - before
     if work.ended_by is not None:
         raise work.ended_by
+    _tell_failed(work, stage, sample)
     found = chosen(work.plan.where, _of(found_of(work, stage), sample))
     lines = [one.line for one in reduce_inputs(work, units, found, np.arange(len(found.positions)))]
     asked = list(stage.answered())
-    if not asked and not lines:
-        return None
     count = work.counter("reduce")
     outputs, weights = (
         _outputs(work, stage, asked) if asked else ([float(count(one)) for one in lines], [1] * len(lines))
     )
     total = sum((node.usage for _, _, node in asked), Usage())
+    inside = _inside(work, mapped - total)
     return Measured(
         units=len(sample.positions),
         input_ratio=_ratio(stage, asked, total),
@@ -120,7 +192,62 @@ async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None
         findings=len(lines) / len(sample.positions),
         reduction_tokens=await _reduction_tokens(work, units, found) if lines else None,
         latency_s=total.seconds / max(1, total.calls),
-        spread=interval(outputs, weights, of=len(units.asked) * max(1, len({name for _, name, _ in asked}))),
+        spread=max(
+            interval(outputs, weights, of=len(units.asked) * max(1, len({name for _, name, _ in asked}))),
+            interval(*_of_pipelines(work), of=len(units.asked)) if inside is not None else 0.0,
+        ),
+        inside=inside,
+    )
+
+
+def _inside(work: Work, mapped: Usage) -> Usage | None:
+    """What the pipelines took that rows of a sample went through; None where there is none, or the journal had some."""
+    piped = any(getattr(one, "needs_model", False) for one in work.job.callables.values())
+    return mapped if piped and not mapped.recalled else None
+
+
+def _of_pipelines(work: Work) -> tuple[list[float], list[int]]:
+    """The tokens a unit of what pipelines took, by shard, and the shards' units."""
+    taken = {node.id: 0 for node in work.trace.nodes if node.type == "map" and "/" not in node.id}
+    sizes = {node.id: node.units for node in work.trace.nodes}
+    for node in work.trace.nodes:
+        outer, _, inner = node.id.partition("/")
+        taken[outer] += node.usage.tokens if inner and outer in taken else 0
+    return [tokens / sizes[name] for name, tokens in taken.items()], [sizes[name] for name in taken]
+
+
+def _tell_failed(work: Work, stage: MapStage, sample: Sample) -> None:
+    """Say which of a sample failed.
+
+    Raises:
+        MapFailed: all of it, or ``errors="raise"`` met a failure; its ``partial`` is what the sample found.
+    """
+    sampled = set(sample.positions.tolist())
+    failures = sorted((one for one in work.failures if one.position in sampled), key=lambda one: one.position)
+    if not failures:
+        return
+    rows = len({one.position for one in failures})
+    what = f"{rows} of the {len(sampled)} units of the sample failed"
+    said = f"{what}; the first, row {failures[0].position}: {failures[0].reason} ({failures[0].who})"
+    if len(failures) == len(sampled) * len(work.job.names) or work.settings.errors == "raise":
+        raise MapFailed(said, _partial(work, stage))
+    work.warnings.append(FailureWarning(f"{said}. The estimate is scaled up from the rest."))
+
+
+def _partial(work: Work, stage: MapStage) -> Result:
+    """What a sample found, where nothing more comes of it."""
+    frame, found = work.job.frame, stage.findings()
+    return Result(
+        output=None,
+        frame=with_findings(frame, found),
+        findings=found,
+        plan=work.plan,
+        usage=usage_frame(work.ledger),
+        failures=failures_frame(work.failures, frame.index),
+        trace=trace_frame(work.trace.nodes),
+        total=work.ledger.total,
+        seconds=work.trace.seconds,
+        status=status_frame(stage.statuses(), work.failures, frame.index),
     )
 
 
@@ -135,7 +262,7 @@ def _outputs(work: Work, stage: MapStage, asked: Sequence[Answered]) -> tuple[li
 def _ratio(stage: MapStage, asked: Sequence[Answered], total: Usage) -> float:
     """What the provider counted of the prompts, to what was counted here."""
     agents = _agents(stage)
-    ours = sum(prompt_tokens(agent, s) for s, name, _ in asked if isinstance(agent := agents[name], AgentMapper))
+    ours = sum(counted_tokens(agent, s) for s, name, _ in asked if isinstance(agent := agents[name], AgentMapper))
     return total.input_tokens / ours if ours and total.input_tokens else 1.0
 
 
