@@ -478,6 +478,16 @@ def test_an_error_in_a_later_stage_takes_what_the_stages_before_it_found(second,
     assert partial.frame["n"].tolist()[:6] == list(range(6))
 
 
+def test_what_was_found_before_a_no_is_of_the_rows_that_were_kept():
+    budget = amr.Budget(confirm=lambda estimate: estimate.units == 12)
+    with ScriptedServer(provider) as server, pytest.raises(amr.NotConfirmed) as caught:
+        recipe()(ROWS, lm=server.lm(), budget=budget)
+    partial = caught.value.partial
+    assert partial.frame["text"].tolist() == [f"row {n}" for n in (0, 2, 4, 6, 8, 10)]
+    assert partial.status.index.tolist() == partial.findings.index.tolist() == partial.frame.index.tolist()
+    assert len(partial.stages) == partial.total.calls == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from pandas_amr._call import Call, check, check_model
+from pandas_amr._call import KEEP, Call, check, check_model
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Noted, run
 from pandas_amr._plan import Plan, read_plan
 from pandas_amr._planner import PARALLELISM
-from pandas_amr._result import Result, failures_frame, kept_places, trace_frame, usage_frame
+from pandas_amr._result import Result, failures_frame, kept_places, kept_rows, trace_frame, usage_frame
 from pandas_amr._run import Run, _again, _second_look, prepared, what_is_given
 from pandas_amr._runtime import check_budget, current_settings, resolve_lms, wire
 from pandas_amr._sources import nodes_behind
@@ -445,8 +445,12 @@ def _is_frame(value: Any, done: Sequence[Result]) -> bool:
 
 
 def _so_far(frame: pd.DataFrame, done: Sequence[Result]) -> Reached:
-    """The rows that the finished stages of a run give, where it does not come to its end."""
-    return Reached(done[-1].frame, np.arange(len(done[-1].frame))) if done else Reached(frame)
+    """The rows that the stages of a run give so far, where it does not come to its end."""
+    if not done:
+        return Reached(frame)
+    if KEEP in done[-1].findings.columns:
+        return Reached(kept_rows(done[-1]), kept_places(done[-1]))
+    return Reached(done[-1].frame, np.arange(len(done[-1].frame)))
 
 
 def _leave(partial: Result, error: Exception) -> None:
