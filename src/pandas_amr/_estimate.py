@@ -11,7 +11,8 @@ class Estimate:
 
     Calls are exact where every agent needs one and the reduce is computed, a static tree or one a group; input tokens
     are counted; output tokens are reckoned from the schema, or scaled up from a sample. Where a recipe with agents maps
-    or reduces, calls, tokens and money are not known, and None; a sample tells those of one that maps.
+    or reduces, calls, tokens and money are not known, and None; a sample tells those of one that maps, as long as the
+    journal has nothing of it.
 
     Attributes:
         units: rows of the frame.

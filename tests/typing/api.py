@@ -46,7 +46,8 @@ def script(df: pd.DataFrame) -> None:
     assert_type(result.verify(share=0.1, lm="local").disagreements, pd.DataFrame)
     assert_type(result.review(5), pd.DataFrame)
     recipe = amr.Recipe(plan).then(lambda frame: frame).filter("even?").map("x", finding={"n": int})
-    assert_type(recipe(df, lm="local", budget=amr.Budget(confirm=lambda estimate: estimate.calls < 9)), amr.Result)
+    few = amr.Budget(confirm=lambda estimate: estimate.calls is not None and estimate.calls < 9)
+    assert_type(recipe(df, lm="local", budget=few), amr.Result)
     assert_type(df.pipe(recipe, lm="local"), amr.Result)
     amr.map_reduce(df, map=recipe, reduce=recipe)
 
