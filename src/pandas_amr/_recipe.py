@@ -422,8 +422,8 @@ async def _nested(what: Recipe, frame: pd.DataFrame, inside: Inside, done: list[
     parts: list[Result] = []
 
     def joined(reached: Reached) -> Result:
-        traces = [one.trace for one in parts] or [trace_frame(())]
-        return _joined(reached, parts, inside, pd.concat(traces, ignore_index=True))
+        traces = [one.trace.astype(object) for one in parts] or [trace_frame(())]  # pandas 2 warns of columns of <NA>
+        return _joined(reached, parts, inside, pd.concat(traces, ignore_index=True).infer_objects())
 
     try:
         reached = await what.within(frame, inside, parts)

@@ -81,8 +81,8 @@ class Budget:
         confirm: a function, async or not, that is asked once, with the ``Estimate`` of what the journal has not, before
             anything is mapped; unless it gives True the run ends with ``NotConfirmed``. A plan that had to be derived
             has cost its one call by then. A recipe asks once a stage, since only what one found tells what the next
-            takes: after a no, what the stages before it found is in the error's ``partial``. Where nobody knows the calls
-            or the money they are None: ``estimate.money is not None and estimate.money < 5``.
+            takes: after a no, what the stages before it found is in the error's ``partial``. Calls and money that
+            nobody knows are None: ``estimate.money is not None and estimate.money < 5``.
 
     Raises:
         UsageError: no limit is given, or one that is not above 0.
