@@ -20,7 +20,7 @@ from pandas_amr._map import Sample, context_of, cut, make_mappers
 from pandas_amr._mappers import AgentMapper
 from pandas_amr._merge import rules_of
 from pandas_amr._prices import price_of
-from pandas_amr._reduce import CHOICE_SAMPLE, MAX_LEVELS, Task, reduce_budget, the_task
+from pandas_amr._reduce import CHOICE_SAMPLE, MAX_LEVELS, Task, alone, reduce_budget, the_task
 from pandas_amr._schema import json_schema
 from pandas_amr._split import pieces_of
 from pandas_amr._synthesise import NUMBER_TOKENS, OutputType
@@ -144,12 +144,12 @@ def forecast(
     every = units
     if open_ is not None:
         units = units.only(np.isin(units.asked, open_))
-    alone = answered_alone(work, every)
-    shards = [] if alone else shards_of(work, units)
+    by_one = answered_alone(work, every)
+    shards = [] if by_one else shards_of(work, units)
     sizes = tuple(len(shard.positions) for shard in shards)
     mapping = _mapping(work, units, shards, measured)
     again = len(units.asked) < len(every.asked)
-    reducing, tree = ([alone], ()) if alone else _reducing(work, every, shards, measured, again=again)
+    reducing, tree = ([by_one], ()) if by_one else _reducing(work, every, shards, measured, again=again)
     parts = [*mapping, *reducing]
     spent_in, spent_out = sum(part.input_tokens for part in parts), sum(part.output_tokens for part in parts)
     calls = sum(part.calls for part in parts)
@@ -184,17 +184,11 @@ def forecast(
 
 def answered_alone(work: Work, units: Units) -> Spent | None:
     """What one agent takes that answers from the whole content; None where the plan has none, or it does not fit."""
-    job = work.job
-    if not (work.plan.direct and job.verb in {"map_reduce", "plan"} and work.lms and work.written and job.by is None):
+    answering = alone(work, units) if work.lms else None
+    if answering is None:
         return None
-    task = the_task(work)
-    budget = reduce_budget(work, task)[0]
-    if not len(units) or int(units.tokens.sum()) > LEAST_BLOCKS * budget:  # far too much: not worth counting
-        return None
-    count, lines = work.counter("reduce", task.agent), units.lines(range(len(units)))
-    if count("\n".join(lines)) > budget:
-        return None
-    held = count(_prompts.finding_lines(lines))
+    task = answering.task
+    held = answering.reducer.count(_prompts.finding_lines([one.line for one in answering.inputs]))
     taken = Spent("reduce", task.agent, 1, _system(work, task) + held, _written_tokens(work, task))
     taken.about = _has_tools(work, taken)
     return taken

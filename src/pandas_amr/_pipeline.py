@@ -143,8 +143,7 @@ async def _confirmed(work: Work, units: Units, stage: MapStage | None) -> None:
 
 async def _direct(work: Work, units: Units) -> Outcome | None:
     """One agent's answer, where the plan allows it and everything fits its budget."""
-    job = work.job
-    if not (work.plan.direct and job.verb == "map_reduce" and work.written and job.by is None):
+    if not work.plan.direct:
         return None
     await _confirmed(work, units, None)
     try:

@@ -50,6 +50,7 @@ REDUCE_POSITION = -1
 ANSWER_TOKENS = 4096  # reserved for an answer where the model's own bound is not known
 BUDGET_RATIO = 0.5
 MAX_LEVELS = 10
+FAR_TOO_MUCH = 2
 CHOICE_SAMPLE = 10
 CHOOSE = """\
 The answer is a number, and pandas computes it from the findings' columns. Say how: which column, and which function.
@@ -465,16 +466,39 @@ async def _written_by_groups(work: Work, units: Units, found: Found, task: Task,
     return Outcome(group_output(shown, index, task.output), cited)
 
 
-async def direct(work: Work, units: Units) -> Outcome | None:
-    """One agent's answer from the whole content, where all of it fits one agent's budget; None where it does not."""
+@dataclass(frozen=True)
+class Alone:
+    """One agent that answers from the whole content: what it is asked, and what it reads."""
+
+    task: Task
+    reducer: Reducer
+    inputs: list[Input]
+
+
+def alone(work: Work, units: Units) -> Alone | None:
+    """Who answers from the whole content; None where the plan has nobody, or all of it does not fit one agent."""
+    job = work.job
+    if not (work.plan.direct and job.verb in {"map_reduce", "plan"} and work.written and job.by is None):
+        return None
     task = _instructed(the_task(work), units.frame.iloc[:, list(units.columns)])
+    budget = reduce_budget(work, task)[0]
+    if not len(units) or int(units.tokens.sum()) > FAR_TOO_MUCH * budget:  # not worth counting
+        return None
     reducer = make_reducer(work, task)
     inputs = row_inputs(units, list(range(len(units))))
-    budget = reduce_budget(work, task)[0]
-    if not inputs or reducer.count("\n".join(one.line for one in inputs)) > budget:
+    if reducer.count("\n".join(one.line for one in inputs)) > budget:
         return None
     if sum(reducer.size(one) for one in inputs) > reducer.room:  # with their numbers they do not: none is left out
         return None
+    return Alone(task, reducer, inputs)
+
+
+async def direct(work: Work, units: Units) -> Outcome | None:
+    """One agent's answer from the whole content; None where nobody can read all of it."""
+    answering = alone(work, units)
+    if answering is None:
+        return None
+    reducer, inputs = answering.reducer, answering.inputs
     with work.trace.node("direct", id=f"{work.prefix}direct", units=len(units)) as node:
         reduced = await reducer.reduce(inputs, final=True)
         node.usage = reduced.usage

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_amr import _prompts
 from pandas_amr._agent.loop import turn_request
 from pandas_amr._findings import with_findings
 from pandas_amr._forecast import (
     Measured,
-    answered_alone,
     counted_tokens,
     forecast,
     in_pieces,
@@ -27,12 +25,11 @@ from pandas_amr._found import found_of
 from pandas_amr._keeper import bare
 from pandas_amr._map import MapStage, context_of, make_mappers
 from pandas_amr._mappers import AgentMapper, _Progress
-from pandas_amr._reduce import chosen, make_reducer, reduce_inputs, the_task, write
+from pandas_amr._reduce import Alone, alone, chosen, reduce_inputs, the_task, write
 from pandas_amr._result import Result, failures_frame, status_frame, trace_frame, usage_frame
 from pandas_amr._synthesise import NUMBER_TOKENS
 from pandas_amr._usage import Usage
 from pandas_amr.errors import BudgetExceeded, FailureWarning, MapFailed
-from pandas_amr.models.base import Message
 from pandas_amr.models.structured import as_asked
 
 if TYPE_CHECKING:
@@ -78,7 +75,7 @@ class Draft:
 async def rehearse(work: Work, units: Units, wish: Wish) -> Draft:
     """What a run would take and send, without running it; with a sample, some units are mapped."""
     measured = None
-    if wish.sample and work.lms and len(units) and not answered_alone(work, units):
+    if wish.sample and work.lms and len(units) and not alone(work, units):
         measured = await _in_time(work, _measured(work, units, sample_of(work, units, wish.sample)))
     requests = await _rendered(work, units, wish.requests)
     return Draft(work.plan, forecast(work, units, measured), requests, tuple(work.warnings))
@@ -89,8 +86,8 @@ async def _rendered(work: Work, units: Units, count: int) -> list[dict[str, Any]
     bodies: list[dict[str, Any]] = []
     if not count or work.wired is None:
         return bodies
-    if answered_alone(work, units):
-        return [_body_alone(work, units)]
+    if (answering := alone(work, units)) is not None:
+        return [_body_alone(work, answering)]
     mappers = make_mappers(work, units, context_of(work, units))
     for shard in shards_of(work, units):
         for mapper in mappers:
@@ -121,20 +118,13 @@ async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> l
     ]
 
 
-def _body_alone(work: Work, units: Units) -> dict[str, Any]:
+def _body_alone(work: Work, answering: Alone) -> dict[str, Any]:
     """The request of one agent that answers from the whole content."""
-    task = the_task(work)
-    reducer = make_reducer(work, task)
-    lines = units.lines(range(len(units)))
+    reducer, lines = answering.reducer, [one.line for one in answering.inputs]
     tools: list[AgentTool] = [*([reducer.repls(lines)] if reducer.repls is not None else []), *reducer.tools]
-    output = reducer.output
-    shown = output.schema if output.item is None else {"type": "array", "items": output.schema}
-    system = _prompts.reduce_system(
-        reducer.instruction, final=True, output=shown, tools=bool(tools), persona=reducer.persona
-    )
-    opening = (Message("system", system), Message("user", _prompts.finding_lines(lines)))
-    request = turn_request(opening, submission=output.submission(), phase="reduce", tools=tools)
-    return _body(work, work.lm("reduce", task.agent), request)
+    opening = reducer.opening(lines, final=True, tools=bool(tools))
+    request = turn_request(opening, submission=reducer.output.submission(), phase="reduce", tools=tools)
+    return _body(work, work.lm("reduce", answering.task.agent), request)
 
 
 def _body(work: Work, lm: LM, request: Request) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pandas_amr.errors import InvalidOutput, ModelError
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import pyarrow as pa
 
@@ -240,7 +240,6 @@ class Reducer:
             computed = told()
             inputs, _ = fitted(whole, self.room - self.count(computed), self)
         output = self.output if final else self.output.partial
-        shown = {**output.schema} if output.item is None else {"type": "array", "items": output.schema}
         asked = [str(final), computed, *(one.line for one in inputs)]
         known = await self.store.recall(asked) if self.store is not None else None
         if known is not None:
@@ -249,7 +248,7 @@ class Reducer:
                 return Reduced(value, rows, Usage(recalled=1))
         repl = self.repls([one.line for one in inputs]) if self.repls is not None and inputs else None
         try:
-            reduced, payload = await self._reduced(inputs, output, shown, final=final, computed=computed, repl=repl)
+            reduced, payload = await self._reduced(inputs, output, final=final, computed=computed, repl=repl)
             if self.store is not None:
                 await self.store.keep(asked, payload)
             return reduced
@@ -257,22 +256,26 @@ class Reducer:
             if repl is not None:
                 await repl.close()
 
+    def opening(self, lines: Sequence[str], *, final: bool, tools: bool, computed: str = "") -> tuple[Message, ...]:
+        """What a node's agent is told first."""
+        output = self.output if final else self.output.partial
+        shown = {**output.schema} if output.item is None else {"type": "array", "items": output.schema}
+        system = _prompts.reduce_system(self.instruction, final=final, output=shown, tools=tools, persona=self.persona)
+        user = _prompts.finding_lines(lines) + (f"\n\n{computed}" if computed else "")
+        return Message("system", system), Message("user", user)
+
     async def _reduced(
         self,
         inputs: Sequence[Input],
         output: OutputType,
-        shown: Mapping[str, Any],
         *,
         final: bool,
         computed: str,
         repl: Repl | None,
     ) -> tuple[Reduced, Any]:
         tools: tuple[AgentTool, ...] = self.tools if repl is None else (repl, *self.tools)
-        system = _prompts.reduce_system(
-            self.instruction, final=final, output=shown, tools=bool(tools), persona=self.persona
-        )
-        user = _prompts.finding_lines([one.line for one in inputs]) + (f"\n\n{computed}" if computed else "")
-        messages: tuple[Message, ...] = (Message("system", system), Message("user", user))
+        lines = [one.line for one in inputs]
+        messages = self.opening(lines, final=final, tools=bool(tools), computed=computed)
         usage = Usage()
         problem = ""
         for _ in range(self.max_repairs + 1):
