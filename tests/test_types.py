@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
+from pandas_amr._schema import named_type, record_type
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 
@@ -232,6 +233,22 @@ def test_outputs_of_every_type_come_back(tmp_path, kind, output):
     else:
         assert again == result.output
         assert type(again) is type(result.output)
+
+
+def test_a_field_may_be_named_as_pydantic_names_what_nobody_asks_for():
+    names = ["copy", "json", "dict", "schema", "class", "model_size"]
+    with ScriptedServer(lambda request: findings(request, lambda unit: dict.fromkeys(names, 1))) as server:
+        found = DF.amr.map("All.", finding=dict.fromkeys(names, int), lm=server.lm())
+    assert found[names].to_numpy().tolist() == [[1] * len(names)] * 3
+
+
+def test_code_that_asks_is_told_what_no_field_can_be():
+    with pytest.raises(amr.UsageError, match="a choice is a text"):
+        named_type({"kind": [[1]]})
+    with pytest.raises(amr.UsageError, match="a choice is a text"):
+        named_type({"enum": [{"a": 1}]})
+    with pytest.raises(amr.UsageError, match="pydantic keeps that name"):
+        record_type("Answer", {"model_config": named_type("int")})
 
 
 def test_columns_that_parquet_cannot_hold_are_saved_as_text_and_say_so(tmp_path):

@@ -22,6 +22,7 @@ if typing.TYPE_CHECKING:
 DECIMAL_PATTERN = r"^-?\d+(\.\d+)?$"
 TEXT_FINDING = "finding"
 RESERVED = frozenset({"unit"})
+UNUSABLE = frozenset(name for name in dir(BaseModel) if name.startswith("model_"))  # what pydantic keeps to itself
 
 # JSON Schema keyword -> pydantic's Field argument
 CONSTRAINTS = {
@@ -54,6 +55,10 @@ def record_type(name: str, fields: dict[str, Any]) -> type[BaseModel]:
     for field, given in fields.items():
         if not isinstance(field, str) or not field.isidentifier() or field.startswith("_"):
             raise UsageError(f"A finding's field is named like a variable, not {field!r}.")
+        if field in UNUSABLE:
+            raise UsageError(
+                f"A finding's field cannot be named {field!r}: pydantic keeps that name; {field}_ is free."
+            )
         definitions[field] = _definition(field, given)
     try:
         with warnings.catch_warnings():
@@ -69,10 +74,22 @@ def _definition(field: str, given: Any) -> Any:
         kind, about = given
         return given if isinstance(about, FieldInfo) else (kind, Field(description=str(about)))
     if isinstance(given, list) and given:
-        return (Literal[tuple(given)], ...)
+        return (_choices(given, f"finding[{field!r}]"), ...)
     if isinstance(given, type | types.GenericAlias | types.UnionType) or get_origin(given) is not None or given is Any:
         return (given, ...)
     raise UsageError(f"finding[{field!r}] takes a type, (type, 'description'), or a list of choices, not {given!r}.")
+
+
+def _choices(given: list[Any], what: str) -> Any:
+    """The type that takes nothing but these values.
+
+    Raises:
+        UsageError: one of them is no single value.
+    """
+    wrong = [one for one in given if not (one is None or isinstance(one, str | int | float | enum.Enum))]
+    if wrong:
+        raise UsageError(f"{what}: a choice is a text, a number, a bool or None, not {wrong[0]!r}.")
+    return Literal[tuple(given)]
 
 
 def json_schema(kind: Any) -> dict[str, Any]:
@@ -151,7 +168,7 @@ def type_of(schema: dict[str, Any], name: str = "Record") -> Any:
         list[int]
     """
     if "enum" in schema or "const" in schema:
-        return Literal[tuple(schema.get("enum", [schema.get("const")]))]
+        return _choices(schema.get("enum", [schema.get("const")]), name)
     if "anyOf" in schema:
         parts = [type_of(part, name) for part in schema["anyOf"]]
         return typing.Union[tuple(parts)]  # noqa: UP007 (made at run time)
@@ -192,7 +209,7 @@ def named_type(given: Any) -> Any:
         return given
     if isinstance(given, dict) and "kind" in given:
         kind = named_type(given["kind"])
-        return (Literal[tuple(kind)] if isinstance(kind, list) else kind, str(given.get("description", "")))
+        return (_choices(kind, "kind") if isinstance(kind, list) else kind, str(given.get("description", "")))
     if isinstance(given, dict):
         return type_of(given)
     raise UsageError(f"A field's type is str, int, float, bool, a list of one, or a list of choices, not {given!r}.")
