@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import warnings
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 import pandas_amr as amr
 from pandas_amr._compute import compute
@@ -205,32 +207,42 @@ def test_a_plan_by_rule_is_the_expected_one(kind):
     assert case["task"] in repr(plan)
 
 
+def value_of(schema: dict[str, Any], unit: dict[str, Any]) -> Any:
+    """A value that a field of such a schema takes."""
+    kinds = [part.get("type") for part in schema.get("anyOf", [schema])]
+    if "enum" in schema or any("enum" in part for part in schema.get("anyOf", ())):
+        return next(part["enum"] for part in schema.get("anyOf", [schema]) if "enum" in part)[0]
+    if "array" in kinds:
+        items = schema.get("items") or next(p["items"] for p in schema["anyOf"] if p.get("type") == "array")
+        wanted = items.get("properties")
+        return [{n: value_of(s, unit) for n, s in wanted.items()}] if wanted else ["x"]
+    number = unit["unit"]
+    return {"string": f"found {number}", "boolean": number % 2 == 0, "integer": number, "number": number + 0.5}[
+        kinds[0]
+    ]
+
+
+def by_type(request: Any) -> Any:
+    """Scripted: to each unit a value for each field, by its type; a reduction is a text."""
+    if request.schema == "reduction":
+        return {"output": "Some of them.", "sources": [0]}
+    schema = request.body["response_format"]["json_schema"]["schema"]
+    schema = schema if request.schema == "finding" else schema["properties"]["findings"]["items"]
+    fields = {name: one for name, one in schema["properties"].items() if name != "unit"}
+    return findings(request, lambda unit: {name: value_of(one, unit) for name, one in fields.items()})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_plan_runs_and_its_json_runs_the_same(kind, tmp_path):
     """The plan's JSON in a file repeats the run, with no planning call and nothing said again."""
     case = KINDS[kind]
-
-    def found(schema: dict[str, Any], unit: dict[str, Any]) -> Any:
-        kinds = [part.get("type") for part in schema.get("anyOf", [schema])]
-        if "enum" in schema or any("enum" in part for part in schema.get("anyOf", ())):
-            return next(part["enum"] for part in schema.get("anyOf", [schema]) if "enum" in part)[0]
-        if "array" in kinds:
-            items = schema.get("items") or next(p["items"] for p in schema["anyOf"] if p.get("type") == "array")
-            wanted = items.get("properties")
-            return [{n: found(s, unit) for n, s in wanted.items()}] if wanted else ["x"]
-        number = unit["unit"]
-        return {"string": f"found {number}", "boolean": number % 2 == 0, "integer": number, "number": number + 0.5}[
-            kinds[0]
-        ]
 
     def provider(request):
         if request.schema == "plan":
             return case["answer"]
         if request.schema == "reduction":
             return {"output": f"from {len(request.findings)}", "sources": [0]}
-        schema = request.body["response_format"]["json_schema"]["schema"]["properties"]["findings"]["items"]
-        fields = {name: one for name, one in schema["properties"].items() if name != "unit"}
-        return findings(request, lambda unit: {name: found(one, unit) for name, one in fields.items()})
+        return by_type(request)
 
     outputs = []
     with ScriptedServer(provider) as server:
@@ -330,10 +342,40 @@ EVERYTHING = answer(
 )
 
 
+def by_planner(arguments: set[str], fields: set[str]) -> dict[str, Any]:
+    """What is not given, the planner decides: the fields of the plan that it does, as ``EVERYTHING`` says them."""
+    reduces, finds = "reduce" not in arguments and "ranking" not in fields, not arguments & {"map", "finding"}
+    if not reduces and "map" in arguments:
+        return {}
+    known = {"mood", "size", "flag"} if finds else set(GIVEN["finding"]) if "finding" in arguments else {"finding"}
+    alone = fields & {"segmentation", "dedupe", "keyed"}
+    aggregations = {"mood": "value_counts", "size": "sum"}
+    decided: dict[str, Any] = {
+        "map_instruction": "A planner's words.",
+        "finding": ["mood", "size", "flag"],
+        "segmentation": "rows" if alone else "groups",
+        "group_columns": None if alone else ["shop"],
+        "shard_size": 10,
+        "parallelism": 4,
+    }
+    if not finds:
+        del decided["finding"]
+    if "map" in arguments:
+        del decided["map_instruction"]
+    if reduces:
+        ranks = "size" in known and "output" not in arguments
+        decided |= {
+            "reduce_instruction": "A planner's reduction.",
+            "by": ("stars",),
+            "where": "flag" if "flag" in known else None,
+            "aggregations": {name: how for name, how in aggregations.items() if name in known} or None,
+            "ranking": amr.Ranking(field="size", most=4, lowest_first=True) if ranks else None,
+        }
+    return {name: value for name, value in decided.items() if name not in arguments | fields}
+
+
 def check_given(arguments: dict[str, Any], fields: dict[str, Any]) -> None:
     contradictory = fields.get("segmentation") == "neighbours" and (fields.get("dedupe") or fields.get("keyed"))
-    unknown = "where" in fields and "finding" not in arguments
-    unknown |= "ranking" in fields and "finding" not in arguments
     with ScriptedServer(lambda request: EVERYTHING) as server:
         if contradictory:
             with pytest.raises(amr.PlanError):
@@ -342,7 +384,10 @@ def check_given(arguments: dict[str, Any], fields: dict[str, Any]) -> None:
             return
         plan = REVIEWS.amr.plan("How are they?", lm=server.lm(), plan=fields, **arguments)
         asked = [request for request in server.requests if request.schema == "plan"]
-    del unknown
+    told = seen(plan)
+    decided = by_planner(set(arguments), set(fields))
+    assert {name: told[name] for name in decided} == decided
+    assert len(asked) == bool(decided)
     words = {"map": "map_instruction", "reduce": "reduce_instruction"}
     for name, value in arguments.items():
         kept = getattr(plan, words.get(name, name), None)
@@ -491,6 +536,207 @@ def test_groups_and_where_that_are_not_there_are_told_before_anything_is_sent(re
     small = refusing.lm(abilities=Abilities(units_per_request=1))
     with pytest.raises(amr.PlanError, match="judged alone"):
         REVIEWS.amr.map("x", plan={"segmentation": "neighbours"}, lm=small)
+
+
+# A plan keeps the reduce
+
+
+def numbers(request: Any) -> Any:
+    """Scripted: each row's stars, as `n`, and whether they are many; a reduction counts what it got."""
+    if request.schema == "reduction":
+        return {"output": f"{len(request.findings)} findings", "sources": [0]}
+    return findings(request, lambda unit: {"n": unit["stars"], "flag": unit["stars"] > 3})
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"reduce": {"n": "sum"}},
+        {"reduce": {"n": ["sum", "mean"], "flag": "share"}},
+        {"reduce": {"n": "sum"}, "by": "shop"},
+        {"reduce": {"n": "sum"}, "by": amr.By("shop", sort=False), "plan": {"where": "flag"}},
+        {"reduce": "Count.", "plan": {"where": "flag"}},
+        {"reduce": "Count.", "by": ["shop"]},
+    ],
+)
+def test_a_plan_reduces_again_as_it_was_told_whatever_form_it_comes_in(wanted, tmp_path):
+    given: dict[str, Any] = {"map": "x", "finding": {"n": int, "flag": bool}, "columns": ["stars"]}
+    with ScriptedServer(numbers) as server:
+        plan = REVIEWS.amr.plan("How much?", lm=server.lm(), **given, **wanted)
+        first = REVIEWS.amr.map_reduce("How much?", lm=server.lm(), **given, **wanted)
+        plan.to_json(tmp_path / "plan.json")
+        assert plan.aggregations == (wanted["reduce"] if isinstance(wanted["reduce"], dict) else None)
+        for form in (plan, plan.to_json(), tmp_path / "plan.json", str(tmp_path / "plan.json"), first.plan):
+            again = REVIEWS.amr.map_reduce(plan=form, lm=server.lm())
+            assert str(again.output) == str(first.output)
+            assert again.plan.replace(made_by="user").to_json() == first.plan.replace(made_by="user").to_json()
+            assert str(amr.Recipe(form)(REVIEWS, lm=server.lm()).output) == str(first.output)
+    assert first.output is not None
+
+
+def test_a_plan_says_what_reduces_and_no_more():
+    """What the call says stands above its plan: none of the plan's own reduce stays beside a function."""
+    given: dict[str, Any] = {"map": "x", "finding": {"n": int, "flag": bool}, "columns": ["stars"]}
+    with ScriptedServer(numbers) as server:
+        plan = REVIEWS.amr.plan(reduce={"n": "sum"}, lm=server.lm(), **given)
+        counted = REVIEWS.amr.map_reduce(plan=plan, reduce=len, lm=server.lm())
+        named = REVIEWS.amr.map_reduce(plan=plan, reduce={"most": ("n", "max")}, lm=server.lm())
+    assert counted.output == 40
+    assert counted.plan.aggregations is None
+    assert named.output["most"] == 5
+    assert named.plan.aggregations is None
+
+
+# The planner and what the user wants
+
+
+class Total(BaseModel):
+    total: int
+
+
+COMPUTED = [computed("n", "sum")]
+BOTH = [computed("n", "sum"), computed("n", "mean")]
+
+
+@pytest.mark.parametrize(
+    ("output", "parts", "said", "expected"),
+    [
+        (str, COMPUTED, "130 in all.", "130 in all."),
+        (bool, COMPUTED, True, True),
+        (Total, COMPUTED, {"total": 130}, Total(total=130)),
+        (list[Total], COMPUTED, [{"total": 130, "sources": [0]}], None),
+        (float, BOTH, {"field": "n", "function": "mean"}, 3.25),
+        (int, [computed("n", "mean")], {"field": "n", "function": "sum"}, 130),
+        (int, [computed("n", "value_counts")], {"field": "n", "function": "sum"}, 130),
+        (int, COMPUTED, None, 130),
+        (float, [computed("n", "mean")], None, 3.25),
+    ],
+)
+def test_a_wanted_output_is_given_whatever_the_planner_would_have_computed(output, parts, said, expected):
+    """One number is computed where a number is wanted; all else is written, from what was computed."""
+
+    def provider(request):
+        if request.schema == "plan":
+            return answer("x", field("n", "int"), aggregations=parts)
+        return {"output": said, "sources": [0]} if request.schema == "reduction" else numbers(request)
+
+    frame = REVIEWS[["stars"]]
+    with ScriptedServer(provider) as server:
+        result = frame.amr.map_reduce("How much?", output=output, lm=server.lm())
+        assert ("reduction" in {request.schema for request in server.requests}) == (said is not None)
+    assert result.plan.reduce_instruction == (None if said is None else "How much?")
+    if expected is None:
+        assert result.output["total"].tolist() == [130]
+    else:
+        assert result.output == expected
+        assert isinstance(result.output, output)
+
+
+@pytest.mark.parametrize("planning", [{"planning": False}, {"planning": False, "units_per_request": 1}])
+@pytest.mark.parametrize("task", ["How many complain?", "What is the average price?", "Which are the top 3?", "Go."])
+def test_nor_do_rules_compute_what_is_to_be_a_text(task, planning):
+    with ScriptedServer(by_type) as server, pytest.warns(amr.PlanWarning, match="by rule"):
+        result = REVIEWS.amr.map_reduce(task, output=str, lm=server.lm(abilities=Abilities(**planning)))
+    assert result.output == "Some of them."
+    assert result.plan.ranking is None
+
+
+def test_fields_get_names_that_are_free():
+    """Of a column, of each other, of what many records a row add, and of what pydantic keeps to itself."""
+    planned = answer(
+        "x",
+        *(field(name) for name in ("mood", "mood_found_2", "model_config", "unit")),
+        where="flag",
+        by=["mood"],
+        reduce_instruction="All",
+    )
+    planned["finding"].append(field("flag", "bool"))
+    frame = REVIEWS.assign(mood="x", mood_found="y")
+    with ScriptedServer(lambda request: planned) as server:
+        plan = frame.amr.plan("How?", columns=["text"], lm=server.lm())
+        many = REVIEWS.amr.plan("How?", columns=["text"], lm=server.lm())
+    assert list(plan.finding.model_fields) == [
+        "mood_found_3",
+        "mood_found_2",
+        "model_config_found",
+        "unit_found",
+        "flag",
+    ]
+    assert plan.by == amr.By("mood_found_3")
+    assert next(iter(many.finding.model_fields)) == "mood"
+    listed = answer("x", field("items"), field("items_count", "int"), many_per_row=True, reduce_instruction="All")
+    with ScriptedServer(lambda request: listed) as server:
+        records = REVIEWS.amr.plan("How?", lm=server.lm())
+    assert list(get_args(records.finding)[0].model_fields) == ["items_found", "items_count_found"]
+
+
+@pytest.mark.parametrize("planning", [True, False])
+def test_a_task_can_be_asked_of_its_own_result_again_and_again(planning):
+    planned = answer("x", field("mood"), reduce_instruction="All")
+    frame = REVIEWS[["text"]]
+    with ScriptedServer(lambda request: planned if request.schema == "plan" else by_type(request)) as server:
+        lm = server.lm(abilities=Abilities(planning=planning))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", amr.PlanWarning)
+            for _ in range(4):
+                frame = frame.amr.map_reduce("How are they?", columns=["text"], lm=lm).frame
+    name = "mood" if planning else "finding"
+    assert len([column for column in frame.columns if column.startswith(name)]) == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "bad", "reason"),
+    [
+        ({}, answer("x", field("n"), field("n", "int"), reduce_instruction="All"), "finding names 'n' twice"),
+        ({"reduce": {"n": "sum"}}, answer("x", field("m", "int")), "the user's reduce takes a field 'n'"),
+        ({"reduce": {"most": ("n", "max")}}, answer("x", field("most", "int")), "the user's reduce takes a field 'n'"),
+        ({"reduce": {"n": "mean"}}, answer("x", field("n")), "'mean' takes numbers"),
+        ({"reduce": "x", "by": "n"}, answer("x", field("m")), "the user's by takes a field 'n'"),
+        (
+            {"reduce": "x", "plan": {"where": "n"}},
+            answer("x", field("m", "bool")),
+            "the user's where takes a field 'n'",
+        ),
+        ({"plan": {"ranking": {"field": "n"}}}, answer("x", field("m", "int")), "the user's ranking takes a field 'n'"),
+        ({"items": True}, answer("x", field("n"), many_per_row=True, reduce_instruction="All"), "many_per_row adds"),
+    ],
+)
+def test_an_answer_that_the_user_s_own_words_contradict_is_sent_back_before_the_map(given, bad, reason):
+    good = answer("x", field("n", "int" if "ranking" in given.get("plan", {}) else "bool"), reduce_instruction="All")
+    arguments = {name: value for name, value in given.items() if name != "items"}
+    frame = REVIEWS.assign(items=1) if "items" in given else REVIEWS
+    answers = iter([bad, good])
+    with ScriptedServer(lambda request: next(answers)) as server:
+        plan = frame.amr.plan("How?", columns=["text"], lm=server.lm(), **arguments)
+        assert reason in server.requests[1].user
+    assert plan.made_by == "planner"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"reduce": {"n": "sum"}},
+        {"reduce": {"most": ("n", "max")}},
+        {"reduce": "x", "by": "n"},
+        {"reduce": "x", "plan": {"where": "n"}},
+        {"plan": {"ranking": {"field": "n"}}},
+    ],
+)
+def test_what_the_user_named_and_neither_planner_nor_rules_find_is_told_before_the_map(given):
+    with ScriptedServer(lambda request: answer("x", field("m", "int"), reduce_instruction="All")) as server:
+        with pytest.raises(amr.ColumnError, match="names 'n'"):
+            REVIEWS.amr.map_reduce("How?", columns=["text"], lm=server.lm(), **given)
+        assert [request.schema for request in server.requests] == ["plan", "plan"]
+
+
+def test_the_planner_sees_a_reduce_that_no_plan_can_hold():
+    planned = answer("x", field("n", "int"))
+    with ScriptedServer(lambda request: planned) as server:
+        REVIEWS.amr.plan("How?", reduce={"most": ("n", "max"), "n": len}, lm=server.lm())
+        assert (
+            '"reduce": {"most": {"field": "n", "by": "max"}, "n": {"field": "n", "by": "len"}}'
+            in server.requests[0].user
+        )
 
 
 # Segmentation

@@ -110,6 +110,33 @@ WRONG = {
         amr.UsageError,
         "one aggregation, not 2",
     ),
+    "one number for an output of text": (
+        lambda lm: DF.amr.map_reduce(map="Read.", finding={"n": int}, reduce={"n": "sum"}, output=str, lm=lm),
+        amr.UsageError,
+        r"reduce\['n'\] gives a number, and output=str takes none",
+    ),
+    "a plan whose reduce no plan can hold": (
+        lambda lm: DF.amr.map_reduce(
+            plan=DF.amr.plan(map="Read.", finding={"n": int}, reduce={"worst": ("n", "max")}, lm=lm).to_json(), lm=lm
+        ),
+        amr.UsageError,
+        "This plan holds no reduce.*say reduce= again beside plan=",
+    ),
+    "a field that pydantic keeps to itself": (
+        lambda lm: DF.amr.map("Read.", finding={"model_config": int}, lm=lm),
+        amr.UsageError,
+        "'model_config': pydantic keeps that name",
+    ),
+    "a field that every record has as a method": (
+        lambda lm: DF.amr.map("Read.", finding={"model_dump": int}, lm=lm),
+        amr.UsageError,
+        "'model_dump': pydantic keeps that name",
+    ),
+    "a choice that is a list": (
+        lambda lm: DF.amr.map("Read.", finding={"kind": [["a"], ["b"]]}, lm=lm),
+        amr.UsageError,
+        r"finding\['kind'\]: a choice is a text.* not \['a'\]",
+    ),
     "no parallelism": (lambda lm: DF.amr.map("Read.", max_parallelism=0, lm=lm), amr.UsageError, "whole number from 1"),
     "no steps": (lambda lm: DF.amr.map("Read.", max_steps=True, lm=lm), amr.UsageError, "max_steps= takes"),
     "unknown errors=": (lambda lm: DF.amr.map("Read.", errors="ignore", lm=lm), amr.UsageError, "coerce"),

@@ -10,10 +10,10 @@ import pandas as pd
 from pandas_amr._by import By
 from pandas_amr._compute import SHARE, TABULAR, column_of, function_of, is_named
 from pandas_amr._findings import FindingType
-from pandas_amr._fit import misfit, misused, sort_of
+from pandas_amr._fit import misfit, misused, number_of, sort_of
 from pandas_amr._merge import rules_of
 from pandas_amr._persona import Agent
-from pandas_amr._plan import Plan, as_finding, as_output, read_plan
+from pandas_amr._plan import Aggregation, Plan, as_finding, as_output, read_plan
 from pandas_amr._profile import column_units
 from pandas_amr._schema import TEXT_FINDING, record_type
 from pandas_amr._units import check_frame, content_columns
@@ -304,24 +304,37 @@ def _named_finding(given: Any) -> Any:
 
 
 def _reduce(given: Any, fixed: dict[str, Any], *, grouped: bool) -> tuple[Any, Any]:
-    """A reduce that is code; a text goes into the plan."""
+    """A reduce that is code; a text goes into the plan, and so do aggregations that a plan can hold.
+
+    What the call says stands above what its plan says.
+    """
     match given:
         case None:
             return None, fixed.get("aggregations") if "reduce_instruction" not in fixed else None
         case str() if given.strip():
             fixed["reduce_instruction"] = given
-            fixed.pop("aggregations", None)
-            fixed.pop("ranking", None)
+            for name in ("aggregations", "ranking"):
+                fixed.pop(name, None)
             return None, None
         case dict() if given:
             for name, how in given.items():
                 _check_aggregation(name, how, grouped=grouped)
-            for name in ("reduce_instruction", "ranking"):
+            for name in ("reduce_instruction", "ranking", "aggregations"):
                 fixed.pop(name, None)
+            if all(isinstance(name, str) and _is_planned(how) for name, how in given.items()):
+                fixed["aggregations"] = dict(given)
             return None, dict(given)
     if callable(given):
+        for name in ("reduce_instruction", "ranking", "aggregations"):
+            fixed.pop(name, None)
         return given, None
     raise UsageError(f"reduce= takes a text, a function, an Agent, or a dict of aggregations, not {given!r}.")
+
+
+def _is_planned(how: Any) -> bool:
+    """Whether a plan can hold an aggregation: by the name that pandas has for it."""
+    known = get_args(Aggregation)
+    return all(isinstance(one, str) and one in known for one in (how if isinstance(how, list) else [how]))
 
 
 def _check_aggregation(name: Any, how: Any, *, grouped: bool) -> None:
@@ -379,9 +392,19 @@ def _check_wanted(call: Call, job: Job) -> None:
         if call.map is None and job.given.map_instruction is None:
             raise UsageError("map_reduce: say what you want: task='...', or map= and reduce=.")
         if not decided and job.verb == "map_reduce":
-            raise UsageError("map_reduce without a task needs reduce=. To map only: df.amr.map(...).")
+            raise UsageError(_no_reduce(call))
     if job.computed is not None and len(job.computed) > 1 and job.given.output in SCALARS:
         raise UsageError(f"output={job.given.output.__name__} takes one aggregation, not {len(job.computed)}.")
+
+
+def _no_reduce(call: Call) -> str:
+    if call.plan is None or call.plan == "auto":
+        return "map_reduce without a task needs reduce=. To map only: df.amr.map(...)."
+    return (
+        "This plan holds no reduce: a plan holds a text, a ranking, or aggregations by pandas' own names "
+        f"({', '.join(get_args(Aggregation))}). Named aggregations, functions and agents stand in none: "
+        "say reduce= again beside plan=. To map only: df.amr.map(...)."
+    )
 
 
 def _check_view(job: Job) -> None:
@@ -440,11 +463,12 @@ def check_names(job: Job, plan: Plan) -> None:
             raise ColumnError(f"The finding {column!r} would hide a column of the frame; rename one of them.")
         if found.count(column) > 1:
             raise ColumnError(f"Two maps find {column!r}; name them apart.")
-    known = all(kind is not None for kind in kinds.values()) and "finding" not in job.open
+    known = all(kind is not None for kind in kinds.values())
     everything = set(job.frame.columns) | set(found) | set(records)
     _check_reduced(job, everything, complete=known)
     _check_planned(plan, set(found) | set(records), frame=set(job.frame.columns), complete=known)
     _check_fit(job, plan, found_types(kinds))
+    _check_output(job, found_types(kinds))
 
 
 def found_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
@@ -478,6 +502,18 @@ def _check_fit(job: Job, plan: Plan, types: Mapping[Any, Any]) -> None:
         for one in wanted if isinstance(wanted, list) else [wanted]:
             if column in types and (problem := misfit(one, types[column])) is not None:
                 raise UsageError(f"reduce[{name!r}]: {problem}; {column!r} holds {sort_of(types[column])}.")
+
+
+def _check_output(job: Job, types: Mapping[Any, Any]) -> None:
+    """Refuse an output of text or records where one number is computed."""
+    kind: Any = job.given.output
+    textual = kind is str or get_origin(kind) == list or hasattr(kind, "model_fields")  # noqa: E721
+    if not textual or job.by is not None or len(job.computed or {}) != 1:
+        return
+    name, how = next(iter((job.computed or {}).items()))
+    if number_of(function_of(how), types.get(column_of(name, how))) is not None:
+        shown = getattr(kind, "__name__", kind)
+        raise UsageError(f"reduce[{name!r}] gives a number, and output={shown} takes none: output=float, or leave it.")
 
 
 def _check_planned(plan: Plan, fields: set[Any], *, frame: set[Any], complete: bool) -> None:

@@ -50,6 +50,21 @@ def misfit(function: Any, annotation: Any) -> str | None:
     return None
 
 
+def number_of(function: Any, annotation: Any) -> type[int | float] | None:
+    """The number that a pandas function gives of a field; None where it gives something else.
+
+    Example:
+        >>> number_of("sum", int), number_of("mean", bool), number_of("value_counts", str)
+        (<class 'int'>, <class 'float'>, None)
+    """
+    if function in ("count", "nunique"):
+        return int
+    if sort_of(annotation) not in {"number", "bool"} or function not in ("sum", "min", "max", "mean", "median"):
+        return None
+    kind, _ = without_none(annotation)
+    return int if issubclass(kind, int) and function not in ("mean", "median") else float
+
+
 def misused(
     types: Mapping[Hashable, Any], *, where: Any = None, ranking: Any = None, by: tuple[Any, ...] = ()
 ) -> str | None:

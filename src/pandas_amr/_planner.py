@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,17 +13,19 @@ from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._call import finding_types, found_types
-from pandas_amr._fit import misfit, misused, sort_of
+from pandas_amr._compute import column_of, function_of
+from pandas_amr._findings import ITEMS
+from pandas_amr._fit import misfit, misused, number_of, sort_of
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
 from pandas_amr._profile import profile_lines, shortened, spread
-from pandas_amr._rules import by_words, default_aggregations, model_of
-from pandas_amr._schema import json_schema, record_type
+from pandas_amr._rules import by_words, default_aggregations, free_name, model_of
+from pandas_amr._schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
 from pandas_amr._units import cell, json_keys, line_of
-from pandas_amr.errors import InvalidOutput, ModelError, PlanWarning
+from pandas_amr.errors import InvalidOutput, ModelError, PlanWarning, UsageError
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -97,19 +100,16 @@ class PlanAnswerWithCode(PlanAnswer):
 
 async def ask_planner(
     model: Model,
-    task: str,
+    job: Job,
     *,
-    frame: pd.DataFrame,
-    columns: Sequence[int],
     fixed: Mapping[str, Any],
     readers: Sequence[str],
-    given: Mapping[str, Any],
     code: bool,
     store: AnswerStore | None,
 ) -> dict[str, Any]:
     """The fields of a plan that one model call derives from the task, the schema and a sample.
 
-    ``readers`` says what those who read can do; ``given`` are the fields of a finding that is fixed, with their types.
+    ``fixed`` is what the user gave, as the planner reads it; ``readers`` says what those who read can do.
 
     In the journal it is known by the task, the schema and what is fixed, and not by the sample: a frame with some rows
     more keeps its plan, and so its findings.
@@ -120,6 +120,7 @@ async def ask_planner(
         InvalidOutput: it names what is not there, likewise.
     """
     kind = PlanAnswerWithCode if code else PlanAnswer
+    task, frame, columns = str(job.task), job.frame, job.columns
     user = _prompts.plan_user(
         task,
         columns=profile_lines(frame, PROFILED_VALUES, content=columns),
@@ -142,11 +143,11 @@ async def ask_planner(
     known = await store.recall(asked) if store is not None else None
     if known is not None:
         with contextlib.suppress(ValidationError, InvalidOutput):  # then it is asked anew
-            return _fields_of(kind.model_validate(known), frame, task, given)
+            return _fields_of(kind.model_validate(known), job)
     for attempt in range(REPAIRS + 1):
         answer = await run_agent(model, messages, submission=submission, phase="plan")
         try:
-            planned = _fields_of(kind.model_validate(answer.payload), frame, task, given)
+            planned = _fields_of(kind.model_validate(answer.payload), job)
         except (ValidationError, InvalidOutput) as error:
             if attempt == REPAIRS:
                 raise
@@ -174,29 +175,34 @@ def _short(value: Any) -> Any:
     return shortened(value, SAMPLE_CELL_CHARACTERS) if isinstance(value, str) else value
 
 
-def _fields_of(answer: PlanAnswer, frame: pd.DataFrame, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _fields_of(answer: PlanAnswer, job: Job) -> dict[str, Any]:
     """The answer as plan fields; a finding never takes the name of a column that is there already.
 
-    It may speak of the fields that were ``given``, too.
+    It may speak of the fields that were given, too.
 
     Raises:
-        InvalidOutput: a part of it names a field or a column that is not there.
+        InvalidOutput: a part of it names a field or a column that is not there, or leaves out what the user named.
     """
-    labels = {str(name): name for name in frame.columns}
-    taken = labels.keys() | {"unit"}
-    named = {field.name: field.name if field.name not in taken else f"{field.name}_found" for field in answer.finding}
-    finding = record_type("Finding", {named[field.name]: _kind_of(field) for field in answer.finding})
+    labels = {str(name): name for name in job.frame.columns}
+    given = found_types(finding_types(job, job.given)) if job.given.finding is not None else {}
+    named = _free_names(answer, job)
+    try:
+        finding = record_type("Finding", {named[field.name]: _kind_of(field) for field in answer.finding})
+    except UsageError as error:
+        raise InvalidOutput(str(error)) from None
+    types = {named[field.name]: _kind_of(field)[0] for field in answer.finding} | dict(given)
     named |= {name: name for name in given}
     _check_named("aggregations", [part.field for part in answer.aggregations], named)
     _check_named("where", [answer.where] if answer.where else [], named)
     _check_named("ranking", [answer.ranking.field] if answer.ranking.field else [], named | labels)
     _check_named("by", answer.by, named | labels)
     _check_named("group_columns", answer.group_columns, labels)
+    _check_needed(job, types)
     aggregations: dict[str, list[Aggregation]] = {}
     for part in answer.aggregations:
         aggregations.setdefault(named[part.field], []).append(part.function)
     ranking = answer.ranking
-    _check_types(answer, {field.name: _kind_of(field)[0] for field in answer.finding} | dict(given))
+    _check_types(answer, {name: types[column] for name, column in named.items()})
     fields = {
         "map_instruction": answer.map_instruction,
         "finding": list[finding] if answer.many_per_row else finding,  # type: ignore[valid-type]
@@ -216,10 +222,64 @@ def _fields_of(answer: PlanAnswer, frame: pd.DataFrame, task: str, given: Mappin
         "reduce_instruction": answer.reduce_instruction or None,
     }
     if fields["ranking"] and fields["aggregations"] and not fields["reduce_instruction"]:
-        fields["reduce_instruction"] = task  # two computed answers: an agent joins them
+        fields["reduce_instruction"] = job.task  # two computed answers: an agent joins them
     if (answer.segmentation == "groups") != bool(answer.group_columns):
         raise InvalidOutput("segmentation 'groups' and group_columns belong together")
     return fields
+
+
+def _free_names(answer: PlanAnswer, job: Job) -> dict[str, str]:
+    """What each field of the answer is called: its own name, or where something has that already, a free one.
+
+    Raises:
+        InvalidOutput: two fields have one name, or the columns of many records a row are taken.
+    """
+    columns = {str(name) for name in [*job.frame.columns, *job.frame.columns.get_level_values(0)]}
+    counted = {ITEMS, f"{ITEMS}_count"}
+    if answer.many_per_row and counted & columns:
+        raise InvalidOutput(
+            f"many_per_row adds the columns {ITEMS} and {ITEMS}_count, which the table has; plan one finding a row"
+        )
+    taken = columns | RESERVED | UNUSABLE | (counted if answer.many_per_row else set())
+    names = [field.name for field in answer.finding]
+    if doubled := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidOutput(f"finding names {doubled!r} twice")
+    free = {name: name for name in names if name not in taken}
+    for name in names:
+        if name not in free:
+            free[name] = next(one for one in _variants(name) if one not in taken | set(names) | set(free.values()))
+    return free
+
+
+def _variants(name: str) -> Iterator[str]:
+    yield f"{name}_found"
+    yield from (f"{name}_found_{number}" for number in itertools.count(2))
+
+
+def _check_needed(job: Job, types: Mapping[Any, Any]) -> None:
+    """Whether the fields are there that the user's own ``where``, ``by`` and ``reduce`` name, and fit them.
+
+    Raises:
+        InvalidOutput: one is not.
+    """
+    there = types.keys() | set(job.frame.columns)
+    computed = {column_of(name, how): function_of(how) for name, how in (job.computed or {}).items()}
+    ranking = [job.given.ranking.field] if job.given.ranking else []
+    for what, names, known in (
+        ("where", [job.given.where] if job.given.where else [], types.keys()),
+        ("by", job.by.keys if job.by else (), there),
+        ("ranking", ranking, there),
+        ("reduce", list(computed), there),
+    ):
+        left_out = [name for name in names if name not in known]
+        if left_out:
+            raise InvalidOutput(f"the user's {what} takes a field {left_out[0]!r}, which the finding has not")
+    problem = misused(types, where=job.given.where, ranking=next(iter(ranking), None), by=job.by.keys if job.by else ())
+    for name, how in computed.items():
+        for one in how if isinstance(how, list) else [how]:
+            problem = problem or (misfit(one, types[name]) if name in types else None)
+    if problem is not None:
+        raise InvalidOutput(f"the user asks for what the finding's types cannot give: {problem}")
 
 
 def _check_named(what: str, names: Sequence[str], there: Mapping[str, Any]) -> None:
@@ -273,11 +333,28 @@ def _agreeing(derived: Mapping[str, Any], job: Job, finding: Any = None) -> dict
     kept = {name: value for name, value in derived.items() if value is not None}
     if fixed.get("dedupe") or fixed.get("keyed") == "unit" or "segmentation" in fixed or "group_columns" in fixed:
         kept = {name: value for name, value in kept.items() if name not in {"segmentation", "group_columns"}}
+    types = found_types(finding_types(job, Plan(finding=fixed.get("finding") or kept.get("finding"))))
+    if "finding" in fixed:
+        kept = _of_fields(kept, set(types), job)
     if fixed.get("output") is not None:
         kept.pop("ranking", None)
-    if "finding" not in fixed:
-        return kept
-    known = set(found_types(finding_types(job, Plan(finding=fixed["finding"]))))
+        if "reduce_instruction" in job.open and not _gives(kept.get("aggregations"), fixed["output"], types):
+            kept = {"reduce_instruction": job.task} | kept
+    return kept
+
+
+def _gives(aggregations: Mapping[str, Any] | None, output: Any, types: Mapping[Any, Any]) -> bool:
+    """Whether what is computed is what the user asks for: one number. All else an agent writes from it."""
+    if not aggregations or output is None:
+        return True  # nothing is computed, or nothing else is asked for
+    hows = list(aggregations.items())
+    given = number_of(hows[0][1], types.get(hows[0][0], float)) if len(hows) == 1 else None
+    return given is not None and output in {float, given}
+
+
+def _of_fields(derived: Mapping[str, Any], known: set[Any], job: Job) -> dict[str, Any]:
+    """What was derived, as far as it speaks of fields and columns that are there."""
+    kept = dict(derived)
     parts = {name: how for name, how in (kept.pop("aggregations", None) or {}).items() if name in known}
     there = {"where": known, "by": known | set(job.frame.columns)}
     for name, names in there.items():
@@ -303,19 +380,16 @@ async def _planned(
     elif model is None or not abilities.planning:
         reason = "this model cannot plan"
     else:
-        shown = {name: _shown(name, value) for name, value in fixed.items()}
+        shown = {name: _shown(name, value) for name, value in fixed.items()} | _shown_reduce(job)
         code = job.repl is not None and readers.tools
         tools = {tool.name: tool.description for tool in job.tools} if readers.tools else {}
         words = _prompts.reader_lines(window=readers.context_window, alone=readers.units_per_request == 1, tools=tools)
         try:
             fields = await ask_planner(
                 model,
-                str(job.task),
-                frame=job.frame,
-                columns=job.columns,
+                job,
                 fixed=shown,
                 readers=words,
-                given=found_types(finding_types(job, job.given)) if "finding" in fixed else {},
                 code=code,
                 store=store,
             )
@@ -341,6 +415,17 @@ def _shown(name: str, value: Any) -> Any:
     return Plan(**{name: value}).model_dump(mode="json")[name] if name in {"by", "ranking"} else value
 
 
+def _shown_reduce(job: Job) -> dict[str, Any]:
+    """What is computed and stands in no plan, as the planner reads it: it has to find the columns of it."""
+    if job.computed is None or job.given.aggregations is not None:
+        return {}
+    hows = {name: function_of(how) for name, how in job.computed.items()}
+    said = {name: getattr(how, "__name__", None) or str(how) for name, how in hows.items()}
+    return {
+        "reduce": {str(name): {"field": column_of(name, how), "by": said[name]} for name, how in job.computed.items()}
+    }
+
+
 def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism: int | None) -> Plan:
     """Fill in what is still open, by rules that anyone can read here and in ``_rules``."""
     of_callables = job.all_callable
@@ -361,16 +446,24 @@ def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism:
     if job.maps and not job.callables:
         rules["map_instruction"] = plan.task or _prompts.DEFAULT_MAP
         if plan.finding is None:
-            rules["finding"] = record_type("Finding", {"finding": str})
+            rules["finding"] = record_type("Finding", {free_name(TEXT_FINDING, set(map(str, job.frame.columns))): str})
     decided = job.reducer is not None or job.computed is not None or plan.ranking is not None
     if job.reduces and not decided and plan.aggregations is None and plan.reduce_instruction is None:
-        if abilities.units_per_request is None:
-            rules["reduce_instruction"] = plan.task or _prompts.DEFAULT_REDUCE
-        elif (finding := plan.finding or rules.get("finding")) is not None and not isinstance(finding, dict):
-            found = {plan.where: "sum"} if plan.where is not None else None
-            rules["aggregations"] = found or default_aggregations(model_of(finding))
+        rules |= _reduced_by_rule(plan, plan.finding or rules.get("finding"), job, abilities)
     plan = _bearable(plan, abilities)
     return _updated(plan, {name: value for name, value in rules.items() if getattr(plan, name) is None})
+
+
+def _reduced_by_rule(plan: Plan, finding: Any, job: Job, abilities: Abilities) -> dict[str, Any]:
+    """A text, where the model writes one or the output is one; else what pandas can say of each field."""
+    written = {"reduce_instruction": plan.task or _prompts.DEFAULT_REDUCE}
+    if abilities.units_per_request is None:
+        return written
+    if finding is None or isinstance(finding, dict):
+        return {}
+    found = {plan.where: "sum"} if plan.where is not None else default_aggregations(model_of(finding))
+    types = found_types(finding_types(job, Plan(finding=finding)))
+    return {"aggregations": found} if _gives(found, plan.output, types) else written
 
 
 def _ruled(plan: Plan, job: Job, *, pandas_only: bool) -> Plan:

@@ -86,7 +86,7 @@ def _of_types(words: str, model: type[BaseModel]) -> dict[str, Any]:
 
 def _of_words(words: str, taken: set[str]) -> dict[str, Any]:
     """A finding, and what is computed of it, where only the task is known."""
-    applies, value, score, reason = (_free(name, taken) for name in ("applies", "value", "score", "reason"))
+    applies, value, score, reason = (free_name(name, taken) for name in ("applies", "value", "score", "reason"))
     if RANK.search(words):
         about = "how far the row is what the task asks for, from 0 to 100"
         finding = {score: (float, about), reason: (str, "why, in a few words")}
@@ -120,7 +120,8 @@ def _ranking(words: str, field: str) -> Ranking:
     return Ranking(field=field, most=max(1, NUMBERS.get(said) or int(said)), lowest_first=lowest)
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
+    """``name``, longer where a column has it already."""
     while name in taken:
         name += "_"
     return name
