@@ -303,6 +303,93 @@ def test_a_share_is_computed_too():
     assert list(asyncio.run(both).columns) == ["mood_share_a", "mood_share_b", "mood_nunique"]
 
 
+COUNTS, SHARES = {"aggregations": {"applies": "sum"}}, {"aggregations": {"applies": "mean"}}
+SUMS, MEANS, MEDIANS = ({"aggregations": {"value": how}} for how in ("sum", "mean", "median"))
+FINDS: dict[str, Any] = {"where": "applies"}
+WRITES: dict[str, Any] = {}
+
+
+def ranks(most: int) -> dict[str, Any]:
+    return {"ranking": amr.Ranking(field="score", most=most)}
+
+
+def by(column: str, rest: dict[str, Any]) -> dict[str, Any]:
+    return {"by": amr.By(column)} | rest
+
+
+SENTENCES = {
+    "How many reviews complain?": COUNTS,
+    "Count the complaints per shop.": by("shop", COUNTS),
+    "What is the total number of complaints?": COUNTS,
+    "How often is the parcel late?": COUNTS,
+    "How many customers rank us first?": COUNTS,
+    "How many of the 10 guest houses are dirty?": COUNTS,
+    "How many rate us above average?": COUNTS,
+    "How many stars do they give on average?": MEANS,
+    "How many hours were lost in total?": SUMS,
+    "What share of the reviews is angry?": SHARES,
+    "What % of customers complain?": SHARES,
+    "Which percentage is late, for each shop?": by("shop", SHARES),
+    "Explain the 20% discount.": WRITES,
+    "What do customers share with us?": WRITES,
+    "Which share price is named?": FINDS,
+    "What is the total of all invoices?": SUMS,
+    "Total revenue by shop": by("shop", SUMS),
+    "Add up the amounts.": SUMS,
+    "The sum of all fines?": SUMS,
+    "Sum up what customers say.": WRITES,
+    "Does the story add up?": WRITES,
+    "Total nonsense or not?": WRITES,
+    "What is the mean delivery time?": MEANS,
+    "What is the average price per shop?": by("shop", MEANS),
+    "What do customers mean by slow?": WRITES,
+    "Does it mean that we should close?": WRITES,
+    "What does the average customer want?": WRITES,
+    "What is the median price?": MEDIANS,
+    "Which are the three worst reviews?": ranks(3),
+    "The top 5 invoices by total": ranks(5),
+    "Rank the reviews by anger.": ranks(10),
+    "Show the two grumpiest reviews of each shop.": by("shop", ranks(2)),
+    "Summarise the 5 forest reports.": WRITES,
+    "What do the two latest reviews say?": WRITES,
+    "What are the five most common complaints?": WRITES,
+    "Describe the three priests.": WRITES,
+    "Find every file without an encoding.": FINDS,
+    "Who was told by the time of arrival?": WRITES,
+    "Who had left by the time they came?": WRITES,
+    "What is said of parcels sent by shop 12?": WRITES,
+    "What do customers say, by time?": by("time", WRITES),
+}
+
+
+@pytest.mark.parametrize("task", SENTENCES)
+def test_rules_read_ordinary_sentences_as_they_are_meant(task):
+    """Computed, found or written, and by what: right uses of the words that rules know, and other uses of them."""
+    frame = pd.DataFrame({"text": ["a", "b"], "shop": ["x", "y"], "time": ["early", "late"]})
+    with ScriptedServer(lambda request: None) as server, pytest.warns(amr.PlanWarning, match="cannot plan"):
+        plan = frame.amr.plan(task, lm=server.lm(abilities=Abilities(planning=False)))
+    decided = {name: getattr(plan, name) for name in ("aggregations", "ranking", "where", "by")}
+    assert {name: value for name, value in decided.items() if value is not None} == SENTENCES[task]
+    assert (plan.reduce_instruction == task) == (not decided["aggregations"] and not decided["ranking"])
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("How many of the three worst are late?", {"late": "sum", "kind": "value_counts"}),
+        ("What share is late?", {"late": "mean", "kind": "share"}),
+        ("What is the average size?", {"size": "mean"}),
+        ("Sum up what they say.", None),
+    ],
+)
+def test_rules_compute_of_given_fields_what_their_types_can_give(task, expected):
+    kind = {"late": bool, "kind": ["a", "b"], "size": int, "why": str}
+    with ScriptedServer(lambda request: None) as server, pytest.warns(amr.PlanWarning, match="cannot plan"):
+        plan = REVIEWS.amr.plan(task, finding=kind, lm=server.lm(abilities=Abilities(planning=False)))
+    assert plan.aggregations == expected
+    assert plan.ranking is None
+
+
 # What is given stands
 
 
