@@ -110,11 +110,6 @@ WRONG = {
         amr.UsageError,
         "one aggregation, not 2",
     ),
-    "one number for an output of text": (
-        lambda lm: DF.amr.map_reduce(map="Read.", finding={"n": int}, reduce={"n": "sum"}, output=str, lm=lm),
-        amr.UsageError,
-        r"reduce\['n'\] gives a number, and output=str takes none",
-    ),
     "a plan whose reduce no plan can hold": (
         lambda lm: DF.amr.map_reduce(
             plan=DF.amr.plan(map="Read.", finding={"n": int}, reduce={"worst": ("n", "max")}, lm=lm).to_json(), lm=lm

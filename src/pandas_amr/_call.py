@@ -10,7 +10,7 @@ import pandas as pd
 from pandas_amr._by import By
 from pandas_amr._compute import SHARE, TABULAR, column_of, function_of, is_named
 from pandas_amr._findings import FindingType
-from pandas_amr._fit import misfit, misused, number_of, sort_of
+from pandas_amr._fit import misfit, misused, sort_of
 from pandas_amr._merge import rules_of
 from pandas_amr._persona import Agent
 from pandas_amr._plan import Aggregation, Plan, as_finding, as_output, read_plan
@@ -468,7 +468,6 @@ def check_names(job: Job, plan: Plan) -> None:
     _check_reduced(job, everything, complete=known)
     _check_planned(plan, set(found) | set(records), frame=set(job.frame.columns), complete=known)
     _check_fit(job, plan, found_types(kinds))
-    _check_output(job, found_types(kinds))
 
 
 def found_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
@@ -502,18 +501,6 @@ def _check_fit(job: Job, plan: Plan, types: Mapping[Any, Any]) -> None:
         for one in wanted if isinstance(wanted, list) else [wanted]:
             if column in types and (problem := misfit(one, types[column])) is not None:
                 raise UsageError(f"reduce[{name!r}]: {problem}; {column!r} holds {sort_of(types[column])}.")
-
-
-def _check_output(job: Job, types: Mapping[Any, Any]) -> None:
-    """Refuse an output of text or records where one number is computed."""
-    kind: Any = job.given.output
-    textual = kind is str or get_origin(kind) == list or hasattr(kind, "model_fields")  # noqa: E721
-    if not textual or job.by is not None or len(job.computed or {}) != 1:
-        return
-    name, how = next(iter((job.computed or {}).items()))
-    if number_of(function_of(how), types.get(column_of(name, how))) is not None:
-        shown = getattr(kind, "__name__", kind)
-        raise UsageError(f"reduce[{name!r}] gives a number, and output={shown} takes none: output=float, or leave it.")
 
 
 def _check_planned(plan: Plan, fields: set[Any], *, frame: set[Any], complete: bool) -> None:
