@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import json
 from decimal import Decimal
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 import pandas_amr as amr
-from pandas_amr._schema import named_type, record_type
+from pandas_amr._schema import json_schema, named_type, record_type, type_of
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 
@@ -240,6 +241,94 @@ def test_a_field_may_be_named_as_pydantic_names_what_nobody_asks_for():
     with ScriptedServer(lambda request: findings(request, lambda unit: dict.fromkeys(names, 1))) as server:
         found = DF.amr.map("All.", finding=dict.fromkeys(names, int), lm=server.lm())
     assert found[names].to_numpy().tolist() == [[1] * len(names)] * 3
+
+
+class Part(BaseModel):
+    """One part."""
+
+    size: int = Field(alias="how-large", ge=0)
+    code: str | None = Field(default=None, pattern="^[a-z]+$")
+
+
+class Documented(BaseModel):
+    """What a row says.
+
+    In two paragraphs.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"n": 1}]}, extra="forbid")
+
+    n: int = Field(description="how many", examples=[1, 2], title="N")
+    part: Part = Field(description="the largest part")
+    parts: list[Part] = Field(min_length=0, max_length=3)
+
+
+class Aliased(BaseModel):
+    n: int = Field(alias="the number")
+    m: int = Field(default=1, alias="other")
+
+
+class Limited(BaseModel):
+    n: int | None = Field(default=None, ge=0, le=10)
+    price: Decimal | None
+    half: float = Field(multiple_of=0.5, gt=0)
+    took: dt.timedelta
+    at: dt.time
+    mail: str = Field(json_schema_extra={"format": "email"})
+    word: str | None = Field(max_length=5)
+
+
+class Collected(BaseModel):
+    pair: tuple[int, int]
+    mixed: tuple[str, str] | None
+    names: set[str]
+    kept: frozenset[int] = Field(max_length=4)
+    free: dict[str, int]
+    anything: dict
+
+
+ASKED_AGAIN = [
+    (Documented, {"n": 1, "part": {"how-large": 2, "code": None}, "parts": [{"how-large": 3, "code": "x"}]}),
+    (Aliased, {"the number": 3, "other": 4}),
+    (
+        Limited,
+        {"n": 3, "price": "1.50", "half": 1.5, "took": "PT3S", "at": "01:02:03", "mail": "a@b.de", "word": None},
+    ),
+    (Collected, {"pair": [1, 2], "mixed": ["a", "b"], "names": ["x"], "kept": [1], "free": {"a": 1}, "anything": {}}),
+    (Everything, RECORD),
+    (list[Part], {"items": [{"how-large": 3, "code": "x"}]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "record"), ASKED_AGAIN, ids=[str(kind) for kind, _ in ASKED_AGAIN])
+def test_the_plan_s_json_means_the_same_findings_so_nothing_is_asked_again(kind, record, tmp_path):
+    with ScriptedServer(lambda request: findings(request, lambda unit: record)) as server:
+        first = DF.amr.map_reduce(map="All.", finding=kind, reduce=len, lm=server.lm(), journal=tmp_path / "j.sqlite")
+        text = first.plan.to_json()
+        server.requests.clear()
+        again = DF.amr.map_reduce(plan=text, reduce=len, lm=server.lm(), journal=tmp_path / "j.sqlite")
+        assert server.requests == []
+    pd.testing.assert_frame_equal(again.frame, first.frame)
+    assert again.plan.to_json() == text
+    assert len(first.failures) == 0
+    assert json_schema(amr.Plan(**json.loads(text)).finding) == json_schema(kind)
+
+
+def test_a_finding_with_aliases_is_reduced_by_its_own_names_from_json_too():
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"the number": 3, "other": 4})) as server:
+        plan = DF.amr.plan(map="All.", finding=Aliased, reduce={"n": "sum", "m": "max"}, lm=server.lm())
+        assert DF.amr.map_reduce(plan=plan.to_json(), lm=server.lm()).output.to_dict() == {"n": 9, "m": 4}
+        asked = server.requests[0].body["response_format"]["json_schema"]["schema"]["properties"]["findings"]["items"]
+    assert asked["properties"] == {
+        "unit": {"type": "integer"},
+        "the number": {"type": "integer"},
+        "other": {"type": "integer"},
+    }
+
+
+def test_a_schema_that_refers_elsewhere_is_told():
+    with pytest.raises(amr.UsageError, match="cannot hold"):
+        type_of({"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}})
 
 
 def test_code_that_asks_is_told_what_no_field_can_be():

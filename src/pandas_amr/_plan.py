@@ -19,7 +19,7 @@ from pydantic import (
 
 from pandas_amr._by import By
 from pandas_amr._graph import Graph, graph_of_shape
-from pandas_amr._schema import TEXT_FINDING, json_schema, record_type, type_of
+from pandas_amr._schema import TEXT_FINDING, json_schema, kept_schema, record_type, type_of
 from pandas_amr.errors import PlanError, UsageError
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def _is_model(given: Any) -> bool:
 
 def _schema_or_none(kind: Any) -> Any:
     if isinstance(kind, dict):
-        return {name: json_schema(part) for name, part in kind.items()}
-    return None if kind is None else json_schema(kind)
+        return {name: kept_schema(part) for name, part in kind.items()}
+    return None if kind is None else kept_schema(kind)
 
 
 def _as_by(given: Any) -> By | None:

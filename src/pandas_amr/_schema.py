@@ -7,9 +7,9 @@ import types
 import typing
 import warnings
 from decimal import Decimal
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
 
 DECIMAL_PATTERN = r"^-?\d+(\.\d+)?$"
 TEXT_FINDING = "finding"
+NAME = "amr_name"  # in a schema that is kept: what a field is called that is asked for by an alias
 RESERVED = frozenset({"unit"})
 UNUSABLE = frozenset(name for name in dir(BaseModel) if name.startswith("model_"))  # what pydantic keeps to itself
 
@@ -45,8 +46,12 @@ class Record(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
 
-def record_type(name: str, fields: dict[str, Any]) -> type[BaseModel]:
+def record_type(
+    name: str, fields: dict[str, Any], *, about: str | None = None, beside: dict[str, Any] | None = None
+) -> type[BaseModel]:
     """Make a pydantic model of ``fields``: name to type, to ``(type, description)``, or to a list of choices.
+
+    ``about`` is its description, and ``beside`` what else its JSON schema says.
 
     Raises:
         UsageError: a name or a type cannot be used.
@@ -64,7 +69,8 @@ def record_type(name: str, fields: dict[str, Any]) -> type[BaseModel]:
         with warnings.catch_warnings():
             # A finding named `copy` or `json` hides an attribute of BaseModel that nobody asks these records for.
             warnings.filterwarnings("ignore", message=r".*shadows an attribute", category=UserWarning)
-            return create_model(name, __base__=Record, **definitions)
+            said = {"json_schema_extra": beside} if beside else {}
+            return create_model(name, __base__=Record, __doc__=about, __cls_kwargs__=said, **definitions)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise UsageError(f"{name}: {str(error).splitlines()[0]}") from None
 
@@ -92,7 +98,7 @@ def _choices(given: list[Any], what: str) -> Any:
     return Literal[tuple(given)]
 
 
-def json_schema(kind: Any) -> dict[str, Any]:
+def json_schema(kind: Any, *, by_alias: bool = True) -> dict[str, Any]:
     """The JSON schema of ``kind``, self-contained, with every property required and none beside them.
 
     That is the form that strict structured output takes: servers reject ``$ref``, and a default would let an answer
@@ -102,11 +108,32 @@ def json_schema(kind: Any) -> dict[str, Any]:
         UsageError: the type has no JSON schema, or one that refers to itself.
     """
     try:
-        schema = TypeAdapter(kind).json_schema(schema_generator=_Generator)
+        schema = TypeAdapter(kind).json_schema(by_alias=by_alias, schema_generator=_Generator)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise UsageError(f"{kind!r} cannot be asked of a model: {str(error).splitlines()[0]}") from None
     closed: dict[str, Any] = _closed(schema, schema.pop("$defs", {}), ())
     return closed
+
+
+def kept_schema(kind: Any) -> dict[str, Any]:
+    """The JSON schema as a file keeps it: it says, too, what a field is called that is asked for by an alias."""
+    named: dict[str, Any] = _named(json_schema(kind), json_schema(kind, by_alias=False))
+    return named
+
+
+def _named(asked: Any, called: Any) -> Any:
+    """``asked``, with the names of ``called``, which is the same by name, where they differ."""
+    if isinstance(asked, list):
+        return [_named(one, other) for one, other in zip(asked, called, strict=True)]
+    if not isinstance(asked, dict):
+        return asked
+    named = {key: _named(value, called[key]) for key, value in asked.items() if key != "properties"}
+    if "properties" in asked:
+        pairs = zip(asked["properties"].items(), called["properties"].items(), strict=True)
+        named["properties"] = {
+            alias: _named(one, other) | ({NAME: name} if name != alias else {}) for (alias, one), (name, other) in pairs
+        }
+    return {key: named[key] for key in asked}
 
 
 class _Generator(GenerateJsonSchema):
@@ -123,14 +150,10 @@ def _closed(schema: Any, definitions: dict[str, Any], path: tuple[str, ...]) -> 
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
-        name = schema["$ref"].removeprefix("#/$defs/")
-        if name in path:
-            raise UsageError(f"{name} refers to itself; a model cannot be asked for a record without an end.")
-        beside = {key: value for key, value in schema.items() if key not in {"$ref", "default"}}
-        return _closed(definitions[name], definitions, (*path, name)) | beside
+        return _inlined(schema, definitions, path)
     closed: dict[str, Any] = {}
     for key, value in schema.items():
-        if key in {"title", "default", "discriminator"}:
+        if key in {"title", "default", "discriminator", NAME}:
             continue
         if key == "properties":
             closed[key] = {name: _closed(part, definitions, path) for name, part in value.items()}
@@ -139,9 +162,20 @@ def _closed(schema: Any, definitions: dict[str, Any], path: tuple[str, ...]) -> 
         else:
             closed[key] = _closed(value, definitions, path)
     if "properties" in closed:
-        closed["required"] = list(closed["properties"])
-        closed["additionalProperties"] = False
+        ends = {"required": list(closed["properties"]), "type": "object", "additionalProperties": False}
+        return {key: value for key, value in closed.items() if key not in ends} | ends  # in one order, whatever is said
     return closed
+
+
+def _inlined(schema: dict[str, Any], definitions: dict[str, Any], path: tuple[str, ...]) -> Any:
+    """What a reference refers to, and what is said beside it."""
+    name = schema["$ref"].removeprefix("#/$defs/")
+    if name in path:
+        raise UsageError(f"{name} refers to itself; a model cannot be asked for a record without an end.")
+    if name not in definitions:
+        raise UsageError(f"The schema refers to {schema['$ref']!r}, which is not there; write it out in place.")
+    beside = {key: value for key, value in schema.items() if key not in {"$ref", "default"}}
+    return _closed(definitions[name], definitions, (*path, name)) | beside
 
 
 def is_strict(schema: Any) -> bool:
@@ -173,13 +207,17 @@ def type_of(schema: dict[str, Any], name: str = "Record") -> Any:
         parts = [type_of(part, name) for part in schema["anyOf"]]
         return typing.Union[tuple(parts)]  # noqa: UP007 (made at run time)
     match schema.get("type"):
-        case None if not schema.keys() - {"description"}:
+        case None if not schema.keys() - {"description", "examples", NAME}:
             return Any
         case "object" if "properties" in schema:
-            return record_type(name, {field: _field_of(part, field) for field, part in schema["properties"].items()})
+            return _record_of(schema, name)
         case "object":
             inner = schema.get("additionalProperties", True)
             return dict[str, type_of(inner, name) if isinstance(inner, dict) else Any]  # type: ignore[misc]
+        case "array" if schema.get("prefixItems"):
+            return tuple[tuple(type_of(part, name) for part in schema["prefixItems"])]  # type: ignore[misc]
+        case "array" if schema.get("uniqueItems"):
+            return set[type_of(schema.get("items", {}), name)]  # type: ignore[misc]
         case "array":
             return list[type_of(schema.get("items", {}), name)]  # type: ignore[misc]
         case kind if isinstance(kind, str) and kind in _SCALARS:
@@ -215,12 +253,34 @@ def named_type(given: Any) -> Any:
     raise UsageError(f"A field's type is str, int, float, bool, a list of one, or a list of choices, not {given!r}.")
 
 
-def _field_of(schema: dict[str, Any], name: str) -> Any:
-    limits = {CONSTRAINTS[key]: value for key, value in schema.items() if key in CONSTRAINTS}
+def _record_of(schema: dict[str, Any], name: str) -> type[BaseModel]:
+    """The model of an object. What no type of this library says is kept as it was said."""
+    said = {"type", "properties", "required", "additionalProperties", "description", "title", "default", "$defs", NAME}
+    beside = {key: value for key, value in schema.items() if key not in said}
+    parts = {part.get(NAME, alias): (alias, part) for alias, part in schema["properties"].items()}
+    fields = {field: _field_of(part, field, alias) for field, (alias, part) in parts.items()}
+    about = schema.get("description")
+    record = record_type(name, fields, about=about, beside=beside)
+    made = json_schema(record)["properties"]
+    wanted = {field: _closed(part, {}, ()) for field, (_, part) in parts.items()}
+    unlike = {field for field, (alias, _) in parts.items() if made[alias] != wanted[field]}
+    if not unlike:
+        return record
+    exact = {field: (Annotated[fields[field][0], WithJsonSchema(wanted[field])], fields[field][1]) for field in unlike}
+    return record_type(name, fields | exact, about=about, beside=beside)
+
+
+def _field_of(schema: dict[str, Any], name: str, alias: str) -> Any:
+    parts = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
+    limited = schema | (parts[0] if len(parts) == 1 else {})  # of a field that may be null, its other type's
+    limits = {CONSTRAINTS[key]: value for key, value in limited.items() if key in CONSTRAINTS}
     kind = type_of(schema, name.title().replace("_", ""))
-    if kind is Decimal:
+    if without_none(kind)[0] is Decimal:
         limits.pop("pattern", None)
-    return (kind, Field(description=schema.get("description"), **limits))
+    if "prefixItems" in limited:
+        limits = {}
+    said = {key: schema[key] for key in ("description", "examples") if key in schema}
+    return (kind, Field(alias=alias if alias != name else None, **said, **limits))
 
 
 def _scalar_of(schema: dict[str, Any]) -> Any:
@@ -230,7 +290,7 @@ def _scalar_of(schema: dict[str, Any]) -> Any:
         return _SCALARS[schema["type"]]
     if schema.get("pattern") == DECIMAL_PATTERN:
         return Decimal
-    formats = {"date": dt.date, "date-time": dt.datetime, "time": dt.time}
+    formats = {"date": dt.date, "date-time": dt.datetime, "time": dt.time, "duration": dt.timedelta}
     return formats.get(schema.get("format", ""), str)
 
 
