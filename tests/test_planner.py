@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import itertools
 import json
 import warnings
@@ -672,6 +673,38 @@ def test_a_plan_says_what_reduces_and_no_more():
     assert counted.plan.aggregations is None
     assert named.output["most"] == 5
     assert named.plan.aggregations is None
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        list(pd.date_range("2026-01-01", periods=3)),
+        list(pd.date_range("2026-01-01 00:00:00.000000001", periods=3, tz="Europe/Oslo")),
+        [dt.date(2026, 1, 1), dt.date(2026, 1, 2), dt.datetime(2026, 1, 2, 3)],  # noqa: DTZ001 (as labels are)
+        list(np.arange(3)),
+        [np.float64(0.5), np.bool_(True), np.str_("c")],
+        [("a", 1), ("a", 2), ("b", pd.Timestamp("2026-01-01"))],
+    ],
+    ids=["days", "moments", "dates", "numbers", "numpy's", "tuples"],
+)
+def test_labels_of_every_kind_survive_a_plan_s_json(labels):
+    frame = pd.DataFrame([["x", 1, "u"], ["y", 2, "v"]])
+    frame.columns = pd.Index(labels, tupleize_cols=False)
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"n": 1})) as server:
+        plan = frame.amr.plan(
+            map="x", finding={"n": int}, reduce={"n": "sum"}, columns=labels[:2], by=[labels[2]], lm=server.lm()
+        )
+        again = amr.Plan(**json.loads(plan.to_json()))
+        assert again.columns == list(labels[:2])
+        assert again.by == amr.By(labels[2])
+        assert again.to_json() == plan.to_json()
+        result = frame.amr.map_reduce(plan=plan.to_json(), lm=server.lm())
+    assert result.output["n"].tolist() == [1, 1]
+
+
+def test_a_label_that_json_has_no_word_for_is_told():
+    with pytest.raises(amr.PlanError, match="cannot hold the column label Period"):
+        amr.Plan(columns=[pd.Period("2026-01")]).to_json()
 
 
 # The planner and what the user wants

@@ -143,6 +143,32 @@ WRONG = {
     "plan with a bad value": (lambda lm: DF.amr.map("Read.", plan={"fan_in": 1}, lm=lm), amr.PlanError, "fan_in"),
     "plan that is no file": (lambda lm: DF.amr.map("Read.", plan="none.json", lm=lm), amr.PlanError, "cannot be read"),
     "plan that is no JSON": (lambda lm: DF.amr.map("Read.", plan="{", lm=lm), amr.PlanError, "no JSON"),
+    "plan whose finding is empty": (
+        lambda lm: DF.amr.map("Read.", plan={"finding": {}}, lm=lm),
+        amr.PlanError,
+        "finding= takes",
+    ),
+    "plan with a field of no name": (
+        lambda lm: DF.amr.map("Read.", plan={1: 2}, lm=lm),
+        amr.PlanError,
+        "fields have names, not 1: task, columns",
+    ),
+    "plan that is no path": (lambda lm: DF.amr.map("Read.", plan="a\0b", lm=lm), amr.PlanError, "is no path"),
+    "half a character in a task": (
+        lambda lm: DF.amr.map_reduce("How \ud83d?", lm=lm),
+        amr.UsageError,
+        r"task= holds '\\ud83d', which is half of a character",
+    ),
+    "half a character in one of the maps": (
+        lambda lm: DF.amr.map({"a": "A", "b": "\udc00"}, lm=lm),
+        amr.UsageError,
+        "map= holds",
+    ),
+    "half a character in a plan": (
+        lambda lm: DF.amr.map_reduce(map="Read.", plan='{"reduce_instruction": "\\ud83d"}', lm=lm),
+        amr.UsageError,
+        "reduce= holds",
+    ),
     "tools that are none": (lambda lm: DF.amr.map("Read.", tools=5, lm=lm), amr.UsageError, "tools= takes"),
     "a tool without words": (lambda lm: DF.amr.map("Read.", tools=[lambda x: x], lm=lm), amr.UsageError, "tool's name"),
     "a model of no kind": (lambda lm: DF.amr.map("Read.", lm=5), amr.UsageError, "lm= takes"),
@@ -154,6 +180,14 @@ def test_a_wrong_call_is_told_what_would_be_right_and_nothing_is_sent(call, erro
     with pytest.raises(error, match=said) as caught:
         call(refusing.lm())
     assert error is TypeError or isinstance(caught.value, amr.AMRError)
+
+
+def test_a_plan_s_file_that_is_no_text_is_told_and_a_mark_before_the_text_is_none_of_it(tmp_path, refusing):
+    (tmp_path / "plan.bin").write_bytes(b"\x80\x81\xff")
+    with pytest.raises(amr.PlanError, match="is no text"):
+        DF.amr.map("Read.", plan=tmp_path / "plan.bin", lm=refusing.lm())
+    (tmp_path / "plan.json").write_text('\ufeff{"shard_size": 7}', encoding="utf-8")
+    assert DF.amr.plan(map="Read.", plan=tmp_path / "plan.json", lm=refusing.lm()).shard_size == 7
 
 
 def test_no_model_gives_one_error_that_lists_the_three_ways():

@@ -196,6 +196,7 @@ def check(call: Call) -> Job:
         },
     )
     _check_wanted(call, job)
+    _check_texts(job)
     _check_view(job)
     check_names(job, job.given)
     return job
@@ -395,6 +396,18 @@ def _check_wanted(call: Call, job: Job) -> None:
             raise UsageError(_no_reduce(call))
     if job.computed is not None and len(job.computed) > 1 and job.given.output in SCALARS:
         raise UsageError(f"output={job.given.output.__name__} takes one aggregation, not {len(job.computed)}.")
+
+
+def _check_texts(job: Job) -> None:
+    """Refuse what cannot be sent, or written to a file: half of a character."""
+    plan = job.given
+    maps = plan.map_instruction if isinstance(plan.map_instruction, dict) else {"": plan.map_instruction}
+    texts = {"task": [job.task, plan.task], "map": maps.values(), "reduce": [plan.reduce_instruction]}
+    for name, said in texts.items():
+        for text in said:
+            halves = [one for one in text or "" if "\ud800" <= one <= "\udfff"]
+            if halves:
+                raise UsageError(f"{name}= holds {halves[0]!r}, which is half of a character; no text can be sent so.")
 
 
 def _no_reduce(call: Call) -> str:

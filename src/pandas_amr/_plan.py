@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args, get_origin
 
+import numpy as np
+import pandas as pd
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -94,7 +97,7 @@ def _as_findings(given: Any) -> Any:
     """One finding type, or one for each named map."""
     if given is None or not isinstance(given, dict) or _is_schema(given):
         return None if given is None else as_finding(given)
-    if all(isinstance(part, dict) or _is_model(part) or is_listed(part) for part in given.values()):
+    if given and all(isinstance(part, dict) or _is_model(part) or is_listed(part) for part in given.values()):
         return {name: as_finding(part) for name, part in given.items()}
     return as_finding(given)
 
@@ -119,25 +122,60 @@ def _as_by(given: Any) -> By | None:
 
 
 def _by_or_none(by: By | None) -> Any:
-    if by is None or all(by.options.values()):
-        return None if by is None else list(by.keys)
-    return {"keys": list(by.keys)} | by.options
+    keys = None if by is None else _plain_labels(list(by.keys))
+    return keys if by is None or all(by.options.values()) else {"keys": keys} | by.options
 
 
 def _labels(given: Any) -> list[Any]:
-    """Column labels; JSON has no tuples, and a label is never a list."""
+    """Column labels; JSON has no tuples and no dates, and a label is never a list or a dict."""
     if given is None:
         return []
     many: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
-    return [tuple(one) if isinstance(one, list) else one for one in many]
+    return [_label(one) for one in many]
+
+
+def _label(given: Any) -> Any:
+    match given:
+        case list():
+            return tuple(_label(part) for part in given)
+        case {"datetime": str(when)}:
+            return pd.Timestamp(when)
+        case {"date": str(when)}:
+            return dt.date.fromisoformat(when)
+    return given
+
+
+def _plain_label(label: Any) -> Any:
+    """A label as JSON has it; ``_label`` reads it again.
+
+    Raises:
+        PlanError: JSON has no word for it.
+    """
+    if isinstance(label, tuple):
+        return [_plain_label(part) for part in label]
+    if label is None or isinstance(label, str | bool | int | float):
+        return label
+    if isinstance(label, dt.datetime):
+        return {"datetime": label.isoformat()}
+    if isinstance(label, dt.date):
+        return {"date": label.isoformat()}
+    if isinstance(label, np.number | np.bool_):
+        return label.item()
+    raise PlanError(
+        f"A plan's JSON cannot hold the column label {label!r}: name the column by a text, a number or a date."
+    )
 
 
 def _labels_or_none(given: Any) -> list[Any] | None:
     return None if given is None else _labels(given)
 
 
+def _plain_labels(labels: list[Any] | None) -> list[Any] | None:
+    return None if labels is None else [_plain_label(one) for one in labels]
+
+
 ByType = Annotated[Any, BeforeValidator(_as_by), PlainSerializer(_by_or_none)]
-LabelsType = Annotated[list[Any] | None, BeforeValidator(_labels_or_none)]
+LabelsType = Annotated[list[Any] | None, BeforeValidator(_labels_or_none), PlainSerializer(_plain_labels)]
 FindingType = Annotated[Any, BeforeValidator(_as_findings), PlainSerializer(_schema_or_none)]
 OutputType = Annotated[Any, BeforeValidator(as_output), PlainSerializer(_schema_or_none)]
 
@@ -342,11 +380,25 @@ class Plan(BaseModel):
         return make_plan({name: getattr(self, name) for name in self.model_fields_set} | changes)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """The plan as JSON; written to ``path`` where one is given."""
-        text = json.dumps({FORMAT_KEY: FORMAT} | self.model_dump(mode="json", exclude_none=True), indent=2)
+        """The plan as JSON; written to ``path`` where one is given.
+
+        Raises:
+            PlanError: a column's label has no word in JSON.
+        """
+        text = json.dumps({FORMAT_KEY: FORMAT} | self.plain(), indent=2)
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
+
+    def plain(self) -> dict[str, Any]:
+        """What is set, by field, as JSON has it.
+
+        Raises:
+            PlanError: a column's label has no word in JSON.
+        """
+        for labels in (self.columns, self.group_columns, self.by.keys if self.by else None):
+            _plain_labels(labels and list(labels))  # told here: pydantic would wrap it
+        return self.model_dump(mode="json", exclude_none=True)
 
     def fixed(self) -> dict[str, Any]:
         """What is set, by field."""
@@ -387,6 +439,9 @@ def make_plan(fields: dict[str, Any]) -> Plan:
     Raises:
         PlanError: a name is no field, or a value does not fit.
     """
+    unnamed = [name for name in fields if not isinstance(name, str)]
+    if unnamed:
+        raise PlanError(f"A plan's fields have names, not {unnamed[0]!r}: {', '.join(Plan.model_fields)}.")
     version = fields.get(FORMAT_KEY, FORMAT)
     if version != FORMAT:
         raise PlanError(f"This plan is of format {version!r}; this version of pandas-amr reads {FORMAT}. Upgrade it.")
@@ -419,9 +474,13 @@ def read_plan(given: Any) -> Plan:
             return make_plan(_decoded(given, "plan="))
         case str() | Path():
             try:
-                text = Path(given).read_text(encoding="utf-8")
+                text = Path(given).read_text(encoding="utf-8-sig")
             except OSError as error:
                 raise PlanError(f"plan={str(given)!r} cannot be read: {error.strerror}.") from None
+            except UnicodeDecodeError:
+                raise PlanError(f"plan={str(given)!r} is no text; a plan's file is JSON, in UTF-8.") from None
+            except ValueError as error:
+                raise PlanError(f"plan={str(given)!r} is no path: {error}.") from None
             return make_plan(_decoded(text, str(given)))
     raise PlanError(f'plan= takes "auto", a Plan, a dict, JSON or a path, not {given!r}.')
 

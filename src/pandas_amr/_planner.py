@@ -412,7 +412,7 @@ def _shown(name: str, value: Any) -> Any:
         return (
             {key: json_schema(part) for key, part in value.items()} if isinstance(value, dict) else json_schema(value)
         )
-    return Plan(**{name: value}).model_dump(mode="json")[name] if name in {"by", "ranking"} else value
+    return Plan(**{name: value}).plain()[name] if name in {"by", "ranking"} else value
 
 
 def _shown_reduce(job: Job) -> dict[str, Any]:
