@@ -675,6 +675,17 @@ def test_a_plan_says_what_reduces_and_no_more():
     assert named.plan.aggregations is None
 
 
+def test_a_map_takes_a_plan_whose_reduce_is_not_for_now():
+    with ScriptedServer(by_type) as server:
+        plan = REVIEWS.amr.plan(
+            map="x", finding={"n": int, "flag": bool}, reduce={"n": "sum"}, plan={"where": "flag"}, lm=server.lm()
+        )
+        found = REVIEWS.amr.map("Other.", finding={"m": str}, plan=plan, lm=server.lm())
+        kept = REVIEWS.amr.filter("Those?", plan=plan, lm=server.lm())
+    assert list(found.columns) == [*REVIEWS.columns, "m"]
+    assert list(kept.columns) == list(REVIEWS.columns)
+
+
 @pytest.mark.parametrize(
     "labels",
     [

@@ -476,11 +476,12 @@ def check_names(job: Job, plan: Plan) -> None:
             raise ColumnError(f"The finding {column!r} would hide a column of the frame; rename one of them.")
         if found.count(column) > 1:
             raise ColumnError(f"Two maps find {column!r}; name them apart.")
-    known = all(kind is not None for kind in kinds.values())
+    known = job.reduces and all(kind is not None for kind in kinds.values())  # else a plan's reduce is not for now
     everything = set(job.frame.columns) | set(found) | set(records)
     _check_reduced(job, everything, complete=known)
     _check_planned(plan, set(found) | set(records), frame=set(job.frame.columns), complete=known)
-    _check_fit(job, plan, found_types(kinds))
+    if job.reduces:
+        _check_fit(job, plan, found_types(kinds))
 
 
 def found_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:

@@ -262,6 +262,8 @@ def _check_needed(job: Job, types: Mapping[Any, Any]) -> None:
     Raises:
         InvalidOutput: one is not.
     """
+    if not job.reduces:
+        return
     there = types.keys() | set(job.frame.columns)
     computed = {column_of(name, how): function_of(how) for name, how in (job.computed or {}).items()}
     ranking = [job.given.ranking.field] if job.given.ranking else []
