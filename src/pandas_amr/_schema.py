@@ -259,7 +259,7 @@ def _record_of(schema: dict[str, Any], name: str) -> type[BaseModel]:
     beside = {key: value for key, value in schema.items() if key not in said}
     parts = {part.get(NAME, alias): (alias, part) for alias, part in schema["properties"].items()}
     fields = {field: _field_of(part, field, alias) for field, (alias, part) in parts.items()}
-    about = schema.get("description")
+    about = schema["description"] if isinstance(schema.get("description"), str) else None
     record = record_type(name, fields, about=about, beside=beside)
     made = json_schema(record)["properties"]
     wanted = {field: _closed(part, {}, ()) for field, (_, part) in parts.items()}
