@@ -92,7 +92,7 @@ def test_what_the_user_gave_stands_word_for_word_and_the_planner_sees_it(given):
             assert getattr(plan, field) == value
             assert json.dumps(value if not isinstance(value, type) else json_schema(value)) in server.requests[0].user
     if given.get("reduce") == {"text": "count"}:
-        assert plan.aggregations is None
+        assert plan.aggregations == {"text": "count"}
         assert plan.reduce_instruction is None
 
 
