@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._columns import table_of
+from pandas_amr._compute import called
 from pandas_amr._findings import ITEMS, Failure, FindingType
 from pandas_amr._mappers import Mapped
 from pandas_amr._schema import TEXT_FINDING
@@ -70,10 +69,7 @@ class CallableMapper:
     ) -> None:
         rows = self.units.rows(positions)
         try:
-            if inspect.iscoroutinefunction(self.function):
-                given = await self.function(rows)
-            else:
-                given = await asyncio.to_thread(self.function, rows)
+            given = await called(self.function, rows)
             found.append((positions, self._table(given, rows)))
         except UsageError:
             raise

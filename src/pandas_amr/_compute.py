@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from pandas_amr._findings import records_frame
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 OUTPUT_COLUMN = "output"
 SHARE = "share"  # this library's word for value_counts(normalize=True)
 TABULAR = frozenset({"value_counts", SHARE})
+COPIES_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3
+
+Rows = TypeVar("Rows", pd.DataFrame, pd.Series)
 
 
 async def compute(frame: pd.DataFrame, aggregations: Mapping[str, Any], *, by: By | None = None) -> Any:
@@ -33,7 +37,7 @@ async def compute(frame: pd.DataFrame, aggregations: Mapping[str, Any], *, by: B
 
     Without ``by`` what ``DataFrame.agg`` gives; where tables and scalars would mix, a dict of them by column. With
     ``by`` a frame, one row a group; ``value_counts`` gives one column a value. A pair of a column and a function names
-    its result, as named aggregations do.
+    its result, as named aggregations do. A function gets a column, or a group's part of it, and may be async.
 
     Raises:
         ColumnError: an aggregated or grouping column is not there.
@@ -42,22 +46,69 @@ async def compute(frame: pd.DataFrame, aggregations: Mapping[str, Any], *, by: B
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
         raise ColumnError(f"No column {missing[0]!r} to reduce. There is: {', '.join(map(repr, frame.columns))}.")
-    slow = {name: how for name, how in aggregations.items() if inspect.iscoroutinefunction(function_of(how))}
-    quick = {name: how for name, how in aggregations.items() if name not in slow}
-    if not slow:
-        return await asyncio.to_thread(computed, frame, quick, by)
-    plainly = await asyncio.to_thread(computed, frame, quick, by) if quick else None
-    parts: dict[Any, Any] = {}
-    for name, how in slow.items():
-        column = frame[column_of(name, how)]
-        if by is None:
-            parts[name] = await function_of(how)(column)
-        else:
-            index, groups = groups_of(frame, by)
-            parts[name] = pd.Series(
-                [await function_of(how)(column.iloc[rows]) for rows in groups], index=index, name=name
-            )
-    return joined_parts(plainly, quick, parts, list(aggregations), grouped=by is not None)
+    asked: list[Asked] = []
+    watched = {name: _watched(how, asked) for name, how in aggregations.items()}
+    try:
+        value = await asyncio.to_thread(computed, frame, watched, by)
+        if not any(one.waits for one in asked):
+            return value
+        for one in asked:
+            await one.settle()
+        return await asyncio.to_thread(computed, frame, watched, by)
+    finally:
+        for one in asked:
+            one.close()
+
+
+class Asked:
+    """A function of the user's as pandas calls it.
+
+    Where it gives what must be awaited, pandas goes through the groups twice: in the first round the function is
+    called, then ``settle`` awaits what it gave, and in the second round that is given in the order of the calls.
+    """
+
+    def __init__(self, function: Callable[..., Any], how: Any) -> None:
+        self.function = function
+        self.args: tuple[Any, ...] = getattr(how, "args", ()) if isinstance(how, pd.NamedAgg) else ()
+        self.kwargs: dict[str, Any] = getattr(how, "kwargs", {}) if isinstance(how, pd.NamedAgg) else {}
+        self.__name__ = name_of(function)  # pandas names a column after it
+        self.waits = False
+        self._given: list[Any] = []
+        self._settled: Iterator[Any] | None = None
+
+    def __call__(self, column: pd.Series) -> Any:
+        """What the function gives for a column; in the first round NaN in the place of what must be awaited."""
+        if self._settled is not None:
+            return next(self._settled)
+        value = self.function(column, *self.args, **self.kwargs)
+        self._given.append(value)
+        if not inspect.isawaitable(value):
+            return value
+        self.waits = True
+        return np.nan
+
+    async def settle(self) -> None:
+        """Await what must be, in the order of the calls."""
+        self._settled = iter([await one if inspect.isawaitable(one) else one for one in self._given])
+
+    def close(self) -> None:
+        """Drop the coroutines that nobody awaits any more."""
+        for one in self._given:
+            if inspect.iscoroutine(one):
+                one.close()
+
+
+def _watched(how: Any, asked: list[Asked]) -> Any:
+    """An aggregation whose functions are ``Asked``; those of Python and numpy stay, which pandas may know by heart."""
+    if isinstance(how, list):
+        return [_watched(one, asked) for one in how]
+    function = function_of(how)
+    if is_named(how) and isinstance(function, list):
+        return column_of(None, how), _watched(function, asked)
+    if not callable(function) or getattr(function, "__module__", None) in {"builtins", "numpy"}:
+        return how
+    asked.append(Asked(function, how))
+    return (column_of(None, how), asked[-1]) if is_named(how) else asked[-1]
 
 
 def column_of(name: Any, how: Any) -> Any:
@@ -74,6 +125,13 @@ def function_of(how: Any) -> Any:
     return how[1] if isinstance(how, tuple) else how.aggfunc
 
 
+def name_of(how: Any) -> str:
+    """What pandas calls a function, or the word that stands for one."""
+    if isinstance(how, functools.partial):
+        return name_of(how.func)
+    return how if isinstance(how, str) else str(getattr(how, "__name__", type(how).__name__))
+
+
 def is_named(how: Any) -> bool:
     """Whether an aggregation says its column: a pair of a column and a function, or ``pd.NamedAgg``."""
     return (isinstance(how, tuple) and len(how) == 2) or isinstance(how, pd.NamedAgg)
@@ -84,42 +142,81 @@ def joined_parts(
 ) -> Any:
     """What pandas computed and what others made, in the order in which it was asked for."""
     if grouped:
-        frames = [] if computed is None else [computed]
-        whole = pd.concat([*frames, *(part.to_frame() for part in others.values())], axis=1)
-        first = [name for name in order if name in whole.columns]
-        rest = [name for name in whole.columns if name not in first]
-        return whole if rest else whole[first]
+        return _joined_groups(computed, others, order)
     parts: dict[Any, Any] = dict(others)
     if computed is not None:
         parts |= {name: computed[name] if len(computed) and name in computed else computed for name in plain}
     return {name: parts[name] for name in order}
 
 
+def _joined_groups(computed: pd.DataFrame | None, others: Mapping[Any, pd.Series], order: Sequence[Any]) -> Any:
+    """Columns of the same groups side by side; where pandas gives two levels of names, all have two."""
+    frames = [part.to_frame(name) for name, part in others.items()]
+    if computed is not None:
+        depth = computed.columns.nlevels
+        if depth > 1:
+            named = [name if isinstance(name, tuple) else (name, *[""] * (depth - 1)) for name in others]
+            frames = [
+                part.set_axis(pd.MultiIndex.from_tuples([one]), axis=1) for part, one in zip(frames, named, strict=True)
+            ]
+        frames = [computed, *(_on(computed.index, part) for part in frames)]
+    whole = pd.concat(frames, axis=1)
+    labels: list[Any] = list(whole.columns)
+    asked = [label[0] if isinstance(label, tuple) and label not in order else label for label in labels]
+    if not all(name in order for name in asked):
+        return whole
+    return whole.iloc[:, np.argsort([order.index(name) for name in asked], kind="stable")]
+
+
 def computed(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By | None) -> Any:
     """What pandas computes; see ``compute``."""
+    return _whole(frame, aggregations) if by is None else _by_groups(frame, aggregations, by)
+
+
+def _whole(frame: pd.DataFrame, aggregations: Mapping[str, Any]) -> Any:
     named = any(is_named(how) for how in aggregations.values())
-    if by is not None:
-        return _by_groups(frame, aggregations, by)
     lists = any(isinstance(how, list) for how in aggregations.values())
+    coded = any(callable(one) for how in aggregations.values() for one in _each(function_of(how)))
+    tables = _tabular(aggregations)
     if not named and list(aggregations.values()) == [SHARE]:
         counts = frame.agg(dict.fromkeys(aggregations, "value_counts"))
         return counts / counts.sum()
-    if not named and (len(aggregations) == 1 or (lists and not _tabular(aggregations))):
+    if not (named or coded) and (len(aggregations) == 1 or (lists and not tables)):
         return frame.agg(dict(aggregations))
-    parts = {name: _aggregated(frame[column_of(name, how)], function_of(how)) for name, how in aggregations.items()}
-    return parts if any(isinstance(part, pd.Series | pd.DataFrame) for part in parts.values()) else pd.Series(parts)
+    parts: dict[Any, Any] = {}
+    for name, how in aggregations.items():
+        wanted = function_of(how)
+        side_by_side = lists and not (named or tables)  # then pandas reads each as a list
+        parts[name] = _aggregated(frame[column_of(name, how)], _each(wanted) if side_by_side else wanted)
+    shown = [isinstance(part, pd.Series | pd.DataFrame) for part in parts.values()]
+    if not any(shown):
+        return pd.Series(parts)
+    return pd.concat(parts, axis=1) if all(shown) and not tables else parts
+
+
+def _each(how: Any) -> list[Any]:
+    return how if isinstance(how, list) else [how]
 
 
 def _tabular(aggregations: Mapping[str, Any]) -> bool:
-    hows = [function_of(how) for how in aggregations.values()]
-    return any(set(how if isinstance(how, list) else [how]) & TABULAR for how in hows if not callable(how))
+    hows = [one for how in aggregations.values() for one in _each(function_of(how))]
+    return any(isinstance(one, str) and one in TABULAR for one in hows)
 
 
 def _aggregated(column: pd.Series, how: Any) -> Any:
+    """An aggregation of a column; a function gets it whole, whatever the version of pandas would do first."""
+    if callable(how):
+        return how(own(column))
     if not isinstance(how, list):
         return column.value_counts(normalize=True) if _is_share(how) else column.agg(how)
-    parts = {str(part): _aggregated(column, part) for part in how}
-    return parts if _tabular({"": how}) else pd.Series(parts)
+    parts = [_aggregated(column, part) for part in how]
+    names = [name_of(part) for part in how]
+    return dict(zip(names, parts, strict=True)) if _tabular({"": how}) else pd.Series(parts, index=names)
+
+
+def own(rows: Rows) -> Rows:
+    """Rows that a function may change: nothing of it reaches whom they are from."""
+    return rows.copy(deep=not COPIES_ON_WRITE)
 
 
 def _is_share(how: Any) -> bool:
@@ -147,24 +244,47 @@ def _by_groups(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By) -> 
     groups = frame.groupby(by.key, **by.options)
     if not _tabular(aggregations):
         if any(is_named(how) for how in aggregations.values()):
-            named = {
-                str(name): how if isinstance(how, pd.NamedAgg) else (column_of(name, how), function_of(how))
-                for name, how in aggregations.items()
-            }
+            named = {str(name): (column_of(name, how), function_of(how)) for name, how in aggregations.items()}
             return groups.agg(**named)
         return groups.agg(dict(aggregations))
+    index, members = groups_of(frame, by)
     parts: list[pd.DataFrame] = []
     for name, how in aggregations.items():
         column, wanted = column_of(name, how), function_of(how)
-        for one in wanted if isinstance(wanted, list) else [wanted]:
-            called = f"{name}_{one}" if isinstance(wanted, list) else str(name)
+        for one in _each(wanted):
+            called = f"{name}_{name_of(one)}" if isinstance(wanted, list) else str(name)
             if isinstance(one, str) and one in TABULAR:
-                counted = groups[column].value_counts(normalize=_is_share(one))
-                counts = counted.unstack(fill_value=0)  # noqa: PD010 (a Series has no pivot_table)
-                parts.append(counts.set_axis([f"{called}_{value}" for value in counts.columns], axis=1))
+                counts = _counts(frame[column], index, members)
+                shown = counts.div(counts.sum(axis=1), axis=0) if _is_share(one) else counts
+                parts.append(shown.set_axis([f"{called}_{value}" for value in shown.columns], axis=1))
             else:
-                parts.append(groups.agg(**{called: (column, one)}))
+                parts.append(_on(index, groups.agg(**{called: (column, one)})))
     return pd.concat(parts, axis=1)
+
+
+def _on(index: pd.Index, part: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the groups in their order, with the groups' index; pandas 2.2 leaves out all where no group occurs."""
+    return part.set_axis(index) if len(part) == len(index) else part.reindex(index)
+
+
+def _counts(column: pd.Series, index: pd.Index, groups: Sequence[Sequence[int]]) -> pd.DataFrame:
+    """How often each value stands in each group: one row a group, one column a value, in the order of the values."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes, values = column.cat.codes.to_numpy(), column.cat.categories
+    else:
+        codes, values = _factorized(column)
+    table = np.zeros((len(groups), len(values)), dtype=np.int64)
+    for place, rows in enumerate(groups):
+        there = codes[rows]
+        table[place] = np.bincount(there[there >= 0], minlength=len(values))
+    return pd.DataFrame(table, index=index, columns=values)
+
+
+def _factorized(column: pd.Series) -> tuple[NDArray[np.int64], Any]:
+    try:
+        return column.factorize(sort=True)
+    except TypeError:  # values of kinds that have no order among them
+        return column.factorize()
 
 
 def computed_text(result: Any) -> str:
@@ -194,21 +314,23 @@ async def call_reducer(
     """
     if by is None:
         with around(range(len(findings))):
-            return await _called(function, findings)
+            return await called(function, own(findings))
     index, groups = groups_of(frame, by)
     values = []
     for rows in groups:
         with around(rows):
-            values.append(await _called(function, findings.iloc[rows]))
+            values.append(await called(function, own(findings.iloc[rows])))
     if values and all(isinstance(value, dict | pd.Series) for value in values):
         return pd.DataFrame([dict(value) for value in values], index=index)
     return pd.DataFrame({OUTPUT_COLUMN: pd.Series(values, index=index, dtype=None if values else object)})
 
 
-async def _called(function: Callable[[pd.DataFrame], Any], findings: pd.DataFrame) -> Any:
+async def called(function: Callable[..., Any], *given: Any) -> Any:
+    """What a function of the user's gives: called in a thread, where it is no coroutine function, and awaited."""
     if inspect.iscoroutinefunction(function):
-        return await function(findings)
-    return await asyncio.to_thread(function, findings)
+        return await function(*given)
+    value = await asyncio.to_thread(function, *given)
+    return await value if inspect.isawaitable(value) else value
 
 
 def groups_of(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
@@ -216,14 +338,27 @@ def groups_of(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
     index = frame.groupby(by.key, **by.options).size().index
     occurring = frame.groupby(by.key, sort=by.sort, dropna=by.dropna, observed=True)
     numbers = occurring.ngroup().to_numpy(dtype=float, na_value=-1.0).astype(np.int64)
-    places = np.arange(len(index))
-    if not by.observed:  # groups that do not occur stand among the others
-        places = index.get_indexer(occurring.size().index)
+    places = np.arange(len(index)) if by.observed else _places(frame, by, numbers)
     rows: list[list[int]] = [[] for _ in range(len(index))]
     for position, number in enumerate(numbers.tolist()):
         if number >= 0:  # as groupby does, rows without a key are in no group
             rows[int(places[number])].append(position)
     return index, rows
+
+
+def _places(frame: pd.DataFrame, by: By, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each group that occurs stands among all: pandas is asked for each group's first row.
+
+    Keys would not do: a missing one is equal to none.
+    """
+    keys = [frame[key].reset_index(drop=True) for key in by.keys]
+    positions = pd.Series(np.arange(len(frame), dtype=float))
+    firsts = positions.groupby(keys, **by.options).min().to_numpy()
+    there = np.flatnonzero(~np.isnan(firsts))
+    assert len(there) == numbers.max(initial=-1) + 1, "a group that occurs is not among the groups"
+    places = np.empty(len(there), dtype=np.int64)
+    places[numbers[firsts[there].astype(np.int64)]] = there
+    return places
 
 
 def shaped(value: Any, kind: Any) -> Any:

@@ -1,0 +1,229 @@
+"""Aggregations and functions, whole and by groups: rows in their groups, counts of all, functions of every kind."""
+
+from __future__ import annotations
+
+import functools
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pandas_amr as amr
+from pandas_amr.testing import ScriptedServer, findings
+
+SHOPS = pd.DataFrame(
+    {"shop": ["b", "b", "a", "a", "c"], "mood": ["good", "good", "bad", None, None], "n": [1, 2, 3, 4, 5]}
+)
+
+
+def total(column):
+    return int(column.sum())
+
+
+async def total_later(column):
+    return int(column.sum())
+
+
+class TotalLater:
+    async def __call__(self, column):
+        return int(column.sum())
+
+
+LATER = [
+    total_later,
+    TotalLater(),
+    functools.partial(total_later),
+    lambda column: total_later(column),  # gives a coroutine
+]
+
+
+# Rows in their groups
+
+
+def test_rows_without_a_key_stand_in_their_own_group_among_those_that_do_not_occur():
+    frame = pd.DataFrame(
+        {"k": ["a", "a", "b"], "c": pd.Categorical(["x", None, "y"], categories=["x", "y"]), "n": [1, 10, 100]}
+    )
+    by = amr.By("k", "c", dropna=False, observed=False)
+    sums = frame.amr.reduce(lambda part: {"n": int(part["n"].sum())}, by=by)
+    expected = frame.groupby(["k", "c"], dropna=False, observed=False).agg({"n": "sum"})
+    pd.testing.assert_frame_equal(sums, expected)
+    assert sums["n"].tolist() == [1, 0, 10, 0, 100, 0]
+
+
+keys_of = st.tuples(
+    st.sampled_from(["a", "b", None]),
+    st.sampled_from(["x", "z", None]),
+    st.sampled_from(["q", None]),
+    st.integers(0, 9),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(keys_of, min_size=1, max_size=12),
+    st.sampled_from([["k"], ["c"], ["k", "c"], ["c", "d"], ["c", "k", "d"]]),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_each_group_holds_the_rows_that_pandas_puts_there_whatever_keys_are_missing(
+    records, keys, sort, dropna, observed
+):
+    frame = pd.DataFrame(records, columns=["k", "c", "d", "n"])
+    frame["c"] = pd.Categorical(frame["c"], categories=["z", "y", "x"])
+    frame["d"] = pd.Categorical(frame["d"], categories=["p", "q"])
+    options = {"sort": sort, "dropna": dropna, "observed": observed}
+    grouped = frame.groupby(keys, **options)
+    by = amr.By(*keys, **options)
+    sums = frame.amr.reduce(lambda part: {"n": int(part["n"].sum())}, by=by)
+    assert sums["n"].tolist() == grouped["n"].sum().tolist() if len(sums) else grouped["n"].sum().empty
+    counts = frame.amr.reduce({"d": "value_counts", "n": "count"}, by=by)
+    pd.testing.assert_frame_equal(counts[["n"]], frame.groupby(by.key, **options).agg({"n": "count"}))
+    assert (counts[["d_p", "d_q"]].sum(axis=1) == frame.groupby(by.key, **options)["d"].count()).all()
+
+
+@pytest.mark.parametrize("sort", [True, False])
+def test_counts_have_a_row_for_groups_that_have_no_value_and_their_columns_in_the_order_of_the_values(sort):
+    by = amr.By("shop", sort=sort)
+    counts = SHOPS.amr.reduce({"mood": "value_counts", "n": "sum"}, by=by)
+    assert counts.columns.tolist() == ["mood_bad", "mood_good", "n"]
+    assert counts.index.tolist() == (["a", "b", "c"] if sort else ["b", "a", "c"])
+    assert counts.loc["c"].tolist() == [0, 0, 5]
+    assert set(counts.dtypes) == {SHOPS["n"].dtype}
+    pd.testing.assert_frame_equal(SHOPS.amr.reduce({"mood": "value_counts"}, by=by), counts[["mood_bad", "mood_good"]])
+
+
+def test_shares_of_a_group_without_values_are_missing():
+    shares = SHOPS.amr.reduce({"mood": "share"}, by="shop")
+    assert shares.loc[["a", "b"]].to_numpy().tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert shares.loc["c"].isna().all()
+
+
+def test_counts_keep_the_order_of_categories_and_of_values_of_mixed_kind():
+    frame = SHOPS.assign(mood=pd.Categorical(SHOPS["mood"], categories=["good", "fair", "bad"]))
+    counts = frame.amr.reduce({"mood": "value_counts"}, by="shop")
+    assert counts.columns.tolist() == ["mood_good", "mood_fair", "mood_bad"]
+    mixed = SHOPS.assign(mood=pd.Series(["x", ("y",), 1, 1, None], dtype=object))
+    assert mixed.amr.reduce({"mood": "value_counts"}, by="shop").to_numpy().sum() == 4
+
+
+# Functions
+
+
+@pytest.mark.parametrize("function", LATER)
+def test_a_function_that_must_be_awaited_is_as_one_that_must_not(function):
+    def rows(call):
+        return lambda frame: call(frame["n"])
+
+    assert SHOPS.amr.reduce(rows(function)) == 15
+    assert SHOPS.amr.reduce({"n": function})["n"] == 15
+    for by in (amr.By("shop"), amr.By("shop", "mood", dropna=False, sort=False)):
+        pd.testing.assert_frame_equal(SHOPS.amr.reduce({"n": function}, by=by), SHOPS.amr.reduce({"n": total}, by=by))
+        named = {"most": ("n", "max"), "all": ("n", function), "again": pd.NamedAgg("n", function)}
+        expected = SHOPS.groupby(by.key, **by.options).agg(most=("n", "max"), all=("n", total), again=("n", total))
+        pd.testing.assert_frame_equal(SHOPS.amr.reduce(named, by=by), expected)
+
+
+@pytest.mark.parametrize("function", LATER)
+def test_a_reducer_that_must_be_awaited_is_awaited_for_each_group(function):
+    class Whole:
+        async def __call__(self, found):
+            return await function(found["n"])
+
+    assert SHOPS.amr.reduce(Whole(), by="shop")["output"].to_dict() == {"a": 7, "b": 3, "c": 5}
+
+
+def test_functions_stand_in_lists_beside_words():
+    given_ = SHOPS.amr.reduce({"n": ["sum", total_later], "mood": "count"}, by="shop")
+    expected = SHOPS.groupby("shop").agg({"n": ["sum", total], "mood": "count"})
+    assert given_.columns.tolist()[1] == ("n", "total_later")
+    pd.testing.assert_frame_equal(given_.set_axis(expected.columns, axis=1), expected)
+    whole = SHOPS.amr.reduce({"n": ["max", total_later], "mood": "count"})
+    assert whole["n"].dropna().to_dict() == {"max": 5, "total_later": 15}
+    assert whole["mood"].dropna().to_dict() == {"count": 3}
+
+
+def test_what_an_awaited_function_raises_is_raised_and_no_coroutine_is_left_behind():
+    async def fails(column):
+        raise TimeoutError(f"of {len(column)}")
+
+    with pytest.raises(TimeoutError, match="of 2"):
+        SHOPS.amr.reduce({"n": fails}, by="shop")
+
+
+def test_a_function_gets_the_column_whole_and_each_group_once():
+    seen = []
+
+    def length(column):
+        rows = len(column) if isinstance(column, pd.Series) else 1
+        seen.append((type(column), rows))
+        return rows
+
+    assert SHOPS.amr.reduce({"n": length})["n"] == 5
+    assert SHOPS.amr.reduce({"n": [length, "max"]})["n"].to_dict() == {"length": 5, "max": 5}
+    assert seen == [(pd.Series, 5)] * 2
+    seen.clear()
+
+    async def later(column):
+        return length(column)
+
+    SHOPS.amr.reduce({"n": later}, by="shop")
+    assert [rows for _, rows in seen] == [2, 2, 1]
+
+
+def test_a_map_that_must_be_awaited_is_awaited():
+    class Lengths:
+        async def __call__(self, shard):
+            return [{"length": len(text)} for text in shard["shop"]]
+
+    for function in (Lengths(), lambda shard: Lengths()(shard)):
+        assert SHOPS.amr.map(function, finding={"length": int})["length"].tolist() == [1] * 5
+
+
+def test_what_a_function_does_to_its_rows_does_not_reach_the_users_frame():
+    frame = SHOPS.copy()
+
+    def spoil(found):
+        found["new"] = 1
+        found.loc[found.index[0], "n"] = -1
+        return int(found["n"].sum())
+
+    def spoil_column(column):
+        column.iloc[0] = -1
+        return int(column.sum())
+
+    assert frame.amr.reduce(spoil) == 13
+    frame.amr.reduce(spoil, by="shop")
+    assert frame.amr.reduce({"n": spoil_column})["n"] == 13
+    frame.amr.reduce({"n": spoil_column}, by="shop")
+    pd.testing.assert_frame_equal(frame, SHOPS)
+
+
+# Shapes
+
+
+def test_tables_of_the_same_kind_are_a_frame_as_dataframe_agg_gives_it():
+    frame = SHOPS.assign(f=[1.0, 2.0, 3.0, 4.0, 5.0])
+    how = {"n": "describe", "f": "describe"}
+    pd.testing.assert_frame_equal(frame.amr.reduce(how), frame.agg(how))
+    assert set(frame.amr.reduce({"n": "describe", "f": "mean"})) == {"n", "f"}
+
+
+def test_a_column_that_agents_write_stands_beside_two_levels_of_names():
+    df = pd.DataFrame({"text": [f"row {n}" for n in range(4)], "shop": ["a", "b"] * 2})
+
+    def script(request):
+        if request.schema == "findings":
+            return findings(request, lambda unit: {"n": int(unit["text"][-1]), "theme": "x"})
+        return {"output": "all", "sources": [0]}
+
+    options = {"map": "x", "columns": "text", "finding": {"n": int, "theme": str}, "by": "shop"}
+    with ScriptedServer(script) as server:
+        reduce = {"theme": amr.Agent("One name."), "n": ["sum", "mean"]}
+        output = df.amr.map_reduce(reduce=reduce, lm=server.lm(), **options).output
+    assert output.columns.tolist() == [("theme", ""), ("n", "sum"), ("n", "mean")]
+    assert isinstance(output.columns, pd.MultiIndex)
+    assert output["theme"].tolist() == ["all", "all"]
+    assert output["n"]["sum"].to_dict() == {"a": 2, "b": 4}
