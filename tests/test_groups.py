@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -227,3 +229,82 @@ def test_a_column_that_agents_write_stands_beside_two_levels_of_names():
     assert isinstance(output.columns, pd.MultiIndex)
     assert output["theme"].tolist() == ["all", "all"]
     assert output["n"]["sum"].to_dict() == {"a": 2, "b": 4}
+
+
+# The rows behind a group's answer
+
+
+def written(df, by, **options):
+    def script(request):
+        if request.schema == "findings":
+            return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
+        return {"output": "all", "sources": list(range(len(request.findings)))}
+
+    with ScriptedServer(script) as server:
+        options = {
+            "map": "x",
+            "columns": ["text"],
+            "finding": {"n": int},
+            "reduce": "All.",
+            "lm": server.lm(),
+        } | options
+        return df.amr.map_reduce(by=by, **options)
+
+
+def texts(count):
+    return pd.DataFrame({"text": [f"row {n}" for n in range(count)]})
+
+
+def test_explain_knows_the_group_without_a_key_and_groups_of_several_keys_saved_or_not(tmp_path):
+    df = texts(6).assign(
+        shop=["a", "b", None] * 2,
+        part=pd.cut(range(6), 2),
+        day=pd.to_datetime(["2026-01-01", "2026-01-02"] * 3).tz_localize("Europe/Berlin"),
+    )
+    for number, keys in enumerate((["shop"], ["part"], ["day"], ["shop", "part"], ["day", "shop", "part"])):
+        result = written(df, amr.By(*keys, dropna=False))
+        result.save(tmp_path / str(number))
+        loaded = amr.load(tmp_path / str(number))
+        behind = [result.explain(group=group)["n"].tolist() for group in result.output.index]
+        for index in (result.output.index, loaded.output.index):
+            assert [loaded.explain(group=group)["n"].tolist() for group in index] == behind
+        assert sorted(row for rows in behind for row in rows) == list(range(6))
+        assert all(len(df.iloc[rows][keys].drop_duplicates()) == 1 for rows in behind)
+    assert written(df, amr.By("shop", dropna=False)).explain(group=float("nan"))["n"].tolist() == [2, 5]
+
+
+def test_explain_says_whether_it_takes_a_group():
+    df = texts(4).assign(shop=["a", "b"] * 2)
+    with pytest.raises(amr.UsageError, match=r"Say which: explain\(0, group=\.\.\.\)"):
+        written(df, "shop").explain()
+    with pytest.raises(amr.UsageError, match=r"not told by groups. Leave group= out: explain\(0\)"):
+        written(df, None).explain(group="a")
+    with pytest.raises(amr.UsageError, match="no item 0 of group 'z'"):
+        written(df, "shop").explain(group="z")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.cut([1, 2, 9], 2),
+        pd.cut(pd.to_datetime(["2026-01-01", "2026-01-02", None]), 2),
+        pd.Categorical(pd.to_datetime(["2026-01-01", None, "2026-01-02"]), ordered=True),
+        pd.Categorical(pd.period_range("2026", periods=3, freq="D")),
+        pd.Categorical(pd.to_datetime(["2026-01-01", "2026-01-02", "2026-01-02"]).date),
+    ],
+    ids=lambda values: str(values.categories.dtype),
+)
+def test_categories_of_any_kind_are_saved_as_they_are_and_read_in_another_process(tmp_path, values):
+    df = texts(3).assign(kind=values)
+    written(df, "kind", reduce={"n": "sum"}).save(tmp_path)
+    loaded = amr.load(tmp_path)
+    pd.testing.assert_series_equal(loaded.frame["kind"], df["kind"])
+    expected = df.assign(n=range(3)).groupby("kind", observed=True)[["n"]].sum()
+    assert loaded.output.index.equals(expected.index)
+    told = subprocess.run(
+        [sys.executable, "-c", f"import pandas_amr as amr; print(amr.load({str(tmp_path)!r}).frame['kind'].tolist())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == str(df["kind"].tolist())

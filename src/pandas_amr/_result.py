@@ -199,16 +199,22 @@ class Result:
 
         Args:
             item: its number in the output; 0 for a text, a scalar or an object.
-            group: its group, where the answer has one a group (or its column, where agents wrote columns).
+            group: its group, where the answer has one a group (or its column, where agents wrote columns); None and
+                NaN both are the group without a key.
 
         Raises:
-            UsageError: nothing says what the output rests on, or there is no such item.
+            UsageError: nothing says what the output rests on, there is no such item, or it takes a group or none.
         """
         if self.sources is None:
             raise UsageError("The output has no sources: nothing of it was written by agents.")
         rows = self.sources[self.sources["item"] == item]
-        if "group" in rows.columns:
-            rows = rows[[one == group for one in rows["group"]]]
+        grouped = "group" in rows.columns
+        if grouped and group is None and not any(_is_same(one, None) for one in self.sources["group"]):
+            raise UsageError(f"The answer has groups or columns. Say which: explain({item!r}, group=...).")
+        if group is not None and not grouped:
+            raise UsageError(f"The sources of this answer are not told by groups. Leave group= out: explain({item!r}).")
+        if grouped:
+            rows = rows[np.array([_is_same(one, group) for one in rows["group"]], dtype=bool)]
         if rows.empty:
             raise UsageError(
                 f"There is no item {item!r}{f' of group {group!r}' if group is not None else ''} with sources."
@@ -228,6 +234,14 @@ class Result:
 
     def _repr_html_(self) -> str:
         return result_html(self)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two groups are one: missing keys are equal here."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    missing = [bool(pd.api.types.is_scalar(key) and pd.isna(key)) for key in (one, other)]
+    return all(missing) if any(missing) else bool(one == other)
 
 
 def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:

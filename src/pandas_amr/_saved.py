@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import warnings
 from dataclasses import asdict
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LABEL = "label"
+GROUP = "group"
 STAGE = "stage-"
 FRAMES = ("frame", "findings", "usage", "failures", "trace", "status", "sources")
 LABELLED = {"failures", "sources"}
@@ -41,6 +43,8 @@ def save_result(result: Result, folder: Path) -> None:
             continue
         if name in LABELLED and not result.stages:
             frame = frame.drop(columns=LABEL)  # follows from the position; a label may be anything
+        if name == "sources" and GROUP in frame.columns:
+            frame = _by_keys(frame)
         write_frame(frame, folder, name)
     result.plan.to_json(folder / "plan.json")
     told = {
@@ -77,6 +81,8 @@ def load_parts(folder: Path) -> dict[str, Any]:
         labels = [None if pd.isna(position) else frames["frame"].index[position] for position in part["position"]]
         place = list(part.columns).index("position") if name == "sources" else 0
         part.insert(place, LABEL, pd.Series(labels, index=part.index, dtype=object))
+    if "sources" in frames:
+        frames["sources"] = _by_groups(frames["sources"])
     output = _read_output(told["output"], folder, plan)
     figures = {name: told.get(name) for name in ("seconds", "sandbox", "coverage", "total")}
     return {**frames, "plan": plan, "output": output, "stages": stages, **figures}
@@ -107,24 +113,69 @@ def write_frame(frame: pd.DataFrame, folder: Path, name: str) -> None:
     pq.write_table(table.replace_schema_metadata({"pandas_amr": json.dumps(about)}), folder / f"{name}.parquet")
 
 
+def _by_keys(frame: pd.DataFrame) -> pd.DataFrame:
+    """The column of groups as one of each key, so that their types come back: ``group 0``, ``group 1``, ..."""
+    groups = frame[GROUP].tolist()
+    levels = {len(one) if isinstance(one, tuple) else 0 for one in groups}
+    if len(levels) != 1:
+        return frame
+    (count,) = levels
+    keys = {f"{GROUP} {level}": [one[level] for one in groups] for level in range(count)} or {GROUP: groups}
+    typed = pd.DataFrame({name: pd.Series(values, index=frame.index) for name, values in keys.items()})
+    return pd.concat([typed, frame.drop(columns=GROUP)], axis=1)
+
+
+def _by_groups(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns of keys as the one of groups that they were: a value each, or a tuple."""
+    keys = [name for name in frame.columns if str(name).startswith(GROUP)]
+    if not keys:
+        return frame
+    groups = list(frame[GROUP]) if keys == [GROUP] else list(zip(*(frame[key] for key in keys), strict=True))
+    rest = frame.drop(columns=keys)
+    rest.insert(0, GROUP, pd.Series(groups, index=frame.index, dtype=object))
+    return rest
+
+
 def _column(column: pd.Series, label: str) -> tuple[pa.Array, Any]:
     """A column as Arrow, and the pandas dtype that it comes back as; a category as its codes and its categories."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        categories = column.cat.categories.tolist()
-        if all(isinstance(one, str | int | float) for one in categories):
-            codes = {"categories": categories, "ordered": bool(column.cat.ordered)}
-            return pa.array(column.cat.codes.to_numpy(), mask=column.isna().to_numpy()), codes
-    kind = "arrow" if isinstance(column.dtype, pd.ArrowDtype) else str(column.dtype)
     try:
-        array = pa.array(column, from_pandas=True)
-        if kind == "object" and not _comes_back(array, column):
-            raise pa.ArrowInvalid("changed by Arrow")
+        if not isinstance(column.dtype, pd.CategoricalDtype):
+            return _arrow(column)
+        told = _categories(column.cat.categories) | {"ordered": bool(column.cat.ordered)}
+        return pa.array(column.cat.codes.to_numpy(), mask=column.isna().to_numpy()), told
     except UNFIT:
         warnings.warn(
             f"Column {label!r} holds what Parquet cannot; it is saved as JSON text.", AMRWarning, stacklevel=2
         )
         return pa.array([line_of(cell(value)) for value in column]), "json"
+
+
+def _arrow(column: pd.Series) -> tuple[pa.Array, Any]:
+    kind = "arrow" if isinstance(column.dtype, pd.ArrowDtype) else str(column.dtype)
+    array = pa.array(column, from_pandas=True)
+    if kind == "object" and not _comes_back(array, column):
+        raise pa.ArrowInvalid("changed by Arrow")
     return (array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array), kind
+
+
+def _categories(categories: pd.Index) -> dict[str, Any]:
+    """Categories as JSON holds them; what it has no form for as an Arrow stream in text."""
+    values = categories.tolist()
+    if all(isinstance(one, str | int | float) for one in values):
+        return {"categories": values}
+    array, kind = _arrow(categories.to_series())
+    table = pa.table({"categories": array})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return {"stream": base64.b64encode(sink.getvalue()).decode(), "kind": kind}
+
+
+def _read_categories(told: dict[str, Any]) -> Any:
+    if "stream" not in told:
+        return told["categories"]
+    table = pa.ipc.open_stream(base64.b64decode(told["stream"])).read_all()
+    return pd.Index(_restored(table.column(0), told["kind"]), dtype=object if told["kind"] == "object" else None)
 
 
 def _comes_back(array: Any, column: pd.Series) -> bool:
@@ -137,6 +188,7 @@ def _comes_back(array: Any, column: pd.Series) -> bool:
 
 def read_frame(folder: Path, name: str) -> pd.DataFrame:
     """Read what ``write_frame`` wrote."""
+    pa.array(pd.interval_range(0, 1))  # pandas then tells Arrow of its own types, intervals and periods
     table = pq.read_table(folder / f"{name}.parquet")
     about = json.loads(table.schema.metadata[b"pandas_amr"])
     count = len(about["columns"])
@@ -165,7 +217,7 @@ def read_frame(folder: Path, name: str) -> pd.DataFrame:
 def _restored(column: pa.ChunkedArray, kind: Any) -> Any:
     if isinstance(kind, dict):
         codes = column.fill_null(-1).to_numpy()
-        return pd.Categorical.from_codes(codes, categories=kind["categories"], ordered=kind["ordered"])
+        return pd.Categorical.from_codes(codes, categories=_read_categories(kind), ordered=kind["ordered"])
     if kind == "arrow":
         return pd.array(column.combine_chunks(), dtype=pd.ArrowDtype(column.type))
     if kind == "category":
