@@ -133,7 +133,7 @@ def test_questions_are_bounded_whatever_they_hold():
         assert len(server.requests) == len(bad) + 1  # none of them reached the model
     assert found["n"].tolist() == [1]
     assert len(told) == len(bad)
-    assert all("RuntimeError: ask(" in one or "field" in one for one in told), told
+    assert all("RuntimeError: " in one for one in told), told
 
 
 def test_missing_texts_are_not_asked():

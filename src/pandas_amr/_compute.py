@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -13,6 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
+from pandas_amr._agent.threads import in_thread
 from pandas_amr._findings import records_frame
 from pandas_amr.errors import ColumnError, UsageError
 
@@ -49,12 +49,12 @@ async def compute(frame: pd.DataFrame, aggregations: Mapping[str, Any], *, by: B
     asked: list[Asked] = []
     watched = {name: _watched(how, asked) for name, how in aggregations.items()}
     try:
-        value = await asyncio.to_thread(computed, frame, watched, by)
+        value = await in_thread(computed, frame, watched, by)
         if not any(one.waits for one in asked):
             return value
         for one in asked:
             await one.settle()
-        return await asyncio.to_thread(computed, frame, watched, by)
+        return await in_thread(computed, frame, watched, by)
     finally:
         for one in asked:
             one.close()
@@ -329,14 +329,15 @@ async def called(function: Callable[..., Any], *given: Any) -> Any:
     """What a function of the user's gives: called in a thread, where it is no coroutine function, and awaited."""
     if inspect.iscoroutinefunction(function):
         return await function(*given)
-    value = await asyncio.to_thread(function, *given)
+    value = await in_thread(function, *given)
     return await value if inspect.isawaitable(value) else value
 
 
 def groups_of(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
     """The groups as ``groupby`` makes them: its index, and the positions of each group's rows in frame order."""
-    index = frame.groupby(by.key, **by.options).size().index
-    occurring = frame.groupby(by.key, sort=by.sort, dropna=by.dropna, observed=True)
+    keys = [frame[key] for key in by.keys]  # and not their labels, which pandas would look up among dates as dates
+    index = frame.groupby(keys, **by.options).size().index
+    occurring = frame.groupby(keys, sort=by.sort, dropna=by.dropna, observed=True)
     numbers = occurring.ngroup().to_numpy(dtype=float, na_value=-1.0).astype(np.int64)
     places = np.arange(len(index)) if by.observed else _places(frame, by, numbers)
     rows: list[list[int]] = [[] for _ in range(len(index))]

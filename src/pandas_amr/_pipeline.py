@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pandas_amr._call import check_names
+from pandas_amr._compute import called
 from pandas_amr._findings import with_findings
 from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
@@ -133,9 +133,7 @@ async def _confirmed(work: Work, units: Units, stage: MapStage | None) -> None:
     if ask is None or work.confirmed:
         return
     estimate = forecast(work, units, open_=stage.open if stage is not None else None)
-    said = await asyncio.to_thread(ask, estimate)
-    if inspect.isawaitable(said):  # of an async function, or of what calls one
-        said = await said
+    said = await called(ask, estimate)
     if not isinstance(said, bool | np.bool_) or not said:
         raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
     work.confirmed = True

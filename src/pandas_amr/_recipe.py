@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._call import KEEP, Call, check, check_model
+from pandas_amr._compute import called
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Noted, run
 from pandas_amr._plan import Plan, read_plan
@@ -390,10 +390,7 @@ async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: 
         what = stage.given["what"]
         if isinstance(what, Recipe):
             return await _nested(what, frame, inside, done), _all_of(inside.ends)
-        value = await asyncio.to_thread(what, frame)
-        if inspect.isawaitable(value):  # of an async function, or of what calls one
-            value = await value
-        return Reached(value), lambda _: inside.before(None)
+        return Reached(await called(what, frame)), lambda _: inside.before(None)
     job, lms = prepared(Call(verb=stage.verb, frame=frame, **stage.given), inside.settings, inside)
     if lms:
         check_model(job, lms["map"])
