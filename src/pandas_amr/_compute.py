@@ -335,11 +335,12 @@ async def called(function: Callable[..., Any], *given: Any) -> Any:
 
 def groups_of(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
     """The groups as ``groupby`` makes them: its index, and the positions of each group's rows in frame order."""
-    keys = [frame[key] for key in by.keys]  # and not their labels, which pandas would look up among dates as dates
-    index = frame.groupby(keys, **by.options).size().index
-    occurring = frame.groupby(keys, sort=by.sort, dropna=by.dropna, observed=True)
+    keys = [frame[key].reset_index(drop=True) for key in by.keys]
+    positions = pd.Series(np.arange(len(frame), dtype=float))
+    index = positions.groupby(keys, **by.options).size().index
+    occurring = positions.groupby(keys, sort=by.sort, dropna=by.dropna, observed=True)
     numbers = occurring.ngroup().to_numpy(dtype=float, na_value=-1.0).astype(np.int64)
-    places = np.arange(len(index)) if by.observed else _places(frame, by, numbers)
+    places = np.arange(len(index)) if by.observed else _places(positions.groupby(keys, **by.options), numbers)
     rows: list[list[int]] = [[] for _ in range(len(index))]
     for position, number in enumerate(numbers.tolist()):
         if number >= 0:  # as groupby does, rows without a key are in no group
@@ -347,14 +348,12 @@ def groups_of(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
     return index, rows
 
 
-def _places(frame: pd.DataFrame, by: By, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+def _places(positions: Any, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where each group that occurs stands among all: pandas is asked for each group's first row.
 
     Keys would not do: a missing one is equal to none.
     """
-    keys = [frame[key].reset_index(drop=True) for key in by.keys]
-    positions = pd.Series(np.arange(len(frame), dtype=float))
-    firsts = positions.groupby(keys, **by.options).min().to_numpy()
+    firsts = positions.min().to_numpy()
     there = np.flatnonzero(~np.isnan(firsts))
     assert len(there) == numbers.max(initial=-1) + 1, "a group that occurs is not among the groups"
     places = np.empty(len(there), dtype=np.int64)
