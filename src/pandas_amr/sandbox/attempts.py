@@ -1,0 +1,638 @@
+"""The attempts themselves: each is code for one cell, and its control is that code with nothing around it.
+
+What an attempt wants is told by ``wants``:
+
+- ``escape``: it calls ``won()`` where it got what it should not have.
+- ``hang``: it should not be able to keep the host waiting beyond its limits.
+- ``flood``: it should not be able to make the host take more than its limits.
+- ``crash``: it may end its own session, and nothing else.
+- ``forge``: it should not be able to speak for the runner, or to break the host's side.
+- ``stain``: what it says should not reach a terminal or a log as it is.
+"""
+
+from __future__ import annotations
+
+import platform
+import signal
+from dataclasses import dataclass
+from typing import Literal
+
+Wants = Literal["escape", "hang", "flood", "crash", "forge", "stain"]
+
+WON = "THE-ATTEMPT-WON"
+
+PRELUDE = f"""\
+import ctypes, errno, os, signal, socket, struct, sys, threading, time
+_libc = ctypes.CDLL(None, use_errno=True)
+def syscall(*arguments):
+    result = _libc.syscall(*arguments)
+    if result == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+def known(given):
+    import hashlib, re
+    text = given.decode(errors="replace") if isinstance(given, bytes) else given
+    return any(hashlib.sha256(one.encode()).hexdigest() == "<<hash>>" for one in re.findall("[0-9a-f]{{32}}", text))
+def won(true=True):
+    if true:
+        sys.__stdout__ is not None and print({WON[:5]!r} + {WON[5:]!r}, flush=True)
+"""
+SHARDS = """\
+import fcntl, mmap, stat
+def shards():
+    found = []
+    for handle in range(3, 200):
+        try:
+            about = os.fstat(handle)
+        except OSError:
+            continue
+        if stat.S_ISREG(about.st_mode) and about.st_nlink == 0:
+            found.append(handle)
+    return found
+def turned():
+    return any(os.pread(handle, 4, 0) != b"PAR1" for handle in shards())
+"""
+SESSION = """\
+ask, submit = globals().get("ask", print), globals().get("submit", print)
+worker = getattr(ask, "__self__", None)
+worker = worker if hasattr(worker, "_stream") else None
+"""
+FORGED = (
+    SESSION
+    + """\
+import json
+def spoken(*parts):
+    for handle in range(3, 200):
+        for part in parts:
+            try:
+                os.write(handle, part)
+            except OSError:
+                break
+def message(**fields):
+    text = json.dumps(fields).encode()
+    return len(text).to_bytes(4, "big") + text
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way out.
+
+    Attributes:
+        kind: what it is after, such as ``secrets`` or ``network``.
+        code: one cell; words in double angle brackets are filled in by the world.
+        by_root: whether the control works for root only.
+        later: a second cell, run a while after the first one, for what goes on between the two.
+        dies_of: the signal that ends the control of a crash; 0 where it may end in another way.
+    """
+
+    kind: str
+    name: str
+    code: str
+    wants: Wants = "escape"
+    by_root: bool = False
+    later: str = ""
+    dies_of: int = 0
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.kind}/{self.name}>"
+
+
+def attempts() -> list[Attempt]:
+    """All of them. Those by system call know the numbers of x86_64 only."""
+    known = [
+        *(Attempt("secrets", name, code, by_root=root) for name, code, root in _SECRETS),
+        *(Attempt("files", name, code, by_root=root) for name, code, root in _FILES),
+        *(Attempt("files", f"shard-{name}", SHARDS + code, by_root=root) for name, code, root in _SHARD),
+        *(Attempt("secrets", f"sibling-{name}", code, by_root=root) for name, code, root in _SIBLINGS),
+        *(Attempt("network", name, code, by_root=root) for name, code, root in _NETWORK),
+        *(Attempt("processes", name, code, by_root=root) for name, code, root in _PROCESSES),
+        *(Attempt("processes", name, code, wants, later=later) for name, code, wants, later in _LINGERING),
+        *(Attempt("kernel", name, code, by_root=root) for name, code, root in _KERNEL),
+        *(Attempt("resources", name, code, wants) for name, code, wants in _RESOURCES),
+        *(Attempt("resources", name, SESSION + code, "flood") for name, code in _FLOODS),
+        *(Attempt("crash", name, code, "crash", dies_of=number) for name, code, number in _CRASHES),
+        *(Attempt("integrity", name, FORGED + code, "forge") for name, code in _FORGERIES),
+        *(Attempt("integrity", name, SESSION + code, "hang") for name, code in _QUESTIONS),
+        *(Attempt("integrity", name, SESSION + code, "stain") for name, code in _STAINS),
+        *(Attempt("integrity", f"runner-{name}", code, "crash") for name, code in _RUNNERS),
+    ]
+    return [one for one in known if platform.machine() == "x86_64" or "syscall(" not in one.code]
+
+
+_SECRETS = [
+    ("environment", "won(known(os.environ.get('<<variable>>')))", False),
+    (
+        "environment-in-c",
+        "_libc.getenv.restype = ctypes.c_char_p\nwon(known(_libc.getenv(b'<<variable>>')))",
+        False,
+    ),
+    ("proc-self-environ", "won(known(open('/proc/self/environ').read()))", False),
+    ("proc-host-environ", "won(known(open('/proc/<<victim>>/environ').read()))", False),
+    ("proc-list", "won(any(name.isdigit() for name in os.listdir('/proc')))", False),
+    ("proc-host-cmdline", "won(len(open('/proc/<<victim>>/cmdline').read()) > 0)", False),
+    ("proc-host-memory", "won(len(open('/proc/<<victim>>/maps').read()) > 0)", False),
+    ("proc-parent-fd", "won(len(os.listdir('/proc/<<victim>>/fd')) > 0)", False),
+    ("secret-file", "won(known(open('<<secret>>').read()))", False),
+    ("secret-file-by-pandas", "import pandas\nwon(known(str(pandas.read_csv('<<secret>>', header=None))))", False),
+    (
+        "secret-file-by-arrow",
+        "import pyarrow\nwon(known(pyarrow.OSFile('<<secret>>').read()))",
+        False,
+    ),
+    ("folder-listing", "won('secret.txt' in os.listdir('<<folder>>'))", False),
+    ("users", "won('root' in open('/etc/passwd').read())", False),
+    ("name-service", "import pwd\nwon(len(pwd.getpwall()) > 0)", False),
+    ("shadow", "won(len(open('/etc/shadow').read()) > 0)", True),
+    ("home", "won(known(open(os.path.expanduser('<<home>>/.netrc')).read()))", False),
+    ("inherited-descriptor", "won(any(_read(handle) for handle in range(3, 100)))", False),
+    ("kernel-log", "buffer = ctypes.create_string_buffer(4096)\nwon(syscall(103, 3, buffer, 4096) > 0)", True),
+    ("keyring", "won(syscall(250, 0, -4, 1) > 0)", False),
+    ("cgroups", "won(len(os.listdir('/sys/fs/cgroup')) > 0)", False),
+    ("devices", "won(len(os.listdir('/sys/class/net')) > 0)", False),
+]
+_FILES = [
+    ("write-new", "open('<<folder>>/new', 'w').write('x')\nwon()", False),
+    ("overwrite", "open('<<secret>>', 'a').write('')\nwon()", False),
+    ("truncate-by-path", "os.truncate('<<spare>>', 0)\nwon()", False),
+    ("truncate-by-call", "syscall(76, b'<<spare>>', 0)\nwon()", False),
+    ("remove", "os.remove('<<spare2>>')\nwon()", False),
+    ("rename", "os.rename('<<spare3>>', '<<spare3>>x')\nwon()", False),
+    ("chmod", "os.chmod('<<spare>>', 0o777)\nwon()", False),
+    ("chown", "os.chown('<<spare>>', os.getuid(), os.getgid())\nwon()", False),
+    ("times", "os.utime('<<spare>>', (1, 1))\nwon()", False),
+    ("mode-by-descriptor", "os.fchmod(os.open('<<spare>>', os.O_RDONLY), 0o777)\nwon()", False),
+    (
+        "mode-of-package",
+        "import json\nh = os.open(json.__file__, os.O_RDONLY)\nos.fchmod(h, os.fstat(h).st_mode & 0o7777)\nwon()",
+        True,
+    ),
+    (
+        "times-of-package",
+        "import json\ns = os.stat(json.__file__)\nos.utime(json.__file__, ns=(s.st_atime_ns, s.st_mtime_ns))\nwon()",
+        True,
+    ),
+    ("attributes", "os.setxattr('<<spare>>', 'user.x', b'1')\nwon()", False),
+    ("make-folder", "os.mkdir('<<folder>>/made')\nwon()", False),
+    ("link-by-name", "os.symlink('<<secret>>', 'way')\nwon(known(open('way').read()))", False),
+    ("hard-link", "os.link('<<secret>>', '<<folder>>/hard')\nwon()", False),
+    ("to-csv", "import pandas\npandas.DataFrame({'a': [1]}).to_csv('<<folder>>/out.csv')\nwon()", False),
+    ("sqlite", "import sqlite3\nsqlite3.connect('<<folder>>/x.db').execute('create table t(a)')\nwon()", False),
+    ("package-file", "import json\nopen(json.__file__, 'a').close()\nwon()", True),
+    (
+        "package-folder",
+        "import json\np = os.path.dirname(json.__file__) + '/amr_probe'\nopen(p, 'w').close()\nos.remove(p)\nwon()",
+        True,
+    ),
+    ("start-up-file", "open('<<home>>/.bashrc', 'a').close()\nwon()", False),
+    ("pipe-by-name", "os.mkfifo('<<folder>>/pipe')\nwon()", False),
+    ("device-node", "import stat\nos.mknod('<<folder>>/null', stat.S_IFCHR | 0o666, os.makedev(1, 3))\nwon()", True),
+    ("kernel-setting", "p = '/proc/sys/kernel/printk_delay'\nv = open(p).read()\nopen(p, 'w').write(v)\nwon()", True),
+    (
+        "by-handle",
+        "b = ctypes.create_string_buffer(b'\\x80\\0\\0\\0' + b'\\0' * 200)\nm = ctypes.c_int()\nsyscall(303, -100, b'<<secret>>', b, ctypes.byref(m), 0)\nwon(known(os.read(syscall(304, os.open('<<folder>>', 0), b, 0), 64)))",
+        True,
+    ),
+    ("climb", "won(known(open('../../../../../../../../..<<secret>>').read()))", False),
+]
+_SHARD = [
+    ("written", "for h in shards(): os.pwrite(h, b'xxxx', 0)\nwon(turned())", False),
+    ("cut", "for h in shards(): os.ftruncate(h, 0)\nwon(turned())", False),
+    ("grown", "for h in shards():\n    os.ftruncate(h, 1 << 24)\n    won(os.fstat(h).st_size == 1 << 24)", False),
+    (
+        "holed",
+        "for h in shards(): _libc.fallocate(h, 3, ctypes.c_long(0), ctypes.c_long(4096))\nwon(turned())",
+        False,
+    ),
+    ("sealed-by-code", "for h in shards():\n    fcntl.fcntl(h, 1033, 8)\n    won()", False),
+    ("mapped", "for h in shards(): mmap.mmap(h, 0, mmap.MAP_SHARED)[:4] = b'xxxx'\nwon(turned())", False),
+    (
+        "opened-again",
+        "for h in shards(): os.pwrite(os.open(f'/proc/self/fd/{h}', os.O_RDWR), b'xxxx', 0)\nwon(turned())",
+        False,
+    ),
+    (
+        "map-opened",
+        "kept = [mmap.mmap(h, 0, mmap.MAP_SHARED, mmap.PROT_READ) for h in shards()]\nf = '/proc/self/map_files'\nfor n in os.listdir(f):\n    if 'memfd' in os.readlink(f'{f}/{n}'): os.pwrite(os.open(f'{f}/{n}', os.O_RDWR), b'xxxx', 0)\nwon(turned())",
+        True,
+    ),
+    (
+        "map-laid-open",
+        """\
+import numpy
+maps = [mmap.mmap(h, 0, mmap.MAP_SHARED, mmap.PROT_READ) for h in shards()]
+frame = sys._getframe()
+while frame:
+    maps += [value for value in frame.f_locals.values() if isinstance(value, memoryview)]
+    frame = frame.f_back
+for one in maps:
+    place = numpy.frombuffer(one, dtype="u1").ctypes.data
+    _libc.mprotect(ctypes.c_void_p(place), 4096, 3) == 0 and ctypes.memmove(place, b"xxxx", 4)
+won(turned())""",
+        False,
+    ),
+    (
+        "shared-by-name",
+        "p = '/dev/shm/<<abstract>>'\nopen(p, 'w').close()\nos.remove(p)\nwon()",
+        False,
+    ),
+]
+_SIBLINGS = [
+    (
+        "memory",
+        "b = ctypes.create_string_buffer(32)\nsyscall(310, <<sibling>>, struct.pack('QQ', ctypes.addressof(b), 32), 1, struct.pack('QQ', <<address>>, 32), 1, ctypes.c_ulong(0))\nwon(known(b.raw))",
+        True,
+    ),
+    (
+        "memory-of-all",
+        """\
+b = ctypes.create_string_buffer(32)
+there, here = struct.pack("QQ", <<address>>, 32), struct.pack("QQ", ctypes.addressof(b), 32)
+near = (os.getpid() + step * sign for step in range(300) for sign in (1, -1))
+for pid in (<<sibling>>, *near):
+    pid > 0 and _libc.process_vm_readv(pid, here, ctypes.c_ulong(1), there, ctypes.c_ulong(1), ctypes.c_ulong(0))
+    if known(b.raw):
+        won()
+        break""",
+        True,
+    ),
+    (
+        "memory-written",
+        "b = ctypes.create_string_buffer(b'y', 2)\nwon(syscall(311, <<sibling>>, struct.pack('QQ', ctypes.addressof(b), 1), 1, struct.pack('QQ', <<address>> + 32, 1), 1, ctypes.c_ulong(0)) == 1 and <<sibling>> != os.getpid())",
+        True,
+    ),
+    (
+        "memory-by-file",
+        "h = os.open('/proc/<<sibling>>/mem', os.O_RDONLY)\nwon(known(os.pread(h, 32, <<address>>)))",
+        True,
+    ),
+    ("folder", "won(known(open('<<sibling_folder>>/left.txt').read()))", False),
+    ("signal", "os.kill(<<sibling>>, 0)\nwon(<<sibling>> != os.getpid())", False),
+    (
+        "descriptors",
+        "h = os.pidfd_open(<<sibling>>)\nwon(syscall(438, h, 0, 0) >= 0 and <<sibling>> != os.getpid())",
+        True,
+    ),
+    ("traced", "won(syscall(101, 16, <<sibling>>, 0, 0) == 0)", True),
+]
+_NETWORK = [
+    ("tcp", "socket.create_connection(('127.0.0.1', <<tcp>>), 2)\nwon()", False),
+    ("tcp-listen", "s = socket.socket()\ns.bind(('127.0.0.1', 0))\ns.listen()\nwon()", False),
+    ("udp", "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', <<udp>>))\nwon()", False),
+    ("tcp6", "socket.socket(socket.AF_INET6)\nwon()", False),
+    ("unix-by-path", "s = socket.socket(socket.AF_UNIX)\ns.connect('<<unix>>')\nwon()", False),
+    ("unix-abstract", "s = socket.socket(socket.AF_UNIX)\ns.connect('\\0<<abstract>>')\nwon()", False),
+    ("unix-datagrams", "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\nwon()", False),
+    ("url-by-pandas", "import pandas\npandas.read_csv('http://127.0.0.1:<<tcp>>/x', header=None)\nwon()", False),
+    ("url", "import urllib.request as r\nr.urlopen('http://127.0.0.1:<<tcp>>/', timeout=2)\nwon()", False),
+    (
+        "names",
+        "socket.getaddrinfo('localhost', 80)[0]\nsocket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.1', 53))\nwon()",
+        False,
+    ),
+    ("raw", "socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)\nwon()", True),
+    ("packet", "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\nwon()", True),
+    ("netlink", "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\nwon()", False),
+    ("vsock", "socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)\nwon()", False),
+    (
+        "vsock-connect",
+        "s = socket.socket(40, socket.SOCK_STREAM)\ns.setblocking(False)\ns.connect_ex((2, 1))\nwon()",
+        False,
+    ),
+    (
+        "vsock-listen",
+        "s = socket.socket(40, socket.SOCK_STREAM)\ns.bind((2 ** 32 - 1, 2 ** 32 - 1))\ns.listen()\nwon()",
+        False,
+    ),
+    ("io-uring", "b = ctypes.create_string_buffer(120)\nwon(syscall(425, 4, b) >= 0)", False),
+]
+_PROCESSES = [
+    ("fork", "pid = os.fork()\nif pid == 0: os._exit(0)\nos.waitpid(pid, 0)\nwon()", False),
+    ("vfork", "won(syscall(57) >= 0)", False),
+    ("system", "won(os.system('true') == 0)", False),
+    ("subprocess", "import subprocess\nsubprocess.run(['/bin/true'], check=True)\nwon()", False),
+    ("python", "import subprocess\nsubprocess.run([sys.executable, '-c', ''], check=True)\nwon()", False),
+    ("spawn", "pid = os.posix_spawn('/bin/true', ['true'], {})\nos.waitpid(pid, 0)\nwon()", False),
+    (
+        "multiprocessing",
+        "import multiprocessing as m\np = m.get_context('fork').Process(target=int)\np.start()\np.join()\nwon(p.exitcode == 0)",
+        False,
+    ),
+    ("exec", f'os.execv(sys.executable, [sys.executable, "-c", "print({WON[:5]!r} + {WON[5:]!r})"])', False),
+    (
+        "exec-from-memory",
+        f"h = os.memfd_create('x', 0)\nos.write(h, b'#!/bin/sh\\necho {WON}')\nos.execve(h, ['x'], {{'PATH': '/bin'}})",
+        False,
+    ),
+    ("clone-by-call", "pid = syscall(56, 17, 0, 0, 0, 0)\nif pid == 0: os._exit(0)\nwon()", False),
+    ("signal-others", "os.kill(<<victim>>, 0)\nwon()", False),
+    ("signal-parent", "os.kill(os.getppid(), 0)\nwon(os.getppid() > 0)", False),
+    ("signal-group", "os.killpg(os.getpgid(<<victim>>), 0)\nwon()", False),
+    ("pidfd", "os.pidfd_open(<<victim>>)\nwon()", False),
+    ("ptrace", "won(syscall(101, 16, <<victim>>, 0, 0) == 0)", True),
+    (
+        "read-memory",
+        "b = ctypes.create_string_buffer(8)\nv = struct.pack('QQ', ctypes.addressof(b), 8)\na = int(open('/proc/<<victim>>/maps').readline().split('-')[0], 16)\nwon(syscall(310, <<victim>>, v, 1, struct.pack('QQ', a, 8), 1, ctypes.c_ulong(0)) == 8)",
+        True,
+    ),
+    ("priority", "os.setpriority(os.PRIO_PROCESS, 0, -1)\nwon()", True),
+    ("affinity", "os.sched_setaffinity(0, os.sched_getaffinity(0))\nwon()", False),
+    ("session", "os.setsid() if os.getpgrp() != os.getpid() else os.setpgid(0, os.getppid())\nwon()", False),
+    ("outlive-parent", "won(_libc.prctl(1, 0, 0, 0, 0) == 0)", False),
+]
+_FORKS = """\
+first = os.getpid()
+def ended():
+    if os.getpid() != first:
+        time.sleep(0.5)
+        os._exit(0)
+"""
+_LINGERING: list[tuple[str, str, Wants, str]] = [
+    ("fork-bomb", _FORKS + "for _ in range(7): os.fork()\nended()\nwon()", "escape", ""),
+    (
+        "many-forks",
+        _FORKS + "for _ in range(300):\n    os.fork() or ended()\nwon()",
+        "escape",
+        "",
+    ),
+    (
+        "forks-of-all-kinds",
+        _FORKS
+        + """\
+ways = [os.fork, _libc.fork, lambda: syscall(57), lambda: syscall(56, 17, 0, 0, 0, 0), lambda: os.forkpty()[0]]
+for way in ways * 20:
+    try:
+        made = way()
+    except OSError:
+        continue
+    ended()
+    won(made != -1)""",
+        "escape",
+        "",
+    ),
+    (
+        "daemon",
+        _FORKS + "if os.fork() == 0:\n    os.setsid()\n    os.fork() or time.sleep(2)\n    os._exit(0)\nwon()",
+        "escape",
+        "",
+    ),
+    (
+        "thread-between-cells",
+        """\
+stamps = []
+def stamped():
+    while True:
+        time.sleep(0.02)
+        stamps.append(time.monotonic())
+threading.Thread(target=stamped, daemon=True).start()
+ended = time.monotonic()""",
+        "escape",
+        "begun = time.monotonic()\nwon(sum(ended + 0.2 < stamp < begun - 0.1 for stamp in stamps) >= 10)",
+    ),
+    (
+        "thread-after-the-session",
+        """\
+def deaf():
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+    while True: time.sleep(0.01)
+threading.Thread(target=deaf).start()""",
+        "hang",
+        "",
+    ),
+    (
+        "thread-that-writes-on",
+        """\
+out = sys.stdout
+def written():
+    while True:
+        out.write("late")
+        time.sleep(0.01)
+threading.Thread(target=written).start()""",
+        "hang",
+        "",
+    ),
+    ("end-that-waits", "import atexit\natexit.register(time.sleep, 1000)", "hang", ""),
+]
+_KERNEL = [
+    ("setuid", "os.setresuid(0, 0, 0)\nwon(os.getuid() == 0)", True),
+    ("setgroups", "os.setgroups([0])\nwon()", True),
+    ("user-namespace", "won(_libc.unshare(0x10000000) == 0)", False),
+    (
+        "user-namespace-by-clone",
+        "pid = syscall(56, 0x10000000 | 17, 0, 0, 0, 0)\nif pid == 0: os._exit(0)\nwon()",
+        False,
+    ),
+    ("mount-namespace", "won(_libc.unshare(0x00020000) == 0)", True),
+    ("mount", "_libc.unshare(0x00020000)\nwon(_libc.mount(b'tmpfs', b'/mnt', b'tmpfs', 0, None) == 0)", True),
+    ("mount-proc", "_libc.unshare(0x10020000)\nwon(_libc.mount(b'none', b'/', None, 0x44000, None) == 0)", True),
+    ("chroot", "os.chroot('/')\nwon()", True),
+    ("setns", "won(syscall(308, os.open('/proc/self/ns/mnt', 0), 0) == 0)", True),
+    ("bpf", "won(syscall(321, 0, struct.pack('IIII', 2, 4, 4, 1) + b'\\0' * 100, 72) >= 0)", True),
+    ("perf", "won(syscall(298, struct.pack('IIQ', 1, 112, 0) + b'\\0' * 100, 0, -1, -1, 0) >= 0)", True),
+    ("userfaultfd", "won(syscall(323, 0) >= 0)", True),
+    ("key", "won(syscall(248, b'user', b'amr', b'x', 1, -3) > 0)", False),
+    (
+        "raise-limits",
+        "import resource\nresource.setrlimit(resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE))\nwon()",
+        False,
+    ),
+    ("limits-of-others", "import resource\nresource.prlimit(<<victim>>, resource.RLIMIT_CORE)\nwon()", False),
+    ("personality", "won(syscall(135, 0xFFFFFFFF) >= 0)", False),
+    ("host-name", "socket.sethostname(socket.gethostname())\nwon()", True),
+    ("shared-memory", "i = syscall(29, 0, 4096, 0o1600)\nsyscall(31, i, 0, 0)\nwon()", False),
+    ("semaphores", "i = syscall(64, 0, 1, 0o1600)\nsyscall(66, i, 0, 0)\nwon()", False),
+    ("message-queue", "i = syscall(68, 0, 0o1600)\nsyscall(71, i, 0, 0)\nwon()", False),
+    ("memory-file", "os.memfd_create('x')\nwon()", False),
+    ("inotify", "won(syscall(253) >= 0)", False),
+    ("fanotify", "won(syscall(300, 0x200, 0) >= 0)", True),
+    ("capabilities", "won(syscall(126, struct.pack('Ii', 0x20080522, 0), b'\\0' * 24) == 0)", False),
+    ("loose-seccomp", "won(_libc.prctl(22, 0, 0, 0, 0) == 0 or _libc.prctl(21, 0, 0, 0, 0) == 0)", False),
+    ("secret-memory", "won(syscall(319, b'x', 0) >= 0)", False),
+    (
+        "vmsplice",
+        "r, w = os.pipe()\nb = ctypes.create_string_buffer(8)\nwon(syscall(278, w, struct.pack('QQ', ctypes.addressof(b), 8), 1, 0) == 8)",
+        False,
+    ),
+]
+_RESOURCES: list[tuple[str, str, Wants]] = [
+    ("memory", "b = bytes(3 << 30)\nwon()", "escape"),
+    ("memory-by-numpy", "import numpy\na = numpy.empty(3 << 30, dtype='u1')\nwon()", "escape"),
+    ("memory-by-map", "import mmap\nm = mmap.mmap(-1, 3 << 30)\nwon()", "escape"),
+    (
+        "threads",
+        "e = threading.Event()\nfor _ in range(1500): threading.Thread(target=e.wait, daemon=True).start()\nwon()\ne.set()",
+        "escape",
+    ),
+    (
+        "disk",
+        "with open('big', 'wb') as f:\n    for _ in range(200): f.write(bytes(1 << 20))\nos.remove('big')\nwon()",
+        "escape",
+    ),
+    (
+        "disk-by-many",
+        "for i in range(100): open(f'p{i}', 'wb').write(bytes(1 << 20))\nwon()\nfor i in range(100): os.remove(f'p{i}')",
+        "escape",
+    ),
+    ("sparse-file", "with open('sparse', 'wb') as f: f.truncate(1 << 33)\nos.remove('sparse')\nwon()", "escape"),
+    (
+        "inodes",
+        "for i in range(3000): open(f'f{i}', 'w').close()\nwon()\nfor i in range(3000): os.remove(f'f{i}')",
+        "escape",
+    ),
+    ("descriptors", "h = [os.open('/dev/null', 0) for _ in range(900)]\nwon()", "escape"),
+    ("endless-loop", "while True: pass", "hang"),
+    ("sleep", "time.sleep(1000)", "hang"),
+    (
+        "swallowed-interrupt",
+        "while True:\n    try:\n        while True: time.sleep(0.01)\n    except BaseException: pass",
+        "hang",
+    ),
+    ("ignored-interrupt", "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", "hang"),
+    ("blocked-interrupt", "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))\nwhile True: pass", "hang"),
+    ("big-number", "x = 7 ** (10 ** 8)", "hang"),
+    ("pattern", "import re\nre.match('(a+)+$', 'a' * 60 + 'b')", "hang"),
+    ("stopped", "os.kill(os.getpid(), signal.SIGTSTP)\nthreading.Event().wait()", "hang"),
+    ("endless-repr", "class R:\n    def __repr__(self):\n        while True: pass\nrepr(R())", "hang"),
+    ("endless-recursion", "sys.setrecursionlimit(10 ** 9)\ndef f(n): return f(n + 1)\nf(0)", "hang"),
+    ("endless-output", "while True: print('x', flush=True)", "hang"),
+    ("finaliser", "class D:\n    def __del__(self):\n        while True: pass\nd = D()\ndel d", "hang"),
+]
+_FLOODS = [
+    ("printed-at-once", "print('x' * (100 << 20))"),
+    ("printed-bit-by-bit", "for _ in range(1000): print('x' * 100_000)"),
+    ("printed-in-lines", "for _ in range(700_000): print('x' * 99)"),
+    ("complained", "sys.stderr.write('x' * (100 << 20))"),
+    (
+        "written-to-descriptors",
+        "for h in (1, 2) * 500: os.write(h, bytes(65536))\nfor _ in range(600): os.write(1, bytes(65536))",
+    ),
+    ("long-repr", "class R:\n    def __repr__(self): return 'x' * (100 << 20)\nsys.displayhook(R())\nR()"),
+    ("long-error", "raise ValueError('x' * (100 << 20))"),
+    ("long-name-of-error", "raise type('E' * (80 << 20), (Exception,), {})('x')"),
+    ("long-finding", "submit([{'unit': 0, 'word': 'x' * (100 << 20)}])"),
+    ("many-findings", "submit([{'unit': 0, 'word': 'x' * 99}] * 700_000)"),
+    ("long-reply", "import json\njson.dumps = lambda *given, **named: 'x' * (100 << 20)\nprint(json.dumps({}))"),
+]
+_CRASHES = [
+    ("exit", "os._exit(3)", 0),
+    ("abort", "os.abort()", signal.SIGABRT),
+    ("killed", "signal.raise_signal(signal.SIGKILL)", signal.SIGKILL),
+    ("segfault", "ctypes.string_at(1)", signal.SIGSEGV),
+    ("write-to-nowhere", "ctypes.memmove(0, b'xxxx', 4)", signal.SIGSEGV),
+    (
+        "illegal",
+        """\
+import mmap
+page = mmap.mmap(-1, 4096, prot=7)
+page.write(b"\\x0f\\x0b\\0\\0")
+ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()""",
+        signal.SIGILL,
+    ),
+    ("illegal-by-signal", "signal.raise_signal(signal.SIGILL)", signal.SIGILL),
+    (
+        "bus",
+        """\
+import mmap
+with open("short", "w+b") as file:
+    file.truncate(8192)
+    page = mmap.mmap(file.fileno(), 8192)
+    file.truncate(0)
+page[4096]""",
+        signal.SIGBUS,
+    ),
+    ("bus-by-signal", "signal.raise_signal(signal.SIGBUS)", signal.SIGBUS),
+    ("stack", "_libc.regcomp(ctypes.create_string_buffer(1024), b'(' * 1_000_000, 1)", signal.SIGSEGV),
+    ("stack-by-sort", "sys.setrecursionlimit(10 ** 9)\nf = lambda _: sorted([0], key=f)\nf(0)", 0),
+    (
+        "stack-by-callback",
+        "sys.setrecursionlimit(10 ** 9)\nf = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: f())\nf()\nos._exit(3)",
+        0,
+    ),
+    (
+        "stack-of-a-thread",
+        "threading.stack_size(1 << 16)\nt = threading.Thread(target=lambda: _libc.regcomp(ctypes.create_string_buffer(1024), b'(' * 1_000_000, 1))\nt.start()\nt.join()",
+        signal.SIGSEGV,
+    ),
+]
+_FORGERIES = [
+    ("noise", "spoken(b'\\xff' * 64)"),
+    ("long-header", "spoken((0xFFFFFFFF).to_bytes(4, 'big'))"),
+    (
+        "flood",
+        "for h in range(3, 200):\n    try: os.set_blocking(h, False); [os.write(h, b'\\0' * 65536) for _ in range(64)]\n    except OSError: pass",
+    ),
+    ("wrong-name", "spoken(message(id='0' * 16, ok=True, out='forged', submitted=False, blobs=[]))"),
+    ("no-object", "spoken(b'\\0\\0\\0\\x02[]')"),
+    ("deep", "spoken((60000).to_bytes(4, 'big') + b'[' * 60000)"),
+    ("huge-blob", "spoken(message(id='0' * 16, ok=True, out='', submitted=True, blobs=[1 << 50]))"),
+    ("negative-blob", "spoken(message(id='0' * 16, ok=True, out='', submitted=True, blobs=[-5]))"),
+    ("question", "spoken(message(id='0' * 16, ask={'texts': ['x'] * 10, 'instruction': 'x', 'schema': {}}))"),
+    (
+        "answered-twice",
+        "said = {'id': getattr(worker, '_id', ''), 'ok': True, 'out': '', 'submitted': False, 'blobs': []}\nspoken(b'x') if worker is None else [worker._stream.send(said) for _ in range(3)]",
+    ),
+    ("pickle", "spoken(b'\\x80\\x04\\x95cposix\\nsystem\\n(Vtrue\\ntR.' * 10)"),
+    ("hang-up", "for h in range(3, 200):\n    spoken(b'x')\n    try: os.close(h)\n    except OSError: pass"),
+]
+_QUESTIONS = [
+    (
+        "questions-for-ever",
+        "while True:\n    try: ask([], 'x')\n    except Exception: pass",
+    ),
+    (
+        "questions-after-the-interrupt",
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    try: ask([], 'x')\n    except Exception: pass",
+    ),
+    (
+        "answer-never-read",
+        """\
+asked = {"texts": ["x"], "instruction": "x", "schema": {"a": os.urandom(1_500_000).hex()}}
+worker and worker._stream.send({"id": worker._id, "ask": asked})
+while True: time.sleep(1)""",
+    ),
+    (
+        "answers-never-read",
+        """\
+asked = {"texts": ["x"], "instruction": "x", "schema": {}}
+while True: worker and worker._stream.send({"id": worker._id, "ask": asked})""",
+    ),
+    ("question-of-no-form", "while True: worker and worker._stream.send({'id': worker._id, 'ask': 1})"),
+]
+_STAINS = [
+    ("controls", "print('\\x00\\x1b[2J\\x1b]0;title\\x07\\x9b')"),
+    ("surrogates", "print('\\ud800 \\udfff \\udc80')"),
+    ("controls-of-an-error", "raise ValueError('\\x00\\x1b[2J\\x08')"),
+    (
+        "controls-of-a-repr",
+        "class R:\n    def __repr__(self): return '\\x00\\x1bc\\ud800'\nsys.displayhook(R())\nR()",
+    ),
+    ("controls-of-a-name", "raise type('E\\x1b[31m', (Exception,), {})('x')"),
+    (
+        "controls-in-a-reply",
+        "said = {'id': getattr(worker, '_id', ''), 'ok': True, 'out': '\\x00\\x1b[2J\\ud800', 'submitted': False, 'blobs': []}\nprint(said['out']) if worker is None else worker._stream.send(said)",
+    ),
+]
+_RUNNERS = [
+    ("dumps", "import json\njson.dumps = None\njson.dumps({})"),
+    ("loads", "import json\njson.loads = None\njson.loads('{}')"),
+    ("write", "os.write = None\nos.write(1, b'')"),
+    ("read", "os.read = None\nos.read(0, 1)"),
+    ("len", "import builtins\nbuiltins.len = None\nlen([])"),
+    ("isinstance", "import builtins\nbuiltins.isinstance = None\nisinstance(1, int)"),
+    ("import", "import builtins\nbuiltins.__import__ = None\nimport csv"),
+    ("error", "import builtins\nbuiltins.BaseException = builtins.Exception = None\nraise Exception"),
+    ("modules", "for name in list(sys.modules): sys.modules[name] = None\nimport os"),
+    (
+        "globals",
+        "frame = sys._getframe()\nwhile frame:\n    name, frame = frame.f_globals, frame.f_back\n    name.clear()",
+    ),
+    ("output", "sys.stdout = sys.stderr = None\nsys.stdout.write('x')"),
+    ("output-closed", "sys.stdout.close()\nsys.stdout.write('x')"),
+    ("trace", "sys.settrace(lambda *given: 1 / 0)\ndef f(): pass\nf()"),
+    ("parser", "import ast\nast.parse = None\nast.parse('1')"),
+    (
+        "timer",
+        "def ended(*given): raise SystemExit(9)\nsignal.signal(signal.SIGALRM, ended)\nsignal.setitimer(signal.ITIMER_REAL, 0.05, 0.01)\ntime.sleep(0.5)",
+    ),
+]
