@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pandas_amr._units import cell
+from pandas_amr._units import UNIT_KEY, cell
 from pandas_amr.sandbox.base import Data
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+SHARD = "df"  # what a session calls a shard, whose rows are units
 REFUSED = (
     pa.ArrowInvalid,
     pa.ArrowTypeError,
@@ -34,7 +35,7 @@ class ArrowFrame:
     """A frame as an Arrow table: columns ``c0`` and so on, levels of the index ``i0`` and so on.
 
     Attributes:
-        changed: what is not as in the frame, a sentence each.
+        changed: what is not as in the frame where it is a session's ``df``, a sentence each.
     """
 
     table: pa.Table
@@ -55,6 +56,11 @@ class ArrowFrame:
             level = frame.index.get_level_values(number).to_series(index=pd.RangeIndex(len(frame)))
             arrays[f"i{number}"] = _array(level, f"level {number} of the index", changed)
         labels = tuple(_label(label, changed) for label in frame.columns)
+        changed += [
+            f"Column {UNIT_KEY!r} is called {shown!r} here: `{UNIT_KEY}` is the row's number."
+            for label, shown in zip(labels, _beside_units(labels), strict=True)
+            if label != shown
+        ]
         return cls(
             table=pa.table(arrays) if arrays else pa.table({}),
             columns=labels,
@@ -80,7 +86,7 @@ class ArrowFrame:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="snappy", write_statistics=False)
         labels = {
-            "columns": self.columns,
+            "columns": _beside_units(self.columns) if name == SHARD else self.columns,
             "column_names": self.column_names,
             "index_names": self.index_names,
             "range": ranged,
@@ -100,10 +106,19 @@ def _label(label: Any, changed: list[str]) -> Any:
         return label.encode("utf-8", "replace").decode() if isinstance(label, str) else label
     if isinstance(label, tuple):
         return [_label(part, changed) for part in label]
-    plain = label.item() if isinstance(label, np.generic) else str(label)
-    if isinstance(plain, str):
+    plain = label.item() if isinstance(label, np.generic) else label
+    if isinstance(label, np.datetime64 | np.timedelta64) or not isinstance(plain, bool | int | float):
+        plain = str(label)
         changed.append(f"The name {plain!r} is a text, and was {type(label).__name__}.")
     return plain
+
+
+def _beside_units(labels: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The labels with none that ``submit`` would take for the unit's number."""
+    free = UNIT_KEY
+    while free in labels:
+        free += "_"
+    return tuple(free if label == UNIT_KEY else label for label in labels)
 
 
 def _array(column: pd.Series, name: str, changed: list[str]) -> pa.Array | pa.ChunkedArray:
