@@ -95,6 +95,66 @@ def test_an_address_s_tools_are_called(script):
         process.wait()
 
 
+MORTAL = """
+import os, sys
+from mcp.server import MCPServer
+
+server = MCPServer("mortal")
+
+@server.tool()
+def whoami() -> str:
+    return str(os.getpid())
+
+@server.tool()
+def die(last: bool = False) -> str:
+    if last:
+        os.remove(sys.argv[0])
+    os._exit(3)
+
+server.run()
+"""
+
+
+def told_by(tools, *calls):
+    """What an agent is told of calls that it makes one after the other."""
+    said = []
+
+    def provider(request):
+        said[:] = request.tool_results
+        if len(said) < len(calls):
+            return calls[len(said)]
+        return {"findings": [{"unit": 0, "n": 1}]}
+
+    with ScriptedServer(provider) as server:
+        pd.DataFrame({"text": ["x"]}).amr.map("x", finding={"n": int}, tools=[*tools], lm=server.lm())
+    return said
+
+
+def test_a_server_that_has_died_is_begun_again_for_the_next_call(tmp_path):
+    path = tmp_path / "server.py"
+    path.write_text(MORTAL, encoding="utf-8")
+    who, die = Call("whoami", {}), Call("die", {})
+    with amr.mcp_tools([sys.executable, str(path)]) as tools:
+        first, died, second, died_again, third = told_by(tools, who, die, who, die, who)
+        assert all(one.isdigit() for one in (first, second, third))
+        assert len({first, second, third}) == 3
+        for one in (died, died_again):
+            assert "has died; it is begun again for the next call" in one
+
+
+def test_a_server_that_cannot_be_begun_again_is_told_with_the_reason_and_tried_anew(tmp_path):
+    path = tmp_path / "server.py"
+    path.write_text(MORTAL, encoding="utf-8")
+    with amr.mcp_tools([sys.executable, str(path)]) as tools:
+        _, gone = told_by(tools, Call("die", {"last": True}), Call("whoami", {}))
+        assert "begun again in vain" in gone
+        assert "cannot be reached: " in gone
+        path.write_text(MORTAL, encoding="utf-8")
+        assert told_by(tools, Call("whoami", {}))[0].isdigit()
+    (closed,) = told_by(tools, Call("whoami", {}))
+    assert "has been closed" in closed
+
+
 def test_a_server_that_is_not_there_is_told():
     with pytest.raises(amr.UsageError, match="cannot be reached"):
         amr.mcp_tools(["no-such-command-at-all"])

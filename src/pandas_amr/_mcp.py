@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 CONNECT_S = 30.0
+CLOSED = -32000, "Connection closed"  # the SDK's word for a server that has gone; servers use the number for more
 
 
 class MCPTools(list[Tool]):
-    """The tools of one MCP server, connected until ``close``, the end of a ``with``, or of the process."""
+    """The tools of one MCP server, connected until ``close``, the end of a ``with``, or of the process.
+
+    A server that has died is begun again for the next call.
+    """
 
     def __init__(self, tools: Sequence[Tool], close: Callable[[], None]) -> None:
         super().__init__(tools)
@@ -65,9 +69,52 @@ def mcp_tools(server: str | Sequence[str], *, prefix: str = "", timeout_s: float
         if not words:
             raise UsageError('mcp_tools("http://...") takes an address, or a command: ["python", "server.py"].')
         target = mcp.StdioServerParameters(command=words[0], args=words[1:])
-    connection = _Connection(mcp.Client(target), shown=server)
-    listed = connection.open()
-    return MCPTools([_tool(one, prefix, connection, timeout_s) for one in listed], connection.close)
+    kept = _Server(lambda: mcp.Client(target), shown=server)
+    return MCPTools([_tool(one, prefix, kept, timeout_s) for one in kept.open()], kept.close)
+
+
+class _Server:
+    """A server and the connection to it; where that has ended, there is another one for the next call."""
+
+    def __init__(self, client: Callable[[], Any], shown: Any) -> None:
+        self._client = client
+        self._shown = shown
+        self._connection = _Connection(client(), shown)
+        self._one_at_a_time = asyncio.Lock()
+        self._closed = False
+
+    def open(self) -> list[Any]:
+        """Connect; the tools that the server has."""
+        return self._connection.open()
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Call a tool, on the engine.
+
+        Raises:
+            ConnectionError: the server has died, in the call or before it.
+        """
+        if self._closed:
+            raise ConnectionError(f"The connection to the MCP server {self._shown!r} has been closed.")
+        async with self._one_at_a_time:
+            if self._connection.lost:
+                await self._connect_again()
+        return await self._connection.call(name, arguments)
+
+    async def _connect_again(self) -> None:
+        self._connection.hang_up()
+        another = _Connection(self._client(), self._shown)
+        try:
+            await another.opened()
+        except UsageError as error:
+            raise ConnectionError(f"It has died, and was begun again in vain. {error}") from None
+        if self._closed:
+            another.hang_up()
+        self._connection = another
+
+    def close(self) -> None:
+        """End the connection; there will be no other."""
+        self._closed = True
+        self._connection.close()
 
 
 class _Connection:
@@ -80,6 +127,12 @@ class _Connection:
         self._over: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._life: concurrent.futures.Future[Any] | None = None
+        self._found_closed = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has ended: nothing can be called any more."""
+        return self._found_closed or (self._life is not None and self._life.done())
 
     def open(self) -> list[Any]:
         """Connect; the tools that the server has."""
@@ -88,7 +141,22 @@ class _Connection:
             return self._ready.result(CONNECT_S)
         except TimeoutError:
             self._life.cancel()
-            raise UsageError(f"The MCP server {self._shown!r} did not answer within {CONNECT_S:g} s.") from None
+            raise self._unanswered() from None
+
+    async def opened(self) -> list[Any]:
+        """What ``open`` does, on the engine."""
+        self._life = submit(self._live())
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                return await asyncio.wrap_future(self._ready)
+        except TimeoutError:
+            raise self._unanswered() from None
+        finally:
+            if not self._ready.done() or self._ready.cancelled():
+                self._life.cancel()
+
+    def _unanswered(self) -> UsageError:
+        return UsageError(f"The MCP server {self._shown!r} did not answer within {CONNECT_S:g} s.")
 
     async def _live(self) -> None:
         self._over = asyncio.Event()
@@ -105,12 +173,23 @@ class _Connection:
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """Call a tool, on the engine."""
-        return await self._client.call_tool(name, arguments)
+        try:
+            return await self._client.call_tool(name, arguments)
+        except Exception as error:
+            if (getattr(error, "code", None), str(error)) != CLOSED:
+                raise
+            self._found_closed = True
+        raise ConnectionError(f"The MCP server {self._shown!r} has died; it is begun again for the next call.")
+
+    def hang_up(self) -> None:
+        """Have the connection's task end."""
+        if self._loop is not None and self._over is not None:
+            self._loop.call_soon_threadsafe(self._over.set)
 
     def close(self) -> None:
         """End the connection's task, and wait for it."""
-        if self._loop is not None and self._over is not None and self._life is not None and not self._life.done():
-            self._loop.call_soon_threadsafe(self._over.set)
+        if self._life is not None and not self._life.done():
+            self.hang_up()
             self._life.result(CONNECT_S)
 
 
@@ -121,13 +200,13 @@ def _innermost(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _tool(told: Any, prefix: str, connection: _Connection, timeout_s: float | None) -> Tool:
+def _tool(told: Any, prefix: str, server: _Server, timeout_s: float | None) -> Tool:
     name = prefix + told.name
     if not NAME.fullmatch(name):
         name = "".join(letter if NAME.fullmatch(letter) else "_" for letter in name)[:64]
 
     async def called(**arguments: Any) -> str:
-        result = await connection.call(told.name, arguments)
+        result = await server.call(told.name, arguments)
         text = "\n".join(part.text if hasattr(part, "text") else f"[{part.type}]" for part in result.content)
         if result.is_error:
             raise RuntimeError(text)
