@@ -85,6 +85,7 @@ class Attempt:
         by_root: whether the control works for root only.
         later: a second cell, run a while after the first one, for what goes on between the two.
         dies_of: the signal that ends the control of a crash; 0 where it may end in another way.
+        asks: whether it asks the host something, which may wait a while for the answer to be read.
     """
 
     kind: str
@@ -94,6 +95,7 @@ class Attempt:
     by_root: bool = False
     later: str = ""
     dies_of: int = 0
+    asks: bool = False
 
     def __repr__(self) -> str:
         return f"<Attempt {self.kind}/{self.name}>"
@@ -114,7 +116,7 @@ def attempts() -> list[Attempt]:
         *(Attempt("resources", name, SESSION + code, "flood") for name, code in _FLOODS),
         *(Attempt("crash", name, code, "crash", dies_of=number) for name, code, number in _CRASHES),
         *(Attempt("integrity", name, FORGED + code, "forge") for name, code in _FORGERIES),
-        *(Attempt("integrity", name, SESSION + code, "hang") for name, code in _QUESTIONS),
+        *(Attempt("integrity", name, SESSION + code, "hang", asks=True) for name, code in _QUESTIONS),
         *(Attempt("integrity", name, SESSION + code, "stain") for name, code in _STAINS),
         *(Attempt("integrity", f"runner-{name}", code, "crash") for name, code in _RUNNERS),
     ]
@@ -349,10 +351,10 @@ def ended():
         os._exit(0)
 """
 _LINGERING: list[tuple[str, str, Wants, str]] = [
-    ("fork-bomb", _FORKS + "for _ in range(7): os.fork()\nended()\nwon()", "escape", ""),
+    ("fork-bomb", _FORKS + "for _ in range(6): os.fork()\nended()\nwon()", "escape", ""),
     (
         "many-forks",
-        _FORKS + "for _ in range(300):\n    os.fork() or ended()\nwon()",
+        _FORKS + "for number in range(100):\n    os.fork() or ended()\n    won(number == 20)",
         "escape",
         "",
     ),
