@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_REQUESTS = 10_000  # in one batch; the provider's own bound is 50,000 and 200 MB
 LINGER_S = 0.25  # without a new request before a batch is sent
 LONGEST_POLL_S = 60.0
+LONGEST_CREATION_S = 8.0  # that a run which stops waits for the name of a batch it has asked for
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
@@ -56,6 +57,7 @@ class Batched:
     _waiting: dict[str, _Asked] = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
+    _creating: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def before(self, rest: Model) -> Model:
         """A model that batches what can wait, and asks ``rest`` for all else."""
@@ -78,12 +80,16 @@ class Batched:
         return await asyncio.shield(asked.answer)
 
     async def close(self) -> None:
-        """Stop waiting. A batch that is under way goes on; the same requests will find it."""
+        """Stop waiting. A batch that is under way goes on; the same requests will find it.
+
+        One that is being created is waited for, a little: unless it is remembered it would be paid twice.
+        """
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await _cancelled(self._under_way)
+        if self._creating:
+            await asyncio.wait(self._creating, timeout=LONGEST_CREATION_S)
+        await _cancelled(self._creating)
 
     def _send(self) -> None:
         asked, self._waiting = self._waiting, {}
@@ -128,10 +134,7 @@ class Batched:
     async def _begun(self, asked: dict[str, _Asked], known: str | None, under_way: _Records) -> Any:
         """The batch that holds these requests: the one under way, or a new one."""
         told = await self._resumed(known, under_way) if known is not None else None
-        if told is None:
-            told = await self._created(asked)
-            under_way.add(told.id, asked)
-        return told
+        return told if told is not None else await self._created(asked, under_way)
 
     async def _resumed(self, known: str, under_way: _Records) -> Any:
         """The batch that an earlier process has left under way; None where nothing will come of it."""
@@ -144,7 +147,8 @@ class Batched:
             return None
         return told
 
-    async def _created(self, asked: dict[str, _Asked]) -> Any:
+    async def _created(self, asked: dict[str, _Asked], under_way: _Records) -> Any:
+        """A new batch. Whoever stops waiting for it stops its upload, but not its creation."""
         lines = (
             json.dumps({"custom_id": key, "method": "POST", "url": ENDPOINT, "body": one.body})
             for key, one in sorted(asked.items())
@@ -153,9 +157,19 @@ class Batched:
         uploaded = await self.model.call(
             lambda client: client.files.create(file=("pandas-amr.jsonl", content), purpose="batch")
         )
-        return await self.model.call(
-            lambda client: client.batches.create(input_file_id=uploaded.id, endpoint=ENDPOINT, completion_window="24h")
+        creating = asyncio.create_task(self._remembered(uploaded.id, asked, under_way))
+        self._creating.add(creating)
+        creating.add_done_callback(self._creating.discard)
+        await asyncio.wait({creating})
+        return creating.result()
+
+    async def _remembered(self, file: str, asked: dict[str, _Asked], under_way: _Records) -> Any:
+        """The batch of a file, created and remembered: from its creation on it is paid for."""
+        told = await self.model.call(
+            lambda client: client.batches.create(input_file_id=file, endpoint=ENDPOINT, completion_window="24h")
         )
+        under_way.add(told.id, asked)
+        return told
 
     async def _shown(self, name: str) -> Any:
         return await self.model.call(lambda client: client.batches.retrieve(name))
@@ -186,6 +200,13 @@ class _Sorted:
     async def complete(self, request: Request) -> Reply:
         """Answer one turn."""
         return await (self.batched if takes(request) else self.rest).complete(request)
+
+
+async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+    ended = [*tasks]
+    for task in ended:
+        task.cancel()
+    await asyncio.gather(*ended, return_exceptions=True)
 
 
 def _decoded(text: str) -> Iterator[dict[str, Any]]:
