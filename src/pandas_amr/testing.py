@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Drop", "RateLimit", "Raw", "ScriptedRequest", "ScriptedServer", "Status", "findings"]
 
 START_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 0.05  # for requests that are still under way; 0 would be no bound at all
 CHARACTERS_PER_TOKEN = 4
 FENCE = re.compile(r"^```(\w+)\n(.*?)\n?^```$", re.DOTALL | re.MULTILINE)
 
@@ -310,7 +311,7 @@ class ScriptedServer:
             app.router.add_post(f"{root}/batches", self._create_batch)
             app.router.add_get(f"{root}/batches/{{id}}", self._show_batch)
             app.router.add_get(f"{root}/models", self._models)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0, handler_cancellation=True)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_TIMEOUT_S, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024, reuse_address=True)
         await site.start()
@@ -389,7 +390,8 @@ class ScriptedServer:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             headers = {name.lower(): value for name, value in http.headers.items()}
-            request = ScriptedRequest(len(self.requests), await http.json(), headers)
+            body = await http.json()  # others may come meanwhile: it has its number once it is there as a whole
+            request = ScriptedRequest(len(self.requests), body, headers)
             self.requests.append(request)
             if self._limit is not None and not self._limit.admits():
                 self.refused += 1
