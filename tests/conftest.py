@@ -6,9 +6,14 @@ import asyncio
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, settings
 
 import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer
+
+# How long an example takes says nothing here: the first one may load a tokenizer, on a machine that is busy.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True)

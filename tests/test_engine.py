@@ -10,15 +10,20 @@ import pytest
 from pandas_amr._run import engine_loop
 from pandas_amr.engines.local import each
 from pandas_amr.testing import ScriptedServer, findings
+from together import Together
 
 
 def many(rows: int) -> pd.DataFrame:
     return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})
 
 
+def found(request):
+    return findings(request, lambda unit: {"finding": "x"})
+
+
 @pytest.mark.parametrize("limit", [1, 3, 16])
 def test_requests_in_flight_reach_max_parallelism_and_never_pass_it(limit):
-    with ScriptedServer(lambda r: findings(r, lambda u: {"finding": "x"}), latency_s=0.02) as server:
+    with ScriptedServer(Together(found, limit), latency_s=0.02) as server:
         many(64).amr.map("Read.", plan={"shard_size": 1}, max_parallelism=limit, lm=server.lm())
     assert server.max_in_flight == limit
     assert len(server.requests) == 64
@@ -32,7 +37,7 @@ def test_the_reduce_shares_the_bound_with_the_map():
             return findings(request, lambda unit: {"finding": unit["text"]})
         return {"output": "some", "sources": []}
 
-    with ScriptedServer(provider, latency_s=0.01) as server:
+    with ScriptedServer(Together(provider, 4), latency_s=0.01) as server:
         many(60).amr.map_reduce(
             map="Read.", reduce="Combine.", plan={"shard_size": 1, "fan_in": 2}, max_parallelism=4, lm=server.lm()
         )
@@ -42,7 +47,7 @@ def test_the_reduce_shares_the_bound_with_the_map():
 
 
 def test_a_models_own_bound_holds_over_the_runs():
-    with ScriptedServer(lambda r: findings(r, lambda u: {"finding": "x"}), latency_s=0.01) as server:
+    with ScriptedServer(Together(found, 2), latency_s=0.01) as server:
         many(12).amr.map("Read.", plan={"shard_size": 1}, max_parallelism=8, lm=server.lm(max_parallelism=2))
     assert server.max_in_flight == 2
 

@@ -415,10 +415,10 @@ def test_killed_at_twenty_moments_each_unit_is_paid_for_once_but_those_in_flight
 def test_ctrl_c_leaves_the_partial_result_in_the_exception_and_the_next_call_goes_on(path):
     gate = threading.Event()
 
-    def provider(request):
+    async def provider(request):
         if any(unit["text"] == "row 40" for unit in request.units):
             gate.set()
-            time.sleep(1.5)
+            await asyncio.sleep(3600)
         return scripted(request)
 
     def interrupt():

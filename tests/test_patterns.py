@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 import pandas_amr as amr
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
+from together import Together
 
 
 class Review(BaseModel):
@@ -31,7 +32,7 @@ def test_500_reviews_in_batches_of_20_at_most_5_at_once_failures_apart_counts_su
             },
         )
 
-    with ScriptedServer(provider, latency_s=0.005) as server:
+    with ScriptedServer(Together(provider, 5), latency_s=0.005) as server:
         result = df.amr.map_reduce(
             map="What does the customer feel?",
             finding=Review,

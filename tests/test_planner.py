@@ -900,7 +900,8 @@ def test_a_group_is_read_together_and_never_mixed_with_another():
         frame = TALK.amr.map("Go.", finding={"thread_found": int}, columns=["said"], plan=plan, lm=server.lm())
         shards = sorted([unit["said"] for unit in request.units] for request in server.requests)
         assert shards == [["hello", "no", "yes"], ["why", "because", "ah"]]
-        assert 'Their group: {"thread": 1}' in server.requests[0].user
+        first = next(request.user for request in server.requests if request.units[0]["said"] == "hello")
+        assert 'Their group: {"thread": 1}' in first
     assert frame["thread_found"].tolist() == [3] * 6
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer, Status, findings
+from together import Together
 
 ROWS = pd.DataFrame({"text": [f"row {n}" for n in range(12)]}, index=[f"label {n}" for n in range(12)])
 BOOKS = pd.DataFrame(
@@ -136,7 +137,7 @@ def test_a_recipe_inside_a_recipe_is_one_graph_one_throttle_one_journal_one_usag
     """Each book, as a frame of its own, is cut into chunks and read; what comes of it is the book's finding."""
     journal = amr.Journal(tmp_path / "j.sqlite")
     outer = amr.Recipe(map=inner(), finding={"words": int}, reduce={"words": ["sum", "max"]})
-    with ScriptedServer(provider, latency_s=0.01) as server:
+    with ScriptedServer(Together(provider, 3), latency_s=0.01) as server:
         result = outer(BOOKS, lm=server.lm(), journal=journal, max_parallelism=3)
         asked = len(server.requests)
         assert server.max_in_flight == 3

@@ -6,6 +6,8 @@ import asyncio
 import json
 import math
 import random
+import threading
+import time
 import warnings
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -218,14 +220,27 @@ def test_plan_fields_of_an_adaptive_tree_are_kept():
 
 
 def test_a_static_tree_has_done_all_that_does_not_wait_for_a_slow_shard():
-    with ScriptedServer(provider, latency_s=lambda r: 1.0 if r.units and n_of(r.units[0]) == 0 else 0.0) as server:
-        result = rows(27).amr.map_reduce(
+    opened = threading.Event()
+
+    async def slow(request):
+        if request.units and n_of(request.units[0]) == 0:
+            assert await asyncio.to_thread(opened.wait, 60)
+        return provider(request)
+
+    with ScriptedServer(slow) as server:
+        run = rows(27).amr.start(
             map="x",
             finding={"n": int},
             reduce="All.",
             plan={"shard_size": 1, "fan_in": 3, "parallelism": 9},
             lm=server.lm(),
         )
+        latest = time.monotonic() + 30
+        while (len(server.requests) < 27 + 8 + 2 or server.in_flight > 1) and time.monotonic() < latest:
+            time.sleep(0.01)
+        rows(28).tail(1).amr.map("x", lm=server.lm(), finding={"n": int})  # answered after all that was before it
+        opened.set()
+        result = run.result()
     trace = result.trace.set_index("id")
     slow_ends = trace.loc["map-1", "start"] + trace.loc["map-1", "seconds"]
     waits = {"reduce-1-0", "reduce-2-0", "final-reduce"}
