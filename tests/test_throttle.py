@@ -351,3 +351,30 @@ def test_hedging_takes_the_first_answer_and_counts_both():
     assert result.output["n"] == sum(range(100))
     assert result.total.calls == 100
     assert result.total.tries == len(server.requests) > 100
+
+
+def test_hedged_requests_that_both_fail_are_both_counted():
+    """Row 40's first two requests are never answered and time out; the third is."""
+    asked = []
+
+    async def script(request):
+        row = number(request.units[0])["n"]
+        asked.append(row)
+        await asyncio.sleep(3600 if row == 40 and asked.count(40) < 3 else 0.5 if row < 20 else 0.0)
+        return provider(request)
+
+    with ScriptedServer(script) as server:
+        lm = server.lm(hedge=True, timeout_s=8.0)
+        result = frame(60).amr.map_reduce(**ONE_BY_ONE, max_parallelism=8, lm=lm)
+    assert result.output["n"] == sum(range(60))
+    assert asked.count(40) == 3
+    assert result.total.tries == len(server.requests) >= 62
+
+
+def test_a_second_request_that_waits_for_its_place_is_neither_counted_nor_sent():
+    """One place only, which the first request holds: the second is never sent."""
+    latency_s = {30: 3.0} | dict.fromkeys(range(20), 0.1)
+    with ScriptedServer(provider, latency_s=lambda r: latency_s.get(number(r.units[0])["n"], 0.0)) as server:
+        result = frame(40).amr.map_reduce(**ONE_BY_ONE, max_parallelism=1, lm=server.lm(hedge=True))
+    assert result.output["n"] == sum(range(40))
+    assert result.total.tries == len(server.requests) == 40

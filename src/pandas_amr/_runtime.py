@@ -15,7 +15,7 @@ from pandas_amr.models.base import LM, Model
 from pandas_amr.models.batch import MOST_REQUESTS, Batched, takes
 from pandas_amr.models.budget import Metered, Purse
 from pandas_amr.models.gate import Gated
-from pandas_amr.models.hedge import Hedged
+from pandas_amr.models.hedge import Hedged, Noted
 from pandas_amr.models.retry import Retrying
 from pandas_amr.models.structured import Structured
 from pandas_amr.models.throttle import Throttled, throttle_for
@@ -245,7 +245,7 @@ class Wired:
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
-        model: Model = Gated(Throttled(bare, throttle, name=lm.model), gate)
+        model: Model = Gated(Throttled(Noted(bare), throttle, name=lm.model), gate)
         if lm.hedge:
             model = Hedged(model)
         if lm.batch:

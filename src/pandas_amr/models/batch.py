@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -128,7 +129,7 @@ class Batched:
             raise
         for one in asked.values():
             if not one.answer.done():
-                one.answer.set_exception(failure)
+                one.answer.set_exception(copy.copy(failure))  # to each its own: its tries are counted on it
                 one.answer.exception()  # whoever asked may be gone
 
     async def _begun(self, asked: dict[str, _Asked], known: str | None, under_way: _Records) -> Any:

@@ -42,8 +42,7 @@ class Retrying:
             retry=tenacity.retry_if_exception_type(ModelUnavailable), stop=policy.stop, wait=policy.wait, reraise=True
         )
         reply: Reply = await attempts(self._model.complete, request)
-        resent = int(attempts.statistics["attempt_number"]) - 1
-        return replace(reply, usage=replace(reply.usage, tries=reply.usage.tries + resent))
+        return replace(reply, usage=replace(reply.usage, tries=reply.usage.tries + policy.sent))
 
 
 @dataclass(slots=True)
@@ -54,11 +53,13 @@ class _Policy:
     throttle: Throttle
     began: float = field(default_factory=time.monotonic)
     failures: int = 0
+    sent: int = 0
 
     def stop(self, state: tenacity.RetryCallState) -> bool:
         """Whether this failure was the last."""
         error = _error_of(state)
-        error.attempts = state.attempt_number
+        self.sent += error.attempts  # of a hedged request it may have been two
+        error.attempts = self.sent
         if error.busy or error.gone:
             error.stops_run = min(time.monotonic() - self.began, self.throttle.silent_s) > self.lm.patience_s
             return error.stops_run
