@@ -7,11 +7,13 @@ import datetime as dt
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from decimal import Decimal
@@ -24,6 +26,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from pandas_amr import _journal
 from pandas_amr._keeper import Keeper, fingerprint
 from pandas_amr._units import make_units
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
@@ -59,6 +62,13 @@ def run(frame, path, provider=scripted, **options):
     with ScriptedServer(provider) as server:
         result = frame.amr.map_reduce(lm=server.lm(), journal=path, **options)
         return result, asked(server), len(server.requests)
+
+
+def forget_what_is_open() -> None:
+    """Close all files of this process, as its end does."""
+    for line in (*_journal._left, *(store.line for store in list(_journal._stores.values()))):
+        line.thread.submit(line.hang_up).result()
+    _journal._stores.clear()
 
 
 # The same call again
@@ -302,6 +312,125 @@ def test_two_runs_of_one_process_do_not_pay_twice_for_the_same_unit(path):
         assert asked(server) == 100
 
 
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_pipelines_inside_a_run_do_not_pay_twice_for_the_same_unit(path, parallelism):
+    frame = pd.DataFrame({"text": ["row 7"] * 6, "id": range(6)})
+    inner = amr.Recipe().map("The number.", finding={"n": int}, columns=["text"]).reduce({"n": "sum"})
+    with ScriptedServer(scripted, latency_s=0.05) as server:
+        result = frame.amr.map_reduce(
+            map=inner,
+            finding={"n": int},
+            reduce={"n": "sum"},
+            lm=server.lm(),
+            journal=path,
+            max_parallelism=parallelism,
+        )
+        assert result.output["n"] == 42
+        assert asked(server) == 1
+
+
+@pytest.mark.parametrize("parallelism", [1, 8])
+@pytest.mark.parametrize("refresh", [False, True])
+def test_maps_that_ask_the_same_pay_once_also_where_all_is_asked_again(path, parallelism, refresh):
+    options = {"map": {"a": "The number.", "b": "The number."}, "reduce": {"a_n": "sum", "b_n": "sum"}}
+    options |= {"plan": {"shard_size": 5}, "max_parallelism": parallelism}
+    if refresh:
+        run(rows(0, 10), path)
+    result, units, _ = run(rows(0, 10), amr.Journal(path, refresh=refresh), **options)
+    assert units == 10
+    assert result.output.tolist() == [45, 45]
+
+
+def test_a_file_is_one_journal_whatever_it_is_called(path):
+    amr.Journal(path)
+    link = path.with_name("link")
+    link.symlink_to(path)
+    names = [path, path.parent / ".." / path.parent.name / path.name, link]
+    options = {"map": "The number.", "finding": {"n": int}, "reduce": {"n": "sum"}}
+    with ScriptedServer(scripted, latency_s=0.2) as server:
+        runs = [rows(0, 20).amr.start(lm=server.lm(), journal=name, **options) for name in names]
+        assert [one.result().output["n"] for one in runs] == [sum(range(20))] * 3
+        assert asked(server) == 20
+    assert {amr.Journal(name).size() for name in names} == {amr.Journal(path).size()}
+
+
+def test_each_of_two_runs_that_refresh_asks_everything_again(path):
+    options = {"map": "The number.", "finding": {"n": int}, "reduce": {"n": "sum"}}
+    with ScriptedServer(scripted, latency_s=0.1) as server:
+        again = [amr.Journal(path, refresh=True) for _ in range(2)]
+        runs = [rows(0, 20).amr.start(lm=server.lm(), journal=journal, **options) for journal in again]
+        assert [one.result().output["n"] for one in runs] == [sum(range(20))] * 2
+        assert asked(server) == 40
+
+
+def planning(request):
+    if request.schema == "plan":
+        return {
+            "map_instruction": "The number.",
+            "finding": [{"name": "n", "type": "int", "description": "", "choices": []}],
+            "shard_size": 10,
+            "parallelism": 2,
+            "aggregations": [],
+            "reduce_instruction": "Say it.",
+        }
+    return scripted(request)
+
+
+def counted(server) -> dict[str, int]:
+    """How many requests there were of each kind."""
+    return pd.Series([request.schema for request in server.requests]).value_counts().to_dict()
+
+
+def test_runs_at_once_pay_for_one_plan_and_one_reduction(path):
+    with ScriptedServer(planning, latency_s=0.1) as server:
+        runs = [rows(0, 20).amr.start("How much?", lm=server.lm(), journal=path) for _ in range(3)]
+        assert {one.result().output for one in runs} == {"20 findings"}
+        assert counted(server) == {"plan": 1, "findings": 2, "reduction": 1}
+
+
+@pytest.mark.parametrize("schema", ["plan", "reduction"])
+def test_where_who_asks_gets_nothing_one_of_those_who_wait_asks(path, schema):
+    refused = []
+
+    def provider(request):
+        if request.schema == schema and not refused:
+            refused.append(1)
+            return Status(400, "no")
+        return planning(request)
+
+    with ScriptedServer(provider, latency_s=0.1) as server:
+        runs = [rows(0, 20).amr.start("How much?", lm=server.lm(), journal=path) for _ in range(3)]
+        errors = []
+        for one in runs:
+            try:
+                assert one.result().output == "20 findings"
+            except (amr.AMRError, amr.FailureWarning) as error:
+                errors.append(error)
+        assert len(errors) <= 1
+        assert counted(server)[schema] == 2
+
+
+def test_where_who_asks_is_cancelled_one_of_those_who_wait_asks(path):
+    reducing, go_on = threading.Event(), threading.Event()
+
+    def provider(request):
+        if request.schema == "reduction" and not reducing.is_set():
+            reducing.set()
+            go_on.wait(20)
+        return scripted(request)
+
+    options = {"map": "The number.", "finding": {"n": int}, "reduce": "Say it.", "journal": path}
+    with ScriptedServer(provider) as server:
+        first = rows(0, 5).amr.start(lm=server.lm(), **options)
+        assert reducing.wait(20)
+        second = rows(0, 5).amr.start(lm=server.lm(), **options)
+        first.cancel()
+        go_on.set()
+        assert second.result().output == "5 findings"
+        assert asked(server) == 5
+        assert counted(server)["reduction"] == 2
+
+
 DRIVER = """
 import sys, time
 import pandas as pd
@@ -331,6 +460,9 @@ def drive(server, path, out, first=0, last=100, **options):
     )
 
 
+BEGIN = "import sys; from pandas_amr._journal import Journal; sys.stdin.read(1); print(len(Journal(sys.argv[1])))"
+
+
 def test_a_new_file_that_another_process_is_beginning_is_waited_for(path):
     path.parent.mkdir()
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -344,9 +476,8 @@ def test_a_new_file_that_another_process_is_beginning_is_waited_for(path):
 
 
 def test_processes_that_begin_a_file_together_all_have_it(path):
-    code = "import sys; from pandas_amr._journal import Journal; sys.stdin.read(1); print(len(Journal(sys.argv[1])))"
     for n in range(10):
-        start = [sys.executable, "-c", code, str(path.with_name(f"{n}.sqlite"))]
+        start = [sys.executable, "-c", BEGIN, str(path.with_name(f"{n}.sqlite"))]
         processes = [subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
         for process in processes:
             process.stdin.write(b"!")
@@ -356,14 +487,21 @@ def test_processes_that_begin_a_file_together_all_have_it(path):
 
 def test_a_damaged_file_is_set_aside_once_and_not_the_new_one_of_another_process(path):
     run(rows(0, 20), path)
+    forget_what_is_open()
     asked = []
 
     def read_while_another_process_sets_it_aside(connection):
         asked.append(connection)
         if len(asked) == 1:
-            path.rename(path.with_name("aside"))
-            assert len(amr.Journal(path.parent / ".." / path.parent.name / path.name)) == 0
-            raise sqlite3.DatabaseError("malformed")
+            for part in list(path.parent.iterdir()):
+                part.rename(part.with_name(part.name.replace("journal", "aside")))
+            begun = subprocess.run(
+                [sys.executable, "-c", BEGIN, str(path)], input=b"!", capture_output=True, check=True
+            )
+            assert begun.stdout == b"0\n"
+            error = sqlite3.DatabaseError("malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
         return connection.execute("SELECT count(*) FROM runs").fetchone()
 
     with pytest.warns(amr.JournalWarning, match="another process has set it aside"):
@@ -371,17 +509,47 @@ def test_a_damaged_file_is_set_aside_once_and_not_the_new_one_of_another_process
     assert not list(path.parent.glob("*.damaged-*"))
 
 
-def test_two_processes_share_a_journal(path, tmp_path):
+def times_asked(server) -> pd.Series:
+    """How often each unit was asked of the server."""
+    return pd.Series([unit["text"] for request in server.requests for unit in request.units]).value_counts()
+
+
+def test_two_processes_share_a_journal_and_each_asks_a_unit_at_most_once(path, tmp_path):
     with ScriptedServer(scripted, latency_s=0.02) as server:
         processes = [drive(server, path, tmp_path / f"{n}.parquet", last=300) for n in range(2)]
         said = [process.communicate(timeout=60) for process in processes]
         assert [out.split()[-1] for out, _ in said] == [str(sum(range(300)))] * 2, said
-        in_flight = 8 * 10
-        assert asked(server) <= 300 + 2 * 300  # at most once more each
+        assert len(times_asked(server)) == 300
+        assert times_asked(server).max() <= 2
         before = asked(server)
         assert drive(server, path, tmp_path / "3.parquet", last=300).communicate(timeout=60)[0].split()[-1]
         assert asked(server) == before
-    assert in_flight
+
+
+def test_a_process_asks_for_nothing_that_another_had_before_it_began(path, tmp_path):
+    gate = threading.Event()
+
+    def provider(request):
+        if any(int(unit["text"].split()[1]) >= 100 for unit in request.units):
+            gate.wait(60)
+        return scripted(request)
+
+    with ScriptedServer(provider, latency_s=0.02) as server:
+        first = drive(server, path, tmp_path / "1.parquet", last=300)
+        first.stdout.readline()
+        until = time.monotonic() + 60
+        while len(amr.Journal(path)) < 50 and time.monotonic() < until:
+            time.sleep(0.05)
+        known = amr.Journal(path).export()["value"].map(json.loads).str["n"].tolist()
+        assert len(known) >= 50
+        second = drive(server, path, tmp_path / "2.parquet", last=300)
+        second.stdout.readline()
+        gate.set()
+        said = [process.communicate(timeout=60) for process in (first, second)]
+        assert [out.split()[-1] for out, _ in said] == [str(sum(range(300)))] * 2, said
+        times = times_asked(server)
+        assert times.max() <= 2
+        assert times[[f"row {n}" for n in known]].max() == 1
 
 
 def test_killed_at_twenty_moments_each_unit_is_paid_for_once_but_those_in_flight(path, tmp_path):
@@ -497,18 +665,14 @@ def test_a_file_that_is_no_journal_is_refused_and_a_later_format_too(path):
     later.execute("PRAGMA user_version=99")
     later.commit()
     later.close()
-    from pandas_amr import _journal
-
-    _journal._stores.clear()
+    forget_what_is_open()
     with pytest.raises(amr.JournalError, match="format 99"):
         amr.Journal(path)
 
 
 def test_a_damaged_file_is_set_aside_with_a_warning_and_the_run_is_right(path):
     run(rows(0, 20), path)
-    from pandas_amr import _journal
-
-    _journal._stores.clear()
+    forget_what_is_open()
     path.write_bytes(b"not a database at all" * 1000)
     for end in ("-wal", "-shm"):
         Path(f"{path}{end}").unlink(missing_ok=True)
@@ -522,9 +686,7 @@ def test_a_damaged_file_is_set_aside_with_a_warning_and_the_run_is_right(path):
 @pytest.mark.parametrize("change", ["DROP TABLE uses", "ALTER TABLE entries ADD COLUMN more TEXT"])
 def test_a_file_whose_tables_are_not_a_journal_s_is_set_aside_too(path, change):
     run(rows(0, 5), path)
-    from pandas_amr import _journal
-
-    _journal._stores.clear()
+    forget_what_is_open()
     other = sqlite3.connect(path)
     other.execute(change)
     other.commit()
@@ -538,12 +700,7 @@ def test_a_file_whose_tables_are_not_a_journal_s_is_set_aside_too(path, change):
 @pytest.mark.parametrize("seed", range(8))
 def test_nothing_wrong_is_read_back_from_a_file_with_corrupted_pages(path, seed):
     run(rows(0, 400), path)
-    from pandas_amr import _journal
-
-    store = _journal._store(path)
-    store.now(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
-    store._thread.submit(store._connection.close).result()
-    _journal._stores.clear()
+    forget_what_is_open()
     raw = bytearray(path.read_bytes())
     chance = random.Random(seed)
     for _ in range(3):
@@ -590,6 +747,94 @@ def test_a_journal_deleted_in_mid_run_is_begun_anew_and_the_result_is_right(path
     assert 0 < units < 100
 
 
+def test_a_journal_deleted_in_mid_run_holds_the_run_and_what_it_asks(path):
+    deleted = []
+
+    def provider(request):
+        if not deleted and any(unit["text"] == "row 50" for unit in request.units):
+            deleted.append(1)
+            for part in path.parent.iterdir():
+                part.unlink()
+        return scripted(request)
+
+    with pytest.warns(amr.JournalWarning, match="has gone"):
+        run(rows(0, 100), path, provider, plan={"shard_size": 10}, max_parallelism=1)
+    journal = amr.Journal(path)
+    assert journal.runs()[["units", "status"]].values.tolist() == [[100, "done"]]
+    assert len(journal) == 50
+    assert journal.export()["about"].notna().all()
+    assert journal.prune(keep=1) == 0
+
+
+def test_pruning_in_mid_run_leaves_what_the_run_asks(path):
+    run(rows(0, 3), path, map="Another question.")
+
+    def provider(request):
+        amr.Journal(path).prune(older_than=30)
+        return scripted(request)
+
+    run(rows(0, 20), path, provider, plan={"shard_size": 5}, max_parallelism=1)
+    journal = amr.Journal(path)
+    assert journal.export()["about"].notna().all()
+    assert journal.prune(keep=1) == 3
+    _, units, _ = run(rows(0, 20), path)
+    assert units == 0
+
+
+def corrupted(path) -> None:
+    """Overwrite the beginning of each page but the first ones, where the tables are told."""
+    forget_what_is_open()
+    raw = bytearray(path.read_bytes())
+    chance = random.Random(0)
+    for start in range(8 * 4096, len(raw), 4096):
+        raw[start : start + 200] = chance.randbytes(200)
+    path.write_bytes(bytes(raw))
+
+
+def test_verify_tells_of_a_damaged_file_and_leaves_it_where_it_is(path):
+    run(rows(0, 400), path)
+    corrupted(path)
+    journal = amr.Journal(path)
+    for _ in range(2):
+        told = journal.verify()
+        assert told
+        assert "is damaged" in told[-1] or "malformed" in " ".join(told) or "not what was written" in told[-1]
+    assert not list(path.parent.glob("*.damaged-*"))
+
+
+def test_verify_tells_once_of_a_file_that_was_set_aside_before(path):
+    run(rows(0, 5), path)
+    forget_what_is_open()
+    path.write_bytes(b"not a database at all" * 1000)
+    with pytest.warns(amr.JournalWarning, match="is damaged"):
+        journal = amr.Journal(path)
+    assert [told.split(" (")[0] for told in journal.verify()] == [f"The journal {path} is damaged"]
+    assert journal.verify() == []
+
+
+@pytest.mark.parametrize("read", [amr.Journal.export, lambda journal: journal.prune(older_than=1)])
+def test_a_damaged_file_is_not_read_as_an_empty_one(path, read):
+    run(rows(0, 400), path)
+    corrupted(path)
+    journal = amr.Journal(path)
+    with pytest.raises(amr.JournalError, match=r"is damaged .* set aside as journal.sqlite.damaged"):
+        read(journal)
+    assert list(path.parent.glob("*.damaged-*"))
+    assert "answers" in repr(journal)
+
+
+def test_half_of_a_surrogate_pair_is_written_as_its_number(path):
+    journal = amr.Journal(path)
+
+    async def kept():
+        number = await journal.begin("map", "What is \ud800?", 1)
+        await journal.keep([_journal.Entry(b"key", "finding", b"base", "{}", "row \ud800")], number)
+
+    asyncio.run(kept())
+    assert journal.runs()["task"].tolist() == ["What is \\ud800?"]
+    assert journal.export()["input"].tolist() == ["row \\ud800"]
+
+
 def test_a_full_disk_ends_the_run_with_one_error_that_has_what_was_found(tmp_path):
     if os.getuid() != 0:
         pytest.skip("only root can mount a small disk")
@@ -609,12 +854,90 @@ def test_a_full_disk_ends_the_run_with_one_error_that_has_what_was_found(tmp_pat
         found = partial.frame["n"].dropna()
         assert 0 < len(found) < 400
         assert found.tolist() == found.index.tolist()
-        from pandas_amr import _journal
-
-        store = _journal._stores.pop((os.getpid(), path))
-        store._thread.submit(store._connection.close).result()
+        assert ".partial" in stopped.value.__notes__[0]
+        forget_what_is_open()
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_only_an_error_that_has_what_was_found_says_so(path, refusing):
+    journal = amr.Journal(path)
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version=99")
+    other.execute("CREATE TRIGGER full BEFORE INSERT ON runs BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    other.commit()
+    other.close()
+    with pytest.raises(amr.JournalError, match=r"no room.*journal=False") as stopped:
+        rows(0, 3).amr.map("x", lm=refusing.lm(), journal=journal)
+    assert stopped.value.partial is None
+    assert "partial" not in str(stopped.value)
+    assert not hasattr(stopped.value, "__notes__")
+
+
+PLAIN = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import pandas_amr as amr
+try:
+    amr.Journal(sys.argv[1])
+except amr.JournalError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (None, r"cannot be written \(Permission denied\)"),
+        (b"no database" * 1000, r"is damaged .* cannot be set aside \(Permission denied\)"),
+    ],
+    ids=["new", "damaged"],
+)
+def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_moved(kept, said):
+    with tempfile.TemporaryDirectory() as place:
+        folder, room = Path(place) / "closed", Path(place) / "room"
+        path = folder / "journal.sqlite"
+        folder.mkdir()
+        room.mkdir()
+        room.chmod(0o1777)
+        if kept is not None:
+            path.write_bytes(kept)
+            path.chmod(0o666)
+        for part, mode in ((folder, 0o555), (Path(place), 0o755)):
+            part.chmod(mode)
+        as_plain = [str(Path(__file__).parent / "plain_user.py")] if os.getuid() == 0 else []
+        done = subprocess.run(
+            [sys.executable, *as_plain, "-c", PLAIN, str(path), str(Path(amr.__file__).parents[1])],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"TMPDIR": str(room)},
+        )
+        there = [part.name for part in folder.iterdir()]
+        folder.chmod(0o755)
+    assert re.search(said + ".*journal=False", done.stdout), done.stdout + done.stderr
+    assert there == ([] if kept is None else ["journal.sqlite"])
+
+
+def open_files(folder) -> set[str]:
+    """The journals in a folder that this process has open."""
+    there = [os.path.realpath(one) for one in Path("/proc/self/fd").iterdir()]
+    return {Path(one).name for one in there if one.startswith(str(folder)) and one.endswith(".sqlite")}
+
+
+def test_what_no_journal_and_no_run_holds_is_closed(tmp_path):
+    held = [amr.Journal(tmp_path / f"{n}.sqlite") for n in range(20)]
+    threads = threading.active_count()
+    assert len(open_files(tmp_path)) == 20
+    journal = held[0]
+    del held
+    same = amr.Journal(tmp_path / "0.sqlite")
+    assert same._store is journal._store
+    until = time.monotonic() + 20
+    while (len(open_files(tmp_path)) > 1 or threading.active_count() > threads - 19) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert open_files(tmp_path) == {"0.sqlite"}
+    assert threading.active_count() <= threads - 19
+    assert len(journal) == 0
 
 
 # Fingerprints
@@ -729,6 +1052,41 @@ def test_runs_export_size_and_prune(path):
         amr.Journal(7)
     with pytest.raises(amr.UsageError, match="journal= takes"):
         rows(0, 2).amr.map("x", lm=amr.LM("m", base_url="http://127.0.0.1:9/v1"), journal=7)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"keep": [1]},
+        {"keep": "x"},
+        {"keep": 1.5},
+        {"keep": -1},
+        {"keep": True},
+        {"older_than": "30d"},
+        {"older_than": float("nan")},
+        {"older_than": np.timedelta64("NaT")},
+        {"older_than": pd.NaT},
+        {"older_than": -1},
+        {"older_than": True},
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_of_prune_is_told_and_nothing_is_forgotten(path, wrong):
+    run(rows(0, 5), path)
+    with pytest.raises(amr.UsageError, match=rf"prune\({next(iter(wrong))}=\) takes"):
+        amr.Journal(path).prune(**wrong)
+    assert len(amr.Journal(path)) == 5
+    assert not list(path.parent.glob("*.damaged-*"))
+
+
+def test_prune_takes_numbers_and_times_of_every_kind(path):
+    run(rows(0, 5), path)
+    journal = amr.Journal(path)
+    for right in (np.int64(1), 1.5, float("inf"), 10**400, pd.Timedelta(days=1), np.timedelta64(1, "h")):
+        assert journal.prune(older_than=right) == 0
+    for right in (np.int64(1), 2**70):
+        assert journal.prune(keep=right) == 0
+    assert journal.prune(keep=np.int64(0)) == 5
 
 
 def test_configure_sets_the_journal(path):

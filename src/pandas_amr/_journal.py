@@ -9,23 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import sqlite3
+import sys
 import threading
 import time
 import warnings
+import weakref
 import zlib
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 import platformdirs
 
 from pandas_amr.errors import JournalError, JournalWarning, UsageError
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
@@ -36,6 +42,8 @@ APPLICATION = 0x414D524A  # "AMRJ"
 BUSY_S = 60.0
 BUSY_STEP_S = 0.01
 ASKED_AT_ONCE = 5000
+MOST_DAYS = 1e9
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 DEFAULT_NAME = "journal.sqlite"
 SCHEMA = """
 CREATE TABLE bases (base BLOB PRIMARY KEY, about TEXT NOT NULL) WITHOUT ROWID;
@@ -87,15 +95,25 @@ class Journal:
         self.path = Path(path).expanduser().absolute()
         self.refresh = refresh
         self.keep_inputs = keep_inputs
+        self._held: _Store | None = None
         _ = self._store
 
     @property
     def _store(self) -> _Store:
-        """The process's own: a fork begins another."""
-        return _stores.get((os.getpid(), self.path)) or _store(self.path)
+        """The process's own, whatever the file is called: a fork begins another."""
+        if self._held is None or self._held.line.process != os.getpid():
+            self._held = _store(Path(os.path.realpath(self.path)))
+        return self._held
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_held": None}
 
     def __repr__(self) -> str:
-        return f"<Journal {self.path.name}, {len(self)} answers>"
+        try:
+            held = f"{len(self)} answers"
+        except JournalError:
+            held = "cannot be read"
+        return f"<Journal {self.path.name}, {held}>"
 
     def __len__(self) -> int:
         """How many answers it holds."""
@@ -111,11 +129,10 @@ class Journal:
 
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(
-            part.stat().st_size for part in (Path(f"{self.path}{end}") for end in ("", "-wal", "-shm")) if part.exists()
-        )
+        parts = (Path(f"{self._store.path}{end}") for end in ("", "-wal", "-shm"))
+        return sum(part.stat().st_size for part in parts if part.exists())
 
-    def prune(self, *, older_than: dt.timedelta | float | None = None, keep: int | None = None) -> int:
+    def prune(self, *, older_than: timedelta | float | None = None, keep: int | None = None) -> int:
         """Forget answers, and give the room back.
 
         Args:
@@ -126,34 +143,41 @@ class Journal:
             How many were forgotten.
 
         Raises:
-            UsageError: neither is given.
+            UsageError: neither is given, or one is no such time or number.
+            JournalError: the file is damaged; it is set aside.
         """
         if older_than is None and keep is None:
             raise UsageError("prune() takes older_than= (a timedelta, or days), keep= (a number of runs), or both.")
-        wanted, values = [], []
+        wanted: list[str] = []
+        values: list[float] = []
         if older_than is not None:
-            seconds = older_than * 86_400 if isinstance(older_than, int | float) else older_than.total_seconds()
             wanted.append("made < ?")
-            values.append(time.time() - seconds)
+            values.append(time.time() - _seconds(older_than))
         if keep is not None:
             last = "SELECT run FROM runs ORDER BY run DESC LIMIT ?"
             wanted.append(f"base NOT IN (SELECT base FROM uses WHERE run IN ({last}))")  # noqa: S608
-            values.append(keep)
+            values.append(_runs_kept(keep))
+        going = "SELECT run FROM runs WHERE ended IS NULL"  # what they are about is written again by nobody
 
         def forget(connection: sqlite3.Connection) -> int:
             with _transaction(connection):
                 gone = connection.execute(f"DELETE FROM entries WHERE {' AND '.join(wanted)}", values).rowcount  # noqa: S608
-                connection.execute("DELETE FROM bases WHERE base NOT IN (SELECT base FROM entries)")
-                connection.execute("DELETE FROM uses WHERE base NOT IN (SELECT base FROM entries)")
+                without = "base NOT IN (SELECT base FROM entries)"
+                connection.execute(f"DELETE FROM uses WHERE {without} AND run NOT IN ({going})")  # noqa: S608
+                connection.execute(f"DELETE FROM bases WHERE {without} AND base NOT IN (SELECT base FROM uses)")  # noqa: S608
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return gone
 
-        gone: int = self._store.now(forget)
+        gone: int = self._store.read(forget)
         return gone
 
     def export(self) -> pd.DataFrame:
-        """All answers as a frame: ``key kind about value run made input``; ``about`` is what was asked, as JSON."""
+        """All answers as a frame: ``key kind about value run made input``; ``about`` is what was asked, as JSON.
+
+        Raises:
+            JournalError: the file is damaged; it is set aside.
+        """
         names = ["key", "kind", "about", "value", "run", "made", "input"]
         rows = self._rows(
             "SELECT lower(hex(key)), kind, about, value, run, made, input FROM entries LEFT JOIN bases USING (base) "
@@ -162,41 +186,55 @@ class Journal:
         return _frame(rows, names)
 
     def verify(self) -> list[str]:
-        """Read everything; what is wrong, a sentence each. An entry that is wrong is never given to a run."""
+        """Read everything; what is wrong, a sentence each. An entry that is wrong is never given to a run.
 
-        def verified(connection: sqlite3.Connection) -> list[str]:
-            told = [str(row[0]) for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
-            entries = connection.execute("SELECT key, value, checked FROM entries")
-            wrong = [bytes(key).hex() for key, value, checked in entries if _sum(key, value) != checked]
-            return told + [f"The entry {key} is not what was written." for key in wrong]
+        A damaged file that was set aside since the last look is told, too; one that is found here stays where it is.
+        """
+        store = self._store
+        found: list[str] = []
 
-        told: list[str] = self._store.now(verified)
-        return told
+        def verified(connection: sqlite3.Connection) -> None:
+            try:
+                found.extend(_wrong(connection))
+            except sqlite3.DatabaseError as error:
+                if not _damaged(error):
+                    raise
+                found.append(f"The journal {store.path} is damaged ({error}). The next run sets it aside.")
+
+        try:
+            store.read(verified)
+        except JournalError:
+            if not store.aside:
+                raise
+        told, store.aside = store.aside, []
+        return told + found
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._store.now(lambda connection: connection.execute(query).fetchall())
+        rows: list[tuple[Any, ...]] = self._store.read(lambda connection: connection.execute(query).fetchall())
         return rows
 
     # For runs
 
     async def begin(self, verb: str, task: str | None, units: int) -> int:
         """Note a run, and give its number."""
+        noted = _Noted(time.time(), verb, None if task is None else _writable(task), units)
 
         def insert(connection: sqlite3.Connection) -> int:
             with _transaction(connection):
-                cursor = connection.execute(
-                    "INSERT INTO runs (began, verb, task, units) VALUES (?, ?, ?, ?)", (time.time(), verb, task, units)
-                )
-            return int(cursor.lastrowid or 0)
+                return noted.write(connection, None)
 
         run: int = await self._store.soon(insert)
+        self._store.runs[run] = noted
         return run
 
     async def end(self, run: int, status: str, *, calls: int, tokens: int, money: float | None, recalled: int) -> None:
         """Note how a run ended."""
+        noted = self._store.runs.pop(run, None)
 
         def update(connection: sqlite3.Connection) -> None:
             with _transaction(connection):
+                if noted is not None:
+                    noted.write(connection, run)
                 connection.execute(
                     "UPDATE runs SET ended=?, status=?, calls=?, tokens=?, money=?, recalled=? WHERE run=?",
                     (time.time(), status, calls, tokens, money, recalled, run),
@@ -206,26 +244,36 @@ class Journal:
 
     async def about(self, base: bytes, about: str, run: int) -> None:
         """Note what stands behind a fingerprint's common part, and that a run asks it."""
+        noted = self._store.runs.get(run)
+        if noted is None or base in noted.abouts:
+            return
+        noted.abouts[base] = about
 
         def insert(connection: sqlite3.Connection) -> None:
             with _transaction(connection):
-                connection.execute("INSERT OR IGNORE INTO bases VALUES (?, ?)", (base, about))
-                connection.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (run, base))
+                noted.write(connection, run, [base])
 
         await self._store.soon(insert)
 
-    async def recall(self, keys: Sequence[bytes]) -> dict[bytes, str]:
-        """The answers that are known, by key. What is not as it was written is not known."""
-        if self.refresh or not keys:
+    async def recall(self, keys: Sequence[bytes], run: int = 0) -> dict[bytes, str]:
+        """The answers that are known, by key; with ``refresh``, those that the run itself has had.
+
+        What is not as it was written is not known.
+        """
+        if not keys or (self.refresh and not run):
             return {}
-        known: dict[bytes, str] = await self._store.soon(lambda connection: _known(connection, keys))
+        by = run if self.refresh else None
+        known: dict[bytes, str] = await self._store.soon(lambda connection: _known(connection, keys, by))
         return known
 
-    async def mark(self, run: int) -> tuple[int, int]:
-        """Changes where anybody but this run has written: another process, or another run of this one."""
+    async def mark(self, base: bytes, own: int) -> tuple[int, int]:
+        """Changes where others have written answers with this base, or another process has written anything.
+
+        ``own`` is how many commits are the asker's own.
+        """
 
         def marked(connection: sqlite3.Connection) -> tuple[int, int]:
-            others = sum(count for one, count in self._store.commits.items() if one != run)
+            others = self._store.commits.get(base, 0) - own
             return int(connection.execute("PRAGMA data_version").fetchone()[0]), others
 
         mark: tuple[int, int] = await self._store.soon(marked)
@@ -251,31 +299,96 @@ class Journal:
 
 
 @dataclass(slots=True)
+class _Noted:
+    """What a run that goes on has written of itself: it is written again where it is no longer there."""
+
+    began: float
+    verb: str
+    task: str | None
+    units: int
+    abouts: dict[bytes, str] = field(default_factory=dict)  # by base
+
+    def write(self, connection: sqlite3.Connection, run: int | None, bases: Iterable[bytes] | None = None) -> int:
+        """Write what is missing of the run and of its bases; without a number it gets one. The number."""
+        row = (run, self.began, self.verb, self.task, self.units)
+        add = "INSERT OR IGNORE INTO"
+        number = connection.execute(f"{add} runs (run, began, verb, task, units) VALUES (?, ?, ?, ?, ?)", row).lastrowid
+        for base in self.abouts if bases is None else self.abouts.keys() & set(bases):
+            connection.execute(f"{add} bases VALUES (?, ?)", (base, self.abouts[base]))
+            connection.execute(f"{add} uses VALUES (?, ?)", (run, base))
+        return int(number or 0) if run is None else run
+
+
+@dataclass(slots=True)
+class _Line:
+    """A connection on a thread of its own, and the process that both are of."""
+
+    thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="pandas-amr-journal")
+    )
+    connection: sqlite3.Connection | None = None
+    process: int = field(default_factory=os.getpid)
+
+    def hang_up(self) -> None:
+        """Close the connection. Only its own thread may."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def end(self) -> None:
+        """Close the connection and end the thread, without waiting."""
+        self.thread.submit(self.hang_up)
+        self.thread.shutdown(wait=False)
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class _Store:
-    """One file in one process: a connection on a thread of its own."""
+    """One file in one process. It is closed once no journal and no run holds it.
+
+    Attributes:
+        claims: what is being asked just now, by key; each is over when the answer is there or will not come.
+        told: what has happened to the file since somebody was told.
+        aside: what damaged files were set aside since somebody verified.
+        commits: how many there were, by base.
+        runs: those that go on.
+    """
 
     path: Path
     claims: dict[bytes, asyncio.Future[None]] = field(default_factory=dict)
-    _thread: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="pandas-amr-journal")
-    )
-    _connection: sqlite3.Connection | None = None
+    line: _Line = field(default_factory=_Line)
+    told: list[str] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)
+    commits: dict[bytes, int] = field(default_factory=dict)
+    runs: dict[int, _Noted] = field(default_factory=dict)
     _inode: int = 0
     _waiting: list[tuple[Sequence[Entry], int, asyncio.Future[None]]] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
-    commits: dict[int, int] = field(default_factory=dict)  # by run
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, _left.append, self.line).atexit = False  # the end of the process closes it anyway
 
     def now(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Do some work and wait for it."""
+        """Do some work and wait for it; where the file is damaged, on a new one."""
+        return self._waited_for(self._done, work)
+
+    def read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Do some work that wants what the file holds, and wait for it.
+
+        Raises:
+            JournalError: the file cannot be used, or is damaged; then it is set aside.
+        """
+        return self._waited_for(self._read, work)
+
+    def _waited_for(self, do: Callable[..., Any], work: Callable[[sqlite3.Connection], Any]) -> Any:
+        _end_what_is_left()
         try:
-            return self._thread.submit(self._done, work).result()
+            return self.line.thread.submit(do, work).result()
         finally:
             while self.told:
-                warnings.warn(JournalWarning(self.told.pop(0)), stacklevel=4)
+                warnings.warn(JournalWarning(self.told.pop(0)), stacklevel=5)
 
     async def soon(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Do some work without holding up the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._done, work)
+        """Do some work without holding up the loop; where the file is damaged, on a new one."""
+        return await asyncio.get_running_loop().run_in_executor(self.line.thread, self._done, work)
 
     async def keep(self, entries: Sequence[Entry], run: int) -> None:
         """Write entries, together with those that others have brought meanwhile."""
@@ -290,16 +403,22 @@ class _Store:
         batch, self._waiting = self._waiting, []
         now = time.time()
         rows = [
-            (key, kind, base, run, now, value, _sum(key, value), text)
+            (key, kind, base, run, now, value, _sum(key, value), None if text is None else _writable(text))
             for entries, run, _ in batch
             for key, kind, base, value, text in entries
         ]
 
+        bases = [(run, {entry.base for entry in entries}) for entries, run, _ in batch]
+
         def insert(connection: sqlite3.Connection) -> None:
             with _transaction(connection):
+                for run, asked in bases:
+                    if (noted := self.runs.get(run)) is not None:
+                        noted.write(connection, run, asked)
                 connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            for _, run, _ in batch:
-                self.commits[run] = self.commits.get(run, 0) + 1
+            for _, asked in bases:
+                for base in asked:
+                    self.commits[base] = self.commits.get(base, 0) + 1
 
         def told(done: asyncio.Future[Any]) -> None:
             error = None if done.cancelled() else done.exception()
@@ -308,33 +427,35 @@ class _Store:
                     written.set_exception(error) if error is not None else written.set_result(None)
 
         loop = asyncio.get_running_loop()
-        asyncio.ensure_future(loop.run_in_executor(self._thread, self._done, insert)).add_done_callback(told)
+        asyncio.ensure_future(loop.run_in_executor(self.line.thread, self._done, insert)).add_done_callback(told)
 
     def _done(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         try:
+            try:
+                return work(self._connected())
+            except sqlite3.DatabaseError as error:
+                if not _damaged(error):
+                    raise
+                self.told.append(self._set_aside(error))
+                return work(self._connected())  # what was found since is asked for again by nobody: this run holds it
+        except sqlite3.Error as error:
+            raise JournalError(_said(self.path, error)) from None
+
+    def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        try:
             return work(self._connected())
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError | sqlite3.IntegrityError):
-                raise JournalError(_said(self.path, error)) from None
-            self._set_aside(error)
-            return work(self._connected())  # what was found since is asked for again by nobody: this run holds it
+        except sqlite3.Error as error:
+            raise JournalError(self._set_aside(error) if _damaged(error) else _said(self.path, error)) from None
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; made anew where the file has gone."""
-        if self._connection is not None and self._still_there():
-            return self._connection
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self.line.connection is not None and self._still_there():
+            return self.line.connection
+        if self.line.connection is not None:
+            self.line.hang_up()
             self.told.append(f"The journal {self.path} has gone; it is begun anew, without what it held.")
-        try:
-            self._connection = self._opened()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise JournalError(_said(self.path, error)) from None
-            self._set_aside(error)
-            self._connection = self._opened()
-        return self._connection
+        self.line.connection = self._opened()
+        return self.line.connection
 
     def _opened(self) -> sqlite3.Connection:
         _made(self.path)
@@ -347,23 +468,50 @@ class _Store:
         except OSError:
             return False
 
-    def _set_aside(self, error: Exception) -> None:
-        """Keep a damaged file beside a new one, and say so."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        if not self._still_there():  # another process was first, and what stands there now is its new one
-            self.told.append(f"The journal {self.path} was damaged ({error}), and another process has set it aside.")
-            return
+    def _set_aside(self, error: Exception) -> str:
+        """Keep a damaged file where a new one is not in its way; what is to be said of it.
+
+        Raises:
+            JournalError: it cannot be moved.
+        """
+        self.line.hang_up()
         aside = Path(f"{self.path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+        told = f"The journal {self.path} is damaged ({error}). It is set aside as {aside.name}."
+        if self._still_there():
+            _move(self.path, aside, error)
+        else:  # another process was first, and what stands there now is its new one
+            told = f"The journal {self.path} was damaged ({error}), and another process has set it aside."
+        self.aside.append(told)
+        return told
+
+
+def _move(path: Path, aside: Path, damage: Exception) -> None:
+    try:
         for end in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
-                Path(f"{self.path}{end}").rename(f"{aside}{end}")
-        self.told.append(f"The journal {self.path} is damaged ({error}). It is set aside as {aside.name}.")
+                Path(f"{path}{end}").rename(f"{aside}{end}")
+    except OSError as error:
+        raise JournalError(
+            f"The journal {path} is damaged ({damage}), and cannot be set aside ({error.strerror}). "
+            "Choices: move it away, journal='another/path', or journal=False."
+        ) from None
 
 
-_stores: dict[tuple[int, Path], _Store] = {}
+_stores: weakref.WeakValueDictionary[tuple[int, Path], _Store] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
+_left: deque[_Line] = deque()  # of stores that nothing holds; a collector of garbage may add to it at any moment
+_of_others: list[_Line] = []  # a fork neither uses nor closes what is its parent's
+
+
+def _end_what_is_left() -> None:
+    """Close what was open of stores that nothing holds any more."""
+    with contextlib.suppress(IndexError):
+        while True:
+            line = _left.popleft()
+            if line.process == os.getpid():
+                line.end()
+            else:
+                _of_others.append(line)
 
 
 def _store(path: Path) -> _Store:
@@ -373,12 +521,7 @@ def _store(path: Path) -> _Store:
         store = _stores.get(key)
         if store is None:
             store = _stores[key] = _Store(path)
-    try:
-        store.now(_nothing)
-    except JournalError:
-        with _lock:
-            _stores.pop(key, None)
-        raise
+    store.now(_nothing)
     return store
 
 
@@ -406,6 +549,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     try:
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
+        connection.text_factory = _text
         with _transaction(connection):
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -448,7 +592,34 @@ def _check_tables(connection: sqlite3.Connection) -> None:
     wanted = {" ".join(statement.split()) for statement in SCHEMA.split(";") if statement.strip()}
     there = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
     if wanted != {" ".join(sql.split()) for (sql,) in there}:
-        raise sqlite3.DatabaseError("its tables are not those of a journal of its format")
+        error = sqlite3.DatabaseError("its tables are not those of a journal of its format")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+
+def _damaged(error: Exception) -> bool:
+    """Whether SQLite says that a file is not what was written; any other error leaves the file where it is."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in DAMAGED
+
+
+def _text(raw: bytes) -> str:
+    """Text, whatever stands there: of an answer that is not what was written, its check tells."""
+    return raw.decode("utf-8", "replace")
+
+
+def _writable(text: str) -> str:
+    """Text that SQLite takes: half of a surrogate pair as its number."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _wrong(connection: sqlite3.Connection) -> Iterator[str]:
+    """What is not as it was written, a sentence each."""
+    for (said,) in connection.execute("PRAGMA integrity_check"):
+        if said != "ok":
+            yield str(said)
+    for key, value, checked in connection.execute("SELECT key, value, checked FROM entries"):
+        if _sum(key, value) != checked:
+            yield f"The entry {bytes(key).hex()} is not what was written."
 
 
 def _check_format(path: Path, application: int, version: int) -> None:
@@ -466,34 +637,56 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
-def _known(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, str]:
+def _known(connection: sqlite3.Connection, keys: Sequence[bytes], run: int | None) -> dict[bytes, str]:
+    """What is known of keys; of what one run has written, where it is named."""
     found: dict[bytes, str] = {}
     for start in range(0, len(keys), ASKED_AT_ONCE):
         part = keys[start : start + ASKED_AT_ONCE]
         marks = ",".join("?" * len(part))
         query = f"SELECT key, value, checked FROM entries WHERE key IN ({marks})"  # noqa: S608 (question marks)
-        rows = connection.execute(query, part)
+        rows = (
+            connection.execute(query, part) if run is None else connection.execute(f"{query} AND run = ?", (*part, run))
+        )
         found |= {key: value for key, value, checked in rows if _sum(key, value) == checked}
     return found
 
 
-def _sum(key: bytes, value: str) -> int:
+def _sum(key: Any, value: Any) -> int | None:
     """A check on the key and the value together, so that a value never stands for another key."""
+    if not (isinstance(key, bytes) and isinstance(value, str)):
+        return None
     return zlib.crc32(value.encode("utf-8", "surrogatepass"), zlib.crc32(key))
 
 
 def _said(path: Path, error: Exception) -> str:
-    return (
-        f"The journal {path} cannot be used: {error}. What was found so far is in the exception's .partial. "
-        "Choices: make room, journal='another/path', or journal=False."
-    )
+    return f"The journal {path} cannot be used: {error}. Choices: make room, journal='another/path', or journal=False."
+
+
+def _seconds(older_than: Any) -> float:
+    """An age in seconds, of a timedelta or of days."""
+    days: Any = older_than
+    if isinstance(older_than, timedelta):
+        days = older_than / timedelta(days=1)
+    elif isinstance(older_than, np.timedelta64):
+        days = older_than / np.timedelta64(1, "D")
+    elif isinstance(older_than, bool) or not isinstance(older_than, Real):
+        days = math.nan
+    if not days >= 0:
+        raise UsageError(f"prune(older_than=) takes a timedelta or days, 0 or more, not {older_than!r}.")
+    return float(min(days, MOST_DAYS)) * 86_400
+
+
+def _runs_kept(keep: Any) -> int:
+    if isinstance(keep, bool | np.timedelta64) or not isinstance(keep, Integral) or int(keep) < 0:
+        raise UsageError(f"prune(keep=) takes a whole number of runs, 0 or more, not {keep!r}.")
+    return min(int(keep), sys.maxsize)
 
 
 def _frame(rows: Iterable[tuple[Any, ...]], names: Sequence[str]) -> pd.DataFrame:

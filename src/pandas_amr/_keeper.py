@@ -7,6 +7,7 @@ import datetime as dt
 import decimal
 import hashlib
 import json
+import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from pandas_amr._usage import Usage
 from pandas_amr.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -52,6 +53,7 @@ class Keeper:
         about: all that an answer depends on beside its own input: instruction, schema, model, options, tools.
         run: the run's number in the journal.
         recalled: how many answers came from the journal.
+        commits: how many there were of its own.
     """
 
     journal: Journal
@@ -59,6 +61,7 @@ class Keeper:
     about: Mapping[str, Any]
     run: int
     recalled: int = 0
+    commits: int = 0
     base: bytes = field(init=False)
     _told: bool = False
 
@@ -73,7 +76,7 @@ class Keeper:
         """The known answers, decoded."""
         await self._tell()
         known: dict[bytes, Any] = {}
-        for key, text in (await self.journal.recall(keys)).items():
+        for key, text in (await self.journal.recall(keys, self.run)).items():
             known[key] = json.loads(text)
         return known
 
@@ -90,6 +93,23 @@ class Keeper:
         encode = _ENCODER.encode
         entries = [Entry(key, self.kind, self.base, encode(answer), texts.get(key)) for key, answer in answers.items()]
         await self.journal.keep(entries, self.run)
+        self.commits += 1
+
+    async def mark(self) -> tuple[int, int]:
+        """Changes where anybody else may have written what this one wants to know."""
+        return await self.journal.mark(self.base, self.commits)
+
+    def claim(self, keys: Iterable[bytes]) -> None:
+        """Let others of this process who want to know these wait."""
+        loop = asyncio.get_running_loop()
+        self.journal.claims.update({key: loop.create_future() for key in keys})
+
+    def release(self, keys: Iterable[bytes]) -> None:
+        """Let those who wait go on: the answers are there, or nobody is asking for them any more."""
+        for key in keys:
+            claim = self.journal.claims.pop(key, None)
+            if claim is not None:
+                claim.set_result(None)
 
 
 @dataclass(slots=True)
@@ -157,17 +177,19 @@ class JournaledMapper:
 
     async def recall_all(self, positions: Sequence[int]) -> AsyncIterator[tuple[list[int], pa.Table]]:
         """What is known of many units, in parts. The rest is looked up again only once somebody else has written."""
-        mark = await self.keeper.journal.mark(self.keeper.run)
+        _asks_no_more(asyncio.current_task())
+        mark = await self.keeper.mark()
         for start in range(0, len(positions), RECALLED_AT_ONCE):
             part = positions[start : start + RECALLED_AT_ONCE]
             yield await self.recall(part, self.keys(part))
         self._mark = mark
 
-    async def _looked_up(self, positions: Sequence[int], keys: Sequence[bytes]) -> tuple[list[int], pa.Table]:
+    async def _looked_up(
+        self, positions: Sequence[int], keys: Sequence[bytes], *, waited: bool
+    ) -> tuple[list[int], pa.Table]:
         """What is known of a shard's units by now."""
         assert self.kind is not None
-        mark = await self.keeper.journal.mark(self.keeper.run)
-        if mark == self._mark:
+        if not waited and await self.keeper.mark() == self._mark:
             return [], self.kind.arrow.empty_table()
         return await self.recall(positions, keys)
 
@@ -186,55 +208,62 @@ class JournaledMapper:
         return found, table_of(records, self.kind.arrow)
 
     async def __call__(self, shard: Shard) -> Mapped:
-        """Map what nobody knows; wait for what another run of this process is asking for."""
+        """Map what nobody knows; wait for what another map or run of this process is asking for."""
         keys = dict(zip(shard.positions, self.keys(shard.positions), strict=True))
+        claims = self.keeper.journal.claims
         parts: list[Mapped] = []
-        cached: set[int] = set()
         open_ = list(shard.positions)
-        while open_:
-            found, table = await self._looked_up(open_, [keys[position] for position in open_])
-            if found:
-                cached.update(found)
-                parts.append(_part(shard, self.name, found, table))
-            known = set(found)
-            open_ = [position for position in open_ if position not in known]
-            claims = self.keeper.journal.claims
-            mine = [position for position in open_ if keys[position] not in claims]
-            others = [claims[keys[position]] for position in open_ if keys[position] in claims]
-            if mine:
-                parts.append(await self._asked(shard, mine, keys))
-            elif others:
-                await asyncio.wait(others)
-            if parts and parts[-1].ended_by is not None:
-                break
-            asked = set(mine)
-            open_ = [position for position in open_ if position not in asked]
+        waited = False
+        while open_ and not (parts and parts[-1].ended_by):
+            free = [position for position in open_ if keys[position] not in claims]
+            if free:
+                parts += await self._settled(shard, free, keys, waited=waited)
+                settled = set(free)
+                open_ = [position for position in open_ if position not in settled]
+            else:
+                await asyncio.wait([claims[keys[position]] for position in open_])
+                waited = True
+        cached = frozenset().union(*(part.cached for part in parts))
         self.keeper.recalled += len(cached)
-        return joined(shard, self.name, parts, frozenset(cached))
+        return _noted(joined(shard, self.name, parts, cached))
+
+    async def _settled(
+        self, shard: Shard, positions: list[int], keys: Mapping[int, bytes], *, waited: bool
+    ) -> list[Mapped]:
+        """Look these units up and have the rest mapped, while others who want them wait.
+
+        They are claimed before they are looked up: what was asked for until then is in the journal.
+        """
+        held = {keys[position] for position in positions}
+        self.keeper.claim(held)
+        try:
+            found, table = await self._looked_up(positions, [keys[position] for position in positions], waited=waited)
+            known = set(found)
+            self.keeper.release(keys[position] for position in known)
+            held -= {keys[position] for position in known}
+            parts = [_part(shard, self.name, found, table)] if found else []
+            rest = [position for position in positions if position not in known]
+            return [*parts, await self._asked(shard, rest, keys)] if rest else parts
+        except JournalError as error:
+            assert self.kind is not None
+            return [replace(_part(shard, self.name, [], self.kind.arrow.empty_table()), ended_by=error)]
+        finally:
+            self.keeper.release(held)
 
     async def _asked(self, shard: Shard, positions: list[int], keys: Mapping[int, bytes]) -> Mapped:
-        """Have these units mapped while others wait for them."""
-        claims = self.keeper.journal.claims
-        done = asyncio.get_running_loop().create_future()
-        for position in positions:
-            claims[keys[position]] = done
+        """Have these units mapped, and kept."""
+        part = Shard(shard.number, shard.of, tuple(positions))
+        mapper = self.mapper
+        if isinstance(mapper, AgentMapper):
+            pieces = Pieces(self.keeper, decoder(mapper.kind.arrow))
+            return await replace(mapper, keep=self._keep(keys), pieces=pieces)(part)
+        mapped = await mapper(part)
+        records = mapped.table.to_pylist()
         try:
-            part = Shard(shard.number, shard.of, tuple(positions))
-            mapper = self.mapper
-            if isinstance(mapper, AgentMapper):
-                pieces = Pieces(self.keeper, decoder(mapper.kind.arrow))
-                return await replace(mapper, keep=self._keep(keys), pieces=pieces)(part)
-            mapped = await mapper(part)
-            records = mapped.table.to_pylist()
-            try:
-                await self.keeper.keep({keys[p]: record for p, record in zip(mapped.positions, records, strict=True)})
-            except JournalError as error:
-                return replace(mapped, ended_by=error)
-            return mapped
-        finally:
-            for position in positions:
-                claims.pop(keys[position], None)
-            done.set_result(None)
+            await self.keeper.keep({keys[p]: record for p, record in zip(mapped.positions, records, strict=True)})
+        except JournalError as error:
+            return replace(mapped, ended_by=error)
+        return mapped
 
     def _keep(self, keys: Mapping[int, bytes]) -> Callable[[Mapping[int, dict[str, Any]]], Any]:
         async def keep(records: Mapping[int, dict[str, Any]]) -> None:
@@ -275,18 +304,47 @@ class Answers:
     keeper: Keeper
 
     async def recall(self, asked: Sequence[str]) -> Any:
-        """The answer's payload, or None."""
+        """The answer's payload, or None: then this task is to ask, and others of this process wait for it.
+
+        They wait until the answer is kept, or until this task ends or asks something else: then it has got none, and
+        one of those who waited is to ask.
+        """
+        task = asyncio.current_task()
+        _asks_no_more(task)
         key = self._key(asked)
+        claims = self.keeper.journal.claims
+        while key in claims:
+            await asyncio.wait([claims[key]])
+        self.keeper.claim([key])
+        if task is not None:
+            _asking[task] = (self.keeper, key)
+            task.add_done_callback(_asks_no_more)
         known = (await self.keeper.recall([key])).get(key)
-        self.keeper.recalled += known is not None
+        if known is not None:
+            self.keeper.recalled += 1
+            _asks_no_more(task)
         return known
 
     async def keep(self, asked: Sequence[str], payload: Any) -> None:
         """Make an answer durable."""
-        await self.keeper.keep({self._key(asked): payload})
+        try:
+            await self.keeper.keep({self._key(asked): payload})
+        finally:
+            _asks_no_more(asyncio.current_task())
 
     def _key(self, asked: Sequence[str]) -> bytes:
         return self.keeper.key(fingerprint(*(one.encode("utf-8", "surrogatepass") for one in asked)))
+
+
+_asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[Keeper, bytes]] = weakref.WeakKeyDictionary()
+
+
+def _asks_no_more(task: asyncio.Task[Any] | None) -> None:
+    """Let those go on who wait for what a task was to ask."""
+    if task is not None and (asked := _asking.pop(task, None)) is not None:
+        task.remove_done_callback(_asks_no_more)
+        keeper, key = asked
+        keeper.release([key])
 
 
 def bare(mapper: Mapper) -> Mapper:
@@ -295,7 +353,15 @@ def bare(mapper: Mapper) -> Mapper:
 
 
 def _part(shard: Shard, name: str | None, positions: list[int], table: pa.Table) -> Mapped:
-    return Mapped(shard, name, positions, table, frozenset(), [], Usage())
+    return Mapped(shard, name, positions, table, frozenset(), [], Usage(), cached=frozenset(positions))
+
+
+def _noted(mapped: Mapped) -> Mapped:
+    """What came of a shard; an error of the journal's says that there is more, as the run's end brings it."""
+    said = "What was found so far is in the exception's .partial, a Result."
+    if isinstance(mapped.ended_by, JournalError) and said not in getattr(mapped.ended_by, "__notes__", ()):
+        mapped.ended_by.add_note(said)
+    return mapped
 
 
 def joined(shard: Shard, name: str | None, parts: Sequence[Mapped], cached: frozenset[int]) -> Mapped:
