@@ -130,6 +130,46 @@ def test_ctrl_c_cancels_and_raises_and_the_next_call_works():
     assert signal.SIGINT
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_at_any_moment_of_a_calls_beginning_leaves_no_run_that_goes_on():
+    """The signal comes at the first, second, ... step of the calling thread once the engine has been given the run."""
+    code = """
+    import asyncio, os, signal, sys, threading, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    import pandas as pd, pandas_amr as amr
+    from pandas_amr.testing import ScriptedServer, findings
+    df = pd.DataFrame({"text": ["row 0"]})
+    async def never(request):
+        await asyncio.sleep(3600)
+    def interrupt_at(step):
+        steps = []
+        def watched(frame, event, argument):
+            if steps or (event == "return" and frame.f_code.co_name == "run_coroutine_threadsafe"):
+                steps.append(event)
+                if len(steps) == step:
+                    sys.setprofile(None)
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.setprofile(watched)
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"finding": "x"})) as others:
+        df.amr.map("Read.", lm=others.lm())
+        for step in range(1, 6):
+            with ScriptedServer(never) as server:
+                late = threading.Timer(20, os.kill, (os.getpid(), signal.SIGINT))  # where there are not so many steps
+                late.start()
+                try:
+                    interrupt_at(step)
+                    df.amr.map("Read.", lm=server.lm())
+                except KeyboardInterrupt as error:
+                    late.cancel()
+                    time.sleep(0.3)  # a run that goes on has sent its request by then
+                    df.amr.map("Read.", lm=others.lm())
+                    print(step, hasattr(error, "partial"), server.in_flight, flush=True)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == [f"{step} True 0" for step in range(1, 6)], done.stderr
+    assert done.stderr == ""
+
+
 def test_a_sync_call_from_the_engines_own_thread_is_refused_instead_of_hanging():
     async def nested(rows):
         return DF.amr.map(lambda inner: [{"n": 1}] * len(inner), finding={"n": int})

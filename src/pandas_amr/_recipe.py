@@ -148,7 +148,7 @@ class Recipe:
             AMRError: as the verbs do. What the stages found until then is in its ``partial``, a ``Result`` with their
                 own in ``stages``; likewise with an exception of a function of the user's.
         """
-        return self.start(frame, **settings).result()
+        return self._run(frame, settings).result()
 
     def start(self, frame: pd.DataFrame, /, **settings: Any) -> Run[Result]:
         """Begin, and give the ``Run``; takes what a call takes.
@@ -156,6 +156,9 @@ class Recipe:
         Raises:
             UsageError: an argument cannot be used; nothing was sent.
         """
+        return self._run(frame, settings).begun()
+
+    def _run(self, frame: pd.DataFrame, settings: dict[str, Any]) -> Run[Result]:
         if not self._stages:
             raise UsageError('This recipe has no stage: amr.Recipe().map("...").reduce({...}), or amr.Recipe(plan).')
         unknown = settings.keys() - {"lm", "errors", *OF_THE_RUN}

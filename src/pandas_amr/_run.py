@@ -8,7 +8,7 @@ import os
 import threading
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pandas_amr._call import Call, Job, check, check_model
 from pandas_amr._journal import journal_for
@@ -64,6 +64,8 @@ class Carried(Protocol):
 class Run(Generic[Given]):
     """One execution: awaitable, iterable, cancellable, and in the end what the verb gives.
 
+    It begins with ``begun()``, or with the wait for it: so an interrupt finds nothing begun, or a run to stop.
+
     Args:
         work: carries it out, and tells ``watch`` what comes of it and ``interrupted`` what was found when it is
             cancelled.
@@ -79,10 +81,34 @@ class Run(Generic[Given]):
         self._watch = Watch()
         self._ended = threading.Event()
         self._warned = False
-        self._future = submit(self._carried_out())
+        self._unwanted = False
+        self._task: asyncio.Task[Any] | None = None
+        self._submitted: concurrent.futures.Future[Any] | None = None
+
+    def begun(self) -> Self:
+        """The run itself, under way.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C came meanwhile, and the run does not go on.
+        """
+        try:
+            _ = self._future
+        except KeyboardInterrupt as error:
+            raise self._stopped(error) from None
+        return self
+
+    @property
+    def _future(self) -> concurrent.futures.Future[Any]:
+        """What comes of it; whoever asks begins it."""
+        if self._submitted is None:
+            self._submitted = submit(self._carried_out())
+        return self._submitted
 
     async def _carried_out(self) -> Any:
+        self._task = asyncio.current_task()
         try:
+            if self._unwanted:
+                raise asyncio.CancelledError
             return await self._work(watch=self._watch, interrupted=self._interrupted)
         finally:
             self._ended.set()
@@ -160,7 +186,19 @@ class Run(Generic[Given]):
 
     def cancel(self) -> None:
         """Stop the run: what is in flight is dropped, and whoever waits gets ``CancelledError``."""
-        self._future.cancel()
+        if self._submitted is not None:
+            self._submitted.cancel()
+        else:  # interrupted where it was begun, before anybody knew it by its future
+            self._unwanted = True
+            engine_loop().call_soon_threadsafe(self._dropped)
+
+    def _dropped(self) -> None:
+        """On the engine: stop the run, or note that it never begins."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._ended.set()
+            self._watch.ended()
 
     def done(self) -> bool:
         """Whether it has ended, in whatever way."""
@@ -183,7 +221,7 @@ class Run(Generic[Given]):
         return f"<Run {self._about}, {state}>"
 
 
-def started(
+def made(
     job: Job,
     settings: Settings,
     lms: Mapping[Phase, LM],
@@ -193,7 +231,7 @@ def started(
     wish: Wish | None = None,
     look: Look | None = None,
 ) -> Run[Any]:
-    """Start a checked call; ``whole`` gives the ``Result`` whatever the verb.
+    """The run of a checked call, not begun yet; ``whole`` gives the ``Result`` whatever the verb.
 
     Raises:
         UsageError: the model or the budget does not fit; nothing was sent.
@@ -260,18 +298,18 @@ class Rehearsed:
         return self._draft(Wish(requests=count)).requests
 
     def _draft(self, wish: Wish) -> Draft:
-        draft: Draft = started(self.job, self.settings, self.lms, whole=True, wish=wish).result()
+        draft: Draft = made(self.job, self.settings, self.lms, whole=True, wish=wish).result()
         return draft
 
 
-def begin(call: Call) -> Run[Any]:
-    """Check a call and start it.
+def run_of(call: Call) -> Run[Any]:
+    """Check a call, and give its run, not begun yet.
 
     Raises:
         UsageError: the call cannot be carried out; nothing was sent.
     """
     job, lms = prepared(call, current_settings())
-    return started(job, current_settings().with_changes(job.settings), lms)
+    return made(job, current_settings().with_changes(job.settings), lms)
 
 
 def prepared(call: Call, settings: Settings, inside: Inside | None = None) -> tuple[Job, Mapping[Phase, LM]]:
@@ -296,7 +334,7 @@ def _again(origin: Origin, lm: Any, errors: Any) -> Result:
     """Run once more what failed."""
     settings = origin.settings.with_changes({"errors": errors} if errors is not None else {})
     lms = resolve_lms(lm, settings) if lm is not None else origin.lms
-    outcome: Result = started(origin.job, settings, lms, origin.kept.copy(), whole=True).result()
+    outcome: Result = made(origin.job, settings, lms, origin.kept.copy(), whole=True).result()
     return outcome
 
 
@@ -304,7 +342,5 @@ def _second_look(origin: Origin, lm: Any, share: float, seed: int) -> Result:
     """Map a random share once more; nothing is reduced, and what is found stands beside what was."""
     lms = resolve_lms(lm, origin.settings) if lm is not None else origin.lms
     settings = origin.settings.with_changes({"errors": "coerce"})
-    outcome: Result = started(
-        replace(origin.job, verb="map"), settings, lms, whole=True, look=Look(share, seed)
-    ).result()
+    outcome: Result = made(replace(origin.job, verb="map"), settings, lms, whole=True, look=Look(share, seed)).result()
     return outcome

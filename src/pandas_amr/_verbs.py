@@ -68,7 +68,7 @@ def start(
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
     """
-    return _begun("map_reduce", **locals())
+    return _run_of("map_reduce", **locals()).begun()
 
 
 def map_reduce(
@@ -139,7 +139,7 @@ def map_reduce(
         >>> int(result.output["length"])
         17
     """
-    return cast("Result", _begun("map_reduce", **locals()).result())
+    return cast("Result", _run_of("map_reduce", **locals()).result())
 
 
 def map(  # noqa: A001 (this library's word)
@@ -186,7 +186,7 @@ def map(  # noqa: A001 (this library's word)
     """
     given = dict(locals())
     given["map"] = given.pop("instruction")
-    return cast("pd.DataFrame", _begun("map", **given).result())
+    return cast("pd.DataFrame", _run_of("map", **given).result())
 
 
 def filter(  # noqa: A001 (this library's word)
@@ -238,7 +238,7 @@ def filter(  # noqa: A001 (this library's word)
     """
     given = dict(locals())
     given["map"] = given.pop("criterion")
-    return cast("pd.DataFrame", _begun("filter", **given).result())
+    return cast("pd.DataFrame", _run_of("filter", **given).result())
 
 
 def reduce(
@@ -291,7 +291,7 @@ def reduce(
     """
     given = dict(locals())
     given["reduce"] = given.pop("instruction")
-    return _begun("reduce", **given).result()
+    return _run_of("reduce", **given).result()
 
 
 def plan(
@@ -325,11 +325,11 @@ def plan(
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
     """
-    return cast("Plan", _begun("plan", **locals()).result())
+    return cast("Plan", _run_of("plan", **locals()).result())
 
 
-def _begun(verb: Any, **given: Any) -> Run[Any]:
+def _run_of(verb: Any, **given: Any) -> Run[Any]:
     from pandas_amr._call import Call  # noqa: PLC0415 (see the module's docstring)
-    from pandas_amr._run import begin  # noqa: PLC0415
+    from pandas_amr._run import run_of  # noqa: PLC0415
 
-    return begin(Call(verb=verb, **given))
+    return run_of(Call(verb=verb, **given))
