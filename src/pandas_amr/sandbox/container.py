@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr.errors import SandboxUnavailable, UsageError
 from pandas_amr.sandbox import worker
-from pandas_amr.sandbox.base import Limits
+from pandas_amr.sandbox.base import MIB, Limits
 from pandas_amr.sandbox.channel import ChannelSession
 
 if TYPE_CHECKING:
@@ -180,8 +180,17 @@ class ProcessTransport:
                 await self._stopped()
             finally:  # whatever became of the command
                 _kill(self._process)
+        await self._read_out()
         status = await _ended(self._process)
         return status if status is None or status <= BY_SIGNAL else BY_SIGNAL - status
+
+    async def _read_out(self) -> None:
+        """Read what is still in its pipe: until then asyncio does not close its end."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                while await self._process.stdout.read(MIB):
+                    pass
 
     async def _stopped(self) -> None:
         """Run the command that stops it, for as long as that may take."""
