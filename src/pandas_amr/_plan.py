@@ -349,7 +349,9 @@ class Plan(BaseModel):
         return self._there.sampled(sample)
 
     def requests(self, count: int = 3) -> list[dict[str, Any]]:
-        """The first requests of the map, as they would be sent: the body of each. Nothing is sent.
+        """The first requests, as they would be sent: the body of each. Nothing is sent.
+
+        They are those of the map, or the one of an agent that answers from the whole content.
 
         Raises:
             PlanError: the plan was not made for a frame (``df.amr.plan``).

@@ -196,6 +196,7 @@ class NotConfirmed(AMRError):
 
     Attributes:
         estimate: what it was asked about.
+        partial: of a recipe, what the stages before found.
     """
 
     def __init__(self, message: str, estimate: Estimate) -> None:

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -52,6 +53,7 @@ STAIN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 LINGER_S = 0.8
 LEFT_S = 2.0  # how long what a session left behind may take to go
 CONTROL_S = 30.0
+AT_ONCE = 8
 HANG_S = 1.5
 GRACE_S = 8.0
 ANSWER_S = 12.0  # how long the host may try to hand over an answer that nobody reads
@@ -325,7 +327,7 @@ def _answering(listening: socket.socket) -> Iterator[None]:
             listening.shutdown(socket.SHUT_RDWR)
 
 
-async def report(sandbox: Sandbox, world: World, *, at_once: int = 8) -> dict[str, str]:
+async def report(sandbox: Sandbox, world: World, *, at_once: int = AT_ONCE) -> dict[str, str]:
     """Try everything; what came of the attempts that came to something, by ``kind/name``."""
     held: dict[str, str] = {}
     gate = asyncio.Semaphore(at_once)
@@ -370,6 +372,21 @@ def _below(pid: int) -> set[int]:
     return found
 
 
+def _controls(world: World) -> dict[str, str]:
+    """Run each attempt with nothing around it; why some come to nothing, by ``kind/name``.
+
+    Those that only hang do so side by side: nothing is shared among them.
+    """
+    tried = [one for one in attempts() if os.getuid() == 0 or not one.by_root]
+    hanging = [one for one in tried if one.wants == "hang"]
+    others = [one for one in tried if one.wants != "hang"]
+    told = [world.control(one) for one in others]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        told += pool.map(world.control, hanging)
+    both = zip([*others, *hanging], told, strict=True)
+    return {f"{one.kind}/{one.name}": why for one, why in both if why is not None}
+
+
 def main() -> int:
     """``python -m pandas_amr.sandbox.conformance [tier] [--controls]``: what holds here, a line each; status 1 if not all."""
     from pandas_amr.sandbox.local import LocalSandbox  # noqa: PLC0415 (a back end, which the kit itself does not need)
@@ -378,7 +395,6 @@ def main() -> int:
     parser.add_argument("tier", nargs="?", default="auto", choices=get_args(Isolation))
     parser.add_argument("--controls", action="store_true", help="also show that each attempt works unconfined")
     asked = parser.parse_args()
-    as_root = os.getuid() == 0
     idle: dict[str, str] = {}
 
     async def tried() -> tuple[dict[str, str], str]:
@@ -390,10 +406,7 @@ def main() -> int:
 
     with World() as world:
         if asked.controls:
-            for attempt in attempts():
-                why = world.control(attempt) if as_root or not attempt.by_root else None
-                if why is not None:
-                    idle[f"{attempt.kind}/{attempt.name}"] = why
+            idle = _controls(world)
         wrong, tier = asyncio.run(tried())
     for name, why in sorted(wrong.items()):
         print(f"OPEN {name}: {why}")  # noqa: T201 (a command's output)
