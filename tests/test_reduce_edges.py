@@ -321,3 +321,30 @@ def test_an_agent_s_column_may_be_one_of_the_frame_s_and_is_all_that_it_reads():
         frame.amr.reduce({"text": amr.Agent("Say it.")}, lm=server.lm(), journal=False)
     assert "row 3" in server.requests[0].user
     assert "hidden" not in server.requests[0].user
+
+
+def test_an_agent_s_column_may_have_a_name_of_its_own_beside_named_aggregations():
+    result, _, reduces = run(rows(4), reduce={"worst": ("n", "max"), "told": ("text", amr.Agent("Say it."))})
+    assert (result.output["worst"], result.output["told"]) == (3, "combined")
+    assert "row 3" in reduces[0].user
+    grouped, _, _ = run(rows(4, shop=list("abab")), reduce={"told": ("text", amr.Agent("Say it."))}, by="shop")
+    assert grouped.output["told"].tolist() == ["combined"] * 2
+
+
+def test_each_column_that_agents_write_of_a_group_has_sources_of_its_own(tmp_path):
+    def cites(request):
+        if request.schema != "reduction":
+            return provider(request)
+        return {"output": "x", "sources": [0 if "First" in request.system else 1]}
+
+    agents = {"n": amr.Agent("First."), "text": amr.Agent("Second.")}
+    result, _, _ = run(rows(4, shop=list("abab")), cites, reduce=agents, by="shop")
+    result.save(tmp_path / "saved")
+    for one in (result, amr.load(tmp_path / "saved")):
+        assert one.explain(group="a", column="n")["text"].tolist() == ["row 0"]
+        assert one.explain(group="b", column="text")["text"].tolist() == ["row 3"]
+        with pytest.raises(amr.UsageError, match="Say which"):
+            one.explain(group="a")
+    plain, _, _ = run(rows(2))
+    with pytest.raises(amr.UsageError, match="not told by columns"):
+        plain.explain(column="n")

@@ -116,7 +116,8 @@ class Job:
     @property
     def column_agents(self) -> list[Agent]:
         """Those that write a column of the answer."""
-        return [one for one in (self.computed or {}).values() if isinstance(one, Agent)]
+        given = [function_of(one) for one in (self.computed or {}).values()]
+        return [one for one in given if isinstance(one, Agent)]
 
     @property
     def agents(self) -> list[Agent]:
@@ -340,10 +341,10 @@ def _is_planned(how: Any) -> bool:
 
 def _check_aggregation(name: Any, how: Any, *, grouped: bool) -> None:
     """Refuse what pandas would refuse, before the findings that it is to aggregate are paid for."""
-    if isinstance(how, Agent):
-        return
     if is_named(how):
         how = function_of(how)
+    if isinstance(how, Agent):
+        return
     for one in how if isinstance(how, list) and how else [how]:
         places = (pd.Series, pd.api.typing.SeriesGroupBy) if grouped else (pd.Series,)
         known = one == SHARE or (isinstance(one, str) and any(callable(getattr(place, one, None)) for place in places))

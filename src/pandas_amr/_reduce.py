@@ -15,9 +15,11 @@ from pandas_amr._call import WHOLE
 from pandas_amr._compute import (
     call_reducer,
     checked_output,
+    column_of,
     compute,
     computed,
     computed_text,
+    function_of,
     group_output,
     groups_of,
     joined_parts,
@@ -236,7 +238,7 @@ def chosen(where: str | None, found: Found) -> Found:
 def _outcome(reduced: Reduced | None, kind: Any) -> Outcome:
     if reduced is None:
         return Outcome(None)
-    return Outcome(shaped(reduced.value, kind), ((None, reduced.rows),))
+    return Outcome(shaped(reduced.value, kind), (Cited(None, reduced.rows),))
 
 
 async def _computed(work: Work, units: Units, found: Found) -> Outcome:
@@ -245,21 +247,22 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
     wanted = dict(job.computed or plan.aggregations or {})
     if plan.ranking is not None and not wanted:
         return _ranked(work, found)
-    agents = {name: one for name, one in wanted.items() if isinstance(one, Agent)}
+    agents = {name: one for name, one in wanted.items() if isinstance(function_of(one), Agent)}
     plain = {name: one for name, one in wanted.items() if name not in agents}
     plainly = await compute(found.table, plain, by=job.by) if plain else None
     if not agents:
         return Outcome(checked_output(plainly, plan.output))
     written: dict[Any, Any] = {}
     cited: list[Cited] = []
-    for name, agent in agents.items():
-        column = replace(found, findings=found.table[[name]])
-        seen = units if job.maps else units.with_columns((list(job.frame.columns).index(name),))
+    for name, how in agents.items():
+        agent, of = function_of(how), column_of(name, how)
+        column = replace(found, findings=found.table[[of]])
+        seen = units if job.maps else units.with_columns((list(job.frame.columns).index(of),))
         task = Task(agent.text, str, agent)
         if job.by is not None:
             outcome = await _written_by_groups(work, seen, column, task, prefix=f"{name}-")
             written[name] = outcome.output.iloc[:, 0].rename(name)
-            cited += outcome.cited
+            cited += [part._replace(column=name) for part in outcome.cited]
             continue
         try:
             reduced = await write(work, seen, column, np.arange(len(found.positions)), task, name=f"{name}-")
@@ -267,7 +270,7 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
             list_or_raise(work, f"{name}: {error}", error)
             reduced = None
         written[name] = None if reduced is None else reduced.value
-        cited += [] if reduced is None else [(name, reduced.rows)]
+        cited += [] if reduced is None else [Cited(name, reduced.rows)]
     return Outcome(joined_parts(plainly, plain, written, list(wanted), grouped=job.by is not None), tuple(cited))
 
 
@@ -275,7 +278,7 @@ def _ranked(work: Work, found: Found) -> Outcome:
     """The rows that rank first, whole, and as their own sources."""
     places = _places(work, found.table)
     rows = tuple(frozenset((position,)) for position in found.positions[places].tolist())
-    return Outcome(found.table.iloc[places], ((None, rows),))
+    return Outcome(found.table.iloc[places], (Cited(None, rows),))
 
 
 def _places(work: Work, table: pd.DataFrame) -> NDArray[np.int64]:
@@ -317,13 +320,14 @@ async def _chosen(work: Work, units: Units, found: Found, numeric: list[str]) ->
         index, groups = groups_of(found.table, work.job.by)
         behind = [frozenset(found.positions[[row for row in rows if there[row]]].tolist()) for rows in groups]
         value = await compute(found.table, how, by=work.job.by)
-        return Outcome(value, tuple((label, (rows,)) for label, rows in zip(index, behind, strict=True)))
+        return Outcome(value, tuple(Cited(label, (rows,)) for label, rows in zip(index, behind, strict=True)))
     value = await compute(found.table[there], how)
     if pd.isna(value.iloc[0]):
         said_of = f"there is no {said.function} of {said.field!r}: it has no values"
         list_or_raise(work, said_of, InvalidOutput(said_of))
         return Outcome(None)
-    return Outcome(checked_output(value, work.plan.output), ((None, (frozenset(found.positions[there].tolist()),)),))
+    rows = frozenset(found.positions[there].tolist())
+    return Outcome(checked_output(value, work.plan.output), (Cited(None, (rows,)),))
 
 
 def _functions(work: Work, found: Found, numeric: list[str]) -> list[str]:
@@ -461,7 +465,7 @@ async def _written_by_groups(work: Work, units: Units, found: Found, task: Task,
 
     async for number, value in each(one, range(len(groups)), limit=work.parallelism):
         values[number] = value
-    cited = tuple((index[number], value.rows) for number, value in enumerate(values) if value is not None)
+    cited = tuple(Cited(index[number], value.rows) for number, value in enumerate(values) if value is not None)
     shown = [None if value is None else value.value for value in values]
     return Outcome(group_output(shown, index, task.output), cited)
 

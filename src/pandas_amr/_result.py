@@ -194,16 +194,18 @@ class Result:
         found = dict.fromkeys([*self.findings.columns, *(column for columns in planned for column in columns)])
         return [str(name) for name in found if name in names]
 
-    def explain(self, item: int = 0, *, group: Any = None) -> pd.DataFrame:
+    def explain(self, item: int = 0, *, group: Any = None, column: Any = None) -> pd.DataFrame:
         """The rows of ``frame`` that an item of the output rests on.
 
         Args:
             item: its number in the output; 0 for a text, a scalar or an object.
             group: its group, where the answer has one a group (or its column, where agents wrote columns); None and
                 NaN both are the group without a key.
+            column: the column that agents wrote, where they wrote some of each group.
 
         Raises:
-            UsageError: nothing says what the output rests on, there is no such item, or it takes a group or none.
+            UsageError: nothing says what the output rests on, there is no such item, or it takes a group or a column,
+                or none.
         """
         if self.sources is None:
             raise UsageError("The output has no sources: nothing of it was written by agents.")
@@ -215,6 +217,13 @@ class Result:
             raise UsageError(f"The sources of this answer are not told by groups. Leave group= out: explain({item!r}).")
         if grouped:
             rows = rows[np.array([_is_same(one, group) for one in rows["group"]], dtype=bool)]
+        if "column" in rows.columns:
+            columns = list(dict.fromkeys(self.sources["column"]))
+            if column is None and len(columns) > 1:
+                raise UsageError(f"Agents wrote the columns {columns}. Say which: explain({item!r}, column=...).")
+            rows = rows[rows["column"] == (columns[0] if column is None else column)]
+        elif column is not None:
+            raise UsageError("The sources of this answer are not told by columns. Leave column= out.")
         if rows.empty:
             raise UsageError(
                 f"There is no item {item!r}{f' of group {group!r}' if group is not None else ''} with sources."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,16 @@ import pandas as pd
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-Cited = tuple[Any, tuple[frozenset[int], ...]]
+
+class Cited(NamedTuple):
+    """What a part of the output rests on: of which group, for each of its items the positions, of which column.
+
+    Where agents write columns and there are no groups, each column is its own ``group``.
+    """
+
+    group: Any
+    items: tuple[frozenset[int], ...]
+    column: Any = None
 
 
 def nodes_behind(made_by: Callable[[int], tuple[str, ...]], positions: Iterable[int]) -> tuple[str, ...]:
@@ -19,31 +28,33 @@ def nodes_behind(made_by: Callable[[int], tuple[str, ...]], positions: Iterable[
 
 
 def sources_frame(cited: Sequence[Cited], index: pd.Index) -> pd.DataFrame:
-    """One row an item of the output and row of the frame behind it: ``item label position``, with the ``group`` before.
+    """One row an item of the output and row of the frame behind it: ``item label position``.
 
-    ``cited`` has for each group (None where there are none) the positions behind each item.
+    Before them the ``group``, and the ``column``, where there are some.
     """
     rows = [
-        (group, item, position)
-        for group, items in cited
-        for item, positions in enumerate(items)
+        (part, item, position)
+        for part in cited
+        for item, positions in enumerate(part.items)
         for position in sorted(positions)
     ]
     positions = np.array([position for _, _, position in rows], dtype=np.int64)
     frame = pd.DataFrame(
         {
-            "group": pd.Series([group for group, _, _ in rows], dtype=object),
+            "group": pd.Series([part.group for part, _, _ in rows], dtype=object),
+            "column": pd.Series([part.column for part, _, _ in rows], dtype=object),
             "item": pd.array([item for _, item, _ in rows], dtype="int64"),
             "label": pd.Series(list(index.take(positions)), dtype=object),
             "position": positions,
         }
     )
-    return frame if any(group is not None for group, _ in cited) else frame.drop(columns="group")
+    without = [name for name in ("group", "column") if all(getattr(part, name) is None for part in cited)]
+    return frame.drop(columns=without)
 
 
 def covered(cited: Sequence[Cited], rows: int) -> float | None:
     """The share of rows that the output rests on; None where nothing says what it rests on."""
-    behind: frozenset[int] = frozenset().union(*(positions for _, items in cited for positions in items))
+    behind: frozenset[int] = frozenset().union(*(positions for part in cited for positions in part.items))
     return len(behind) / rows if behind and rows else None
 
 
