@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from typing import Literal
 
 import pandas as pd
 import pytest
@@ -348,3 +349,34 @@ def test_each_column_that_agents_write_of_a_group_has_sources_of_its_own(tmp_pat
     plain, _, _ = run(rows(2))
     with pytest.raises(amr.UsageError, match="not told by columns"):
         plain.explain(column="n")
+
+
+@pytest.mark.parametrize(
+    ("output", "answers", "dtype"),
+    [
+        (float, [2.0, 3.0], "double[pyarrow]"),
+        (bool, [True, False], "bool[pyarrow]"),
+        (str, ["a", "b"], "string[pyarrow]"),
+        (Literal["good", "bad"], ["good", "bad"], "category"),
+    ],
+)
+def test_answers_by_groups_have_the_type_that_is_asked_for(output, answers, dtype):
+    def says(request):
+        if request.schema != "reduction":
+            return findings(request, lambda unit: {"said": unit["text"]})
+        return {"output": answers["row 1" in request.user], "sources": [0]}
+
+    result, _, _ = run(rows(4, shop=list("abab")), says, finding={"said": str}, by="shop", output=output)
+    assert result.output["output"].tolist() == answers
+    assert str(result.output["output"].dtype).replace("large_", "") == dtype
+
+
+def test_frames_by_groups_are_one_frame():
+    def says(request):
+        if request.schema != "reduction":
+            return provider(request)
+        return {"output": [{"name": "x", "size": 1, "sources": [0]}, {"name": "y", "size": 2, "sources": [1]}]}
+
+    result, _, _ = run(rows(4, shop=list("abab")), says, by="shop", output=pd.DataFrame)
+    assert result.output.columns.tolist() == ["name", "size"]
+    assert result.output.index.tolist() == ["a", "a", "b", "b"]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.threads import in_thread
 from pandas_amr._findings import records_frame
+from pandas_amr._schema import record_type
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
@@ -398,4 +399,10 @@ def group_output(values: Sequence[Any], index: pd.Index, kind: Any) -> pd.DataFr
     flat = [one for part in listed for one in part]
     if isinstance(item, type) and issubclass(item, BaseModel):
         return records_frame(flat, item).set_axis(labels)
-    return pd.DataFrame({OUTPUT_COLUMN: pd.Series(flat, index=labels, dtype=object).convert_dtypes()})
+    if item is dict or get_origin(item) is dict:
+        rows = [one if one is not None else {} for one in flat]
+        return pd.DataFrame(rows, index=labels).convert_dtypes(dtype_backend="pyarrow")
+    typed = record_type("Answer", {OUTPUT_COLUMN: item | None})
+    return records_frame([None if one is None else typed(**{OUTPUT_COLUMN: one}) for one in flat], typed).set_axis(
+        labels
+    )
