@@ -482,3 +482,21 @@ def test_superstore_totals_by_category_are_exact_to_the_cent():
         assert round(float(result.output["amount"].sum()), 2) == 2297200.86
         spent[size] = int(result.usage["output_tokens"].sum()) / len(result.trace[result.trace["type"] == "map"])
     assert spent[2000] == spent[10_000]
+
+
+def test_a_column_of_another_kind_is_another_question_to_code_that_sees_it(tmp_path):
+    days = pd.DataFrame({"day": ["2026-01-01T00:00:00", "2026-01-02T00:00:00"]})
+    dates = days.assign(day=pd.to_datetime(days["day"]))
+    asked = []
+    for frame in (days, dates, dates, days):
+        with ScriptedServer(lambda request: code("submit([{'n': 1}] * len(df))")) as server:
+            frame.amr.map(
+                "x",
+                finding={"n": int},
+                plan={"view": "preview"},
+                tools=[amr.PythonREPLTool()],
+                lm=server.lm(),
+                journal=tmp_path / "j.sqlite",
+            )
+            asked.append(len(server.requests))
+    assert asked == [1, 1, 0, 0]

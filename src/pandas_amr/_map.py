@@ -21,6 +21,7 @@ from pandas_amr._profile import preview
 from pandas_amr._shards import Shard, make_shards
 from pandas_amr._sources import nodes_behind
 from pandas_amr._synthesise import StaticTree, finding_inputs
+from pandas_amr._units import json_keys
 from pandas_amr._watch import Progress
 from pandas_amr._work import standing_inside
 from pandas_amr.engines.local import each
@@ -397,9 +398,20 @@ def _journaled(mapper: Mapper, work: Work, units: Units, about: dict[str, Any], 
     }
     if work.plan.segmentation not in {None, "rows"}:
         told["segmentation"] = [work.plan.segmentation, work.plan.context_rows]
+    if work.plan.view == "preview" or work.has_repl("map", agent):
+        told["kinds"] = _kinds(units)
     keeper = work.keeper("finding", "map", told, agent)
     by_shard = work.plan.keyed == "shard"
     return mapper if keeper is None else JournaledMapper(mapper, keeper, units, by_shard=by_shard)
+
+
+def _kinds(units: Units) -> list[list[str]]:
+    """Of which kind each column is that code sees, in a letter that all versions of pandas have for it."""
+    labels = json_keys(list(units.frame.columns))
+    kinds = [
+        "c" if isinstance(one, pd.CategoricalDtype) else str(getattr(one, "kind", "O")) for one in units.frame.dtypes
+    ]
+    return sorted([label, kind] for label, kind in zip(labels, kinds, strict=True))
 
 
 def _spread(failures: list[Failure], units: Units) -> Iterator[Failure]:
