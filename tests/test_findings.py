@@ -357,3 +357,23 @@ def test_a_frame_that_could_be_sorted_or_fresh_is_refused_instead_of_guessed():
     df = pd.DataFrame({"text": ["a", "b", "c"]}, index=[2, 0, 1])
     with pytest.raises(amr.UsageError, match="index=shard.index"):
         df.amr.map(lambda shard: pd.DataFrame({"n": [1, 2, 3]}))
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_an_instruction_that_fails_for_a_row_fails_that_row_alone(tmp_path, journal):
+    def ask(row):
+        return f"Of {100 // int(row['n'])}."
+
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"m": 1})) as server:
+        result = pd.DataFrame({"text": list("abc"), "n": [1, 0, 2]}).amr.map_reduce(
+            map=amr.Agent(ask),
+            finding={"m": int},
+            reduce={"m": "sum"},
+            columns="text",
+            lm=server.lm(),
+            journal=tmp_path / "j.sqlite" if journal else False,
+        )
+    assert result.frame["m"].isna().tolist() == [False, True, False]
+    assert result.failures[["position", "who", "reason"]].to_numpy().tolist() == [
+        [1, "callable", "its instruction raised ZeroDivisionError: integer division or modulo by zero"]
+    ]

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pandas_amr._columns import table_of
 from pandas_amr._journal import Entry, about_words
-from pandas_amr._mappers import AgentMapper, Mapped
+from pandas_amr._mappers import AgentMapper, Mapped, NoInstruction
 from pandas_amr._shards import Shard
 from pandas_amr._units import canonical
 from pandas_amr._usage import Usage
@@ -159,7 +159,7 @@ class JournaledMapper:
         mapper = self.mapper
         if not isinstance(mapper, AgentMapper) or mapper.instructions is None:
             return digests
-        asked = [mapper.instructions(position).encode() for position in positions]
+        asked = [_said(mapper.instructions, position).encode() for position in positions]
         return [fingerprint(digest, words) for digest, words in zip(digests, asked, strict=True)]
 
     def _unit_keys(self, positions: Sequence[int]) -> list[bytes]:
@@ -449,3 +449,11 @@ def _same(value: Any) -> Any:
 
 def _duration(microseconds: int) -> dt.timedelta:
     return dt.timedelta(microseconds=microseconds)
+
+
+def _said(instructions: Callable[[int], str], position: int) -> str:
+    """What is asked of a unit; where nothing is, it is not asked, and nothing is known of it."""
+    try:
+        return instructions(position)
+    except NoInstruction as error:
+        return f"\0{error}"

@@ -16,7 +16,7 @@ from pandas_amr._context import CONTEXT_ROWS, Context
 from pandas_amr._display import ProgressBar
 from pandas_amr._findings import FOUND, Failure, FindingStore
 from pandas_amr._keeper import JournaledMapper
-from pandas_amr._mappers import AgentMapper, Mapped, Mapper
+from pandas_amr._mappers import AgentMapper, Mapped, Mapper, NoInstruction
 from pandas_amr._profile import preview
 from pandas_amr._shards import Shard, make_shards
 from pandas_amr._sources import nodes_behind
@@ -384,7 +384,14 @@ def _of_rows(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
     if agent is None or isinstance(agent.instruction, str):
         return None
     function = agent.instruction
-    return lambda position: str(function(units.frame.iloc[position]))
+
+    def said(position: int) -> str:
+        try:
+            return str(function(units.frame.iloc[position]))
+        except Exception as error:
+            raise NoInstruction(f"its instruction raised {type(error).__name__}: {error}") from error
+
+    return said
 
 
 def _journaled(mapper: Mapper, work: Work, units: Units, about: dict[str, Any], agent: Agent | None = None) -> Mapper:

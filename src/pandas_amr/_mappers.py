@@ -103,6 +103,10 @@ class Mapper(Protocol):
         ...
 
 
+class NoInstruction(Exception):
+    """The user's function that says what is asked of a row raised."""
+
+
 @dataclass(slots=True)
 class _Progress:
     """What is known so far of units, or of the pieces of one, by position."""
@@ -187,12 +191,24 @@ class AgentMapper:
             ended_by=ended_by,
         )
 
+    def _instructed(self, positions: tuple[int, ...], state: _Progress) -> tuple[int, ...]:
+        """The units that can be asked about; where the user's function says nothing, that unit alone fails."""
+        if self.instructions is None:
+            return positions
+        for position in positions:
+            try:
+                self.instructions(position)
+            except NoInstruction as error:
+                state.failed[position] = ("callable", str(error))
+                state.attempts[position] = 0
+        return tuple(position for position in positions if position not in state.failed)
+
     async def _all(self, shard: Shard, state: _Progress) -> None:
-        first = shard.positions[0]
-        if len(shard.positions) == 1 and self.units.size(first) > self.max_tokens:
-            await self._in_pieces(first, self.max_tokens, state)
-        else:
-            await self._settle(shard.positions, state)
+        positions = self._instructed(shard.positions, state)
+        if len(positions) == 1 and self.units.size(positions[0]) > self.max_tokens:
+            await self._in_pieces(positions[0], self.max_tokens, state)
+        elif positions:
+            await self._settle(positions, state)
             for position in sorted(state.too_long):
                 await self._in_pieces(position, max(1, self.units.size(position) // 2), state)
 
