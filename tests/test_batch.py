@@ -12,6 +12,9 @@ import pytest
 import pandas_amr as amr
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 from together import Together
+from versions import once
+
+pytestmark = once
 
 DF = pd.DataFrame({"text": [f"row {n}" for n in range(60)]})
 OPTIONS = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "sum"}, "plan": {"shard_size": 5}}

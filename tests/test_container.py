@@ -15,8 +15,9 @@ import pytest
 from pandas_amr.sandbox import conformance, worker
 from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.container import ContainerSandbox
+from versions import once
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")
+pytestmark = [once, pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")]
 WORKER = (sys.executable, "-I", worker.__file__)
 STAYS = "import os, threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\nprint(os.getpid())"
 

@@ -23,9 +23,9 @@ from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.container import ContainerSandbox
 from pandas_amr.sandbox.local import LocalSandbox
 from processes import sandbox_processes
+from versions import once
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the embedded sandbox needs Linux")
-NEWEST = int(pd.__version__.split(".")[0]) >= 3
 TIERS = ("strong", "strict-lite")
 SMALL = Limits(wall_s=1.0, memory_mb=512)
 
@@ -76,7 +76,7 @@ def texts(tier, *cells, **options):
 # What holds
 
 
-@pytest.mark.skipif(not NEWEST, reason="once is enough: nothing here depends on the version of pandas")
+@once
 class TestAttempts:
     @pytest.mark.parametrize("as_user", [False, True], ids=["as-who-runs-the-tests", "as-a-plain-user"])
     def test_none_of_the_attempts_comes_to_something_and_each_works_unconfined(self, tier, as_user):

@@ -17,6 +17,9 @@ from pandas_amr.models.openai import _limit, _seconds
 from pandas_amr.models.throttle import Throttle, throttle_for
 from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status, findings
 from together import Together
+from versions import once
+
+pytestmark = once
 
 
 def frame(rows: int) -> pd.DataFrame:
