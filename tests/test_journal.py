@@ -30,6 +30,7 @@ from pandas_amr import _journal
 from pandas_amr._keeper import Keeper, fingerprint
 from pandas_amr._units import make_units
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
+from versions import once
 
 
 @pytest.fixture
@@ -475,6 +476,7 @@ def test_a_new_file_that_another_process_is_beginning_is_waited_for(path):
     soon.join()
 
 
+@once
 def test_processes_that_begin_a_file_together_all_have_it(path):
     for n in range(10):
         start = [sys.executable, "-c", BEGIN, str(path.with_name(f"{n}.sqlite"))]
@@ -514,6 +516,7 @@ def times_asked(server) -> pd.Series:
     return pd.Series([unit["text"] for request in server.requests for unit in request.units]).value_counts()
 
 
+@once
 def test_two_processes_share_a_journal_and_each_asks_a_unit_at_most_once(path, tmp_path):
     with ScriptedServer(scripted, latency_s=0.02) as server:
         processes = [drive(server, path, tmp_path / f"{n}.parquet", last=300) for n in range(2)]
@@ -526,6 +529,7 @@ def test_two_processes_share_a_journal_and_each_asks_a_unit_at_most_once(path, t
         assert asked(server) == before
 
 
+@once
 def test_a_process_asks_for_nothing_that_another_had_before_it_began(path, tmp_path):
     gate = threading.Event()
 
@@ -552,6 +556,7 @@ def test_a_process_asks_for_nothing_that_another_had_before_it_began(path, tmp_p
         assert times[[f"row {n}" for n in known]].max() == 1
 
 
+@once
 def test_killed_at_twenty_moments_each_unit_is_paid_for_once_but_those_in_flight(path, tmp_path):
     moments = random.Random(7)
     with ScriptedServer(scripted, latency_s=0.03) as server:

@@ -73,22 +73,46 @@ def texts(tier, *cells, **options):
     return [cell.text.strip() for cell in in_session(tier, *cells, **options)]
 
 
+@pytest.fixture(scope="module")
+def kits():
+    """The kit's command in both tiers, as root and as a plain user, side by side: most of its time it waits."""
+    plain = [str(Path(__file__).parent / "plain_user.py")]
+    controls = {"strong": ["--controls"], "strict-lite": []}
+    begun = {
+        (tier, as_user): subprocess.Popen(
+            [
+                sys.executable,
+                *(plain if as_user else []),
+                "-m",
+                "pandas_amr.sandbox.conformance",
+                tier,
+                *controls[tier],
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for tier in TIERS
+        for as_user in ((False, True) if os.getuid() == 0 else (False,))
+    }
+    yield begun
+    for one in begun.values():
+        one.kill()
+        one.communicate()
+
+
 # What holds
 
 
 @once
 class TestAttempts:
     @pytest.mark.parametrize("as_user", [False, True], ids=["as-who-runs-the-tests", "as-a-plain-user"])
-    def test_none_of_the_attempts_comes_to_something_and_each_works_unconfined(self, tier, as_user):
+    def test_none_of_the_attempts_comes_to_something_and_each_works_unconfined(self, tier, as_user, kits):
         if as_user and os.getuid() != 0:
             pytest.skip("the tests run as a plain user already")
-        prefix = [sys.executable, str(Path(__file__).parent / "plain_user.py")] if as_user else [sys.executable]
-        controls = ["--controls"] if tier == "strong" else []
-        done = subprocess.run(
-            [*prefix, "-m", "pandas_amr.sandbox.conformance", tier, *controls], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "0 open, 0 without control" in done.stdout
+        out, err = kits[tier, as_user].communicate()
+        assert kits[tier, as_user].returncode == 0, out + err
+        assert "0 open, 0 without control" in out
 
     def test_there_are_at_least_eighty_of_every_kind_and_none_twice(self):
         listed = conformance.attempts()
@@ -189,6 +213,7 @@ def test_a_file_and_a_package_that_were_given_are_there_and_the_file_cannot_be_c
 # Who failed
 
 
+@once
 def test_code_that_runs_too_long_is_stopped_and_keeps_its_variables(tier):
     _, stopped, kept = in_session(tier, "x = 1", "while True: pass", "x")
     assert "stopped after 1 s" in stopped.text
@@ -197,6 +222,7 @@ def test_code_that_runs_too_long_is_stopped_and_keeps_its_variables(tier):
     assert kept.text.strip() == "1"
 
 
+@once
 def test_a_session_that_cannot_be_stopped_is_ended_and_the_next_cell_has_the_data_anew(tier):
     data = ArrowFrame.of(pd.DataFrame({"a": [1, 2]})).data("df")
     _, ended, anew, gone = in_session(
@@ -228,6 +254,7 @@ def test_a_session_that_dies_tells_how(tier, code, said):
     assert re.search(said, cell.text)
 
 
+@once
 def test_memory_and_processor_time_have_an_end_and_clear_words(tier):
     memory, after = in_session(tier, "b = bytearray(2 << 30)", "1 + 1", limits=Limits(memory_mb=256))
     assert "MemoryError" in memory.text
@@ -237,6 +264,7 @@ def test_memory_and_processor_time_have_an_end_and_clear_words(tier):
     assert "used up its 1 s of processor time" in spent.text
 
 
+@once
 def test_a_thread_that_a_cell_leaves_behind_does_not_run_between_cells(tier):
     """It keeps the longest time in which it did not run: the second between two cells."""
     code = """
@@ -266,6 +294,7 @@ while longest == 0.0: time.sleep(0.01)
     assert asyncio.run(run()) >= 0.9
 
 
+@once
 def test_when_the_process_behind_the_sessions_dies_the_sandbox_failed_and_then_goes_on(tier):
     async def run():
         sandbox = LocalSandbox(tier)

@@ -26,6 +26,7 @@ from pandas_amr._trace import Trace
 from pandas_amr._tree import first_fit_decreasing, next_level
 from pandas_amr._usage import Usage
 from pandas_amr.testing import ScriptedServer, Status, findings
+from versions import once
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "reduce_tree.json").read_text())
 
@@ -160,6 +161,7 @@ def long_texts(count: int) -> pd.DataFrame:
     )
 
 
+@once
 def test_10_000_findings_and_an_8_000_token_window_no_request_is_over_it(refusing):
     del refusing
     df = long_texts(10_000)
