@@ -18,7 +18,7 @@ import time
 import warnings
 import weakref
 import zlib
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -266,26 +266,23 @@ class Journal:
         known: dict[bytes, str] = await self._store.soon(lambda connection: _known(connection, keys, by))
         return known
 
-    async def mark(self, base: bytes, own: int) -> tuple[int, int]:
-        """Changes where others have written answers with this base, or another process has written anything.
-
-        ``own`` is how many commits are the asker's own.
-        """
+    async def mark(self, base: bytes, who: int) -> tuple[int, int]:
+        """Changes where others than ``who`` have written answers with this base, or another process anything."""
 
         def marked(connection: sqlite3.Connection) -> tuple[int, int]:
-            others = self._store.commits.get(base, 0) - own
+            others = self._store.commits[base] - self._store.own[base, who]
             return int(connection.execute("PRAGMA data_version").fetchone()[0]), others
 
         mark: tuple[int, int] = await self._store.soon(marked)
         return mark
 
-    async def keep(self, entries: Sequence[Entry], run: int) -> None:
-        """Make answers durable. Those of several agents are committed together.
+    async def keep(self, entries: Sequence[Entry], run: int, who: int = 0) -> None:
+        """Make answers durable. Those of several agents are committed together; ``who`` writes them.
 
         Raises:
             JournalError: they could not be written.
         """
-        await self._store.keep(entries, run)
+        await self._store.keep(entries, run, who)
 
     def told(self) -> list[JournalWarning]:
         """What is to be told of the file since it was asked last."""
@@ -350,6 +347,7 @@ class _Store:
         told: what has happened to the file since somebody was told.
         aside: what damaged files were set aside since somebody verified.
         commits: how many there were, by base.
+        own: how many of them by each of those who write.
         runs: those that go on.
     """
 
@@ -358,10 +356,11 @@ class _Store:
     line: _Line = field(default_factory=_Line)
     told: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
-    commits: dict[bytes, int] = field(default_factory=dict)
+    commits: Counter[bytes] = field(default_factory=Counter)
+    own: Counter[tuple[bytes, int]] = field(default_factory=Counter)
     runs: dict[int, _Noted] = field(default_factory=dict)
     _inode: int = 0
-    _waiting: list[tuple[Sequence[Entry], int, asyncio.Future[None]]] = field(default_factory=list)
+    _waiting: list[tuple[Sequence[Entry], int, int, asyncio.Future[None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         weakref.finalize(self, _left.append, self.line).atexit = False  # the end of the process closes it anyway
@@ -390,11 +389,11 @@ class _Store:
         """Do some work without holding up the loop; where the file is damaged, on a new one."""
         return await asyncio.get_running_loop().run_in_executor(self.line.thread, self._done, work)
 
-    async def keep(self, entries: Sequence[Entry], run: int) -> None:
+    async def keep(self, entries: Sequence[Entry], run: int, who: int) -> None:
         """Write entries, together with those that others have brought meanwhile."""
         loop = asyncio.get_running_loop()
         written = loop.create_future()
-        self._waiting.append((entries, run, written))
+        self._waiting.append((entries, run, who, written))
         if len(self._waiting) == 1:
             loop.call_soon(self._flush)
         await written
@@ -404,25 +403,25 @@ class _Store:
         now = time.time()
         rows = [
             (key, kind, base, run, now, value, _sum(key, value), None if text is None else _writable(text))
-            for entries, run, _ in batch
+            for entries, run, _, _ in batch
             for key, kind, base, value, text in entries
         ]
 
-        bases = [(run, {entry.base for entry in entries}) for entries, run, _ in batch]
+        bases = [(run, who, {entry.base for entry in entries}) for entries, run, who, _ in batch]
 
         def insert(connection: sqlite3.Connection) -> None:
             with _transaction(connection):
-                for run, asked in bases:
+                for run, _, asked in bases:
                     if (noted := self.runs.get(run)) is not None:
                         noted.write(connection, run, asked)
                 connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            for _, asked in bases:
-                for base in asked:
-                    self.commits[base] = self.commits.get(base, 0) + 1
+            for _, who, asked in bases:
+                self.commits.update(asked)
+                self.own.update((base, who) for base in asked)
 
         def told(done: asyncio.Future[Any]) -> None:
             error = None if done.cancelled() else done.exception()
-            for _, _, written in batch:
+            for _, _, _, written in batch:
                 if not written.done():
                     written.set_exception(error) if error is not None else written.set_result(None)
 

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import decimal
 import hashlib
+import itertools
 import json
 import weakref
 from dataclasses import dataclass, field, replace
@@ -53,7 +54,7 @@ class Keeper:
         about: all that an answer depends on beside its own input: instruction, schema, model, options, tools.
         run: the run's number in the journal.
         recalled: how many answers came from the journal.
-        commits: how many there were of its own.
+        who: tells its own commits from others'.
     """
 
     journal: Journal
@@ -61,7 +62,7 @@ class Keeper:
     about: Mapping[str, Any]
     run: int
     recalled: int = 0
-    commits: int = 0
+    who: int = field(default_factory=itertools.count(1).__next__)
     base: bytes = field(init=False)
     _told: bool = False
 
@@ -92,12 +93,11 @@ class Keeper:
         texts = inputs if inputs is not None and self.journal.keep_inputs else {}
         encode = _ENCODER.encode
         entries = [Entry(key, self.kind, self.base, encode(answer), texts.get(key)) for key, answer in answers.items()]
-        await self.journal.keep(entries, self.run)
-        self.commits += 1
+        await self.journal.keep(entries, self.run, self.who)
 
     async def mark(self) -> tuple[int, int]:
         """Changes where anybody else may have written what this one wants to know."""
-        return await self.journal.mark(self.base, self.commits)
+        return await self.journal.mark(self.base, self.who)
 
     def claim(self, keys: Iterable[bytes]) -> None:
         """Let others of this process who want to know these wait."""
