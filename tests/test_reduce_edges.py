@@ -168,6 +168,18 @@ def test_a_static_tree_over_findings_that_are_known_asks_what_it_asked_before(tm
     assert again.sources.equals(first.sources)
 
 
+@pytest.mark.parametrize("late", ["first", "second"])
+def test_findings_of_two_maps_are_read_in_the_order_of_the_maps_whichever_comes_first(late):
+    with ScriptedServer(provider, latency_s=lambda request: 0.2 * (f"the {late}" in request.system)) as server:
+        rows(4).amr.map_reduce(
+            map={"a": "the first", "b": "the second"},
+            finding={"a": {"n": int}, "b": {"n": int}},
+            reduce="All of it.", lm=server.lm(), journal=False, plan={"fan_in": 2, "shard_size": 2},
+        )  # fmt: skip
+    read = [line for request in server.requests if request.schema == "reduction" for line in request.findings]
+    assert [list(line) for line in read] == [["finding", "a_n", "b_n"]] * 4
+
+
 def test_a_static_tree_with_some_new_rows_asks_only_where_they_are(tmp_path):
     options = {"plan": {"fan_in": 2, "shard_size": 2}, "journal": tmp_path / "j.sqlite"}
     _, _, first = run(rows(8), **options)

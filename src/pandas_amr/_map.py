@@ -91,7 +91,7 @@ class MapStage:
         everything = np.arange(len(units.asked))
         self._counted = sum((self._count(name, everything) for name in self.kept.statuses), np.zeros(2, dtype=int))
         self._items: list[tuple[Shard, Mapper]] = []
-        self._landed: dict[int, list[Mapped]] = {}
+        self._landed: dict[int, dict[str | None, Mapped]] = {}
         self._nodes: list[tuple[Shard, str | None, Node]] = []
         self._node_of: dict[int, tuple[str, ...]] | None = None
         self._cut_all()
@@ -284,12 +284,13 @@ class MapStage:
         return self._work.prefix + own
 
     def _offer(self, tree: StaticTree, mapped: Mapped) -> None:
-        """Hand a shard to the tree once all maps of it are there."""
-        parts = self._landed.setdefault(mapped.shard.number, [])
-        parts.append(mapped)
-        if len(parts) < len(self._mappers):
+        """Hand a shard to the tree once all maps of it are there: in the order of the maps, whichever was first."""
+        landed = self._landed.setdefault(mapped.shard.number, {})
+        landed[mapped.map] = mapped
+        if len(landed) < len(self._mappers):
             return
         del self._landed[mapped.shard.number]
+        parts = [landed[mapper.name] for mapper in self._mappers]
         tables = [(part.positions, self.kept.stores[part.map].named(part.table)) for part in parts]
         tree.offer(
             mapped.shard.number - 1,
