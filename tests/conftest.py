@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -36,6 +38,14 @@ def refusing():
 def numbers() -> pd.DataFrame:
     """Rows whose text says their number, so that a finding on a wrong row shows."""
     return pd.DataFrame({"text": [f"row {number}" for number in range(20)]})
+
+
+@pytest.fixture
+def anybody_s():
+    """A folder where a plain user may read and write, whoever runs the tests; pytest's own are the owner's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -99,14 +98,6 @@ for name in ("shut", "listed"):
     (here / name).chmod(0o700)
 print(json.dumps(told))
 """
-
-
-@pytest.fixture
-def anybody_s():
-    """A folder where a plain user may write, whoever runs the tests."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o777)
-        yield folder
 
 
 def test_what_may_not_be_read_is_left_out_folders_too(anybody_s):

@@ -302,15 +302,14 @@ def test_an_isolated_tool_has_its_arguments_as_json_has_them():
     assert seen == ["'2026-01-02' 0.5"]
 
 
-def test_a_fork_that_fails_fails_that_session_and_no_other(monkeypatch, tmp_path):
+def test_a_fork_that_fails_fails_that_session_and_no_other(monkeypatch, anybody_s):
     """The zygote's `os.fork` is made to fail at its third call by a package that is loaded into it."""
-    (tmp_path / "no_forks.py").write_text(
+    (anybody_s / "no_forks.py").write_text(
         "import os\n_fork, _calls = os.fork, []\n"
         "def fork():\n    _calls.append(1)\n    if len(_calls) == 3: raise BlockingIOError(11, 'no room')\n    return _fork()\n"
         "os.fork = fork\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    let_through(tmp_path)
+    monkeypatch.syspath_prepend(str(anybody_s))
 
     async def run():
         sandbox = LocalSandbox("auto", packages=["no_forks"])
@@ -353,15 +352,14 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("tier", ["strong", "strict-lite"])
-def test_a_package_of_one_file_shows_nothing_of_its_folder(monkeypatch, tmp_path, tier):
-    (tmp_path / "one_file.py").write_text("VALUE = 41\n")
-    (tmp_path / ".env").write_text("OPENAI_API_KEY=secret")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    let_through(tmp_path)
+def test_a_package_of_one_file_shows_nothing_of_its_folder(monkeypatch, anybody_s, tier):
+    (anybody_s / "one_file.py").write_text("VALUE = 41\n")
+    (anybody_s / ".env").write_text("OPENAI_API_KEY=secret")
+    monkeypatch.syspath_prepend(str(anybody_s))
     works, listing, secret = in_session(
         "import one_file\none_file.VALUE + 1",
-        f"import os\nos.listdir({str(tmp_path)!r})",
-        f"open({str(tmp_path / '.env')!r}).read()",
+        f"import os\nos.listdir({str(anybody_s)!r})",
+        f"open({str(anybody_s / '.env')!r}).read()",
         packages=["one_file"],
         tier=tier,
     )
@@ -424,6 +422,60 @@ def test_few_warm_processes_stand_idle_however_many_kinds_were_asked_for():
     assert asyncio.run(run()) <= local.MOST_IDLE + 1
 
 
+FOLDERS = """
+import asyncio
+from pandas_amr.sandbox.base import Data, Limits
+from pandas_amr.sandbox.local import LocalSandbox
+async def main():
+    sandbox = LocalSandbox("process")
+    session = await sandbox.open(Data("df"), Limits())
+    told = await session.run("import os; open('here', 'w').close(); print(os.path.dirname(os.getcwd()))")
+    print(told.text.strip(), sandbox._zygotes[0].pid, flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+def test_a_session_that_is_not_confined_has_a_folder_of_its_own_and_leaves_nothing_elsewhere():
+    told = (
+        "import os, tempfile\nopen('here', 'w').close()\nprint(os.getcwd(), os.environ['HOME'], tempfile.gettempdir())"
+    )
+
+    async def run():
+        sandbox = LocalSandbox("process")
+        try:
+            sessions = [await sandbox.open(Data("df"), QUICK) for _ in range(2)]
+            folders = {(await session.run(told)).text.strip() for session in sessions}
+            assert len(folders) == 2
+            (first, *_), (second, *_) = named = [folder.split() for folder in folders]
+            assert all(len(set(names)) == 1 for names in named)
+            for session in sessions:
+                await session.close()
+            while any(zygote._ended for zygote in sandbox._zygotes):
+                await asyncio.sleep(0.01)
+            assert not Path(first).exists()
+            assert not Path(second).exists()
+            assert Path(first).parent.exists()
+        finally:
+            await sandbox.close()
+        return Path(first).parent
+
+    assert not asyncio.run(run()).exists()
+
+
+@pytest.mark.parametrize("killed", ["host", "zygote"])
+def test_a_folder_of_a_session_that_is_not_confined_goes_with_who_made_it(killed):
+    with subprocess.Popen([sys.executable, "-c", FOLDERS], stdout=subprocess.PIPE, text=True) as driver:
+        folder, zygote = driver.stdout.readline().split()
+        assert Path(folder).exists()
+        os.kill(driver.pid if killed == "host" else int(zygote), signal.SIGKILL)
+        until = time.monotonic() + 2.0
+        while Path(folder).exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        driver.kill()
+    assert not Path(folder).exists()
+
+
 @pytest.mark.parametrize(
     "limits",
     [{"memory_mb": 512.5}, {"threads": 4.5}, {"cpu_s": float("inf")}, {"wall_s": float("nan")}, {"memory_mb": 1 << 45}],
@@ -433,12 +485,11 @@ def test_limits_that_no_machine_has_are_refused(limits):
         Limits(**limits)
 
 
-def test_a_host_that_is_killed_while_its_sandbox_still_imports_leaves_nothing(tmp_path):
-    (tmp_path / "slow_import.py").write_text("import time\ntime.sleep(60)\n")
-    let_through(tmp_path)
+def test_a_host_that_is_killed_while_its_sandbox_still_imports_leaves_nothing(anybody_s):
+    (anybody_s / "slow_import.py").write_text("import time\ntime.sleep(60)\n")
     script = f"""
 import asyncio, sys
-sys.path.insert(0, {str(tmp_path)!r})
+sys.path.insert(0, {str(anybody_s)!r})
 from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.local import LocalSandbox
 async def main():
@@ -462,12 +513,6 @@ asyncio.run(main())
         driver.kill()
         driver.wait()
         driver.stdout.close()
-
-
-def let_through(folder: Path) -> None:
-    """Let everybody walk to a folder of the test's own: a zygote that root begins is nobody."""
-    for one in (folder, *list(folder.parents)[:2]):
-        one.chmod(one.stat().st_mode | 0o055)
 
 
 def descendants(pid: int) -> list[int]:

@@ -8,8 +8,8 @@ tier                    what is in force
                         allow-list of system calls
 ``strict-lite``         limits, Landlock, the allow-list of calls; another user where root began it; nothing can
                         be written
-``process``             a process of its own with a clean environment and limits. Only when asked for by name:
-                        code can read and write what the user can
+``process``             a process of its own with a clean environment, limits and a folder that goes with it.
+                        Only when asked for by name: code can read and write what the user can
 ======================  =======================================================================================
 
 What ``strict-lite`` leaves open: names, sizes and times of files can be looked up (not their contents); the host's

@@ -9,10 +9,12 @@ import importlib.util
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,6 +196,7 @@ class Zygote:
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
+        self._scratch: str | None = None
         self.loop = asyncio.get_running_loop()
         self.used = self.loop.time()
         self._begun: dict[str, asyncio.Future[int]] = {}
@@ -218,8 +221,12 @@ class Zygote:
         """Begin it; the reason where its tier cannot be had."""
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mine.settimeout(0)
+        if (
+            self._asked["tier"] == "process"
+        ):  # where nothing is confined, sessions have folders of their own all the same
+            self._scratch = tempfile.mkdtemp(prefix="pandas-amr-")
         try:
-            asked = json.dumps(self._asked | {"host": its.fileno()})
+            asked = json.dumps(self._asked | {"host": its.fileno(), "scratch": self._scratch})
             self._process = await asyncio.to_thread(
                 subprocess.Popen,
                 [sys.executable, "-s", "-P", "-c", BOOT, asked, str(Path(__file__).parents[1])],
@@ -330,7 +337,13 @@ class Zygote:
                 waiting.set_exception(SandboxError("The sandbox's process has died."))
                 waiting.exception()  # nobody need be waiting
         if self._process is not None:
-            self.loop.run_in_executor(None, self._process.wait)
+            self.loop.run_in_executor(None, self._swept, self._process)
+
+    def _swept(self, process: subprocess.Popen[bytes], most_s: float | None = None) -> None:
+        """Wait for its end, and remove its sessions' folders, unless it has done so itself."""
+        process.wait(most_s)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _drop(self) -> None:
         control, self._control = self._control, None
@@ -343,10 +356,10 @@ class Zygote:
         self._drop()
         if self._process is not None:
             try:
-                await asyncio.to_thread(self._process.wait, END_S)
+                await asyncio.to_thread(self._swept, self._process, END_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                await asyncio.to_thread(self._process.wait)
+                await asyncio.to_thread(self._swept, self._process)
 
     def forget(self) -> None:
         """In a fork of the host: the process is the parent's."""

@@ -14,10 +14,12 @@ import json
 import mmap
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
 import sysconfig
+import tempfile
 from typing import Any
 
 from pandas_amr.sandbox import confine, rights
@@ -138,6 +140,7 @@ class Zygote:
         self._host = host
         self._tier = asked["tier"]
         self._keep_reading = asked.get("keep_reading", False)
+        self._scratch: str | None = asked["scratch"]
         self._readable = [
             *_folders(asked),
             *_modules(asked),
@@ -174,6 +177,7 @@ class Zygote:
         words = os.read(said, 1000).decode()
         os.close(said)
         os.waitpid(pid, 0)
+        self._remove("probe")
         if words != "ok":
             raise OSError(words or "the confined process died")
 
@@ -217,6 +221,7 @@ class Zygote:
         name, pid, cpu_s = self._sessions.pop(handle)
         _, status, used = os.wait4(pid, 0)
         os.close(handle)
+        self._remove(name)
         code = os.waitstatus_to_exitcode(status)
         if code == -signal.SIGKILL and used.ru_utime + used.ru_stime >= cpu_s:
             code = -signal.SIGXCPU  # the first process of a namespace is not told, and killed a second later
@@ -227,7 +232,23 @@ class Zygote:
         for _, pid, _ in self._sessions.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        self._remove()
         os._exit(0)
+
+    def _remove(self, session: str = "") -> None:
+        """Remove the folder of a session in the process tier, or of all; what code has locked stays."""
+        if self._scratch is not None:
+            shutil.rmtree(os.path.join(self._scratch, session), ignore_errors=True)
+
+    def _settle(self, session: str) -> None:
+        """Stand in a folder of the session's own."""
+        if self._scratch is not None:
+            folder = os.path.join(self._scratch, session)
+            os.mkdir(folder)
+            os.chdir(folder)
+            os.environ.update(HOME=folder, TMPDIR=folder)
+            tempfile.tempdir = None  # it is found afresh
 
     def _fork(self) -> int:
         """A child; in the strong tier the first process of a namespace of its own."""
@@ -248,7 +269,7 @@ class Zygote:
             gc.disable()
             stream, *rest = handles
             try:
-                self._confined(asked["limits"], keep=tuple(handles))
+                self._confined(asked["limits"], keep=tuple(handles), name=asked["session"])
             except Exception as error:
                 opening, _ = Stream(stream, stream).receive()
                 Stream(stream, stream).send(
@@ -267,8 +288,8 @@ class Zygote:
         finally:
             os._exit(status)
 
-    def _confined(self, limits: dict[str, int], keep: tuple[int, ...]) -> None:
-        """Everything that the tier promises, in the order in which it can still be done."""
+    def _confined(self, limits: dict[str, int], keep: tuple[int, ...], name: str = "probe") -> None:
+        """Everything that the tier promises a session of that name, in the order in which it can still be done."""
         for low, high in _gaps(keep):
             os.closerange(low, high)
         for number in (signal.SIGCHLD, signal.SIGTERM):
@@ -284,6 +305,7 @@ class Zygote:
             threads += self._tasks + OTHERS
         confine.limit(self._size + limits["memory"], limits["cpu_s"], limits["scratch"], OPEN_FILES, threads)
         if self._tier == "process":
+            self._settle(name)
             return
         confine.hide_memory()
         confine.no_new_privileges()
