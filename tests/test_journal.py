@@ -736,7 +736,8 @@ def test_an_entry_that_was_changed_by_hand_is_asked_again(path):
     assert journal.verify() == []
 
 
-def test_a_journal_deleted_in_mid_run_is_begun_anew_and_the_result_is_right(path):
+def deleting(path):
+    """Answers, and deletes the journal once, where row 50 is asked for."""
     deleted = []
 
     def provider(request):
@@ -746,25 +747,20 @@ def test_a_journal_deleted_in_mid_run_is_begun_anew_and_the_result_is_right(path
                 part.unlink()
         return scripted(request)
 
+    return provider
+
+
+def test_a_journal_deleted_in_mid_run_is_begun_anew_and_the_result_is_right(path):
     with pytest.warns(amr.JournalWarning, match="has gone"):
-        result, _, _ = run(rows(0, 100), path, provider, max_parallelism=1)
+        result, _, _ = run(rows(0, 100), path, deleting(path), max_parallelism=1)
     assert result.output["n"] == sum(range(100))
     _, units, _ = run(rows(0, 100), path)
     assert 0 < units < 100
 
 
 def test_a_journal_deleted_in_mid_run_holds_the_run_and_what_it_asks(path):
-    deleted = []
-
-    def provider(request):
-        if not deleted and any(unit["text"] == "row 50" for unit in request.units):
-            deleted.append(1)
-            for part in path.parent.iterdir():
-                part.unlink()
-        return scripted(request)
-
     with pytest.warns(amr.JournalWarning, match="has gone"):
-        run(rows(0, 100), path, provider, plan={"shard_size": 10}, max_parallelism=1)
+        run(rows(0, 100), path, deleting(path), plan={"shard_size": 10}, max_parallelism=1)
     journal = amr.Journal(path)
     assert journal.runs()[["units", "status"]].values.tolist() == [[100, "done"]]
     assert len(journal) == 50

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
+from pandas_amr._agent.threads import called
 from pandas_amr._columns import table_of
-from pandas_amr._compute import called
 from pandas_amr._findings import ITEMS, Failure, FindingType
 from pandas_amr._mappers import Mapped
 from pandas_amr._schema import TEXT_FINDING

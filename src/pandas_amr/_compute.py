@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
-from pandas_amr._agent.threads import in_thread
+from pandas_amr._agent.threads import called, in_thread
 from pandas_amr._findings import records_frame
 from pandas_amr._schema import record_type
 from pandas_amr.errors import ColumnError, UsageError
@@ -324,14 +324,6 @@ async def call_reducer(
     if values and all(isinstance(value, dict | pd.Series) for value in values):
         return pd.DataFrame([dict(value) for value in values], index=index)
     return pd.DataFrame({OUTPUT_COLUMN: pd.Series(values, index=index, dtype=None if values else object)})
-
-
-async def called(function: Callable[..., Any], *given: Any) -> Any:
-    """What a function of the user's gives: called in a thread, where it is no coroutine function, and awaited."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*given)
-    value = await in_thread(function, *given)
-    return await value if inspect.isawaitable(value) else value
 
 
 def groups_of(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     Answered: TypeAlias = tuple[Shard, str | None, Node]
 
 SKIPPED = "skipped"
+INSTRUCTIONS = 10_000
 GRAVITY = (*FOUND, SKIPPED, "failed")  # statuses, the gravest last
 
 
@@ -386,6 +388,7 @@ def _of_rows(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
         return None
     function = agent.instruction
 
+    @functools.lru_cache(INSTRUCTIONS)  # a shard's are needed more than once
     def said(position: int) -> str:
         try:
             return str(function(units.frame.iloc[position]))

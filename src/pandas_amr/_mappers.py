@@ -108,7 +108,7 @@ class NoInstruction(Exception):
 
 
 @dataclass(slots=True)
-class _Progress:
+class SoFar:
     """What is known so far of units, or of the pieces of one, by position."""
 
     lines: Callable[[Sequence[int]], list[str]]
@@ -164,7 +164,7 @@ class AgentMapper:
 
     async def __call__(self, shard: Shard) -> Mapped:
         """Ask for the shard's findings until each unit has one or has failed alone."""
-        state = _Progress(self.units.lines)
+        state = SoFar(self.units.lines)
         ended_by: AMRError | None = None
         try:
             await self._all(shard, state)
@@ -191,7 +191,7 @@ class AgentMapper:
             ended_by=ended_by,
         )
 
-    def _instructed(self, positions: tuple[int, ...], state: _Progress) -> tuple[int, ...]:
+    def _instructed(self, positions: tuple[int, ...], state: SoFar) -> tuple[int, ...]:
         """The units that can be asked about; where the user's function says nothing, that unit alone fails."""
         if self.instructions is None:
             return positions
@@ -203,7 +203,7 @@ class AgentMapper:
                 state.attempts[position] = 0
         return tuple(position for position in positions if position not in state.failed)
 
-    async def _all(self, shard: Shard, state: _Progress) -> None:
+    async def _all(self, shard: Shard, state: SoFar) -> None:
         positions = self._instructed(shard.positions, state)
         if len(positions) == 1 and self.units.size(positions[0]) > self.max_tokens:
             await self._in_pieces(positions[0], self.max_tokens, state)
@@ -212,9 +212,7 @@ class AgentMapper:
             for position in sorted(state.too_long):
                 await self._in_pieces(position, max(1, self.units.size(position) // 2), state)
 
-    async def _settle(
-        self, positions: Sequence[int], state: _Progress, *, halved: bool = False, barren: int = 0
-    ) -> None:
+    async def _settle(self, positions: Sequence[int], state: SoFar, *, halved: bool = False, barren: int = 0) -> None:
         """Ask, repair, then halve what is left; findings accepted on the way are kept.
 
         A unit that was alone from the start is asked afresh once, as one that was halved out of a shard is.
@@ -242,10 +240,10 @@ class AgentMapper:
             if error is not None:
                 raise error
 
-    async def _in_pieces(self, position: int, limit: int, state: _Progress) -> None:
+    async def _in_pieces(self, position: int, limit: int, state: SoFar) -> None:
         """Map a unit in pieces and merge their findings. A piece that fails is the unit's failure: none is left out."""
         lines = pieces_of(self.units.record(position), limit=limit, count=self.count, line_of=line_of)
-        pieces = _Progress(lambda numbers: [lines[number] for number in numbers], of_rows=False, of=position)
+        pieces = SoFar(lambda numbers: [lines[number] for number in numbers], of_rows=False, of=position)
         if self.pieces is not None:
             pieces.found |= await self.pieces.recall(lines)
         open_ = [number for number in range(len(lines)) if number not in pieces.found]
@@ -271,7 +269,7 @@ class AgentMapper:
                 raise
             state.failed[position] = ("model", f"its {len(lines)} pieces could not be merged: {error}")
 
-    async def _merged(self, records: list[dict[str, Any]], state: _Progress) -> dict[str, Any]:
+    async def _merged(self, records: list[dict[str, Any]], state: SoFar) -> dict[str, Any]:
         """One finding of the pieces': by rule, and texts that differ by an agent."""
         rules = rules_of(self.kind.model, self.merge)
         texts = [
@@ -287,7 +285,7 @@ class AgentMapper:
             merged |= await self._written(texts, records, state)
         return self.kind.valid(as_given(merged, self.kind.model))
 
-    async def _written(self, texts: list[str], records: list[dict[str, Any]], state: _Progress) -> dict[str, Any]:
+    async def _written(self, texts: list[str], records: list[dict[str, Any]], state: SoFar) -> dict[str, Any]:
         fields = {name: self.kind.schema["properties"][name] for name in texts}
         output = {"type": "object", "properties": fields, "required": texts, "additionalProperties": False}
         schema = {
@@ -309,7 +307,7 @@ class AgentMapper:
             raise InvalidOutput(answer.problem or f"without {', '.join(texts)}")
         return {name: written[name] for name in texts}
 
-    async def _asked(self, positions: Sequence[int], state: _Progress) -> Attempt:
+    async def _asked(self, positions: Sequence[int], state: SoFar) -> Attempt:
         """An agent's work on these units and its repairs, with one REPL all the time."""
         repl = self.repls(positions) if self.repls is not None and state.of_rows else None
         try:
@@ -325,7 +323,7 @@ class AgentMapper:
                 await repl.close()
 
     def opening(
-        self, positions: Sequence[int], state: _Progress | None = None, *, changed: Sequence[str] = ()
+        self, positions: Sequence[int], state: SoFar | None = None, *, changed: Sequence[str] = ()
     ) -> tuple[Message, ...]:
         """The first messages to an agent that has these units, or pieces of one."""
         whole = state is None or state.of_rows
@@ -350,19 +348,19 @@ class AgentMapper:
         user += self._asked_of_each(positions, state) + _prompts.changed_words(changed)
         return Message("system", system), Message("user", user)
 
-    def _asked_of_each(self, positions: Sequence[int], state: _Progress | None) -> str:
+    def _asked_of_each(self, positions: Sequence[int], state: SoFar | None) -> str:
         """What is asked of each unit, where that differs."""
         if self.instructions is None:
             return ""
         rows = positions if state is None or state.of_rows else [state.of] * len(positions)
         return _prompts.instruction_lines([self.instructions(position) for position in rows])
 
-    async def _ask(self, positions: Sequence[int], state: _Progress, repl: Repl | None) -> Attempt:
+    async def _ask(self, positions: Sequence[int], state: SoFar, repl: Repl | None) -> Attempt:
         changed = await self.changed() if repl is not None and self.changed is not None else ()
         opening = self.opening(positions, state, changed=changed)
         return await self._turn(opening, positions, tuple(range(len(positions))), state, repl)
 
-    async def _repair(self, positions: Sequence[int], last: Attempt, state: _Progress, repl: Repl | None) -> Attempt:
+    async def _repair(self, positions: Sequence[int], last: Attempt, state: SoFar, repl: Repl | None) -> Attempt:
         problems = last.checked.problems
         words = _prompts.answer_repair(problems[0]) if self.alone else _prompts.map_repair(problems)
         attempt = await self._turn(
@@ -371,7 +369,7 @@ class AgentMapper:
         state.repaired.update(positions[number] for number in attempt.checked.accepted)
         return attempt
 
-    async def _durable(self, found: Mapping[int, dict[str, Any]], state: _Progress) -> None:
+    async def _durable(self, found: Mapping[int, dict[str, Any]], state: SoFar) -> None:
         """A finding is kept before it counts."""
         if found and state.of_rows and self.keep is not None:
             await self.keep(found)
@@ -384,7 +382,7 @@ class AgentMapper:
         messages: tuple[Message, ...],
         positions: Sequence[int],
         asked: Numbers,
-        state: _Progress,
+        state: SoFar,
         repl: Repl | None,
     ) -> Attempt:
         """One agent's work on the units numbered ``asked`` among ``positions``."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pandas_amr._agent.threads import called
 from pandas_amr._call import check_names
-from pandas_amr._compute import called
 from pandas_amr._findings import with_findings
 from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
@@ -145,12 +145,8 @@ async def _direct(work: Work, units: Units) -> Outcome | None:
         return None
     await _confirmed(work, units, None)
     try:
-        async with asyncio.timeout(_seconds_left(work)) as deadline:
+        async with work.in_time():
             return await direct(work, units)
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        work.end(BudgetExceeded(_time_is_up(work), work.ledger.total))
     except BudgetExceeded as error:
         work.end(error)
     except ModelError as error:
@@ -164,16 +160,14 @@ async def _direct(work: Work, units: Units) -> Outcome | None:
 async def _in_time(work: Work, units: Units, stage: MapStage | None, tree: StaticTree | None) -> Outcome:
     """Map and reduce, until the budget's seconds are used up."""
     try:
-        async with asyncio.timeout(_seconds_left(work)) as deadline:
+        async with work.in_time():
             if stage is not None:
                 await stage.run(tree)
             found = found_of(work, stage)
             if not _stop_if_failed(work, stage, found) and work.job.reduces:
                 return await _reduced(work, units, stage, found, tree)
-    except TimeoutError:
-        if not deadline.expired():  # a function's of the user's
-            raise
-        work.end(BudgetExceeded(_time_is_up(work), work.ledger.total))
+    except BudgetExceeded as error:
+        work.end(error)
     return Outcome(None)
 
 
@@ -211,19 +205,6 @@ async def _reduced(work: Work, units: Units, stage: MapStage | None, found: Foun
         error.partial = _result(work, stage, found, Outcome(None))  # type: ignore[attr-defined]
         error.add_note("What was found is in the exception's .partial, a Result.")
         raise
-
-
-def _seconds(work: Work) -> float | None:
-    return work.settings.budget.seconds if work.settings.budget else None
-
-
-def _time_is_up(work: Work) -> str:
-    return f"The budget of {_seconds(work):g} seconds is used up."
-
-
-def _seconds_left(work: Work) -> float | None:
-    seconds = _seconds(work)
-    return None if seconds is None else max(0.0, seconds - work.trace.seconds)
 
 
 def _delivered(work: Work, stage: MapStage | None, outcome: Outcome) -> Result:
@@ -278,13 +259,8 @@ async def _asked_for(work: Work) -> tuple[Plan, PlanWarning | None]:
     """
     store = work.answers("plan", "plan", {})
     able, readers = work.abilities("plan"), work.abilities("map")
-    try:
-        async with asyncio.timeout(_seconds_left(work)) as deadline:
-            return await derive(work.job, model=work.model("plan"), abilities=able, readers=readers, store=store)
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        raise BudgetExceeded(_time_is_up(work), work.ledger.total) from None
+    async with work.in_time():
+        return await derive(work.job, model=work.model("plan"), abilities=able, readers=readers, store=store)
 
 
 def _units(work: Work) -> Units:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from pandas_amr._agent.threads import called
 from pandas_amr._call import KEEP, Call, check, check_model
-from pandas_amr._compute import called
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Noted, run
 from pandas_amr._plan import Plan, read_plan
 from pandas_amr._planner import PARALLELISM
 from pandas_amr._result import Result, failures_frame, kept_places, kept_rows, trace_frame, usage_frame
-from pandas_amr._run import Run, _again, _second_look, prepared, what_is_given
+from pandas_amr._run import Run, looked_again, prepared, run_again, what_is_given
 from pandas_amr._runtime import check_budget, current_settings, resolve_lms, wire
 from pandas_amr._sources import nodes_behind
 from pandas_amr._trace import Trace
@@ -400,7 +400,7 @@ async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: 
     settings = inside.settings.with_changes(job.settings)
     try:
         outcome = await run(
-            job, settings, lms, inside=inside, interrupted=done.append, again=_again, second_look=_second_look
+            job, settings, lms, inside=inside, interrupted=done.append, again=run_again, second_look=looked_again
         )
     except Exception as error:
         if isinstance(partial := getattr(error, "partial", None), Result):

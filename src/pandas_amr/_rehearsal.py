@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,16 +23,16 @@ from pandas_amr._forecast import (
 from pandas_amr._found import found_of
 from pandas_amr._keeper import bare
 from pandas_amr._map import MapStage, context_of, make_mappers
-from pandas_amr._mappers import AgentMapper, _Progress
+from pandas_amr._mappers import AgentMapper, SoFar
 from pandas_amr._reduce import Alone, alone, chosen, reduce_inputs, the_task, write
 from pandas_amr._result import Result, failures_frame, status_frame, trace_frame, usage_frame
 from pandas_amr._synthesise import NUMBER_TOKENS
 from pandas_amr._usage import Usage
-from pandas_amr.errors import BudgetExceeded, FailureWarning, MapFailed
+from pandas_amr.errors import FailureWarning, MapFailed
 from pandas_amr.models.structured import as_asked
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
     from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr._estimate import Estimate
@@ -74,19 +73,21 @@ class Draft:
 
 async def rehearse(work: Work, units: Units, wish: Wish) -> Draft:
     """What a run would take and send, without running it; with a sample, some units are mapped."""
+    answering = alone(work, units) if work.lms else None
     measured = None
-    if wish.sample and work.lms and len(units) and not alone(work, units):
-        measured = await _in_time(work, _measured(work, units, sample_of(work, units, wish.sample)))
-    requests = await _rendered(work, units, wish.requests)
+    if wish.sample and work.lms and len(units) and answering is None:
+        async with work.in_time():
+            measured = await _measured(work, units, sample_of(work, units, wish.sample))
+    requests = await _rendered(work, units, wish.requests, answering)
     return Draft(work.plan, forecast(work, units, measured), requests, tuple(work.warnings))
 
 
-async def _rendered(work: Work, units: Units, count: int) -> list[dict[str, Any]]:
+async def _rendered(work: Work, units: Units, count: int, answering: Alone | None) -> list[dict[str, Any]]:
     """The bodies of the first requests, in the form that the server is known to take, or the best one."""
     bodies: list[dict[str, Any]] = []
     if not count or work.wired is None:
         return bodies
-    if (answering := alone(work, units)) is not None:
+    if answering is not None:
         return [_body_alone(work, answering)]
     mappers = make_mappers(work, units, context_of(work, units))
     for shard in shards_of(work, units):
@@ -105,7 +106,7 @@ async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> l
     repl: list[AgentTool] = []
     if in_pieces(agent, shard):
         lines = pieces_in(agent, shard)
-        state = _Progress(lambda numbers: [lines[number] for number in numbers], of_rows=False, of=shard.positions[0])
+        state = SoFar(lambda numbers: [lines[number] for number in numbers], of_rows=False, of=shard.positions[0])
         openings = [agent.opening((number,), state) for number in range(min(count, len(lines)))]
     else:
         changed = await agent.changed() if agent.repls is not None and agent.changed is not None else ()
@@ -131,22 +132,6 @@ def _body(work: Work, lm: LM, request: Request) -> dict[str, Any]:
     assert work.wired is not None
     server = work.wired.bare[lm]
     return server.body(as_asked(request, server=server.address[0], name=lm.model))
-
-
-async def _in_time(work: Work, measuring: Coroutine[Any, Any, Measured | None]) -> Measured | None:
-    """What a sample told, where it did before the budget's seconds were used up.
-
-    Raises:
-        BudgetExceeded: it did not.
-    """
-    seconds = work.settings.budget.seconds if work.settings.budget else None
-    try:
-        async with asyncio.timeout(None if seconds is None else max(0.0, seconds - work.trace.seconds)) as deadline:
-            return await measuring
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        raise BudgetExceeded(f"The budget of {seconds:g} seconds is used up.", work.ledger.total) from None
 
 
 async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None:

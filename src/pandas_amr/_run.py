@@ -248,12 +248,12 @@ def made(
             settings,
             lms,
             kept=kept,
-            again=_again,
+            again=run_again,
             journal=journal,
             watch=watch,
             interrupted=interrupted,
             wish=wish,
-            second_look=_second_look,
+            second_look=looked_again,
             look=look,
         )
 
@@ -330,7 +330,7 @@ def prepared(call: Call, settings: Settings, inside: Inside | None = None) -> tu
     return job, resolve_lms(own, settings)
 
 
-def _again(origin: Origin, lm: Any, errors: Any) -> Result:
+def run_again(origin: Origin, lm: Any, errors: Any) -> Result:
     """Run once more what failed."""
     settings = origin.settings.with_changes({"errors": errors} if errors is not None else {})
     lms = resolve_lms(lm, settings) if lm is not None else origin.lms
@@ -338,7 +338,7 @@ def _again(origin: Origin, lm: Any, errors: Any) -> Result:
     return outcome
 
 
-def _second_look(origin: Origin, lm: Any, share: float, seed: int) -> Result:
+def looked_again(origin: Origin, lm: Any, share: float, seed: int) -> Result:
     """Map a random share once more; nothing is reduced, and what is found stands beside what was."""
     lms = resolve_lms(lm, origin.settings) if lm is not None else origin.lms
     settings = origin.settings.with_changes({"errors": "coerce"})

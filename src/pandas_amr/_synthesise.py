@@ -219,9 +219,9 @@ class Reducer:
         """What comes of a tree in which nothing is left.
 
         Raises:
-            ModelError: nodes failed, or there is nothing to write of.
+            ModelError: nodes failed.
         """
-        if self.losses.rows or self.output.item is None:
+        if self.losses.rows:
             raise ModelError("nothing is left to combine: all nodes before the last failed")
         return self.output.nothing
 
@@ -382,7 +382,7 @@ class StaticTree:
                 reduced: Reduced | None
                 if final and not inputs:
                     node.status = "passed"
-                    reduced = self.reducer.of_nothing() if self.losses.rows else self.reducer.output.nothing
+                    reduced = self.reducer.of_nothing()
                 elif not final and (len(children) == 1 or not inputs):
                     node.status = "passed"
                 else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +20,7 @@ from pandas_amr._tokens import counter_for
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger, Phase, Usage
 from pandas_amr._watch import Watch
+from pandas_amr.errors import BudgetExceeded
 from pandas_amr.models.base import Abilities
 from pandas_amr.tools import PythonREPLTool
 
@@ -182,6 +183,23 @@ class Work:
     def stopped(self) -> str | None:
         """Why the run stopped before its end."""
         return None if self.ended_by is None else str(self.ended_by)
+
+    @contextlib.asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """What may take as long as the budget's seconds last.
+
+        Raises:
+            BudgetExceeded: they are used up.
+        """
+        seconds = self.settings.budget.seconds if self.settings.budget else None
+        left = None if seconds is None else max(0.0, seconds - self.trace.seconds)
+        try:
+            async with asyncio.timeout(left) as deadline:
+                yield
+        except TimeoutError:
+            if not deadline.expired():  # a function's of the user's
+                raise
+            raise BudgetExceeded(f"The budget of {seconds:g} seconds is used up.", self.ledger.total) from None
 
     def end(self, error: AMRError) -> None:
         """Begin nothing more: the budget is used up, or the service will serve nothing more."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from pandas_amr._agent.threads import in_thread
+from pandas_amr._agent.threads import called
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
@@ -99,10 +98,7 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
     values = {name: getattr(arguments, name) for name in type(arguments).model_fields} | (arguments.model_extra or {})
     try:
         async with asyncio.timeout(tool.timeout_s):
-            if inspect.iscoroutinefunction(tool.func):
-                result = await tool.func(**values)
-            else:
-                result = await in_thread(tool.func, **values)
+            result = await called(tool.func, **values)
     except TimeoutError:
         return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
     except tool.passes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -35,3 +36,11 @@ async def in_thread(function: Callable[..., Any], /, *args: Any, **options: Any)
 
     threading.Thread(target=called, name="pandas-amr-function", daemon=True).start()
     return await given
+
+
+async def called(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+    """What a function of the user's gives: called in a thread, where it is no coroutine function, and awaited."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **options)
+    value = await in_thread(function, *args, **options)
+    return await value if inspect.isawaitable(value) else value
