@@ -304,7 +304,7 @@ def _stop_if_failed(work: Work, stage: MapStage | None, found: Found) -> bool:
     nothing = len(work.failures) == rows * len(work.job.names)
     if not work.halted and not nothing:
         return False
-    first = min(work.failures, key=lambda failure: failure.position)
+    first = work.in_order[0]
     what = "No unit succeeded" if nothing else f"{failed} of {rows} units failed"
     said = f"{what}; the first, row {first.position}: {first.reason} ({first.who})"
     raise MapFailed(said, _result(work, stage, found, Outcome(None)))
@@ -324,7 +324,7 @@ def _warn(work: Work) -> None:
 
 def _result(work: Work, stage: MapStage | None, found: Found, outcome: Outcome) -> Result:
     frame = work.job.frame
-    status = status_frame(stage.statuses(), work.failures, frame.index) if stage else None
+    status = status_frame(stage.statuses(), work.in_order, frame.index) if stage else None
     if stage is not None:
         frame = with_findings(frame, stage.findings())
     if status is not None and work.plan.status_columns:
@@ -335,7 +335,7 @@ def _result(work: Work, stage: MapStage | None, found: Found, outcome: Outcome) 
         findings=found.findings,
         plan=work.plan,
         usage=usage_frame(work.ledger),
-        failures=failures_frame(work.failures, frame.index),
+        failures=failures_frame(work.in_order, frame.index),
         trace=trace_frame(work.trace.nodes if work.inside is None else work.trace.at(work.prefix)),
         total=work.ledger.total,
         seconds=work.trace.seconds,

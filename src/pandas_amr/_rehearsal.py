@@ -198,7 +198,7 @@ def _tell_failed(work: Work, stage: MapStage, sample: Sample) -> None:
         MapFailed: all of it, or ``errors="raise"`` met a failure; its ``partial`` is what the sample found.
     """
     sampled = set(sample.positions.tolist())
-    failures = sorted((one for one in work.failures if one.position in sampled), key=lambda one: one.position)
+    failures = [one for one in work.in_order if one.position in sampled]
     if not failures:
         return
     rows = len({one.position for one in failures})
@@ -218,11 +218,11 @@ def _partial(work: Work, stage: MapStage) -> Result:
         findings=found,
         plan=work.plan,
         usage=usage_frame(work.ledger),
-        failures=failures_frame(work.failures, frame.index),
+        failures=failures_frame(work.in_order, frame.index),
         trace=trace_frame(work.trace.nodes),
         total=work.ledger.total,
         seconds=work.trace.seconds,
-        status=status_frame(stage.statuses(), work.failures, frame.index),
+        status=status_frame(stage.statuses(), work.in_order, frame.index),
     )
 
 

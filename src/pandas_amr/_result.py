@@ -356,8 +356,8 @@ def levels_of(nodes: Sequence[Node]) -> dict[str, int]:
 
 
 def failures_frame(failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame:
-    """One row a failed unit, in frame order; a failed reduce has no label and no position."""
-    listed = sorted(failures, key=lambda failure: failure.position)
+    """One row a failed unit; a failed reduce has no label and no position."""
+    listed = list(failures)
     return pd.DataFrame(
         {
             "label": pd.Series([index[f.position] if f.position >= 0 else None for f in listed], dtype=object),

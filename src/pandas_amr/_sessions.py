@@ -163,6 +163,7 @@ class Asker:
                 raise mapped.ended_by
             store.add(mapped.positions, mapped.table)
             failures += mapped.failures
+        failures.sort(key=lambda failure: failure.position)  # agents are told the same, whichever came first
         answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=units.frame.index)
         told = [f"text {failure.position}: {failure.reason}" for failure in failures[:TOLD_FAILURES]]
         said = (f"{len(failures)} texts have no answer ({'; '.join(told)}); they are <NA>.",) if failures else ()

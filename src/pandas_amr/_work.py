@@ -180,6 +180,12 @@ class Work:
         )
 
     @property
+    def in_order(self) -> list[Failure]:
+        """The failures in the order of the frame and of its maps, whichever came first; the reduce's before all."""
+        places = {name: place for place, name in enumerate(self.job.names)}
+        return sorted(self.failures, key=lambda one: (one.position, places.get(one.map, 0), one.reason))
+
+    @property
     def stopped(self) -> str | None:
         """Why the run stopped before its end."""
         return None if self.ended_by is None else str(self.ended_by)
