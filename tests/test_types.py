@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
 import pandas_amr as amr
 from pandas_amr._schema import json_schema, named_type, record_type, type_of
@@ -268,6 +268,12 @@ class Aliased(BaseModel):
     m: int = Field(default=1, alias="other")
 
 
+class Called(BaseModel):
+    n: int = Field(validation_alias="the number")
+    m: int = Field(validation_alias=AliasChoices(AliasPath("deep", 0), "other", "another"))
+    k: int = Field(serialization_alias="not asked for")
+
+
 class Limited(BaseModel):
     n: int | None = Field(default=None, ge=0, le=10)
     price: Decimal | None
@@ -290,6 +296,7 @@ class Collected(BaseModel):
 ASKED_AGAIN = [
     (Documented, {"n": 1, "part": {"how-large": 2, "code": None}, "parts": [{"how-large": 3, "code": "x"}]}),
     (Aliased, {"the number": 3, "other": 4}),
+    (Called, {"the number": 3, "other": 4, "k": 5}),
     (
         Limited,
         {"n": 3, "price": "1.50", "half": 1.5, "took": "PT3S", "at": "01:02:03", "mail": "a@b.de", "word": None},

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission
 from pandas_amr._columns import arrow_schema, check_fits, field_types, plain_record, table_of
-from pandas_amr._schema import RESERVED, TEXT_FINDING, choices_of, json_schema, record_type
+from pandas_amr._schema import RESERVED, TEXT_FINDING, asked_as, choices_of, json_schema, record_type
 from pandas_amr.errors import InvalidOutput, UsageError
 
 if TYPE_CHECKING:
@@ -102,10 +102,10 @@ class FindingType:
         return pa.struct(list(self.arrow))
 
     @cached_property
-    def _asked_fields(self) -> tuple[tuple[str, str, bool], ...]:
-        """Each field, what it is called in an answer, and whether nothing may stand in for it."""
+    def _asked_fields(self) -> tuple[tuple[tuple[str, ...], bool], ...]:
+        """What each field may be called in an answer, and whether nothing may stand in for it."""
         return tuple(
-            (name, info.alias or name, info.is_required() or info.default is not None)
+            ((*asked_as(name, info), name), info.is_required() or info.default is not None)
             for name, info in self.model.model_fields.items()
         )
 
@@ -131,10 +131,8 @@ class FindingType:
 
         A field that is left out is not filled from a default that could pass for an answer: only None may stand in.
         """
-        missing = [
-            (alias, needed) for name, alias, needed in self._asked_fields if alias not in given and name not in given
-        ]
-        left_out = [alias for alias, needed in missing if needed]
+        missing = [(names[0], needed) for names, needed in self._asked_fields if given.keys().isdisjoint(names)]
+        left_out = [name for name, needed in missing if needed]
         if left_out:
             return None, f"without {', '.join(left_out)}"
         if len(missing) == len(self._asked_fields):

@@ -9,7 +9,7 @@ import warnings
 from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -113,6 +113,15 @@ def json_schema(kind: Any, *, by_alias: bool = True) -> dict[str, Any]:
         raise UsageError(f"{kind!r} cannot be asked of a model: {str(error).splitlines()[0]}") from None
     closed: dict[str, Any] = _closed(schema, schema.pop("$defs", {}), ())
     return closed
+
+
+def asked_as(name: str, field: FieldInfo) -> tuple[str, ...]:
+    """What a field may be called in an answer: first what the schema calls it."""
+    alias = field.validation_alias
+    if alias is None or isinstance(alias, str):
+        return (alias or name,)
+    paths = alias.convert_to_aliases() if isinstance(alias, AliasChoices) else [alias.convert_to_aliases()]
+    return tuple(str(path[0]) for path in sorted(paths, key=len))
 
 
 def kept_schema(kind: Any) -> dict[str, Any]:

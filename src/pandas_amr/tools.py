@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from pandas_amr._schema import json_schema
+from pandas_amr._schema import asked_as, json_schema
 from pandas_amr.errors import UsageError
 from pandas_amr.sandbox.base import Isolation, Limits, Sandbox, found
 
@@ -256,4 +256,4 @@ def _args_schema(func: Callable[..., Any], name: str) -> type[BaseModel]:
 
 def _required(schema: type[BaseModel]) -> list[str]:
     """Unlike a finding's fields, arguments with a default may be left out."""
-    return [field.alias or name for name, field in schema.model_fields.items() if field.is_required()]
+    return [asked_as(name, field)[0] for name, field in schema.model_fields.items() if field.is_required()]
