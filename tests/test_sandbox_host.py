@@ -23,6 +23,7 @@ from pandas_amr.sandbox import local
 from pandas_amr.sandbox.base import Cell, Data, Limits
 from pandas_amr.sandbox.local import LocalSandbox
 from pandas_amr.testing import Call, ScriptedServer, findings
+from processes import alive, sandbox_processes
 
 pytestmark = pytest.mark.usefixtures("sandboxed")
 
@@ -229,6 +230,7 @@ def test_a_tool_that_never_returns_holds_up_no_other_and_not_the_end_of_python()
 import time
 import pandas as pd, pandas_amr as amr
 from pandas_amr.testing import Call, ScriptedServer, findings
+from processes import alive, sandbox_processes
 def stuck(x: int) -> int:
     "Never returns."
     time.sleep(3600)
@@ -495,42 +497,22 @@ from pandas_amr.sandbox.local import LocalSandbox
 async def main():
     sandbox = LocalSandbox("strong", packages=["slow_import"])
     opening = asyncio.ensure_future(sandbox.open(Data("df"), Limits()))
-    await asyncio.sleep(2)
-    print("importing", flush=True)
+    await asyncio.wait([opening], timeout=5)
+    print("" if opening.done() else "importing", flush=True)
     await opening
 asyncio.run(main())
 """
     driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     try:
-        assert driver.stdout.readline().strip() in {"importing", ""}
-        inside = descendants(driver.pid)
+        importing = driver.stdout.readline().strip() == "importing"
+        inside = sandbox_processes(driver.pid)
+        assert len(inside) == (2 if importing else 0)  # who watches, and who imports
         os.kill(driver.pid, signal.SIGKILL)
         until = time.monotonic() + 2.0
         while alive(inside) and time.monotonic() < until:
             time.sleep(0.02)
-        assert alive(inside) == []
+        assert alive(inside) == set()
     finally:
         driver.kill()
         driver.wait()
         driver.stdout.close()
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes below one."""
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        children = [int(one) for one in file.read().split()]
-    return [*children, *(below for child in children for below in descendants(child))]
-
-
-def alive(pids: list[int]) -> list[int]:
-    """Those that have not ended; a zombie has."""
-    there = []
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-                state = file.read().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if state != "Z":
-            there.append(pid)
-    return there
