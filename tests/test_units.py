@@ -236,7 +236,7 @@ def test_a_300_page_text_in_one_cell_beside_one_liners_gets_one_finding_like_the
     assert found.loc["book", "about"] == f"{len(parts)} parts"
     assert found["kind"].tolist() == ["short", "long", "short"]
     assert {part["title"] for part in parts} == {"book"}
-    assert parts[0]["part"] == f"1 of {len(parts)}"
+    assert {part["part"] for part in parts} == {f"{number} of {len(parts)}" for number in range(1, len(parts) + 1)}
 
 
 def test_the_plan_names_how_pieces_are_merged():
