@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pandas as pd
 import pytest
@@ -87,22 +88,53 @@ def test_each_yields_in_the_order_of_finishing_and_draws_items_late():
     assert order[0][1] <= 3
 
 
-def test_each_raises_the_first_exception_after_it_has_cancelled_the_rest():
+def test_each_draws_nothing_after_an_exception_and_raises_it_once_what_is_in_flight_has_landed():
+    drawn, landed = [], []
+
+    async def work(item):
+        drawn.append(item)
+        if item == 2:
+            raise KeyError(item)
+        await asyncio.sleep(0.05)
+        return item
+
+    async def collect():
+        async for done in each(work, range(9), limit=3):
+            landed.append(done)  # noqa: PERF401 (it raises in the end)
+
+    with pytest.raises(KeyError):
+        asyncio.run(collect())
+    assert drawn == [0, 1, 2]
+    assert landed == [0, 1]
+
+
+def test_each_cancels_what_is_in_flight_when_it_is_closed():
     cancelled: list[int] = []
 
     async def work(item):
-        if item == 2:
-            raise KeyError(item)
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(0.0 if item == 2 else 10)
         except asyncio.CancelledError:
             cancelled.append(item)
             raise
 
-    async def collect():
-        async for _ in each(work, range(9), limit=3):
-            pass
+    async def first():
+        async with contextlib.aclosing(each(work, range(9), limit=3)) as results:
+            async for _ in results:
+                return
 
-    with pytest.raises(KeyError):
+    asyncio.run(first())
+    assert cancelled[:2] == [0, 1]
+
+
+def test_each_tells_where_work_was_cancelled_by_nobody():
+    async def work(item):
+        if item == 1:
+            raise asyncio.CancelledError
+        return item
+
+    async def collect():
+        return [done async for done in each(work, range(3), limit=2)]
+
+    with pytest.raises(RuntimeError, match="cancelled"):
         asyncio.run(collect())
-    assert cancelled == [0, 1]

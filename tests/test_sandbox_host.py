@@ -230,7 +230,6 @@ def test_a_tool_that_never_returns_holds_up_no_other_and_not_the_end_of_python()
 import time
 import pandas as pd, pandas_amr as amr
 from pandas_amr.testing import Call, ScriptedServer, findings
-from processes import alive, sandbox_processes
 def stuck(x: int) -> int:
     "Never returns."
     time.sleep(3600)

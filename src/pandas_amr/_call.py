@@ -535,5 +535,5 @@ def _check_reduced(job: Job, there: set[Any], *, complete: bool) -> None:
     by = job.by.keys if job.by else ()
     for label in [*by, *(column_of(name, how) for name, how in (job.computed or {}).items())]:
         if complete and label not in there:
-            what = "by=" if label in by else "reduce="
-            raise ColumnError(f"{what} names {label!r}, which is no column. There is: {', '.join(map(repr, there))}.")
+            what, shown = "by=" if label in by else "reduce=", ", ".join(sorted(map(repr, there)))
+            raise ColumnError(f"{what} names {label!r}, which is no column. There is: {shown}.")

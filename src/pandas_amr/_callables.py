@@ -98,7 +98,7 @@ class CallableMapper:
             size = f"{len(given)} findings" if isinstance(given, list) else type(given).__name__
             raise UsageError(f"{self._called()} gives a frame or a list, one finding a row: {len(rows)} rows, {size}.")
         records = [self._record(one) for one in given]
-        return table_of(records, self.kind.arrow) if self.kind else pa.Table.from_pylist(records)
+        return table_of(records, self.kind.arrow) if self.kind else _untyped(records)
 
     def _record(self, one: Any) -> dict[str, Any]:
         given = one.model_dump() if hasattr(one, "model_dump") else one
@@ -151,7 +151,7 @@ class UnitMapper:
             shard=shard,
             map=self.name,
             positions=positions,
-            table=table_of(records, self.kind.arrow) if self.kind else pa.Table.from_pylist(records),
+            table=table_of(records, self.kind.arrow) if self.kind else _untyped(records),
             repaired=frozenset(),
             failures=[failed[position] for position in sorted(failed)],
             usage=Usage(),
@@ -174,6 +174,12 @@ class UnitMapper:
                 raise InvalidOutput(f"the pipeline gave {type(given).__name__} for the fields {', '.join(fields)}")
             given = {fields[0]: given}
         return self.kind.valid(given) if self.kind else {str(name): value for name, value in given.items()}
+
+
+def _untyped(records: list[dict[str, Any]]) -> pa.Table:
+    """Records as Arrow finds them; one may have a key that the first has not."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return pa.Table.from_pylist([names | record for record in records])
 
 
 def _aligned(given: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

@@ -97,7 +97,8 @@ def plain(value: Any, kind: Any) -> Any:
         return value.value
     if get_origin(kind) in {list, set, tuple, frozenset}:
         inner = (get_args(kind) or (Any,))[0]
-        return [plain(item, inner) for item in value]
+        made = [plain(item, inner) for item in value]
+        return sorted(made, key=str) if isinstance(value, set | frozenset) else made
     if get_origin(kind) is dict:
         return [(str(key), plain(item, get_args(kind)[1])) for key, item in value.items()]
     choices = choices_of(kind)

@@ -118,12 +118,14 @@ class JournaledMapper:
 
     Attributes:
         by_shard: findings depend on their neighbours: the fingerprint is that of the whole shard and the place in it.
+        shards: those of the first run, where another goes on with what it left open: the same call looks for them.
     """
 
     mapper: Mapper
     keeper: Keeper
     units: Units
     by_shard: bool = False
+    shards: Sequence[Shard] = ()
     _keys: NDArray[np.uint8] | None = None
     _mark: tuple[int, int] | None = None
 
@@ -146,6 +148,13 @@ class JournaledMapper:
         """The fingerprints of units; of a shard's, where they depend on each other."""
         if not self.by_shard:
             return self._unit_keys(positions)
+        if not self.shards:
+            return self._shard_keys(positions)
+        wholes = [one.positions for one in self.shards if not set(positions).isdisjoint(one.positions)]
+        known = {one: key for whole in wholes for one, key in zip(whole, self._shard_keys(whole), strict=True)}
+        return [known[position] for position in positions]
+
+    def _shard_keys(self, positions: Sequence[int]) -> list[bytes]:
         digests = self._digests(positions)
         mapper = self.mapper
         if isinstance(mapper, AgentMapper) and mapper.context is not None:
@@ -215,14 +224,15 @@ class JournaledMapper:
         open_ = list(shard.positions)
         waited = False
         while open_ and not (parts and parts[-1].ended_by):
-            free = [position for position in open_ if keys[position] not in claims]
+            # Of units that are alike one is asked; the others are known then.
+            free = sorted({keys[one]: one for one in reversed(open_) if keys[one] not in claims}.values())
             if free:
                 parts += await self._settled(shard, free, keys, waited=waited)
                 settled = set(free)
                 open_ = [position for position in open_ if position not in settled]
             else:
                 await asyncio.wait([claims[keys[position]] for position in open_])
-                waited = True
+            waited = True
         cached = frozenset().union(*(part.cached for part in parts))
         self.keeper.recalled += len(cached)
         return _noted(joined(shard, self.name, parts, cached))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from pandas_amr._agent.threads import called_here
 from pandas_amr._call import ONE_ROW, VERSION, finding_types
 from pandas_amr._callables import CallableMapper, UnitMapper
 from pandas_amr._context import CONTEXT_ROWS, Context
@@ -56,7 +58,8 @@ class Kept:
     def copy(self) -> Kept:
         """A copy that can be added to."""
         stores = {name: store.copy() for name, store in self.stores.items()}
-        return Kept(stores, {name: column.copy() for name, column in self.statuses.items()})
+        statuses = {name: np.where(column == "failed", SKIPPED, column) for name, column in self.statuses.items()}
+        return Kept(stores, statuses)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,10 @@ class MapStage:
         self._sample = sample
         self._context = context_of(work, units)
         self._mappers = make_mappers(work, units, self._context)
+        if kept is not None and sample is None:
+            for mapper in self._mappers:
+                if isinstance(mapper, JournaledMapper) and mapper.by_shard:
+                    mapper.shards = self._all_shards
         self._fresh = kept is None
         self.kept = kept or Kept(
             stores={mapper.name: FindingStore(mapper.name, mapper.kind) for mapper in self._mappers},
@@ -266,7 +273,7 @@ class MapStage:
             room = self._work.room(f"{name}/") if self._work.job.pipelines else None
             with standing_inside(room):
                 mapped = await mapper(shard)
-            node.parents += tuple(room.ends) if room is not None else ()
+            node.parents += tuple(sorted(room.ends, key=_by_number)) if room is not None else ()
             # Told here, and not when the findings are kept: until then other workers would begin another shard.
             if mapped.ended_by is not None:
                 self._work.end(mapped.ended_by)
@@ -391,7 +398,7 @@ def _of_rows(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
     @functools.lru_cache(INSTRUCTIONS)  # a shard's are needed more than once
     def said(position: int) -> str:
         try:
-            return str(function(units.frame.iloc[position]))
+            return str(called_here(function, units.frame.iloc[position]))
         except Exception as error:
             raise NoInstruction(f"its instruction raised {type(error).__name__}: {error}") from error
 
@@ -423,6 +430,11 @@ def _kinds(units: Units) -> list[list[str]]:
         "c" if isinstance(one, pd.CategoricalDtype) else str(getattr(one, "kind", "O")) for one in units.frame.dtypes
     ]
     return sorted([label, kind] for label, kind in zip(labels, kinds, strict=True))
+
+
+def _by_number(node: str) -> list[tuple[int, str]]:
+    """A node's name as it is sorted: its numbers as such."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", node)]
 
 
 def _spread(failures: list[Failure], units: Units) -> Iterator[Failure]:

@@ -17,7 +17,7 @@ from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
 from pandas_amr._map import Kept, MapStage
 from pandas_amr._planner import complete_by_rule, derive
-from pandas_amr._reduce import Found, Outcome, direct, list_or_raise, make_tree, reduce
+from pandas_amr._reduce import REDUCE_POSITION, Found, Outcome, direct, list_or_raise, make_tree, reduce
 from pandas_amr._rehearsal import Draft, Wish, rehearse
 from pandas_amr._result import Origin, Result, failures_frame, status_frame, trace_frame, usage_frame
 from pandas_amr._runtime import Settings, wire
@@ -312,6 +312,10 @@ def _stop_if_failed(work: Work, stage: MapStage | None, found: Found) -> bool:
 
 def _warn(work: Work) -> None:
     """A frame says nothing of failures, unlike a Result."""
+    for failure in work.in_order:
+        if failure.position == REDUCE_POSITION:
+            said = f"The reduce failed and is listed in failures: {failure.reason.removeprefix('reduce: ')}"
+            work.warnings.append(FailureWarning(said))
     rows = len(work.job.frame)
     failed = len({failure.position for failure in work.failures if failure.position >= 0})
     if work.job.verb in {"map", "filter"} and failed:

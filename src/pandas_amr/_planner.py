@@ -13,9 +13,10 @@ from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._call import finding_types, found_types
-from pandas_amr._compute import column_of, function_of
+from pandas_amr._compute import column_of, function_of, name_of
 from pandas_amr._findings import ITEMS
 from pandas_amr._fit import misfit, misused, number_of, sort_of
+from pandas_amr._persona import Agent
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
 from pandas_amr._profile import profile_lines, shortened, spread
 from pandas_amr._rules import by_words, default_aggregations, free_name, model_of
@@ -422,10 +423,17 @@ def _shown_reduce(job: Job) -> dict[str, Any]:
     if job.computed is None or job.given.aggregations is not None:
         return {}
     hows = {name: function_of(how) for name, how in job.computed.items()}
-    said = {name: getattr(how, "__name__", None) or str(how) for name, how in hows.items()}
+    said = {name: _said(how) for name, how in hows.items()}
     return {
         "reduce": {str(name): {"field": column_of(name, how), "by": said[name]} for name, how in job.computed.items()}
     }
+
+
+def _said(how: Any) -> str | list[str]:
+    """What an aggregation is called: never by an address, which is another in each process."""
+    if isinstance(how, list):
+        return [name_of(one) for one in how]
+    return how.text if isinstance(how, Agent) else name_of(how)
 
 
 def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism: int | None) -> Plan:

@@ -170,7 +170,7 @@ class Recipe:
         lm = settings.get("lm") if settings.get("lm") is not None else self.lm
         lms = resolve_lms(lm, known) if self.needs_model else {}
         if lms:
-            check_budget(known.budget, lms)
+            check_budget(known.budget, lms.values())
         first = self._stages[0]
         if first.verb != "then":
             prepared(

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pandas_amr import _prompts
 from pandas_amr._adaptive import AdaptiveTree, makers
+from pandas_amr._agent.threads import called_here
 from pandas_amr._call import WHOLE
 from pandas_amr._compute import (
     call_reducer,
@@ -168,7 +169,7 @@ def _instructed(task: Task, findings: pd.DataFrame) -> Task:
     """The task, with what its agent's function says of these findings."""
     if task.agent is None or isinstance(task.agent.instruction, str):
         return task
-    return replace(task, instruction=str(task.agent.instruction(findings)))
+    return replace(task, instruction=str(called_here(task.agent.instruction, findings)))
 
 
 def make_tree(work: Work, leaves: int, found: Callable[[], Found]) -> StaticTree:
@@ -358,7 +359,6 @@ def list_or_raise(work: Work, reason: str, error: ModelError) -> None:
     if error.stops_run or work.settings.errors == "raise":
         raise error
     work.failures.append(Failure(REDUCE_POSITION, REDUCE_POSITION, "model", f"reduce: {reason}", error.attempts))
-    work.warnings.append(FailureWarning(f"The reduce failed and is listed in failures: {reason}"))
 
 
 async def write(

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass, field, fields
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from pandas_amr._findings import FOUND, FindingType, array_of
 from pandas_amr._graph import Graph, graph_of
 from pandas_amr._saved import load_parts, save_result
 from pandas_amr._score import Answer, Score, score_of
-from pandas_amr._usage import Usage
+from pandas_amr._usage import Phase, Usage
 from pandas_amr._verify import Verification, most_in_doubt, verification
 from pandas_amr.errors import UsageError
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pandas_amr._plan import Plan
     from pandas_amr._runtime import Settings
     from pandas_amr._trace import Node
-    from pandas_amr._usage import Ledger, Phase
+    from pandas_amr._usage import Ledger
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
@@ -302,8 +302,10 @@ def result_of(frame: pd.DataFrame) -> Result:
 
 
 def usage_frame(ledger: Ledger) -> pd.DataFrame:
-    """One row a phase and model."""
-    rows = [{"phase": phase, "model": model, **asdict(usage)} for (phase, model), usage in ledger.lines.items()]
+    """One row a phase and model, in their order."""
+    phases = get_args(Phase)
+    lines = sorted(ledger.lines.items(), key=lambda line: (phases.index(line[0][0]), line[0][1]))
+    rows = [{"phase": phase, "model": model, **asdict(usage)} for (phase, model), usage in lines]
     return pd.DataFrame(rows, columns=["phase", "model", *(f.name for f in fields(Usage))]).set_index("phase")
 
 

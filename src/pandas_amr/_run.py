@@ -238,7 +238,8 @@ def made(
     """
     if lms:
         check_model(job, lms["map"])
-        check_budget(settings.budget, lms)
+        own = [resolve_lm(agent.lm) for agent in job.agents if agent.lm is not None]
+        check_budget(settings.budget, [*lms.values(), *own])
     journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
     journal = journal_for(settings.journal, by_default=journaled)
 

@@ -136,7 +136,7 @@ def _check_lm(given: Any) -> None:
         raise UsageError(f'lm= takes amr.LM("name"), a name, "local", a client, or a dict by phase, not {given!r}.')
 
 
-def check_budget(budget: Budget | None, lms: Mapping[Phase, LM]) -> None:
+def check_budget(budget: Budget | None, lms: Iterable[LM]) -> None:
     """Refuse a budget of money where a price is not known.
 
     Raises:
@@ -144,7 +144,7 @@ def check_budget(budget: Budget | None, lms: Mapping[Phase, LM]) -> None:
     """
     if budget is None or budget.money is None:
         return
-    for lm in dict.fromkeys(lms.values()):
+    for lm in dict.fromkeys(lms):
         if price_of(lm)(Usage(input_tokens=1, output_tokens=1)) is None:
             raise UsageError(
                 f"Budget(money=...) needs prices, and those of {lm.model} are not known: "
@@ -269,7 +269,7 @@ async def wire(
         bare = {lm: await stack.enter_async_context(OpenAIModel(lm)) for lm in new}
         batches = {lm: Batched(model, lm.batch_poll_s) for lm, model in bare.items() if lm.batch}
         for batched in batches.values():
-            stack.push_async_callback(batched.close)
+            stack.push_async_exit(batched.end)
         if within is not None:
             yield Wired({**within.bare, **bare}, {**within.batches, **batches}, within.purse)
         else:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pandas_amr._mappers import Mapper
     from pandas_amr._tokens import TokenCounter
     from pandas_amr._units import Units
+    from pandas_amr.errors import AMRError
     from pandas_amr.models.base import Model
     from pandas_amr.sandbox.base import Sandbox, Session
     from pandas_amr.tools import Tool
@@ -157,12 +158,14 @@ class Asker:
         shards = make_shards(wanted.asked, wanted.tokens, shard_size=size, shard_tokens=self.shard_tokens)
         store = FindingStore(None, kind)
         failures = []
-        async for mapped in each(mapper, shards, limit=ASK_AT_ONCE):
+        ended: list[AMRError] = []
+        async for mapped in each(mapper, (shard for shard in shards if not ended), limit=ASK_AT_ONCE):
             repl.spent += mapped.usage
-            if mapped.ended_by is not None:
-                raise mapped.ended_by
+            ended += [mapped.ended_by] if mapped.ended_by is not None else []
             store.add(mapped.positions, mapped.table)
             failures += mapped.failures
+        if ended:  # what was in flight has ended by now
+            raise ended[0]
         failures.sort(key=lambda failure: failure.position)  # agents are told the same, whichever came first
         answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=units.frame.index)
         told = [f"text {failure.position}: {failure.reason}" for failure in failures[:TOLD_FAILURES]]

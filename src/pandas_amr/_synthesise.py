@@ -88,7 +88,7 @@ class Reduced:
     def inputs(self) -> list[Input]:
         """The reduction as the inputs of a reducer one level up."""
         values = self.value if isinstance(self.value, list) else [self.value]
-        dumped = [TypeAdapter(type(value)).dump_python(value, mode="json") for value in values]
+        dumped = [cell(TypeAdapter(type(value)).dump_python(value)) for value in values]
         return [
             Input(line_of(value if isinstance(value, dict) else {OUTPUT_KEY: value}), rows)
             for value, rows in zip(dumped, self.rows, strict=True)
@@ -335,7 +335,11 @@ class StaticTree:
         Raises:
             ModelError: a node failed.
         """
-        return await self._root
+        try:
+            return await self._root
+        except Exception:
+            await asyncio.gather(*self._tasks, return_exceptions=True)  # what is in flight is paid for, and kept
+            raise
 
     async def close(self) -> None:
         """Stop what is still running."""
@@ -350,7 +354,7 @@ class StaticTree:
         group, wanted = group_of(index, level, self.sizes, self.fan_in)
         there = self._waiting.setdefault((level + 1, group), {})
         there[index] = (nodes, inputs)
-        if len(there) == wanted:
+        if len(there) == wanted and not self.failed:
             del self._waiting[level + 1, group]
             task = asyncio.create_task(self._run(level + 1, group, [there[index] for index in sorted(there)]))
             self._tasks.add(task)

@@ -105,5 +105,5 @@ class Watch:
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for future in waiting:
-            if not future.cancelled():
+            if future.set_running_or_notify_cancel():
                 future.set_result(None)

@@ -268,9 +268,10 @@ class Work:
 
     @property
     def tier(self) -> str:
-        """What confines code of agents; empty where none may run."""
+        """What confines code of agents; empty where none may run, or it is not found out because none has run."""
         wanted = self.job.repl is not None or any(tool.isolated for tool in self.job.tools)
-        return sandbox_for(self.job.repl).tier if wanted else ""
+        tier = sandbox_for(self.job.repl).tier if wanted else ""
+        return "" if tier == "auto" else tier
 
     def keeper(self, kind: Kind, phase: Phase, about: Mapping[str, Any], agent: Agent | None = None) -> Keeper | None:
         """The way to the journal of answers that depend on ``about``, and on the phase's model and tools."""

@@ -68,7 +68,9 @@ class HandedIn:
 async def dispatch(calls: Sequence[ToolCall], tools: Sequence[AgentTool]) -> tuple[list[Message], HandedIn | None]:
     """Run the calls side by side; one tool message each, in the order of the calls, and what one of them handed in."""
     known = {tool.name: tool for tool in tools}
-    results = await asyncio.gather(*(_run(call, known) for call in calls))
+    running = [asyncio.ensure_future(_run(call, known)) for call in calls]
+    await asyncio.gather(*running, return_exceptions=True)  # none is left to run on by itself
+    results = [one.result() for one in running]
     messages = [
         Message(role="tool", content=one.text if isinstance(one, HandedIn) else one, tool_call_id=call.id)
         for call, one in zip(calls, results, strict=True)
@@ -97,9 +99,11 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
         return f"{tool.name}: these arguments do not fit: {complaint(error)}"
     values = {name: getattr(arguments, name) for name in type(arguments).model_fields} | (arguments.model_extra or {})
     try:
-        async with asyncio.timeout(tool.timeout_s):
+        async with asyncio.timeout(tool.timeout_s) as deadline:
             result = await called(tool.func, **values)
-    except TimeoutError:
+    except TimeoutError as error:
+        if not deadline.expired():  # the function's own
+            return f"{tool.name} raised {type(error).__name__}: {error}"
         return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
     except tool.passes:
         raise

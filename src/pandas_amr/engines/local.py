@@ -12,35 +12,50 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 
+def is_cancelled() -> bool:
+    """Whether somebody cancels the task that runs here: else a ``CancelledError`` came from what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _done(work: Callable[[Item], Awaitable[Done]], item: Item) -> Done:
+    try:
+        return await work(item)
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
+        raise RuntimeError("What was waited for has been cancelled.") from None
+
+
 async def each(work: Callable[[Item], Awaitable[Done]], items: Iterable[Item], *, limit: int) -> AsyncIterator[Done]:
     """Yield ``work(item)`` for each item, in the order in which they finish, at most ``limit`` at once.
 
-    There are ``limit`` tasks, however many items there are; an item is drawn when a task is free. The first exception
-    ends it: what is in flight is cancelled, and awaited, before the exception goes on.
+    There are ``limit`` tasks, however many items there are; an item is drawn when a task is free. After an exception
+    none is drawn; what is in flight, and may be paid for, comes to its end and is yielded before the first exception
+    goes on. Whoever closes the iterator cancels what is in flight.
     """
     source = iter(items)
-    landed: asyncio.Queue[tuple[Done] | BaseException | None] = asyncio.Queue()
+    landed: asyncio.Queue[tuple[Done] | None] = asyncio.Queue()
+    errors: list[Exception] = []
 
     async def worker() -> None:
         try:
             for item in source:
-                landed.put_nowait((await work(item),))
-        except Exception as error:  # noqa: BLE001 (handed on to the consumer, which raises it)
-            landed.put_nowait(error)
+                if errors:
+                    return
+                landed.put_nowait((await _done(work, item),))
+        except Exception as error:  # noqa: BLE001 (raised at the end)
+            errors.append(error)
         finally:
             landed.put_nowait(None)
 
     workers = [asyncio.create_task(worker()) for _ in range(limit)]
     try:
-        working = len(workers)
-        while working:
-            match await landed.get():
-                case None:
-                    working -= 1
-                case BaseException() as error:
-                    raise error
-                case (done,):
-                    yield done
+        for _ in workers:
+            while (done := await landed.get()) is not None:
+                yield done[0]
+        if errors:
+            raise errors[0]
     finally:
         for task in workers:
             task.cancel()

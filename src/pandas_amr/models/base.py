@@ -166,7 +166,7 @@ class LM:
     model: str = field(kw_only=False)
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    client: Any = field(default=None, repr=False, hash=False, compare=False)
+    client: Any = field(default=None, repr=False, hash=False)
     temperature: float | None = None
     seed: int | None = None
     reasoning_effort: str | None = None

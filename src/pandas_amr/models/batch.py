@@ -59,6 +59,8 @@ class Batched:
     _timer: asyncio.TimerHandle | None = None
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
     _creating: set[asyncio.Task[Any]] = field(default_factory=set)
+    _ended: list[tuple[_Records, str, Collection[str]]] = field(default_factory=list)
+    _answered: set[str] = field(default_factory=set)
 
     def before(self, rest: Model) -> Model:
         """A model that batches what can wait, and asks ``rest`` for all else."""
@@ -80,10 +82,11 @@ class Batched:
         self._timer = asyncio.get_running_loop().call_later(linger_s, self._send)
         return await asyncio.shield(asked.answer)
 
-    async def close(self) -> None:
-        """Stop waiting. A batch that is under way goes on; the same requests will find it.
+    async def end(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop waiting, as the run ends. A batch that is under way goes on; the same requests will find it.
 
-        One that is being created is waited for, a little: unless it is remembered it would be paid twice.
+        One that is being created is waited for, a little: unless it is remembered it would be paid twice. Those that
+        have ended are forgotten only here, and only where nothing was raised: what they held is in the journal now.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -91,6 +94,8 @@ class Batched:
         if self._creating:
             await asyncio.wait(self._creating, timeout=LONGEST_CREATION_S)
         await _cancelled(self._creating)
+        for under_way, name, keys in self._ended if kind is None else ():
+            under_way.drop(name, keys)
 
     def _send(self) -> None:
         asked, self._waiting = self._waiting, {}
@@ -98,7 +103,8 @@ class Batched:
         batch_of = under_way.batches()
         parts: dict[str | None, dict[str, _Asked]] = {}
         for key, one in asked.items():
-            parts.setdefault(batch_of.get(key), {})[key] = one
+            known = None if key in self._answered else batch_of.get(key)  # what it said is asked again: it was no use
+            parts.setdefault(known, {})[key] = one
         for known, part in parts.items():
             task = asyncio.create_task(self._carry_out(part, known, under_way))
             self._under_way.add(task)
@@ -117,12 +123,13 @@ class Batched:
             for file in (told.output_file_id, told.error_file_id):
                 if file is not None:
                     self._settle(asked, await self._lines(file))
-            under_way.drop(told.id, asked)
-            failure: ModelError = ModelUnavailable(f"The batch {told.status} without an answer to this request.")
-            if told.status == "failed":
-                failure = ModelConfigError(f"The server failed the whole batch {told.id}. Check LM(batch=True).")
+            self._ended.append((under_way, told.id, asked.keys()))
+            self._answered.update(asked)
+            failure = _unanswered(told)
         except ModelError as error:
             failure = error
+        except Exception as error:  # noqa: BLE001 (whoever waits is told; another batch would be paid for in vain)
+            failure = ModelConfigError(f"The batch could not be carried out ({type(error).__name__}: {error}).")
         except asyncio.CancelledError:
             for one in asked.values():
                 one.answer.cancel()
@@ -203,6 +210,13 @@ class _Sorted:
         return await (self.batched if takes(request) else self.rest).complete(request)
 
 
+def _unanswered(told: Any) -> ModelError:
+    """What is said to a request that a batch has no answer to."""
+    if told.status == "failed":
+        return ModelConfigError(f"The server failed the whole batch {told.id}. Check LM(batch=True).")
+    return ModelUnavailable(f"The batch {told.status} without an answer to this request.")
+
+
 async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
     ended = [*tasks]
     for task in ended:
@@ -236,9 +250,10 @@ class _Records:
         return known
 
     def add(self, name: str, keys: Iterable[str]) -> None:
-        """Remember a batch."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._file(name).write_text(json.dumps({"id": name, "keys": sorted(keys)}), encoding="utf-8")
+        """Remember a batch. Where the folder cannot be written it is not found again after a crash, and no worse."""
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file(name).write_text(json.dumps({"id": name, "keys": sorted(keys)}), encoding="utf-8")
 
     def drop(self, name: str, keys: Collection[str] | None = None) -> None:
         """Forget a batch, or those of its requests that have been answered."""
@@ -246,7 +261,8 @@ class _Records:
         if left:
             self.add(name, left)
         else:
-            self._file(name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # then it is looked at again, and found to hold nothing
+                self._file(name).unlink(missing_ok=True)
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"

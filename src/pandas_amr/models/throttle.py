@@ -142,7 +142,7 @@ class Throttle:
             except asyncio.CancelledError:
                 if waiting in self._waiting:
                     self._waiting.remove(waiting)
-                else:
+                elif not waiting[0].cancelled():  # it had its place already
                     self._give_back(tokens)
                 self._wake()
                 raise

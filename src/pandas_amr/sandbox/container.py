@@ -175,11 +175,11 @@ class ProcessTransport:
         """Close its standard input, stop it by its command, kill it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        if not hung_up or await _ended(self._process) is None:
-            try:
+        try:
+            if not hung_up or await _ended(self._process) is None:
                 await self._stopped()
-            finally:  # whatever became of the command
-                _kill(self._process)
+        finally:  # whatever became of the command, and of the wait
+            _kill(self._process)
         await self._read_out()
         status = await _ended(self._process)
         return status if status is None or status <= BY_SIGNAL else BY_SIGNAL - status

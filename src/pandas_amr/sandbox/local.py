@@ -166,7 +166,8 @@ async def _end_idle() -> None:
     loop = asyncio.get_running_loop()
     idle = sorted((one for one in _open if one.idle and one.loop is loop), key=lambda one: one.used)
     for zygote in idle[: max(0, len(idle) - MOST_IDLE + 1)]:
-        await zygote.close()
+        if zygote.idle:  # a session may have begun while another one was closed
+            await zygote.close()
 
 
 def _places(packages: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -227,17 +228,26 @@ class Zygote:
             self._scratch = tempfile.mkdtemp(prefix="pandas-amr-")
         try:
             asked = json.dumps(self._asked | {"host": its.fileno(), "scratch": self._scratch})
-            self._process = await asyncio.to_thread(
-                subprocess.Popen,
-                [sys.executable, "-s", "-P", "-c", BOOT, asked, str(Path(__file__).parents[1])],
-                env=ENVIRONMENT,
-                pass_fds=(its.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                start_new_session=True,  # Ctrl-C in the terminal is the host's to handle
+            begun = asyncio.ensure_future(
+                asyncio.to_thread(
+                    subprocess.Popen,
+                    [sys.executable, "-s", "-P", "-c", BOOT, asked, str(Path(__file__).parents[1])],
+                    env=ENVIRONMENT,
+                    pass_fds=(its.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    start_new_session=True,  # Ctrl-C in the terminal is the host's to handle
+                )
             )
+            try:
+                self._process = await asyncio.shield(begun)
+            except asyncio.CancelledError:
+                self._process = await begun
+                mine.close()
+                await self.close()
+                raise
         finally:
             its.close()
         self._control = mine
