@@ -214,6 +214,23 @@ def test_a_budget_reached_in_the_reduce_keeps_what_was_in_flight(tmp_path, plan)
     assert told == len(server.requests) == needed
 
 
+def test_a_group_that_fails_where_nothing_may_begins_no_more_nodes_of_the_others():
+    def provider(request):
+        if request.schema == "reduction":
+            return Status(400) if request.findings[0]["n"] == 0 else {"output": "part " * 8, "sources": [0]}
+        return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
+
+    frame = rows(64).assign(group=[number % 4 for number in range(64)])
+    slow = lambda request: 0.3 if request.schema == "reduction" and request.findings[0]["n"] else 0.0  # noqa: E731
+    with ScriptedServer(provider, latency_s=slow) as server, pytest.raises(amr.ModelError):
+        frame.amr.map_reduce(
+            map="x", finding={"n": int}, reduce="All.", by="group", columns=["text"], errors="raise", lm=server.lm(),
+            plan={"fan_in": 2, "shard_size": 2, "parallelism": 4}, journal=False,
+        )  # fmt: skip
+    reduces = [request for request in server.requests if request.schema == "reduction"]
+    assert len(reduces) <= 16  # the four first nodes of four trees, begun together: none has gone on
+
+
 KILLED = """
 import os, sys
 import pandas as pd

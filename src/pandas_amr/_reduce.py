@@ -157,6 +157,7 @@ def make_reducer(work: Work, task: Task, computed: str = "") -> Reducer:
         persona=_persona(task.agent),
         repls=sessions.of_findings if sessions else None,
         store=work.answers("reduction", "reduce", about, task.agent),
+        raised=lambda: work.raised,
     )
 
 
@@ -357,6 +358,7 @@ def computed_words(work: Work, table: pd.DataFrame, losses: Losses, group: NDArr
 def list_or_raise(work: Work, reason: str, error: ModelError) -> None:
     """What a reduce goes on without is listed; raised where nothing that follows could succeed, or nothing may fail."""
     if error.stops_run or work.settings.errors == "raise":
+        work.raised = work.raised or error
         raise error
     work.failures.append(Failure(REDUCE_POSITION, REDUCE_POSITION, "model", f"reduce: {reason}", error.attempts))
 

@@ -210,6 +210,7 @@ class Reducer:
     persona: str = ""
     repls: Callable[[Sequence[str]], Repl] | None = None
     store: AnswerStore | None = None
+    raised: Callable[[], ModelError | None] = lambda: None
 
     def size(self, one: Input) -> int:
         """The tokens of a finding in the prompt."""
@@ -231,8 +232,11 @@ class Reducer:
         ``told`` is what is said beside the findings; it is asked again once something was cut.
 
         Raises:
-            ModelError: the service failed, or the answer is not of the promised type after its repairs.
+            ModelError: the service failed, or the answer is not of the promised type after its repairs; or another
+                node has failed, and the run is to end with that.
         """
+        if (error := self.raised()) is not None:
+            raise error
         whole, computed = inputs, told()
         inputs, cut = fitted(whole, self.room - self.count(computed), self)
         if cut:

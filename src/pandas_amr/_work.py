@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pandas_amr._result import Again, SecondLook
     from pandas_amr._runtime import Settings, Wired
     from pandas_amr._tokens import TokenCounter
-    from pandas_amr.errors import AMRError, AMRWarning
+    from pandas_amr.errors import AMRError, AMRWarning, ModelError
     from pandas_amr.models.base import LM, Model
     from pandas_amr.tools import Tool
 
@@ -118,6 +118,7 @@ class Work:
         look: which look at the same units this is, where it is not the first.
         confirmed: whoever wanted to be asked before money is spent said yes.
         ended_by: what ended the run before its end: a budget, or a service that serves nothing more.
+        raised: the reduce's failure that the run is about to raise: no more nodes are begun.
     """
 
     job: Job
@@ -132,6 +133,7 @@ class Work:
     halted: bool = False
     confirmed: bool = False
     ended_by: AMRError | None = None
+    raised: ModelError | None = None
     again: Again | None = None
     second_look: SecondLook | None = None
     look: str = ""
