@@ -65,6 +65,8 @@ def _serve() -> tuple[Any, LM]:
     params.ui = False
     params.n_ctx = CONTEXT_TOKENS * slots
     params.n_parallel = slots
+    # Each of its threads waits for all others at every step: one whose core is busy with something else holds up all.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, (os.cpu_count() or 1) // 2)
     params.verbosity = -1
     server = xllamacpp.Server(params)
     lm = LM(
