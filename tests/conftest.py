@@ -14,14 +14,16 @@ import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer
 
 # How long an example takes says nothing here: the first one may load a tokenizer, on a machine that is busy.
-settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("busy machine", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True)
 def _no_model_in_the_environment(monkeypatch):
-    """A test names its model and its journal; none comes from the machine."""
+    """A test names its model and its journal, and no proxy stands before its server; none comes from the machine."""
     monkeypatch.setenv("AMR_JOURNAL", "off")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1,localhost")
     for name in ("AMR_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 

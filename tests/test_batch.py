@@ -119,7 +119,7 @@ def test_a_batch_that_was_being_created_when_its_run_was_stopped_is_found_again_
     with ScriptedServer(creating) as server:
         lm = server.lm(batch=True, batch_poll_s=0.02)
         run = stopped_once(lambda: server.requests, DF, **OPTIONS, lm=lm)
-        threading.Timer(1.0, stopped.set).start()
+        threading.Timer(0.3, stopped.set).start()
         with pytest.raises(asyncio.CancelledError):
             list(run)
         assert len(server.batches) == len(records(cache)) == 1

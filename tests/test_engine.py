@@ -70,6 +70,7 @@ def test_tasks_are_made_as_they_are_needed_not_one_a_row():
 
 def test_each_yields_in_the_order_of_finishing_and_draws_items_late():
     drawn: list[int] = []
+    others = asyncio.Event()
 
     def source():
         for item in range(5):
@@ -77,7 +78,9 @@ def test_each_yields_in_the_order_of_finishing_and_draws_items_late():
             yield item
 
     async def work(item):
-        await asyncio.sleep(0.05 if item == 0 else 0.001)
+        await (others.wait() if item == 0 else asyncio.sleep(0.001))
+        if item == 4:
+            others.set()
         return item
 
     async def collect():

@@ -469,12 +469,14 @@ def test_a_new_file_that_another_process_is_beginning_is_waited_for(path):
     path.parent.mkdir()
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):  # SQLite's own time-out of 5 s does not wait here
-        sqlite3.connect(path, isolation_level=None).execute("PRAGMA journal_mode=WAL")
+    third = sqlite3.connect(path, isolation_level=None)
+    with contextlib.closing(third), pytest.raises(sqlite3.OperationalError, match="locked"):
+        third.execute("PRAGMA journal_mode=WAL")  # SQLite's own time-out of 5 s does not wait here
     soon = threading.Timer(0.3, other.execute, ["COMMIT"])
     soon.start()
     assert len(amr.Journal(path)) == 0
     soon.join()
+    other.close()
 
 
 @once
@@ -485,7 +487,7 @@ def test_processes_that_begin_a_file_together_all_have_it(path):
         for process in processes:
             process.stdin.write(b"!")
             process.stdin.flush()
-        assert [process.communicate(timeout=60)[0] for process in processes] == [b"0\n"] * 3
+        assert [process.communicate(timeout=300)[0] for process in processes] == [b"0\n"] * 3
 
 
 def test_a_damaged_file_is_set_aside_once_and_not_the_new_one_of_another_process(path):
@@ -521,12 +523,12 @@ def times_asked(server) -> pd.Series:
 def test_two_processes_share_a_journal_and_each_asks_a_unit_at_most_once(path, tmp_path):
     with ScriptedServer(scripted, latency_s=0.02) as server:
         processes = [drive(server, path, tmp_path / f"{n}.parquet", last=300) for n in range(2)]
-        said = [process.communicate(timeout=60) for process in processes]
+        said = [process.communicate(timeout=300) for process in processes]
         assert [out.split()[-1] for out, _ in said] == [str(sum(range(300)))] * 2, said
         assert len(times_asked(server)) == 300
         assert times_asked(server).max() <= 2
         before = asked(server)
-        assert drive(server, path, tmp_path / "3.parquet", last=300).communicate(timeout=60)[0].split()[-1]
+        assert drive(server, path, tmp_path / "3.parquet", last=300).communicate(timeout=300)[0].split()[-1]
         assert asked(server) == before
 
 
@@ -550,7 +552,7 @@ def test_a_process_asks_for_nothing_that_another_had_before_it_began(path, tmp_p
         second = drive(server, path, tmp_path / "2.parquet", last=300)
         second.stdout.readline()
         gate.set()
-        said = [process.communicate(timeout=60) for process in (first, second)]
+        said = [process.communicate(timeout=300) for process in (first, second)]
         assert [out.split()[-1] for out, _ in said] == [str(sum(range(300)))] * 2, said
         times = times_asked(server)
         assert times.max() <= 2
@@ -570,6 +572,7 @@ def test_killed_at_twenty_moments_each_unit_is_paid_for_once_but_those_in_flight
             while process.poll() is None and (asked(server) == known or time.monotonic() < until):
                 time.sleep(0.005)
             if process.poll() is not None:
+                process.communicate()
                 break
             process.kill()
             process.communicate()

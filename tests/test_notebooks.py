@@ -24,7 +24,11 @@ def test_a_notebook_runs_and_every_cell_that_showed_something_shows_something(pa
     shown = [bool(cell.outputs) for cell in kept.cells if cell.cell_type == "code"]
     assert any(shown), "the notebook is kept with its outputs"
     run = NotebookClient(
-        nbformat.from_dict(kept), timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        nbformat.from_dict(kept),
+        timeout=None,
+        startup_timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     assert [bool(cell.outputs) for cell in run.cells if cell.cell_type == "code"] == shown
     assert not any(output.output_type == "error" for cell in run.cells for output in cell.get("outputs", ()))

@@ -270,7 +270,7 @@ def test_an_interrupted_recipe_leaves_what_its_stages_found(tmp_path):
             print(error.partial.stages[0].frame["n"].tolist(), error.partial.total.calls, flush=True)
             os._exit(0)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines() == ["[1, 1] 1"], done.stderr
 
 
@@ -278,7 +278,7 @@ def test_a_recipe_streams_and_can_be_cancelled():
     with ScriptedServer(provider) as server:
         run = recipe().start(ROWS, lm=server.lm())
         seen = list(run)
-        assert [one["n"] for one in seen if "n" in one] == [0, 2, 4, 6, 8, 10]
+        assert sorted(one["n"] for one in seen if "n" in one) == [0, 2, 4, 6, 8, 10]
         assert run.progress.done
     with ScriptedServer(provider, latency_s=5.0) as server:
         run = recipe().start(ROWS, lm=server.lm())

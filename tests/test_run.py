@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pandas as pd
 import pytest
@@ -32,13 +32,21 @@ def test_the_same_call_works_in_a_live_loop_as_in_a_notebook():
 
 
 def test_a_run_can_be_awaited_and_others_go_on_meanwhile():
+    enough = threading.Event()
+
+    def waiting(request):
+        assert enough.wait(30)
+        return provider(request)
+
     async def main():
-        with ScriptedServer(provider, latency_s=0.05) as server:
+        with ScriptedServer(waiting) as server:
             run = DF.amr.start(map="Which?", finding={"n": int}, reduce={"n": "sum"}, lm=server.lm())
             beats = 0
             while not run.done():
                 await asyncio.sleep(0.005)
                 beats += 1
+                if beats > 2:
+                    enough.set()
             return beats, await run
 
     beats, result = asyncio.run(main())
@@ -62,13 +70,7 @@ def test_several_runs_at_once_from_several_threads():
 
 
 def test_a_cancelled_run_says_so_and_asks_for_nothing_more():
-    started = threading.Event()
-
-    def slow(request):
-        started.set()
-        return provider(request)
-
-    with ScriptedServer(slow, latency_s=0.2) as server:
+    with ScriptedServer(provider, latency_s=5.0) as server:
         run = amr.start(
             DF,
             map="Which?",
@@ -78,13 +80,12 @@ def test_a_cancelled_run_says_so_and_asks_for_nothing_more():
             max_parallelism=1,
             lm=server.lm(),
         )
-        started_or_asked = threading.Event()
         while not server.requests:
-            started_or_asked.wait(0.005)
+            time.sleep(0.005)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             run.result()
-        assert run._ended.wait(5)
+        assert run._ended.wait(30)
         assert repr(run) == "<Run map_reduce of 2 rows, cancelled>"
         assert len(server.requests) == 1
 
@@ -95,7 +96,7 @@ def test_cancelling_the_await_cancels_the_run():
             run = DF.amr.start(map="Which?", finding={"n": int}, reduce={"n": "sum"}, lm=server.lm())
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(run, 0.2)
-            assert run._ended.wait(5)
+            assert run._ended.wait(30)
 
     asyncio.run(main())
 
@@ -124,10 +125,9 @@ def test_ctrl_c_cancels_and_raises_and_the_next_call_works():
         again = df.head(2).amr.map("Read.", **options)["finding"].tolist()
         print("again", again, len(server.requests) - asked)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines() == ["interrupted True 0", "again ['x', 'x'] 2"], done.stderr
     assert done.stderr == ""
-    assert signal.SIGINT
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
@@ -165,7 +165,7 @@ def test_ctrl_c_at_any_moment_of_a_calls_beginning_leaves_no_run_that_goes_on():
                     df.amr.map("Read.", lm=others.lm())
                     print(step, hasattr(error, "partial"), server.in_flight, flush=True)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=600)
     assert done.stdout.splitlines() == [f"{step} True 0" for step in range(1, 6)], done.stderr
     assert done.stderr == ""
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 import pandas_amr as amr
 from pandas_amr._parquet import ArrowFrame
 from pandas_amr.errors import SandboxError, SandboxUnavailable
-from pandas_amr.sandbox import conformance, syscalls, worker
+from pandas_amr.sandbox import confine, conformance, syscalls, worker
 from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.container import ContainerSandbox
 from pandas_amr.sandbox.local import LocalSandbox
@@ -91,13 +92,15 @@ def kits():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            process_group=0,
         )
         for tier in TIERS
         for as_user in ((False, True) if os.getuid() == 0 else (False,))
     }
     yield begun
     for one in begun.values():
-        one.kill()
+        if one.poll() is None:
+            os.killpg(one.pid, signal.SIGKILL)
         one.communicate()
 
 
@@ -194,14 +197,14 @@ def test_what_a_terminal_would_obey_does_not_come_back(tier):
     assert not set(cell.text) & set("\x1b\x00\x07\ud800")
 
 
-def test_a_file_and_a_package_that_were_given_are_there_and_the_file_cannot_be_changed(tier, tmp_path):
-    (tmp_path / "prices.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+def test_a_file_and_a_package_that_were_given_are_there_and_the_file_cannot_be_changed(tier, anybody_s):
+    (anybody_s / "prices.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     read, write, imported = in_session(
         tier,
         "pd.read_csv(files['prices.csv']).b.sum()",
         "open(files['prices.csv'], 'a')",
         "import hypothesis\nhypothesis.__name__",
-        files={"prices.csv": str(tmp_path / "prices.csv")},
+        files={"prices.csv": str(anybody_s / "prices.csv")},
         packages=["hypothesis"],
         limits=Limits(wall_s=20),
     )
@@ -346,26 +349,37 @@ asyncio.run(main())
 """
 
 
+def left_in_memory() -> set[str]:
+    """Shared memory with a name that whoever runs sandboxes owns: nobody's user where root does."""
+    owner = confine.NOBODY if os.getuid() == 0 else os.getuid()
+    return {entry.name for entry in os.scandir("/dev/shm") if entry.stat(follow_symlinks=False).st_uid == owner}
+
+
+def mounted() -> set[str]:
+    """What is mounted, but in folders of tests: another suite may run."""
+    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    return {line for line in lines if not line.split()[1].startswith(tempfile.gettempdir() + "/")}
+
+
 @pytest.mark.parametrize("killed", ["host", "zygote"])
 def test_after_a_kill_no_process_no_file_and_no_memory_is_left_within_two_seconds(tier, killed):
-    shared = set(os.listdir("/dev/shm"))
-    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
+    shared, mounts = left_in_memory(), mounted()
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, tier], stdout=subprocess.PIPE, text=True)
     try:
         zygote = int(driver.stdout.readline())
         inside = sandbox_processes(driver.pid)
         assert len(inside) >= 4
         os.kill(driver.pid if killed == "host" else zygote, signal.SIGKILL)
-        until = time.monotonic() + 2.0
-        while alive(inside) and time.monotonic() < until:
-            time.sleep(0.05)
+        for _ in range(40):  # looks, of two seconds in all
+            if alive(inside):
+                time.sleep(0.05)
         assert alive(inside) == set()
     finally:
         driver.kill()
         driver.wait()
         driver.stdout.close()
-    assert set(os.listdir("/dev/shm")) == shared
-    assert Path("/proc/self/mounts").read_text(encoding="utf-8") == mounts
+    assert left_in_memory() <= shared
+    assert mounted() <= mounts
 
 
 def test_after_a_crash_of_a_session_nothing_of_it_is_left_and_the_others_go_on(tier):
@@ -374,38 +388,40 @@ def test_after_a_crash_of_a_session_nothing_of_it_is_left_and_the_others_go_on(t
         try:
             beside = await sandbox.open(Data("df"), SMALL)
             await beside.run("kept = 1")
-            before = sandbox_processes()
+            mine = sandbox._zygotes[0].pid
+            before = sandbox_processes(mine)
             crashing = await sandbox.open(Data("df"), SMALL)
             assert (await crashing.run("1")).ok
-            assert len(sandbox_processes() - before) == 1
+            assert len(sandbox_processes(mine) - before) == 1
             assert (await crashing.run("import os; os._exit(7)")).lost
-            until = time.monotonic() + 2.0
-            while sandbox_processes() - before and time.monotonic() < until:
+            until = time.monotonic() + 20.0
+            while sandbox_processes(mine) - before and time.monotonic() < until:
                 await asyncio.sleep(0.02)
-            return sandbox_processes() - before, (await beside.run("kept")).text.strip()
+            return sandbox_processes(mine) - before, (await beside.run("kept")).text.strip()
         finally:
             await sandbox.close()
 
     assert asyncio.run(run()) == (set(), "1")
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may look")
 def test_the_memory_of_the_process_behind_never_held_what_is_in_the_host_s_environment(tier, monkeypatch):
     monkeypatch.setenv("AMR_TEST_KEY", "sk-secret-123")
-    before = sandbox_processes()
 
     async def run():
         sandbox = LocalSandbox(tier)
         try:
             session = await sandbox.open(Data("df"), SMALL)
             assert "sk-secret" not in (await session.run("import os\ndict(os.environ)")).text
-            return [Path(f"/proc/{pid}/environ").read_bytes() for pid in sandbox_processes() - before]
+            behind = sandbox._zygotes[0].pid
+            inside = {behind, *sandbox_processes(behind)}
+            return [Path(f"/proc/{pid}/environ").read_bytes() for pid in inside]
         finally:
             await sandbox.close()
 
-    if os.getuid() == 0:
-        environments = asyncio.run(run())
-        assert environments
-        assert not any(b"sk-secret" in one for one in environments)
+    environments = asyncio.run(run())
+    assert environments
+    assert not any(b"sk-secret" in one for one in environments)
 
 
 # The frame

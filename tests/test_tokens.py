@@ -28,6 +28,7 @@ print([counter_for(name)("one two three") for name in ("gpt-4o", "gpt-4", "text-
 print("TIKTOKEN_CACHE_DIR" in os.environ)
 """
     env = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    env.pop("TIKTOKEN_CACHE_DIR", None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.splitlines() == ["[3, 3, 3, 3]", "False"]
 
