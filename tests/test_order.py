@@ -10,8 +10,9 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer, Status, findings
+from versions import once
 
-pytestmark = pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning"), once]
 
 MAPS = {"a": "x", "b": "y", "c": "z"}
 NAMED = {"map": MAPS, "finding": {name: {"n": int} for name in MAPS}}

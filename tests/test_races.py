@@ -24,8 +24,9 @@ from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.local import LocalSandbox
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 from pandas_amr.tools import Tool
+from versions import once
 
-pytestmark = pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning"), once]
 
 SUM = {"map": "x", "finding": {"n": int}, "reduce": {"n": "sum"}}
 

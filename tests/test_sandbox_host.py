@@ -24,8 +24,9 @@ from pandas_amr.sandbox.base import Cell, Data, Limits
 from pandas_amr.sandbox.local import LocalSandbox
 from pandas_amr.testing import Call, ScriptedServer, findings
 from processes import alive, sandbox_processes
+from versions import once
 
-pytestmark = pytest.mark.usefixtures("sandboxed")
+pytestmark = [pytest.mark.usefixtures("sandboxed"), once]
 
 QUICK = Limits(wall_s=1.0, memory_mb=512)
 
