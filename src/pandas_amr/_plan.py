@@ -247,7 +247,7 @@ class Plan(BaseModel):
         budget_ratio: the share of the window, default 0.5; prompt, schema and answer are subtracted.
         max_reduce_levels: most levels before the final reduce, default 10.
         direct: one agent answers alone where the whole content fits its budget; there are then no findings.
-        dedupe: whether equal units are asked once.
+        dedupe: whether equal units are asked once. Where there is a journal they are in any case: it knows them as one.
         keyed: how findings are known again in the journal: ``unit``: by the unit's own content; ``shard``: by all of
             the shard's, where a finding may depend on its neighbours.
         max_repairs: turns in which an agent may mend what could not be used, before its shard is halved.
