@@ -273,6 +273,8 @@ class FindingStore:
     def _joined(self) -> pa.Table:
         if self._tables:
             joined = pa.concat_tables(self._tables, promote_options="permissive")
+            if self._kind is not None:
+                return joined
             parts = sorted(range(len(self._tables)), key=lambda part: self._positions[part][:1].tolist())
             return joined.select(list(dict.fromkeys(n for part in parts for n in self._tables[part].column_names)))
         return (self._kind.arrow if self._kind else pa.schema([])).empty_table()

@@ -150,7 +150,8 @@ class JournaledMapper:
             return self._unit_keys(positions)
         if not self.shards:
             return self._shard_keys(positions)
-        wholes = [one.positions for one in self.shards if not set(positions).isdisjoint(one.positions)]
+        asked = set(positions)
+        wholes = [one.positions for one in self.shards if not asked.isdisjoint(one.positions)]
         known = {one: key for whole in wholes for one, key in zip(whole, self._shard_keys(whole), strict=True)}
         return [known[position] for position in positions]
 

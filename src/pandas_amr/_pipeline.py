@@ -327,8 +327,8 @@ def _warn(work: Work) -> None:
 
 
 def _result(work: Work, stage: MapStage | None, found: Found, outcome: Outcome) -> Result:
-    frame = work.job.frame
-    status = status_frame(stage.statuses(), work.in_order, frame.index) if stage else None
+    frame, failures = work.job.frame, work.in_order
+    status = status_frame(stage.statuses(), failures, frame.index) if stage else None
     if stage is not None:
         frame = with_findings(frame, stage.findings())
     if status is not None and work.plan.status_columns:
@@ -339,7 +339,7 @@ def _result(work: Work, stage: MapStage | None, found: Found, outcome: Outcome) 
         findings=found.findings,
         plan=work.plan,
         usage=usage_frame(work.ledger),
-        failures=failures_frame(work.in_order, frame.index),
+        failures=failures_frame(failures, frame.index),
         trace=trace_frame(work.trace.nodes if work.inside is None else work.trace.at(work.prefix)),
         total=work.ledger.total,
         seconds=work.trace.seconds,

@@ -211,18 +211,18 @@ def _tell_failed(work: Work, stage: MapStage, sample: Sample) -> None:
 
 def _partial(work: Work, stage: MapStage) -> Result:
     """What a sample found, where nothing more comes of it."""
-    frame, found = work.job.frame, stage.findings()
+    frame, found, failures = work.job.frame, stage.findings(), work.in_order
     return Result(
         output=None,
         frame=with_findings(frame, found),
         findings=found,
         plan=work.plan,
         usage=usage_frame(work.ledger),
-        failures=failures_frame(work.in_order, frame.index),
+        failures=failures_frame(failures, frame.index),
         trace=trace_frame(work.trace.nodes),
         total=work.ledger.total,
         seconds=work.trace.seconds,
-        status=status_frame(stage.statuses(), work.in_order, frame.index),
+        status=status_frame(stage.statuses(), failures, frame.index),
     )
 
 

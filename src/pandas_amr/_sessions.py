@@ -161,7 +161,8 @@ class Asker:
         ended: list[AMRError] = []
         async for mapped in each(mapper, (shard for shard in shards if not ended), limit=ASK_AT_ONCE):
             repl.spent += mapped.usage
-            ended += [mapped.ended_by] if mapped.ended_by is not None else []
+            if mapped.ended_by is not None:
+                ended.append(mapped.ended_by)
             store.add(mapped.positions, mapped.table)
             failures += mapped.failures
         if ended:  # what was in flight has ended by now

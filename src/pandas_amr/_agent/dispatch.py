@@ -101,13 +101,11 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
     try:
         async with asyncio.timeout(tool.timeout_s) as deadline:
             result = await called(tool.func, **values)
-    except TimeoutError as error:
-        if not deadline.expired():  # the function's own
-            return f"{tool.name} raised {type(error).__name__}: {error}"
-        return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
     except tool.passes:
         raise
     except Exception as error:  # noqa: BLE001 (the tool is the user's, whatever it raises is told to the agent)
+        if isinstance(error, TimeoutError) and deadline.expired():  # and not the function's own
+            return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
         return f"{tool.name} raised {type(error).__name__}: {error}"
     return result if isinstance(result, HandedIn) else as_text(result)
 

@@ -27,7 +27,7 @@ async def in_thread(function: Callable[..., Any], /, *args: Any, **options: Any)
         if not given.done():  # nobody may be waiting any more
             given.set_result(value) if error is None else given.set_exception(error)
 
-    def called() -> None:
+    def run() -> None:
         value, error = None, None
         try:
             value = context.run(function, *args, **options)
@@ -36,7 +36,7 @@ async def in_thread(function: Callable[..., Any], /, *args: Any, **options: Any)
         if not loop.is_closed():
             loop.call_soon_threadsafe(told, value, error)
 
-    threading.Thread(target=called, name="pandas-amr-function", daemon=True).start()
+    threading.Thread(target=run, name="pandas-amr-function", daemon=True).start()
     return await given
 
 
