@@ -47,6 +47,31 @@ print(json.dumps(sorted({name.split(".")[0] for name in added})))
     assert json.loads(run_python(code)) == ["pandas_amr"]
 
 
+ELSEWHERE = """
+import sys
+sys.modules["fcntl"] = sys.modules["resource"] = None  # Windows has neither
+import pandas as pd, pandas_amr as amr
+from pandas_amr.testing import ScriptedServer, findings
+sys.platform = "win32"
+df = pd.DataFrame({"text": ["a", "b"]})
+with ScriptedServer(lambda request: findings(request, lambda unit: {"n": 1})) as server:
+    for calls, tools in ((True, []), (False, [amr.PythonREPLTool()]), (True, [amr.PythonREPLTool()])):
+        lm = amr.LM("m", base_url=server.base_url, api_key="k", abilities=amr.Abilities(tools=calls))
+        try:
+            print(df.amr.map_reduce(map="Count.", finding={"n": int}, reduce={"n": "sum"}, lm=lm, tools=tools).output["n"])
+        except amr.SandboxUnavailable as error:
+            print(error)
+    print(len(server.requests))
+"""
+
+
+def test_where_there_is_no_linux_all_but_the_sandbox_works_and_that_is_told_before_a_call():
+    *sums, told, calls = run_python(ELSEWHERE).splitlines()
+    assert sums == ["2", "2"]
+    assert told.startswith("The embedded sandbox needs Linux, and this is win32. What works here is a container")
+    assert calls == "2"
+
+
 def test_every_error_is_an_amr_error_and_the_builtin_one_would_catch():
     assert issubclass(amr.UsageError, amr.AMRError)
     assert issubclass(amr.UsageError, ValueError)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -351,6 +352,27 @@ asyncio.run(main())
 
 
 # What is shown, what is left
+
+
+SMALL_ROOT = """
+import os, sys
+from pandas_amr.sandbox import confine
+if os.fork():  # a child has one thread, whatever the imports began
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+confine.own_user_namespace(os.open("/proc", os.O_PATH | os.O_DIRECTORY), confine.NEW_MOUNTS)
+confine.small_root(["/usr/lib"], {}, sys.argv[1:])
+print([open(path).read() for path in sys.argv[1:]], os.path.islink("/tmp"), flush=True)
+os._exit(0)
+"""
+
+
+def test_the_root_of_a_session_shows_a_file_that_lies_in_the_temporary_folder_alone():
+    with tempfile.NamedTemporaryFile("w", dir="/tmp", suffix=".py") as file:
+        file.write("VALUE = 41")
+        file.flush()
+        for shown, seen in (([], "[] True"), ([file.name], "['VALUE = 41'] False")):
+            done = subprocess.run([sys.executable, "-c", SMALL_ROOT, *shown], capture_output=True, text=True)
+            assert done.stdout.strip() == seen, done.stderr
 
 
 @pytest.mark.parametrize("tier", ["strong", "strict-lite"])

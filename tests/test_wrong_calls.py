@@ -207,6 +207,10 @@ def test_a_wrong_option_of_a_model_is_told():
         amr.LM("m").replace(tempreature=1)
     with pytest.raises(amr.UsageError, match="timeout_s"):
         amr.LM("m", timeout_s=0)
+    with pytest.raises(amr.UsageError, match="timeout_s=.*number above 0, not '60'"):
+        amr.LM("m", timeout_s="60")
+    with pytest.raises(amr.UsageError, match=r"takes amr.Abilities\(...\), not \{'tools': False\}"):
+        amr.LM("m", abilities={"tools": False})
     with pytest.raises(amr.UsageError, match="model's name"):
         amr.LM("")
 

@@ -272,7 +272,8 @@ class Work:
     def tier(self) -> str:
         """What confines code of agents; empty where none may run, or it is not found out because none has run."""
         wanted = self.job.repl is not None or any(tool.isolated for tool in self.job.tools)
-        tier = sandbox_for(self.job.repl).tier if wanted else ""
+        could = any(self.abilities(phase).tools for phase in self.lms)
+        tier = sandbox_for(self.job.repl).tier if wanted and could else ""
         return "" if tier == "auto" else tier
 
     def keeper(self, kind: Kind, phase: Phase, about: Mapping[str, Any], agent: Agent | None = None) -> Keeper | None:

@@ -172,7 +172,8 @@ class PythonREPLTool:
             if importlib.util.find_spec(name.partition(".")[0]) is None:
                 raise UsageError(f"PythonREPLTool(packages=...): there is no package {name!r} in this environment.")
         object.__setattr__(self, "packages", tuple(self.packages))
-        object.__setattr__(self, "files", _files(self.files, of_root=os.getuid() == 0 and self.isolation != "process"))
+        root = hasattr(os, "getuid") and os.getuid() == 0  # Windows knows no such user
+        object.__setattr__(self, "files", _files(self.files, of_root=root and self.isolation != "process"))
 
     @property
     def tier(self) -> str:

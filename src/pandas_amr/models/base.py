@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pandas_amr.errors import UsageError
@@ -191,8 +192,11 @@ class LM:
         if not isinstance(self.model, str) or not self.model:
             raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
         for name in ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise UsageError(f"LM({name}=...) must be above 0, not {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, Real) or value <= 0):
+                raise UsageError(f"LM({name}=...) must be a number above 0, not {value!r}.")
+        if not isinstance(self.abilities, Abilities):
+            raise UsageError(f"LM(abilities=...) takes amr.Abilities(...), not {self.abilities!r}.")
         if self.prices is not None and len(self.prices) not in {2, 3}:
             raise UsageError(f"LM(prices=...) takes (input, output) or (input, output, cached), not {self.prices!r}.")
         if self.max_parallelism is not None and self.max_parallelism < 1:

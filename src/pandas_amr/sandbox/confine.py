@@ -11,6 +11,7 @@ import resource
 import stat
 from typing import TYPE_CHECKING
 
+from pandas_amr.sandbox.rights import FILES, SCRATCH
 from pandas_amr.sandbox.syscalls import seccomp_filter
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ NUMBERS = {"x86_64": (155, 126, 317), "aarch64": (41, 91, 277)}  # pivot_root, c
 NOBODY = 65533  # whom the sandbox runs as where it was begun by root
 MOUNT_POINTS = ("/mnt", "/media", "/srv", "/opt", "/run", "/var", "/tmp", "/home")
 DEVICES = ("null", "zero", "random", "urandom")
-SCRATCH, FILES = "/scratch", "/files"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -152,7 +152,7 @@ def small_root(folders: Iterable[str], files: Mapping[str, str], modules: Iterab
     for handle in (*opened.values(), *held.values()):
         os.close(handle)
     _links(root)
-    if not any(_within(folder, "/tmp") for folder in shown):
+    if not os.path.lexists(root + "/tmp"):  # else something that is shown lies in it
         os.symlink(SCRATCH, root + "/tmp")
     _read_only(root, with_devices=False)
     for name in DEVICES:

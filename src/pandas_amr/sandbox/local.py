@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import importlib.util
 import json
 import os
@@ -34,8 +33,8 @@ END_S = 2.0
 MOST_IDLE = 2  # warm processes without a session
 ALWAYS = ("numpy", "pandas", "pyarrow", "pyarrow.parquet")
 ENVIRONMENT = {
-    "HOME": "/scratch",
-    "TMPDIR": "/scratch",
+    "HOME": rights.SCRATCH,
+    "TMPDIR": rights.SCRATCH,
     "LANG": "C.UTF-8",
     "TZ": "UTC",
     # One thread only, or what is forked would not be whole; little address space for a thread that code begins.
@@ -56,6 +55,7 @@ BOOT = (
     "p = types.ModuleType('pandas_amr'); p.__path__ = [sys.argv[2]]; "
     "sys.modules['pandas_amr'] = p; from pandas_amr.sandbox.zygote import main; main()"
 )
+ELSEWHERE = "What works here is a container: PythonREPLTool(sandbox=amr.ContainerSandbox.docker(...))."
 CHOICES = (
     'Choices: a container (amr.ContainerSandbox.docker(...)); or isolation="process" where the code is trusted: '
     "it can read and write whatever you can."
@@ -75,6 +75,7 @@ class LocalSandbox:
 
     Raises:
         UsageError: a package or a file does not exist.
+        SandboxUnavailable: this is not Linux.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class LocalSandbox:
         files: Mapping[str, str | Path] | None = None,
         zygotes: int = 1,
     ) -> None:
+        if sys.platform != "linux":
+            raise SandboxUnavailable(f"The embedded sandbox needs Linux, and this is {sys.platform}. {ELSEWHERE}")
         self.isolation = isolation
         self.tier: str = isolation
         self._packages = tuple(packages)
@@ -138,8 +141,6 @@ class LocalSandbox:
         return self._zygotes[self._turn % len(self._zygotes)]
 
     async def _begin_zygote(self) -> Zygote:
-        if sys.platform != "linux":
-            raise SandboxUnavailable(f"The embedded sandbox needs Linux, and this is {sys.platform}. {CHOICES}")
         refused: list[str] = []
         for tier in ORDER if self.isolation == "auto" else (self.isolation,):
             asked = {
@@ -158,7 +159,7 @@ class LocalSandbox:
         raise SandboxUnavailable(f"No sandbox can be had here ({'; '.join(refused)}). {CHOICES}")
 
     def _inside(self, name: str, path: str) -> str:
-        return f"/files/{name}" if self.tier == "strong" else path
+        return f"{rights.FILES}/{name}" if self.tier == "strong" else path
 
 
 async def _end_idle() -> None:
@@ -435,6 +436,8 @@ def _signal(process: int, number: signal.Signals) -> None:
 
 def _sealed(content: bytes) -> int:
     """The bytes in memory that nobody can change any more."""
+    import fcntl  # noqa: PLC0415 (Windows has none, and all but the sandbox works there)
+
     handle = os.memfd_create("shard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     rest = memoryview(content)
     while rest:
@@ -449,4 +452,5 @@ def _after_fork() -> None:
         zygote.forget()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

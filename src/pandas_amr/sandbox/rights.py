@@ -1,4 +1,4 @@
-"""Messages between the host and its warm process, with descriptors beside them (``SCM_RIGHTS``, unix(7))."""
+"""What the host and its warm process share: messages with descriptors beside them (unix(7)), and where things lie."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 NEWS = 1 << 16  # the longest message
 MOST_HANDLES = 2
+SCRATCH, FILES = "/amr/scratch", "/amr/files"  # in a folder of their own: Python itself may live below /scratch
 
 
 def send(wire: socket.socket, words: dict[str, Any], *handles: int) -> None:

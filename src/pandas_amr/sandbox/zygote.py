@@ -298,7 +298,7 @@ class Zygote:
         if self._tier == "strong":
             confine.unshare(confine.NEW_MOUNTS)
             confine.mount_scratch(limits["scratch"], limits["inodes"])
-            os.chdir(confine.SCRATCH)
+            os.chdir(rights.SCRATCH)
             confine.unshare(confine.NEW_USER | confine.NEW_IPC)
         else:  # the limit counts all of the user's, and not only this session's
             confine.die_with_parent(os.getppid())
@@ -314,7 +314,7 @@ class Zygote:
         if self._tier == "strict-lite":
             confine.restrict_files(self._readable, ["/dev/null"])
         elif confine.landlock_abi() >= confine.MIN_ABI:  # behind mounts that say the same
-            confine.restrict_files(["/"], [confine.SCRATCH, "/dev/null"])
+            confine.restrict_files(["/"], [rights.SCRATCH, "/dev/null"])
         confine.filter_calls(self._filter if self._tier == "strong" else None)
 
 
