@@ -19,8 +19,8 @@ from pathlib import Path
 import pandas as pd
 
 import pandas_amr as amr
-from pandas_amr._journal import Entry
 from pandas_amr._keeper import fingerprint
+from pandas_amr._store import Entry
 
 ROUNDS = 3
 

@@ -27,7 +27,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
-from pandas_amr import _journal
+from pandas_amr import _store
 from pandas_amr._keeper import Keeper, fingerprint
 from pandas_amr._units import make_units
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
@@ -68,9 +68,9 @@ def run(frame, path, provider=scripted, **options):
 
 def forget_what_is_open() -> None:
     """Close all files of this process, as its end does."""
-    for line in (*_journal._left, *(store.line for store in list(_journal._stores.values()))):
+    for line in (*_store._left, *(store.line for store in list(_store._stores.values()))):
         line.thread.submit(line.hang_up).result()
-    _journal._stores.clear()
+    _store._stores.clear()
 
 
 # The same call again
@@ -833,7 +833,7 @@ def test_half_of_a_surrogate_pair_is_written_as_its_number(path):
 
     async def kept():
         number = await journal.begin("map", "What is \ud800?", 1)
-        await journal.keep([_journal.Entry(b"key", "finding", b"base", "{}", "row \ud800")], number)
+        await journal.keep([_store.Entry(b"key", "finding", b"base", "{}", "row \ud800")], number)
 
     asyncio.run(kept())
     assert journal.runs()["task"].tolist() == ["What is \\ud800?"]

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from pandas_amr._columns import table_of
-from pandas_amr._journal import Entry, about_words
+from pandas_amr._journal import about_words
 from pandas_amr._mappers import AgentMapper, Mapped, NoInstruction
 from pandas_amr._shards import Shard
+from pandas_amr._store import Entry
 from pandas_amr._units import canonical
 from pandas_amr._usage import Usage
 from pandas_amr.errors import JournalError
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._findings import FindingType
-    from pandas_amr._journal import Journal, Kind
+    from pandas_amr._journal import Journal
     from pandas_amr._mappers import Mapper
+    from pandas_amr._store import Kind
     from pandas_amr._units import Units
 
 KEY_BYTES = 16

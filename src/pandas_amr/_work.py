@@ -27,11 +27,12 @@ from pandas_amr.tools import PythonREPLTool
 if TYPE_CHECKING:
     from pandas_amr._call import Job
     from pandas_amr._findings import Failure
-    from pandas_amr._journal import Journal, Kind
+    from pandas_amr._journal import Journal
     from pandas_amr._mappers import AgentMapper, Mapper
     from pandas_amr._persona import Agent
     from pandas_amr._result import Again, SecondLook
     from pandas_amr._runtime import Settings, Wired
+    from pandas_amr._store import Kind
     from pandas_amr._tokens import TokenCounter
     from pandas_amr.errors import AMRError, AMRWarning, ModelError
     from pandas_amr.models.base import LM, Model
