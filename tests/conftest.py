@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -53,23 +56,58 @@ def anybody_s():
 @pytest.fixture(scope="session")
 def sandboxed():
     """Skip where no sandbox can be had, with the reason."""
+    _skip_without("auto")
+
+
+@pytest.fixture(scope="session", params=["strong", "strict-lite"])
+def tier(request):
+    """Either tier; skip where it cannot be had, with the reason."""
+    _skip_without(request.param)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def strong():
+    """Skip where the strong tier cannot be had, with the reason."""
+    _skip_without("strong")
+
+
+@functools.cache
+def _against(isolation: str) -> str:
+    """Why a tier cannot be had here; empty where it can."""
     from pandas_amr.errors import SandboxUnavailable
     from pandas_amr.sandbox.base import Data, Limits
     from pandas_amr.sandbox.local import LocalSandbox
 
     async def tried() -> str:
-        sandbox = LocalSandbox()
         try:
-            await sandbox.open(Data("df"), Limits())
+            sandbox = LocalSandbox(isolation)
+            try:
+                await sandbox.open(Data("df"), Limits())
+            finally:
+                await sandbox.close()
         except SandboxUnavailable as error:
             return str(error)
-        finally:
-            await sandbox.close()
         return ""
 
-    reason = asyncio.run(tried())
-    if reason:
+    return asyncio.run(tried())
+
+
+def _skip_without(isolation: str) -> None:
+    if reason := _against(isolation):
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """What stands before a Python command so that a plain user runs it; nothing where one does already."""
+    if os.getuid() != 0:
+        return []
+    needed = {Path(one) for one in (sys.prefix, sys.base_prefix, __file__, pd.__file__, amr.__file__)}
+    shut = sorted(str(one) for one in needed if not one.stat().st_mode & 0o004)
+    if shut:
+        pytest.skip(f"root alone can read {', '.join(shut)}")
+    return [str(Path(__file__).parent / "plain_user.py")]
 
 
 def number_of(unit: dict) -> dict:

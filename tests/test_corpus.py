@@ -100,9 +100,8 @@ print(json.dumps(told))
 """
 
 
-def test_what_may_not_be_read_is_left_out_folders_too(anybody_s):
-    as_user = [str(Path(__file__).parent / "plain_user.py")] if os.getuid() == 0 else []
-    command = [sys.executable, *as_user, "-c", CLOSED, str(SOURCE.parent)]
+def test_what_may_not_be_read_is_left_out_folders_too(anybody_s, plain):
+    command = [sys.executable, *plain, "-c", CLOSED, str(SOURCE.parent)]
     environment = os.environ | {"TMPDIR": anybody_s}
     done = subprocess.run(command, capture_output=True, text=True, cwd=anybody_s, env=environment)
     assert done.returncode == 0, done.stderr

@@ -898,7 +898,7 @@ except amr.JournalError as error:
     ],
     ids=["new", "damaged"],
 )
-def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_moved(kept, said):
+def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_moved(kept, said, plain):
     with tempfile.TemporaryDirectory() as place:
         folder, room = Path(place) / "closed", Path(place) / "room"
         path = folder / "journal.sqlite"
@@ -910,9 +910,8 @@ def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_moved(kept, said
             path.chmod(0o666)
         for part, mode in ((folder, 0o555), (Path(place), 0o755)):
             part.chmod(mode)
-        as_plain = [str(Path(__file__).parent / "plain_user.py")] if os.getuid() == 0 else []
         done = subprocess.run(
-            [sys.executable, *as_plain, "-c", PLAIN, str(path), str(Path(amr.__file__).parents[1])],
+            [sys.executable, *plain, "-c", PLAIN, str(path), str(Path(amr.__file__).parents[1])],
             capture_output=True,
             text=True,
             env=os.environ | {"TMPDIR": str(room)},

@@ -31,29 +31,6 @@ TIERS = ("strong", "strict-lite")
 SMALL = Limits(wall_s=1.0, memory_mb=512)
 
 
-def had(tier: str) -> bool:
-    """Whether the tier can be had here at all."""
-
-    async def tried() -> bool:
-        sandbox = LocalSandbox(tier)
-        try:
-            await sandbox.open(Data("df"), SMALL)
-        except SandboxUnavailable:
-            return False
-        finally:
-            await sandbox.close()
-        return True
-
-    return asyncio.run(tried())
-
-
-@pytest.fixture(scope="module", params=TIERS)
-def tier(request) -> str:
-    if not had(request.param):
-        pytest.skip(f"{request.param} cannot be had on this machine")
-    return request.param
-
-
 def in_session(tier, *cells, data=None, limits=SMALL, **options):
     """Run cells in one session; what came of each."""
 
@@ -110,8 +87,8 @@ def kits():
 @once
 class TestAttempts:
     @pytest.mark.parametrize("as_user", [False, True], ids=["as-who-runs-the-tests", "as-a-plain-user"])
-    def test_none_of_the_attempts_comes_to_something_and_each_works_unconfined(self, tier, as_user, kits):
-        if as_user and os.getuid() != 0:
+    def test_none_of_the_attempts_comes_to_something_and_each_works_unconfined(self, tier, as_user, kits, request):
+        if as_user and not request.getfixturevalue("plain"):
             pytest.skip("the tests run as a plain user already")
         out, err = kits[tier, as_user].communicate()
         assert kits[tier, as_user].returncode == 0, out + err

@@ -366,7 +366,7 @@ os._exit(0)
 """
 
 
-def test_the_root_of_a_session_shows_a_file_that_lies_in_the_temporary_folder_alone():
+def test_the_root_of_a_session_shows_a_file_that_lies_in_the_temporary_folder_alone(strong):
     with tempfile.NamedTemporaryFile("w", dir="/tmp", suffix=".py") as file:
         file.write("VALUE = 41")
         file.flush()
@@ -375,7 +375,34 @@ def test_the_root_of_a_session_shows_a_file_that_lies_in_the_temporary_folder_al
             assert done.stdout.strip() == seen, done.stderr
 
 
-@pytest.mark.parametrize("tier", ["strong", "strict-lite"])
+def test_a_host_that_shows_its_own_files_to_nobody_can_have_every_tier(tier):
+    script = """
+import asyncio, os, sys
+from pandas_amr.sandbox.base import Data, Limits
+from pandas_amr.sandbox.local import LocalSandbox
+async def main():
+    sandbox = LocalSandbox(sys.argv[1])
+    session = await sandbox.open(Data("df"), Limits())
+    print((await session.run("40 + 2")).text.strip())
+    await sandbox.close()
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script, tier], capture_output=True, text=True, umask=0o077)
+    assert done.stdout.strip() == "42", done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a plain user's packages can be read by the plain user who code runs as")
+def test_a_package_that_only_root_can_read_is_named_or_read_by_the_lesser_tier(monkeypatch, anybody_s, strong):
+    package = anybody_s / "of_root"
+    package.mkdir(mode=0o700)
+    (package / "__init__.py").write_text("VALUE = 41\n")
+    monkeypatch.syspath_prepend(str(anybody_s))
+    with pytest.raises(amr.SandboxUnavailable, match=f"{package} can be read by root only.*chmod -R o.rX"):
+        in_session("import of_root", packages=["of_root"], tier="strong")
+    (works,) = in_session("import of_root\nof_root.VALUE + 1", packages=["of_root"])
+    assert works.text.strip() == "42"
+
+
 def test_a_package_of_one_file_shows_nothing_of_its_folder(monkeypatch, anybody_s, tier):
     (anybody_s / "one_file.py").write_text("VALUE = 41\n")
     (anybody_s / ".env").write_text("OPENAI_API_KEY=secret")
@@ -509,7 +536,7 @@ def test_limits_that_no_machine_has_are_refused(limits):
         Limits(**limits)
 
 
-def test_a_host_that_is_killed_while_its_sandbox_still_imports_leaves_nothing(anybody_s):
+def test_a_host_that_is_killed_while_its_sandbox_still_imports_leaves_nothing(anybody_s, strong):
     (anybody_s / "slow_import.py").write_text("import time\ntime.sleep(60)\n")
     script = f"""
 import asyncio, sys

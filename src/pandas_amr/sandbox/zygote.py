@@ -60,10 +60,12 @@ def main() -> None:
 def _enter_strong(asked: dict[str, Any]) -> None:
     """Namespaces and a small root; from here on a child that is the first process of its own."""
     folders = _folders(asked)
+    os.umask(0o022)  # of whoever begins the host, it would shut the folders of the new root
     if os.getuid() == 0:  # the root is built before root's rights, and its paths, are given up
         confine.unshare(confine.NEW_MOUNTS)
         confine.small_root(folders, asked["files"], _modules(asked))
         confine.leave_root()
+        _check_readable(folders)
         confine.own_user_namespace(asked["proc"], confine.NEW_MOUNTS)
     else:
         confine.own_user_namespace(asked["proc"], confine.NEW_MOUNTS)
@@ -74,6 +76,12 @@ def _enter_strong(asked: dict[str, Any]) -> None:
         _watch(child, asked["host"])
     confine.die_with_parent(0)  # the parent is outside the namespace, and has no number here
     os.setsid()
+
+
+def _check_readable(folders: list[str]) -> None:
+    for folder in folders:
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise PermissionError(f"{folder} can be read by root only, and code does not run as root: chmod -R o+rX")
 
 
 def _watch(child: int, host: int) -> None:
