@@ -1071,7 +1071,7 @@ def test_runs_export_size_and_prune(path):
         {"keep": True},
         {"older_than": "30d"},
         {"older_than": float("nan")},
-        {"older_than": np.timedelta64("NaT")},
+        {"older_than": np.timedelta64("NaT", "D")},
         {"older_than": pd.NaT},
         {"older_than": -1},
         {"older_than": True},
