@@ -59,7 +59,7 @@ def sandboxed():
     _skip_without("auto")
 
 
-@pytest.fixture(scope="session", params=["strong", "strict-lite"])
+@pytest.fixture(scope="module", params=["strong", "strict-lite"])
 def tier(request):
     """Either tier; skip where it cannot be had, with the reason."""
     _skip_without(request.param)

@@ -131,16 +131,19 @@ class World:
         stack.callback(os.environ.pop, self._variable, None)
         (folder / "sibling").mkdir()
         victim = subprocess.Popen(
-            [sys.executable, "-c", self._sibling() + "import time; time.sleep(3600)"],
+            [sys.executable, "-c", self._sibling() + "import sys; sys.stdin.read()"],  # it ends with this process
             process_group=0,
             cwd=folder / "sibling",
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         stack.callback(victim.wait)
         stack.callback(victim.kill)
+        assert victim.stdin is not None
         assert victim.stdout is not None
         stack.callback(victim.stdout.close)
+        stack.callback(victim.stdin.close)
         self._held = os.open(secret, os.O_RDONLY)
         os.set_inheritable(self._held, True)  # noqa: FBT003 (what a careless host leaves open)
         stack.callback(os.close, self._held)
