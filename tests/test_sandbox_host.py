@@ -375,20 +375,90 @@ def test_the_root_of_a_session_shows_a_file_that_lies_in_the_temporary_folder_al
             assert done.stdout.strip() == seen, done.stderr
 
 
-def test_a_host_that_shows_its_own_files_to_nobody_can_have_every_tier(tier):
+OPENS = """
+import asyncio, sys
+from pandas_amr.sandbox.base import Data, Limits
+from pandas_amr.sandbox.local import LocalSandbox
+async def main():
+    sandbox = LocalSandbox(sys.argv[1])
+    session = await sandbox.open(Data("df"), Limits(wall_s=1))
+    await session.run("kept = 40")
+    await session.run("while True: pass")
+    print((await session.run("kept + 2")).text.strip())
+    await sandbox.close()
+asyncio.run(main())
+"""
+HOSTS = {
+    "whose files nobody else may read": "import os; os.umask(0o077)",
+    "that does not wait for its children": "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    "that waits for signals itself": "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])",
+    "with no more time than a session may take": "import resource as r; r.setrlimit(r.RLIMIT_CPU, (300, 300))",
+    "with a thread beside": "import threading, time; threading.Thread(target=time.sleep, args=[60], daemon=True).start()",
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_tier_can_be_had_by_a_host(tier, host):
+    done = subprocess.run([sys.executable, "-c", f"{HOSTS[host]}\n{OPENS}", tier], capture_output=True, text=True)
+    assert done.stdout.strip() == "42", done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="takes a root whose rights can be taken")
+def test_root_in_a_container_has_a_sandbox_wherever_its_python_lies():
+    """Docker gives its root neither CAP_DAC_READ_SEARCH nor CAP_SYS_ADMIN."""
+    script = f"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+assert libc.prctl(24, 2, 0, 0, 0) == libc.prctl(24, 21, 0, 0, 0) == 0
+os.execv(sys.executable, [sys.executable, "-c", {OPENS!r}, "auto"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "42", done.stderr
+
+
+def test_a_fork_of_the_host_ends_nothing_of_its_parents(tier):
     script = """
-import asyncio, os, sys
+import asyncio, os, sys, threading
 from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.local import LocalSandbox
 async def main():
     sandbox = LocalSandbox(sys.argv[1])
     session = await sandbox.open(Data("df"), Limits())
-    print((await session.run("40 + 2")).text.strip())
+    await session.run("kept = 40")
+    if os.fork() == 0:
+        asyncio._set_running_loop(None)
+        asyncio.run(sandbox.close())
+        os._exit(0)
+    os.wait()
+    print((await session.run("kept + 2")).text.strip())
     await sandbox.close()
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", script, tier], capture_output=True, text=True, umask=0o077)
+    command = [sys.executable, "-W", "ignore", "-c", script, tier]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.strip() == "42", done.stderr
+
+
+def test_packages_in_a_folder_of_the_users_stand_where_the_host_has_them(monkeypatch, anybody_s, tier):
+    for place, value in (("first", 41), ("second", 0)):
+        (anybody_s / place / "vendored-1.0.dist-info").mkdir(parents=True)
+        (anybody_s / place / "vendored").mkdir()
+        (anybody_s / place / "vendored" / "__init__.py").write_text(
+            f"from beside import MORE\nVALUE = {value} + MORE\n"
+        )
+        (anybody_s / place / "beside.py").write_text("MORE = 1\n")
+        (anybody_s / place / ".env").write_text("OPENAI_API_KEY=secret")
+    (anybody_s / "link").symlink_to(anybody_s / "first")
+    monkeypatch.syspath_prepend(str(anybody_s / "second"))
+    monkeypatch.syspath_prepend(str(anybody_s / "link"))
+    works, secret = in_session(
+        "import vendored\nvendored.VALUE",
+        f"open({str(anybody_s / 'link' / '.env')!r}).read()",
+        packages=["vendored"],
+        tier=tier,
+    )
+    assert works.text.strip() == "42"
+    assert not secret.ok
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a plain user's packages can be read by the plain user who code runs as")

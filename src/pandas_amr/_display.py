@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import pandas as pd
 
@@ -54,6 +55,9 @@ def _frame_html(frame: pd.DataFrame) -> str:
         return frame.to_html(escape=True, notebook=True)
 
 
+GONE = (OSError, ValueError)  # a pipe that nobody reads; a stream that is closed
+
+
 class ProgressBar:
     """A bar over the shards, or nothing: for people who watch, not for logs.
 
@@ -62,21 +66,22 @@ class ProgressBar:
 
     def __init__(self, *, shown: bool | None, units: int) -> None:
         self._bar: Any = None
-        if units and (_watched() if shown is None else shown):
+        if units and sys.stderr is not None and (_watched() if shown is None else shown):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # tqdm warns where a notebook has no widgets; text will do
                 from tqdm.auto import tqdm  # noqa: PLC0415
 
             pace_s = 0.1 if _watched() else 2.0  # a log wants few lines
-            self._bar = tqdm(
-                total=units,
-                unit="unit",
-                desc="map",
-                file=sys.stderr,
-                dynamic_ncols=True,
-                mininterval=pace_s,
-                miniters=1,
-            )
+            with contextlib.suppress(*GONE):  # it draws itself at once
+                self._bar = tqdm(
+                    total=units,
+                    unit="unit",
+                    desc="map",
+                    file=sys.stderr,
+                    dynamic_ncols=True,
+                    mininterval=pace_s,
+                    miniters=1,
+                )
             self._failed = 0
 
     def __enter__(self) -> Self:
@@ -86,16 +91,27 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(*GONE):
+                self._bar.close()
 
     def step(self, units: int, *, failed: int, tokens: int) -> None:
         """Some units are done."""
         if self._bar is not None:
             self._failed += failed
             self._bar.set_postfix_str(f"{tokens} tokens, {self._failed} failed", refresh=False)
-            self._bar.update(units)
+            try:
+                self._bar.update(units)
+            except GONE:  # nobody watches any more
+                self._bar = None
 
 
 def _watched() -> bool:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return sys.stderr.isatty() or type(shell).__name__ == "ZMQInteractiveShell"
+    return _is_terminal(sys.stderr) or type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()  # a daemon has none
+    except GONE:
+        return False

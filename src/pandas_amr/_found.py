@@ -24,4 +24,5 @@ def found_of(work: Work, stage: MapStage | None) -> Found:
     if stage.listed is None:
         return Found(with_findings(frame, findings), findings, positions, stage.made_by)
     records, positions = items_frame(findings, stage.listed)
-    return Found(with_findings(frame.iloc[positions], records), records, positions, stage.made_by)
+    repeated = frame.set_flags(allows_duplicate_labels=True).iloc[positions]
+    return Found(with_findings(repeated, records), records, positions, stage.made_by)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import platformdirs
 
+from pandas_amr._cache import cache_folder
 from pandas_amr._store import Noted, Store, is_damaged, known, store_at, transaction, writable, wrong
 from pandas_amr.errors import JournalError, JournalWarning, UsageError
 
@@ -316,10 +316,10 @@ def journal_for(given: Any, *, by_default: bool) -> Journal | None:
     if named:
         return Journal(named)
     try:
-        return Journal(Path(platformdirs.user_cache_dir("pandas-amr")) / DEFAULT_NAME)
-    except JournalError as error:
+        return Journal(cache_folder() / DEFAULT_NAME)
+    except (JournalError, OSError) as error:
         if given is True:
-            raise
+            raise JournalError(str(error)) from None
         warnings.warn(JournalWarning(f"This run keeps no journal. {error}"), stacklevel=2)
         return None
 

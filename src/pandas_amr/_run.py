@@ -17,7 +17,7 @@ from pandas_amr._rehearsal import Draft, Wish
 from pandas_amr._result import Origin, Result, kept_rows, remembered
 from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lm, resolve_lms
 from pandas_amr._watch import Progress, Watch
-from pandas_amr.errors import UsageError
+from pandas_amr.errors import AMRWarning, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
@@ -93,8 +93,9 @@ class Run(Generic[Given]):
         """
         try:
             _ = self._future
-        except KeyboardInterrupt as error:
-            raise self._stopped(error) from None
+        except BaseException as error:
+            self._stop_for(error)
+            raise
         return self
 
     @property
@@ -118,9 +119,9 @@ class Run(Generic[Given]):
         self._partial = partial
 
     def result(self) -> Given:
-        """Wait for the end and give what the verb gives. Ctrl-C cancels the run and raises.
+        """Wait for the end and give what the verb gives. Ctrl-C, or what another signal's handler raises, cancels it.
 
-        The ``KeyboardInterrupt`` has what was found as its ``partial``, a ``Result``; the same call goes on from there.
+        Such an exception has what was found as its ``partial``, a ``Result``; the same call goes on from there.
 
         Raises:
             AMRError: the run failed; see the errors' tree.
@@ -130,10 +131,11 @@ class Run(Generic[Given]):
             raise UsageError("This is the engine's own thread: in async tools and callables, await df.amr.start(...).")
         try:
             return self._given(self._future.result())
-        except KeyboardInterrupt as error:
-            raise self._stopped(error) from None
         except concurrent.futures.CancelledError:
             raise asyncio.CancelledError("The run was cancelled.") from None
+        except BaseException as error:
+            self._stop_for(error)
+            raise
 
     @property
     def progress(self) -> Progress:
@@ -151,8 +153,9 @@ class Run(Generic[Given]):
             if waiting is not None:
                 try:
                     waiting.result()
-                except KeyboardInterrupt as error:
-                    raise self._stopped(error) from None
+                except BaseException as error:
+                    self._stop_for(error)
+                    raise
                 continue
             batch = self._watch.batch(place)
             if batch is None:
@@ -177,12 +180,13 @@ class Run(Generic[Given]):
             place += 1
         await self
 
-    def _stopped(self, error: KeyboardInterrupt) -> KeyboardInterrupt:
-        """Stop the run, and give the interrupt what was found until then."""
-        self.cancel()
-        self._ended.wait(CANCEL_GRACE_S)
-        error.partial = self._partial  # type: ignore[attr-defined]
-        return error
+    def _stop_for(self, error: BaseException) -> None:
+        """Stop the run for what came from outside it, as a signal's handler raises, and give it what was found."""
+        goes_on = self._submitted is not None and not self._submitted.done()
+        if goes_on or not isinstance(error, Exception):
+            self.cancel()
+            self._ended.wait(CANCEL_GRACE_S)
+            error.partial = self._partial  # type: ignore[attr-defined]
 
     def cancel(self) -> None:
         """Stop the run: what is in flight is dropped, and whoever waits gets ``CancelledError``."""
@@ -213,7 +217,11 @@ class Run(Generic[Given]):
         if not self._warned:
             self._warned = True
             for warning in outcome.warnings:
-                warnings.warn(warning, stacklevel=4)
+                try:
+                    warnings.warn(warning, stacklevel=4)
+                except AMRWarning as error:  # where warnings are errors, what was paid for is not lost
+                    error.partial = outcome
+                    raise
         return self._make(outcome)
 
     def __repr__(self) -> str:

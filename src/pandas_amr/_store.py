@@ -77,9 +77,13 @@ class Noted:
         return int(number or 0) if run is None else run
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Line:
-    """A connection on a thread of its own, and the process that both are of."""
+    """A connection on a thread of its own, and the process that both are of.
+
+    None is open while the process forks. A child that inherits one, though it never touches it, would let SQLite take
+    locks for its own that are its parent's, and damage the file (https://www.sqlite.org/howtocorrupt.html, 2.6).
+    """
 
     thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="pandas-amr-journal")
@@ -88,10 +92,12 @@ class _Line:
     process: int = field(default_factory=os.getpid)
 
     def hang_up(self) -> None:
-        """Close the connection. Only its own thread may."""
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
+        """Close the connection; it is opened again when it is wanted."""
+        with _at_work:
+            _open.discard(self)
+            if self.connection is not None:
+                self.connection.close()
+                self.connection = None
 
     def end(self) -> None:
         """Close the connection and end the thread, without waiting."""
@@ -191,19 +197,21 @@ class Store:
 
     def _done(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         try:
-            try:
-                return work(self._connected())
-            except sqlite3.DatabaseError as error:
-                if not is_damaged(error):
-                    raise
-                self.told.append(self._set_aside(error))
-                return work(self._connected())  # what was found since is asked for again by nobody: this run holds it
+            with _at_work:
+                try:
+                    return work(self._connected())
+                except sqlite3.DatabaseError as error:
+                    if not is_damaged(error):
+                        raise
+                    self.told.append(self._set_aside(error))
+                    return work(self._connected())  # nobody asks again for what was found since: this run holds it
         except sqlite3.Error as error:
             raise JournalError(_said(self.path, error)) from None
 
     def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         try:
-            return work(self._connected())
+            with _at_work:
+                return work(self._connected())
         except sqlite3.Error as error:
             raise JournalError(self._set_aside(error) if is_damaged(error) else _said(self.path, error)) from None
 
@@ -211,10 +219,11 @@ class Store:
         """The connection; made anew where the file has gone."""
         if self.line.connection is not None and self._still_there():
             return self.line.connection
-        if self.line.connection is not None:
-            self.line.hang_up()
+        self.line.hang_up()
+        if self._inode and not self._still_there():
             self.told.append(f"The journal {self.path} has gone; it is begun anew, without what it held.")
         self.line.connection = self._opened()
+        _open.add(self.line)
         return self.line.connection
 
     def _opened(self) -> sqlite3.Connection:
@@ -241,6 +250,7 @@ class Store:
             _move(self.path, aside, error)
         else:  # another process was first, and what stands there now is its new one
             told = f"The journal {self.path} was damaged ({error}), and another process has set it aside."
+        self._inode = 0
         self.aside.append(told)
         return told
 
@@ -259,6 +269,8 @@ def _move(path: Path, aside: Path, damage: Exception) -> None:
 
 _stores: weakref.WeakValueDictionary[tuple[int, Path], Store] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
+_at_work = threading.RLock()  # held while anything is done with a connection, and while the process forks
+_open: set[_Line] = set()
 _left: deque[_Line] = deque()  # of stores that nothing holds; a collector of garbage may add to it at any moment
 _of_others: list[_Line] = []  # a fork neither uses nor closes what is its parent's
 
@@ -305,7 +317,7 @@ def _made(path: Path) -> None:
 
 def _opened(path: Path) -> sqlite3.Connection:
     """A connection to a journal of this version."""
-    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
@@ -427,3 +439,19 @@ def _sum(key: Any, value: Any) -> int | None:
 
 def _said(path: Path, error: Exception) -> str:
     return f"The journal {path} cannot be used: {error}. Choices: make room, journal='another/path', or journal=False."
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    _at_work.acquire()
+    for line in list(_open):
+        line.hang_up()
+
+
+def _after_fork() -> None:
+    _at_work.release()
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

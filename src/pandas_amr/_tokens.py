@@ -6,11 +6,13 @@ user's ``token_counter``; an estimate by length, which the provider's counts cor
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import hashlib
 import importlib.resources
 import math
 import os
+import shutil
 import tempfile
 import threading
 import warnings
@@ -19,8 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
+from pandas_amr._cache import cache_folder
 from pandas_amr.errors import AMRWarning
 
 if TYPE_CHECKING:
@@ -124,9 +125,16 @@ def _encoding(name: str) -> tiktoken.Encoding:
 def _vocabularies() -> Path:
     """The folder with the shipped vocabularies, unpacked under the names by which tiktoken knows them."""
     try:
-        return _unpacked(Path(platformdirs.user_cache_dir("pandas-amr")) / "tiktoken")
+        return _unpacked(cache_folder() / "tiktoken")
     except OSError:  # no home, or a read-only one
-        return _unpacked(Path(tempfile.mkdtemp(prefix="pandas-amr-tiktoken-")))
+        folder = Path(tempfile.mkdtemp(prefix="pandas-amr-tiktoken-"))
+        atexit.register(_remove, folder, os.getpid())
+        return _unpacked(folder)
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # and not a fork of it
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unpacked(folder: Path) -> Path:

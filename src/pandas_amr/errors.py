@@ -27,7 +27,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pandas_amr._estimate import Estimate
@@ -61,7 +61,21 @@ __all__ = [
 
 
 class AMRError(Exception):
-    """The root: catch this to catch everything the library raises."""
+    """The root: catch this to catch everything the library raises.
+
+    A copy of an error, as for another process, is without its ``partial``: that holds clients and functions.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        told = {name: value for name, value in self.__dict__.items() if name != "partial"}
+        return _again, (type(self), self.args, told, "partial" in self.__dict__)
+
+
+def _again(kind: type[AMRError], said: tuple[Any, ...], told: dict[str, Any], had_partial: bool) -> AMRError:  # noqa: FBT001
+    error = kind.__new__(kind, *said)
+    error.args = said
+    error.__dict__.update(told | ({"partial": None} if had_partial else {}))
+    return error
 
 
 class UsageError(AMRError, ValueError):
@@ -217,7 +231,13 @@ class MapFailed(AMRError):
 
 
 class AMRWarning(UserWarning):
-    """The root of the library's warnings."""
+    """The root of the library's warnings.
+
+    Attributes:
+        partial: the ``Result``, where a warning of a run is raised as an error.
+    """
+
+    partial: Any = None
 
 
 class PlanWarning(AMRWarning):

@@ -13,15 +13,14 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import platformdirs
-
+from pandas_amr._cache import cache_folder
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
 
     from pandas_amr.models.base import Model, Reply, Request
     from pandas_amr.models.openai import OpenAIModel
@@ -239,7 +238,7 @@ class _Records:
 
     def __init__(self, server: str) -> None:
         folder = hashlib.sha256(server.encode()).hexdigest()[:16]
-        self._folder = Path(platformdirs.user_cache_dir("pandas-amr")) / "batches" / folder
+        self._folder = cache_folder() / "batches" / folder
 
     def batches(self) -> dict[str, str]:
         """The batch that holds a request, by the request's digest."""

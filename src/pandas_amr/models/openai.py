@@ -19,6 +19,7 @@ from pandas_amr.errors import (
     ModelRefused,
     ModelRejected,
     ModelUnavailable,
+    UsageError,
 )
 from pandas_amr.models.base import LM, Limits, Message, Reply, Request, ToolCall
 
@@ -34,6 +35,7 @@ TOO_LONG = re.compile(
     r"context (length|window|size)|maximum context|too (long|many tokens)|exceeds? .*context", re.IGNORECASE
 )
 REASON_CHARACTERS = 300
+ADDRESS = "https://api.openai.com/v1"
 
 
 class OpenAIModel:
@@ -156,10 +158,18 @@ class OpenAIModel:
 
 
 def _client(lm: LM) -> openai.AsyncOpenAI:
+    key = (lm.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()  # files of secrets end in a new line
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError("The key has characters that no HTTP header can hold: see LM(api_key=...), OPENAI_API_KEY.")
+    try:
+        http = openai.DefaultAioHttpClient()
+    except OSError as error:
+        said = f"No HTTP client can be made ({error}): check SSL_CERT_FILE and SSL_CERT_DIR."
+        raise ModelConfigError(said) from None
     return openai.AsyncOpenAI(
-        api_key=lm.api_key or os.environ.get("OPENAI_API_KEY") or "none",  # servers without keys: the client insists
-        base_url=lm.base_url,
-        http_client=openai.DefaultAioHttpClient(),
+        api_key=key or "none",  # servers without keys: the client insists
+        base_url=lm.base_url or os.environ.get("OPENAI_BASE_URL") or ADDRESS,
+        http_client=http,
     )
 
 

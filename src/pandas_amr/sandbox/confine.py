@@ -27,7 +27,7 @@ AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 24, 38, 47
-CAP_DAC_READ_SEARCH, LAST_CAP = 2, 63
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, LAST_CAP = 1, 2, 63
 SIGKILL = 9
 
 # Landlock (https://docs.kernel.org/userspace-api/landlock.html)
@@ -96,18 +96,26 @@ def hide_memory() -> None:
 def leave_root(*, keep_reading: bool = False) -> None:
     """Become a user who owns nothing. Nothing happens where the process is not root's.
 
-    ``keep_reading`` keeps the one right to read what the mode bits forbid, for a Python that lives in root's home;
-    Landlock then says which folders that reaches.
+    ``keep_reading`` keeps a right to read what the mode bits forbid, for a Python that lives in root's home; Landlock
+    then says which folders that reaches, and that nothing is written. Containers have only the wider of the two.
     """
     if os.getuid() != 0:
         return
     if keep_reading:
         _prctl(8, 1)  # PR_SET_KEEPCAPS
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    try:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    except PermissionError:
+        raise PermissionError(
+            "this root may not become another user, and code does not run as root: begin as a plain user"
+        ) from None
     if keep_reading:
-        _set_capabilities(1 << CAP_DAC_READ_SEARCH)
+        try:
+            _set_capabilities(1 << CAP_DAC_READ_SEARCH)
+        except PermissionError:
+            _set_capabilities(1 << CAP_DAC_OVERRIDE)
 
 
 def own_user_namespace(proc: int, extra: int = 0) -> None:
@@ -269,6 +277,6 @@ def limit(memory: int, cpu_s: int, file_size: int, open_files: int, processes: i
         (resource.RLIMIT_SIGPENDING, 256),
     ):
         _, hard = resource.getrlimit(kind)
-        bounded = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        # at the soft limit of CPU time the process is told, a second later it is killed
-        resource.setrlimit(kind, (bounded, bounded + 1 if kind == resource.RLIMIT_CPU else bounded))
+        told = 1 if kind == resource.RLIMIT_CPU else 0  # a second before it is killed
+        bounded = most + told if hard == resource.RLIM_INFINITY else min(most + told, hard)
+        resource.setrlimit(kind, (max(0, bounded - told), bounded))

@@ -49,9 +49,11 @@ ENVIRONMENT = {
     "PYTHONMALLOC": "malloc",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+NEEDED = ("LD_LIBRARY_PATH",)  # a Python that was begun with it does not begin without
 # The package without its __init__, which would load what the sandbox has no use for.
 BOOT = (
     "import signal, sys, types; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "signal.signal(signal.SIGCHLD, signal.SIG_DFL); signal.pthread_sigmask(signal.SIG_SETMASK, []); "
     "p = types.ModuleType('pandas_amr'); p.__path__ = [sys.argv[2]]; "
     "sys.modules['pandas_amr'] = p; from pandas_amr.sandbox.zygote import main; main()"
 )
@@ -62,6 +64,7 @@ CHOICES = (
 )
 
 _open: weakref.WeakSet[Zygote] = weakref.WeakSet()
+_made: weakref.WeakSet[LocalSandbox] = weakref.WeakSet()
 
 
 class LocalSandbox:
@@ -95,9 +98,11 @@ class LocalSandbox:
         self._wanted = zygotes
         self._zygotes: list[Zygote] = []
         self._sessions: weakref.WeakSet[ChannelSession] = weakref.WeakSet()
+        _made.add(self)
         self._turn = 0
         self._starting: asyncio.Lock | None = None
         self._folders, self._paths = _places(self._packages)
+        self._order = [str(Path(path).absolute()) for path in sys.path]
 
     def __repr__(self) -> str:
         return f"<LocalSandbox {self.tier}>"
@@ -118,6 +123,10 @@ class LocalSandbox:
         zygotes, self._zygotes = self._zygotes, []
         for zygote in zygotes:
             await zygote.close()
+
+    def forget(self) -> None:
+        """In a fork of the host: what is open is the parent's."""
+        self._zygotes, self._sessions, self._starting = [], weakref.WeakSet(), None
 
     async def _begun(self, data: Data, limits: Limits) -> LocalTransport:
         zygote = await self._zygote()
@@ -147,6 +156,7 @@ class LocalSandbox:
                 "tier": tier,
                 "folders": self._folders,
                 "paths": self._paths,
+                "order": self._order,
                 "modules": [*ALWAYS, *self._packages],
                 "files": self._files,
             }
@@ -184,10 +194,16 @@ def _places(packages: Sequence[str]) -> tuple[list[str], list[str]]:
         parent = where.parent
         if parent.name in {"site-packages", "dist-packages"}:
             folders.append(str(parent))  # with what the package itself imports
+        elif any(parent.glob("*.dist-info")):  # packages that were installed into a folder of the user's
+            folders += [str(one) for one in parent.iterdir() if _is_code(one)]
         elif not any(where.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix)):
             folders.append(str(where))  # a package's folder, or a module's one file: what lies beside it is not shown
         paths.append(str(parent))
     return list(dict.fromkeys(folders)), list(dict.fromkeys(paths))
+
+
+def _is_code(path: Path) -> bool:
+    return not path.name.startswith(".") and (path.is_dir() or path.suffix in {".py", ".so"})
 
 
 class Zygote:
@@ -233,7 +249,7 @@ class Zygote:
                 asyncio.to_thread(
                     subprocess.Popen,
                     [sys.executable, "-s", "-P", "-c", BOOT, asked, str(Path(__file__).parents[1])],
-                    env=ENVIRONMENT,
+                    env=ENVIRONMENT | {name: os.environ[name] for name in NEEDED if name in os.environ},
                     pass_fds=(its.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -326,12 +342,7 @@ class Zygote:
             return
         news = json.loads(words)
         if "begun" in news:
-            waiting = self._begun.get(news["begun"])
-            if waiting is not None and not waiting.done():
-                waiting.set_result(held[0])
-            else:
-                _signal(held[0], signal.SIGKILL)
-                os.close(held[0])
+            self._has_begun(self._begun.get(news["begun"]), held)
         elif "failed" in news:
             waiting = self._begun.get(news["failed"])
             if waiting is not None and not waiting.done():
@@ -340,6 +351,16 @@ class Zygote:
             waiting = self._ended.pop(news["ended"], None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(int(news["status"]))
+
+    def _has_begun(self, waiting: asyncio.Future[int] | None, held: list[int]) -> None:
+        for process in held:
+            if waiting is not None and not waiting.done():
+                waiting.set_result(process)
+            else:
+                _signal(process, signal.SIGKILL)
+                os.close(process)
+        if not held and waiting is not None and not waiting.done():
+            waiting.set_exception(SandboxError("A session could not be begun: this process has too many open files."))
 
     def _died(self) -> None:
         self._drop()
@@ -450,6 +471,8 @@ def _sealed(content: bytes) -> int:
 def _after_fork() -> None:
     for zygote in list(_open):
         zygote.forget()
+    for sandbox in list(_made):
+        sandbox.forget()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

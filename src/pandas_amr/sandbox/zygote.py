@@ -21,12 +21,15 @@ import sys
 import sysconfig
 import tempfile
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 from pandas_amr.sandbox import confine, rights
 from pandas_amr.sandbox.syscalls import seccomp_filter
 from pandas_amr.sandbox.worker import Gone, Stream, Worker, loaded
 
 OPEN_FILES = 256
+MANY_TASKS = 1 << 15
+MULTIARCH = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
 OTHERS = 512  # tasks of the same user that may come to be
 MOST_DESCRIPTORS = 1 << 20
 PROBE = {
@@ -61,13 +64,13 @@ def _enter_strong(asked: dict[str, Any]) -> None:
     """Namespaces and a small root; from here on a child that is the first process of its own."""
     folders = _folders(asked)
     os.umask(0o022)  # of whoever begins the host, it would shut the folders of the new root
-    if os.getuid() == 0:  # the root is built before root's rights, and its paths, are given up
-        confine.unshare(confine.NEW_MOUNTS)
+    if os.getuid() == 0 and _own_mounts():  # the root is built before root's rights, and its paths, are given up
         confine.small_root(folders, asked["files"], _modules(asked))
         confine.leave_root()
         _check_readable(folders)
         confine.own_user_namespace(asked["proc"], confine.NEW_MOUNTS)
     else:
+        confine.leave_root()
         confine.own_user_namespace(asked["proc"], confine.NEW_MOUNTS)
         confine.small_root(folders, asked["files"], _modules(asked))
     confine.unshare(confine.NEW_PIDS | confine.NEW_ELSE)
@@ -76,6 +79,15 @@ def _enter_strong(asked: dict[str, Any]) -> None:
         _watch(child, asked["host"])
     confine.die_with_parent(0)  # the parent is outside the namespace, and has no number here
     os.setsid()
+
+
+def _own_mounts() -> bool:
+    """Enter a mount namespace; root in a container may not, and has to do what a plain user does."""
+    try:
+        confine.unshare(confine.NEW_MOUNTS)
+    except PermissionError:
+        return False
+    return True
 
 
 def _check_readable(folders: list[str]) -> None:
@@ -105,12 +117,12 @@ def _enter_lite(asked: dict[str, Any]) -> None:
 
 
 def _open_to_all(folder: str) -> bool:
-    """Whether everybody may walk to the folder."""
-    path = folder
-    while path != "/":
-        if not os.stat(path).st_mode & 0o001:
-            return False
-        path = os.path.dirname(path)
+    """Whether everybody may walk to the folder, by its name and by where links lead."""
+    for path in (folder, os.path.realpath(folder)):
+        while path != "/":
+            if not os.stat(path).st_mode & 0o001:
+                return False
+            path = os.path.dirname(path)  # noqa: PLW2901 (up to the root)
     return True
 
 
@@ -125,20 +137,19 @@ def _folders(asked: dict[str, Any]) -> list[str]:
         *below,
         *(os.path.join(prefix, "lib") for prefix in prefixes if prefix != "/usr"),
         *asked["folders"],
-        "/lib",
-        "/lib64",
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
+        *(path for path in ("/lib", "/lib64", *MULTIARCH, "/usr/lib64") if not os.path.islink(path)),
         "/usr/local/lib",
         "/usr/share/zoneinfo",
+        "/etc/alternatives",  # by which libraries are found
     ]
-    return [path for path in dict.fromkeys(wanted) if os.path.isdir(path) and not os.path.islink(path)]
+    if not any(os.path.isdir(path) for path in MULTIARCH):
+        wanted.append("/usr/lib")
+    return [path for path in dict.fromkeys(wanted) if os.path.isdir(path)]
 
 
 def _modules(asked: dict[str, Any]) -> list[str]:
-    """Packages that are a single file."""
-    return [path for path in asked["folders"] if os.path.isfile(path)]
+    """Packages that are a single file; and the list of libraries, which the loader reads."""
+    return [path for path in (*asked["folders"], "/etc/ld.so.cache") if os.path.isfile(path)]
 
 
 class Zygote:
@@ -158,7 +169,8 @@ class Zygote:
         self._sessions: dict[int, tuple[str, int, int]] = {}  # pidfd: the session's name, pid and seconds
         self._myself = os.pidfd_open(os.getpid())
         self._filter = seccomp_filter(1)  # in the strong tier a session is number 1
-        sys.path[:] = [*sys.path, *asked["paths"]]
+        places = {path: place for place, path in enumerate(asked["order"])}
+        sys.path[:] = sorted([*sys.path, *asked["paths"]], key=lambda path: places.get(path, len(places)))
         _load(asked["modules"])
         self._size = _address_space(asked["proc"])
         self._tasks = _tasks(asked["proc"]) if self._tier != "strong" else 0
@@ -347,7 +359,8 @@ def _load(modules: list[str]) -> None:
     frame = loaded(sink.getvalue().to_pybytes(), labels)
     frame.groupby("a").agg({"b": "sum", "c": "mean"}).reset_index().merge(frame, on="a").sort_values("b_x")
     repr(frame), repr(frame["d"].dt.year), frame.describe(), frame["a"].str.upper().value_counts()
-    pd.Timestamp.now(tz="UTC").tz_convert("Europe/Paris")
+    with contextlib.suppress(ZoneInfoNotFoundError):  # small images have no time zones
+        pd.Timestamp.now(tz="UTC").tz_convert("Europe/Paris")
     np.linalg.inv(np.eye(2))
     gc.collect()
     gc.freeze()
@@ -368,8 +381,11 @@ def _assert_one_thread(proc: int) -> None:
 
 
 def _tasks(proc: int) -> int:
-    """How many tasks the machine runs, which bounds how many of them are this user's."""
-    return int(_read(proc, "loadavg").split()[3].split("/")[1])
+    """How many tasks the machine runs, which bounds how many of them are this user's; many, where that is not told."""
+    try:
+        return int(_read(proc, "loadavg").split()[3].split("/")[1])
+    except FileNotFoundError:  # /proc may hold processes only
+        return MANY_TASKS
 
 
 def _read(proc: int, name: str) -> str:
