@@ -441,19 +441,23 @@ asyncio.run(main())
 
 def test_packages_in_a_folder_of_the_users_stand_where_the_host_has_them(monkeypatch, anybody_s, tier):
     for place, value in (("first", 41), ("second", 0)):
-        (anybody_s / place / "vendored-1.0.dist-info").mkdir(parents=True)
+        about = anybody_s / place / "vendored-1.0.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vendored\nVersion: 1.0\n")
+        (about / "RECORD").write_text("vendored/__init__.py,,\nbeside.py,,\n../../bin/tool,,\n")
         (anybody_s / place / "vendored").mkdir()
         (anybody_s / place / "vendored" / "__init__.py").write_text(
             f"from beside import MORE\nVALUE = {value} + MORE\n"
         )
         (anybody_s / place / "beside.py").write_text("MORE = 1\n")
-        (anybody_s / place / ".env").write_text("OPENAI_API_KEY=secret")
+        (anybody_s / place / "own").mkdir()
+        (anybody_s / place / "own" / "data.txt").write_text("secret")
     (anybody_s / "link").symlink_to(anybody_s / "first")
     monkeypatch.syspath_prepend(str(anybody_s / "second"))
     monkeypatch.syspath_prepend(str(anybody_s / "link"))
     works, secret = in_session(
         "import vendored\nvendored.VALUE",
-        f"open({str(anybody_s / 'link' / '.env')!r}).read()",
+        f"open({str(anybody_s / 'link' / 'own' / 'data.txt')!r}).read()",
         packages=["vendored"],
         tier=tier,
     )

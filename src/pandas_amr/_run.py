@@ -182,8 +182,7 @@ class Run(Generic[Given]):
 
     def _stop_for(self, error: BaseException) -> None:
         """Stop the run for what came from outside it, as a signal's handler raises, and give it what was found."""
-        goes_on = self._submitted is not None and not self._submitted.done()
-        if goes_on or not isinstance(error, Exception):
+        if self._submitted is None or not self._submitted.done() or not isinstance(error, Exception):
             self.cancel()
             self._ended.wait(CANCEL_GRACE_S)
             error.partial = self._partial  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -194,16 +195,19 @@ def _places(packages: Sequence[str]) -> tuple[list[str], list[str]]:
         parent = where.parent
         if parent.name in {"site-packages", "dist-packages"}:
             folders.append(str(parent))  # with what the package itself imports
-        elif any(parent.glob("*.dist-info")):  # packages that were installed into a folder of the user's
-            folders += [str(one) for one in parent.iterdir() if _is_code(one)]
+        elif beside := _installed(parent):
+            folders += beside
         elif not any(where.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix)):
             folders.append(str(where))  # a package's folder, or a module's one file: what lies beside it is not shown
         paths.append(str(parent))
     return list(dict.fromkeys(folders)), list(dict.fromkeys(paths))
 
 
-def _is_code(path: Path) -> bool:
-    return not path.name.startswith(".") and (path.is_dir() or path.suffix in {".py", ".so"})
+def _installed(folder: Path) -> list[str]:
+    """What was installed into a folder of the user's, by its own record; not what else lies there."""
+    distributions = importlib.metadata.distributions(path=[str(folder)])
+    names = {file.parts[0] for one in distributions for file in one.files or ()} - {".."}
+    return [str(folder / name) for name in sorted(names) if (folder / name).exists()]
 
 
 class Zygote:
