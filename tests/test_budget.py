@@ -11,6 +11,7 @@ from pandas_amr._prices import price_of
 from pandas_amr._run import submit
 from pandas_amr._usage import Usage
 from pandas_amr.testing import ScriptedServer, findings
+from versions import once
 
 DF = pd.DataFrame({"text": [f"row {n}" for n in range(100)]})
 OPTIONS = {
@@ -90,6 +91,7 @@ def warmed_up():
         DF.head(1).amr.map_reduce(**OPTIONS, lm=server.lm())
 
 
+@once
 def test_a_deadline_ends_a_run_though_the_server_hangs():
     warmed_up()
     with ScriptedServer(provider, latency_s=lambda r: 0.0 if r.number < 20 else 60.0) as server:
@@ -194,6 +196,7 @@ def test_usage_adds_and_unknown_money_stays_unknown():
     assert (Usage(money=0.5) + Usage(money=None)).money is None
 
 
+@once
 def test_a_planner_that_takes_too_long_is_not_waited_for():
     warmed_up()
     with ScriptedServer(lambda request: None, latency_s=60.0) as server:

@@ -12,6 +12,7 @@ from pandas_amr._run import engine_loop
 from pandas_amr.engines.local import each
 from pandas_amr.testing import ScriptedServer, findings
 from together import Together
+from versions import once
 
 
 def many(rows: int) -> pd.DataFrame:
@@ -22,6 +23,7 @@ def found(request):
     return findings(request, lambda unit: {"finding": "x"})
 
 
+@once
 @pytest.mark.parametrize("limit", [1, 3, 16])
 def test_requests_in_flight_reach_max_parallelism_and_never_pass_it(limit):
     with ScriptedServer(Together(found, limit), latency_s=0.02) as server:

@@ -390,6 +390,7 @@ def test_runs_at_once_pay_for_one_plan_and_one_reduction(path):
         assert counted(server) == {"plan": 1, "findings": 2, "reduction": 1}
 
 
+@once
 @pytest.mark.parametrize("schema", ["plan", "reduction"])
 def test_where_who_asks_gets_nothing_one_of_those_who_wait_asks(path, schema):
     refused = []
@@ -890,6 +891,7 @@ except amr.JournalError as error:
 """
 
 
+@once
 @pytest.mark.parametrize(
     ("kept", "said"),
     [

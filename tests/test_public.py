@@ -10,6 +10,7 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr import errors
+from versions import once
 
 
 def run_python(code: str) -> str:
@@ -65,6 +66,7 @@ with ScriptedServer(lambda request: findings(request, lambda unit: {"n": 1})) as
 """
 
 
+@once
 def test_where_there_is_no_linux_all_but_the_sandbox_works_and_that_is_told_before_a_call():
     *sums, told, calls = run_python(ELSEWHERE).splitlines()
     assert sums == ["2", "2"]

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer, Status, findings
 from together import Together
+from versions import once
 
 ROWS = pd.DataFrame({"text": [f"row {n}" for n in range(12)]}, index=[f"label {n}" for n in range(12)])
 BOOKS = pd.DataFrame(
@@ -243,6 +244,7 @@ def test_a_budget_used_up_inside_a_row_s_pipeline_ends_the_whole_run():
     assert len(result.failures) == 0
 
 
+@once
 def test_an_interrupted_recipe_leaves_what_its_stages_found(tmp_path):
     """Ctrl-C in the second stage: the first one's findings are in the exception's partial."""
     code = f"""

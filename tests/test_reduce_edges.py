@@ -13,6 +13,7 @@ from pydantic import BaseModel
 import pandas_amr as amr
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import ScriptedServer, Status, findings
+from versions import once
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
 
@@ -109,6 +110,7 @@ def test_a_direct_answer_that_fails_raises_with_its_partial_where_nothing_may_fa
     assert len(failed.value.partial.frame) == 6
 
 
+@once
 def test_a_direct_answer_is_bounded_in_time():
     gate = threading.Event()
     with ScriptedServer(provider, latency_s=lambda request: 0.0 if gate.is_set() else 600.0) as server:

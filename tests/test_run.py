@@ -15,6 +15,7 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
+from versions import once
 
 DF = pd.DataFrame({"text": ["row 1", "row 2"]})
 
@@ -101,6 +102,7 @@ def test_cancelling_the_await_cancels_the_run():
     asyncio.run(main())
 
 
+@once
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_cancels_and_raises_and_the_next_call_works():
     code = """
@@ -130,6 +132,7 @@ def test_ctrl_c_cancels_and_raises_and_the_next_call_works():
     assert done.stderr == ""
 
 
+@once
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_at_any_moment_of_a_calls_beginning_leaves_no_run_that_goes_on():
     """The signal comes at the first, second, ... step of the calling thread once the engine has been given the run."""
@@ -265,6 +268,7 @@ def test_an_unknown_model_is_told():
         assert len(server.requests) == 1
 
 
+@once
 @pytest.mark.parametrize("passing", [Status(429), Status(500), Status(408), Status(503, headers={"retry-after": "0"})])
 def test_an_unavailable_service_is_asked_again_and_the_tries_are_counted(passing, monkeypatch):
     monkeypatch.setattr("pandas_amr.models.retry.FIRST_WAIT_S", 0.01)
@@ -275,6 +279,7 @@ def test_an_unavailable_service_is_asked_again_and_the_tries_are_counted(passing
     assert result.usage.loc["map", ["calls", "tries"]].tolist() == [1, 3]
 
 
+@once
 def test_a_service_that_stays_away_fails_the_units_with_its_reason():
     with ScriptedServer(lambda request: Status(503, "down")) as server, pytest.raises(amr.MapFailed, match="503: down"):
         DF.amr.map("Which?", lm=server.lm(max_tries=1))

@@ -338,6 +338,7 @@ def mounted() -> set[str]:
     return {line for line in lines if not line.split()[1].startswith(tempfile.gettempdir() + "/")}
 
 
+@once
 @pytest.mark.parametrize("killed", ["host", "zygote"])
 def test_after_a_kill_no_process_no_file_and_no_memory_is_left_within_two_seconds(tier, killed):
     shared, mounts = left_in_memory(), mounted()
@@ -481,6 +482,7 @@ def test_an_empty_frame_and_strange_cells_go_through():
 CONTAINER = ContainerSandbox([sys.executable, "-I", worker.__file__], tier="plain-process")
 
 
+@once
 def test_a_container_speaks_to_the_same_worker_over_stdio():
     data = ArrowFrame.of(pd.DataFrame({"a": [1, 2, 3]})).data("df")
     summed, handed_in, stopped, kept, died, anew = in_session(

@@ -15,6 +15,7 @@ import pandas_amr as amr
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 from processes import sandbox_processes
 from together import Together
+from versions import once
 
 
 def rows(count: int) -> pd.DataFrame:
@@ -179,6 +180,7 @@ def stable_sessions() -> int:
     return counts[-1]
 
 
+@once
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
 @pytest.mark.parametrize("busy", ["at the model", "in the sandbox"])
 def test_a_run_cancelled_while_agents_have_python_leaves_no_process_and_no_connection(busy, sandboxed):

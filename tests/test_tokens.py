@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from pandas_amr._tokens import counter_for
+from versions import once
 
 
 def test_known_models_count_as_their_tokenizers_do():
@@ -15,6 +16,7 @@ def test_known_models_count_as_their_tokenizers_do():
     assert counter_for("some-model-of-ones-own")("<|endoftext|>") > 1
 
 
+@once
 def test_counting_touches_no_network_and_leaves_the_environment_alone(tmp_path):
     code = """
 import sys
@@ -55,6 +57,7 @@ print(counter_for("own")("x" * 300))
     assert done.stdout.splitlines() == ["[100, 100] 1 tiktoken has no vocabulary 'o200k_base' at hand", "75"]
 
 
+@once
 def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path):
     code = "from pandas_amr._tokens import counter_for; print(counter_for('gpt-4o')('one two'))"
     blocked = tmp_path / "file"
