@@ -1,10 +1,22 @@
-"""Processes as the kernel lists them."""
+"""Processes: a Python of one's own, and those that the kernel lists."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Collection
 from pathlib import Path
+
+
+def run_python(script: str, *arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
+    """A script in a Python of its own, to its end; in this environment but for what is named."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+    )
 
 
 def sandbox_processes(of: int | None = None) -> set[int]:

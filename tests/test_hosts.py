@@ -6,8 +6,6 @@ import inspect
 import os
 import pickle
 import signal
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -17,6 +15,7 @@ import pandas_amr as amr
 from pandas_amr import errors
 from pandas_amr.models.openai import OpenAIModel
 from pandas_amr.testing import ScriptedServer, findings
+from processes import run_python
 from versions import once
 
 pytestmark = once
@@ -28,11 +27,6 @@ def numbered(rows: int) -> pd.DataFrame:
 
 def counted(request):
     return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
-
-
-def run_python(code: str, *arguments: object, env: dict[str, str] | None = None, **options):
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | (env or {}), **options)
 
 
 # Forks
@@ -196,16 +190,20 @@ try:
     journal_for(True, by_default=True)
 except Exception as error:
     print(type(error).__name__)
+from pandas_amr.models.batch import _Records
+records = _Records("http://127.0.0.1")
+records.add("batch", ["key"])
+records.drop("batch")
+print(records.batches())
 """
     done = run_python(code)
-    assert done.stdout.splitlines() == ["None", "JournalError"], done.stderr
+    assert done.stdout.splitlines() == ["None", "JournalError", "{}"], done.stderr
     assert "This run keeps no journal. There is no cache folder" in done.stderr
 
 
 def test_vocabularies_that_have_no_folder_leave_none_behind(tmp_path):
     code = "from pandas_amr._tokens import counter_for; print(counter_for('gpt-4o')('two words'))"
-    shut = {"HOME": "/proc/nobody", "XDG_CACHE_HOME": "/proc/nobody", "TMPDIR": str(tmp_path)}
-    done = run_python(code, env=shut)
+    done = run_python(code, HOME="/proc/nobody", XDG_CACHE_HOME="/proc/nobody", TMPDIR=tmp_path)
     assert done.stdout.strip() == "2", done.stderr
     assert list(tmp_path.iterdir()) == []
 

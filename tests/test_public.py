@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 import pandas_amr as amr
 from pandas_amr import errors
+from processes import run_python
 from versions import once
 
 
-def run_python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+def told_by(code: str) -> str:
+    done = run_python(code)
+    done.check_returncode()
+    return done.stdout
 
 
 def test_every_public_name_is_there_and_no_other_is_listed():
@@ -45,7 +46,7 @@ assert logging.root.handlers == handlers
 pandas.DataFrame({"a": [1]}).amr
 print(json.dumps(sorted({name.split(".")[0] for name in added})))
 """
-    assert json.loads(run_python(code)) == ["pandas_amr"]
+    assert json.loads(told_by(code)) == ["pandas_amr"]
 
 
 ELSEWHERE = """
@@ -68,7 +69,7 @@ with ScriptedServer(lambda request: findings(request, lambda unit: {"n": 1})) as
 
 @once
 def test_where_there_is_no_linux_all_but_the_sandbox_works_and_that_is_told_before_a_call():
-    *sums, told, calls = run_python(ELSEWHERE).splitlines()
+    *sums, told, calls = told_by(ELSEWHERE).splitlines()
     assert sums == ["2", "2"]
     assert told.startswith("The embedded sandbox needs Linux, and this is win32. What works here is a container")
     assert calls == "2"

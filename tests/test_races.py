@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,6 +22,7 @@ from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.local import LocalSandbox
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 from pandas_amr.tools import Tool
+from processes import run_python
 from versions import once
 
 pytestmark = [pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning"), once]
@@ -252,15 +251,6 @@ lm = amr.LM("scripted", base_url=sys.argv[1], api_key="k", batch=True, batch_pol
 frame = pd.DataFrame({"text": [f"row {n}" for n in range(8)]})
 print(frame.amr.map("x", finding=Found, lm=lm, journal=sys.argv[2], plan={"shard_size": 2})["n"].sum())
 """
-
-
-def run_python(script: str, *arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {name: str(value) for name, value in environment.items()},
-    )
 
 
 def test_a_batch_is_found_again_until_its_answers_are_in_the_journal(tmp_path):

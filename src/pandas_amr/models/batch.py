@@ -12,7 +12,9 @@ import copy
 import hashlib
 import io
 import json
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pandas_amr._cache import cache_folder
@@ -20,7 +22,6 @@ from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
-    from pathlib import Path
 
     from pandas_amr.models.base import Model, Reply, Request
     from pandas_amr.models.openai import OpenAIModel
@@ -238,7 +239,10 @@ class _Records:
 
     def __init__(self, server: str) -> None:
         folder = hashlib.sha256(server.encode()).hexdigest()[:16]
-        self._folder = cache_folder() / "batches" / folder
+        try:
+            self._folder = cache_folder() / "batches" / folder
+        except OSError:  # no home: below this nothing can be written, and nothing is remembered
+            self._folder = Path(os.devnull) / folder
 
     def batches(self) -> dict[str, str]:
         """The batch that holds a request, by the request's digest."""
