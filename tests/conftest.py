@@ -110,9 +110,4 @@ def plain():
     return [str(Path(__file__).parent / "plain_user.py")]
 
 
-def number_of(unit: dict) -> dict:
-    """Find the number in a unit of ``numbers``."""
-    return {"n": int(unit["text"].split()[1])}
-
-
 assert amr.__version__

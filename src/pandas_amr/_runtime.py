@@ -217,7 +217,9 @@ def sandbox_for(repl: PythonREPLTool | None) -> Sandbox:
     files = dict(repl.files) if repl else {}  # type: ignore[arg-type]
     seen = tuple((name, path, *_version(path)) for name, path in sorted(files.items()))
     key = (os.getpid(), isolation, packages, seen)
-    return _sandboxes.setdefault(key, LocalSandbox(isolation, packages=packages, files=files))
+    if key not in _sandboxes:
+        _sandboxes.setdefault(key, LocalSandbox(isolation, packages=packages, files=files))
+    return _sandboxes[key]
 
 
 def _version(path: str | Path) -> tuple[int, int, int]:

@@ -272,7 +272,6 @@ _lock = threading.Lock()
 _at_work = threading.RLock()  # held while anything is done with a connection, and while the process forks
 _open: set[_Line] = set()
 _left: deque[_Line] = deque()  # of stores that nothing holds; a collector of garbage may add to it at any moment
-_of_others: list[_Line] = []  # a fork neither uses nor closes what is its parent's
 
 
 def _end_what_is_left() -> None:
@@ -280,10 +279,8 @@ def _end_what_is_left() -> None:
     with contextlib.suppress(IndexError):
         while True:
             line = _left.popleft()
-            if line.process == os.getpid():
+            if line.process == os.getpid():  # and not a fork of it, which has no such thread
                 line.end()
-            else:
-                _of_others.append(line)
 
 
 def store_at(path: Path) -> Store:

@@ -67,15 +67,8 @@ class AMRError(Exception):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        told = {name: value for name, value in self.__dict__.items() if name != "partial"}
-        return _again, (type(self), self.args, told, "partial" in self.__dict__)
-
-
-def _again(kind: type[AMRError], said: tuple[Any, ...], told: dict[str, Any], had_partial: bool) -> AMRError:  # noqa: FBT001
-    error = kind.__new__(kind, *said)
-    error.args = said
-    error.__dict__.update(told | ({"partial": None} if had_partial else {}))
-    return error
+        told = {name: None if name == "partial" else value for name, value in self.__dict__.items()}
+        return type(self).__new__, (type(self), *self.args), told
 
 
 class UsageError(AMRError, ValueError):
