@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pandas as pd
 
@@ -13,7 +13,7 @@ from pandas_amr._findings import FindingType
 from pandas_amr._fit import misfit, misused, sort_of
 from pandas_amr._merge import rules_of
 from pandas_amr._persona import Agent
-from pandas_amr._plan import Aggregation, Plan, as_finding, as_output, read_plan
+from pandas_amr._plan import Aggregation, Plan, as_finding, as_output, is_record, read_plan
 from pandas_amr._profile import column_units
 from pandas_amr._schema import TEXT_FINDING, record_type
 from pandas_amr._units import check_frame, content_columns
@@ -299,8 +299,7 @@ def _finding(given: Any, names: tuple[str | None, ...]) -> Any:
 
 def _named_finding(given: Any) -> Any:
     """A named map's finding: a record, a list of records, or the type of its one column."""
-    kind = get_args(given)[0] if get_origin(given) is list else given
-    if isinstance(given, dict) or hasattr(kind, "model_fields"):
+    if isinstance(given, dict) or is_record(given):
         return as_finding(given)
     return record_type("Finding", {TEXT_FINDING: given})
 
