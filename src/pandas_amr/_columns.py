@@ -12,7 +12,7 @@ import types
 import typing
 import uuid
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import pyarrow as pa
 from pydantic import AnyUrl, AwareDatetime, BaseModel, RootModel
@@ -23,6 +23,8 @@ from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+Sort = Literal["number", "bool", "text", "choices", "date", "nested"]
 
 DECIMAL_DIGITS = 38
 DECIMAL_PLACES = 9
@@ -244,3 +246,25 @@ def table_of(records: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Tabl
         pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError, UnicodeEncodeError: a value does not fit.
     """
     return pa.Table.from_pylist(list(records), schema=schema)
+
+
+def sort_of(annotation: Any) -> Sort:
+    """What sort of values a field holds.
+
+    Example:
+        >>> [sort_of(kind) for kind in (int, bool, str | None, list[str], Literal["a", "b"])]
+        ['number', 'bool', 'text', 'nested', 'choices']
+    """
+    kind, _ = without_none(annotation)
+    if choices_of(kind) is not None:
+        return "choices"
+    if kind is bool:
+        return "bool"
+    if isinstance(kind, type) and get_origin(kind) is None:
+        if issubclass(kind, int | float | decimal.Decimal):
+            return "number"
+        if issubclass(kind, dt.date | dt.time | dt.timedelta):
+            return "date"
+        if issubclass(kind, str):
+            return "text"
+    return "nested"

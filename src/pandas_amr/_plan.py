@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from pandas_amr._by import By
+from pandas_amr._by import By, described_key, is_code
 from pandas_amr._graph import Graph, graph_of_shape
 from pandas_amr._kept import find_lost_checks
 from pandas_amr._schema import (
@@ -202,6 +202,11 @@ def _plain_label(label: Any) -> Any:
         return {"date": label.isoformat()}
     if isinstance(label, np.number | np.bool_):
         return label.item()
+    if is_code(label):
+        raise PlanError(
+            f"A plan's JSON cannot hold {described_key(label)} as a key of by=: name a column instead, or say by= "
+            "again beside plan=."
+        )
     raise PlanError(
         f"A plan's JSON cannot hold the column label {label!r}: name the column by a text, a number or a date."
     )
