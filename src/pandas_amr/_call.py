@@ -163,8 +163,8 @@ def check(call: Call) -> Job:
     if instructions is not None:
         fixed["map_instruction"] = instructions
     if call.finding is not None:
-        fixed["finding"] = _finding(call.finding, names)
-    elif names != (None,) and "finding" not in fixed:
+        fixed["finding"] = _finding(call.finding, names, callables)
+    elif names != (None,) and "finding" not in fixed and instructions is not None:
         fixed["finding"] = {str(name): as_finding(None) for name in names if name not in callables}
     elif call.map is not None and "finding" not in fixed and not callables:
         fixed["finding"] = as_finding(None)
@@ -303,13 +303,13 @@ def _is_map(given: Any) -> bool:
     return (isinstance(given, str) and bool(given.strip())) or callable(given)
 
 
-def _finding(given: Any, names: tuple[str | None, ...]) -> Any:
-    """The finding type, or one by name where maps run side by side."""
+def _finding(given: Any, names: tuple[str | None, ...], callables: Mapping[str | None, Any]) -> Any:
+    """The finding type, or one by name where maps run side by side; a function's own columns say its, if none does."""
     if names == (None,):
         return as_finding(given)
     if isinstance(given, dict) and given and set(given) <= set(names):
         return {name: _named_finding(part) for name, part in given.items()} | {
-            str(name): as_finding(None) for name in names if name not in given
+            str(name): as_finding(None) for name in names if name not in given and name not in callables
         }
     return {str(name): as_finding(given) for name in names}
 
