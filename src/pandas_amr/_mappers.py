@@ -12,7 +12,7 @@ from pandas_amr._columns import table_of
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
 from pandas_amr._merge import as_given, merge_values, rules_of
 from pandas_amr._split import pieces_of
-from pandas_amr._units import line_of
+from pandas_amr._units import line_of, reader_keys
 from pandas_amr._usage import Usage
 from pandas_amr.engines.local import each
 from pandas_amr.errors import (
@@ -294,11 +294,11 @@ class AgentMapper:
             "required": ["output"],
             "additionalProperties": False,
         }
+        keys = reader_keys(texts)
+        lines = [line_of(dict(zip(keys, [record[name] for name in texts], strict=True))) for record in records]
         messages = (
             Message("system", _prompts.merge_system(self.instruction, fields)),
-            Message(
-                "user", _prompts.finding_lines([line_of({name: record[name] for name in texts}) for record in records])
-            ),
+            Message("user", _prompts.finding_lines(lines)),
         )
         answer = await run_agent(self.model, messages, submission=Submission("reduction", schema), phase="map")
         state.usage += answer.usage
