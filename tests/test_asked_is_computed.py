@@ -202,7 +202,7 @@ def test_choices_of_mixed_kinds_are_told_apart_as_json_does():
     frame = pd.DataFrame({"n": pd.Categorical([1, True, "1", 1, "many"], categories=["1", "many", True])})
     with ScriptedServer(
         choosing(choice("count", None, holds("n", "=", 1)), choice("count", None, holds("n", "=", "1")))
-    ) as server:  # noqa: E501
+    ) as server:
         number = frame.amr.reduce("How many?", output=int, lm=server.lm(), journal=False)
     assert number == 1
     assert "no value that it can take" in server.requests[1].user
@@ -469,10 +469,25 @@ def test_an_agent_that_insists_on_a_number_of_its_own_has_it_written_from_all_fi
 def test_an_output_that_is_no_number_is_written_as_before():
     with ScriptedServer(
         lambda r: {"output": True, "sources": [0]} if r.schema == "reduction" else findings(r, finds)
-    ) as server:  # noqa: E501
+    ) as server:
         options = {"map": "Read.", "finding": Read, "reduce": "Is it good?", "lm": server.lm(), "journal": False}
         assert rows().amr.map_reduce(output=bool, **options).output is True
     assert "pandas computes it" not in reductions(server)[0].system
+
+
+def test_an_agent_without_a_repl_chooses_though_those_that_map_have_one():
+    options = {"tools": [amr.PythonREPLTool()], "reduce": amr.Agent("How many are positive?", tools=[])}
+    result, (request,) = asked(choice("count", None, holds("mood", "=", "positive")), **options)
+    assert result.output == 3
+    assert "pandas computes it" in request.system
+
+
+def test_the_estimate_of_a_number_is_of_one_call_or_more():
+    with ScriptedServer(lambda request: None) as server:
+        options = {"map": "Read.", "finding": Read, "reduce": "How many?", "lm": server.lm()}
+        estimate = rows().amr.plan(output=int, plan={"shard_size": 8}, **options).estimate()
+    assert estimate.calls == 2
+    assert "about 2 calls" in str(estimate)
 
 
 def test_an_empty_frame_has_no_number_and_no_request():
@@ -684,7 +699,7 @@ def test_what_a_function_without_a_type_gives_reaches_all_trees_alike(plan):
 
     def found(shard):
         n = n_of({"text": shard["text"].iloc[0]})
-        return [{"n": n if n else None, "extra": 0.5} if n < 2 else {"n": n} for _ in range(len(shard))]
+        return [{"n": n or None, "extra": 0.5} if n < 2 else {"n": n} for _ in range(len(shard))]
 
     with ScriptedServer(lambda request: {"output": "all", "sources": []}) as server:
         rows(3).amr.map_reduce(map=found, reduce="All.", lm=server.lm(), plan=plan, journal=False)
@@ -840,7 +855,7 @@ def test_the_count_of_equal_rows_stands_beside_a_field_of_that_name():
             if r.schema == "reduction"
             else findings(r, lambda _: {"rows": 9, "finding_": "y"})
         )
-    ) as server:  # noqa: E501
+    ) as server:
         frame = pd.DataFrame({"text": ["same", "same", "other"]})
         frame.amr.map_reduce(
             map="x", finding={"rows": int, "finding_": str}, reduce="All.", lm=server.lm(), journal=False
@@ -856,7 +871,7 @@ def test_a_text_finding_is_read_beside_its_number():
         lambda r: (
             {"output": "x", "sources": []} if r.schema == "reduction" else findings(r, lambda u: {"finding": u["text"]})
         )
-    ) as server:  # noqa: E501
+    ) as server:
         rows(2).amr.map_reduce(map="x", reduce="All.", lm=server.lm(), journal=False)
     assert reductions(server)[0].findings == [
         {"finding": 0, "finding_": "row 0"},

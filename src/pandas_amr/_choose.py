@@ -201,31 +201,31 @@ class Field:
             case "whole number" | "number":
                 return self._number(comparison, value)
             case "true or false":
-                return self._checked(value, isinstance(value, bool), "true or false")
+                return self._checked(value, "true or false", fits=isinstance(value, bool))
             case "choice":
                 return self._place(value)
             case "text":
                 return self._text(value)
-        self._checked(value, isinstance(value, str), f"the {self.kind} as an ISO 8601 text")
+        self._checked(value, f"the {self.kind} as an ISO 8601 text", fits=isinstance(value, str))
         try:
             return _read_date(value, self.kind, self.column)
         except (ValueError, OverflowError):
             zone = "with a time zone only if the field has one"
             raise InvalidOutput(f"the condition on {self.key!r} takes the {self.kind} in ISO 8601, {zone}") from None
 
-    def _checked(self, value: Any, fits: bool, wanted: str) -> Any:  # noqa: FBT001 (what was found out)
+    def _checked(self, value: Any, wanted: str, *, fits: bool) -> Any:
         if not fits:
             raise InvalidOutput(f"the condition on {self.key!r} takes {wanted}")
         return value
 
     def _number(self, comparison: str, value: Any) -> Any:
         numeric = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != float("inf")
-        self._checked(value, numeric and value == value, "a number")  # noqa: PLR0124 (no NaN)
+        self._checked(value, "a number", fits=numeric and not is_nan(value))
         if comparison not in EQUAL:
             return value
         if self.choices is not None and value not in self.choices:
             raise InvalidOutput(f"the condition on {self.key!r} names no value that it can take")
-        return self._checked(value, self.kind == "number" or value == value // 1, "a whole number")
+        return self._checked(value, "a whole number", fits=self.kind == "number" or value == value // 1)
 
     def _place(self, value: Any) -> int:
         """Find a choice: as JSON tells values apart, to which true is not 1."""
@@ -236,7 +236,7 @@ class Field:
 
     def _text(self, value: Any) -> str:
         """Take any text, for a column can hold any; but not another spelling of what stands in it."""
-        text = str(self._checked(value, isinstance(value, str), "a text"))
+        text = str(self._checked(value, "a text", fits=isinstance(value, str)))
         there = {str(one) for one in self.cells if one is not None}
         if text not in there and _folded(text) in {_folded(one) for one in there}:
             raise InvalidOutput(
@@ -353,7 +353,12 @@ def is_missing(value: Any) -> bool:
     """Tell whether a cell holds nothing; what JSON shows as null does."""
     if isinstance(value, list | tuple | dict | set | np.ndarray):
         return False
-    return value is None or value is pd.NA or value is pd.NaT or bool(value != value)  # noqa: PLR0124 (NaN)
+    return value is None or value is pd.NA or value is pd.NaT or is_nan(value)
+
+
+def is_nan(value: Any) -> bool:
+    """Tell whether a value is not a number: such a value alone does not equal itself."""
+    return bool(value != value)  # noqa: PLR0124
 
 
 def _folded(text: str) -> str:
@@ -582,7 +587,7 @@ def as_number(value: Any, output: Any, *, held: bool = False) -> int | float:
     """
     kind = number_type(output)
     assert kind is not None
-    if value is None or value != value:  # noqa: PLR0124 (NaN)
+    if value is None or is_nan(value):
         raise InvalidOutput("it has no values")
     try:
         if kind is int and held and not -(2**63) <= value < 2**63:

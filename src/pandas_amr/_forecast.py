@@ -334,6 +334,7 @@ def _reducing(
             spent.calls = 1
             spent.input_tokens = _system(work, task) + min(CHOICE_SAMPLE, len(units.asked)) * one
             spent.output_tokens = NUMBER_TOKENS * 3
+            spent.about = True  # what no column can answer is written, by more agents
         elif job.by is None and plan.fan_in is not None and not again:
             sizes = [len(shard.positions) * each * one for shard in shards]
             shape = _tree(work, task, sizes, spent, measured)

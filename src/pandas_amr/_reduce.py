@@ -336,7 +336,7 @@ async def _choice(work: Work, units: Units, found: Found) -> Choice | None:
     with work.trace.node("final-reduce", id=name, level=1, units=len(found.positions)) as node:
         choice: Choice | None = None
         try:
-            reduced = await reducer.reduce(sample, final=True, told=lambda: told)
+            reduced = await reducer.reduce(sample, final=True, told=told.__str__)
             node.usage = reduced.usage
             choice = reduced.value
         except InvalidOutput:
