@@ -691,7 +691,7 @@ def test_a_map_takes_a_plan_whose_reduce_is_not_for_now():
     [
         list(pd.date_range("2026-01-01", periods=3)),
         list(pd.date_range("2026-01-01 00:00:00.000000001", periods=3, tz="Europe/Oslo")),
-        [dt.date(2026, 1, 1), dt.date(2026, 1, 2), dt.datetime(2026, 1, 2, 3)],  # noqa: DTZ001 (as labels are)
+        [dt.date(2026, 1, 1), dt.date(2026, 1, 2), dt.datetime(2026, 1, 2, 3)],
         list(np.arange(3)),
         [np.float64(0.5), np.bool_(True), np.str_("c")],
         [("a", 1), ("a", 2), ("b", pd.Timestamp("2026-01-01"))],

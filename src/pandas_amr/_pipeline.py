@@ -12,6 +12,7 @@ import numpy as np
 
 from pandas_amr._agent.threads import called
 from pandas_amr._call import check_names
+from pandas_amr._choose import number_type
 from pandas_amr._findings import with_findings
 from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
@@ -288,7 +289,7 @@ def _tree(work: Work, stage: MapStage | None) -> StaticTree | None:
     """The reduce tree, ready to take findings as they land; none where groups or code reduce, or nothing is mapped."""
     if stage is None or not stage.leaves or not work.written or work.job.by is not None or work.plan.fan_in is None:
         return None
-    if work.plan.output in {int, float}:
+    if number_type(work.plan.output) is not None:
         return None  # a number is computed
     if work.job.reduce_agent is not None and not isinstance(work.job.reduce_agent.instruction, str):
         return None  # what it says depends on all findings
