@@ -74,6 +74,7 @@ class Job:
         repl: the REPL that agents get, where they get one.
         map_agents: who maps, by name, where more than an instruction is said.
         reduce_agent: who reduces, likewise.
+        call: the call as it was given, for errors that write it out.
     """
 
     verb: Verb
@@ -93,6 +94,7 @@ class Job:
     map_agents: Mapping[str | None, Agent] = field(default_factory=dict)
     reduce_agent: Agent | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    call: Call | None = None
 
     @property
     def maps(self) -> bool:
@@ -195,6 +197,7 @@ def check(call: Call) -> Job:
             for name in ("max_parallelism", "max_steps", "errors", "progress", "budget", "journal")
             if (value := getattr(call, name)) is not None
         },
+        call=call,
     )
     _check_wanted(call, job)
     _check_texts(job)
@@ -370,6 +373,26 @@ def _open(call: Call, fixed: dict[str, Any], callables: Mapping[Any, Any], *, de
     ):
         wanted.append("reduce_instruction")
     return tuple(wanted)
+
+
+def open_fields(call: Call) -> tuple[str, ...]:
+    """List what a planner would be asked for, of a call whose frame is not there yet.
+
+    Raises:
+        UsageError: an argument cannot be used.
+    """
+    if call.verb == "filter":
+        return ()  # its criterion says all
+    fixed = read_plan(call.plan).fixed()
+    names, callables, instructions = _maps(_without_agents(call.map))
+    if instructions is not None:
+        fixed["map_instruction"] = instructions
+    asked = call.map is not None and not callables
+    if call.finding is not None or names != (None,) or asked:
+        fixed.setdefault("finding", call.finding)
+    reduce = _said(call.reduce) if isinstance(call.reduce, Agent) else call.reduce
+    reducer, computed = _reduce(reduce, fixed, grouped=call.by is not None)
+    return _open(call, fixed, callables, decided=reducer is not None or computed is not None)
 
 
 def _by(call: Call) -> By | None:
