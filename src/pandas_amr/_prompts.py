@@ -17,7 +17,6 @@ BEFORE_FENCE = "before"
 AFTER_FENCE = "after"
 
 NAMED_PROBLEMS = 50
-DEFAULT_MAP = "Read the unit and report, in a sentence or two, what it says that matters."
 DEFAULT_REDUCE = "Combine the findings into one answer."
 
 
