@@ -518,7 +518,6 @@ def circle() -> list[Any]:
     return values
 
 
-SENTENCE = "result.{} cannot be saved"
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an object in a column": (
         {"frame": pd.DataFrame({"text": ["secret"], "x": [Own()]})},
