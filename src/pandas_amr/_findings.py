@@ -161,9 +161,14 @@ class FindingType:
 
 @dataclass(slots=True)
 class Checked:
-    """What an answer holds for the units asked: accepted records, and problems, both by the unit's number."""
+    """What an answer holds for the units asked: accepted records, and problems, both by the unit's number.
+
+    Attributes:
+        said: of each accepted record, what the answer said.
+    """
 
     accepted: dict[int, dict[str, Any]] = field(default_factory=dict)
+    said: dict[int, dict[str, Any]] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
 
 
@@ -197,11 +202,13 @@ def check_answer(answer: Answer, kind: FindingType, *, asked: Collection[int], o
         if len(found) > 1:
             checked.problems[number] = f"{len(found)} findings, not one"
         elif found:
-            record, wrong = kind.record({key: value for key, value in found[0].items() if key != "unit"})
+            fields = {key: value for key, value in found[0].items() if key != "unit"}
+            record, wrong = kind.record(fields)
             if record is None:
                 checked.problems[number] = wrong or "invalid"
             else:
                 checked.accepted[number] = record
+                checked.said[number] = fields
     return checked
 
 
@@ -210,7 +217,9 @@ def check_alone(answer: Answer, kind: FindingType) -> Checked:
     if answer.problem is not None:
         return Checked(problems={0: answer.problem})
     record, problem = kind.record(answer.payload)
-    return Checked(problems={0: problem or "invalid"}) if record is None else Checked(accepted={0: record})
+    if record is None:
+        return Checked(problems={0: problem or "invalid"})
+    return Checked(accepted={0: record}, said={0: answer.payload})
 
 
 class FindingStore:

@@ -17,6 +17,7 @@ from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
 from pandas_amr._map import Kept, MapStage
 from pandas_amr._planner import complete_by_rule, derive
+from pandas_amr._questions import Question
 from pandas_amr._reduce import REDUCE_POSITION, Found, Outcome, direct, list_or_raise, make_tree, reduce
 from pandas_amr._rehearsal import Draft, Wish, rehearse
 from pandas_amr._result import Origin, Result, failures_frame, status_frame, trace_frame, usage_frame
@@ -257,7 +258,7 @@ async def _asked_for(work: Work) -> tuple[Plan, PlanWarning | None]:
     Raises:
         BudgetExceeded: the budget's seconds were over before it came; without a plan nothing can go on.
     """
-    store = work.answers("plan", "plan", {})
+    store = work.answers("plan", "plan", Question())
     able, readers = work.abilities("plan"), work.abilities("map")
     async with work.in_time():
         return await derive(work.job, model=work.model("plan"), abilities=able, readers=readers, store=store)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -13,12 +13,15 @@ from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._call import finding_types, found_types
+from pandas_amr._canonical import canonical_json
 from pandas_amr._compute import column_of, function_of, name_of
 from pandas_amr._findings import ITEMS
 from pandas_amr._fit import misfit, misused, number_of, sort_of
+from pandas_amr._former import PLAN_SYSTEM, PLAN_VIEW
 from pandas_amr._persona import Agent
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
 from pandas_amr._profile import profile_lines, shortened, spread
+from pandas_amr._questions import describe_type
 from pandas_amr._rules import by_words, default_aggregations, free_name, model_of
 from pandas_amr._schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
 from pandas_amr._units import cell, json_keys, line_of
@@ -104,6 +107,7 @@ async def ask_planner(
     job: Job,
     *,
     fixed: Mapping[str, Any],
+    known_by: Mapping[str, Any],
     readers: Sequence[str],
     code: bool,
     store: AnswerStore | None,
@@ -112,8 +116,8 @@ async def ask_planner(
 
     ``fixed`` is what the user gave, as the planner reads it; ``readers`` says what those who read can do.
 
-    In the journal it is known by the task, the schema and what is fixed, and not by the sample: a frame with some rows
-    more keeps its plan, and so its findings.
+    In the journal it is known by the task, the columns and what is fixed (``known_by``, as the journal writes types),
+    and not by the sample: a frame with some rows more keeps its plan, and so its findings.
 
     Raises:
         ModelError: the service failed.
@@ -135,16 +139,14 @@ async def ask_planner(
         Message("user", user),
     )
     submission = Submission("plan", json_schema(kind))
-    asked = [
-        str(messages[0].content),
-        task,
-        json.dumps(sorted(key for key, _ in _keyed(frame, columns))),
-        json.dumps(dict(fixed), default=str),
-    ]
-    known = await store.recall(asked) if store is not None else None
+    named = json.dumps(sorted(key for key, _ in _keyed(frame, columns)))
+    asked = ["code" if code else "", task, named, canonical_json(dict(known_by))]
+    former = [PLAN_SYSTEM + (PLAN_VIEW if code else ""), task, named, json.dumps(dict(fixed), default=str)]
+    known = None
+    if store is not None:
+        known = await store.recall(asked, partial(_recalled, kind=kind, job=job), former=former)
     if known is not None:
-        with contextlib.suppress(ValidationError, InvalidOutput):  # then it is asked anew
-            return _fields_of(kind.model_validate(known), job)
+        return known
     for attempt in range(REPAIRS + 1):
         answer = await run_agent(model, messages, submission=submission, phase="plan")
         try:
@@ -159,6 +161,15 @@ async def ask_planner(
                 await store.keep(asked, answer.payload)
             return planned
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _recalled(payload: Any, *, kind: type[PlanAnswer], job: Job) -> dict[str, Any]:
+    """Read a plan out of the journal.
+
+    Raises:
+        ValidationError, InvalidOutput: it is none any more, or speaks of what is not there.
+    """
+    return _fields_of(kind.model_validate(payload), job)
 
 
 def _keyed(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[str, int]]:
@@ -392,6 +403,7 @@ async def _planned(
                 model,
                 job,
                 fixed=shown,
+                known_by=shown | {name: _described(fixed[name]) for name in ("finding", "output") if fixed.get(name)},
                 readers=words,
                 code=code,
                 store=store,
@@ -407,6 +419,13 @@ async def _planned(
         else:
             return fields, None
     return {}, PlanWarning(f"The plan was made by rule: {reason}. Fix what you want in plan=, map=, finding=, reduce=.")
+
+
+def _described(types: Any) -> Any:
+    """A fixed type, or one for each named map, as the journal writes it."""
+    if isinstance(types, dict):
+        return {name: describe_type(kind) for name, kind in types.items()}
+    return describe_type(types)
 
 
 def _shown(name: str, value: Any) -> Any:
