@@ -168,7 +168,7 @@ def test_a_default_that_looks_like_an_answer_never_stands_in_for_one():
         ({"findings": []}, "no finding"),
         ({"findings": [{"unit": 0, "finding": ""}]}, "at least 1 character"),
         ({"findings": [{"unit": True, "finding": "x"}]}, "units are 0 to 0"),
-        ({"findings": [{"unit": "0", "finding": "x"}]}, "units are 0 to 0"),
+        ({"findings": [{"unit": "00", "finding": "x"}]}, "units are 0 to 0"),
         ({"findings": ["x"]}, "units are 0 to 0"),
         ({"findings": {"unit": 0}}, "no list `findings`"),
     ],

@@ -98,7 +98,7 @@ def test_what_code_hands_in_wrongly_is_repaired_by_code_in_the_same_session(amou
         if request.repairs:
             return code("submit(good.iloc[" + str(list(request.repairs)) + "])")
         return code(
-            "good = pd.DataFrame({'n': range(len(df))}, index=df.index)\nsubmit(good.drop(index=df.index[[3, 5]]))"
+            "good = pd.DataFrame({'unit': range(len(df)), 'n': range(len(df))})\nsubmit(good.drop(index=[3, 5]))"
         )
 
     with ScriptedServer(provider) as server:

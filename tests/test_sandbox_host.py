@@ -193,8 +193,9 @@ def test_two_cells_of_one_turn_that_hand_in_are_taken_together():
     frame = pd.DataFrame({"amount": [3.0, 1.0, 2.0]})
 
     def provider(request):
-        parts = ("df.amount[:2]", "df.amount[2:]")
-        return [code(f"submit({part}.to_frame('n'))") for part in parts]
+        parts = ("numbered[:2]", "numbered[2:]")
+        numbered = "numbered = df.rename(columns={'amount': 'n'}).assign(unit=range(len(df)))"
+        return [code(f"{numbered}\nsubmit({part})") for part in parts]
 
     with ScriptedServer(provider) as server:
         found = frame.amr.map("x", finding={"n": float}, tools=[amr.PythonREPLTool()], lm=server.lm())

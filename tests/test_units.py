@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import json
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -278,6 +279,59 @@ def test_the_merged_finding_is_checked_like_any_other():
     assert result.findings["free"][0] == '{"b": [2]}'
     assert dict(result.findings["by"][0]) == {"a": 1}
     assert "pieces could not be merged: total: Input should be less than or equal to 3" in result.failures["reason"][0]
+
+
+class Side(BaseModel):
+    name: str
+    claims: list[str]
+    upheld: bool
+    most: float | None
+
+
+class Dispute(BaseModel):
+    plaintiff: Side
+    sums: dict[str, Decimal]
+    words: dict[str, str]
+    other: Side | None
+    free: dict
+
+
+SAID_OF_PIECES = [
+    {
+        "plaintiff": {"name": "A", "claims": ["x"], "upheld": False, "most": 2.5},
+        "sums": {"rent": "9.50", "fee": "3.00"},
+        "words": {"open": "yes"},
+        "other": None,
+        "free": {"n": 1, "tags": ["a"], "deep": {"x": 1}},
+    },
+    {
+        "plaintiff": {"name": "A and B", "claims": ["x", "y"], "upheld": True, "most": None},
+        "sums": {"rent": "10.00"},
+        "words": {"close": "no", "open": "yes"},
+        "other": {"name": "C", "claims": [], "upheld": False, "most": None},
+        "free": {"n": 3, "tags": ["b"], "deep": {"y": 2}},
+    },
+]
+
+
+def test_inside_of_models_and_dicts_pieces_merge_by_the_same_rules():
+    df = pd.DataFrame({"text": [" ".join(f"w{n}" for n in range(60))]})
+
+    def provider(request):
+        if request.schema == "reduction":
+            (name,) = request.body["response_format"]["json_schema"]["schema"]["properties"]["output"]["properties"]
+            assert [line[name] for line in request.findings][:2] == ["A", "A and B"]
+            return {"output": {name: "A with B"}}
+        return findings(request, lambda u: SAID_OF_PIECES[0 if u["part"].startswith("1 ") else 1])
+
+    with ScriptedServer(provider) as server:
+        found = df.amr.map("Who?", finding=Dispute, plan={"shard_tokens": 120}, lm=server.lm()).iloc[0]
+        assert len([request for request in server.requests if request.schema == "reduction"]) == 1
+    assert found["plaintiff"] == {"name": "A with B", "claims": ["x", "y"], "upheld": True, "most": 2.5}
+    assert dict(found["sums"]) == {"rent": Decimal(10), "fee": Decimal(3)}
+    assert dict(found["words"]) == {"open": "yes", "close": "no"}
+    assert found["other"]["name"] == "C"
+    assert json.loads(found["free"]) == {"n": 3, "tags": ["a", "b"], "deep": {"x": 1, "y": 2}}
 
 
 def test_a_piece_that_fails_fails_its_unit_which_says_which_piece():

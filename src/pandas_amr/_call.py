@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import pandas as pd
 
-from pandas_amr._by import By
-from pandas_amr._compute import SHARE, TABULAR, column_of, function_of, is_named
+from pandas_amr._by import By, column, missing_keys, resolve_by
+from pandas_amr._columns import field_types
+from pandas_amr._compute import SHARE, TABULAR, all_labels, column_of, function_of, is_named
 from pandas_amr._findings import FindingType
-from pandas_amr._fit import misfit, misused, sort_of
 from pandas_amr._merge import rules_of
 from pandas_amr._persona import Agent
-from pandas_amr._plan import Aggregation, Plan, as_finding, as_output, read_plan
+from pandas_amr._plan import Aggregation, Plan, as_finding, as_output, is_record, read_plan
 from pandas_amr._profile import column_units
 from pandas_amr._schema import TEXT_FINDING, record_type
+from pandas_amr._synthesise import OutputType
+from pandas_amr._trial import SCALARS, Trial
 from pandas_amr._units import check_frame, content_columns
 from pandas_amr._usage import Budget
 from pandas_amr.errors import ColumnError, PlanError, UsageError
@@ -32,7 +34,6 @@ Errors = Literal["coerce", "raise"]
 VERSION = "amr_version"  # an attribute of a user's function: with it, what it finds is kept in the journal
 ONE_ROW = "amr_one_row"  # an attribute of what is no plain function: gives the finding of a frame of one row
 WHOLE = "amr_whole"  # likewise: gives the answer of a frame of findings
-SCALARS = (str, int, float, bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,14 +158,17 @@ def check(call: Call) -> Job:
     frame, columns = _content(call, fixed)
     agents = _agents(call.map)
     names, callables, instructions = _maps(_without_agents(call.map))
+    if call.map is None and isinstance(fixed.get("map_instruction"), dict):
+        names = tuple(fixed["map_instruction"])
     if instructions is not None:
         fixed["map_instruction"] = instructions
     if call.finding is not None:
-        fixed["finding"] = _finding(call.finding, names)
-    elif names != (None,) and "finding" not in fixed:
+        fixed["finding"] = _finding(call.finding, names, callables)
+    elif names != (None,) and "finding" not in fixed and instructions is not None:
         fixed["finding"] = {str(name): as_finding(None) for name in names if name not in callables}
     elif call.map is not None and "finding" not in fixed and not callables:
         fixed["finding"] = as_finding(None)
+    _check_named_findings(fixed, names)
     reduce_agent = call.reduce if isinstance(call.reduce, Agent) else None
     by = _by(call) or fixed.get("by")
     if by is not None:
@@ -184,7 +188,7 @@ def check(call: Call) -> Job:
         callables=callables,
         reducer=reducer,
         computed=computed,
-        by=by,
+        by=by if by is None or call.verb in {"map", "filter"} else resolve_by(by, frame),
         tools=tools,
         repl=repl,
         lm=call.lm,
@@ -207,8 +211,9 @@ def _content(call: Call, fixed: dict[str, Any]) -> tuple[pd.DataFrame, tuple[int
     """The frame whose rows are the units, and the positions of its content columns; the plan learns what was given."""
     if call.axis not in {None, "rows", "columns"}:
         raise UsageError(f'axis= takes "rows" or "columns", not {call.axis!r}.')
-    columns = content_columns(call.frame, fixed.get("columns") if call.columns is None else call.columns)
-    if call.columns is not None:
+    given = fixed.get("columns") if call.columns is None else call.columns
+    columns = content_columns(call.frame, given)
+    if given is not None:
         fixed["columns"] = [call.frame.columns[column] for column in columns]
     if call.axis is not None:
         fixed["axis"] = call.axis
@@ -216,6 +221,18 @@ def _content(call: Call, fixed: dict[str, Any]) -> tuple[pd.DataFrame, tuple[int
         return call.frame, columns
     frame = column_units(call.frame, columns)
     return frame, tuple(range(len(frame.columns)))
+
+
+def _check_named_findings(fixed: dict[str, Any], names: tuple[str | None, ...]) -> None:
+    """Give each named map a finding, and refuse findings by name if no map is named."""
+    finding = fixed.get("finding")
+    if not isinstance(finding, dict):
+        return
+    if names == (None,):
+        raise UsageError(f"finding= is by name ({', '.join(finding)}); map= is one map without a name.")
+    if "map_instruction" in fixed:
+        missing = [name for name in fixed["map_instruction"] if name not in finding]
+        fixed["finding"] = finding | {name: as_finding(None) for name in missing}
 
 
 def _as_map(call: Call) -> Call:
@@ -286,21 +303,20 @@ def _is_map(given: Any) -> bool:
     return (isinstance(given, str) and bool(given.strip())) or callable(given)
 
 
-def _finding(given: Any, names: tuple[str | None, ...]) -> Any:
-    """The finding type, or one by name where maps run side by side."""
+def _finding(given: Any, names: tuple[str | None, ...], callables: Mapping[str | None, Any]) -> Any:
+    """The finding type, or one by name where maps run side by side; a function's own columns say its, if none does."""
     if names == (None,):
         return as_finding(given)
     if isinstance(given, dict) and given and set(given) <= set(names):
         return {name: _named_finding(part) for name, part in given.items()} | {
-            str(name): as_finding(None) for name in names if name not in given
+            str(name): as_finding(None) for name in names if name not in given and name not in callables
         }
     return {str(name): as_finding(given) for name in names}
 
 
 def _named_finding(given: Any) -> Any:
     """A named map's finding: a record, a list of records, or the type of its one column."""
-    kind = get_args(given)[0] if get_origin(given) is list else given
-    if isinstance(given, dict) or hasattr(kind, "model_fields"):
+    if isinstance(given, dict) or is_record(given):
         return as_finding(given)
     return record_type("Finding", {TEXT_FINDING: given})
 
@@ -376,7 +392,7 @@ def _by(call: Call) -> By | None:
     given = call.by
     if given is None or isinstance(given, By):
         return given
-    if isinstance(given, list) and not given:
+    if isinstance(given, list | dict) and not given:
         raise UsageError("by= is empty; name the columns to group by, or leave it out.")
     return By(*given) if isinstance(given, list) else By(given)
 
@@ -458,11 +474,13 @@ def check_names(job: Job, plan: Plan) -> None:
     Raises:
         ColumnError: names collide, or one is missing.
     """
+    frame = all_labels(job.frame)
     if not job.maps:
-        _check_reduced(job, set(job.frame.columns), complete=True)
-        _check_planned(plan, set(job.frame.columns), frame=set(job.frame.columns), complete=True)
-        if plan.where is not None and not pd.api.types.is_bool_dtype(job.frame[plan.where]):
+        _check_reduced(job, frame, complete=True)
+        _check_planned(plan, frame, frame=set(job.frame.columns), complete=True)
+        if plan.where is not None and not pd.api.types.is_bool_dtype(column(job.frame, plan.where)):
             raise UsageError(f"where={plan.where!r} takes a column of bools.")
+        _check_computed(job, plan, {})
         return
     kinds = finding_types(job, plan)
     found = [column for kind in kinds.values() if kind is not None for column in kind.all_columns]
@@ -471,51 +489,78 @@ def check_names(job: Job, plan: Plan) -> None:
     for kind in kinds.values():
         if kind is not None and plan.merge:
             rules_of(kind.model, plan.merge)
-    there = set(job.frame.columns.get_level_values(0)) if job.frame.columns.nlevels > 1 else set(job.frame.columns)
-    for column in [*found, *records]:
-        if column in there:
-            raise ColumnError(f"The finding {column!r} would hide a column of the frame; rename one of them.")
-        if found.count(column) > 1:
-            raise ColumnError(f"Two maps find {column!r}; name them apart.")
+    there = set(job.frame.columns.get_level_values(0))
+    for name in [*found, *records]:
+        if name in there:
+            raise ColumnError(f"The finding {name!r} would hide a column of the frame; rename one of them.")
+        if found.count(name) > 1:
+            raise ColumnError(f"Two maps find {name!r}; name them apart.")
     known = job.reduces and all(kind is not None for kind in kinds.values())  # else a plan's reduce is not for now
-    everything = set(job.frame.columns) | set(found) | set(records)
-    _check_reduced(job, everything, complete=known)
-    _check_planned(plan, set(found) | set(records), frame=set(job.frame.columns), complete=known)
+    fields = set(found) | set(records)
+    _check_reduced(job, frame | fields, complete=known)
+    _check_planned(plan, fields, frame=set(job.frame.columns), complete=known)
+    _check_group_columns(job, plan)
     if job.reduces:
-        _check_fit(job, plan, found_types(kinds))
+        _check_computed(job, plan, found_types(kinds))
 
 
 def found_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
-    """The types of the columns that the findings add; of many records a unit, the records'."""
+    """The types of the columns that the findings add; of many records a unit, the records' too."""
     types: dict[Any, Any] = {}
     for kind in kinds.values():
-        if kind is not None:
-            columns, model = (kind.item_columns, kind.item) if kind.item else (kind.columns, kind.model)
-            types |= {
-                column: part.annotation for column, part in zip(columns, model.model_fields.values(), strict=True)
-            }
+        if kind is None:
+            continue
+        types |= dict(zip(kind.columns, field_types(kind.model).values(), strict=True))
+        if kind.item is not None:
+            types |= {kind.count_column: int}
+            types |= dict(zip(kind.item_columns, field_types(kind.item).values(), strict=True))
     return types
 
 
-def _check_fit(job: Job, plan: Plan, types: Mapping[Any, Any]) -> None:
-    """Refuse what fields of such types cannot be asked for.
+def _check_computed(job: Job, plan: Plan, types: Mapping[Any, Any]) -> None:
+    """Refuse what pandas cannot compute of the frame's columns and of fields of such types.
 
     Raises:
-        UsageError: an aggregation, a group, a ranking or a choice of rows takes another type.
+        UsageError: an aggregation, a group, a ranking, a choice of rows or the output's type does not fit.
     """
-    problem = misused(
-        types,
-        where=plan.where,
-        ranking=plan.ranking.field if plan.ranking else None,
-        by=job.by.keys if job.by else (),
-    )
+    aggregations = dict(job.computed or plan.aggregations or {})
+    plain = {name: how for name, how in aggregations.items() if not isinstance(function_of(how), Agent)}
+    used = [column_of(name, how) for name, how in plain.items()]
+    if plan.ranking is not None:
+        used.append(plan.ranking.field)
+    trial = Trial.of(job.frame, types, used, job.by or plan.by)
+    _refuse(trial.where_problem(plan.where) or trial.by_problem() or trial.ranking_problem(plan.ranking))
+    for name, how in plain.items():
+        problem = trial.aggregation_problem(name, how)
+        _refuse(problem and f"reduce[{name!r}]: {problem}")
+    _refuse(trial.joint_problem(plain))
+    if plan.output is not None:
+        _ = OutputType(plan.output)  # an unusable type is told now
+        written = job.reducer is not None or (job.computed is None and plan.reduce_instruction is not None)
+        if not written and plain == aggregations:
+            _refuse(trial.output_problem(plain, plan.output) if plain else _ranking_problem(plan))
+
+
+def _refuse(problem: str | None) -> None:
     if problem is not None:
         raise UsageError(f"{problem}.")
-    for name, how in (job.computed or plan.aggregations or {}).items():
-        column, wanted = column_of(name, how), function_of(how)
-        for one in wanted if isinstance(wanted, list) else [wanted]:
-            if column in types and (problem := misfit(one, types[column])) is not None:
-                raise UsageError(f"reduce[{name!r}]: {problem}; {column!r} holds {sort_of(types[column])}.")
+
+
+def _ranking_problem(plan: Plan) -> str | None:
+    """Tell why the rows that rank first are not of the type that is asked for."""
+    origin: Any = get_origin(plan.output)
+    if plan.ranking is None or origin is list:
+        return None
+    return f"output={plan.output} cannot hold a ranking, which gives rows: leave output= out"
+
+
+def _check_group_columns(job: Job, plan: Plan) -> None:
+    if not plan.group_columns:
+        return
+    by = By(*plan.group_columns, sort=False, dropna=False)
+    problem = Trial.of(job.frame, {}, (), by).by_problem()
+    if problem is not None:
+        raise ColumnError(f"group_columns: {problem.removeprefix('by=')}.")
 
 
 def _check_planned(plan: Plan, fields: set[Any], *, frame: set[Any], complete: bool) -> None:
@@ -532,8 +577,15 @@ def _check_planned(plan: Plan, fields: set[Any], *, frame: set[Any], complete: b
 
 
 def _check_reduced(job: Job, there: set[Any], *, complete: bool) -> None:
-    by = job.by.keys if job.by else ()
-    for label in [*by, *(column_of(name, how) for name, how in (job.computed or {}).items())]:
+    """Refuse groups and aggregations of what is no column."""
+    shown = ", ".join(sorted(map(repr, there)))
+    missing = missing_keys(job.by, there, job.frame.index) if job.by and complete else []
+    if missing:
+        raise ColumnError(f"by= names {missing[0]!r}, which is no column. There is: {shown}.")
+    aggregated = [column_of(name, how) for name, how in (job.computed or {}).items()]
+    for label in aggregated:
         if complete and label not in there:
-            what, shown = "by=" if label in by else "reduce=", ", ".join(sorted(map(repr, there)))
-            raise ColumnError(f"{what} names {label!r}, which is no column. There is: {shown}.")
+            raise ColumnError(f"reduce= names {label!r}, which is no column. There is: {shown}.")
+    for label in [*aggregated, *(job.by.labels if job.by else ())]:
+        if label in job.frame.columns:
+            column(job.frame.iloc[:0], label)  # one, not several below one label

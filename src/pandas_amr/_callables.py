@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -25,6 +26,7 @@ from pandas_amr.errors import (
     SandboxUnavailable,
     UsageError,
 )
+from pandas_amr.sandbox.worker import UNIT, match_records, match_rows
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,15 +34,23 @@ if TYPE_CHECKING:
     from pandas_amr._shards import Shard
     from pandas_amr._units import Units
 
+ARRAYS = (np.ndarray, pd.api.extensions.ExtensionArray, pd.Index)
+
 
 @dataclass(frozen=True, slots=True)
 class CallableMapper:
-    """A function of the user's: a shard's frame in, a frame or a list of findings out. No model is involved."""
+    """A function of the user's: a shard's frame in, a frame or a list of findings out. No model is involved.
+
+    Attributes:
+        raises: whether a mistake of the function, such as findings that cannot be matched with rows, ends the call. It
+            does if no model is asked for anything; else the units fail, and what was paid for is kept.
+    """
 
     name: str | None
     function: Callable[[pd.DataFrame], Any]
     kind: FindingType | None
     units: Units
+    raises: bool = True
 
     async def __call__(self, shard: Shard) -> Mapped:
         """Call the function; where it fails, on halves, until the units that fail stand alone."""
@@ -68,11 +78,16 @@ class CallableMapper:
         failures: list[Failure],
     ) -> None:
         rows = self.units.rows(positions)
+        index = rows.index.view()  # the same index, whatever the function does to the frame
         try:
             given = await called(self.function, rows)
-            found.append((positions, self._table(given, rows)))
-        except UsageError:
-            raise
+            found.append((positions, self._table(given, index)))
+        except UsageError as error:
+            if self.raises:
+                raise
+            failures += [
+                Failure(position, shard.number, "callable", str(error), 1, self.name) for position in positions
+            ]
         except Exception as error:  # noqa: BLE001 (the function is the user's; what it raises is that unit's failure)
             if len(positions) == 1:
                 failures.append(Failure(positions[0], shard.number, "callable", _reason(error), 1, self.name))
@@ -81,33 +96,94 @@ class CallableMapper:
             for half in (positions[:middle], positions[middle:]):
                 await self._settle(shard, half, found, failures)
 
-    def _table(self, given: Any, rows: pd.DataFrame) -> pa.Table:
+    def _table(self, given: Any, index: pd.Index) -> pa.Table:
         """What the function gave, as typed columns in the order of the shard's rows."""
-        if isinstance(given, pd.Series):
-            only = list(self.kind.model.model_fields) if self.kind else []
-            given = given.to_frame(only[0] if len(only) == 1 else given.name if given.name is not None else "finding")
-        if isinstance(given, pd.DataFrame):
-            given = _aligned(given, rows)
-            hidden = [name for name in given.columns if name in rows.columns and self.name is None]
-            if hidden:
-                raise ColumnError(f"{self._called()} gives {hidden[0]!r}, which would hide a column of the frame.")
-            if self.kind is None:
-                return pa.Table.from_pandas(given, preserve_index=False).replace_schema_metadata(None)
-            given = given.astype(object).where(given.notna(), None).to_dict("records")
-        if not isinstance(given, list) or len(given) != len(rows):
-            size = f"{len(given)} findings" if isinstance(given, list) else type(given).__name__
-            raise UsageError(f"{self._called()} gives a frame or a list, one finding a row: {len(rows)} rows, {size}.")
-        records = [self._record(one) for one in given]
-        return table_of(records, self.kind.arrow) if self.kind else _untyped(records)
+        rows = len(index)
+        if isinstance(given, ARRAYS) and given.ndim == 1 and len(given) == rows:
+            given = pd.Series(given, index=index)
+        if isinstance(given, pd.Series | pd.DataFrame):
+            return self._of_frame(self._in_order(given, index))
+        if isinstance(given, list) and len(given) == rows:
+            return self._of_records(self._records_in_order([self._record(one) for one in given]))
+        size = f"{len(given)} findings" if isinstance(given, (list, *ARRAYS)) else type(given).__name__
+        raise UsageError(f"{self._called()} gives a frame or a list, one finding a row: {rows} rows, {size}.")
+
+    def _of_frame(self, frame: pd.DataFrame) -> pa.Table:
+        self._check_names(list(frame.columns))
+        if self.kind is None:
+            return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        records: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        return table_of([self.kind.valid(one) for one in records], self.kind.arrow)
+
+    def _of_records(self, records: list[dict[str, Any]]) -> pa.Table:
+        if self.kind is not None:
+            return table_of([self.kind.valid(one) for one in records], self.kind.arrow)
+        self._check_names(list(dict.fromkeys(name for record in records for name in record)))
+        return _untyped(records)
+
+    def _in_order(self, given: pd.Series | pd.DataFrame, index: pd.Index) -> pd.DataFrame:
+        """The function's frame in the order of the shard's rows; refused if that order cannot be known."""
+        if len(given) != len(index):
+            raise UsageError(f"{self._called()} gives one finding a row: {len(index)} rows, {len(given)} findings.")
+        units = None
+        if isinstance(given, pd.DataFrame) and UNIT in given.columns and not self._has_unit:
+            units, given = given[UNIT], given.drop(columns=UNIT)
+        try:
+            numbers = match_rows(given.index, index, units=units, name="shard")
+        except ValueError as error:
+            raise UsageError(f"{self._called()} {error}.") from None
+        ordered = given.iloc[np.argsort(numbers)]
+        return ordered.to_frame(self._series_name(ordered)) if isinstance(ordered, pd.Series) else ordered
+
+    def _series_name(self, given: pd.Series) -> Any:
+        """What the one column of a series is called: as the type has it, or as the function."""
+        fields = list(self.kind.model.model_fields) if self.kind else []
+        if len(fields) == 1:
+            return fields[0]
+        return given.name if given.name is not None else "finding"
+
+    def _records_in_order(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The function's findings in the order of the shard's rows, without the numbers that say it."""
+        if self._has_unit:
+            return records
+        try:
+            numbers = match_records(records, len(records), name="shard")
+        except ValueError as error:
+            raise UsageError(f"{self._called()} {error}.") from None
+        ordered: list[dict[str, Any]] = [{}] * len(records)
+        for number, record in zip(numbers, records, strict=True):
+            ordered[number] = {name: value for name, value in record.items() if name != UNIT}
+        return ordered
+
+    @property
+    def _has_unit(self) -> bool:
+        """Whether the user's frame has a column `unit` of its own, which then is no number of a row."""
+        return UNIT in self.units.frame.columns
+
+    def _check_names(self, names: list[Any]) -> None:
+        """Refuse findings without a name or with the same one, and those that would hide a column of the frame."""
+        if not names:
+            raise UsageError(f"{self._called()} gives no column: a frame or dicts with a name for each finding.")
+        if len(set(names)) < len(names):
+            raise ColumnError(f"{self._called()} gives two columns of one name.")
+        if self.name is None:
+            shown = names
+        elif self.kind is not None:  # checked with the call
+            shown = []
+        else:  # as FindingStore.named has it
+            shown = [f"{self.name}_{name}" for name in names] if len(names) > 1 else [self.name]
+        for name in shown:
+            if name in self.units.frame.columns:
+                raise ColumnError(f"{self._called()} gives {name!r}, which would hide a column of the frame.")
 
     def _record(self, one: Any) -> dict[str, Any]:
         given = one.model_dump() if hasattr(one, "model_dump") else one
-        if not isinstance(given, dict):
-            only = list(self.kind.model.model_fields) if self.kind else ["finding"]
-            if len(only) != 1:
-                raise UsageError(f"{self._called()} gives dicts or records, not {type(one).__name__}.")
-            given = {only[0]: given}
-        return self.kind.valid(given) if self.kind else given
+        if isinstance(given, dict):
+            return given
+        only = list(self.kind.model.model_fields) if self.kind else ["finding"]
+        if len(only) != 1:
+            raise UsageError(f"{self._called()} gives dicts or records, not {type(one).__name__}.")
+        return {only[0]: given}
 
     def _called(self) -> str:
         return f"map={getattr(self.function, '__name__', 'the function')}"
@@ -180,23 +256,6 @@ def _untyped(records: list[dict[str, Any]]) -> pa.Table:
     """Records as Arrow finds them; one may have a key that the first has not."""
     names = dict.fromkeys(name for record in records for name in record)
     return pa.Table.from_pylist([names | record for record in records])
-
-
-def _aligned(given: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The function's frame in the order of the shard's rows; refused where that order cannot be known."""
-    if len(given) != len(rows):
-        raise UsageError(f"map= gives one finding a row: {len(rows)} rows, {len(given)} findings.")
-    if given.index.equals(rows.index):
-        return given
-    fresh = given.index.equals(pd.RangeIndex(len(rows)))
-    same_labels = rows.index.is_unique and given.index.is_unique and bool(given.index.isin(rows.index).all())
-    if fresh and not same_labels:
-        return given
-    if same_labels and not fresh:
-        return given.reindex(rows.index)
-    raise UsageError(
-        "map= gives a frame whose rows cannot be told apart by its index. Give it the shard's: index=shard.index."
-    )
 
 
 def _reason(error: Exception) -> str:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import enum
+import ipaddress
 import json
+import pathlib
+import types
+import typing
+import uuid
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import pyarrow as pa
-from pydantic import BaseModel
+from pydantic import AnyUrl, AwareDatetime, BaseModel, RootModel
+from pydantic_core import to_jsonable_python
 
-from pandas_amr._schema import choices_of, without_none
+from pandas_amr._schema import check_distinct, choices_of, object_fields, without_none
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+Sort = Literal["number", "bool", "text", "choices", "date", "nested"]
 
 DECIMAL_DIGITS = 38
 DECIMAL_PLACES = 9
@@ -32,6 +40,10 @@ _SCALARS: tuple[tuple[type, pa.DataType], ...] = (  # in the order in which they
     (dt.timedelta, pa.duration("us")),
     (decimal.Decimal, pa.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES)),
 )
+_AS_IT_IS = frozenset(kind for kind, _ in _SCALARS)
+_TEXT_LIKE = (uuid.UUID, AnyUrl, ipaddress.IPv4Address, ipaddress.IPv6Address, pathlib.PurePath)  # held as their texts
+_LISTS = frozenset({list, set, tuple, frozenset})
+_TYPES = "bool, int, float, str, dates, Decimal, UUID, Literal, Enum, lists, dicts, models, or one of these | None"
 
 
 def arrow_type(kind: Any) -> pa.DataType:
@@ -47,64 +59,154 @@ def arrow_type(kind: Any) -> pa.DataType:
     kind, _ = without_none(kind)
     choices = choices_of(kind)
     if choices is not None:
-        return pa.string() if any(isinstance(choice, str) for choice in choices) else arrow_type(type(choices[0]))
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in {list, set, tuple, frozenset} and inner:
-        return pa.list_(arrow_type(inner[0]))
-    if origin is dict and inner[1] is not Any:
-        return pa.map_(pa.string(), arrow_type(inner[1]))
-    if isinstance(kind, type) and origin is None:
-        if issubclass(kind, BaseModel):
-            return pa.struct([pa.field(name, arrow_type(part)) for name, part in field_types(kind).items()])
-        for base, held in _SCALARS:
-            if issubclass(kind, base):
-                return held
+        return _choice_type(choices)
     if is_json_text(kind):
         return pa.string()
-    raise UsageError(f"No column can hold {kind!r}; use bool, int, float, str, dates, Decimal, Literal, lists, models.")
+    fields = object_fields(kind)
+    if fields is not None:
+        return pa.struct([pa.field(name, arrow_type(part)) for name, part in fields.items()])
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in _LISTS and inner:
+        return pa.list_(_item_type(kind))
+    if origin is dict:
+        return pa.map_(pa.string(), arrow_type(inner[1]))
+    if is_number_union(kind):
+        return pa.float64()
+    held = _scalar_type(kind) if origin is None else None
+    if held is None:
+        raise UsageError(f"No column can hold {kind!r}; use {_TYPES}.")
+    return held
+
+
+def _scalar_type(kind: Any) -> pa.DataType | None:
+    """The Arrow type of single values; None if there is none."""
+    if kind is AwareDatetime:
+        return pa.timestamp("us", tz="UTC")
+    if not isinstance(kind, type):
+        return None
+    if issubclass(kind, _TEXT_LIKE) or kind is AnyUrl:
+        return pa.string()
+    return next((held for base, held in _SCALARS if issubclass(kind, base)), None)
+
+
+def _item_type(kind: Any) -> pa.DataType:
+    """The Arrow type of a list's items: those of a tuple must all be of one."""
+    parts = [part for part in get_args(kind) if part is not ...]
+    held = [arrow_type(part) for part in parts]
+    if any(one != held[0] for one in held):
+        raise UsageError(
+            f"No column can hold {kind!r}, whose items are of several types; use a model with named fields."
+        )
+    return held[0]
+
+
+def is_number_union(kind: Any) -> bool:
+    """Whether a type is ``int | float``, which a column of floats holds."""
+    return get_origin(kind) in {typing.Union, types.UnionType} and set(get_args(kind)) == {int, float}
 
 
 def is_json_text(kind: Any) -> bool:
     """Whether values of ``kind`` have no fixed shape, so that a column holds their JSON."""
     kind, _ = without_none(kind)
-    return kind in {Any, dict, list} or (get_origin(kind) is dict and get_args(kind)[1] is Any)
+    return kind is Any or kind is dict or kind is list or (get_origin(kind) is dict and get_args(kind)[1] is Any)
+
+
+# Choices
+
+
+def _choice_type(choices: Sequence[Any]) -> pa.DataType:
+    """The Arrow type of choices: their own if they are of one, else text, which holds each one's JSON."""
+    wrong = [one for one in choices if not isinstance(one, str | bool | int | float)]
+    if wrong:
+        raise UsageError(f"A choice is a text, a number or a bool, not {wrong[0]!r}.")
+    check_distinct(choices, "Literal or Enum")
+    if is_mixed(choices):
+        return pa.string()
+    return pa.float64() if any(isinstance(one, float) for one in choices) else arrow_type(type(choices[0]))
+
+
+def is_mixed(choices: Sequence[Any]) -> bool:
+    """Whether choices are of types that no one Arrow type holds: texts beside numbers, bools beside either."""
+    sorts = {bool if isinstance(one, bool) else str if isinstance(one, str) else float for one in choices}
+    return len(sorts) > 1
 
 
 def field_types(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's fields by name, each with its type."""
-    return {name: field.annotation for name, field in model.model_fields.items()}
+    """The model's fields by name, each with its type, resolved."""
+    return object_fields(model) or {}
 
 
 def arrow_schema(model: type[BaseModel]) -> pa.Schema:
-    """One Arrow field a field of the model.
+    """One Arrow field per field of the model.
 
     Raises:
-        UsageError: a field's type fits no column.
+        UsageError: a field's type fits no column; the message names the field.
     """
-    return pa.schema([pa.field(name, arrow_type(kind)) for name, kind in field_types(model).items()])
+    parts: list[pa.Field] = []
+    for name, kind in field_types(model).items():
+        try:
+            parts.append(pa.field(name, arrow_type(kind)))
+        except UsageError as error:
+            raise UsageError(f"Field {name!r}: {error}") from None
+    return pa.schema(parts)
 
 
 def plain(value: Any, kind: Any) -> Any:
-    """``value`` as Arrow takes it: records as dicts, members of an Enum as their values, free shapes as JSON text."""
+    """``value`` as Arrow takes it: records as dicts, members of an Enum as their values, free shapes as JSON text.
+
+    ``as_said`` is the way back.
+    """
     kind, _ = without_none(kind)
+    if isinstance(value, RootModel):
+        value = value.root
+    if isinstance(value, enum.Enum):
+        value = value.value
     if value is None:
         return None
     if is_json_text(kind):
         return json.dumps(value, ensure_ascii=False, default=str)
-    if isinstance(value, BaseModel):
-        return plain_record(value)
-    if isinstance(value, enum.Enum):
-        return value.value
-    if get_origin(kind) in {list, set, tuple, frozenset}:
-        inner = (get_args(kind) or (Any,))[0]
-        made = [plain(item, inner) for item in value]
-        return sorted(made, key=str) if isinstance(value, set | frozenset) else made
+    choices = choices_of(kind)
+    if choices is not None:
+        return json.dumps(value, ensure_ascii=False) if is_mixed(choices) else value
+    fields = object_fields(kind)
+    if fields is not None:
+        return {name: plain(_field_of(value, name), part) for name, part in fields.items()}
+    if get_origin(kind) in _LISTS:
+        items = [plain(item, get_args(kind)[0]) for item in value]
+        return sorted(items, key=str) if isinstance(value, set | frozenset) else items
     if get_origin(kind) is dict:
         return [(str(key), plain(item, get_args(kind)[1])) for key, item in value.items()]
+    return str(value) if isinstance(value, _TEXT_LIKE) else value
+
+
+def _field_of(value: Any, name: str) -> Any:
+    """A field of a model, a dataclass or a TypedDict."""
+    return value.get(name) if isinstance(value, dict) else getattr(value, name)
+
+
+def as_said(value: Any, kind: Any) -> Any:
+    """A value as Arrow holds it, in the JSON form in which a model would have given it: ``plain`` undone.
+
+    Example:
+        >>> as_said([("a", dt.date(2026, 1, 31))], dict[str, dt.date])
+        {'a': '2026-01-31'}
+    """
+    kind, _ = without_none(kind)
+    if value is None:
+        return None
     choices = choices_of(kind)
-    if choices is not None and any(isinstance(choice, str) for choice in choices):
-        return str(value)
-    return value
+    if is_json_text(kind) or (choices is not None and is_mixed(choices)):
+        return json.loads(value)
+    fields = object_fields(kind)
+    if fields is not None:
+        return {name: as_said(value[name], part) for name, part in fields.items()}
+    if get_origin(kind) in _LISTS:
+        return [as_said(item, get_args(kind)[0]) for item in value]
+    if get_origin(kind) is dict:
+        return {key: as_said(item, get_args(kind)[1]) for key, item in value}
+    if isinstance(value, decimal.Decimal):
+        return f"{value:f}"
+    return to_jsonable_python(value)
 
 
 def plain_record(record: BaseModel) -> dict[str, Any]:
@@ -118,18 +220,21 @@ def plain_record(record: BaseModel) -> dict[str, Any]:
 @lru_cache(maxsize=256)
 def _held(model: type[BaseModel]) -> tuple[tuple[str, Any, bool], ...]:
     """The model's fields, their types, and whether Arrow takes their values as they are."""
-    plain_types = tuple(base for base, _ in _SCALARS)
-    return tuple(
-        (name, kind, isinstance(own := without_none(kind)[0], type) and own in plain_types)
-        for name, kind in field_types(model).items()
-    )
+    held: list[tuple[str, Any, bool]] = []
+    for name, kind in field_types(model).items():
+        own = without_none(kind)[0]
+        choices = choices_of(own) if get_origin(own) is typing.Literal else None
+        members = choices is None or any(isinstance(one, enum.Enum) for one in get_args(own))
+        as_it_is = isinstance(own, type) and own in _AS_IT_IS
+        held.append((name, kind, as_it_is or not (members or is_mixed(choices or ()))))
+    return tuple(held)
 
 
 def check_fits(record: Mapping[str, Any], struct: pa.StructType) -> None:
     """Let Arrow try a record.
 
     Raises:
-        pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError, UnicodeEncodeError: a value fits its column not.
+        pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError, UnicodeEncodeError: a value does not fit.
     """
     pa.array([record], type=struct)
 
@@ -138,6 +243,28 @@ def table_of(records: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Tabl
     """Records as one Arrow table.
 
     Raises:
-        pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError, UnicodeEncodeError: a value fits its column not.
+        pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError, UnicodeEncodeError: a value does not fit.
     """
     return pa.Table.from_pylist(list(records), schema=schema)
+
+
+def sort_of(annotation: Any) -> Sort:
+    """What sort of values a field holds.
+
+    Example:
+        >>> [sort_of(kind) for kind in (int, bool, str | None, list[str], Literal["a", "b"])]
+        ['number', 'bool', 'text', 'nested', 'choices']
+    """
+    kind, _ = without_none(annotation)
+    if choices_of(kind) is not None:
+        return "choices"
+    if kind is bool:
+        return "bool"
+    if isinstance(kind, type) and get_origin(kind) is None:
+        if issubclass(kind, int | float | decimal.Decimal):
+            return "number"
+        if issubclass(kind, dt.date | dt.time | dt.timedelta):
+            return "date"
+        if issubclass(kind, str):
+            return "text"
+    return "nested"

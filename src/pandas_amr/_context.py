@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pandas_amr import _prompts
+from pandas_amr._by import By, group_numbers
 from pandas_amr._canonical import canonical_json
 from pandas_amr._units import Units, cell, digest, json_keys, line_of
 from pandas_amr.errors import ColumnError
@@ -15,6 +14,7 @@ from pandas_amr.errors import ColumnError
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from pandas_amr._plan import Segmentation
@@ -63,11 +63,10 @@ class Context:
         frame = self.units.frame
         labels: list[Hashable] = [frame.columns[column] for column in self.columns]
         try:
-            numbers = frame.groupby(labels, dropna=False, sort=False, observed=True).ngroup()
+            _, numbers = group_numbers(frame, By(*labels, dropna=False, sort=False))
         except TypeError as error:
             raise ColumnError(f"group_columns={labels!r} cannot make groups: {error}.") from None
-        every = np.asarray(numbers, dtype=np.int64)
-        return every[positions]
+        return numbers[positions]
 
     def _group(self, position: int) -> dict[str, Any]:
         keys = json_keys([self.units.frame.columns[column] for column in self.columns])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
+import decimal
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
@@ -10,12 +14,21 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
-from pandas_amr._agent.loop import Submission
-from pandas_amr._columns import arrow_schema, check_fits, field_types, plain_record, table_of
+from pandas_amr._agent.loop import REPL_FORM, Submission
+from pandas_amr._columns import (
+    arrow_schema,
+    check_fits,
+    field_types,
+    is_mixed,
+    plain_record,
+    table_of,
+)
 from pandas_amr._schema import RESERVED, TEXT_FINDING, asked_as, choices_of, json_schema, record_type
+from pandas_amr._units import cell
+from pandas_amr._violations import find_violation
 from pandas_amr.errors import InvalidOutput, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +41,7 @@ if TYPE_CHECKING:
 Who = Literal["model", "schema", "callable", "sandbox"]
 FOUND = ("ok", "cached", "repaired")  # statuses of units that have a finding
 ITEMS = "items"
+MIDNIGHT = "T00:00:00"
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError)
 
 
@@ -80,6 +94,10 @@ class FindingType:
 
     def __post_init__(self) -> None:
         asked = self.item or self.model
+        if issubclass(asked, RootModel):
+            raise UsageError(
+                f"A finding has named fields, and {asked.__name__} has none: finding={{'value': {asked.__name__}}}."
+            )
         if not asked.model_fields:
             raise UsageError(f"{asked.__name__} has no fields to find.")
         reserved = RESERVED & asked.model_fields.keys()
@@ -91,6 +109,11 @@ class FindingType:
     def schema(self) -> dict[str, Any]:
         """The JSON schema of one finding's fields."""
         return json_schema(self.model)
+
+    @cached_property
+    def _checked_schema(self) -> dict[str, Any]:
+        """The schema that answers are checked against, with what only this library reads."""
+        return json_schema(self.model, marked=True)
 
     @cached_property
     def arrow(self) -> pa.Schema:
@@ -126,10 +149,18 @@ class FindingType:
             },
         )
 
-    def record(self, given: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
+    def record(
+        self, given: Mapping[str, Any], *, coded: bool = False, empty_texts: bool = False
+    ) -> tuple[dict[str, Any] | None, str | None]:
         """The checked record as Arrow takes it, or what is wrong with it.
 
         A field that is left out is not filled from a default that could pass for an answer: only None may stand in.
+        Keys that nobody asked for are left aside.
+
+        Args:
+            given: the finding as JSON, by field.
+            coded: whether code made it: pandas has no dates, so that one may come as its midnight.
+            empty_texts: whether a text may be empty.
         """
         missing = [(names[0], needed) for names, needed in self._asked_fields if given.keys().isdisjoint(names)]
         left_out = [name for name, needed in missing if needed]
@@ -137,26 +168,95 @@ class FindingType:
             return None, f"without {', '.join(left_out)}"
         if len(missing) == len(self._asked_fields):
             return None, "without any of the fields"
+        if coded:
+            given = {name: self._as_date(name, value) for name, value in given.items()}
         try:
-            record = plain_record(self.model.model_validate(given))
+            record = self.model.model_validate(given)
         except ValidationError as error:
             return None, complaint(error)
+        except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
+            return None, f"its validator raised {type(error).__name__}"
+        violation = self._violation(given, empty_texts=empty_texts)
+        if violation is not None:
+            return None, violation
         try:
-            check_fits(record, self._struct)
+            held = plain_record(record)
+            check_fits(held, self._struct)
         except UNFIT as error:
-            return None, f"a value fits its column not ({type(error).__name__})"
-        return record, None
+            return None, _unfit_words(error)
+        return held, None
+
+    def _violation(self, given: Mapping[str, Any], *, empty_texts: bool) -> str | None:
+        """What the schema forbids in the fields that are there, whichever of its names each has."""
+        properties = self._checked_schema["properties"]
+        for names, _ in self._asked_fields:
+            name = next((one for one in names if one in given), None)
+            if name is None:
+                continue
+            wrong = find_violation({names[0]: given[name]}, _only(names[0], properties), empty_texts=empty_texts)
+            if wrong is not None:
+                return wrong
+        return None
+
+    def _as_date(self, name: str, value: Any) -> Any:
+        """A midnight as the date that the field asks for; any other value as it is."""
+        schema = self._checked_schema["properties"].get(name, {})
+        wanted = [part.get("format") for part in (schema, *schema.get("anyOf", ()))]
+        if isinstance(value, str) and value.endswith(MIDNIGHT) and "date" in wanted:
+            return value.removesuffix(MIDNIGHT)
+        return value
 
     def valid(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The checked record, where no answer of a model is at hand that could be repaired.
+        """The checked record of Python values, where no answer of a model is at hand that could be repaired.
 
         Raises:
             InvalidOutput: it is none.
         """
-        record, problem = self.record(given)
+        said = {str(name): as_json(value) for name, value in given.items()}
+        record, problem = self.record(said, coded=True, empty_texts=True)
         if record is None:
             raise InvalidOutput(problem or "invalid")
         return record
+
+
+def _only(name: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of an object that has one field."""
+    return {"type": "object", "properties": {name: properties.get(name, {})}}
+
+
+def _unfit_words(error: Exception) -> str:
+    """Why a value does not go into its column, without the value."""
+    if isinstance(error, UnicodeEncodeError):
+        return "a text contains a lone surrogate and cannot be encoded as UTF-8"
+    if isinstance(error, OverflowError) or "too large" in str(error):
+        return "a value does not fit the column type (an integer beyond 64 bits)"
+    return f"a value does not fit the column type ({type(error).__name__})"
+
+
+def as_json(value: Any) -> Any:
+    """A value of a user's function in the JSON form in which a model would have given it.
+
+    Example:
+        >>> as_json({"day": pd.Timestamp("2026-01-31"), "price": decimal.Decimal("1.50"), "n": np.int64(3)})
+        {'day': '2026-01-31T00:00:00', 'price': '1.50', 'n': 3}
+    """
+    if isinstance(value, BaseModel):
+        return as_json(value.model_dump())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return as_json(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {str(key): as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | np.ndarray | pd.Series):
+        return [as_json(inner) for inner in value]
+    if isinstance(value, set | frozenset):
+        return sorted((as_json(inner) for inner in value), key=str)
+    if isinstance(value, float | np.floating):
+        return None if np.isnan(value) else float(value)
+    if isinstance(value, decimal.Decimal):
+        return f"{value:f}"
+    if isinstance(value, dt.datetime) and value.tzinfo is None:
+        return value.isoformat()
+    return cell(value)
 
 
 @dataclass(slots=True)
@@ -187,11 +287,12 @@ def check_answer(answer: Answer, kind: FindingType, *, asked: Collection[int], o
     by_unit: dict[int, list[Any]] = {}
     unknown: list[Any] = []
     for one in listed:
-        number = one.get("unit") if isinstance(one, dict) else None
-        if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < of:
+        said = one.get("unit") if isinstance(one, dict) else None
+        number = unit_number(said)
+        if number is not None and 0 <= number < of:
             by_unit.setdefault(number, []).append(one)
         else:
-            unknown.append(number)
+            unknown.append(said)
     missing = [number for number in asked if number not in by_unit]
     if unknown and missing:
         shown = ", ".join(repr(number)[:20] for number in unknown[:3])
@@ -203,13 +304,29 @@ def check_answer(answer: Answer, kind: FindingType, *, asked: Collection[int], o
             checked.problems[number] = f"{len(found)} findings, not one"
         elif found:
             fields = {key: value for key, value in found[0].items() if key != "unit"}
-            record, wrong = kind.record(fields)
+            record, wrong = kind.record(fields, coded=answer.form == REPL_FORM)
             if record is None:
                 checked.problems[number] = wrong or "invalid"
             else:
                 checked.accepted[number] = record
                 checked.said[number] = fields
     return checked
+
+
+def unit_number(said: Any) -> int | None:
+    """The number that an answer names a unit by; models write it as a text or a float, too.
+
+    Example:
+        >>> unit_number(3), unit_number("3"), unit_number(3.0), unit_number("03"), unit_number(True)
+        (3, 3, 3, None, None)
+    """
+    if isinstance(said, bool):
+        return None
+    if isinstance(said, float) and said.is_integer():
+        return int(said)
+    if isinstance(said, str) and said.isascii() and said.isdigit() and str(int(said[:20])) == said:
+        return int(said)
+    return said if isinstance(said, int) else None
 
 
 def check_alone(answer: Answer, kind: FindingType) -> Checked:
@@ -317,11 +434,15 @@ def items_frame(findings: pd.DataFrame, kind: FindingType) -> tuple[pd.DataFrame
 def array_of(column: pa.ChunkedArray, kind: Any = None) -> Any:
     """An Arrow column as the pandas array that users expect: choices as a category, all else Arrow-typed."""
     choices = choices_of(kind)
-    if choices is not None:
-        return pd.Categorical(
-            column.to_pylist(), categories=pd.Index(list(dict.fromkeys(c for c in choices if c is not None)))
-        )
-    return pd.array(column.combine_chunks(), dtype=pd.ArrowDtype(column.type))
+    if choices is None:
+        return pd.array(column.combine_chunks(), dtype=pd.ArrowDtype(column.type))
+    distinct = list(dict.fromkeys(choices))
+    values = column.to_pylist()
+    if not is_mixed(distinct):
+        return pd.Categorical(values, categories=pd.Index(distinct))
+    code_of = {json.dumps(choice, ensure_ascii=False): code for code, choice in enumerate(distinct)}
+    codes = [-1 if value is None else code_of[value] for value in values]
+    return pd.Categorical.from_codes(codes, categories=pd.Index(distinct, dtype=object))
 
 
 def with_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_amr import _prompts
+from pandas_amr._by import missing_keys
 from pandas_amr._call import finding_types
-from pandas_amr._compute import groups_of
+from pandas_amr._compute import all_labels, groups_of
 from pandas_amr._estimate import Estimate
 from pandas_amr._keeper import bare
 from pandas_amr._map import Sample, context_of, cut, make_mappers
@@ -354,7 +355,7 @@ def _reducing(
 def _depends(work: Work, *, tree: bool) -> bool:
     """Whether what is found decides how much is reduced: some rows of all, groups of it, or none or many a unit."""
     plan, job = work.plan, work.job
-    grouped = job.by is not None and any(key not in job.frame.columns for key in job.by.keys)
+    grouped = job.by is not None and bool(missing_keys(job.by, all_labels(job.frame), job.frame.index))
     many = any(kind is not None and kind.item is not None for kind in finding_types(job, plan).values())
     return plan.where is not None or grouped or (many and not tree)
 
@@ -395,7 +396,7 @@ def _system(work: Work, task: Task) -> int:
 def _groups(work: Work, units: Units) -> list[int]:
     """How many rows each group has; one group of all where the groups are of what is still to be found."""
     assert work.job.by is not None
-    if any(key not in work.job.frame.columns for key in work.job.by.keys):
+    if missing_keys(work.job.by, all_labels(work.job.frame), work.job.frame.index):
         return [len(units.asked)]
     _, groups = groups_of(work.job.frame, work.job.by)
     return [len(rows) for rows in groups if rows]

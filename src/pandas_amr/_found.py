@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pandas_amr._findings import items_frame, with_findings
+from pandas_amr._findings import with_findings
+from pandas_amr._records import record_rows
 from pandas_amr._reduce import Found
 
 if TYPE_CHECKING:
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 
 def found_of(work: Work, stage: MapStage | None) -> Found:
     """What is there to be reduced: the findings so far, or the frame itself where nothing is mapped."""
-    frame = work.job.frame
+    frame, by = work.job.frame, work.job.by
     positions = np.arange(len(frame), dtype=np.int64)
     if stage is None:
-        return Found(frame, frame if not work.job.maps else frame[[]], positions)
+        return Found(frame, frame if not work.job.maps else frame[[]], positions, by=by)
     findings = stage.findings()
     if stage.listed is None:
-        return Found(with_findings(frame, findings), findings, positions, stage.made_by)
-    records, positions = items_frame(findings, stage.listed)
-    repeated = frame.set_flags(allows_duplicate_labels=True).iloc[positions]
-    return Found(with_findings(repeated, records), records, positions, stage.made_by)
+        return Found(with_findings(frame, findings), findings, positions, stage.made_by, by)
+    table, records, units = record_rows(frame, findings, stage.listed, by)
+    own_by = None if by is None else by.at(units.positions, table.index)
+    return Found(table, records, units.positions, stage.made_by, own_by, units)

@@ -358,7 +358,7 @@ def make_mappers(work: Work, units: Units, context: Context | None) -> list[Mapp
                 one_row = getattr(function, ONE_ROW)
                 mappers.append(UnitMapper(name, one_row, kind, units, work.parallelism))
                 continue
-            plain = CallableMapper(name, function, kind, units)
+            plain = CallableMapper(name, function, kind, units, raises=not work.job.needs_model)
             version = getattr(plain.function, VERSION, None)
             mappers.append(_journaled_function(plain, work, version) if version and kind else plain)
             continue

@@ -11,7 +11,7 @@ from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._codec import Check, readable_form
 from pandas_amr._columns import table_of
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
-from pandas_amr._merge import as_given, merge_values, rules_of
+from pandas_amr._merge import merge_records, rules_of
 from pandas_amr._split import pieces_of
 from pandas_amr._units import line_of
 from pandas_amr._usage import Usage
@@ -272,41 +272,47 @@ class AgentMapper:
 
     async def _merged(self, records: list[dict[str, Any]], state: SoFar) -> dict[str, Any]:
         """One finding of the pieces': by rule, and texts that differ by an agent."""
-        rules = rules_of(self.kind.model, self.merge)
-        texts = [
-            name for name, rule in rules.items() if rule == "agent" and len({r[name] for r in records} - {None}) > 1
-        ]
-        merged = {
-            name: merge_values([record[name] for record in records], "first" if rule == "agent" else rule)
-            for name, rule in rules.items()
-        }
-        if texts and self.alone:  # a model that small is not asked to write what it read in pieces
-            merged |= {name: merge_values([record[name] for record in records], "concat") for name in texts}
-        elif texts:
-            merged |= await self._written(texts, records, state)
-        return self.kind.valid(as_given(merged, self.kind.model))
+        merged = merge_records(records, self.kind.model, rules_of(self.kind.model, self.merge))
+        if merged.texts and self.alone:  # a model that small is not asked to write what it read in pieces
+            written = {place: "\n".join(texts) for place, texts in merged.texts.items()}
+        elif merged.texts:
+            written = await self._written(merged.texts, state)
+        else:
+            written = {}
+        for place, text in written.items():
+            merged.put(place, text)
+        return self.kind.valid(merged.values)
 
-    async def _written(self, texts: list[str], records: list[dict[str, Any]], state: SoFar) -> dict[str, Any]:
-        fields = {name: self.kind.schema["properties"][name] for name in texts}
-        output = {"type": "object", "properties": fields, "required": texts, "additionalProperties": False}
+    async def _written(self, texts: Mapping[tuple[str, ...], list[str]], state: SoFar) -> dict[tuple[str, ...], str]:
+        """What an agent makes of the texts that the pieces write differently, by their places."""
+        named = {place[0] if len(place) == 1 else f"{place[0]}_{number}": place for number, place in enumerate(texts)}
+        properties = self.kind.schema["properties"]
+        fields: dict[str, Any] = {
+            name: properties[name] if len(place) == 1 else {"type": "string", "description": f"a part of {place[0]}"}
+            for name, place in named.items()
+        }
+        output = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
         schema = {
             "type": "object",
             "properties": {"output": output},
             "required": ["output"],
             "additionalProperties": False,
         }
+        most = max(len(pieces) for pieces in texts.values())
+        lines = [
+            line_of({name: texts[place][piece] for name, place in named.items() if piece < len(texts[place])})
+            for piece in range(most)
+        ]
         messages = (
             Message("system", _prompts.merge_system(self.instruction, fields)),
-            Message(
-                "user", _prompts.finding_lines([line_of({name: record[name] for name in texts}) for record in records])
-            ),
+            Message("user", _prompts.finding_lines(lines)),
         )
         answer = await run_agent(self.model, messages, submission=Submission("reduction", schema), phase="map")
         state.usage += answer.usage
         written = answer.payload.get("output") if answer.problem is None else None
-        if not isinstance(written, dict) or not all(isinstance(written.get(name), str) for name in texts):
-            raise InvalidOutput(answer.problem or f"without {', '.join(texts)}")
-        return {name: written[name] for name in texts}
+        if not isinstance(written, dict) or not all(isinstance(written.get(name), str) for name in named):
+            raise InvalidOutput(answer.problem or f"without {', '.join(named)}")
+        return {place: written[name] for name, place in named.items()}
 
     async def _asked(self, positions: Sequence[int], state: SoFar) -> Attempt:
         """An agent's work on these units and its repairs, with one REPL all the time."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import decimal
-import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any, get_origin
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from pandas_amr._columns import field_types, is_json_text
-from pandas_amr._schema import choices_of, without_none
+from pandas_amr._columns import as_said, field_types, is_json_text, is_number_union
+from pandas_amr._schema import choices_of, object_fields, without_none
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,23 +26,33 @@ def rules_for(kind: Any) -> tuple[str, ...]:
     """The rules by which values of a type can be merged, the default first.
 
     Example:
-        >>> [rules_for(kind)[0] for kind in (bool, int, list[str], str)]
-        ['any', 'max', 'union', 'agent']
+        >>> [rules_for(kind)[0] for kind in (bool, int, list[str], str, dict[str, int])]
+        ['any', 'max', 'union', 'agent', 'fields']
     """
     kind, _ = without_none(kind)
     if choices_of(kind) is not None:
         return ("mode", "first", "last")
-    if get_origin(kind) in {list, set, tuple, frozenset}:
+    if object_fields(kind) is not None or is_json_text(kind) or get_origin(kind) is dict:
+        return ("fields", "first", "last")
+    if get_origin(kind) in {list, set, frozenset} or (get_origin(kind) is tuple and ... in get_args(kind)):
         return ("union", "concat", "first", "last")
-    if is_json_text(kind) or not isinstance(kind, type):
+    if is_number_union(kind):
+        return (*NUMBERS, "mean")
+    if not isinstance(kind, type):
         return ("first", "last")
+    return _rules_for_scalar(kind)
+
+
+def _rules_for_scalar(kind: type) -> tuple[str, ...]:
     if issubclass(kind, bool):
         return ("any", "all", *ORDERED)
     if issubclass(kind, str):
         return ("agent", "concat", *ORDERED)
     if issubclass(kind, float):
         return (*NUMBERS, "mean")
-    return NUMBERS if issubclass(kind, int | decimal.Decimal) else ("first", "last", *ORDERED)
+    if issubclass(kind, int | decimal.Decimal | dt.timedelta):
+        return NUMBERS
+    return ("first", "last", *ORDERED)
 
 
 def rules_of(model: type[BaseModel], given: Mapping[str, str]) -> dict[str, str]:
@@ -70,17 +81,94 @@ def merge_values(values: Sequence[Any], rule: str) -> Any:
     return _RULES[rule](there) if there else None
 
 
+@dataclass(slots=True)
+class MergedRecord:
+    """One record of the pieces', as Arrow holds it, and the texts in it that an agent is still to merge.
+
+    Attributes:
+        texts: where each text stands (the fields' names, outermost first), and what the pieces say there.
+    """
+
+    values: dict[str, Any]
+    texts: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
+
+    def put(self, place: tuple[str, ...], text: str) -> None:
+        """Put a merged text into its place."""
+        holder: Any = self.values
+        for name in place[:-1]:
+            holder = holder[name]
+        holder[place[-1]] = text
+
+
+def merge_records(
+    records: Sequence[Mapping[str, Any]], model: type[BaseModel], rules: Mapping[str, str]
+) -> MergedRecord:
+    """Merge the pieces' records, in the JSON form of each: by the fields' rules, and inside of them by their types'."""
+    merged = MergedRecord({})
+    for name, kind in field_types(model).items():
+        values = [record[name] for record in records if record[name] is not None]
+        merged.values[name] = _merge_field(values, kind, rules[name], (name,), merged)
+    return merged
+
+
+def _merge_field(values: list[Any], kind: Any, rule: str, place: tuple[str, ...], merged: MergedRecord) -> Any:
+    """One value of a field's, in JSON form; a text that the pieces write differently is left to an agent."""
+    if not values:
+        return None
+    if rule == "fields":
+        said = [as_said(value, kind) for value in values]
+        if not all(isinstance(one, dict) for one in said):  # of any shape, and not all of them objects
+            return said[0]
+        return _merge_objects(said, values, kind, place, merged)
+    if rule == "agent":
+        if len(set(values)) > 1:
+            merged.texts[place] = values
+        return values[0]
+    return as_said(merge_values(values, rule), kind)
+
+
+def _merge_objects(
+    said: list[dict[str, Any]], values: list[Any], kind: Any, place: tuple[str, ...], merged: MergedRecord
+) -> dict[str, Any]:
+    """Objects key by key, each key's values by the default rule of their type."""
+    kind, _ = without_none(kind)
+    fields = object_fields(kind)
+    inner = get_args(kind)[1] if get_origin(kind) is dict and not is_json_text(kind) else None
+    held = [
+        dict(value) if fields is not None or inner is not None else one for value, one in zip(values, said, strict=True)
+    ]
+    joined: dict[str, Any] = {}
+    for key in dict.fromkeys(key for one in said for key in one):
+        parts = [one[key] for one in held if one.get(key) is not None]
+        if fields is None and inner is None:
+            joined[key] = _merge_free(parts)
+            continue
+        part = fields[key] if fields is not None else inner
+        joined[key] = _merge_field(parts, part, rules_for(part)[0], (*place, key), merged)
+    return joined
+
+
+def _merge_free(parts: list[Any]) -> Any:
+    """One value of several of no declared type: by what they are, the first if they are not all alike."""
+    if not parts:
+        return None
+    if all(isinstance(one, dict) for one in parts):
+        keys = dict.fromkeys(key for one in parts for key in one)
+        return {key: _merge_free([one[key] for one in parts if one.get(key) is not None]) for key in keys}
+    if all(isinstance(one, list) for one in parts):
+        return _union(parts)
+    if all(isinstance(one, bool) for one in parts):
+        return any(parts)
+    if all(isinstance(one, int | float) and not isinstance(one, bool) for one in parts):
+        return max(parts)
+    if all(isinstance(one, str) for one in parts):
+        return _concat(list(dict.fromkeys(parts)))
+    return parts[0]
+
+
 def as_given(record: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     """A record as Arrow takes it in the form that a model would have given it, so that it can be checked again."""
-    given = dict(record)
-    for name, kind in field_types(model).items():
-        if given[name] is None:
-            continue
-        if is_json_text(kind):
-            given[name] = json.loads(given[name])
-        elif get_origin(without_none(kind)[0]) is dict:
-            given[name] = dict(given[name])
-    return given
+    return {name: as_said(record[name], kind) for name, kind in field_types(model).items()}
 
 
 def _union(lists: Sequence[Sequence[Any]]) -> list[Any]:

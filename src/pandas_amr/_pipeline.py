@@ -247,7 +247,7 @@ async def _plan(work: Work) -> Plan:
     if warning is not None:
         work.warnings.append(warning)
     plan = complete_by_rule(plan, job, abilities=work.abilities("map"), parallelism=work.settings.max_parallelism)
-    work.job = job = replace(job, by=plan.by)
+    work.job = job = replace(job, by=job.by or plan.by)
     check_names(job, plan)
     return plan
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args, get_origin
 
@@ -20,22 +21,36 @@ from pydantic import (
     model_validator,
 )
 
-from pandas_amr._by import By
+from pandas_amr._by import By, described_key, is_code
 from pandas_amr._graph import Graph, graph_of_shape
-from pandas_amr._schema import TEXT_FINDING, json_schema, kept_schema, record_type, type_of
-from pandas_amr.errors import PlanError, UsageError
+from pandas_amr._kept import find_lost_checks
+from pandas_amr._schema import (
+    DATETIME_PATTERN,
+    TEXT_FINDING,
+    TIME_PATTERN,
+    is_plain_record,
+    json_schema,
+    kept_schema,
+    model_of_fields,
+    record_type,
+    type_of,
+)
+from pandas_amr.errors import PlanError, PlanWarning, UsageError
 
 if TYPE_CHECKING:
     from pandas_amr._estimate import Estimate
 
-FORMAT = 1  # of a plan's JSON
+FORMAT = 2  # of a plan's JSON
+READ_FORMATS = (1, FORMAT)
 FORMAT_KEY = "amr_plan"
 
 Aggregation = Literal["count", "sum", "mean", "median", "min", "max", "nunique", "value_counts", "share"]
 Keyed = Literal["unit", "shard"]
 Segmentation = Literal["rows", "neighbours", "groups"]
 View = Literal["inline", "preview"]
-Merge = Literal["first", "last", "min", "max", "sum", "mean", "any", "all", "mode", "union", "concat", "agent"]
+Merge = Literal[
+    "first", "last", "min", "max", "sum", "mean", "any", "all", "mode", "union", "concat", "agent", "fields"
+]
 STATUS_COLUMNS = ("amr_status", "amr_reason")
 
 
@@ -49,20 +64,31 @@ def as_finding(given: Any) -> Any:
     """
     if given is None:
         return record_type("Finding", {TEXT_FINDING: (str, Field(min_length=1))})
-    if _is_model(given):
+    if _is_model(given) or is_listed(given):
         return given
-    if is_listed(given):
-        return given
+    if is_plain_record(given):
+        return model_of_fields(given)
+    if get_origin(given) is list and is_plain_record(get_args(given)[0]):
+        return list[model_of_fields(get_args(given)[0])]  # type: ignore[misc]
     if _is_schema(given):
         return type_of(given, str(given.get("title", "Finding")))
     if isinstance(given, dict) and given:
         return record_type("Finding", given)
-    raise UsageError(f"finding= takes a pydantic model, list[Model], a dict of types, or nothing, not {given!r}.")
+    raise UsageError(
+        f"finding= takes a pydantic model, a dataclass, a TypedDict, a list[...] of one, a dict of types, or nothing, "
+        f"not {given!r}."
+    )
 
 
 def is_listed(kind: Any) -> bool:
     """Whether a type is ``list[Model]``."""
     return getattr(kind, "__origin__", None) is list and _is_model(get_args(kind)[0])
+
+
+def is_record(kind: Any) -> bool:
+    """Whether a type is one that has fields, or a list of one: a model, a dataclass, a TypedDict."""
+    item = get_args(kind)[0] if get_origin(kind) is list else kind
+    return _is_model(item) or is_plain_record(item)
 
 
 def as_output(given: Any) -> Any:
@@ -85,6 +111,21 @@ def as_output(given: Any) -> Any:
     )
 
 
+def _without_zones(schema: Any) -> Any:
+    """The types of a plan of format 1, whose times of the formats of RFC 3339 were meant without a zone."""
+    if isinstance(schema, list):
+        return [_without_zones(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") == "string" and schema.get("format") in _ZONELESS:
+        rest = {key: value for key, value in schema.items() if key != "format"}
+        return rest | {"pattern": _ZONELESS[schema["format"]]}
+    return {key: _without_zones(value) for key, value in schema.items()}
+
+
+_ZONELESS = {"date-time": DATETIME_PATTERN, "time": TIME_PATTERN}
+
+
 def _is_schema(given: Any) -> bool:
     if not isinstance(given, dict):
         return False
@@ -97,7 +138,7 @@ def _as_findings(given: Any) -> Any:
     """One finding type, or one for each named map."""
     if given is None or not isinstance(given, dict) or _is_schema(given):
         return None if given is None else as_finding(given)
-    if given and all(isinstance(part, dict) or _is_model(part) or is_listed(part) for part in given.values()):
+    if given and all(isinstance(part, dict) or is_record(part) for part in given.values()):
         return {name: as_finding(part) for name, part in given.items()}
     return as_finding(given)
 
@@ -161,6 +202,11 @@ def _plain_label(label: Any) -> Any:
         return {"date": label.isoformat()}
     if isinstance(label, np.number | np.bool_):
         return label.item()
+    if is_code(label):
+        raise PlanError(
+            f"A plan's JSON cannot hold {described_key(label)} as a key of by=: name a column instead, or say by= "
+            "again beside plan=."
+        )
     raise PlanError(
         f"A plan's JSON cannot hold the column label {label!r}: name the column by a text, a number or a date."
     )
@@ -255,6 +301,7 @@ class Plan(BaseModel):
             bools, ``max`` of numbers, ``mode`` of choices, ``union`` of lists, ``first`` of dates; texts by an agent.
         status: True adds the columns ``amr_status`` and ``amr_reason``; a pair of names calls them so.
         made_by: who derived what the user had not fixed.
+        left_out: of a plan read from JSON, the checks of its types that the JSON could not hold.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -289,6 +336,7 @@ class Plan(BaseModel):
     merge: dict[str, Merge] | None = None
     status: bool | tuple[str, str] | None = None
     made_by: Literal["user", "planner", "rules"] = "user"
+    left_out: list[str] | None = None
 
     _made: Made | None = PrivateAttr(None)
 
@@ -296,9 +344,12 @@ class Plan(BaseModel):
     @classmethod
     def _without_format(cls, given: Any) -> Any:
         """Take a plan's JSON as it is."""
-        if isinstance(given, dict) and given.get(FORMAT_KEY) == FORMAT:
-            return {name: value for name, value in given.items() if name != FORMAT_KEY}
-        return given
+        if not isinstance(given, dict) or given.get(FORMAT_KEY) not in READ_FORMATS:
+            return given
+        fields = {name: value for name, value in given.items() if name != FORMAT_KEY}
+        if given[FORMAT_KEY] == 1:
+            fields |= {name: _without_zones(fields[name]) for name in ("finding", "output") if name in fields}
+        return fields
 
     @model_validator(mode="after")
     def _agreeing(self) -> Plan:
@@ -384,13 +435,34 @@ class Plan(BaseModel):
     def to_json(self, path: str | Path | None = None) -> str:
         """The plan as JSON; written to ``path`` where one is given.
 
+        Validators and some bounds of the types of findings and outputs have no form in JSON: a ``PlanWarning`` names
+        them, and a plan read from this JSON lists them in ``left_out``.
+
         Raises:
-            PlanError: a column's label has no word in JSON.
+            PlanError: a column's label has no word in JSON, or a type cannot be read back from it.
         """
-        text = json.dumps({FORMAT_KEY: FORMAT} | self.plain(), indent=2)
+        plain = self.plain()
+        lost = self._find_lost_checks()
+        if lost:
+            said = f"A plan's JSON cannot hold: {'; '.join(lost)}. Beside plan=, give finding= (or output=) again."
+            warnings.warn(PlanWarning(said), stacklevel=2)
+            plain["left_out"] = [*(self.left_out or ()), *lost]
+        text = json.dumps({FORMAT_KEY: FORMAT} | plain, indent=2)
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
+
+    def _find_lost_checks(self) -> list[str]:
+        """The checks of the plan's types that its JSON cannot hold, each with its place."""
+        findings = self.finding if isinstance(self.finding, dict) else {None: self.finding}
+        kinds = {"finding" if name is None else f"finding[{name!r}]": kind for name, kind in findings.items()}
+        lost: list[str] = []
+        for what, kind in (kinds | {"output": self.output}).items():
+            try:
+                lost += [f"{what}: {check}" for check in find_lost_checks(kind)] if kind is not None else []
+            except UsageError as error:
+                raise PlanError(f"A plan's JSON cannot hold the type of {what}: {error}") from None
+        return lost
 
     def plain(self) -> dict[str, Any]:
         """What is set, by field, as JSON has it.
@@ -445,8 +517,10 @@ def make_plan(fields: dict[str, Any]) -> Plan:
     if unnamed:
         raise PlanError(f"A plan's fields have names, not {unnamed[0]!r}: {', '.join(Plan.model_fields)}.")
     version = fields.get(FORMAT_KEY, FORMAT)
-    if version != FORMAT:
-        raise PlanError(f"This plan is of format {version!r}; this version of pandas-amr reads {FORMAT}. Upgrade it.")
+    if version not in READ_FORMATS:
+        raise PlanError(
+            f"This plan is of format {version!r}; this version of pandas-amr reads up to {FORMAT}. Upgrade it."
+        )
     try:
         return Plan(**fields)
     except UsageError as error:

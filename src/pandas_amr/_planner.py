@@ -12,11 +12,11 @@ from pydantic import BaseModel, Field, ValidationError
 from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission, run_agent
+from pandas_amr._by import By
 from pandas_amr._call import finding_types, found_types
 from pandas_amr._canonical import canonical_json
 from pandas_amr._compute import column_of, function_of, name_of
 from pandas_amr._findings import ITEMS
-from pandas_amr._fit import misfit, misused, number_of, sort_of
 from pandas_amr._former import PLAN_SYSTEM, PLAN_VIEW
 from pandas_amr._persona import Agent
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
@@ -24,6 +24,7 @@ from pandas_amr._profile import profile_lines, shortened, spread
 from pandas_amr._questions import describe_type
 from pandas_amr._rules import by_words, default_aggregations, free_name, model_of
 from pandas_amr._schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
+from pandas_amr._trial import Trial
 from pandas_amr._units import cell, json_keys, line_of
 from pandas_amr.errors import InvalidOutput, ModelError, PlanWarning, UsageError
 from pandas_amr.models.base import Message
@@ -214,7 +215,6 @@ def _fields_of(answer: PlanAnswer, job: Job) -> dict[str, Any]:
     for part in answer.aggregations:
         aggregations.setdefault(named[part.field], []).append(part.function)
     ranking = answer.ranking
-    _check_types(answer, {name: types[column] for name, column in named.items()})
     fields = {
         "map_instruction": answer.map_instruction,
         "finding": list[finding] if answer.many_per_row else finding,  # type: ignore[valid-type]
@@ -233,6 +233,7 @@ def _fields_of(answer: PlanAnswer, job: Job) -> dict[str, Any]:
         else None,
         "reduce_instruction": answer.reduce_instruction or None,
     }
+    _check_types(fields, types, job)
     if fields["ranking"] and fields["aggregations"] and not fields["reduce_instruction"]:
         fields["reduce_instruction"] = job.task  # two computed answers: an agent joins them
     if (answer.segmentation == "groups") != bool(answer.group_columns):
@@ -281,17 +282,17 @@ def _check_needed(job: Job, types: Mapping[Any, Any]) -> None:
     ranking = [job.given.ranking.field] if job.given.ranking else []
     for what, names, known in (
         ("where", [job.given.where] if job.given.where else [], types.keys()),
-        ("by", job.by.keys if job.by else (), there),
+        ("by", job.by.labels if job.by else (), there | set(job.frame.index.names)),
         ("ranking", ranking, there),
         ("reduce", list(computed), there),
     ):
         left_out = [name for name in names if name not in known]
         if left_out:
             raise InvalidOutput(f"the user's {what} takes a field {left_out[0]!r}, which the finding has not")
-    problem = misused(types, where=job.given.where, ranking=next(iter(ranking), None), by=job.by.keys if job.by else ())
-    for name, how in computed.items():
-        for one in how if isinstance(how, list) else [how]:
-            problem = problem or (misfit(one, types[name]) if name in types else None)
+    trial = Trial.of(job.frame, types, [*computed, *ranking], job.by)
+    problem = trial.where_problem(job.given.where) or trial.by_problem() or trial.ranking_problem(job.given.ranking)
+    for name, how in (job.computed or {}).items():
+        problem = problem or (trial.aggregation_problem(name, how) if column_of(name, how) in types else None)
     if problem is not None:
         raise InvalidOutput(f"the user asks for what the finding's types cannot give: {problem}")
 
@@ -302,13 +303,19 @@ def _check_named(what: str, names: Sequence[str], there: Mapping[str, Any]) -> N
         raise InvalidOutput(f"{what} names {unknown[0]!r}; there is: {', '.join(there)}")
 
 
-def _check_types(answer: PlanAnswer, types: Mapping[Any, Any]) -> None:
-    problem = misused(types, where=answer.where, ranking=answer.ranking.field, by=tuple(answer.by))
-    for part in answer.aggregations:
-        unfit = misfit(part.function, types[part.field])
-        problem = problem or (
-            f"aggregations: {unfit}; {part.field!r} holds {sort_of(types[part.field])}" if unfit else None
-        )
+def _check_types(fields: Mapping[str, Any], types: Mapping[Any, Any], job: Job) -> None:
+    """Refuse a plan that asks for what pandas cannot compute of the fields that it plans.
+
+    Raises:
+        InvalidOutput: it does.
+    """
+    ranking, aggregations = fields["ranking"], fields["aggregations"] or {}
+    by = By(*fields["by"]) if fields["by"] else None
+    trial = Trial.of(job.frame, types, [*aggregations, *([ranking.field] if ranking else [])], by)
+    problem = trial.where_problem(fields["where"]) or trial.by_problem() or trial.ranking_problem(ranking)
+    for name, how in aggregations.items():
+        unfit = trial.aggregation_problem(name, how)
+        problem = problem or (f"aggregations: {unfit}" if unfit else None)
     if problem is not None:
         raise InvalidOutput(problem)
 
@@ -352,18 +359,20 @@ def _agreeing(derived: Mapping[str, Any], job: Job, finding: Any = None) -> dict
         kept = _of_fields(kept, set(types), job)
     if fixed.get("output") is not None:
         kept.pop("ranking", None)
-        if "reduce_instruction" in job.open and not _gives(kept.get("aggregations"), fixed["output"], types):
+        if "reduce_instruction" in job.open and not _gives(kept.get("aggregations"), fixed["output"], types, job):
             kept = {"reduce_instruction": job.task} | kept
     return kept
 
 
-def _gives(aggregations: Mapping[str, Any] | None, output: Any, types: Mapping[Any, Any]) -> bool:
+def _gives(aggregations: Mapping[str, Any] | None, output: Any, types: Mapping[Any, Any], job: Job) -> bool:
     """Whether what is computed is what the user asks for: one number. All else an agent writes from it."""
     if not aggregations or output is None:
         return True  # nothing is computed, or nothing else is asked for
-    hows = list(aggregations.items())
-    given = number_of(hows[0][1], types.get(hows[0][0], float)) if len(hows) == 1 else None
-    return given is not None and output in {float, given}
+    if len(aggregations) != 1 or output not in {int, float}:
+        return False
+    trial = Trial.of(job.frame, types, aggregations, job.by)
+    problems = [trial.aggregation_problem(name, how) for name, how in aggregations.items()]
+    return problems == [None] and trial.output_problem(aggregations, output) is None
 
 
 def _of_fields(derived: Mapping[str, Any], known: set[Any], job: Job) -> dict[str, Any]:
@@ -434,6 +443,8 @@ def _shown(name: str, value: Any) -> Any:
         return (
             {key: json_schema(part) for key, part in value.items()} if isinstance(value, dict) else json_schema(value)
         )
+    if name == "by" and isinstance(value, By):
+        return Plan(by=value.with_keys(value.described)).plain()[name]
     return Plan(**{name: value}).plain()[name] if name in {"by", "ranking"} else value
 
 
@@ -492,7 +503,7 @@ def _reduced_by_rule(plan: Plan, finding: Any, job: Job, abilities: Abilities) -
         return {}
     found = {plan.where: "sum"} if plan.where is not None else default_aggregations(model_of(finding))
     types = found_types(finding_types(job, Plan(finding=finding)))
-    return {"aggregations": found} if _gives(found, plan.output, types) else written
+    return {"aggregations": found} if _gives(found, plan.output, types, job) else written
 
 
 def _ruled(plan: Plan, job: Job, *, pandas_only: bool) -> Plan:

@@ -321,7 +321,10 @@ def repl_description(*, reduces: bool) -> str:
         "`submit(value, sources=[finding numbers])` hands in the reduction and ends the work."
         if reduces
         else "`submit(frame)` hands in one finding per unit and ends the work: a DataFrame with the finding's fields "
-        "as columns, its rows matched with those of `df` by index or by a column `unit`; a list of dicts does, too."
+        "as columns, or a list of dicts. Its rows are those of `df` in their order if it has `df`'s own index "
+        "(index=df.index) or a fresh one, and are matched by label if it has `df`'s labels in another order. A column "
+        "`unit` with each row's number in `df`, from 0, says it outright, and is needed where labels are doubled or "
+        "only some rows are handed in."
     )
     return "\n".join(
         [

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pandas_amr import _prompts
 from pandas_amr._adaptive import AdaptiveTree, makers
 from pandas_amr._agent.threads import called_here
+from pandas_amr._by import column as column_at
 from pandas_amr._call import WHOLE
 from pandas_amr._compute import (
     call_reducer,
@@ -20,6 +21,7 @@ from pandas_amr._compute import (
     compute,
     computed,
     computed_text,
+    fitting_outputs,
     function_of,
     group_output,
     groups_of,
@@ -38,7 +40,7 @@ from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTre
 from pandas_amr._units import cell, line_of
 from pandas_amr._work import standing_inside
 from pandas_amr.engines.local import each
-from pandas_amr.errors import BudgetExceeded, FailureWarning, InvalidOutput, ModelError
+from pandas_amr.errors import BudgetExceeded, FailureWarning, InvalidOutput, ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pandas_amr._by import By
+    from pandas_amr._records import UnitRows
     from pandas_amr._synthesise import Reduced
     from pandas_amr._units import Units
     from pandas_amr._work import Work
@@ -74,21 +78,40 @@ class Found:
         findings: the findings alone.
         positions: the frame's row behind each row of these.
         made_by: the map nodes behind each of them.
+        by: how the rows are grouped.
+        units: the units behind records; None if the rows are units.
     """
 
     table: pd.DataFrame
     findings: pd.DataFrame
     positions: NDArray[np.int64]
     made_by: Callable[[int], tuple[str, ...]] = lambda _: ()
+    by: By | None = None
+    units: UnitRows | None = None
 
     def nodes(self, rows: Sequence[int]) -> tuple[str, ...]:
         """The map nodes behind some of these rows, each once."""
         return nodes_behind(self.made_by, (self.positions[row] for row in rows))
 
     def at(self, rows: NDArray[np.int64]) -> Found:
-        """Some of the rows."""
+        """Some of the rows, which something chose."""
+        units = None if self.units is None else self.units.at(rows)
+        return self._taken(rows, units)
+
+    def of_group(self, rows: NDArray[np.int64]) -> Found:
+        """The rows of a group."""
+        units = None if self.units is None else self.units.of_group(rows)
+        return self._taken(rows, units)
+
+    def _taken(self, rows: NDArray[np.int64], units: UnitRows | None) -> Found:
+        table = self.table.iloc[rows]
         return replace(
-            self, table=self.table.iloc[rows], findings=self.findings.iloc[rows], positions=self.positions[rows]
+            self,
+            table=table,
+            findings=self.findings.iloc[rows],
+            positions=self.positions[rows],
+            by=None if self.by is None else self.by.at(rows, table.index),
+            units=units,
         )
 
 
@@ -185,7 +208,7 @@ def make_tree(work: Work, leaves: int, found: Callable[[], Found]) -> StaticTree
         trace=work.trace,
         losses=reducer.losses,
         name=work.prefix,
-        computed=lambda: computed_words(work, chosen(work.plan.where, found()).table, reducer.losses),
+        computed=lambda: computed_words(work, chosen(work.plan.where, found()), reducer.losses),
     )
 
 
@@ -200,7 +223,7 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
         if job.reducer is not None:
             function = getattr(job.reducer, WHOLE, job.reducer)
             around = lambda rows: _inside_reduce(work, found, rows)  # noqa: E731
-            given = await call_reducer(function, found.findings, frame=found.table, by=job.by, around=around)
+            given = await call_reducer(function, found.findings, frame=found.table, by=found.by, around=around)
             return Outcome(checked_output(given, plan.output))
         if not work.written:
             return await _computed(work, units, found)
@@ -236,7 +259,8 @@ def chosen(where: str | None, found: Found) -> Found:
     """Only the rows where a field is true, if the plan names one."""
     if where is None:
         return found
-    return found.at(np.flatnonzero(found.table[where].fillna(False).astype(bool).to_numpy()))  # noqa: FBT003 (a value)
+    is_true = column_at(found.table, where).fillna(False).astype(bool)  # noqa: FBT003 (a value)
+    return found.at(np.flatnonzero(is_true.to_numpy()))
 
 
 def _outcome(reduced: Reduced | None, kind: Any) -> Outcome:
@@ -253,23 +277,23 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
         return _ranked(work, found)
     agents = {name: one for name, one in wanted.items() if isinstance(function_of(one), Agent)}
     plain = {name: one for name, one in wanted.items() if name not in agents}
-    plainly = await compute(found.table, plain, by=job.by) if plain else None
+    plainly = await compute(found.table, plain, by=found.by, units=found.units) if plain else None
     if not agents:
-        return Outcome(checked_output(plainly, plan.output))
+        return Outcome(_as_output(work, plainly))
     written: dict[Any, Any] = {}
     cited: list[Cited] = []
     for name, how in agents.items():
         agent, of = function_of(how), column_of(name, how)
-        column = replace(found, findings=found.table[[of]])
+        one_column = replace(found, findings=column_at(found.table, of).to_frame(str(of)))
         seen = units if job.maps else units.with_columns((list(job.frame.columns).index(of),))
         task = Task(agent.text, str, agent)
         if job.by is not None:
-            outcome = await _written_by_groups(work, seen, column, task, prefix=f"{name}-")
+            outcome = await _written_by_groups(work, seen, one_column, task, prefix=f"{name}-")
             written[name] = outcome.output.iloc[:, 0].rename(name)
             cited += [part._replace(column=name) for part in outcome.cited]
             continue
         try:
-            reduced = await write(work, seen, column, np.arange(len(found.positions)), task, name=f"{name}-")
+            reduced = await write(work, seen, one_column, np.arange(len(found.positions)), task, name=f"{name}-")
         except ModelError as error:
             list_or_raise(work, f"{name}: {error}", error)
             reduced = None
@@ -278,17 +302,32 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
     return Outcome(joined_parts(plainly, plain, written, list(wanted), grouped=job.by is not None), tuple(cited))
 
 
+def _as_output(work: Work, value: Any) -> Any:
+    """What was computed as the type that was asked for; None if it is missing; a value of another type is listed."""
+    kind = work.plan.output
+    missing = kind is not None and not isinstance(value, pd.DataFrame) and fitting_outputs(value)[0] is None
+    if missing:
+        return None
+    try:
+        return checked_output(value, kind, grouped=work.job.by is not None)
+    except UsageError as error:
+        if not work.job.maps:
+            raise
+        list_or_raise(work, str(error), InvalidOutput(str(error)))
+        return None
+
+
 def _ranked(work: Work, found: Found) -> Outcome:
     """The rows that rank first, whole, and as their own sources."""
-    places = _places(work, found.table)
+    places = _places(work, found)
     rows = tuple(frozenset((position,)) for position in found.positions[places].tolist())
     return Outcome(found.table.iloc[places], (Cited(None, rows),))
 
 
-def _places(work: Work, table: pd.DataFrame) -> NDArray[np.int64]:
+def _places(work: Work, found: Found) -> NDArray[np.int64]:
     ranking = work.plan.ranking
     assert ranking is not None
-    return ranked(table, ranking.field, most=ranking.most, lowest_first=ranking.lowest_first, by=work.job.by)
+    return ranked(found.table, ranking.field, most=ranking.most, lowest_first=ranking.lowest_first, by=found.by)
 
 
 def _numeric(work: Work, found: Found) -> list[str]:
@@ -320,10 +359,10 @@ async def _chosen(work: Work, units: Units, found: Found, numeric: list[str]) ->
     said = cast("Any", reduced.value)
     how = {said.field: said.function}
     there = found.table[said.field].notna().to_numpy()
-    if work.job.by is not None:
-        index, groups = groups_of(found.table, work.job.by)
+    if found.by is not None:
+        index, groups = groups_of(found.table, found.by)
         behind = [frozenset(found.positions[[row for row in rows if there[row]]].tolist()) for rows in groups]
-        value = await compute(found.table, how, by=work.job.by)
+        value = await compute(found.table, how, by=found.by)
         return Outcome(value, tuple(Cited(label, (rows,)) for label, rows in zip(index, behind, strict=True)))
     value = await compute(found.table[there], how)
     if pd.isna(value.iloc[0]):
@@ -340,16 +379,18 @@ def _functions(work: Work, found: Found, numeric: list[str]) -> list[str]:
     return list(NUMERIC if work.plan.output is float else WHOLE_NUMBERS if whole else COUNTS)
 
 
-def computed_words(work: Work, table: pd.DataFrame, losses: Losses, group: NDArray[np.int64] | None = None) -> str:
+def computed_words(work: Work, found: Found, losses: Losses, group: NDArray[np.int64] | None = None) -> str:
     """What is known beside the findings: what pandas has computed of them, and what is missing.
 
     Of a group's rows, at the positions of ``group``, only what concerns them: nothing else is asked anew when it
     changes.
     """
-    aggregations = {name: how for name, how in (work.plan.aggregations or {}).items() if name in table.columns}
-    parts = [computed_text(computed(table, aggregations, by=None))] if aggregations else []
+    table, units = found.table, found.units
+    there = [name for name in work.plan.aggregations or {} if name in table.columns or (units and units.owns(name))]
+    aggregations = {name: (work.plan.aggregations or {})[name] for name in there}
+    parts = [computed_text(computed(table, aggregations, None, units))] if aggregations else []
     if work.plan.ranking is not None and work.plan.ranking.field in table.columns:
-        first = table.iloc[_places(work, table)]
+        first = table.iloc[_places(work, found)]
         parts.append(_prompts.ranked_lines([line_of(cell(one)) for one in first.to_dict("records")]))
     failed = {failure.position for failure in work.failures if failure.position >= 0}
     rows = set(range(len(work.job.frame))) if group is None else set(group.tolist())
@@ -374,9 +415,9 @@ async def write(
     if not inputs:
         return OutputType(task.output).nothing
     task = _instructed(task, found.findings.iloc[rows])
-    table = found.table.iloc[rows]
     group = found.positions[rows] if work.job.by is not None else None
-    reducer = make_reducer(work, task, computed_words(work, table, Losses(lambda *_: None), group))
+    part = found if group is None else found.of_group(rows)
+    reducer = make_reducer(work, task, computed_words(work, part, Losses(lambda *_: None), group))
     losses = reducer.losses
     if work.plan.fan_in is None:
         tree = AdaptiveTree(
@@ -387,7 +428,7 @@ async def write(
             losses=losses,
             parallelism=work.parallelism,
             name=name,
-            computed=lambda: computed_words(work, table, losses, group),
+            computed=lambda: computed_words(work, part, losses, group),
         )
         reduced = await tree.reduce(inputs)
         _tell_cut(work, losses)
@@ -400,7 +441,7 @@ async def write(
         trace=work.trace,
         losses=losses,
         name=name,
-        computed=lambda: computed_words(work, table, losses, group),
+        computed=lambda: computed_words(work, part, losses, group),
     )
     try:
         for leaf, batch in enumerate(batches):
@@ -450,8 +491,8 @@ def _batches(work: Work, inputs: Sequence[Input]) -> list[list[Input]]:
 
 async def _written_by_groups(work: Work, units: Units, found: Found, task: Task, *, prefix: str = "") -> Outcome:
     """One tree a group, side by side; a failed group is a row of ``<NA>`` and listed."""
-    assert work.job.by is not None
-    index, groups = groups_of(found.table, work.job.by)
+    assert found.by is not None
+    index, groups = groups_of(found.table, found.by)
     values: list[Reduced | None] = [None] * len(groups)
 
     async def one(number: int) -> tuple[int, Reduced | None]:

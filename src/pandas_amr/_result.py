@@ -136,7 +136,8 @@ class Result:
         """
         job = self.origin.job if self.origin is not None else None
         known = {name: how for name, how in (job.computed or {}).items() if not hasattr(how, "text")} if job else {}
-        answer = Answer(known or self.plan.aggregations or {}, self.plan.where, self.plan.by)
+        by = job.by if job is not None else self.plan.by
+        answer = Answer(known or self.plan.aggregations or {}, self.plan.where, by)
         return score_of(self.frame, self._added(), labels, answer=answer, tolerance=tolerance)
 
     def verify(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pandas_amr._fit import Sort, sort_of
+from pandas_amr._columns import Sort, sort_of
 from pandas_amr._plan import Aggregation, Ranking, is_listed
 from pandas_amr._schema import record_type
 

@@ -269,7 +269,7 @@ def made(
         if whole:
             return outcome
         if isinstance(outcome, Draft):
-            planned = replace(job, given=outcome.plan, open=(), by=outcome.plan.by)
+            planned = replace(job, given=outcome.plan, open=(), by=job.by or outcome.plan.by)
             return outcome.plan.made_for(Rehearsed(outcome.estimate, planned, settings, lms))
         return what_is_given(job.verb, outcome)
 

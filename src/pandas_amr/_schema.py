@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import collections.abc
+import dataclasses
+import datetime as dt
 import enum
 import types
 import typing
+import uuid
 import warnings
 from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
+import typing_extensions
+from pydantic import (
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FutureDate,
+    FutureDatetime,
+    NaiveDatetime,
+    PastDate,
+    PastDatetime,
+    RootModel,
+    TypeAdapter,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -20,8 +41,16 @@ if typing.TYPE_CHECKING:
     from pydantic_core import core_schema
 
 DECIMAL_PATTERN = r"^-?\d+(\.\d+)?$"
+# RFC 3339, which `date-time` and `time` stand for, requires a zone; times without one are asked for by pattern.
+DATETIME_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?$"
+TIME_PATTERN = r"^\d{2}:\d{2}:\d{2}(\.\d{1,6})?$"
 TEXT_FINDING = "finding"
-NAME = "amr_name"  # in a schema that is kept: what a field is called that is asked for by an alias
+
+# Marks of a schema that is kept or checked against; no model is sent them.
+NAME = "amr_name"  # what a field is called that is asked for by an alias
+OPTIONAL = "amr_optional"  # the field may be left out, and is None then
+NON_FINITE = "amr_non_finite"  # the type allows NaN and infinity
+MARKS = frozenset({NAME, OPTIONAL, NON_FINITE})
 RESERVED = frozenset({"unit"})
 UNUSABLE = frozenset(name for name in dir(BaseModel) if name.startswith("model_"))  # what pydantic keeps to itself
 
@@ -81,9 +110,15 @@ def _definition(field: str, given: Any) -> Any:
         return given if isinstance(about, FieldInfo) else (kind, Field(description=str(about)))
     if isinstance(given, list) and given:
         return (_choices(given, f"finding[{field!r}]"), ...)
-    if isinstance(given, type | types.GenericAlias | types.UnionType) or get_origin(given) is not None or given is Any:
+    if _is_type(given):
         return (given, ...)
     raise UsageError(f"finding[{field!r}] takes a type, (type, 'description'), or a list of choices, not {given!r}.")
+
+
+def _is_type(given: Any) -> bool:
+    named = isinstance(given, (typing.NewType, *_ALIAS_TYPES))
+    generic = isinstance(given, types.GenericAlias | types.UnionType) or get_origin(given) is not None
+    return isinstance(given, type) or named or generic or given is Any
 
 
 def _choices(given: list[Any], what: str) -> Any:
@@ -95,14 +130,32 @@ def _choices(given: list[Any], what: str) -> Any:
     wrong = [one for one in given if not (one is None or isinstance(one, str | int | float | enum.Enum))]
     if wrong:
         raise UsageError(f"{what}: a choice is a text, a number, a bool or None, not {wrong[0]!r}.")
+    check_distinct([one.value if isinstance(one, enum.Enum) else one for one in given], what)
     return Literal[tuple(given)]
 
 
-def json_schema(kind: Any, *, by_alias: bool = True) -> dict[str, Any]:
+def check_distinct(choices: collections.abc.Sequence[Any], what: str) -> None:
+    """Refuse choices that a category cannot tell apart.
+
+    Raises:
+        UsageError: two of different types are equal to pandas, as 1 and True are.
+    """
+    seen: dict[Any, Any] = {}
+    for choice in choices:
+        other = seen.setdefault(choice, choice)
+        if type(other) is not type(choice):
+            raise UsageError(
+                f"{what}: the choices {other!r} and {choice!r} are equal to pandas; name one of them apart."
+            )
+
+
+def json_schema(kind: Any, *, by_alias: bool = True, marked: bool = False) -> dict[str, Any]:
     """The JSON schema of ``kind``, self-contained, with every property required and none beside them.
 
     That is the form that strict structured output takes: servers reject ``$ref``, and a default would let an answer
     be left out. Fields that may be missing are nullable, so that a model says so.
+
+    With ``marked`` it keeps what only this library reads (``MARKS``).
 
     Raises:
         UsageError: the type has no JSON schema, or one that refers to itself.
@@ -112,7 +165,27 @@ def json_schema(kind: Any, *, by_alias: bool = True) -> dict[str, Any]:
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise UsageError(f"{kind!r} cannot be asked of a model: {str(error).splitlines()[0]}") from None
     closed: dict[str, Any] = _closed(schema, schema.pop("$defs", {}), ())
-    return closed
+    unmarked: dict[str, Any] = _without_marks(closed)
+    return closed if marked else unmarked
+
+
+def _without_marks(schema: Any) -> Any:
+    """``schema`` without what only this library reads; a property may be called like a mark."""
+    if isinstance(schema, list):
+        return [_without_marks(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in MARKS:
+            continue
+        if key == "properties":
+            plain[key] = {name: _without_marks(part) for name, part in value.items()}
+        elif key in _VALUES:
+            plain[key] = value
+        else:
+            plain[key] = _without_marks(value)
+    return plain
 
 
 def asked_as(name: str, field: FieldInfo) -> tuple[str, ...]:
@@ -125,8 +198,8 @@ def asked_as(name: str, field: FieldInfo) -> tuple[str, ...]:
 
 
 def kept_schema(kind: Any) -> dict[str, Any]:
-    """The JSON schema as a file keeps it: it says, too, what a field is called that is asked for by an alias."""
-    named: dict[str, Any] = _named(json_schema(kind), json_schema(kind, by_alias=False))
+    """The JSON schema as a file keeps it: with its marks, and the name of a field that is asked for by an alias."""
+    named: dict[str, Any] = _named(json_schema(kind, marked=True), json_schema(kind, by_alias=False, marked=True))
     return named
 
 
@@ -145,11 +218,35 @@ def _named(asked: Any, called: Any) -> Any:
     return {key: named[key] for key in asked}
 
 
+_VALUES = frozenset({"enum", "const", "examples", "required"})  # keywords whose values are no schemas
+
+
 class _Generator(GenerateJsonSchema):
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
         """A decimal is written as a string, so that no digit is lost on the way."""
         del schema
         return {"type": "string", "pattern": DECIMAL_PATTERN}
+
+    def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
+        """A time with a zone if the type requires one, else without: one column never mixes the two."""
+        if schema.get("tz_constraint") == "aware":
+            return {"type": "string", "format": "date-time"}
+        return {"type": "string", "pattern": DATETIME_PATTERN}
+
+    def time_schema(self, schema: core_schema.TimeSchema) -> JsonSchemaValue:
+        """A time of day without a zone: no column holds one with it."""
+        del schema
+        return {"type": "string", "pattern": TIME_PATTERN}
+
+    def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
+        """A number; NaN and infinity only if the field says so itself."""
+        allowed = {NON_FINITE: True} if schema.get("allow_inf_nan") else {}
+        return super().float_schema(schema) | allowed
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """A field that may be left out is marked: its schema alone would require it."""
+        inner = super().default_schema(schema)
+        return inner | {OPTIONAL: True} if schema.get("default", 0) is None else inner
 
 
 def _closed(schema: Any, definitions: dict[str, Any], path: tuple[str, ...]) -> Any:
@@ -166,7 +263,7 @@ def _closed(schema: Any, definitions: dict[str, Any], path: tuple[str, ...]) -> 
             continue
         if key == "properties":
             closed[key] = {name: _closed(part, definitions, path) for name, part in value.items()}
-        elif key in {"enum", "const", "examples", "required"}:
+        elif key in _VALUES:
             closed[key] = value
         else:
             closed[key] = _closed(value, definitions, path)
@@ -180,7 +277,7 @@ def _inlined(schema: dict[str, Any], definitions: dict[str, Any], path: tuple[st
     """What a reference refers to, and what is said beside it."""
     name = schema["$ref"].removeprefix("#/$defs/")
     if name in path:
-        raise UsageError(f"{name} refers to itself; a model cannot be asked for a record without an end.")
+        raise UsageError(f"Recursive type {name!r} is not supported as finding= or output=: give it a fixed depth.")
     if name not in definitions:
         raise UsageError(f"The schema refers to {schema['$ref']!r}, which is not there; write it out in place.")
     beside = {key: value for key, value in schema.items() if key not in {"$ref", "default"}}
@@ -216,19 +313,19 @@ def type_of(schema: dict[str, Any], name: str = "Record") -> Any:
         parts = [type_of(part, name) for part in schema["anyOf"]]
         return typing.Union[tuple(parts)]  # noqa: UP007 (made at run time)
     match schema.get("type"):
-        case None if not schema.keys() - {"description", "examples", NAME}:
+        case None if not schema.keys() - {"description", "examples", *MARKS}:
             return Any
         case "object" if "properties" in schema:
             return _record_of(schema, name)
         case "object":
             inner = schema.get("additionalProperties", True)
-            return dict[str, type_of(inner, name) if isinstance(inner, dict) else Any]  # type: ignore[misc]
+            return dict[str, _item_of(inner, name) if isinstance(inner, dict) else Any]  # type: ignore[misc]
         case "array" if schema.get("prefixItems"):
-            return tuple[tuple(type_of(part, name) for part in schema["prefixItems"])]  # type: ignore[misc]
+            return tuple[tuple(_item_of(part, name) for part in schema["prefixItems"])]  # type: ignore[misc]
         case "array" if schema.get("uniqueItems"):
-            return set[type_of(schema.get("items", {}), name)]  # type: ignore[misc]
+            return set[_item_of(schema.get("items", {}), name)]  # type: ignore[misc]
         case "array":
-            return list[type_of(schema.get("items", {}), name)]  # type: ignore[misc]
+            return list[_item_of(schema.get("items", {}), name)]  # type: ignore[misc]
         case kind if isinstance(kind, str) and kind in _SCALARS:
             return _scalar_of(schema)
     raise UsageError(f"The schema of {name} uses {schema!r}, which findings cannot hold.")
@@ -264,13 +361,23 @@ def named_type(given: Any) -> Any:
 
 def _record_of(schema: dict[str, Any], name: str) -> type[BaseModel]:
     """The model of an object. What no type of this library says is kept as it was said."""
-    said = {"type", "properties", "required", "additionalProperties", "description", "title", "default", "$defs", NAME}
+    said = {
+        "type",
+        "properties",
+        "required",
+        "additionalProperties",
+        "description",
+        "title",
+        "default",
+        "$defs",
+        *MARKS,
+    }
     beside = {key: value for key, value in schema.items() if key not in said}
     parts = {part.get(NAME, alias): (alias, part) for alias, part in schema["properties"].items()}
     fields = {field: _field_of(part, field, alias) for field, (alias, part) in parts.items()}
     about = schema["description"] if isinstance(schema.get("description"), str) else None
     record = record_type(name, fields, about=about, beside=beside)
-    made = json_schema(record)["properties"]
+    made = json_schema(record, marked=True)["properties"]
     wanted = {field: _closed(part, {}, ()) for field, (_, part) in parts.items()}
     unlike = {field for field, (alias, _) in parts.items() if made[alias] != wanted[field]}
     if not unlike:
@@ -279,47 +386,206 @@ def _record_of(schema: dict[str, Any], name: str) -> type[BaseModel]:
     return record_type(name, fields | exact, about=about, beside=beside)
 
 
+def _item_of(schema: dict[str, Any], name: str) -> Any:
+    """The type of the items of a list or the values of a dict, with their bounds."""
+    kind, limits = type_of(schema, name), _limits_of(schema)
+    return Annotated[kind, Field(**limits)] if limits else kind
+
+
 def _field_of(schema: dict[str, Any], name: str, alias: str) -> Any:
+    """A field as ``record_type`` takes it."""
+    kind = type_of(schema, name.title().replace("_", ""))
+    said: dict[str, Any] = {key: schema[key] for key in ("description", "examples") if key in schema}
+    if schema.get(OPTIONAL):
+        said["default"] = None
+    return (kind, Field(alias=alias if alias != name else None, **said, **_limits_of(schema)))
+
+
+def _limits_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """The bounds that a schema says, as pydantic's ``Field`` takes them."""
     parts = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
     limited = schema | (parts[0] if len(parts) == 1 else {})  # of a field that may be null, its other type's
-    limits = {CONSTRAINTS[key]: value for key, value in limited.items() if key in CONSTRAINTS}
-    kind = type_of(schema, name.title().replace("_", ""))
-    if without_none(kind)[0] is Decimal:
-        limits.pop("pattern", None)
     if "prefixItems" in limited:
-        limits = {}
-    said = {key: schema[key] for key in ("description", "examples") if key in schema}
-    return (kind, Field(alias=alias if alias != name else None, **said, **limits))
+        return {}
+    limits = {CONSTRAINTS[key]: value for key, value in limited.items() if key in CONSTRAINTS}
+    if limits.get("pattern") in _BY_PATTERN:
+        del limits["pattern"]  # it is the type's own
+    if limited.get(NON_FINITE):
+        limits["allow_inf_nan"] = True
+    return limits
 
 
 def _scalar_of(schema: dict[str, Any]) -> Any:
-    import datetime as dt  # noqa: PLC0415
-
     if schema["type"] != "string":
         return _SCALARS[schema["type"]]
-    if schema.get("pattern") == DECIMAL_PATTERN:
-        return Decimal
-    formats = {"date": dt.date, "date-time": dt.datetime, "time": dt.time, "duration": dt.timedelta}
-    return formats.get(schema.get("format", ""), str)
+    by_pattern = _BY_PATTERN.get(schema.get("pattern", ""))
+    return by_pattern or _BY_FORMAT.get(schema.get("format", ""), str)
 
 
+_BY_PATTERN: dict[str, Any] = {DECIMAL_PATTERN: Decimal, DATETIME_PATTERN: dt.datetime, TIME_PATTERN: dt.time}
+_BY_FORMAT: dict[str, Any] = {
+    "date": dt.date,
+    "date-time": AwareDatetime,
+    "time": dt.time,
+    "duration": dt.timedelta,
+    "uuid": uuid.UUID,
+}
 _SCALARS: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
 
 
+# What a type stands for
+
+
+_ALIAS_TYPES = (typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType))
+_KEY_WRAPPERS: set[Any] = {
+    typing_extensions.Required,
+    typing_extensions.NotRequired,
+    typing_extensions.ReadOnly,
+}  # of TypedDict
+_ALIASES: dict[Any, Any] = {
+    NaiveDatetime: dt.datetime,
+    PastDatetime: dt.datetime,
+    FutureDatetime: dt.datetime,
+    PastDate: dt.date,
+    FutureDate: dt.date,
+    collections.abc.Sequence: list,
+    collections.abc.Mapping: dict,
+    collections.abc.Set: set,
+}
+
+
+def resolved(kind: Any) -> Any:
+    """What a type stands for at every depth: no ``Annotated``, ``NewType`` or alias; one ``Literal`` per union of them.
+
+    Example:
+        >>> resolved(typing.NewType("UserId", int)), resolved(list[Annotated[int, Field(gt=0)]])
+        (<class 'int'>, list[int])
+        >>> resolved(Literal["a"] | Literal[1] | None)
+        typing.Optional[typing.Literal['a', 1]]
+    """
+    if isinstance(kind, typing.NewType):
+        return resolved(kind.__supertype__)
+    if isinstance(kind, _ALIAS_TYPES):
+        return resolved(kind.__value__)
+    origin, inner = get_origin(kind), get_args(kind)
+    if isinstance(origin, _ALIAS_TYPES):
+        return resolved(origin.__value__[inner])
+    if origin is Annotated or origin in _KEY_WRAPPERS:
+        return resolved(inner[0])
+    if isinstance(kind, type) and origin is None and issubclass(kind, RootModel):
+        return resolved(kind.model_fields["root"].annotation)
+    if origin is None or origin is Literal:
+        return _ALIASES.get(kind, kind) if isinstance(kind, collections.abc.Hashable) else kind
+    parts = tuple(part if part is ... else resolved(part) for part in inner)
+    if origin in {typing.Union, types.UnionType}:
+        return _union_of(parts)
+    return _ALIASES.get(origin, origin)[parts]
+
+
+def _union_of(parts: tuple[Any, ...]) -> Any:
+    """The union of resolved types; of several ``Literal`` and nothing else, one."""
+    rest = [part for part in parts if part is not type(None)]
+    if len(rest) > 1 and all(get_origin(part) is Literal for part in rest):
+        choices = tuple(choice for part in rest for choice in get_args(part))
+        parts = (Literal[choices], *([type(None)] if len(rest) < len(parts) else []))
+    return typing.Union[parts]  # noqa: UP007 (made at run time)
+
+
 def without_none(kind: Any) -> tuple[Any, bool]:
-    """``kind`` without its None, and whether it had one."""
+    """``kind``, resolved, without its None; and whether it had one."""
+    kind = resolved(kind)
     if get_origin(kind) in {typing.Union, types.UnionType}:
         rest = tuple(part for part in get_args(kind) if part is not type(None))
         if len(rest) < len(get_args(kind)):
-            return (rest[0] if len(rest) == 1 else typing.Union[rest]), True  # noqa: UP007
+            inner, _ = without_none(typing.Union[rest])  # noqa: UP007
+            return inner, True
+    if get_origin(kind) is Literal and None in get_args(kind) and get_args(kind) != (None,):
+        return Literal[tuple(choice for choice in get_args(kind) if choice is not None)], True
     return kind, False
 
 
 def choices_of(kind: Any) -> tuple[Any, ...] | None:
-    """The values that a ``Literal`` or an ``Enum`` may take; None for any other type."""
+    """The plain values that a ``Literal`` or an ``Enum`` may take, None aside; None for any other type."""
     kind, _ = without_none(kind)
     if get_origin(kind) is Literal:
-        return get_args(kind)
+        return tuple(choice.value if isinstance(choice, enum.Enum) else choice for choice in get_args(kind))
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return tuple(member.value for member in kind)
+        return tuple(member.value for member in kind if member.value is not None)
     return None
+
+
+def object_fields(kind: Any) -> dict[str, Any] | None:
+    """The fields of a model, a dataclass or a TypedDict, each with its resolved type; None for any other type."""
+    if not isinstance(kind, type):
+        return None
+    if issubclass(kind, BaseModel) and not issubclass(kind, RootModel):
+        return {name: resolved(field.annotation) for name, field in kind.model_fields.items()}
+    if is_plain_record(kind):
+        hints = typing_extensions.get_type_hints(kind)
+        return {name: resolved(hint) for name, hint in hints.items()}
+    return None
+
+
+def is_plain_record(kind: Any) -> bool:
+    """Whether a type is a dataclass or a TypedDict."""
+    return isinstance(kind, type) and (dataclasses.is_dataclass(kind) or typing_extensions.is_typeddict(kind))
+
+
+def model_of_fields(kind: Any) -> type[BaseModel]:
+    """Make the model that a dataclass or a TypedDict stands for. Its own checks run on every record.
+
+    Raises:
+        UsageError: a name or a type cannot be used.
+    """
+    adapter = TypeAdapter(kind)
+    optional = _optional_keys(kind)
+
+    def check_whole(record: BaseModel) -> BaseModel:
+        """Have the type itself look at the record: its ``__post_init__``, its validators."""
+        given = {name: getattr(record, name) for name in type(record).model_fields}
+        adapter.validate_python({name: one for name, one in given.items() if one is not None or name not in optional})
+        return record
+
+    fields = record_type(kind.__name__, _field_definitions(kind, optional))
+    validators: dict[str, Any] = {"check_whole": model_validator(mode="after")(check_whole)}
+    return create_model(kind.__name__, __base__=fields, __validators__=validators)
+
+
+def _optional_keys(kind: Any) -> frozenset[str]:
+    """The keys of a TypedDict that may be left out. Where annotations are texts, the class itself does not know all."""
+    optional: set[str] = set(getattr(kind, "__optional_keys__", ()))
+    for name, hint in typing_extensions.get_type_hints(kind, include_extras=True).items():
+        wrapper: Any = get_origin(hint)
+        if wrapper is typing_extensions.NotRequired:
+            optional.add(name)
+        elif wrapper is typing_extensions.Required:
+            optional.discard(name)
+    return frozenset(optional)
+
+
+def _field_definitions(kind: Any, optional: frozenset[str]) -> dict[str, Any]:
+    """Each field of a dataclass or a TypedDict as ``record_type`` takes it: its type and its default."""
+    defaults = {one.name: one for one in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+    definitions: dict[str, Any] = {}
+    for name, hint in typing_extensions.get_type_hints(kind, include_extras=True).items():
+        own = hint
+        while get_origin(own) in _KEY_WRAPPERS:
+            own = get_args(own)[0]
+        if name in optional:
+            definitions[name] = (own | None, Field(default=None))
+        else:
+            definitions[name] = (own, _default_of(defaults.get(name)))
+    return definitions
+
+
+def _default_of(field: Any) -> FieldInfo:
+    """The default of a dataclass' field, as pydantic has it; a field without one is required."""
+    if field is None:
+        return FieldInfo()
+    if isinstance(field.default, FieldInfo):
+        return field.default
+    if field.default is not dataclasses.MISSING:
+        return FieldInfo(default=field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return FieldInfo(default_factory=field.default_factory)
+    return FieldInfo()

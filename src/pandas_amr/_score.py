@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
+from pandas_amr._by import By, grouping_keys, missing_keys
 from pandas_amr._compute import column_of, computed, function_of, groups_of, is_named
 from pandas_amr._units import cell
 from pandas_amr.errors import UsageError
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from numpy.typing import NDArray
-
-    from pandas_amr._by import By
 
     Sort: TypeAlias = Literal["bool", "number", "time", "date", "text"]
 
@@ -396,8 +395,9 @@ class _Twice:
             return "there are no labels of it"
         if inspect.iscoroutinefunction(how):
             return "its function is asynchronous"
-        needed = [*self._keys, *([self.answer.where] if self.answer.where else ())]
-        missing = [name for name in needed if name not in self.frame.columns]
+        by, where = self.answer.by, self.answer.where
+        missing = missing_keys(by, self.frame.columns, self.frame.index) if by is not None else []
+        missing += [where] if where is not None and where not in self.frame.columns else []
         return f"{missing[0]!r} is no column of the frame" if missing else None
 
     def errors(self, field: str, called: str, how: Any) -> list[dict[str, Any]]:
@@ -420,7 +420,7 @@ class _Twice:
 
     @property
     def _keys(self) -> tuple[Any, ...]:
-        return self.answer.by.keys if self.answer.by is not None else ()
+        return tuple(self.answer.by.labels) if self.answer.by is not None else ()
 
     def _known(self, field: str) -> NDArray[np.bool_]:
         """The rows of which the labels say whether and with what they count."""
@@ -446,8 +446,12 @@ class _Twice:
         table = kept.infer_objects().to_frame("value")
         if self.answer.by is None:
             return {None: computed(table, {"value": how}, None)["value"]}
-        keys = pd.DataFrame({key: first.get(key, self.frame[key])[known] for key in self._keys}).infer_objects()
-        index, groups = groups_of(keys, self.answer.by)
+        rows = np.flatnonzero(known)
+        keys = pd.DataFrame(index=self.frame.index[rows])
+        for key in self._keys:
+            values = first[key] if key in first else grouping_keys(self.frame, By(key))[0]
+            keys[key] = values.iloc[rows]
+        index, groups = groups_of(keys.infer_objects(), self.answer.by.at(rows, keys.index))
         return {
             group: computed(table.iloc[rows], {"value": how}, None)["value"]
             for group, rows in zip(index.tolist(), groups, strict=True)

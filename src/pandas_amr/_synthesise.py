@@ -18,7 +18,7 @@ from pandas_amr._schema import json_schema
 from pandas_amr._tree import group_of, static_sizes
 from pandas_amr._units import cell, line_of
 from pandas_amr._usage import Usage
-from pandas_amr.errors import InvalidOutput, ModelError
+from pandas_amr.errors import InvalidOutput, ModelError, UsageError
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Read = TypeVar("Read")
 OUTPUT_KEY = "output"
+SOURCES_KEY = "sources"
 ROWS_KEY = "rows"
 CUT_KEY = "beginning"
 NUMBER_TOKENS = 8  # of a finding's number and its line's end
@@ -106,6 +107,11 @@ class OutputType:
         self.item = get_args(kind)[0] if get_origin(kind) is list else None
         self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
         self.schema = json_schema(self.item if self.item is not None else kind)
+        if SOURCES_KEY in self.schema.get("properties", {}):
+            raise UsageError(
+                f"output= has a field {SOURCES_KEY!r}: that is where agents say which findings their answer rests on. "
+                "Call it otherwise."
+            )
 
     @property
     def partial(self) -> OutputType:

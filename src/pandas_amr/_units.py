@@ -10,10 +10,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from pandas_amr._canonical import canonical_json
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -130,8 +130,10 @@ class Units:
         return self.frame.iloc[np.asarray(positions, dtype=np.int64)]
 
 
-def content_columns(frame: pd.DataFrame, columns: Sequence[Hashable] | Hashable | None) -> tuple[int, ...]:
-    """The positions of the content columns.
+def content_columns(frame: pd.DataFrame, columns: Any) -> tuple[int, ...]:
+    """The positions of the content columns: of a label, a slice of labels, or a list of these.
+
+    With several levels of labels, a label of the first level stands for all columns below it.
 
     Raises:
         ColumnError: a column is missing, or a label stands for two columns.
@@ -143,17 +145,66 @@ def content_columns(frame: pd.DataFrame, columns: Sequence[Hashable] | Hashable 
         if not len(frame.columns):
             raise ColumnError("The frame has no columns to read.")
         return tuple(range(len(frame.columns)))
-    alone = isinstance(columns, str | tuple) and columns in frame.columns
-    many = not alone and not isinstance(columns, str) and isinstance(columns, Iterable)
-    labels: list[Any] = list(cast("Iterable[Any]", columns)) if many else [columns]
-    missing = [label for label in labels if label not in frame.columns]
-    if missing:
-        raise ColumnError(f"No column {_named(missing)}. {_suggestion(missing, frame)}")
+    labels = _listed(columns, frame)
     if not labels:
         raise ColumnError("columns= is empty; name at least one column, or leave it out to read all.")
-    if len(set(labels)) < len(labels):
+    missing = [label for label in labels if not isinstance(label, slice) and not _is_there(label, frame)]
+    if missing:
+        raise ColumnError(f"No column {_named(missing)}. {_suggestion(missing, frame)}")
+    positions = [position for label in labels for position in _positions(label, frame)]
+    if not positions:
+        raise ColumnError(f"columns={_named(labels)} holds no column; {_suggestion([], frame)}")
+    if len(set(positions)) < len(positions):
         raise ColumnError(f"columns= names a column twice: {labels}.")
-    return tuple(cast("int", frame.columns.get_loc(label)) for label in labels)
+    return tuple(positions)
+
+
+def _listed(columns: Any, frame: pd.DataFrame) -> list[Any]:
+    """The labels and slices that ``columns=`` holds."""
+    alone = isinstance(columns, str | slice) or not isinstance(columns, Iterable)
+    if alone or (isinstance(columns, tuple) and isinstance(columns, Hashable) and _is_there(columns, frame)):
+        return [columns]
+    labels = list(columns)
+    for label in labels:
+        if not isinstance(label, slice) and not _is_hashable(label):
+            raise ColumnError(
+                f"columns= takes a column label, a list of labels or a slice of them, not a {type(label).__name__} "
+                f"within a {type(columns).__name__}. {_suggestion([], frame)}"
+            )
+    return labels
+
+
+def _is_hashable(label: Any) -> bool:
+    try:
+        hash(label)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_there(label: Hashable, frame: pd.DataFrame) -> bool:
+    return _is_hashable(label) and label in frame.columns
+
+
+def _positions(label: Any, frame: pd.DataFrame) -> list[int]:
+    """Where the columns of a label, or of a slice of labels, stand.
+
+    Raises:
+        ColumnError: an end of a slice is no label.
+    """
+    everywhere = np.arange(len(frame.columns))
+    try:
+        if isinstance(label, slice):
+            found: Any = frame.columns.slice_indexer(label.start, label.stop, label.step)
+        else:
+            found = frame.columns.get_loc(label)
+    except (KeyError, TypeError, ValueError):
+        raise ColumnError(
+            f"columns={label!r} takes two labels of the columns, sorted if they have levels, as df.loc[:, a:b] does. "
+            f"{_suggestion([], frame)}"
+        ) from None
+    positions: list[int] = np.atleast_1d(everywhere[found]).tolist()
+    return positions
 
 
 def _named(labels: Sequence[Hashable]) -> str:

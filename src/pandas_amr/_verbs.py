@@ -103,7 +103,11 @@ def map_reduce(
         finding: what to find in a unit: a pydantic model, a dict of types, or nothing for a text column ``finding``;
             ``list[Model]`` where a unit holds none or many.
         map: the agents' instruction; a function ``f(shard_frame)`` that gives a frame or a list of findings; or a dict
-            of them by name, side by side over the same shards, each with columns of its own.
+            of them by name, side by side over the same shards, each with columns of its own. A function's rows are
+            those of the shard in their order if they have its own index (``index=shard.index``) or a fresh one, and are
+            matched by label if they have its labels in another order, or by number if they have a column ``unit`` with
+            each row's number in the shard, from 0. What does not show which rows are meant is an error that says what
+            would: doubled labels in another order, or a fresh index on a shard with these labels in another order.
         reduce: the reducers' instruction (agents, in a tree); a function ``f(findings_frame)``; or a dict of pandas
             aggregations by column, exact and without a model.
         output: the answer's type: ``str int float bool``, a pydantic model, or ``list[Model]`` (a frame).
@@ -208,7 +212,8 @@ def filter(  # noqa: A001 (this library's word)
 
     Args:
         frame: the rows; never changed.
-        criterion: what a row must meet: a text, an ``Agent``, or a function of a shard's frame: one bool a row.
+        criterion: what a row must meet: a text, an ``Agent``, or a function of a shard's frame: one bool a row,
+            matched with the rows as ``map=`` of ``map_reduce`` does.
         columns: the content columns; default: all.
         tools: as in ``map_reduce``.
         plan: as in ``map_reduce``.

@@ -513,7 +513,7 @@ _FLOODS = [
     ("long-error", "raise ValueError('x' * (100 << 20))"),
     ("long-name-of-error", "raise type('E' * (80 << 20), (Exception,), {})('x')"),
     ("long-finding", "submit([{'unit': 0, 'word': 'x' * (100 << 20)}])"),
-    ("many-findings", "submit([{'unit': 0, 'word': 'x' * 99}] * 700_000)"),
+    ("many-findings", "submit([{'unit': n, 'words': ['x' * 99] * 234_000} for n in range(3)])"),
     ("long-reply", "import json\njson.dumps = lambda *given, **named: 'x' * (100 << 20)\nprint(json.dumps({}))"),
 ]
 _CRASHES = [

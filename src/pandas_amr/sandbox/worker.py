@@ -41,6 +41,8 @@ DISPLAY = {
     "display.max_colwidth": 100,
 }
 KINDS = {str: "str", int: "int", float: "float", bool: "bool"}
+UNIT = "unit"  # the column, or the key, that says a row's number in the shard
+MISSING = (None,)  # stands for a missing label
 HERE = __file__
 
 
@@ -128,7 +130,7 @@ class Worker:
         self._cells = 0
         self._id = ""
         self._name = "df"
-        self._frame: Any = None
+        self._index: Any = None
         self._output_chars = 10_000
         self._result_bytes = 1 << 26
         self._found: list[dict[str, Any]] | None = None
@@ -164,11 +166,12 @@ class Worker:
         sys.modules["__main__"] = main
         self._namespace = main.__dict__
         self._namespace.update(pd=pd, np=np, submit=self._submit, files=message.get("files", {}), ask=self._ask)
+        self._index = pd.RangeIndex(0)
         try:
             if shard is not None:
-                self._frame = loaded(shard, message["labels"])
-                self._namespace[self._name] = self._frame
-                self._frame = self._frame.copy(deep=False)  # its index, whatever code does to `df`
+                frame = loaded(shard, message["labels"])
+                self._namespace[self._name] = frame
+                self._index = frame.index.view()  # the same index, whatever code does to `df`
         except Exception:  # noqa: BLE001 (told to the host, whose fault it is)
             self._stream.send({"id": self._id, "ok": False, "out": traceback.format_exc()[-TRACEBACK_CHARS:]})
         else:
@@ -227,55 +230,44 @@ class Worker:
     def _submit(self, value: Any, sources: Any = None) -> None:
         """Hand in the work's result: of a shard one finding per unit (a frame, or a list of dicts); else any value.
 
-        Without a column ``unit``, a frame's rows are matched with those of ``df`` by the index.
+        The rows are those of ``df`` in their order if they have ``df``'s own index (index=df.index) or a fresh one,
+        and are matched by label if they have ``df``'s labels in another order. A column ``unit`` with each row's number
+        in ``df``, from 0, says it outright, and may name a part of the rows; what stays ambiguous is an error.
         """
         if self._name == "df":
-            self._found = [*(self._found or ()), *self._records(value)]
+            try:
+                self._found = [*(self._found or ()), *self._records(value)]
+            except ValueError as error:
+                raise ValueError(f"submit() {error}") from None
         else:
             self._value = {"output": _plain(value)}
             if sources is not None:
                 self._value["sources"] = _plain(list(sources))
 
     def _records(self, given: Any) -> list[dict[str, Any]]:
+        """Match what code hands in with the rows of ``df``: one record per finding, with its unit's number."""
         import pandas as pd
 
-        units = len(self._frame) if self._frame is not None else 0
-        if isinstance(given, pd.Series):
-            given = given.to_frame(given.name if given.name is not None else "finding")
+        records: Any
         if isinstance(given, pd.DataFrame):
-            numbers = self._numbers(given)
-            records = given.drop(columns="unit", errors="ignore").to_dict("records")
-            return [
-                {"unit": number, **{str(key): _plain(value) for key, value in record.items()}}
-                for number, record in zip(numbers, records, strict=True)
-            ]
-        listed = [given] if isinstance(given, dict) else list(given)
-        if not all(isinstance(one, dict) for one in listed):
-            raise TypeError("submit() takes a frame, or a list of dicts: one finding per unit")
-        if all("unit" in one for one in listed):
-            return [{str(key): _plain(value) for key, value in one.items()} for one in listed]
-        if len(listed) != units:
-            raise ValueError(f"submit() got {len(listed)} findings without `unit`; df has {units} rows")
-        return [
-            {"unit": number, **{str(key): _plain(value) for key, value in one.items()}}
-            for number, one in enumerate(listed)
-        ]
-
-    def _numbers(self, given: Any) -> list[int]:
-        """The unit of each row: its column ``unit``, else its place in ``df`` by the index."""
-        if "unit" in given.columns:
-            return [_whole(number) for number in given["unit"]]
-        index = self._frame.index
-        if given.index.is_(index):  # labels may be doubled: the index is the very one, and nothing was sorted
-            return list(range(len(index)))
-        if index.is_unique:
-            places: list[int] = index.get_indexer(given.index).tolist()
-            if -1 not in places:
-                return places
-        raise ValueError(
-            f"submit() cannot tell which rows of df these {len(given)} are: keep df's index where its labels are "
-            "unique, or add a column `unit` with the row's number in df, from 0"
-        )
+            names = [str(name) for name in given.columns]
+            if len(set(names)) < len(names):
+                raise ValueError("takes a frame whose columns have different names")
+            units = given[UNIT] if UNIT in given.columns else None
+            numbers = match_rows(given.index, self._index, units=units)
+            records = given.to_dict("records")
+        elif isinstance(given, pd.Series):
+            numbers = match_rows(given.index, self._index)
+            named = given.name is not None and given.name != UNIT
+            records = given.to_frame(given.name if named else "finding").to_dict("records")
+        else:
+            records = _listed(given)
+            numbers = match_records(records, len(self._index))
+        found = []
+        for number, record in zip(numbers, records, strict=True):
+            fields = {str(key): _plain(value) for key, value in record.items()}
+            found.append(fields | {UNIT: number})
+        return found
 
     def _packed(self) -> bytes:
         """What the cell handed in, as JSON; empty where it did not."""
@@ -319,6 +311,151 @@ class Worker:
         if answer["out"]:
             print(answer["out"])  # noqa: T201 (part of the cell's output)
         return frame.set_axis(index, axis=0) if index is not None else frame
+
+
+def match_rows(given: Any, shard: Any, *, units: Any = None, name: str = "df") -> list[int]:
+    """Match the rows of a frame or Series that code made with the rows of the shard.
+
+    By ``units``, if it says the rows' numbers; by position, if its index is the shard's own or a fresh one; by label,
+    if its labels are unique and the shard's. A fresh index is never taken for labels, nor doubled labels for an order.
+
+    Args:
+        given: the index of the frame or Series.
+        shard: the index of the shard.
+        units: the column ``unit`` of the frame, if it has one.
+        name: what the shard is called where the code runs.
+
+    Returns:
+        The number in the shard of each given row, from 0.
+
+    Raises:
+        ValueError: it does not show which rows are meant; the message says what would.
+    """
+    if units is not None:
+        return match_numbers(units, len(shard), name=name)
+    if given.is_(shard):  # labels may be doubled: it is the very index, and nothing was sorted
+        return list(range(len(shard)))
+    numbers, problem = _match_labels(given, shard, name)
+    if problem:
+        raise ValueError(
+            f"cannot tell which rows of {name} these {len(given)} are: {problem}. Give them {name}'s own index "
+            f"(index={name}.index), or a column `{UNIT}` with each row's number in {name}, from 0"
+        )
+    return numbers
+
+
+def _match_labels(given: Any, shard: Any, name: str) -> tuple[list[int], str]:
+    """Match an index with another one that is the shard's; else say why that cannot be done."""
+    if len(given) != len(shard):
+        return [], f"{name} has {len(shard)} rows"
+    if _renamed(given, shard):
+        return [], f"their index has a name that {name}'s has not"
+    in_order = list(range(len(shard)))
+    labels, own_labels = _labels_of(given), _labels_of(shard)
+    places = dict(zip(own_labels, in_order, strict=True))
+    doubled = len(places) < len(in_order)
+    if labels == own_labels and not doubled:
+        return in_order, ""
+    if labels == in_order:
+        if places.keys() == set(in_order):
+            return [], f"their index is a fresh one, and {name} has these labels in another order"
+        return in_order, ""
+    if doubled:
+        return [], f"labels of {name} are doubled, and this is not its own index in its order"
+    if places.keys() != set(labels):
+        return [], f"their labels are not those of {name}"
+    return [places[label] for label in labels], ""
+
+
+def _renamed(given: Any, shard: Any) -> bool:
+    """Whether an index has a name of its own: df.groupby("id") has ids for labels, which may look like the shard's."""
+    names = zip(given.names, shard.names, strict=False)
+    return any(name is not None and name != own for name, own in names)
+
+
+def _labels_of(index: Any) -> list[Any]:
+    """The labels of an index, so that two are equal only if they are the same label."""
+    if index.dtype.kind in "iu" and not index.hasnans:
+        return list(index)
+    return [_label_key(label) for label in index]
+
+
+def _label_key(label: Any) -> Any:
+    """A label as a key: True is not 1, whatever is missing is one and the same, and a list is equal to nothing."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(label, tuple):
+        return tuple(_label_key(part) for part in label)
+    if isinstance(label, bool | np.bool_):
+        return bool, bool(label)
+    try:
+        hash(label)
+    except TypeError:
+        return object()
+    return MISSING if pd.isna(label) else label
+
+
+def match_records(given: list[dict[str, Any]], rows: int, *, name: str = "df") -> list[int]:
+    """Match a list of records with the rows of the shard: by number if each has ``unit``, by position if none has.
+
+    Raises:
+        ValueError: some have ``unit`` and some have not, or there are not as many as rows.
+    """
+    units = [one[UNIT] for one in given if UNIT in one]
+    if len(units) == len(given):
+        return match_numbers(units, rows, name=name)
+    if units:
+        raise ValueError(
+            f"got {len(units)} findings with `{UNIT}` and {len(given) - len(units)} without; give it to all"
+        )
+    if len(given) != rows:
+        raise ValueError(f"got {len(given)} findings without `{UNIT}`; {name} has {rows} rows")
+    return list(range(rows))
+
+
+def match_numbers(given: Any, rows: int, *, name: str = "df") -> list[int]:
+    """Read the numbers of rows that code gave as ``unit``.
+
+    Raises:
+        ValueError: one is not whole, not a row's, or there twice.
+    """
+    numbers = [_whole(number) for number in given]
+    inside = all(number is not None and 0 <= number < rows for number in numbers)
+    if not inside or len(set(numbers)) < len(numbers):
+        raise ValueError(f"takes as `{UNIT}` the row's number in {name}, whole, from 0 to {rows - 1}, each once")
+    return [number for number in numbers if number is not None]
+
+
+def _whole(given: Any) -> int | None:
+    """A whole number, or None if it is something else."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(given, str):
+        return int(given) if given.isascii() and given.isdigit() else None
+    if isinstance(given, bool | np.bool_) or not pd.api.types.is_number(given):
+        return None
+    number: Any = given
+    return int(number) if number % 1 == 0 else None
+
+
+def _listed(given: Any) -> list[dict[str, Any]]:
+    """A list of dicts as it is; of an array or a list of values, a record for each."""
+    import pandas as pd
+
+    told = TypeError("submit() takes a frame, or a list of dicts: one finding per unit")
+    if isinstance(given, str | bytes | set | frozenset) or getattr(given, "ndim", 1) != 1:
+        raise told
+    try:
+        listed = [given] if isinstance(given, dict) else list(given)
+    except TypeError:
+        raise told from None
+    if all(isinstance(one, dict) for one in listed):
+        return listed
+    if all(pd.api.types.is_scalar(one) for one in listed):
+        return [{"finding": one} for one in listed]
+    raise told
 
 
 def loaded(parquet: memoryview | bytes, labels: dict[str, Any]) -> Any:
@@ -370,12 +507,6 @@ def _kind(given: Any) -> Any:
     if isinstance(given, dict):
         return given
     return KINDS.get(given, str(given))
-
-
-def _whole(number: Any) -> int:
-    if number != number or int(number) != number:  # noqa: PLR0124 (missing)
-        raise ValueError(f"submit(): `unit` is the row's number in df, from 0, not {number!r}")
-    return int(number)
 
 
 def values_in(packed: bytes) -> int:

@@ -1,0 +1,508 @@
+"""A value is stored as it was said, or is not accepted: types, choices, times, numbers, texts; whoever says it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import ipaddress
+import json
+import math
+import uuid
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NewType, NotRequired
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    Field,
+    HttpUrl,
+    PastDate,
+    PositiveInt,
+    RootModel,
+    field_validator,
+)
+from typing_extensions import TypeAliasType, TypedDict
+
+import pandas_amr as amr
+from pandas_amr._schema import json_schema, record_type
+from pandas_amr._violations import find_violation
+from pandas_amr.testing import Raw, ScriptedServer, findings
+from versions import once
+
+UTC = dt.UTC
+UserId = NewType("UserId", int)
+Tags = TypeAliasType("Tags", list[str])
+Numbers = RootModel[list[int]]
+
+
+class Mixed(enum.Enum):
+    ONE = 1
+    MANY = "many"
+    UNKNOWN = None
+
+
+class Place(BaseModel):
+    city: str
+    street: str | None
+
+
+def found_of(kind: Any, said: Any, *, repaired: Any = None) -> pd.DataFrame:
+    """What the frame has in the column ``x`` for a model that says ``said`` of both rows; ``<NA>`` if it failed."""
+
+    def provider(request):
+        value = repaired if request.repairs and repaired is not None else said
+        return findings(request, lambda unit: {"x": value})
+
+    with ScriptedServer(provider) as server:
+        return pd.DataFrame({"text": ["a", "b"]}).amr.map_reduce(
+            map="Which?", finding={"x": kind}, reduce=len, lm=server.lm(), errors="coerce"
+        )
+
+
+def is_stored(kind: Any, said: Any) -> Any:
+    """The value in the column, or None if it was not accepted."""
+    result = found_of(kind, said)
+    column = result.frame["x"]
+    assert column.isna().all() == (len(result.failures) == 2)
+    return None if column.isna().all() else column.iloc[0]
+
+
+AS_SAID = [
+    ([0, 0.5, 1], 0.5, 0.5),
+    ([0, 0.5, 1], 0, 0),
+    ([0, 0.5, 1], 1, 1),
+    ([1, 2, "many"], 1, 1),
+    ([1, 2, "many"], "many", "many"),
+    ([True, False, "unknown"], True, True),
+    ([True, False, "unknown"], False, False),
+    ([True, False, "unknown"], "unknown", "unknown"),
+    ([None, 1, 2], 2, 2),
+    (["1", 2], "1", "1"),
+    (["1", 2], 2, 2),
+    (["true", True], "true", "true"),
+    (["true", True], True, True),
+    (Literal["a", "b"] | Literal[1], 1, 1),
+    (Literal["a"] | Literal["b"] | None, "b", "b"),
+    (Mixed, 1, 1),
+    (Mixed, "many", "many"),
+    (PositiveInt | None, 3, 3),
+    (list[Annotated[int, Field(gt=0)]], [1, 2], [1, 2]),
+    (UserId, 7, 7),
+    (Tags, ["a", "b"], ["a", "b"]),
+    (Numbers, [1, 2], [1, 2]),
+    (list[Numbers], [[1], [2, 3]], [[1], [2, 3]]),
+    (tuple[int, int], [1, 2], [1, 2]),
+    (tuple[float, ...], [1.5], [1.5]),
+    (int | float, 3, 3),
+    (int | float, 0.5, 0.5),
+    (int, 3.0, 3),
+    (float, 3, 3.0),
+    (uuid.UUID, "12345678-1234-5678-1234-567812345678", "12345678-1234-5678-1234-567812345678"),
+    (HttpUrl, "https://example.org/a", "https://example.org/a"),
+    (ipaddress.IPv4Address, "127.0.0.1", "127.0.0.1"),
+    (AwareDatetime, "2026-01-02T03:04:05+02:00", dt.datetime(2026, 1, 2, 1, 4, 5, tzinfo=UTC)),
+    (AwareDatetime, "2026-01-02T03:04:05Z", dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    (dt.datetime, "2026-01-02T03:04:05", dt.datetime(2026, 1, 2, 3, 4, 5)),
+    (dt.date, "2026-01-02", dt.date(2026, 1, 2)),
+    (PastDate, "2020-01-02", dt.date(2020, 1, 2)),
+    (dt.time, "03:04:05", dt.time(3, 4, 5)),
+    (dt.timedelta, "P1DT2H", dt.timedelta(days=1, hours=2)),
+    (Decimal, "12.50", Decimal("12.50")),
+    (Annotated[float, Field(allow_inf_nan=True)], math.inf, math.inf),
+    (Literal["", "x"], "x", "x"),
+    (Any, {"a": [1, "x"]}, '{"a": [1, "x"]}'),
+    (dict[str, int], {"a": 1}, [("a", 1)]),
+]
+
+
+@pytest.mark.parametrize(("kind", "said", "stored"), AS_SAID, ids=[f"{kind} {said}" for kind, said, _ in AS_SAID])
+def test_a_value_is_stored_as_it_was_said(kind, said, stored):
+    value = is_stored(kind, said)
+    assert (list(value) if isinstance(stored, list) else value) == stored
+    if isinstance(said, bool | str) and not isinstance(kind, type | TypeAliasType):
+        assert type(value) is type(stored) or isinstance(stored, dt.date | Decimal)
+
+
+NOT_ACCEPTED = [
+    ([0, 0.5, 1], 0.25, "one of the choices|Input should be"),
+    ([1, 2, "many"], True, "one of the choices|Input should be"),
+    ([1, 2, "many"], "1", "Input should be"),
+    ([True, False, "unknown"], 1, "one of the choices|Input should be"),
+    ([True, False, "unknown"], "true", "Input should be"),
+    (["a", "b"], ["a"], "Input should be"),
+    (int, "3", "an integer"),
+    (int, True, "an integer"),
+    (int, 3.5, "integer"),
+    (int, None, "integer"),
+    (int, 2**70, "beyond 64 bits"),
+    (float, "3.5", "a number"),
+    (float, True, "a number"),
+    (float, math.nan, "finite"),
+    (float, math.inf, "finite"),
+    (float, "nan", "a number"),
+    (float, "Infinity", "a number"),
+    (float, 2**60 + 1, "more digits than a float holds"),
+    (int | float, 2**60 + 1, "does not fit the column type"),
+    (float | None, math.nan, "finite"),
+    (bool, "yes", "true or false"),
+    (bool, 1, "true or false"),
+    (bool, "false", "true or false"),
+    (str, 3, "valid string"),
+    (str, "", "is empty"),
+    (str, " \n", "is empty"),
+    (str | None, "", "is empty"),
+    (list[str], ["a", ""], "is empty"),
+    (dict[str, str], {"a": ""}, "is empty"),
+    (Place, {"city": "", "street": None}, "x.city: is empty"),
+    (list[Place], [{"city": "Rom", "street": " "}], "x.0.street: is empty"),
+    (str, "\ud800", "surrogate"),
+    (dt.date, "2024", "date"),
+    (dt.date, 2024, "date"),
+    (dt.date, "1700000000", "date"),
+    (dt.date, "2026-01-02T00:00:00", "a date such as"),
+    (dt.date, "02.01.2026", "date"),
+    (dt.datetime, "2026-01-02", "without a zone"),
+    (dt.datetime, "2026-01-02T03:04:05Z", "without a zone"),
+    (dt.datetime, "2026-01-02T03:04:05+02:00", "without a zone"),
+    (dt.datetime, 1700000000, "without a zone"),
+    (AwareDatetime, "2026-01-02T03:04:05", "timezone"),
+    (dt.time, 9, "time"),
+    (dt.time, "9", "time"),
+    (dt.time, "03:04:05Z", "without a zone"),
+    (dt.timedelta, 60, "duration"),
+    (dt.timedelta, "P1M", "duration"),
+    (dt.timedelta, "12:00:00", "duration"),
+    (Decimal, 12.5, "written as a text"),
+    (Decimal, "1e5", "written as a text"),
+    (Decimal, "NaN", "finite|written as a text"),
+    (uuid.UUID, "{12345678-1234-5678-1234-567812345678}", "a UUID"),
+    (list[int], "[1]", "list"),
+    (list[int], {"0": 1}, "list"),
+    (list[int], ["1"], "an integer"),
+    (set[str], ["a", "a"], "twice"),
+    (dict[str, int], {"a": "1"}, "an integer"),
+    (dict[str, int], [["a", 1]], "dictionary"),
+    (tuple[int, int], [1], "x"),
+    (tuple[int, int], [1, 2, 3], "x"),
+    (Any, {"a": math.nan}, "not finite"),
+    (dict, {"a": [math.inf]}, "not finite"),
+    (PositiveInt | None, 0, "greater than 0"),
+    (list[Annotated[int, Field(gt=0)]], [0], "greater than 0"),
+    (PastDate, "2100-01-01", "past"),
+]
+
+
+@pytest.mark.parametrize(("kind", "said", "reason"), NOT_ACCEPTED, ids=[f"{k} {s}" for k, s, _ in NOT_ACCEPTED])
+def test_what_the_schema_forbids_is_not_accepted(kind, said, reason):
+    result = found_of(kind, said)
+    assert result.frame["x"].isna().all()
+    assert result.failures["reason"].str.contains(reason).all(), result.failures["reason"][0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "right"), [(float, math.nan, 1.5), (int, "3", 3), (dt.date, "2024", "2024-01-01")]
+)
+def test_what_was_not_accepted_may_be_repaired(kind, said, right):
+    result = found_of(kind, said, repaired=right)
+    assert result.status["status"].tolist() == ["repaired", "repaired"]
+
+
+REFUSED = [
+    (tuple[int, str], "several types"),
+    (int | str, "No column can hold"),
+    (bytes, "cannot be asked|No column can hold"),
+    (complex, "complex"),
+    (Place | Numbers, "No column can hold"),
+    ([1, True], "equal to pandas"),
+    ([0, 0.0], "equal to pandas"),
+    ([1, [2]], "a choice is a text"),
+]
+
+
+@pytest.mark.parametrize(("kind", "why"), REFUSED, ids=[str(kind) for kind, _ in REFUSED])
+def test_a_type_that_no_column_holds_is_refused_by_name_before_a_request(kind, why, refusing):
+    with pytest.raises(amr.UsageError, match=why) as caught:
+        pd.DataFrame({"text": ["a"]}).amr.map("Which?", finding={"x": kind}, lm=refusing.lm())
+    assert "x" in str(caught.value)
+
+
+def test_a_root_model_alone_is_no_finding(refusing):
+    with pytest.raises(amr.UsageError, match="named fields"):
+        pd.DataFrame({"text": ["a"]}).amr.map("Which?", finding=Numbers, lm=refusing.lm())
+
+
+@dataclasses.dataclass
+class Bill:
+    total: float
+    day: dt.date
+    note: str | None = None
+
+    def __post_init__(self):
+        if self.total < 0:
+            raise ValueError("a total is not negative")
+
+
+class Card(TypedDict):
+    name: str
+    phone: NotRequired[str]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "expected"),
+    [
+        (Bill, {"total": 1.5, "day": "2026-01-02"}, [1.5, dt.date(2026, 1, 2), pd.NA]),
+        (Card, {"name": "x"}, ["x", pd.NA]),
+        (Card, {"name": "x", "phone": "1"}, ["x", "1"]),
+    ],
+)
+def test_a_dataclass_and_a_typed_dict_are_findings(kind, said, expected):
+    with ScriptedServer(lambda request: findings(request, lambda unit: said)) as server:
+        found = pd.DataFrame({"text": ["a"]}).amr.map("Which?", finding=kind, lm=server.lm())
+        many = pd.DataFrame({"text": ["a"]}).amr.plan(map="Which?", finding=list[kind], lm=server.lm())
+    assert found.iloc[0].tolist()[1:] == expected
+    assert list(many.finding.__args__[0].model_fields) == list(found.columns[1:])
+
+
+def test_a_dataclass_checks_itself():
+    with ScriptedServer(lambda r: findings(r, lambda u: {"total": -1, "day": "2026-01-02"})) as server:
+        result = pd.DataFrame({"text": ["a"]}).amr.map_reduce(
+            map="Which?", finding=Bill, reduce=len, lm=server.lm(), errors="coerce"
+        )
+    assert "a total is not negative" in result.failures["reason"][0]
+
+
+@pytest.mark.parametrize("number", ["0", 0.0, 0])
+def test_the_number_of_a_unit_may_be_written_as_a_text_or_a_float(number):
+    with ScriptedServer(lambda request: {"findings": [{"unit": number, "x": 1}]}) as server:
+        assert pd.DataFrame({"text": ["a"]}).amr.map("n?", finding={"x": int}, lm=server.lm())["x"].tolist() == [1]
+
+
+@pytest.mark.parametrize("number", ["00", "+0", " 0", "zero", "٠", 0.5, None, [0], "0" * 5000])
+def test_but_only_where_it_can_mean_nothing_else(number):
+    with ScriptedServer(lambda request: {"findings": [{"unit": number, "x": 1}]}) as server:
+        result = pd.DataFrame({"text": ["a"]}).amr.map_reduce(
+            map="n?", finding={"x": int}, reduce=len, lm=server.lm(), errors="coerce"
+        )
+    assert result.frame["x"].isna().all()
+
+
+def test_one_unit_named_in_two_ways_is_named_twice():
+    def provider(request):
+        if request.repairs:
+            return findings(request, lambda unit: {"x": 3})
+        return {"findings": [{"unit": 0, "x": 1}, {"unit": "0", "x": 2}]}
+
+    with ScriptedServer(provider) as server:
+        assert pd.DataFrame({"text": ["a"]}).amr.map("n?", finding={"x": int}, lm=server.lm())["x"].tolist() == [3]
+        assert "2 findings, not one" in server.requests[1].user
+
+
+def test_mixed_choices_are_counted_grouped_and_read_by_reducers_as_what_they_are():
+    said = [1, 2, "many", True, "true"]
+    lines: list[dict] = []
+
+    def provider(request):
+        if request.schema == "reduction":
+            lines.extend(request.findings)
+            return {"output": "done", "sources": []}
+        return findings(request, lambda unit: {"x": said[int(unit["text"])]})
+
+    df = pd.DataFrame({"text": ["0", "2", "2", "4"]})
+    with ScriptedServer(provider) as server:
+        options = {"map": "Which?", "finding": {"x": [1, 2, "many", "true"]}, "lm": server.lm()}
+        counts = df.amr.map_reduce(reduce={"x": "value_counts"}, **options).output["x"]
+        sizes = df.amr.map_reduce(reduce={"text": "count"}, by="x", **options).output["text"]
+        df.amr.map_reduce(reduce="List.", **options)
+    assert counts.to_dict() == {"many": 2, 1: 1, "true": 1, 2: 0}
+    assert sizes.to_dict() == {1: 1, "many": 2, "true": 1}
+    assert sorted(str(line["x"]) for line in lines) == ["1", "many", "true"]
+    assert {type(line["x"]) for line in lines} == {int, str}
+
+
+def test_a_column_never_mixes_times_with_a_zone_and_without():
+    said = {"a": "2026-01-02T03:04:05", "b": "2026-01-02T03:04:05+02:00"}
+    df = pd.DataFrame({"text": ["a", "b"]})
+    with ScriptedServer(lambda r: findings(r, lambda unit: {"x": said[unit["text"]]})) as server:
+        options = {"map": "When?", "reduce": len, "lm": server.lm(), "errors": "coerce"}
+        naive = df.amr.map_reduce(finding={"x": dt.datetime}, **options).frame["x"]
+        aware = df.amr.map_reduce(finding={"x": AwareDatetime}, **options).frame["x"]
+    assert naive.isna().tolist() == [False, True]
+    assert aware.isna().tolist() == [True, False]
+    assert str(aware.dtype) == "timestamp[us, tz=UTC][pyarrow]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "stored"),
+    [
+        (dt.date, pd.Timestamp("2026-01-02"), dt.date(2026, 1, 2)),
+        (dt.datetime, pd.Timestamp("2026-01-02"), dt.datetime(2026, 1, 2)),
+        (dt.datetime, dt.datetime(2026, 1, 2, 3, 4, 5), dt.datetime(2026, 1, 2, 3, 4, 5)),
+        (dt.time, dt.time(9, 30), dt.time(9, 30)),
+        (dt.timedelta, pd.Timedelta("1h"), dt.timedelta(hours=1)),
+        (Decimal, Decimal("1E+2"), Decimal(100)),
+        (float | None, float("nan"), None),
+        (str, "", ""),
+        (list[int], (1, 2), [1, 2]),
+        (set[int], {2, 1}, [1, 2]),
+        (Place, Place(city="Rom", street=None), {"city": "Rom", "street": None}),
+        (uuid.UUID, uuid.UUID(int=1), str(uuid.UUID(int=1))),
+        ([1, "many"], 1, 1),
+    ],
+)
+def test_a_function_s_python_values_are_stored_as_they_are(kind, value, stored):
+    frame = pd.DataFrame({"text": ["a"]}).amr.map(lambda shard: [{"x": value}] * len(shard), finding={"x": kind})
+    found = frame["x"].iloc[0]
+    assert pd.isna(found) if stored is None else (list(found) if isinstance(stored, list) else found) == stored
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (dt.date, "2024"),
+        (dt.date, 2024),
+        (dt.time, 9),
+        (int, "3"),
+        (float, float("inf")),
+        (dt.date, pd.Timestamp("2026-01-02 03:00")),
+        (dt.datetime, pd.Timestamp("2026-01-02", tz="UTC")),
+        (dt.datetime, pd.Timestamp("2026-01-02 00:00:00.000000001")),
+        ([0, 1], True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+def test_nor_is_a_function_s_value_bent_into_another(kind, value):
+    def function(shard):
+        return [{"x": value}] * len(shard)
+
+    result = pd.DataFrame({"text": ["a"]}).amr.map_reduce(map=function, finding={"x": kind}, reduce=len)
+    assert result.frame["x"].isna().all()
+    assert result.failures["who"].tolist() == ["callable"]
+
+
+def test_a_validator_that_raises_what_pydantic_lets_pass_fails_its_row_alone():
+    class Ratio(BaseModel):
+        x: int
+
+        @field_validator("x")
+        @classmethod
+        def divide(cls, value: int) -> int:
+            return 6 // value
+
+    df = pd.DataFrame({"text": ["0", "2"]})
+    with ScriptedServer(lambda r: findings(r, lambda unit: {"x": int(unit["text"])})) as server:
+        result = df.amr.map_reduce(map="n?", finding=Ratio, reduce={"x": "sum"}, lm=server.lm())
+    assert result.frame["x"].tolist() == [pd.NA, 3]
+    assert "its validator raised ZeroDivisionError" in result.failures["reason"][0]
+
+
+SCHEMAS = [
+    int,
+    float,
+    str,
+    bool,
+    int | None,
+    list[int],
+    list[str] | None,
+    dict[str, int],
+    set[int],
+    tuple[int, bool],
+    Place,
+    list[Place],
+    Literal[0, 0.5, "x"],
+    Literal[True, "x", None],
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-2, 2, width=16) | st.sampled_from(["x", "1", "Rom"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["city", "street", "a"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@once
+@settings(max_examples=400)
+@given(kind=st.sampled_from(SCHEMAS), value=JSON)
+def test_what_is_forbidden_is_what_the_json_schema_s_own_library_forbids(kind, value):
+    """But for keys that nobody asked for, which are left aside, and nullable ones, which may be left out."""
+    import jsonschema
+
+    schema = json_schema(kind, marked=True)
+    expected = jsonschema.Draft202012Validator(_lenient(schema)).is_valid(value)
+    assert (find_violation(value, schema) is None) == expected
+
+
+def _lenient(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_lenient(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _lenient(value) for key, value in schema.items() if key not in {"maxItems", "minItems"}}
+    if "properties" in schema:
+        kept["additionalProperties"] = True
+        kept["required"] = [name for name, part in schema["properties"].items() if "anyOf" not in part]
+    if "prefixItems" in schema:
+        kept["minItems"] = len(schema["prefixItems"])
+    return kept
+
+
+def test_numbers_that_json_does_not_have_are_refused_in_every_form_of_an_answer():
+    text = '{"findings": [{"unit": 0, "x": NaN}]}'
+    with ScriptedServer(lambda request: Raw(text)) as server:
+        result = pd.DataFrame({"text": ["a"]}).amr.map_reduce(
+            map="n?", finding={"x": float}, reduce=len, lm=server.lm(), errors="coerce"
+        )
+    assert result.frame["x"].isna().all()
+
+
+class Checked(BaseModel):
+    a: int = Field(ge=0, le=9)
+    price: Decimal = Field(ge=0)
+    word: Annotated[str, AfterValidator(str.lower)]
+    past: PastDate
+    sizes: list[Annotated[int, Field(gt=0)]]
+    note: str | None = None
+
+    @field_validator("a")
+    @classmethod
+    def even(cls, value: int) -> int:
+        return value
+
+
+def test_what_a_plan_s_json_cannot_hold_is_said_and_the_plan_made_of_it_is_marked():
+    plan = amr.Plan(map_instruction="Read.", finding=Checked)
+    with pytest.warns(amr.PlanWarning, match="finding: a: the validator even"):
+        text = plan.to_json()
+    again = amr.Plan(**json.loads(text))
+    assert again.left_out == [
+        "finding: a: the validator even",
+        "finding: price: ge=0",
+        "finding: word: the validator lower",
+        "finding: past: now_op=past",
+    ]
+    assert "left_out" in repr(again)
+    assert again.to_json() == text
+
+
+def test_optional_fields_and_bounds_of_items_come_back_from_a_plan_s_json():
+    kind = record_type("Finding", {"n": (int | None, Field(default=None)), "m": list[Annotated[int, Field(gt=0)]]})
+    again = amr.Plan(**json.loads(amr.Plan(finding=kind).to_json())).finding
+    assert not again.model_fields["n"].is_required()
+    assert again(m=[1]).n is None
+    with pytest.raises(ValueError, match="greater than 0"):
+        again(m=[0])
+
+
+def test_times_of_a_plan_kept_before_zones_were_told_apart_are_still_without_one():
+    kept = {
+        "amr_plan": 1,
+        "finding": {"type": "object", "properties": {"x": {"type": "string", "format": "date-time"}}},
+    }
+    plan = amr.Plan(**kept)
+    assert plan.finding.model_fields["x"].annotation is dt.datetime
