@@ -630,7 +630,7 @@ def test_a_record_has_the_form_in_which_a_model_would_have_given_it():
     check = Check(FindingType.of(former.Everything, None))
     record = check(former.EVERYTHING)
     assert json_form(record, former.Everything) == EXPECTED
-    assert check.is_stable(EXPECTED)
+    assert check.is_stable(EXPECTED, record)
     assert readable_form(record, check) == EXPECTED
     assert readable_form(record, check, former.EVERYTHING) is former.EVERYTHING
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
+
 
 def canonical_json(value: Any) -> str:
     """Write a value as JSON: ASCII, keys in order, equal numbers alike. What JSON has no form for is its text.
@@ -16,15 +19,17 @@ def canonical_json(value: Any) -> str:
         >>> canonical_json({"b": 1.0, "a": (True, "1.0", -0.0)})
         '{"a":[true,"1.0",0],"b":1}'
     """
-    return json.dumps(canonical_value(value), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return _ENCODER.encode(canonical_value(value))
 
 
 def canonical_value(value: Any) -> Any:
     """Reduce a value to what JSON has: a whole number is an integer, be it a float or numpy's; a bool is no number."""
+    if type(value) in _AS_THEY_ARE:
+        return value
+    if type(value) is float:
+        return _canonical_number(value)
     if isinstance(value, str):
         return str(value)
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, Mapping):
         return {str(key): canonical_value(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -37,7 +42,7 @@ def canonical_value(value: Any) -> Any:
     return item() if callable(item) and isinstance(item(), bool) else str(value)
 
 
-def _canonical_number(value: Real) -> int | float | str:
+def _canonical_number(value: Any) -> int | float | str:
     if isinstance(value, Integral):
         return int(value)
     number = float(value)

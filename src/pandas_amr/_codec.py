@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, RootModel
@@ -14,7 +15,6 @@ from pydantic_core import to_jsonable_python
 from pandas_amr._canonical import canonical_json
 from pandas_amr._columns import field_types, is_json_text
 from pandas_amr._schema import asked_as, choices_of, without_none
-from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pandas_amr._findings import FindingType
 
 Key = TypeVar("Key")
+_AS_THEY_ARE = (str, int, float, bool)  # types whose values JSON has as they are
 LISTS = frozenset({list, set, tuple, frozenset})
 
 
@@ -37,18 +38,15 @@ class Check:
     made: bool = False
 
     def __call__(self, form: dict[str, Any]) -> dict[str, Any] | None:
-        """Check a finding in the form that a model gives: a record as Arrow takes it, or None."""
-        if not self.made:
-            return self.kind.record(form)[0]
-        try:
-            return self.kind.valid(form)
-        except InvalidOutput:
-            return None
+        """Check a finding in the form that a model gives: a record as Arrow takes it if it fits, or None."""
+        return self.kind.record(form, empty_texts=self.made, fits=False)[0]
 
-    def is_stable(self, form: dict[str, Any]) -> bool:
-        """Whether a checked record's form is read back as the very record: not if validators change it once more."""
+    def is_stable(self, form: dict[str, Any], record: Mapping[str, Any]) -> bool:
+        """Whether the form of a checked record is read back as that record: not if validators change it once more."""
         again = self(form)
-        return again is not None and canonical_json(json_form(again, self.kind.model)) == canonical_json(form)
+        if again is None or again == record:
+            return again is not None
+        return canonical_json(json_form(again, self.kind.model)) == canonical_json(form)
 
 
 # Writing
@@ -75,7 +73,7 @@ def readable_form(record: Mapping[str, Any], check: Check, said: dict[str, Any] 
     if said is not None and check(json.loads(encode(said))) is not None:
         return said
     form = json_form(record, check.kind.model)
-    return form if check.is_stable(form) else None
+    return form if check.is_stable(form, record) else None
 
 
 # Reading
@@ -95,7 +93,8 @@ def read_findings(texts: Mapping[Key, str], check: Check, *, former: bool = Fals
         record = known[text]
         if record is not None:
             found[key] = record
-    return found
+    fitting = check.kind.fit(list(found.values()))
+    return {key: record for (key, record), fits in zip(found.items(), fitting, strict=True) if fits}
 
 
 def _read(text: str, check: Check) -> dict[str, Any] | None:
@@ -111,7 +110,7 @@ def _read_former(text: str, check: Check) -> dict[str, Any] | None:
         form = json_form(record, check.kind.model)
     except (ValueError, RecursionError):  # a value of any shape, whose JSON is damaged
         return None
-    return check(form) if check.is_stable(form) else None
+    return check(form) if check.is_stable(form, record) else None
 
 
 def decode(text: str) -> Any:
@@ -138,10 +137,16 @@ def json_form(record: Mapping[str, Any], model: type[BaseModel]) -> dict[str, An
         {'day': '2026-01-31', 'costs': {'fare': '1.5'}}
     """
     form: dict[str, Any] = {}
-    for name, kind in field_types(model).items():
+    for name, alias, kind in _fields_of(model):
         if name in record:
-            form[asked_as(name, model.model_fields[name])[0]] = _form(record[name], kind)
+            form[alias] = record[name] if kind in _AS_THEY_ARE else _form(record[name], kind)
     return form
+
+
+@lru_cache(maxsize=256)
+def _fields_of(model: type[BaseModel]) -> tuple[tuple[str, str, Any], ...]:
+    """The model's fields, what each is asked as, and its type."""
+    return tuple((name, asked_as(name, model.model_fields[name])[0], kind) for name, kind in field_types(model).items())
 
 
 def _form(value: Any, kind: Any) -> Any:

@@ -150,7 +150,7 @@ class FindingType:
         )
 
     def record(
-        self, given: Mapping[str, Any], *, coded: bool = False, empty_texts: bool = False
+        self, given: Mapping[str, Any], *, coded: bool = False, empty_texts: bool = False, fits: bool = True
     ) -> tuple[dict[str, Any] | None, str | None]:
         """The checked record as Arrow takes it, or what is wrong with it.
 
@@ -161,6 +161,7 @@ class FindingType:
             given: the finding as JSON, by field.
             coded: whether code made it: pandas has no dates, so that one may come as its midnight.
             empty_texts: whether a text may be empty.
+            fits: whether Arrow is to try the record; who checks many has it try all of them at once.
         """
         missing = [(names[0], needed) for names, needed in self._asked_fields if given.keys().isdisjoint(names)]
         left_out = [name for name, needed in missing if needed]
@@ -181,10 +182,26 @@ class FindingType:
             return None, violation
         try:
             held = plain_record(record)
-            check_fits(held, self._struct)
+            if fits:
+                check_fits(held, self._struct)
         except UNFIT as error:
             return None, _unfit_words(error)
         return held, None
+
+    def fit(self, records: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Tell which of many checked records fit the columns."""
+        try:
+            pa.array(records, type=self._struct)
+        except UNFIT:
+            return [self._fits(record) for record in records]
+        return [True] * len(records)
+
+    def _fits(self, record: Mapping[str, Any]) -> bool:
+        try:
+            check_fits(record, self._struct)
+        except UNFIT:
+            return False
+        return True
 
     def _violation(self, given: Mapping[str, Any], *, empty_texts: bool) -> str | None:
         """What the schema forbids in the fields that are there, whichever of its names each has."""
