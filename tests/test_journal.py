@@ -974,15 +974,15 @@ GOLDEN = pd.DataFrame(
 
 
 GOLDEN_PRINTS = [
-    "15912931b44d6ae9280a33e3de7e7bee",
-    "f0e4b71fd693c5d90712a1add290023b",
-    "eb5afab020fea2282c19090821f5aeee",
+    "f29388eeb534e79e8607ef14a72cc3e7",
+    "ebb5142c44feeb1c745db7e246c6d202",
+    "6912b4c6604a4ef674bb4599b9b4e936",
 ]
-GOLDEN_BASE = "95271766ebbfc137859c1af45877f69e"
-GOLDEN_KEY = "bafbe54a6b97855a6a4dcd5084ab5788"
+GOLDEN_BASE = "6a7c759df78c0315be243db24e172aa7"
+GOLDEN_KEY = "0da4cccc9432e01daf1d93bcf82ffc1f"
 
 
-def test_fingerprints_are_those_of_every_version_before():
+def test_fingerprints_are_those_of_every_version_of_the_second_format():
     assert prints(GOLDEN) == GOLDEN_PRINTS
     assert keeper().base.hex() == GOLDEN_BASE
     assert keeper().key(bytes.fromhex(GOLDEN_PRINTS[0])).hex() == GOLDEN_KEY

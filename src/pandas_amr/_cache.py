@@ -17,3 +17,8 @@ def cache_folder() -> Path:
         return Path(platformdirs.user_cache_dir("pandas-amr"))
     except RuntimeError as error:
         raise FileNotFoundError(f"There is no cache folder: {error}") from None
+
+
+def absolute_path(path: str | Path) -> Path:
+    """A path that means the same file whatever the working folder becomes."""
+    return Path(path).expanduser().absolute()

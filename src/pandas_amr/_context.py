@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pandas_amr import _prompts
 from pandas_amr._by import By, group_numbers
+from pandas_amr._canonical import canonical_json
 from pandas_amr._units import Units, cell, digest, json_keys, line_of
 from pandas_amr.errors import ColumnError
 
@@ -38,16 +39,18 @@ class Context:
     def words(self, positions: Sequence[int], shown: str) -> str:
         """The units as they are shown, in their surroundings."""
         if self.segmentation == "groups":
-            return _prompts.group_line(self._group(positions[0]), shown)
+            return _prompts.group_line(line_of(self._group(positions[0])), shown)
         before, after = self._around(positions)
         return _prompts.around_lines(self.units.lines(before), shown, self.units.lines(after))
 
-    def fingerprints(self, positions: Sequence[int]) -> list[bytes]:
+    def fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """The surroundings' content, as that of units."""
         if self.segmentation == "groups":
-            return [digest(self._group(positions[0]))]
+            group = self._group(positions[0])
+            return [digest(line_of(group) if former else canonical_json(group))]
         before, after = self._around(positions)
-        return [*self.units.fingerprints(before), b"units", *self.units.fingerprints(after)]
+        fingerprints = self.units.fingerprints
+        return [*fingerprints(before, former=former), b"units", *fingerprints(after, former=former)]
 
     def groups(self, positions: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """A number for each unit, the same within a group; None where shards are cut without regard to groups.
@@ -65,10 +68,10 @@ class Context:
             raise ColumnError(f"group_columns={labels!r} cannot make groups: {error}.") from None
         return numbers[positions]
 
-    def _group(self, position: int) -> str:
+    def _group(self, position: int) -> dict[str, Any]:
         keys = json_keys([self.units.frame.columns[column] for column in self.columns])
         values = [cell(self.units.frame.iloc[position, column]) for column in self.columns]
-        return line_of(dict(sorted(zip(keys, values, strict=True))))
+        return dict(sorted(zip(keys, values, strict=True)))
 
     def _around(self, positions: Sequence[int]) -> tuple[list[int], list[int]]:
         first, last = min(positions), max(positions)

@@ -150,7 +150,7 @@ class FindingType:
         )
 
     def record(
-        self, given: Mapping[str, Any], *, coded: bool = False, empty_texts: bool = False
+        self, given: Mapping[str, Any], *, coded: bool = False, empty_texts: bool = False, fits: bool = True
     ) -> tuple[dict[str, Any] | None, str | None]:
         """The checked record as Arrow takes it, or what is wrong with it.
 
@@ -161,6 +161,7 @@ class FindingType:
             given: the finding as JSON, by field.
             coded: whether code made it: pandas has no dates, so that one may come as its midnight.
             empty_texts: whether a text may be empty.
+            fits: whether Arrow is to try the record; who checks many has it try all of them at once.
         """
         missing = [(names[0], needed) for names, needed in self._asked_fields if given.keys().isdisjoint(names)]
         left_out = [name for name, needed in missing if needed]
@@ -181,10 +182,26 @@ class FindingType:
             return None, violation
         try:
             held = plain_record(record)
-            check_fits(held, self._struct)
+            if fits:
+                check_fits(held, self._struct)
         except UNFIT as error:
             return None, _unfit_words(error)
         return held, None
+
+    def fit(self, records: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Tell which of many checked records fit the columns."""
+        try:
+            pa.array(records, type=self._struct)
+        except UNFIT:
+            return [self._fits(record) for record in records]
+        return [True] * len(records)
+
+    def _fits(self, record: Mapping[str, Any]) -> bool:
+        try:
+            check_fits(record, self._struct)
+        except UNFIT:
+            return False
+        return True
 
     def _violation(self, given: Mapping[str, Any], *, empty_texts: bool) -> str | None:
         """What the schema forbids in the fields that are there, whichever of its names each has."""
@@ -261,9 +278,14 @@ def as_json(value: Any) -> Any:
 
 @dataclass(slots=True)
 class Checked:
-    """What an answer holds for the units asked: accepted records, and problems, both by the unit's number."""
+    """What an answer holds for the units asked: accepted records, and problems, both by the unit's number.
+
+    Attributes:
+        said: of each accepted record, what the answer said.
+    """
 
     accepted: dict[int, dict[str, Any]] = field(default_factory=dict)
+    said: dict[int, dict[str, Any]] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
 
 
@@ -304,6 +326,7 @@ def check_answer(answer: Answer, kind: FindingType, *, asked: Collection[int], o
                 checked.problems[number] = wrong or "invalid"
             else:
                 checked.accepted[number] = record
+                checked.said[number] = fields
     return checked
 
 
@@ -328,7 +351,9 @@ def check_alone(answer: Answer, kind: FindingType) -> Checked:
     if answer.problem is not None:
         return Checked(problems={0: answer.problem})
     record, problem = kind.record(answer.payload)
-    return Checked(problems={0: problem or "invalid"}) if record is None else Checked(accepted={0: record})
+    if record is None:
+        return Checked(problems={0: problem or "invalid"})
+    return Checked(accepted={0: record}, said={0: answer.payload})
 
 
 class FindingStore:

@@ -6,7 +6,7 @@ no keys, and no text of rows unless ``keep_inputs`` asks for it.
 
 from __future__ import annotations
 
-import json
+import functools
 import math
 import os
 import sqlite3
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_amr._cache import cache_folder
+from pandas_amr._cache import absolute_path, cache_folder
+from pandas_amr._canonical import canonical_json
 from pandas_amr._store import Noted, Store, is_damaged, known, store_at, transaction, writable, wrong
 from pandas_amr.errors import JournalError, JournalWarning, UsageError
 
@@ -59,7 +60,7 @@ class Journal:
     def __init__(self, path: str | Path, *, refresh: bool = False, keep_inputs: bool = False) -> None:
         if not isinstance(path, str | os.PathLike) or not str(path):
             raise UsageError(f"Journal(path) takes a file's path, not {path!r}.")
-        self.path = Path(path).expanduser().absolute()
+        self.path = absolute_path(path)
         self.refresh = refresh
         self.keep_inputs = keep_inputs
         self._held: Store | None = None
@@ -222,6 +223,15 @@ class Journal:
 
         await self._store.soon(insert)
 
+    async def has_base(self, base: bytes) -> bool:
+        """Whether anything was ever asked under a fingerprint's common part."""
+
+        def asked(connection: sqlite3.Connection) -> bool:
+            return connection.execute("SELECT 1 FROM bases WHERE base = ?", (base,)).fetchone() is not None
+
+        there: bool = await self._store.soon(asked)
+        return there
+
     async def recall(self, keys: Sequence[bytes], run: int = 0) -> dict[bytes, str]:
         """The answers that are known, by key; with ``refresh``, those that the run itself has had.
 
@@ -314,7 +324,7 @@ def journal_for(given: Any, *, by_default: bool) -> Journal | None:
     if named.lower() in {"off", "0", "false"} or (not named and given is None and not by_default):
         return None
     if named:
-        return Journal(named)
+        return Journal(_path_of(named))
     try:
         return Journal(cache_folder() / DEFAULT_NAME)
     except (JournalError, OSError) as error:
@@ -324,6 +334,12 @@ def journal_for(given: Any, *, by_default: bool) -> Journal | None:
         return None
 
 
+@functools.cache
+def _path_of(named: str) -> Path:
+    """The file that the environment names: the one that it was at the first use, where its path is relative."""
+    return absolute_path(named)
+
+
 def about_words(about: Mapping[str, Any]) -> str:
     """What stands behind a fingerprint, canonical: the same for the same, whoever writes it."""
-    return json.dumps(about, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
+    return canonical_json(about)

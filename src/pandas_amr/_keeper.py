@@ -1,28 +1,29 @@
-"""A map's or a reduce's way to the journal: fingerprints, answers to and from JSON, and who asks what just now."""
+"""A map's or a reduce's way to the journal: keys, what is known and passes today's check, and who asks what now."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import decimal
-import hashlib
 import itertools
 import json
 import weakref
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationError
 
+from pandas_amr._canonical import canonical_json
 from pandas_amr._columns import table_of
+from pandas_amr._entries import Check, decode, encode, read_findings, readable_form
+from pandas_amr._former import former_base, former_piece, former_words
 from pandas_amr._journal import about_words
 from pandas_amr._mappers import AgentMapper, Mapped, NoInstruction
+from pandas_amr._questions import KEY_BYTES, fingerprint
 from pandas_amr._shards import Shard
 from pandas_amr._store import Entry
-from pandas_amr._units import canonical
 from pandas_amr._usage import Usage
-from pandas_amr.errors import JournalError
+from pandas_amr.errors import InvalidOutput, JournalError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -35,28 +36,22 @@ if TYPE_CHECKING:
     from pandas_amr._store import Kind
     from pandas_amr._units import Units
 
-KEY_BYTES = 16
+Answer = TypeVar("Answer")
 RECALLED_AT_ONCE = 20_000
-FORMAT = 1  # of fingerprints: another one makes every key another
-
-
-def fingerprint(*parts: bytes) -> bytes:
-    """16 bytes of what was asked (BLAKE2b, RFC 7693)."""
-    whole = hashlib.blake2b(digest_size=KEY_BYTES)
-    for part in parts:
-        whole.update(len(part).to_bytes(4, "big") + part)
-    return whole.digest()
+FORMAT = 2  # of keys: another one makes every key another; those of the first are in _former
 
 
 @dataclass(slots=True)
 class Keeper:
-    """What one map, or the reduce, keeps in the journal under one common part of its fingerprints.
+    """What one map, or the reduce, keeps in the journal under one common part of its keys.
 
     Attributes:
-        about: all that an answer depends on beside its own input: instruction, schema, model, options, tools.
+        about: all that an answer depends on beside its own input: instruction, type, model, options, tools.
         run: the run's number in the journal.
         recalled: how many answers came from the journal.
         who: tells its own commits from others'.
+        former: what the journal's first format wrote in place of ``about``.
+        label: what usage is listed under.
     """
 
     journal: Journal
@@ -65,23 +60,35 @@ class Keeper:
     run: int
     recalled: int = 0
     who: int = field(default_factory=itertools.count(1).__next__)
+    former: Mapping[str, Any] | None = None
+    label: str = "function"
     base: bytes = field(init=False)
+    _former_base: bytes = b""
     _told: bool = False
+    _has_former: bool | None = None
 
     def __post_init__(self) -> None:
         self.base = fingerprint(about_words({"format": FORMAT, "kind": self.kind, **self.about}).encode())
+        if self.former is not None:
+            self._former_base = former_base(self.kind, self.former)
 
-    def key(self, content: bytes) -> bytes:
-        """The fingerprint of one answer."""
-        return fingerprint(self.base, content)
+    def key(self, content: bytes, *, former: bool = False) -> bytes:
+        """The key of one answer, or the one that it had in the ``former`` format."""
+        return fingerprint(self._former_base if former else self.base, content)
 
-    async def recall(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
-        """The known answers, decoded."""
+    async def recall(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+        """The entries that are known, as they are kept."""
         await self._tell()
-        known: dict[bytes, Any] = {}
-        for key, text in (await self.journal.recall(keys, self.run)).items():
-            known[key] = json.loads(text)
-        return known
+        return await self.journal.recall(keys, self.run)
+
+    async def has_former(self) -> bool:
+        """Whether the journal's first format has answers to this question. They are then in use, as those of now."""
+        if self._has_former is None:
+            asks_all = self.former is None or self.journal.refresh
+            self._has_former = not asks_all and await self.journal.has_base(self._former_base)
+            if self._has_former and self.former is not None:
+                await self.journal.about(self._former_base, former_words(self.former), self.run)
+        return self._has_former
 
     async def _tell(self) -> None:
         """Note once what is asked."""
@@ -93,7 +100,6 @@ class Keeper:
         """Make answers durable."""
         await self._tell()
         texts = inputs if inputs is not None and self.journal.keep_inputs else {}
-        encode = _ENCODER.encode
         entries = [Entry(key, self.kind, self.base, encode(answer), texts.get(key)) for key, answer in answers.items()]
         await self.journal.keep(entries, self.run, self.who)
 
@@ -144,30 +150,41 @@ class JournaledMapper:
     @property
     def label(self) -> str:
         """What usage is listed under."""
-        return str(self.keeper.about.get("model", "function"))
+        return self.keeper.label
 
-    def keys(self, positions: Sequence[int]) -> list[bytes]:
-        """The fingerprints of units; of a shard's, where they depend on each other."""
+    @property
+    def check(self) -> Check:
+        """Today's check of a finding."""
+        assert self.kind is not None
+        return Check(self.kind, made=not isinstance(self.mapper, AgentMapper))
+
+    def keys(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
+        """The keys of units; of a shard's, where they depend on each other."""
+        if not self.by_shard and former:
+            return [self.keeper.key(one, former=True) for one in self._digests(positions, former=True)]
         if not self.by_shard:
             return self._unit_keys(positions)
         if not self.shards:
-            return self._shard_keys(positions)
+            return self._shard_keys(positions, former=former)
         asked = set(positions)
         wholes = [one.positions for one in self.shards if not asked.isdisjoint(one.positions)]
-        known = {one: key for whole in wholes for one, key in zip(whole, self._shard_keys(whole), strict=True)}
+        known: dict[int, bytes] = {}
+        for whole in wholes:
+            known.update(zip(whole, self._shard_keys(whole, former=former), strict=True))
         return [known[position] for position in positions]
 
-    def _shard_keys(self, positions: Sequence[int]) -> list[bytes]:
-        digests = self._digests(positions)
+    def _shard_keys(self, positions: Sequence[int], *, former: bool) -> list[bytes]:
+        digests = self._digests(positions, former=former)
         mapper = self.mapper
         if isinstance(mapper, AgentMapper) and mapper.context is not None:
-            digests = [*digests, b"context", *mapper.context.fingerprints(positions)]
+            digests = [*digests, b"context", *mapper.context.fingerprints(positions, former=former)]
         whole = fingerprint(*digests)
-        return [self.keeper.key(whole + number.to_bytes(4, "big")) for number in range(len(positions))]
+        numbers = range(len(positions))
+        return [self.keeper.key(whole + number.to_bytes(4, "big"), former=former) for number in numbers]
 
-    def _digests(self, positions: Sequence[int]) -> list[bytes]:
+    def _digests(self, positions: Sequence[int], *, former: bool) -> list[bytes]:
         """Each unit's content, and what is asked of it where that differs."""
-        digests = self.units.fingerprints(positions)
+        digests = self.units.fingerprints(positions, former=former)
         mapper = self.mapper
         if not isinstance(mapper, AgentMapper) or mapper.instructions is None:
             return digests
@@ -182,7 +199,7 @@ class JournaledMapper:
         places = np.searchsorted(asked, np.asarray(positions, dtype=np.int64))
         unknown = places[~self._keys[places].any(axis=1)]
         if len(unknown):
-            made = b"".join(self.keeper.key(one) for one in self._digests(asked[unknown].tolist()))
+            made = b"".join(self.keeper.key(one) for one in self._digests(asked[unknown].tolist(), former=False))
             self._keys[unknown] = np.frombuffer(made, dtype=np.uint8).reshape(-1, KEY_BYTES)
         raw = self._keys[places].tobytes()
         return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
@@ -193,31 +210,37 @@ class JournaledMapper:
         mark = await self.keeper.mark()
         for start in range(0, len(positions), RECALLED_AT_ONCE):
             part = positions[start : start + RECALLED_AT_ONCE]
-            yield await self.recall(part, self.keys(part))
+            yield await self._recall(part, self.keys(part), part)
         self._mark = mark
 
     async def _looked_up(
-        self, positions: Sequence[int], keys: Sequence[bytes], *, waited: bool
+        self, shard: Shard, positions: Sequence[int], keys: Sequence[bytes], *, waited: bool
     ) -> tuple[list[int], pa.Table]:
-        """What is known of a shard's units by now."""
+        """What is known of some of a shard's units by now."""
         assert self.kind is not None
         if not waited and await self.keeper.mark() == self._mark:
             return [], self.kind.arrow.empty_table()
-        return await self.recall(positions, keys)
+        return await self._recall(positions, keys, shard.positions)
 
-    async def recall(self, positions: Sequence[int], keys: Sequence[bytes]) -> tuple[list[int], pa.Table]:
-        """The positions of the units that are known, and their findings."""
-        known = await self.keeper.recall(keys)
-        assert self.kind is not None
-        decode = decoder(self.kind.arrow)
-        found: list[int] = []
-        records: list[dict[str, Any]] = []
-        for position, key in zip(positions, keys, strict=True):
-            record = known.get(key)
-            if isinstance(record, dict) and record.keys() == set(self.kind.arrow.names):
-                found.append(position)
-                records.append(decode(record))
-        return found, table_of(records, self.kind.arrow)
+    async def _recall(
+        self, positions: Sequence[int], keys: Sequence[bytes], whole: Sequence[int]
+    ) -> tuple[list[int], pa.Table]:
+        """The positions of the units that are known, and their findings, as today's check reads them.
+
+        ``whole`` is the shard that they are of: where its units depend on each other, keys are made of all of it.
+        """
+        check = self.check
+        found = read_findings(_by_position(positions, keys, await self.keeper.recall(keys)), check)
+        missing = [position for position in positions if position not in found]
+        if missing and await self.keeper.has_former():
+            wanted = set(missing)
+            source = whole if self.by_shard else missing
+            former = zip(source, self.keys(source, former=True), strict=True)
+            key_of = {position: key for position, key in former if position in wanted}
+            texts = await self.keeper.recall(list(key_of.values()))
+            found |= read_findings(_by_position(list(key_of), list(key_of.values()), texts), check, former=True)
+        known = [position for position in positions if position in found]
+        return known, table_of((found[position] for position in known), check.kind.arrow)
 
     async def __call__(self, shard: Shard) -> Mapped:
         """Map what nobody knows; wait for what another map or run of this process is asking for."""
@@ -250,7 +273,8 @@ class JournaledMapper:
         held = {keys[position] for position in positions}
         self.keeper.claim(held)
         try:
-            found, table = await self._looked_up(positions, [keys[position] for position in positions], waited=waited)
+            wanted = [keys[position] for position in positions]
+            found, table = await self._looked_up(shard, positions, wanted, waited=waited)
             known = set(found)
             self.keeper.release(keys[position] for position in known)
             held -= {keys[position] for position in known}
@@ -268,12 +292,15 @@ class JournaledMapper:
         part = Shard(shard.number, shard.of, tuple(positions))
         mapper = self.mapper
         if isinstance(mapper, AgentMapper):
-            pieces = Pieces(self.keeper, decoder(mapper.kind.arrow))
+            pieces = Pieces(self.keeper, self.check)
             return await replace(mapper, keep=self._keep(keys), pieces=pieces)(part)
         mapped = await mapper(part)
-        records = mapped.table.to_pylist()
+        check = self.check
+        forms = [readable_form(record, check) for record in mapped.table.to_pylist()]
+        known = {keys[p]: form for p, form in zip(mapped.positions, forms, strict=True) if form is not None}
         try:
-            await self.keeper.keep({keys[p]: record for p, record in zip(mapped.positions, records, strict=True)})
+            if known:
+                await self.keeper.keep(known)
         except JournalError as error:
             return replace(mapped, ended_by=error)
         return mapped
@@ -294,20 +321,29 @@ class Pieces:
     """The findings of pieces, kept by their text."""
 
     keeper: Keeper
-    decode: Callable[[dict[str, Any]], dict[str, Any]]
+    check: Check
 
     async def recall(self, lines: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Those that are known, by number."""
-        keys = [self._key(line) for line in lines]
-        known = await self.keeper.recall(keys)
-        return {number: self.decode(known[key]) for number, key in enumerate(keys) if key in known}
+        found = await self._found(dict(enumerate(lines)), former=False)
+        missing = {number: line for number, line in enumerate(lines) if number not in found}
+        if missing and await self.keeper.has_former():
+            found |= await self._found(missing, former=True)
+        return found
+
+    async def _found(self, lines: Mapping[int, str], *, former: bool) -> dict[int, dict[str, Any]]:
+        keys = [self._key(line, former=former) for line in lines.values()]
+        texts = _by_position(list(lines), keys, await self.keeper.recall(keys))
+        return read_findings(texts, self.check, former=former)
 
     async def keep(self, found: Mapping[str, dict[str, Any]]) -> None:
         """Make findings durable, by line."""
-        await self.keeper.keep({self._key(line): record for line, record in found.items()})
+        await self.keeper.keep({self._key(line): form for line, form in found.items()})
 
-    def _key(self, line: str) -> bytes:
-        return self.keeper.key(fingerprint(b"piece", canonical(line)))
+    def _key(self, line: str, *, former: bool = False) -> bytes:
+        if former:
+            return self.keeper.key(former_piece(line), former=True)
+        return self.keeper.key(fingerprint(b"piece", canonical_json(json.loads(line)).encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,11 +352,13 @@ class Answers:
 
     keeper: Keeper
 
-    async def recall(self, asked: Sequence[str]) -> Any:
-        """The answer's payload, or None: then this task is to ask, and others of this process wait for it.
+    async def recall(
+        self, asked: Sequence[str], read: Callable[[Any], Answer], *, former: Sequence[str] = ()
+    ) -> Answer | None:
+        """The answer as ``read`` takes it today, or None: then this task is to ask, and others of this process wait.
 
         They wait until the answer is kept, or until this task ends or asks something else: then it has got none, and
-        one of those who waited is to ask.
+        one of those who waited is to ask. ``former`` is what was asked as the journal's first format wrote it.
         """
         task = asyncio.current_task()
         _asks_no_more(task)
@@ -332,7 +370,10 @@ class Answers:
         if task is not None:
             _asking[task] = (self.keeper, key)
             task.add_done_callback(_asks_no_more)
-        known = (await self.keeper.recall([key])).get(key)
+        known = _read_answer((await self.keeper.recall([key])).get(key), read)
+        if known is None and former and await self.keeper.has_former():
+            key = self._key(former, former=True)
+            known = _read_answer((await self.keeper.recall([key])).get(key), read)
         if known is not None:
             self.keeper.recalled += 1
             _asks_no_more(task)
@@ -345,8 +386,25 @@ class Answers:
         finally:
             _asks_no_more(asyncio.current_task())
 
-    def _key(self, asked: Sequence[str]) -> bytes:
-        return self.keeper.key(fingerprint(*(one.encode("utf-8", "surrogatepass") for one in asked)))
+    def _key(self, asked: Sequence[str], *, former: bool = False) -> bytes:
+        content = fingerprint(*(one.encode("utf-8", "surrogatepass") for one in asked))
+        return self.keeper.key(content, former=former)
+
+
+def _read_answer(text: str | None, read: Callable[[Any], Answer]) -> Answer | None:
+    """An answer as it is read today; None where it is damaged, or is none any more: then it is asked anew."""
+    payload = None if text is None else decode(text)
+    if payload is None:
+        return None
+    try:
+        return read(payload)
+    except (ValidationError, InvalidOutput):
+        return None
+
+
+def _by_position(positions: Sequence[int], keys: Sequence[bytes], texts: Mapping[bytes, str]) -> dict[int, str]:
+    """The entries that are known, by the positions of their units."""
+    return {position: texts[key] for position, key in zip(positions, keys, strict=True) if key in texts}
 
 
 _asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[Keeper, bytes]] = weakref.WeakKeyDictionary()
@@ -400,68 +458,6 @@ def joined(shard: Shard, name: str | None, parts: Sequence[Mapped], cached: froz
         ended_by=next((part.ended_by for part in parts if part.ended_by is not None), None),
         cached=cached,
     )
-
-
-# Values that JSON has no form for
-
-
-def _encoded(value: Any) -> Any:
-    if isinstance(value, dt.timedelta):
-        return value // dt.timedelta(microseconds=1)
-    if isinstance(value, dt.date | dt.time):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal):
-        return str(value)
-    raise TypeError(f"a finding holds {type(value).__name__}, which the journal has no form for")
-
-
-_ENCODER = json.JSONEncoder(default=_encoded, separators=(",", ":"))
-
-
-def decoder(schema: pa.Schema) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Turns records out of JSON into what Arrow takes; where JSON holds them as they are, it does nothing."""
-    own = {part.name: convert for part in schema if (convert := _converter(part.type)) is not None}
-    if not own:
-        return lambda record: record
-    return lambda record: record | {name: convert(record[name]) for name, convert in own.items()}
-
-
-def _converter(kind: pa.DataType) -> Callable[[Any], Any] | None:
-    types = pa.types
-    plain: Callable[[Any], Any] | None = None
-    if types.is_timestamp(kind):
-        plain = dt.datetime.fromisoformat
-    elif types.is_date(kind):
-        plain = dt.date.fromisoformat
-    elif types.is_time(kind):
-        plain = dt.time.fromisoformat
-    elif types.is_duration(kind):
-        plain = _duration
-    elif types.is_decimal(kind):
-        plain = decimal.Decimal
-    elif types.is_list(kind):
-        inner = _converter(kind.value_type)
-        plain = None if inner is None else (lambda value: [inner(one) for one in value])
-    elif types.is_map(kind):
-        item = _converter(kind.item_type) or _same
-        plain = lambda value: [(key, item(one)) for key, one in value]  # noqa: E731
-    elif types.is_struct(kind):
-        parts = {part.name: _converter(part.type) or _same for part in kind}
-        if any(part is not _same for part in parts.values()):
-            plain = lambda value: {name: part(value[name]) for name, part in parts.items()}  # noqa: E731
-    return None if plain is None else _unless_missing(plain)
-
-
-def _unless_missing(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else convert(value)
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _duration(microseconds: int) -> dt.timedelta:
-    return dt.timedelta(microseconds=microseconds)
 
 
 def _said(instructions: Callable[[int], str], position: int) -> str:

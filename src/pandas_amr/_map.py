@@ -18,9 +18,11 @@ from pandas_amr._callables import CallableMapper, UnitMapper
 from pandas_amr._context import CONTEXT_ROWS, Context
 from pandas_amr._display import ProgressBar
 from pandas_amr._findings import FOUND, Failure, FindingStore, items_frame
-from pandas_amr._keeper import JournaledMapper
+from pandas_amr._former import former_dtypes, former_persona
+from pandas_amr._keeper import JournaledMapper, Keeper
 from pandas_amr._mappers import AgentMapper, Mapped, Mapper, NoInstruction
 from pandas_amr._profile import preview
+from pandas_amr._questions import Question
 from pandas_amr._shards import Shard, make_shards
 from pandas_amr._sources import nodes_behind
 from pandas_amr._synthesise import Input, StaticTree, finding_inputs
@@ -382,8 +384,7 @@ def make_mappers(work: Work, units: Units, context: Context | None) -> list[Mapp
                 continue
             plain = CallableMapper(name, function, kind, units, raises=not work.job.needs_model)
             version = getattr(plain.function, VERSION, None)
-            about = {"function": getattr(plain.function, "__qualname__", ""), "version": version}
-            mappers.append(_journaled(plain, work, units, about) if version and kind else plain)
+            mappers.append(_journaled_function(plain, work, version) if version and kind else plain)
             continue
         assert kind is not None
         who = work.job.map_agents.get(name)
@@ -408,8 +409,7 @@ def make_mappers(work: Work, units: Units, context: Context | None) -> list[Mapp
             changed=sessions.changed if sessions else None,
             context=context,
         )
-        about = {"instruction": agent.instruction, "persona": agent.persona}
-        mappers.append(_journaled(agent, work, units, about, who))
+        mappers.append(_journaled_agent(agent, work, who))
     return mappers
 
 
@@ -429,31 +429,81 @@ def _of_rows(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
     return said
 
 
-def _journaled(mapper: Mapper, work: Work, units: Units, about: dict[str, Any], agent: Agent | None = None) -> Mapper:
-    """The mapper with its findings kept, where there is a journal."""
+def _journaled_function(mapper: CallableMapper, work: Work, version: str) -> Mapper:
+    """The function with its findings kept, if there is a journal; whatever model the rest of the run asks."""
     assert mapper.kind is not None
-    told = about | {
-        "schema": mapper.kind.schema,
-        "view": work.plan.view,
-        "merge": work.plan.merge or {},
-        "alone": isinstance(mapper, AgentMapper) and mapper.alone,
-    }
-    if work.plan.segmentation not in {None, "rows"}:
-        told["segmentation"] = [work.plan.segmentation, work.plan.context_rows]
+    parts = {"function": getattr(mapper.function, "__qualname__", ""), "version": version}
+    former = _view_of(work) | {"alone": False} | _former_surroundings(work)
+    if work.plan.view == "preview" or work.has_repl("map"):
+        former["kinds"] = former_dtypes(mapper.units.frame)
+    question = Question(parts=parts, finding=mapper.kind.model, former=former)
+    return _journaled(mapper, work, work.keeper("finding", "map", question, function=True))
+
+
+def _journaled_agent(mapper: AgentMapper, work: Work, agent: Agent | None) -> Mapper:
+    """The agent with its findings kept, if there is a journal."""
+    parts: dict[str, Any] = _view_of(work) | {"alone": mapper.alone}
+    former: dict[str, Any] = {"instruction": mapper.instruction, "persona": former_persona(agent)}
+    former |= _former_surroundings(work)
+    if mapper.instructions is None:  # else what is asked of each unit is part of its key
+        parts["instruction"] = mapper.instruction
+    if mapper.context is not None:
+        neighbours = mapper.context.segmentation == "neighbours"
+        parts["segmentation"] = [mapper.context.segmentation, *([mapper.context.rows] if neighbours else [])]
     if work.plan.view == "preview" or work.has_repl("map", agent):
-        told["kinds"] = _kinds(units)
-    keeper = work.keeper("finding", "map", told, agent)
-    by_shard = work.plan.keyed == "shard"
-    return mapper if keeper is None else JournaledMapper(mapper, keeper, units, by_shard=by_shard)
+        parts["kinds"] = _kinds(mapper.units)
+        former["kinds"] = former_dtypes(mapper.units.frame)
+    question = Question(parts=parts, finding=mapper.kind.model, agent=agent, former=former)
+    return _journaled(mapper, work, work.keeper("finding", "map", question, agent))
+
+
+def _journaled(mapper: AgentMapper | CallableMapper, work: Work, keeper: Keeper | None) -> Mapper:
+    if keeper is None:
+        return mapper
+    return JournaledMapper(mapper, keeper, mapper.units, by_shard=work.plan.keyed == "shard")
+
+
+def _view_of(work: Work) -> dict[str, Any]:
+    """How units are shown, and how the findings of a long one's pieces become one."""
+    return {"view": work.plan.view, "merge": work.plan.merge or {}}
+
+
+def _former_surroundings(work: Work) -> dict[str, Any]:
+    if work.plan.segmentation in {None, "rows"}:
+        return {}
+    return {"segmentation": [work.plan.segmentation, work.plan.context_rows]}
 
 
 def _kinds(units: Units) -> list[list[str]]:
-    """Of which kind each column is that code sees, in a letter that all versions of pandas have for it."""
-    labels = json_keys(list(units.frame.columns))
-    kinds = [
-        "c" if isinstance(one, pd.CategoricalDtype) else str(getattr(one, "kind", "O")) for one in units.frame.dtypes
-    ]
-    return sorted([label, kind] for label, kind in zip(labels, kinds, strict=True))
+    """Of which kind each column is that code sees, in a letter that is the same for all types that hold its values.
+
+    A column that is missing one value may be held otherwise: whole numbers as floats, bools and dates as objects.
+    """
+    kinds: list[list[str]] = []
+    for number, label in enumerate(json_keys(list(units.frame.columns))):
+        kinds.append([label, _letter(units.frame.iloc[:, number])])
+    return sorted(kinds)
+
+
+def _letter(column: pd.Series) -> str:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return "c"
+    kind = str(getattr(column.dtype, "kind", "O"))
+    if kind in "OSUV":
+        kind = _INFERRED.get(pd.api.types.infer_dtype(column, skipna=True), "O")
+    return "n" if kind in "iuf" else kind
+
+
+_INFERRED = {
+    "integer": "n",
+    "floating": "n",
+    "mixed-integer-float": "n",
+    "boolean": "b",
+    "datetime": "M",
+    "datetime64": "M",
+    "timedelta": "m",
+    "timedelta64": "m",
+}
 
 
 def _by_number(node: str) -> list[tuple[int, str]]:

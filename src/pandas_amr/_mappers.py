@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pandas_amr import _prompts
 from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._columns import table_of
+from pandas_amr._entries import Check, readable_form
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
 from pandas_amr._merge import merge_records, rules_of
 from pandas_amr._split import pieces_of
@@ -137,7 +138,7 @@ class AgentMapper:
         preview: shows units in part, where agents find them in the REPL and not in the prompt.
         changed: tells what the REPL's frame has not as the user's.
         context: what units are judged in the light of, where not each alone.
-        keep: makes findings durable, by position, before they count.
+        keep: makes findings durable, by position, before they count, in the form that a model gives.
         pieces: does so for the pieces of units that are too large.
     """
 
@@ -260,7 +261,7 @@ class AgentMapper:
             state.repaired.add(position)
         try:
             merged = await self._merged([pieces.found[number] for number in range(len(lines))], state)
-            await self._durable({position: merged}, state)
+            await self._durable({position: merged}, {}, state)
             state.found[position] = merged
         except InvalidOutput as error:
             state.failed[position] = ("schema", f"its {len(lines)} pieces could not be merged: {error}")
@@ -377,13 +378,20 @@ class AgentMapper:
         state.repaired.update(positions[number] for number in attempt.checked.accepted)
         return attempt
 
-    async def _durable(self, found: Mapping[int, dict[str, Any]], state: SoFar) -> None:
-        """A finding is kept before it counts."""
-        if found and state.of_rows and self.keep is not None:
-            await self.keep(found)
-        elif found and not state.of_rows and self.pieces is not None:
-            lines = state.lines(list(found))
-            await self.pieces.keep(dict(zip(lines, found.values(), strict=True)))
+    async def _durable(
+        self, found: Mapping[int, dict[str, Any]], said: Mapping[int, dict[str, Any]], state: SoFar
+    ) -> None:
+        """A finding is kept before it counts: in a form that is read back as the very finding, if there is one."""
+        if self.keep is None or self.pieces is None:
+            return
+        check = Check(self.kind)
+        forms = {position: readable_form(record, check, said.get(position)) for position, record in found.items()}
+        kept = {position: form for position, form in forms.items() if form is not None}
+        if kept and state.of_rows:
+            await self.keep(kept)
+        elif kept:
+            lines = state.lines(list(kept))
+            await self.pieces.keep(dict(zip(lines, kept.values(), strict=True)))
 
     async def _turn(
         self,
@@ -424,6 +432,6 @@ class AgentMapper:
         else:
             checked = check_answer(answer, self.kind, asked=asked, of=len(positions))
         found = {positions[number]: record for number, record in checked.accepted.items()}
-        await self._durable(found, state)
+        await self._durable(found, {positions[number]: said for number, said in checked.said.items()}, state)
         state.found |= found
         return Attempt(checked, conversation=answer.conversation)

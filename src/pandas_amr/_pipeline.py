@@ -19,6 +19,7 @@ from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
 from pandas_amr._map import Kept, MapStage
 from pandas_amr._planner import derive, fill_by_type, given_plan
+from pandas_amr._questions import Question
 from pandas_amr._reduce import REDUCE_POSITION, Found, Outcome, direct, list_or_raise, make_tree, reduce
 from pandas_amr._rehearsal import Draft, Wish, rehearse
 from pandas_amr._result import Origin, Result, failures_frame, status_frame, trace_frame, usage_frame
@@ -262,7 +263,7 @@ async def _asked_for(work: Work) -> tuple[Plan, PlanWarning | None]:
         BudgetExceeded: the budget's seconds were over before it came; without a plan nothing can go on.
         PlanError: there is none that can be used.
     """
-    store = work.answers("plan", "plan", {})
+    store = work.answers("plan", "plan", Question())
     async with work.in_time():
         return await derive(work.job, model=work.model("plan"), readers=work.abilities("map"), store=store)
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
@@ -16,12 +17,15 @@ from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._by import By
 from pandas_amr._call import check_names, finding_types, row_types
 from pandas_amr._call_text import no_plan, types_given
+from pandas_amr._canonical import canonical_json
 from pandas_amr._compute import column_of, function_of, name_of
 from pandas_amr._defaults import default_aggregations, free_name, updated
 from pandas_amr._findings import ITEMS
+from pandas_amr._former import PLAN_SYSTEM, PLAN_VIEW
 from pandas_amr._persona import Agent
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
 from pandas_amr._profile import profile_lines, shortened, spread
+from pandas_amr._questions import describe_type
 from pandas_amr._schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
 from pandas_amr._trial import Trial
 from pandas_amr._units import cell, json_keys, line_of
@@ -109,6 +113,7 @@ async def ask_planner(
     job: Job,
     *,
     fixed: Mapping[str, Any],
+    known_by: Mapping[str, Any],
     readers: Sequence[str],
     code: bool,
     alone: bool,
@@ -119,9 +124,9 @@ async def ask_planner(
     ``fixed`` is what the user gave, as the planner reads it; ``readers`` says what those who read can do, and
     ``alone`` whether they can judge a unit by itself only.
 
-    In the journal it is known by the task, the schema and what is fixed, and not by the sample: a frame with some rows
-    more keeps its plan, and so its findings; a frame with none takes the plan of those that had some. A plan that was
-    made from the schema alone serves empty frames only.
+    In the journal it is known by the task, the columns and what is fixed (``known_by``, as the journal writes types),
+    and not by the sample: a frame with some rows more keeps its plan, and so its findings; a frame with none takes the
+    plan of those that had some. A plan that was made from the schema alone serves empty frames only.
 
     Returns:
         The plan, and a warning if a part of the planner's is left out.
@@ -145,17 +150,16 @@ async def ask_planner(
         Message("user", user),
     )
     submission = Submission("plan", json_schema(kind))
-    asked = [
-        str(messages[0].content),
-        task,
-        json.dumps(sorted(key for key, _ in _keyed(frame, columns))),
-        json.dumps(dict(fixed), default=str),
-    ]
-    for key in [asked] if len(frame) else [asked, [*asked, NO_ROWS]]:
-        known = await store.recall(key) if store is not None else None
+    named = json.dumps(sorted(key for key, _ in _keyed(frame, columns)))
+    asked = ["code" if code else "", task, named, canonical_json(dict(known_by))]
+    former = [PLAN_SYSTEM + (PLAN_VIEW if code else ""), task, named, json.dumps(dict(fixed), default=str)]
+    read = partial(_recalled, kind=kind, job=job, alone=alone)
+    key = asked
+    for rows in [[]] if len(frame) else [[], [NO_ROWS]]:
+        key = [*asked, *rows]
+        known = await store.recall(key, read, former=[*former, *rows]) if store is not None else None
         if known is not None:
-            with contextlib.suppress(InvalidOutput):  # then it is asked anew
-                return _plan_of(kind, known, job, alone=alone)
+            return known
     for attempt in range(REPAIRS + 1):
         answer = await run_agent(model, messages, submission=submission, phase="plan")
         try:
@@ -262,6 +266,15 @@ def _texts_in(payload: object) -> set[str]:
     for part in parts:
         texts |= _texts_in(part)
     return texts
+
+
+def _recalled(payload: Any, *, kind: type[PlanAnswer], job: Job, alone: bool) -> tuple[Plan, PlanWarning | None]:
+    """Read a plan out of the journal.
+
+    Raises:
+        InvalidOutput: it is none any more, or speaks of what is not there.
+    """
+    return _plan_of(kind, payload, job, alone=alone)
 
 
 def _keyed(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[str, int]]:
@@ -500,14 +513,18 @@ async def derive(
         PlanError: the planner's request or its answer was no use; the message says what to pass.
         ModelError: the service serves nothing more, or is not to be had now.
     """
-    fixed = {name: _shown(name, value) for name, value in job.given.fixed().items()}
+    given = job.given.fixed()
+    fixed = {name: _shown(name, value) for name, value in given.items()}
     fixed |= _shown_functions(job) | _shown_reduce(job)
+    known_by = fixed | {name: _described(given[name]) for name in ("finding", "output") if name in given}
     code = job.repl is not None and readers.tools
     tools = {tool.name: tool.description for tool in job.tools} if readers.tools else {}
     alone = readers.units_per_request is not None and not job.all_callable
     words = _prompts.reader_lines(window=readers.context_window, alone=readers.units_per_request == 1, tools=tools)
     try:
-        return await ask_planner(model, job, fixed=fixed, readers=words, code=code, alone=alone, store=store)
+        return await ask_planner(
+            model, job, fixed=fixed, known_by=known_by, readers=words, code=code, alone=alone, store=store
+        )
     except InvalidOutput as error:
         raise no_plan(f"the planner's answer could not be used ({str(error).removesuffix('.')})", job) from None
     except ModelError as error:
@@ -533,6 +550,13 @@ def _gives(aggregations: Mapping[str, Any] | None, output: Any, types: Mapping[A
     trial = Trial.of(job.frame, types, aggregations, job.by)
     problems = [trial.aggregation_problem(name, how) for name, how in aggregations.items()]
     return problems == [None] and trial.output_problem(aggregations, output) is None
+
+
+def _described(types: Any) -> Any:
+    """A fixed type, or one for each named map, as the journal writes it."""
+    if isinstance(types, dict):
+        return {name: describe_type(kind) for name, kind in types.items()}
+    return describe_type(types)
 
 
 def _shown(name: str, value: Any) -> Any:

@@ -32,10 +32,10 @@ from pandas_amr._compute import (
     shaped,
 )
 from pandas_amr._findings import Failure
-from pandas_amr._keeper import fingerprint
+from pandas_amr._former import former_persona
 from pandas_amr._persona import Agent
 from pandas_amr._profile import spread
-from pandas_amr._schema import json_schema
+from pandas_amr._questions import Question, fingerprint
 from pandas_amr._shards import make_shards
 from pandas_amr._sources import Cited, coverage_words, nodes_behind
 from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
@@ -159,11 +159,12 @@ def make_reducer(work: Work, task: Task, computed: str = "", output: OutputType 
     said = task.instruction
     if task.agent is not None and not isinstance(task.agent.instruction, str):
         said = fingerprint(said.encode()).hex()  # what a function says may hold text of rows
-    about = {
-        "instruction": said,
-        "persona": _persona(task.agent),
-        "output": json_schema(task.output) if output is None else output.schema,
-    }
+    question = Question(
+        parts={"instruction": said} | ({"choice": output.schema} if output is not None else {}),
+        output=task.output,
+        agent=task.agent,
+        former={"persona": former_persona(task.agent)},
+    )
     return Reducer(
         model=work.model("reduce", task.agent),
         instruction=task.instruction,
@@ -176,7 +177,7 @@ def make_reducer(work: Work, task: Task, computed: str = "", output: OutputType 
         losses=Losses(lambda node, error: list_or_raise(work, f"{node}: {error}", error)),
         persona=_persona(task.agent),
         repls=sessions.of_findings if sessions else None,
-        store=work.answers("reduction", "reduce", about, task.agent),
+        store=work.answers("reduction", "reduce", question, task.agent),
         raised=lambda: work.raised,
     )
 

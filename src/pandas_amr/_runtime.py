@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from pandas_amr._cache import absolute_path
 from pandas_amr._call import Errors
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM, Model
@@ -94,6 +95,8 @@ class configure:  # noqa: N801 (used like a function, and as a context manager)
         if unknown:
             raise UsageError(f"There is no setting {unknown[0]!r}. There is: {', '.join(known)}.")
         _check(settings)
+        if isinstance(settings.get("journal"), str | Path) and str(settings["journal"]):
+            settings["journal"] = absolute_path(settings["journal"])  # whatever the folder is when a run begins
         self._before = _process
         self._changes = settings
         self._token: Any = None
@@ -241,6 +244,10 @@ class Wired:
         if lm.batch and not tools:
             return MOST_REQUESTS
         return min(wanted, lm.max_parallelism or wanted)
+
+    def server(self, lm: LM) -> str:
+        """The address at which a model answers."""
+        return self.bare[lm].server
 
     def model(self, lm: LM, gate: asyncio.Semaphore) -> Model:
         """A model, wrapped: from the HTTP call up throttled, gated, retried, its form found, and metered."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Answer, Submission, run_agent
+from pandas_amr._canonical import canonical_json
 from pandas_amr._schema import json_schema
 from pandas_amr._tree import group_of, static_sizes
 from pandas_amr._units import ROWS_KEY, cell, line_of, reader_keys
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import Model
     from pandas_amr.tools import Tool
 
+Read = TypeVar("Read")
 OUTPUT_KEY = "output"
 SOURCES_KEY = "sources"
 CUT_KEY = "beginning"
@@ -192,13 +195,28 @@ class Sized(Protocol):
 class AnswerStore(Protocol):
     """Where accepted answers are kept, by what was asked."""
 
-    async def recall(self, asked: Sequence[str]) -> Any:
-        """The answer's payload, or None."""
+    async def recall(
+        self, asked: Sequence[str], read: Callable[[Any], Read], *, former: Sequence[str] = ()
+    ) -> Read | None:
+        """The answer as ``read`` takes its payload; None where there is none, or ``read`` raises.
+
+        ``former`` is what was asked as the journal's first format wrote it.
+        """
         ...
 
     async def keep(self, asked: Sequence[str], payload: Any) -> None:
         """Make an answer durable."""
         ...
+
+
+def _recalled(payload: Any, *, output: OutputType, inputs: Sequence[Input]) -> Reduced:
+    """Read a reduction out of the journal.
+
+    Raises:
+        InvalidOutput: it is none of this type, or of these findings.
+    """
+    value, rows = output.read(Answer(payload, None, (), Usage()), inputs)
+    return Reduced(value, rows, Usage(recalled=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +269,13 @@ class Reducer:
             computed = told()
             inputs, _ = fitted(whole, self.room - self.count(computed), self)
         output = self.output if final else self.output.partial
-        asked = [str(final), computed, *(one.line for one in inputs)]
-        known = await self.store.recall(asked) if self.store is not None else None
+        former = [str(final), computed, *(one.line for one in inputs)]
+        asked = [*former[:2], *(canonical_json(json.loads(one.line)) for one in inputs)]
+        known = None
+        if self.store is not None:
+            known = await self.store.recall(asked, partial(_recalled, output=output, inputs=inputs), former=former)
         if known is not None:
-            with contextlib.suppress(InvalidOutput):  # then it is asked anew
-                value, rows = output.read(Answer(known, None, (), Usage()), inputs)
-                return Reduced(value, rows, Usage(recalled=1))
+            return known
         repl = self.repls([one.line for one in inputs]) if self.repls is not None and inputs else None
         try:
             reduced, payload = await self._reduced(inputs, output, final=final, computed=computed, repl=repl)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_amr._canonical import canonical_json
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
@@ -83,23 +84,32 @@ class Units:
     def _rendered(
         self, columns: Sequence[int], keys: Sequence[str], positions: Sequence[int] | NDArray[np.int64]
     ) -> list[str]:
-        """Rows as lines of JSON: a few cell by cell, which is sooner than to have pandas take rows."""
+        return [line_of(record) for record in self._records(columns, keys, positions)]
+
+    def _records(
+        self, columns: Sequence[int], keys: Sequence[str], positions: Sequence[int] | NDArray[np.int64]
+    ) -> list[dict[str, Any]]:
+        """Rows as records: a few cell by cell, which is sooner than to have pandas take rows."""
         if len(positions) > FEW_ROWS:
-            return _lines(self.frame, tuple(columns), tuple(keys), np.asarray(positions, dtype=np.int64))
+            return _records(self.frame, tuple(columns), tuple(keys), np.asarray(positions, dtype=np.int64))
         arrays = [self._arrays[column] for column in columns]
-        return [line_of({key: cell(array[row]) for key, array in zip(keys, arrays, strict=True)}) for row in positions]
+        return [{key: cell(array[row]) for key, array in zip(keys, arrays, strict=True)} for row in positions]
 
     @cached_property
     def _arrays(self) -> list[Any]:
         return [self.frame.iloc[:, column].array for column in range(len(self.frame.columns))]
 
-    def fingerprints(self, positions: Sequence[int] | NDArray[np.int64]) -> list[bytes]:
-        """Each unit's content as 16 bytes, whatever the order of the columns."""
+    def fingerprints(self, positions: Sequence[int] | NDArray[np.int64], *, former: bool = False) -> list[bytes]:
+        """Each unit's content as 16 bytes, whatever the order of the columns and the types of numbers.
+
+        With ``former`` as the journal's first format had them: numbers as they are shown.
+        """
         columns = self.known_by or self.columns
         keys = json_keys([self.frame.columns[column] for column in columns])
         ordered = sorted(zip(keys, columns, strict=True))
-        lines = self._rendered([column for _, column in ordered], [key for key, _ in ordered], positions)
-        return [digest(line) for line in lines]
+        records = self._records([column for _, column in ordered], [key for key, _ in ordered], positions)
+        write = line_of if former else canonical_json
+        return [digest(write(record)) for record in records]
 
     def record(self, position: int) -> dict[str, Any]:
         """A unit's content, as JSON takes it."""
@@ -259,37 +269,34 @@ def make_units(
     asked: list[int] = []
     tokens: list[int] = []
     answered_by = np.empty(len(frame), dtype=np.int64)
-    for start, lines in _blocks(frame, columns, keys):
-        for position, line in enumerate(lines, start):
-            known = first.setdefault(digest(line), len(asked)) if dedupe else len(asked)
+    for start, records in _blocks(frame, columns, keys):
+        for position, record in enumerate(records, start):
+            known = first.setdefault(digest(canonical_json(record)), len(asked)) if dedupe else len(asked)
             if known == len(asked):
                 asked.append(position)
-                tokens.append(counter(line) if counter else 0)
+                tokens.append(counter(line_of(record)) if counter else 0)
             answered_by[position] = known
     return Units(frame, columns, keys, np.array(asked, np.int64), answered_by, np.array(tokens, np.int64))
 
 
-def digest(line: str) -> bytes:
+def digest(text: str) -> bytes:
     """A unit's content as 16 bytes (BLAKE2b, RFC 7693)."""
-    return hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def canonical(line: str) -> bytes:
-    """A line of JSON as bytes, whatever the order of its keys."""
-    return json.dumps(json.loads(line), sort_keys=True, separators=(",", ":")).encode()
-
-
-def _blocks(frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+def _blocks(
+    frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     for start in range(0, len(frame), BLOCK_ROWS):
         positions = np.arange(start, min(start + BLOCK_ROWS, len(frame)), dtype=np.int64)
-        yield start, _lines(frame, columns, keys, positions)
+        yield start, _records(frame, columns, keys, positions)
 
 
-def _lines(
+def _records(
     frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...], positions: NDArray[np.int64]
-) -> list[str]:
+) -> list[dict[str, Any]]:
     cells = [[cell(value) for value in frame.iloc[positions, column].tolist()] for column in columns]
-    return [line_of(dict(zip(keys, row, strict=True))) for row in zip(*cells, strict=True)]
+    return [dict(zip(keys, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
 def line_of(record: dict[str, Any]) -> str:

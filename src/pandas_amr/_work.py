@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -12,8 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pandas_amr._keeper import Answers, JournaledMapper, Keeper, fingerprint
+from pandas_amr._former import former_about
+from pandas_amr._keeper import Answers, JournaledMapper, Keeper
 from pandas_amr._plan import Plan
+from pandas_amr._questions import Question, describe_question, fingerprint
 from pandas_amr._runtime import resolve_lm, sandbox_for
 from pandas_amr._sessions import Asker, Converted, Sessions, isolated
 from pandas_amr._tokens import counter_for
@@ -42,24 +43,11 @@ if TYPE_CHECKING:
 Before: TypeAlias = "Callable[[Sequence[int] | None], tuple[str, ...]]"
 
 
-def _about_model(lm: LM) -> dict[str, Any]:
-    """The model and how it samples; what is added to its requests as a digest, since it may hold a secret."""
-    extra = json.dumps(dict(lm.extra_body), sort_keys=True, default=str) if lm.extra_body else ""
-    return {
-        "model": lm.model,
-        "temperature": lm.temperature,
-        "seed": lm.seed,
-        "reasoning_effort": lm.reasoning_effort,
-        "max_output_tokens": lm.max_output_tokens,
-        "extra": fingerprint(extra.encode()).hex() if extra else None,
-    }
-
-
 def _about_python(repl: PythonREPLTool | None) -> dict[str, Any]:
     """What code may use: packages, and files by their content."""
     files = dict(repl.files) if isinstance(repl, PythonREPLTool) and isinstance(repl.files, Mapping) else {}
     return {
-        "packages": list(repl.packages) if repl else [],
+        "packages": sorted(repl.packages) if repl else [],
         "files": {name: fingerprint(Path(path).read_bytes()).hex() for name, path in sorted(files.items())},
     }
 
@@ -277,33 +265,50 @@ class Work:
         tier = sandbox_for(self.job.repl).tier if wanted and could else ""
         return "" if tier == "auto" else tier
 
-    def keeper(self, kind: Kind, phase: Phase, about: Mapping[str, Any], agent: Agent | None = None) -> Keeper | None:
-        """The way to the journal of answers that depend on ``about``, and on the phase's model and tools."""
+    def keeper(
+        self, kind: Kind, phase: Phase, question: Question, agent: Agent | None = None, *, function: bool = False
+    ) -> Keeper | None:
+        """The way to the journal of answers to a question, which the phase's model is asked, or a ``function``."""
         if self.journal is None:
             return None
-        told = dict(about) | ({"look": self.look} if self.look else {})
+        if self.look:
+            question = replace(question, parts={**question.parts, "look": self.look})
+        label, asked = "function", question
         if phase in self.lms:
-            told |= _about_model(self.lm(phase, agent)) | {
-                "tools": [
-                    {"name": tool.name, "about": tool.description, "takes": tool.parameters, "version": tool.version}
-                    for tool in self.tools(phase, agent)
-                ],
-                "python": _about_python(self._repl(agent)) if self.has_repl(phase, agent) else None,
-            }
-        keeper = Keeper(self.journal, kind, told, self.run_number)
+            asked = self._asked(phase, question, agent)
+            label = self.lm(phase, agent).model
+        keeper = Keeper(
+            self.journal,
+            kind,
+            describe_question(question if function else asked),
+            self.run_number,
+            former=former_about(asked),
+            label=label,
+        )
         self.keepers.append((phase, keeper))
         return keeper
 
-    def answers(self, kind: Kind, phase: Phase, about: Mapping[str, Any], agent: Agent | None = None) -> Answers | None:
+    def _asked(self, phase: Phase, question: Question, agent: Agent | None) -> Question:
+        """The question with the model that is asked it, and what it may use."""
+        lm = self.lm(phase, agent)
+        return replace(
+            question,
+            lm=lm,
+            server=self.wired.server(lm) if self.wired is not None else "",
+            tools=self.tools(phase, agent),
+            python=_about_python(self._repl(agent)) if self.has_repl(phase, agent) else None,
+        )
+
+    def answers(self, kind: Kind, phase: Phase, question: Question, agent: Agent | None = None) -> Answers | None:
         """Where accepted answers of a phase are kept."""
-        keeper = self.keeper(kind, phase, about, agent)
+        keeper = self.keeper(kind, phase, question, agent)
         return None if keeper is None else Answers(keeper)
 
     def account(self) -> None:
         """Add what the journal had to the usage."""
         for phase, keeper in self.keepers:
             if keeper.recalled:
-                self.ledger.add(phase, str(keeper.about.get("model", "function")), Usage(recalled=keeper.recalled))
+                self.ledger.add(phase, keeper.label, Usage(recalled=keeper.recalled))
                 keeper.recalled = 0
 
     def sessions(self, phase: Phase, agent: Agent | None = None) -> Sessions | None:
@@ -313,8 +318,9 @@ class Work:
             return None
 
         def kept(mapper: AgentMapper, instruction: str) -> Mapper:
-            about = {"instruction": instruction, "schema": mapper.kind.schema, "asked_by": "code"}
-            keeper = self.keeper("finding", phase, about, agent)
+            parts = {"instruction": instruction, "asked_by": "code"}
+            question = Question(parts=parts, finding=mapper.kind.model)
+            keeper = self.keeper("finding", phase, question, agent)
             return mapper if keeper is None else JournaledMapper(mapper, keeper, mapper.units)
 
         asker = Asker(

@@ -273,8 +273,18 @@ class ScriptedServer:
         self.base_url = ""
 
     def lm(self, model: str = "scripted", **options: Any) -> LM:
-        """The ``LM`` that talks to this server."""
-        return LM(model, **{"base_url": self.base_url, "api_key": "scripted-key", "journaled": False, **options})
+        """The ``LM`` that talks to this server.
+
+        A journal knows it by the model's name, since the port is another one each time; with ``journal_as=None`` by the
+        address, as any server.
+        """
+        given: dict[str, Any] = {
+            "base_url": self.base_url,
+            "api_key": "scripted-key",
+            "journaled": False,
+            "journal_as": model,
+        }
+        return LM(model, **given | options)
 
     def __enter__(self) -> Self:
         self._ready = threading.Event()

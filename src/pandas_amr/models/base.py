@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
+
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pandas_amr._usage import Phase, Usage
 
@@ -127,6 +130,19 @@ class Abilities:
     context_window: int = 128_000
 
 
+_AS_THEY_ARE = frozenset({"client", "token_counter", "abilities"})
+
+
+def _plain(value: Any) -> Any:
+    """A setting as Python and JSON have it: numbers out of numpy and pandas become Python's own."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        plain = [_plain(inner) for inner in value]
+        return plain if isinstance(value, list) else tuple(plain)
+    return value.item() if isinstance(value, np.generic) else value
+
+
 @dataclass(frozen=True, kw_only=True)
 class LM:
     """Which model answers, and how it is reached and asked.
@@ -157,6 +173,8 @@ class LM:
         token_counter: counts the tokens of a text; default: ``tiktoken``.
         abilities: what the model can do.
         journaled: whether its answers are kept in the default journal; a scripted model's are not.
+        journal_as: a name by which the journal knows the model, in place of ``model`` and the server's address: what is
+            called alike is one model, wherever it answers. Without it, another server is asked anew.
 
     Example:
         >>> import pandas_amr as amr
@@ -187,10 +205,16 @@ class LM:
     token_counter: Callable[[str], int] | None = None
     abilities: Abilities = field(default_factory=Abilities)
     journaled: bool = True
+    journal_as: str | None = None
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            if each.name not in _AS_THEY_ARE:
+                object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
         if not isinstance(self.model, str) or not self.model:
             raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
+        if self.journal_as is not None and not (isinstance(self.journal_as, str) and self.journal_as.strip()):
+            raise UsageError(f"LM(journal_as=...) takes a name, not {self.journal_as!r}.")
         for name in ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, Real) or value <= 0):

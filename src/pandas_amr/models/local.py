@@ -72,6 +72,7 @@ def _serve() -> tuple[Any, LM]:
     lm = LM(
         "smollm2-135m-instruct",
         base_url=f"{server.listening_address}/v1",
+        journal_as="local smollm2-135m-instruct",  # wherever it listens
         api_key=key,
         temperature=0.0,
         max_output_tokens=ANSWER_TOKENS,

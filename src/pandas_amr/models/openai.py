@@ -52,6 +52,14 @@ class OpenAIModel:
         """The server and the key, by which its limits are known."""
         return str(self._client.base_url), self._key
 
+    @property
+    def server(self) -> str:
+        """The address that answers; of Azure with the deployment, which its client adds at each request."""
+        url = self._client.base_url
+        if isinstance(self._client, openai.AsyncAzureOpenAI) and "/deployments" not in url.path:
+            return f"{str(url).rstrip('/')}/deployments/{self._lm.model}"
+        return str(url)
+
     async def __aenter__(self) -> Self:
         return self
 
