@@ -855,8 +855,9 @@ def test_an_answer_that_the_user_s_own_words_contradict_is_sent_back_before_the_
 )
 def test_what_the_user_named_and_neither_planner_nor_rules_find_is_told_before_the_map(given):
     with ScriptedServer(lambda request: answer("x", field("m", "int"), reduce_instruction="All")) as server:
-        with pytest.raises(amr.ColumnError, match="names 'n'"):
+        with pytest.raises(amr.PlanError, match="names 'n'") as stopped:
             REVIEWS.amr.map_reduce("How?", columns=["text"], lm=server.lm(), **given)
+        assert stopped.value.partial.total.calls == 2
         assert [request.schema for request in server.requests] == ["plan", "plan"]
 
 

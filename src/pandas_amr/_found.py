@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pandas_amr._findings import items_frame, with_findings
-from pandas_amr._reduce import Found
+from pandas_amr._reduce import Found, made_by_nobody
 
 if TYPE_CHECKING:
-    from pandas_amr._map import MapStage
     from pandas_amr._work import Work
 
 
-def found_of(work: Work, stage: MapStage | None) -> Found:
+def found_of(work: Work) -> Found:
     """What is there to be reduced: the findings so far, or the frame itself where nothing is mapped."""
-    frame = work.job.frame
+    frame, kept = work.job.frame, work.kept
     positions = np.arange(len(frame), dtype=np.int64)
-    if stage is None:
+    if kept is None:
         return Found(frame, frame if not work.job.maps else frame[[]], positions)
-    findings = stage.findings()
-    if stage.listed is None:
-        return Found(with_findings(frame, findings), findings, positions, stage.made_by)
-    records, positions = items_frame(findings, stage.listed)
+    made_by = work.stage.made_by if work.stage is not None else made_by_nobody
+    findings = kept.findings()
+    if kept.listed is None:
+        return Found(with_findings(frame, findings), findings, positions, made_by)
+    records, positions = items_frame(findings, kept.listed)
     repeated = frame.set_flags(allows_duplicate_labels=True).iloc[positions]
-    return Found(with_findings(repeated, records), records, positions, stage.made_by)
+    return Found(with_findings(repeated, records), records, positions, made_by)

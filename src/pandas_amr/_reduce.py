@@ -29,8 +29,9 @@ from pandas_amr._compute import (
 )
 from pandas_amr._findings import Failure
 from pandas_amr._keeper import fingerprint
+from pandas_amr._mappers import NoInstruction, check_instruction
 from pandas_amr._persona import Agent
-from pandas_amr._schema import json_schema, record_type
+from pandas_amr._schema import json_schema, record_type, without_none
 from pandas_amr._shards import make_shards
 from pandas_amr._sources import Cited, coverage_words, nodes_behind
 from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pandas_amr._findings import Who
     from pandas_amr._synthesise import Reduced
     from pandas_amr._units import Units
     from pandas_amr._work import Work
@@ -64,6 +66,12 @@ WHOLE_NUMBERS = ("count", "sum", "min", "max", "nunique")
 COUNTS = ("count", "nunique")
 
 
+def made_by_nobody(position: int) -> tuple[str, ...]:
+    """The map nodes behind a row that no map has read."""
+    del position
+    return ()
+
+
 @dataclass(frozen=True)
 class Found:
     """What is reduced: rows of findings, which are units, or records where units hold none or many.
@@ -78,7 +86,7 @@ class Found:
     table: pd.DataFrame
     findings: pd.DataFrame
     positions: NDArray[np.int64]
-    made_by: Callable[[int], tuple[str, ...]] = lambda _: ()
+    made_by: Callable[[int], tuple[str, ...]] = made_by_nobody
 
     def nodes(self, rows: Sequence[int]) -> tuple[str, ...]:
         """The map nodes behind some of these rows, each once."""
@@ -167,10 +175,14 @@ def the_task(work: Work) -> Task:
 
 
 def _instructed(task: Task, findings: pd.DataFrame) -> Task:
-    """The task, with what its agent's function says of these findings."""
+    """The task, with what its agent's function says of these findings.
+
+    Raises:
+        NoInstruction: it says nothing.
+    """
     if task.agent is None or isinstance(task.agent.instruction, str):
         return task
-    return replace(task, instruction=str(called_here(task.agent.instruction, findings)))
+    return replace(task, instruction=check_instruction(called_here(task.agent.instruction, findings)))
 
 
 def make_tree(work: Work, leaves: int, found: Callable[[], Found]) -> StaticTree:
@@ -199,7 +211,7 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
             function = getattr(job.reducer, WHOLE, job.reducer)
             around = lambda rows: _inside_reduce(work, found, rows)  # noqa: E731
             given = await call_reducer(function, found.findings, frame=found.table, by=job.by, around=around)
-            return Outcome(checked_output(given, plan.output))
+            return Outcome(_as_output(work, given))
         if not work.written:
             return await _computed(work, units, found)
         if plan.output in {int, float} and (numeric := _numeric(work, found)):
@@ -253,7 +265,7 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
     plain = {name: one for name, one in wanted.items() if name not in agents}
     plainly = await compute(found.table, plain, by=job.by) if plain else None
     if not agents:
-        return Outcome(checked_output(plainly, plan.output))
+        return Outcome(_as_output(work, plainly))
     written: dict[Any, Any] = {}
     cited: list[Cited] = []
     for name, how in agents.items():
@@ -274,6 +286,19 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
         written[name] = None if reduced is None else reduced.value
         cited += [] if reduced is None else [Cited(name, reduced.rows)]
     return Outcome(joined_parts(plainly, plain, written, list(wanted), grouped=job.by is not None), tuple(cited))
+
+
+def _as_output(work: Work, value: Any) -> Any:
+    """A computed value as the type that is asked for; None where there is no value, which is listed."""
+    kind = work.plan.output
+    alone = value.iloc[0] if isinstance(value, pd.Series) and len(value) == 1 else value
+    missing = bool(pd.api.types.is_scalar(alone) and pd.isna(alone))
+    if kind is None or not missing:
+        return checked_output(value, kind)
+    if not without_none(kind)[1]:
+        said = f"no value could be computed, and {getattr(kind, '__name__', kind)} is asked for"
+        list_or_raise(work, said, InvalidOutput(said))
+    return None
 
 
 def _ranked(work: Work, found: Found) -> Outcome:
@@ -360,7 +385,8 @@ def list_or_raise(work: Work, reason: str, error: ModelError) -> None:
     if error.stops_run or work.settings.errors == "raise":
         work.raised = work.raised or error
         raise error
-    work.failures.append(Failure(REDUCE_POSITION, REDUCE_POSITION, "model", f"reduce: {reason}", error.attempts))
+    who: Who = "callable" if isinstance(error, NoInstruction) else "model"
+    work.failures.append(Failure(REDUCE_POSITION, REDUCE_POSITION, who, f"reduce: {reason}", error.attempts))
 
 
 async def write(

@@ -125,10 +125,10 @@ def map_reduce(
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
-        PlanError: the plan cannot be used; nothing was sent.
-        ModelError: the service serves nothing more (a wrong key or model, a server gone); has the ``partial``.
-        BudgetExceeded: the budget is used up, and ``errors="raise"``; likewise.
-        MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure; carries the partial ``Result``.
+        RunStopped: the run ended early; its ``partial`` is the ``Result`` until then. It is a ``ModelError`` where the
+            service serves nothing more (a wrong key or model, a server gone), ``MapFailed`` or ``BudgetExceeded``
+            under ``errors="raise"``, ``PlanError`` where the plan cannot be used; an exception of a function of yours
+            is its ``__cause__``.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -182,7 +182,7 @@ def map(  # noqa: A001 (this library's word)
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
-        MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
+        RunStopped: the run ended early, as in ``map_reduce``; under ``errors="raise"`` with ``MapFailed``.
     """
     given = dict(locals())
     given["map"] = given.pop("instruction")
@@ -226,7 +226,7 @@ def filter(  # noqa: A001 (this library's word)
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
-        MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
+        RunStopped: the run ended early, as in ``map_reduce``; under ``errors="raise"`` with ``MapFailed``.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -279,6 +279,7 @@ def reduce(
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
+        RunStopped: the run ended early, as in ``map_reduce``.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -324,6 +325,7 @@ def plan(
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
+        RunStopped: the run ended early, as in ``map_reduce``.
     """
     return cast("Plan", _run_of("plan", **locals()).result())
 
