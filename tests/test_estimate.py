@@ -303,14 +303,15 @@ def test_what_the_journal_has_is_not_in_the_estimate_that_is_confirmed(tmp_path)
     assert [estimate.calls for estimate in asked] == [150, 50]
 
 
-def test_an_exception_of_the_one_who_is_asked_comes_through():
+def test_an_exception_of_the_one_who_is_asked_is_the_cause_of_what_stops_the_run():
     def confirm(estimate: amr.Estimate) -> bool:
         raise ZeroDivisionError
 
     with ScriptedServer(provider) as server:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(amr.RunStopped, match="its confirmation") as stopped:
             ROWS.amr.map("What?", lm=server.lm(), budget=amr.Budget(confirm=confirm), **TEXT)
         assert server.requests == []
+    assert isinstance(stopped.value.__cause__, ZeroDivisionError)
     with pytest.raises(amr.UsageError, match="a function of an Estimate"):
         amr.Budget(confirm=True)
 
@@ -521,10 +522,13 @@ def test_a_sample_that_fails_says_so():
     case = {"map": "What?", "reduce": {"mood": "count"}, "columns": ["text"], **TEXT}
     with ScriptedServer(lambda request: Status(400, "no")) as server:
         plan = ROWS.amr.plan(lm=server.lm(), **case)
-        with pytest.raises(
-            amr.MapFailed, match="5 of the 5 units of the sample failed; the first, row .*400: no"
-        ) as all_:
-            plan.estimate(sample=5)
+        with pytest.warns(
+            amr.FailureWarning,
+            match="5 of the 5 units of the sample failed; the first, row .*400: no.*without a sample",
+        ):
+            assert plan.estimate(sample=5) == plan.estimate()
+        with pytest.raises(amr.MapFailed, match="5 of the 5 units of the sample failed") as all_:
+            ROWS.amr.plan(lm=server.lm(), errors="raise", **case).estimate(sample=5)
     assert len(all_.value.partial.failures) == 5
     with ScriptedServer(refusing_odd) as server:
         plan = ROWS.amr.plan(lm=server.lm(), **case)

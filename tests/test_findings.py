@@ -77,7 +77,7 @@ def test_what_a_repair_does_not_mend_is_halved_until_the_units_that_fail_stand_a
 @pytest.mark.parametrize("repairs", [0, 1, 3])
 def test_the_plan_says_how_many_repairs(repairs):
     with ScriptedServer(lambda r: findings(r, lambda u: {"n": 1})) as server, pytest.raises(amr.MapFailed):
-        frame(1).amr.map("Twice?", finding=Even, plan={"max_repairs": repairs}, lm=server.lm())
+        frame(1).amr.map("Twice?", finding=Even, plan={"max_repairs": repairs}, lm=server.lm(), errors="raise")
     assert len(server.requests) == 2 * (1 + repairs)  # alone from the start: asked afresh once
 
 
@@ -175,7 +175,7 @@ def test_a_default_that_looks_like_an_answer_never_stands_in_for_one():
 )
 def test_nothing_that_is_no_answer_becomes_a_finding(answer, reason):
     with ScriptedServer(lambda request: answer) as server, pytest.raises(amr.MapFailed) as caught:
-        frame(1).amr.map("Read.", lm=server.lm())
+        frame(1).amr.map("Read.", lm=server.lm(), errors="raise")
     assert reason in caught.value.partial.failures["reason"][0]
     assert caught.value.partial.frame["finding"].isna().all()
 

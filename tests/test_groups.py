@@ -147,12 +147,13 @@ def test_functions_stand_in_lists_beside_words():
     assert whole["mood"].dropna().to_dict() == {"count": 3}
 
 
-def test_what_an_awaited_function_raises_is_raised_and_no_coroutine_is_left_behind():
+def test_what_an_awaited_function_raises_stops_the_run_and_no_coroutine_is_left_behind():
     async def fails(column):
         raise TimeoutError(f"of {len(column)}")
 
-    with pytest.raises(TimeoutError, match="of 2"):
+    with pytest.raises(amr.RunStopped, match="TimeoutError") as stopped:
         SHOPS.amr.reduce({"n": fails}, by="shop")
+    assert str(stopped.value.__cause__) == "of 2"
 
 
 def test_a_function_gets_the_column_whole_and_each_group_once():

@@ -758,8 +758,9 @@ def test_an_answer_that_the_user_s_own_words_contradict_is_sent_back_before_the_
 )
 def test_what_the_user_named_and_the_planner_does_not_find_is_told_before_the_map(given):
     with ScriptedServer(lambda request: answer("x", field("m", "int"), reduce_instruction="All")) as server:
-        with pytest.raises(amr.PlanError, match="takes a field 'n', which the finding has not"):
+        with pytest.raises(amr.PlanError, match="takes a field 'n', which the finding has not") as stopped:
             REVIEWS.amr.map_reduce("How?", columns=["text"], lm=server.lm(), **given)
+        assert stopped.value.partial.total.calls == 2
         assert [request.schema for request in server.requests] == ["plan", "plan"]
 
 

@@ -109,10 +109,7 @@ def test_any_frame_any_corruption_any_shard_size(rows, index, shard_size, repair
 
     with ScriptedServer(provider) as server:
         options = {"finding": {"n": int}, "lm": server.lm(), "plan": {"shard_size": shard_size, "max_repairs": repairs}}
-        try:
-            result = amr.map_reduce(df, map="Which?", reduce={"n": "count"}, max_parallelism=3, **options)
-        except amr.MapFailed as stopped:
-            result = stopped.partial
+        result = amr.map_reduce(df, map="Which?", reduce={"n": "count"}, max_parallelism=3, **options)
     pd.testing.assert_frame_equal(df, before)
     failed = set(result.failures["position"])
     for position, (text, found) in enumerate(zip(texts, result.frame["n"], strict=True)):

@@ -129,7 +129,7 @@ async def cancels(shard):
 @pytest.mark.parametrize("function", [exits, cancels])
 def test_a_function_that_would_end_the_loop_or_its_task_fails_its_rows(function):
     with pytest.raises(amr.MapFailed, match="was raised"):
-        rows(3).amr.map_reduce(map=function, finding={"n": int}, reduce={"n": "sum"}, journal=False)
+        rows(3).amr.map_reduce(map=function, finding={"n": int}, reduce={"n": "sum"}, journal=False, errors="raise")
     again = rows(3).amr.map(lambda shard: [{"n": 1}] * len(shard), finding={"n": int}, journal=False)
     assert again["n"].tolist() == [1, 1, 1]
 

@@ -455,10 +455,10 @@ def test_a_reduce_whose_pipeline_failed_in_part_is_listed_too():
     ("second", "error"),
     [
         ({"answer": Status(401, "the key is wrong")}, amr.ModelConfigError),
-        ({"answer": Status(400, "no")}, amr.MapFailed),
+        ({"answer": Status(400, "no"), "errors": "raise"}, amr.MapFailed),
         ({"budget": amr.Budget(calls=1), "errors": "raise"}, amr.BudgetExceeded),
         ({"budget": amr.Budget(confirm=lambda estimate: estimate.asked == 12)}, amr.NotConfirmed),
-        ({"then": lambda frame: frame["no such column"]}, KeyError),
+        ({"then": lambda frame: frame["no such column"]}, amr.RunStopped),
     ],
     ids=["401", "nothing succeeded", "budget", "not confirmed", "then raised"],
 )

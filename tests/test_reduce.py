@@ -100,8 +100,9 @@ def test_a_function_may_stand_among_the_aggregations():
 @pytest.mark.parametrize(("kind", "value"), [(int, 15), (float, 15.0), (str, None), (bool, None)])
 def test_output_gives_a_computed_scalar_its_type_or_says_that_it_cannot(kind, value):
     if value is None:
-        with pytest.raises(amr.UsageError, match="The reduce gave no"):
+        with pytest.raises(amr.RunStopped, match="The reduce gave no") as stopped:
             reduced(reduce={"n": "sum"}, output=kind)
+        assert stopped.value.partial.findings["n"].tolist() == list(range(6))
         return
     result, _ = reduced(reduce={"n": "sum"}, output=kind)
     assert result.output == value
@@ -147,17 +148,19 @@ def test_a_function_reduces_the_findings_sync_or_async_whole_or_by_group():
     assert both.loc["a"].to_dict() == {"low": 0, "high": 5}
 
 
-def test_what_a_reducer_of_the_users_raises_is_raised():
+def test_what_a_reducer_of_the_users_raises_is_the_cause_of_what_stops_the_run():
     def late(found):
         raise TimeoutError("the warehouse is closed")
 
-    with pytest.raises(TimeoutError, match="the warehouse is closed"):
+    with pytest.raises(amr.RunStopped, match="TimeoutError was raised in its reduce") as stopped:
         reduced(reduce=late)
+    assert str(stopped.value.__cause__) == "the warehouse is closed"
 
 
 def test_an_exception_of_a_reducer_takes_what_was_found_with_it():
-    with pytest.raises(KeyError, match="no_such_column") as caught:
+    with pytest.raises(amr.RunStopped) as caught:
         reduced(reduce=lambda found: found["no_such_column"])
+    assert repr(caught.value.__cause__) == "KeyError('no_such_column')"
     assert caught.value.partial.findings["n"].tolist() == list(range(6))
 
 

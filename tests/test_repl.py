@@ -140,6 +140,7 @@ def test_a_preview_whose_agent_finds_nothing_is_given_up_before_it_is_asked_row_
             plan={"view": "preview", "shard_size": 100, "max_repairs": 0},
             tools=[amr.PythonREPLTool()],
             lm=server.lm(),
+            errors="raise",
         )
     assert len(failed.value.partial.failures) == 100
     assert len(server.requests) == 1 + 2

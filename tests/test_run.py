@@ -238,12 +238,13 @@ def test_errors_raise_stops_scheduling_and_carries_what_was_found():
     assert found["n"].isna().sum() == 1
 
 
-def test_nothing_at_all_succeeded_raises_whatever_errors_says():
-    with (
-        ScriptedServer(lambda request: Status(400, "no")) as server,
-        pytest.raises(amr.MapFailed, match="No unit succeeded"),
-    ):
-        DF.amr.map("Which?", lm=server.lm())
+def test_nothing_at_all_succeeded_raises_only_where_errors_says_so():
+    with ScriptedServer(lambda request: Status(400, "no")) as server:
+        with pytest.raises(amr.MapFailed, match="No unit succeeded"):
+            DF.amr.map("Which?", lm=server.lm(), plan={"shard_size": 1}, max_parallelism=2, errors="raise")
+        with pytest.warns(amr.FailureWarning, match="2 of 2 units failed"):
+            found = DF.amr.map("Which?", lm=server.lm())
+    assert found["finding"].isna().all()
 
 
 def test_a_wrong_key_stops_the_run_with_one_error_that_names_the_setting_and_not_the_key():
@@ -282,7 +283,7 @@ def test_an_unavailable_service_is_asked_again_and_the_tries_are_counted(passing
 @once
 def test_a_service_that_stays_away_fails_the_units_with_its_reason():
     with ScriptedServer(lambda request: Status(503, "down")) as server, pytest.raises(amr.MapFailed, match="503: down"):
-        DF.amr.map("Which?", lm=server.lm(max_tries=1))
+        DF.amr.map("Which?", lm=server.lm(max_tries=1), errors="raise")
     with pytest.raises(amr.ModelUnavailable, match="No connection to 127.0.0.1") as caught:
         DF.amr.map("Which?", lm=amr.LM("m", base_url="http://127.0.0.1:9/v1", api_key="k", patience_s=0.5))
     assert caught.value.partial.status["status"].tolist() == ["skipped", "skipped"]

@@ -287,7 +287,7 @@ def test_a_sandbox_that_fails_under_an_isolated_tool_is_not_the_agent_s_to_read(
 
     with ScriptedServer(provider) as server, pytest.raises(amr.MapFailed) as failed:
         pd.DataFrame({"text": ["a"]}).amr.map(
-            "x", finding={"n": int}, tools=[kinds, amr.PythonREPLTool(sandbox=Broken())], lm=server.lm()
+            "x", finding={"n": int}, tools=[kinds, amr.PythonREPLTool(sandbox=Broken())], lm=server.lm(), errors="raise"
         )
     assert set(failed.value.partial.failures["who"]) == {"sandbox"}
 

@@ -59,4 +59,4 @@ def test_async_scripts_and_usage_left_out():
 )
 def test_every_way_of_not_answering_is_a_failure_with_its_reason(answer, reason):
     with ScriptedServer(lambda request: answer) as server, pytest.raises(amr.MapFailed, match=reason):
-        DF.amr.map("Read.", lm=server.lm(max_tries=1))
+        DF.amr.map("Read.", lm=server.lm(max_tries=1), errors="raise")

@@ -150,7 +150,7 @@ def answering(count):
 
 def test_a_scripted_server_that_ends_hangs_up_on_what_it_never_answers():
     with ScriptedServer(answering(0)) as server:
-        run = frame(2).amr.start(**ONE_BY_ONE, lm=server.lm(timeout_s=10.0, max_tries=1))
+        run = frame(2).amr.start(**ONE_BY_ONE, lm=server.lm(timeout_s=10.0, max_tries=1), errors="raise")
         until(lambda: len(server.requests) == 2)
     with pytest.raises(amr.MapFailed, match="No connection"):  # and not: no answer within 10 s
         run.result()

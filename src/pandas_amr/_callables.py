@@ -11,18 +11,19 @@ import pyarrow as pa
 
 from pandas_amr._agent.threads import called
 from pandas_amr._columns import table_of
-from pandas_amr._findings import ITEMS, Failure, FindingType
+from pandas_amr._findings import ITEMS, Failure, FindingType, check_joinable
 from pandas_amr._mappers import Mapped
 from pandas_amr._schema import TEXT_FINDING
+from pandas_amr._stopped import described
 from pandas_amr._usage import Usage
 from pandas_amr.engines.local import each
 from pandas_amr.errors import (
-    AMRError,
     BudgetExceeded,
     ColumnError,
     InvalidOutput,
     JournalError,
     ModelError,
+    RunStopped,
     SandboxUnavailable,
     UsageError,
 )
@@ -81,7 +82,10 @@ class CallableMapper:
         index = rows.index.view()  # the same index, whatever the function does to the frame
         try:
             given = await called(self.function, rows)
-            found.append((positions, self._table(given, index)))
+            table = self._table(given, index)
+            if self.kind is None:
+                check_joinable([*(part for _, part in found), table])
+            found.append((positions, table))
         except UsageError as error:
             if self.raises:
                 raise
@@ -202,15 +206,19 @@ class UnitMapper:
     async def __call__(self, shard: Shard) -> Mapped:
         """Have each unit's own frame go through the pipeline."""
         found: dict[int, dict[str, Any]] = {}
+        tables: list[pa.Table] = []
         failed: dict[int, Failure] = {}
-        ended: list[AMRError] = []
+        ended: list[RunStopped] = []
 
         async def one(position: int) -> None:
             if ended:
                 return
             try:
-                given = await self.function(self.units.rows([position]), position)
-                found[position] = self._record(given)
+                record = self._record(await self.function(self.units.rows([position]), position))
+                if self.kind is None:
+                    check_joinable([*tables, _untyped([record])])
+                    tables.append(_untyped([record]))
+                found[position] = record
             except (BudgetExceeded, SandboxUnavailable, JournalError) as error:
                 ended.append(error)
             except Exception as error:  # noqa: BLE001 (whatever stops a unit's pipeline is that unit's failure)
@@ -259,4 +267,6 @@ def _untyped(records: list[dict[str, Any]]) -> pa.Table:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, InvalidOutput) else f"{type(error).__name__}: {error}"
+    if type(error) is RunStopped and error.__cause__ is not None:
+        return described(error.__cause__)
+    return str(error) if isinstance(error, InvalidOutput) else described(error)

@@ -55,9 +55,6 @@ def _frame_html(frame: pd.DataFrame) -> str:
         return frame.to_html(escape=True, notebook=True)
 
 
-GONE = (OSError, ValueError)  # a pipe that nobody reads; a stream that is closed
-
-
 class ProgressBar:
     """A bar over the shards, or nothing: for people who watch, not for logs.
 
@@ -72,7 +69,7 @@ class ProgressBar:
                 from tqdm.auto import tqdm  # noqa: PLC0415
 
             pace_s = 0.1 if _watched() else 2.0  # a log wants few lines
-            with contextlib.suppress(*GONE):  # it draws itself at once
+            with contextlib.suppress(Exception):  # it draws itself at once, on a stream that may be anything
                 self._bar = tqdm(
                     total=units,
                     unit="unit",
@@ -91,7 +88,7 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            with contextlib.suppress(*GONE):
+            with contextlib.suppress(Exception):
                 self._bar.close()
 
     def step(self, units: int, *, failed: int, tokens: int) -> None:
@@ -101,7 +98,7 @@ class ProgressBar:
             self._bar.set_postfix_str(f"{tokens} tokens, {self._failed} failed", refresh=False)
             try:
                 self._bar.update(units)
-            except GONE:  # nobody watches any more
+            except Exception:  # noqa: BLE001 (nobody watches any more, or the stream is one of the user's)
                 self._bar = None
 
 
@@ -113,5 +110,5 @@ def _watched() -> bool:
 def _is_terminal(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.isatty()  # a daemon has none
-    except GONE:
+    except Exception:  # noqa: BLE001 (a stream of the user's)
         return False

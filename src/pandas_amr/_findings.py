@@ -380,6 +380,16 @@ class FindingStore:
         self._positions.append(np.asarray(positions, dtype=np.int64))
         self._tables.append(table)
 
+    def clash(self, table: pa.Table) -> str | None:
+        """Why a table cannot stand below those that are there; None where it can."""
+        if self._kind is not None or not self._tables or table.schema.equals(self._tables[-1].schema):
+            return None
+        try:
+            check_joinable([*self._tables, table])
+        except InvalidOutput as error:
+            return str(error)
+        return None
+
     def named(self, table: pa.Table) -> pa.Table:
         """``table`` with its columns called as in the frame; those of a function without a type carry its name."""
         if self._kind is not None:
@@ -427,6 +437,18 @@ class FindingStore:
             parts = sorted(range(len(self._tables)), key=lambda part: self._positions[part][:1].tolist())
             return joined.select(list(dict.fromkeys(n for part in parts for n in self._tables[part].column_names)))
         return (self._kind.arrow if self._kind else pa.schema([])).empty_table()
+
+
+def check_joinable(tables: Sequence[pa.Table]) -> None:
+    """Check that what functions gave can stand in one column.
+
+    Raises:
+        InvalidOutput: the values are of types that have none in common.
+    """
+    try:
+        pa.concat_tables(tables, promote_options="permissive")
+    except UNFIT as error:
+        raise InvalidOutput(f"its values are of other types than those before ({type(error).__name__})") from None
 
 
 def column_names(name: str | None, fields: list[str]) -> tuple[str, ...]:

@@ -289,7 +289,8 @@ def counted_tokens(agent: AgentMapper, shard: Shard) -> int:
 
 def prompt_tokens(agent: AgentMapper, shard: Shard) -> int:
     """The tokens of the messages that open an agent's work."""
-    return sum(agent.count(message.content or "") for message in agent.opening(shard.positions))
+    positions = agent.askable(shard.positions)
+    return sum(agent.count(message.content or "") for message in agent.opening(positions)) if positions else 0
 
 
 def typical_record(kind: FindingType) -> dict[str, Any]:

@@ -261,7 +261,7 @@ class JournaledMapper:
             waited = True
         cached = frozenset().union(*(part.cached for part in parts))
         self.keeper.recalled += len(cached)
-        return _noted(joined(shard, self.name, parts, cached))
+        return joined(shard, self.name, parts, cached)
 
     async def _settled(
         self, shard: Shard, positions: list[int], keys: Mapping[int, bytes], *, waited: bool
@@ -425,14 +425,6 @@ def bare(mapper: Mapper) -> Mapper:
 
 def _part(shard: Shard, name: str | None, positions: list[int], table: pa.Table) -> Mapped:
     return Mapped(shard, name, positions, table, frozenset(), [], Usage(), cached=frozenset(positions))
-
-
-def _noted(mapped: Mapped) -> Mapped:
-    """What came of a shard; an error of the journal's says that there is more, as the run's end brings it."""
-    said = "What was found so far is in the exception's .partial, a Result."
-    if isinstance(mapped.ended_by, JournalError) and said not in getattr(mapped.ended_by, "__notes__", ()):
-        mapped.ended_by.add_note(said)
-    return mapped
 
 
 def joined(shard: Shard, name: str | None, parts: Sequence[Mapped], cached: frozenset[int]) -> Mapped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,11 +20,12 @@ from pandas_amr._display import ProgressBar
 from pandas_amr._findings import FOUND, Failure, FindingStore, items_frame
 from pandas_amr._former import former_dtypes, former_persona
 from pandas_amr._keeper import JournaledMapper, Keeper
-from pandas_amr._mappers import AgentMapper, Mapped, Mapper, NoInstruction
+from pandas_amr._mappers import AgentMapper, Mapped, Mapper, NoInstruction, check_instruction
 from pandas_amr._profile import preview
 from pandas_amr._questions import Question
 from pandas_amr._shards import Shard, make_shards
 from pandas_amr._sources import nodes_behind
+from pandas_amr._stopped import described
 from pandas_amr._synthesise import Input, StaticTree, finding_inputs
 from pandas_amr._units import cell, json_keys
 from pandas_amr._watch import Progress
@@ -52,16 +53,43 @@ GRAVITY = (*FOUND, SKIPPED, "failed")  # statuses, the gravest last
 
 @dataclass(frozen=True)
 class Kept:
-    """What a run found, so that another can go on from it: findings and statuses of the asked units, by map."""
+    """What a run found, so that another can go on from it: findings and statuses of the asked units, by map.
 
+    Attributes:
+        listed: the finding type, where a unit holds none or many and nothing else is found.
+    """
+
+    units: Units
     stores: dict[str | None, FindingStore]
     statuses: dict[str | None, NDArray[np.object_]]
+    listed: FindingType | None = None
+
+    @property
+    def has_findings(self) -> bool:
+        """Whether anything was found."""
+        return any(bool(np.isin(column, FOUND).any()) for column in self.statuses.values())
 
     def copy(self) -> Kept:
         """A copy that can be added to."""
         stores = {name: store.copy() for name, store in self.stores.items()}
         statuses = {name: np.where(column == "failed", SKIPPED, column) for name, column in self.statuses.items()}
-        return Kept(stores, statuses)
+        return replace(self, stores=stores, statuses=statuses)
+
+    def findings(self) -> pd.DataFrame:
+        """What was found so far: one row a unit, labelled like the frame, ``<NA>`` where there is nothing."""
+        columns = {
+            name: array
+            for store in self.stores.values()
+            for name, array in store.columns(self.units.asked, self.units.answered_by).items()
+        }
+        return pd.DataFrame(columns, index=self.units.frame.index)
+
+    def of_rows(self) -> NDArray[np.object_]:
+        """Each row's status: the gravest of its maps'."""
+        ranks = [np.array([GRAVITY.index(one) for one in column], dtype=int) for column in self.statuses.values()]
+        gravest = np.maximum.reduce(ranks)[self.units.answered_by] if len(self.units) else np.array([], dtype=int)
+        statuses: NDArray[np.object_] = np.array(GRAVITY, dtype=object)[gravest]
+        return statuses
 
 
 @dataclass(frozen=True)
@@ -95,8 +123,10 @@ class MapStage:
                     mapper.shards = self._all_shards
         self._fresh = kept is None
         self.kept = kept or Kept(
+            units,
             stores={mapper.name: FindingStore(mapper.name, mapper.kind) for mapper in self._mappers},
             statuses={mapper.name: np.full(len(units.asked), SKIPPED, dtype=object) for mapper in self._mappers},
+            listed=_listed(self._mappers),
         )
         self._sizes = np.bincount(units.answered_by, minlength=len(units.asked))
         everything = np.arange(len(units.asked))
@@ -154,12 +184,6 @@ class MapStage:
         return cut(self._work, self._units, groups)
 
     @property
-    def listed(self) -> FindingType | None:
-        """The finding type, where a unit holds none or many and nothing else is found."""
-        kind = self._mappers[0].kind
-        return kind if len(self._mappers) == 1 and kind is not None and kind.item is not None else None
-
-    @property
     def _offers_as_they_land(self) -> bool:
         """Whether a shard's findings are read as they land: of a function without a type, only all tell the columns."""
         return self._fresh and all(mapper.kind is not None for mapper in self._mappers)
@@ -170,7 +194,8 @@ class MapStage:
         total = sum(len(shard.positions) for shard, _ in self._items)
         with ProgressBar(shown=work.settings.progress, units=total) as progress:
             self._tell()
-            async for mapped in each(self._one, self._drawn(tree), limit=work.parallelism):
+            async for done in each(self._one, self._drawn(tree), limit=work.parallelism):
+                mapped = self._joinable(done)
                 self._keep(mapped)
                 self._tell()
                 self._landing(mapped.map, mapped.positions, mapped.table)
@@ -222,22 +247,6 @@ class MapStage:
         """The shards that a model was asked about, by which map, and what that took."""
         return (one for one in self._nodes if one[2].usage.calls)
 
-    def findings(self) -> pd.DataFrame:
-        """What was found so far: one row a unit, labelled like the frame, ``<NA>`` where there is nothing."""
-        columns = {
-            name: array
-            for store in self.kept.stores.values()
-            for name, array in store.columns(self._units.asked, self._units.answered_by).items()
-        }
-        return pd.DataFrame(columns, index=self._work.job.frame.index)
-
-    def statuses(self) -> NDArray[np.object_]:
-        """Each row's status: the gravest of its maps'."""
-        ranks = [np.array([GRAVITY.index(one) for one in column], dtype=int) for column in self.kept.statuses.values()]
-        gravest = np.maximum.reduce(ranks)[self._units.answered_by] if len(self._units) else np.array([], dtype=int)
-        statuses: NDArray[np.object_] = np.array(GRAVITY, dtype=object)[gravest]
-        return statuses
-
     def _cut(self, mapper: Mapper) -> list[Shard]:
         asked = self._units.only(self._open(mapper.name))
         if self._sample is not None:
@@ -250,6 +259,15 @@ class MapStage:
             said = f"Some groups are larger than a shard ({size} units, {tokens} tokens) and are read in parts."
             self._work.warnings.append(PlanWarning(f"{said} Fix plan={{'shard_size': ..., 'shard_tokens': ...}}."))
         return shards
+
+    def _joinable(self, mapped: Mapped) -> Mapped:
+        """What came of a shard; where its columns do not go with those of others, the failure of its units."""
+        problem = self.kept.stores[mapped.map].clash(mapped.table)
+        if problem is None:
+            return mapped
+        self._work.halted |= self._work.settings.errors == "raise"
+        failures = [Failure(one, mapped.shard.number, "callable", problem, 1, mapped.map) for one in mapped.positions]
+        return replace(mapped, positions=[], table=pa.table({}), failures=[*mapped.failures, *failures])
 
     def _keep(self, mapped: Mapped) -> None:
         self.kept.stores[mapped.map].add(mapped.positions, mapped.table)
@@ -316,10 +334,10 @@ class MapStage:
         parts: list[tuple[Sequence[int], Mapping[str, Any]]] = []
         for name, positions, table in found:
             columns = self.kept.stores[name].arrays(table)
-            if self.listed is None:
+            if self.kept.listed is None:
                 parts.append((positions, columns))
                 continue
-            records, places = items_frame(pd.DataFrame(columns), self.listed)
+            records, places = items_frame(pd.DataFrame(columns), self.kept.listed)
             behind = np.asarray(positions, dtype=np.int64)[places].tolist()
             parts.append((behind, {label: records[label].array for label in records.columns}))
         return finding_inputs(parts, self._answered, where=self._meant if self._work.plan.where else None)
@@ -349,6 +367,11 @@ class MapStage:
                 part = table.take(pa.array([row for _, row in there], pa.int64()))
                 found.append((name, [position for position, _ in there], part))
             tree.offer(leaf, nodes_behind(self.made_by, shard.positions), self._inputs(found))
+
+
+def _listed(mappers: Sequence[Mapper]) -> FindingType | None:
+    kind = mappers[0].kind
+    return kind if len(mappers) == 1 and kind is not None and kind.item is not None else None
 
 
 def cut(work: Work, units: Units, groups: NDArray[np.int64] | None) -> list[Shard]:
@@ -419,14 +442,22 @@ def _of_rows(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
         return None
     function = agent.instruction
 
-    @functools.lru_cache(INSTRUCTIONS)  # a shard's are needed more than once
-    def said(position: int) -> str:
+    @functools.lru_cache(INSTRUCTIONS)  # a shard's are needed more than once, and are the same each time
+    def known(position: int) -> str | NoInstruction:
         try:
-            return str(called_here(function, units.frame.iloc[position]))
-        except Exception as error:
-            raise NoInstruction(f"its instruction raised {type(error).__name__}: {error}") from error
+            return check_instruction(called_here(function, units.frame.iloc[position]))
+        except NoInstruction as error:
+            return error
+        except Exception as error:  # noqa: BLE001 (the function is the user's; what it raises is that unit's failure)
+            return NoInstruction(f"its instruction raised {described(error)}", attempts=0)
 
-    return said
+    def instruct(position: int) -> str:
+        instruction = known(position)
+        if isinstance(instruction, NoInstruction):
+            raise instruction
+        return instruction
+
+    return instruct
 
 
 def _journaled_function(mapper: CallableMapper, work: Work, version: str) -> Mapper:

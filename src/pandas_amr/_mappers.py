@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,15 +16,15 @@ from pandas_amr._merge import merge_records, rules_of
 from pandas_amr._split import pieces_of
 from pandas_amr._units import line_of, reader_keys
 from pandas_amr._usage import Usage
-from pandas_amr.engines.local import each
+from pandas_amr.engines.local import await_contained, each
 from pandas_amr.errors import (
-    AMRError,
     BudgetExceeded,
     InvalidOutput,
     JournalError,
     ModelError,
     ModelRefused,
     ModelRejected,
+    RunStopped,
     SandboxError,
     SandboxUnavailable,
 )
@@ -59,7 +60,7 @@ class Mapped:
     failures: list[Failure]
     usage: Usage
     form: str = ""
-    ended_by: AMRError | None = None
+    ended_by: RunStopped | None = None
     cached: frozenset[int] = frozenset()
 
 
@@ -104,8 +105,22 @@ class Mapper(Protocol):
         ...
 
 
-class NoInstruction(Exception):
-    """The user's function that says what is asked of a row raised."""
+class NoInstruction(InvalidOutput):
+    """The user's function that says what is asked gave no text, or raised."""
+
+
+def check_instruction(given: Any) -> str:
+    """Check what a user's function gave as an instruction.
+
+    Raises:
+        NoInstruction: it is no text, or nothing stands in it.
+    """
+    if isinstance(given, str) and given.strip():
+        return given
+    if inspect.iscoroutine(given):
+        given.close()  # nobody awaits it
+    what = "an empty text" if isinstance(given, str) else type(given).__name__
+    raise NoInstruction(f"its instruction gave {what}, where a text is wanted", attempts=0)
 
 
 @dataclass(slots=True)
@@ -166,7 +181,7 @@ class AgentMapper:
     async def __call__(self, shard: Shard) -> Mapped:
         """Ask for the shard's findings until each unit has one or has failed alone."""
         state = SoFar(self.units.lines)
-        ended_by: AMRError | None = None
+        ended_by: RunStopped | None = None
         try:
             await self._all(shard, state)
         except (
@@ -192,20 +207,28 @@ class AgentMapper:
             ended_by=ended_by,
         )
 
-    def _instructed(self, positions: tuple[int, ...], state: SoFar) -> tuple[int, ...]:
-        """The units that can be asked about; where the user's function says nothing, that unit alone fails."""
+    def unasked(self, positions: Sequence[int]) -> dict[int, str]:
+        """The units of which the user's function does not say what is asked, and why."""
+        problems: dict[int, str] = {}
         if self.instructions is None:
-            return positions
+            return problems
         for position in positions:
             try:
                 self.instructions(position)
             except NoInstruction as error:
-                state.failed[position] = ("callable", str(error))
-                state.attempts[position] = 0
-        return tuple(position for position in positions if position not in state.failed)
+                problems[position] = str(error)
+        return problems
+
+    def askable(self, positions: Sequence[int]) -> tuple[int, ...]:
+        """The units that can be asked about."""
+        problems = self.unasked(positions)
+        return tuple(position for position in positions if position not in problems)
 
     async def _all(self, shard: Shard, state: SoFar) -> None:
-        positions = self._instructed(shard.positions, state)
+        for position, problem in self.unasked(shard.positions).items():  # each fails alone
+            state.failed[position] = ("callable", problem)
+            state.attempts[position] = 0
+        positions = tuple(position for position in shard.positions if position not in state.failed)
         if len(positions) == 1 and self.units.size(positions[0]) > self.max_tokens:
             await self._in_pieces(positions[0], self.max_tokens, state)
         elif positions:
@@ -235,7 +258,8 @@ class AgentMapper:
         middle = (len(left) + 1) // 2
         halves = [half for half in (left[:middle], left[middle:]) if half]
         done = await asyncio.gather(
-            *(self._settle(half, state, halved=True, barren=barren) for half in halves), return_exceptions=True
+            *(await_contained(self._settle(half, state, halved=True, barren=barren)) for half in halves),
+            return_exceptions=True,
         )
         for error in done:
             if error is not None:

@@ -17,30 +17,44 @@ from pandas_amr._defaults import fill_defaults
 from pandas_amr._findings import with_findings
 from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
-from pandas_amr._map import Kept, MapStage
+from pandas_amr._map import MapStage
 from pandas_amr._planner import derive, fill_by_type, given_plan
 from pandas_amr._questions import Question
-from pandas_amr._reduce import REDUCE_POSITION, Found, Outcome, direct, list_or_raise, make_tree, reduce
+from pandas_amr._reduce import REDUCE_POSITION, Outcome, direct, list_or_raise, make_tree, reduce
 from pandas_amr._rehearsal import Draft, Wish, rehearse
 from pandas_amr._result import Origin, Result, failures_frame, status_frame, trace_frame, usage_frame
 from pandas_amr._runtime import Settings, wire
 from pandas_amr._sources import covered, sources_frame
+from pandas_amr._stopped import described, stop_with
 from pandas_amr._units import Units, make_units
 from pandas_amr._watch import Watch
 from pandas_amr._work import Inside, Work
-from pandas_amr.errors import BudgetExceeded, FailureWarning, JournalError, MapFailed, ModelError, NotConfirmed
+from pandas_amr.engines.local import await_contained
+from pandas_amr.errors import (
+    BudgetExceeded,
+    FailureWarning,
+    JournalError,
+    MapFailed,
+    ModelError,
+    NotConfirmed,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pandas_amr._call import Job
     from pandas_amr._journal import Journal
+    from pandas_amr._map import Kept
     from pandas_amr._plan import Plan
     from pandas_amr._result import Again, SecondLook
     from pandas_amr._synthesise import StaticTree
     from pandas_amr._usage import Ledger, Phase
     from pandas_amr.errors import PlanWarning
     from pandas_amr.models.base import LM
+
+
+PLANNING = "its plan"
 
 
 @dataclass(frozen=True)
@@ -73,12 +87,9 @@ async def run(
     with another one that it stands inside of; ``second_look`` is what ``verify`` calls, and ``look`` makes a run one.
 
     Raises:
-        ModelError: the service serves nothing more, the key or the model being wrong or the server gone; the error's
-            ``partial`` is the ``Result`` until then.
-        BudgetExceeded: the budget is used up, and ``errors="raise"``; likewise with its ``partial``.
-        JournalError: the journal cannot be read or written; likewise.
-        PlanError: the planner's plan cannot be used; no row was sent.
-        MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
+        RunStopped: the run ended before its end; the error's ``partial`` is the ``Result`` until then. A service that
+            serves nothing more, a budget that is used up or a failure where ``errors="raise"`` have types of their own.
+        UsageError: the arguments do not fit, as is seen before anything was sent.
     """
     work = Work.of(
         job,
@@ -90,44 +101,76 @@ async def run(
         look=f"second {look.seed}" if look is not None else "",
         journal=journal,
         watch=watch or Watch(),
+        kept=kept,
     )
+    try:
+        outcome = await await_contained(_carried_out(work, wish or Wish(), look))
+    except asyncio.CancelledError:
+        if interrupted is not None:
+            interrupted(_partial(work))
+        raise
+    except Exception as error:
+        partial = _partial(work) if work.where or work.kept is not None else None
+        if isinstance(error, UsageError) and not work.has_begun:
+            raise
+        stop_with(error, partial, where=work.where or "its beginning", planned=work.where == PLANNING)
+    _raise_if_ended(work)
+    return outcome
+
+
+def _raise_if_ended(work: Work) -> None:
+    """Raise what ended the run early, where the user is to be told so."""
+    error = work.ended_by
+    if error is None or (isinstance(error, BudgetExceeded) and work.settings.errors != "raise"):
+        return
+    if isinstance(error, BudgetExceeded):
+        error.usage = work.ledger.total  # what was in flight has ended by now
+    stop_with(error, work.result, where=work.where)
+
+
+async def _carried_out(work: Work, wish: Wish, look: Look | None) -> Result | Draft:
+    job, inside = work.job, work.inside
     async with AsyncExitStack() as stack:
-        if lms:
-            own = [work.lm("map", agent) for agent in job.agents]
+        if work.lms:
+            own_lms = [work.lm("map", agent) for agent in job.agents]
             within = inside.wired if inside is not None else None
-            wiring = wire([*lms.values(), *own], work.ledger, settings.budget, within=within)
+            wiring = wire([*work.lms.values(), *own_lms], work.ledger, work.settings.budget, within=within)
             work.wired = await stack.enter_async_context(wiring)
-        if journal is not None and inside is None:
-            work.run_number = await journal.begin(job.verb, job.task, len(job.frame))
-            stack.push_async_exit(Noted(journal, work.run_number, work.ledger, lambda: work.stopped))
+        if work.journal is not None and inside is None:
+            work.run_number = await work.journal.begin(job.verb, job.task, len(job.frame))
+            stack.push_async_exit(Noted(work.journal, work.run_number, work.ledger, lambda: work.stopped))
+        work.where = PLANNING
         work.plan = await _plan(work)
+        work.where = "its units"
         units = _units(work)
         if job.verb == "plan":
-            return await rehearse(work, units, wish or Wish())
-        stage = None
-        try:
-            outcome = await _direct(work, units) if kept is None else None
-            if outcome is None:
-                sample = None
-                if look is not None:
-                    sample = sample_of(work, units, max(1, round(look.share * len(units.asked))), seed=look.seed)
-                stage = MapStage(work, units, kept, sample=sample) if job.maps else None
-                if stage is not None:
-                    await stage.recall()
-                await _confirmed(work, units, stage)
-                tree = _tree(work, stage)
-                if tree is not None:
-                    stack.push_async_callback(tree.close)
-                outcome = await _in_time(work, units, stage, tree)
-        except asyncio.CancelledError:
-            if interrupted is not None:
-                work.account()
-                interrupted(_result(work, stage, found_of(work, stage), Outcome(None)))
-            raise
-        return _delivered(work, stage, outcome)
+            work.where = "its estimate"
+            draft = await rehearse(work, units, wish)
+            return replace(draft, result=_partial(work))
+        outcome = await _direct(work, units) if work.kept is None else None
+        if outcome is None:
+            outcome = await _mapped_and_reduced(work, units, stack, look)
+        work.where = "its result"
+        return _noted(work, outcome)
 
 
-async def _confirmed(work: Work, units: Units, stage: MapStage | None) -> None:
+async def _mapped_and_reduced(work: Work, units: Units, stack: AsyncExitStack, look: Look | None) -> Outcome:
+    work.where = "its map"
+    if work.job.maps:
+        share = None if look is None else max(1, round(look.share * len(units.asked)))
+        sample = None if look is None or share is None else sample_of(work, units, share, seed=look.seed)
+        work.stage = MapStage(work, units, work.kept, sample=sample)
+        work.kept = work.stage.kept
+        await work.stage.recall()
+    await _confirmed(work, units)
+    work.where = "its map" if work.job.maps else "its reduce"
+    tree = _tree(work)
+    if tree is not None:
+        stack.push_async_exit(tree.leave)
+    return await _in_time(work, units, tree)
+
+
+async def _confirmed(work: Work, units: Units) -> None:
     """Ask whether the estimate of what is still to be done may be spent, where somebody wants to be asked.
 
     Raises:
@@ -136,7 +179,8 @@ async def _confirmed(work: Work, units: Units, stage: MapStage | None) -> None:
     ask = work.settings.budget.confirm if work.settings.budget else None
     if ask is None or work.confirmed:
         return
-    estimate = forecast(work, units, open_=stage.open if stage is not None else None)
+    work.where = "its confirmation"
+    estimate = forecast(work, units, open_=work.stage.open if work.stage is not None else None)
     said = await called(ask, estimate)
     if not isinstance(said, bool | np.bool_) or not said:
         raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
@@ -147,7 +191,8 @@ async def _direct(work: Work, units: Units) -> Outcome | None:
     """One agent's answer, where the plan allows it and everything fits its budget."""
     if not work.plan.direct:
         return None
-    await _confirmed(work, units, None)
+    await _confirmed(work, units)
+    work.where = "its direct answer"
     try:
         async with work.in_time():
             return await direct(work, units)
@@ -161,15 +206,18 @@ async def _direct(work: Work, units: Units) -> Outcome | None:
     return Outcome(None)
 
 
-async def _in_time(work: Work, units: Units, stage: MapStage | None, tree: StaticTree | None) -> Outcome:
+async def _in_time(work: Work, units: Units, tree: StaticTree | None) -> Outcome:
     """Map and reduce, until the budget's seconds are used up."""
     try:
         async with work.in_time():
-            if stage is not None:
-                await stage.run(tree)
-            found = found_of(work, stage)
-            if not _stop_if_failed(work, stage, found) and work.job.reduces:
-                return await _reduced(work, units, stage, found, tree)
+            if work.stage is not None:
+                await work.stage.run(tree)
+            _raise_if_failed(work)
+            if work.ended_by is None and work.job.reduces:
+                work.where = "its reduce"
+                return await reduce(work, units, found_of(work), tree)
+            if work.ended_by is not None and tree is not None:
+                await tree.settle(work.ended_by)
     except BudgetExceeded as error:
         work.end(error)
     return Outcome(None)
@@ -201,39 +249,36 @@ class Noted:
             )
 
 
-async def _reduced(work: Work, units: Units, stage: MapStage | None, found: Found, tree: StaticTree | None) -> Outcome:
-    """The answer. An exception of the user's reducer takes what was found with it, as its ``partial``."""
-    try:
-        return await reduce(work, units, found, tree)
-    except Exception as error:
-        error.partial = _result(work, stage, found, Outcome(None))  # type: ignore[attr-defined]
-        error.add_note("What was found is in the exception's .partial, a Result.")
-        raise
-
-
-def _delivered(work: Work, stage: MapStage | None, outcome: Outcome) -> Result:
-    """The result; raised with the error that ended the run, where the user is to be told so."""
+def _noted(work: Work, outcome: Outcome) -> Result:
+    """The result, with all that is to be said of the run."""
     work.account()
     if work.inside is not None:
         work.inside.ends.extend(_ends(work))
     if work.journal is not None and work.inside is None:
         work.warnings += work.journal.told()
     _warn(work)
-    result = _result(work, stage, found_of(work, stage), outcome)
-    error = work.ended_by
-    if error is not None and (not isinstance(error, BudgetExceeded) or work.settings.errors == "raise"):
-        error.partial = result  # type: ignore[attr-defined]
-        if isinstance(error, BudgetExceeded):
-            error.usage = result.total  # what was in flight has ended by now
-        raise error
-    return result
+    work.result = _result(work, outcome)
+    return work.result
+
+
+def _partial(work: Work) -> Result:
+    """What was found until now."""
+    if work.result is not None:
+        return work.result
+    work.account()
+    try:
+        return _result(work, Outcome(None))
+    except Exception as error:  # noqa: BLE001 (what it cost is told, even where what was found cannot be shown)
+        work.warnings.append(FailureWarning(f"What was found cannot be shown: {described(error)}."))
+        work.kept = work.stage = None
+        return _result(work, Outcome(None))
 
 
 def _ends(work: Work) -> list[str]:
     """The nodes that the answer comes from: the last ones of the reduce, or the maps, or what fed a computed one."""
-    own = work.trace.at(work.prefix)
-    last = [node.id for node in own if node.type in {"final-reduce", "direct"}]
-    maps = [node.id for node in own if node.type == "map"]
+    own_nodes = work.trace.at(work.prefix)
+    last = [node.id for node in own_nodes if node.type in {"final-reduce", "direct"}]
+    maps = [node.id for node in own_nodes if node.type == "map"]
     return last or maps or list(work.before(None))
 
 
@@ -289,30 +334,32 @@ def _known_by(work: Work, units: Units) -> Units:
     return replace(units, known_by=tuple(range(len(work.job.frame.columns))))
 
 
-def _tree(work: Work, stage: MapStage | None) -> StaticTree | None:
+def _tree(work: Work) -> StaticTree | None:
     """The reduce tree, ready to take findings as they land; none where groups or code reduce, or nothing is mapped."""
+    stage = work.stage
     if stage is None or not stage.leaves or not work.written or work.job.by is not None or work.plan.fan_in is None:
         return None
     if number_type(work.plan.output) is not None:
         return None  # a number is computed
     if work.job.reduce_agent is not None and not isinstance(work.job.reduce_agent.instruction, str):
         return None  # what it says depends on all findings
-    return make_tree(work, stage.leaves, lambda: found_of(work, stage))
+    return make_tree(work, stage.leaves, lambda: found_of(work))
 
 
-def _stop_if_failed(work: Work, stage: MapStage | None, found: Found) -> bool:
-    """Raise where the user asked for it, and where nothing is there to go on with; else whether the run ended early."""
-    if work.ended_by is not None or not work.failures or stage is None:
-        return work.ended_by is not None
+def _raise_if_failed(work: Work) -> None:
+    """Raise where units failed and the user asked for it.
+
+    Raises:
+        MapFailed: units failed.
+    """
+    if work.ended_by is not None or work.stage is None or not (work.halted and work.failures):
+        return
     rows = len(work.job.frame)
     failed = len({failure.position for failure in work.failures})
     nothing = len(work.failures) == rows * len(work.job.names)
-    if not work.halted and not nothing:
-        return False
     first = work.in_order[0]
     what = "No unit succeeded" if nothing else f"{failed} of {rows} units failed"
-    said = f"{what}; the first, row {first.position}: {first.reason} ({first.who})"
-    raise MapFailed(said, _result(work, stage, found, Outcome(None)))
+    raise MapFailed(f"{what}; the first, row {first.position}: {first.reason} ({first.who})")
 
 
 def _warn(work: Work) -> None:
@@ -331,17 +378,17 @@ def _warn(work: Work) -> None:
         work.warnings.append(FailureWarning(f"The run stopped early: {work.stopped}"))
 
 
-def _result(work: Work, stage: MapStage | None, found: Found, outcome: Outcome) -> Result:
-    frame, failures = work.job.frame, work.in_order
-    status = status_frame(stage.statuses(), failures, frame.index) if stage else None
-    if stage is not None:
-        frame = with_findings(frame, stage.findings())
+def _result(work: Work, outcome: Outcome) -> Result:
+    frame, failures, kept = work.job.frame, work.in_order, work.kept
+    status = status_frame(kept.of_rows(), failures, frame.index) if kept is not None else None
+    if kept is not None:
+        frame = with_findings(frame, kept.findings())
     if status is not None and work.plan.status_columns:
         frame = with_findings(frame, status.set_axis(list(work.plan.status_columns), axis=1))
     return Result(
         output=outcome.output,
         frame=frame,
-        findings=found.findings,
+        findings=found_of(work).findings,
         plan=work.plan,
         usage=usage_frame(work.ledger),
         failures=failures_frame(failures, frame.index),
@@ -351,11 +398,16 @@ def _result(work: Work, stage: MapStage | None, found: Found, outcome: Outcome) 
         status=status,
         stopped=work.stopped,
         sandbox=work.tier or None,
-        made_by=stage.made_by if stage else None,
+        made_by=work.stage.made_by if work.stage is not None else None,
         sources=sources_frame(outcome.cited, frame.index) if outcome.cited else None,
         coverage=covered(outcome.cited, len(frame)),
         warnings=tuple(work.warnings),
-        origin=Origin(work.as_planned(), work.settings, work.lms, stage.kept, work.again, work.second_look)
-        if stage
-        else None,
+        origin=_origin(work),
     )
+
+
+def _origin(work: Work) -> Origin | None:
+    """Where what failed can be run again from; None where nothing is mapped, or only a sample of it was."""
+    if work.kept is None or work.job.verb == "plan":
+        return None
+    return Origin(work.as_planned(), work.settings, work.lms, work.kept, work.again, work.second_look)

@@ -21,10 +21,12 @@ from pandas_amr._result import Result, failures_frame, kept_places, kept_rows, t
 from pandas_amr._run import Run, looked_again, prepared, run_again, what_is_given
 from pandas_amr._runtime import check_budget, current_settings, resolve_lms, wire
 from pandas_amr._sources import nodes_behind
+from pandas_amr._stopped import stop_with
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger
 from pandas_amr._work import Inside, current_inside
-from pandas_amr.errors import BudgetExceeded, InvalidOutput, UsageError
+from pandas_amr.engines.local import await_contained
+from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError
 from pandas_amr.models.batch import MOST_REQUESTS
 from pandas_amr.tools import as_tools
 
@@ -152,8 +154,8 @@ class Recipe:
 
         Raises:
             UsageError: an argument cannot be used, or a stage gives no frame for the next.
-            AMRError: as the verbs do. What the stages found until then is in its ``partial``, a ``Result`` with their
-                own in ``stages``; likewise with an exception of a function of the user's.
+            RunStopped: as the verbs do. What the stages found until then is in its ``partial``, a ``Result`` with their
+                own in ``stages``.
         """
         return self._run(frame, settings).result()
 
@@ -221,38 +223,42 @@ class Recipe:
     ) -> Result:
         settings = top.settings
         kept = bool(top.lms) and all(lm.journaled for lm in top.lms.values())
-        journal = journal_for(settings.journal, by_default=kept)
-        trace, ledger = Trace(), Ledger()
+        inside = Inside(
+            settings=settings,
+            lm=top.lm,
+            lms=top.lms,
+            trace=Trace(),
+            ledger=Ledger(),
+            journal=journal_for(settings.journal, by_default=kept),
+            run_number=0,
+            wired=None,
+            gate=asyncio.Semaphore(self._parallelism(settings, top.lms)),
+            watch=watch,
+        )
+        done: list[Result] = []
+        try:
+            reached = await await_contained(self._carried_out(frame, inside, done))
+        except asyncio.CancelledError:
+            interrupted(_partial(frame, done, inside))
+            raise
+        except Exception as error:
+            if isinstance(error, UsageError) and not _has_begun(done, inside):
+                raise
+            stop_with(error, _partial(frame, done, inside), where="a recipe")
+        return _joined(reached, done, inside, trace_frame(inside.trace.nodes))
+
+    async def _carried_out(self, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> Reached:
+        """What the last stage gives, of a run of its own."""
+        journal, lms = inside.journal, inside.lms
         async with AsyncExitStack() as stack:
-            wired = (
-                await stack.enter_async_context(wire(top.lms.values(), ledger, settings.budget)) if top.lms else None
-            )
-            number = await journal.begin("recipe", None, len(frame)) if journal is not None else 0
-            inside = Inside(
-                settings=settings,
-                lm=top.lm,
-                lms=top.lms,
-                trace=trace,
-                ledger=ledger,
-                journal=journal,
-                run_number=number,
-                wired=wired,
-                gate=asyncio.Semaphore(self._parallelism(settings, top.lms)),
-                watch=watch,
-            )
-            done: list[Result] = []
+            if lms:
+                wiring = wire(lms.values(), inside.ledger, inside.settings.budget)
+                inside = replace(inside, wired=await stack.enter_async_context(wiring))
             if journal is not None:
-                stack.push_async_exit(Noted(journal, number, ledger, lambda: _stopped(done)))
-            try:
-                reached = await self.within(frame, inside, done)
-            except asyncio.CancelledError:
-                interrupted(_joined(_so_far(frame, done), done, inside, trace_frame(trace.nodes)))
-                raise
-            except Exception as error:
-                if done:
-                    _leave(_joined(_so_far(frame, done), done, inside, trace_frame(trace.nodes)), error)
-                raise
-            return _joined(reached, done, inside, trace_frame(trace.nodes))
+                number = await journal.begin("recipe", None, len(frame))
+                inside = replace(inside, run_number=number)
+                stack.push_async_exit(Noted(journal, number, inside.ledger, lambda: _stopped(done)))
+            return await self.within(frame, inside, done)
 
     def _parallelism(self, settings: Settings, lms: Mapping[Phase, LM]) -> int:
         """How many requests of all stages may be in flight."""
@@ -261,8 +267,12 @@ class Recipe:
         plans = [read_plan(stage.given.get("plan", "auto")) for stage in self._stages if stage.verb != "then"]
         return settings.max_parallelism or max([PARALLELISM, *(plan.parallelism or 0 for plan in plans)])
 
-    async def within(self, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> Reached:
+    async def within(
+        self, frame: pd.DataFrame, inside: Inside, done: list[Result], *, complete: bool = False
+    ) -> Reached:
         """What the last stage gives, as a part of another run; ``done`` takes the stages' results as they come.
+
+        With ``complete`` nothing more is asked once a unit failed, since no answer will be taken.
 
         Raises:
             UsageError: a stage gives no frame for the next.
@@ -276,7 +286,7 @@ class Recipe:
             prefix = f"{inside.prefix}{number}-{stage.verb}/" if len(self._stages) > 1 else inside.prefix
             here = replace(inside, prefix=prefix, ends=[])
             reached, before_next = await _carried_out(stage, value, here, done)
-            if _stopped(done) is not None:
+            if _stopped(done) is not None or (complete and _missing(done, inside) is not None):
                 break
             inside = replace(inside, before=before_next)
         inside.ends.extend(here.ends)
@@ -292,7 +302,7 @@ class Recipe:
             ends: list[str] = []
             here = replace(inside, prefix=f"{inside.prefix}row-{position}/", ends=ends, asked=True)
             done: list[Result] = []
-            value = (await self.within(frame, here, done)).value
+            value = (await self.within(frame, here, done, complete=True)).value
             inside.ends.extend(ends)
             missing = _missing(done, inside)
             if not isinstance(missing, InvalidOutput):  # that is listed as the row's failure
@@ -312,7 +322,7 @@ class Recipe:
             inside = current_inside()
             assert inside is not None
             done: list[Result] = []
-            value = (await self.within(frame, replace(inside, asked=True), done)).value
+            value = (await self.within(frame, replace(inside, asked=True), done, complete=True)).value
             if (missing := _missing(done, inside)) is not None:
                 raise missing
             return None if _is_frame(value, done) else value
@@ -420,8 +430,11 @@ async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: 
         outcome = await run(
             job, settings, lms, inside=inside, interrupted=done.append, again=run_again, second_look=looked_again
         )
-    except Exception as error:
-        if isinstance(partial := getattr(error, "partial", None), Result):
+    except NotConfirmed:  # the stage has not begun
+        raise
+    except (RunStopped, Warning) as error:
+        partial = getattr(error, "partial", None)
+        if partial is not None:
             done.append(partial)
         raise
     assert isinstance(outcome, Result)
@@ -471,11 +484,15 @@ def _so_far(frame: pd.DataFrame, done: Sequence[Result]) -> Reached:
     return Reached(done[-1].frame, np.arange(len(done[-1].frame)))
 
 
-def _leave(partial: Result, error: Exception) -> None:
-    """Give an error what was found until it came."""
-    if not isinstance(getattr(error, "partial", None), Result):
-        error.add_note("What the stages found is in the exception's .partial, a Result.")
-    error.partial = partial  # type: ignore[attr-defined]
+def _partial(frame: pd.DataFrame, done: Sequence[Result], inside: Inside) -> Result:
+    """What the stages found until now."""
+    return _joined(_so_far(frame, done), done, inside, trace_frame(inside.trace.nodes))
+
+
+def _has_begun(done: Sequence[Result], inside: Inside) -> bool:
+    """Whether a request was sent or answered by the journal, or rows were mapped."""
+    total = inside.ledger.total
+    return bool(total.tries or total.recalled) or any(one.status is not None for one in done)
 
 
 def _joined(reached: Reached, done: Sequence[Result], inside: Inside, trace: pd.DataFrame) -> Result:

@@ -33,6 +33,7 @@ from pandas_amr._compute import (
 )
 from pandas_amr._findings import Failure
 from pandas_amr._former import former_persona
+from pandas_amr._mappers import NoInstruction, check_instruction
 from pandas_amr._persona import Agent
 from pandas_amr._profile import spread
 from pandas_amr._questions import Question, fingerprint
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._by import By
     from pandas_amr._choose import Choice
+    from pandas_amr._findings import Who
     from pandas_amr._records import UnitRows
     from pandas_amr._synthesise import Reduced
     from pandas_amr._units import Units
@@ -63,6 +65,12 @@ BUDGET_RATIO = 0.5
 MAX_LEVELS = 10
 FAR_TOO_MUCH = 2
 CHOICE_SAMPLE = 10
+
+
+def made_by_nobody(position: int) -> tuple[str, ...]:
+    """The map nodes behind a row that no map has read."""
+    del position
+    return ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class Found:
     table: pd.DataFrame
     findings: pd.DataFrame
     positions: NDArray[np.int64]
-    made_by: Callable[[int], tuple[str, ...]] = lambda _: ()
+    made_by: Callable[[int], tuple[str, ...]] = made_by_nobody
     by: By | None = None
     units: UnitRows | None = None
 
@@ -188,10 +196,14 @@ def the_task(work: Work) -> Task:
 
 
 def _instructed(task: Task, findings: pd.DataFrame) -> Task:
-    """The task, with what its agent's function says of these findings."""
+    """The task, with what its agent's function says of these findings.
+
+    Raises:
+        NoInstruction: it says nothing.
+    """
     if task.agent is None or isinstance(task.agent.instruction, str):
         return task
-    return replace(task, instruction=str(called_here(task.agent.instruction, findings)))
+    return replace(task, instruction=check_instruction(called_here(task.agent.instruction, findings)))
 
 
 def make_tree(work: Work, leaves: int, found: Callable[[], Found]) -> StaticTree:
@@ -220,7 +232,7 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
             function = getattr(job.reducer, WHOLE, job.reducer)
             around = lambda rows: _inside_reduce(work, found, rows)  # noqa: E731
             given = await call_reducer(function, found.findings, frame=found.table, by=found.by, around=around)
-            return Outcome(checked_output(given, plan.output))
+            return Outcome(_as_output(work, given))
         if not work.written:
             return await _computed(work, units, found)
         if chooses(work):
@@ -307,7 +319,7 @@ def _as_output(work: Work, value: Any) -> Any:
     try:
         return checked_output(value, kind, grouped=work.job.by is not None)
     except UsageError as error:
-        if not work.job.maps:
+        if not work.job.maps or work.job.reducer is not None:
             raise
         list_or_raise(work, str(error), InvalidOutput(str(error)))
         return None
@@ -487,7 +499,8 @@ def list_or_raise(work: Work, reason: str, error: ModelError) -> None:
     if error.stops_run or work.settings.errors == "raise":
         work.raised = work.raised or error
         raise error
-    work.failures.append(Failure(REDUCE_POSITION, REDUCE_POSITION, "model", f"reduce: {reason}", error.attempts))
+    who: Who = "callable" if isinstance(error, NoInstruction) else "model"
+    work.failures.append(Failure(REDUCE_POSITION, REDUCE_POSITION, who, f"reduce: {reason}", error.attempts))
 
 
 async def write(

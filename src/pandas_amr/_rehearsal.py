@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_amr._agent.loop import turn_request
-from pandas_amr._findings import with_findings
 from pandas_amr._forecast import (
     Measured,
     counted_tokens,
@@ -24,11 +23,10 @@ from pandas_amr._found import found_of
 from pandas_amr._keeper import bare
 from pandas_amr._map import MapStage, context_of, make_mappers
 from pandas_amr._mappers import AgentMapper, SoFar
-from pandas_amr._reduce import Alone, alone, chooses, chosen, reduce_inputs, the_task, write
-from pandas_amr._result import Result, failures_frame, status_frame, trace_frame, usage_frame
+from pandas_amr._reduce import Alone, alone, chooses, chosen, list_or_raise, reduce_inputs, the_task, write
 from pandas_amr._synthesise import NUMBER_TOKENS
 from pandas_amr._usage import Usage
-from pandas_amr.errors import FailureWarning, MapFailed
+from pandas_amr.errors import FailureWarning, MapFailed, ModelError
 from pandas_amr.models.structured import as_asked
 
 if TYPE_CHECKING:
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from pandas_amr._mappers import Mapper
     from pandas_amr._plan import Plan
     from pandas_amr._reduce import Found
+    from pandas_amr._result import Result
     from pandas_amr._shards import Shard
     from pandas_amr._units import Units
     from pandas_amr._usage import Phase
@@ -63,12 +62,17 @@ class Wish:
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan and what it would take, before it runs."""
+    """A plan and what it would take, before it runs.
+
+    Attributes:
+        result: what it took to find out, as a run's result.
+    """
 
     plan: Plan
     estimate: Estimate
     requests: list[dict[str, Any]] = field(default_factory=list)
     warnings: tuple[AMRWarning, ...] = ()
+    result: Result | None = None
 
 
 async def rehearse(work: Work, units: Units, wish: Wish) -> Draft:
@@ -102,6 +106,9 @@ async def _rendered(work: Work, units: Units, count: int, answering: Alone | Non
 
 async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> list[dict[str, Any]]:
     """The first of an agent's requests about a shard: one, or one a piece of a unit that is larger than a shard."""
+    positions = agent.askable(shard.positions)
+    if not positions:
+        return []
     lm = work.lm("map", work.job.map_agents.get(agent.name))
     repl: list[AgentTool] = []
     if in_pieces(agent, shard):
@@ -110,8 +117,8 @@ async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> l
         openings = [agent.opening((number,), state) for number in range(min(count, len(lines)))]
     else:
         changed = await agent.changed() if agent.repls is not None and agent.changed is not None else ()
-        repl = [agent.repls(shard.positions)] if agent.repls is not None else []
-        openings = [agent.opening(shard.positions, changed=changed)]
+        repl = [agent.repls(positions)] if agent.repls is not None else []
+        openings = [agent.opening(positions, changed=changed)]
     submission = agent.kind.submission(alone=agent.alone)
     return [
         _body(work, lm, turn_request(opening, submission=submission, phase="map", tools=[*repl, *agent.tools]))
@@ -135,22 +142,24 @@ def _body(work: Work, lm: LM, request: Request) -> dict[str, Any]:
 
 
 async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None:
-    """Map a sample, reduce what was found, and see what it took; None where nothing is mapped.
+    """Map a sample, reduce what was found, and see what it took; None where nothing is mapped, or all of it failed.
 
     Raises:
-        AMRError: a budget ended it, or all of it failed, or ``errors="raise"`` met a failure.
+        RunStopped: a budget ended it, or ``errors="raise"`` met a failure.
     """
     if not work.job.maps:
         return None
-    stage = MapStage(work, units, sample=sample)
+    work.stage = stage = MapStage(work, units, sample=sample)
+    work.kept = stage.kept
     await stage.recall()
     before = work.ledger.total
     await stage.run(None)
     mapped = work.ledger.total - before
     if work.ended_by is not None:
         raise work.ended_by
-    _tell_failed(work, stage, sample)
-    found = chosen(work.plan.where, _of(found_of(work, stage), sample))
+    if _all_failed(work, sample):
+        return None
+    found = chosen(work.plan.where, _of(found_of(work), sample))
     lines = [one.line for one in reduce_inputs(work, units, found, np.arange(len(found.positions)))]
     asked = list(stage.answered())
     count = work.counter("reduce")
@@ -191,39 +200,25 @@ def _of_pipelines(work: Work) -> tuple[list[float], list[int]]:
     return [tokens / sizes[name] for name, tokens in taken.items()], [sizes[name] for name in taken]
 
 
-def _tell_failed(work: Work, stage: MapStage, sample: Sample) -> None:
-    """Say which of a sample failed.
+def _all_failed(work: Work, sample: Sample) -> bool:
+    """Whether all of a sample failed; what failed of it is told.
 
     Raises:
-        MapFailed: all of it, or ``errors="raise"`` met a failure; its ``partial`` is what the sample found.
+        MapFailed: something did, and ``errors="raise"``.
     """
     sampled = set(sample.positions.tolist())
     failures = [one for one in work.in_order if one.position in sampled]
     if not failures:
-        return
+        return False
     rows = len({one.position for one in failures})
     what = f"{rows} of the {len(sampled)} units of the sample failed"
     said = f"{what}; the first, row {failures[0].position}: {failures[0].reason} ({failures[0].who})"
-    if len(failures) == len(sampled) * len(work.job.names) or work.settings.errors == "raise":
-        raise MapFailed(said, _partial(work, stage))
-    work.warnings.append(FailureWarning(f"{said}. The estimate is scaled up from the rest."))
-
-
-def _partial(work: Work, stage: MapStage) -> Result:
-    """What a sample found, where nothing more comes of it."""
-    frame, found, failures = work.job.frame, stage.findings(), work.in_order
-    return Result(
-        output=None,
-        frame=with_findings(frame, found),
-        findings=found,
-        plan=work.plan,
-        usage=usage_frame(work.ledger),
-        failures=failures_frame(failures, frame.index),
-        trace=trace_frame(work.trace.nodes),
-        total=work.ledger.total,
-        seconds=work.trace.seconds,
-        status=status_frame(stage.statuses(), failures, frame.index),
-    )
+    if work.settings.errors == "raise":
+        raise MapFailed(said)
+    nothing = len(failures) == len(sampled) * len(work.job.names)
+    scaled = "The estimate is that without a sample." if nothing else "The estimate is scaled up from the rest."
+    work.warnings.append(FailureWarning(f"{said}. {scaled}"))
+    return nothing
 
 
 def _outputs(work: Work, stage: MapStage, asked: Sequence[Answered]) -> tuple[list[float], list[int]]:
@@ -251,7 +246,14 @@ async def _reduction_tokens(work: Work, units: Units, found: Found) -> float | N
         return None
     line: tuple[Phase, str] = ("reduce", work.lm("reduce").model)
     before = work.ledger.lines.get(line, Usage())
-    reduced = await write(work, units, found, np.arange(len(found.positions)), the_task(work))
+    try:
+        reduced = await write(work, units, found, np.arange(len(found.positions)), the_task(work))
+    except ModelError as error:
+        list_or_raise(work, str(error), error)
+        work.warnings.append(
+            FailureWarning(f"The reduce of the sample failed: {error}. It is reckoned as without one.")
+        )
+        return None
     after = work.ledger.lines.get(line, Usage())
     if after.calls > before.calls:
         return (after.output_tokens - before.output_tokens) / (after.calls - before.calls)

@@ -20,6 +20,7 @@ from pandas_amr._findings import FOUND, FindingType, array_of
 from pandas_amr._graph import Graph, graph_of
 from pandas_amr._saved import load_parts, save_result
 from pandas_amr._score import Answer, Score, score_of
+from pandas_amr._stopped import stop_with
 from pandas_amr._usage import Phase, Usage
 from pandas_amr._verify import Verification, most_in_doubt, verification
 from pandas_amr.errors import UsageError
@@ -158,9 +159,17 @@ class Result:
         """
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise UsageError(f"verify(share=...) takes a share above 0 and at most 1, not {share!r}.")
+        if not isinstance(tolerance, int | float) or not tolerance >= 0:
+            raise UsageError(f"verify(tolerance=...) takes a share from 0, not {tolerance!r}.")
         if self.origin is None or self.origin.second_look is None or not self.origin.lms:
             raise UsageError("Nothing can be looked at again: this result was loaded, or no model mapped.")
         again: Result = self.origin.second_look(self.origin, lm, share, seed)
+        try:
+            return self._compared(again, tolerance)
+        except Exception as error:  # noqa: BLE001 (the second look is paid for)
+            stop_with(error, again, where="its verification")
+
+    def _compared(self, again: Result, tolerance: float) -> Verification:
         status = again.status
         assert status is not None
         return verification(
@@ -399,6 +408,8 @@ def status_frame(statuses: NDArray[np.object_], failures: Iterable[Failure], ind
     """One row a unit: what became of it, and why where it has no finding."""
     reasons: list[str | None] = [SKIPPED_REASON if status == "skipped" else None for status in statuses]
     for failure in failures:
+        if failure.position < 0:  # the reduce's
+            continue
         known = reasons[failure.position]
         said = f"{failure.who}: {failure.reason}"
         reasons[failure.position] = said if known is None else f"{known}; {said}"

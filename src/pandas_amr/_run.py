@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 import warnings
@@ -17,8 +18,9 @@ from pandas_amr._pipeline import Look, run
 from pandas_amr._rehearsal import Draft, Wish
 from pandas_amr._result import Origin, Result, kept_rows, remembered
 from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lm, resolve_lms
+from pandas_amr._stopped import give_partial, stop_with
 from pandas_amr._watch import Progress, Watch
-from pandas_amr.errors import AMRWarning, UsageError
+from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
@@ -133,7 +135,9 @@ class Run(Generic[Given]):
         try:
             return self._given(self._future.result())
         except concurrent.futures.CancelledError:
-            raise asyncio.CancelledError("The run was cancelled.") from None
+            cancelled = asyncio.CancelledError("The run was cancelled.")
+            self._stop_for(cancelled)
+            raise cancelled from None
         except BaseException as error:
             self._stop_for(error)
             raise
@@ -171,7 +175,7 @@ class Run(Generic[Given]):
         while True:
             waiting = self._watch.next(place)
             if waiting is not None:
-                await asyncio.wrap_future(waiting)
+                await self._waited_for(waiting)
                 continue
             batch = self._watch.batch(place)
             if batch is None:
@@ -186,7 +190,17 @@ class Run(Generic[Given]):
         if self._submitted is None or not self._submitted.done() or not isinstance(error, Exception):
             self.cancel()
             self._ended.wait(CANCEL_GRACE_S)
-            error.partial = self._partial  # type: ignore[attr-defined]
+            give_partial(error, self._partial)
+
+    async def _waited_for(self, future: concurrent.futures.Future[Any]) -> Any:
+        """What a future gives. Cancelled meanwhile, it stops the run, and takes what was found with it."""
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError as error:
+            self.cancel()
+            await asyncio.to_thread(self._ended.wait, CANCEL_GRACE_S)
+            give_partial(error, self._partial)
+            raise
 
     def cancel(self) -> None:
         """Stop the run: what is in flight is dropped, and whoever waits gets ``CancelledError``."""
@@ -209,20 +223,21 @@ class Run(Generic[Given]):
         return self._future.done()
 
     def __await__(self) -> Generator[Any, None, Given]:
-        given = yield from asyncio.wrap_future(self._future).__await__()
-        return self._given(given)
+        outcome = yield from self._waited_for(self._future).__await__()
+        return self._given(outcome)
 
-    def _given(self, outcome: Any) -> Given:
+    def _given(self, outcome: Result | Draft) -> Given:
         """What the verb gives; the run's warnings are told once, where the user called."""
-        if not self._warned:
-            self._warned = True
-            for warning in outcome.warnings:
-                try:
+        result = outcome if isinstance(outcome, Result) else outcome.result
+        self._partial = result
+        told, self._warned = self._warned, True
+        try:
+            for warning in () if told else outcome.warnings:
+                with contextlib.suppress(OSError, ValueError):  # nobody reads stderr; they stand in the result as well
                     warnings.warn(warning, stacklevel=4)
-                except AMRWarning as error:  # where warnings are errors, what was paid for is not lost
-                    error.partial = outcome
-                    raise
-        return self._make(outcome)
+            return self._make(outcome)
+        except Exception as error:  # noqa: BLE001 (warnings may be errors, and functions of the user's show them)
+            stop_with(error, result, where="its result")
 
     def __repr__(self) -> str:
         state = "cancelled" if self._future.cancelled() else "done" if self._future.done() else "running"

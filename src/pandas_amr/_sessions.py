@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pandas_amr._mappers import Mapper
     from pandas_amr._tokens import TokenCounter
     from pandas_amr._units import Units
-    from pandas_amr.errors import AMRError
+    from pandas_amr.errors import RunStopped
     from pandas_amr.models.base import Model
     from pandas_amr.sandbox.base import Sandbox, Session
     from pandas_amr.tools import Tool
@@ -158,7 +158,7 @@ class Asker:
         shards = make_shards(wanted.asked, wanted.tokens, shard_size=size, shard_tokens=self.shard_tokens)
         store = FindingStore(None, kind)
         failures = []
-        ended: list[AMRError] = []
+        ended: list[RunStopped] = []
         async for mapped in each(mapper, (shard for shard in shards if not ended), limit=ASK_AT_ONCE):
             repl.spent += mapped.usage
             if mapped.ended_by is not None:

@@ -16,9 +16,11 @@ from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Answer, Submission, run_agent
 from pandas_amr._canonical import canonical_json
 from pandas_amr._schema import json_schema
+from pandas_amr._stopped import contained
 from pandas_amr._tree import group_of, static_sizes
 from pandas_amr._units import ROWS_KEY, cell, line_of, reader_keys
 from pandas_amr._usage import Usage
+from pandas_amr.engines.local import is_cancelled
 from pandas_amr.errors import InvalidOutput, ModelError, UsageError
 from pandas_amr.models.base import Message
 
@@ -371,6 +373,19 @@ class StaticTree:
             await asyncio.gather(*self._tasks, return_exceptions=True)  # what is in flight is paid for, and kept
             raise
 
+    async def leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Stop what is still running; where an error ends the run, once what is in flight is answered."""
+        del kind, trace
+        if isinstance(error, Exception):
+            await self.settle(error)
+        await self.close()
+
+    async def settle(self, error: Exception) -> None:
+        """Begin no more nodes, for an error that ends the run; what is in flight is paid for, and is waited for."""
+        if not self._root.done():
+            self._root.set_exception(error)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def close(self) -> None:
         """Stop what is still running."""
         for task in self._tasks:
@@ -428,9 +443,11 @@ class StaticTree:
                 self._arrived(level, index, (name,), inputs)
             elif not self._root.done():
                 self._root.set_result(reduced)
-        except Exception as error:  # noqa: BLE001 (handed on to whoever awaits the root)
+        except BaseException as error:  # handed on to whoever awaits the root
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
             if not self._root.done():
-                self._root.set_exception(error)
+                self._root.set_exception(contained(error))
 
 
 def fitted(inputs: Sequence[Input], room: int, reducer: Sized) -> tuple[list[Input], int]:

@@ -130,11 +130,11 @@ def map_reduce(
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
-        PlanError: the plan cannot be used, or a task leaves something open and the model cannot plan; nothing was sent.
-            Or the planner's answer is no use; no row was sent. The message writes out the call that needs no planner.
-        ModelError: the service serves nothing more (a wrong key or model, a server gone); has the ``partial``.
-        BudgetExceeded: the budget is used up, and ``errors="raise"``; likewise.
-        MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure; carries the partial ``Result``.
+        RunStopped: the run ended early; its ``partial`` is the ``Result`` until then. It is a ``ModelError`` where the
+            service serves nothing more (a wrong key or model, a server gone), ``MapFailed`` or ``BudgetExceeded``
+            under ``errors="raise"``; an exception of a function of yours is its ``__cause__``.
+        PlanError: the plan cannot be used, or a task leaves something open that no planner could say; no row was sent.
+            The message writes out the call that needs no planner.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -188,7 +188,7 @@ def map(  # noqa: A001 (this library's word)
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
-        MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
+        RunStopped: the run ended early, as in ``map_reduce``; under ``errors="raise"`` with ``MapFailed``.
     """
     given = dict(locals())
     given["map"] = given.pop("instruction")
@@ -233,7 +233,7 @@ def filter(  # noqa: A001 (this library's word)
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
-        MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
+        RunStopped: the run ended early, as in ``map_reduce``; under ``errors="raise"`` with ``MapFailed``.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -286,6 +286,7 @@ def reduce(
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
+        RunStopped: the run ended early, as in ``map_reduce``.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -332,6 +333,7 @@ def plan(
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
+        RunStopped: the run ended early, as in ``map_reduce``.
         PlanError: as in ``map_reduce``.
     """
     return cast("Plan", _run_of("plan", **locals()).result())

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from pandas_amr._call import Job
     from pandas_amr._findings import Failure
     from pandas_amr._journal import Journal
+    from pandas_amr._map import Kept, MapStage
     from pandas_amr._mappers import AgentMapper, Mapper
     from pandas_amr._persona import Agent
-    from pandas_amr._result import Again, SecondLook
+    from pandas_amr._result import Again, Result, SecondLook
     from pandas_amr._runtime import Settings, Wired
     from pandas_amr._store import Kind
     from pandas_amr._tokens import TokenCounter
-    from pandas_amr.errors import AMRError, AMRWarning, ModelError
+    from pandas_amr.errors import AMRWarning, ModelError, RunStopped
     from pandas_amr.models.base import LM, Model
     from pandas_amr.tools import Tool
 
@@ -108,6 +109,10 @@ class Work:
         confirmed: whoever wanted to be asked before money is spent said yes.
         ended_by: what ended the run before its end: a budget, or a service that serves nothing more.
         raised: the reduce's failure that the run is about to raise: no more nodes are begun.
+        stage: the map stage, once there is one.
+        kept: what was found so far; from the start, where the run goes on from what an earlier one found.
+        where: what the run is at, for people; empty until it has begun.
+        result: what comes of it, once that stands.
     """
 
     job: Job
@@ -121,8 +126,12 @@ class Work:
     warnings: list[AMRWarning] = field(default_factory=list)
     halted: bool = False
     confirmed: bool = False
-    ended_by: AMRError | None = None
+    ended_by: RunStopped | None = None
     raised: ModelError | None = None
+    stage: MapStage | None = None
+    kept: Kept | None = None
+    where: str = ""
+    result: Result | None = None
     again: Again | None = None
     second_look: SecondLook | None = None
     look: str = ""
@@ -181,6 +190,12 @@ class Work:
         """Why the run stopped before its end."""
         return None if self.ended_by is None else str(self.ended_by)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a request was sent or answered by the journal, or something is found."""
+        total = self.ledger.total
+        return bool(total.tries or total.recalled) or (self.kept is not None and self.kept.has_findings)
+
     @contextlib.asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
         """What may take as long as the budget's seconds last.
@@ -198,7 +213,7 @@ class Work:
                 raise
             raise BudgetExceeded(f"The budget of {seconds:g} seconds is used up.", self.ledger.total) from None
 
-    def end(self, error: AMRError) -> None:
+    def end(self, error: RunStopped) -> None:
         """Begin nothing more: the budget is used up, or the service will serve nothing more."""
         self.halted = True
         self.ended_by = self.ended_by or error

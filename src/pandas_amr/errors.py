@@ -3,20 +3,23 @@
 ::
 
     AMRError
-    ├─ UsageError(ValueError)        a bad argument; says what would be right
-    │  └─ ColumnError(KeyError)      missing, doubled or colliding columns
-    ├─ PlanError(ValueError)         a plan that cannot be used, or none to be had: says what to pass
-    ├─ ModelError                    who: the model service. Never carries keys or cell text
-    │  ├─ ModelUnavailable           429, time-out, 5xx, connection: retried first
-    │  ├─ ModelConfigError           401, 403, 404, no quota: stops the run at once
-    │  ├─ ModelRejected              400: this request cannot be served (a context too long, a filter)
-    │  ├─ ModelRefused               the model declined to answer
-    │  └─ InvalidOutput(ValueError)  not the promised schema
-    ├─ SandboxError                  who: the sandbox, not the code in it
-    │  └─ SandboxUnavailable         none can be had here; says why, and what the choices are
-    ├─ JournalError                  the journal cannot be read or written; carries the partial Result
-    ├─ BudgetExceeded                carries the usage and the partial Result
-    └─ MapFailed                     errors="raise", or nothing at all succeeded; carries the partial Result
+    ├─ UsageError(ValueError)           a bad argument, before a request; says what would be right
+    │  └─ ColumnError(KeyError)         missing, doubled or colliding columns
+    └─ RunStopped                       a run ended early; carries the partial Result. The base alone: an exception that
+       │                                is not ours (a reducer's, a validator's, a bug) stands as its __cause__
+       ├─ PlanError(ValueError)         a plan that cannot be used, or none to be had: says what to pass
+       ├─ ModelError                    who: the model service. Never carries keys or cell text
+       │  ├─ ModelUnavailable           429, time-out, 5xx, connection: retried first
+       │  ├─ ModelConfigError           401, 403, 404, no quota: stops the run at once
+       │  ├─ ModelRejected              400: this request cannot be served (a context too long, a filter)
+       │  ├─ ModelRefused               the model declined to answer
+       │  └─ InvalidOutput(ValueError)  not the promised schema
+       ├─ SandboxError                  who: the sandbox, not the code in it
+       │  └─ SandboxUnavailable         none can be had here; says why, and what the choices are
+       ├─ JournalError                  the journal cannot be read or written
+       ├─ BudgetExceeded                carries the usage, too
+       ├─ NotConfirmed                  the estimate was not confirmed; carries it
+       └─ MapFailed                     errors="raise" met a failure
 
     AMRWarning(UserWarning)
     ├─ PlanWarning                   the plan is not carried out as a whole: a part left out, a group read in parts
@@ -54,6 +57,7 @@ __all__ = [
     "NotConfirmed",
     "PlanError",
     "PlanWarning",
+    "RunStopped",
     "SandboxError",
     "SandboxUnavailable",
     "UsageError",
@@ -81,18 +85,32 @@ class ColumnError(UsageError, KeyError):
     __str__ = Exception.__str__  # KeyError's own shows the message in quotes
 
 
-class PlanError(AMRError, ValueError):
+class RunStopped(AMRError):
+    """A run ended before its end.
+
+    This class alone stands for an exception that is not this library's, or for arguments that turned out to be wrong
+    once requests were sent; the original is its ``__cause__``.
+
+    Attributes:
+        partial: the ``Result`` with all that was found until then; None before a run, and in a copy.
+    """
+
+    def __init__(self, message: str, *, partial: Result | None = None) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+class PlanError(RunStopped, ValueError):
     """A plan that cannot be used; or a task for which there is none: the message writes out the call to make."""
 
 
-class ModelError(AMRError):
+class ModelError(RunStopped):
     """The model service failed.
 
     Attributes:
         status: the HTTP status, where there was an answer.
         request_id: the service's own name for the request, for its support.
         attempts: how often the request was sent.
-        partial: the ``Result`` with all that was found, where the error ended a run.
     """
 
     stops_run = False  # whether nothing that follows could succeed
@@ -101,7 +119,6 @@ class ModelError(AMRError):
         self, message: str, *, status: int | None = None, request_id: str | None = None, attempts: int = 1
     ) -> None:
         super().__init__(message)
-        self.partial: Result | None = None
         self.status = status
         self.request_id = request_id
         self.attempts = attempts
@@ -160,50 +177,35 @@ class InvalidOutput(ModelError, ValueError):
     """The model's answer is not what the schema promises."""
 
 
-class SandboxError(AMRError):
-    """The sandbox failed, and not the code in it.
-
-    Attributes:
-        partial: the ``Result`` with all that was found, where the error ended a run.
-    """
-
-    partial: Result | None = None
+class SandboxError(RunStopped):
+    """The sandbox failed, and not the code in it."""
 
 
 class SandboxUnavailable(SandboxError):
     """No sandbox as strong as was asked for can be had here; the message says why, and what the choices are."""
 
 
-class JournalError(AMRError):
-    """The journal cannot be used; the message says why, and what the choices are.
-
-    Attributes:
-        partial: the ``Result`` with all that was found, where the error ended a run.
-    """
-
-    partial: Result | None = None
+class JournalError(RunStopped):
+    """The journal cannot be used; the message says why, and what the choices are."""
 
 
-class BudgetExceeded(AMRError):
+class BudgetExceeded(RunStopped):
     """The budget is used up, and ``errors="raise"`` was asked for.
 
     Attributes:
         usage: what was spent.
-        partial: the ``Result`` with all that was found until then.
     """
 
     def __init__(self, message: str, usage: Usage) -> None:
         super().__init__(message)
         self.usage = usage
-        self.partial: Result | None = None
 
 
-class NotConfirmed(AMRError):
+class NotConfirmed(RunStopped):
     """``Budget(confirm=...)`` said no to the estimate; nothing was mapped.
 
     Attributes:
         estimate: what it was asked about.
-        partial: of a recipe, what the stages before found.
     """
 
     def __init__(self, message: str, estimate: Estimate) -> None:
@@ -211,16 +213,8 @@ class NotConfirmed(AMRError):
         self.estimate = estimate
 
 
-class MapFailed(AMRError):
-    """A run that stopped: ``errors="raise"`` met a failure, or no unit at all succeeded.
-
-    Attributes:
-        partial: the ``Result`` with all that was found until then.
-    """
-
-    def __init__(self, message: str, partial: Result) -> None:
-        super().__init__(message)
-        self.partial = partial
+class MapFailed(RunStopped):
+    """``errors="raise"`` met a failure."""
 
 
 class AMRWarning(UserWarning):
@@ -230,7 +224,7 @@ class AMRWarning(UserWarning):
         partial: the ``Result``, where a warning of a run is raised as an error.
     """
 
-    partial: Any = None
+    partial: Result | None = None
 
 
 class PlanWarning(AMRWarning):

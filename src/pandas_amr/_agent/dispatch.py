@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from pandas_amr._agent.threads import called
+from pandas_amr._agent.threads import called, called_here
+from pandas_amr._stopped import described
+from pandas_amr.engines.local import await_contained
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class HandedIn:
 async def dispatch(calls: Sequence[ToolCall], tools: Sequence[AgentTool]) -> tuple[list[Message], HandedIn | None]:
     """Run the calls side by side; one tool message each, in the order of the calls, and what one of them handed in."""
     known = {tool.name: tool for tool in tools}
-    running = [asyncio.ensure_future(_run(call, known)) for call in calls]
+    running = [asyncio.ensure_future(await_contained(_run(call, known))) for call in calls]
     await asyncio.gather(*running, return_exceptions=True)  # none is left to run on by itself
     results = [one.result() for one in running]
     messages = [
@@ -100,24 +102,32 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
     if tool is None:
         return f"There is no tool {call.name!r}. There is: {', '.join(known) or 'none'}."
     assert tool.args_schema is not None
+    deadline = asyncio.timeout(tool.timeout_s)
     try:
         _check_keys(call.arguments or "{}")
-        arguments = tool.args_schema.model_validate_json(call.arguments or "{}")
+        arguments = called_here(tool.args_schema.model_validate_json, call.arguments or "{}")
     except DoubledKey as error:
         return f"{tool.name}: these arguments do not fit: {error}"
     except ValidationError as error:
         return f"{tool.name}: these arguments do not fit: {complaint(error)}"
+    except Exception as error:  # noqa: BLE001 (the checks are the user's)
+        return _told(tool, error)
     values = {name: getattr(arguments, name) for name in type(arguments).model_fields} | (arguments.model_extra or {})
     try:
-        async with asyncio.timeout(tool.timeout_s) as deadline:
+        async with deadline:
             result = await called(tool.func, **values)
+        return result if isinstance(result, HandedIn) else called_here(as_text, result)
     except tool.passes:
         raise
     except Exception as error:  # noqa: BLE001 (the tool is the user's, whatever it raises is told to the agent)
-        if isinstance(error, TimeoutError) and deadline.expired():  # and not the function's own
-            return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
-        return f"{tool.name} raised {type(error).__name__}: {error}"
-    return result if isinstance(result, HandedIn) else as_text(result)
+        return _told(tool, error, late=deadline.expired())
+
+
+def _told(tool: AgentTool, error: Exception, *, late: bool = False) -> str:
+    """What an agent is told of a call that gave nothing."""
+    if isinstance(error, TimeoutError) and late:  # and not the function's own
+        return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
+    return f"{tool.name} raised {described(error)}"
 
 
 def _check_keys(arguments: str) -> None:

@@ -12,7 +12,7 @@ from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import HandedIn
 from pandas_amr._schema import json_schema
 from pandas_amr._usage import Usage
-from pandas_amr.errors import BudgetExceeded, JournalError, ModelError, SandboxError
+from pandas_amr.errors import SandboxError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -47,7 +47,7 @@ class Repl:
     name: str = REPL
     args_schema: type[BaseModel] = Code
     timeout_s: None = None
-    passes: tuple[type[Exception], ...] = (SandboxError, BudgetExceeded, JournalError, ModelError)
+    passes: tuple[type[Exception], ...] = (Exception,)  # what code raises stands in its cell's text
     spent: Usage = field(default_factory=Usage)
     _session: Session | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)

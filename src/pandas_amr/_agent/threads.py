@@ -8,7 +8,8 @@ import inspect
 import threading
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr.engines.local import is_cancelled
+from pandas_amr._stopped import contained
+from pandas_amr.engines.local import await_contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ async def in_thread(function: Callable[..., Any], /, *args: Any, **options: Any)
         try:
             value = context.run(function, *args, **options)
         except BaseException as raised:  # noqa: BLE001 (raised again where it is waited for)
-            error = _plain(raised)
+            error = contained(raised)
         if not loop.is_closed():
             loop.call_soon_threadsafe(told, value, error)
 
@@ -43,33 +44,18 @@ async def in_thread(function: Callable[..., Any], /, *args: Any, **options: Any)
 async def called(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
     """What a function of the user's gives: called in a thread, where it is no coroutine function, and awaited."""
     if inspect.iscoroutinefunction(function):
-        return await _own(function(*args, **options))
+        return await await_contained(function(*args, **options))
     value = await in_thread(function, *args, **options)
-    return await _own(value) if inspect.isawaitable(value) else value
+    return await await_contained(value) if inspect.isawaitable(value) else value
 
 
 def called_here(function: Callable[..., Any], /, *args: Any) -> Any:
     """What a short function of the user's gives, where there is no waiting."""
     try:
         return function(*args)
-    except BaseException as raised:
-        raise _plain(raised) from raised
-
-
-async def _own(awaited: Any) -> Any:
-    """What it gives. What would end the task or the loop that waits is the function's own failure."""
-    try:
-        return await awaited
-    except Exception:
+    except Exception as error:
+        if isinstance(error, StopIteration):
+            raise contained(error) from error
         raise
     except BaseException as raised:
-        if isinstance(raised, asyncio.CancelledError) and is_cancelled():
-            raise
-        raise _plain(raised) from None
-
-
-def _plain(raised: BaseException) -> BaseException:
-    """What a function raised, as what can be raised where it is waited for, and ends nothing else there."""
-    if isinstance(raised, Exception) and not isinstance(raised, StopIteration):
-        return raised
-    return RuntimeError(f"{type(raised).__name__} was raised")
+        raise contained(raised) from raised

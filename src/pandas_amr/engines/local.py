@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+from pandas_amr._stopped import contained
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
@@ -18,13 +20,29 @@ def is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+async def await_contained(awaited: Awaitable[Done]) -> Done:
+    """Await what may run functions of the user's: what would end the loop, or the task that waits, is its failure."""
+    try:
+        return await awaited
+    except Exception:
+        raise
+    except BaseException as raised:
+        if isinstance(raised, asyncio.CancelledError) and is_cancelled():
+            raise
+        raise contained(raised) from raised
+
+
 async def _done(work: Callable[[Item], Awaitable[Done]], item: Item) -> Done:
     try:
         return await work(item)
-    except asyncio.CancelledError:
+    except Exception:
+        raise
+    except asyncio.CancelledError as raised:
         if is_cancelled():
             raise
-        raise RuntimeError("What was waited for has been cancelled.") from None
+        raise RuntimeError("What was waited for has been cancelled.") from raised
+    except BaseException as raised:
+        raise contained(raised) from raised
 
 
 async def each(work: Callable[[Item], Awaitable[Done]], items: Iterable[Item], *, limit: int) -> AsyncIterator[Done]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._tokens import per_character
 from pandas_amr._usage import Budget, Ledger, Usage
-from pandas_amr.errors import BudgetExceeded, ModelUnavailable
+from pandas_amr.errors import BudgetExceeded, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,7 @@ class Metered:
         self._purse.reserve(estimate)
         try:
             reply = await self._model.complete(request)
-        except ModelUnavailable as error:
+        except ModelError as error:
             self._purse.ledger.add(request.phase, self._name, Usage(tries=error.attempts))
             raise
         finally:

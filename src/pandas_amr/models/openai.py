@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx2
 import openai
 
+from pandas_amr._stopped import contained
 from pandas_amr._usage import Usage
 from pandas_amr.errors import (
     ModelConfigError,
@@ -121,6 +122,8 @@ class OpenAIModel:
             failure = self._translated(error)
         except ValueError:  # a 200 whose body is not JSON
             failure = ModelUnavailable("The server's answer is not JSON.")
+        except (KeyboardInterrupt, SystemExit) as raised:  # of a client of the user's; they would end the loop
+            raise contained(raised) from raised
         raise failure
 
     def _translated(self, error: openai.OpenAIError) -> ModelError:
