@@ -100,9 +100,8 @@ def test_a_function_may_stand_among_the_aggregations():
 @pytest.mark.parametrize(("kind", "value"), [(int, 15), (float, 15.0), (str, None), (bool, None)])
 def test_output_gives_a_computed_scalar_its_type_or_says_that_it_cannot(kind, value):
     if value is None:
-        with pytest.raises(amr.RunStopped, match="The reduce gave no") as stopped:
+        with pytest.raises(amr.UsageError, match="The reduce gave no"):
             reduced(reduce={"n": "sum"}, output=kind)
-        assert stopped.value.partial.findings["n"].tolist() == list(range(6))
         return
     result, _ = reduced(reduce={"n": "sum"}, output=kind)
     assert result.output == value
