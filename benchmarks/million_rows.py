@@ -23,9 +23,9 @@ def measure(rows: int) -> None:
     import pandas as pd
 
     from pandas_amr._call import Call, check
+    from pandas_amr._defaults import fill_defaults
     from pandas_amr._findings import with_findings
     from pandas_amr._map import MapStage
-    from pandas_amr._planner import complete_by_rule
     from pandas_amr._runtime import Settings
     from pandas_amr._units import make_units
     from pandas_amr._work import Work
@@ -51,7 +51,7 @@ def measure(rows: int) -> None:
     call = Call(verb="map", frame=df, map=lengths, finding={"n": int}, plan={"shard_size": SHARD_ROWS}, progress=False)
     job = timed("check", lambda: check(call))
     work = Work(job, Settings(progress=False), None)
-    work.plan = complete_by_rule(job.given, job, abilities=Abilities(), parallelism=None)
+    work.plan = fill_defaults(job.given, job, abilities=Abilities(), parallelism=None)
     units = timed("units and fingerprints", lambda: make_units(job.frame, job.columns, dedupe=True))
     stage = timed("shards", lambda: MapStage(work, units))
     timed("map and findings", lambda: asyncio.run(stage.run(None)))

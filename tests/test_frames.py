@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer, findings
 
 ROWS = 23
@@ -66,11 +65,22 @@ def test_an_empty_frame_costs_no_call_and_gives_typed_empty_columns(refusing):
     assert df.amr.map_reduce(map="Read.", reduce="Combine.", lm=refusing.lm()).output is None
 
 
-def test_a_task_on_an_empty_frame_is_planned_by_rule(refusing):
+def test_a_task_on_an_empty_frame_is_planned_from_its_schema():
+    planned = {
+        "map_instruction": "Which row?",
+        "finding": [{"name": "n", "type": "int", "choices": [], "description": ""}],
+        "shard_size": 5,
+        "parallelism": 2,
+        "aggregations": [{"field": "n", "function": "sum"}],
+        "reduce_instruction": "",
+    }
     df = pd.DataFrame({"text": pd.Series([], dtype="object")})
-    with pytest.warns(amr.PlanWarning, match="the frame is empty"):
-        result = df.amr.map_reduce("What is in there?", lm=refusing.lm())
-    assert list(result.frame.columns) == ["text", "finding"]
+    with ScriptedServer(lambda request: planned) as server:
+        result = df.amr.map_reduce("What is in there?", lm=server.lm())
+        assert [request.schema for request in server.requests] == ["plan"]
+        assert "The table has 0 rows" in server.requests[0].user
+    assert list(result.frame.columns) == ["text", "n"]
+    assert result.output["n"] == 0
 
 
 def test_attrs_are_kept():

@@ -104,7 +104,7 @@ def test_a_reducer_s_fence_cannot_be_closed_by_a_finding(text):
     def provider(request):
         if request.schema == "findings":
             return findings(request, lambda unit: {"finding": unit["text"]})
-        return {"output": json.dumps([found["finding"] for found in request.findings]), "sources": []}
+        return {"output": json.dumps([found["finding_"] for found in request.findings]), "sources": []}
 
     with ScriptedServer(provider) as server:
         result = pd.DataFrame({"text": ["x" + text, "honest"]}).amr.map_reduce(

@@ -43,12 +43,20 @@ def test_the_main_job_runs_with_no_key_and_no_network():
 
 @pytest.mark.local
 @needs_model
-def test_a_task_alone_is_planned_by_rule_within_what_the_small_model_can_do():
-    with pytest.warns(amr.PlanWarning, match="this model cannot plan"):
-        result = DF.head(2).amr.map_reduce("Say in a few words what the customer thinks.", lm="local")
+def test_a_map_alone_is_carried_out_within_what_the_small_model_can_do():
+    plan = DF.head(2).amr.plan(map="Say in a few words what the customer thinks.", lm="local")
+    result = DF.head(2).amr.map_reduce(plan=plan, lm="local")
     assert result.plan.shard_size == 1
     assert result.output["finding"] == 2
     assert result.frame["finding"].str.len().min() > 0
+
+
+@pytest.mark.local
+@needs_model
+def test_a_task_alone_is_refused_with_the_call_that_the_small_model_can_carry_out():
+    with pytest.raises(amr.PlanError, match="cannot plan") as caught:
+        DF.amr.map_reduce("Say in a few words what the customer thinks.", lm="local")
+    assert 'df.amr.map_reduce(map="...", finding={...}, reduce={...}, lm="local")' in str(caught.value)
 
 
 def test_what_is_missing_for_the_local_model_is_told_with_the_way_to_get_it(monkeypatch):

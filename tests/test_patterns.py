@@ -110,7 +110,7 @@ def test_a_list_of_items_a_description_to_map_and_one_to_combine_in_one_call():
     def provider(request):
         if request.schema == "findings":
             return findings(request, lambda unit: {"finding": unit["text"].upper()})
-        return {"output": " + ".join(found["finding"] for found in request.findings), "sources": [0, 1, 2]}
+        return {"output": " + ".join(found["finding_"] for found in request.findings), "sources": [0, 1, 2]}
 
     with ScriptedServer(provider) as server:
         result = amr.from_documents(items).amr.map_reduce(

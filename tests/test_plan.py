@@ -1,4 +1,4 @@
-"""The plan: derived by one call, completed by rule, and never against what the user gave."""
+"""The plan: derived by one call, completed by defaults, and never against what the user gave."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def test_a_planned_finding_never_hides_a_column():
     ],
 )
 def test_what_the_user_gave_stands_word_for_word_and_the_planner_sees_it(given):
-    with ScriptedServer(planner()) as server:
+    fits = PLANNED | ({"aggregations": []} if given.keys() & {"map", "finding"} else {})  # its own fields are not there
+    with ScriptedServer(planner(fits)) as server:
         plan = DF.amr.plan("How are they?", lm=server.lm(), **given)
     words = {"map": "map_instruction", "reduce": "reduce_instruction", "max_parallelism": None}
     fixed = given.get("plan", {name: value for name, value in given.items() if name != "plan"})
@@ -111,15 +112,12 @@ def test_nothing_left_open_asks_no_planner():
         (Status(400, "no plans today"), "no plans today"),
     ],
 )
-def test_where_the_planner_fails_a_rule_based_plan_says_so_in_a_warning(answer, reason):
-    with (
-        ScriptedServer(planner(answer, find=lambda unit: {"finding": "x"})) as server,
-        pytest.warns(amr.PlanWarning, match=reason),
-    ):
-        result = DF.amr.map_reduce("How are they?", lm=server.lm())
-    assert result.plan.made_by == "rules"
-    assert result.plan.map_instruction == "How are they?"
-    assert result.output == "all in all"
+def test_where_the_planner_fails_no_row_is_sent_and_the_error_says_why_and_what_to_pass(answer, reason):
+    with ScriptedServer(planner(answer, find=lambda unit: {"finding": "x"})) as server:
+        with pytest.raises(amr.PlanError, match=reason) as caught:
+            DF.amr.map_reduce("How are they?", lm=server.lm())
+        assert {request.schema for request in server.requests} == {"plan"}
+    assert 'df.amr.map_reduce(map="...", finding={...}, reduce={...}, lm=...)' in str(caught.value)
 
 
 def test_an_unusable_planners_answer_is_sent_back_once_with_the_reason():
@@ -130,8 +128,8 @@ def test_an_unusable_planners_answer_is_sent_back_once_with_the_reason():
     assert "shard_size: Input should be greater than or equal to 1" in server.requests[1].user
 
 
-def test_a_model_that_cannot_plan_gets_a_plan_it_can_follow():
-    """One unit a request, no tools, no planner; pandas does the reduce."""
+def test_a_model_that_cannot_plan_gets_defaults_that_it_can_follow():
+    """One unit a request, no tools; where no reduce was asked, pandas does what the types allow."""
     small = Abilities(tools=False, planning=False, units_per_request=1, context_window=4096)
 
     @amr.tool
@@ -139,19 +137,17 @@ def test_a_model_that_cannot_plan_gets_a_plan_it_can_follow():
         """Look."""
         return x
 
-    with (
-        ScriptedServer(planner(find=lambda unit: {"mood_found": "good", "score": 2.5})) as server,
-        pytest.warns(amr.PlanWarning, match="this model cannot plan"),
-    ):
-        result = DF.amr.map_reduce(
-            "How are they?",
-            finding={"mood_found": ["good", "bad"], "score": float},
-            tools=[look],
-            lm=server.lm(abilities=small),
+    with ScriptedServer(planner(find=lambda unit: {"mood_found": "good", "score": 2.5})) as server:
+        lm = server.lm(abilities=small)
+        plan = DF.amr.plan(
+            map="How are they?", finding={"mood_found": ["good", "bad"], "score": float}, tools=[look], lm=lm
         )
+        assert server.requests == []
+        result = DF.amr.map_reduce(plan=plan, tools=[look], lm=lm)
     assert {request.schema for request in server.requests} == {"finding"}
     assert len(server.requests) == 40
     assert result.plan.shard_size == 1
+    assert result.plan.made_by == "user"
     assert result.plan.aggregations == {"mood_found": "value_counts", "score": "mean"}
     assert result.output["score"] == 2.5
     first = next(request for request in server.requests if '"row 0"' in request.user)
@@ -258,7 +254,7 @@ def test_the_estimate_of_a_static_tree_is_exact_in_calls(rows, size, fan_in):
         assert len(server.requests) == estimate.calls
 
 
-def test_no_warning_where_nothing_was_decided_by_rule():
+def test_no_warning_where_the_user_said_all():
     with ScriptedServer(planner(find=lambda unit: {"finding": "x"})) as server, warnings.catch_warnings():
         warnings.simplefilter("error")
         DF.amr.map("Read.", lm=server.lm())

@@ -1,12 +1,12 @@
-"""From one sentence to a plan: ten kinds of task, by a planner and by rule; what is given is never overridden."""
+"""From one sentence to a plan, by a planner: ten kinds of task; what is given is never overridden."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import itertools
 import json
-import warnings
 from typing import Any, get_args
 
 import numpy as np
@@ -72,25 +72,18 @@ KINDS: dict[str, dict[str, Any]] = {
             aggregations=[computed("subject", "value_counts")],
         ),
         "planned": {"aggregations": {"subject": "value_counts"}, "reduce_instruction": None},
-        "ruled": {"finding": ["applies"], "aggregations": {"applies": "sum"}, "reduce_instruction": None},
     },
     "extract and sum": {
         "frame": INVOICES,
         "task": "What is the total of all invoices?",
         "answer": answer("Read the total due.", field("due", "float"), aggregations=[computed("due", "sum")]),
         "planned": {"finding": ["due"], "aggregations": {"due": "sum"}},
-        "ruled": {"finding": ["value"], "aggregations": {"value": "sum"}, "reduce_instruction": None},
     },
     "summarise by group": {
         "frame": REVIEWS,
         "task": "What do customers say, for each shop?",
         "answer": answer("Say the gist.", field("gist"), by=["shop"], reduce_instruction="Sum it up."),
         "planned": {"by": ("shop",), "reduce_instruction": "Sum it up.", "aggregations": None},
-        "ruled": {
-            "by": ("shop",),
-            "finding": ["finding"],
-            "reduce_instruction": "What do customers say, for each shop?",
-        },
     },
     "find and rank": {
         "frame": REVIEWS,
@@ -101,14 +94,12 @@ KINDS: dict[str, dict[str, Any]] = {
             ranking={"field": "anger", "most": 5, "lowest_first": False},
         ),
         "planned": {"ranking": amr.Ranking(field="anger", most=5), "reduce_instruction": None},
-        "ruled": {"ranking": amr.Ranking(field="score", most=5), "finding": ["score", "reason"]},
     },
     "compare columns": {
         "frame": PAIRS,
         "task": "What share of the answers is right?",
         "answer": answer("Is it right?", field("right", "bool"), aggregations=[computed("right", "mean")]),
         "planned": {"finding": ["right"], "aggregations": {"right": "mean"}},
-        "ruled": {"finding": ["applies"], "aggregations": {"applies": "mean"}},
     },
     "profile a table": {
         "frame": REVIEWS,
@@ -116,7 +107,6 @@ KINDS: dict[str, dict[str, Any]] = {
         "given": {"axis": "columns"},
         "answer": answer("Describe it.", field("meaning"), reduce_instruction="Describe the table."),
         "planned": {"axis": "columns", "finding": ["meaning"], "reduce_instruction": "Describe the table."},
-        "ruled": {"axis": "columns", "finding": ["finding"], "reduce_instruction": "Describe each column."},
     },
     "sweep code": {
         "frame": FILES,
@@ -130,7 +120,6 @@ KINDS: dict[str, dict[str, Any]] = {
             reduce_instruction="List them as file:line.",
         ),
         "planned": {"many": True, "columns": ["path", "content"], "finding": ["line", "call"]},
-        "ruled": {"finding": ["applies", "reason"], "where": "applies"},
     },
     "long text": {
         "frame": BOOK,
@@ -142,7 +131,6 @@ KINDS: dict[str, dict[str, Any]] = {
             reduce_instruction="Tell it in order.",
         ),
         "planned": {"segmentation": "neighbours", "keyed": "shard", "dedupe": False},
-        "ruled": {"segmentation": "rows", "finding": ["finding"], "reduce_instruction": "Who meets whom, and when?"},
     },
     "filter then reduce": {
         "frame": REVIEWS,
@@ -155,7 +143,6 @@ KINDS: dict[str, dict[str, Any]] = {
             reduce_instruction="What have they in common?",
         ),
         "planned": {"where": "parcel", "reduce_instruction": "What have they in common?"},
-        "ruled": {"where": "applies", "finding": ["applies", "reason"]},
     },
     "free question": {
         "frame": TALK,
@@ -168,7 +155,6 @@ KINDS: dict[str, dict[str, Any]] = {
             reduce_instruction="What is going on?",
         ),
         "planned": {"segmentation": "groups", "group_columns": ["thread"], "keyed": "shard"},
-        "ruled": {"finding": ["finding"], "reduce_instruction": "What is going on here?", "aggregations": None},
     },
 }
 
@@ -191,21 +177,6 @@ def test_a_planner_s_plan_is_the_expected_one(kind):
     assert {name: seen(plan)[name] for name in case["planned"]} == case["planned"]
     assert plan.made_by == "planner"
     assert case["answer"]["map_instruction"] in repr(plan)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_plan_by_rule_is_the_expected_one(kind):
-    case = KINDS[kind]
-    with ScriptedServer(lambda request: None) as server:
-        lm = server.lm(abilities=Abilities(planning=False))
-        with pytest.warns(amr.PlanWarning, match="cannot plan"):
-            plan = case["frame"].amr.plan(case["task"], lm=lm, **case.get("given", {}))
-        assert server.requests == []
-    print(f"{kind}: {plan}")  # noqa: T201 (to be read: pytest -s)
-    assert {name: seen(plan)[name] for name in case["ruled"]} == case["ruled"]
-    assert plan.made_by == "rules"
-    assert plan.map_instruction == case["task"]
-    assert case["task"] in repr(plan)
 
 
 def value_of(schema: dict[str, Any], unit: dict[str, Any]) -> Any:
@@ -304,93 +275,6 @@ def test_a_share_is_computed_too():
     assert list(asyncio.run(both).columns) == ["mood_share_a", "mood_share_b", "mood_nunique"]
 
 
-COUNTS, SHARES = {"aggregations": {"applies": "sum"}}, {"aggregations": {"applies": "mean"}}
-SUMS, MEANS, MEDIANS = ({"aggregations": {"value": how}} for how in ("sum", "mean", "median"))
-FINDS: dict[str, Any] = {"where": "applies"}
-WRITES: dict[str, Any] = {}
-
-
-def ranks(most: int) -> dict[str, Any]:
-    return {"ranking": amr.Ranking(field="score", most=most)}
-
-
-def by(column: str, rest: dict[str, Any]) -> dict[str, Any]:
-    return {"by": amr.By(column)} | rest
-
-
-SENTENCES = {
-    "How many reviews complain?": COUNTS,
-    "Count the complaints per shop.": by("shop", COUNTS),
-    "What is the total number of complaints?": COUNTS,
-    "How often is the parcel late?": COUNTS,
-    "How many customers rank us first?": COUNTS,
-    "How many of the 10 guest houses are dirty?": COUNTS,
-    "How many rate us above average?": COUNTS,
-    "How many stars do they give on average?": MEANS,
-    "How many hours were lost in total?": SUMS,
-    "What share of the reviews is angry?": SHARES,
-    "What % of customers complain?": SHARES,
-    "Which percentage is late, for each shop?": by("shop", SHARES),
-    "Explain the 20% discount.": WRITES,
-    "What do customers share with us?": WRITES,
-    "Which share price is named?": FINDS,
-    "What is the total of all invoices?": SUMS,
-    "Total revenue by shop": by("shop", SUMS),
-    "Add up the amounts.": SUMS,
-    "The sum of all fines?": SUMS,
-    "Sum up what customers say.": WRITES,
-    "Does the story add up?": WRITES,
-    "Total nonsense or not?": WRITES,
-    "What is the mean delivery time?": MEANS,
-    "What is the average price per shop?": by("shop", MEANS),
-    "What do customers mean by slow?": WRITES,
-    "Does it mean that we should close?": WRITES,
-    "What does the average customer want?": WRITES,
-    "What is the median price?": MEDIANS,
-    "Which are the three worst reviews?": ranks(3),
-    "The top 5 invoices by total": ranks(5),
-    "Rank the reviews by anger.": ranks(10),
-    "Show the two grumpiest reviews of each shop.": by("shop", ranks(2)),
-    "Summarise the 5 forest reports.": WRITES,
-    "What do the two latest reviews say?": WRITES,
-    "What are the five most common complaints?": WRITES,
-    "Describe the three priests.": WRITES,
-    "Find every file without an encoding.": FINDS,
-    "Who was told by the time of arrival?": WRITES,
-    "Who had left by the time they came?": WRITES,
-    "What is said of parcels sent by shop 12?": WRITES,
-    "What do customers say, by time?": by("time", WRITES),
-}
-
-
-@pytest.mark.parametrize("task", SENTENCES)
-def test_rules_read_ordinary_sentences_as_they_are_meant(task):
-    """Computed, found or written, and by what: right uses of the words that rules know, and other uses of them."""
-    frame = pd.DataFrame({"text": ["a", "b"], "shop": ["x", "y"], "time": ["early", "late"]})
-    with ScriptedServer(lambda request: None) as server, pytest.warns(amr.PlanWarning, match="cannot plan"):
-        plan = frame.amr.plan(task, lm=server.lm(abilities=Abilities(planning=False)))
-    decided = {name: getattr(plan, name) for name in ("aggregations", "ranking", "where", "by")}
-    assert {name: value for name, value in decided.items() if value is not None} == SENTENCES[task]
-    assert (plan.reduce_instruction == task) == (not decided["aggregations"] and not decided["ranking"])
-
-
-@pytest.mark.parametrize(
-    ("task", "expected"),
-    [
-        ("How many of the three worst are late?", {"late": "sum", "kind": "value_counts"}),
-        ("What share is late?", {"late": "mean", "kind": "share"}),
-        ("What is the average size?", {"size": "mean"}),
-        ("Sum up what they say.", None),
-    ],
-)
-def test_rules_compute_of_given_fields_what_their_types_can_give(task, expected):
-    kind = {"late": bool, "kind": ["a", "b"], "size": int, "why": str}
-    with ScriptedServer(lambda request: None) as server, pytest.warns(amr.PlanWarning, match="cannot plan"):
-        plan = REVIEWS.amr.plan(task, finding=kind, lm=server.lm(abilities=Abilities(planning=False)))
-    assert plan.aggregations == expected
-    assert plan.ranking is None
-
-
 # What is given stands
 
 
@@ -430,12 +314,37 @@ EVERYTHING = answer(
 )
 
 
+def is_reduced_by_the_user(arguments: set[str], fields: set[str]) -> bool:
+    return "reduce" in arguments or "ranking" in fields
+
+
+def fields_that_are_there(arguments: set[str]) -> set[str]:
+    if "finding" in arguments:
+        return set(GIVEN["finding"])
+    return {"finding"} if "map" in arguments else {"mood", "size", "flag"}
+
+
+def fitting(arguments: set[str], fields: set[str]) -> dict[str, Any]:
+    """``EVERYTHING``, as far as it fits what is given: what a planner answers when it is told what does not."""
+    fit, there = dict(EVERYTHING), fields_that_are_there(arguments)
+    if fields & {"dedupe", "keyed"} and "segmentation" not in fields:
+        fit |= {"segmentation": "rows", "group_columns": []}
+    if is_reduced_by_the_user(arguments, fields):
+        return fit
+    fit["aggregations"] = [part for part in EVERYTHING["aggregations"] if part["field"] in there]
+    if "flag" not in there and "where" not in fields:
+        fit["where"] = ""
+    if "size" not in there:
+        fit["ranking"] = {"field": "", "most": 10, "lowest_first": False}
+    return fit
+
+
 def by_planner(arguments: set[str], fields: set[str]) -> dict[str, Any]:
     """What is not given, the planner decides: the fields of the plan that it does, as ``EVERYTHING`` says them."""
-    reduces, finds = "reduce" not in arguments and "ranking" not in fields, not arguments & {"map", "finding"}
+    reduces, finds = not is_reduced_by_the_user(arguments, fields), not arguments & {"map", "finding"}
     if not reduces and "map" in arguments:
         return {}
-    known = {"mood", "size", "flag"} if finds else set(GIVEN["finding"]) if "finding" in arguments else {"finding"}
+    known = fields_that_are_there(arguments)
     alone = fields & {"segmentation", "dedupe", "keyed"}
     aggregations = {"mood": "value_counts", "size": "sum"}
     decided: dict[str, Any] = {
@@ -451,31 +360,38 @@ def by_planner(arguments: set[str], fields: set[str]) -> dict[str, Any]:
     if "map" in arguments:
         del decided["map_instruction"]
     if reduces:
-        ranks = "size" in known and "output" not in arguments
         decided |= {
             "reduce_instruction": "A planner's reduction.",
             "by": ("stars",),
             "where": "flag" if "flag" in known else None,
             "aggregations": {name: how for name, how in aggregations.items() if name in known} or None,
-            "ranking": amr.Ranking(field="size", most=4, lowest_first=True) if ranks else None,
+            "ranking": amr.Ranking(field="size", most=4, lowest_first=True) if "size" in known else None,
         }
     return {name: value for name, value in decided.items() if name not in arguments | fields}
 
 
+def left_out(arguments: set[str], fields: set[str]) -> bool:
+    """Whether a planner chose rows or groups for a reduce that is the user's, which is told."""
+    return is_reduced_by_the_user(arguments, fields) and not ("by" in arguments and "where" in fields)
+
+
 def check_given(arguments: dict[str, Any], fields: dict[str, Any]) -> None:
     contradictory = fields.get("segmentation") == "neighbours" and (fields.get("dedupe") or fields.get("keyed"))
-    with ScriptedServer(lambda request: EVERYTHING) as server:
+    fit, decided = fitting(set(arguments), set(fields)), by_planner(set(arguments), set(fields))
+    answers = iter([EVERYTHING, fit])
+    told = pytest.warns(amr.PlanWarning, match="it is left out, since the reduce is yours")
+    with ScriptedServer(lambda request: next(answers)) as server:
         if contradictory:
             with pytest.raises(amr.PlanError):
                 REVIEWS.amr.plan("How are they?", lm=server.lm(), plan=fields, **arguments)
             assert server.requests == []
             return
-        plan = REVIEWS.amr.plan("How are they?", lm=server.lm(), plan=fields, **arguments)
+        with told if decided and left_out(set(arguments), set(fields)) else contextlib.nullcontext():
+            plan = REVIEWS.amr.plan("How are they?", lm=server.lm(), plan=fields, **arguments)
         asked = [request for request in server.requests if request.schema == "plan"]
-    told = seen(plan)
-    decided = by_planner(set(arguments), set(fields))
-    assert {name: told[name] for name in decided} == decided
-    assert len(asked) == bool(decided)
+    shown_plan = seen(plan)
+    assert {name: shown_plan[name] for name in decided} == decided
+    assert len(asked) == (0 if not decided else 1 if fit == EVERYTHING else 2)
     words = {"map": "map_instruction", "reduce": "reduce_instruction"}
     for name, value in arguments.items():
         kept = getattr(plan, words.get(name, name), None)
@@ -494,7 +410,8 @@ def check_given(arguments: dict[str, Any], fields: dict[str, Any]) -> None:
             case _:
                 assert kept == value
                 shown = json.dumps(value)
-        assert all(f'"{words.get(name, name)}": {shown}' in request.user for request in asked)
+        first = asked[:1]  # a repair's last message speaks of what was wrong
+        assert all(f'"{words.get(name, name)}": {shown}' in request.user for request in first)
     for name, value in fields.items():
         if name == "ranking" and "reduce" in arguments:
             assert plan.ranking is None  # the call's own words stand above the plan's
@@ -502,7 +419,7 @@ def check_given(arguments: dict[str, Any], fields: dict[str, Any]) -> None:
         kept = getattr(plan, name)
         assert (kept.model_dump(exclude_defaults=True) if name == "ranking" else kept) == value
         if name != "ranking":
-            assert all(f'"{name}": {json.dumps(value)}' in request.user for request in asked)
+            assert all(f'"{name}": {json.dumps(value)}' in request.user for request in asked[:1])
 
 
 def test_the_planner_never_overrides_any_subset_of_the_arguments():
@@ -691,7 +608,7 @@ def test_a_map_takes_a_plan_whose_reduce_is_not_for_now():
     [
         list(pd.date_range("2026-01-01", periods=3)),
         list(pd.date_range("2026-01-01 00:00:00.000000001", periods=3, tz="Europe/Oslo")),
-        [dt.date(2026, 1, 1), dt.date(2026, 1, 2), dt.datetime(2026, 1, 2, 3)],  # noqa: DTZ001 (as labels are)
+        [dt.date(2026, 1, 1), dt.date(2026, 1, 2), dt.datetime(2026, 1, 2, 3)],
         list(np.arange(3)),
         [np.float64(0.5), np.bool_(True), np.str_("c")],
         [("a", 1), ("a", 2), ("b", pd.Timestamp("2026-01-01"))],
@@ -763,15 +680,6 @@ def test_a_wanted_output_is_given_whatever_the_planner_would_have_computed(outpu
         assert isinstance(result.output, output)
 
 
-@pytest.mark.parametrize("planning", [{"planning": False}, {"planning": False, "units_per_request": 1}])
-@pytest.mark.parametrize("task", ["How many complain?", "What is the average price?", "Which are the top 3?", "Go."])
-def test_nor_do_rules_compute_what_is_to_be_a_text(task, planning):
-    with ScriptedServer(by_type) as server, pytest.warns(amr.PlanWarning, match="by rule"):
-        result = REVIEWS.amr.map_reduce(task, output=str, lm=server.lm(abilities=Abilities(**planning)))
-    assert result.output == "Some of them."
-    assert result.plan.ranking is None
-
-
 def test_fields_get_names_that_are_free():
     """Of a column, of each other, of what many records a row add, and of what pydantic keeps to itself."""
     planned = answer(
@@ -801,18 +709,13 @@ def test_fields_get_names_that_are_free():
     assert list(get_args(records.finding)[0].model_fields) == ["items_found", "items_count_found"]
 
 
-@pytest.mark.parametrize("planning", [True, False])
-def test_a_task_can_be_asked_of_its_own_result_again_and_again(planning):
+def test_a_task_can_be_asked_of_its_own_result_again_and_again():
     planned = answer("x", field("mood"), reduce_instruction="All")
     frame = REVIEWS[["text"]]
     with ScriptedServer(lambda request: planned if request.schema == "plan" else by_type(request)) as server:
-        lm = server.lm(abilities=Abilities(planning=planning))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", amr.PlanWarning)
-            for _ in range(4):
-                frame = frame.amr.map_reduce("How are they?", columns=["text"], lm=lm).frame
-    name = "mood" if planning else "finding"
-    assert len([column for column in frame.columns if column.startswith(name)]) == 4
+        for _ in range(4):
+            frame = frame.amr.map_reduce("How are they?", columns=["text"], lm=server.lm()).frame
+    assert len([column for column in frame.columns if column.startswith("mood")]) == 4
 
 
 @pytest.mark.parametrize(
@@ -853,9 +756,9 @@ def test_an_answer_that_the_user_s_own_words_contradict_is_sent_back_before_the_
         {"plan": {"ranking": {"field": "n"}}},
     ],
 )
-def test_what_the_user_named_and_neither_planner_nor_rules_find_is_told_before_the_map(given):
+def test_what_the_user_named_and_the_planner_does_not_find_is_told_before_the_map(given):
     with ScriptedServer(lambda request: answer("x", field("m", "int"), reduce_instruction="All")) as server:
-        with pytest.raises(amr.ColumnError, match="names 'n'"):
+        with pytest.raises(amr.PlanError, match="takes a field 'n', which the finding has not"):
             REVIEWS.amr.map_reduce("How?", columns=["text"], lm=server.lm(), **given)
         assert [request.schema for request in server.requests] == ["plan", "plan"]
 

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, field_vali
 
 import former
 import pandas_amr as amr
-from pandas_amr._codec import Check, json_form, read_findings, readable_form
+from pandas_amr._entries import Check, json_form, read_findings, readable_form
 from pandas_amr._findings import FindingType
 from pandas_amr._former import former_base
 from pandas_amr._keeper import Keeper, Pieces

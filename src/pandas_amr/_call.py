@@ -75,6 +75,7 @@ class Job:
         repl: the REPL that agents get, where they get one.
         map_agents: who maps, by name, where more than an instruction is said.
         reduce_agent: who reduces, likewise.
+        call: the call as it was given, for errors that write it out.
     """
 
     verb: Verb
@@ -94,6 +95,7 @@ class Job:
     map_agents: Mapping[str | None, Agent] = field(default_factory=dict)
     reduce_agent: Agent | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    call: Call | None = None
 
     @property
     def maps(self) -> bool:
@@ -199,6 +201,7 @@ def check(call: Call) -> Job:
             for name in ("max_parallelism", "max_steps", "errors", "progress", "budget", "journal")
             if (value := getattr(call, name)) is not None
         },
+        call=call,
     )
     _check_wanted(call, job)
     _check_texts(job)
@@ -388,6 +391,26 @@ def _open(call: Call, fixed: dict[str, Any], callables: Mapping[Any, Any], *, de
     return tuple(wanted)
 
 
+def open_fields(call: Call) -> tuple[str, ...]:
+    """List what a planner would be asked for, of a call whose frame is not there yet.
+
+    Raises:
+        UsageError: an argument cannot be used.
+    """
+    if call.verb == "filter":
+        return ()  # its criterion says all
+    fixed = read_plan(call.plan).fixed()
+    names, callables, instructions = _maps(_without_agents(call.map))
+    if instructions is not None:
+        fixed["map_instruction"] = instructions
+    asked = call.map is not None and not callables
+    if call.finding is not None or names != (None,) or asked:
+        fixed.setdefault("finding", call.finding)
+    reduce = _said(call.reduce) if isinstance(call.reduce, Agent) else call.reduce
+    reducer, computed = _reduce(reduce, fixed, grouped=call.by is not None)
+    return _open(call, fixed, callables, decided=reducer is not None or computed is not None)
+
+
 def _by(call: Call) -> By | None:
     given = call.by
     if given is None or isinstance(given, By):
@@ -508,12 +531,18 @@ def found_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any
     """The types of the columns that the findings add; of many records a unit, the records' too."""
     types: dict[Any, Any] = {}
     for kind in kinds.values():
-        if kind is None:
-            continue
-        types |= dict(zip(kind.columns, field_types(kind.model).values(), strict=True))
-        if kind.item is not None:
-            types |= {kind.count_column: int}
-            types |= dict(zip(kind.item_columns, field_types(kind.item).values(), strict=True))
+        if kind is not None and kind.item is not None:
+            types |= dict(zip(kind.columns, field_types(kind.model).values(), strict=True)) | {kind.count_column: int}
+    return types | row_types(kinds)
+
+
+def row_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
+    """The types of what is reduced row by row: of the findings' columns, or of many records a unit, the records'."""
+    types: dict[Any, Any] = {}
+    for kind in kinds.values():
+        if kind is not None:
+            columns, model = (kind.item_columns, kind.item) if kind.item else (kind.columns, kind.model)
+            types |= dict(zip(columns, field_types(model).values(), strict=True))
     return types
 
 

@@ -403,14 +403,20 @@ class FindingStore:
             found = np.concatenate(self._positions)
             row_of[np.searchsorted(asked, found)] = np.arange(len(found))
         rows = row_of[answered_by]
-        taken = table.take(pa.array(rows, mask=rows < 0))
-        kinds = list(field_types(self._kind.model).values()) if self._kind else [None] * table.num_columns
+        return self._arrays(table.take(pa.array(rows, mask=rows < 0)))
+
+    def arrays(self, table: pa.Table) -> dict[str, Any]:
+        """Convert some findings to the columns that all of them have in the frame."""
+        return self._arrays(self.named(table))
+
+    def _arrays(self, named: pa.Table) -> dict[str, Any]:
+        kinds = list(field_types(self._kind.model).values()) if self._kind else [None] * named.num_columns
         arrays = {
             name: array_of(column, kind)
-            for name, column, kind in zip(taken.column_names, taken.columns, kinds, strict=True)
+            for name, column, kind in zip(named.column_names, named.columns, kinds, strict=True)
         }
         if self._kind is not None and self._kind.count_column is not None:
-            arrays[self._kind.count_column] = array_of(pc.list_value_length(taken.column(0)).cast(pa.int64()))
+            arrays[self._kind.count_column] = array_of(pc.list_value_length(named.column(0)).cast(pa.int64()))
         return arrays
 
     def _joined(self) -> pa.Table:

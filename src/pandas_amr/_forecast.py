@@ -21,7 +21,7 @@ from pandas_amr._map import Sample, context_of, cut, make_mappers
 from pandas_amr._mappers import AgentMapper
 from pandas_amr._merge import rules_of
 from pandas_amr._prices import price_of
-from pandas_amr._reduce import CHOICE_SAMPLE, MAX_LEVELS, Task, alone, reduce_budget, the_task
+from pandas_amr._reduce import CHOICE_SAMPLE, MAX_LEVELS, Task, alone, chooses, reduce_budget, the_task
 from pandas_amr._schema import json_schema
 from pandas_amr._split import pieces_of
 from pandas_amr._synthesise import NUMBER_TOKENS, OutputType
@@ -331,10 +331,11 @@ def _reducing(
     if work.written:
         task = the_task(work)
         spent = Spent("reduce", task.agent)
-        if plan.output in {int, float} and job.maps and not work.has_repl("reduce"):
+        if chooses(work):
             spent.calls = 1
             spent.input_tokens = _system(work, task) + min(CHOICE_SAMPLE, len(units.asked)) * one
             spent.output_tokens = NUMBER_TOKENS * 3
+            spent.about = True  # what no column can answer is written, by more agents
         elif job.by is None and plan.fan_in is not None and not again:
             sizes = [len(shard.positions) * each * one for shard in shards]
             shape = _tree(work, task, sizes, spent, measured)

@@ -14,8 +14,8 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from pandas_amr._canonical import canonical_json
-from pandas_amr._codec import Check, decode, encode, read_findings, readable_form
 from pandas_amr._columns import table_of
+from pandas_amr._entries import Check, decode, encode, read_findings, readable_form
 from pandas_amr._former import former_base, former_piece, former_words
 from pandas_amr._journal import about_words
 from pandas_amr._mappers import AgentMapper, Mapped, NoInstruction

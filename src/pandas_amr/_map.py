@@ -17,7 +17,7 @@ from pandas_amr._call import ONE_ROW, VERSION, finding_types
 from pandas_amr._callables import CallableMapper, UnitMapper
 from pandas_amr._context import CONTEXT_ROWS, Context
 from pandas_amr._display import ProgressBar
-from pandas_amr._findings import FOUND, Failure, FindingStore
+from pandas_amr._findings import FOUND, Failure, FindingStore, items_frame
 from pandas_amr._former import former_dtypes, former_persona
 from pandas_amr._keeper import JournaledMapper, Keeper
 from pandas_amr._mappers import AgentMapper, Mapped, Mapper, NoInstruction
@@ -25,15 +25,15 @@ from pandas_amr._profile import preview
 from pandas_amr._questions import Question
 from pandas_amr._shards import Shard, make_shards
 from pandas_amr._sources import nodes_behind
-from pandas_amr._synthesise import StaticTree, finding_inputs
-from pandas_amr._units import json_keys
+from pandas_amr._synthesise import Input, StaticTree, finding_inputs
+from pandas_amr._units import cell, json_keys
 from pandas_amr._watch import Progress
 from pandas_amr._work import standing_inside
 from pandas_amr.engines.local import each
 from pandas_amr.errors import PlanWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -159,6 +159,11 @@ class MapStage:
         kind = self._mappers[0].kind
         return kind if len(self._mappers) == 1 and kind is not None and kind.item is not None else None
 
+    @property
+    def _offers_as_they_land(self) -> bool:
+        """Whether a shard's findings are read as they land: of a function without a type, only all tell the columns."""
+        return self._fresh and all(mapper.kind is not None for mapper in self._mappers)
+
     async def run(self, tree: StaticTree | None) -> None:
         """Give every unit a finding or a failure; hand each shard's findings to the tree as they land."""
         work = self._work
@@ -171,9 +176,9 @@ class MapStage:
                 self._landing(mapped.map, mapped.positions, mapped.table)
                 size, failed = len(mapped.shard.positions), len(mapped.failures)
                 progress.step(size, failed=failed, tokens=work.watch.progress.tokens)
-                if tree is not None and self._fresh:
+                if tree is not None and self._offers_as_they_land:
                     self._offer(tree, mapped)
-        if tree is not None and not self._fresh and not work.halted:
+        if tree is not None and not self._offers_as_they_land and not work.halted:
             self._offer_all(tree)
 
     def _landing(self, name: str | None, positions: list[int], table: pa.Table) -> None:
@@ -302,18 +307,38 @@ class MapStage:
             return
         del self._landed[mapped.shard.number]
         parts = [landed[mapper.name] for mapper in self._mappers]
-        tables = [(part.positions, self.kept.stores[part.map].named(part.table)) for part in parts]
-        tree.offer(
-            mapped.shard.number - 1,
-            tuple(self._named(part.shard, part.map) for part in parts),
-            finding_inputs(tables, self._units, listed=self.listed, where=self._work.plan.where),
-        )
+        nodes = tuple(self._named(part.shard, part.map) for part in parts)
+        found = [(part.map, part.positions, part.table) for part in parts]
+        tree.offer(mapped.shard.number - 1, nodes, self._inputs(found))
+
+    def _inputs(self, found: Sequence[tuple[str | None, Sequence[int], pa.Table]]) -> list[Input]:
+        """Render a batch of findings for reducers, as ``reduce_inputs`` renders all of them."""
+        parts: list[tuple[Sequence[int], Mapping[str, Any]]] = []
+        for name, positions, table in found:
+            columns = self.kept.stores[name].arrays(table)
+            if self.listed is None:
+                parts.append((positions, columns))
+                continue
+            records, places = items_frame(pd.DataFrame(columns), self.listed)
+            behind = np.asarray(positions, dtype=np.int64)[places].tolist()
+            parts.append((behind, {label: records[label].array for label in records.columns}))
+        return finding_inputs(parts, self._answered, where=self._meant if self._work.plan.where else None)
+
+    def _answered(self, position: int) -> list[int]:
+        """List the rows that a unit answers for."""
+        rows: list[int] = self._units.answered(position).tolist()
+        return rows
+
+    def _meant(self, position: int, record: Mapping[str, Any]) -> bool:
+        """Tell whether the plan's ``where`` holds for a record; it names a field, or else a column of the frame."""
+        where = str(self._work.plan.where)
+        return (record[where] if where in record else cell(self._units.frame[where].iloc[position])) is True
 
     def _offer_all(self, tree: StaticTree) -> None:
         """Hand over everything, in the batches of a first run."""
         held = {name: store.by_position() for name, store in self.kept.stores.items()}
         for leaf, shard in enumerate(self._all_shards):
-            tables = []
+            found = []
             for name, (positions, table) in held.items():
                 rows = np.searchsorted(positions, shard.positions)
                 there = [
@@ -322,9 +347,8 @@ class MapStage:
                     if row < len(positions) and positions[row] == position
                 ]
                 part = table.take(pa.array([row for _, row in there], pa.int64()))
-                tables.append(([position for position, _ in there], self.kept.stores[name].named(part)))
-            inputs = finding_inputs(tables, self._units, listed=self.listed, where=self._work.plan.where)
-            tree.offer(leaf, nodes_behind(self.made_by, shard.positions), inputs)
+                found.append((name, [position for position, _ in there], part))
+            tree.offer(leaf, nodes_behind(self.made_by, shard.positions), self._inputs(found))
 
 
 def cut(work: Work, units: Units, groups: NDArray[np.int64] | None) -> list[Shard]:

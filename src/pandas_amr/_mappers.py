@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pandas_amr import _prompts
 from pandas_amr._agent.loop import Submission, run_agent
-from pandas_amr._codec import Check, readable_form
 from pandas_amr._columns import table_of
+from pandas_amr._entries import Check, readable_form
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
 from pandas_amr._merge import merge_records, rules_of
 from pandas_amr._split import pieces_of
-from pandas_amr._units import line_of
+from pandas_amr._units import line_of, reader_keys
 from pandas_amr._usage import Usage
 from pandas_amr.engines.local import each
 from pandas_amr.errors import (
@@ -298,9 +298,11 @@ class AgentMapper:
             "required": ["output"],
             "additionalProperties": False,
         }
+        keys = reader_keys(list(fields))
+        shown = dict(zip(named, keys, strict=True))
         most = max(len(pieces) for pieces in texts.values())
         lines = [
-            line_of({name: texts[place][piece] for name, place in named.items() if piece < len(texts[place])})
+            line_of({shown[name]: texts[place][piece] for name, place in named.items() if piece < len(texts[place])})
             for piece in range(most)
         ]
         messages = (

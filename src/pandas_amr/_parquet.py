@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pandas_amr._codec import encode
 from pandas_amr._units import UNIT_KEY, cell
 from pandas_amr.sandbox.base import Data
 
@@ -27,6 +28,7 @@ REFUSED = (
     OverflowError,
     UnicodeEncodeError,
     ValueError,
+    TypeError,  # of a Decimal that is infinite
 )
 
 
@@ -86,9 +88,9 @@ class ArrowFrame:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="snappy", write_statistics=False)
         labels = {
-            "columns": _beside_units(self.columns) if name == SHARD else self.columns,
-            "column_names": self.column_names,
-            "index_names": self.index_names,
+            "columns": tuple(map(encode, _beside_units(self.columns) if name == SHARD else self.columns)),
+            "column_names": tuple(map(encode, self.column_names)),
+            "index_names": tuple(map(encode, self.index_names)),
             "range": ranged,
         }
         return Data(name, sink.getvalue().to_pybytes(), labels, self.changed)
@@ -101,16 +103,20 @@ def _as_range(index: pd.Index) -> list[int] | None:
 
 
 def _label(label: Any, changed: list[str]) -> Any:
-    """A name as JSON holds it."""
-    if label is None or isinstance(label, str | bool | int | float):
-        return label.encode("utf-8", "replace").decode() if isinstance(label, str) else label
+    """A name as JSON and a session know it: a text, a number, a bool, None, or a tuple of such."""
+    if label is None:
+        return None
+    if isinstance(label, str):
+        return label.encode("utf-8", "replace").decode()
     if isinstance(label, tuple):
-        return [_label(part, changed) for part in label]
-    plain = label.item() if isinstance(label, np.generic) else label
-    if isinstance(label, np.datetime64 | np.timedelta64) or not isinstance(plain, bool | int | float):
-        plain = str(label)
-        changed.append(f"The name {plain!r} is a text, and was {type(label).__name__}.")
-    return plain
+        return tuple(_label(part, changed) for part in label)
+    times = isinstance(label, np.datetime64 | np.timedelta64)
+    plain = label.item() if isinstance(label, np.generic) and not times else label
+    for kind in (bool, int, float):
+        if isinstance(plain, kind):
+            return kind(plain)
+    changed.append(f"The name {str(label)!r} is a text, and was {type(label).__name__}.")
+    return str(label)
 
 
 def _beside_units(labels: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -12,11 +12,13 @@ import numpy as np
 
 from pandas_amr._agent.threads import called
 from pandas_amr._call import check_names
+from pandas_amr._choose import number_type
+from pandas_amr._defaults import fill_defaults
 from pandas_amr._findings import with_findings
 from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
 from pandas_amr._map import Kept, MapStage
-from pandas_amr._planner import complete_by_rule, derive
+from pandas_amr._planner import derive, fill_by_type, given_plan
 from pandas_amr._questions import Question
 from pandas_amr._reduce import REDUCE_POSITION, Found, Outcome, direct, list_or_raise, make_tree, reduce
 from pandas_amr._rehearsal import Draft, Wish, rehearse
@@ -75,6 +77,7 @@ async def run(
             ``partial`` is the ``Result`` until then.
         BudgetExceeded: the budget is used up, and ``errors="raise"``; likewise with its ``partial``.
         JournalError: the journal cannot be read or written; likewise.
+        PlanError: the planner's plan cannot be used; no row was sent.
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure.
     """
     work = Work.of(
@@ -235,18 +238,19 @@ def _ends(work: Work) -> list[str]:
 
 
 async def _plan(work: Work) -> Plan:
-    """Complete what the user left open, by the planner and by rule."""
-    job, able = work.job, work.abilities("plan")
-    if job.open and able.planning and work.wired and len(job.frame):
+    """Complete what the user left open: by the planner what a task asks for, by default how it is carried out."""
+    job = work.job
+    if job.open:
         before = work.ledger.total
         with work.trace.node("plan", id=f"{work.prefix}plan", level=-1) as node:
             plan, warning = await _asked_for(work)
             node.usage = work.ledger.total - before
+        if warning is not None:
+            work.warnings.append(warning)
     else:
-        plan, warning = await derive(job, model=None, abilities=able, readers=able)
-    if warning is not None:
-        work.warnings.append(warning)
-    plan = complete_by_rule(plan, job, abilities=work.abilities("map"), parallelism=work.settings.max_parallelism)
+        plan = given_plan(job)
+    plan = fill_by_type(plan, job, writes=work.abilities("reduce").units_per_request is None)
+    plan = fill_defaults(plan, job, abilities=work.abilities("map"), parallelism=work.settings.max_parallelism)
     work.job = job = replace(job, by=job.by or plan.by)
     check_names(job, plan)
     return plan
@@ -257,11 +261,11 @@ async def _asked_for(work: Work) -> tuple[Plan, PlanWarning | None]:
 
     Raises:
         BudgetExceeded: the budget's seconds were over before it came; without a plan nothing can go on.
+        PlanError: there is none that can be used.
     """
     store = work.answers("plan", "plan", Question())
-    able, readers = work.abilities("plan"), work.abilities("map")
     async with work.in_time():
-        return await derive(work.job, model=work.model("plan"), abilities=able, readers=readers, store=store)
+        return await derive(work.job, model=work.model("plan"), readers=work.abilities("map"), store=store)
 
 
 def _units(work: Work) -> Units:
@@ -289,7 +293,7 @@ def _tree(work: Work, stage: MapStage | None) -> StaticTree | None:
     """The reduce tree, ready to take findings as they land; none where groups or code reduce, or nothing is mapped."""
     if stage is None or not stage.leaves or not work.written or work.job.by is not None or work.plan.fan_in is None:
         return None
-    if work.plan.output in {int, float}:
+    if number_type(work.plan.output) is not None:
         return None  # a number is computed
     if work.job.reduce_agent is not None and not isinstance(work.job.reduce_agent.instruction, str):
         return None  # what it says depends on all findings

@@ -300,7 +300,8 @@ class Plan(BaseModel):
         merge: how the pieces of a unit that is larger than a shard become one finding, by field; default: ``any`` of
             bools, ``max`` of numbers, ``mode`` of choices, ``union`` of lists, ``first`` of dates; texts by an agent.
         status: True adds the columns ``amr_status`` and ``amr_reason``; a pair of names calls them so.
-        made_by: who derived what the user had not fixed.
+        made_by: who derived what the user had not fixed: nobody (``user``), or a ``planner``; ``rules`` stands in plans
+            that were kept by versions that guessed, and runs as the plan says.
         left_out: of a plan read from JSON, the checks of its types that the JSON could not hold.
     """
 

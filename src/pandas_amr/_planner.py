@@ -1,11 +1,13 @@
-"""From a task to a plan: one model call where the model can, rules where it cannot."""
+"""From a task to a plan: one model call, checked against what the user fixed; never a guess at what the task says."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -13,27 +15,29 @@ from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission, run_agent
 from pandas_amr._by import By
-from pandas_amr._call import finding_types, found_types
+from pandas_amr._call import check_names, finding_types, row_types
+from pandas_amr._call_text import no_plan, types_given
 from pandas_amr._canonical import canonical_json
 from pandas_amr._compute import column_of, function_of, name_of
+from pandas_amr._defaults import default_aggregations, free_name, updated
 from pandas_amr._findings import ITEMS
 from pandas_amr._former import PLAN_SYSTEM, PLAN_VIEW
 from pandas_amr._persona import Agent
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
 from pandas_amr._profile import profile_lines, shortened, spread
 from pandas_amr._questions import describe_type
-from pandas_amr._rules import by_words, default_aggregations, free_name, model_of
 from pandas_amr._schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
 from pandas_amr._trial import Trial
 from pandas_amr._units import cell, json_keys, line_of
-from pandas_amr.errors import InvalidOutput, ModelError, PlanWarning, UsageError
+from pandas_amr.errors import InvalidOutput, ModelError, ModelUnavailable, PlanWarning, UsageError
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
+    from pandas_amr._agent.loop import Answer
     from pandas_amr._call import Job
     from pandas_amr._synthesise import AnswerStore
     from pandas_amr.models.base import Abilities, Model
@@ -42,15 +46,10 @@ SAMPLE_ROWS = 8
 SAMPLE_CELL_CHARACTERS = 400
 PROFILED_VALUES = 5
 REPAIRS = 1
-REDUCE_FIELDS = frozenset({"reduce_instruction", "aggregations", "ranking", "where", "by"})
+NO_ROWS = "no rows"  # marks a plan in the journal that was made from the schema alone
 
-SHARD_SIZE = 20
-CALLABLE_SHARD_SIZE = 1000
-GROUP_SHARD_SIZE = 200
-PREVIEW_SHARD_SIZE = 10_000
-SHARD_TOKENS = 8000
-PARALLELISM = 8
-MAX_REPAIRS = 1
+# What a planner chooses from; none of it is a word of its own.
+VOCABULARY = frozenset((*get_args(Segmentation), *get_args(View), *get_args(Aggregation)))
 
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "list[str]": list[str]}
 
@@ -77,6 +76,12 @@ class PlannedRanking(BaseModel):
     field: str = ""
     most: int = Field(default=10, ge=1)
     lowest_first: bool = False
+
+
+class PlannedFields(BaseModel):
+    """The fields of a finding, in an answer that may be no plan otherwise."""
+
+    finding: list[PlannedField]
 
 
 class PlanAnswer(BaseModel):
@@ -111,19 +116,24 @@ async def ask_planner(
     known_by: Mapping[str, Any],
     readers: Sequence[str],
     code: bool,
+    alone: bool,
     store: AnswerStore | None,
-) -> dict[str, Any]:
-    """The fields of a plan that one model call derives from the task, the schema and a sample.
+) -> tuple[Plan, PlanWarning | None]:
+    """Complete a plan with one model call, from the task, the schema and a sample.
 
-    ``fixed`` is what the user gave, as the planner reads it; ``readers`` says what those who read can do.
+    ``fixed`` is what the user gave, as the planner reads it; ``readers`` says what those who read can do, and
+    ``alone`` whether they can judge a unit by itself only.
 
     In the journal it is known by the task, the columns and what is fixed (``known_by``, as the journal writes types),
-    and not by the sample: a frame with some rows more keeps its plan, and so its findings.
+    and not by the sample: a frame with some rows more keeps its plan, and so its findings; a frame with none takes the
+    plan of those that had some. A plan that was made from the schema alone serves empty frames only.
+
+    Returns:
+        The plan, and a warning if a part of the planner's is left out.
 
     Raises:
         ModelError: the service failed.
-        ValidationError: the answer cannot be used, after a repair.
-        InvalidOutput: it names what is not there, likewise.
+        InvalidOutput: the answer cannot be used, after a repair; the message holds none of its own words.
     """
     kind = PlanAnswerWithCode if code else PlanAnswer
     task, frame, columns = str(job.task), job.frame, job.columns
@@ -143,34 +153,128 @@ async def ask_planner(
     named = json.dumps(sorted(key for key, _ in _keyed(frame, columns)))
     asked = ["code" if code else "", task, named, canonical_json(dict(known_by))]
     former = [PLAN_SYSTEM + (PLAN_VIEW if code else ""), task, named, json.dumps(dict(fixed), default=str)]
-    known = None
-    if store is not None:
-        known = await store.recall(asked, partial(_recalled, kind=kind, job=job), former=former)
-    if known is not None:
-        return known
+    read = partial(_recalled, kind=kind, job=job, alone=alone)
+    key = asked
+    for rows in [[]] if len(frame) else [[], [NO_ROWS]]:
+        key = [*asked, *rows]
+        known = await store.recall(key, read, former=[*former, *rows]) if store is not None else None
+        if known is not None:
+            return known
     for attempt in range(REPAIRS + 1):
         answer = await run_agent(model, messages, submission=submission, phase="plan")
         try:
-            planned = _fields_of(kind.model_validate(answer.payload), job)
-        except (ValidationError, InvalidOutput) as error:
+            planned = _plan_of(kind, _whole(answer), job, alone=alone)
+        except InvalidOutput as error:
             if attempt == REPAIRS:
-                raise
-            problem = answer.problem or (str(error) if isinstance(error, InvalidOutput) else complaint(error))
-            messages = (*answer.conversation, Message("user", _prompts.answer_repair(problem)))
+                raise InvalidOutput(_without_words_of(answer.payload, str(error), job)) from None
+            messages = (*answer.conversation, Message("user", _prompts.answer_repair(str(error))))
         else:
             if store is not None:
-                await store.keep(asked, answer.payload)
+                await store.keep(key, answer.payload)
             return planned
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _recalled(payload: Any, *, kind: type[PlanAnswer], job: Job) -> dict[str, Any]:
+def _whole(answer: Answer) -> Any:
+    """What an agent handed in.
+
+    Raises:
+        InvalidOutput: it is no JSON object, or was cut off: what is missing might be where a plan says most.
+    """
+    if answer.problem is not None:
+        raise InvalidOutput(answer.problem)
+    return answer.payload
+
+
+def _plan_of(kind: type[PlanAnswer], payload: Any, job: Job, *, alone: bool) -> tuple[Plan, PlanWarning | None]:
+    """Complete what the user fixed with an answer. What is fixed stands, and the answer has to fit it.
+
+    Raises:
+        InvalidOutput: it does not, or it names what is not there.
+    """
+    try:
+        whole = kind.model_validate(payload)
+        answer = _open_parts(whole, job)
+        _check_segmentation(answer, job, alone=alone)
+        _check_ranking(answer, job)
+        derived = {name: value for name, value in _fields_of(answer, job).items() if value is not None}
+        plan = Plan(**(derived | job.given.fixed() | {"task": job.task, "made_by": "planner"}))
+        check_names(replace(job, by=plan.by), plan)
+    except ValidationError as error:
+        raise InvalidOutput(complaint(error)) from None
+    except UsageError as error:
+        raise InvalidOutput(str(error)) from None
+    return plan, _left_out(whole, job)
+
+
+def _open_parts(answer: PlanAnswer, job: Job) -> PlanAnswer:
+    """Take the parts of an answer out that the user has said already."""
+    fixed = job.given.fixed()
+    said: dict[str, Any] = {}
+    if "reduce_instruction" not in job.open:
+        said |= {"where": "", "by": [], "aggregations": [], "ranking": PlannedRanking(), "reduce_instruction": ""}
+    if "where" in fixed:
+        said["where"] = ""
+    if "by" in fixed:
+        said["by"] = []
+    if "segmentation" in fixed:
+        said |= {"segmentation": "rows", "group_columns": []}
+    return answer.model_copy(update=said)
+
+
+def _left_out(answer: PlanAnswer, job: Job) -> PlanWarning | None:
+    """Tell which rows and groups a planner would have added to a reduce that is the user's."""
+    if not job.reduces or "reduce_instruction" in job.open:
+        return None
+    fixed = job.given.fixed()
+    left_out = []
+    if answer.where and "where" not in fixed:
+        left_out.append(f"where={answer.where!r}")
+    if answer.by and "by" not in fixed:
+        left_out.append(f"by={answer.by!r}")
+    if not left_out:
+        return None
+    told = _without_words_of(answer.model_dump(), " and ".join(left_out), job)
+    return PlanWarning(
+        f"The planner also gave {told}; it is left out, since the reduce is yours. "
+        "Say by=, or plan={'where': ...}, if it is meant."
+    )
+
+
+def _without_words_of(payload: object, said: str, job: Job) -> str:
+    """Take an answer's own words out of a message: they may be a cell's. Names of fields and columns stay."""
+    known = {str(name) for name in [*job.frame.columns, *types_given(job)]}
+    with contextlib.suppress(ValidationError):  # then no message names its fields
+        known |= {field.name for field in PlannedFields.model_validate(payload).finding}
+    for text in _texts_in(payload) - known - VOCABULARY:
+        said = said.replace(repr(text), "'...'")
+    return said
+
+
+def _texts_in(payload: object) -> set[str]:
+    """All texts in decoded JSON."""
+    match payload:
+        case str():
+            return {payload}
+        case dict():
+            parts = list(payload.values())
+        case list():
+            parts = payload
+        case _:
+            parts = []
+    texts: set[str] = set()
+    for part in parts:
+        texts |= _texts_in(part)
+    return texts
+
+
+def _recalled(payload: Any, *, kind: type[PlanAnswer], job: Job, alone: bool) -> tuple[Plan, PlanWarning | None]:
     """Read a plan out of the journal.
 
     Raises:
-        ValidationError, InvalidOutput: it is none any more, or speaks of what is not there.
+        InvalidOutput: it is none any more, or speaks of what is not there.
     """
-    return _fields_of(kind.model_validate(payload), job)
+    return _plan_of(kind, payload, job, alone=alone)
 
 
 def _keyed(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[str, int]]:
@@ -191,33 +295,31 @@ def _short(value: Any) -> Any:
 def _fields_of(answer: PlanAnswer, job: Job) -> dict[str, Any]:
     """The answer as plan fields; a finding never takes the name of a column that is there already.
 
-    It may speak of the fields that were given, too.
+    It may speak of the fields of a given finding, and then of no others.
 
     Raises:
         InvalidOutput: a part of it names a field or a column that is not there, or leaves out what the user named.
     """
-    labels = {str(name): name for name in job.frame.columns}
-    given = found_types(finding_types(job, job.given)) if job.given.finding is not None else {}
-    named = _free_names(answer, job)
-    try:
-        finding = record_type("Finding", {named[field.name]: _kind_of(field) for field in answer.finding})
-    except UsageError as error:
-        raise InvalidOutput(str(error)) from None
-    types = {named[field.name]: _kind_of(field)[0] for field in answer.finding} | dict(given)
-    named |= {name: name for name in given}
+    labels = _labels(job.frame)
+    fields: dict[str, Any] = {}
+    if "finding" in job.open:
+        named = _free_names(answer, job)
+        types: dict[Any, Any] = {named[field.name]: _kind_of(field)[0] for field in answer.finding}
+        fields["finding"] = _finding_of(answer, named)
+        _check_needed(job, types)
+    else:
+        types = types_given(job)
+        named = {str(name): name for name in types}
+        if all(kind is not None for kind in finding_types(job, job.given).values()):
+            _check_needed(job, types)
     _check_named("aggregations", [part.field for part in answer.aggregations], named)
     _check_named("where", [answer.where] if answer.where else [], named)
     _check_named("ranking", [answer.ranking.field] if answer.ranking.field else [], named | labels)
     _check_named("by", answer.by, named | labels)
     _check_named("group_columns", answer.group_columns, labels)
-    _check_needed(job, types)
-    aggregations: dict[str, list[Aggregation]] = {}
-    for part in answer.aggregations:
-        aggregations.setdefault(named[part.field], []).append(part.function)
-    ranking = answer.ranking
-    fields = {
-        "map_instruction": answer.map_instruction,
-        "finding": list[finding] if answer.many_per_row else finding,  # type: ignore[valid-type]
+    if "map_instruction" in job.open:
+        fields["map_instruction"] = answer.map_instruction
+    fields |= {
         "segmentation": answer.segmentation,
         "group_columns": [labels[name] for name in answer.group_columns] or None,
         "view": getattr(answer, "view", None),
@@ -225,20 +327,89 @@ def _fields_of(answer: PlanAnswer, job: Job) -> dict[str, Any]:
         "parallelism": answer.parallelism,
         "where": named.get(answer.where),
         "by": [named.get(name, labels.get(name)) for name in answer.by] or None,
-        "aggregations": {name: parts if len(parts) > 1 else parts[0] for name, parts in aggregations.items()} or None,
-        "ranking": Ranking(
-            field=named.get(ranking.field, ranking.field), most=ranking.most, lowest_first=ranking.lowest_first
-        )
-        if ranking.field
-        else None,
+        "aggregations": _aggregations_of(answer, named) or None,
+        "ranking": _ranking_of(answer, named),
         "reduce_instruction": answer.reduce_instruction or None,
     }
     _check_types(fields, types, job)
-    if fields["ranking"] and fields["aggregations"] and not fields["reduce_instruction"]:
-        fields["reduce_instruction"] = job.task  # two computed answers: an agent joins them
+    if not answer.reduce_instruction and _is_joined(fields, types, job):
+        fields["reduce_instruction"] = job.task  # agents read the question as it was asked
+    return fields
+
+
+def _aggregations_of(answer: PlanAnswer, named: Mapping[str, Any]) -> dict[Any, Any]:
+    """What is computed, by column: one function, or a list of several."""
+    functions: dict[Any, list[Aggregation]] = {}
+    for part in answer.aggregations:
+        functions.setdefault(named[part.field], []).append(part.function)
+    return {name: several if len(several) > 1 else several[0] for name, several in functions.items()}
+
+
+def _ranking_of(answer: PlanAnswer, named: Mapping[str, Any]) -> Ranking | None:
+    ranking = answer.ranking
+    if not ranking.field:
+        return None
+    field = named.get(ranking.field, ranking.field)
+    return Ranking(field=field, most=ranking.most, lowest_first=ranking.lowest_first)
+
+
+def _is_joined(fields: Mapping[str, Any], types: Mapping[Any, Any], job: Job) -> bool:
+    """Whether agents make the answer of what is computed: of two answers, or for a type that pandas does not give."""
+    output = job.given.output
+    if fields["ranking"] is not None:
+        return bool(fields["aggregations"]) or output is not None
+    return not _gives(fields["aggregations"], output, types, job)
+
+
+def _check_ranking(answer: PlanAnswer, job: Job) -> None:
+    """Whether rows are ranked where one number is asked for.
+
+    Raises:
+        InvalidOutput: they are; nothing would come of it.
+    """
+    output = job.given.output
+    if answer.ranking.field and (output is int or output is float):
+        raise InvalidOutput("the user's output is one number, and a ranking gives rows; leave ranking.field empty")
+
+
+def _labels(frame: pd.DataFrame) -> dict[str, Hashable]:
+    """The columns by their text; one that two columns share names neither."""
+    texts = [str(label) for label in frame.columns]
+    return {text: label for text, label in zip(texts, frame.columns, strict=True) if texts.count(text) == 1}
+
+
+def _finding_of(answer: PlanAnswer, names: Mapping[str, str]) -> Any:
+    """The type of a finding, as an answer gives it; the fields are called as ``names`` says.
+
+    Raises:
+        InvalidOutput: a field cannot be.
+    """
+    for field in answer.finding:
+        if field.choices and field.type != "str":
+            raise InvalidOutput(f"{field.name!r} is of type {field.type} and has choices; only a str has them")
+    try:
+        finding = record_type("Finding", {names[field.name]: _kind_of(field) for field in answer.finding})
+    except UsageError as error:
+        raise InvalidOutput(str(error)) from None
+    return list[finding] if answer.many_per_row else finding  # type: ignore[valid-type]
+
+
+def _check_segmentation(answer: PlanAnswer, job: Job, *, alone: bool) -> None:
+    """Whether units can be judged as the answer says.
+
+    Raises:
+        InvalidOutput: what the user fixed, or those who read, take units that are judged alone; or the groups' columns
+            are missing.
+    """
     if (answer.segmentation == "groups") != bool(answer.group_columns):
         raise InvalidOutput("segmentation 'groups' and group_columns belong together")
-    return fields
+    if answer.segmentation == "rows":
+        return
+    if alone:
+        raise InvalidOutput("the readers judge each row alone; segmentation must be 'rows'")
+    if job.given.dedupe or job.given.keyed == "unit":
+        fixed = "dedupe" if job.given.dedupe else "keyed"
+        raise InvalidOutput(f"the user fixed {fixed}, which takes rows judged alone; segmentation must be 'rows'")
 
 
 def _free_names(answer: PlanAnswer, job: Job) -> dict[str, str]:
@@ -254,6 +425,7 @@ def _free_names(answer: PlanAnswer, job: Job) -> dict[str, str]:
             f"many_per_row adds the columns {ITEMS} and {ITEMS}_count, which the table has; plan one finding a row"
         )
     taken = columns | RESERVED | UNUSABLE | (counted if answer.many_per_row else set())
+    taken |= set(job.given.status_columns or ())
     names = [field.name for field in answer.finding]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise InvalidOutput(f"finding names {doubled!r} twice")
@@ -328,40 +500,45 @@ def _kind_of(field: PlannedField) -> Any:
 
 
 async def derive(
-    job: Job, *, model: Model | None, abilities: Abilities, readers: Abilities, store: AnswerStore | None = None
+    job: Job, *, model: Model, readers: Abilities, store: AnswerStore | None = None
 ) -> tuple[Plan, PlanWarning | None]:
     """Complete a plan with one model call, as far as the user left it open. What is given stands.
 
-    ``abilities`` are the planning model's, ``readers`` those of the model that maps.
+    ``readers`` are the abilities of the model that maps.
 
     Returns:
-        The plan, and a warning where the model cannot plan or its answer cannot be used: rules do the rest then.
+        The plan, and a warning if a part of the planner's is left out.
+
+    Raises:
+        PlanError: the planner's request or its answer was no use; the message says what to pass.
+        ModelError: the service serves nothing more, or is not to be had now.
     """
+    given = job.given.fixed()
+    fixed = {name: _shown(name, value) for name, value in given.items()}
+    fixed |= _shown_functions(job) | _shown_reduce(job)
+    known_by = fixed | {name: _described(given[name]) for name in ("finding", "output") if name in given}
+    code = job.repl is not None and readers.tools
+    tools = {tool.name: tool.description for tool in job.tools} if readers.tools else {}
+    alone = readers.units_per_request is not None and not job.all_callable
+    words = _prompts.reader_lines(window=readers.context_window, alone=readers.units_per_request == 1, tools=tools)
+    try:
+        return await ask_planner(
+            model, job, fixed=fixed, known_by=known_by, readers=words, code=code, alone=alone, store=store
+        )
+    except InvalidOutput as error:
+        raise no_plan(f"the planner's answer could not be used ({str(error).removesuffix('.')})", job) from None
+    except ModelError as error:
+        if error.stops_run or isinstance(error, ModelUnavailable):
+            raise
+        raise no_plan(f"the planner's request failed ({str(error).removesuffix('.')})", job) from error
+
+
+def given_plan(job: Job) -> Plan:
+    """The plan of a call that leaves nothing open."""
     fixed = job.given.fixed()
-    task = {"task": job.task} if job.task else {}
-    if not job.open:
-        return Plan(**(fixed | task)), None
-    derived, warning = await _planned(job, model, abilities, readers=readers, fixed=fixed, store=store)
-    if "reduce_instruction" not in job.open:
-        derived = {name: value for name, value in derived.items() if name not in REDUCE_FIELDS}
-    kept = _agreeing({name: value for name, value in derived.items() if name not in fixed}, job)
-    return Plan(**(kept | fixed | task | {"made_by": "rules" if warning else "planner"})), warning
-
-
-def _agreeing(derived: Mapping[str, Any], job: Job, finding: Any = None) -> dict[str, Any]:
-    """What was derived without what contradicts what is fixed, or speaks of fields that a fixed finding has not."""
-    fixed = job.given.fixed() | ({"finding": finding} if finding is not None else {})
-    kept = {name: value for name, value in derived.items() if value is not None}
-    if fixed.get("dedupe") or fixed.get("keyed") == "unit" or "segmentation" in fixed or "group_columns" in fixed:
-        kept = {name: value for name, value in kept.items() if name not in {"segmentation", "group_columns"}}
-    types = found_types(finding_types(job, Plan(finding=fixed.get("finding") or kept.get("finding"))))
-    if "finding" in fixed:
-        kept = _of_fields(kept, set(types), job)
-    if fixed.get("output") is not None:
-        kept.pop("ranking", None)
-        if "reduce_instruction" in job.open and not _gives(kept.get("aggregations"), fixed["output"], types, job):
-            kept = {"reduce_instruction": job.task} | kept
-    return kept
+    if job.task:
+        fixed["task"] = job.task
+    return Plan(**fixed)
 
 
 def _gives(aggregations: Mapping[str, Any] | None, output: Any, types: Mapping[Any, Any], job: Job) -> bool:
@@ -373,61 +550,6 @@ def _gives(aggregations: Mapping[str, Any] | None, output: Any, types: Mapping[A
     trial = Trial.of(job.frame, types, aggregations, job.by)
     problems = [trial.aggregation_problem(name, how) for name, how in aggregations.items()]
     return problems == [None] and trial.output_problem(aggregations, output) is None
-
-
-def _of_fields(derived: Mapping[str, Any], known: set[Any], job: Job) -> dict[str, Any]:
-    """What was derived, as far as it speaks of fields and columns that are there."""
-    kept = dict(derived)
-    parts = {name: how for name, how in (kept.pop("aggregations", None) or {}).items() if name in known}
-    there = {"where": known, "by": known | set(job.frame.columns)}
-    for name, names in there.items():
-        asked = kept.get(name)
-        if not set(asked if isinstance(asked, list) else [asked]) <= names:
-            kept.pop(name, None)
-    if "ranking" in kept and kept["ranking"].field not in known | set(job.frame.columns):
-        del kept["ranking"]
-    return kept | ({"aggregations": parts} if parts else {})
-
-
-async def _planned(
-    job: Job,
-    model: Model | None,
-    abilities: Abilities,
-    *,
-    readers: Abilities,
-    fixed: dict[str, Any],
-    store: AnswerStore | None,
-) -> tuple[dict[str, Any], PlanWarning | None]:
-    if not len(job.frame):
-        reason = "the frame is empty"
-    elif model is None or not abilities.planning:
-        reason = "this model cannot plan"
-    else:
-        shown = {name: _shown(name, value) for name, value in fixed.items()} | _shown_reduce(job)
-        code = job.repl is not None and readers.tools
-        tools = {tool.name: tool.description for tool in job.tools} if readers.tools else {}
-        words = _prompts.reader_lines(window=readers.context_window, alone=readers.units_per_request == 1, tools=tools)
-        try:
-            fields = await ask_planner(
-                model,
-                job,
-                fixed=shown,
-                known_by=shown | {name: _described(fixed[name]) for name in ("finding", "output") if fixed.get(name)},
-                readers=words,
-                code=code,
-                store=store,
-            )
-        except ValidationError as error:
-            reason = f"the planner's answer could not be used ({complaint(error)})"
-        except InvalidOutput as error:
-            reason = f"the planner's answer could not be used ({error})"
-        except ModelError as error:
-            if error.stops_run:
-                raise
-            reason = str(error)
-        else:
-            return fields, None
-    return {}, PlanWarning(f"The plan was made by rule: {reason}. Fix what you want in plan=, map=, finding=, reduce=.")
 
 
 def _described(types: Any) -> Any:
@@ -448,6 +570,13 @@ def _shown(name: str, value: Any) -> Any:
     return Plan(**{name: value}).plain()[name] if name in {"by", "ranking"} else value
 
 
+def _shown_functions(job: Job) -> dict[str, Any]:
+    """Which maps are functions: nothing is known of what they find but the fields that the user gave."""
+    if not job.callables:
+        return {}
+    return {"map": {name or "map": "a function of the user's" for name in job.callables}}
+
+
 def _shown_reduce(job: Job) -> dict[str, Any]:
     """What is computed and stands in no plan, as the planner reads it: it has to find the columns of it."""
     if job.computed is None or job.given.aggregations is not None:
@@ -466,72 +595,26 @@ def _said(how: Any) -> str | list[str]:
     return how.text if isinstance(how, Agent) else name_of(how)
 
 
-def complete_by_rule(plan: Plan, job: Job, *, abilities: Abilities, parallelism: int | None) -> Plan:
-    """Fill in what is still open, by rules that anyone can read here and in ``_rules``."""
-    of_callables = job.all_callable
-    if plan.made_by == "rules" and not of_callables:
-        plan = _ruled(plan, job, pandas_only=abilities.units_per_request is not None)
-    alone = plan.segmentation in {None, "rows"}
-    size = abilities.units_per_request or (SHARD_SIZE if plan.segmentation != "groups" else GROUP_SHARD_SIZE)
-    rules: dict[str, Any] = {
-        "segmentation": None if of_callables else "rows",
-        "view": None if of_callables else "inline",
-        "shard_size": CALLABLE_SHARD_SIZE if of_callables else PREVIEW_SHARD_SIZE if plan.view == "preview" else size,
-        "shard_tokens": min(SHARD_TOKENS, abilities.context_window // 3),
-        "parallelism": parallelism or PARALLELISM,
-        "dedupe": alone,
-        "keyed": "shard" if plan.view == "preview" or not alone else "unit",
-        "max_repairs": MAX_REPAIRS,
-    }
-    if job.maps and not job.callables:
-        rules["map_instruction"] = plan.task or _prompts.DEFAULT_MAP
-        if plan.finding is None:
-            rules["finding"] = record_type("Finding", {free_name(TEXT_FINDING, set(map(str, job.frame.columns))): str})
-    decided = job.reducer is not None or job.computed is not None or plan.ranking is not None
-    if job.reduces and not decided and plan.aggregations is None and plan.reduce_instruction is None:
-        rules |= _reduced_by_rule(plan, plan.finding or rules.get("finding"), job, abilities)
-    plan = _bearable(plan, abilities)
-    return _updated(plan, {name: value for name, value in rules.items() if getattr(plan, name) is None})
+def fill_by_type(plan: Plan, job: Job, *, writes: bool) -> Plan:
+    """Set what no task asks for, by types: a text as the finding, and as the reduce what pandas can say of each field.
 
-
-def _reduced_by_rule(plan: Plan, finding: Any, job: Job, abilities: Abilities) -> dict[str, Any]:
-    """A text, where the model writes one or the output is one; else what pandas can say of each field."""
-    written = {"reduce_instruction": plan.task or _prompts.DEFAULT_REDUCE}
-    if abilities.units_per_request is None:
-        return written
-    if finding is None or isinstance(finding, dict):
-        return {}
-    found = {plan.where: "sum"} if plan.where is not None else default_aggregations(model_of(finding))
-    types = found_types(finding_types(job, Plan(finding=finding)))
-    return {"aggregations": found} if _gives(found, plan.output, types, job) else written
-
-
-def _ruled(plan: Plan, job: Job, *, pandas_only: bool) -> Plan:
-    """What the task's words and the columns' names say, as far as it is open; small models write nothing."""
-    finding = plan.finding if not isinstance(plan.finding, dict) else None
-    open_ = plan.finding is None and not job.callables
-    derived = by_words(plan.task or "", list(job.frame.columns), finding=finding, open_finding=open_)
-    if "reduce_instruction" not in job.open:
-        derived = {name: value for name, value in derived.items() if name not in REDUCE_FIELDS}
-    if pandas_only:
-        derived.pop("reduce_instruction", None)
-    kept = {name: value for name, value in derived.items() if getattr(plan, name) is None and value is not None}
-    return _updated(plan, _agreeing(kept, job, plan.finding))
-
-
-def _updated(plan: Plan, changes: dict[str, Any]) -> Plan:
-    """A copy with some fields more, checked; who made it stays."""
-    return Plan(**({name: getattr(plan, name) for name in plan.model_fields_set} | changes))
-
-
-def _bearable(plan: Plan, abilities: Abilities) -> Plan:
-    """What a planner asked for, as far as the model that maps can do it."""
-    most = abilities.units_per_request
-    if most is None:
+    ``writes`` says whether the model that reduces can write from findings. It does where an output is asked for that
+    pandas does not give, and where the findings hold nothing that can be computed.
+    """
+    if job.maps and not job.callables and plan.finding is None:
+        name = free_name(TEXT_FINDING, set(map(str, job.frame.columns)))
+        plan = updated(plan, {"finding": record_type("Finding", {name: (str, Field(min_length=1))})})
+    said = (job.reducer, job.computed, plan.ranking, plan.aggregations, plan.reduce_instruction)
+    if not job.reduces or any(one is not None for one in said):
         return plan
-    changes: dict[str, Any] = {}
-    if plan.shard_size is not None and plan.shard_size > most:
-        changes["shard_size"] = most
-    if plan.segmentation in {"neighbours", "groups"}:
-        changes |= {"segmentation": "rows", "group_columns": None}
-    return _updated(plan, changes)
+    types = row_types(finding_types(job, plan))
+    if not types and not writes:
+        return plan  # what functions find is not known yet
+    aggregations = default_aggregations(types)
+    if plan.where is not None:
+        aggregations[plan.where] = "sum"  # it is true in all rows that are left: how many they are
+    texts_only = {how for name, how in aggregations.items() if name != plan.where} == {"count"}
+    computed = not (writes and texts_only) and _gives(aggregations, plan.output, types, job)
+    if types and computed:
+        return updated(plan, {"aggregations": aggregations})
+    return updated(plan, {"reduce_instruction": plan.task or _prompts.DEFAULT_REDUCE})

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._prompts import preview_lines
-from pandas_amr._units import cell, line_of
+from pandas_amr._units import cell, json_keys, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def profile_lines(
 def preview(frame: pd.DataFrame) -> str:
     """A frame for a prompt: each column's type and profile, and a few rows from all over it, long cells shortened."""
     rows = spread(len(frame), PREVIEW_ROWS)
-    keys = [str(name) for name in frame.columns]
+    keys = json_keys([str(name) for name in frame.columns])
     sample = {
         row: line_of(dict(zip(keys, [_cut(value) for value in frame.iloc[row].tolist()], strict=True))) for row in rows
     }

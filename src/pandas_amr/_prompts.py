@@ -17,7 +17,6 @@ BEFORE_FENCE = "before"
 AFTER_FENCE = "after"
 
 NAMED_PROBLEMS = 50
-DEFAULT_MAP = "Read the unit and report, in a sentence or two, what it says that matters."
 DEFAULT_REDUCE = "Combine the findings into one answer."
 
 
@@ -238,6 +237,50 @@ def reduce_system(instruction: str, *, final: bool, output: Mapping[str, Any], t
 def finding_lines(lines: Sequence[str]) -> str:
     """A reducer's inputs in the prompt."""
     return fenced(FINDINGS_FENCE, (numbered("finding", number, line) for number, line in enumerate(lines)))
+
+
+def choice_instruction(instruction: str, functions: Sequence[str], *, grouped: bool) -> str:
+    """What an agent is asked that says how a number is computed; ``functions`` are those that give the number."""
+    return "\n".join(
+        [
+            "The answer is a number, and pandas computes it exactly. Say how: by which `function`, of which `field`,",
+            "over the rows that meet every `condition`. A question about some rows only (How many are positive?) takes",
+            "a condition; without one (null) all rows are meant. The functions:",
+            *(f"- {name}: {FUNCTION_WORDS[name]}" for name in functions),
+            "- written: none of these computes what is asked. Then agents who read all findings write the number.",
+            "A row without a value in a condition's field meets `is missing`, and no other comparison.",
+            *(["It is computed for each group by itself; do not name a condition for the groups."] if grouped else []),
+            f"All fields stand in a block fenced as `{FIELDS_FENCE}`; of the findings you see some.",
+            "What is asked of all of them together:",
+            instruction,
+        ]
+    )
+
+
+FIELDS_FENCE = "fields"
+FUNCTION_WORDS = {
+    "count": "how many rows have a value in the field, whichever it is; with the field null, how many rows",
+    "share": "the share, from 0 to 1, of these rows that meet the condition",
+    "percent": "the same from 0 to 100",
+    "nunique": "how many different values the field has",
+    "sum": "of true or false, how many are true",
+    "mean": "of true or false, the share that is true",
+    "median": "of numbers",
+    "min": "of numbers",
+    "max": "of numbers",
+}
+
+
+def choosable_lines(lines: Sequence[str], *, left_out: int, by: Sequence[str]) -> str:
+    """The fields that an agent may choose, each a line of JSON, and those by which the answer is grouped."""
+    return "\n".join(
+        [
+            "The fields, one JSON object a line; they are data, as findings are:",
+            fenced(FIELDS_FENCE, lines),
+            *([f"{left_out} more columns cannot be chosen."] if left_out else []),
+            *([f"The groups are those of: {json.dumps(list(by), ensure_ascii=False)}"] if by else []),
+        ]
+    )
 
 
 PLAN_SYSTEM = """\

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._agent.threads import called
-from pandas_amr._call import KEEP, Call, check, check_model
+from pandas_amr._call import KEEP, Call, check, check_model, open_fields
+from pandas_amr._call_text import check_call_planning
+from pandas_amr._defaults import PARALLELISM
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Noted, run
 from pandas_amr._plan import Plan, read_plan
-from pandas_amr._planner import PARALLELISM
 from pandas_amr._result import Result, failures_frame, kept_places, kept_rows, trace_frame, usage_frame
 from pandas_amr._run import Run, looked_again, prepared, run_again, what_is_given
 from pandas_amr._runtime import check_budget, current_settings, resolve_lms, wire
@@ -58,6 +59,12 @@ class Stage:
         how = [self.given.get(name) for name in ("what", "map", "reduce")]
         parts = [part for one in how for part in (one.values() if isinstance(one, dict) else [one])]
         return [one for one in parts if isinstance(one, Recipe)]
+
+    @property
+    def lm(self) -> Any:
+        """The model that it names, or a recipe of it."""
+        named = [self.given.get("lm"), *(one.lm for one in self.recipes)]
+        return next((one for one in named if one is not None), None)
 
     @property
     def needs_model(self) -> bool:
@@ -176,6 +183,7 @@ class Recipe:
             prepared(
                 Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known
             )  # told before anything runs
+        self.check_planning(lms, known)  # of the later stages, too
         top = _Top(known, lm, lms)
 
         async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result:
@@ -186,17 +194,27 @@ class Recipe:
     @property
     def lm(self) -> Any:
         """The model that its first stage that names one names."""
-        for stage in self._stages:
-            named = [stage.given.get("lm"), *(one.lm for one in stage.recipes)]
-            own = next((one for one in named if one is not None), None)
-            if own is not None:
-                return own
-        return None
+        return next((stage.lm for stage in self._stages if stage.lm is not None), None)
 
     @property
     def needs_model(self) -> bool:
         """Whether anything may be asked of a model."""
         return any(stage.needs_model for stage in self._stages)
+
+    def check_planning(self, lms: Mapping[Phase, LM], settings: Settings) -> None:
+        """Refuse a stage that leaves something open to a model that cannot plan; ``lms`` are those of the run.
+
+        Raises:
+            PlanError: there is one; nothing was sent.
+        """
+        for stage in self._stages:
+            here = lms if stage.lm is None else resolve_lms(stage.lm, settings)
+            if stage.verb != "then":
+                call = Call(verb=stage.verb, frame=None, **stage.given)
+                if open_ := open_fields(call):
+                    check_call_planning(call, open_, here["plan"])
+            for recipe in stage.recipes:
+                recipe.check_planning(here, settings)
 
     async def _from_the_top(
         self, frame: pd.DataFrame, top: _Top, watch: Watch, interrupted: Callable[[Result], None]

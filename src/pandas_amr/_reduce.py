@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from pandas_amr import _prompts
 from pandas_amr._adaptive import AdaptiveTree, makers
 from pandas_amr._agent.threads import called_here
 from pandas_amr._by import column as column_at
+from pandas_amr._by import described_key
 from pandas_amr._call import WHOLE
+from pandas_amr._choose import ChoiceType, Fields, as_number, number_type
 from pandas_amr._compute import (
+    OUTPUT_COLUMN,
     call_reducer,
     checked_output,
     column_of,
@@ -32,12 +34,12 @@ from pandas_amr._compute import (
 from pandas_amr._findings import Failure
 from pandas_amr._former import former_persona
 from pandas_amr._persona import Agent
+from pandas_amr._profile import spread
 from pandas_amr._questions import Question, fingerprint
-from pandas_amr._schema import record_type
 from pandas_amr._shards import make_shards
 from pandas_amr._sources import Cited, coverage_words, nodes_behind
 from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
-from pandas_amr._units import cell, line_of
+from pandas_amr._units import cell, line_of, reader_keys
 from pandas_amr._work import standing_inside
 from pandas_amr.engines.local import each
 from pandas_amr.errors import BudgetExceeded, FailureWarning, InvalidOutput, ModelError, UsageError
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._by import By
+    from pandas_amr._choose import Choice
     from pandas_amr._records import UnitRows
     from pandas_amr._synthesise import Reduced
     from pandas_amr._units import Units
@@ -60,13 +63,6 @@ BUDGET_RATIO = 0.5
 MAX_LEVELS = 10
 FAR_TOO_MUCH = 2
 CHOICE_SAMPLE = 10
-CHOOSE = """\
-The answer is a number, and pandas computes it from the findings' columns. Say how: which column, and which function.
-You see some of the findings. What is asked of all of them together:
-"""
-NUMERIC = ("count", "sum", "mean", "median", "min", "max", "nunique")
-WHOLE_NUMBERS = ("count", "sum", "min", "max", "nunique")
-COUNTS = ("count", "nunique")
 
 
 @dataclass(frozen=True)
@@ -132,14 +128,14 @@ class Task:
     agent: Agent | None = None
 
 
-def reduce_budget(work: Work, task: Task, computed: str = "") -> tuple[int, int]:
+def reduce_budget(work: Work, task: Task, computed: str = "", output: OutputType | None = None) -> tuple[int, int]:
     """Tokens of findings that one agent gets, and the most that its window can hold.
 
     The prompt, the schema and the answer are subtracted, but from a ``reduce_budget`` that the user gives.
     """
     plan, lm = work.plan, work.lm("reduce", task.agent)
     count = work.counter("reduce", task.agent)
-    output = OutputType(task.output)
+    output = output or OutputType(task.output)
     system = _prompts.reduce_system(
         task.instruction, final=True, output=output.schema, tools=True, persona=_persona(task.agent)
     )
@@ -157,14 +153,14 @@ def _persona(agent: Agent | None) -> str:
     return agent.persona if agent is not None else ""
 
 
-def make_reducer(work: Work, task: Task, computed: str = "") -> Reducer:
-    """The agent at each node of a tree."""
+def make_reducer(work: Work, task: Task, computed: str = "", output: OutputType | None = None) -> Reducer:
+    """The agent at each node of a tree; ``output`` is what it hands in, if that is not the task's own output."""
     sessions = work.sessions("reduce", task.agent)
     said = task.instruction
     if task.agent is not None and not isinstance(task.agent.instruction, str):
         said = fingerprint(said.encode()).hex()  # what a function says may hold text of rows
     question = Question(
-        parts={"instruction": said},
+        parts={"instruction": said} | ({"choice": output.schema} if output is not None else {}),
         output=task.output,
         agent=task.agent,
         former={"persona": former_persona(task.agent)},
@@ -172,12 +168,12 @@ def make_reducer(work: Work, task: Task, computed: str = "") -> Reducer:
     return Reducer(
         model=work.model("reduce", task.agent),
         instruction=task.instruction,
-        output=OutputType(task.output),
+        output=output or OutputType(task.output),
         tools=work.tools("reduce", task.agent),
         max_steps=work.max_steps(task.agent),
         max_repairs=work.max_repairs,
         count=work.counter("reduce", task.agent),
-        room=reduce_budget(work, task, computed)[1],
+        room=reduce_budget(work, task, computed, output)[1],
         losses=Losses(lambda node, error: list_or_raise(work, f"{node}: {error}", error)),
         persona=_persona(task.agent),
         repls=sessions.of_findings if sessions else None,
@@ -227,8 +223,8 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
             return Outcome(checked_output(given, plan.output))
         if not work.written:
             return await _computed(work, units, found)
-        if plan.output in {int, float} and (numeric := _numeric(work, found)):
-            return await _chosen(work, units, found, numeric)
+        if chooses(work):
+            return await _number(work, units, found)
         if job.by is not None:
             return await _written_by_groups(work, units, found, the_task(work))
         if tree is not None:
@@ -330,53 +326,132 @@ def _places(work: Work, found: Found) -> NDArray[np.int64]:
     return ranked(found.table, ranking.field, most=ranking.most, lowest_first=ranking.lowest_first, by=found.by)
 
 
-def _numeric(work: Work, found: Found) -> list[str]:
-    """The findings' columns that a number can be computed from."""
-    if work.has_repl("reduce"):
-        return []  # with a REPL an agent computes it itself
-    content = found.findings if work.job.maps else found.findings.iloc[:, list(work.job.columns)]
-    return [
-        str(name)
-        for name in content.columns
-        if isinstance(name, str)
-        and pd.api.types.is_numeric_dtype(content[name])
-        and not pd.api.types.is_bool_dtype(content[name])
-    ]
+def chooses(work: Work) -> bool:
+    """Tell whether an agent says how the answer is computed: a number, unless agents have a REPL to compute it in."""
+    if number_type(work.plan.output) is None or not work.written:
+        return False
+    return not work.has_repl("reduce", work.job.reduce_agent)
 
 
-async def _chosen(work: Work, units: Units, found: Found, numeric: list[str]) -> Outcome:
-    """A number over numeric findings: an agent says of which column and by which function, pandas computes it."""
-    kind = record_type("Aggregation", {"field": numeric, "function": _functions(work, found, numeric)})
-    own = _instructed(the_task(work), found.findings)
-    task = Task(CHOOSE + own.instruction, kind, own.agent)
-    step = max(1, len(found.positions) // CHOICE_SAMPLE)
-    inputs = reduce_inputs(work, units, found, np.arange(len(found.positions)))[::step][:CHOICE_SAMPLE]
-    if not inputs:
+def _fields(work: Work, found: Found) -> Fields:
+    """What a number can be computed from: findings, content columns, and the frame's other columns without values."""
+    job = work.job
+    kind = number_type(work.plan.output)
+    assert kind is not None
+    findings = [(label, found.findings[label], True) for label in found.findings.columns] if job.maps else []
+    others = [place for place in range(len(job.frame.columns)) if place not in job.columns]
+    content = [(job.frame.columns[place], found.table.iloc[:, place], True) for place in job.columns]
+    rest = [(job.frame.columns[place], found.table.iloc[:, place], False) for place in others]
+    rows = ~np.isin(found.positions, unfound(work))
+    return Fields.of([*findings, *content, *rest], kind=kind, rows=rows, counted=job.maps)
+
+
+async def _number(work: Work, units: Units, found: Found) -> Outcome:
+    """A number: computed as an agent says, or written where nothing computes it."""
+    if not len(work.job.frame):
         return Outcome(None)
-    with work.trace.node("final-reduce", id=f"{work.prefix}final-reduce", level=1, units=len(found.positions)) as node:
-        reduced = await make_reducer(work, task).reduce(inputs, final=True)
-        node.usage = reduced.usage
-    said = cast("Any", reduced.value)
-    how = {said.field: said.function}
-    there = found.table[said.field].notna().to_numpy()
+    choice = await _choice(work, units, found)
+    if choice is not None:
+        return _as_chosen(work, found, choice)
     if found.by is not None:
-        index, groups = groups_of(found.table, found.by)
-        behind = [frozenset(found.positions[[row for row in rows if there[row]]].tolist()) for rows in groups]
-        value = await compute(found.table, how, by=found.by)
-        return Outcome(value, tuple(Cited(label, (rows,)) for label, rows in zip(index, behind, strict=True)))
-    value = await compute(found.table[there], how)
-    if pd.isna(value.iloc[0]):
-        said_of = f"there is no {said.function} of {said.field!r}: it has no values"
-        list_or_raise(work, said_of, InvalidOutput(said_of))
-        return Outcome(None)
-    rows = frozenset(found.positions[there].tolist())
-    return Outcome(checked_output(value, work.plan.output), (Cited(None, (rows,)),))
+        return await _written_by_groups(work, units, found, the_task(work))
+    rows = np.arange(len(found.positions))
+    return _outcome(await write(work, units, found, rows, the_task(work)), work.plan.output)
 
 
-def _functions(work: Work, found: Found, numeric: list[str]) -> list[str]:
-    """The functions whose result is of the type that is asked for, whichever of the columns they are taken of."""
-    whole = all(pd.api.types.is_integer_dtype(found.table[name]) for name in numeric)
-    return list(NUMERIC if work.plan.output is float else WHOLE_NUMBERS if whole else COUNTS)
+async def _choice(work: Work, units: Units, found: Found) -> Choice | None:
+    """How an agent says that the number is computed; None if it is to be written.
+
+    An agent that insists on a number of its own has seen a sample only: the number is written from all findings.
+    """
+    fields = _fields(work, found)
+    by = found.by
+    own = _instructed(the_task(work), found.findings)
+    asked = _prompts.choice_instruction(own.instruction, fields.functions, grouped=by is not None)
+    keys = [described_key(key) for key in by.keys] if by is not None else []
+    told = _prompts.choosable_lines(fields.lines, left_out=fields.left_out, by=keys)
+    kind = ChoiceType(fields)
+    reducer = make_reducer(work, replace(own, instruction=asked), told, kind)
+    sample = reduce_inputs(work, units, found, _sampled(work, units, found))[:CHOICE_SAMPLE]
+    name = f"{work.prefix}final-reduce"
+    with work.trace.node("final-reduce", id=name, level=1, units=len(found.positions)) as node:
+        choice: Choice | None = None
+        try:
+            reduced = await reducer.reduce(sample, final=True, told=told.__str__)
+            node.usage = reduced.usage
+            choice = reduced.value
+        except InvalidOutput:
+            if not kind.insists:
+                raise
+        if choice is None:  # the final reduce is yet to come
+            node.id, node.type = f"{work.prefix}choose", "reduce"
+    return choice
+
+
+def _sampled(work: Work, units: Units, found: Found) -> NDArray[np.int64]:
+    """The rows of some units from all over the frame, all rows that one of them answers for."""
+    unit_of = units.answered_by[found.positions]
+    there = np.unique(unit_of[~np.isin(found.positions, unfound(work))])
+    sampled = there[spread(len(there), CHOICE_SAMPLE)] if len(there) else there
+    return np.flatnonzero(np.isin(unit_of, sampled))
+
+
+def _as_chosen(work: Work, found: Found, choice: Choice) -> Outcome:
+    """The number as it was chosen, and the rows that met its condition; of each group by itself."""
+    there, met = choice.there(), choice.met()
+    by, output = found.by, work.plan.output
+    if by is None:
+        every = _counted_once(choice, met, found, np.arange(len(found.positions)))
+        value = _as_asked(work, choice, choice.computed(there, met, every))
+        return Outcome(value, (_cited(found, None, every[met]),))
+    index, groups = groups_of(found.table, by)
+    values: list[Any] = []
+    cited: list[Cited] = []
+    for label, group in zip(index, groups, strict=True):
+        rows = _counted_once(choice, met, found, np.array(group, dtype=np.int64))
+        value = choice.computed(there, met, rows)
+        values.append(None if value is None else _as_asked(work, choice, value, group=f"group {label}: "))
+        cited.append(_cited(found, label, rows[met[rows]]))
+    column = OUTPUT_COLUMN if choice.field is None else choice.field.column.name
+    frame = group_output(values, index, output)
+    return Outcome(frame.set_axis([column], axis=1), tuple(cited))
+
+
+def _counted_once(choice: Choice, met: NDArray[np.bool_], found: Found, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keep of each unit's records one, which meets the condition if any does, where a unit's own column is computed."""
+    own = found.units is not None and choice.field is not None and found.units.owns(choice.field.column.name)
+    if not own:
+        return rows
+    met_first = rows[np.argsort(~met[rows], kind="stable")]
+    _, firsts = np.unique(found.positions[met_first], return_index=True)
+    return np.sort(met_first[firsts])
+
+
+def _cited(found: Found, group: Any, rows: NDArray[np.int64]) -> Cited:
+    return Cited(group, (frozenset(found.positions[rows].tolist()),))
+
+
+def _as_asked(work: Work, choice: Choice, value: Any, group: str = "") -> Any:
+    """A computed number in the type that is asked for; what is none is listed.
+
+    Raises:
+        InvalidOutput: nothing may fail.
+    """
+    try:
+        return as_number(value, work.plan.output, held=bool(group))
+    except InvalidOutput as error:
+        said = f"{group}there is no {choice.called}: {error}"
+        list_or_raise(work, said, InvalidOutput(said))
+        return None
+
+
+def unfound(work: Work) -> NDArray[np.int64]:
+    """The positions of the rows of which nothing was found: all maps failed. No reducer reads them, in no tree."""
+    failed: dict[int, set[str | None]] = {}
+    for failure in work.failures:
+        failed.setdefault(failure.position, set()).add(failure.map)
+    names = set(work.job.names)
+    return np.array(sorted(position for position, maps in failed.items() if maps >= names), dtype=np.int64)
 
 
 def computed_words(work: Work, found: Found, losses: Losses, group: NDArray[np.int64] | None = None) -> str:
@@ -391,11 +466,20 @@ def computed_words(work: Work, found: Found, losses: Losses, group: NDArray[np.i
     parts = [computed_text(computed(table, aggregations, None, units))] if aggregations else []
     if work.plan.ranking is not None and work.plan.ranking.field in table.columns:
         first = table.iloc[_places(work, found)]
-        parts.append(_prompts.ranked_lines([line_of(cell(one)) for one in first.to_dict("records")]))
+        parts.append(_prompts.ranked_lines(_table_lines(first)))
     failed = {failure.position for failure in work.failures if failure.position >= 0}
+    nothing = set(unfound(work).tolist())
     rows = set(range(len(work.job.frame))) if group is None else set(group.tolist())
-    parts.append(coverage_words(len(rows), len(failed & rows), len(losses.rows), losses.cut))
+    partly = len((failed - nothing) & rows)
+    parts.append(coverage_words(len(rows), len(nothing & rows), len(losses.rows), losses.cut, partly=partly))
     return "\n\n".join(part for part in parts if part)
+
+
+def _table_lines(table: pd.DataFrame) -> list[str]:
+    """Render rows of findings beside the frame's columns."""
+    keys = reader_keys(list(table.columns))
+    cells = [[cell(value) for value in table.iloc[:, place].array] for place in range(len(keys))]
+    return [line_of(dict(zip(keys, row, strict=True))) for row in zip(*cells, strict=True)]
 
 
 def list_or_raise(work: Work, reason: str, error: ModelError) -> None:
@@ -460,22 +544,21 @@ def _tell_cut(work: Work, losses: Losses) -> None:
 
 
 def reduce_inputs(work: Work, units: Units, found: Found, rows: NDArray[np.int64]) -> list[Input]:
-    """The findings of some rows as reducers read them; what failed is not among them."""
-    positions = found.positions[rows]
+    """The findings of some rows as reducers read them; rows of which nothing was found are not among them."""
     if not work.job.maps:
-        inputs = row_inputs(units, positions.tolist())
+        inputs = row_inputs(units, found.positions[rows].tolist())
         return [replace(one, nodes=work.before(sorted(one.rows))) for one in inputs]
-    failed = np.array(sorted({failure.position for failure in work.failures}), dtype=np.int64)
-    alike: dict[int, list[int]] = {}  # rows that one unit answered for, by the first of them
-    for row in rows[~np.isin(positions, failed)].tolist():
-        position = int(found.positions[row])
-        same = -1 - row if len(found.positions) != len(units) else int(units.answered_by[position])
-        alike.setdefault(same, []).append(row)
-    firsts = [part[0] for part in alike.values()]
-    table = pa.Table.from_pandas(found.findings.iloc[firsts], preserve_index=False)
-    behind = [found.positions[part].tolist() for part in alike.values()]
-    inputs = finding_inputs([(range(table.num_rows), table)], counted=[len(part) for part in behind])
-    return [Input(one.line, frozenset(part), found.made_by(part[0])) for one, part in zip(inputs, behind, strict=True)]
+    read = rows[~np.isin(found.positions[rows], unfound(work))]
+    # One finding stands for all rows that its unit answered for; a column of the frame differs among them.
+    own = any(label in work.job.frame.columns for label in found.findings.columns)
+    alike: dict[int, list[int]] = {}
+    for position in dict.fromkeys(found.positions[read].tolist()):
+        alike.setdefault(position if own else int(units.answered_by[position]), []).append(position)
+    answered = {positions[0]: positions for positions in alike.values()}
+    firsts = read[np.isin(found.positions[read], list(answered))]
+    columns = {label: found.findings[label].iloc[firsts].array for label in found.findings.columns}
+    inputs = finding_inputs([(found.positions[firsts].tolist(), columns)], answered.__getitem__)
+    return [replace(one, nodes=found.made_by(min(one.rows))) for one in inputs]
 
 
 def _batches(work: Work, inputs: Sequence[Input]) -> list[list[Input]]:

@@ -24,7 +24,7 @@ from pandas_amr._found import found_of
 from pandas_amr._keeper import bare
 from pandas_amr._map import MapStage, context_of, make_mappers
 from pandas_amr._mappers import AgentMapper, SoFar
-from pandas_amr._reduce import Alone, alone, chosen, reduce_inputs, the_task, write
+from pandas_amr._reduce import Alone, alone, chooses, chosen, reduce_inputs, the_task, write
 from pandas_amr._result import Result, failures_frame, status_frame, trace_frame, usage_frame
 from pandas_amr._synthesise import NUMBER_TOKENS
 from pandas_amr._usage import Usage
@@ -246,8 +246,8 @@ def _agents(stage: MapStage) -> dict[str | None, Mapper]:
 
 
 async def _reduction_tokens(work: Work, units: Units, found: Found) -> float | None:
-    """What a reduce agent writes; None where none does."""
-    if not work.written:
+    """What a reduce agent writes; None where none does, or one says how the answer is computed."""
+    if not work.written or chooses(work):
         return None
     line: tuple[Phase, str] = ("reduce", work.lm("reduce").model)
     before = work.ledger.lines.get(line, Usage())

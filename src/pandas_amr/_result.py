@@ -82,6 +82,7 @@ class Result:
             where groups or columns were written; None where nothing was written by agents.
         coverage: the share of rows that the output rests on.
         stages: of a recipe, each stage's own result.
+        aggregations: of a result that was loaded, what its answer was computed by; functions are known by name only.
         status: one row a unit: ``status`` (``ok repaired cached failed skipped``) and ``reason``.
     """
 
@@ -103,6 +104,7 @@ class Result:
     origin: Origin | None = field(default=None)
     stages: tuple[Result, ...] = field(default=())
     made_by: Callable[[int], tuple[str, ...]] | None = field(default=None)
+    aggregations: Mapping[Any, Any] | None = field(default=None)
 
     def retry(self, *, lm: LM | str | None = None, errors: Errors | None = None) -> Result:
         """Run again what failed or was skipped, keep what was found, and reduce anew.
@@ -134,10 +136,8 @@ class Result:
         Raises:
             UsageError: the labels name no finding, cannot be laid beside the rows, or are of another sort.
         """
-        job = self.origin.job if self.origin is not None else None
-        known = {name: how for name, how in (job.computed or {}).items() if not hasattr(how, "text")} if job else {}
-        by = job.by if job is not None else self.plan.by
-        answer = Answer(known or self.plan.aggregations or {}, self.plan.where, by)
+        by = self.origin.job.by if self.origin is not None else self.plan.by
+        answer = Answer(self._computed_by() or self.plan.aggregations or {}, self.plan.where, by)
         return score_of(self.frame, self._added(), labels, answer=answer, tolerance=tolerance)
 
     def verify(
@@ -183,6 +183,11 @@ class Result:
         known = self.origin.job.frame.columns if self.origin is not None else ()
         fields = [str(name) for name in self.findings.columns if name in self.frame.columns and name not in known]
         return most_in_doubt(self.frame, fields, self.status, verification, most)
+
+    def _computed_by(self) -> Mapping[Any, Any]:
+        """The aggregations that the call gave, but those that agents write."""
+        given = self.aggregations if self.origin is None else self.origin.job.computed
+        return {name: how for name, how in (given or {}).items() if not hasattr(how, "text")}
 
     def _added(self) -> list[str]:
         """The columns that the findings added to the frame; the status columns are none of them."""
@@ -236,8 +241,24 @@ class Result:
         return graph_of(self.trace, static=self.plan.fan_in is not None)
 
     def save(self, folder: str | Path) -> None:
-        """Write all of the result into a folder, types included; ``amr.load(folder)`` brings it back."""
-        save_result(self, Path(folder))
+        """Write all of the result into a folder; ``amr.load(folder)`` brings it back, exactly.
+
+        A folder that ``save`` made is replaced whole, and no other that is not empty. It is written beside its place
+        and renamed into it, so that what ends the program leaves the old result or the new one. A model in the output
+        comes back as one of the plan's type. What could run again does not come back: ``retry``, ``verify``, and the
+        functions that the answer was computed by.
+
+        Raises:
+            UsageError: the folder is another's, or a part of the result, which is named, would not come back as it
+                is; nothing is written then.
+        """
+        save_result(self._parts(), folder)
+
+    def _parts(self) -> dict[str, Any]:
+        """What is saved, by name."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        stages = [stage._parts() for stage in self.stages]  # noqa: SLF001 (results like this one)
+        return {**parts, "total": asdict(self.total), "stages": stages, "aggregations": self._computed_by()}
 
     def __repr__(self) -> str:
         return result_line(self)
@@ -394,7 +415,7 @@ def load(folder: str | Path) -> Result:
     """Bring back a result that ``result.save(folder)`` wrote, types included.
 
     Raises:
-        UsageError: the folder holds no result, or one of a later version.
+        UsageError: the folder holds no result, one of a later version, or a damaged one.
     """
     return _made_of(load_parts(Path(folder)))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pandas_amr._call import Call, Job, check, check_model
+from pandas_amr._call_text import check_planning
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Look, run
 from pandas_amr._rehearsal import Draft, Wish
@@ -325,6 +326,7 @@ def prepared(call: Call, settings: Settings, inside: Inside | None = None) -> tu
 
     Raises:
         UsageError: the call cannot be carried out; nothing was sent.
+        PlanError: it leaves something open to a model that cannot plan; likewise.
     """
     job = check(call)
     for agent in job.agents:
@@ -333,9 +335,11 @@ def prepared(call: Call, settings: Settings, inside: Inside | None = None) -> tu
     if not job.needs_model:
         return job, {}
     own = next((one.lm for one in job.pipelines if one.lm is not None), None) if job.lm is None else job.lm
-    if own is None and inside is not None and inside.lms:
-        return job, inside.lms
-    return job, resolve_lms(own, settings)
+    lms = inside.lms if own is None and inside is not None and inside.lms else resolve_lms(own, settings)
+    check_planning(job, lms["plan"])
+    for pipeline in job.pipelines:
+        pipeline.check_planning(lms, settings)
+    return job, lms
 
 
 def run_again(origin: Origin, lm: Any, errors: Any) -> Result:

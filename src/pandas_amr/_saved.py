@@ -1,280 +1,307 @@
-"""A whole result in a folder: frames as Parquet, the rest as JSON; types come back. Never a pickle."""
+"""A whole result in a folder: frames as Parquet, the rest as JSON; it comes back exactly. Never a pickle."""
 
 from __future__ import annotations
 
-import base64
+import io
 import json
-import warnings
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, get_args
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
-from pandas_amr._plan import Plan, is_listed, read_plan
-from pandas_amr._units import cell, line_of
-from pandas_amr.errors import AMRWarning, UsageError
+from pandas_amr import _saved_before, errors
+from pandas_amr._codec import (
+    REFUSED,
+    CannotEncode,
+    Encoded,
+    decode_table,
+    decode_value,
+    encode,
+    encode_frame,
+    first_difference,
+)
+from pandas_amr._compute import column_of, function_of, is_named, name_of
+from pandas_amr._folders import check_folder, replace_folder
+from pandas_amr._plan import read_plan
+from pandas_amr.errors import AMRWarning, PlanError, UsageError
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Hashable, Mapping
     from pathlib import Path
 
-    from pandas_amr._result import Result
+    from pandas_amr._plan import Plan
 
-FORMAT = 1
-LABEL = "label"
-GROUP = "group"
-STAGE = "stage-"
+FORMAT = 2
+TOLD = "result.json"
+PLAN = "plan.json"
 FRAMES = ("frame", "findings", "usage", "failures", "trace", "status", "sources")
-LABELLED = {"failures", "sources"}
-UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, TypeError, OverflowError)
+FIGURES = ("seconds", "sandbox", "coverage", "stopped", "total")
+OWN = re.compile(rf"{TOLD}|{PLAN}|({'|'.join(FRAMES)}|output[-\d]*)\.parquet")
+OWN_STAGE = re.compile(r"stage-\d+")
 
 
-def save_result(result: Result, folder: Path) -> None:
-    """Write a result into ``folder``, which is made where it is not there.
+class Lost:
+    """A function that a result was computed by, in a result that was loaded: its name is known, and nothing else."""
 
-    A column that Parquet cannot hold is written as JSON text, which a warning tells.
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, *_: Any) -> Any:
+        """Refuse to compute anything.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("a function is not saved with a result; score the result of the run itself")
+
+
+def save_result(parts: Mapping[str, Any], given: str | os.PathLike[str]) -> None:
+    """Write a result, by its parts, as a folder, in the place of one that was written so before.
+
+    Raises:
+        UsageError: another folder or file is there, or a part of the result would not come back; nothing is written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FRAMES:
-        frame = getattr(result, name)
-        if frame is None:
-            continue
-        if name in LABELLED and not result.stages:
-            frame = frame.drop(columns=LABEL)  # follows from the position; a label may be anything
-        if name == "sources" and GROUP in frame.columns:
-            frame = _by_keys(frame)
-        write_frame(frame, folder, name)
-    result.plan.to_json(folder / "plan.json")
-    told = {
-        "format": FORMAT,
-        "seconds": result.seconds,
-        "sandbox": result.sandbox,
-        "coverage": result.coverage,
-        "stages": len(result.stages),
-        "total": asdict(result.total),
-        "output": _output(result.output, folder, "output"),
-    }
-    for number, stage in enumerate(result.stages, start=1):
-        save_result(stage, folder / f"{STAGE}{number}")
-    (folder / "result.json").write_text(json.dumps(told, indent=2, default=str), encoding="utf-8")
+    folder = check_folder(given, is_saved)
+    replace_folder(folder, _files(parts))
 
 
 def load_parts(folder: Path) -> dict[str, Any]:
-    """What was saved: frames, plan, output and figures, by name.
+    """Bring back what was saved: frames, plan, output and figures, by name.
 
     Raises:
-        UsageError: the folder holds no result, or one of a later version.
+        UsageError: the folder holds no result, one of a later version, or a damaged one.
     """
     try:
-        told = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
+        known = told["format"]
     except OSError:
         raise UsageError(f"{folder} holds no saved result.") from None
-    if told["format"] != FORMAT:
-        raise UsageError(f"{folder} was saved in format {told['format']}; this version reads {FORMAT}.")
-    plan = read_plan(folder / "plan.json")
-    frames = {name: read_frame(folder, name) for name in FRAMES if (folder / f"{name}.parquet").exists()}
-    stages = [load_parts(folder / f"{STAGE}{number}") for number in range(1, told.get("stages", 0) + 1)]
-    for name in () if stages else LABELLED & frames.keys():
-        part = frames[name]
-        labels = [None if pd.isna(position) else frames["frame"].index[position] for position in part["position"]]
-        place = list(part.columns).index("position") if name == "sources" else 0
-        part.insert(place, LABEL, pd.Series(labels, index=part.index, dtype=object))
-    if "sources" in frames:
-        frames["sources"] = _by_groups(frames["sources"])
-    output = _read_output(told["output"], folder, plan)
-    figures = {name: told.get(name) for name in ("seconds", "sandbox", "coverage", "total")}
-    return {**frames, "plan": plan, "output": output, "stages": stages, **figures}
-
-
-def write_frame(frame: pd.DataFrame, folder: Path, name: str) -> None:
-    """Write a frame of any index and any column names; what Parquet refuses is written as JSON text."""
-    plain = frame.set_axis([f"c{number}" for number in range(len(frame.columns))], axis=1)
-    plain.attrs = {}
-    arrays: list[pa.Array] = []
-    kinds: list[Any] = []
-    for number, column in enumerate(plain.columns):
-        array, kind = _column(plain[column], str(frame.columns[number]))
-        arrays.append(array)
-        kinds.append(kind)
-    index = frame.index.to_frame(index=False)
-    levels = [_column(index.iloc[:, level], f"index {level}") for level in range(index.shape[1])]
-    names = [*plain.columns, *(f"i{level}" for level in range(len(levels)))]
-    table = pa.table([*arrays, *(array for array, _ in levels)], names=names)
-    about = {
-        "columns": [_label(label) for label in frame.columns],
-        "column_names": [_label(label) for label in frame.columns.names],
-        "kinds": kinds,
-        "levels": [kind for _, kind in levels],
-        "range": isinstance(frame.index, pd.RangeIndex),
-        "index_names": [_label(label) for label in frame.index.names],
-    }
-    pq.write_table(table.replace_schema_metadata({"pandas_amr": json.dumps(about)}), folder / f"{name}.parquet")
-
-
-def _by_keys(frame: pd.DataFrame) -> pd.DataFrame:
-    """The column of groups as one of each key, so that their types come back: ``group 0``, ``group 1``, ..."""
-    groups = frame[GROUP].tolist()
-    levels = {len(one) if isinstance(one, tuple) else 0 for one in groups}
-    if len(levels) != 1:
-        return frame
-    (count,) = levels
-    keys = {f"{GROUP} {level}": [one[level] for one in groups] for level in range(count)} or {GROUP: groups}
-    typed = pd.DataFrame({name: pd.Series(values, index=frame.index) for name, values in keys.items()})
-    return pd.concat([typed, frame.drop(columns=GROUP)], axis=1)
-
-
-def _by_groups(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of keys as the one of groups that they were: a value each, or a tuple."""
-    keys = [name for name in frame.columns if str(name).startswith(GROUP)]
-    if not keys:
-        return frame
-    groups = list(frame[GROUP]) if keys == [GROUP] else list(zip(*(frame[key] for key in keys), strict=True))
-    rest = frame.drop(columns=keys)
-    rest.insert(0, GROUP, pd.Series(groups, index=frame.index, dtype=object))
-    return rest
-
-
-def _column(column: pd.Series, label: str) -> tuple[pa.Array, Any]:
-    """A column as Arrow, and the pandas dtype that it comes back as; a category as its codes and its categories."""
+    except (ValueError, TypeError, KeyError):
+        raise UsageError(f"{folder} holds no saved result: its {TOLD} is not one that save() wrote.") from None
+    if known not in {FORMAT, _saved_before.FORMAT}:
+        raise UsageError(f"{folder} was saved in format {known}; this version reads up to {FORMAT}. Upgrade it.")
     try:
-        if not isinstance(column.dtype, pd.CategoricalDtype):
-            return _arrow(column)
-        told = _categories(column.cat.categories) | {"ordered": bool(column.cat.ordered)}
-        return pa.array(column.cat.codes.to_numpy(), mask=column.isna().to_numpy()), told
-    except UNFIT:
-        warnings.warn(
-            f"Column {label!r} holds what Parquet cannot; it is saved as JSON text.", AMRWarning, stacklevel=2
-        )
-        return pa.array([line_of(cell(value)) for value in column]), "json"
+        if known == _saved_before.FORMAT:
+            return _saved_before.load_parts(folder)
+        return _parts(folder)
+    except (OSError, KeyError, IndexError, *REFUSED) as error:
+        raise UsageError(f"The result in {folder} is damaged ({type(error).__name__}): save it anew.") from error
 
 
-def _arrow(column: pd.Series) -> tuple[pa.Array, Any]:
-    kind = "arrow" if isinstance(column.dtype, pd.ArrowDtype) else str(column.dtype)
-    array = pa.array(column, from_pandas=True)
-    if kind == "object" and not _comes_back(array, column):
-        raise pa.ArrowInvalid("changed by Arrow")
-    return (array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array), kind
+def is_saved(folder: Path) -> bool:
+    """Whether a folder is a saved result and holds nothing else."""
+    try:
+        told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(told, dict) or not {"format", "total", "output"} <= told.keys():
+        return False
+    for entry in folder.iterdir():
+        stage = OWN_STAGE.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink() and is_saved(entry)
+        if not stage and not (OWN.fullmatch(entry.name) and entry.is_file()):
+            return False
+    return True
 
 
-def _categories(categories: pd.Index) -> dict[str, Any]:
-    """Categories as JSON holds them; what it has no form for as an Arrow stream in text."""
-    values = categories.tolist()
-    if all(isinstance(one, str | int | float) for one in values):
-        return {"categories": values}
-    array, kind = _arrow(categories.to_series())
-    table = pa.table({"categories": array})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return {"stream": base64.b64encode(sink.getvalue()).decode(), "kind": kind}
+# To files and back
 
 
-def _read_categories(told: dict[str, Any]) -> Any:
-    if "stream" not in told:
-        return told["categories"]
-    table = pa.ipc.open_stream(base64.b64decode(told["stream"])).read_all()
-    return pd.Index(_restored(table.column(0), told["kind"]), dtype=object if told["kind"] == "object" else None)
+class _Tables:
+    """The tables of a result as files, each read again before it counts; a frame in the output is one of them."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.labels: dict[str, Any] = {}
+        self.frames: dict[str, pd.DataFrame] = {}
+        self._aside = 0
+
+    def add(self, part: str, name: str, frame: pd.DataFrame) -> None:
+        """Encode a frame.
+
+        Raises:
+            UsageError: it would not come back.
+        """
+        sink = io.BytesIO()
+        try:
+            encoded = encode_frame(frame)
+            pq.write_table(encoded.table, sink)
+            read = Encoded(pq.read_table(io.BytesIO(sink.getvalue())), json.loads(json.dumps(encoded.labels)))
+            self.frames[name] = decode_table(read)
+            again = encode_frame(self.frames[name])
+        except CannotEncode as error:
+            raise _refusal(part, str(error)) from None
+        except REFUSED:
+            raise _refusal(part, _unwritten(encoded)) from None
+        changed = first_difference(encoded.table, again.table)
+        if changed is not None or again.labels != encoded.labels:
+            raise _refusal(part, _place(encoded, changed))
+        self.files[f"{name}.parquet"] = sink.getvalue()
+        self.labels[name] = encoded.labels
+
+    def put_aside(self, value: pd.DataFrame | pd.Series) -> dict[str, Any]:
+        """Take a table out of the output, and give what stands for it."""
+        name = f"output-{self._aside}"
+        self._aside += 1
+        if isinstance(value, pd.DataFrame):
+            self.add("output", name, value)
+            return {"DataFrame": [name]}
+        frame = value.rename(None).to_frame()
+        frame.attrs = value.attrs
+        self.add("output", name, frame)
+        return {"Series": [name, encode(value.name)]}
 
 
-def _comes_back(array: Any, column: pd.Series) -> bool:
-    """Whether values of mixed kind come back as they are: dicts padded with None and widened numbers do not."""
-    return all(
-        one == other or (pd.api.types.is_scalar(other) and pd.isna(other))
-        for one, other in zip(array.to_pylist(), column, strict=True)
+def _encoded_output(output: Any, plan: Plan, tables: _Tables) -> Any:
+    """An output as JSON, once it came back; of models their fields, since the plan's file has their type.
+
+    Raises:
+        UsageError: it would not come back.
+    """
+    try:
+        encoded = encode(output, tables.put_aside)
+        again = decode_value(json.loads(json.dumps(encoded)), _output_makers(tables.frames, plan))
+        if encode(again, _Tables().put_aside) == encoded:
+            return encoded
+        why = f"a {type(output).__name__} of parts that change"
+    except CannotEncode as error:
+        if plan.output is not None and _holds_models(output):
+            return _encoded_models(output, plan)
+        why = str(error)
+    except UsageError:  # of a table in it
+        raise
+    except REFUSED:
+        why = "it holds itself, too much in one another, or a whole number of thousands of digits"
+    raise _refusal("output", why)
+
+
+def _encoded_models(output: Any, plan: Plan) -> Any:
+    try:
+        fields = _fields(plan.output, output)
+        encoded = {"typed": [encode(fields)]}
+        loaded = read_plan(plan.to_json())
+        again = decode_value(encoded, _output_makers({}, loaded))
+        changed = encode(_fields(loaded.output, again)) != encode(fields)
+    except (PydanticSerializationError, ValidationError, CannotEncode):
+        changed = True
+    if changed:
+        raise _refusal("output", "a model that the type in the plan's JSON does not hold")
+    return encoded
+
+
+def _fields(kind: Any, output: Any) -> Any:
+    return TypeAdapter(kind).dump_python(output, by_alias=True, warnings="error")
+
+
+def _holds_models(value: Any) -> bool:
+    if isinstance(value, list | tuple | dict):
+        return any(map(_holds_models, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, BaseModel)
+
+
+def _refusal(part: str, why: str) -> UsageError:
+    holds = "" if why.startswith(("column ", "the ", "attrs ", "it ")) else "it holds "
+    return UsageError(
+        f"result.{part} cannot be saved: {holds}{why}, which would not come back as it is. Nothing was written. Put "
+        "values of Python's or pandas' own types in its place (texts, say: .map(str)), in a copy: "
+        f"dataclasses.replace(result, {part}=...).save(folder)."
     )
 
 
-def read_frame(folder: Path, name: str) -> pd.DataFrame:
-    """Read what ``write_frame`` wrote."""
-    pa.array(pd.interval_range(0, 1))  # pandas then tells Arrow of its own types, intervals and periods
-    table = pq.read_table(folder / f"{name}.parquet")
-    about = json.loads(table.schema.metadata[b"pandas_amr"])
-    count = len(about["columns"])
-    data = {number: _restored(table.column(number), kind) for number, kind in enumerate(about["kinds"])}
-    levels = [_restored(table.column(count + level), kind) for level, kind in enumerate(about["levels"])]
-    names = [_unlabel(label) for label in about["index_names"]]
-    if about["range"]:
-        index: pd.Index = pd.RangeIndex(table.num_rows, name=names[0])
-    elif len(levels) > 1:
-        index = pd.MultiIndex.from_arrays(levels, names=names)
-    else:
-        index = pd.Index(levels[0], name=names[0])
-    texts = {number for number, kind in enumerate(about["kinds"]) if kind in ("object", "json")}
-    typed = {n: pd.Series(part, index=index, dtype=object if n in texts else None) for n, part in data.items()}
-    frame = pd.DataFrame(typed, index=index)
-    labels = [_unlabel(label) for label in about["columns"]]
-    column_names = [_unlabel(label) for label in about["column_names"]]
-    frame.columns = (
-        pd.MultiIndex.from_tuples(labels, names=column_names)
-        if len(column_names) > 1
-        else pd.Index(labels, name=column_names[0], tupleize_cols=False)
-    )
-    return frame
+def _unwritten(encoded: Encoded) -> str:
+    """What Parquet refuses of a table."""
+    for name in encoded.table.column_names:
+        try:
+            pq.write_table(encoded.table.select([name]), io.BytesIO())
+        except REFUSED:
+            return _place(encoded, name)
+    return _place(encoded, None)
 
 
-def _restored(column: pa.ChunkedArray, kind: Any) -> Any:
-    if isinstance(kind, dict):
-        codes = column.fill_null(-1).to_numpy()
-        return pd.Categorical.from_codes(codes, categories=_read_categories(kind), ordered=kind["ordered"])
-    if kind == "arrow":
-        return pd.array(column.combine_chunks(), dtype=pd.ArrowDtype(column.type))
-    if kind == "category":
-        return column.to_pandas().array
-    if kind in {"object", "json"}:
-        return pd.Series(column.to_pylist(), dtype=object).array
-    return column.to_pandas().astype(kind).array
+def _place(encoded: Encoded, array: str | None) -> str:
+    """What an array of a table is in its frame."""
+    if array is None or array.startswith("i"):
+        return "the index, or the names of the columns, hold labels of a rare kind"
+    columns = decode_value(encoded.labels["columns"])
+    return f"column {columns[int(array[1:])]!r} is of a type that Parquet does not hold"
 
 
-def _label(label: Any) -> Any:
-    if isinstance(label, tuple):
-        return {"tuple": [_label(part) for part in label]}
-    return label if label is None or isinstance(label, str | int | float | bool) else str(label)
+def _files(parts: Mapping[str, Any], place: str = "") -> dict[str, bytes]:
+    """The files of a result and its stages, by their paths in the folder.
+
+    Raises:
+        UsageError: a part would not come back.
+    """
+    tables = _Tables()
+    for part in FRAMES:
+        if parts[part] is not None:
+            tables.add(part, part, parts[part])
+    try:
+        plan = parts["plan"].to_json()
+    except PlanError as error:
+        raise UsageError(f"result.plan cannot be saved: {error} Nothing was written.") from None
+    told = {
+        "format": FORMAT,
+        **{name: parts[name] for name in FIGURES},
+        "warnings": [[type(one).__name__, str(one)] for one in parts["warnings"]],
+        "aggregations": [[encode(name), _encoded_how(how)] for name, how in parts["aggregations"].items()],
+        "stages": len(parts["stages"]),
+        "output": _encoded_output(parts["output"], parts["plan"], tables),
+        "frames": tables.labels,
+    }
+    files = {PLAN: plan.encode(), **tables.files, TOLD: json.dumps(told, indent=1).encode()}
+    files = {place + name: data for name, data in files.items()}
+    for number, stage in enumerate(parts["stages"], start=1):
+        files |= _files(stage, f"{place}stage-{number}/")
+    return files
 
 
-def _unlabel(label: Any) -> Any:
-    return tuple(_unlabel(part) for part in label["tuple"]) if isinstance(label, dict) else label
+def _parts(folder: Path) -> dict[str, Any]:
+    """The parts of a result and its stages, as a folder has them."""
+    told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
+    plan = read_plan(folder / PLAN)
+    tables = {name: Encoded(pq.read_table(folder / f"{name}.parquet"), how) for name, how in told["frames"].items()}
+    frames = {name: decode_table(encoded) for name, encoded in tables.items()}
+    aggregations = [(decode_value(name), decode_value(how, {"function": Lost})) for name, how in told["aggregations"]]
+    return {
+        **{name: frames.get(name) for name in FRAMES},
+        **{name: told[name] for name in FIGURES},
+        "plan": plan,
+        "output": decode_value(told["output"], _output_makers(frames, plan)),
+        "warnings": tuple(_warning(*one) for one in told["warnings"]),
+        "aggregations": dict(aggregations),
+        "stages": [_parts(folder / f"stage-{number}") for number in range(1, told["stages"] + 1)],
+    }
 
 
-def _output(output: Any, folder: Path, name: str) -> dict[str, Any]:
-    """An output as JSON, its frames beside it."""
-    match output:
-        case pd.DataFrame():
-            write_frame(output, folder, name)
-            return {"frame": name}
-        case pd.Series():
-            write_frame(output.to_frame("value"), folder, name)
-            return {"series": name, "name": _label(output.name)}
-        case BaseModel():
-            return {"model": output.model_dump(mode="json")}
-        case dict():
-            return {
-                "dict": [
-                    [_label(key), _output(part, folder, f"{name}-{n}")] for n, (key, part) in enumerate(output.items())
-                ]
-            }
-        case list() | tuple():
-            return {"list": [_output(part, folder, f"{name}-{n}") for n, part in enumerate(output)]}
-        case None | str() | bool() | int() | float():
-            return {"value": output}
-    value = cell(output)
-    if isinstance(value, str):
-        warnings.warn(f"The output of type {type(output).__name__} is saved as text.", AMRWarning, stacklevel=2)
-    return {"value": value}
+def _output_makers(frames: Mapping[str, pd.DataFrame], plan: Plan) -> dict[str, Any]:
+    """What makes the parts of an output that stand aside, or are of the plan's type."""
+    validated = TypeAdapter(Any if plan.output is None else plan.output).validate_python
+    return {"DataFrame": frames.__getitem__, "Series": partial(_series_at, frames), "typed": validated}
 
 
-def _read_output(told: dict[str, Any], folder: Path, plan: Plan) -> Any:
-    match told:
-        case {"frame": name}:
-            return read_frame(folder, name)
-        case {"series": name, "name": label}:
-            return read_frame(folder, name)["value"].rename(_unlabel(label))
-        case {"model": fields}:
-            kind = get_args(plan.output)[0] if is_listed(plan.output) else plan.output
-            return TypeAdapter(kind).validate_python(fields) if kind is not None else fields
-        case {"dict": items}:
-            return {_unlabel(key): _read_output(part, folder, plan) for key, part in items}
-        case {"list": items}:
-            return [_read_output(part, folder, plan) for part in items]
-    return told["value"]
+def _series_at(frames: Mapping[str, pd.DataFrame], table: str, name: Hashable) -> pd.Series:
+    series = frames[table].iloc[:, 0]
+    series.name, series.attrs = name, frames[table].attrs
+    return series
+
+
+def _warning(name: str, text: str) -> AMRWarning:
+    kind = getattr(errors, name, AMRWarning)
+    return kind(text) if isinstance(kind, type) and issubclass(kind, AMRWarning) else AMRWarning(text)
+
+
+def _encoded_how(how: Any) -> Any:
+    """An aggregation as JSON; of a function its name."""
+    if is_named(how):
+        bound = getattr(how, "args", ()) or getattr(how, "kwargs", ())
+        return {
+            "tuple": [encode(column_of(None, how)), _encoded_how(Lost(name_of(how[1])) if bound else function_of(how))]
+        }
+    if isinstance(how, list):
+        return [_encoded_how(one) for one in how]
+    return how if isinstance(how, str) else {"function": [name_of(how)]}

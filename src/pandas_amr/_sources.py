@@ -58,10 +58,16 @@ def covered(cited: Sequence[Cited], rows: int) -> float | None:
     return len(behind) / rows if behind and rows else None
 
 
-def coverage_words(rows: int, failed: int, lost: int, cut: int) -> str:
-    """What is not in front of the agent that writes the answer; empty where all is."""
+def coverage_words(rows: int, failed: int, lost: int, cut: int, *, partly: int = 0) -> str:
+    """What is not in front of the agent that writes the answer; empty where all is.
+
+    ``failed`` rows have no finding at all; ``partly`` failed ones have those of some maps.
+    """
     missing = [
         f"{failed} of {rows} rows have no finding: they failed." if failed else "",
+        f"{partly} of {rows} rows have a part of their findings: a map failed, and its fields are null."
+        if partly
+        else "",
         f"The findings of {lost} rows were lost where they were combined." if lost else "",
         f"{cut} findings were cut to fit." if cut else "",
     ]

@@ -119,7 +119,9 @@ def pieces_of(
             count=lambda part: count(json.dumps(part, ensure_ascii=False)),
         )
         cut += [{key: text[span.start : span.end]} for span in spans]
-    part_key = PART_KEY if PART_KEY not in record else f"{PART_KEY}_"
+    part_key = PART_KEY
+    while part_key in record:
+        part_key += "_"
     return [
         line_of(
             {

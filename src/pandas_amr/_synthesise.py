@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_args, get_origin
@@ -16,19 +17,16 @@ from pandas_amr._agent.loop import REPL_FORM, Answer, Submission, run_agent
 from pandas_amr._canonical import canonical_json
 from pandas_amr._schema import json_schema
 from pandas_amr._tree import group_of, static_sizes
-from pandas_amr._units import cell, line_of
+from pandas_amr._units import ROWS_KEY, cell, line_of, reader_keys
 from pandas_amr._usage import Usage
 from pandas_amr.errors import InvalidOutput, ModelError, UsageError
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import pyarrow as pa
+    from collections.abc import Callable, Mapping, Sequence
 
     from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr._agent.repl import Repl
-    from pandas_amr._findings import FindingType
     from pandas_amr._tokens import TokenCounter
     from pandas_amr._trace import Trace
     from pandas_amr._units import Units
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 OUTPUT_KEY = "output"
 SOURCES_KEY = "sources"
-ROWS_KEY = "rows"
 CUT_KEY = "beginning"
 NUMBER_TOKENS = 8  # of a finding's number and its line's end
 LEAST_TOKENS = 8  # of a finding that was cut
@@ -93,10 +90,14 @@ class Reduced:
         """The reduction as the inputs of a reducer one level up."""
         values = self.value if isinstance(self.value, list) else [self.value]
         dumped = [cell(TypeAdapter(type(value)).dump_python(value)) for value in values]
-        return [
-            Input(line_of(value if isinstance(value, dict) else {OUTPUT_KEY: value}), rows)
-            for value, rows in zip(dumped, self.rows, strict=True)
-        ]
+        return [Input(_reduced_line(value), rows) for value, rows in zip(dumped, self.rows, strict=True)]
+
+
+def _reduced_line(value: Any) -> str:
+    """Render an answer, or an item of one, for a reducer one level up."""
+    if not isinstance(value, dict):
+        return line_of({OUTPUT_KEY: value})
+    return line_of(dict(zip(reader_keys(list(value)), value.values(), strict=True)))
 
 
 class OutputType:
@@ -472,38 +473,50 @@ def _cut(one: Input, tokens: int, count: TokenCounter) -> Input:
 
 
 def finding_inputs(
-    tables: Sequence[tuple[Sequence[int], pa.Table]],
-    units: Units | None = None,
+    parts: Sequence[tuple[Sequence[int], Mapping[str, Any]]],
+    answered: Callable[[int], Sequence[int]],
     *,
-    listed: FindingType | None = None,
-    counted: Sequence[int] = (),
-    where: str | None = None,
+    where: Callable[[int, Mapping[str, Any]], bool] | None = None,
 ) -> list[Input]:
-    """A batch of findings as a reducer's inputs, in frame order: one line a unit, the maps side by side.
+    """Render findings as a reducer's inputs, in frame order: one line per record, the maps side by side.
 
-    With ``units``, or ``counted``, a unit that answers for several equal rows says for how many. Where units hold none
-    or many records (``listed``), each record is a line of its own. With ``where`` only those whose field is true.
+    All trees render by this, from the columns that the findings have in the frame: one finding gives one line,
+    whichever tree reads it, and whichever run found it.
+
+    Args:
+        parts: of each map the positions of its findings, and their columns by name. Where units hold none or many
+            records, a position stands once for each of them. What a map has not found is null.
+        answered: the positions of the rows that a finding stands for; if they are many, the line says how many.
+        where: tells by a record's position and cells, by name, whether it is read.
     """
-    records: dict[int, dict[str, Any]] = {}
-    for positions, table in tables:
-        for position, record in zip(positions, table.to_pylist(), strict=True):
-            records.setdefault(position, {}).update(cell(record))
+    labels = [label for _, columns in parts for label in columns]
+    records: dict[tuple[int, int], dict[str, Any]] = {}
+    for positions, columns in parts:
+        cells = [[cell(value) for value in array] for array in columns.values()]
+        seen: Counter[int] = Counter()
+        rows_of_cells = zip(*cells, strict=True) if cells else [()] * len(positions)
+        for position, row in zip(positions, rows_of_cells, strict=True):
+            record = records.setdefault((position, seen[position]), dict.fromkeys(labels))
+            record.update(zip(columns, row, strict=True))
+            seen[position] += 1
+    keys = reader_keys(labels)
     inputs: list[Input] = []
-    for position, record in sorted(records.items()):
-        rows = frozenset(units.answered(position).tolist() if units else (position,))
-        lines = record[listed.columns[0]] if listed else [record]
-        if where is not None:
-            lines = [line for line in lines if line.get(where) is True]
-        many = counted[position] if counted else len(rows)
-        inputs += [Input(line_of(line | _counted(line, many)), rows) for line in lines]
+    for (position, _), record in sorted(records.items(), key=_place):
+        if where is not None and not where(position, record):
+            continue
+        rows = frozenset(answered(position))
+        shown = dict(zip(keys, record.values(), strict=True))
+        count = {ROWS_KEY: len(rows)} if len(rows) > 1 else {}
+        inputs.append(Input(line_of(shown | count), rows))
     return inputs
 
 
-def _counted(record: dict[str, Any], rows: int) -> dict[str, int]:
-    return {ROWS_KEY: rows} if rows > 1 and ROWS_KEY not in record else {}
+def _place(item: tuple[tuple[int, int], Any]) -> tuple[int, int]:
+    """Order records by their rows' positions."""
+    return item[0]
 
 
 def row_inputs(units: Units, positions: Sequence[int]) -> list[Input]:
     """Rows of the frame as a reducer's inputs: their content columns are the findings."""
-    lines = units.lines(positions)
+    lines = units.reader_lines(positions)
     return [Input(line, frozenset((position,))) for line, position in zip(lines, positions, strict=True)]

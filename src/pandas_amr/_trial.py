@@ -135,21 +135,21 @@ class Trial:
             alone = {name: (label, one)} if is_named(how) else {label: one}
             if _is_tried(one) and self._fails_by_groups(alone):
                 return self._unfit(label, one)
-        if _are_all_tried([how]) and _fails(computed, self.table, {name: how}, self.by):
+        if _are_all_tried([how]) and _fails(computed, self.table, {name: how}, self._known_by):
             return f"pandas cannot compute {_shown(how)} of {label!r}; say one function, or a list of their names"
         return None
 
     def _fails_by_groups(self, aggregations: Mapping[Any, Any]) -> bool:
         """Whether pandas cannot compute it; of groups, whatever rows may stand in one of them together."""
-        if _fails(computed, self.table, aggregations, self.by):
+        if _fails(computed, self.table, aggregations, self._known_by):
             return True
-        return self.by is not None and _fails(computed, self.table, aggregations, _one_group(self.table))
+        return self._known_by is not None and _fails(computed, self.table, aggregations, _one_group(self.table))
 
     def _unfit(self, label: Any, how: Any) -> str:
         able = [word for word in get_args(Aggregation) if not self._fails_by_groups({label: word})]
         shown = name_of(how)
         takes = TAKES.get(shown, "numbers")
-        if self.by is not None and not _fails(computed, self.table, {label: how}, None):
+        if self._known_by is not None and not _fails(computed, self.table, {label: how}, None):
             takes = "a whole column, not groups"
         return (
             f"{shown!r} takes {takes}; {self._holds(label)}. "
@@ -161,7 +161,7 @@ class Trial:
         tried = {name: how for name, how in aggregations.items() if _are_all_tried([how])}
         if not tried or not self._are_there([column_of(name, how) for name, how in tried.items()]):
             return None
-        if not _fails(computed, self.table, tried, self.by):
+        if not _fails(computed, self.table, tried, self._known_by):
             return None
         names = ", ".join(map(repr, tried))
         return f"pandas cannot compute {names} side by side; name each: {{name: (column, function)}}"
@@ -169,7 +169,8 @@ class Trial:
     def output_problem(self, aggregations: Mapping[Any, Any], output: Any) -> str | None:
         """Tell why what is computed is not of the type that is asked for; None if it is, or if only a run can tell."""
         labels = [column_of(name, how) for name, how in aggregations.items()]
-        known = self._are_there(labels) and _are_all_tried(aggregations.values())
+        grouped_by_unknown = self.by is not None and self._known_by is None
+        known = self._are_there(labels) and _are_all_tried(aggregations.values()) and not grouped_by_unknown
         if output is None or not aggregations or not known or not len(self.table):
             return None
         kind = _structure(output)
@@ -178,7 +179,7 @@ class Trial:
         everything = len(self.table)
         for size in [*range(1, PARTS + 1), everything]:
             value = self._computed_of_first(size, aggregations)
-            if not _is_output(value, kind, output, grouped=self.by is not None, whole=size == everything):
+            if not _is_output(value, kind, output, grouped=self._known_by is not None, whole=size == everything):
                 whats = ", ".join(f"{_shown(how)} of {column_of(name, how)!r}" for name, how in aggregations.items())
                 return (
                     f"The reduce gave no {_type_name(output)} when it was tried: {whats} gives {_described(value)}. "
@@ -189,8 +190,13 @@ class Trial:
     def _computed_of_first(self, size: int, aggregations: Mapping[Any, Any]) -> Any:
         """What is computed of all rows; or of the first ones, which are one group if there are groups."""
         part = self.table.iloc[:size]
-        by = self.by if self.by is None or size == len(self.table) else _one_group(part)
+        by = self._known_by if self._known_by is None or size == len(self.table) else _one_group(part)
         return _tried(computed, part, aggregations, by)
+
+    @property
+    def _known_by(self) -> By | None:
+        """How the rows are grouped; None if a key is a field that is still to be planned."""
+        return self.by if self.by is not None and self._are_there(self.by.labels) else None
 
     def _are_there(self, labels: Sequence[Any]) -> bool:
         """Whether all are known columns; what a function without a type finds is not."""

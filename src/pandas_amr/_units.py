@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pandas_amr._tokens import TokenCounter
 
 UNIT_KEY = "unit"
+FINDING_KEY = "finding"  # of a finding's number, where reducers read it
+ROWS_KEY = "rows"  # of how many equal rows a finding stands for
 BLOCK_ROWS = 8192
 FEW_ROWS = 64
 LINE_BREAKS = re.compile("[\x7f\x85\u2028\u2029]")  # those that JSON lets stand
@@ -73,6 +75,11 @@ class Units:
     def lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Each unit's content as one line of JSON."""
         return self._rendered(self.columns, self.keys, positions)
+
+    def reader_lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Render units as reducers read them, beside a finding's number."""
+        keys = reader_keys([self.frame.columns[column] for column in self.columns], counted=False)
+        return self._rendered(self.columns, keys, positions)
 
     def _rendered(
         self, columns: Sequence[int], keys: Sequence[str], positions: Sequence[int] | NDArray[np.int64]
@@ -219,20 +226,32 @@ def _suggestion(missing: Sequence[Hashable], frame: pd.DataFrame) -> str:
     return f"Did you mean {_named(close)}?" if close else f"There is: {_named(list(frame.columns[:20]))}."
 
 
-def json_keys(labels: Sequence[Hashable]) -> tuple[str, ...]:
-    """Column labels as JSON keys: text, unique, and none that is taken by the unit's number.
+def json_keys(labels: Sequence[Hashable], *, taken: Sequence[str] = (UNIT_KEY,)) -> tuple[str, ...]:
+    """Name columns in JSON: text, unique, and none that is taken by what stands beside them, as the unit's number.
 
     Example:
         >>> json_keys(["text", ("a", "b"), "unit", 1, "1"])
         ('text', 'a.b', 'unit_', '1', '1_')
     """
+    used = set(taken)
     keys: list[str] = []
     for label in labels:
         key = ".".join(str(part) for part in label) if isinstance(label, tuple) else str(label)
-        while key == UNIT_KEY or key in keys:
+        while key in used:
             key += "_"
+        used.add(key)
         keys.append(key)
     return tuple(keys)
+
+
+def reader_keys(labels: Sequence[Hashable], *, counted: bool = True) -> tuple[str, ...]:
+    """Name columns as reducers read them: beside a finding's number, and where equal rows are ``counted``, their count.
+
+    Example:
+        >>> reader_keys(["finding", "rows", "finding_"])
+        ('finding_', 'rows_', 'finding__')
+    """
+    return json_keys(labels, taken=(FINDING_KEY, ROWS_KEY) if counted else (FINDING_KEY,))
 
 
 def make_units(
@@ -308,7 +327,8 @@ def cell(value: Any) -> Any:
     if value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, dict):
-        return {str(key): cell(inner) for key, inner in value.items()}
+        keys = json_keys([str(key) for key in value], taken=())
+        return {key: cell(inner) for key, inner in zip(keys, value.values(), strict=True)}
     if isinstance(value, list | tuple):
         return [cell(inner) for inner in value]
     if isinstance(value, set | frozenset):

@@ -67,6 +67,7 @@ def start(
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
+        PlanError: the plan cannot be used, or a task leaves something open and the model cannot plan; likewise.
     """
     return _run_of("map_reduce", **locals()).begun()
 
@@ -129,7 +130,8 @@ def map_reduce(
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
-        PlanError: the plan cannot be used; nothing was sent.
+        PlanError: the plan cannot be used, or a task leaves something open and the model cannot plan; nothing was sent.
+            Or the planner's answer is no use; no row was sent. The message writes out the call that needs no planner.
         ModelError: the service serves nothing more (a wrong key or model, a server gone); has the ``partial``.
         BudgetExceeded: the budget is used up, and ``errors="raise"``; likewise.
         MapFailed: nothing at all succeeded, or ``errors="raise"`` met a failure; carries the partial ``Result``.
@@ -322,13 +324,15 @@ def plan(
 ) -> Plan:
     """Derive the plan of a ``map_reduce`` with its estimate; nothing is mapped.
 
-    Takes what ``map_reduce`` takes; costs at most one call.
+    Takes what ``map_reduce`` takes; costs at most one call, and one more where its answer has to be mended. Without a
+    task and a reduce, the plan reduces by type: counts of choices, means of numbers.
 
     Returns:
         A ``Plan``: look at it, ``replace`` fields, keep its JSON, pass it as ``plan=``.
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
+        PlanError: as in ``map_reduce``.
     """
     return cast("Plan", _run_of("plan", **locals()).result())
 

@@ -5,7 +5,7 @@
     AMRError
     ├─ UsageError(ValueError)        a bad argument; says what would be right
     │  └─ ColumnError(KeyError)      missing, doubled or colliding columns
-    ├─ PlanError(ValueError)         a plan that cannot be used
+    ├─ PlanError(ValueError)         a plan that cannot be used, or none to be had: says what to pass
     ├─ ModelError                    who: the model service. Never carries keys or cell text
     │  ├─ ModelUnavailable           429, time-out, 5xx, connection: retried first
     │  ├─ ModelConfigError           401, 403, 404, no quota: stops the run at once
@@ -19,7 +19,7 @@
     └─ MapFailed                     errors="raise", or nothing at all succeeded; carries the partial Result
 
     AMRWarning(UserWarning)
-    ├─ PlanWarning                   the plan is not the one a planner would have given
+    ├─ PlanWarning                   the plan is not carried out as a whole: a part left out, a group read in parts
     ├─ FailureWarning                some units failed and are listed
     ├─ JournalWarning                the journal is not what it was: damaged, gone, or not to be had
     └─ CorpusWarning                 some files were left out
@@ -82,7 +82,7 @@ class ColumnError(UsageError, KeyError):
 
 
 class PlanError(AMRError, ValueError):
-    """A plan that cannot be used."""
+    """A plan that cannot be used; or a task for which there is none: the message writes out the call to make."""
 
 
 class ModelError(AMRError):
@@ -234,7 +234,7 @@ class AMRWarning(UserWarning):
 
 
 class PlanWarning(AMRWarning):
-    """The plan was made by rule, where a planner could not be asked or did not answer."""
+    """A plan is not carried out as a whole: a part of a planner's was left out, or a group is read in parts."""
 
 
 class FailureWarning(AMRWarning):

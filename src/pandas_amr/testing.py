@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
+from pandas_amr._agent.dispatch import loads
 from pandas_amr.models.base import LM
 from pandas_amr.models.throttle import Bucket
 
@@ -112,9 +113,9 @@ class ScriptedRequest:
                 continue
             for fence, block in FENCE.findall(str(message["content"])):
                 if fence == kind:
-                    return [json.loads(line) for line in block.split("\n") if line]
+                    return [loads(line) for line in block.split("\n") if line]
             if kind == "units" and self.schema == "finding":
-                return [json.loads(message["content"])]
+                return [loads(message["content"])]
         return []
 
 

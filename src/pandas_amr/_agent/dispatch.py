@@ -57,6 +57,13 @@ class AgentTool(Protocol):
         ...
 
 
+class DoubledKey(ValueError):
+    """An object of a model's JSON names a key twice, so that nobody can tell which value was meant."""
+
+    def __init__(self) -> None:
+        super().__init__("an object in it names a key twice")
+
+
 @dataclass(frozen=True, slots=True)
 class HandedIn:
     """A tool's result that is the agent's submission: what it says to the agent, and the payload."""
@@ -94,7 +101,10 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
         return f"There is no tool {call.name!r}. There is: {', '.join(known) or 'none'}."
     assert tool.args_schema is not None
     try:
+        _check_keys(call.arguments or "{}")
         arguments = tool.args_schema.model_validate_json(call.arguments or "{}")
+    except DoubledKey as error:
+        return f"{tool.name}: these arguments do not fit: {error}"
     except ValidationError as error:
         return f"{tool.name}: these arguments do not fit: {complaint(error)}"
     values = {name: getattr(arguments, name) for name in type(arguments).model_fields} | (arguments.model_extra or {})
@@ -108,6 +118,41 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
             return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
         return f"{tool.name} raised {type(error).__name__}: {error}"
     return result if isinstance(result, HandedIn) else as_text(result)
+
+
+def _check_keys(arguments: str) -> None:
+    """Refuse doubled keys; whether it is JSON at all, pydantic says with the place.
+
+    Raises:
+        DoubledKey: an object names a key twice.
+    """
+    try:
+        loads(arguments)
+    except DoubledKey:
+        raise
+    except ValueError:
+        return
+
+
+def loads(text: str) -> Any:
+    """Decode JSON in which no object names a key twice; ``json.loads`` would keep the last in silence.
+
+    Raises:
+        DoubledKey: one does.
+        ValueError: it is no JSON.
+
+    Example:
+        >>> loads('{"unit": 0}')
+        {'unit': 0}
+    """
+    return json.loads(text, object_pairs_hook=_without_doubles)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise DoubledKey
+    return made
 
 
 def as_text(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from pandas_amr._agent.dispatch import dispatch
+from pandas_amr._agent.dispatch import DoubledKey, dispatch, loads
 from pandas_amr._schema import is_strict
 from pandas_amr._usage import Phase, Usage
 from pandas_amr.models.base import Message, Request, ResponseSchema, ToolSpec
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr.models.base import Model, Reply
 
+JSON_MARK = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]')  # of JSON: texts, and what opens, closes and follows a key
 FENCE = re.compile(r"^\s*```[\w-]*\s*\n(.*)\n\s*```\s*$", re.DOTALL)
 REPL_FORM = "code"
 FORCED = "No more tool calls are possible. Answer now, with what you know."
@@ -132,13 +133,17 @@ def decoded(text: str | None, finish_reason: str = "stop") -> tuple[Any, str | N
         ({'a': 1}, None)
         >>> decoded("I think so.")
         (None, 'the answer is no JSON object')
+        >>> decoded('{"a": 1, "a": 2}')
+        (None, 'the answer cannot be read: an object in it names a key twice')
     """
     cut = finish_reason == "length"
     if not text or not text.strip():
         return None, "the answer is empty" + (", its tokens were used up" if cut else "")
     fenced = FENCE.match(text)
     try:
-        payload = json.loads(fenced.group(1) if fenced else text)
+        payload = loads(fenced.group(1) if fenced else text)
+    except DoubledKey as error:
+        return None, f"the answer cannot be read: {error}"
     except ValueError:
         if cut:
             return _beginning(text), "the answer was cut off at its greatest length"
@@ -149,9 +154,43 @@ def decoded(text: str | None, finish_reason: str = "stop") -> tuple[Any, str | N
 
 
 def _beginning(text: str) -> Any:
-    """What an answer that was cut off says before the cut."""
+    """What an answer that was cut off says before the cut; None if an object in it names a key twice."""
+    if _has_doubled_key(text):
+        return None
     try:
         payload = from_json(text.strip(), allow_partial=True)
     except ValueError:
         return None
     return payload if isinstance(payload, dict) else None
+
+
+def _has_doubled_key(text: str) -> bool:
+    """Tell whether an object in a JSON text that was cut off names a key twice.
+
+    Example:
+        >>> _has_doubled_key('[{"unit": 0, "unit": 1}, {"un'), _has_doubled_key('[{"unit": 0}, {"unit": ')
+        (True, False)
+    """
+    open_: list[set[str]] = []  # the keys of each object or list that is not closed yet
+    last = ""
+    for match in JSON_MARK.finditer(text):
+        mark = match.group()
+        if mark in "{[":
+            open_.append(set())
+        elif mark in "}]":
+            del open_[-1:]
+        elif mark != ":":
+            last = _spelled(mark)
+        elif open_ and last in open_[-1]:
+            return True
+        elif open_:
+            open_[-1].add(last)
+    return False
+
+
+def _spelled(text: str) -> str:
+    """Decode a JSON text; what is none stays as it is."""
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text

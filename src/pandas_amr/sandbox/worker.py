@@ -44,6 +44,7 @@ KINDS = {str: "str", int: "int", float: "float", bool: "bool"}
 UNIT = "unit"  # the column, or the key, that says a row's number in the shard
 MISSING = (None,)  # stands for a missing label
 HERE = __file__
+COLUMN, LEVEL = "column", "level"  # kinds of arrays, where no dtype is told
 
 
 class Gone(Exception):
@@ -460,43 +461,96 @@ def _listed(given: Any) -> list[dict[str, Any]]:
 
 def loaded(parquet: memoryview | bytes, labels: dict[str, Any]) -> Any:
     """The frame behind Parquet bytes: Arrow dtypes, its own column names and index."""
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     source = pq.ParquetFile(pa.BufferReader(pa.py_buffer(parquet)))  # unlike read_table it starts no thread
     table = source.read(use_threads=False).replace_schema_metadata(None)
-    names = [name for name in table.column_names if name.startswith("c")]
-    frame = table.select(names).to_pandas(types_mapper=pd.ArrowDtype, use_threads=False)
-    columns = [_label(one) for one in labels["columns"]]
-    tuples = bool(columns) and all(isinstance(one, tuple) for one in columns)
-    frame.columns = (
-        pd.MultiIndex.from_tuples(columns) if tuples else pd.Index(columns, dtype=None if columns else object)
-    )
-    frame.columns.names = [_label(one) for one in labels["column_names"]]
-    levels = [_level(table.column(name)) for name in table.column_names if name.startswith("i")]
-    index_names = [_label(one) for one in labels["index_names"]]
-    if labels.get("range") is not None:
-        frame.index = pd.RangeIndex(range(*labels["range"]), name=index_names[0])
-    elif len(levels) == 1:
-        frame.index = pd.Index(levels[0]).rename(index_names[0])
-    else:
-        frame.index = pd.MultiIndex.from_arrays(levels, names=index_names)
-    return frame
+    return decode_frame(table, labels, _session_array)
 
 
-def _level(column: Any) -> Any:
-    """A level of the index; whole numbers of which some are missing stay whole."""
+def _session_array(column: Any, kind: Any) -> Any:
+    """A column as Arrow's; a level of the index as pandas', whose whole numbers stay whole where some are missing."""
     import pandas as pd
     import pyarrow as pa
 
-    whole = pa.types.is_integer(column.type) and column.null_count
-    return column.to_pandas(types_mapper=pd.ArrowDtype if whole else None, use_threads=False)
+    if kind == COLUMN or (pa.types.is_integer(column.type) and column.null_count):
+        return pd.arrays.ArrowExtensionArray(column)
+    return column.to_pandas(use_threads=False)
 
 
-def _label(given: Any) -> Any:
-    """A label as JSON holds it: lists stand for tuples."""
-    return tuple(_label(part) for part in given) if isinstance(given, list) else given
+def decode_frame(table: Any, labels: dict[str, Any], array_of: Any, makers: Any = None) -> Any:
+    """Make a frame of a table: columns ``c0`` and so on, levels of the index ``i0`` and so on.
+
+    Shared with the host, whose `_codec.py` has the encoder. ``array_of(column, kind)`` makes an array; ``kind`` is
+    what ``labels`` say of its type, else ``COLUMN`` or ``LEVEL``. ``makers`` are those of ``decode``.
+    """
+    import pandas as pd
+
+    names = [name for name in table.column_names if name.startswith("c")]
+    levels = [name for name in table.column_names if name.startswith("i")]
+    kinds = labels.get("dtypes") or [COLUMN] * len(names)
+    level_kinds = labels.get("level_dtypes") or [LEVEL] * len(levels)
+    arrays = [array_of(table.column(name), kind) for name, kind in zip(levels, level_kinds, strict=True)]
+    index = _decode_index(arrays, labels, makers)
+    columns = {}
+    for number, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+        array = array_of(table.column(name), kind)
+        columns[number] = pd.Series(array, index=index, dtype=array.dtype)
+    frame = pd.DataFrame(columns, index=index)
+    frame.columns = _decode_columns(labels, makers)
+    return frame
+
+
+def _decode_index(arrays: list[Any], labels: dict[str, Any], makers: Any) -> Any:
+    import pandas as pd
+
+    names = decode(labels["index_names"], makers)
+    if labels.get("range") is not None:
+        return pd.RangeIndex(range(*labels["range"]), name=names[0])
+    if labels.get("levels") is not None:  # of which the arrays are the codes
+        levels = decode(labels["levels"], makers)
+        return pd.MultiIndex(levels=levels, codes=arrays, names=names, verify_integrity=False)
+    if len(arrays) > 1:
+        return pd.MultiIndex.from_arrays(arrays, names=names)
+    index: Any = pd.Index(arrays[0], dtype=arrays[0].dtype, tupleize_cols=False).rename(names[0])
+    if labels.get("freq") is not None:
+        index.freq = labels["freq"]
+    return index
+
+
+def _decode_columns(labels: dict[str, Any], makers: Any) -> Any:
+    """The columns: an Index, or where no types are told one of labels alone."""
+    import pandas as pd
+
+    columns = decode(labels["columns"], makers)
+    if isinstance(columns, pd.Index):
+        return columns
+    names = decode(labels["column_names"], makers)
+    if columns and all(isinstance(one, tuple) and len(one) == len(names) for one in columns):
+        return pd.MultiIndex.from_tuples(columns, names=names)
+    return pd.Index(columns, dtype=None if columns else object, name=names[0], tupleize_cols=False)
+
+
+def decode(given: Any, makers: Any = None) -> Any:
+    """A value as JSON holds it: an object has one key, the type, and the list of what it is made of.
+
+    ``makers`` make values by the name of their type; default: those of labels that a session gets.
+    """
+    if isinstance(given, list | tuple):
+        return [decode(part, makers) for part in given]
+    if isinstance(given, dict):
+        ((name, parts),) = given.items()
+        return (makers or LABEL_MAKERS)[name](*decode(parts, makers))
+    return given
+
+
+def make_tuple(*parts: Any) -> tuple[Any, ...]:
+    """A tuple of its parts."""
+    return parts
+
+
+LABEL_MAKERS: dict[str, Any] = {"tuple": make_tuple, "float": float}
 
 
 def _kind(given: Any) -> Any:
