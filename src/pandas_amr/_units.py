@@ -269,12 +269,12 @@ def make_units(
     asked: list[int] = []
     tokens: list[int] = []
     answered_by = np.empty(len(frame), dtype=np.int64)
-    for start, records in _blocks(frame, columns, keys):
-        for position, record in enumerate(records, start):
-            known = first.setdefault(digest(canonical_json(record)), len(asked)) if dedupe else len(asked)
+    for start, lines in _blocks(frame, columns, keys):
+        for position, line in enumerate(lines, start):
+            known = first.setdefault(digest(line), len(asked)) if dedupe else len(asked)
             if known == len(asked):
                 asked.append(position)
-                tokens.append(counter(line_of(record)) if counter else 0)
+                tokens.append(counter(line) if counter else 0)
             answered_by[position] = known
     return Units(frame, columns, keys, np.array(asked, np.int64), answered_by, np.array(tokens, np.int64))
 
@@ -284,12 +284,10 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _blocks(
-    frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+def _blocks(frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     for start in range(0, len(frame), BLOCK_ROWS):
         positions = np.arange(start, min(start + BLOCK_ROWS, len(frame)), dtype=np.int64)
-        yield start, _records(frame, columns, keys, positions)
+        yield start, [line_of(record) for record in _records(frame, columns, keys, positions)]
 
 
 def _records(
