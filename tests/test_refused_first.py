@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 import pandas_amr as amr
+from pandas_amr._compute import computed
+from pandas_amr._trial import Trial, typical_column
 
 Mood = Literal["good", "bad"]
 
@@ -251,3 +254,67 @@ def test_a_plan_s_json_says_that_it_cannot_hold_a_key_that_is_code(by, refusing)
         plan.to_json()
     assert "0x" not in str(caught.value) + repr(plan)
     assert "'y'" not in str(caught.value) + repr(plan)
+
+
+KINDS = {
+    "n": int,
+    "size": float,
+    "ok": bool,
+    "word": str,
+    "day": dt.date,
+    "at": dt.datetime,
+    "time": dt.time,
+    "length": dt.timedelta,
+    "price": decimal.Decimal,
+    "mood": Mood,
+    "grade": Literal[1, 2, 3],
+    "tags": list[str],
+    "numbers": list[int],
+    "grid": list[list[int]],
+    "counts": dict[str, int],
+}
+HOWS = [
+    "count",
+    "sum",
+    "mean",
+    "median",
+    "min",
+    "max",
+    "nunique",
+    "value_counts",
+    "share",
+    "mode",
+    "std",
+    "var",
+    "sem",
+    "skew",
+    "prod",
+    "any",
+    "all",
+    "first",
+    "last",
+    "idxmin",
+    "idxmax",
+    "quantile",
+    "size",
+    "unique",
+    "nlargest",
+    "describe",
+    "is_unique",
+    "argmax",
+]
+TYPICAL = pd.DataFrame({"group": list("xxyyzzxyyx")} | {name: typical_column(kind, 10) for name, kind in KINDS.items()})
+MISSING = TYPICAL.iloc[[4, 9]]  # rows in which no field has a value
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("by", [None, amr.By("group"), amr.By("mood", observed=False), amr.By("n")], ids=repr)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_not_refused_is_computed_of_some_rows_of_none_and_of_missing_values(name, by):
+    trial = Trial.of(TYPICAL[["group"]], KINDS, [name], by)
+    taken = [how for how in HOWS if trial.aggregation_problem(name, how) is None]
+    assert "count" in taken
+    for how in taken:
+        for rows in (TYPICAL, TYPICAL.iloc[:0], MISSING, TYPICAL.iloc[:1]):
+            computed(rows, {name: how}, by)
+            computed(rows, {"called": (name, how)}, by)

@@ -316,10 +316,16 @@ def _by_groups(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By, *, 
     groups = grouped(table, by, frame)
     if flat:
         return _side_by_side(table, groups, hows, *group_numbers(frame, by))
-    if any(is_named(how) for how in hows.values()):
-        named = {str(name): (column_of(name, how), function_of(how)) for name, how in hows.items()}
-        return cast("pd.DataFrame", groups.agg(**named))
-    return cast("pd.DataFrame", groups.agg(hows))
+    try:
+        if any(is_named(how) for how in hows.values()):
+            named = {str(name): (column_of(name, how), function_of(how)) for name, how in hows.items()}
+            return cast("pd.DataFrame", groups.agg(**named))
+        return cast("pd.DataFrame", groups.agg(hows))
+    except ValueError:
+        if groups.ngroups or not len(frame):
+            raise
+        nobody = np.array([], dtype=np.int64)  # no row has a key: `describe` can make nothing of that, but of no rows
+        return _by_groups(frame.iloc[nobody], aggregations, by.at(nobody, frame.index[nobody]), flat=flat)
 
 
 def _side_by_side(

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM
     from pandas_amr.tools import PythonREPLTool, Tool
 
-    Columns: TypeAlias = Hashable | Sequence[Hashable] | None
+    Columns: TypeAlias = Hashable | slice | Sequence[Hashable | slice] | None
+    Key: TypeAlias = Hashable | pd.Series | pd.Grouper | Callable[[Any], Any] | Mapping[Any, Any]
+    Groups: TypeAlias = Key | list[Any] | By | None
     Axis: TypeAlias = Literal["rows", "columns"]
     Finding: TypeAlias = type[BaseModel | list[Any]] | Mapping[str, Any] | None
     Map: TypeAlias = (
@@ -50,7 +52,7 @@ def start(
     map: Map | None = None,
     reduce: Reduce | None = None,
     output: Any = None,
-    by: Hashable | list[Hashable] | By | None = None,
+    by: Groups = None,
     tools: Tools = None,
     plan: PlanLike = "auto",
     lm: Model = None,
@@ -82,7 +84,7 @@ def map_reduce(
     map: Map | None = None,
     reduce: Reduce | None = None,
     output: Any = None,
-    by: Hashable | list[Hashable] | By | None = None,
+    by: Groups = None,
     tools: Tools = None,
     plan: PlanLike = "auto",
     lm: Model = None,
@@ -98,7 +100,9 @@ def map_reduce(
     Args:
         frame: the rows; never changed.
         task: the question, in a sentence; what is not given below is planned from it.
-        columns: the content columns that agents read; default: all.
+        columns: the content columns that agents read: a label, a list of labels, or a slice of them as in
+            ``df.loc[:, a:b]``; with several levels of labels, one of the first level stands for all below it;
+            default: all.
         axis: ``"columns"`` makes each content column a unit (its name, type, profile and sampled values), and the frame
             of the result one row a column.
         finding: what to find in a unit: a pydantic model, a dict of types, or nothing for a text column ``finding``;
@@ -110,9 +114,14 @@ def map_reduce(
             each row's number in the shard, from 0. What does not show which rows are meant is an error that says what
             would: doubled labels in another order, or a fresh index on a shard with these labels in another order.
         reduce: the reducers' instruction (agents, in a tree); a function ``f(findings_frame)``; or a dict of pandas
-            aggregations by column, exact and without a model.
+            aggregations by column, exact and without a model. Of lists the values in them are counted. With
+            ``list[Model]`` the records' fields are aggregated over the records, the frame's own columns over the units:
+            each counts once, units without a record too; once per group in which it has a record if a field of the
+            records groups or chooses them.
         output: the answer's type: ``str int float bool``, a pydantic model, or ``list[Model]`` (a frame).
-        by: columns to group by: the answer is then a summary frame, one row a group.
+        by: what to group by, as in ``groupby``: columns or index levels, a Series with the frame's index, a function or
+            a dict of index labels, a ``pd.Grouper``, a list of these, or ``amr.By``; the answer is then a summary
+            frame, one row per group.
         tools: ``amr.Tool`` objects or plain functions that agents may call.
         plan: ``"auto"``, a ``Plan``, its JSON or a path to it, or a dict of the fields to fix.
         lm: the model: ``amr.LM(...)``, a model's name, ``"local"``, an ``openai.AsyncOpenAI`` client, or a dict of them
@@ -253,7 +262,7 @@ def reduce(
     instruction: Reduce,
     *,
     output: Any = None,
-    by: Hashable | list[Hashable] | By | None = None,
+    by: Groups = None,
     columns: Columns = None,
     tools: Tools = None,
     plan: PlanLike = "auto",
@@ -312,7 +321,7 @@ def plan(
     map: Map | None = None,
     reduce: Reduce | None = None,
     output: Any = None,
-    by: Hashable | list[Hashable] | By | None = None,
+    by: Groups = None,
     tools: Tools = None,
     plan: PlanLike = "auto",
     lm: Model = None,
