@@ -46,7 +46,7 @@ WRONG = {
     "finding of no type": (
         lambda lm: DF.amr.map("Read.", finding=5, lm=lm),
         amr.UsageError,
-        "a pydantic model, list",
+        "a pydantic model, a dataclass",
     ),
     "field of no type": (
         lambda lm: DF.amr.map("Read.", finding={"a": 5}, lm=lm),
@@ -67,7 +67,7 @@ WRONG = {
     "type that refers to itself": (
         lambda lm: DF.amr.map("Read.", finding=Node, lm=lm),
         amr.UsageError,
-        "Node refers to itself",
+        "Recursive type 'Node'",
     ),
     "output of no type": (
         lambda lm: DF.amr.map_reduce(map="a", reduce="b", output=3, lm=lm),
