@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from pandas_amr._schema import kept_schema, type_of
+from pandas_amr._schema import bounded_type_of, kept_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +27,16 @@ _BOUNDS = (
     "to_lower",
     "to_upper",
     "allowed_schemes",
+    "version",
 )
+_CONFIGURED = (
+    "str_strip_whitespace",
+    "str_to_lower",
+    "str_to_upper",
+    "str_min_length",
+    "str_max_length",
+)
+_OWN_TYPES = frozenset({"url", "multi-host-url", "uuid", "bytes", "complex", "json"})  # JSON Schema has a text for each
 _INNER = ("schema", "items_schema", "keys_schema", "values_schema", "choices")
 
 
@@ -42,7 +51,7 @@ def find_lost_checks(kind: Any) -> list[str]:
         ['ge=0']
     """
     own = list(dict.fromkeys(_checks(TypeAdapter(kind).core_schema)))
-    again = set(_checks(TypeAdapter(type_of(kept_schema(kind))).core_schema))
+    again = set(_checks(TypeAdapter(bounded_type_of(kept_schema(kind))).core_schema))
     return [check for check in own if check not in again]
 
 
@@ -58,6 +67,14 @@ def _checks_at(core: Mapping[str, Any], place: str, definitions: Mapping[str, An
     if core["type"].startswith("function-"):
         function = core["function"]["function"]
         yield _placed(place, f"the validator {getattr(function, '__name__', type(function).__name__)}")
+    if core["type"] in _OWN_TYPES:
+        yield _placed(place, f"the type {core['type']}")
+    config = core.get("config", {})
+    for option in _CONFIGURED:
+        if config.get(option):
+            yield _placed(place, f"{option}={config[option]}")
+    if config.get("extra_fields_behavior") == "forbid":
+        yield _placed(place, "extra=forbid")
     for bound in _BOUNDS:
         if bound in core:
             yield _placed(place, f"{bound}={core[bound]}")
@@ -71,9 +88,11 @@ def _checks_at(core: Mapping[str, Any], place: str, definitions: Mapping[str, An
 
 
 def _fields(core: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The fields of an object, by name; a dataclass has a list of them."""
+    """The fields of an object, by name; the arguments of a dataclass are a list of them."""
     fields = core.get("fields", {})
-    return list(fields.items()) if isinstance(fields, dict) else [(one["name"], one) for one in fields]
+    if isinstance(fields, dict):
+        return list(fields.items())
+    return [(one["name"], one) for one in fields if isinstance(one, dict)]
 
 
 def _placed(place: str, check: str) -> str:
