@@ -21,6 +21,7 @@ from pydantic_core import to_jsonable_python
 from pandas_amr._schema import (
     asked_as,
     check_distinct,
+    check_members,
     choices_of,
     is_model,
     json_schema,
@@ -68,17 +69,18 @@ def arrow_type(kind: Any) -> pa.DataType:
     kind, _ = without_none(kind)
     choices = choices_of(kind)
     if choices is not None:
+        check_members(get_args(kind))
         return _choice_type(choices)
     if is_json_text(kind):
         return pa.string()
     fields = object_fields(kind)
     if fields is not None:
-        return pa.struct([pa.field(name, _inner_type(part)) for name, part in fields.items()])
+        return pa.struct([pa.field(name, arrow_type(part)) for name, part in fields.items()])
     origin, inner = get_origin(kind), get_args(kind)
     if origin in _LISTS and inner:
         return pa.list_(_item_type(kind))
     if origin is dict:
-        return pa.map_(pa.string(), _inner_type(inner[1]))
+        return pa.map_(pa.string(), arrow_type(inner[1]))
     if is_number_union(kind):
         return pa.float64()
     held = _scalar_type(kind) if origin is None else None
@@ -98,18 +100,36 @@ def _scalar_type(kind: Any) -> pa.DataType | None:
     return next((held for base, held in _SCALARS if issubclass(kind, base)), None)
 
 
-def _inner_type(kind: Any) -> pa.DataType:
-    """The Arrow type of what stands inside of a value, where nothing tells a choice from the JSON that holds it."""
-    choices = choices_of(kind)
-    if choices is not None and is_mixed(choices):
-        raise UsageError(f"No list, dict or nested field can hold {kind!r}, choices of several types: make them texts.")
+def column_type(kind: Any) -> pa.DataType:
+    """The Arrow type of a column of values of ``kind``.
+
+    Raises:
+        UsageError: no column can hold it, or not as it is said: inside of a value nothing tells a choice from the JSON
+            that holds it.
+    """
+    _check_inner(kind, inside=False)
     return arrow_type(kind)
+
+
+def _check_inner(kind: Any, *, inside: bool) -> None:
+    kind, _ = without_none(kind)
+    choices = choices_of(kind)
+    if choices is not None:
+        if inside and is_mixed(choices):
+            raise UsageError(
+                f"No list, dict or nested field can hold {kind!r}, choices of several types: make them texts."
+            )
+        return
+    fields = object_fields(kind)
+    for part in get_args(kind) if fields is None else fields.values():
+        if part is not ...:
+            _check_inner(part, inside=True)
 
 
 def _item_type(kind: Any) -> pa.DataType:
     """The Arrow type of a list's items: those of a tuple must all be of one."""
     parts = [part for part in get_args(kind) if part is not ...]
-    held = [_inner_type(part) for part in parts]
+    held = [arrow_type(part) for part in parts]
     if any(one != held[0] for one in held):
         raise UsageError(
             f"No column can hold {kind!r}, whose items are of several types; use a model with named fields."
@@ -162,7 +182,7 @@ def arrow_schema(model: type[BaseModel]) -> pa.Schema:
     parts: list[pa.Field] = []
     for name, kind in field_types(model).items():
         try:
-            parts.append(pa.field(name, arrow_type(kind)))
+            parts.append(pa.field(name, column_type(kind)))
         except UsageError as error:
             raise UsageError(f"Field {name!r}: {error}") from None
     return pa.schema(parts)

@@ -64,20 +64,8 @@ def _checks(core: Mapping[str, Any]) -> Iterator[str]:
 def _checks_at(core: Mapping[str, Any], place: str, definitions: Mapping[str, Any]) -> Iterator[str]:
     if core["type"] == "definition-ref":
         core = definitions[core["schema_ref"]]
-    if core["type"].startswith("function-"):
-        function = core["function"]["function"]
-        yield _placed(place, f"the validator {getattr(function, '__name__', type(function).__name__)}")
-    if core["type"] in _OWN_TYPES:
-        yield _placed(place, f"the type {core['type']}")
-    config = core.get("config", {})
-    for option in _CONFIGURED:
-        if config.get(option):
-            yield _placed(place, f"{option}={config[option]}")
-    if config.get("extra_fields_behavior") == "forbid":
-        yield _placed(place, "extra=forbid")
-    for bound in _BOUNDS:
-        if bound in core:
-            yield _placed(place, f"{bound}={core[bound]}")
+    for check in _own_checks(core):
+        yield _placed(place, check)
     for name, field in _fields(core):
         yield from _checks_at(field["schema"], f"{place}.{name}" if place else name, definitions)
     for key in _INNER:
@@ -85,6 +73,22 @@ def _checks_at(core: Mapping[str, Any], place: str, definitions: Mapping[str, An
         for part in inner if isinstance(inner, list) else [inner]:
             if isinstance(part, dict):
                 yield from _checks_at(part, place, definitions)
+
+
+def _own_checks(core: Mapping[str, Any]) -> Iterator[str]:
+    """The checks of a core schema itself, without those of its parts."""
+    if core["type"].startswith("function-"):
+        function = core["function"]["function"]
+        yield f"the validator {getattr(function, '__name__', type(function).__name__)}"
+    if core["type"] in _OWN_TYPES:
+        yield f"the type {core['type']}"
+    if core.get("post_init"):
+        yield "the validator __post_init__"
+    config = core.get("config", {})
+    yield from (f"{option}={config[option]}" for option in _CONFIGURED if config.get(option))
+    if config.get("extra_fields_behavior") == "forbid":
+        yield "extra=forbid"
+    yield from (f"{bound}={core[bound]}" for bound in _BOUNDS if bound in core)
 
 
 def _fields(core: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -29,6 +29,7 @@ from pandas_amr._schema import (
     TEXT_FINDING,
     TIME_PATTERN,
     bounded_type_of,
+    is_model,
     is_plain_record,
     json_schema,
     kept_schema,
@@ -90,7 +91,7 @@ def is_listed(kind: Any) -> bool:
 def is_record(kind: Any) -> bool:
     """Whether a type is one that has fields, or a list of one: a model, a dataclass, a TypedDict."""
     item = get_args(kind)[0] if get_origin(kind) is list else kind
-    return _is_model(item) or is_plain_record(item)
+    return is_model(item) or is_plain_record(item)
 
 
 def as_output(given: Any) -> Any:

@@ -149,6 +149,17 @@ def _choices(given: list[Any], what: str) -> Any:
     return Literal[tuple(values)]
 
 
+def check_members(choices: collections.abc.Iterable[Any]) -> None:
+    """Refuse a ``Literal`` of a member of an Enum that is neither text nor number: no JSON is equal to it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    members = [one for one in choices if isinstance(one, enum.Enum) and not isinstance(one, str | int)]
+    if members:
+        raise UsageError(f"A Literal of {members[0]} takes no answer in JSON: use {type(members[0]).__name__}.")
+
+
 def check_distinct(choices: collections.abc.Sequence[Any], what: str) -> None:
     """Refuse choices that a category cannot tell apart.
 
@@ -260,9 +271,7 @@ class _Generator(GenerateJsonSchema):
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
         """Choices. A member of an Enum that is neither text nor number is never met by what JSON holds."""
-        members = [one for one in schema["expected"] if isinstance(one, enum.Enum) and not isinstance(one, str | int)]
-        if members:
-            raise UsageError(f"A Literal of {members[0]} takes no answer in JSON: use {type(members[0]).__name__}.")
+        check_members(schema["expected"])
         return super().literal_schema(schema)
 
     def typed_dict_field_schema(self, schema: core_schema.TypedDictField) -> JsonSchemaValue:

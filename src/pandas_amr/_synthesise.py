@@ -15,7 +15,7 @@ from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Answer, Submission, run_agent
 from pandas_amr._canonical import canonical_json
-from pandas_amr._columns import arrow_schema, arrow_type
+from pandas_amr._columns import arrow_schema, column_type
 from pandas_amr._findings import check_held
 from pandas_amr._schema import is_model, json_schema, kept_schema, object_fields
 from pandas_amr._stopped import contained
@@ -142,7 +142,7 @@ class OutputType:
         elif item is dict or get_origin(item) is dict:
             return None
         else:
-            arrow_type(item)
+            column_type(item)
         return item
 
     @property
