@@ -8,11 +8,13 @@ import enum
 import ipaddress
 import json
 import math
+import re
 import uuid
 from collections.abc import Callable, Hashable
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NewType, NotRequired
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -36,7 +38,7 @@ from typing_extensions import TypeAliasType, TypedDict
 import pandas_amr as amr
 from pandas_amr._schema import json_schema, record_type
 from pandas_amr._violations import find_violation
-from pandas_amr.testing import Raw, ScriptedServer, findings
+from pandas_amr.testing import Call, Raw, ScriptedServer, findings
 from versions import once
 
 UTC = dt.UTC
@@ -417,6 +419,9 @@ def test_a_column_never_mixes_times_with_a_zone_and_without():
         (Place, Place(city="Rom", street=None), {"city": "Rom", "street": None}),
         (uuid.UUID, uuid.UUID(int=1), str(uuid.UUID(int=1))),
         ([1, "many"], 1, 1),
+        (dict[Color, int], {Color.RED: 1}, [("red", 1)]),
+        (list[dt.date], [pd.Timestamp("2026-01-02")], [dt.date(2026, 1, 2)]),
+        (dt.datetime, np.datetime64("2026-01-02T03:04:05", "ns"), dt.datetime(2026, 1, 2, 3, 4, 5)),
     ],
 )
 def test_a_function_s_python_values_are_stored_as_they_are(kind, value, stored):
@@ -437,6 +442,9 @@ def test_a_function_s_python_values_are_stored_as_they_are(kind, value, stored):
         (dt.datetime, pd.Timestamp("2026-01-02", tz="UTC")),
         (dt.datetime, pd.Timestamp("2026-01-02 00:00:00.000000001")),
         ([0, 1], True),
+        (str, object()),
+        (str, re.compile("a")),
+        (str, 1j),
     ],
 )
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
@@ -447,6 +455,42 @@ def test_nor_is_a_function_s_value_bent_into_another(kind, value):
     result = pd.DataFrame({"text": ["a"]}).amr.map_reduce(map=function, finding={"x": kind}, reduce=len)
     assert result.frame["x"].isna().all()
     assert result.failures["who"].tolist() == ["callable"]
+
+
+@pytest.mark.usefixtures("sandboxed")
+@pytest.mark.parametrize(
+    ("kind", "code", "stored"),
+    [
+        (dt.date, "pd.Timestamp('2026-01-02')", dt.date(2026, 1, 2)),
+        (list[dt.date], "[pd.Timestamp('2026-01-02')]", [dt.date(2026, 1, 2)]),
+        (dt.timedelta, "__import__('datetime').timedelta(hours=1)", dt.timedelta(hours=1)),
+        (Decimal, "__import__('decimal').Decimal('1E+2')", Decimal(100)),
+        (uuid.UUID, "__import__('uuid').UUID(int=1)", str(uuid.UUID(int=1))),
+        (str, "object()", None),
+        (str, "__import__('re').match('a', 'a')", None),
+        (str, "''", None),
+    ],
+)
+def test_what_code_submits_is_stored_as_it_is_or_not_accepted(kind, code, stored):
+    def provider(request):
+        if request.tool_results:
+            return findings(request, lambda unit: {"x": 3.5})  # which fits none of the types
+        return Call("python_repl", {"code": f"submit([{{'x': {code}}}])"})
+
+    with ScriptedServer(provider) as server:
+        frame = pd.DataFrame({"text": ["a"]}).amr.map_reduce(
+            map="Which?",
+            finding={"x": kind},
+            reduce=len,
+            tools=[amr.PythonREPLTool()],
+            lm=server.lm(),
+            errors="coerce",
+        )
+    found = frame.frame["x"].iloc[0]
+    if stored is None:
+        assert pd.isna(found)
+    else:
+        assert (list(found) if isinstance(stored, list) else found) == stored
 
 
 def test_a_validator_that_raises_what_pydantic_lets_pass_fails_its_row_alone():

@@ -20,7 +20,6 @@ from pandas_amr._profile import shortened, spread
 from pandas_amr._schema import without_none
 from pandas_amr._synthesise import OutputType
 from pandas_amr._units import cell, line_of, reader_keys
-from pandas_amr._violations import Leniency
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
@@ -558,7 +557,7 @@ def _any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
 class ChoiceType(OutputType):
     """A reduction that is a choice of how a number is computed; its value is a ``Choice``, or None."""
 
-    leniency = Leniency(empty_texts=True)  # of what a condition compares with
+    strict = False  # `Fields.checked` says what is wrong with a choice
 
     def __init__(self, fields: Fields) -> None:
         super().__init__(dict[str, Any])

@@ -50,7 +50,7 @@ _SCALARS: tuple[tuple[type, pa.DataType], ...] = (  # in the order in which they
     (decimal.Decimal, pa.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES)),
 )
 _AS_IT_IS = frozenset(kind for kind, _ in _SCALARS)
-_TEXT_LIKE = (uuid.UUID, AnyUrl, ipaddress.IPv4Address, ipaddress.IPv6Address, pathlib.PurePath)  # held as their texts
+TEXT_LIKE = (uuid.UUID, AnyUrl, ipaddress.IPv4Address, ipaddress.IPv6Address, pathlib.PurePath)  # held as their texts
 _LISTS = frozenset({list, set, tuple, frozenset})
 _AS_THEY_ARE = (str, int, float, bool)  # types whose values JSON has as they are
 _TYPES = "bool, int, float, str, dates, Decimal, UUID, Literal, Enum, lists, dicts, models, or one of these | None"
@@ -95,7 +95,7 @@ def _scalar_type(kind: Any) -> pa.DataType | None:
         return pa.timestamp("us", tz="UTC")
     if not isinstance(kind, type):
         return None
-    if issubclass(kind, _TEXT_LIKE) or kind is AnyUrl:
+    if issubclass(kind, TEXT_LIKE) or kind is AnyUrl:
         return pa.string()
     return next((held for base, held in _SCALARS if issubclass(kind, base)), None)
 
@@ -212,13 +212,13 @@ def plain(value: Any, kind: Any) -> Any:
         items = [plain(item, get_args(kind)[0]) for item in value]
         return sorted(items, key=str) if isinstance(value, set | frozenset) else items
     if get_origin(kind) is dict:
-        return [(_key_text(key), plain(item, get_args(kind)[1])) for key, item in value.items()]
+        return [(key_text(key), plain(item, get_args(kind)[1])) for key, item in value.items()]
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         return value.astimezone(dt.UTC)  # here, not in Arrow, which would go beyond the first and the last year
-    return str(value) if isinstance(value, _TEXT_LIKE) else value
+    return str(value) if isinstance(value, TEXT_LIKE) else value
 
 
-def _key_text(key: Any) -> str:
+def key_text(key: Any) -> str:
     """The key of a dict as JSON has it: of a member of an Enum its value."""
     return key if type(key) is str else str(next(iter(to_jsonable_python({key: None}))))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import decimal
+import enum
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,11 +20,13 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Submission
 from pandas_amr._columns import (
+    TEXT_LIKE,
     arrow_schema,
     arrow_type,
     check_fits,
     field_types,
     is_mixed,
+    key_text,
     plain,
     plain_record,
     table_of,
@@ -43,6 +46,19 @@ if TYPE_CHECKING:
 Who = Literal["model", "schema", "callable", "sandbox"]
 FOUND = ("ok", "cached", "repaired")  # statuses of units that have a finding
 ITEMS = "items"
+_WRITTEN = (  # types whose values have one text
+    str,
+    bytes,
+    bytearray,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    np.timedelta64,
+    enum.Enum,
+    pd.Period,
+    pd.Interval,
+    *TEXT_LIKE,
+)
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError)
 
 
@@ -268,7 +284,7 @@ def as_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return as_json(dataclasses.asdict(value))
     if isinstance(value, dict):
-        return {str(key): as_json(inner) for key, inner in value.items()}
+        return {key_text(key): as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | np.ndarray | pd.Series):
         return [as_json(inner) for inner in value]
     if isinstance(value, set | frozenset):
@@ -279,7 +295,21 @@ def as_json(value: Any) -> Any:
         return f"{value:f}"
     if isinstance(value, dt.datetime) and value.tzinfo is None:
         return value.isoformat()
-    return cell(value)
+    return _as_text(value)
+
+
+def _as_text(value: Any) -> Any:
+    """A single value in its JSON form.
+
+    Raises:
+        InvalidOutput: it has none; that an object can be printed makes no finding of it.
+    """
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    form = cell(value)
+    if isinstance(form, str) and not isinstance(value, _WRITTEN) and not hasattr(value, "as_py"):
+        raise InvalidOutput(f"JSON has no form for a value of the type {type(value).__name__}")
+    return form
 
 
 @dataclass(slots=True)

@@ -86,8 +86,6 @@ def _own_checks(core: Mapping[str, Any]) -> Iterator[str]:
         yield "the validator __post_init__"
     config = core.get("config", {})
     yield from (f"{option}={config[option]}" for option in _CONFIGURED if config.get(option))
-    if config.get("extra_fields_behavior") == "forbid":
-        yield "extra=forbid"
     yield from (f"{bound}={core[bound]}" for bound in _BOUNDS if bound in core)
 
 

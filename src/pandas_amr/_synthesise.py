@@ -22,7 +22,7 @@ from pandas_amr._stopped import contained
 from pandas_amr._tree import group_of, static_sizes
 from pandas_amr._units import ROWS_KEY, cell, line_of, reader_keys
 from pandas_amr._usage import Usage
-from pandas_amr._violations import STRICT, Leniency, find_violation, without_absent
+from pandas_amr._violations import Leniency, find_violation, without_absent
 from pandas_amr.engines.local import is_cancelled
 from pandas_amr.errors import InvalidOutput, ModelError, UsageError
 from pandas_amr.models.base import Message
@@ -109,10 +109,10 @@ class OutputType:
     """What a reduction is: the promised schema and the check of an answer against it.
 
     Attributes:
-        leniency: what an answer may hold that a finding may not.
+        strict: whether an answer is checked as a finding is.
     """
 
-    leniency = STRICT
+    strict = True
 
     def __init__(self, kind: Any, *, held: bool = False) -> None:
         """Make the type of a reduction; ``held`` are those that columns are to hold, as the groups' are.
@@ -193,7 +193,7 @@ class OutputType:
                 for part in given
             ]
         rows = tuple(_resolved(numbers, inputs) for numbers in cited)
-        return self._checked(given, replace(self.leniency, coded=answer.form == REPL_FORM)), rows
+        return self._checked(given, Leniency(coded=answer.form == REPL_FORM)), rows
 
     def _checked(self, given: Any, leniency: Leniency) -> Any:
         """The value of an answer, checked as strictly as a finding's.
@@ -208,7 +208,7 @@ class OutputType:
             raise InvalidOutput(complaint(error)) from None
         except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
             raise InvalidOutput(f"its validator raised {type(error).__name__}") from None
-        if (wrong := find_violation(given, self._form, leniency)) is not None:
+        if self.strict and (wrong := find_violation(given, self._form, leniency)) is not None:
             raise InvalidOutput(wrong)
         if self._column is not None:
             check_held(value if self.item is not None else [value], self._column)
