@@ -445,7 +445,7 @@ def test_a_value_is_on_its_own_row_or_nowhere(labels, values, index, steps, size
     frame = pd.DataFrame({"v": values}, index=labels)
     try:
         found = frame.amr.map(function, finding={"finding": int}, plan={"shard_size": size})
-    except (UsageError, RunStopped) as refused:
+    except (UsageError, RunStopped) as refused:  # the latter once a shard was found
         assert any(word in str(refused) for word in ("one finding a row", "index=shard.index", "`unit`"))  # noqa: PT017
     else:
         assert found["finding"].tolist() == values

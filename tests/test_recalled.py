@@ -19,7 +19,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, field_vali
 
 import former
 import pandas_amr as amr
-from pandas_amr._entries import Check, json_form, read_findings, readable_form
+from pandas_amr._columns import json_form
+from pandas_amr._entries import Check, read_findings, readable_form
 from pandas_amr._findings import FindingType
 from pandas_amr._former import former_base
 from pandas_amr._keeper import Keeper, Pieces
@@ -641,7 +642,7 @@ class Choice(BaseModel):
 
 
 def test_a_text_of_the_first_format_that_may_be_two_choices_is_none_of_them():
-    form = json_form({"mixed": "1", "doubtful": "1"}, Choice)
+    form = json_form({"mixed": "1", "doubtful": "1"}, Choice, former=True)
     assert form == {"mixed": 1, "doubtful": "1"}
     texts = {n: json.dumps({"mixed": mixed, "doubtful": "1"}) for n, mixed in enumerate(["3", 2.5, None])}
     assert read_findings(texts, Check(FindingType.of(Choice, None)), former=True) == {}

@@ -8,20 +8,26 @@ import enum
 import ipaddress
 import json
 import math
+import re
 import uuid
+from collections.abc import Callable, Hashable
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NewType, NotRequired
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import (
+    UUID4,
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    ConfigDict,
     Field,
     HttpUrl,
+    Json,
     PastDate,
     PositiveInt,
     RootModel,
@@ -32,7 +38,7 @@ from typing_extensions import TypeAliasType, TypedDict
 import pandas_amr as amr
 from pandas_amr._schema import json_schema, record_type
 from pandas_amr._violations import find_violation
-from pandas_amr.testing import Raw, ScriptedServer, findings
+from pandas_amr.testing import Call, Raw, ScriptedServer, findings
 from versions import once
 
 UTC = dt.UTC
@@ -50,6 +56,25 @@ class Mixed(enum.Enum):
 class Place(BaseModel):
     city: str
     street: str | None
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Town(BaseModel):
+    city: str = Field(alias="ort")
+    size: int = Field(alias="zahl")
+
+
+class Phone(TypedDict):
+    number: int
+    kind: NotRequired[str]
+
+
+class Word(RootModel[str]):
+    pass
 
 
 def found_of(kind: Any, said: Any, *, repaired: Any = None) -> pd.DataFrame:
@@ -118,6 +143,18 @@ AS_SAID = [
     (Literal["", "x"], "x", "x"),
     (Any, {"a": [1, "x"]}, '{"a": [1, "x"]}'),
     (dict[str, int], {"a": 1}, [("a", 1)]),
+    (dict[Color, int], {"red": 1}, [("red", 1)]),
+    (dict[dt.date, int], {"2026-01-02": 1}, [("2026-01-02", 1)]),
+    (dict[dt.datetime, int], {"2026-01-02T03:04:05": 1}, [("2026-01-02T03:04:05", 1)]),
+    (Word, "x", "x"),
+    (Word | None, "x", "x"),
+    (RootModel[Color], "red", "red"),
+    ([Color.RED, 1], "red", "red"),
+    (Town, {"ort": "Rom", "zahl": 3}, {"city": "Rom", "size": 3}),
+    (Phone, {"number": 1}, {"number": 1, "kind": None}),
+    (Phone, {"number": 1, "kind": None}, {"number": 1, "kind": None}),
+    (Phone, {"number": 1, "kind": "x"}, {"number": 1, "kind": "x"}),
+    (list[Phone], [{"number": 1}], [{"number": 1, "kind": None}]),
 ]
 
 
@@ -192,6 +229,15 @@ NOT_ACCEPTED = [
     (tuple[int, int], [1, 2, 3], "x"),
     (Any, {"a": math.nan}, "not finite"),
     (dict, {"a": [math.inf]}, "not finite"),
+    (Any, "", "is empty"),
+    (dict, {"a": " "}, "is empty"),
+    (list[Any], [1, ""], "is empty"),
+    (dict[str, Any], {"a": {"b": [""]}}, "is empty"),
+    (Word, "", "is empty"),
+    (Town, {"ort": "", "zahl": 1}, "x.ort: is empty"),
+    (Phone, {"number": 1, "kind": ""}, "x.kind: is empty"),
+    (AwareDatetime, "0001-01-01T00:00:00+14:00", "beyond the years"),
+    (list[AwareDatetime], ["9999-12-31T23:59:59-14:00"], "beyond the years"),
     (PositiveInt | None, 0, "greater than 0"),
     (list[Annotated[int, Field(gt=0)]], [0], "greater than 0"),
     (PastDate, "2100-01-01", "past"),
@@ -222,6 +268,12 @@ REFUSED = [
     ([1, True], "equal to pandas"),
     ([0, 0.0], "equal to pandas"),
     ([1, [2]], "a choice is a text"),
+    (list[Literal[1, "a"]], "choices of several types"),
+    (dict[str, Literal[True, "a"]], "choices of several types"),
+    (Hashable, "No column can hold"),
+    (Callable, "No column can hold"),
+    (range, "'x': Unable"),
+    (Literal[Color.RED], "use Color"),
 ]
 
 
@@ -230,6 +282,20 @@ def test_a_type_that_no_column_holds_is_refused_by_name_before_a_request(kind, w
     with pytest.raises(amr.UsageError, match=why) as caught:
         pd.DataFrame({"text": ["a"]}).amr.map("Which?", finding={"x": kind}, lm=refusing.lm())
     assert "x" in str(caught.value)
+
+
+class Mark(BaseModel):
+    label: Literal[1, "many"]
+
+
+def test_choices_of_several_types_are_fields_of_many_records():
+    with ScriptedServer(lambda r: findings(r, lambda u: {"items": [{"label": 1}, {"label": "many"}]})) as server:
+        result = pd.DataFrame({"text": ["a"]}).amr.map_reduce(
+            map="Which?", finding=list[Mark], reduce=len, lm=server.lm()
+        )
+    assert result.findings["label"].tolist() == [1, "many"]
+    with pytest.raises(amr.UsageError, match="choices of several types"):
+        found_of(Mark, {"label": 1})
 
 
 def test_a_root_model_alone_is_no_finding(refusing):
@@ -353,6 +419,9 @@ def test_a_column_never_mixes_times_with_a_zone_and_without():
         (Place, Place(city="Rom", street=None), {"city": "Rom", "street": None}),
         (uuid.UUID, uuid.UUID(int=1), str(uuid.UUID(int=1))),
         ([1, "many"], 1, 1),
+        (dict[Color, int], {Color.RED: 1}, [("red", 1)]),
+        (list[dt.date], [pd.Timestamp("2026-01-02")], [dt.date(2026, 1, 2)]),
+        (dt.datetime, np.datetime64("2026-01-02T03:04:05", "ns"), dt.datetime(2026, 1, 2, 3, 4, 5)),
     ],
 )
 def test_a_function_s_python_values_are_stored_as_they_are(kind, value, stored):
@@ -373,6 +442,9 @@ def test_a_function_s_python_values_are_stored_as_they_are(kind, value, stored):
         (dt.datetime, pd.Timestamp("2026-01-02", tz="UTC")),
         (dt.datetime, pd.Timestamp("2026-01-02 00:00:00.000000001")),
         ([0, 1], True),
+        (str, object()),
+        (str, re.compile("a")),
+        (str, 1j),
     ],
 )
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
@@ -383,6 +455,42 @@ def test_nor_is_a_function_s_value_bent_into_another(kind, value):
     result = pd.DataFrame({"text": ["a"]}).amr.map_reduce(map=function, finding={"x": kind}, reduce=len)
     assert result.frame["x"].isna().all()
     assert result.failures["who"].tolist() == ["callable"]
+
+
+@pytest.mark.usefixtures("sandboxed")
+@pytest.mark.parametrize(
+    ("kind", "code", "stored"),
+    [
+        (dt.date, "pd.Timestamp('2026-01-02')", dt.date(2026, 1, 2)),
+        (list[dt.date], "[pd.Timestamp('2026-01-02')]", [dt.date(2026, 1, 2)]),
+        (dt.timedelta, "__import__('datetime').timedelta(hours=1)", dt.timedelta(hours=1)),
+        (Decimal, "__import__('decimal').Decimal('1E+2')", Decimal(100)),
+        (uuid.UUID, "__import__('uuid').UUID(int=1)", str(uuid.UUID(int=1))),
+        (str, "object()", None),
+        (str, "__import__('re').match('a', 'a')", None),
+        (str, "''", None),
+    ],
+)
+def test_what_code_submits_is_stored_as_it_is_or_not_accepted(kind, code, stored):
+    def provider(request):
+        if request.tool_results:
+            return findings(request, lambda unit: {"x": 3.5})  # which fits none of the types
+        return Call("python_repl", {"code": f"submit([{{'x': {code}}}])"})
+
+    with ScriptedServer(provider) as server:
+        frame = pd.DataFrame({"text": ["a"]}).amr.map_reduce(
+            map="Which?",
+            finding={"x": kind},
+            reduce=len,
+            tools=[amr.PythonREPLTool()],
+            lm=server.lm(),
+            errors="coerce",
+        )
+    found = frame.frame["x"].iloc[0]
+    if stored is None:
+        assert pd.isna(found)
+    else:
+        assert (list(found) if isinstance(stored, list) else found) == stored
 
 
 def test_a_validator_that_raises_what_pydantic_lets_pass_fails_its_row_alone():
@@ -506,3 +614,229 @@ def test_times_of_a_plan_kept_before_zones_were_told_apart_are_still_without_one
     }
     plan = amr.Plan(**kept)
     assert plan.finding.model_fields["x"].annotation is dt.datetime
+
+
+# What a reduce gives
+
+
+class Report(BaseModel):
+    title: str
+    count: int
+    day: dt.date | None = None
+
+
+class Halved(BaseModel):
+    x: Annotated[float, AfterValidator(lambda value: value / 2)]
+
+
+def output_of(kind: Any, said: Any, **options: Any) -> Any:
+    """The result of a reduce whose agent says ``said``."""
+
+    def provider(request):
+        if request.schema == "reduction":
+            listed = isinstance(said, list) and said and isinstance(said[0], dict)
+            return {"output": [{**one, "sources": [0]} for one in said] if listed else said, "sources": [0]}
+        return findings(request, lambda unit: {"finding": "x"})
+
+    with ScriptedServer(provider) as server:
+        return pd.DataFrame({"text": ["a", "b"], "g": [1, 2]}).amr.map_reduce(
+            map="What?", reduce="Sum up.", output=kind, lm=server.lm(), errors="coerce", **options
+        )
+
+
+NO_OUTPUT = [
+    (str, "", "is empty"),
+    (str, " \n", "is empty"),
+    (str | None, "", "is empty"),
+    (list[str], ["a", ""], "1: is empty"),
+    (list[list[str]], [[""]], "is empty"),
+    (dict[str, str], {"a": ""}, "is empty"),
+    (dict, {"a": [""]}, "is empty"),
+    (pd.DataFrame, [{"a": ""}], "is empty"),
+    (Report, {"title": "", "count": 1, "day": None}, "title: is empty"),
+    (list[Report], [{"title": " ", "count": 1, "day": None}], "title: is empty"),
+    (Town, {"ort": "", "zahl": 1}, "ort: is empty"),
+    (Phone, {"number": 1, "kind": ""}, "kind: is empty"),
+    (Word, "", "is empty"),
+    (Report, {"title": "a", "count": "1", "day": None}, "an integer"),
+    (Report, {"title": "a", "count": 1, "day": "2024"}, "day: "),
+    (Report, {"title": "a", "count": 1, "day": "2026-01-02T00:00:00"}, "a date such as"),
+    (bool, "yes", "true or false"),
+    (bool, 1, "true or false"),
+    (dt.datetime, "2026-01-02T03:04:05Z", "without a zone"),
+    (Literal[1, "a"], True, "choices"),
+    (set[int], [1, 1], "twice"),
+    (dict[str, int], {"a": "1"}, "an integer"),
+    (Decimal, 1.5, "written as a text"),
+    (list[Report], [{"title": "a", "count": 2**70, "day": None}], "beyond 64 bits"),
+    (list[Report], [{"title": "\ud800", "count": 1, "day": None}], "surrogate"),
+]
+
+
+@pytest.mark.parametrize("by", [None, "g"])
+@pytest.mark.parametrize(("kind", "said", "reason"), NO_OUTPUT, ids=[f"{k} {s}" for k, s, _ in NO_OUTPUT])
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+def test_an_output_is_checked_as_strictly_as_a_finding(kind, said, reason, by):
+    result = output_of(kind, said, by=by)
+    assert result.failures["reason"].str.contains(reason).all(), result.failures["reason"][0]
+    assert len(result.failures) == (1 if by is None else 2)
+    assert result.output is None if by is None else result.output.isna().all(axis=None)
+
+
+OUTPUTS = [
+    (Word, "x", Word("x"), "x"),
+    (list[Word], ["x"], [Word("x")], "x"),
+    (UserId, 3, 3, 3),
+    (TypeAliasType("Labels", list[str]), ["a"], ["a"], "a"),
+    (Annotated[float, AfterValidator(lambda value: value / 2)], 4.0, 2.0, 2.0),
+    (Phone, {"number": 1}, {"number": 1}, {"number": 1, "kind": None}),
+    (Phone, {"number": 1, "kind": None}, {"number": 1}, {"number": 1, "kind": None}),
+    (Bill, {"total": 1.0, "day": "2026-01-02", "note": None}, Bill(1.0, dt.date(2026, 1, 2)), None),
+]
+
+
+@pytest.mark.parametrize(("kind", "said", "whole", "cell"), OUTPUTS, ids=[str(kind) for kind, *_ in OUTPUTS])
+def test_an_output_is_what_was_said_whole_and_by_groups(kind, said, whole, cell):
+    assert output_of(kind, said).output == whole
+    grouped = output_of(kind, said, by="g").output
+    assert grouped.columns.tolist() == ["output"]
+    assert cell is None or grouped["output"].tolist() == [cell, cell]
+
+
+def test_validators_see_the_answer_of_a_group_once():
+    assert output_of(Halved, {"x": 4.0}, by="g").output["x"].tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("kind", [int | str, tuple[int, str], bytes, complex, Place | Report])
+def test_what_no_column_holds_is_no_output_of_groups(kind, refusing):
+    with pytest.raises(amr.UsageError, match="No column can hold"):
+        pd.DataFrame({"text": ["a"], "g": [1]}).amr.map_reduce(
+            map="What?", reduce="Sum up.", output=kind, by="g", lm=refusing.lm()
+        )
+
+
+# Units that are read in pieces
+
+
+def merged_of(kind: Any, first: Any, second: Any, *, written: str = "both", **plan: Any) -> Any:
+    """The result for one long unit whose first piece says one finding, and the others another one."""
+
+    def provider(request):
+        if request.schema == "reduction":
+            fields = request.body["response_format"]["json_schema"]["schema"]["properties"]["output"]["properties"]
+            return {"output": dict.fromkeys(fields, written)}
+        return findings(request, lambda unit: first if unit["part"].startswith("1 ") else second)
+
+    frame = pd.DataFrame({"text": [" ".join(f"word{n}" for n in range(500))]})
+    with ScriptedServer(provider) as server:
+        return frame.amr.map_reduce(
+            map="What?", finding=kind, reduce=len, lm=server.lm(), errors="coerce", plan={"shard_tokens": 800, **plan}
+        )
+
+
+class Deep(BaseModel):
+    title: str = Field(alias="titel")
+    town: Town = Field(alias="stadt")
+
+
+@dataclasses.dataclass
+class Trip:
+    days: dict[str, int]
+    start: dt.date
+
+
+MERGED = [
+    (
+        Deep,
+        {"titel": "a", "stadt": {"ort": "Rom", "zahl": 1}},
+        {"titel": "b", "stadt": {"ort": "Ulm", "zahl": 3}},
+        {"title": "both", "town": {"city": "both", "size": 3}},
+    ),
+    (
+        {"x": Trip},
+        {"x": {"days": {"a": 1}, "start": "2026-01-02"}},
+        {"x": {"days": {"a": 2, "b": 1}, "start": "2026-01-03"}},
+        {"x": {"days": [("a", 2), ("b", 1)], "start": dt.date(2026, 1, 2)}},
+    ),
+    ({"x": Phone}, {"x": {"number": 1}}, {"x": {"number": 2}}, {"x": {"number": 2, "kind": None}}),
+    ({"x": ["1", 1]}, {"x": "1"}, {"x": 1}, {"x": 1}),
+    ({"x": dict[Color, int]}, {"x": {"red": 1}}, {"x": {"red": 2}}, {"x": [("red", 2)]}),
+    ({"x": dict[str, str]}, {"x": {"a": "x"}}, {"x": {"a": "y"}}, {"x": [("a", "both")]}),
+    ({"x": dict}, {"x": {"a": [1]}}, {"x": {"a": [True]}}, {"x": '{"a": [1, true]}'}),
+    ({"x": Word}, {"x": "a"}, {"x": "b"}, {"x": "both"}),
+    ({"x": RootModel[dict[str, int]]}, {"x": {"a": 1}}, {"x": {"b": 1}}, {"x": [("a", 1), ("b", 1)]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "first", "second", "expected"), MERGED, ids=[str(kind) for kind, *_ in MERGED])
+def test_pieces_of_a_long_unit_merge_at_every_depth_and_by_any_name(kind, first, second, expected):
+    result = merged_of(kind, first, second)
+    assert result.status["status"].tolist() == ["ok"], result.failures["reason"].tolist()
+    assert result.frame.drop(columns="text").iloc[0].to_dict() == expected
+
+
+def test_durations_of_pieces_add_up():
+    result = merged_of({"x": dt.timedelta}, {"x": "PT1H"}, {"x": "PT2H"}, merge={"x": "sum"})
+    assert result.frame["x"].tolist() == [dt.timedelta(hours=5)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "reason"),
+    [
+        ({"x": str}, {"x": "a"}, {"x": "b"}, "x: is empty"),
+        ({"x": Place}, {"x": {"city": "a", "street": None}}, {"x": {"city": "b", "street": None}}, "is empty"),
+        (Halved, {"x": 4.0}, {"x": 8.0}, "a validator changes again"),
+    ],
+)
+def test_a_merged_finding_is_checked_as_one_that_was_said(kind, first, second, reason):
+    result = merged_of(kind, first, second, written=" ")
+    assert reason in result.failures["reason"][0]
+    assert result.frame.drop(columns="text").isna().all(axis=None)
+
+
+# What a plan's JSON cannot hold
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", str_max_length=5)
+    x: str
+
+
+@pytest.mark.parametrize(
+    ("kind", "lost"),
+    [
+        (HttpUrl, "the type url"),
+        (Json[list[int]], "the type json"),
+        (UUID4, None),
+        (Phone, None),
+        (Bill, "the validator"),
+        (list[Town], None),
+        (Strict, "str_max_length=5"),
+        (Word, None),
+        (Color, None),
+        (list[AwareDatetime], None),
+        (dict[str, Annotated[int, Field(ge=0)]], None),
+    ],
+)
+@pytest.mark.parametrize("place", ["finding", "output"])
+def test_a_plan_s_json_holds_a_type_or_says_what_it_lost(kind, lost, place):
+    given = {"finding": record_type("Finding", {"x": kind})} if place == "finding" else {"output": kind}
+    plan = amr.Plan(map_instruction="Read.", **given)
+    if lost is None:
+        text = plan.to_json()
+        assert amr.Plan(**json.loads(text)).to_json() == text
+        return
+    with pytest.warns(amr.PlanWarning, match=lost):
+        text = plan.to_json()
+    assert lost in str(amr.Plan(**json.loads(text)).left_out)
+
+
+def test_bounds_of_an_output_come_back_from_a_plan_s_json():
+    again = amr.Plan(**json.loads(amr.Plan(output=Annotated[str, Field(min_length=3)]).to_json()))
+    assert json_schema(again.output) == {"type": "string", "minLength": 3}
+
+
+def test_a_finding_s_own_check_is_said_to_be_lost():
+    with pytest.warns(amr.PlanWarning, match="check_whole"):
+        amr.Plan(finding=Bill).to_json()
+    amr.Plan(finding=Card).to_json()

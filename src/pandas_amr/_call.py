@@ -564,7 +564,8 @@ def _check_computed(job: Job, plan: Plan, types: Mapping[Any, Any]) -> None:
         _refuse(problem and f"reduce[{name!r}]: {problem}")
     _refuse(trial.joint_problem(plain))
     if plan.output is not None:
-        _ = OutputType(plan.output)  # an unusable type is told now
+        agents = job.reducer is None and plan.reduce_instruction is not None
+        _ = OutputType(plan.output, held=agents and (job.by or plan.by) is not None)  # an unusable type is told now
         written = job.reducer is not None or (job.computed is None and plan.reduce_instruction is not None)
         if not written and plain == aggregations:
             _refuse(trial.output_problem(plain, plan.output) if plain else _ranking_problem(plan))

@@ -557,6 +557,8 @@ def _any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
 class ChoiceType(OutputType):
     """A reduction that is a choice of how a number is computed; its value is a ``Choice``, or None."""
 
+    strict = False  # `Fields.checked` says what is wrong with a choice
+
     def __init__(self, fields: Fields) -> None:
         super().__init__(dict[str, Any])
         self._fields = fields

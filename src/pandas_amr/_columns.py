@@ -18,7 +18,16 @@ import pyarrow as pa
 from pydantic import AnyUrl, AwareDatetime, BaseModel, RootModel
 from pydantic_core import to_jsonable_python
 
-from pandas_amr._schema import check_distinct, choices_of, object_fields, without_none
+from pandas_amr._schema import (
+    asked_as,
+    check_distinct,
+    check_members,
+    choices_of,
+    is_model,
+    json_schema,
+    object_fields,
+    without_none,
+)
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,8 +50,9 @@ _SCALARS: tuple[tuple[type, pa.DataType], ...] = (  # in the order in which they
     (decimal.Decimal, pa.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES)),
 )
 _AS_IT_IS = frozenset(kind for kind, _ in _SCALARS)
-_TEXT_LIKE = (uuid.UUID, AnyUrl, ipaddress.IPv4Address, ipaddress.IPv6Address, pathlib.PurePath)  # held as their texts
+TEXT_LIKE = (uuid.UUID, AnyUrl, ipaddress.IPv4Address, ipaddress.IPv6Address, pathlib.PurePath)  # held as their texts
 _LISTS = frozenset({list, set, tuple, frozenset})
+_AS_THEY_ARE = (str, int, float, bool)  # types whose values JSON has as they are
 _TYPES = "bool, int, float, str, dates, Decimal, UUID, Literal, Enum, lists, dicts, models, or one of these | None"
 
 
@@ -59,6 +69,7 @@ def arrow_type(kind: Any) -> pa.DataType:
     kind, _ = without_none(kind)
     choices = choices_of(kind)
     if choices is not None:
+        check_members(get_args(kind))
         return _choice_type(choices)
     if is_json_text(kind):
         return pa.string()
@@ -84,9 +95,35 @@ def _scalar_type(kind: Any) -> pa.DataType | None:
         return pa.timestamp("us", tz="UTC")
     if not isinstance(kind, type):
         return None
-    if issubclass(kind, _TEXT_LIKE) or kind is AnyUrl:
+    if issubclass(kind, TEXT_LIKE) or kind is AnyUrl:
         return pa.string()
     return next((held for base, held in _SCALARS if issubclass(kind, base)), None)
+
+
+def column_type(kind: Any) -> pa.DataType:
+    """The Arrow type of a column of values of ``kind``.
+
+    Raises:
+        UsageError: no column can hold it, or not as it is said: inside of a value nothing tells a choice from the JSON
+            that holds it.
+    """
+    _check_inner(kind, inside=False)
+    return arrow_type(kind)
+
+
+def _check_inner(kind: Any, *, inside: bool) -> None:
+    kind, _ = without_none(kind)
+    choices = choices_of(kind)
+    if choices is not None:
+        if inside and is_mixed(choices):
+            raise UsageError(
+                f"No list, dict or nested field can hold {kind!r}, choices of several types: make them texts."
+            )
+        return
+    fields = object_fields(kind)
+    for part in get_args(kind) if fields is None else fields.values():
+        if part is not ...:
+            _check_inner(part, inside=True)
 
 
 def _item_type(kind: Any) -> pa.DataType:
@@ -145,7 +182,7 @@ def arrow_schema(model: type[BaseModel]) -> pa.Schema:
     parts: list[pa.Field] = []
     for name, kind in field_types(model).items():
         try:
-            parts.append(pa.field(name, arrow_type(kind)))
+            parts.append(pa.field(name, column_type(kind)))
         except UsageError as error:
             raise UsageError(f"Field {name!r}: {error}") from None
     return pa.schema(parts)
@@ -175,8 +212,15 @@ def plain(value: Any, kind: Any) -> Any:
         items = [plain(item, get_args(kind)[0]) for item in value]
         return sorted(items, key=str) if isinstance(value, set | frozenset) else items
     if get_origin(kind) is dict:
-        return [(str(key), plain(item, get_args(kind)[1])) for key, item in value.items()]
-    return str(value) if isinstance(value, _TEXT_LIKE) else value
+        return [(key_text(key), plain(item, get_args(kind)[1])) for key, item in value.items()]
+    if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        return value.astimezone(dt.UTC)  # here, not in Arrow, which would go beyond the first and the last year
+    return str(value) if isinstance(value, TEXT_LIKE) else value
+
+
+def key_text(key: Any) -> str:
+    """The key of a dict as JSON has it: of a member of an Enum its value."""
+    return key if type(key) is str else str(next(iter(to_jsonable_python({key: None}))))
 
 
 def _field_of(value: Any, name: str) -> Any:
@@ -184,7 +228,42 @@ def _field_of(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else getattr(value, name)
 
 
-def as_said(value: Any, kind: Any) -> Any:
+# The form that a model gives
+
+
+def json_form(record: Mapping[str, Any], model: type[BaseModel], *, former: bool = False) -> dict[str, Any]:
+    """Turn a record as Arrow takes it into what a model would have said.
+
+    With ``former`` it is one as the journal's first format wrote it.
+
+    A value of another shape than its type's stays as it is: the check refuses it.
+
+    Example:
+        >>> class Visit(BaseModel):
+        ...     day: dt.date
+        ...     costs: dict[str, decimal.Decimal]
+        >>> json_form({"day": dt.date(2026, 1, 31), "costs": [("fare", decimal.Decimal("1.500"))]}, Visit)
+        {'day': '2026-01-31', 'costs': {'fare': '1.5'}}
+    """
+    form: dict[str, Any] = {}
+    for name, alias, kind in said_fields(model):
+        if name in record:
+            form[alias] = record[name] if kind in _AS_THEY_ARE else as_said(record[name], kind, former=former)
+    return form
+
+
+@lru_cache(maxsize=256)
+def said_fields(kind: Any) -> tuple[tuple[str, str, Any], ...]:
+    """The fields of a model, a dataclass or a TypedDict: the name of each, what it is asked as, and its type."""
+    fields = object_fields(kind) or {}
+    if is_model(kind):
+        return tuple((name, asked_as(name, kind.model_fields[name])[0], part) for name, part in fields.items())
+    asked, named = json_schema(kind)["properties"], json_schema(kind, by_alias=False)["properties"]
+    aliases = dict(zip(named, asked, strict=True))
+    return tuple((name, aliases.get(name, name), part) for name, part in fields.items())
+
+
+def as_said(value: Any, kind: Any, *, former: bool = False) -> Any:
     """A value as Arrow holds it, in the JSON form in which a model would have given it: ``plain`` undone.
 
     Example:
@@ -195,26 +274,77 @@ def as_said(value: Any, kind: Any) -> Any:
     if value is None:
         return None
     choices = choices_of(kind)
-    if is_json_text(kind) or (choices is not None and is_mixed(choices)):
+    if choices is not None:
+        return _choice_form(value, choices, former=former)
+    if is_json_text(kind):
+        return json.loads(value) if isinstance(value, str) else value
+    if object_fields(kind) is not None:
+        if not isinstance(value, dict):
+            return value
+        return {
+            alias: as_said(value[name], part, former=former) for name, alias, part in said_fields(kind) if name in value
+        }
+    if get_origin(kind) in _LISTS and isinstance(value, list):
+        inner = (get_args(kind) or (Any,))[0]
+        return [as_said(item, inner, former=former) for item in value]
+    if get_origin(kind) is dict and isinstance(value, list):
+        return _map_form(value, get_args(kind)[1], former=former)
+    return scalar_form(value, kind)
+
+
+def _choice_form(value: Any, choices: tuple[Any, ...], *, former: bool) -> Any:
+    """The choice that a column holds: of several types, its JSON; the former format had texts that may mean two."""
+    if not isinstance(value, str) or not is_mixed(choices):
+        return scalar_form(value, type(value))
+    if not former:
         return json.loads(value)
-    fields = object_fields(kind)
-    if fields is not None:
-        return {name: as_said(value[name], part) for name, part in fields.items()}
-    if get_origin(kind) in _LISTS:
-        return [as_said(item, get_args(kind)[0]) for item in value]
-    if get_origin(kind) is dict:
-        return {key: as_said(item, get_args(kind)[1]) for key, item in value}
+    meant = [choice for choice in choices if value in {str(choice), json.dumps(choice, default=str)}]
+    return meant[0] if len(meant) == 1 else value
+
+
+def _map_form(pairs: list[Any], kind: Any, *, former: bool) -> Any:
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        return pairs
+    return {str(key): as_said(item, kind, former=former) for key, item in pairs}
+
+
+def scalar_form(value: Any, kind: Any) -> Any:
+    """A single value. The first format wrote durations as microseconds, dates and decimals as texts of their own."""
+    if kind is dt.timedelta and isinstance(value, int):
+        value = dt.timedelta(microseconds=value)
+    if isinstance(value, str):
+        value = _parsed(value, kind)
     if isinstance(value, decimal.Decimal):
-        return f"{value:f}"
-    return to_jsonable_python(value)
+        return _digits(value)
+    return value if isinstance(value, str | int | float) else to_jsonable_python(value)
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    """The value that a text stands for in a column of a type; the text where it stands for none."""
+    try:
+        if kind is decimal.Decimal:
+            return decimal.Decimal(text)
+        return kind.fromisoformat(text) if kind in (dt.datetime, dt.date, dt.time) else text
+    except (ValueError, decimal.InvalidOperation):
+        return text
+
+
+def _digits(value: decimal.Decimal) -> str:
+    """A decimal without an exponent, and without zeros at its end: columns hold all with as many places."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+# Records as Arrow takes them
 
 
 def plain_record(record: BaseModel) -> dict[str, Any]:
     """A record as Arrow takes it."""
-    return {
-        name: getattr(record, name) if as_it_is else plain(getattr(record, name), kind)
-        for name, kind, as_it_is in _held(type(record))
-    }
+    held: dict[str, Any] = {}
+    for name, kind, as_it_is in _held(type(record)):
+        value = getattr(record, name)
+        held[name] = value if as_it_is and not isinstance(value, RootModel) else plain(value, kind)
+    return held
 
 
 @lru_cache(maxsize=256)

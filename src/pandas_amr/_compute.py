@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.threads import called, in_thread
 from pandas_amr._by import column as column_at
 from pandas_amr._by import group_numbers, grouped, missing_keys
-from pandas_amr._findings import records_frame
-from pandas_amr._schema import record_type
+from pandas_amr._findings import records_frame, values_array
+from pandas_amr._schema import is_model
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
+    from pydantic import BaseModel
 
     from pandas_amr._by import By
     from pandas_amr._records import UnitRows
@@ -530,8 +531,8 @@ def groups_of(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
 def shaped(value: Any, kind: Any) -> Any:
     """A checked value as the result shows it: a list of records as a frame."""
     item = get_args(kind)[0] if get_origin(kind) is list else None
-    if isinstance(value, list) and isinstance(item, type) and issubclass(item, BaseModel):
-        return records_frame(value, item)
+    if isinstance(value, list) and is_model(item):
+        return records_frame(value, cast("type[BaseModel]", item))
     if isinstance(value, list) and get_origin(item) is dict:
         return pd.DataFrame(value).convert_dtypes(dtype_backend="pyarrow")
     return value
@@ -590,12 +591,9 @@ def group_output(values: Sequence[Any], index: pd.Index, kind: Any) -> pd.DataFr
     places = [place for place, part in enumerate(listed) for _ in part]
     labels = index.take(np.array(places, dtype=np.int64))
     flat = [one for part in listed for one in part]
-    if isinstance(item, type) and issubclass(item, BaseModel):
+    if is_model(item):
         return records_frame(flat, item).set_axis(labels)
     if item is dict or get_origin(item) is dict:
         rows = [one if one is not None else {} for one in flat]
         return pd.DataFrame(rows, index=labels).convert_dtypes(dtype_backend="pyarrow")
-    typed = record_type("Answer", {OUTPUT_COLUMN: item | None})
-    return records_frame([None if one is None else typed(**{OUTPUT_COLUMN: one}) for one in flat], typed).set_axis(
-        labels
-    )
+    return pd.DataFrame({OUTPUT_COLUMN: values_array(flat, item)}, index=labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import decimal
+import enum
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,16 +20,20 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Submission
 from pandas_amr._columns import (
+    TEXT_LIKE,
     arrow_schema,
+    arrow_type,
     check_fits,
     field_types,
     is_mixed,
+    key_text,
+    plain,
     plain_record,
     table_of,
 )
-from pandas_amr._schema import RESERVED, TEXT_FINDING, asked_as, choices_of, json_schema, record_type
+from pandas_amr._schema import RESERVED, TEXT_FINDING, asked_as, choices_of, json_schema, kept_schema, record_type
 from pandas_amr._units import cell
-from pandas_amr._violations import find_violation
+from pandas_amr._violations import Leniency, find_violation, without_absent
 from pandas_amr.errors import InvalidOutput, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +46,19 @@ if TYPE_CHECKING:
 Who = Literal["model", "schema", "callable", "sandbox"]
 FOUND = ("ok", "cached", "repaired")  # statuses of units that have a finding
 ITEMS = "items"
-MIDNIGHT = "T00:00:00"
+_WRITTEN = (  # types whose values have one text
+    str,
+    bytes,
+    bytearray,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    np.timedelta64,
+    enum.Enum,
+    pd.Period,
+    pd.Interval,
+    *TEXT_LIKE,
+)
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError)
 
 
@@ -103,7 +120,7 @@ class FindingType:
         reserved = RESERVED & asked.model_fields.keys()
         if reserved:
             raise UsageError(f"A finding's field cannot be named {min(reserved)!r}: that is the unit's number.")
-        _ = self.schema, self.arrow  # an unusable type is told now, not after the first answer
+        _ = self.arrow, self.schema  # an unusable type is told now, not after the first answer
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -113,12 +130,14 @@ class FindingType:
     @cached_property
     def _checked_schema(self) -> dict[str, Any]:
         """The schema that answers are checked against, with what only this library reads."""
-        return json_schema(self.model, marked=True)
+        return kept_schema(self.model)
 
     @cached_property
     def arrow(self) -> pa.Schema:
         """The Arrow schema of the fields."""
-        return arrow_schema(self.model)
+        if self.item is None:
+            return arrow_schema(self.model)
+        return pa.schema([pa.field(ITEMS, pa.list_(pa.struct(list(arrow_schema(self.item)))))])
 
     @cached_property
     def _struct(self) -> pa.StructType:
@@ -169,15 +188,14 @@ class FindingType:
             return None, f"without {', '.join(left_out)}"
         if len(missing) == len(self._asked_fields):
             return None, "without any of the fields"
-        if coded:
-            given = {name: self._as_date(name, value) for name, value in given.items()}
+        given = without_absent(dict(given), self._checked_schema)
         try:
             record = self.model.model_validate(given)
         except ValidationError as error:
             return None, complaint(error)
         except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
             return None, f"its validator raised {type(error).__name__}"
-        violation = self._violation(given, empty_texts=empty_texts)
+        violation = self._violation(given, Leniency(empty_texts=empty_texts, coded=coded))
         if violation is not None:
             return None, violation
         try:
@@ -203,25 +221,17 @@ class FindingType:
             return False
         return True
 
-    def _violation(self, given: Mapping[str, Any], *, empty_texts: bool) -> str | None:
+    def _violation(self, given: Mapping[str, Any], leniency: Leniency) -> str | None:
         """What the schema forbids in the fields that are there, whichever of its names each has."""
         properties = self._checked_schema["properties"]
         for names, _ in self._asked_fields:
             name = next((one for one in names if one in given), None)
             if name is None:
                 continue
-            wrong = find_violation({names[0]: given[name]}, _only(names[0], properties), empty_texts=empty_texts)
+            wrong = find_violation({names[0]: given[name]}, _only(names[0], properties), leniency)
             if wrong is not None:
                 return wrong
         return None
-
-    def _as_date(self, name: str, value: Any) -> Any:
-        """A midnight as the date that the field asks for; any other value as it is."""
-        schema = self._checked_schema["properties"].get(name, {})
-        wanted = [part.get("format") for part in (schema, *schema.get("anyOf", ()))]
-        if isinstance(value, str) and value.endswith(MIDNIGHT) and "date" in wanted:
-            return value.removesuffix(MIDNIGHT)
-        return value
 
     def valid(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The checked record of Python values, where no answer of a model is at hand that could be repaired.
@@ -246,8 +256,20 @@ def _unfit_words(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
         return "a text contains a lone surrogate and cannot be encoded as UTF-8"
     if isinstance(error, OverflowError) or "too large" in str(error):
-        return "a value does not fit the column type (an integer beyond 64 bits)"
+        return "a value does not fit the column type (an integer beyond 64 bits, a time beyond the years 1 to 9999)"
     return f"a value does not fit the column type ({type(error).__name__})"
+
+
+def check_held(values: Sequence[Any], kind: Any) -> None:
+    """Check that a column holds values of a type.
+
+    Raises:
+        InvalidOutput: it cannot hold one of them.
+    """
+    try:
+        pa.array([plain(value, kind) for value in values], type=arrow_type(kind))
+    except UNFIT as error:
+        raise InvalidOutput(_unfit_words(error)) from None
 
 
 def as_json(value: Any) -> Any:
@@ -262,7 +284,7 @@ def as_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return as_json(dataclasses.asdict(value))
     if isinstance(value, dict):
-        return {str(key): as_json(inner) for key, inner in value.items()}
+        return {key_text(key): as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | np.ndarray | pd.Series):
         return [as_json(inner) for inner in value]
     if isinstance(value, set | frozenset):
@@ -273,7 +295,21 @@ def as_json(value: Any) -> Any:
         return f"{value:f}"
     if isinstance(value, dt.datetime) and value.tzinfo is None:
         return value.isoformat()
-    return cell(value)
+    return _as_text(value)
+
+
+def _as_text(value: Any) -> Any:
+    """A single value in its JSON form.
+
+    Raises:
+        InvalidOutput: it has none; that an object can be printed makes no finding of it.
+    """
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    form = cell(value)
+    if isinstance(form, str) and not isinstance(value, _WRITTEN) and not hasattr(value, "as_py"):
+        raise InvalidOutput(f"JSON has no form for a value of the type {type(value).__name__}")
+    return form
 
 
 @dataclass(slots=True)
@@ -501,6 +537,12 @@ def with_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     joined = pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
     joined.attrs = dict(frame.attrs)
     return joined
+
+
+def values_array(values: Sequence[Any], kind: Any) -> Any:
+    """Checked values as one typed array; None is ``<NA>``."""
+    held = pa.array([plain(value, kind) for value in values], type=arrow_type(kind))
+    return array_of(pa.chunked_array([held]), kind)
 
 
 def records_frame(records: Iterable[BaseModel | None], model: type[BaseModel]) -> pd.DataFrame:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pandas_amr import _prompts
 from pandas_amr._agent.loop import Submission, run_agent
-from pandas_amr._columns import table_of
+from pandas_amr._columns import json_form, table_of
 from pandas_amr._entries import Check, readable_form
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
 from pandas_amr._merge import merge_records, rules_of
 from pandas_amr._split import pieces_of
 from pandas_amr._units import line_of, reader_keys
 from pandas_amr._usage import Usage
+from pandas_amr._violations import find_violation
 from pandas_amr.engines.local import await_contained, each
 from pandas_amr.errors import (
     BudgetExceeded,
@@ -305,7 +306,12 @@ class AgentMapper:
             written = {}
         for place, text in written.items():
             merged.put(place, text)
-        return self.kind.valid(merged.values)
+        record, problem = self.kind.record(merged.values)
+        if record is None:
+            raise InvalidOutput(problem or "invalid")
+        if not Check(self.kind).is_stable(json_form(record, self.kind.model), record):
+            raise InvalidOutput("a validator changes again what it has changed in each of them")
+        return record
 
     async def _written(self, texts: Mapping[tuple[str, ...], list[str]], state: SoFar) -> dict[tuple[str, ...], str]:
         """What an agent makes of the texts that the pieces write differently, by their places."""
@@ -336,8 +342,10 @@ class AgentMapper:
         answer = await run_agent(self.model, messages, submission=Submission("reduction", schema), phase="map")
         state.usage += answer.usage
         written = answer.payload.get("output") if answer.problem is None else None
-        if not isinstance(written, dict) or not all(isinstance(written.get(name), str) for name in named):
+        if not isinstance(written, dict):
             raise InvalidOutput(answer.problem or f"without {', '.join(named)}")
+        if (wrong := find_violation(written, output)) is not None:
+            raise InvalidOutput(wrong)
         return {place: written[name] for name, place in named.items()}
 
     async def _asked(self, positions: Sequence[int], state: SoFar) -> Attempt:

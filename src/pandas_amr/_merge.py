@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from pandas_amr._columns import as_said, field_types, is_json_text, is_number_union
+from pandas_amr._columns import as_said, field_types, is_json_text, is_number_union, said_fields
 from pandas_amr._schema import choices_of, object_fields, without_none
 from pandas_amr.errors import UsageError
 
@@ -86,7 +87,7 @@ class MergedRecord:
     """One record of the pieces', as Arrow holds it, and the texts in it that an agent is still to merge.
 
     Attributes:
-        texts: where each text stands (the fields' names, outermost first), and what the pieces say there.
+        texts: where each text stands (what the fields are asked as, outermost first), and what the pieces say there.
     """
 
     values: dict[str, Any]
@@ -105,9 +106,9 @@ def merge_records(
 ) -> MergedRecord:
     """Merge the pieces' records, in the JSON form of each: by the fields' rules, and inside of them by their types'."""
     merged = MergedRecord({})
-    for name, kind in field_types(model).items():
+    for name, alias, kind in said_fields(model):
         values = [record[name] for record in records if record[name] is not None]
-        merged.values[name] = _merge_field(values, kind, rules[name], (name,), merged)
+        merged.values[alias] = _merge_field(values, kind, rules[name], (alias,), merged)
     return merged
 
 
@@ -116,10 +117,7 @@ def _merge_field(values: list[Any], kind: Any, rule: str, place: tuple[str, ...]
     if not values:
         return None
     if rule == "fields":
-        said = [as_said(value, kind) for value in values]
-        if not all(isinstance(one, dict) for one in said):  # of any shape, and not all of them objects
-            return said[0]
-        return _merge_objects(said, values, kind, place, merged)
+        return _merge_objects(values, kind, place, merged)
     if rule == "agent":
         if len(set(values)) > 1:
             merged.texts[place] = values
@@ -127,24 +125,22 @@ def _merge_field(values: list[Any], kind: Any, rule: str, place: tuple[str, ...]
     return as_said(merge_values(values, rule), kind)
 
 
-def _merge_objects(
-    said: list[dict[str, Any]], values: list[Any], kind: Any, place: tuple[str, ...], merged: MergedRecord
-) -> dict[str, Any]:
+def _merge_objects(values: list[Any], kind: Any, place: tuple[str, ...], merged: MergedRecord) -> Any:
     """Objects key by key, each key's values by the default rule of their type."""
     kind, _ = without_none(kind)
-    fields = object_fields(kind)
-    inner = get_args(kind)[1] if get_origin(kind) is dict and not is_json_text(kind) else None
-    held = [
-        dict(value) if fields is not None or inner is not None else one for value, one in zip(values, said, strict=True)
-    ]
+    if is_json_text(kind):
+        said = [as_said(value, kind) for value in values]
+        return _merge_free(said) if all(isinstance(one, dict) for one in said) else said[0]
+    held = [dict(value) for value in values]
+    if get_origin(kind) is dict:
+        inner = get_args(kind)[1]
+        parts = tuple((key, key, inner) for key in dict.fromkeys(key for one in held for key in one))
+    else:
+        parts = said_fields(kind)
     joined: dict[str, Any] = {}
-    for key in dict.fromkeys(key for one in said for key in one):
-        parts = [one[key] for one in held if one.get(key) is not None]
-        if fields is None and inner is None:
-            joined[key] = _merge_free(parts)
-            continue
-        part = fields[key] if fields is not None else inner
-        joined[key] = _merge_field(parts, part, rules_for(part)[0], (*place, key), merged)
+    for name, alias, part in parts:
+        there = [one[name] for one in held if one.get(name) is not None]
+        joined[alias] = _merge_field(there, part, rules_for(part)[0], (*place, alias), merged)
     return joined
 
 
@@ -166,17 +162,16 @@ def _merge_free(parts: list[Any]) -> Any:
     return parts[0]
 
 
-def as_given(record: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """A record as Arrow takes it in the form that a model would have given it, so that it can be checked again."""
-    return {name: as_said(record[name], kind) for name, kind in field_types(model).items()}
-
-
 def _union(lists: Sequence[Sequence[Any]]) -> list[Any]:
-    joined: list[Any] = []
+    """The items of all lists, each once; to JSON, unlike Python, true is not 1."""
+    joined: dict[str, Any] = {}
     for item in _concat(lists):
-        if item not in joined:
-            joined.append(item)
-    return joined
+        joined.setdefault(json.dumps(item, sort_keys=True, default=str), item)
+    return list(joined.values())
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    return sum(values[1:], start=values[0])  # durations cannot be added to 0
 
 
 def _concat(lists: Sequence[Any]) -> Any:
@@ -188,7 +183,7 @@ _RULES: dict[str, Callable[[Sequence[Any]], Any]] = {
     "last": lambda values: values[-1],
     "min": min,
     "max": max,
-    "sum": sum,
+    "sum": _sum,
     "mean": lambda values: sum(values) / len(values),
     "any": any,
     "all": all,

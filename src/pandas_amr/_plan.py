@@ -28,12 +28,15 @@ from pandas_amr._schema import (
     DATETIME_PATTERN,
     TEXT_FINDING,
     TIME_PATTERN,
+    bounded_type_of,
+    is_model,
     is_plain_record,
     json_schema,
     kept_schema,
     model_of_fields,
     record_type,
     type_of,
+    without_alias,
 )
 from pandas_amr.errors import PlanError, PlanWarning, UsageError
 
@@ -88,7 +91,7 @@ def is_listed(kind: Any) -> bool:
 def is_record(kind: Any) -> bool:
     """Whether a type is one that has fields, or a list of one: a model, a dataclass, a TypedDict."""
     item = get_args(kind)[0] if get_origin(kind) is list else kind
-    return _is_model(item) or is_plain_record(item)
+    return is_model(item) or is_plain_record(item)
 
 
 def as_output(given: Any) -> Any:
@@ -100,12 +103,13 @@ def as_output(given: Any) -> Any:
     if given is None:
         return None
     if isinstance(given, dict):
-        return type_of(given, "Output")
+        return bounded_type_of(given, "Output")
     if getattr(given, "__name__", "") == "DataFrame" and str(getattr(given, "__module__", "")).startswith("pandas"):
         return list[dict[str, Any]]
-    if isinstance(given, type) or get_origin(given) is not None:
-        json_schema(given)
-        return given
+    kind = without_alias(given)
+    if isinstance(kind, type) or get_origin(kind) is not None:
+        json_schema(kind)
+        return kind
     raise UsageError(
         f"output= takes str, int, float, bool, a pydantic model, list[Model] or pd.DataFrame, not {given!r}."
     )

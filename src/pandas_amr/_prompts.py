@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._schema import DATETIME_PATTERN, DECIMAL_PATTERN, TIME_PATTERN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -140,18 +142,42 @@ def _kind(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_kind(part) for part in schema["anyOf"])
     match schema.get("type"):
+        case "array" if schema.get("prefixItems"):
+            return "list of " + ", ".join(_kind(part) for part in schema["prefixItems"])
         case "array":
             return f"list of {_kind(schema.get('items', {}))}"
         case "object" if "properties" in schema:
             return "{" + ", ".join(f"{name}: {_kind(part)}" for name, part in schema["properties"].items()) + "}"
+        case "object" if isinstance(schema.get("additionalProperties"), dict):
+            return f"object whose values are {_kind(schema['additionalProperties'])}"
         case kind:
             limits = [f"{word} {schema[key]}" for key, word in _LIMITS.items() if key in schema]
-            return " ".join(
-                [str(kind or "any value"), *([f"({schema['format']})"] if "format" in schema else []), *limits]
-            )
+            return " ".join([str(kind or "any value"), *_form_words(schema), *limits])
 
 
-_LIMITS = {"minimum": "from", "maximum": "to", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
+def _form_words(schema: Mapping[str, Any]) -> list[str]:
+    """How a text is to be written: in words if it is known what that is, else by its pattern or its format."""
+    form = schema.get("format") or schema.get("pattern")
+    if form is None:
+        return []
+    return [f"({_FORMS.get(form) or (form if 'format' in schema else f'matching {form}')})"]
+
+
+_FORMS = {
+    DATETIME_PATTERN: "date and time without a zone, such as 2026-01-31T12:00:00",
+    TIME_PATTERN: "time of day without a zone, such as 12:00:00",
+    DECIMAL_PATTERN: "a number in digits, such as 12.50",
+    "date-time": "date and time with a zone, such as 2026-01-31T12:00:00+01:00",
+    "date": "date such as 2026-01-31",
+    "duration": "ISO 8601 duration such as P1DT2H, without years and months",
+}
+_LIMITS = {
+    "minimum": "from",
+    "maximum": "to",
+    "exclusiveMinimum": "above",
+    "exclusiveMaximum": "below",
+    "multipleOf": "in steps of",
+}
 
 
 def _hand_in(what: str, *, tools: bool) -> str:

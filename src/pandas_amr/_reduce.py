@@ -176,7 +176,7 @@ def make_reducer(work: Work, task: Task, computed: str = "", output: OutputType 
     return Reducer(
         model=work.model("reduce", task.agent),
         instruction=task.instruction,
-        output=output or OutputType(task.output),
+        output=output or OutputType(task.output, held=work.job.by is not None),
         tools=work.tools("reduce", task.agent),
         max_steps=work.max_steps(task.agent),
         max_repairs=work.max_repairs,

@@ -15,6 +15,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typing_extensions
 from pydantic import (
+    UUID1,
+    UUID3,
+    UUID4,
+    UUID5,
     AliasChoices,
     AwareDatetime,
     BaseModel,
@@ -48,7 +52,8 @@ TEXT_FINDING = "finding"
 
 # Marks of a schema that is kept or checked against; no model is sent them.
 NAME = "amr_name"  # what a field is called that is asked for by an alias
-OPTIONAL = "amr_optional"  # the field may be left out, and is None then
+OPTIONAL = "amr_optional"  # the field may be left out, and is None then; or not there at all (ABSENT)
+ABSENT = "absent"
 NON_FINITE = "amr_non_finite"  # the type allows NaN and infinity
 MARKS = frozenset({NAME, OPTIONAL, NON_FINITE})
 RESERVED = frozenset({"unit"})
@@ -101,7 +106,16 @@ def record_type(
             said = {"json_schema_extra": beside} if beside else {}
             return create_model(name, __base__=Record, __doc__=about, __cls_kwargs__=said, **definitions)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise UsageError(f"{name}: {str(error).splitlines()[0]}") from None
+        wrong = next((field for field, (kind, *_) in definitions.items() if not _is_usable(kind)), name)
+        raise UsageError(f"{wrong!r}: {str(error).splitlines()[0]}") from None
+
+
+def _is_usable(kind: Any) -> bool:
+    try:
+        TypeAdapter(kind)
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return False
+    return True
 
 
 def _definition(field: str, given: Any) -> Any:
@@ -127,11 +141,23 @@ def _choices(given: list[Any], what: str) -> Any:
     Raises:
         UsageError: one of them is no single value.
     """
-    wrong = [one for one in given if not (one is None or isinstance(one, str | int | float | enum.Enum))]
+    values = [one.value if isinstance(one, enum.Enum) else one for one in given]
+    wrong = [one for one in values if not (one is None or isinstance(one, str | int | float))]
     if wrong:
         raise UsageError(f"{what}: a choice is a text, a number, a bool or None, not {wrong[0]!r}.")
-    check_distinct([one.value if isinstance(one, enum.Enum) else one for one in given], what)
-    return Literal[tuple(given)]
+    check_distinct(values, what)
+    return Literal[tuple(values)]
+
+
+def check_members(choices: collections.abc.Iterable[Any]) -> None:
+    """Refuse a ``Literal`` of a member of an Enum that is neither text nor number: no JSON is equal to it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    members = [one for one in choices if isinstance(one, enum.Enum) and not isinstance(one, str | int)]
+    if members:
+        raise UsageError(f"A Literal of {members[0]} takes no answer in JSON: use {type(members[0]).__name__}.")
 
 
 def check_distinct(choices: collections.abc.Sequence[Any], what: str) -> None:
@@ -243,10 +269,22 @@ class _Generator(GenerateJsonSchema):
         allowed = {NON_FINITE: True} if schema.get("allow_inf_nan") else {}
         return super().float_schema(schema) | allowed
 
+    def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
+        """Choices. A member of an Enum that is neither text nor number is never met by what JSON holds."""
+        check_members(schema["expected"])
+        return super().literal_schema(schema)
+
+    def typed_dict_field_schema(self, schema: core_schema.TypedDictField) -> JsonSchemaValue:
+        """A key that a TypedDict need not have: null says that it is not there."""
+        inner = super().typed_dict_field_schema(schema)
+        if schema.get("required", True):
+            return inner
+        return {"anyOf": [inner, {"type": "null"}], OPTIONAL: ABSENT}
+
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         """A field that may be left out is marked: its schema alone would require it."""
         inner = super().default_schema(schema)
-        return inner | {OPTIONAL: True} if schema.get("default", 0) is None else inner
+        return {OPTIONAL: True} | inner if schema.get("default", 0) is None else inner
 
 
 def _closed(schema: Any, definitions: dict[str, Any], path: tuple[str, ...]) -> Any:
@@ -386,9 +424,18 @@ def _record_of(schema: dict[str, Any], name: str) -> type[BaseModel]:
     return record_type(name, fields | exact, about=about, beside=beside)
 
 
+def bounded_type_of(schema: dict[str, Any], name: str = "Record") -> Any:
+    """The type of a value that is no field, with its bounds; but of a list, which is told by its type alone."""
+    kind, limits = type_of(schema, name), _limits_of(schema)
+    return kind if get_origin(kind) is list else _bounded(kind, limits)
+
+
 def _item_of(schema: dict[str, Any], name: str) -> Any:
     """The type of the items of a list or the values of a dict, with their bounds."""
-    kind, limits = type_of(schema, name), _limits_of(schema)
+    return _bounded(type_of(schema, name), _limits_of(schema))
+
+
+def _bounded(kind: Any, limits: dict[str, Any]) -> Any:
     return Annotated[kind, Field(**limits)] if limits else kind
 
 
@@ -429,6 +476,10 @@ _BY_FORMAT: dict[str, Any] = {
     "time": dt.time,
     "duration": dt.timedelta,
     "uuid": uuid.UUID,
+    "uuid1": UUID1,
+    "uuid3": UUID3,
+    "uuid4": UUID4,
+    "uuid5": UUID5,
 }
 _SCALARS: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
 
@@ -463,13 +514,10 @@ def resolved(kind: Any) -> Any:
         >>> resolved(Literal["a"] | Literal[1] | None)
         typing.Optional[typing.Literal['a', 1]]
     """
-    if isinstance(kind, typing.NewType):
-        return resolved(kind.__supertype__)
-    if isinstance(kind, _ALIAS_TYPES):
-        return resolved(kind.__value__)
+    kind = without_alias(kind)
     origin, inner = get_origin(kind), get_args(kind)
-    if isinstance(origin, _ALIAS_TYPES):
-        return resolved(origin.__value__[inner])
+    if origin is not None and not inner:  # typing.List, typing.Hashable: of nothing that is said
+        return _ALIASES.get(origin, origin)
     if origin is Annotated or origin in _KEY_WRAPPERS:
         return resolved(inner[0])
     if isinstance(kind, type) and origin is None and issubclass(kind, RootModel):
@@ -516,14 +564,31 @@ def choices_of(kind: Any) -> tuple[Any, ...] | None:
 
 def object_fields(kind: Any) -> dict[str, Any] | None:
     """The fields of a model, a dataclass or a TypedDict, each with its resolved type; None for any other type."""
-    if not isinstance(kind, type):
-        return None
-    if issubclass(kind, BaseModel) and not issubclass(kind, RootModel):
+    if is_model(kind):
         return {name: resolved(field.annotation) for name, field in kind.model_fields.items()}
     if is_plain_record(kind):
         hints = typing_extensions.get_type_hints(kind)
         return {name: resolved(hint) for name, hint in hints.items()}
     return None
+
+
+def is_model(kind: Any) -> bool:
+    """Whether a type is a pydantic model with named fields."""
+    return isinstance(kind, type) and issubclass(kind, BaseModel) and not issubclass(kind, RootModel)
+
+
+def without_alias(kind: Any) -> Any:
+    """The type that a NewType or an alias names, with all that it says."""
+    while True:
+        origin = get_origin(kind)
+        if isinstance(kind, typing.NewType):
+            kind = kind.__supertype__
+        elif isinstance(kind, _ALIAS_TYPES):
+            kind = kind.__value__
+        elif isinstance(origin, _ALIAS_TYPES):
+            kind = origin.__value__[get_args(kind)]
+        else:
+            return kind
 
 
 def is_plain_record(kind: Any) -> bool:
@@ -547,8 +612,15 @@ def model_of_fields(kind: Any) -> type[BaseModel]:
         return record
 
     fields = record_type(kind.__name__, _field_definitions(kind, optional))
+    if not _checks_itself(kind):
+        return fields
     validators: dict[str, Any] = {"check_whole": model_validator(mode="after")(check_whole)}
     return create_model(kind.__name__, __base__=fields, __validators__=validators)
+
+
+def _checks_itself(kind: Any) -> bool:
+    """Whether a type has checks beside those of its fields."""
+    return hasattr(kind, "__post_init__") or hasattr(kind, "__pydantic_decorators__")
 
 
 def _optional_keys(kind: Any) -> frozenset[str]:

@@ -9,17 +9,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Answer, Submission, run_agent
 from pandas_amr._canonical import canonical_json
-from pandas_amr._schema import json_schema
+from pandas_amr._columns import arrow_schema, column_type
+from pandas_amr._findings import check_held
+from pandas_amr._schema import is_model, json_schema, kept_schema, object_fields
 from pandas_amr._stopped import contained
 from pandas_amr._tree import group_of, static_sizes
 from pandas_amr._units import ROWS_KEY, cell, line_of, reader_keys
 from pandas_amr._usage import Usage
+from pandas_amr._violations import Leniency, find_violation, without_absent
 from pandas_amr.engines.local import is_cancelled
 from pandas_amr.errors import InvalidOutput, ModelError, UsageError
 from pandas_amr.models.base import Message
@@ -103,12 +106,25 @@ def _reduced_line(value: Any) -> str:
 
 
 class OutputType:
-    """What a reduction is: the promised schema and the check of an answer against it."""
+    """What a reduction is: the promised schema and the check of an answer against it.
 
-    def __init__(self, kind: Any) -> None:
+    Attributes:
+        strict: whether an answer is checked as a finding is.
+    """
+
+    strict = True
+
+    def __init__(self, kind: Any, *, held: bool = False) -> None:
+        """Make the type of a reduction; ``held`` are those that columns are to hold, as the groups' are.
+
+        Raises:
+            UsageError: no model can be asked for it, or no column can hold it.
+        """
         self.kind = kind
         self.item = get_args(kind)[0] if get_origin(kind) is list else None
         self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        self._form = kept_schema(kind)
+        self._column = self._column_type(held=held)
         self.schema = json_schema(self.item if self.item is not None else kind)
         if SOURCES_KEY in self.schema.get("properties", {}):
             raise UsageError(
@@ -116,11 +132,23 @@ class OutputType:
                 "Call it otherwise."
             )
 
+    def _column_type(self, *, held: bool) -> Any:
+        """The type of what a column holds of an answer; None if none does, or one of any shape."""
+        item = self.kind if self.item is None else self.item
+        if not held and (self.item is None or not is_model(item)):
+            return None
+        if is_model(item):
+            arrow_schema(item)
+        elif item is dict or get_origin(item) is dict:
+            return None
+        else:
+            column_type(item)
+        return item
+
     @property
     def partial(self) -> OutputType:
         """What an intermediate reducer writes: items and objects as they are; notes where a scalar is asked for."""
-        objects = isinstance(self.kind, type) and issubclass(self.kind, BaseModel)
-        return self if objects or self.item is not None else OutputType(str)
+        return self if self.item is not None or object_fields(self.kind) is not None else OutputType(str)
 
     @property
     def nothing(self) -> Reduced | None:
@@ -165,10 +193,26 @@ class OutputType:
                 for part in given
             ]
         rows = tuple(_resolved(numbers, inputs) for numbers in cited)
+        return self._checked(given, Leniency(coded=answer.form == REPL_FORM)), rows
+
+    def _checked(self, given: Any, leniency: Leniency) -> Any:
+        """The value of an answer, checked as strictly as a finding's.
+
+        Raises:
+            InvalidOutput: it is not the promised type, or no column can hold it.
+        """
+        given = without_absent(given, self._form)
         try:
-            return self._adapter.validate_python(given), rows
+            value = self._adapter.validate_python(given)
         except ValidationError as error:
             raise InvalidOutput(complaint(error)) from None
+        except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
+            raise InvalidOutput(f"its validator raised {type(error).__name__}") from None
+        if self.strict and (wrong := find_violation(given, self._form, leniency)) is not None:
+            raise InvalidOutput(wrong)
+        if self._column is not None:
+            check_held(value if self.item is not None else [value], self._column)
+        return value
 
 
 def _resolved(numbers: Any, inputs: Sequence[Input]) -> frozenset[int]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._schema import DATETIME_PATTERN, DECIMAL_PATTERN, NON_FINITE, TIME_PATTERN
+from pandas_amr._schema import ABSENT, DATETIME_PATTERN, DECIMAL_PATTERN, NAME, NON_FINITE, OPTIONAL, TIME_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+MIDNIGHT = "T00:00:00"
 EMPTY = "is empty; a text has at least 1 character"
 
 _DATE = r"\d{4}-\d{2}-\d{2}"
 _TIME = r"\d{2}:\d{2}:\d{2}(\.\d{1,6})?"
+_UUID = (re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"), "a UUID")
 _FORMATS = {
     "date": (re.compile(_DATE), "a date such as 2026-01-31"),
     "date-time": (
@@ -30,7 +33,7 @@ _FORMATS = {
         re.compile(r"-?P(?=[\dT])(\d+W)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+(\.\d{1,6})?S)?)?"),
         "a duration in weeks, days, hours, minutes and seconds, such as P1DT2H",
     ),
-    "uuid": (re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"), "a UUID"),
+    **dict.fromkeys(("uuid", "uuid1", "uuid3", "uuid4", "uuid5"), _UUID),
 }
 _PATTERNS = {
     DATETIME_PATTERN: (re.compile(DATETIME_PATTERN), "a date and time without a zone, such as 2026-01-31T12:00:00"),
@@ -39,64 +42,101 @@ _PATTERNS = {
 }
 
 
-def find_violation(value: Any, schema: Mapping[str, Any], *, empty_texts: bool = False) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Leniency:
+    """What is let pass that a model is not to write.
+
+    Attributes:
+        empty_texts: a text may be empty, as one of a user's own function may.
+        coded: code made the value: pandas has no dates, so that one may come as its midnight.
+    """
+
+    empty_texts: bool = False
+    coded: bool = False
+
+
+STRICT = Leniency()
+
+
+def find_violation(value: Any, schema: Mapping[str, Any], leniency: Leniency = STRICT) -> str | None:
     """Say what in a JSON value its schema forbids; None if nothing. The value itself is not quoted.
 
     Args:
         value: JSON, as Python has it.
-        schema: a schema of this library's (``json_schema(..., marked=True)``).
-        empty_texts: whether a text may be empty, as one of a user's own function may.
+        schema: a schema of this library's (``kept_schema``).
+        leniency: what is let pass.
 
     Example:
         >>> find_violation({"n": "3"}, {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
         'n: should be an integer'
     """
     if "anyOf" in schema:
-        return _violation_of_all(value, schema["anyOf"], empty_texts=empty_texts)
+        return _violation_of_all(value, schema["anyOf"], leniency)
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if choices is not None:
         return None if any(_is_same(value, choice) for choice in choices) else "is not one of the choices"
     match schema.get("type"):
         case "object":
-            return _violation_of_object(value, schema, empty_texts=empty_texts)
+            return _violation_of_object(value, schema, leniency)
         case "array":
-            return _violation_of_array(value, schema, empty_texts=empty_texts)
+            return _violation_of_array(value, schema, leniency)
         case "string":
-            return _violation_of_text(value, schema, empty_texts=empty_texts)
+            return _violation_of_text(value, schema, leniency)
         case "number" | "integer" | "boolean" | "null" as kind:
             return _SCALARS[kind](value, schema)
-    return None if _is_finite(value) else "holds a number that is not finite"
+    return _violation_of_any(value, leniency)
 
 
-def _violation_of_all(value: Any, parts: list[Mapping[str, Any]], *, empty_texts: bool) -> str | None:
+def without_absent(value: Any, schema: Mapping[str, Any]) -> Any:
+    """A JSON value without the keys that its schema asks for and its type need not have, where null stands for them."""
+    if not isinstance(value, dict | list):
+        return value
+    for part in schema.get("anyOf", ()):
+        value = without_absent(value, part)
+    if isinstance(value, list):
+        first, items = schema.get("prefixItems", []), schema.get("items", {})
+        return [without_absent(one, (first[n] if n < len(first) else items) or {}) for n, one in enumerate(value)]
+    parts, others = schema.get("properties", {}), schema.get("additionalProperties")
+    there: dict[str, Any] = {}
+    for name, one in value.items():
+        part = parts.get(name, others if isinstance(others, dict) else {})
+        if one is not None or part.get(OPTIONAL) != ABSENT:
+            there[name] = without_absent(one, part)
+    return there
+
+
+def _violation_of_all(value: Any, parts: list[Mapping[str, Any]], leniency: Leniency) -> str | None:
     """What keeps a value from all of several types; of a type that may be null, the other one says it."""
-    found = [find_violation(value, part, empty_texts=empty_texts) for part in parts]
+    found = [find_violation(value, part, leniency) for part in parts]
     if None in found:
         return None
     told = [one for one, part in zip(found, parts, strict=True) if part.get("type") != "null"]
     return told[0] if len(told) == 1 else "is of none of the types that the field takes"
 
 
-def _violation_of_object(value: Any, schema: Mapping[str, Any], *, empty_texts: bool) -> str | None:
+def _violation_of_object(value: Any, schema: Mapping[str, Any], leniency: Leniency) -> str | None:
     if not isinstance(value, dict):
         return "should be an object"
     properties = schema.get("properties", {})
+    read: set[str] = set()
     for name, part in properties.items():
-        if name not in value:
+        key = name if name in value else part.get(NAME, name)  # which a type may take, too: pydantic has seen to that
+        read.add(key)
+        if key not in value:
             if find_violation(None, part) is None:
                 continue  # what may be null may be left out
             return f"{name}: is missing"
-        if (wrong := find_violation(value[name], part, empty_texts=empty_texts)) is not None:
+        if (wrong := find_violation(value[key], part, leniency)) is not None:
             return _at(name, wrong)
     others = schema.get("additionalProperties", True)
-    for name in value.keys() - properties.keys():
+    for name in value.keys() - read:
         part = others if isinstance(others, dict) else {}
-        if (wrong := find_violation(value[name], part, empty_texts=empty_texts)) is not None:
+        if (wrong := find_violation(value[name], part, leniency)) is not None:
             return _at("a value", wrong)  # its key is the model's word, and may be a cell's text
     return None
 
 
-def _violation_of_array(value: Any, schema: Mapping[str, Any], *, empty_texts: bool) -> str | None:
+def _violation_of_array(value: Any, schema: Mapping[str, Any], leniency: Leniency) -> str | None:
     if not isinstance(value, list):
         return "should be a list"
     first = schema.get("prefixItems", [])
@@ -104,7 +144,7 @@ def _violation_of_array(value: Any, schema: Mapping[str, Any], *, empty_texts: b
         return f"should have {len(first)} items"
     for number, item in enumerate(value):
         part = first[number] if number < len(first) else schema.get("items", {})
-        if isinstance(part, dict) and (wrong := find_violation(item, part, empty_texts=empty_texts)) is not None:
+        if isinstance(part, dict) and (wrong := find_violation(item, part, leniency)) is not None:
             return _at(str(number), wrong)
     if schema.get("uniqueItems") and any(_is_same(one, other) for n, one in enumerate(value) for other in value[:n]):
         return "holds an item twice"
@@ -117,14 +157,32 @@ def _at(place: str, wrong: str) -> str:
     return f"{place}.{inner}{colon}{rest}" if colon else f"{place}: {wrong}"
 
 
-def _violation_of_text(value: Any, schema: Mapping[str, Any], *, empty_texts: bool) -> str | None:
-    known = _PATTERNS.get(schema.get("pattern", "")) or _FORMATS.get(schema.get("format", ""))
+def _violation_of_text(value: Any, schema: Mapping[str, Any], leniency: Leniency) -> str | None:
+    format_ = schema.get("format", "")
+    known = _PATTERNS.get(schema.get("pattern", "")) or _FORMATS.get(format_)
     if known is not None:
         form, what = known
+        if leniency.coded and format_ == "date" and isinstance(value, str):
+            value = value.removesuffix(MIDNIGHT)
         return None if isinstance(value, str) and form.fullmatch(value) else f"should be {what}"
     if not isinstance(value, str):
         return "should be a text"
-    return None if empty_texts or value.strip() else EMPTY
+    return _violation_of_any(value, leniency)
+
+
+def _violation_of_any(value: Any, leniency: Leniency) -> str | None:
+    """What no value may be, whatever its shape: a text that is empty, a number that is not finite."""
+    if isinstance(value, str):
+        return None if leniency.empty_texts or value.strip() else EMPTY
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "holds a number that is not finite"
+    if isinstance(value, dict):
+        found = (_violation_of_any(one, leniency) for one in value.values())
+        return next((_at("a value", wrong) for wrong in found if wrong is not None), None)
+    if isinstance(value, list):
+        numbered = ((n, _violation_of_any(one, leniency)) for n, one in enumerate(value))
+        return next((_at(str(n), wrong) for n, wrong in numbered if wrong is not None), None)
+    return None
 
 
 def _violation_of_number(value: Any, schema: Mapping[str, Any]) -> str | None:
@@ -169,12 +227,3 @@ def _is_exact(value: int) -> bool:
 def _is_same(one: Any, other: Any) -> bool:
     """Whether two JSON values are the same: to JSON, unlike Python, true is not 1."""
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether every number in a value of free shape is one."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(_is_finite(inner) for inner in value.values())
-    return not isinstance(value, list) or all(_is_finite(inner) for inner in value)

@@ -597,7 +597,35 @@ def _of_pandas(value: Any) -> Any:
         return {str(key): _plain(inner) for key, inner in value.items()}
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+    return _plain(value.tolist()) if hasattr(value, "tolist") else _text_of(value)
+
+
+def _text_of(value: Any) -> Any:
+    """A value that is one of those written as a text; that an object can be printed makes no finding of it."""
+    import dataclasses
+    import datetime as dt
+    import decimal
+    import enum
+    import ipaddress
+    import pathlib
+    import uuid
+
+    import pandas as pd
+
+    if isinstance(value, enum.Enum):
+        return _plain(value.value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if hasattr(value, "model_dump"):
+        return _plain(value.model_dump())
+    if isinstance(value, dt.timedelta):
+        return pd.Timedelta(value).isoformat()
+    if isinstance(value, decimal.Decimal):
+        return None if value.is_nan() else f"{value:f}"
+    addresses = ipaddress.IPv4Address, ipaddress.IPv6Address
+    if isinstance(value, (uuid.UUID, pathlib.PurePath, pd.Period, pd.Interval, *addresses)):
+        return str(value)
+    raise TypeError(f"submit() takes what JSON has a form for, not {type(value).__name__}")
 
 
 def _told(error: BaseException, trace: TracebackType | None) -> str:
