@@ -761,6 +761,97 @@ def test_values_of_a_function_that_go_into_no_one_column_are_their_rows_failure(
     assert caught.value.partial.frame["n"].dropna().tolist() == [1]
 
 
+def unable(shard):
+    """A map that finds nothing."""
+    raise ValueError("nothing here")
+
+
+NEEDING_COLUMNS = {
+    "an aggregation": {"reduce": {"v": "sum"}},
+    "a typed aggregation": {"reduce": {"v": "sum"}, "output": int},
+    "a named aggregation": {"reduce": {"most": ("v", "max")}},
+    "a function of a column": {"reduce": {"v": len}},
+    "groups": {"reduce": {"v": "sum"}, "by": "shop"},
+    "groups of what is found": {"reduce": {"shop": "count"}, "by": "v"},
+    "a ranking": {"plan": {"ranking": {"field": "v"}}},
+    "chosen rows": {"reduce": {"text": "count"}, "plan": {"where": "v"}},
+    "a function": {"reduce": lambda found: found["v"].sum()},
+    "a function of groups": {"reduce": lambda found: found["v"].sum(), "by": "shop"},
+}
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+@pytest.mark.parametrize("rows", [ROWS, 0])
+@pytest.mark.parametrize("how", NEEDING_COLUMNS)
+def test_a_reduce_of_columns_that_no_function_gave_is_listed_where_none_found_anything(how, rows):
+    result = frame().iloc[:rows].amr.map_reduce(map=unable, **NEEDING_COLUMNS[how])
+    if how == "a function of groups" and not rows:
+        assert len(result.output) == len(result.failures) == 0  # there are no groups to call it for
+        return
+    assert result.output is None
+    reduces = result.failures[result.failures["position"].isna()]
+    assert reduces["who"].tolist() == ["callable"]
+    assert "finding=" in reduces["reason"].iloc[0]
+    assert len(result.failures) == rows + 1
+    assert frame().amr.map_reduce(map=unable, reduce=len).output == ROWS
+    with pytest.raises(amr.MapFailed):
+        frame().amr.map_reduce(map=unable, errors="raise", **NEEDING_COLUMNS[how])
+
+
+@pytest.mark.parametrize("how", [how for how in NEEDING_COLUMNS if "a function" not in how])
+def test_a_reduce_of_columns_that_a_function_does_not_give_says_which_there_are(how):
+    with pytest.raises(amr.RunStopped, match=r"No column 'v' to reduce. There is: .*'w'") as caught:
+        frame().amr.map_reduce(map=lambda shard: [{"w": 1}] * len(shard), **NEEDING_COLUMNS[how])
+    assert caught.value.partial.frame["w"].tolist() == [1] * ROWS
+
+
+def two(shard):
+    """Columns b and c."""
+    return pd.DataFrame({"b": [1] * len(shard), "c": 2}, index=shard.index)
+
+
+def one(shard):
+    """A column without a name."""
+    return pd.Series([9] * len(shard), index=shard.index)
+
+
+def grown(shard):
+    """One column, and two of the last row."""
+    return [{"b": 1, "c": 2} if text == f"row {ROWS - 1}" else {"b": 1} for text in shard["text"]]
+
+
+@pytest.mark.parametrize("maps", [{"a": two, "a_b": one}, {"a_b": one, "a": two}, {"a": grown, "a_b": one}])
+@pytest.mark.parametrize("plan", [ONE_BY_ONE, {"shard_size": ROWS}])
+def test_columns_of_two_functions_that_are_called_alike_are_refused_and_none_overwrites_the_other(maps, plan):
+    with pytest.raises(amr.AMRError, match="both give a column 'a_b'"):
+        frame().amr.map(maps, plan=plan, max_parallelism=1)
+    with ScriptedServer(truth) as server:
+        options = {**MAPPED, "map": {"q": "Which?", **maps}, "finding": {"q": {"n": int}}, "plan": plan}
+        result = frame().amr.map_reduce(reduce={"q_n": "sum"}, lm=server.lm(), **options)
+    assert result.output["q_n"] == 6
+    assert any("both give a column 'a_b'" in reason for reason in result.failures["reason"])
+    assert result.frame.columns.is_unique
+    for column in {"a_b", "a_c"} & set(result.frame.columns):
+        assert len(set(result.frame[column].dropna())) == 1
+
+
+HIDING = {
+    "a label that is no text": (pd.DataFrame({"0": [1, 2]}), lambda shard: pd.DataFrame({0: 5}, index=shard.index)),
+    "a key that is no text": (pd.DataFrame({"0": [1, 2]}), lambda shard: [{0: 5}] * len(shard)),
+    "a label": (pd.DataFrame({"a": [1, 2]}), lambda shard: pd.DataFrame({"a": 5}, index=shard.index)),
+    "a level": (pd.DataFrame([[1, 2]], columns=[["a", "a"], ["x", "y"]]), lambda shard: [{"a": 5}]),
+    "two labels of one text": (frame(), lambda shard: pd.DataFrame({0: 5, "0": 6}, index=shard.index)),
+    "two keys of one text": (frame(), lambda shard: [{0: 5, "0": 6}] * len(shard)),
+}
+
+
+@pytest.mark.parametrize("how", HIDING)
+def test_a_function_without_a_type_never_doubles_a_column(how):
+    table, function = HIDING[how]
+    with pytest.raises(amr.ColumnError, match="hide|two columns of one name"):
+        table.amr.map(function)
+
+
 # From outside
 
 

@@ -390,6 +390,15 @@ class FindingStore:
             return str(error)
         return None
 
+    def labels(self, table: pa.Table | None = None) -> list[str]:
+        """What the columns are called in the frame, those of ``table`` among them."""
+        if self._kind is not None:
+            return list(self._kind.all_columns)
+        tables = self._tables if table is None else [*self._tables, table]
+        fields = dict.fromkeys(name for one in tables for name in one.column_names)
+        names: list[str] = self.named(pa.table({name: pa.nulls(0) for name in fields})).column_names
+        return names
+
     def named(self, table: pa.Table) -> pa.Table:
         """``table`` with its columns called as in the frame; those of a function without a type carry its name."""
         if self._kind is not None:
