@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
+import enum
 import io
 import pickle
 import sqlite3
 import sys
 import threading
 import warnings
-from typing import Any
+from typing import Any, Literal, get_origin
 
+import numpy as np
 import pandas as pd
 import pytest
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, create_model, field_validator, model_validator
 
 import pandas_amr as amr
 from pandas_amr.testing import Call, Drop, Raw, ScriptedServer, Status, findings
@@ -917,3 +920,116 @@ def test_a_validator_that_raises_what_pydantic_lets_pass_stops_the_run_or_only_i
         error = ended(lambda: frame().amr.map_reduce(lm=server.lm(), **options), server)
     assert error is None or error.__cause__ is RAISED[name]
     assert error is None or "cell text" not in str(error)
+
+
+def replacing(kind: Any, value: Any, default: Any = ...) -> type[BaseModel]:
+    """A finding whose validator gives a value of its own, whatever was said."""
+    check = field_validator("n")(classmethod(lambda cls, said: value))
+    return create_model("Replacing", n=(kind, default), __validators__={"check": check})
+
+
+class Forgotten(BaseModel):
+    """Its validator forgets to return it."""
+
+    n: int
+
+    @model_validator(mode="after")
+    def check(self):
+        """Return nothing."""
+
+
+class Mood(enum.Enum):
+    GOOD = "good"
+    NONE = None
+
+
+STRAYS = {
+    "nothing": (replacing(int, None), 0),
+    "nothing for a text": (replacing(str, None), "a"),
+    "a whole record": (Forgotten, 0),
+    "a record in a field": (create_model("Outer", n=(Forgotten, ...)), {"n": 0}),
+    "a record in a list": (create_model("Outer", n=(list[Forgotten], ...)), [{"n": 0}]),
+    "an item": (replacing(list[int], [1, None]), [1]),
+    "a value of a dict": (replacing(dict[str, int], {"a": None}), {"a": 1}),
+    "no choice": (replacing(Literal["a", "b"], "A"), "a"),
+    "no mixed choice": (replacing(Literal["a", 1], "A"), "a"),
+    "no member": (replacing(Mood, "bad"), "good"),
+    "a part of a number": (replacing(int, 1.5), 1),
+    "a bool": (replacing(int, True), 1),
+    "a text": (replacing(float, "1.5"), 1.0),
+    "bytes": (replacing(str, b"x"), "a"),
+    "an instant": (replacing(dt.date, dt.datetime(2026, 1, 31, 9)), "2026-01-31"),
+}
+OF_THE_TYPE = {
+    "nothing": (replacing(int | None, None), 0),
+    "nothing by default": (replacing(int, None, default=None), 0),
+    "anything": (replacing(Any, None), 0),
+    "a member": (replacing(Mood, Mood.NONE), "good"),
+    "a member's value": (replacing(Mood, "good"), "good"),
+    "another number": (replacing(int, 7), 0),
+    "a number of numpy": (replacing(int, np.int64(7)), 0),
+    "a float of numpy": (replacing(float, np.float32(1.5)), 0.5),
+    "a whole number": (replacing(float, 7), 0.5),
+    "a time stamp": (replacing(dt.datetime, pd.Timestamp("2026-01-31")), "2026-01-31T09:00:00"),
+    "items": (replacing(list[int], [7]), [0]),
+}
+
+
+@pytest.mark.parametrize("case", STRAYS)
+def test_what_a_validator_gives_that_its_type_does_not_take_is_no_finding(case):
+    kind, said = STRAYS[case]
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"n": said})) as server:
+        result = frame().amr.map_reduce(reduce=len, lm=server.lm(), **MAPPED | {"finding": kind})
+    assert result.status["status"].tolist() == ["failed"] * ROWS
+    assert result.frame["n"].isna().all()
+    assert all("what the type does not take" in reason for reason in result.failures["reason"])
+
+
+@pytest.mark.parametrize("case", OF_THE_TYPE)
+def test_what_a_validator_gives_of_its_type_is_the_finding(case):
+    kind, said = OF_THE_TYPE[case]
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"n": said})) as server:
+        result = frame().amr.map_reduce(reduce=len, lm=server.lm(), **MAPPED | {"finding": kind})
+    assert result.status["status"].tolist() == ["ok"] * ROWS
+    assert len(result.failures) == 0
+
+
+class Raising(BaseModel):
+    """Its validator raises what pydantic lets pass."""
+
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def check(cls, value: int) -> int:
+        raise KeyError("cell text")
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+@pytest.mark.parametrize("plan", [ONE_BY_ONE, ONE_BY_ONE | {"fan_in": 2}])
+@pytest.mark.parametrize("kind", [Raising, list[Raising], Forgotten, list[Forgotten]])
+def test_a_validator_of_the_output_that_raises_or_gives_nothing_fails_the_reduce_alone(kind, plan):
+    answer = [{"n": 1, "sources": []}] if get_origin(kind) is list else {"n": 1}
+
+    def script(request):
+        return {"output": answer, "sources": []} if request.schema == "reduction" else truth(request)
+
+    options = {**MAPPED, "reduce": "Say it.", "output": kind, "plan": plan}
+    with ScriptedServer(script) as server:
+        result = frame().amr.map_reduce(lm=server.lm(), **options)
+        is_right(result, server)
+        assert "its validator" in " ".join(result.failures["reason"])
+        assert not any("cell text" in reason for reason in result.failures["reason"])
+        assert result.frame["n"].tolist() == list(range(ROWS))
+        with pytest.raises(amr.InvalidOutput, match="its validator") as caught:
+            frame().amr.map_reduce(lm=server.lm(), errors="raise", **options)
+    assert caught.value.partial.frame["n"].tolist() == list(range(ROWS))
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+def test_a_second_look_that_sees_nothing_twice_says_so():
+    with ScriptedServer(refusing) as server:
+        result = frame().amr.map_reduce(reduce=len, lm=server.lm(), **MAPPED)
+        seen = result.verify(share=1.0)
+    assert repr(seen) == "<Verification by scripted: nothing was seen twice>"
+    assert seen._repr_html_()

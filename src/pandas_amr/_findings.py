@@ -22,6 +22,7 @@ from pandas_amr._columns import (
     arrow_schema,
     check_fits,
     field_types,
+    find_stray,
     is_mixed,
     plain_record,
     table_of,
@@ -177,6 +178,9 @@ class FindingType:
             return None, complaint(error)
         except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
             return None, f"its validator raised {type(error).__name__}"
+        stray = find_stray(record) if isinstance(record, self.model) else type(record).__name__
+        if stray is not None:
+            return None, f"its validator gave what the type does not take: {stray}"
         violation = self._violation(given, empty_texts=empty_texts)
         if violation is not None:
             return None, violation

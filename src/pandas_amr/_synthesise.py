@@ -15,6 +15,7 @@ from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Answer, Submission, run_agent
 from pandas_amr._canonical import canonical_json
+from pandas_amr._columns import is_stray
 from pandas_amr._schema import json_schema
 from pandas_amr._stopped import contained
 from pandas_amr._tree import group_of, static_sizes
@@ -166,9 +167,14 @@ class OutputType:
             ]
         rows = tuple(_resolved(numbers, inputs) for numbers in cited)
         try:
-            return self._adapter.validate_python(given), rows
+            value = self._adapter.validate_python(given)
         except ValidationError as error:
             raise InvalidOutput(complaint(error)) from None
+        except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
+            raise InvalidOutput(f"its validator raised {type(error).__name__}") from None
+        if is_stray(value, self.kind):
+            raise InvalidOutput("its validator gave what the type does not take")
+        return value, rows
 
 
 def _resolved(numbers: Any, inputs: Sequence[Input]) -> frozenset[int]:
