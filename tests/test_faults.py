@@ -5,6 +5,7 @@ Nothing is patched: functions of the user's raise, services refuse, the journal 
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import datetime as dt
@@ -189,6 +190,29 @@ def counting(allowed: int, name: str):
         return len(text)
 
     return count
+
+
+COUNTS = [None, "3", True, float("nan"), float("inf"), -1, 10**30, 3j, object()]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("later", [False, True])
+def test_a_token_counter_that_gives_no_number_is_told_so(count, later):
+    calls: list[int] = []
+
+    def counter(text: str) -> Any:
+        calls.append(1)
+        return count if not later or len(calls) > 3 * ROWS else len(text)
+
+    with ScriptedServer(truth) as server:
+        lm = server.lm(token_counter=counter)
+        with pytest.raises(amr.AMRError, match=r"LM\(token_counter=...\) gives the number of tokens") as caught:
+            frame().amr.map_reduce(reduce="Say it.", lm=lm, **MAPPED)
+        assert isinstance(caught.value, amr.RunStopped) == (len(server.requests) > 0) == later
+        with pytest.raises(amr.UsageError, match=r"LM\(token_counter=...\) takes a function"):
+            server.lm(token_counter=3)
+        with pytest.raises(amr.UsageError, match="an async one"):
+            server.lm(token_counter=waited)
 
 
 VERBS = {
@@ -886,6 +910,29 @@ def test_a_run_that_is_cancelled_has_what_was_found():
         with pytest.raises(asyncio.CancelledError) as cancelled:
             run.result()
     assert cancelled.value.partial.frame["n"].tolist()[:2] == [0, 1]
+
+
+def interrupting(found):
+    """A reducer during which Ctrl-C comes; who waits in a lock hears of it when the run is over."""
+    _thread.interrupt_main()
+    return len(found)
+
+
+INTERRUPTED = {
+    "map_reduce": lambda lm: frame().amr.map_reduce(reduce=interrupting, lm=lm, **MAPPED),
+    "start": lambda lm: frame().amr.start(reduce=interrupting, lm=lm, **MAPPED).result(),
+    "iteration": lambda lm: list(frame().amr.start(reduce=interrupting, lm=lm, **MAPPED)),
+    "recipe": lambda lm: (
+        amr.Recipe().map("Which?", finding={"n": int}, columns=["text"]).reduce(interrupting)(frame(), lm=lm)
+    ),
+}
+
+
+@pytest.mark.parametrize("how", INTERRUPTED)
+def test_an_interrupt_that_comes_while_a_run_ends_has_what_it_found(how):
+    with ScriptedServer(truth) as server, pytest.raises(KeyboardInterrupt) as caught:
+        INTERRUPTED[how](server.lm())
+    assert caught.value.partial.frame["n"].tolist() == list(range(ROWS))
 
 
 async def drained(run):

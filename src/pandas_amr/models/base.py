@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
@@ -176,6 +177,12 @@ def check_address(address: object, name: str) -> None:
         raise UsageError(f"{wanted}, without ? and #: a query goes into LM({own_client}).")
 
 
+def _check_counter(counter: object) -> None:
+    if counter is not None and (not callable(counter) or inspect.iscoroutinefunction(counter)):
+        what = "an async one" if callable(counter) else type(counter).__name__
+        raise UsageError(f"LM(token_counter=...) takes a function that counts the tokens of a text, not {what}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LM:
     """Which model answers, and how it is reached and asked.
@@ -253,6 +260,7 @@ class LM:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, Real) or value <= 0):
                 raise UsageError(f"LM({name}=...) must be a number above 0, not {value!r}.")
+        _check_counter(self.token_counter)
         if not isinstance(self.abilities, Abilities):
             raise UsageError(f"LM(abilities=...) takes amr.Abilities(...), not {self.abilities!r}.")
         if self.prices is not None and len(self.prices) not in {2, 3}:
