@@ -5,19 +5,23 @@ Nothing is patched: functions of the user's raise, services refuse, the journal 
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
+import datetime as dt
+import enum
 import io
 import pickle
 import sqlite3
 import sys
 import threading
 import warnings
-from typing import Any
+from typing import Any, Literal, get_origin
 
+import numpy as np
 import pandas as pd
 import pytest
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, create_model, field_validator, model_validator
 
 import pandas_amr as amr
 from pandas_amr.testing import Call, Drop, Raw, ScriptedServer, Status, findings
@@ -186,6 +190,29 @@ def counting(allowed: int, name: str):
         return len(text)
 
     return count
+
+
+COUNTS = [None, "3", True, float("nan"), float("inf"), -1, 10**30, 3j, object()]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("later", [False, True])
+def test_a_token_counter_that_gives_no_number_is_told_so(count, later):
+    calls: list[int] = []
+
+    def counter(text: str) -> Any:
+        calls.append(1)
+        return count if not later or len(calls) > 3 * ROWS else len(text)
+
+    with ScriptedServer(truth) as server:
+        lm = server.lm(token_counter=counter)
+        with pytest.raises(amr.AMRError, match=r"LM\(token_counter=...\) gives the number of tokens") as caught:
+            frame().amr.map_reduce(reduce="Say it.", lm=lm, **MAPPED)
+        assert isinstance(caught.value, amr.RunStopped) == (len(server.requests) > 0) == later
+        with pytest.raises(amr.UsageError, match=r"LM\(token_counter=...\) takes a function"):
+            server.lm(token_counter=3)
+        with pytest.raises(amr.UsageError, match="an async one"):
+            server.lm(token_counter=waited)
 
 
 VERBS = {
@@ -761,6 +788,97 @@ def test_values_of_a_function_that_go_into_no_one_column_are_their_rows_failure(
     assert caught.value.partial.frame["n"].dropna().tolist() == [1]
 
 
+def unable(shard):
+    """A map that finds nothing."""
+    raise ValueError("nothing here")
+
+
+NEEDING_COLUMNS = {
+    "an aggregation": {"reduce": {"v": "sum"}},
+    "a typed aggregation": {"reduce": {"v": "sum"}, "output": int},
+    "a named aggregation": {"reduce": {"most": ("v", "max")}},
+    "a function of a column": {"reduce": {"v": len}},
+    "groups": {"reduce": {"v": "sum"}, "by": "shop"},
+    "groups of what is found": {"reduce": {"shop": "count"}, "by": "v"},
+    "a ranking": {"plan": {"ranking": {"field": "v"}}},
+    "chosen rows": {"reduce": {"text": "count"}, "plan": {"where": "v"}},
+    "a function": {"reduce": lambda found: found["v"].sum()},
+    "a function of groups": {"reduce": lambda found: found["v"].sum(), "by": "shop"},
+}
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+@pytest.mark.parametrize("rows", [ROWS, 0])
+@pytest.mark.parametrize("how", NEEDING_COLUMNS)
+def test_a_reduce_of_columns_that_no_function_gave_is_listed_where_none_found_anything(how, rows):
+    result = frame().iloc[:rows].amr.map_reduce(map=unable, **NEEDING_COLUMNS[how])
+    if how == "a function of groups" and not rows:
+        assert len(result.output) == len(result.failures) == 0  # there are no groups to call it for
+        return
+    assert result.output is None
+    reduces = result.failures[result.failures["position"].isna()]
+    assert reduces["who"].tolist() == ["callable"]
+    assert "finding=" in reduces["reason"].iloc[0]
+    assert len(result.failures) == rows + 1
+    assert frame().amr.map_reduce(map=unable, reduce=len).output == ROWS
+    with pytest.raises(amr.MapFailed):
+        frame().amr.map_reduce(map=unable, errors="raise", **NEEDING_COLUMNS[how])
+
+
+@pytest.mark.parametrize("how", [how for how in NEEDING_COLUMNS if "a function" not in how])
+def test_a_reduce_of_columns_that_a_function_does_not_give_says_which_there_are(how):
+    with pytest.raises(amr.RunStopped, match=r"No column 'v' to reduce. There is: .*'w'") as caught:
+        frame().amr.map_reduce(map=lambda shard: [{"w": 1}] * len(shard), **NEEDING_COLUMNS[how])
+    assert caught.value.partial.frame["w"].tolist() == [1] * ROWS
+
+
+def two(shard):
+    """Columns b and c."""
+    return pd.DataFrame({"b": [1] * len(shard), "c": 2}, index=shard.index)
+
+
+def one(shard):
+    """A column without a name."""
+    return pd.Series([9] * len(shard), index=shard.index)
+
+
+def grown(shard):
+    """One column, and two of the last row."""
+    return [{"b": 1, "c": 2} if text == f"row {ROWS - 1}" else {"b": 1} for text in shard["text"]]
+
+
+@pytest.mark.parametrize("maps", [{"a": two, "a_b": one}, {"a_b": one, "a": two}, {"a": grown, "a_b": one}])
+@pytest.mark.parametrize("plan", [ONE_BY_ONE, {"shard_size": ROWS}])
+def test_columns_of_two_functions_that_are_called_alike_are_refused_and_none_overwrites_the_other(maps, plan):
+    with pytest.raises(amr.AMRError, match="both give a column 'a_b'"):
+        frame().amr.map(maps, plan=plan, max_parallelism=1)
+    with ScriptedServer(truth) as server:
+        options = {**MAPPED, "map": {"q": "Which?", **maps}, "finding": {"q": {"n": int}}, "plan": plan}
+        result = frame().amr.map_reduce(reduce={"q_n": "sum"}, lm=server.lm(), **options)
+    assert result.output["q_n"] == 6
+    assert any("both give a column 'a_b'" in reason for reason in result.failures["reason"])
+    assert result.frame.columns.is_unique
+    for column in {"a_b", "a_c"} & set(result.frame.columns):
+        assert len(set(result.frame[column].dropna())) == 1
+
+
+HIDING = {
+    "a label that is no text": (pd.DataFrame({"0": [1, 2]}), lambda shard: pd.DataFrame({0: 5}, index=shard.index)),
+    "a key that is no text": (pd.DataFrame({"0": [1, 2]}), lambda shard: [{0: 5}] * len(shard)),
+    "a label": (pd.DataFrame({"a": [1, 2]}), lambda shard: pd.DataFrame({"a": 5}, index=shard.index)),
+    "a level": (pd.DataFrame([[1, 2]], columns=[["a", "a"], ["x", "y"]]), lambda shard: [{"a": 5}]),
+    "two labels of one text": (frame(), lambda shard: pd.DataFrame({0: 5, "0": 6}, index=shard.index)),
+    "two keys of one text": (frame(), lambda shard: [{0: 5, "0": 6}] * len(shard)),
+}
+
+
+@pytest.mark.parametrize("how", HIDING)
+def test_a_function_without_a_type_never_doubles_a_column(how):
+    table, function = HIDING[how]
+    with pytest.raises(amr.ColumnError, match="hide|two columns of one name"):
+        table.amr.map(function)
+
+
 # From outside
 
 
@@ -792,6 +910,29 @@ def test_a_run_that_is_cancelled_has_what_was_found():
         with pytest.raises(asyncio.CancelledError) as cancelled:
             run.result()
     assert cancelled.value.partial.frame["n"].tolist()[:2] == [0, 1]
+
+
+def interrupting(found):
+    """A reducer during which Ctrl-C comes; who waits in a lock hears of it when the run is over."""
+    _thread.interrupt_main()
+    return len(found)
+
+
+INTERRUPTED = {
+    "map_reduce": lambda lm: frame().amr.map_reduce(reduce=interrupting, lm=lm, **MAPPED),
+    "start": lambda lm: frame().amr.start(reduce=interrupting, lm=lm, **MAPPED).result(),
+    "iteration": lambda lm: list(frame().amr.start(reduce=interrupting, lm=lm, **MAPPED)),
+    "recipe": lambda lm: (
+        amr.Recipe().map("Which?", finding={"n": int}, columns=["text"]).reduce(interrupting)(frame(), lm=lm)
+    ),
+}
+
+
+@pytest.mark.parametrize("how", INTERRUPTED)
+def test_an_interrupt_that_comes_while_a_run_ends_has_what_it_found(how):
+    with ScriptedServer(truth) as server, pytest.raises(KeyboardInterrupt) as caught:
+        INTERRUPTED[how](server.lm())
+    assert caught.value.partial.frame["n"].tolist() == list(range(ROWS))
 
 
 async def drained(run):
@@ -826,3 +967,116 @@ def test_a_validator_that_raises_what_pydantic_lets_pass_stops_the_run_or_only_i
         error = ended(lambda: frame().amr.map_reduce(lm=server.lm(), **options), server)
     assert error is None or error.__cause__ is RAISED[name]
     assert error is None or "cell text" not in str(error)
+
+
+def replacing(kind: Any, value: Any, default: Any = ...) -> type[BaseModel]:
+    """A finding whose validator gives a value of its own, whatever was said."""
+    check = field_validator("n")(classmethod(lambda cls, said: value))
+    return create_model("Replacing", n=(kind, default), __validators__={"check": check})
+
+
+class Forgotten(BaseModel):
+    """Its validator forgets to return it."""
+
+    n: int
+
+    @model_validator(mode="after")
+    def check(self):
+        """Return nothing."""
+
+
+class Mood(enum.Enum):
+    GOOD = "good"
+    NONE = None
+
+
+STRAYS = {
+    "nothing": (replacing(int, None), 0),
+    "nothing for a text": (replacing(str, None), "a"),
+    "a whole record": (Forgotten, 0),
+    "a record in a field": (create_model("Outer", n=(Forgotten, ...)), {"n": 0}),
+    "a record in a list": (create_model("Outer", n=(list[Forgotten], ...)), [{"n": 0}]),
+    "an item": (replacing(list[int], [1, None]), [1]),
+    "a value of a dict": (replacing(dict[str, int], {"a": None}), {"a": 1}),
+    "no choice": (replacing(Literal["a", "b"], "A"), "a"),
+    "no mixed choice": (replacing(Literal["a", 1], "A"), "a"),
+    "no member": (replacing(Mood, "bad"), "good"),
+    "a part of a number": (replacing(int, 1.5), 1),
+    "a bool": (replacing(int, True), 1),
+    "a text": (replacing(float, "1.5"), 1.0),
+    "bytes": (replacing(str, b"x"), "a"),
+    "an instant": (replacing(dt.date, dt.datetime(2026, 1, 31, 9)), "2026-01-31"),
+}
+OF_THE_TYPE = {
+    "nothing": (replacing(int | None, None), 0),
+    "nothing by default": (replacing(int, None, default=None), 0),
+    "anything": (replacing(Any, None), 0),
+    "a member": (replacing(Mood, Mood.NONE), "good"),
+    "a member's value": (replacing(Mood, "good"), "good"),
+    "another number": (replacing(int, 7), 0),
+    "a number of numpy": (replacing(int, np.int64(7)), 0),
+    "a float of numpy": (replacing(float, np.float32(1.5)), 0.5),
+    "a whole number": (replacing(float, 7), 0.5),
+    "a time stamp": (replacing(dt.datetime, pd.Timestamp("2026-01-31")), "2026-01-31T09:00:00"),
+    "items": (replacing(list[int], [7]), [0]),
+}
+
+
+@pytest.mark.parametrize("case", STRAYS)
+def test_what_a_validator_gives_that_its_type_does_not_take_is_no_finding(case):
+    kind, said = STRAYS[case]
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"n": said})) as server:
+        result = frame().amr.map_reduce(reduce=len, lm=server.lm(), **MAPPED | {"finding": kind})
+    assert result.status["status"].tolist() == ["failed"] * ROWS
+    assert result.frame["n"].isna().all()
+    assert all("what the type does not take" in reason for reason in result.failures["reason"])
+
+
+@pytest.mark.parametrize("case", OF_THE_TYPE)
+def test_what_a_validator_gives_of_its_type_is_the_finding(case):
+    kind, said = OF_THE_TYPE[case]
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"n": said})) as server:
+        result = frame().amr.map_reduce(reduce=len, lm=server.lm(), **MAPPED | {"finding": kind})
+    assert result.status["status"].tolist() == ["ok"] * ROWS
+    assert len(result.failures) == 0
+
+
+class Raising(BaseModel):
+    """Its validator raises what pydantic lets pass."""
+
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def check(cls, value: int) -> int:
+        raise KeyError("cell text")
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+@pytest.mark.parametrize("plan", [ONE_BY_ONE, ONE_BY_ONE | {"fan_in": 2}])
+@pytest.mark.parametrize("kind", [Raising, list[Raising], Forgotten, list[Forgotten]])
+def test_a_validator_of_the_output_that_raises_or_gives_nothing_fails_the_reduce_alone(kind, plan):
+    answer = [{"n": 1, "sources": []}] if get_origin(kind) is list else {"n": 1}
+
+    def script(request):
+        return {"output": answer, "sources": []} if request.schema == "reduction" else truth(request)
+
+    options = {**MAPPED, "reduce": "Say it.", "output": kind, "plan": plan}
+    with ScriptedServer(script) as server:
+        result = frame().amr.map_reduce(lm=server.lm(), **options)
+        is_right(result, server)
+        assert "its validator" in " ".join(result.failures["reason"])
+        assert not any("cell text" in reason for reason in result.failures["reason"])
+        assert result.frame["n"].tolist() == list(range(ROWS))
+        with pytest.raises(amr.InvalidOutput, match="its validator") as caught:
+            frame().amr.map_reduce(lm=server.lm(), errors="raise", **options)
+    assert caught.value.partial.frame["n"].tolist() == list(range(ROWS))
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+def test_a_second_look_that_sees_nothing_twice_says_so():
+    with ScriptedServer(refusing) as server:
+        result = frame().amr.map_reduce(reduce=len, lm=server.lm(), **MAPPED)
+        seen = result.verify(share=1.0)
+    assert repr(seen) == "<Verification by scripted: nothing was seen twice>"
+    assert seen._repr_html_()

@@ -318,3 +318,40 @@ def test_what_is_not_refused_is_computed_of_some_rows_of_none_and_of_missing_val
         for rows in (TYPICAL, TYPICAL.iloc[:0], MISSING, TYPICAL.iloc[:1]):
             computed(rows, {name: how}, by)
             computed(rows, {"called": (name, how)}, by)
+
+
+ADDRESSES = [
+    "http://user:pa55@127.0.0.1:9/v1",
+    "http://pa55@127.0.0.1:9/v1",
+    "http://127.0.0.1:9/v1?key=pa55",
+    "http://127.0.0.1:9/v1#pa55",
+    "127.0.0.1:9/pa55",
+    "ftp://host/pa55",
+    "http://",
+    "http:///pa55",
+    "http://host:99999/pa55",
+    "http://[pa55/v1",
+    " http://host/v1",
+    "",
+    3,
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_what_is_no_address_is_refused_in_words_without_it(address, monkeypatch):
+    with pytest.raises(amr.UsageError, match=r"LM\(base_url=...\) takes a server's address") as caught:
+        amr.LM("m", base_url=address)
+    assert "pa55" not in str(caught.value)
+    if not isinstance(address, str) or address != address.strip() or not address:
+        return  # a variable is a text, and an empty one is none
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(amr.UsageError, match="OPENAI_BASE_URL takes a server's address") as caught:
+        pd.DataFrame({"text": ["a"]}).amr.map("Which?", finding={"n": int}, lm=amr.LM("m", api_key="k"))
+    assert "pa55" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://localhost/v1", "https://[::1]:8000", "HTTPS://Host:443/a/b/", "http://a_b/v1"]
+)
+def test_any_address_of_a_server_is_taken(address):
+    assert amr.LM("m", base_url=address).base_url == address

@@ -12,7 +12,7 @@ from pandas_amr._columns import field_types
 from pandas_amr._compute import SHARE, TABULAR, all_labels, column_of, function_of, is_named
 from pandas_amr._findings import FindingType
 from pandas_amr._merge import rules_of
-from pandas_amr._persona import Agent
+from pandas_amr._persona import Agent, is_instruction
 from pandas_amr._plan import Aggregation, Plan, as_finding, as_output, is_record, read_plan
 from pandas_amr._profile import column_units
 from pandas_amr._schema import TEXT_FINDING, record_type
@@ -240,7 +240,7 @@ def _check_named_findings(fixed: dict[str, Any], names: tuple[str | None, ...]) 
 
 def _as_map(call: Call) -> Call:
     """A filter maps one bool a row."""
-    if not (isinstance(call.map, Agent) or callable(call.map) or (isinstance(call.map, str) and call.map.strip())):
+    if not (isinstance(call.map, Agent) or callable(call.map) or is_instruction(call.map)):
         raise UsageError(
             f"filter takes a criterion: a text, an Agent, or a function of a shard's frame, not {call.map!r}."
         )
@@ -268,7 +268,7 @@ def _maps(given: Any) -> tuple[tuple[str | None, ...], dict[str | None, Any], An
     match given:
         case None:
             return (None,), {}, None
-        case str() if given.strip():
+        case str() if is_instruction(given):
             return (None,), {}, given
         case dict() if given:
             bad = [name for name, one in given.items() if not isinstance(name, str) or not _is_map(one)]
@@ -303,7 +303,7 @@ def _said(agent: Agent) -> str:
 
 
 def _is_map(given: Any) -> bool:
-    return (isinstance(given, str) and bool(given.strip())) or callable(given)
+    return is_instruction(given) or callable(given)
 
 
 def _finding(given: Any, names: tuple[str | None, ...], callables: Mapping[str | None, Any]) -> Any:
@@ -332,7 +332,7 @@ def _reduce(given: Any, fixed: dict[str, Any], *, grouped: bool) -> tuple[Any, A
     match given:
         case None:
             return None, fixed.get("aggregations") if "reduce_instruction" not in fixed else None
-        case str() if given.strip():
+        case str() if is_instruction(given):
             fixed["reduce_instruction"] = given
             for name in ("aggregations", "ranking"):
                 fixed.pop(name, None)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM
 
 PLACEHOLDER = "..."
-MOST_TEXT = 80  # characters of a text
 MOST_VALUE = 200  # characters of an argument; a longer one is shown as a placeholder
 MOST_COLUMNS = 8
 
@@ -197,10 +196,8 @@ def _written(value: object) -> str:
 
 
 def _written_text(text: str) -> str:
-    if text.lstrip().startswith("{") and len(text) > MOST_TEXT:
-        return PLACEHOLDER  # a plan's JSON: half of it would be none
-    if len(text) > MOST_TEXT:
-        text = text[: MOST_TEXT - len(PLACEHOLDER)] + PLACEHOLDER
+    if len(text) > MOST_VALUE:
+        return PLACEHOLDER  # half of a text would be asked as it stands, and half of a plan's JSON would be none
     return json.dumps(str(text), ensure_ascii=False)
 
 

@@ -123,7 +123,7 @@ class CallableMapper:
         if self.kind is not None:
             return table_of([self.kind.valid(one) for one in records], self.kind.arrow)
         self._check_names(list(dict.fromkeys(name for record in records for name in record)))
-        return _untyped(records)
+        return _untyped([{str(name): value for name, value in record.items()} for record in records])
 
     def _in_order(self, given: pd.Series | pd.DataFrame, index: pd.Index) -> pd.DataFrame:
         """The function's frame in the order of the shard's rows; refused if that order cannot be known."""
@@ -168,7 +168,7 @@ class CallableMapper:
         """Refuse findings without a name or with the same one, and those that would hide a column of the frame."""
         if not names:
             raise UsageError(f"{self._called()} gives no column: a frame or dicts with a name for each finding.")
-        if len(set(names)) < len(names):
+        if len(set(map(str, names))) < len(names):  # columns of findings are called by texts
             raise ColumnError(f"{self._called()} gives two columns of one name.")
         if self.name is None:
             shown = names

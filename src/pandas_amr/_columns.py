@@ -7,6 +7,7 @@ import decimal
 import enum
 import ipaddress
 import json
+import numbers
 import pathlib
 import types
 import typing
@@ -14,6 +15,7 @@ import uuid
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+import numpy as np
 import pyarrow as pa
 from pydantic import AnyUrl, AwareDatetime, BaseModel, RootModel
 from pydantic_core import to_jsonable_python
@@ -50,6 +52,7 @@ _SCALARS: tuple[tuple[type, pa.DataType], ...] = (  # in the order in which they
     (decimal.Decimal, pa.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES)),
 )
 _AS_IT_IS = frozenset(kind for kind, _ in _SCALARS)
+_TAKEN_AS: dict[type, Any] = {int: numbers.Integral, float: numbers.Real, decimal.Decimal: (decimal.Decimal, int)}
 TEXT_LIKE = (uuid.UUID, AnyUrl, ipaddress.IPv4Address, ipaddress.IPv6Address, pathlib.PurePath)  # held as their texts
 _LISTS = frozenset({list, set, tuple, frozenset})
 _AS_THEY_ARE = (str, int, float, bool)  # types whose values JSON has as they are
@@ -358,6 +361,73 @@ def _held(model: type[BaseModel]) -> tuple[tuple[str, Any, bool], ...]:
         as_it_is = isinstance(own, type) and own in _AS_IT_IS
         held.append((name, kind, as_it_is or not (members or is_mixed(choices or ()))))
     return tuple(held)
+
+
+def find_stray(record: BaseModel) -> str | None:
+    """Name a field that holds what its type does not take: pydantic lets validators of the user's give anything."""
+    for name, kind in _own_types(type(record)):
+        if is_stray(getattr(record, name), kind):
+            return name
+    return None
+
+
+@lru_cache(maxsize=256)
+def _own_types(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
+    """The model's fields and their types; None is of a type if it is the field's default."""
+    optional = {name for name, info in model.model_fields.items() if info.default is None}
+    return tuple((name, kind | None if name in optional else kind) for name, kind in field_types(model).items())
+
+
+def is_stray(value: Any, kind: Any) -> bool:
+    """Whether a value is not of its type, at whatever depth: None, no choice, a text where a number is wanted.
+
+    Example:
+        >>> is_stray([1, None], list[int]), is_stray("B", Literal["a", "b"]), is_stray(None, int | None)
+        (True, True, False)
+    """
+    if isinstance(kind, type) and kind in _AS_IT_IS:
+        return not _is_of(value, kind)
+    own, optional = without_none(kind)
+    if value is None:
+        return not (optional or _takes_none(own))
+    if isinstance(own, type) and own in _AS_IT_IS:
+        return not _is_of(value, own)
+    choices = choices_of(own)
+    if choices is not None:
+        return not _is_choice(value.value if isinstance(value, enum.Enum) else value, choices)
+    if isinstance(value, BaseModel):
+        return find_stray(value) is not None
+    if get_origin(own) in _LISTS:
+        return any(is_stray(item, get_args(own)[0]) for item in value)
+    if get_origin(own) is dict:
+        return any(is_stray(item, get_args(own)[1]) for item in value.values())
+    return False
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    """Whether a value is of one of the types that Arrow takes as they are; numpy's own numbers are numbers."""
+    if kind is bool or isinstance(value, bool | np.bool_):
+        return kind is bool and isinstance(value, bool | np.bool_)
+    if kind is dt.date:
+        return isinstance(value, dt.date) and not isinstance(value, dt.datetime)
+    return isinstance(value, _TAKEN_AS.get(kind, kind))
+
+
+def _is_choice(value: Any, choices: Sequence[Any]) -> bool:
+    if value is None:
+        return True  # a member of an Enum
+    if is_mixed(choices):
+        return json.dumps(value, default=str) in {json.dumps(one) for one in choices}
+    return value in choices
+
+
+def _takes_none(kind: Any) -> bool:
+    """Whether None is a value of a type without ``| None``, as far as can be told."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return any(member.value is None for member in kind)
+    if isinstance(kind, type):
+        return kind in {Any, object, type(None)}
+    return get_origin(kind) not in {*_LISTS, dict, Literal} or None in get_args(kind)
 
 
 def check_fits(record: Mapping[str, Any], struct: pa.StructType) -> None:

@@ -25,6 +25,7 @@ from pandas_amr._columns import (
     arrow_type,
     check_fits,
     field_types,
+    find_stray,
     is_mixed,
     key_text,
     plain,
@@ -195,6 +196,9 @@ class FindingType:
             return None, complaint(error)
         except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
             return None, f"its validator raised {type(error).__name__}"
+        stray = find_stray(record) if isinstance(record, self.model) else type(record).__name__
+        if stray is not None:
+            return None, f"its validator gave what the type does not take: {stray}"
         violation = self._violation(given, Leniency(empty_texts=empty_texts, coded=coded))
         if violation is not None:
             return None, violation
@@ -425,6 +429,15 @@ class FindingStore:
         except InvalidOutput as error:
             return str(error)
         return None
+
+    def labels(self, table: pa.Table | None = None) -> list[str]:
+        """What the columns are called in the frame, those of ``table`` among them."""
+        if self._kind is not None:
+            return list(self._kind.all_columns)
+        tables = self._tables if table is None else [*self._tables, table]
+        fields = dict.fromkeys(name for one in tables for name in one.column_names)
+        names: list[str] = self.named(pa.table({name: pa.nulls(0) for name in fields})).column_names
+        return names
 
     def named(self, table: pa.Table) -> pa.Table:
         """``table`` with its columns called as in the frame; those of a function without a type carry its name."""

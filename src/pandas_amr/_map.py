@@ -31,7 +31,7 @@ from pandas_amr._units import cell, json_keys
 from pandas_amr._watch import Progress
 from pandas_amr._work import standing_inside
 from pandas_amr.engines.local import each
-from pandas_amr.errors import PlanWarning
+from pandas_amr.errors import ColumnError, PlanWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -261,13 +261,39 @@ class MapStage:
         return shards
 
     def _joinable(self, mapped: Mapped) -> Mapped:
-        """What came of a shard; where its columns do not go with those of others, the failure of its units."""
+        """What came of a shard; where its columns do not go with those of others, the failure of its units.
+
+        Raises:
+            ColumnError: they do not by their names, and no model is asked for anything.
+        """
         problem = self.kept.stores[mapped.map].clash(mapped.table)
+        if problem is None:
+            problem = self._doubled(mapped) if mapped.positions else None
+            if problem is not None and not self._work.job.needs_model:
+                raise ColumnError(problem)
         if problem is None:
             return mapped
         self._work.halted |= self._work.settings.errors == "raise"
         failures = [Failure(one, mapped.shard.number, "callable", problem, 1, mapped.map) for one in mapped.positions]
         return replace(mapped, positions=[], table=pa.table({}), failures=[*mapped.failures, *failures])
+
+    def _doubled(self, mapped: Mapped) -> str | None:
+        """Why a column of a function without a type would be there twice; None where none would.
+
+        Which columns it gives is known only now, and with more than one they are called otherwise than the only one.
+        """
+        columns = self.kept.stores[mapped.map].labels(mapped.table)
+        for name, store in self.kept.stores.items():
+            others = [] if name == mapped.map else store.labels()
+            if both := [column for column in columns if column in others]:
+                first, second = (one for one in self.kept.stores if one in {name, mapped.map})
+                return f"The maps {first!r} and {second!r} both give a column {both[0]!r}; name them apart."
+        labels = self._units.frame.columns
+        taken = {*labels, *labels.get_level_values(0), *(self._work.plan.status_columns or ())}
+        if hidden := [column for column in columns if column in taken]:
+            whose = "the map" if mapped.map is None else f"the map {mapped.map!r}"
+            return f"The column {hidden[0]!r} of {whose} would hide one of the frame; rename one of them."
+        return None
 
     def _keep(self, mapped: Mapped) -> None:
         self.kept.stores[mapped.map].add(mapped.positions, mapped.table)

@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM
 
 
+PLACEHOLDERS = frozenset({"...", "\N{HORIZONTAL ELLIPSIS}"})
+
+
+def is_instruction(given: object) -> bool:
+    """Whether something is a text that says what to do; dots alone stand for one that is yet to be written.
+
+    Example:
+        >>> is_instruction("Which risks?"), is_instruction("..."), is_instruction(" "), is_instruction(None)
+        (True, False, False, False)
+    """
+    return isinstance(given, str) and bool(given.strip()) and given.strip() not in PLACEHOLDERS
+
+
 @dataclass(frozen=True, eq=False)
 class Agent:
     """Who does a map or a reduce; a bare text is short for ``Agent(text)``.
@@ -47,7 +60,7 @@ class Agent:
     own_repl: PythonREPLTool | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not callable(self.instruction) and not (isinstance(self.instruction, str) and self.instruction.strip()):
+        if not callable(self.instruction) and not is_instruction(self.instruction):
             raise UsageError(
                 f"Agent(instruction) takes a text, or a function that gives one, not {self.instruction!r}."
             )

@@ -12,11 +12,12 @@ from pandas_amr import _prompts
 from pandas_amr._adaptive import AdaptiveTree, makers
 from pandas_amr._agent.threads import called_here
 from pandas_amr._by import column as column_at
-from pandas_amr._by import described_key
+from pandas_amr._by import described_key, missing_keys
 from pandas_amr._call import WHOLE
 from pandas_amr._choose import ChoiceType, Fields, as_number, number_type
 from pandas_amr._compute import (
     OUTPUT_COLUMN,
+    all_labels,
     call_reducer,
     checked_output,
     column_of,
@@ -39,11 +40,20 @@ from pandas_amr._profile import spread
 from pandas_amr._questions import Question, fingerprint
 from pandas_amr._shards import make_shards
 from pandas_amr._sources import Cited, coverage_words, nodes_behind
+from pandas_amr._stopped import described
 from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
 from pandas_amr._units import cell, line_of, reader_keys
 from pandas_amr._work import standing_inside
 from pandas_amr.engines.local import each
-from pandas_amr.errors import BudgetExceeded, FailureWarning, InvalidOutput, ModelError, UsageError
+from pandas_amr.errors import (
+    AMRError,
+    BudgetExceeded,
+    ColumnError,
+    FailureWarning,
+    InvalidOutput,
+    ModelError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -226,13 +236,12 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
     ``tree`` is the one that got the findings as they landed, where there is one.
     """
     job, plan = work.job, work.plan
-    found = chosen(plan.where, found)
     try:
+        if job.callables:
+            _check_columns(work, found)
+        found = chosen(plan.where, found)
         if job.reducer is not None:
-            function = getattr(job.reducer, WHOLE, job.reducer)
-            around = lambda rows: _inside_reduce(work, found, rows)  # noqa: E731
-            given = await call_reducer(function, found.findings, frame=found.table, by=found.by, around=around)
-            return Outcome(_as_output(work, given))
+            return await _by_function(work, found)
         if not work.written:
             return await _computed(work, units, found)
         if chooses(work):
@@ -254,6 +263,56 @@ async def reduce(work: Work, units: Units, found: Found, tree: StaticTree | None
         else:
             list_or_raise(work, str(error), error)
         return Outcome(None)
+
+
+class NoColumns(InvalidOutput):
+    """No function without a type has found anything, so that nobody knows the columns that it would give."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}; a function found nothing, and without finding= its columns are not known")
+
+
+def _check_columns(work: Work, found: Found) -> None:
+    """Refuse to reduce columns that a function's findings do not have: what it gives is known only now.
+
+    Raises:
+        NoColumns: one is missing, and a function found nothing.
+        ColumnError: one is missing.
+    """
+    plan, there = work.plan, found.table.columns
+    computed = {} if work.written else work.job.computed or plan.aggregations or {}
+    named = [column_of(name, how) for name, how in computed.items()]
+    named += [label for label in (plan.where, plan.ranking.field if plan.ranking else None) if label is not None]
+    missing = [label for label in named if label not in there and not (found.units and found.units.owns(label))]
+    missing += missing_keys(found.by, all_labels(found.table), found.table.index) if found.by is not None else []
+    if not missing:
+        return
+    problem = f"No column {missing[0]!r} to reduce. There is: {', '.join(map(repr, there))}"
+    raise NoColumns(problem) if _has_unknown_columns(work) else ColumnError(f"{problem}.")
+
+
+def _has_unknown_columns(work: Work) -> bool:
+    """Whether a function without a type has found nothing."""
+    return work.kept is not None and not all(store.labels() for store in work.kept.stores.values())
+
+
+async def _by_function(work: Work, found: Found) -> Outcome:
+    """What the user's reducer gives.
+
+    Raises:
+        NoColumns: it raised, and its columns may not be there.
+    """
+    function: Any = getattr(work.job.reducer, WHOLE, work.job.reducer)
+    around = lambda rows: _inside_reduce(work, found, rows)  # noqa: E731
+    try:
+        given = await call_reducer(function, found.findings, frame=found.table, by=found.by, around=around)
+    except AMRError:
+        raise
+    except Exception as error:
+        if _has_unknown_columns(work):
+            raise NoColumns(described(error)) from error
+        raise
+    return Outcome(_as_output(work, given))
 
 
 def _inside_reduce(work: Work, found: Found, rows: Sequence[int]) -> AbstractContextManager[None]:
@@ -499,7 +558,7 @@ def list_or_raise(work: Work, reason: str, error: ModelError) -> None:
     if error.stops_run or work.settings.errors == "raise":
         work.raised = work.raised or error
         raise error
-    who: Who = "callable" if isinstance(error, NoInstruction) else "model"
+    who: Who = "callable" if isinstance(error, NoInstruction | NoColumns) else "model"
     work.failures.append(Failure(REDUCE_POSITION, REDUCE_POSITION, who, f"reduce: {reason}", error.attempts))
 
 

@@ -111,12 +111,21 @@ class Run(Generic[Given]):
     async def _carried_out(self) -> Any:
         self._task = asyncio.current_task()
         try:
-            if self._unwanted:
-                raise asyncio.CancelledError
-            return await self._work(watch=self._watch, interrupted=self._interrupted)
+            return await self._worked()
+        except Exception as error:
+            self._partial = getattr(error, "partial", None)
+            raise
         finally:
             self._ended.set()
             self._watch.ended()
+
+    async def _worked(self) -> Any:
+        """What comes of it; kept here too, since an interrupt may come before anybody takes it."""
+        if self._unwanted:
+            raise asyncio.CancelledError
+        outcome = await self._work(watch=self._watch, interrupted=self._interrupted)
+        self._partial = _result_of(outcome)
+        return outcome
 
     def _interrupted(self, partial: Result) -> None:
         self._partial = partial
@@ -228,8 +237,7 @@ class Run(Generic[Given]):
 
     def _given(self, outcome: Result | Draft) -> Given:
         """What the verb gives; the run's warnings are told once, where the user called."""
-        result = outcome if isinstance(outcome, Result) else outcome.result
-        self._partial = result
+        result = _result_of(outcome)
         told, self._warned = self._warned, True
         try:
             for warning in () if told else outcome.warnings:
@@ -242,6 +250,10 @@ class Run(Generic[Given]):
     def __repr__(self) -> str:
         state = "cancelled" if self._future.cancelled() else "done" if self._future.done() else "running"
         return f"<Run {self._about}, {state}>"
+
+
+def _result_of(outcome: Result | Draft) -> Result | None:
+    return outcome if isinstance(outcome, Result) else outcome.result
 
 
 def made(

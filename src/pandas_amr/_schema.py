@@ -602,7 +602,10 @@ def model_of_fields(kind: Any) -> type[BaseModel]:
     Raises:
         UsageError: a name or a type cannot be used.
     """
-    adapter = TypeAdapter(kind)
+    try:
+        adapter = TypeAdapter(kind)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise UsageError(f"pydantic cannot check {kind.__name__}: {str(error).splitlines()[0]}") from None
     optional = _optional_keys(kind)
 
     def check_whole(record: BaseModel) -> BaseModel:

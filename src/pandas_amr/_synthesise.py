@@ -15,7 +15,7 @@ from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Answer, Submission, run_agent
 from pandas_amr._canonical import canonical_json
-from pandas_amr._columns import arrow_schema, column_type
+from pandas_amr._columns import arrow_schema, column_type, is_stray
 from pandas_amr._findings import check_held
 from pandas_amr._schema import is_model, json_schema, kept_schema, object_fields
 from pandas_amr._stopped import contained
@@ -208,6 +208,8 @@ class OutputType:
             raise InvalidOutput(complaint(error)) from None
         except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
             raise InvalidOutput(f"its validator raised {type(error).__name__}") from None
+        if is_stray(value, self.kind):
+            raise InvalidOutput("its validator gave what the type does not take")
         if self.strict and (wrong := find_violation(given, self._form, leniency)) is not None:
             raise InvalidOutput(wrong)
         if self._column is not None:

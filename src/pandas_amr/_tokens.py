@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import importlib.resources
 import math
+import numbers
 import os
 import shutil
 import tempfile
@@ -19,10 +20,10 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pandas_amr._cache import cache_folder
-from pandas_amr.errors import AMRWarning
+from pandas_amr.errors import AMRWarning, UsageError
 
 if TYPE_CHECKING:
     import tiktoken
@@ -38,6 +39,7 @@ CACHE_VARIABLE = "TIKTOKEN_CACHE_DIR"
 BYTES_PER_TOKEN = 3  # an English token has about 4, a Chinese character of 3 bytes less than one
 CHARACTERS_PER_TOKEN = 4
 CORRECTION = 0.2
+MOST_TOKENS = 10**12  # of one text
 
 _lock = threading.Lock()
 _ratios: dict[str, float] = {}  # tokens a character, by model
@@ -67,6 +69,19 @@ def counter_for(model: str) -> TokenCounter:
         )
         return estimated(model)
     return lambda text: len(encoding.encode_ordinary(text))
+
+
+def count_tokens(counter: Callable[[str], object], text: str) -> int:
+    """Count as a function of the user's does.
+
+    Raises:
+        UsageError: it gave no number of tokens.
+    """
+    tokens: Any = counter(text)
+    if isinstance(tokens, bool) or not isinstance(tokens, numbers.Real) or not 0 <= float(tokens) <= MOST_TOKENS:
+        what = f"the number {tokens}" if isinstance(tokens, numbers.Real) else type(tokens).__name__
+        raise UsageError(f"LM(token_counter=...) gives the number of tokens of a text, not {what}.")
+    return math.ceil(float(tokens))
 
 
 def estimated(model: str) -> TokenCounter:

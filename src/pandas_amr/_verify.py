@@ -46,9 +46,10 @@ class Verification:
         return self.rows[~self.rows["same"]]
 
     def __repr__(self) -> str:
+        seen = self.agreement[self.agreement["rows"] > 0]
         told = [
             f"{name} {row.agreement:.1%} ({row.low:.1%} to {row.high:.1%}) of {int(row.rows)}"
-            for name, row in self.agreement.iterrows()
+            for name, row in seen.iterrows()
         ]
         return f"<Verification by {self.model}: {'; '.join(told) or 'nothing was seen twice'}>"
 

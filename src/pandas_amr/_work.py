@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +17,7 @@ from pandas_amr._plan import Plan
 from pandas_amr._questions import Question, describe_question, fingerprint
 from pandas_amr._runtime import resolve_lm, sandbox_for
 from pandas_amr._sessions import Asker, Converted, Sessions, isolated
-from pandas_amr._tokens import counter_for
+from pandas_amr._tokens import count_tokens, counter_for
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger, Phase, Usage
 from pandas_amr._watch import Watch
@@ -255,7 +255,7 @@ class Work:
     def counter(self, phase: Phase, agent: Agent | None = None) -> TokenCounter:
         """Counts tokens as the model of a phase does."""
         lm = self.lm(phase, agent)
-        return lm.token_counter or counter_for(lm.model)
+        return partial(count_tokens, lm.token_counter) if lm.token_counter is not None else counter_for(lm.model)
 
     def tools(self, phase: Phase, agent: Agent | None = None) -> tuple[Tool, ...]:
         """The user's tools that the agents of a phase get: none where the model can call none."""

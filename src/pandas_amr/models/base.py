@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -143,6 +145,44 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def check_address(address: object, name: str) -> None:
+    """Refuse what is no address of a server, in words that do not repeat it: it may hold a password.
+
+    Args:
+        address: what was given; None is no address, and the default one is meant.
+        name: where it was given, for people.
+
+    Raises:
+        UsageError: it is not ``http(s)://host[:port][/path]``.
+    """
+    if address is None:
+        return
+    wanted = f"{name} takes a server's address, such as 'http://127.0.0.1:8000/v1'"
+    if not isinstance(address, str):
+        raise UsageError(f"{wanted}, not {type(address).__name__}.")
+    try:
+        parts = urlsplit(address)
+        has_host = bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        raise UsageError(f"{wanted}; the host or the port of this one cannot be read.") from None
+    if parts.scheme not in {"http", "https"} or not has_host or address != address.strip():
+        raise UsageError(f"{wanted}; this one does not begin with http:// or https:// and a host.")
+    if "@" in parts.netloc:
+        raise UsageError(
+            f"{wanted}, without user and password: a key goes into api_key=, all else into extra_headers=."
+        )
+    if parts.query or parts.fragment:
+        own_client = "client=openai.AsyncOpenAI(base_url=..., default_query=...)"
+        raise UsageError(f"{wanted}, without ? and #: a query goes into LM({own_client}).")
+
+
+def _check_counter(counter: object) -> None:
+    if counter is not None and (not callable(counter) or inspect.iscoroutinefunction(counter)):
+        what = "an async one" if callable(counter) else type(counter).__name__
+        raise UsageError(f"LM(token_counter=...) takes a function that counts the tokens of a text, not {what}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LM:
     """Which model answers, and how it is reached and asked.
@@ -213,12 +253,14 @@ class LM:
                 object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
         if not isinstance(self.model, str) or not self.model:
             raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
+        check_address(self.base_url, "LM(base_url=...)")
         if self.journal_as is not None and not (isinstance(self.journal_as, str) and self.journal_as.strip()):
             raise UsageError(f"LM(journal_as=...) takes a name, not {self.journal_as!r}.")
         for name in ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, Real) or value <= 0):
                 raise UsageError(f"LM({name}=...) must be a number above 0, not {value!r}.")
+        _check_counter(self.token_counter)
         if not isinstance(self.abilities, Abilities):
             raise UsageError(f"LM(abilities=...) takes amr.Abilities(...), not {self.abilities!r}.")
         if self.prices is not None and len(self.prices) not in {2, 3}:

@@ -22,7 +22,7 @@ from pandas_amr.errors import (
     ModelUnavailable,
     UsageError,
 )
-from pandas_amr.models.base import LM, Limits, Message, Reply, Request, ToolCall
+from pandas_amr.models.base import LM, Limits, Message, Reply, Request, ToolCall, check_address
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -172,6 +172,8 @@ def _client(lm: LM) -> openai.AsyncOpenAI:
     key = (lm.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()  # files of secrets end in a new line
     if not (key.isascii() and key.isprintable()):
         raise UsageError("The key has characters that no HTTP header can hold: see LM(api_key=...), OPENAI_API_KEY.")
+    address = lm.base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or ADDRESS
+    check_address(address, "LM(base_url=...)" if lm.base_url else "OPENAI_BASE_URL")
     try:
         http = openai.DefaultAioHttpClient()
     except OSError as error:
@@ -179,7 +181,7 @@ def _client(lm: LM) -> openai.AsyncOpenAI:
         raise ModelConfigError(said) from None
     return openai.AsyncOpenAI(
         api_key=key or "none",  # servers without keys: the client insists
-        base_url=lm.base_url or os.environ.get("OPENAI_BASE_URL") or ADDRESS,
+        base_url=address,
         http_client=http,
     )
 
