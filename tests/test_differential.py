@@ -213,14 +213,14 @@ def expected_of(asked: dict[str, Any], df: pd.DataFrame, name: str, how: str) ->
     """What is to come of one aggregation, by group; without groups the only one is called None."""
     units, records = rows_of(asked, df)
     by = asked["by"] if isinstance(asked["by"], list) or asked["by"] is None else [asked["by"]]
-    rows = records
-    if asked["many"] and name in {"price", "items_count"}:  # a unit's own: each unit counts once
-        chosen = asked["where"] or (by and set(by) - {"shop"})
-        rows = _each_unit_once(records, units, by) if chosen else units
+    chosen = asked["where"] or (by and set(by) - {"shop"})
+    counted = _each_unit_once(records, units, by) if chosen else units
+    own = {"price", "items_count"} if asked["many"] else set()  # a unit's own: each unit counts once
+    rows = counted if name in own else records
     if by is None:
         return {None: aggregated([row[name] for row in rows], how)}
     groups: dict[Any, list[Any]] = {}
-    for row in records:
+    for row in [*records, *(counted if own & set(asked["hows"]) else [])]:  # one answer has the groups of all its parts
         groups.setdefault(tuple(row[key] for key in by), [])
     for row in rows:
         groups.setdefault(tuple(row[key] for key in by), []).append(row[name])

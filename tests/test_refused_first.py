@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import functools
+import re
 from typing import Literal
 
 import numpy as np
@@ -355,3 +357,47 @@ def test_what_is_no_address_is_refused_in_words_without_it(address, monkeypatch)
 )
 def test_any_address_of_a_server_is_taken(address):
     assert amr.LM("m", base_url=address).base_url == address
+
+
+OWN_WORDS = pytest.mark.skipif(pd.__version__ < "3", reason="of groups, pandas 2 takes max for its own word")
+SOME = {"n": int, "maybe": int | None, "ok": bool, "mood": ["good", "bad"], "word": str}
+
+
+@pytest.mark.parametrize(
+    ("reduce", "options", "why"),
+    [
+        ({"n": max}, {}, "'max' takes no missing value, such as one that a unit leaves which fails"),
+        ({"n": ["mean", min]}, {}, "'min' takes no missing value"),
+        pytest.param({"most": ("n", max)}, {"by": "shop"}, "'max' takes no missing value", marks=OWN_WORDS),
+        ({"word": sorted}, {}, "'sorted' takes no missing value"),
+        ({"maybe": any}, {}, "'any' takes no missing value"),  # it is the first value that decides what it looks at
+        ({"ok": np.ptp}, {}, "'ptp' takes numbers; 'ok' holds bools"),
+        ({"mood": pd.Series.mean}, {}, "'mean' takes numbers; 'mood' holds choices"),
+        ({"word": functools.partial(pd.Series.quantile, q=0.9)}, {}, "'quantile' takes numbers; 'word' holds texts"),
+        pytest.param(
+            {"year": max}, {"by": amr.By("mood", observed=False)}, "'max' takes a whole column", marks=OWN_WORDS
+        ),
+        ({"year": max}, {"plan": {"where": "ok"}}, "'max' takes"),
+    ],
+)
+def test_a_function_that_fails_of_rows_that_may_stand_together_is_refused_before_a_request(
+    reduce, options, why, refusing
+):
+    with pytest.raises(amr.UsageError, match=re.escape(why)):
+        DF.assign(year=2026).amr.map_reduce(
+            map="What?", finding=SOME, columns=["text"], reduce=reduce, lm=refusing.lm(), **options
+        )
+
+
+@pytest.mark.parametrize(
+    "reduce", [{"n": "size"}, {"rows": ("n", "size"), "most": ("n", "max")}, {"n": ["size", "sum"]}]
+)
+def test_what_a_column_knows_of_itself_is_an_aggregation_as_pandas_says(reduce):
+    df = pd.DataFrame({"n": [1, 2, None]})
+    named = any(isinstance(how, tuple) for how in reduce.values())
+    if named:
+        assert df.amr.reduce(reduce).to_dict() == {"rows": 3, "most": 2}
+        return
+    expected = df.agg(reduce)
+    given = df.amr.reduce(reduce)
+    assert given.equals(expected), given

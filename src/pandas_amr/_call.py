@@ -366,13 +366,18 @@ def _check_aggregation(name: Any, how: Any, *, grouped: bool) -> None:
         return
     for one in how if isinstance(how, list) and how else [how]:
         places = (pd.Series, pd.api.typing.SeriesGroupBy) if grouped else (pd.Series,)
-        known = one == SHARE or (isinstance(one, str) and any(callable(getattr(place, one, None)) for place in places))
+        known = one == SHARE or (isinstance(one, str) and any(_has(place, one) for place in places))
         if not known and not callable(one):
             raise UsageError(
                 f"reduce[{name!r}] takes what DataFrame.agg takes, such as 'sum' or a function, not {one!r}."
             )
         if isinstance(how, list) and one in TABULAR:
             raise UsageError(f"reduce[{name!r}]: {one!r} gives a table; it stands alone, not in a list.")
+
+
+def _has(place: type, name: str) -> bool:
+    """Whether pandas aggregates by a name: of a method, or of what a column knows of itself, as its ``size``."""
+    return not name.startswith("_") and hasattr(place, name)
 
 
 def _open(call: Call, fixed: dict[str, Any], callables: Mapping[Any, Any], *, decided: bool) -> tuple[str, ...]:
@@ -503,7 +508,7 @@ def check_names(job: Job, plan: Plan) -> None:
         _check_planned(plan, frame, frame=set(job.frame.columns), complete=True)
         if plan.where is not None and not pd.api.types.is_bool_dtype(column(job.frame, plan.where)):
             raise UsageError(f"where={plan.where!r} takes a column of bools.")
-        _check_computed(job, plan, {})
+        _check_computed(job, plan, {}, many=False)
         return
     kinds = finding_types(job, plan)
     found = [column for kind in kinds.values() if kind is not None for column in kind.all_columns]
@@ -524,7 +529,8 @@ def check_names(job: Job, plan: Plan) -> None:
     _check_planned(plan, fields, frame=set(job.frame.columns), complete=known)
     _check_group_columns(job, plan)
     if job.reduces:
-        _check_computed(job, plan, found_types(kinds))
+        many = any(kind is not None and kind.item is not None for kind in kinds.values())
+        _check_computed(job, plan, found_types(kinds), many=many)
 
 
 def found_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
@@ -546,8 +552,10 @@ def row_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
     return types
 
 
-def _check_computed(job: Job, plan: Plan, types: Mapping[Any, Any]) -> None:
+def _check_computed(job: Job, plan: Plan, types: Mapping[Any, Any], *, many: bool) -> None:
     """Refuse what pandas cannot compute of the frame's columns and of fields of such types.
+
+    ``many`` says that units hold none or many records.
 
     Raises:
         UsageError: an aggregation, a group, a ranking, a choice of rows or the output's type does not fit.
@@ -557,7 +565,7 @@ def _check_computed(job: Job, plan: Plan, types: Mapping[Any, Any]) -> None:
     used = [column_of(name, how) for name, how in plain.items()]
     if plan.ranking is not None:
         used.append(plan.ranking.field)
-    trial = Trial.of(job.frame, types, used, job.by or plan.by)
+    trial = replace(Trial.of(job.frame, types, used, job.by or plan.by), may_choose_none=many or plan.where is not None)
     _refuse(trial.where_problem(plan.where) or trial.by_problem() or trial.ranking_problem(plan.ranking))
     for name, how in plain.items():
         problem = trial.aggregation_problem(name, how)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import functools
 import itertools
 import warnings
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 SPREAD_ROWS = 20
 PARTS = 7  # of the rows, an output is tried on so many beginnings
 SCALARS = (str, int, float, bool)
-KNOWN_BY_HEART = frozenset({"builtins", "numpy"})  # modules whose functions pandas calls by its own
+TRIED = frozenset({"builtins", "numpy", "pandas"})  # packages whose functions may be called on a few rows
 TAKES = {"min": "what has an order", "max": "what has an order", "value_counts": "single values"}
 TAKES |= {SHARE: "single values", "nunique": "single values"}
 SORTS = {
@@ -69,11 +70,13 @@ class Trial:
         table: rows of the frame, beside typical values of the fields that are still to be found.
         fields: the types of these fields, by column.
         by: how the rows are grouped.
+        may_choose_none: whether no row at all may be left to reduce.
     """
 
     table: pd.DataFrame
     fields: Mapping[Any, Any]
     by: By | None = None
+    may_choose_none: bool = False
 
     @classmethod
     def of(cls, frame: pd.DataFrame, fields: Mapping[Any, Any], used: Iterable[Any], by: By | None = None) -> Trial:
@@ -133,7 +136,11 @@ class Trial:
         wanted = function_of(how)
         for one in wanted if isinstance(wanted, list) else [wanted]:
             alone = {name: (label, one)} if is_named(how) else {label: one}
-            if _is_tried(one) and self._fails_by_groups(alone):
+            if not _is_tried(one):
+                continue
+            if self._fails_by_groups(alone):
+                return self._unfit(label, one)
+            if callable(one) and self._fails_of_some(label, alone):
                 return self._unfit(label, one)
         if _are_all_tried([how]) and _fails(computed, self.table, {name: how}, self._known_by):
             return f"pandas cannot compute {_shown(how)} of {label!r}; say one function, or a list of their names"
@@ -145,11 +152,28 @@ class Trial:
             return True
         return self._known_by is not None and _fails(computed, self.table, aggregations, _one_group(self.table))
 
+    def _fails_of_some(self, label: Any, aggregations: Mapping[Any, Any]) -> bool:
+        """Whether a function cannot take rows that may stand in one call of it: pandas' own words can take any."""
+        missing = column(self.table, label).isna().to_numpy()
+        parts = [np.flatnonzero(missing), np.flatnonzero(~missing), np.arange(min(1, len(missing)))]
+        parts = [rows for rows in parts if len(rows)] + [np.arange(0)] * self.may_choose_none
+        return any(self._fails_of_rows(rows, aggregations) for rows in parts)
+
+    def _fails_of_rows(self, rows: NDArray[np.int64], aggregations: Mapping[Any, Any]) -> bool:
+        part, by = self.table.iloc[rows], self._known_by
+        return _fails(computed, part, aggregations, None if by is None else by.at(rows, part.index))
+
+    def _takes_no_missing(self, label: Any, how: Any) -> bool:
+        there = np.flatnonzero(column(self.table, label).notna().to_numpy())
+        return callable(how) and len(there) < len(self.table) and not self._fails_of_rows(there, {label: how})
+
     def _unfit(self, label: Any, how: Any) -> str:
         able = [word for word in get_args(Aggregation) if not self._fails_by_groups({label: word})]
         shown = name_of(how)
         takes = TAKES.get(shown, "numbers")
-        if self._known_by is not None and not _fails(computed, self.table, {label: how}, None):
+        if self._takes_no_missing(label, how):
+            takes = "no missing value, such as one that a unit leaves which fails"
+        elif self._known_by is not None and not _fails(computed, self.table, {label: how}, None):
             takes = "a whole column, not groups"
         return (
             f"{shown!r} takes {takes}; {self._holds(label)}. "
@@ -290,7 +314,10 @@ def _of_arrow(kind: pa.DataType) -> list[Any]:
 
 def _is_tried(how: Any) -> bool:
     """Whether pandas can be asked: a function of the user's is not called before its time."""
-    return isinstance(how, str) or (callable(how) and getattr(how, "__module__", None) in KNOWN_BY_HEART)
+    if isinstance(how, functools.partial):
+        return _is_tried(how.func)
+    module = getattr(how, "__module__", None) or ""
+    return isinstance(how, str) or (callable(how) and module.partition(".")[0] in TRIED)
 
 
 def _are_all_tried(hows: Iterable[Any]) -> bool:
