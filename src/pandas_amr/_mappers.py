@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pandas_amr import _prompts
@@ -453,6 +453,7 @@ class AgentMapper:
         except ModelError as error:
             if error.stops_run:
                 raise
+            state.usage += replace(error.usage or Usage(), tries=error.attempts)
             problems = dict.fromkeys(asked, str(error))
             halve = isinstance(error, ModelRejected | ModelRefused | InvalidOutput)
             too_long = isinstance(error, ModelRejected) and error.too_long

@@ -16,8 +16,9 @@ from pandas_amr.models.base import LM, Model
 from pandas_amr.models.batch import MOST_REQUESTS, Batched, takes
 from pandas_amr.models.budget import Metered, Purse
 from pandas_amr.models.gate import Gated
-from pandas_amr.models.hedge import Hedged, Noted
+from pandas_amr.models.hedge import Hedged
 from pandas_amr.models.retry import Retrying
+from pandas_amr.models.sent import SendMarker
 from pandas_amr.models.structured import Structured
 from pandas_amr.models.throttle import Throttled, throttle_for
 from pandas_amr.sandbox.local import LocalSandbox
@@ -250,19 +251,25 @@ class Wired:
         return self.bare[lm].server
 
     def model(self, lm: LM, gate: asyncio.Semaphore) -> Model:
-        """A model, wrapped: from the HTTP call up throttled, gated, retried, its form found, and metered."""
+        """A model, wrapped: from the HTTP call up throttled, gated, metered, retried, and its form found."""
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
-        model: Model = Gated(Throttled(Noted(bare), throttle, name=lm.model), gate)
+        model: Model = Gated(Throttled(SendMarker(bare), throttle, name=lm.model), gate)
         if lm.hedge:
             model = Hedged(model)
         if lm.batch:
             model = self.batches[lm].before(model)
-        model = Structured(Retrying(model, lm=lm, throttle=throttle), server=server, name=lm.model)
-        return Metered(
-            model, name=lm.model, purse=self.purse, price=price_of(lm), half=lambda request: lm.batch and takes(request)
+        metered = Metered(
+            model,
+            name=lm.model,
+            server=server,
+            purse=self.purse,
+            price=price_of(lm),
+            half=lambda request: lm.batch and takes(request),
+            most=lm.max_output_tokens,
         )
+        return Structured(Retrying(metered, lm=lm, throttle=throttle), server=server, name=lm.model)
 
 
 @contextlib.asynccontextmanager

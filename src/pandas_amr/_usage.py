@@ -29,6 +29,7 @@ class Usage:
         seconds: time spent waiting for answers, summed over calls.
         money: what it cost, in the prices' currency; None where a price is not known.
         recalled: answers that the journal had, and that cost nothing.
+        estimated: requests of which the service did not tell the tokens: what is said of them here is an estimate.
     """
 
     calls: int = 0
@@ -40,6 +41,7 @@ class Usage:
     seconds: float = 0.0
     money: float | None = 0.0
     recalled: int = 0
+    estimated: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(  # spelled out: it is done ten times a request
@@ -52,6 +54,7 @@ class Usage:
             seconds=self.seconds + other.seconds,
             money=None if self.money is None or other.money is None else self.money + other.money,
             recalled=self.recalled + other.recalled,
+            estimated=self.estimated + other.estimated,
         )
 
     def __sub__(self, other: Usage) -> Usage:

@@ -111,9 +111,11 @@ class ModelError(RunStopped):
         status: the HTTP status, where there was an answer.
         request_id: the service's own name for the request, for its support.
         attempts: how often the request was sent.
+        usage: what its answers took, where there were some that could not be used; None if nothing was paid for.
     """
 
     stops_run = False  # whether nothing that follows could succeed
+    usage: Usage | None = None
 
     def __init__(
         self, message: str, *, status: int | None = None, request_id: str | None = None, attempts: int = 1

@@ -139,12 +139,16 @@ class Status:
 
 @dataclass(frozen=True)
 class Raw:
-    """An answer spelled out: a whole response body, or a choice's parts such as ``finish_reason`` and ``refusal``."""
+    """An answer spelled out: a whole response body, or a choice's parts such as ``finish_reason`` and ``refusal``.
+
+    ``usage`` is what the answer tells of its tokens, in place of what they are by length.
+    """
 
     text: str | None = None
     body: str | None = None
     finish_reason: str = "stop"
     refusal: str | None = None
+    usage: Any = ...
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,7 @@ class ScriptedServer:
         batch_polls: how often a batch is asked after before it has ended.
         batch_answers: how many requests of a batch are answered before it expires.
         refused: how many requests were answered 429 by ``limit``.
+        tokens: how many tokens its answers took, those of the prompts among them, whatever it tells of them.
 
     Raises:
         AssertionError: at the end of the block, when a request was not answered by the script.
@@ -268,6 +273,7 @@ class ScriptedServer:
         self.batch_polls = 2
         self.batch_answers = 10**9
         self.requests: list[ScriptedRequest] = []
+        self.tokens = 0
         self.in_flight = 0
         self.max_in_flight = 0
         self.base_url = ""
@@ -439,10 +445,11 @@ class ScriptedServer:
                 return web.Response()
             case Raw(body=str() as body):
                 return web.Response(text=body, content_type="application/json")
+        before = self.tokens
         completion = self._completion(request, answer)
         told: dict[str, str] = {}
         if self._limit is not None:
-            self._limit.spend("tokens", completion["usage"]["total_tokens"])
+            self._limit.spend("tokens", self.tokens - before)
             told = self._limit.told(refused=False)
         if not self._usage:
             del completion["usage"]
@@ -473,12 +480,15 @@ class ScriptedServer:
         seen = request.system in self._systems  # as a provider's prompt cache knows a prefix again
         self._systems.add(request.system)
         cached = {"cached_tokens": len(request.system) // CHARACTERS_PER_TOKEN if seen else 0}
-        usage = {
+        usage: Any = {
             "prompt_tokens_details": cached,
             "prompt_tokens": tokens[0],
             "completion_tokens": tokens[1],
             "total_tokens": sum(tokens),
         }
+        self.tokens += sum(tokens)
+        if isinstance(answer, Raw) and answer.usage is not ...:
+            usage = answer.usage
         return {
             "id": f"scripted-{request.number}",
             "object": "chat.completion",

@@ -41,6 +41,7 @@ def takes(request: Request) -> bool:
 
 @dataclass
 class _Asked:
+    request: Request
     body: dict[str, Any]
     answer: asyncio.Future[Reply]
 
@@ -75,7 +76,7 @@ class Batched:
         """
         body = self.model.body(request)
         key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
-        asked = self._waiting.setdefault(key, _Asked(body, asyncio.get_running_loop().create_future()))
+        asked = self._waiting.setdefault(key, _Asked(request, body, asyncio.get_running_loop().create_future()))
         if self._timer is not None:
             self._timer.cancel()
         linger_s = 0.0 if len(self._waiting) >= MOST_REQUESTS else LINGER_S
@@ -192,7 +193,7 @@ class Batched:
             if one is None or one.answer.done():
                 continue
             try:
-                one.answer.set_result(self.model.read(line.get("response") or {}))
+                one.answer.set_result(self.model.read(line.get("response") or {}, one.request))
             except ModelError as error:
                 one.answer.set_exception(error)
                 one.answer.exception()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pandas_amr._usage import Usage
 from pandas_amr.errors import ModelError
+from pandas_amr.models.sent import Sent, sent_requests
 
 if TYPE_CHECKING:
     from pandas_amr.models.base import Model, Reply, Request
@@ -20,38 +20,10 @@ SAMPLES = 200
 ENOUGH = 20
 
 
-@dataclass
-class _Sent:
-    """How many requests of a pair have left, and whether one of them was answered."""
-
-    count: int = 0
-    answered: bool = False
-
-
-_sent: ContextVar[_Sent | None] = ContextVar("pandas_amr_sent", default=None)
-
-
-class Noted:
-    """Answers like the model inside, which sends at once: a hedged request is noted as sent when it comes here."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-
-    async def complete(self, request: Request) -> Reply:
-        """Answer one turn."""
-        sent = _sent.get() or _Sent()
-        if sent.answered:  # while this one waited for its place: it is about to be cancelled
-            await asyncio.get_running_loop().create_future()
-        sent.count += 1
-        reply = await self._model.complete(request)
-        sent.answered = True
-        return reply
-
-
 class Hedged:
     """Answers like the model inside, by the first of two requests where one is among the slowest.
 
-    Whatever stands between, the model inside sends through ``Noted``: a request that still waits there was not sent.
+    Whatever stands between, the model inside sends through ``SendMarker``: a request that waits there was not sent.
     """
 
     def __init__(self, model: Model) -> None:
@@ -64,17 +36,17 @@ class Hedged:
         Raises:
             ModelError: neither was answered; its ``attempts`` are the requests sent.
         """
-        sent = _Sent()
-        mark = _sent.set(sent)
+        sent = sent_requests.get() or Sent()
+        mark = sent_requests.set(sent)
         try:
             return await self._first_of_two(request, sent)
         except ModelError as error:
             error.attempts = sent.count
             raise
         finally:
-            _sent.reset(mark)
+            sent_requests.reset(mark)
 
-    async def _first_of_two(self, request: Request, sent: _Sent) -> Reply:
+    async def _first_of_two(self, request: Request, sent: Sent) -> Reply:
         began = time.monotonic()
         first = asyncio.create_task(self._model.complete(request))
         tasks = {first}
@@ -94,8 +66,9 @@ class Hedged:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         self._took.append(time.monotonic() - began)
-        twice = reply.usage if sent.count > 1 else Usage()
-        return replace(reply, usage=reply.usage + replace(twice, calls=0, seconds=0.0))
+        dropped = replace(reply.usage, calls=0, seconds=0.0, estimated=sent.open) if sent.open else Usage()
+        sent.open = 0  # it is counted here
+        return replace(reply, usage=replace(reply.usage + dropped, tries=sent.count))
 
     def _patience_s(self) -> float | None:
         """How long the first request has, once enough is known."""

@@ -13,7 +13,6 @@ import httpx2
 import openai
 
 from pandas_amr._stopped import contained
-from pandas_amr._usage import Usage
 from pandas_amr.errors import (
     ModelConfigError,
     ModelError,
@@ -23,10 +22,13 @@ from pandas_amr.errors import (
     UsageError,
 )
 from pandas_amr.models.base import LM, Limits, Message, Reply, Request, ToolCall, check_address
+from pandas_amr.models.counts import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
     from types import TracebackType
+
+    from pandas_amr._usage import Usage
 
 RETRYABLE = frozenset({408, 409, 425, 429})
 CONFIG = frozenset({401, 402, 403, 404})
@@ -86,17 +88,33 @@ class OpenAIModel:
                 },
             )
         )
+        seconds = time.monotonic() - began
         try:
             answer = json.loads(raw.content)
         except ValueError:
-            raise ModelUnavailable("The server's answer is not JSON.") from None
-        return _reply(answer, seconds=time.monotonic() - began, limits=_limits(raw.headers))
+            failure = ModelUnavailable("The server's answer is not JSON.")
+            failure.usage = usage_of({}, request, self._lm.model, seconds)
+            raise failure from None
+        return self._reply(answer, request, seconds=seconds, limits=_limits(raw.headers))
+
+    def _reply(self, answer: Any, request: Request, *, seconds: float, limits: Limits | None) -> Reply:
+        """The answer in this library's words.
+
+        Raises:
+            ModelError: it cannot be used; what it took is the error's ``usage``.
+        """
+        usage = usage_of(answer, request, self._lm.model, seconds)
+        try:
+            return _reply(answer, usage, limits)
+        except ModelError as error:
+            error.usage = None if _is_error(answer) else usage
+            raise
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the protocol spells it."""
         return _body(self._lm, request)
 
-    def read(self, response: Mapping[str, Any]) -> Reply:
+    def read(self, response: Mapping[str, Any], request: Request) -> Reply:
         """An answer that came in a batch: ``status_code`` and ``body``.
 
         Raises:
@@ -104,7 +122,7 @@ class OpenAIModel:
         """
         status, answer = int(response.get("status_code") or 0), response.get("body")
         if status == 200:
-            return _reply(answer, seconds=0.0, limits=None)
+            return self._reply(answer, request, seconds=0.0, limits=None)
         told = answer.get("error") if isinstance(answer, dict) else None
         known = told if isinstance(told, dict) else {}
         raise self._status_error(status, known.get("code"), str(known.get("message") or "no reason given"), {}, None)
@@ -226,7 +244,7 @@ def _spelled(message: Message) -> dict[str, Any]:
     return spelled
 
 
-def _reply(answer: Any, *, seconds: float, limits: Limits | None) -> Reply:
+def _reply(answer: Any, usage: Usage, limits: Limits | None) -> Reply:
     """The answer in this library's words; servers leave out much, so nothing is taken for granted."""
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None  # of several, the first
@@ -246,7 +264,12 @@ def _reply(answer: Any, *, seconds: float, limits: Limits | None) -> Reply:
         content=content if isinstance(content, str) else None,
         tool_calls=tuple(_calls(calls if isinstance(calls, list) else ())),
     )
-    return Reply(message, reason, _usage(answer.get("usage"), seconds), limits)
+    return Reply(message, reason, usage, limits)
+
+
+def _is_error(answer: Any) -> bool:
+    """Whether an answer is an error of a gateway's, sent as if all was well: nothing was paid for."""
+    return isinstance(answer, dict) and bool(answer.get("error")) and not answer.get("choices")
 
 
 def _calls(given: Iterable[Any]) -> Iterator[ToolCall]:
@@ -256,25 +279,6 @@ def _calls(given: Iterable[Any]) -> Iterator[ToolCall]:
             arguments = function.get("arguments")
             text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
             yield ToolCall(id=str(call.get("id") or f"call-{number}"), name=str(function.get("name")), arguments=text)
-
-
-def _usage(given: Any, seconds: float) -> Usage:
-    counts = given if isinstance(given, dict) else {}
-
-    def count(name: str, inside: str | None = None) -> int:
-        holder = counts.get(inside) if inside else counts
-        value = holder.get(name) if isinstance(holder, dict) else None
-        return value if isinstance(value, int) else 0
-
-    return Usage(
-        calls=1,
-        tries=1,
-        input_tokens=count("prompt_tokens"),
-        cached_tokens=count("cached_tokens", "prompt_tokens_details"),
-        output_tokens=count("completion_tokens"),
-        reasoning_tokens=count("reasoning_tokens", "completion_tokens_details"),
-        seconds=seconds,
-    )
 
 
 def _limits(headers: Mapping[str, str]) -> Limits | None:

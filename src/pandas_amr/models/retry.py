@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import tenacity
 
-from pandas_amr.errors import ModelUnavailable
+from pandas_amr._usage import Usage
+from pandas_amr.errors import ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
     from pandas_amr.models.base import LM, Model, Reply, Request
@@ -41,8 +42,13 @@ class Retrying:
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(ModelUnavailable), stop=policy.stop, wait=policy.wait, reraise=True
         )
-        reply: Reply = await attempts(self._model.complete, request)
-        return replace(reply, usage=replace(reply.usage, tries=reply.usage.tries + policy.sent))
+        try:
+            reply: Reply = await attempts(self._model.complete, request)
+        except ModelError as error:
+            error.usage = policy.spent_with(error.usage)
+            raise
+        usage = policy.spent + reply.usage
+        return replace(reply, usage=replace(usage, tries=reply.usage.tries + policy.sent))
 
 
 @dataclass(slots=True)
@@ -54,6 +60,12 @@ class _Policy:
     began: float = field(default_factory=time.monotonic)
     failures: int = 0
     sent: int = 0
+    spent: Usage = field(default_factory=Usage)
+
+    def spent_with(self, last: Usage | None) -> Usage | None:
+        """What the answers took that could not be used, the last one's among them; None if there were none."""
+        spent = self.spent + (last or Usage())
+        return spent if spent.calls else None
 
     def stop(self, state: tenacity.RetryCallState) -> bool:
         """Whether this failure was the last."""
@@ -64,7 +76,11 @@ class _Policy:
             error.stops_run = min(time.monotonic() - self.began, self.throttle.silent_s) > self.lm.patience_s
             return error.stops_run
         self.failures += 1
-        return self.failures >= self.lm.max_tries
+        if self.failures >= self.lm.max_tries:
+            return True
+        if error.usage is not None:
+            self.spent += replace(error.usage, tries=0)  # they are in `sent`
+        return False
 
     def wait(self, state: tenacity.RetryCallState) -> float:
         """Seconds until the next try may ask the throttle for a place."""

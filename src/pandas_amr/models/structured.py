@@ -47,18 +47,22 @@ class Structured:
         if request.schema is None:
             return await self._model.complete(request)
         rung = _learned.get(self._place, 0)
+        refused = 0
         while True:
             try:
                 reply = await self._model.complete(_asked(request, rung))
             except ModelRejected as error:
+                error.attempts += refused
                 known = (*self._place, rung) in _proven
                 if known or error.too_long or rung + 1 == len(RUNGS) or not ABOUT_FORM.search(str(error)):
                     raise
                 rung += 1
+                refused = error.attempts
             else:
                 _learned[self._place] = max(rung, _learned.get(self._place, 0))
                 _proven.add((*self._place, rung))
-                return _read(reply, request, rung)
+                usage = replace(reply.usage, tries=reply.usage.tries + refused)
+                return replace(_read(reply, request, rung), usage=usage)
 
 
 def as_asked(request: Request, *, server: str, name: str) -> Request:

@@ -348,7 +348,8 @@ class Throttled:
             self._throttle.dropped(ticket)
             raise
         usage = reply.usage
-        learn(self._name, characters=characters, tokens=usage.input_tokens)
+        if not usage.estimated:
+            learn(self._name, characters=characters, tokens=usage.input_tokens)
         if usage.output_tokens:
             self._output += (usage.output_tokens - self._output) * CORRECTION
         self._throttle.answered(ticket, tokens=float(usage.tokens), limits=reply.limits)
