@@ -385,6 +385,8 @@ def is_stray(value: Any, kind: Any) -> bool:
         >>> is_stray([1, None], list[int]), is_stray("B", Literal["a", "b"]), is_stray(None, int | None)
         (True, True, False)
     """
+    if isinstance(value, RootModel):
+        return is_stray(value.root, kind)
     if isinstance(kind, type) and kind in _AS_IT_IS:
         return not _is_of(value, kind)
     own, optional = without_none(kind)
