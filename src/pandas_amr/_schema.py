@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import datetime as dt
 import enum
+import functools
 import types
 import typing
 import uuid
@@ -42,6 +43,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pandas_amr.errors import UsageError
 
 if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic_core import core_schema
 
 DECIMAL_PATTERN = r"^-?\d+(\.\d+)?$"
@@ -505,6 +508,25 @@ _ALIASES: dict[Any, Any] = {
 }
 
 
+Found = typing.TypeVar("Found")
+
+
+def remember_types(function: Callable[[Any], Found]) -> Callable[[Any], Found]:
+    """Remember what a function says of a type: types are few, and asked about once per value."""
+    remembered = functools.lru_cache(maxsize=1024)(function)
+
+    @functools.wraps(function)
+    def look_up(kind: Any) -> Found:
+        try:
+            hash(kind)
+        except TypeError:  # an annotation that holds a list, say
+            return function(kind)
+        return remembered(kind)
+
+    return look_up
+
+
+@remember_types
 def resolved(kind: Any) -> Any:
     """What a type stands for at every depth: no ``Annotated``, ``NewType`` or alias; one ``Literal`` per union of them.
 
@@ -539,6 +561,7 @@ def _union_of(parts: tuple[Any, ...]) -> Any:
     return typing.Union[parts]  # noqa: UP007 (made at run time)
 
 
+@remember_types
 def without_none(kind: Any) -> tuple[Any, bool]:
     """``kind``, resolved, without its None; and whether it had one."""
     kind = resolved(kind)
@@ -552,6 +575,7 @@ def without_none(kind: Any) -> tuple[Any, bool]:
     return kind, False
 
 
+@remember_types
 def choices_of(kind: Any) -> tuple[Any, ...] | None:
     """The plain values that a ``Literal`` or an ``Enum`` may take, None aside; None for any other type."""
     kind, _ = without_none(kind)
