@@ -417,6 +417,27 @@ def test_of_records_each_is_a_row():
     assert result.sources["position"].tolist() == [1, 2, 4, 5, 7]
 
 
+def test_of_a_units_own_column_each_unit_counts_once_however_many_records_it_holds():
+    find = lambda unit: {"items": [{"mood": "positive"}, {"mood": "negative"}][: n_of(unit) % 3]}  # noqa: E731
+    record = list[amr_record({"mood": ["positive", "negative"]})]
+    frame = rows(price=[10, 20, 30, 40, 50, 60, 70, 80])
+    for conditions, expected in (((), 20 + 30 + 50 + 60 + 80), ((holds("mood", "=", "negative"),), 30 + 60)):
+        result, _ = asked(choice("sum", "price", *conditions), finding=record, find=find, frame=frame)
+        assert result.output == expected
+        assert frame["price"].iloc[result.sources["position"].unique()].sum() == expected
+
+
+@pytest.mark.parametrize("shop", [["x", "y"], [None, None]])
+@pytest.mark.parametrize(("chosen", "expected"), [
+    (choice("count", None, holds("shop", "=", "x")), 0), (choice("sum", "price", holds("shop", "!=", "x")), 0),
+])  # fmt: skip
+def test_that_no_row_is_left_does_not_change_what_a_column_may_be_asked_for(shop, chosen, expected):
+    frame = rows(2, shop=pd.Series(shop, dtype=object), price=pd.Series([1, 2], dtype=object))
+    record = list[amr_record({"mood": ["positive", "negative"]})]
+    result, _ = asked(chosen, finding=record, find=lambda unit: {"items": []}, frame=frame)
+    assert (result.output, len(result.failures)) == (expected, 0)
+
+
 def amr_record(fields: dict[str, Any]) -> Any:
     from pandas_amr._schema import record_type
 

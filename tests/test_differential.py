@@ -124,6 +124,7 @@ def questions(draw) -> dict[str, Any]:
         )
     )
     by = draw(st.sampled_from([None, None, "shop", ["shop"], ["shop", names[0]], names[0]]))
+    options = draw(st.sampled_from([{}, {}, {"sort": False}, {"dropna": False}, {"observed": False}]))
     return {
         "rows": rows,
         "names": names,
@@ -131,6 +132,9 @@ def questions(draw) -> dict[str, Any]:
         "many": many,
         "hows": hows,
         "by": by,
+        "options": options if by is not None else {},  # of amr.By
+        "as_series": draw(st.booleans()) and draw(st.booleans()),  # by= gives the frame's column, not its label
+        "renamed": draw(st.booleans()) and draw(st.booleans()),  # the aggregations are named ones
         "where": "b" if "b" in names and draw(st.booleans()) else None,
         "shop": draw(st.sampled_from(list(SHOPS))),
         "price": draw(st.sampled_from(list(PRICES))),
@@ -156,6 +160,8 @@ def plain(value: Any) -> Any:
 def same(one: Any, other: Any) -> bool:
     one, other = plain(one), plain(other)
     if isinstance(one, bool) or isinstance(other, bool):
+        return one == other
+    if isinstance(one, int) and isinstance(other, int):
         return one == other
     if isinstance(one, int | float | Decimal) and isinstance(other, int | float | Decimal):
         return math.isclose(float(one), float(other), rel_tol=1e-9, abs_tol=1e-9)
@@ -224,7 +230,8 @@ def expected_of(asked: dict[str, Any], df: pd.DataFrame, name: str, how: str) ->
         groups.setdefault(tuple(row[key] for key in by), [])
     for row in rows:
         groups.setdefault(tuple(row[key] for key in by), []).append(row[name])
-    return {key: aggregated(values, how) for key, values in groups.items() if None not in key}
+    dropped = asked["options"].get("dropna", True)
+    return {key: aggregated(values, how) for key, values in groups.items() if not (dropped and None in key)}
 
 
 def _each_unit_once(records: list[dict], units: list[dict], by: list[str] | None) -> list[dict]:
@@ -295,6 +302,11 @@ def test_the_answer_is_what_python_computes_over_the_truth_or_the_call_is_refuse
     by = asked["by"]
     if asked["levels"] and by is not None:
         by = [("shop", "") if key == "shop" else key for key in ([by] if isinstance(by, str) else by)]
+    if asked["renamed"]:
+        hows = {f"r{place}": (name, how) for place, (name, how) in enumerate(hows.items())}
+    if by is not None and (asked["options"] or asked["as_series"]):
+        keys = [df[key] if asked["as_series"] and key in df.columns else key for key in _as_list(by)]
+        by = amr.By(*keys, **asked["options"])
     before, server.requests[:] = df.copy(), []
     try:
         result = df.amr.map_reduce(
@@ -328,10 +340,15 @@ def may_be_refused(asked: dict[str, Any]) -> bool:
     return not plainly or asked["output"] is not None or "l" in by
 
 
-def check_answer(output: Any, asked: dict[str, Any], df: pd.DataFrame, hows: dict[Any, str]) -> None:
+def _as_list(by: Any) -> list[Any]:
+    return by if isinstance(by, list) else [by]
+
+
+def check_answer(output: Any, asked: dict[str, Any], df: pd.DataFrame, hows: dict[Any, Any]) -> None:
     """Compare what came of the call with what Python computes."""
-    for (label, how), name in zip(hows.items(), asked["hows"], strict=True):
-        if how == "mode" or (how in {"sum", "mean", "median", "std"} and name not in SUMMED):
+    for label, (name, how) in zip(hows, asked["hows"].items(), strict=True):
+        summed = name in SUMMED and not (name == "price" and asked["price"] in {"text", "mixed"})
+        if how == "mode" or (how in {"sum", "mean", "median", "std"} and not summed):
             continue  # of several values none is the right one; and what is the sum of texts, or the mean of dates?
         expected = expected_of(asked, df, name, how)
         if asked["by"] is None:
@@ -341,11 +358,19 @@ def check_answer(output: Any, asked: dict[str, Any], df: pd.DataFrame, hows: dic
             row = _row_of(output, key)
             if how in {"value_counts", "share"}:
                 for value, count in wanted.items():
-                    assert same(row[f"{label}_{plain(value)}"], count), (label, key, value)
+                    assert same(row[_column_of(row, label, value)], count), (label, key, value)
             else:
                 check_value(row[label], wanted, how)
-        if asked["by"] is not None:
+        if asked["by"] is not None and asked["options"].get("observed", True):
             assert len(output) == len(expected)
+
+
+def _column_of(row: pd.Series, label: Any, value: Any) -> str:
+    """The column of how often a value stands in a group; of decimals, with as many digits as the column has."""
+    if not isinstance(value, Decimal):
+        return f"{label}_{plain(value)}"
+    start = f"{label}_"
+    return next(one for one in row.index if str(one).startswith(start) and Decimal(one.removeprefix(start)) == value)
 
 
 def _row_of(output: pd.DataFrame, key: tuple[Any, ...]) -> pd.Series:
@@ -364,3 +389,165 @@ def check_value(value: Any, wanted: Any, how: str) -> None:
         assert all(same(told[key], count) for key, count in wanted.items())
     else:
         assert same(value, wanted), (value, wanted)
+
+
+# A number that an agent chooses how to compute
+
+ORDER = {"<": lambda one, other: one < other, ">=": lambda one, other: one >= other}
+COMPARED = {"=": lambda one, other: one == other, "!=": lambda one, other: one != other} | ORDER
+WITH = {  # a value that a condition on a field compares it with
+    "mood": "good",
+    "stars": 3,
+    "late": True,
+    "part": 3.0,
+    "kind": "a",
+    "size": 4,
+    "text": "row 3",
+    "shop": "x",
+    "price": 4,
+    "large": 2**60 + 3,
+}
+NUMERIC = {"stars", "part", "size", "price", "large"}
+OF_A_UNIT = ["text", "shop", "price", "large"]
+FOUND = {"mood": ["good", "bad", "mixed"], "stars": int, "late": bool, "part": float | None}
+CHOSEN_OF_SOME = {
+    "mean": lambda values: sum(values) / len(values),
+    "median": statistics.median,
+    "min": min,
+    "max": max,
+}
+
+
+@st.composite
+def choices(draw) -> dict[str, Any]:
+    """What an agent says of how a number is computed, of which rows."""
+    many, whole, rows = draw(st.booleans()), draw(st.booleans()), draw(st.integers(1, 8))
+    own = ["kind", "size"] if many else list(FOUND)
+    function = draw(
+        st.sampled_from(
+            ["count", "nunique", "sum", "min", "max", *([] if whole else ["mean", "median", "share", "percent"])]
+        )
+    )
+    of = [*own, *OF_A_UNIT]
+    if function in {"count", "share", "percent"}:
+        of = [None, *of]
+    elif function != "nunique":
+        of = [name for name in of if name in NUMERIC and not (whole and name in {"part", "price"})]
+    conditions = []
+    for name in draw(
+        st.lists(st.sampled_from([*own, *OF_A_UNIT]), min_size=int(function in {"share", "percent"}), max_size=2)
+    ):
+        comparison = draw(st.sampled_from(["=", "!=", "is missing", *(ORDER if name in NUMERIC else ())]))
+        value = None if comparison == "is missing" else WITH[name]
+        conditions.append({"field": name, "comparison": comparison, "value": value})
+    return {
+        "many": many,
+        "output": int if whole else float,
+        "choice": {"function": function, "field": draw(st.sampled_from(of)), "condition": conditions or None},
+        "by": draw(st.sampled_from([None, None, "shop", own[0]])),
+        "where": "late" if not many and draw(st.booleans()) else None,
+        "rows": rows,
+        "failed": draw(st.sets(st.integers(0, rows - 1), max_size=2)),
+    }
+
+
+def found_of(place: int, *, many: bool) -> Any:
+    """What a truthful model finds in a row."""
+    if many:
+        return {"items": [{"kind": "ab"[one % 2], "size": place} for one in range(place % 3)]}
+    part = None if place % 2 else place * 1.5
+    return {"mood": ["good", "bad"][place % 4 % 2], "stars": place % 5, "late": place > 2, "part": part}
+
+
+def meets(row: dict[str, Any], conditions: list[dict[str, Any]] | None) -> bool:
+    for one in conditions or ():
+        value = row[one["field"]]
+        if one["comparison"] == "is missing":
+            if value is not None:
+                return False
+        elif value is None or not COMPARED[one["comparison"]](value, one["value"]):
+            return False
+    return True
+
+
+def number_of(asked: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+    """What a person would compute as the agent said, of a group's rows."""
+    function, field, conditions = (asked["choice"][name] for name in ("function", "field", "condition"))
+    if asked["many"] and field in OF_A_UNIT:  # each unit once; it meets a condition if one of its records does
+        units: dict[int, dict[str, Any]] = {}
+        for row in rows:
+            if row["place"] not in units or (meets(row, conditions) and not meets(units[row["place"]], conditions)):
+                units[row["place"]] = row
+        rows = list(units.values())
+    there = [row for row in rows if field is None or row[field] is not None]
+    met = [row for row in there if meets(row, conditions)]
+    if function == "count":
+        return len(met)
+    if function in {"share", "percent"}:
+        return {"share": 1, "percent": 100}[function] * len(met) / len(there) if there else None
+    values = [row[field] for row in met]
+    if function in {"nunique", "sum"}:
+        return len(set(values)) if function == "nunique" else sum(values)
+    return CHOSEN_OF_SOME[function](values) if values else None
+
+
+@settings(max_examples=EXAMPLES)
+@given(asked=choices())
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+def test_a_number_is_what_python_computes_as_an_agent_chose_it(asked, choosing):
+    known, server = choosing
+    known |= asked
+    rows = asked["rows"]
+    places = range(rows)
+    df = pd.DataFrame(
+        {
+            "text": [f"row {place}" for place in places],
+            "shop": pd.Series(["x", "y", None, "y", "x", "y", None, "y"][:rows], dtype=object),
+            "price": [None if place == 2 else place + 0.5 * (place % 2) for place in places],
+            "large": [2**60 + place for place in places],
+        }
+    )
+    listed = list[create_model("Item", kind=(str, ...), size=(int, ...))]
+    result = df.amr.map_reduce(
+        map="What?",
+        finding=listed if asked["many"] else FOUND,
+        columns=["text"],
+        reduce="How many?",
+        output=asked["output"],
+        by=asked["by"],
+        plan={"where": asked["where"]} if asked["where"] else {},
+        lm=server.lm(),
+        progress=False,
+    )
+    records = []
+    for place in places:
+        found = found_of(place, many=asked["many"])
+        own = {name: plain(df[name].iloc[place]) for name in OF_A_UNIT} | {"place": place}
+        if place not in asked["failed"]:
+            records += [own | record for record in (found["items"] if asked["many"] else [found])]
+    records = [row for row in records if asked["where"] is None or row[asked["where"]]]
+    if asked["by"] is None:
+        assert same(result.output, number_of(asked, records)), result.output
+        return
+    for key in {row[asked["by"]] for row in records} - {None}:
+        wanted = number_of(asked, [row for row in records if row[asked["by"]] == key])
+        assert same(result.output.iloc[:, 0][key], wanted), (key, wanted, result.output)
+
+
+@pytest.fixture(scope="module")
+def choosing():
+    """A model that tells the truth of rows, and says of a number how it is computed."""
+    known: dict[str, Any] = {}
+
+    def place_of(unit: dict[str, Any]) -> int:
+        return int(unit["text"].split()[1])
+
+    def provider(request):
+        if request.schema == "reduction":
+            return {"output": known["choice"], "sources": []}
+        if any(place_of(unit) in known["failed"] for unit in request.units):
+            return Status(400, "no")
+        return findings(request, lambda unit: found_of(place_of(unit), many=known["many"]))
+
+    with ScriptedServer(provider) as server:
+        yield known, server

@@ -401,3 +401,20 @@ def test_what_a_column_knows_of_itself_is_an_aggregation_as_pandas_says(reduce):
     expected = df.agg(reduce)
     given = df.amr.reduce(reduce)
     assert given.equals(expected), given
+
+
+@pytest.mark.parametrize(("reduce", "output"), [({"n": "value_counts"}, int), ({"n": "count"}, str)])
+def test_an_output_is_refused_of_a_frame_without_rows_as_of_any_other(reduce, output, refusing):
+    for df in (DF, DF.iloc[:0]):
+        with pytest.raises(amr.UsageError, match=f"no {output.__name__} when it was tried"):
+            df.amr.map_reduce(
+                map="What?", finding={"n": int}, columns=["text"], reduce=reduce, output=output, lm=refusing.lm()
+            )
+
+
+@pytest.mark.parametrize("output", [float, dict[str, float], Totals])
+def test_a_frame_without_rows_is_taken_by_an_output_that_other_frames_are_taken_by(output, refusing):
+    result = DF.iloc[:0].amr.map_reduce(
+        map="What?", finding={"n": int}, columns=["text"], reduce={"n": "max"}, output=output, lm=refusing.lm()
+    )
+    assert result.output is None or output is not float

@@ -66,6 +66,7 @@ INFERRED: Mapping[str, Kind] = {
     "integer-na": "whole number",
     "floating": "number",
     "mixed-integer-float": "number",
+    "empty": "text",  # no value at all: whatever a condition names, no row has it
     "decimal": "number",
     "date": "date",
     "datetime": "date and time",
@@ -114,16 +115,18 @@ class Field:
         column: its values, one per row that is reduced.
         kind: what sort of values it has.
         read: whether its values may be shown: it is a finding, or a content column.
+        source: the column of all rows; that no row is left to reduce does not change what sort of values it has.
     """
 
     key: str
     column: pd.Series
     read: bool
+    source: pd.Series
     kind: Kind = field(init=False)
     choices: tuple[Any, ...] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", kind_of(self.column))
+        object.__setattr__(self, "kind", kind_of(self.source))
         categories = self.column.cat.categories if isinstance(self.column.dtype, pd.CategoricalDtype) else None
         choices = None if categories is None else tuple(cell(one) for one in categories.tolist())
         object.__setattr__(self, "choices", choices)
@@ -415,7 +418,7 @@ class Fields:
     @classmethod
     def of(
         cls,
-        columns: Sequence[tuple[Hashable, pd.Series, bool]],
+        columns: Sequence[tuple[Hashable, pd.Series, bool, pd.Series]],
         *,
         kind: type[int | float],
         rows: NDArray[np.bool_],
@@ -424,14 +427,15 @@ class Fields:
         """Make fields of columns, called as reducers read them.
 
         Args:
-            columns: each column's label, its values, and whether they may be shown; first those that reducers read.
+            columns: each column's label, its values, whether they may be shown, and the column of all rows; first those
+                that reducers read.
             kind: the number that is asked for.
             rows: which rows count: something was found of them.
             counted: whether reducers read how many equal rows there are.
         """
-        keys = reader_keys([label for label, _, _ in columns], counted=counted)
+        keys = reader_keys([label for label, *_ in columns], counted=counted)
         shown = list(zip(keys, columns, strict=True))[:MOST_FIELDS]
-        made = {key: Field(key, values, read) for key, (_, values, read) in shown}
+        made = {key: Field(key, values, read, source) for key, (_, values, read, source) in shown}
         return cls(made, kind, rows, len(columns) - len(shown))
 
     @property

@@ -409,12 +409,15 @@ def _fields(work: Work, found: Found) -> Fields:
     job = work.job
     kind = number_type(work.plan.output)
     assert kind is not None
-    findings = [(label, found.findings[label], True) for label in found.findings.columns] if job.maps else []
+    fields = [found.findings[label] for label in found.findings.columns] if job.maps else []
+    findings = [(field.name, field, True, field) for field in fields]
     others = [place for place in range(len(job.frame.columns)) if place not in job.columns]
-    content = [(job.frame.columns[place], found.table.iloc[:, place], True) for place in job.columns]
-    rest = [(job.frame.columns[place], found.table.iloc[:, place], False) for place in others]
+    own = [
+        (job.frame.columns[place], found.table.iloc[:, place], place in job.columns, job.frame.iloc[:, place])
+        for place in [*job.columns, *others]
+    ]
     rows = ~np.isin(found.positions, unfound(work))
-    return Fields.of([*findings, *content, *rest], kind=kind, rows=rows, counted=job.maps)
+    return Fields.of([*findings, *own], kind=kind, rows=rows, counted=job.maps)
 
 
 async def _number(work: Work, units: Units, found: Found) -> Outcome:
@@ -474,7 +477,7 @@ def _as_chosen(work: Work, found: Found, choice: Choice) -> Outcome:
     if by is None:
         every = _counted_once(choice, met, found, np.arange(len(found.positions)))
         value = _as_asked(work, choice, choice.computed(there, met, every))
-        return Outcome(value, (_cited(found, None, every[met]),))
+        return Outcome(value, (_cited(found, None, every[met[every]]),))
     index, groups = groups_of(found.table, by)
     values: list[Any] = []
     cited: list[Cited] = []

@@ -195,15 +195,16 @@ class Trial:
         labels = [column_of(name, how) for name, how in aggregations.items()]
         grouped_by_unknown = self.by is not None and self._known_by is None
         known = self._are_there(labels) and _are_all_tried(aggregations.values()) and not grouped_by_unknown
-        if output is None or not aggregations or not known or not len(self.table):
+        if output is None or not aggregations or not known:
             return None
         kind = _structure(output)
         if kind is None:
             return None
         everything = len(self.table)
-        for size in [*range(1, PARTS + 1), everything]:
+        for size in [*range(1, PARTS + 1), everything] if everything else [0]:
             value = self._computed_of_first(size, aggregations)
-            if not _is_output(value, kind, output, grouped=self._known_by is not None, whole=size == everything):
+            whole = size == everything and (size > 0 or output in SCALARS)  # of no rows, most of a record is missing
+            if not _is_output(value, kind, output, grouped=self._known_by is not None, whole=whole):
                 whats = ", ".join(f"{_shown(how)} of {column_of(name, how)!r}" for name, how in aggregations.items())
                 return (
                     f"The reduce gave no {_type_name(output)} when it was tried: {whats} gives {_described(value)}. "
