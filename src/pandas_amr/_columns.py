@@ -28,6 +28,7 @@ from pandas_amr._schema import (
     is_model,
     json_schema,
     object_fields,
+    recursive_words,
     without_none,
 )
 from pandas_amr.errors import UsageError
@@ -108,25 +109,28 @@ def column_type(kind: Any) -> pa.DataType:
 
     Raises:
         UsageError: no column can hold it, or not as it is said: inside of a value nothing tells a choice from the JSON
-            that holds it.
+            that holds it; or the type holds itself.
     """
-    _check_inner(kind, inside=False)
+    _check_inner(kind, ())
     return arrow_type(kind)
 
 
-def _check_inner(kind: Any, *, inside: bool) -> None:
+def _check_inner(kind: Any, around: tuple[Any, ...]) -> None:
+    """Refuse what stands inside of other types and cannot; ``around`` are those that it stands in."""
     kind, _ = without_none(kind)
     choices = choices_of(kind)
     if choices is not None:
-        if inside and is_mixed(choices):
+        if around and is_mixed(choices):
             raise UsageError(
                 f"No list, dict or nested field can hold {kind!r}, choices of several types: make them texts."
             )
         return
     fields = object_fields(kind)
+    if fields is not None and kind in around:
+        raise UsageError(recursive_words(kind.__name__))
     for part in get_args(kind) if fields is None else fields.values():
         if part is not ...:
-            _check_inner(part, inside=True)
+            _check_inner(part, (*around, kind))
 
 
 def _item_type(kind: Any) -> pa.DataType:

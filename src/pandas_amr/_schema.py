@@ -314,11 +314,16 @@ def _closed(schema: Any, definitions: dict[str, Any], path: tuple[str, ...]) -> 
     return closed
 
 
+def recursive_words(name: str) -> str:
+    """Why a type that holds itself cannot be asked for."""
+    return f"Recursive type {name!r} is not supported as finding= or output=: give it a fixed depth."
+
+
 def _inlined(schema: dict[str, Any], definitions: dict[str, Any], path: tuple[str, ...]) -> Any:
     """What a reference refers to, and what is said beside it."""
     name = schema["$ref"].removeprefix("#/$defs/")
     if name in path:
-        raise UsageError(f"Recursive type {name!r} is not supported as finding= or output=: give it a fixed depth.")
+        raise UsageError(recursive_words(name))
     if name not in definitions:
         raise UsageError(f"The schema refers to {schema['$ref']!r}, which is not there; write it out in place.")
     beside = {key: value for key, value in schema.items() if key not in {"$ref", "default"}}
