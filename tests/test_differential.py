@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import os
+import re
 import statistics
 from collections import Counter
 from decimal import Decimal
@@ -366,11 +367,13 @@ def check_answer(output: Any, asked: dict[str, Any], df: pd.DataFrame, hows: dic
 
 
 def _column_of(row: pd.Series, label: Any, value: Any) -> str:
-    """The column of how often a value stands in a group; of decimals, with as many digits as the column has."""
-    if not isinstance(value, Decimal):
-        return f"{label}_{plain(value)}"
-    start = f"{label}_"
-    return next(one for one in row.index if str(one).startswith(start) and Decimal(one.removeprefix(start)) == value)
+    """The column of how often a value stands in a group; a number is written as its column's type writes it."""
+    told = {str(one).removeprefix(f"{label}_"): one for one in row.index if str(one).startswith(f"{label}_")}
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return told[str(plain(value))]
+    return next(
+        one for text, one in told.items() if re.fullmatch(r"-?[\d.]+(E-?\d+)?", text) and Decimal(text) == value
+    )
 
 
 def _row_of(output: pd.DataFrame, key: tuple[Any, ...]) -> pd.Series:
