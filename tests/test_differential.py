@@ -338,7 +338,9 @@ def may_be_refused(asked: dict[str, Any]) -> bool:
     """Whether a question is not one of those that must be answered: of a type of its own, or by lists, or of odd types."""
     plainly = all(name in MUST_WORK.get(how, ()) for name, how in asked["hows"].items())
     by = asked["by"] if isinstance(asked["by"], list) else [asked["by"]]
-    return not plainly or asked["output"] is not None or "l" in by
+    # pandas cannot group by a label of two levels beside another key if all categories are to be groups
+    unnamed = asked["levels"] and len(by) > 1 and asked["options"].get("observed") is False
+    return not plainly or asked["output"] is not None or "l" in by or unnamed
 
 
 def _as_list(by: Any) -> list[Any]:
