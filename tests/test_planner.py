@@ -434,6 +434,8 @@ def test_the_planner_never_overrides_any_subset_of_the_arguments():
 @given(st.sets(st.sampled_from(list(GIVEN))), st.sets(st.sampled_from(list(PLANNED))))
 def test_nor_any_subset_of_the_plan_s_fields_with_any_of_the_arguments(arguments, fields):
     names = arguments | ({"finding"} if fields & {"where", "ranking"} else set())
+    if "ranking" in fields and "reduce" not in names:
+        names -= {"output"}  # the rows that rank first are no bool: that is refused before a planner is asked
     check_given({name: GIVEN[name] for name in names}, {name: PLANNED[name] for name in fields})
 
 
