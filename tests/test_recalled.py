@@ -348,9 +348,11 @@ def test_another_address_has_another_form(one, other):
 
 def test_an_address_tells_no_secret(path):
     with ScriptedServer(play) as server:
-        lm = server.lm(journal_as=None, base_url=f"{server.base_url}?key=sk-query", api_key="sk-key")
-        with pytest.raises(amr.ModelConfigError):  # the client puts the query in the midst of the path
-            rows(2).amr.map("How many?", finding={"n": int}, lm=lm, journal=path)
+        client = openai.AsyncOpenAI(base_url=server.base_url, api_key="sk-key", default_query={"key": "sk-query"})
+        lm = amr.LM("scripted", client=client)
+        rows(2).amr.map("How many?", finding={"n": int}, lm=lm, journal=path)
+        with pytest.raises(amr.UsageError, match=r"without \? and #"):
+            server.lm(base_url=f"{server.base_url}?key=sk-query")
     raw = b"".join(part.read_bytes() for part in path.parent.iterdir())
     assert b"How many?" in raw
     assert b"sk-" not in raw
