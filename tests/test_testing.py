@@ -40,8 +40,8 @@ def test_async_scripts_and_usage_left_out():
 
     with ScriptedServer(provider, usage=False) as server:
         result = DF.amr.map_reduce(map="Read.", reduce={"finding": "count"}, lm=server.lm())
-    assert result.total.calls == 1
-    assert result.total.tokens == 0
+    assert result.total.calls == result.total.estimated == 1
+    assert result.total.tokens > 0
 
 
 @pytest.mark.parametrize(
