@@ -25,6 +25,7 @@ from pandas_amr._findings import FindingType
 from pandas_amr._former import former_base
 from pandas_amr._keeper import Keeper, Pieces
 from pandas_amr._questions import Question, describe_address, describe_question, describe_type
+from pandas_amr._run import submit
 from pandas_amr._units import make_units
 from pandas_amr.models.local import local_lm
 from pandas_amr.models.openai import OpenAIModel
@@ -351,6 +352,7 @@ def test_an_address_tells_no_secret(path):
         client = openai.AsyncOpenAI(base_url=server.base_url, api_key="sk-key", default_query={"key": "sk-query"})
         lm = amr.LM("scripted", client=client)
         rows(2).amr.map("How many?", finding={"n": int}, lm=lm, journal=path)
+        submit(client.close()).result()
         with pytest.raises(amr.UsageError, match=r"without \? and #"):
             server.lm(base_url=f"{server.base_url}?key=sk-query")
     raw = b"".join(part.read_bytes() for part in path.parent.iterdir())
