@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 import pandas_amr as amr
-from pandas_amr._codec import Check, read_findings
+from pandas_amr._entries import Check, read_findings
 from pandas_amr._findings import FindingType
 from pandas_amr._questions import fingerprint
 from pandas_amr._schema import record_type
