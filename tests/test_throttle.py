@@ -13,7 +13,7 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr.models import throttle as throttles
-from pandas_amr.models.openai import _limit, _seconds
+from pandas_amr.models.headers import _limit, seconds_of
 from pandas_amr.models.throttle import Throttle, throttle_for
 from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status, findings
 from together import Together
@@ -332,7 +332,7 @@ def test_headers_are_read_as_providers_write_them(headers, rate, left):
     ("text", "seconds"), [("6m0s", 360), ("120ms", 0.12), ("1h2m", 3720), ("1.5", 1.5), ("soon", None)]
 )
 def test_durations_are_read_as_providers_write_them(text, seconds):
-    assert _seconds(text) == (None if seconds is None else pytest.approx(seconds))
+    assert seconds_of(text) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_hedging_takes_the_first_answer_and_counts_both():

@@ -1,0 +1,48 @@
+"""A request as the protocol spells it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pandas_amr.models.base import LM, Message, Request
+
+
+def body_of(lm: LM, request: Request) -> dict[str, Any]:
+    """The request as the protocol spells it."""
+    body: dict[str, Any] = {"model": lm.model, "messages": [_spelled(message) for message in request.messages]}
+    options = {
+        "temperature": lm.temperature,
+        "seed": lm.seed,
+        "reasoning_effort": lm.reasoning_effort,
+        "max_completion_tokens": lm.max_output_tokens,
+    }
+    body |= {name: value for name, value in options.items() if value is not None} | dict(lm.extra_body or {})
+    if request.tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
+            }
+            for tool in request.tools
+        ]
+    if request.forced_tool is not None:
+        body["tool_choice"] = {"type": "function", "function": {"name": request.forced_tool}}
+    if request.schema is not None:
+        schema = {"name": request.schema.name, "schema": dict(request.schema.schema), "strict": request.schema.strict}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif request.json_object:
+        body["response_format"] = {"type": "json_object"}
+    return body
+
+
+def _spelled(message: Message) -> dict[str, Any]:
+    spelled: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        spelled["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        spelled["tool_call_id"] = message.tool_call_id
+    return spelled
