@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import complaint
@@ -18,12 +18,21 @@ from pandas_amr._by import By
 from pandas_amr._call import check_names, finding_types, row_types
 from pandas_amr._call_text import no_plan, types_given
 from pandas_amr._canonical import canonical_json
+from pandas_amr._columns import sort_of
 from pandas_amr._compute import column_of, function_of, name_of
 from pandas_amr._defaults import default_aggregations, free_name, updated
 from pandas_amr._findings import ITEMS
 from pandas_amr._former import PLAN_SYSTEM, PLAN_VIEW
 from pandas_amr._persona import Agent
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
+from pandas_amr._plan_answer import (
+    PlanAnswer,
+    PlanAnswerWithCode,
+    PlannedFields,
+    drop_implausible,
+    is_always,
+    right_words,
+)
 from pandas_amr._profile import profile_lines, shortened, spread
 from pandas_amr._questions import describe_type
 from pandas_amr._schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
@@ -39,6 +48,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._agent.loop import Answer
     from pandas_amr._call import Job
+    from pandas_amr._plan_answer import PlannedField
     from pandas_amr._synthesise import AnswerStore
     from pandas_amr.models.base import Abilities, Model
 
@@ -46,66 +56,15 @@ SAMPLE_ROWS = 8
 SAMPLE_CELL_CHARACTERS = 400
 PROFILED_VALUES = 5
 REPAIRS = 1
+DROPPED = "dropped"  # in an answer that is kept: what was taken out of it
 NO_ROWS = "no rows"  # marks a plan in the journal that was made from the schema alone
+
+RANKED = frozenset({"number", "date"})  # sorts of values that rank rows
 
 # What a planner chooses from; none of it is a word of its own.
 VOCABULARY = frozenset((*get_args(Segmentation), *get_args(View), *get_args(Aggregation)))
 
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "list[str]": list[str]}
-
-
-class PlannedField(BaseModel):
-    """One field of a finding, as a planner gives it."""
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    type: Literal["str", "int", "float", "bool", "date", "list[str]"]
-    choices: list[str]
-    description: str
-
-
-class PlannedAggregation(BaseModel):
-    """One computed part of the answer."""
-
-    field: str
-    function: Aggregation
-
-
-class PlannedRanking(BaseModel):
-    """The rows that rank first, where they are the answer; without a field there is no ranking."""
-
-    field: str = ""
-    most: int = Field(default=10, ge=1)
-    lowest_first: bool = False
-
-
-class PlannedFields(BaseModel):
-    """The fields of a finding, in an answer that may be no plan otherwise."""
-
-    finding: list[PlannedField]
-
-
-class PlanAnswer(BaseModel):
-    """What a planner answers."""
-
-    map_instruction: str = Field(min_length=1)
-    finding: list[PlannedField] = Field(min_length=1)
-    many_per_row: bool = False
-    segmentation: Segmentation = "rows"
-    group_columns: list[str] = []
-    shard_size: int = Field(ge=1, le=200)
-    parallelism: int = Field(ge=1, le=64)
-    where: str = ""
-    by: list[str] = []
-    aggregations: list[PlannedAggregation]
-    ranking: PlannedRanking = PlannedRanking()
-    reduce_instruction: str
-
-
-class PlanAnswerWithCode(PlanAnswer):
-    """What a planner answers where agents can run code."""
-
-    view: View
-    shard_size: int = Field(ge=1, le=100_000)
 
 
 async def ask_planner(
@@ -163,15 +122,15 @@ async def ask_planner(
     for attempt in range(REPAIRS + 1):
         answer = await run_agent(model, messages, submission=submission, phase="plan")
         try:
-            planned = _plan_of(kind, _whole(answer), job, alone=alone)
+            made, warning, kept = _made_of(kind, _whole(answer), job, alone=alone, last=attempt == REPAIRS)
         except InvalidOutput as error:
             if attempt == REPAIRS:
                 raise InvalidOutput(_without_words_of(answer.payload, str(error), job)) from None
             messages = (*answer.conversation, Message("user", _prompts.answer_repair(str(error))))
         else:
             if store is not None:
-                await store.keep(key, answer.payload)
-            return planned
+                await store.keep(key, kept)
+            return made, warning
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
@@ -186,14 +145,48 @@ def _whole(answer: Answer) -> Any:
     return answer.payload
 
 
+def _made_of(
+    kind: type[PlanAnswer], payload: Any, job: Job, *, alone: bool, last: bool
+) -> tuple[Plan, PlanWarning | None, dict[str, Any]]:
+    """Read an answer, and take what is implausible out of it.
+
+    Returns:
+        The plan, a warning if a part of the answer is left out, and the answer as it is kept.
+
+    Raises:
+        InvalidOutput: it cannot be used.
+    """
+    whole, dropped = drop_implausible(
+        _validated(kind, payload), job.frame, job.columns, last=last, free=job.given.output is None
+    )
+    kept = whole.model_dump() | ({DROPPED: dropped} if dropped else {})
+    plan, warning = _plan_of(kind, kept, job, alone=alone)
+    return plan, warning, kept
+
+
+def _validated(kind: type[PlanAnswer], payload: Any) -> PlanAnswer:
+    """An answer in its form.
+
+    Raises:
+        InvalidOutput: it has not; the message says what would be right for the parts that are wrong.
+    """
+    try:
+        return kind.model_validate(payload)
+    except ValidationError as error:
+        parts = [str(problem["loc"][0]) for problem in error.errors() if problem["loc"]]
+        right = right_words(parts)
+        raise InvalidOutput(complaint(error) + (f". Right would be: {right}" if right else "")) from None
+
+
 def _plan_of(kind: type[PlanAnswer], payload: Any, job: Job, *, alone: bool) -> tuple[Plan, PlanWarning | None]:
     """Complete what the user fixed with an answer. What is fixed stands, and the answer has to fit it.
 
     Raises:
         InvalidOutput: it does not, or it names what is not there.
     """
+    whole = _validated(kind, payload)
+    dropped = payload.get(DROPPED, ()) if isinstance(payload, dict) else ()
     try:
-        whole = kind.model_validate(payload)
         answer = _open_parts(whole, job)
         _check_segmentation(answer, job, alone=alone)
         _check_ranking(answer, job)
@@ -204,7 +197,20 @@ def _plan_of(kind: type[PlanAnswer], payload: Any, job: Job, *, alone: bool) -> 
         raise InvalidOutput(complaint(error)) from None
     except UsageError as error:
         raise InvalidOutput(str(error)) from None
-    return plan, _left_out(whole, job)
+    return plan, _joined_warnings(_left_out(whole, job), _dropped_warning(dropped))
+
+
+def _joined_warnings(*warnings: PlanWarning | None) -> PlanWarning | None:
+    told = [str(warning) for warning in warnings if warning is not None]
+    return PlanWarning(" ".join(told)) if told else None
+
+
+def _dropped_warning(dropped: object) -> PlanWarning | None:
+    """Tell what was implausible in an answer."""
+    told = [one for one in dropped if isinstance(one, str)] if isinstance(dropped, list) else []
+    if not told:
+        return None
+    return PlanWarning(f"Left out of the planner's answer, being implausible: {'; '.join(told)}. Say plan= to fix it.")
 
 
 def _open_parts(answer: PlanAnswer, job: Job) -> PlanAnswer:
@@ -212,9 +218,9 @@ def _open_parts(answer: PlanAnswer, job: Job) -> PlanAnswer:
     fixed = job.given.fixed()
     said: dict[str, Any] = {}
     if "reduce_instruction" not in job.open:
-        said |= {"where": "", "by": [], "aggregations": [], "ranking": PlannedRanking(), "reduce_instruction": ""}
+        said |= {"where": None, "by": [], "aggregations": [], "ranking": None, "reduce_instruction": None}
     if "where" in fixed:
-        said["where"] = ""
+        said["where"] = None
     if "by" in fixed:
         said["by"] = []
     if "segmentation" in fixed:
@@ -228,7 +234,7 @@ def _left_out(answer: PlanAnswer, job: Job) -> PlanWarning | None:
         return None
     fixed = job.given.fixed()
     left_out = []
-    if answer.where and "where" not in fixed:
+    if answer.where and "where" not in fixed and not is_always(answer.where):
         left_out.append(f"where={answer.where!r}")
     if answer.by and "by" not in fixed:
         left_out.append(f"by={answer.by!r}")
@@ -312,11 +318,7 @@ def _fields_of(answer: PlanAnswer, job: Job) -> dict[str, Any]:
         named = {str(name): name for name in types}
         if all(kind is not None for kind in finding_types(job, job.given).values()):
             _check_needed(job, types)
-    _check_named("aggregations", [part.field for part in answer.aggregations], named)
-    _check_named("where", [answer.where] if answer.where else [], named)
-    _check_named("ranking", [answer.ranking.field] if answer.ranking.field else [], named | labels)
-    _check_named("by", answer.by, named | labels)
-    _check_named("group_columns", answer.group_columns, labels)
+    _check_parts(answer, types, named, labels)
     if "map_instruction" in job.open:
         fields["map_instruction"] = answer.map_instruction
     fields |= {
@@ -325,11 +327,11 @@ def _fields_of(answer: PlanAnswer, job: Job) -> dict[str, Any]:
         "view": getattr(answer, "view", None),
         "shard_size": answer.shard_size,
         "parallelism": answer.parallelism,
-        "where": named.get(answer.where),
+        "where": named.get(answer.where) if answer.where else None,
         "by": [named.get(name, labels.get(name)) for name in answer.by] or None,
         "aggregations": _aggregations_of(answer, named) or None,
         "ranking": _ranking_of(answer, named),
-        "reduce_instruction": answer.reduce_instruction or None,
+        "reduce_instruction": answer.reduce_instruction,
     }
     _check_types(fields, types, job)
     if not answer.reduce_instruction and _is_joined(fields, types, job):
@@ -347,7 +349,7 @@ def _aggregations_of(answer: PlanAnswer, named: Mapping[str, Any]) -> dict[Any, 
 
 def _ranking_of(answer: PlanAnswer, named: Mapping[str, Any]) -> Ranking | None:
     ranking = answer.ranking
-    if not ranking.field:
+    if ranking is None:
         return None
     field = named.get(ranking.field, ranking.field)
     return Ranking(field=field, most=ranking.most, lowest_first=ranking.lowest_first)
@@ -368,8 +370,8 @@ def _check_ranking(answer: PlanAnswer, job: Job) -> None:
         InvalidOutput: they are; nothing would come of it.
     """
     output = job.given.output
-    if answer.ranking.field and (output is int or output is float):
-        raise InvalidOutput("the user's output is one number, and a ranking gives rows; leave ranking.field empty")
+    if answer.ranking is not None and (output is int or output is float):
+        raise InvalidOutput("the user's output is one number, and a ranking gives rows; right would be: null")
 
 
 def _labels(frame: pd.DataFrame) -> dict[str, Hashable]:
@@ -469,10 +471,30 @@ def _check_needed(job: Job, types: Mapping[Any, Any]) -> None:
         raise InvalidOutput(f"the user asks for what the finding's types cannot give: {problem}")
 
 
-def _check_named(what: str, names: Sequence[str], there: Mapping[str, Any]) -> None:
+def _check_parts(
+    answer: PlanAnswer, types: Mapping[Any, Any], named: Mapping[str, Any], labels: Mapping[str, Any]
+) -> None:
+    """Whether the fields and columns are there that the parts of an answer name.
+
+    Raises:
+        InvalidOutput: one is not; the message says what there is, and what would be right.
+    """
+    there = {**named, **labels}
+    bools = [name for name, own in named.items() if sort_of(types[own]) == "bool"]
+    ranked = [name for name, own in named.items() if sort_of(types[own]) in RANKED]
+    _check_named("aggregations", [part.field for part in answer.aggregations], named, list(named))
+    _check_named("where", [answer.where] if answer.where else [], named, ["null", *bools])
+    _check_named("ranking", [answer.ranking.field] if answer.ranking else [], there, ["null", *ranked])
+    _check_named("by", answer.by, there, ["[]", *there])
+    _check_named("group_columns", answer.group_columns, labels, ["[]", *labels])
+
+
+def _check_named(what: str, names: Sequence[str], there: Mapping[str, Any], right: Sequence[str]) -> None:
     unknown = [name for name in names if name not in there]
     if unknown:
-        raise InvalidOutput(f"{what} names {unknown[0]!r}; there is: {', '.join(there)}")
+        raise InvalidOutput(
+            f"{what} names {unknown[0]!r}; there is: {', '.join(there)}. Right would be: {' or '.join(right)}"
+        )
 
 
 def _check_types(fields: Mapping[str, Any], types: Mapping[Any, Any], job: Job) -> None:
@@ -484,7 +506,15 @@ def _check_types(fields: Mapping[str, Any], types: Mapping[Any, Any], job: Job) 
     ranking, aggregations = fields["ranking"], fields["aggregations"] or {}
     by = By(*fields["by"]) if fields["by"] else None
     trial = Trial.of(job.frame, types, [*aggregations, *([ranking.field] if ranking else [])], by)
-    problem = trial.where_problem(fields["where"]) or trial.by_problem() or trial.ranking_problem(ranking)
+    problem = trial.where_problem(fields["where"])
+    if problem is not None:
+        bools = [str(name) for name, kind in types.items() if sort_of(kind) == "bool"]
+        raise InvalidOutput(f"{problem}. Right would be: {' or '.join(['null', *bools])}")
+    problem = trial.ranking_problem(ranking)
+    if problem is not None:
+        able = [str(name) for name, kind in types.items() if sort_of(kind) in RANKED]
+        raise InvalidOutput(f"{problem}. Right would be: {' or '.join(['null', *able])}")
+    problem = trial.by_problem()
     for name, how in aggregations.items():
         unfit = trial.aggregation_problem(name, how)
         problem = problem or (f"aggregations: {unfit}" if unfit else None)
