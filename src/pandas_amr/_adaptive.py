@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pandas_amr._split import split_text
@@ -105,7 +105,7 @@ class AdaptiveTree:
                     one.line[span.start : span.end]
                     for span in split_text(one.line, limit=limit, overlap=0, count=self.reducer.count)
                 ]
-                pieces += [(index, Input(line_of({PIECE_KEY: text}), one.rows, one.nodes)) for text in texts]
+                pieces += [(index, replace(one, line=line_of({PIECE_KEY: text}))) for text in texts]
         made: dict[int, list[Input]] = {}
 
         async def condense(number: int) -> tuple[int, list[Input]]:

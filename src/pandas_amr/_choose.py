@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._agent.loop import Answer
+    from pandas_amr._evidence import Support
     from pandas_amr._synthesise import Input
 
 Kind = Literal[
@@ -569,8 +570,8 @@ class ChoiceType(OutputType):
         self.schema = fields.schema
         self.insists = False  # whether the last answer was a number, whatever was said
 
-    def read(self, answer: Answer, inputs: Sequence[Input]) -> tuple[Choice | None, tuple[frozenset[int], ...]]:
-        """The choice, checked, and the rows that the agent names.
+    def read(self, answer: Answer, inputs: Sequence[Input]) -> tuple[Choice | None, tuple[Support, ...]]:
+        """The choice, checked, and what the agent says that it rests on.
 
         Raises:
             InvalidOutput: it cannot be computed.
@@ -581,8 +582,8 @@ class ChoiceType(OutputType):
             raise InvalidOutput(
                 f"`output` says how the number is computed, or {WRITTEN!r}; it is not the number itself"
             )
-        given, rows = super().read(answer, inputs)
-        return self._fields.checked(given), rows
+        given, support = super().read(answer, inputs)
+        return self._fields.checked(given), support
 
 
 def as_number(value: Any, output: Any, *, held: bool = False) -> int | float:

@@ -32,6 +32,7 @@ from pandas_amr._compute import (
     ranked,
     shaped,
 )
+from pandas_amr._evidence import Support
 from pandas_amr._findings import Failure
 from pandas_amr._former import former_persona
 from pandas_amr._mappers import NoInstruction, check_instruction
@@ -333,7 +334,7 @@ def chosen(where: str | None, found: Found) -> Found:
 def _outcome(reduced: Reduced | None, kind: Any) -> Outcome:
     if reduced is None:
         return Outcome(None)
-    return Outcome(shaped(reduced.value, kind), (Cited(None, reduced.rows),))
+    return Outcome(shaped(reduced.value, kind), (Cited(None, reduced.support),))
 
 
 async def _computed(work: Work, units: Units, found: Found) -> Outcome:
@@ -365,7 +366,7 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
             list_or_raise(work, f"{name}: {error}", error)
             reduced = None
         written[name] = None if reduced is None else reduced.value
-        cited += [] if reduced is None else [Cited(name, reduced.rows)]
+        cited += [] if reduced is None else [Cited(name, reduced.support)]
     return Outcome(joined_parts(plainly, plain, written, list(wanted), grouped=job.by is not None), tuple(cited))
 
 
@@ -387,7 +388,7 @@ def _as_output(work: Work, value: Any) -> Any:
 def _ranked(work: Work, found: Found) -> Outcome:
     """The rows that rank first, whole, and as their own sources."""
     places = _places(work, found)
-    rows = tuple(frozenset((position,)) for position in found.positions[places].tolist())
+    rows = tuple(Support(frozenset((position,))) for position in found.positions[places].tolist())
     return Outcome(found.table.iloc[places], (Cited(None, rows),))
 
 
@@ -502,7 +503,7 @@ def _counted_once(choice: Choice, met: NDArray[np.bool_], found: Found, rows: ND
 
 
 def _cited(found: Found, group: Any, rows: NDArray[np.int64]) -> Cited:
-    return Cited(group, (frozenset(found.positions[rows].tolist()),))
+    return Cited(group, (Support(frozenset(found.positions[rows].tolist())),))
 
 
 def _as_asked(work: Work, choice: Choice, value: Any, group: str = "") -> Any:
@@ -668,7 +669,7 @@ async def _written_by_groups(work: Work, units: Units, found: Found, task: Task,
 
     async for number, value in each(one, range(len(groups)), limit=work.parallelism):
         values[number] = value
-    cited = tuple(Cited(index[number], value.rows) for number, value in enumerate(values) if value is not None)
+    cited = tuple(Cited(index[number], value.support) for number, value in enumerate(values) if value is not None)
     shown = [None if value is None else value.value for value in values]
     return Outcome(group_output(shown, index, task.output), cited)
 

@@ -79,9 +79,11 @@ class Result:
         seconds: how long the run took.
         stopped: why the run stopped before its end, where it did: a budget.
         sandbox: the tier in which code of agents ran, where any did.
-        sources: what the output rests on, one row an item and row: ``item label position``, with ``group`` before them
-            where groups or columns were written; None where nothing was written by agents.
-        coverage: the share of rows that the output rests on.
+        sources: what the output rests on, one row an item and row: ``item label position general run``, with ``group``
+            before them where groups or columns were written; None where nothing was written by agents. ``general``
+            marks the rows of an item that names more than half of more than eight findings: they are no evidence.
+            ``run`` marks those that were named in a run of consecutive numbers.
+        coverage: the share of rows that are evidence for the output: those of its sources that are not general.
         stages: of a recipe, each stage's own result.
         aggregations: of a result that was loaded, what its answer was computed by; functions are known by name only.
         status: one row a unit: ``status`` (``ok repaired cached failed skipped``) and ``reason``.

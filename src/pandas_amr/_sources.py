@@ -10,15 +10,17 @@ import pandas as pd
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from pandas_amr._evidence import Support
+
 
 class Cited(NamedTuple):
-    """What a part of the output rests on: of which group, for each of its items the positions, of which column.
+    """What a part of the output rests on: of which group, for each of its items the rows, of which column.
 
     Where agents write columns and there are no groups, each column is its own ``group``.
     """
 
     group: Any
-    items: tuple[frozenset[int], ...]
+    items: tuple[Support, ...]
     column: Any = None
 
 
@@ -28,16 +30,20 @@ def nodes_behind(made_by: Callable[[int], tuple[str, ...]], positions: Iterable[
 
 
 def sources_frame(cited: Sequence[Cited], index: pd.Index) -> pd.DataFrame:
-    """One row an item of the output and row of the frame behind it: ``item label position``.
+    """One row an item of the output and row of the frame behind it: ``item label position general run``.
 
-    Before them the ``group``, and the ``column``, where there are some.
+    Before them the ``group``, and the ``column``, where there are some. ``general`` marks what is no evidence, since
+    it was named in bulk; ``run`` what stands in a run of consecutive numbers.
     """
-    rows = [
-        (part, item, position)
-        for part in cited
-        for item, positions in enumerate(part.items)
-        for position in sorted(positions)
-    ]
+    rows: list[tuple[Cited, int, int]] = []
+    general: list[bool] = []
+    runs: list[bool] = []
+    for part in cited:
+        for item, support in enumerate(part.items):
+            for position in sorted(support.rows):
+                rows.append((part, item, position))
+                general.append(position in support.general)
+                runs.append(position in support.runs)
     positions = np.array([position for _, _, position in rows], dtype=np.int64)
     frame = pd.DataFrame(
         {
@@ -46,6 +52,8 @@ def sources_frame(cited: Sequence[Cited], index: pd.Index) -> pd.DataFrame:
             "item": pd.array([item for _, item, _ in rows], dtype="int64"),
             "label": pd.Series(list(index.take(positions)), dtype=object),
             "position": positions,
+            "general": np.array(general, dtype=bool),
+            "run": np.array(runs, dtype=bool),
         }
     )
     without = [name for name in ("group", "column") if all(getattr(part, name) is None for part in cited)]
@@ -53,9 +61,11 @@ def sources_frame(cited: Sequence[Cited], index: pd.Index) -> pd.DataFrame:
 
 
 def covered(cited: Sequence[Cited], rows: int) -> float | None:
-    """The share of rows that the output rests on; None where nothing says what it rests on."""
-    behind: frozenset[int] = frozenset().union(*(positions for part in cited for positions in part.items))
-    return len(behind) / rows if behind and rows else None
+    """The share of rows that are evidence for the output; None where nothing says what it rests on."""
+    supports = [support for part in cited for support in part.items]
+    if not rows or not any(support.rows for support in supports):
+        return None
+    return len(frozenset().union(*(support.evidence for support in supports))) / rows
 
 
 def coverage_words(rows: int, failed: int, lost: int, cut: int, *, partly: int = 0) -> str:

@@ -16,6 +16,7 @@ from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Answer, Submission, run_agent
 from pandas_amr._canonical import canonical_json
 from pandas_amr._columns import arrow_schema, column_type, is_stray
+from pandas_amr._evidence import Support, support_of
 from pandas_amr._findings import check_held
 from pandas_amr._schema import is_model, json_schema, kept_schema, object_fields
 from pandas_amr._stopped import contained
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 OUTPUT_KEY = "output"
 SOURCES_KEY = "sources"
+FROM_ALL_KEY = "from_all"  # of an answer that code computed from all findings, and named none
 CUT_KEY = "beginning"
 NUMBER_TOKENS = 8  # of a finding's number and its line's end
 LEAST_TOKENS = 8  # of a finding that was cut
@@ -48,11 +50,21 @@ LEAST_TOKENS = 8  # of a finding that was cut
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a reducer reads: one JSON object as text, the frame's positions that it rests on, and who made it."""
+    """What a reducer reads: one JSON object as text, the frame's positions that it rests on, and who made it.
+
+    Attributes:
+        claim: what it rests on, if an agent named that; else its rows are its evidence.
+    """
 
     line: str
     rows: frozenset[int]
     nodes: tuple[str, ...] = ()
+    claim: Support | None = None
+
+    @property
+    def support(self) -> Support:
+        """What it rests on."""
+        return Support(self.rows) if self.claim is None else self.claim
 
     def made_by(self, node: str) -> Input:
         """The same, from another node."""
@@ -85,17 +97,35 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """A reduction: its value, checked; and for each of its items, or for all of it, the rows it rests on."""
+    """A reduction: its value, checked; and for each of its items, or for all of it, the rows it rests on.
+
+    Attributes:
+        claims: likewise, which of these rows are evidence, if agents named them; else all are.
+    """
 
     value: Any
     rows: tuple[frozenset[int], ...]
     usage: Usage
+    claims: tuple[Support, ...] = ()
+
+    @classmethod
+    def of(cls, value: Any, claims: tuple[Support, ...], usage: Usage) -> Reduced:
+        """What an agent gave."""
+        return cls(value, tuple(claim.rows for claim in claims), usage, claims)
+
+    @property
+    def support(self) -> tuple[Support, ...]:
+        """For each item, or for all of it, what it rests on."""
+        return self.claims or tuple(Support(rows) for rows in self.rows)
 
     def inputs(self) -> list[Input]:
         """The reduction as the inputs of a reducer one level up."""
         values = self.value if isinstance(self.value, list) else [self.value]
         dumped = [cell(TypeAdapter(type(value)).dump_python(value)) for value in values]
-        return [Input(_reduced_line(value), rows) for value, rows in zip(dumped, self.rows, strict=True)]
+        return [
+            Input(_reduced_line(value), support.rows, claim=support)
+            for value, support in zip(dumped, self.support, strict=True)
+        ]
 
 
 def _reduced_line(value: Any) -> str:
@@ -171,8 +201,8 @@ class OutputType:
             {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False},
         )
 
-    def read(self, answer: Answer, inputs: Sequence[Input]) -> tuple[Any, tuple[frozenset[int], ...]]:
-        """The value and its rows.
+    def read(self, answer: Answer, inputs: Sequence[Input]) -> tuple[Any, tuple[Support, ...]]:
+        """The value and what it rests on.
 
         Raises:
             InvalidOutput: it is not the promised type, or cites a finding that the node was not given.
@@ -192,8 +222,9 @@ class OutputType:
                 {key: value for key, value in part.items() if key != "sources"} if isinstance(part, dict) else part
                 for part in given
             ]
-        rows = tuple(_resolved(numbers, inputs) for numbers in cited)
-        return self._checked(given, Leniency(coded=answer.form == REPL_FORM)), rows
+        is_computed = payload.get(FROM_ALL_KEY) is True
+        support = tuple(_resolved(part, inputs, from_all=is_computed and part == everywhere) for part in cited)
+        return self._checked(given, Leniency(coded=answer.form == REPL_FORM)), support
 
     def _checked(self, given: Any, leniency: Leniency) -> Any:
         """The value of an answer, checked as strictly as a finding's.
@@ -217,14 +248,30 @@ class OutputType:
         return value
 
 
-def _resolved(numbers: Any, inputs: Sequence[Input]) -> frozenset[int]:
-    """The rows behind the cited findings."""
+def _resolved(numbers: Any, inputs: Sequence[Input], *, from_all: bool) -> Support:
+    """What the cited findings rest on; of what code computed from all of them, each is evidence.
+
+    Raises:
+        InvalidOutput: a number is none of theirs.
+    """
     if not isinstance(numbers, list):
         raise InvalidOutput("`sources` is missing: the list of the numbers of the findings that it rests on")
     unknown = [n for n in numbers if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < len(inputs)]
     if unknown:
         raise InvalidOutput(f"`sources` names finding {unknown[0]!r}; findings are 0 to {len(inputs) - 1}")
-    return frozenset().union(*(inputs[number].rows for number in numbers))
+    if from_all:
+        return Support(frozenset().union(*(one.rows for one in inputs)))
+    return support_of(numbers, inputs)
+
+
+def _name_all(answer: Answer, findings: int) -> None:
+    """Name all findings as the sources of what code computed of them and named none; only then it is said so."""
+    payload = answer.payload
+    if not isinstance(payload, dict):
+        return
+    payload.pop(FROM_ALL_KEY, None)
+    if answer.form == REPL_FORM and SOURCES_KEY not in payload:
+        payload |= {SOURCES_KEY: list(range(findings)), FROM_ALL_KEY: True}
 
 
 class Sized(Protocol):
@@ -263,8 +310,8 @@ def _recalled(payload: Any, *, output: OutputType, inputs: Sequence[Input]) -> R
     Raises:
         InvalidOutput: it is none of this type, or of these findings.
     """
-    value, rows = output.read(Answer(payload, None, (), Usage()), inputs)
-    return Reduced(value, rows, Usage(recalled=1))
+    value, support = output.read(Answer(payload, None, (), Usage()), inputs)
+    return Reduced.of(value, support, Usage(recalled=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,15 +413,14 @@ class Reducer:
                 max_steps=self.max_steps,
             )
             usage += answer.usage
-            if answer.form == REPL_FORM and isinstance(answer.payload, dict):
-                answer.payload.setdefault("sources", list(range(len(inputs))))  # it was computed from all of them
+            _name_all(answer, len(inputs))
             try:
-                value, rows = output.read(answer, inputs)
+                value, support = output.read(answer, inputs)
             except InvalidOutput as error:
                 problem = str(error)
                 messages = (*answer.conversation, Message("user", _prompts.answer_repair(problem)))
             else:
-                return Reduced(value, rows, usage + (repl.spent if repl else Usage())), answer.payload
+                return Reduced.of(value, support, usage + (repl.spent if repl else Usage())), answer.payload
         raise InvalidOutput(f"The reduction cannot be used: {problem}.")
 
 
