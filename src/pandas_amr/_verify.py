@@ -11,12 +11,17 @@ import pandas as pd
 from pandas_amr._score import compared, wilson
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
-DOUBT = {"failed": 1.0, "skipped": 0.9, "disagreed": 0.8, "repaired": 0.5, "empty": 0.3, "unusual": 0.2}
+DOUBT = {"failed": 1.0, "skipped": 0.9, "disagreed": 0.8, "repaired": 0.5, "late": 0.4, "empty": 0.3, "unusual": 0.2}
 RARE = 0.01
 ENOUGH = 100  # rows, before a class is called rare or a number far off
 FAR = 5.0  # median absolute deviations
+LEAST_SHARD = 6  # units, before its end is looked at
+LEAST_END = 3
+CHANCE = 0.05  # of an end of one value, if its units were as those before it; below that it is told
 DOUBT_COLUMN = "amr_doubt"
 WHY_COLUMN = "amr_why"
 
@@ -92,9 +97,18 @@ def _kappa(found: list[Any], again: list[Any], agree: list[bool]) -> float | Non
 
 
 def most_in_doubt(
-    frame: pd.DataFrame, fields: list[str], status: pd.DataFrame | None, seen_twice: Verification | None, most: int
+    frame: pd.DataFrame,
+    fields: list[str],
+    status: pd.DataFrame | None,
+    seen_twice: Verification | None,
+    most: int,
+    *,
+    shards: Mapping[str, Sequence[int]],
 ) -> pd.DataFrame:
-    """The rows most in doubt first: how much, why, and the frame's columns."""
+    """The rows most in doubt first: how much, why, and the frame's columns.
+
+    ``shards`` are the positions of the units that were read together, in their order, by what they are called.
+    """
     doubt = np.zeros(len(frame))
     why: list[list[str]] = [[] for _ in range(len(frame))]
 
@@ -116,12 +130,37 @@ def most_in_doubt(
         column = frame[field]
         add(np.flatnonzero(column.isna().to_numpy() & there), "empty", f"{field} is empty")
         add(_unusual(column, there), "unusual", f"{field} is unusual")
+        for name, positions in shards.items():
+            end = constant_end(column.iloc[list(positions)].tolist())
+            if end:
+                said = f"{field} is the same in the last {end} of the {len(positions)} units of {name}, not before"
+                add(np.array(positions[-end:], dtype=np.int64), "late", said)
     order = np.argsort(-doubt, kind="stable")
     places = order[doubt[order] > 0][:most]
     shown = frame.iloc[places].copy()
     shown.insert(0, DOUBT_COLUMN, doubt[places])
     shown.insert(1, WHY_COLUMN, ["; ".join(why[place]) for place in places.tolist()])
     return shown
+
+
+def constant_end(values: Sequence[Any]) -> int:
+    """How many values at the end of a shard are one and the same, if that is no chance while those before vary; else 0.
+
+    Models grow careless late in a long shard: their labels become one. An end counts from a third of the shard on.
+
+    Example:
+        >>> constant_end(["a", "b", "a", "c", "b", "a", "b", "b", "b", "b", "b"]), constant_end(["a"] * 10 + ["b"])
+        (5, 0)
+    """
+    texts = [repr(None) if pd.api.types.is_scalar(value) and pd.isna(value) else repr(value) for value in values]
+    end = 0
+    while end < len(texts) and texts[len(texts) - 1 - end] == texts[-1]:
+        end += 1
+    before = texts[: len(texts) - end]
+    if len(texts) < LEAST_SHARD or end < max(LEAST_END, len(texts) / 3) or len(set(before)) < 2:
+        return 0
+    share = (before.count(texts[-1]) + 1) / (len(before) + 2)  # Laplace's rule: what was never seen may still come
+    return end if share**end < CHANCE else 0
 
 
 def _unusual(column: pd.Series, there: NDArray[np.bool_]) -> NDArray[np.int64]:
