@@ -5,7 +5,7 @@ the row's own tokens and against what people write first: one row per call of th
 pydantic model by that client. Nothing is sent: the requests are those that `plan.requests()` shows.
 
 An answer is counted as the prompt asks for it: on one line without spaces if it says so, else as models write JSON if
-nobody says how (indented by two). The plain call's answer is counted on one line without spaces, which favours it.
+nobody says how, indented by two; the plain call's as well.
 
 Aims: at most 1.25 times the row's own tokens at 100 tokens a row in shards of 20; at most a plain call's tokens in
 shards of one.
@@ -26,8 +26,8 @@ from pandas_amr._tokens import counter_for
 SHARDS = (1, 5, 10, 20, 50)
 ROW_TOKENS = (20, 100, 500)
 MESSAGE_TOKENS = 3  # of the marks around each message, as OpenAI counts them
-INSTRUCTION = "How severe is the complaint, and what is it about?"
-ANSWER = {"severity": "high", "about": "delivery"}
+INSTRUCTION = "What is the mood of this review?"
+ANSWER = {"mood": "negative"}
 WORDS = (
     "The parcel came three days late and the box was open, so I called the shop and nobody knew what had happened. "
     "They said that it would be sent again, but a week went by without any word, and now I want my money back. "
@@ -35,11 +35,8 @@ WORDS = (
 count = counter_for("gpt-4o")  # o200k_base
 
 
-class Complaint(BaseModel):
-    """What the plain call asks for."""
-
-    severity: Literal["low", "medium", "high"]
-    about: Literal["delivery", "product", "service", "other"]
+class Review(BaseModel):
+    mood: Literal["positive", "negative"]
 
 
 def text_of(tokens: int, number: int) -> str:
@@ -68,11 +65,11 @@ def ours(tokens: int, rows: int) -> tuple[float, float]:
     """Tokens in and out per row, in shards of so many rows."""
     frame = pd.DataFrame({"text": [text_of(tokens, number) for number in range(rows)]})
     lm = amr.LM("gpt-4o", base_url="http://127.0.0.1:9/v1", api_key="none", journaled=False)
-    finding = {name: field.annotation for name, field in Complaint.model_fields.items()}
+    finding = {name: field.annotation for name, field in Review.model_fields.items()}
     plan = frame.amr.plan(
         map=INSTRUCTION,
         finding=finding,
-        reduce={"severity": "value_counts"},
+        reduce={"mood": "value_counts"},
         plan={"shard_size": rows, "shard_tokens": 100_000},
         lm=lm,
     )
@@ -84,9 +81,9 @@ def plain(tokens: int) -> tuple[int, int]:
     """Tokens in and out of a plain call."""
     body = {
         "messages": [{"content": INSTRUCTION}, {"content": text_of(tokens, 0)}],
-        "response_format": type_to_response_format_param(Complaint),
+        "response_format": type_to_response_format_param(Review),
     }
-    return tokens_in(body), count(json.dumps(ANSWER, separators=(",", ":")))
+    return tokens_in(body), count(json.dumps(ANSWER, indent=2))
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ class Context:
         if self.segmentation == "groups":
             return _prompts.group_line(line_of(self._group(positions[0])), shown)
         before, after = self._around(positions)
-        return _prompts.around_lines(self.units.lines(before), shown, self.units.lines(after))
+        return _prompts.around_lines(self.units.compact_lines(before), shown, self.units.compact_lines(after))
 
     def fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """The surroundings' content, as that of units."""

@@ -387,13 +387,25 @@ def unit_number(said: Any) -> int | None:
 
 
 def check_alone(answer: Answer, kind: FindingType) -> Checked:
-    """Check the flat finding of a unit that was asked alone."""
+    """Check the flat finding of a unit that was asked alone; one that stands in a list of its own is read, too."""
     if answer.problem is not None:
         return Checked(problems={0: answer.problem})
-    record, problem = kind.record(answer.payload)
+    said = _without_list(answer.payload, kind)
+    record, problem = kind.record(said)
     if record is None:
         return Checked(problems={0: problem or "invalid"})
-    return Checked(accepted={0: record}, said={0: answer.payload})
+    return Checked(accepted={0: record}, said={0: said})
+
+
+def _without_list(payload: dict[str, Any], kind: FindingType) -> dict[str, Any]:
+    """The only finding of an answer in the form that a shard of several units takes; else the answer itself."""
+    listed = payload.get("findings")
+    if "findings" in kind.schema["properties"] or not isinstance(listed, list) or len(listed) != 1:
+        return payload
+    only = listed[0]
+    if not isinstance(only, dict) or unit_number(only.get("unit", 0)) != 0:
+        return payload
+    return {key: value for key, value in only.items() if key != "unit"}
 
 
 class FindingStore:

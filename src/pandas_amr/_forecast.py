@@ -47,6 +47,8 @@ RENDERED = 50  # shards whose prompts are counted; the rest is reckoned from the
 CUT_TOKENS = 500_000  # of units larger than a shard that are cut into pieces to count them: a second or two
 TYPICAL_TEXT = "a sentence of about a dozen words, as a model would write it here"
 TYPICAL_ITEMS = 2
+COMPACT = (",", ":")  # separators of the JSON that models are asked for
+WRAPPER = '{"findings":[]}'
 NOTES_TOKENS = 150  # of what a reduce agent writes, where no sample says
 BLOCKS = 10  # of a sample: so many shards say how much they differ
 LEAST_BLOCKS = 2
@@ -235,9 +237,10 @@ def _mapped(work: Work, units: Units, shards: Sequence[Shard], agent: AgentMappe
     beside = sum(prompt_tokens(agent, shard) for shard in rendered) - told
     held = 0 if coded else int(units.tokens.sum())
     count = agent.count
-    wrapper = 0 if agent.alone else count(json.dumps({"findings": []}))
-    typical = typical_record(agent.kind) if agent.alone else {"unit": 10, **typical_record(agent.kind)}
-    one = measured.output_tokens if measured else count(json.dumps(typical))
+    flat = all(agent.is_flat(shard.positions) for shard in shards)
+    wrapper = 0 if flat else count(WRAPPER)
+    typical = typical_record(agent.kind) if flat else {"unit": 10, **typical_record(agent.kind)}
+    one = measured.output_tokens if measured else count(json.dumps(typical, separators=COMPACT))
     ratio = measured.input_ratio if measured else 1.0
     spent.input_tokens = ratio * (held + beside * (requests + merges) / len(rendered)) + one * pieces * (merges > 0)
     if coded and measured is None:  # one cell of code, however many units

@@ -13,6 +13,7 @@ from pandas_amr._columns import json_form, table_of
 from pandas_amr._entries import Check, readable_form
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
 from pandas_amr._merge import merge_records, rules_of
+from pandas_amr._schema import is_strict
 from pandas_amr._split import pieces_of
 from pandas_amr._units import line_of, reader_keys
 from pandas_amr._usage import Usage
@@ -336,7 +337,7 @@ class AgentMapper:
             for piece in range(most)
         ]
         messages = (
-            Message("system", _prompts.merge_system(self.instruction, fields)),
+            Message("system", _prompts.merge_system(self.instruction, fields, enforced=is_strict(schema))),
             Message("user", _prompts.finding_lines(lines)),
         )
         answer = await run_agent(self.model, messages, submission=Submission("reduction", schema), phase="map")
@@ -368,26 +369,51 @@ class AgentMapper:
     ) -> tuple[Message, ...]:
         """The first messages to an agent that has these units, or pieces of one."""
         whole = state is None or state.of_rows
-        lines = self.units.lines(positions) if state is None else state.lines(positions)
         coded = whole and self.repls is not None
         if self.alone and not coded:
-            own = self.instructions(positions[0]) if self.instructions and whole else self.instruction
-            system = "\n".join(part for part in (self.persona, own) if part)
-            return Message("system", system), Message("user", _prompts.numbered("unit", 0, lines[0]))
+            return self._opening_alone(positions[0], state)
+        lines = self.units.compact_lines(positions) if state is None or state.of_rows else state.lines(positions)
         context = self.context if whole else None
-        system = _prompts.map_system(
-            self.instruction,
-            self.kind.schema["properties"],
-            tools=coded or bool(self.tools),
-            preview=coded and self.preview is not None,
-            persona=self.persona,
-            segmentation=context.segmentation if context else "rows",
-        )
+        fields = self.kind.schema["properties"]
+        if self.is_flat(positions, state):
+            system = _prompts.flat_system(self.instruction, fields, persona=self.persona, enforced=self._is_enforced)
+        else:
+            has_tools = coded or bool(self.tools)
+            system = _prompts.map_system(
+                self.instruction,
+                fields,
+                tools=has_tools,
+                preview=coded and self.preview is not None,
+                persona=self.persona,
+                segmentation=context.segmentation if context else "rows",
+                enforced=self._is_enforced and not has_tools,
+            )
         user = self.preview(positions) if coded and self.preview else _prompts.unit_lines(lines)
         if context is not None:
             user = context.words(positions, user)
         user += self._asked_of_each(positions, state) + _prompts.changed_words(changed)
         return Message("system", system), Message("user", user)
+
+    def _opening_alone(self, position: int, state: SoFar | None) -> tuple[Message, ...]:
+        """The first messages to a model that takes one unit a request: what is asked, and the unit's line."""
+        whole = state is None or state.of_rows
+        own = self.instructions(position) if self.instructions and whole else self.instruction
+        system = "\n".join(part for part in (self.persona, own) if part)
+        lines = self.units.lines((position,)) if state is None else state.lines((position,))
+        return Message("system", system), Message("user", _prompts.numbered("unit", 0, lines[0]))
+
+    @property
+    def _is_enforced(self) -> bool:
+        """Whether a server can hold an answer to the schema of the finding, so that the prompt need not."""
+        return is_strict(self.kind.schema)
+
+    def is_flat(self, positions: Sequence[int], state: SoFar | None = None) -> bool:
+        """Whether units are asked about as a single one is: the finding's fields, and no list of findings."""
+        if self.alone:
+            return True
+        whole = state is None or state.of_rows
+        beside = bool(self.tools) or (whole and (self.repls is not None or self.context is not None))
+        return len(positions) == 1 and not beside
 
     def _asked_of_each(self, positions: Sequence[int], state: SoFar | None) -> str:
         """What is asked of each unit, where that differs."""
@@ -403,7 +429,8 @@ class AgentMapper:
 
     async def _repair(self, positions: Sequence[int], last: Attempt, state: SoFar, repl: Repl | None) -> Attempt:
         problems = last.checked.problems
-        words = _prompts.answer_repair(problems[0]) if self.alone else _prompts.map_repair(problems)
+        flat = self.is_flat(positions, state)
+        words = _prompts.answer_repair(problems[0]) if flat else _prompts.map_repair(problems)
         attempt = await self._turn(
             (*last.conversation, Message("user", words)), positions, tuple(problems), state, repl
         )
@@ -434,13 +461,14 @@ class AgentMapper:
         repl: Repl | None,
     ) -> Attempt:
         """One agent's work on the units numbered ``asked`` among ``positions``."""
+        flat = self.is_flat(positions, state)
         for number in asked:
             state.attempts[positions[number]] = state.attempts.get(positions[number], 0) + 1
         try:
             answer = await run_agent(
                 self.model,
                 messages,
-                submission=self.kind.submission(alone=self.alone),
+                submission=self.kind.submission(alone=flat),
                 phase="map",
                 tools=self.tools if repl is None else (repl, *self.tools),
                 max_steps=self.max_steps,
@@ -460,7 +488,7 @@ class AgentMapper:
             return Attempt(Checked(problems=problems), who="model", halve=halve, too_long=too_long)
         state.usage += answer.usage
         state.form = answer.form or state.form
-        if self.alone:
+        if flat:
             checked = check_alone(answer, self.kind)
         else:
             checked = check_answer(answer, self.kind, asked=asked, of=len(positions))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from pandas_amr._agent.loop import turn_request
 from pandas_amr._forecast import (
+    WRAPPER,
     Measured,
     counted_tokens,
     forecast,
@@ -111,6 +111,7 @@ async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> l
         return []
     lm = work.lm("map", work.job.map_agents.get(agent.name))
     repl: list[AgentTool] = []
+    state: SoFar | None = None
     if in_pieces(agent, shard):
         lines = pieces_in(agent, shard)
         state = SoFar(lambda numbers: [lines[number] for number in numbers], of_rows=False, of=shard.positions[0])
@@ -119,7 +120,7 @@ async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> l
         changed = await agent.changed() if agent.repls is not None and agent.changed is not None else ()
         repl = [agent.repls(positions)] if agent.repls is not None else []
         openings = [agent.opening(positions, changed=changed)]
-    submission = agent.kind.submission(alone=agent.alone)
+    submission = agent.kind.submission(alone=agent.is_flat(positions, state))
     return [
         _body(work, lm, turn_request(opening, submission=submission, phase="map", tools=[*repl, *agent.tools]))
         for opening in openings
@@ -223,9 +224,12 @@ def _all_failed(work: Work, sample: Sample) -> bool:
 
 def _outputs(work: Work, stage: MapStage, asked: Sequence[Answered]) -> tuple[list[float], list[int]]:
     """The answers' tokens a unit, by shard, and the shards' units."""
-    alone = all(isinstance(agent, AgentMapper) and agent.alone for agent in _agents(stage).values())
-    wrapper = 0 if alone else work.counter("map")(json.dumps({"findings": []}))
-    outputs = [max(0, node.usage.output_tokens - wrapper) / len(shard.positions) for shard, _, node in asked]
+    wrapper, agents = work.counter("map")(WRAPPER), _agents(stage)
+    outputs: list[float] = []
+    for shard, name, node in asked:
+        agent = agents[name]
+        flat = isinstance(agent, AgentMapper) and agent.is_flat(shard.positions)
+        outputs.append(max(0, node.usage.output_tokens - (0 if flat else wrapper)) / len(shard.positions))
     return outputs, [len(shard.positions) for shard, _, _ in asked]
 
 

@@ -385,7 +385,14 @@ class Reducer:
         """What a node's agent is told first."""
         output = self.output if final else self.output.partial
         shown = {**output.schema} if output.item is None else {"type": "array", "items": output.schema}
-        system = _prompts.reduce_system(self.instruction, final=final, output=shown, tools=tools, persona=self.persona)
+        system = _prompts.reduce_system(
+            self.instruction,
+            final=final,
+            output=shown,
+            tools=tools,
+            persona=self.persona,
+            enforced=not tools and output.submission().response.strict,
+        )
         user = _prompts.finding_lines(lines) + (f"\n\n{computed}" if computed else "")
         return Message("system", system), Message("user", user)
 

@@ -76,6 +76,11 @@ class Units:
         """Each unit's content as one line of JSON."""
         return self._rendered(self.columns, self.keys, positions)
 
+    def compact_lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Likewise, without spaces between the parts: each is a token of a prompt, several times per row."""
+        records = self._records(self.columns, self.keys, positions)
+        return [line_of(record, separators=(",", ":")) for record in records]
+
     def reader_lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Render units as reducers read them, beside a finding's number."""
         keys = reader_keys([self.frame.columns[column] for column in self.columns], counted=False)
@@ -297,15 +302,15 @@ def _records(
     return [dict(zip(keys, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
-def line_of(record: dict[str, Any]) -> str:
+def line_of(record: dict[str, Any], *, separators: tuple[str, str] = (", ", ": ")) -> str:
     """A record as one line of JSON, whoever breaks lines: readable text, unless it holds what UTF-8 cannot."""
-    line = json.dumps(record, ensure_ascii=False)
+    line = json.dumps(record, ensure_ascii=False, separators=separators)
     if LINE_BREAKS.search(line):
         line = LINE_BREAKS.sub(lambda match: f"\\u{ord(match.group()):04x}", line)
     try:
         line.encode()
     except UnicodeEncodeError:  # a lone surrogate
-        return json.dumps(record)
+        return json.dumps(record, separators=separators)
     return line
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from pandas_amr._score import compared, wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -130,17 +130,23 @@ def most_in_doubt(
         column = frame[field]
         add(np.flatnonzero(column.isna().to_numpy() & there), "empty", f"{field} is empty")
         add(_unusual(column, there), "unusual", f"{field} is unusual")
-        for name, positions in shards.items():
-            end = constant_end(column.iloc[list(positions)].tolist())
-            if end:
-                said = f"{field} is the same in the last {end} of the {len(positions)} units of {name}, not before"
-                add(np.array(positions[-end:], dtype=np.int64), "late", said)
+        for places, said in _careless_ends(column, shards):
+            add(places, "late", said)
     order = np.argsort(-doubt, kind="stable")
     places = order[doubt[order] > 0][:most]
     shown = frame.iloc[places].copy()
     shown.insert(0, DOUBT_COLUMN, doubt[places])
     shown.insert(1, WHY_COLUMN, ["; ".join(why[place]) for place in places.tolist()])
     return shown
+
+
+def _careless_ends(column: pd.Series, shards: Mapping[str, Sequence[int]]) -> Iterator[tuple[NDArray[np.int64], str]]:
+    """The ends of shards at which a field is the same throughout, each with what is told of it."""
+    for name, positions in shards.items():
+        end = constant_end(column.iloc[list(positions)].tolist())
+        if end:
+            said = f"{column.name} is the same in the last {end} of the {len(positions)} units of {name}, not before"
+            yield np.array(positions[-end:], dtype=np.int64), said
 
 
 def constant_end(values: Sequence[Any]) -> int:
