@@ -36,7 +36,7 @@ def test_the_reduce_shares_the_bound_with_the_map():
     """A static tree starts before the map has ended; both stand behind one gate."""
 
     def provider(request):
-        if request.schema == "findings":
+        if request.schema == "finding":
             return findings(request, lambda unit: {"finding": unit["text"]})
         return {"output": "some", "sources": []}
 
@@ -45,7 +45,7 @@ def test_the_reduce_shares_the_bound_with_the_map():
             map="Read.", reduce="Combine.", plan={"shard_size": 1, "fan_in": 2}, max_parallelism=4, lm=server.lm()
         )
     kinds = [request.schema for request in server.requests]
-    assert kinds.index("reduction") < len(kinds) - 1 - kinds[::-1].index("findings")
+    assert kinds.index("reduction") < len(kinds) - 1 - kinds[::-1].index("finding")
     assert server.max_in_flight == 4
 
 

@@ -164,7 +164,7 @@ def test_a_default_that_looks_like_an_answer_never_stands_in_for_one():
         (Raw(""), "the answer is empty"),
         (Raw("", finish_reason="length"), "its tokens were used up"),
         (Raw(refusal="no"), "declined"),
-        ({"type": "object", "properties": {"findings": {"type": "array"}}}, "no list `findings`"),
+        ({"type": "object", "properties": {"findings": {"type": "array"}}}, "without finding"),
         ({"findings": []}, "no finding"),
         ({"findings": [{"unit": 0, "finding": ""}]}, "at least 1 character"),
         ({"findings": [{"unit": True, "finding": "x"}]}, "units are 0 to 0"),

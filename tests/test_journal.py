@@ -55,7 +55,7 @@ def rows(first: int, last: int) -> pd.DataFrame:
 
 def asked(server) -> int:
     """How many units were asked of the server."""
-    return sum(len(request.units) for request in server.requests if request.schema == "findings")
+    return sum(len(request.units) for request in server.requests if request.schema in {"finding", "findings"})
 
 
 def run(frame, path, provider=scripted, **options):

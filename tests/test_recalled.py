@@ -50,7 +50,7 @@ def play(request: Any) -> Any:
 
 def asked(server: ScriptedServer) -> int:
     """Count the units that were asked of the server."""
-    return sum(len(request.units) for request in server.requests if request.schema == "findings")
+    return sum(len(request.units) for request in server.requests if request.schema in {"finding", "findings"})
 
 
 def overwrite(path: Path, value: str, kind: str = "finding") -> None:

@@ -96,7 +96,7 @@ def test_a_form_that_has_worked_is_kept_when_a_row_speaks_of_schemas():
 
 def test_schemas_are_self_contained_and_closed():
     with ScriptedServer(lambda r: findings(r, lambda u: number(u) | {"inner": {"name": "x"}, "others": []})) as server:
-        DF.head(1).amr.map("Which?", finding=Nested, lm=server.lm())
+        DF.head(2).amr.map("Which?", finding=Nested, lm=server.lm())
     schema = server.requests[0].body["response_format"]["json_schema"]
     text = json.dumps(schema)
     assert "$ref" not in text

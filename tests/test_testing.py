@@ -15,7 +15,7 @@ DF = pd.DataFrame({"text": ["row 1"]})
 
 
 def test_a_request_that_is_not_in_the_script_fails_the_test():
-    with pytest.raises(AssertionError, match=r"request 0 \(schema findings\) is not in the script"):  # noqa: SIM117
+    with pytest.raises(AssertionError, match=r"request 0 \(schema finding\) is not in the script"):  # noqa: SIM117
         with ScriptedServer(lambda request: None) as server:
             DF.amr.map("Read.", lm=server.lm())
 

@@ -387,25 +387,16 @@ def unit_number(said: Any) -> int | None:
 
 
 def check_alone(answer: Answer, kind: FindingType) -> Checked:
-    """Check the flat finding of a unit that was asked alone; one that stands in a list of its own is read, too."""
+    """Check the flat finding of a unit that was asked alone; a list that holds it is read as one of a shard is."""
     if answer.problem is not None:
         return Checked(problems={0: answer.problem})
-    said = _without_list(answer.payload, kind)
-    record, problem = kind.record(said)
+    payload, names = answer.payload, kind.schema["properties"].keys()
+    if "findings" in payload and names.isdisjoint(payload):
+        return check_answer(answer, kind, asked=(0,), of=1)
+    record, problem = kind.record(payload)
     if record is None:
         return Checked(problems={0: problem or "invalid"})
-    return Checked(accepted={0: record}, said={0: said})
-
-
-def _without_list(payload: dict[str, Any], kind: FindingType) -> dict[str, Any]:
-    """The only finding of an answer in the form that a shard of several units takes; else the answer itself."""
-    listed = payload.get("findings")
-    if "findings" in kind.schema["properties"] or not isinstance(listed, list) or len(listed) != 1:
-        return payload
-    only = listed[0]
-    if not isinstance(only, dict) or unit_number(only.get("unit", 0)) != 0:
-        return payload
-    return {key: value for key, value in only.items() if key != "unit"}
+    return Checked(accepted={0: record}, said={0: payload})
 
 
 class FindingStore:

@@ -48,7 +48,7 @@ CUT_TOKENS = 500_000  # of units larger than a shard that are cut into pieces to
 TYPICAL_TEXT = "a sentence of about a dozen words, as a model would write it here"
 TYPICAL_ITEMS = 2
 COMPACT = (",", ":")  # separators of the JSON that models are asked for
-WRAPPER = '{"findings":[]}'
+WRAPPER = '{"findings": []}'
 NOTES_TOKENS = 150  # of what a reduce agent writes, where no sample says
 BLOCKS = 10  # of a sample: so many shards say how much they differ
 LEAST_BLOCKS = 2
@@ -341,7 +341,10 @@ def _reducing(
             spent.output_tokens = NUMBER_TOKENS * 3
             spent.about = True  # what no column can answer is written, by more agents
         elif job.by is None and plan.fan_in is not None and not again:
-            sizes = [len(shard.positions) * each * one for shard in shards]
+            shown = (
+                one - NUMBER_TOKENS + _number_tokens(work)
+            )  # no budget is kept to: what is sent, not what is reserved
+            sizes = [len(shard.positions) * each * shown for shard in shards]
             shape = _tree(work, task, sizes, spent, measured)
         else:
             for rows in groups:
@@ -392,9 +395,16 @@ def _finding_tokens(work: Work, units: Units, measured: Measured | None) -> floa
     return sum(map(count, found)) + NUMBER_TOKENS
 
 
+def _number_tokens(work: Work) -> int:
+    """What a finding's number and its line's end take in a prompt."""
+    count = work.counter("reduce")
+    return count(_prompts.numbered("finding", 100, '{"a": 1}') + "\n") - count('{"a": 1}')
+
+
 def _system(work: Work, task: Task) -> int:
     output = OutputType(task.output)
-    words = _prompts.reduce_system(task.instruction, final=True, output=output.schema, tools=False)
+    strict = output.submission().response.strict
+    words = _prompts.reduce_system(task.instruction, final=True, output=output.schema, tools=False, enforced=strict)
     return work.counter("reduce", task.agent)(words)
 
 

@@ -127,9 +127,15 @@ def check_instruction(given: Any) -> str:
 
 @dataclass(slots=True)
 class SoFar:
-    """What is known so far of units, or of the pieces of one, by position."""
+    """What is known so far of units, or of the pieces of one, by position.
+
+    Attributes:
+        single: whether the shard is one unit from the start. What is halved out of a larger one is asked about as that
+            was, in the words that the provider's prompt cache knows.
+    """
 
     lines: Callable[[Sequence[int]], list[str]]
+    single: bool = False
     of_rows: bool = True
     of: int = 0
     found: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -182,7 +188,7 @@ class AgentMapper:
 
     async def __call__(self, shard: Shard) -> Mapped:
         """Ask for the shard's findings until each unit has one or has failed alone."""
-        state = SoFar(self.units.lines)
+        state = SoFar(self.units.lines, single=len(shard.positions) == 1)
         ended_by: RunStopped | None = None
         try:
             await self._all(shard, state)
@@ -270,7 +276,7 @@ class AgentMapper:
     async def _in_pieces(self, position: int, limit: int, state: SoFar) -> None:
         """Map a unit in pieces and merge their findings. A piece that fails is the unit's failure: none is left out."""
         lines = pieces_of(self.units.record(position), limit=limit, count=self.count, line_of=line_of)
-        pieces = SoFar(lambda numbers: [lines[number] for number in numbers], of_rows=False, of=position)
+        pieces = SoFar(lambda numbers: [lines[number] for number in numbers], single=True, of_rows=False, of=position)
         if self.pieces is not None:
             pieces.found |= await self.pieces.recall(lines)
         open_ = [number for number in range(len(lines)) if number not in pieces.found]
@@ -412,8 +418,9 @@ class AgentMapper:
         if self.alone:
             return True
         whole = state is None or state.of_rows
+        single = len(positions) == 1 if state is None else state.single
         beside = bool(self.tools) or (whole and (self.repls is not None or self.context is not None))
-        return len(positions) == 1 and not beside
+        return single and not beside
 
     def _asked_of_each(self, positions: Sequence[int], state: SoFar | None) -> str:
         """What is asked of each unit, where that differs."""

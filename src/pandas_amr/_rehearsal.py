@@ -114,7 +114,9 @@ async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> l
     state: SoFar | None = None
     if in_pieces(agent, shard):
         lines = pieces_in(agent, shard)
-        state = SoFar(lambda numbers: [lines[number] for number in numbers], of_rows=False, of=shard.positions[0])
+        state = SoFar(
+            lambda numbers: [lines[number] for number in numbers], single=True, of_rows=False, of=shard.positions[0]
+        )
         openings = [agent.opening((number,), state) for number in range(min(count, len(lines)))]
     else:
         changed = await agent.changed() if agent.repls is not None and agent.changed is not None else ()
