@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pandas as pd
@@ -19,37 +20,53 @@ LABEL_WORDS = 3  # likewise one of more words
 MANY_LABELS = 4  # from so many on, short choices that all equal cells of a free text are copies, too
 SAMPLED_ROWS = 10_000
 
-NOTHING = frozenset({"", "null", "none", "nil", "n/a", "-"})  # how models write null in a text
-ALWAYS = frozenset({"true", "false", "1", "0", "*", "all"})  # conditions that name no field
+NOTHING = frozenset({"null", "none", "nil", "n/a", "-"})  # how models write null in a text
+ALWAYS = frozenset(  # conditions that name no field and hold of every row
+    {"true", "false", "1", "0", "*", "all", "any", "all rows", "every row", "always", "yes", "1=1", "1 = 1", "1 == 1"}
+)
+TRUTHS = frozenset({"true", "false", "yes", "no"})
+
+
+def _is_nothing(text: str) -> bool:
+    return not text.strip() or text.strip().casefold() in NOTHING
 
 
 def _text_or_none(given: Any) -> Any:
-    """Read a text that stands for null as null, and a bare bool or number as its text."""
+    """Read a text that stands for null as null."""
+    return None if isinstance(given, str) and _is_nothing(given) else given
+
+
+def _condition_or_none(given: Any) -> Any:
+    """Read a condition as a field's name: ``late == true`` is ``late``, an empty text none, a bare bool its text."""
     if isinstance(given, bool | int | float):
         return str(given).casefold()
-    if isinstance(given, str) and given.strip().casefold() in NOTHING:
-        return None
-    return given
+    if not isinstance(given, str):
+        return given
+    field, equals, value = given.replace("==", "=").partition("=")
+    if equals and field.strip() and value.strip().casefold() == "true":
+        return field.strip()
+    return given.strip() or None
 
 
 def _list_or_empty(given: Any) -> Any:
-    """Read null as an empty list, and leave out texts that stand for null."""
-    if given is None:
-        return []
-    if isinstance(given, list):
-        return [one for one in given if _text_or_none(one) is not None]
-    return given
+    """Read null as an empty list."""
+    return [] if given is None else given
+
+
+def _names_or_empty(given: Any) -> Any:
+    """Read null as an empty list, and leave out empty names."""
+    return [one for one in given if one not in {None, ""}] if isinstance(given, list) else _list_or_empty(given)
 
 
 def _ranking_or_none(given: Any) -> Any:
     """Read a ranking without a field as none."""
-    if isinstance(given, dict) and _text_or_none(given.get("field")) is None:
-        return None
-    return _text_or_none(given) if isinstance(given, str) else given
+    if isinstance(given, dict):
+        return given if given.get("field") else None
+    return None if not given else _text_or_none(given)
 
 
-Name = Annotated[str | None, BeforeValidator(_text_or_none)]
-Names = Annotated[list[str], BeforeValidator(_list_or_empty)]
+Text = Annotated[str | None, BeforeValidator(_text_or_none)]
+Names = Annotated[list[str], BeforeValidator(_names_or_empty)]
 
 
 class PlannedField(BaseModel):
@@ -88,16 +105,16 @@ class PlanAnswer(BaseModel):
     map_instruction: str = Field(min_length=1)
     finding: list[PlannedField] = Field(min_length=1)
     many_per_row: bool = False
-    many_per_row_why: Name = None
+    many_per_row_why: Text = None
     segmentation: Segmentation = "rows"
     group_columns: Names = []
     shard_size: int = Field(ge=1, le=200)
     parallelism: int = Field(ge=1, le=64)
-    where: Name = None
+    where: Annotated[str | None, BeforeValidator(_condition_or_none)] = None
     by: Names = []
     aggregations: Annotated[list[PlannedAggregation], BeforeValidator(_list_or_empty)]
     ranking: Annotated[PlannedRanking | None, BeforeValidator(_ranking_or_none)] = None
-    reduce_instruction: Name
+    reduce_instruction: Text
 
 
 class PlanAnswerWithCode(PlanAnswer):
@@ -135,36 +152,58 @@ def right_words(parts: Sequence[str]) -> str:
     return "; ".join(told)
 
 
-def drop_implausible(
-    answer: PlanAnswer, frame: pd.DataFrame, columns: Sequence[int], *, last: bool, free: bool
-) -> tuple[PlanAnswer, list[str]]:
-    """Take what is implausible out of an answer.
+@dataclass(frozen=True)
+class Asked:
+    """What a planner was asked, as far as its answer is judged by it.
 
-    Args:
-        answer: what the planner gave.
+    Attributes:
         frame: the table.
         columns: the positions of its content columns, of which the planner has seen a sample.
-        last: whether the planner is not asked again: a condition that names no field is then left out.
+        names: what its answer may name beside the fields that it plans: columns, and fields that the user gave.
         free: whether the user asks for no type of answer.
+        last: whether the planner is not asked again: a condition that names no field is then left out.
+    """
+
+    frame: pd.DataFrame
+    columns: Sequence[int]
+    names: frozenset[str]
+    free: bool
+    last: bool
+
+
+def drop_implausible(answer: PlanAnswer, asked: Asked) -> tuple[PlanAnswer, list[str]]:
+    """Take what is implausible out of an answer.
 
     Returns:
-        The answer without it, and what was taken out, in words that hold none of its own.
+        The answer without it, and what was taken out, in words that hold none of its own but names of fields.
     """
-    changes: dict[str, Any] = {}
     dropped: list[str] = []
-    fields = [_without_poor_choices(field, frame, columns, dropped) for field in answer.finding]
-    if fields != answer.finding:
-        changes["finding"] = fields
+    answer = _without_words_for_nothing(answer, asked.names | {field.name for field in answer.finding})
+    changes: dict[str, Any] = {"finding": [_with_own_choices(field, asked, dropped) for field in answer.finding]}
     if answer.many_per_row and answer.many_per_row_why is None and "many_per_row_why" in answer.model_fields_set:
         changes["many_per_row"] = False
         dropped.append("many_per_row (no reason was given: one finding per row)")
-    if last and is_always(answer.where) and answer.where not in {field.name for field in answer.finding}:
+    named = asked.names | {field.name for field in answer.finding}
+    if asked.last and is_always(answer.where) and answer.where not in named:
         changes["where"] = None
         dropped.append("where (it names no field: all rows count)")
-    if answer.ranking is not None and answer.aggregations and free and answer.reduce_instruction is None:
+    if answer.ranking is not None and answer.aggregations and asked.free and answer.reduce_instruction is None:
         changes["ranking"] = None
         dropped.append("the ranking (the answer is computed, and nobody asked for rows beside it)")
     return answer.model_copy(update=changes), dropped
+
+
+def _without_words_for_nothing(answer: PlanAnswer, names: frozenset[str]) -> PlanAnswer:
+    """An answer without texts such as ``none`` in place of a name, unless something is called so."""
+    changes: dict[str, Any] = {
+        part: [name for name in getattr(answer, part) if name in names or not _is_nothing(name)]
+        for part in ("by", "group_columns")
+    }
+    if answer.where is not None and answer.where not in names and _is_nothing(answer.where):
+        changes["where"] = None
+    if answer.ranking is not None and answer.ranking.field not in names and _is_nothing(answer.ranking.field):
+        changes["ranking"] = None
+    return answer.model_copy(update=changes)
 
 
 def is_always(where: str | None) -> bool:
@@ -177,15 +216,15 @@ def is_always(where: str | None) -> bool:
     return where is not None and where.strip().casefold() in ALWAYS
 
 
-def _without_poor_choices(
-    field: PlannedField, frame: pd.DataFrame, columns: Sequence[int], dropped: list[str]
-) -> PlannedField:
+def _with_own_choices(field: PlannedField, asked: Asked, dropped: list[str]) -> PlannedField:
     """A field without its choices if they are too many, or copies of the rows that the planner has seen."""
     if not field.choices:
         return field
+    if field.type == "bool" and all(choice.casefold() in TRUTHS for choice in field.choices):
+        return field.model_copy(update={"choices": []})  # the type says as much
     if len(field.choices) > MOST_CHOICES:
         dropped.append(f"the choices of {field.name!r} ({len(field.choices)}, more than {MOST_CHOICES})")
-    elif any(_are_copied(field.choices, frame.iloc[:, column]) for column in columns):
+    elif any(_are_copied(field.choices, asked.frame.iloc[:, column]) for column in asked.columns):
         dropped.append(f"the choices of {field.name!r} (they are cells of a column of free text)")
     else:
         return field

@@ -26,6 +26,7 @@ from pandas_amr._former import PLAN_SYSTEM, PLAN_VIEW
 from pandas_amr._persona import Agent
 from pandas_amr._plan import Aggregation, Plan, Ranking, Segmentation, View
 from pandas_amr._plan_answer import (
+    Asked,
     PlanAnswer,
     PlanAnswerWithCode,
     PlannedFields,
@@ -156,9 +157,9 @@ def _made_of(
     Raises:
         InvalidOutput: it cannot be used.
     """
-    whole, dropped = drop_implausible(
-        _validated(kind, payload), job.frame, job.columns, last=last, free=job.given.output is None
-    )
+    names = frozenset(map(str, [*job.frame.columns, *types_given(job)]))
+    asked = Asked(job.frame, job.columns, names, free=job.given.output is None, last=last)
+    whole, dropped = drop_implausible(_validated(kind, payload), asked)
     kept = whole.model_dump() | ({DROPPED: dropped} if dropped else {})
     plan, warning = _plan_of(kind, kept, job, alone=alone)
     return plan, warning, kept
