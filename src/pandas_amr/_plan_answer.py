@@ -177,33 +177,49 @@ def drop_implausible(answer: PlanAnswer, asked: Asked) -> tuple[PlanAnswer, list
     Returns:
         The answer without it, and what was taken out, in words that hold none of its own but names of fields.
     """
+    named = asked.names.union(field.name for field in answer.finding)
+    answer = _without_words_for_nothing(answer, named)
     dropped: list[str] = []
-    answer = _without_words_for_nothing(answer, asked.names | {field.name for field in answer.finding})
     changes: dict[str, Any] = {"finding": [_with_own_choices(field, asked, dropped) for field in answer.finding]}
-    if answer.many_per_row and answer.many_per_row_why is None and "many_per_row_why" in answer.model_fields_set:
+    if _is_many_without_reason(answer):
         changes["many_per_row"] = False
         dropped.append("many_per_row (no reason was given: one finding per row)")
-    named = asked.names | {field.name for field in answer.finding}
-    if asked.last and is_always(answer.where) and answer.where not in named:
+    if asked.last and answer.where not in named and is_always(answer.where):
         changes["where"] = None
         dropped.append("where (it names no field: all rows count)")
-    if answer.ranking is not None and answer.aggregations and asked.free and answer.reduce_instruction is None:
+    if asked.free and _is_ranked_beside(answer):
         changes["ranking"] = None
         dropped.append("the ranking (the answer is computed, and nobody asked for rows beside it)")
     return answer.model_copy(update=changes), dropped
 
 
-def _without_words_for_nothing(answer: PlanAnswer, names: frozenset[str]) -> PlanAnswer:
+def _is_many_without_reason(answer: PlanAnswer) -> bool:
+    """Whether many findings per row are planned by a planner that was asked why, and did not say."""
+    was_asked = "many_per_row_why" in answer.model_fields_set
+    return answer.many_per_row and was_asked and answer.many_per_row_why is None
+
+
+def _is_ranked_beside(answer: PlanAnswer) -> bool:
+    """Whether rows are ranked beside an answer that is computed, and no text joins the two."""
+    joined = answer.reduce_instruction is not None
+    return answer.ranking is not None and bool(answer.aggregations) and not joined
+
+
+def _without_words_for_nothing(answer: PlanAnswer, named: frozenset[str]) -> PlanAnswer:
     """An answer without texts such as ``none`` in place of a name, unless something is called so."""
     changes: dict[str, Any] = {
-        part: [name for name in getattr(answer, part) if name in names or not _is_nothing(name)]
-        for part in ("by", "group_columns")
+        "by": [name for name in answer.by if not _names_nothing(name, named)],
+        "group_columns": [name for name in answer.group_columns if not _names_nothing(name, named)],
     }
-    if answer.where is not None and answer.where not in names and _is_nothing(answer.where):
+    if _names_nothing(answer.where, named):
         changes["where"] = None
-    if answer.ranking is not None and answer.ranking.field not in names and _is_nothing(answer.ranking.field):
+    if answer.ranking is not None and _names_nothing(answer.ranking.field, named):
         changes["ranking"] = None
     return answer.model_copy(update=changes)
+
+
+def _names_nothing(name: str | None, named: frozenset[str]) -> bool:
+    return name is not None and name not in named and _is_nothing(name)
 
 
 def is_always(where: str | None) -> bool:
@@ -233,21 +249,29 @@ def _with_own_choices(field: PlannedField, asked: Asked, dropped: list[str]) -> 
 
 def _are_copied(choices: Sequence[str], column: pd.Series) -> bool:
     """Whether choices were copied out of a column of free text: no other row could be given one of them."""
-    if not (pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype)):
-        return False
-    sample = column.iloc[:: max(1, -(-len(column) // SAMPLED_ROWS))].dropna()
-    cells = {_normal(cell) for cell in sample.tolist() if isinstance(cell, str)}
-    if 2 * len(cells) <= len(sample) and len(cells) <= MOST_CHOICES:
-        return False  # its values come again and again: they may well be classes
+    cells = _free_texts(column)
     copied = [choice for choice in choices if _is_cell(_normal(choice), cells)]
     if len(copied) < SHARE_COPIED * len(choices):
         return False
-    if len(copied) == len(choices) >= MANY_LABELS:
-        return True
-    return any(len(choice) > LABEL_CHARACTERS or len(choice.split()) > LABEL_WORDS for choice in copied)
+    all_short_ones = len(copied) == len(choices) >= MANY_LABELS
+    return all_short_ones or any(map(_is_no_label, copied))
 
 
-def _is_cell(choice: str, cells: set[str]) -> bool:
+def _free_texts(column: pd.Series) -> frozenset[str]:
+    """A column's cells; none if it holds no text, or texts that come again and again and may well be classes."""
+    if not (pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype)):
+        return frozenset()
+    sample = column.iloc[:: max(1, -(-len(column) // SAMPLED_ROWS))].dropna()
+    cells = frozenset(_normal(cell) for cell in sample.tolist() if isinstance(cell, str))
+    come_again = 2 * len(cells) <= len(sample) and len(cells) <= MOST_CHOICES
+    return frozenset() if come_again else cells
+
+
+def _is_no_label(choice: str) -> bool:
+    return len(choice) > LABEL_CHARACTERS or len(choice.split()) > LABEL_WORDS
+
+
+def _is_cell(choice: str, cells: frozenset[str]) -> bool:
     """Whether a choice is a cell, or the beginning of one that was shown cut."""
     if choice in cells:
         return True

@@ -507,20 +507,25 @@ def _check_types(fields: Mapping[str, Any], types: Mapping[Any, Any], job: Job) 
     ranking, aggregations = fields["ranking"], fields["aggregations"] or {}
     by = By(*fields["by"]) if fields["by"] else None
     trial = Trial.of(job.frame, types, [*aggregations, *([ranking.field] if ranking else [])], by)
-    problem = trial.where_problem(fields["where"])
-    if problem is not None:
-        bools = [str(name) for name, kind in types.items() if sort_of(kind) == "bool"]
-        raise InvalidOutput(f"{problem}. Right would be: {' or '.join(['null', *bools])}")
-    problem = trial.ranking_problem(ranking)
-    if problem is not None:
-        able = [str(name) for name, kind in types.items() if sort_of(kind) in RANKED]
-        raise InvalidOutput(f"{problem}. Right would be: {' or '.join(['null', *able])}")
+    _check_problem(trial.where_problem(fields["where"]), types, frozenset({"bool"}))
+    _check_problem(trial.ranking_problem(ranking), types, RANKED)
     problem = trial.by_problem()
     for name, how in aggregations.items():
         unfit = trial.aggregation_problem(name, how)
         problem = problem or (f"aggregations: {unfit}" if unfit else None)
     if problem is not None:
         raise InvalidOutput(problem)
+
+
+def _check_problem(problem: str | None, types: Mapping[Any, Any], sorts: frozenset[str]) -> None:
+    """Send a part back that a field of another sort would suit, or null.
+
+    Raises:
+        InvalidOutput: there is a problem.
+    """
+    if problem is not None:
+        suited = [str(name) for name, kind in types.items() if sort_of(kind) in sorts]
+        raise InvalidOutput(f"{problem}. Right would be: {' or '.join(['null', *suited])}")
 
 
 def _kind_of(field: PlannedField) -> Any:
