@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pandas_amr._agent.repl import Repl
+    from pandas_amr._agent.window import Window
     from pandas_amr._context import Context
     from pandas_amr._shards import Shard
     from pandas_amr._tokens import TokenCounter
@@ -149,6 +150,7 @@ class AgentMapper:
         max_tokens: a unit above it is mapped in pieces.
         merge: how the pieces' findings become one, by field.
         persona: who the agent is.
+        window: what a prompt may take.
         instructions: what is asked of the unit at a position, where that differs from unit to unit.
         repls: gives an agent that has these units its REPL.
         preview: shows units in part, where agents find them in the REPL and not in the prompt.
@@ -171,6 +173,7 @@ class AgentMapper:
     count: TokenCounter
     merge: Mapping[str, str]
     persona: str = ""
+    window: Window | None = None
     instructions: Callable[[int], str] | None = None
     repls: Callable[[Sequence[int]], Repl] | None = None
     preview: Callable[[Sequence[int]], str] | None = None
@@ -444,6 +447,7 @@ class AgentMapper:
                 phase="map",
                 tools=self.tools if repl is None else (repl, *self.tools),
                 max_steps=self.max_steps,
+                window=self.window,
             )
         except SandboxUnavailable:
             raise
@@ -459,7 +463,7 @@ class AgentMapper:
             too_long = isinstance(error, ModelRejected) and error.too_long
             return Attempt(Checked(problems=problems), who="model", halve=halve, too_long=too_long)
         state.usage += answer.usage
-        state.form = answer.form or state.form
+        state.form = answer.ways or state.form
         if self.alone:
             checked = check_alone(answer, self.kind)
         else:
