@@ -255,7 +255,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_without_doubles, parse_int=_whole
 def _beginning(text: str) -> Any:
     """What an answer that was cut off says before the cut; None if an object in it names a key twice."""
     opening = text.find("{")
-    if opening < 0 or _has_doubled_key(text):
+    if opening < 0 or _closing(text, opening) is not None or _has_doubled_key(text):
         return None
     try:
         payload = from_json(text[opening:], allow_partial=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MESSAGE_TOKENS = 8  # of a message's role, and what stands between messages
 LEAST_CHARS = 200  # of a result of the last turn that was cut
+LONGEST_SAID = 2_000  # characters of an answer of the model's own, where there is no room for all
 SAFETY = 0.9  # of the room, where it is reckoned in characters
 
 
@@ -37,7 +38,8 @@ class Window:
     def fit(self, request: Request) -> list[Message]:
         """The request's conversation, shortened until it fits.
 
-        Results of tools are left out, the oldest first; those of the last turn, which nobody has read, are cut.
+        Results of tools are left out, the oldest first; then what the model itself has said is cut, and the results of
+        the last turn, which nobody has read.
 
         Raises:
             ModelRejected: it does not fit, whatever is left out: nothing was sent.
@@ -48,10 +50,11 @@ class Window:
             return messages  # a token has a character at least, as good as always: nothing is counted
         excess = self.count(fixed) + sum(self._size(message) for message in messages) - self.tokens
         unread = _first_unread(messages)
-        for number, message in enumerate(messages[:unread]):
-            if excess > 0 and message.role == "tool":
-                messages[number] = replace(message, content=_left_out(message.content or ""))
-                excess -= self._size(message) - self._size(messages[number])
+        for shorten in (_without_result, _without_middle):
+            for number, message in enumerate(messages[:unread]):
+                if excess > 0:
+                    messages[number] = shorten(message)
+                    excess -= self._size(message) - self._size(messages[number])
         if excess > 0:
             excess = self._cut_unread(messages, unread, excess)
         if excess > self.whole - self.tokens:  # else the answer may yet be short enough
@@ -105,6 +108,17 @@ def _first_unread(messages: Sequence[Message]) -> int:
     return len(messages)
 
 
-def _left_out(text: str) -> str:
+def _without_result(message: Message) -> Message:
+    """A tool's message whose result is left out; any other as it is."""
+    text = message.content or ""
     note = f"[This result of {len(text):,} characters was left out: the conversation has grown too long.]"
-    return note if len(note) < len(text) else text
+    return replace(message, content=note) if message.role == "tool" and len(note) < len(text) else message
+
+
+def _without_middle(message: Message) -> Message:
+    """What the model said at length, without its middle; any other message as it is."""
+    text = message.content or ""
+    if message.role != "assistant" or len(text) <= LONGEST_SAID:
+        return message
+    extra = {key: value for key, value in message.extra.items() if key != "content"}  # the same text, in parts
+    return replace(message, content=cut_middle(text, LONGEST_SAID), extra=extra)

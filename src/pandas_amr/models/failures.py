@@ -35,7 +35,7 @@ OF_REQUEST = frozenset({400, 403, 404, 422})
 # LiteLLM. What they say of a parameter names the model, too, and is about the form of the request.
 NOT_SERVED = re.compile(
     r"api[ _-]?key|invalid (authentication|credentials?|token)|no connected db|deployment\b.{0,60}\bnot|"
-    r"\b(invalid|unknown|no such|unsupported) model|\bno models? (is |are )?loaded|"
+    r"\b(invalid|unknown|no such|unsupported|not a valid) model|\bno models? (is |are )?loaded|"
     r"\bmodel\b.{0,80}?\b(not (a )?(valid|found|exist|available|loaded)|(does ?n.t|does not) exist|"
     r"is (invalid|unknown|retired)|decommissioned)|model_not_found|unknown_model|invalid_model",
     re.IGNORECASE,

@@ -20,6 +20,10 @@ READ = frozenset({"role", "content", "tool_calls", "function_call"})
 # What many servers put into each answer, empty, and refuse in a request.
 ANSWER_ONLY = frozenset({"refusal", "annotations", "audio"})
 
+TEXT_TYPES = frozenset({"text", "output_text"})
+PART_TYPES = TEXT_TYPES | {"refusal", "thinking", "redacted_thinking", "reasoning"}
+PART_KEYS = frozenset({"type", "text", "annotations", "refusal", "thinking", "signature", "data", "reasoning"})
+
 CUT_OFF = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"})
 FILTERED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"})
 
@@ -120,19 +124,22 @@ def _text_of(content: Any) -> str | None:
         return None
     if isinstance(content, str):
         return str(whole_text(content))
-    if isinstance(content, list):
-        texts = [text for part in content if (text := _text_of_part(part)) is not None]
-        return str(whole_text("".join(texts))) if texts else None
-    if isinstance(content, dict):
-        text = _text_of_part(content)
-        return str(whole_text(json.dumps(content) if text is None else text))  # a gateway has decoded the answer
-    return json.dumps(content)
+    parts = content if isinstance(content, list) else [content] if _is_part(content) else None
+    if parts is None:
+        return json.dumps(content)  # a gateway has decoded the answer
+    texts = [text for part in parts if (text := _text_of_part(part)) is not None]
+    return str(whole_text("".join(texts))) if texts else None
+
+
+def _is_part(content: Any) -> bool:
+    """Whether an object is a part of a message, and not an answer."""
+    return isinstance(content, dict) and content.get("type") in PART_TYPES and content.keys() <= PART_KEYS
 
 
 def _text_of_part(part: Any) -> str | None:
     if isinstance(part, str):
         return part
-    if not isinstance(part, dict) or part.get("type", "text") not in {"text", "output_text"}:
+    if not isinstance(part, dict) or part.get("type", "text") not in TEXT_TYPES:
         return None
     text = part.get("text")
     if isinstance(text, dict):
