@@ -320,7 +320,7 @@ def test_a_filter_by_any_name_is_a_refusal(reason):
     assert "content filter" in result.failures["reason"][0]
 
 
-@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS"])
 def test_a_cut_by_any_name_is_one_and_what_stands_before_it_is_found(reason):
     cut = body_of({"role": "assistant", "content": '{"findings": [{"unit": 0, "n": 4}, {"unit": 1, "n": '}, reason)
     result, requests = play(cut, {"findings": [{"unit": 1, "n": 5}]}, frame=TWO, tools=[])

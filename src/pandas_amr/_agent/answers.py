@@ -14,6 +14,7 @@ from pandas_amr.models.reply import is_too_deep
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+NO_JSON = "it is no JSON"
 NO_OBJECT = "the answer is no JSON object"
 SEVERAL = "the answer holds several JSON objects, not one"
 CUT_OFF = "the answer was cut off at its greatest length"
@@ -154,7 +155,7 @@ def values_in(text: str) -> Iterator[Value]:
             if closing is None:
                 return
             value, end = None, closing
-            problem = str(error) if isinstance(error, DoubledKey) else "it is no JSON"
+            problem = str(error) if isinstance(error, DoubledKey) else NO_JSON
         yield Value(start, end, value, problem)
         at = end
 
@@ -191,20 +192,30 @@ def _object_in(text: str, is_quoted: Callable[[str], bool], *, ends: bool, alone
     With ``ends`` it has to be its end, since what comes before may be thoughts; with ``alone`` nothing may stand
     around it, since the answer was not at its end.
     """
-    values = list(values_in(text))
-    objects = [value for value in values if text[value.start] == "{" and value.problem != "it is no JSON"]
-    if ends:
-        objects = [value for value in objects[-1:] if value is values[-1] and _ends(text, value)]
-    fenced = [value for value in objects if is_fenced(text, value)]
-    chosen = objects if len(objects) == 1 else fenced
-    if len(chosen) != 1:
-        return None, SEVERAL if len(objects) > 1 else NO_OBJECT
-    (only,) = chosen
+    objects = _last_object_in(text) if ends else _objects_in(text)
+    if len(objects) > 1:
+        fenced = [value for value in objects if is_fenced(text, value)]
+        if len(fenced) != 1:
+            return None, SEVERAL
+        objects = fenced
+    if not objects:
+        return None, NO_OBJECT
+    only = objects[0]
     if only.problem is not None:
         return None, f"the answer cannot be read: {only.problem}"
     if not stands_alone(text, only) and (alone or is_quoted(text[only.start : only.end])):
         return None, NO_OBJECT
     return only.value, None
+
+
+def _objects_in(text: str) -> list[Value]:
+    """The outermost objects in a text; what only looks like one is none."""
+    return [value for value in values_in(text) if text[value.start] == "{" and value.problem != NO_JSON]
+
+
+def _last_object_in(text: str) -> list[Value]:
+    """The object with which a text ends, if it does."""
+    return [value for value in _objects_in(text)[-1:] if _ends(text, value)]
 
 
 def _ends(text: str, value: Value) -> bool:

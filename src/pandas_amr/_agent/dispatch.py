@@ -95,18 +95,23 @@ async def dispatch(calls: Sequence[ToolCall], tools: Sequence[AgentTool]) -> tup
 
 def merged(handed_in: Sequence[HandedIn]) -> HandedIn | None:
     """What several calls of one turn handed in: all their findings, each once, or else the last value."""
-    if not handed_in:
-        return None
-    lists = [one.payload.get("findings") if isinstance(one.payload, dict) else None for one in handed_in]
-    if len(handed_in) == 1 or not all(isinstance(one, list) for one in lists):
-        return handed_in[-1]
+    lists = [_findings_of(one) for one in handed_in]
+    if len(handed_in) < 2 or None in lists:
+        return handed_in[-1] if handed_in else None
     findings: list[Any] = []
     seen: set[str] = set()
     for listed in lists:
         texts = [json.dumps(finding, sort_keys=True, default=str) for finding in listed or ()]
-        findings += [finding for finding, text in zip(listed or (), texts, strict=True) if text not in seen]
+        for finding, text in zip(listed or (), texts, strict=True):
+            if text not in seen:
+                findings.append(finding)
         seen.update(texts)
     return HandedIn(handed_in[-1].text, {"findings": findings})
+
+
+def _findings_of(handed_in: HandedIn) -> list[Any] | None:
+    listed = handed_in.payload.get("findings") if isinstance(handed_in.payload, dict) else None
+    return listed if isinstance(listed, list) else None
 
 
 def is_call_of(name: str, tool: str) -> bool:

@@ -226,13 +226,11 @@ class _Talk:
         if by_code is not None:
             good = [one for one in given if one.is_good]
             return self._together([*good, _Submitted(by_code.text, by_code.payload)], REPL_FORM)
-        if not given:
-            return None
-        is_no_hand_in = not any(one.is_shaped for one in given)
-        if is_no_hand_in and not self.is_nudged:
-            self.is_nudged = True  # the calls' answers say what to call
-            return None
-        return self._together(given, reply.form)
+        is_hand_in = any(one.is_shaped for one in given)
+        if given and (is_hand_in or self.is_nudged):
+            return self._together(given, reply.form)
+        self.is_nudged |= bool(given)  # the calls' answers say what to call
+        return None
 
     def _submitted(self, calls: Sequence[ToolCall], reply: Reply) -> dict[str, _Submitted]:
         """What the calls of the tool that hands in hold, by their ids."""

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._agent.answers import END_MARK, is_fenced, loads, stands_alone, values_in, without_thoughts
+from pandas_amr._agent.answers import END_MARK, FENCE_AFTER, is_fenced, loads, stands_alone, values_in, without_thoughts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -157,20 +157,24 @@ def _call_at(text: str, at: int, schemas: Mapping[str, Any]) -> tuple[list[Writt
         call = _of_xml(match, schemas)
         return ([call], match.end()) if call is not None else None
     if (match := GLM_CALL.match(text, at)) is not None:
-        pairs = {key.strip(): value for key, value in GLM_PAIR.findall(match["pairs"])}
-        arguments = _typed(pairs, schemas.get(match["name"], {}))
-        return [WrittenCall(match["name"], arguments, match.group())], match.end()
+        return [_of_pairs(match, schemas)], match.end()
     named = NAMED.match(text, at)
-    value = next(values_in(text[named.end() if named else at :]), None)
+    start = at if named is None else named.end()
+    value = next(values_in(text[start:]), None)
     if value is None or value.start > 0 or value.problem is not None:
         return None
-    start = named.end() if named else at
     end = start + value.end
     if named is None:
         return list(_of_value(value.value, text[at:end], schemas)), end
-    name = named["name"].removeprefix("functions.")
-    fence = re.compile(r"\s*```").match(text, end)
-    return [WrittenCall(name, value.value, text[at:end])], fence.end() if fence else end
+    call = WrittenCall(named["name"].removeprefix("functions."), value.value, text[at:end])
+    fence = FENCE_AFTER.match(text, end)
+    return [call], end if fence is None else fence.end()
+
+
+def _of_pairs(match: re.Match[str], schemas: Mapping[str, Any]) -> WrittenCall:
+    """A call whose parameters are pairs of a key and a value."""
+    pairs = {key.strip(): value for key, value in GLM_PAIR.findall(match["pairs"])}
+    return WrittenCall(match["name"], _typed(pairs, schemas.get(match["name"], {})), match.group())
 
 
 def _plain(text: str, schemas: Mapping[str, Any]) -> Spoken | None:

@@ -101,15 +101,13 @@ class Failures:
         known: dict[str, Any] = {"status": status, "request_id": request_id}
         said = f"The server answered {status}: {self._scrubbed(message)}"
         too_long = code == "context_length_exceeded" or bool(TOO_LONG.search(message))
-        is_configuration = status in CONFIG or (not too_long and _names_configuration(status, f"{code} {message}"))
-        is_of_account = code in NO_QUOTA
-        has_upstream = status not in {403, 404} or not NO_UPSTREAM.search(message)
-        if (is_configuration and has_upstream) or is_of_account:
+        if code in NO_QUOTA:
+            return ModelConfigError(f"{said} {self._way_out(status, message)}", **known)
+        if not too_long and _names_configuration(status, f"{code} {message}"):
             failure = ModelConfigError(f"{said} {self._way_out(status, message)}", **known)
-            if status in OF_REQUEST and not is_of_account:
-                failure.of_request = ModelRejected(said, **known)
+            failure.of_request = ModelRejected(said, **known) if status in OF_REQUEST else None
             return failure
-        if status in RETRYABLE or status < 400 or status >= 500 or not has_upstream:
+        if status in RETRYABLE or not 400 <= status < 500 or NO_UPSTREAM.search(message):
             known |= {"retry_after_s": retry_after_of(headers), "limits": limits_of(headers)}
             return ModelUnavailable(said, busy=status == 429, **known)
         return ModelRejected(said, too_long=too_long, **known)
@@ -131,8 +129,10 @@ class Failures:
 
 
 def _names_configuration(status: int, text: str) -> bool:
-    """Whether a refusal speaks of a key or a model that the server does not know."""
-    return status in {400, 422} and bool(NOT_SERVED.search(text)) and not ABOUT_PARAMETER.search(text)
+    """Whether a refusal is of the key, the model or the address, and not of what a request says."""
+    if status in CONFIG:
+        return not NO_UPSTREAM.search(text)
+    return status in OF_REQUEST and bool(NOT_SERVED.search(text)) and not ABOUT_PARAMETER.search(text)
 
 
 def _said(error: openai.APIStatusError) -> str:

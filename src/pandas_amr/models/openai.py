@@ -128,9 +128,12 @@ class OpenAIModel:
             return self._reply(answer, request, seconds=0.0, limits=None)
         told = answer.get("error") if isinstance(answer, dict) else None
         known = told if isinstance(told, dict) else {}
-        raise self._failures.status_error(
+        failure = self._failures.status_error(
             status, known.get("code"), str(known.get("message") or "no reason given"), {}, None
         )
+        if isinstance(failure, ModelConfigError) and failure.of_request and self._acceptance.accepted:
+            raise failure.of_request
+        raise failure
 
     async def call(self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]]) -> Any:
         """Ask the client for something; what goes wrong is told in this library's words.

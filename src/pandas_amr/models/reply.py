@@ -24,7 +24,7 @@ TEXT_TYPES = frozenset({"text", "output_text"})
 PART_TYPES = TEXT_TYPES | {"refusal", "thinking", "redacted_thinking", "reasoning"}
 PART_KEYS = frozenset({"type", "text", "annotations", "refusal", "thinking", "signature", "data", "reasoning"})
 
-CUT_OFF = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"})
+CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens"})
 FILTERED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"})
 
 
