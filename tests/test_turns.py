@@ -10,6 +10,7 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr._agent.loop import decoded
+from pandas_amr.sandbox.base import Cell, Submitted
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 
 DF = pd.DataFrame({"text": ["row 1"]})
@@ -116,6 +117,21 @@ def test_what_servers_put_in_empty_and_refuse_is_left_out(refused):
     _, requests = play(body_of(said), FOUND)
     echoed = next(message for message in requests[1].messages if message["role"] == "assistant")
     assert not echoed.keys() & (refused.keys() - {"content"})
+
+
+def test_what_a_server_does_not_take_back_is_left_out():
+    """As the first DeepSeek-R1 did: it gave its reasoning, and refused it."""
+    said = {"role": "assistant", "content": '{"findings": []}', "reasoning_content": "So ..."}
+
+    def provider(request):
+        if any("reasoning_content" in message for message in request.messages):
+            return Status(400, "messages[2].reasoning_content: not allowed in the input messages")
+        return FOUND if len(request.messages) > 2 else body_of(said)
+
+    with ScriptedServer(provider) as server:
+        result = DF.amr.map_reduce(map="Read.", finding={"n": int}, reduce={"n": "count"}, lm=server.lm())
+    assert result.frame["n"].tolist() == [5]
+    assert result.total.tries == len(server.requests) == 3
 
 
 def test_half_of_a_character_does_not_keep_a_turn_from_being_sent():
@@ -269,6 +285,30 @@ def test_several_submissions_are_one_where_a_forced_tool_is_the_form():
 
     with ScriptedServer(provider) as server:
         assert TWO.amr.map("Read.", finding={"n": int}, lm=server.lm())["n"].tolist() == [3, 3]
+
+
+class Submits:
+    """A sandbox in which code hands in the first unit, without being run."""
+
+    tier = "own"
+
+    async def open(self, data, limits):
+        return self
+
+    async def run(self, code, ask=None):
+        return Cell("", Submitted({"findings": [{"unit": 0, "n": 4}]}))
+
+    async def close(self):
+        pass
+
+
+@pytest.mark.parametrize("first", ["code", "tool"])
+def test_what_code_hands_in_and_what_a_call_hands_in_are_one(first):
+    calls = [Call("python_repl", {"code": "submit(df)"}), one(1, 5)]
+    turn = calls if first == "code" else calls[::-1]
+    result, requests = play(turn, frame=TWO, tools=[amr.PythonREPLTool(sandbox=Submits())])
+    assert result.frame["n"].tolist() == [4, 5]
+    assert len(requests) == 1
 
 
 def test_nothing_said_does_not_go_back():

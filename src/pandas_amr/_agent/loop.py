@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from pandas_amr._agent.dispatch import HandedIn, dispatch, is_call_of, merged
 from pandas_amr._agent.spoken import is_in_data, is_text_in_data, read_calls
 from pandas_amr._schema import is_strict
 from pandas_amr._usage import Phase, Usage
+from pandas_amr.errors import ModelRejected
 from pandas_amr.models.base import Message, Request, ResponseSchema, ToolCall, ToolSpec
 
 if TYPE_CHECKING:
@@ -189,7 +191,15 @@ class _Talk:
         if self.window is not None:
             self.conversation = self.window.fit(request)
             request = replace(request, messages=tuple(self.conversation))
-        reply = await self.model.complete(request)
+        try:
+            reply = await self.model.complete(request)
+        except ModelRejected as error:
+            refused = _refused_keys(str(error), self.conversation)
+            if not refused:
+                raise
+            self.usage += Usage(tries=error.attempts)
+            self.conversation = [_without_extra(message, refused) for message in self.conversation]
+            reply = await self.model.complete(replace(request, messages=tuple(self.conversation)))
         self.usage += reply.usage
         return reply
 
@@ -312,6 +322,22 @@ def _with_ids(message: Message, taken: Collection[str]) -> Message:
         used.add(id_)
         calls.append(replace(call, id=id_))
     return replace(message, tool_calls=tuple(calls))
+
+
+def _refused_keys(said: str, conversation: Sequence[Message]) -> set[str]:
+    """What a server put into its messages and does not take back, as the first DeepSeek-R1 did its reasoning."""
+    keys = {key for message in conversation for key in message.extra}
+    keys |= {key for message in conversation for call in message.tool_calls for key in call.extra}
+    return {key for key in keys - {"content", "function"} if re.search(rf"\b{re.escape(key)}\b", said)}
+
+
+def _without_extra(message: Message, keys: Collection[str]) -> Message:
+    calls = tuple(replace(call, extra=_without_keys(call.extra, keys)) for call in message.tool_calls)
+    return replace(message, tool_calls=calls, extra=_without_keys(message.extra, keys))
+
+
+def _without_keys(extra: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in extra.items() if key not in keys}
 
 
 def tool_specs(submission: Submission, tools: Sequence[AgentTool]) -> tuple[ToolSpec, ...]:

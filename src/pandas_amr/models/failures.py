@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RETRYABLE = frozenset({408, 409, 425, 429})
 CONFIG = frozenset({401, 402, 403, 404})
+OF_ACCOUNT = frozenset({401, 402})
 NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 # Servers that give no code say it in words: vLLM, llama.cpp, Ollama, gateways.
 TOO_LONG = re.compile(
@@ -100,7 +101,7 @@ class Failures:
         """What an HTTP status that is no 200 means."""
         known: dict[str, Any] = {"status": status, "request_id": request_id}
         said = f"The server answered {status}: {self._scrubbed(message)}"
-        too_long = code == "context_length_exceeded" or bool(TOO_LONG.search(message))
+        too_long = status not in OF_ACCOUNT and (code == "context_length_exceeded" or bool(TOO_LONG.search(message)))
         if code in NO_QUOTA:
             return ModelConfigError(f"{said} {self._way_out(status, message)}", **known)
         if not too_long and _names_configuration(status, f"{code} {message}"):
