@@ -445,6 +445,7 @@ def make_mappers(work: Work, units: Units, context: Context | None) -> list[Mapp
             kind=kind,
             units=units,
             persona=who.persona if who else "",
+            window=work.window("map", who),
             instructions=_of_rows(who, units),
             tools=work.tools("map", who),
             max_steps=work.max_steps(who),

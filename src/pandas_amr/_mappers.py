@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pandas_amr._agent.repl import Repl
+    from pandas_amr._agent.window import Window
     from pandas_amr._context import Context
     from pandas_amr._shards import Shard
     from pandas_amr._tokens import TokenCounter
@@ -156,6 +157,7 @@ class AgentMapper:
         max_tokens: a unit above it is mapped in pieces.
         merge: how the pieces' findings become one, by field.
         persona: who the agent is.
+        window: what a prompt may take.
         instructions: what is asked of the unit at a position, where that differs from unit to unit.
         repls: gives an agent that has these units its REPL.
         preview: shows units in part, where agents find them in the REPL and not in the prompt.
@@ -178,6 +180,7 @@ class AgentMapper:
     count: TokenCounter
     merge: Mapping[str, str]
     persona: str = ""
+    window: Window | None = None
     instructions: Callable[[int], str] | None = None
     repls: Callable[[Sequence[int]], Repl] | None = None
     preview: Callable[[Sequence[int]], str] | None = None
@@ -479,6 +482,7 @@ class AgentMapper:
                 phase="map",
                 tools=self.tools if repl is None else (repl, *self.tools),
                 max_steps=self.max_steps,
+                window=self.window,
             )
         except SandboxUnavailable:
             raise
@@ -494,7 +498,7 @@ class AgentMapper:
             too_long = isinstance(error, ModelRejected) and error.too_long
             return Attempt(Checked(problems=problems), who="model", halve=halve, too_long=too_long)
         state.usage += answer.usage
-        state.form = answer.form or state.form
+        state.form = answer.ways or state.form
         if flat:
             checked = check_alone(answer, self.kind)
         else:

@@ -305,6 +305,16 @@ def merge_system(instruction: str, fields: Mapping[str, Any], *, enforced: bool 
     )
 
 
+def nudge(hands_in: str, wanted: Sequence[str], tools: Sequence[str]) -> str:
+    """Say what to call next, to an agent whose answer was neither a call nor what it is to hand in."""
+    keys = ", ".join(f"`{key}`" for key in wanted)
+    named = ", ".join(f"`{name}`" for name in tools)
+    return (
+        f"This was neither a call of a tool nor the answer: it has no {keys}. Call one of the tools next ({named}), or "
+        f"hand in with the tool `{hands_in}`, whose arguments are an object with {keys}."
+    )
+
+
 def answer_repair(problem: str) -> str:
     """Say why an answer as a whole cannot be used."""
     return f"This answer cannot be used: {problem}. Answer again, in full."

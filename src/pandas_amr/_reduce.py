@@ -44,7 +44,7 @@ from pandas_amr._sources import Cited, coverage_words, nodes_behind
 from pandas_amr._stopped import described
 from pandas_amr._synthesise import Input, Losses, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
 from pandas_amr._units import cell, line_of, reader_keys
-from pandas_amr._work import standing_inside
+from pandas_amr._work import ANSWER_TOKENS, standing_inside
 from pandas_amr.engines.local import each
 from pandas_amr.errors import (
     AMRError,
@@ -71,7 +71,6 @@ if TYPE_CHECKING:
     from pandas_amr._work import Work
 
 REDUCE_POSITION = -1
-ANSWER_TOKENS = 4096  # reserved for an answer where the model's own bound is not known
 BUDGET_RATIO = 0.5
 MAX_LEVELS = 10
 FAR_TOO_MUCH = 2
@@ -195,6 +194,7 @@ def make_reducer(work: Work, task: Task, computed: str = "", output: OutputType 
         room=reduce_budget(work, task, computed, output)[1],
         losses=Losses(lambda node, error: list_or_raise(work, f"{node}: {error}", error)),
         persona=_persona(task.agent),
+        window=work.window("reduce", task.agent),
         repls=sessions.of_findings if sessions else None,
         store=work.answers("reduction", "reduce", question, task.agent),
         raised=lambda: work.raised,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr._agent.repl import Repl
+    from pandas_amr._agent.window import Window
     from pandas_amr._tokens import TokenCounter
     from pandas_amr._trace import Trace
     from pandas_amr._units import Units
@@ -328,6 +329,7 @@ class Reducer:
     room: int
     losses: Losses
     persona: str = ""
+    window: Window | None = None
     repls: Callable[[Sequence[str]], Repl] | None = None
     store: AnswerStore | None = None
     raised: Callable[[], ModelError | None] = lambda: None
@@ -418,6 +420,7 @@ class Reducer:
                 phase="reduce",
                 tools=tools,
                 max_steps=self.max_steps,
+                window=self.window,
             )
             usage += answer.usage
             _name_all(answer, len(inputs))

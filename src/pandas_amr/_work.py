@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pandas_amr._agent.window import Window
 from pandas_amr._former import former_about
 from pandas_amr._keeper import Answers, JournaledMapper, Keeper
 from pandas_amr._plan import Plan
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM, Model
     from pandas_amr.tools import Tool
 
+
+ANSWER_TOKENS = 4096  # reserved for an answer where the model's own bound is not known
 
 Before: TypeAlias = "Callable[[Sequence[int] | None], tuple[str, ...]]"
 
@@ -256,6 +259,13 @@ class Work:
         """Counts tokens as the model of a phase does."""
         lm = self.lm(phase, agent)
         return partial(count_tokens, lm.token_counter) if lm.token_counter is not None else counter_for(lm.model)
+
+    def window(self, phase: Phase, agent: Agent | None = None) -> Window:
+        """What a prompt of a phase may take of its model's context window; the rest is for the answer."""
+        lm = self.lm(phase, agent)
+        whole = lm.abilities.context_window
+        answer = min(lm.max_output_tokens or ANSWER_TOKENS, whole // 4)
+        return Window(whole, whole - answer, self.counter(phase, agent))
 
     def tools(self, phase: Phase, agent: Agent | None = None) -> tuple[Tool, ...]:
         """The user's tools that the agents of a phase get: none where the model can call none."""

@@ -10,8 +10,8 @@
        ├─ PlanError(ValueError)         a plan that cannot be used, or none to be had: says what to pass
        ├─ ModelError                    who: the model service. Never carries keys or cell text
        │  ├─ ModelUnavailable           429, time-out, 5xx, connection: retried first
-       │  ├─ ModelConfigError           401, 403, 404, no quota: stops the run at once
-       │  ├─ ModelRejected              400: this request cannot be served (a context too long, a filter)
+       │  ├─ ModelConfigError           401, 402, no quota; 403, 404 before any answer: ends the run
+       │  ├─ ModelRejected              400, 403: this request cannot be served (a context too long, a filter)
        │  ├─ ModelRefused               the model declined to answer
        │  └─ InvalidOutput(ValueError)  not the promised schema
        ├─ SandboxError                  who: the sandbox, not the code in it
@@ -154,9 +154,15 @@ class ModelUnavailable(ModelError):
 
 
 class ModelConfigError(ModelError):
-    """The service will not serve this key, model or address at all."""
+    """The service will not serve this key, model or address at all.
+
+    Attributes:
+        of_request: the same failure as one of this request alone, if that may be what the service means; it does where
+            it has answered other requests.
+    """
 
     stops_run = True
+    of_request: ModelRejected | None = None
 
 
 class ModelRejected(ModelError):

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
-from pandas_amr._agent.dispatch import loads
+from pandas_amr._agent.answers import loads
 from pandas_amr.models.base import LM
 from pandas_amr.models.throttle import Bucket
 

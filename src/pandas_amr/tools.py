@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["PythonREPLTool", "Tool", "tool"]
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+LEAST_RESULT_CHARS = 100
 RESERVED = frozenset({"submit_findings", "submit_reduction", "python_repl"})
 
 
@@ -39,6 +40,8 @@ class Tool:
         description: what it does; default: the function's docstring.
         args_schema: a pydantic model of the arguments; default: made from the function's annotations.
         timeout_s: seconds that one call may take; the agent is told when they are over.
+        max_result_chars: characters of a result that the agent gets to read; of a longer one the middle is left out,
+            and the agent is told so. None is no bound: a result may then fill the model's window.
         isolated: run it in a sandbox and not beside the library, a session each call. It sees its arguments, pandas as
             ``pd``, numpy as ``np``, what it imports itself, and nothing else of yours. Arguments come as JSON has them:
             a date as text, a model as a dict.
@@ -60,6 +63,7 @@ class Tool:
     description: str = ""
     args_schema: type[BaseModel] | None = None
     timeout_s: float | None = 60.0
+    max_result_chars: int | None = 20_000
     isolated: bool = False
     version: str = ""
     parameters: dict[str, Any] = field(init=False, repr=False)
@@ -76,6 +80,7 @@ class Tool:
         description = self.description or inspect.getdoc(self.func) or ""
         if not description:
             raise UsageError(f"Tool {name!r} needs a description, or its function a docstring: agents read it.")
+        _check_bound(self.max_result_chars)
         if self.isolated:
             source_of(self.func)  # what cannot be sent is told now
         schema = self.args_schema or _args_schema(self.func, name)
@@ -104,6 +109,7 @@ def tool(
     description: str = "",
     args_schema: type[BaseModel] | None = None,
     timeout_s: float | None = 60.0,
+    max_result_chars: int | None = 20_000,
     isolated: bool = False,
     version: str = "",
 ) -> Callable[[Callable[..., Any]], Tool]: ...
@@ -221,6 +227,20 @@ def as_tools(given: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLT
     if doubled:
         raise UsageError(f"tools= has two tools named {', '.join(doubled)}.")
     return tools, repls[0] if repls else None
+
+
+def _check_bound(most: Any) -> None:
+    """Refuse what cannot bound a result.
+
+    Raises:
+        UsageError: it is no whole number, or too small to say anything.
+    """
+    is_whole = isinstance(most, int) and not isinstance(most, bool)
+    if most is not None and (not is_whole or most < LEAST_RESULT_CHARS):
+        raise UsageError(
+            f"Tool(max_result_chars=...) takes a whole number from {LEAST_RESULT_CHARS}, or None for no bound, "
+            f"not {most!r}."
+        )
 
 
 def source_of(func: Callable[..., Any]) -> tuple[str, str]:

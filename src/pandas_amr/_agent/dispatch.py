@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
+from pandas_amr._agent.answers import DoubledKey, TooDeep, loads
+from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr._agent.threads import called, called_here
 from pandas_amr._stopped import described
 from pandas_amr.engines.local import await_contained
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pandas_amr.models.base import ToolCall
+
+
+LONGEST_NAME = 64
+NAMED_PROBLEMS = 20
+LONGEST_COMPLAINT = 2_000
+NAMESPACES = ("functions.", "default_api.", "tools.")
 
 
 class AgentTool(Protocol):
@@ -54,16 +62,14 @@ class AgentTool(Protocol):
         ...
 
     @property
+    def max_result_chars(self) -> int | None:
+        """Characters of a result that an agent gets to read; None if the tool bounds its results."""
+        ...
+
+    @property
     def passes(self) -> tuple[type[Exception], ...]:
         """What it raises that is not the agent's to read, and ends the agent's work."""
         ...
-
-
-class DoubledKey(ValueError):
-    """An object of a model's JSON names a key twice, so that nobody can tell which value was meant."""
-
-    def __init__(self) -> None:
-        super().__init__("an object in it names a key twice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class HandedIn:
 
 
 async def dispatch(calls: Sequence[ToolCall], tools: Sequence[AgentTool]) -> tuple[list[Message], HandedIn | None]:
-    """Run the calls side by side; one tool message each, in the order of the calls, and what one of them handed in."""
+    """Run the calls side by side; one tool message each, in the order of the calls, and what they handed in."""
     known = {tool.name: tool for tool in tools}
     running = [asyncio.ensure_future(await_contained(_run(call, known))) for call in calls]
     await asyncio.gather(*running, return_exceptions=True)  # none is left to run on by itself
@@ -84,29 +90,48 @@ async def dispatch(calls: Sequence[ToolCall], tools: Sequence[AgentTool]) -> tup
         Message(role="tool", content=one.text if isinstance(one, HandedIn) else one, tool_call_id=call.id)
         for call, one in zip(calls, results, strict=True)
     ]
-    return messages, _together([one for one in results if isinstance(one, HandedIn)])
+    return messages, merged([one for one in results if isinstance(one, HandedIn)])
 
 
-def _together(handed_in: Sequence[HandedIn]) -> HandedIn | None:
-    """What several calls of one turn handed in: all their findings, or else the last value."""
-    if not handed_in:
-        return None
-    lists = [one.payload.get("findings") if isinstance(one.payload, dict) else None for one in handed_in]
-    if len(handed_in) > 1 and all(isinstance(one, list) for one in lists):
-        return HandedIn(handed_in[-1].text, {"findings": [finding for one in lists for finding in one or ()]})
-    return handed_in[-1]
+def merged(handed_in: Sequence[HandedIn]) -> HandedIn | None:
+    """What several calls of one turn handed in: all their findings, each once, or else the last value."""
+    lists = [_findings_of(one) for one in handed_in]
+    if len(handed_in) < 2 or None in lists:
+        return handed_in[-1] if handed_in else None
+    findings: list[Any] = []
+    seen: set[str] = set()
+    for listed in lists:
+        texts = [json.dumps(finding, sort_keys=True, default=str) for finding in listed or ()]
+        for finding, text in zip(listed or (), texts, strict=True):
+            if text not in seen:
+                findings.append(finding)
+        seen.update(texts)
+    return HandedIn(handed_in[-1].text, {"findings": findings})
+
+
+def _findings_of(handed_in: HandedIn) -> list[Any] | None:
+    listed = handed_in.payload.get("findings") if isinstance(handed_in.payload, dict) else None
+    return listed if isinstance(listed, list) else None
+
+
+def is_call_of(name: str, tool: str) -> bool:
+    """Whether a call means a tool: models put the name of a namespace before it, as in ``functions.look``."""
+    tail = name.partition("<|")[0].strip()
+    for namespace in NAMESPACES:
+        tail = tail.removeprefix(namespace)
+    return tool in {name, tail}
 
 
 async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
-    tool = known.get(call.name)
+    tool = next((tool for name, tool in known.items() if is_call_of(call.name, name)), None)
     if tool is None:
-        return f"There is no tool {call.name!r}. There is: {', '.join(known) or 'none'}."
+        return f"There is no tool {call.name[:LONGEST_NAME]!r}. There is: {', '.join(known) or 'none'}."
     assert tool.args_schema is not None
     deadline = asyncio.timeout(tool.timeout_s)
     try:
-        _check_keys(call.arguments or "{}")
-        arguments = called_here(tool.args_schema.model_validate_json, call.arguments or "{}")
-    except DoubledKey as error:
+        _check_arguments(call.arguments)
+        arguments = called_here(tool.args_schema.model_validate_json, call.arguments)
+    except UnreadableArguments as error:
         return f"{tool.name}: these arguments do not fit: {error}"
     except ValidationError as error:
         return f"{tool.name}: these arguments do not fit: {complaint(error)}"
@@ -116,7 +141,10 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
     try:
         async with deadline:
             result = await called(tool.func, **values)
-        return result if isinstance(result, HandedIn) else called_here(as_text, result)
+            if isinstance(result, HandedIn):
+                return result
+            text = as_text(result) if isinstance(result, str) else await called(as_text, result)
+        return cut_middle(text, tool.max_result_chars)
     except tool.passes:
         raise
     except Exception as error:  # noqa: BLE001 (the tool is the user's, whatever it raises is told to the agent)
@@ -127,56 +155,33 @@ def _told(tool: AgentTool, error: Exception, *, late: bool = False) -> str:
     """What an agent is told of a call that gave nothing."""
     if isinstance(error, TimeoutError) and late:  # and not the function's own
         return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
-    return f"{tool.name} raised {described(error)}"
+    return cut_middle(as_text(f"{tool.name} raised {described(error)}"), tool.max_result_chars)
 
 
-def _check_keys(arguments: str) -> None:
-    """Refuse doubled keys; whether it is JSON at all, pydantic says with the place.
+class UnreadableArguments(ValueError):
+    """Arguments that are JSON, but not JSON that says one thing."""
+
+
+def _check_arguments(arguments: str) -> None:
+    """Refuse doubled keys and nesting without end; whether it is JSON at all, pydantic says with the place.
 
     Raises:
-        DoubledKey: an object names a key twice.
+        UnreadableArguments: they have either.
     """
     try:
         loads(arguments)
-    except DoubledKey:
-        raise
+    except (DoubledKey, TooDeep) as error:
+        raise UnreadableArguments(str(error)) from None
     except ValueError:
         return
 
 
-def loads(text: str) -> Any:
-    """Decode JSON in which no object names a key twice; ``json.loads`` would keep the last in silence.
-
-    Raises:
-        DoubledKey: one does.
-        ValueError: it is no JSON.
-
-    Example:
-        >>> loads('{"unit": 0}')
-        {'unit': 0}
-    """
-    return json.loads(text, object_pairs_hook=_without_doubles)
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise DoubledKey
-    return made
-
-
-def as_text(value: Any) -> str:
-    """A tool's result as an agent reads it: text as it is, all else as JSON."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, BaseModel):
-        return value.model_dump_json()
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
 def complaint(error: ValidationError) -> str:
     """What does not fit, where, in one line that an agent can act on; without the value itself."""
-    return "; ".join(
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    said = "; ".join(
         f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        for problem in problems[:NAMED_PROBLEMS]
     )
+    more = f"; and {len(problems) - NAMED_PROBLEMS} more problems" if len(problems) > NAMED_PROBLEMS else ""
+    return cut_middle(said, LONGEST_COMPLAINT).replace("\n", " ") + more

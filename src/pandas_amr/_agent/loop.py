@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
-
-from pandas_amr._agent.dispatch import DoubledKey, dispatch, loads
+from pandas_amr import _prompts
+from pandas_amr._agent.answers import decoded
+from pandas_amr._agent.dispatch import HandedIn, dispatch, is_call_of, merged
+from pandas_amr._agent.spoken import is_in_data, is_text_in_data, read_calls
 from pandas_amr._schema import is_strict
 from pandas_amr._usage import Phase, Usage
-from pandas_amr.models.base import Message, Request, ResponseSchema, ToolSpec
+from pandas_amr.errors import ModelRejected
+from pandas_amr.models.base import Message, Request, ResponseSchema, ToolCall, ToolSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from pandas_amr._agent.dispatch import AgentTool
+    from pandas_amr._agent.spoken import Spoken, WrittenCall
+    from pandas_amr._agent.window import Window
     from pandas_amr.models.base import Model, Reply
 
-JSON_MARK = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]')  # of JSON: texts, and what opens, closes and follows a key
-FENCE = re.compile(r"^\s*```[\w-]*\s*\n(.*)\n\s*```\s*$", re.DOTALL)
 REPL_FORM = "code"
+SPOKEN_FORM = "written calls"
 FORCED = "No more tool calls are possible. Answer now, with what you know."
+RECEIVED = "Received."
+NOT_OPEN = "No tool can be called any more."
+CALLS_TOOLS = "the answer calls a tool, and no tool can be called any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,15 @@ class Submission:
         """The schema that an answer without tools follows."""
         return ResponseSchema(name=self.name, schema=self.schema, strict=is_strict(self.schema))
 
+    @property
+    def keys(self) -> list[str]:
+        """What stands in what is handed in."""
+        return list(self.schema.get("properties", {}))
+
+    def is_shaped(self, payload: Any) -> bool:
+        """Whether something is meant as what is handed in, right or wrong: it has one of its keys."""
+        return isinstance(payload, dict) and (not self.keys or not payload.keys().isdisjoint(self.keys))
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -54,6 +70,9 @@ class Answer:
 
     ``conversation`` holds all messages until then, so that a repair can go on from it. An answer that was cut off has
     both: what stands before the cut, and the problem.
+
+    Attributes:
+        spoken: whether the model wrote calls as text.
     """
 
     payload: Any
@@ -61,11 +80,17 @@ class Answer:
     conversation: tuple[Message, ...]
     usage: Usage
     form: str = ""
+    spoken: bool = False
 
     @property
     def cut_off(self) -> bool:
         """Whether the payload is the beginning of an answer that was cut off."""
         return self.problem is not None and self.payload is not None
+
+    @property
+    def ways(self) -> str:
+        """How the answer was had, for the trace."""
+        return ", ".join(way for way in (self.form, SPOKEN_FORM if self.spoken else "") if way)
 
 
 async def run_agent(
@@ -76,38 +101,248 @@ async def run_agent(
     phase: Phase,
     tools: Sequence[AgentTool] = (),
     max_steps: int = 6,
+    window: Window | None = None,
 ) -> Answer:
     """Let the model work: with tools for at most ``max_steps`` turns, then one forced turn without.
 
-    Without tools the first turn is the last, and its answer follows the schema.
+    Without tools the first turn is the last, and its answer follows the schema. With a ``window`` the conversation is
+    kept within it.
 
     Raises:
-        ModelError: the service failed; nothing of the model's was wrong.
+        ModelError: the service failed, or the conversation does not fit the window; nothing of the model's was wrong.
     """
-    conversation = list(messages)
-    usage = Usage()
+    talk = _Talk(model, submission, phase, tuple(tools), window, list(messages))
     for _ in range(max_steps if tools else 0):
-        reply = await model.complete(turn_request(conversation, submission=submission, phase=phase, tools=tools))
-        usage += reply.usage
-        conversation.append(reply.message)
-        handed_in = next((call for call in reply.message.tool_calls if call.name == submission.tool.name), None)
-        if handed_in is not None:
-            conversation += [Message("tool", "Received.", tool_call_id=call.id) for call in reply.message.tool_calls]
-            return _answer(handed_in.arguments, reply, conversation, usage)
-        if not reply.message.tool_calls:
-            answer = _answer(reply.message.content, reply, conversation, usage)
-            if answer.problem is None:
-                return answer
+        answer = await talk.work()
+        if answer is not None:
+            return answer
+        if talk.is_over:
             break
-        messages, given = await dispatch(reply.message.tool_calls, tools)
-        conversation += messages
-        if given is not None:
-            return Answer(given.payload, None, tuple(conversation), usage, REPL_FORM)
-    if tools:
-        conversation.append(Message("user", FORCED))
-    reply = await model.complete(turn_request(conversation, submission=submission, phase=phase))
-    conversation.append(reply.message)
-    return _answer(reply.message.content, reply, conversation, usage + reply.usage)
+    return await talk.finish()
+
+
+@dataclass(slots=True)
+class _Talk:
+    """An agent's conversation as it goes.
+
+    Attributes:
+        conversation: all messages until now.
+        usage: what its turns took.
+        spoken: whether a call was written as text.
+        is_nudged: whether it was told what to call next.
+        is_over: whether no more turns with tools come.
+    """
+
+    model: Model
+    submission: Submission
+    phase: Phase
+    tools: tuple[AgentTool, ...]
+    window: Window | None
+    conversation: list[Message]
+    usage: Usage = field(default_factory=Usage)
+    spoken: bool = False
+    is_nudged: bool = False
+    is_over: bool = False
+
+    async def work(self) -> Answer | None:
+        """One turn with tools; None if another one is to follow."""
+        reply = await self._ask(self.tools)
+        message = reply.message
+        spoken = None if message.tool_calls else self._spoken(message)
+        if spoken is not None:
+            message = _as_calls(message, spoken)
+            self.spoken = True
+        message = self._say(message)
+        if message.tool_calls:
+            return await self._answer_calls(message.tool_calls, reply)
+        payload, problem = self._read(message, reply)
+        if problem is not None:
+            self.is_over = True
+        elif self.submission.is_shaped(payload):
+            return self._answer(payload, None, reply.form)
+        else:
+            self._nudge()
+        return None
+
+    async def finish(self) -> Answer:
+        """The last turn, without tools: an answer that follows the schema."""
+        if self.tools:
+            self.conversation.append(Message("user", FORCED))
+        reply = await self._ask(())
+        message = self._say(reply.message)
+        submitted = self._submitted(message.tool_calls, reply)
+        for call in message.tool_calls:
+            text = submitted[call.id].text if call.id in submitted else NOT_OPEN
+            self.conversation.append(Message("tool", text, tool_call_id=call.id))
+        if submitted:
+            return self._together(list(submitted.values()), reply.form)
+        if message.tool_calls and not message.content:
+            return self._answer(None, CALLS_TOOLS, reply.form)
+        payload, problem = self._read(message, reply)
+        if not self.submission.is_shaped(payload):
+            written = read_calls(message.content, (self.submission.tool,), self._is_quoted)
+            if written is not None:  # the history keeps its text: a server without tools takes no calls
+                self.spoken = True
+                payload, problem = _merged_payload([call.arguments for call in written.calls]), None
+        return self._answer(payload, problem, reply.form)
+
+    async def _ask(self, tools: Sequence[AgentTool]) -> Reply:
+        request = turn_request(self.conversation, submission=self.submission, phase=self.phase, tools=tools)
+        if self.window is not None:
+            self.conversation = self.window.fit(request)
+            request = replace(request, messages=tuple(self.conversation))
+        try:
+            reply = await self.model.complete(request)
+        except ModelRejected as error:
+            refused = _refused_keys(str(error), self.conversation)
+            if not refused:
+                raise
+            self.usage += Usage(tries=error.attempts)
+            self.conversation = [_without_extra(message, refused) for message in self.conversation]
+            reply = await self.model.complete(replace(request, messages=tuple(self.conversation)))
+        self.usage += reply.usage
+        return reply
+
+    def _say(self, message: Message) -> Message:
+        """Add what the model said; of nothing said there is nothing to add, and many servers refuse it."""
+        message = _with_ids(message, {call.id for one in self.conversation for call in one.tool_calls})
+        if message.tool_calls or (message.content or "").strip():
+            self.conversation.append(message)
+        return message
+
+    def _read(self, message: Message, reply: Reply) -> tuple[Any, str | None]:
+        is_quoted = partial(is_text_in_data, messages=self.conversation)
+        return decoded(message.content, reply.finish_reason, is_quoted=is_quoted)
+
+    def _spoken(self, message: Message) -> Spoken | None:
+        """The calls that the model wrote as text; what has the form of an answer is one."""
+        payload, _ = decoded(message.content)
+        if self.submission.is_shaped(payload):
+            return None
+        return read_calls(message.content, tool_specs(self.submission, self.tools), self._is_quoted)
+
+    def _is_quoted(self, call: WrittenCall) -> bool:
+        return is_in_data(call, self.conversation)
+
+    async def _answer_calls(self, calls: Sequence[ToolCall], reply: Reply) -> Answer | None:
+        """Run a turn's calls; each gets its answer, whatever comes of the turn."""
+        submitted = self._submitted(calls, reply)
+        messages, by_code = await dispatch([call for call in calls if call.id not in submitted], self.tools)
+        answers = {message.tool_call_id: message for message in messages}
+        for call_id, one in submitted.items():
+            answers[call_id] = Message("tool", one.text, tool_call_id=call_id)
+        self.conversation += [answers[call.id] for call in calls]
+        given = list(submitted.values())
+        if by_code is not None:
+            good = [one for one in given if one.is_good]
+            return self._together([*good, _Submitted(by_code.text, by_code.payload)], REPL_FORM)
+        is_hand_in = any(one.is_shaped for one in given)
+        if given and (is_hand_in or self.is_nudged):
+            return self._together(given, reply.form)
+        self.is_nudged |= bool(given)  # the calls' answers say what to call
+        return None
+
+    def _submitted(self, calls: Sequence[ToolCall], reply: Reply) -> dict[str, _Submitted]:
+        """What the calls of the tool that hands in hold, by their ids."""
+        name = self.submission.tool.name
+        submitted: dict[str, _Submitted] = {}
+        for call in calls:
+            if not is_call_of(call.name, name):
+                continue
+            payload, problem = decoded(call.arguments, reply.finish_reason)
+            if problem is not None:
+                submitted[call.id] = _Submitted(f"{name}: {problem}.", payload, problem)
+            elif self.submission.is_shaped(payload):
+                submitted[call.id] = _Submitted(RECEIVED, payload)
+            else:
+                submitted[call.id] = _Submitted(f"{name}: {self._what_next()}", payload, is_shaped=False)
+        return submitted
+
+    def _together(self, given: Sequence[_Submitted], form: str) -> Answer:
+        """What a turn handed in, in one call or several; what cannot be read counts where nothing else was."""
+        last = given[-1]
+        parts = [one.payload for one in given if one.is_good]
+        if last.problem is not None and last.payload is not None:  # it was cut off, and is the end of all
+            return self._answer(_merged_payload([*parts, last.payload]), last.problem, form)
+        if parts:
+            return self._answer(_merged_payload(parts), None, form)
+        return self._answer(last.payload, last.problem, form)
+
+    def _nudge(self) -> None:
+        """Tell what to call next, once; after that the agent is to answer in the form of the schema."""
+        self.is_over = self.is_nudged
+        if not self.is_nudged:
+            self.conversation.append(Message("user", self._what_next()))
+        self.is_nudged = True
+
+    def _what_next(self) -> str:
+        return _prompts.nudge(self.submission.tool.name, self.submission.keys, [tool.name for tool in self.tools])
+
+    def _answer(self, payload: Any, problem: str | None, form: str) -> Answer:
+        return Answer(payload, problem, tuple(self.conversation), self.usage, form, self.spoken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """What one call handed in, or why it did not; ``text`` is what the model is told of it."""
+
+    text: str
+    payload: Any
+    problem: str | None = None
+    is_shaped: bool = True
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it can be read, and is meant as what is handed in."""
+        return self.problem is None and self.is_shaped
+
+
+def _merged_payload(payloads: Sequence[Any]) -> Any:
+    whole = merged([HandedIn(RECEIVED, payload) for payload in payloads])
+    return whole.payload if whole is not None else None
+
+
+def _as_calls(message: Message, spoken: Spoken) -> Message:
+    """A message whose calls were written as text, as if its server had made calls of them."""
+    calls = [ToolCall("", call.name, json.dumps(call.arguments, ensure_ascii=False)) for call in spoken.calls]
+    extra = {key: value for key, value in message.extra.items() if key != "content"}
+    return replace(message, content=spoken.rest or None, tool_calls=tuple(calls), extra=extra)
+
+
+def _with_ids(message: Message, taken: Collection[str]) -> Message:
+    """A message whose calls all have an id of their own; those that its server gave stay."""
+    used: set[str] = set()
+    calls: list[ToolCall] = []
+    for call in message.tool_calls:
+        id_, number = call.id, len(taken)
+        while not id_ or id_ in used:
+            candidate = f"call{number:05d}"  # nine letters and digits, as Mistral wants them
+            id_ = candidate if candidate not in taken else ""
+            number += 1
+        used.add(id_)
+        calls.append(replace(call, id=id_))
+    return replace(message, tool_calls=tuple(calls))
+
+
+def _refused_keys(said: str, conversation: Sequence[Message]) -> set[str]:
+    """What a server put into its messages and does not take back, as the first DeepSeek-R1 did its reasoning."""
+    keys = {key for message in conversation for key in message.extra}
+    keys |= {key for message in conversation for call in message.tool_calls for key in call.extra}
+    return {key for key in keys - {"content", "function"} if re.search(rf"\b{re.escape(key)}\b", said)}
+
+
+def _without_extra(message: Message, keys: Collection[str]) -> Message:
+    calls = tuple(replace(call, extra=_without_keys(call.extra, keys)) for call in message.tool_calls)
+    return replace(message, tool_calls=calls, extra=_without_keys(message.extra, keys))
+
+
+def _without_keys(extra: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in extra.items() if key not in keys}
+
+
+def tool_specs(submission: Submission, tools: Sequence[AgentTool]) -> tuple[ToolSpec, ...]:
+    """The tools in play; that which hands in is the last of them."""
+    return (*(ToolSpec(tool.name, tool.description, tool.parameters) for tool in tools), submission.tool)
 
 
 def turn_request(
@@ -116,81 +351,4 @@ def turn_request(
     """A turn: with tools the submission is one of them, without it is the form of the answer."""
     if not tools:
         return Request(tuple(conversation), phase=phase, schema=submission.response)
-    specs = (*(ToolSpec(tool.name, tool.description, tool.parameters) for tool in tools), submission.tool)
-    return Request(tuple(conversation), phase=phase, tools=specs)
-
-
-def _answer(text: str | None, reply: Reply, conversation: list[Message], usage: Usage) -> Answer:
-    payload, problem = decoded(text, reply.finish_reason)
-    return Answer(payload, problem, tuple(conversation), usage, reply.form)
-
-
-def decoded(text: str | None, finish_reason: str = "stop") -> tuple[Any, str | None]:
-    """The JSON object in an answer's text, or what is wrong with it.
-
-    Example:
-        >>> decoded('{"a": 1}')
-        ({'a': 1}, None)
-        >>> decoded("I think so.")
-        (None, 'the answer is no JSON object')
-        >>> decoded('{"a": 1, "a": 2}')
-        (None, 'the answer cannot be read: an object in it names a key twice')
-    """
-    cut = finish_reason == "length"
-    if not text or not text.strip():
-        return None, "the answer is empty" + (", its tokens were used up" if cut else "")
-    fenced = FENCE.match(text)
-    try:
-        payload = loads(fenced.group(1) if fenced else text)
-    except DoubledKey as error:
-        return None, f"the answer cannot be read: {error}"
-    except ValueError:
-        if cut:
-            return _beginning(text), "the answer was cut off at its greatest length"
-        return None, "the answer is no JSON object"
-    if not isinstance(payload, dict):
-        return None, "the answer is no JSON object"
-    return payload, None
-
-
-def _beginning(text: str) -> Any:
-    """What an answer that was cut off says before the cut; None if an object in it names a key twice."""
-    if _has_doubled_key(text):
-        return None
-    try:
-        payload = from_json(text.strip(), allow_partial=True)
-    except ValueError:
-        return None
-    return payload if isinstance(payload, dict) else None
-
-
-def _has_doubled_key(text: str) -> bool:
-    """Tell whether an object in a JSON text that was cut off names a key twice.
-
-    Example:
-        >>> _has_doubled_key('[{"unit": 0, "unit": 1}, {"un'), _has_doubled_key('[{"unit": 0}, {"unit": ')
-        (True, False)
-    """
-    open_: list[set[str]] = []  # the keys of each object or list that is not closed yet
-    last = ""
-    for match in JSON_MARK.finditer(text):
-        mark = match.group()
-        if mark in "{[":
-            open_.append(set())
-        elif mark in "}]":
-            del open_[-1:]
-        elif mark != ":":
-            last = _spelled(mark)
-        elif open_ and last in open_[-1]:
-            return True
-        elif open_:
-            open_[-1].add(last)
-    return False
-
-
-def _spelled(text: str) -> str:
-    """Decode a JSON text; what is none stays as it is."""
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        return text
+    return Request(tuple(conversation), phase=phase, tools=tool_specs(submission, tools))

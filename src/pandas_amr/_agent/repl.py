@@ -47,6 +47,7 @@ class Repl:
     name: str = REPL
     args_schema: type[BaseModel] = Code
     timeout_s: None = None
+    max_result_chars: None = None  # a session bounds its cells' output
     passes: tuple[type[Exception], ...] = (Exception,)  # what code raises stands in its cell's text
     spent: Usage = field(default_factory=Usage)
     _session: Session | None = None

@@ -23,21 +23,35 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call that a model makes; ``arguments`` is JSON text as the model wrote it."""
+    """One call that a model makes.
+
+    Attributes:
+        id: by which its result is known; empty if the server gave none.
+        arguments: JSON text as the model wrote it.
+        extra: what else the server put into the call, to be sent back unchanged.
+    """
 
     id: str
     name: str
     arguments: str
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation."""
+    """One message of a conversation.
+
+    Attributes:
+        content: its text.
+        extra: what else the server put into the message, to be sent back unchanged: reasoning, signatures, content that
+            came as a list of parts.
+    """
 
     role: Role
     content: str | None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

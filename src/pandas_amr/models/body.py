@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pandas_amr.models.base import LM, Message, Request
+    from pandas_amr.models.base import LM, Message, Request, ToolCall
+
+NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
+LONGEST_NAME = 64
 
 
 def body_of(lm: LM, request: Request) -> dict[str, Any]:
@@ -37,12 +42,38 @@ def body_of(lm: LM, request: Request) -> dict[str, Any]:
 
 
 def _spelled(message: Message) -> dict[str, Any]:
-    spelled: dict[str, Any] = {"role": message.role, "content": message.content}
+    """A message as the protocol spells it; an assistant's with all that its server put into it."""
+    spelled: dict[str, Any] = {"role": message.role, "content": message.content} | dict(message.extra)
     if message.tool_calls:
-        spelled["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
+        spelled["tool_calls"] = [_spelled_call(call) for call in message.tool_calls]
     if message.tool_call_id is not None:
         spelled["tool_call_id"] = message.tool_call_id
     return spelled
+
+
+def _spelled_call(call: ToolCall) -> dict[str, Any]:
+    """A call as servers take it back: they refuse names that no tool can have, and arguments that are no JSON object.
+
+    What was wrong with them stands in the call's result.
+    """
+    extra = dict(call.extra)
+    function = {**extra.pop("function", {}), "name": _sendable_name(call.name), "arguments": call.arguments}
+    if not is_json_object(call.arguments):
+        function["arguments"] = "{}"
+    return {"type": "function", **extra, "id": call.id, "function": function}
+
+
+def _sendable_name(name: str) -> str:
+    return NOT_IN_NAMES.sub("_", name)[:LONGEST_NAME] or "unknown"
+
+
+def is_json_object(text: str) -> bool:
+    """Whether a text is a JSON object as every server reads JSON: no NaN, and not nested without end."""
+    try:
+        return isinstance(json.loads(text, parse_constant=_refuse_constant), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)

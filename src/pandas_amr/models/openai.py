@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,13 +9,14 @@ import httpx2
 import openai
 
 from pandas_amr._stopped import contained
-from pandas_amr.errors import ModelError, ModelUnavailable
+from pandas_amr.errors import ModelConfigError, ModelError
+from pandas_amr.models.acceptance import acceptance_of
 from pandas_amr.models.body import body_of
 from pandas_amr.models.clients import client_of
 from pandas_amr.models.counts import usage_of
-from pandas_amr.models.failures import Failures
+from pandas_amr.models.failures import BROKEN_ANSWERS, Failures
 from pandas_amr.models.headers import limits_of
-from pandas_amr.models.reply import is_error, reply_of
+from pandas_amr.models.reply import is_error, read_body, reply_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -34,6 +34,7 @@ class OpenAIModel:
         self._client: openai.AsyncOpenAI = lm.client if lm.client is not None else client_of(lm)
         self._key = str(getattr(self._client, "api_key", "") or "")
         self._failures = Failures(lm, self._client.base_url.host, self._key)
+        self._acceptance = acceptance_of(str(self._client.base_url), self._key, lm.model)
 
     @property
     def address(self) -> tuple[str, str]:
@@ -58,14 +59,30 @@ class OpenAIModel:
             await self._client.close()
 
     async def complete(self, request: Request) -> Reply:
-        """Answer one turn with one HTTP request."""
+        """Answer one turn with one HTTP request.
+
+        Raises:
+            ModelError: the service did not answer; or as it says, which is about this request alone if it has answered
+                others: a row that a filter does not let pass is no reason to end the run.
+        """
+        with self._acceptance.attempt():
+            try:
+                return await self._complete(request)
+            except ModelConfigError as error:
+                failure = error
+            if failure.of_request is not None and await self._acceptance.is_accepted():
+                raise failure.of_request
+            raise failure
+
+    async def _complete(self, request: Request) -> Reply:
+        body = self.body(request)
         began = time.monotonic()
         # `post` with a raw response: the typed client spends more on models of the answer than the loopback takes.
         raw = await self.call(
             lambda client: client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
-                body=self.body(request),
+                body=body,
                 options={
                     "max_retries": 0,  # retry, throttle and usage are ours
                     "timeout": self._lm.timeout_s,
@@ -75,11 +92,10 @@ class OpenAIModel:
         )
         seconds = time.monotonic() - began
         try:
-            answer = json.loads(raw.content)
-        except ValueError:
-            failure = ModelUnavailable("The server's answer is not JSON.")
-            failure.usage = usage_of({}, request, self._lm.model, seconds)
-            raise failure from None
+            answer = read_body(raw.content)
+        except ModelError as error:
+            error.usage = usage_of({}, request, self._lm.model, seconds)
+            raise
         return self._reply(answer, request, seconds=seconds, limits=limits_of(raw.headers))
 
     def _reply(self, answer: Any, request: Request, *, seconds: float, limits: Limits | None) -> Reply:
@@ -89,6 +105,8 @@ class OpenAIModel:
             ModelError: it cannot be used; what it took is the error's ``usage``.
         """
         usage = usage_of(answer, request, self._lm.model, seconds)
+        if not is_error(answer):
+            self._acceptance.accept()
         try:
             return reply_of(answer, usage, limits)
         except ModelError as error:
@@ -110,9 +128,12 @@ class OpenAIModel:
             return self._reply(answer, request, seconds=0.0, limits=None)
         told = answer.get("error") if isinstance(answer, dict) else None
         known = told if isinstance(told, dict) else {}
-        raise self._failures.status_error(
+        failure = self._failures.status_error(
             status, known.get("code"), str(known.get("message") or "no reason given"), {}, None
         )
+        if isinstance(failure, ModelConfigError) and failure.of_request and self._acceptance.accepted:
+            raise failure.of_request
+        raise failure
 
     async def call(self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]]) -> Any:
         """Ask the client for something; what goes wrong is told in this library's words.
@@ -125,8 +146,10 @@ class OpenAIModel:
         except openai.OpenAIError as error:
             # Raised anew below, outside of this block: the client's errors hold the request, and with it the key.
             failure = self._failures.translated(error)
-        except ValueError:  # a 200 whose body is not JSON
-            failure = ModelUnavailable("The server's answer is not JSON.")
+        except Exception as error:
+            if not (self._owned or isinstance(error, BROKEN_ANSWERS)):  # a bug in a client of the user's
+                raise
+            failure = self._failures.unreadable(error)
         except (KeyboardInterrupt, SystemExit) as raised:  # of a client of the user's; they would end the loop
             raise contained(raised) from raised
         raise failure

@@ -1,0 +1,641 @@
+"""One odd answer costs its rows, never the run: broken HTTP, answers without end, results of any kind, odd refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import itertools
+import json
+import pathlib
+import re
+import threading
+import uuid
+import zlib
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pydantic import BaseModel
+
+import pandas_amr as amr
+from pandas_amr._agent.results import as_text, cut_middle
+from pandas_amr.models.base import Abilities
+from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
+
+ONE_BY_ONE = {"shard_size": 1}
+
+
+def number(unit: dict[str, Any]) -> dict[str, Any]:
+    return {"n": int(unit["text"].split()[1])}
+
+
+def frame_of(rows: int) -> pd.DataFrame:
+    return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})
+
+
+def mapped(frame: pd.DataFrame, lm: amr.LM, **options: Any) -> amr.Result:
+    return frame.amr.map_reduce(map="Which?", finding={"n": int}, reduce={"n": "count"}, lm=lm, **options)
+
+
+# Answers that are none: bytes on the wire
+
+
+class RawServer:
+    """Answers each request with bytes that a function of the row's number gives; None resets the connection."""
+
+    def __init__(self, answer) -> None:
+        self._answer = answer
+        self.asked: list[int] = []
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
+        self._thread.start()
+        assert ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _serve(self, ready: threading.Event) -> None:
+        self._loop.run_until_complete(self._main(ready))
+        self._loop.close()
+
+    async def _main(self, ready: threading.Event) -> None:
+        self._stop = asyncio.Event()
+        server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await self._stop.wait()
+        server.close()
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = int(re.search(r"content-length: (\d+)", head)[1])
+            body = json.loads(await reader.readexactly(length))
+            row = int(re.search(r"row (\d+)", json.dumps(body["messages"][-1]))[1])
+            self.asked.append(row)
+            given = self._answer(row, self.asked.count(row))
+            if given is None:
+                writer.transport.abort()
+                return
+            writer.write(given)
+            await writer.drain()
+            writer.close()
+
+    def lm(self, **options: Any) -> amr.LM:
+        address = f"http://127.0.0.1:{self.port}/v1"
+        return amr.LM("raw", base_url=address, api_key="k", journaled=False, **options)
+
+
+def http(
+    body: bytes, *, status: str = "200 OK", headers: bytes = b"Content-Type: application/json\r\n", length: bool = True
+) -> bytes:
+    told = b"Content-Length: %d\r\n" % len(body) if length else b""
+    return b"HTTP/1.1 " + status.encode() + b"\r\n" + headers + told + b"Connection: close\r\n\r\n" + body
+
+
+def good(row: int) -> bytes:
+    content = json.dumps({"findings": [{"unit": 0, "n": row}]})
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    return json.dumps({"choices": [{"message": {"content": content}}], "usage": usage}).encode()
+
+
+ANY = good(0)
+BROKEN = {
+    "a status that is no number": http(ANY, status="OK fine"),
+    "a status of five digits": http(ANY, status="99999 OK"),
+    "a status beyond all": http(ANY, status="999 OK"),
+    "a status of the protocol's own": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    "nothing new": b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n",
+    "no content": b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+    "on and on": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "no HTTP at all": b"220 smtp.example.org ESMTP\r\n\r\n",
+    "HTTP 0.9": ANY,
+    "half a status line": b"HTTP/1.",
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "a header without end": http(ANY, headers=b"X-A: " + b"a" * 200_000 + b"\r\n"),
+    "headers without end": http(ANY, headers=b"".join(b"X-%d: a\r\n" % n for n in range(5000))),
+    "a header that is none": http(ANY, headers=b"this is no header\r\n"),
+    "a header with a NUL": http(ANY, headers=b"X-A: a\x00b\r\n"),
+    "two lengths": http(ANY, headers=b"Content-Length: 3\r\n"),
+    "a length below nothing": http(ANY, headers=b"Content-Length: -3\r\n", length=False),
+    "a length that is none": http(ANY, headers=b"Content-Length: many\r\n", length=False),
+    "more promised than sent": http(ANY, headers=b"Content-Length: 100000\r\n", length=False),
+    "a bad chunk": http(b"zz\r\nabc\r\n0\r\n\r\n", headers=b"Transfer-Encoding: chunked\r\n", length=False),
+    "a cut chunk": http(b"ff\r\n{", headers=b"Transfer-Encoding: chunked\r\n", length=False),
+    "chunks and a length": http(ANY, headers=b"Transfer-Encoding: chunked\r\n"),
+    "no gzip": http(ANY, headers=b"Content-Encoding: gzip\r\n"),
+    "a cut deflate": http(zlib.compress(ANY * 50)[:20], headers=b"Content-Encoding: deflate\r\n"),
+    "no UTF-8": http(b'{"choices": "\xff\xfe"}'),
+    "UTF-16": http(b"\xff\xfe{"),
+    "nothing": b"",
+    "an empty body": http(b""),
+    "half a body": http(ANY[: len(ANY) // 2]),
+    "HTML": http(b"<html>Welcome</html>", headers=b"Content-Type: text/html\r\n"),
+    "no object": http(b"[]"),
+    "a number": http(b"3"),
+    "a number without end": http(b'{"choices": ' + b"1" * 10_000 + b"}"),
+    "nested": http(b"[" * 1000),
+    "nested without end": http(b"[" * 100_000),
+    "nested and closed": http(b'{"choices": ' + b"[" * 500 + b"]" * 500 + b"}"),
+    "an error of bytes": http(b"\xff\xfe<html>", status="500 X", headers=b"Content-Type: text/html; charset=nope\r\n"),
+    "an error in a charset that is none": http(
+        b"\xff", status="502 X", headers=b"Content-Type: a/b; charset=rot13\r\n"
+    ),
+    "an error that cannot be decoded": http(b"\xff..a", status="503 X", headers=b"Content-Type: a/b; charset=idna\r\n"),
+    "an error without end": http(b"[" * 100_000, status="500 X"),
+    "a redirect to nowhere": http(b"", status="307 X", headers=b"Location: http://[::1\r\n"),
+    "a redirect to another protocol": http(b"", status="307 X", headers=b"Location: gopher://x/\r\n"),
+    "a redirect without an address": http(b"", status="302 X"),
+    "a reset": None,
+}
+
+
+def test_a_broken_answer_is_asked_again_like_a_reset():
+    broken = list(BROKEN.values())
+    with RawServer(lambda row, times: broken[row] if times == 1 else http(good(row))) as server:
+        result = mapped(frame_of(len(broken)), server.lm(max_tries=3), plan=ONE_BY_ONE)
+    assert result.failures.empty, result.failures[["position", "reason"]]
+    assert result.frame["n"].tolist() == list(range(len(broken)))
+    assert result.total.tries >= 2 * len(broken)
+
+
+def test_an_answer_that_is_always_broken_costs_its_rows_and_no_others():
+    broken = list(BROKEN.values())
+    rows = 2 * len(broken)
+    with RawServer(lambda row, times: http(good(row)) if row % 2 else broken[row // 2]) as server:
+        result = mapped(frame_of(rows), server.lm(max_tries=2), plan=ONE_BY_ONE)
+    assert result.failures["position"].tolist() == list(range(0, rows, 2))
+    assert set(result.failures["who"]) == {"model"}
+    assert result.frame["n"].dropna().tolist() == list(range(1, rows, 2))
+
+
+@pytest.mark.parametrize("tools", [False, True])
+def test_content_without_end_costs_its_row(tools):
+    @amr.tool
+    def look() -> str:
+        """Look."""
+        return ""
+
+    def provider(request):
+        row = request.units[0]["text"]
+        if row == "row 1":
+            return Raw("[" * 100_000)
+        if row == "row 2":
+            return Raw('{"findings": ' + "[" * 1000)
+        if row == "row 3":
+            return Raw(json.dumps({"findings": [{"unit": 0, "n": None}]}).replace("null", "[" * 300 + "]" * 300))
+        return findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        result = mapped(frame_of(6), server.lm(), plan=ONE_BY_ONE, tools=[look] if tools else [])
+    assert result.failures["position"].tolist() == [1, 2, 3]
+    assert set(result.failures["who"]) == {"schema"}
+    assert result.frame["n"].dropna().tolist() == [0, 4, 5]
+
+
+ODD_VALUES = {
+    "NaN": "NaN",
+    "infinity": "Infinity",
+    "too many digits": "1" * 5000,
+    "a number beyond the column": "1" * 30,
+    "half of a character": '"\\ud83d"',
+    "a NUL": '"\\u0000"',
+    "a deep list": "[" * 50 + "]" * 50,
+}
+
+
+@pytest.mark.parametrize("value", ODD_VALUES.values(), ids=ODD_VALUES.keys())
+def test_an_odd_value_costs_its_row_and_not_its_shard(value):
+    def provider(request):
+        text = json.dumps(findings(request, number))
+        return Raw(re.sub(r'("unit": \d+, "n": )2\b', lambda match: match.group(1) + value, text))
+
+    with ScriptedServer(provider) as server:
+        result = mapped(frame_of(5), server.lm())
+    assert result.failures["position"].tolist() == [2]
+    assert result.frame["n"].dropna().tolist() == [0, 1, 3, 4]
+
+
+# What a tool gives
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Point(BaseModel):
+    x: float
+    when: dt.date
+
+
+class AnyModel(BaseModel):
+    model_config = {"arbitrary_types_allowed": True}
+
+    value: Any
+
+
+@dataclasses.dataclass
+class Pair:
+    left: int
+    right: Any
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    __repr__ = __str__
+
+
+class Ending:
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class Strange:
+    """It has everything, and nothing of it works."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise OSError(name)
+
+    def __str__(self) -> str:
+        return "strange"
+
+
+def loop() -> list[Any]:
+    made: list[Any] = [1]
+    made.append({"again": made})
+    return made
+
+
+def deep(levels: int) -> Any:
+    made: Any = 1
+    for _ in range(levels):
+        made = [made]
+    return made
+
+
+def laughs() -> Any:
+    """Ten to the twelfth leaves of thirteen lists."""
+    made: Any = ["lol"] * 10
+    for _ in range(12):
+        made = [made] * 10
+    return made
+
+
+NOW = dt.datetime(2026, 1, 31, 12, 30)
+RESULTS = {
+    "a text": ("é", "é"),
+    "nothing": (None, "null"),
+    "a number": (3, "3"),
+    "true": (True, "true"),
+    "NaN": (float("nan"), "null"),
+    "infinity": (float("-inf"), "-inf"),
+    "a number beyond JSON": (10**5000, "a number of 16,610 bits"),
+    "a list": ([1, "a", None, float("nan")], '[1, "a", null, null]'),
+    "a tuple and a set": (((1, 2), {3}), "[[1, 2], [3]]"),
+    "keys that are timestamps": ({pd.Timestamp(NOW): 1}, '{"2026-01-31T12:30:00": 1}'),
+    "keys that are tuples": ({("a", 1): 1}, "{\"('a', 1)\": 1}"),
+    "keys that are no texts": (
+        {None: 1, True: 2, 1.5: 3, Colour.RED: 4},
+        '{"null": 1, "true": 2, "1.5": 3, "Colour.RED": 4}',
+    ),
+    "keys that are alike as texts": ({1: "a", "1": "b"}, '{"1": "a", "1 (str)": "b"}'),
+    "keys that cannot be printed": ({Unprintable(): 1}, '{"<Unprintable: its text raised ZeroDivisionError>": 1}'),
+    "a cycle": (loop(), '[1, {"again": "<list that holds itself>"}]'),
+    "times": ([NOW, NOW.date(), NOW.time(), pd.NaT], '["2026-01-31T12:30:00", "2026-01-31", "12:30:00", "NaT"]'),
+    "a span of time": (dt.timedelta(hours=1), "1:00:00"),
+    "other scalars": (
+        [decimal.Decimal("1.50"), uuid.UUID(int=0), pathlib.PurePosixPath("/a"), Colour.RED, 1 + 2j],
+        '["1.50", "00000000-0000-0000-0000-000000000000", "/a", "red", "(1+2j)"]',
+    ),
+    "numpy's": ([np.int64(3), np.float32(0.5), np.bool_(True), np.array([[1, 2]]), np.datetime64("2026-01-31")], None),
+    "bytes": (b"abc", "abc"),
+    "bytes that are no text": (b"\xff\xfe", "//4="),
+    "bytes inside": ([b"\xff"], '["/w=="]'),
+    "a frame": (pd.DataFrame({"a": [1, 2]}, index=["x", "y"]), ",a\nx,1\ny,2\n"),
+    "a frame inside": ({"f": pd.DataFrame({"a": [1]})}, '{"f": ",a\\n0,1\\n"}'),
+    "an Arrow table": (pa.table({"a": [1, None]}), '[{"a": 1}, {"a": null}]'),
+    "an index": (pd.Index([1, 2]), None),
+    "a model": (Point(x=1.5, when=NOW.date()), '{"x": 1.5, "when": "2026-01-31"}'),
+    "a model of anything": (AnyModel(value=Unprintable()), None),
+    "a dataclass": (Pair(1, Colour.RED), '{"left": 1, "right": "red"}'),
+    "a generator": ((n for n in range(3)), "[0, 1, 2]"),
+    "a range": (range(3), "range(0, 3)"),
+    "one that cannot be printed": (Unprintable(), "<Unprintable: its text raised ZeroDivisionError>"),
+    "one that ends Python": (Ending(), None),
+    "one inside that cannot be printed": ([Unprintable()], '["<Unprintable: its text raised ZeroDivisionError>"]'),
+    "one that fails at everything": (Strange(), "strange"),
+    "a type": (int, "<class 'int'>"),
+    "half of a character": ("a \ud83d b", "a \ufffd b"),
+    "half of a character inside": (["\udc00"], '["\ufffd"]'),
+    "depth": (deep(5000), None),
+    "width without end": (itertools.count(), None),
+    "leaves without end": (laughs(), None),
+}
+
+
+@pytest.mark.parametrize(("value", "text"), RESULTS.values(), ids=RESULTS.keys())
+def test_a_result_of_any_kind_becomes_text(value, text):
+    made = as_text(value)
+    assert text is None or made == text
+    assert made.encode()
+    assert made
+
+
+def told_of(value: Any, **options: Any) -> str:
+    """What an agent is told of a tool's result."""
+
+    @amr.tool(**options)
+    def give() -> Any:
+        """Give."""
+        return value
+
+    def provider(request):
+        return findings(request, number) if request.tool_results else Call("give", {})
+
+    with ScriptedServer(provider) as server:
+        result = mapped(frame_of(1), server.lm(), tools=[give])
+    assert result.frame["n"].tolist() == [0]
+    return server.requests[1].tool_results[0]
+
+
+LARGE = {
+    "a text": "a" * 1_000_000 + "the end",
+    "a list": list(range(200_000)),
+    "a frame": pd.DataFrame({"a": np.arange(100_000)}),
+    "leaves without end": laughs(),
+    "width without end": itertools.count(),
+    "bytes": b"\xff" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("value", LARGE.values(), ids=LARGE.keys())
+def test_a_large_result_is_cut_in_the_middle_and_says_so(value):
+    told = told_of(value)
+    assert 19_900 <= len(told) <= 20_000
+    assert re.search(r"\[[\d,]+ characters left out here\]", told)
+    if isinstance(value, str):
+        assert told.endswith("the end")
+
+
+@pytest.mark.parametrize("most", [100, 5000, None])
+def test_the_bound_is_the_tool_s_own(most):
+    told = told_of("lorem ipsum " * 5000, max_result_chars=most)
+    assert len(told) == 60_000 if most is None else most - 5 <= len(told) <= most
+
+
+def test_a_result_is_cut_to_the_character():
+    for most in (60, 61, 99, 100):
+        cut = cut_middle("x" * 100, most)
+        left_out = re.search(r"\[(\d+) characters", cut)
+        assert len(cut) <= most
+        assert left_out is None or cut.count("x") + int(left_out[1]) == 100
+
+
+def test_a_long_complaint_is_cut_too():
+    class Args(BaseModel):
+        items: list[int]
+
+    def wide(items: list[int]) -> int:
+        raise ValueError("x" * 1_000_000)
+
+    tool = amr.Tool(wide, description="Add.", args_schema=Args)
+    calls = [Call("wide", {"items": ["x"] * 5000}), Call("wide", {"items": [1]}), Call("y" * 100_000, {})]
+
+    def provider(request):
+        return findings(request, number) if request.tool_results else calls
+
+    with ScriptedServer(provider) as server:
+        mapped(frame_of(1), server.lm(), tools=[tool])
+    complaint, raised, unknown = server.requests[1].tool_results
+    assert len(complaint) < 2500
+    assert "4980 more problems" in complaint
+    assert 19_900 <= len(raised) <= 20_000
+    assert len(unknown) < 200
+
+
+@pytest.mark.parametrize("most", [0, 99, -1, True, "20000", 2.5])
+def test_a_bound_that_is_none_is_refused(most):
+    with pytest.raises(amr.UsageError, match=r"max_result_chars=.*whole number from 100, or None"):
+        amr.Tool(number, description="Read a number.", max_result_chars=most)
+
+
+# The window
+
+
+WINDOW = 4000
+
+
+def tokens_of(request) -> int:
+    """At least as many as it has: the texts here are words of letters."""
+    return sum(len(str(message.get("content") or "")) for message in request.messages) // 8
+
+
+def test_a_conversation_that_grows_beyond_the_window_loses_its_oldest_results_first():
+    @amr.tool(max_result_chars=None)
+    def read(page: int) -> str:
+        """Read a page."""
+        return f"page {page} " + "lorem ipsum dolor " * 500
+
+    def provider(request):
+        read_so_far = len(request.tool_results)
+        return Call("read", {"page": read_so_far}) if read_so_far < 6 else findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        lm = server.lm(abilities=Abilities(context_window=WINDOW), max_output_tokens=200)
+        result = mapped(frame_of(1), lm, tools=[read], max_steps=8)
+    assert result.frame["n"].tolist() == [0]
+    results = server.requests[-1].tool_results
+    assert results[-1].startswith("page 5 lorem")
+    assert all(re.fullmatch(r"\[This result of [\d,]+ characters was left out: .*\]", one) for one in results[:4])
+    assert max(tokens_of(request) for request in server.requests) < WINDOW
+
+
+def test_one_result_that_the_window_cannot_hold_is_cut_to_it():
+    @amr.tool(max_result_chars=None)
+    def read() -> str:
+        """Read all."""
+        return "lorem ipsum dolor " * 100_000
+
+    def provider(request):
+        return findings(request, number) if request.tool_results else [Call("read", {}), Call("read", {})]
+
+    with ScriptedServer(provider) as server:
+        lm = server.lm(abilities=Abilities(context_window=WINDOW), max_output_tokens=200)
+        result = mapped(frame_of(1), lm, tools=[read])
+    assert result.frame["n"].tolist() == [0]
+    assert all("characters left out here" in one for one in server.requests[1].tool_results)
+    assert 1000 < tokens_of(server.requests[1]) < WINDOW
+
+
+def test_a_shard_that_the_window_cannot_hold_is_halved_before_it_is_sent():
+    frame = pd.DataFrame({"text": [f"row {n} " + "lorem ipsum dolor " * 100 for n in range(16)]})
+    with ScriptedServer(lambda request: findings(request, number)) as server:
+        lm = server.lm(abilities=Abilities(context_window=WINDOW), max_output_tokens=200)
+        result = mapped(frame, lm, plan={"shard_size": 16, "shard_tokens": 100_000})
+    assert result.frame["n"].tolist() == list(range(16))
+    assert result.total.tries == len(server.requests) == 2
+    assert max(tokens_of(request) for request in server.requests) < WINDOW
+
+
+def test_what_a_model_said_without_end_is_cut_where_the_window_cannot_hold_it():
+    @amr.tool
+    def read() -> str:
+        """Read."""
+        return ""
+
+    def provider(request):
+        return Raw("no " * 50_000) if request.number == 0 else findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        lm = server.lm(abilities=Abilities(context_window=WINDOW), max_output_tokens=200)
+        result = mapped(frame_of(1), lm, tools=[read])
+    assert result.frame["n"].tolist() == [0]
+    assert tokens_of(server.requests[1]) < WINDOW
+
+
+def test_a_window_that_is_wide_enough_changes_nothing():
+    @amr.tool
+    def read() -> str:
+        """Read all."""
+        return "x" * 5000
+
+    def provider(request):
+        return findings(request, number) if len(request.tool_results) > 3 else Call("read", {})
+
+    with ScriptedServer(provider) as server:
+        mapped(frame_of(1), server.lm(), tools=[read])
+    assert server.requests[-1].tool_results == ["x" * 5000] * 4
+
+
+# Refusals of one row, and of all
+
+
+OF_A_ROW = {
+    "403": Status(403, "Your input was flagged"),
+    "404": Status(404, "not found"),
+    "404, the model": Status(404, "The model `x` does not exist", "model_not_found"),
+    "400, a key": Status(400, "API key not valid. Please pass a valid API key."),
+    "400, a model": Status(400, "Invalid model name passed in model=x"),
+}
+
+
+@pytest.mark.parametrize("refusal", OF_A_ROW.values(), ids=OF_A_ROW.keys())
+@pytest.mark.parametrize("refused", [0, 3])
+@pytest.mark.parametrize("slow", [False, True], ids=["at once", "before any other is answered"])
+def test_a_refusal_of_one_row_among_answers_is_that_row_s_failure(refusal, refused, slow):
+    def provider(request):
+        return refusal if request.units[0]["text"] == f"row {refused}" else findings(request, number)
+
+    def latency_s(request) -> float:
+        return 0.3 if slow and request.units[0]["text"] != f"row {refused}" else 0.0
+
+    with ScriptedServer(provider, latency_s=latency_s) as server:
+        result = mapped(frame_of(8), server.lm(), plan={**ONE_BY_ONE, "parallelism": 8})
+    assert result.failures["position"].tolist() == [refused]
+    assert str(refusal.status) in result.failures["reason"][0]
+    assert "Check the" not in result.failures["reason"][0]
+    assert len(result.frame["n"].dropna()) == 7
+
+
+def test_a_refusal_of_one_row_in_a_shard_is_found_by_halving():
+    def provider(request):
+        if any(unit["text"] == "row 5" for unit in request.units):
+            return Status(403, "flagged")
+        return findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        lm = server.lm()
+        mapped(frame_of(1), lm)  # this key and this model are served
+        result = mapped(frame_of(8), lm, plan={"shard_size": 8})
+    assert result.failures["position"].tolist() == [5]
+
+
+CONFIGURATION = {
+    "403": (Status(403, "no access"), "key"),
+    "404": (Status(404, "not here"), "name"),
+    "Gemini, a bad key": (Status(400, "API key not valid. Please pass a valid API key.", "API_KEY_INVALID"), "key"),
+    "Gemini, an old key": (Status(400, "API key expired. Please renew the API key."), "key"),
+    "xAI, a bad key": (Status(400, "Incorrect API key provided: ab***cd. You can obtain an API key from ..."), "key"),
+    "Mistral": (Status(400, "Invalid model: mistral-huge"), "name"),
+    "DeepSeek": (Status(400, "Model Not Exist"), "name"),
+    "OpenRouter": (Status(400, "gpt-9 is not a valid model ID"), "name"),
+    "LiteLLM, a model": (Status(400, "Invalid model name passed in model=gpt-9. Call `/v1/models` to view"), "name"),
+    "LiteLLM, a key": (Status(400, "No connected db."), "key"),
+    "GitHub": (Status(400, "Unknown model: gpt-9", "unknown_model"), "name"),
+    "Groq": (Status(400, "The model `x` has been decommissioned", "model_decommissioned"), "name"),
+    "Azure": (Status(400, "The API deployment for this resource does not exist"), "key"),
+    "LM Studio": (Status(400, "No models loaded. Please load a model in the developer page."), "name"),
+}
+
+
+@pytest.mark.parametrize(("refusal", "way_out"), CONFIGURATION.values(), ids=CONFIGURATION.keys())
+def test_where_nothing_was_ever_answered_a_refusal_is_the_configuration_and_ends_the_run(refusal, way_out):
+    with ScriptedServer(lambda request: refusal) as server, pytest.raises(amr.errors.ModelConfigError) as caught:
+        mapped(frame_of(20), server.lm(), plan={**ONE_BY_ONE, "parallelism": 4})
+    assert f"Check the {'key' if way_out == 'key' else 'model'}" in str(caught.value)
+    assert caught.value.partial is not None
+    assert len(server.requests) <= 4
+
+
+def test_answers_with_another_key_or_model_say_nothing_of_this_one():
+    def provider(request):
+        refused = request.body["model"] == "other" or "other-key" in request.headers["authorization"]
+        return Status(404, "no such thing") if refused else findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        mapped(frame_of(2), server.lm())
+        for lm in (server.lm("other"), server.lm(api_key="other-key")):
+            with pytest.raises(amr.errors.ModelConfigError):
+                mapped(frame_of(2), lm)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [Status(401, "bad key"), Status(402, "pay first"), Status(429, "no quota", "insufficient_quota")],
+    ids=str,
+)
+def test_the_account_s_end_ends_the_run_after_answers_too(refusal):
+    def provider(request):
+        return findings(request, number) if request.number < 3 else refusal
+
+    with ScriptedServer(provider) as server, pytest.raises(amr.errors.ModelConfigError) as caught:
+        mapped(frame_of(20), server.lm(), plan=ONE_BY_ONE, max_parallelism=1)
+    assert caught.value.partial.frame["n"].dropna().tolist() == [0, 1, 2]
+    assert len(server.requests) == 4
+
+
+NOT_CONFIGURATION = {
+    "a form": "response_format json_schema is not supported by this model",
+    "a parameter": "Unsupported parameter: 'max_tokens' is not supported with this model. The model does not exist.",
+    "a length": "This model's maximum context length is 4096 tokens",
+    "content": "this content violates our policy",
+}
+
+
+@pytest.mark.parametrize("said", NOT_CONFIGURATION.values(), ids=NOT_CONFIGURATION.keys())
+def test_what_names_a_model_and_means_the_request_is_no_configuration(said):
+    with ScriptedServer(lambda request: Status(400, said)) as server:
+        result = mapped(frame_of(1), server.lm())
+    assert len(result.failures) == 1
+
+
+def test_a_gateway_that_has_nobody_behind_it_is_asked_again():
+    def provider(request):
+        return Status(404, "no healthy upstream") if request.number == 0 else findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        result = mapped(frame_of(1), server.lm())
+    assert result.frame["n"].tolist() == [0]
