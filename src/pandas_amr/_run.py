@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import os
 import threading
 import warnings
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pandas_amr._call import Call, Job, check, check_model
 from pandas_amr._call_text import check_planning
+from pandas_amr._engine import THREAD, engine_loop, submit
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Look, run
 from pandas_amr._rehearsal import Draft, Wish
@@ -33,27 +33,7 @@ if TYPE_CHECKING:
 
 Given = TypeVar("Given")
 
-THREAD = "pandas-amr"
 CANCEL_GRACE_S = 10.0
-
-_lock = threading.Lock()
-_loops: dict[int, asyncio.AbstractEventLoop] = {}  # by process: a fork has no thread of its own
-
-
-def engine_loop() -> asyncio.AbstractEventLoop:
-    """The process's engine: one loop on one daemon thread, begun at the first call."""
-    with _lock:
-        loop = _loops.get(os.getpid())
-        if loop is None:
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name=THREAD, daemon=True).start()
-            _loops[os.getpid()] = loop
-        return loop
-
-
-def submit(work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
-    """Run a coroutine on the engine; the caller's context variables go with it."""
-    return asyncio.run_coroutine_threadsafe(work, engine_loop())
 
 
 class Carried(Protocol):
