@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 THREAD = "pandas-amr"
+FEW = 256  # items that are worked on at once, on the loop
 
 _lock = forkable_lock()
 _loops: dict[int, asyncio.AbstractEventLoop] = {}  # by process: a fork has no thread of its own
@@ -66,3 +67,8 @@ async def in_thread(function: Callable[..., Any], /, *args: Any, **options: Any)
 
     threading.Thread(target=run, name="pandas-amr-function", daemon=True).start()
     return await given
+
+
+async def aside(function: Callable[..., Any], /, *args: Any, size: int) -> Any:
+    """Call what takes as long as ``size`` says: in a thread, so that other runs go on, or at once if that is little."""
+    return await in_thread(function, *args) if size > FEW else function(*args)

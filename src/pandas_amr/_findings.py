@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 Who = Literal["model", "schema", "callable", "sandbox"]
 FOUND = ("ok", "cached", "repaired")  # statuses of units that have a finding
 ITEMS = "items"
+TYPES = 64
 _WRITTEN = (  # types whose values have one text
     str,
     bytes,
@@ -92,6 +94,7 @@ class FindingType:
     item_columns: tuple[str, ...] = ()
 
     @classmethod
+    @functools.lru_cache(TYPES)  # a call asks for it three times, and its schema takes longer than all else of a type
     def of(cls, kind: Any, name: str | None) -> FindingType:
         """The finding type of a map: a model, or a list of one."""
         if get_origin(kind) is not list:

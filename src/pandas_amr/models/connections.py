@@ -16,7 +16,7 @@ import aiohttp
 import httpx2
 import openai
 
-from pandas_amr._engine import is_engine
+from pandas_amr._engine import in_thread, is_engine
 from pandas_amr.errors import ModelConfigError
 
 if TYPE_CHECKING:
@@ -75,6 +75,17 @@ class Connections:
 
 _known: dict[Place, Connections] = {}
 _contexts: dict[tuple[tuple[str | None, int], ...], ssl.SSLContext] = {}
+
+
+async def prepare() -> None:
+    """Do what takes long, off the loop.
+
+    Raises:
+        ModelConfigError: the certificates cannot be read.
+    """
+    environment = current_environment()
+    if environment.certificates not in _contexts:
+        await in_thread(context_of, environment)
 
 
 def connections_to(address: str) -> Connections:

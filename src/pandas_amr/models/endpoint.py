@@ -95,12 +95,23 @@ class Endpoint:
         """The model, ready to send; what takes long at the first one of a process is done off the loop."""
         async with self._opening:
             if self._model is None:
-                self._model = await in_thread(_make, self._lm)
+                if not _imported:
+                    await in_thread(_import)
+                self._model = _make(self._lm)
             return self._model
 
 
-def _make(lm: LM) -> OpenAIModel:
+_imported: list[type[OpenAIModel]] = []
+
+
+def _import() -> None:
     with _importing:
         from pandas_amr.models.openai import OpenAIModel  # noqa: PLC0415 (importing openai takes half a second)
 
-        return OpenAIModel(lm)
+        _imported[:] = [OpenAIModel]
+
+
+def _make(lm: LM) -> OpenAIModel:
+    if not _imported:
+        _import()
+    return _imported[0](lm)

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx2
 import openai
 
-from pandas_amr._engine import in_thread
 from pandas_amr._stopped import contained
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.addresses import address_of, key_of, secret_values
 from pandas_amr.models.body import body_of
 from pandas_amr.models.clients import OwnClient
-from pandas_amr.models.connections import Connections, connections_to, context_of, current_environment
+from pandas_amr.models.connections import Connections, connections_to, prepare
 from pandas_amr.models.counts import usage_of
 from pandas_amr.models.failures import Failures
 from pandas_amr.models.headers import limits_of
@@ -84,7 +83,7 @@ class OpenAIModel:
             ModelConfigError: no HTTP client can be made here.
         """
         if self._own is None or not self._own.has_own_http:
-            await in_thread(context_of, current_environment())
+            await prepare()
         if self._client is None:  # nobody else opened it meanwhile
             self._client = self._connected()
         return self._client
