@@ -13,6 +13,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import openai
@@ -53,10 +54,13 @@ async def plain(client: openai.AsyncOpenAI, number: int) -> int:
     return json.loads(answer.choices[0].message.content)["findings"][0]["n"]
 
 
-def ours(lm: amr.LM, number: int, journal: Path | bool) -> int:
-    df = pd.DataFrame({"text": [f"row {number}"]})
+def ours(df: pd.DataFrame, lm: amr.LM, journal: Path | bool) -> int:
     frame = df.amr.map("Find the number.", finding={"n": int}, lm=lm, journal=journal, progress=False)
     return int(frame["n"].iloc[0])
+
+
+def _run(runner: asyncio.Runner, client: openai.AsyncOpenAI, number: int) -> int:
+    return runner.run(plain(client, number))
 
 
 def took_ms(work, number: int) -> float:
@@ -74,10 +78,15 @@ def measure(url: str, folder: Path) -> None:
     ways: dict[str, list[float]] = {"plain": [], "asked": [], "kept": [], "recalled": []}
     with asyncio.Runner() as runner:
         for number in range(WARM_UP + TURNS):
-            ways["plain"].append(took_ms(lambda number=number: runner.run(plain(client, number)), number))
-            ways["asked"].append(took_ms(lambda number=number: ours(lm, number, False), number))
-            ways["kept"].append(took_ms(lambda number=number: ours(lm, number, journal), number))
-            ways["recalled"].append(took_ms(lambda number=number: ours(lm, number, journal), number))
+            df = pd.DataFrame({"text": [f"row {number}"]})
+            calls = {
+                "plain": partial(_run, runner, client, number),
+                "asked": partial(ours, df, lm, False),
+                "kept": partial(ours, df, lm, journal),
+                "recalled": partial(ours, df, lm, journal),
+            }
+            for name, call in calls.items():
+                ways[name].append(took_ms(call, number))
         runner.run(client.close())
     told = {name: statistics.median(times[WARM_UP:]) for name, times in ways.items()}
     words = {

@@ -548,7 +548,7 @@ def with_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     if frame.columns.nlevels > 1:
         padded = [(name, *[""] * (frame.columns.nlevels - 1)) for name in findings.columns]
         added = findings.set_axis(pd.MultiIndex.from_tuples(padded, names=frame.columns.names), axis=1)
-    else:
+    elif findings.columns.name != frame.columns.name:
         added = findings.rename_axis(columns=cast("Any", frame.columns.name))
     joined = pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
     joined.attrs = dict(frame.attrs)

@@ -195,7 +195,8 @@ class MapStage:
         total = sum(len(shard.positions) for shard, _ in self._items)
         with ProgressBar(shown=work.settings.progress, units=total) as progress:
             self._tell()
-            async for done in each(self._one, self._drawn(tree), limit=work.parallelism):
+            limit = min(work.parallelism, max(1, len(self._items)))
+            async for done in each(self._one, self._drawn(tree), limit=limit):
                 mapped = self._joinable(done)
                 self._keep(mapped)
                 self._tell()

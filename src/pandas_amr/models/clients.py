@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import openai
-from openai._base_client import AsyncHttpxClientWrapper, SyncHttpxClientWrapper
+from openai._base_client import AsyncHttpxClientWrapper, SyncHttpxClientWrapper, get_platform
 
 from pandas_amr.errors import UsageError
 from pandas_amr.models.addresses import secret_values
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
     import httpx2
 
     from pandas_amr.models.keys import Key
+
+
+KNOWN_CLASSES = (openai.AsyncOpenAI, openai.AsyncAzureOpenAI, openai.OpenAI, openai.AzureOpenAI)
+
+platform = functools.cache(get_platform)
+
+
+def spare_platform(client: openai.AsyncOpenAI) -> openai.AsyncOpenAI:
+    """Tell a client what it runs on: each finds it out anew, in a thread, before its first request."""
+    client._platform = platform()
+    return client
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,8 @@ class OwnClient:
             )
         if self.is_sync and (client.workload_identity is not None or client._provider is not None):
             raise UsageError(f"LM(client=...): make this one with openai.Async{_base_of(client).__name__}(...).")
+        if type(client) not in KNOWN_CLASSES:
+            self._check_copied()
         if self.has_own_http and client.is_closed():
             raise UsageError(
                 "LM(client=...): the http_client of this client is closed. Give it an open one: "
@@ -86,24 +100,28 @@ class OwnClient:
         return http
 
     def over(self, http: httpx2.AsyncClient, key: Key) -> openai.AsyncOpenAI:
-        """The client over other connections; a function for its key is asked through ``key``.
-
-        Raises:
-            UsageError: its class cannot be copied.
-        """
+        """The client over other connections; a function for its key is asked through ``key``."""
         options: dict[str, Any] = {"http_client": http, "max_retries": 0}  # retries are ours
         azure = hasattr(self.client, "_azure_ad_token_provider")
         if key.rotates and azure and self.client._azure_ad_token_provider is not None:
             options["azure_ad_token_provider"] = key.current
         elif key.rotates:
             options["api_key"] = key.current
+        made: openai.AsyncOpenAI = _async_twin(self.client, options) if self.is_sync else self.client.copy(**options)
+        return made
+
+    def _check_copied(self) -> None:
+        """Refuse a class of somebody else's that is not made as its parent is.
+
+        Raises:
+            UsageError: it cannot be copied.
+        """
         try:
-            return _async_twin(self.client, options) if self.is_sync else self.client.copy(**options)
-        except (TypeError, AttributeError, openai.OpenAIError) as error:
-            name = type(self.client).__name__
+            self.client.copy()
+        except Exception as error:  # noqa: BLE001 (the class is somebody else's)
             raise UsageError(
-                f"LM(client=...): {name} cannot be copied ({type(error).__name__}), and requests need connections of "
-                "their own. Give a client of the openai package."
+                f"LM(client=...): a {type(self.client).__name__} cannot be copied ({type(error).__name__} in its "
+                "copy()), and requests need connections of their own. Give a client of the openai package."
             ) from None
 
 

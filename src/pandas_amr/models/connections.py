@@ -77,24 +77,16 @@ _known: dict[Place, Connections] = {}
 _contexts: dict[tuple[tuple[str | None, int], ...], ssl.SSLContext] = {}
 
 
-async def prepare() -> None:
-    """Do what takes long, off the loop.
-
-    Raises:
-        ModelConfigError: the certificates cannot be read.
-    """
-    environment = current_environment()
-    if environment.certificates not in _contexts:
-        await in_thread(context_of, environment)
-
-
-def connections_to(address: str) -> Connections:
+async def connections_to(address: str) -> Connections:
     """Give the connections of this process and loop to a server, made if there are none; ``release`` lets them go.
 
     Raises:
         ModelConfigError: none can be made here.
     """
-    place = Place(os.getpid(), asyncio.get_running_loop(), address, current_environment())
+    environment = current_environment()
+    if environment.certificates not in _contexts:
+        await in_thread(context_of, environment)
+    place = Place(os.getpid(), asyncio.get_running_loop(), address, environment)
     connections = _known.get(place)
     if connections is None:
         # No cookie is kept: one that a server gave to one key would go to it with another.

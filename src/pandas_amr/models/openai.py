@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
+from pandas_amr._engine import in_thread
 from pandas_amr._stopped import contained
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.addresses import address_of, key_of, secret_values
 from pandas_amr.models.body import body_of
-from pandas_amr.models.clients import OwnClient
-from pandas_amr.models.connections import Connections, connections_to, prepare
+from pandas_amr.models.clients import OwnClient, platform, spare_platform
+from pandas_amr.models.connections import Connections, connections_to
 from pandas_amr.models.counts import usage_of
 from pandas_amr.models.failures import Failures
 from pandas_amr.models.headers import limits_of
@@ -40,7 +43,8 @@ class OpenAIModel:
         self._own = OwnClient(lm.client) if lm.client is not None else None
         self._key = key_of(lm) if self._own is None else Key(self._own.key, "LM(client=...)", lm.timeout_s)
         self._url = address_of(lm) if self._own is None else str(self._own.client.base_url)
-        self._failures = Failures(lm, httpx2.URL(self._url).host, self._secrets)
+        self._failures = Failures(lm, urlsplit(self._url).hostname or "", self._secrets)
+        self._opening = asyncio.Lock()
         self._client: openai.AsyncOpenAI | None = None
         self._connections: Connections | None = None
 
@@ -77,23 +81,26 @@ class OpenAIModel:
             await connections.release()
 
     async def open(self) -> openai.AsyncOpenAI:
-        """The client, connected; certificates are read off the loop.
+        """The client, connected; what takes long at the first one of a process is done off the loop.
 
         Raises:
             ModelConfigError: no HTTP client can be made here.
         """
-        if self._own is None or not self._own.has_own_http:
-            await prepare()
-        if self._client is None:  # nobody else opened it meanwhile
-            self._client = self._connected()
-        return self._client
+        async with self._opening:
+            if self._client is None:
+                if not platform.cache_info().currsize:
+                    await in_thread(platform)
+                self._connections = await self._connected()
+                self._client = spare_platform(self._made(self._connections.http))
+            return self._client
 
-    def _connected(self) -> openai.AsyncOpenAI:
+    async def _connected(self) -> Connections:
         if self._own is not None and self._own.has_own_http:
-            self._connections = Connections(self._own.http_client(), users=1)
-        else:
-            self._connections = connections_to(self._url)
-        http = self._connections.http
+            return Connections(self._own.http_client(), users=1)
+        return await connections_to(self._url)
+
+    def _made(self, http: httpx2.AsyncClient) -> openai.AsyncOpenAI:
+        """The client over some connections."""
         if self._own is not None:
             return self._own.over(http, self._key)
         # The client insists on a key, of servers without keys too.
