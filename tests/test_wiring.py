@@ -22,6 +22,7 @@ import pandas_amr as amr
 from pandas_amr.models.endpoint import Endpoint
 from pandas_amr.models.lessons import lessons_of
 from pandas_amr.models.openai import OpenAIModel
+from pandas_amr.models.throttle import throttle_for
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 
@@ -48,6 +49,7 @@ class Provider(ThreadingHTTPServer):
         self.connections = 0
         self.sent: list[tuple[str, dict[str, str]]] = []
         self.headers: dict[str, str] = {}
+        self.together = threading.Barrier(1)
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
     def __enter__(self):
@@ -72,6 +74,7 @@ class _Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
         self.server.sent.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+        self.server.together.wait(60)
         content = json.dumps({"findings": [{"unit": 0, "n": 1}]})
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
@@ -118,6 +121,15 @@ def test_models_with_other_keys_share_connections_but_neither_key_nor_cookie(pro
     assert provider.all_of("authorization") == ["Bearer one", "Bearer two", "Bearer one"]
     assert provider.all_of("cookie") == [None] * 3
     assert provider.connections == 1
+
+
+def test_the_many_connections_of_a_large_run_are_not_kept(provider):
+    lm = amr.LM("m", base_url=provider.url, api_key="k")
+    throttle_for(lm, *Endpoint(lm).address).window = 64.0  # it is known to bear them
+    for count, after in ((32, 32), (1, 32), (40, 40), (1, 41)):
+        provider.together = threading.Barrier(count)
+        found(lm, count, plan={"shard_size": 1}, max_parallelism=count)
+        assert provider.connections == after
 
 
 def test_spellings_of_an_address_are_one_server(provider):
@@ -488,9 +500,11 @@ def test_the_proxy_of_one_s_own_http_client_is_honoured(make, provider):
     assert [path for path, _ in provider.sent] == ["http://model.invalid/v1/chat/completions"] * 2
 
 
-def test_the_certificates_of_one_s_own_http_client_are_its_own():
-    """Its context is the one that connections are made by: none that the environment names is read."""
+def test_a_transport_of_one_s_own_is_used_as_it_is_and_not_closed(monkeypatch):
+    """Certificates that the environment names are none of its business."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/proc/nowhere/ca.pem")
     seen: list[str] = []
+    closed: list[bool] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         seen.append(str(request.url))
@@ -498,17 +512,27 @@ def test_the_certificates_of_one_s_own_http_client_are_its_own():
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
         return httpx2.Response(200, json={"choices": [choice]})
 
-    http = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
+    class Own(httpx2.MockTransport):
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    http = httpx2.AsyncClient(transport=Own(answer), verify=False)
     client = openai.AsyncOpenAI(base_url="http://model.invalid/v1", api_key="k", http_client=http)
-    assert found(amr.LM("m", client=client)) == [1]
-    assert seen == ["http://model.invalid/v1/chat/completions"]
+    assert found(amr.LM("m", client=client)) + found(amr.LM("m", client=client)) == [1, 1]
+    assert seen == ["http://model.invalid/v1/chat/completions"] * 2
     assert not http.is_closed
+    assert closed == []
     asyncio.run(client.close())
 
 
 def _closed(client):
     asyncio.run(client.close())
     return client
+
+
+class _Uncopied(openai.AsyncOpenAI):
+    def __init__(self) -> None:
+        super().__init__(api_key="k", base_url="http://h/v1")
 
 
 REFUSED = {
@@ -520,6 +544,9 @@ REFUSED = {
         "is closed",
     ),
     "an http client": (httpx2.AsyncClient, "takes a client of the openai package"),
+    "a class of somebody else's that cannot be copied": (
+        lambda: _Uncopied(), "a _Uncopied cannot be copied",
+    ),
     "a text": (lambda: "sk-secret", "takes a client of the openai package"),
     "a class": (lambda: openai.AsyncOpenAI, "takes a client of the openai package"),
 }  # fmt: skip
@@ -578,6 +605,28 @@ def test_a_frame_that_is_being_prepared_holds_up_no_other_run(verb):
 
 
 # Forks
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="takes a fork")
+def test_a_run_of_a_process_is_none_of_its_fork_s(provider):
+    code = """
+import os
+run = amr.start(pd.DataFrame({"text": ["row 0"]}), map="Which?", reduce={"n": "sum"}, finding={"n": int},
+                lm=amr.LM("m", base_url=sys.argv[1], api_key="k"), journal=False, progress=False)
+child = os.fork()
+if child == 0:
+    try:
+        run.result()
+    except amr.UsageError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(run.result().output["n"])
+"""
+    done = run_python(code, provider.url)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0].startswith("This run is another process's")
+    assert done.stdout.splitlines()[1] == "1"
 
 
 IMPORTING = """

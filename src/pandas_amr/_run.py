@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import threading
 import warnings
 from dataclasses import dataclass, replace
@@ -62,6 +63,7 @@ class Run(Generic[Given]):
         self._about = about
         self._partial: Result | None = None
         self._watch = Watch()
+        self._process = os.getpid()
         self._ended = threading.Event()
         self._warned = False
         self._unwanted = False
@@ -84,6 +86,8 @@ class Run(Generic[Given]):
     @property
     def _future(self) -> concurrent.futures.Future[Any]:
         """What comes of it; whoever asks begins it."""
+        if self._process != os.getpid():
+            raise UsageError("This run is another process's, which forked this one: begin a run of your own here.")
         if self._submitted is None:
             self._submitted = submit(self._carried_out())
         return self._submitted

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import httpx2
 import openai
 from openai._base_client import AsyncHttpxClientWrapper, SyncHttpxClientWrapper, get_platform
 
@@ -15,8 +16,6 @@ from pandas_amr.errors import UsageError
 from pandas_amr.models.addresses import secret_values
 
 if TYPE_CHECKING:
-    import httpx2
-
     from pandas_amr.models.keys import Key
 
 
@@ -151,18 +150,30 @@ def _async_twin(client: Any, options: dict[str, Any]) -> openai.AsyncOpenAI:
     return twin
 
 
-def _unconnected(transport: Any) -> Any:
+def _unconnected(transport: Any) -> httpx2.AsyncBaseTransport:
     """A copy of an HTTP transport, without its connections: they belong to the loop that opened them.
 
     Of a transport that is neither httpx's nor aiohttp's nothing is known: it is used as it is.
     """
-    made = copy.copy(transport)
     pool = getattr(transport, "_pool", None)
-    if isinstance(getattr(transport, "client", None), aiohttp.ClientSession):
+    made: Any = copy.copy(transport)
+    if isinstance(getattr(transport, "client", ""), aiohttp.ClientSession | None):
         made.client = None  # it makes another
     elif hasattr(pool, "_connections") and hasattr(pool, "_requests"):
         made._pool = copy.copy(pool)
         made._pool._connections, made._pool._requests = [], []
-    elif not hasattr(transport, "client"):
-        return transport
-    return made
+    else:
+        made = _Borrowed(transport)
+    unconnected: httpx2.AsyncBaseTransport = made
+    return unconnected
+
+
+class _Borrowed(httpx2.AsyncBaseTransport):
+    """A transport that is not closed here."""
+
+    def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request."""
+        return await self._transport.handle_async_request(request)

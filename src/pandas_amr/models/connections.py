@@ -22,7 +22,8 @@ from pandas_amr.errors import ModelConfigError
 if TYPE_CHECKING:
     import ssl
 
-IDLE_S = 4.0  # that a connection is kept without a request: servers close theirs after 5, and one may be under way then
+IDLE_S = 60.0  # that a connection is kept without a request, unless its server closes it: less than what routers keep
+MOST_IDLE = 32  # connections that are kept between runs: a run that had more begins the next one without
 MOST_SERVERS = 32  # whose connections are kept between runs
 EXIT_S = 2.0
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -61,11 +62,15 @@ class Connections:
     async def release(self) -> None:
         """Let go. What nobody uses is kept for the next run, where the loop goes on."""
         self.users -= 1
-        if self.users == 0 and (self.place is None or not is_engine(self.place.loop)):
+        if self.users == 0 and not self._is_kept:
             await self._close()
         elif len(_known) > MOST_SERVERS:
             for connections in _idle()[: len(_known) - MOST_SERVERS]:
                 await connections._close()  # noqa: SLF001 (others like this one)
+
+    @property
+    def _is_kept(self) -> bool:
+        return self.place is not None and is_engine(self.place.loop) and getattr(self.http, "most", 0) <= MOST_IDLE
 
     async def _close(self) -> None:
         if self.place is not None:
@@ -129,7 +134,19 @@ def context_of(environment: Environment) -> ssl.SSLContext:
 
 
 class _Client(openai.DefaultAioHttpClient):
-    """An HTTP client whose sessions are made here."""
+    """An HTTP client whose sessions are made here; ``most`` is how many requests it had under way at once."""
+
+    most = 0
+    _under_way = 0
+
+    async def send(self, *args: Any, **options: Any) -> httpx2.Response:
+        """Send a request."""
+        self._under_way += 1
+        self.most = max(self.most, self._under_way)
+        try:
+            return await super().send(*args, **options)
+        finally:
+            self._under_way -= 1
 
     def _init_transport(self, *args: Any, **options: Any) -> httpx2.AsyncBaseTransport:
         return _with_sessions(super()._init_transport(*args, **options))
