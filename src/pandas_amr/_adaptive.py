@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pandas_amr._engine import aside
 from pandas_amr._split import split_text
 from pandas_amr._synthesise import Input, Losses, Reduced, Reducer, fitted
 from pandas_amr._tree import next_level
@@ -50,7 +51,7 @@ class AdaptiveTree:
         level = 1
         condensed = False
         while level <= self.max_levels:
-            sizes = [self.reducer.size(one) for one in held]
+            sizes: list[int] = await aside(self._sizes, held, size=len(held))
             groups = next_level(sizes, self.budget)
             if groups is None and (
                 sum(sizes) <= self.budget or condensed or (max(sizes) <= self.budget and sum(sizes) <= 2 * self.budget)
@@ -68,6 +69,9 @@ class AdaptiveTree:
         if not held:
             return self.reducer.of_nothing()
         return await self._final(level, held)
+
+    def _sizes(self, inputs: Sequence[Input]) -> list[int]:
+        return [self.reducer.size(one) for one in inputs]
 
     async def _level(self, level: int, inputs: list[Input], groups: list[list[int]]) -> list[Input]:
         """Reduce each group; their answers in order. A group of one goes on as it is."""

@@ -13,9 +13,10 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
-from pandas_amr._agent.threads import called, in_thread
+from pandas_amr._agent.threads import called
 from pandas_amr._by import column as column_at
 from pandas_amr._by import group_numbers, grouped, missing_keys
+from pandas_amr._engine import in_thread
 from pandas_amr._findings import records_frame, values_array
 from pandas_amr._schema import is_model
 from pandas_amr.errors import ColumnError, UsageError

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 Who = Literal["model", "schema", "callable", "sandbox"]
 FOUND = ("ok", "cached", "repaired")  # statuses of units that have a finding
 ITEMS = "items"
+TYPES = 64
 _WRITTEN = (  # types whose values have one text
     str,
     bytes,
@@ -92,6 +94,7 @@ class FindingType:
     item_columns: tuple[str, ...] = ()
 
     @classmethod
+    @functools.lru_cache(TYPES)  # a call asks for it three times, and its schema takes longer than all else of a type
     def of(cls, kind: Any, name: str | None) -> FindingType:
         """The finding type of a map: a model, or a list of one."""
         if get_origin(kind) is not list:
@@ -548,7 +551,7 @@ def with_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     if frame.columns.nlevels > 1:
         padded = [(name, *[""] * (frame.columns.nlevels - 1)) for name in findings.columns]
         added = findings.set_axis(pd.MultiIndex.from_tuples(padded, names=frame.columns.names), axis=1)
-    else:
+    elif findings.columns.name != frame.columns.name:
         added = findings.rename_axis(columns=cast("Any", frame.columns.name))
     joined = pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
     joined.attrs = dict(frame.attrs)

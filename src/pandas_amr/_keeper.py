@@ -7,6 +7,7 @@ import itertools
 import json
 import weakref
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from pandas_amr._canonical import canonical_json
 from pandas_amr._columns import table_of
+from pandas_amr._engine import aside
 from pandas_amr._entries import Check, decode, encode, read_findings, readable_form
 from pandas_amr._former import former_base, former_piece, former_words
 from pandas_amr._journal import about_words
@@ -210,7 +212,7 @@ class JournaledMapper:
         mark = await self.keeper.mark()
         for start in range(0, len(positions), RECALLED_AT_ONCE):
             part = positions[start : start + RECALLED_AT_ONCE]
-            yield await self._recall(part, self.keys(part), part)
+            yield await self._recall(part, await aside(self.keys, part, size=len(part)), part)
         self._mark = mark
 
     async def _looked_up(
@@ -230,17 +232,20 @@ class JournaledMapper:
         ``whole`` is the shard that they are of: where its units depend on each other, keys are made of all of it.
         """
         check = self.check
-        found = read_findings(_by_position(positions, keys, await self.keeper.recall(keys)), check)
+        texts = _by_position(positions, keys, await self.keeper.recall(keys))
+        found: dict[int, dict[str, Any]] = await aside(read_findings, texts, check, size=len(texts))
         missing = [position for position in positions if position not in found]
         if missing and await self.keeper.has_former():
             wanted = set(missing)
             source = whole if self.by_shard else missing
-            former = zip(source, self.keys(source, former=True), strict=True)
+            former = zip(source, await aside(partial(self.keys, former=True), source, size=len(source)), strict=True)
             key_of = {position: key for position, key in former if position in wanted}
-            texts = await self.keeper.recall(list(key_of.values()))
-            found |= read_findings(_by_position(list(key_of), list(key_of.values()), texts), check, former=True)
+            known_texts = await self.keeper.recall(list(key_of.values()))
+            texts = _by_position(list(key_of), list(key_of.values()), known_texts)
+            found |= await aside(partial(read_findings, former=True), texts, check, size=len(texts))
         known = [position for position in positions if position in found]
-        return known, table_of((found[position] for position in known), check.kind.arrow)
+        table: pa.Table = await aside(table_of, [found[one] for one in known], check.kind.arrow, size=len(known))
+        return known, table
 
     async def __call__(self, shard: Shard) -> Mapped:
         """Map what nobody knows; wait for what another map or run of this process is asking for."""

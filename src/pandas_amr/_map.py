@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 from dataclasses import dataclass, replace
@@ -160,7 +161,7 @@ class MapStage:
                     mapper.keeper.recalled += len(found)
                     self._landing(mapper.name, found, table)
         if not self._fresh:
-            self._cut_all()
+            await self._work.aside(self._cut_all)
 
     @property
     def open(self) -> NDArray[np.int64]:
@@ -194,7 +195,8 @@ class MapStage:
         total = sum(len(shard.positions) for shard, _ in self._items)
         with ProgressBar(shown=work.settings.progress, units=total) as progress:
             self._tell()
-            async for done in each(self._one, self._drawn(tree), limit=work.parallelism):
+            limit = min(work.parallelism, max(1, len(self._items)))
+            async for done in each(self._one, self._drawn(tree), limit=limit):
                 mapped = self._joinable(done)
                 self._keep(mapped)
                 self._tell()
@@ -204,7 +206,7 @@ class MapStage:
                 if tree is not None and self._offers_as_they_land:
                     self._offer(tree, mapped)
         if tree is not None and not self._offers_as_they_land and not work.halted:
-            self._offer_all(tree)
+            await self._offer_all(tree)
 
     def _landing(self, name: str | None, positions: list[int], table: pa.Table) -> None:
         """Show findings to whoever watches."""
@@ -378,7 +380,7 @@ class MapStage:
         where = str(self._work.plan.where)
         return (record[where] if where in record else cell(self._units.frame[where].iloc[position])) is True
 
-    def _offer_all(self, tree: StaticTree) -> None:
+    async def _offer_all(self, tree: StaticTree) -> None:
         """Hand over everything, in the batches of a first run."""
         held = {name: store.by_position() for name, store in self.kept.stores.items()}
         for leaf, shard in enumerate(self._all_shards):
@@ -393,6 +395,7 @@ class MapStage:
                 part = table.take(pa.array([row for _, row in there], pa.int64()))
                 found.append((name, [position for position, _ in there], part))
             tree.offer(leaf, nodes_behind(self.made_by, shard.positions), self._inputs(found))
+            await asyncio.sleep(0)  # others' turn: there may be as many as rows
 
 
 def _listed(mappers: Sequence[Mapper]) -> FindingType | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from pandas_amr._run import submit
+from pandas_amr._engine import submit
 from pandas_amr.errors import UsageError
 from pandas_amr.tools import NAME, Tool
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from pandas_amr._agent.threads import called
 from pandas_amr._call import check_names
 from pandas_amr._choose import number_type
 from pandas_amr._defaults import fill_defaults
+from pandas_amr._engine import aside
 from pandas_amr._findings import with_findings
 from pandas_amr._forecast import forecast, sample_of
 from pandas_amr._found import found_of
@@ -22,11 +24,12 @@ from pandas_amr._planner import derive, fill_by_type, given_plan
 from pandas_amr._questions import Question
 from pandas_amr._reduce import REDUCE_POSITION, Outcome, direct, list_or_raise, make_tree, reduce
 from pandas_amr._rehearsal import Draft, Wish, rehearse
-from pandas_amr._result import Origin, Result, failures_frame, status_frame, trace_frame, usage_frame
+from pandas_amr._result import Origin, Result, failures_frame, late, status_frame, trace_frame, usage_frame
 from pandas_amr._runtime import Settings, wire
 from pandas_amr._sources import covered, sources_frame
 from pandas_amr._stopped import described, stop_with
 from pandas_amr._units import Units, make_units
+from pandas_amr._usage import Ledger
 from pandas_amr._watch import Watch
 from pandas_amr._work import Inside, Work
 from pandas_amr.engines.local import await_contained
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
     from pandas_amr._plan import Plan
     from pandas_amr._result import Again, SecondLook
     from pandas_amr._synthesise import StaticTree
-    from pandas_amr._usage import Ledger, Phase
+    from pandas_amr._usage import Phase
     from pandas_amr.errors import PlanWarning
     from pandas_amr.models.base import LM
 
@@ -110,10 +113,10 @@ async def run(
             interrupted(_partial(work))
         raise
     except Exception as error:
-        partial = _partial(work) if work.where or work.kept is not None else None
+        found = _partial(work) if work.where or work.kept is not None else None
         if isinstance(error, UsageError) and not work.has_begun:
             raise
-        stop_with(error, partial, where=work.where or "its beginning", planned=work.where == PLANNING)
+        stop_with(error, found, where=work.where or "its beginning", planned=work.where == PLANNING)
     _raise_if_ended(work)
     return outcome
 
@@ -142,7 +145,7 @@ async def _carried_out(work: Work, wish: Wish, look: Look | None) -> Result | Dr
         work.where = PLANNING
         work.plan = await _plan(work)
         work.where = "its units"
-        units = _units(work)
+        units = await work.aside(_units, work)
         if job.verb == "plan":
             work.where = "its estimate"
             draft = await rehearse(work, units, wish)
@@ -151,15 +154,18 @@ async def _carried_out(work: Work, wish: Wish, look: Look | None) -> Result | Dr
         if outcome is None:
             outcome = await _mapped_and_reduced(work, units, stack, look)
         work.where = "its result"
-        return _noted(work, outcome)
+        result: Result = await aside(_noted, work, outcome, size=len(job.frame))
+        return result
 
 
 async def _mapped_and_reduced(work: Work, units: Units, stack: AsyncExitStack, look: Look | None) -> Outcome:
     work.where = "its map"
     if work.job.maps:
         share = None if look is None else max(1, round(look.share * len(units.asked)))
-        sample = None if look is None or share is None else sample_of(work, units, share, seed=look.seed)
-        work.stage = MapStage(work, units, work.kept, sample=sample)
+        sample = None
+        if look is not None and share is not None:
+            sample = await work.aside(partial(sample_of, seed=look.seed), work, units, share)
+        work.stage = await work.aside(partial(MapStage, sample=sample), work, units, work.kept)
         work.kept = work.stage.kept
         await work.stage.recall()
     await _confirmed(work, units)
@@ -180,7 +186,8 @@ async def _confirmed(work: Work, units: Units) -> None:
     if ask is None or work.confirmed:
         return
     work.where = "its confirmation"
-    estimate = forecast(work, units, open_=work.stage.open if work.stage is not None else None)
+    open_ = work.stage.open if work.stage is not None else None
+    estimate = await work.aside(partial(forecast, open_=open_), work, units)
     said = await called(ask, estimate)
     if not isinstance(said, bool | np.bool_) or not said:
         raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
@@ -215,7 +222,8 @@ async def _in_time(work: Work, units: Units, tree: StaticTree | None) -> Outcome
             _raise_if_failed(work)
             if work.ended_by is None and work.job.reduces:
                 work.where = "its reduce"
-                return await reduce(work, units, found_of(work), tree)
+                found = await aside(found_of, work, size=len(work.job.frame))
+                return await reduce(work, units, found, tree)
             if work.ended_by is not None and tree is not None:
                 await tree.settle(work.ended_by)
     except BudgetExceeded as error:
@@ -380,19 +388,21 @@ def _warn(work: Work) -> None:
 
 def _result(work: Work, outcome: Outcome) -> Result:
     frame, failures, kept = work.job.frame, work.in_order, work.kept
-    status = status_frame(kept.of_rows(), failures, frame.index) if kept is not None else None
+    found = found_of(work)
+    status = None if kept is None else late(status_frame, kept.of_rows(), failures, frame.index)
     if kept is not None:
-        frame = with_findings(frame, kept.findings())
+        frame = found.table if kept.listed is None else with_findings(frame, kept.findings())
     if status is not None and work.plan.status_columns:
-        frame = with_findings(frame, status.set_axis(list(work.plan.status_columns), axis=1))
+        frame = with_findings(frame, status().set_axis(list(work.plan.status_columns), axis=1))
+    nodes = work.trace.nodes if work.inside is None else work.trace.at(work.prefix)
     return Result(
         output=outcome.output,
         frame=frame,
-        findings=found_of(work).findings,
+        findings=found.findings,
         plan=work.plan,
-        usage=usage_frame(work.ledger),
-        failures=failures_frame(failures, frame.index),
-        trace=trace_frame(work.trace.nodes if work.inside is None else work.trace.at(work.prefix)),
+        usage=late(usage_frame, Ledger(dict(work.ledger.lines))),
+        failures=late(failures_frame, failures, frame.index),
+        trace=late(trace_frame, [replace(node) for node in nodes]),
         total=work.ledger.total,
         seconds=work.trace.seconds,
         status=status,

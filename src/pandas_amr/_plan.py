@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import warnings
 from pathlib import Path
@@ -54,6 +55,8 @@ View = Literal["inline", "preview"]
 Merge = Literal[
     "first", "last", "min", "max", "sum", "mean", "any", "all", "mode", "union", "concat", "agent", "fields"
 ]
+RECORDS = 64
+PLAIN_TYPES = frozenset({str, int, float, bool, dt.date, dt.datetime})
 STATUS_COLUMNS = ("amr_status", "amr_reason")
 
 
@@ -76,11 +79,34 @@ def as_finding(given: Any) -> Any:
     if _is_schema(given):
         return type_of(given, str(given.get("title", "Finding")))
     if isinstance(given, dict) and given:
-        return record_type("Finding", given)
+        return _record_of(given)
     raise UsageError(
         f"finding= takes a pydantic model, a dataclass, a TypedDict, a list[...] of one, a dict of types, or nothing, "
         f"not {given!r}."
     )
+
+
+def _record_of(fields: dict[str, Any]) -> type[BaseModel]:
+    """Make the model of a dict of types. Plain ones give the same model each time: it and its schemas take a while."""
+    plain: list[tuple[Any, ...]] = []
+    for name, given in fields.items():
+        kind, *about = given if isinstance(given, tuple) else (given,)
+        if isinstance(kind, list) and not about and all(type(choice) is str for choice in kind):
+            plain.append((name, list, *kind))
+        elif isinstance(kind, type) and kind in PLAIN_TYPES and all(type(words) is str for words in about):
+            plain.append((name, kind, *about))
+        else:
+            return record_type("Finding", fields)
+    return _plain_record(*plain)
+
+
+@functools.lru_cache(RECORDS)
+def _plain_record(*fields: tuple[Any, ...]) -> type[BaseModel]:
+    """Make the model of plain fields: name and type, with a description; or name, ``list`` and the choices."""
+    given: dict[str, Any] = {}
+    for name, kind, *rest in fields:
+        given[name] = rest if kind is list else (kind, *rest) if rest else kind
+    return record_type("Finding", given)
 
 
 def is_listed(kind: Any) -> bool:

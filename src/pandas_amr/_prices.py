@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pandas_amr._forks import forkable_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,17 +14,18 @@ if TYPE_CHECKING:
 
 A_MILLION = 1e6
 
+_importing = forkable_lock()
+
 
 def price_of(lm: LM) -> Callable[[Usage], float | None]:
     """Money for a usage; None where the model's prices are not known, never 0."""
     if lm.prices is not None:
         return lambda usage: _priced(usage, lm.prices or ())
-    try:
-        import genai_prices  # noqa: PLC0415 (an extra)
-    except ImportError:
-        return lambda usage: None if usage.tokens else 0.0
 
     def price(usage: Usage) -> float | None:
+        genai_prices = _known_prices()
+        if genai_prices is None:
+            return None if usage.tokens else 0.0
         told = genai_prices.Usage(
             input_tokens=usage.input_tokens,
             cache_read_tokens=usage.cached_tokens,
@@ -34,6 +37,16 @@ def price_of(lm: LM) -> Callable[[Usage], float | None]:
             return None
 
     return price
+
+
+def _known_prices() -> Any:
+    """The package, once there is something to price; None if it is not installed."""
+    try:
+        with _importing:
+            import genai_prices  # noqa: PLC0415 (an extra)
+    except ImportError:
+        return None
+    return genai_prices
 
 
 def _priced(usage: Usage, prices: tuple[float, ...]) -> float:

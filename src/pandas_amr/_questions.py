@@ -6,6 +6,8 @@ it would make every answer that was paid for be asked again.
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pandas_amr.tools import Tool
 
 KEY_BYTES = 16
+TYPES = 64
 DEFAULT_PORTS = {"http": 80, "https": 443}
 NAME = "name"  # in a schema: what a field is called that is asked for by an alias
 DECIMAL_PATTERN = r"^-?\d+(\.\d+)?$"
@@ -164,6 +167,20 @@ def _describe_arguments(tool: Tool) -> dict[str, Any]:
 
 def describe_type(kind: Any) -> dict[str, Any]:
     """Say what a type takes, and what its fields are called, as the user meant it: as a JSON schema of one's own."""
+    return copy.deepcopy(_describe_record(kind)) if _is_record(kind) else _describe_type(kind)
+
+
+def _is_record(kind: Any) -> bool:
+    """Whether a type is equal to no other one, so that what is said of it may be kept: ``int | str`` is, to another."""
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+@functools.lru_cache(TYPES)
+def _describe_record(kind: type[BaseModel]) -> dict[str, Any]:
+    return _describe_type(kind)
+
+
+def _describe_type(kind: Any) -> dict[str, Any]:
     asked = close_schema(TypeAdapter(kind).json_schema(by_alias=True, schema_generator=_Generator))
     named = close_schema(TypeAdapter(kind).json_schema(by_alias=False, schema_generator=_Generator))
     described: dict[str, Any] = _name_fields(asked, named)
@@ -172,6 +189,15 @@ def describe_type(kind: Any) -> dict[str, Any]:
 
 def former_schema(kind: Any) -> dict[str, Any]:
     """The JSON schema by which the journal's first format knew a type."""
+    return copy.deepcopy(_former_record(kind)) if _is_record(kind) else _former_schema(kind)
+
+
+@functools.lru_cache(TYPES)
+def _former_record(kind: type[BaseModel]) -> dict[str, Any]:
+    return _former_schema(kind)
+
+
+def _former_schema(kind: Any) -> dict[str, Any]:
     return close_schema(TypeAdapter(kind).json_schema(schema_generator=_FormerGenerator))
 
 

@@ -32,6 +32,7 @@ from pandas_amr._compute import (
     ranked,
     shaped,
 )
+from pandas_amr._engine import aside
 from pandas_amr._evidence import Support
 from pandas_amr._findings import Failure
 from pandas_amr._former import former_persona
@@ -571,13 +572,14 @@ async def write(
 ) -> Reduced | None:
     """What a tree of agents writes of some rows; None where there are none."""
     name = work.prefix + name
-    inputs = reduce_inputs(work, units, found, rows)
+    inputs: list[Input] = await aside(reduce_inputs, work, units, found, rows, size=len(rows))
     if not inputs:
         return OutputType(task.output).nothing
     task = _instructed(task, found.findings.iloc[rows])
     group = found.positions[rows] if work.job.by is not None else None
     part = found if group is None else found.of_group(rows)
-    reducer = make_reducer(work, task, computed_words(work, part, Losses(lambda *_: None), group))
+    computed = await aside(computed_words, work, part, Losses(lambda *_: None), group, size=len(rows))
+    reducer = make_reducer(work, task, computed)
     losses = reducer.losses
     if work.plan.fan_in is None:
         tree = AdaptiveTree(
@@ -593,7 +595,7 @@ async def write(
         reduced = await tree.reduce(inputs)
         _tell_cut(work, losses)
         return reduced
-    batches = _batches(work, inputs)
+    batches: list[list[Input]] = await aside(_batches, work, inputs, size=len(inputs))
     static = StaticTree(
         reducer,
         leaves=len(batches),

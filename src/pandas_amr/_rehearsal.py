@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,13 +78,15 @@ class Draft:
 
 async def rehearse(work: Work, units: Units, wish: Wish) -> Draft:
     """What a run would take and send, without running it; with a sample, some units are mapped."""
-    answering = alone(work, units) if work.lms else None
+    answering = await work.aside(alone, work, units) if work.lms else None
     measured = None
     if wish.sample and work.lms and len(units) and answering is None:
         async with work.in_time():
-            measured = await _measured(work, units, sample_of(work, units, wish.sample))
+            sample = await work.aside(sample_of, work, units, wish.sample)
+            measured = await _measured(work, units, sample)
     requests = await _rendered(work, units, wish.requests, answering)
-    return Draft(work.plan, forecast(work, units, measured), requests, tuple(work.warnings))
+    estimate = await work.aside(forecast, work, units, measured)
+    return Draft(work.plan, estimate, requests, tuple(work.warnings))
 
 
 async def _rendered(work: Work, units: Units, count: int, answering: Alone | None) -> list[dict[str, Any]]:
@@ -94,7 +97,7 @@ async def _rendered(work: Work, units: Units, count: int, answering: Alone | Non
     if answering is not None:
         return [_body_alone(work, answering)]
     mappers = make_mappers(work, units, context_of(work, units))
-    for shard in shards_of(work, units):
+    for shard in await work.aside(shards_of, work, units):
         for mapper in mappers:
             agent = bare(mapper)
             if isinstance(agent, AgentMapper) and len(bodies) < count:
@@ -152,7 +155,7 @@ async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None
     """
     if not work.job.maps:
         return None
-    work.stage = stage = MapStage(work, units, sample=sample)
+    work.stage = stage = await work.aside(partial(MapStage, sample=sample), work, units)
     work.kept = stage.kept
     await stage.recall()
     before = work.ledger.total

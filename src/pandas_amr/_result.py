@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
@@ -17,6 +17,7 @@ import pyarrow as pa
 from pandas_amr._call import KEEP
 from pandas_amr._display import result_html, result_line
 from pandas_amr._findings import FOUND, FindingType, array_of
+from pandas_amr._forks import forkable_lock
 from pandas_amr._graph import Graph, graph_of
 from pandas_amr._saved import load_parts, save_result
 from pandas_amr._score import Answer, Score, score_of
@@ -291,6 +292,33 @@ class Result:
         return result_html(self)
 
 
+class _Late:
+    """A field of a result that is given as ``late(...)`` and made when it is first looked at."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, result: Result | None, owner: type | None = None) -> Any:
+        if result is None:
+            return self
+        held = vars(result)
+        if isinstance(held[self._name], partial):
+            held[self._name] = held[self._name]()
+        return held[self._name]
+
+    def __set__(self, result: Result, value: Any) -> None:
+        vars(result)[self._name] = value
+
+
+def late(make: Callable[..., pd.DataFrame], *args: Any) -> Any:
+    """Stand for a frame of a result until somebody looks at it: who asks for one row has no time for four of them."""
+    return partial(make, *args)
+
+
+for _name in ("usage", "failures", "trace", "status"):
+    setattr(Result, _name, _Late(_name))
+
+
 def _is_same(one: Any, other: Any) -> bool:
     """Whether two groups are one: missing keys are equal here."""
     if isinstance(one, tuple) and isinstance(other, tuple):
@@ -305,7 +333,7 @@ def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:
 
 
 _remembered: OrderedDict[str, Result] = OrderedDict()
-_lock = threading.Lock()
+_lock = forkable_lock()
 
 
 def remembered(result: Result) -> pd.DataFrame:

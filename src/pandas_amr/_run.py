@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pandas_amr._call import Call, Job, check, check_model
 from pandas_amr._call_text import check_planning
+from pandas_amr._engine import THREAD, engine_loop, submit
 from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Look, run
 from pandas_amr._rehearsal import Draft, Wish
@@ -33,27 +34,7 @@ if TYPE_CHECKING:
 
 Given = TypeVar("Given")
 
-THREAD = "pandas-amr"
 CANCEL_GRACE_S = 10.0
-
-_lock = threading.Lock()
-_loops: dict[int, asyncio.AbstractEventLoop] = {}  # by process: a fork has no thread of its own
-
-
-def engine_loop() -> asyncio.AbstractEventLoop:
-    """The process's engine: one loop on one daemon thread, begun at the first call."""
-    with _lock:
-        loop = _loops.get(os.getpid())
-        if loop is None:
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name=THREAD, daemon=True).start()
-            _loops[os.getpid()] = loop
-        return loop
-
-
-def submit(work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
-    """Run a coroutine on the engine; the caller's context variables go with it."""
-    return asyncio.run_coroutine_threadsafe(work, engine_loop())
 
 
 class Carried(Protocol):
@@ -82,6 +63,7 @@ class Run(Generic[Given]):
         self._about = about
         self._partial: Result | None = None
         self._watch = Watch()
+        self._process = os.getpid()
         self._ended = threading.Event()
         self._warned = False
         self._unwanted = False
@@ -104,6 +86,8 @@ class Run(Generic[Given]):
     @property
     def _future(self) -> concurrent.futures.Future[Any]:
         """What comes of it; whoever asks begins it."""
+        if self._process != os.getpid():
+            raise UsageError("This run is another process's, which forked this one: begin a run of your own here.")
         if self._submitted is None:
             self._submitted = submit(self._carried_out())
         return self._submitted

@@ -15,6 +15,7 @@ from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM, Model
 from pandas_amr.models.batch import MOST_REQUESTS, Batched, takes
 from pandas_amr.models.budget import Metered, Purse
+from pandas_amr.models.endpoint import Endpoint
 from pandas_amr.models.gate import Gated
 from pandas_amr.models.hedge import Hedged
 from pandas_amr.models.retry import Retrying
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
     from types import TracebackType
 
-    from pandas_amr.models.openai import OpenAIModel
     from pandas_amr.sandbox.base import Isolation, Sandbox
     from pandas_amr.tools import PythonREPLTool
 from pandas_amr._prices import price_of
@@ -157,7 +157,7 @@ def check_budget(budget: Budget | None, lms: Iterable[LM]) -> None:
 
 
 def _is_client(given: Any) -> bool:
-    return hasattr(given, "chat") and hasattr(given, "post") and "Async" in type(given).__name__
+    return hasattr(given, "chat") and hasattr(given, "post")
 
 
 def resolve_lms(given: Any, settings: Settings) -> dict[Phase, LM]:
@@ -236,7 +236,7 @@ def _version(path: str | Path) -> tuple[int, int, int]:
 class Wired:
     """A run's models, by phase, open for the time of the run."""
 
-    bare: Mapping[LM, OpenAIModel]
+    bare: Mapping[LM, Endpoint]
     batches: Mapping[LM, Batched]
     purse: Purse
 
@@ -255,15 +255,15 @@ class Wired:
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
-        model: Model = Gated(Throttled(SendMarker(bare), throttle, name=lm.model), gate)
+        model: Model = Gated(Throttled(SendMarker(bare), throttle, name=lm.model, lessons=bare.lessons), gate)
         if lm.hedge:
-            model = Hedged(model)
+            model = Hedged(model, bare.lessons)
         if lm.batch:
             model = self.batches[lm].before(model)
         metered = Metered(
             model,
             name=lm.model,
-            server=server,
+            lessons=bare.lessons,
             purse=self.purse,
             price=price_of(lm),
             half=lambda request: lm.batch and takes(request),
@@ -276,13 +276,11 @@ class Wired:
 async def wire(
     lms: Iterable[LM], ledger: Ledger, budget: Budget | None, *, within: Wired | None = None
 ) -> AsyncIterator[Wired]:
-    """Connect to a run's models for its time; ``within`` another run, with its connections and its purse."""
-    from pandas_amr.models.openai import OpenAIModel  # noqa: PLC0415 (importing openai takes half a second)
-
+    """Give a run its models for its time; ``within`` another run, with its connections and its purse."""
     async with contextlib.AsyncExitStack() as stack:
         known = within.bare if within is not None else {}
         new = [lm for lm in dict.fromkeys(lms) if lm not in known]
-        bare = {lm: await stack.enter_async_context(OpenAIModel(lm)) for lm in new}
+        bare = {lm: await stack.enter_async_context(Endpoint(lm)) for lm in new}
         batches = {lm: Batched(model, lm.batch_poll_s) for lm, model in bare.items() if lm.batch}
         for batched in batches.values():
             stack.push_async_exit(batched.end)

@@ -177,7 +177,7 @@ class Store:
         bases = [(run, who, {entry.base for entry in entries}) for entries, run, who, _ in batch]
 
         def insert(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
+            with _written_through(connection), transaction(connection):
                 for run, _, asked in bases:
                     if (noted := self.runs.get(run)) is not None:
                         noted.write(connection, run, asked)
@@ -317,7 +317,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         _write_ahead(connection)
-        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA synchronous=NORMAL")  # but for answers: see _written_through
         connection.text_factory = _text
         with transaction(connection):
             application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -411,6 +411,19 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
             connection.execute("ROLLBACK")
         raise
+
+
+@contextlib.contextmanager
+def _written_through(connection: sqlite3.Connection) -> Iterator[None]:
+    """Have what is committed in the block stand on the disk when it ends, with all that was committed before it.
+
+    Else a commit survives the process, and only a loss of power may take the last ones: of a run's notes, no answer.
+    """
+    connection.execute("PRAGMA synchronous=FULL")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def known(connection: sqlite3.Connection, keys: Sequence[bytes], run: int | None) -> dict[bytes, str]:

@@ -15,7 +15,6 @@ import numbers
 import os
 import shutil
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._cache import cache_folder
+from pandas_amr._forks import forkable_lock
 from pandas_amr.errors import AMRWarning, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ CHARACTERS_PER_TOKEN = 4
 CORRECTION = 0.2
 MOST_TOKENS = 10**12  # of one text
 
-_lock = threading.Lock()
+_lock = forkable_lock()
 _ratios: dict[str, float] = {}  # tokens a character, by model
 _warned: set[str] = set()
 
@@ -53,12 +53,7 @@ def counter_for(model: str) -> TokenCounter:
         >>> counter_for("gpt-4o")("two words")
         2
     """
-    import tiktoken.model  # noqa: PLC0415 (kept off the import of the package)
-
-    try:
-        name = tiktoken.model.encoding_name_for_model(model)
-    except KeyError:
-        name = DEFAULT_ENCODING
+    name = _encoding_name(model)
     if CACHE_VARIABLE not in os.environ and name not in SHIPPED:
         name = DEFAULT_ENCODING
     try:
@@ -69,6 +64,20 @@ def counter_for(model: str) -> TokenCounter:
         )
         return estimated(model)
     return lambda text: len(encoding.encode_ordinary(text))
+
+
+def is_loaded() -> bool:
+    """Tell whether counting needs nothing more from the disk."""
+    return _encoding.cache_info().currsize > 0
+
+
+def _encoding_name(model: str) -> str:
+    with _lock:
+        import tiktoken.model  # noqa: PLC0415 (kept off the import of the package)
+    try:
+        return tiktoken.model.encoding_name_for_model(model)
+    except KeyError:
+        return DEFAULT_ENCODING
 
 
 def count_tokens(counter: Callable[[str], object], text: str) -> int:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pandas_amr._agent.window import Window
+from pandas_amr._engine import aside, in_thread
 from pandas_amr._former import former_about
 from pandas_amr._keeper import Answers, JournaledMapper, Keeper
 from pandas_amr._plan import Plan
 from pandas_amr._questions import Question, describe_question, fingerprint
 from pandas_amr._runtime import resolve_lm, sandbox_for
 from pandas_amr._sessions import Asker, Converted, Sessions, isolated
-from pandas_amr._tokens import count_tokens, counter_for
+from pandas_amr._tokens import count_tokens, counter_for, is_loaded
 from pandas_amr._trace import Trace
 from pandas_amr._usage import Ledger, Phase, Usage
 from pandas_amr._watch import Watch
@@ -215,6 +216,16 @@ class Work:
             if not deadline.expired():  # a function's of the user's
                 raise
             raise BudgetExceeded(f"The budget of {seconds:g} seconds is used up.", self.ledger.total) from None
+
+    async def aside(self, function: Callable[..., Any], /, *args: Any) -> Any:
+        """Call what takes as long as the frame is large: in a thread, so that other runs go on, or at once.
+
+        What counts tokens by a function of the user's, or has to load a tokenizer first, may take long of any frame.
+        """
+        counters = [lm.token_counter for lm in (self.wired.bare if self.wired is not None else ())]
+        if any(counter is not None for counter in counters) or (counters and not is_loaded()):
+            return await in_thread(function, *args)
+        return await aside(function, *args, size=len(self.job.frame))
 
     def end(self, error: RunStopped) -> None:
         """Begin nothing more: the budget is used up, or the service will serve nothing more."""

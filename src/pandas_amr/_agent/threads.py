@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
-import threading
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._engine import in_thread
 from pandas_amr._stopped import contained
 from pandas_amr.engines.local import await_contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-async def in_thread(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-    """Call the function in a daemon thread, with the caller's context, and wait for what it gives or raises.
-
-    ``asyncio.to_thread`` has few threads, shared with everything else, and Python's end waits for them.
-    """
-    loop = asyncio.get_running_loop()
-    given: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def told(value: Any, error: BaseException | None) -> None:
-        if not given.done():  # nobody may be waiting any more
-            given.set_result(value) if error is None else given.set_exception(error)
-
-    def run() -> None:
-        value, error = None, None
-        try:
-            value = context.run(function, *args, **options)
-        except BaseException as raised:  # noqa: BLE001 (raised again where it is waited for)
-            error = contained(raised)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(told, value, error)
-
-    threading.Thread(target=run, name="pandas-amr-function", daemon=True).start()
-    return await given
 
 
 async def called(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from pandas_amr._usage import Phase, Usage
 
@@ -146,7 +146,7 @@ class Abilities:
     context_window: int = 128_000
 
 
-_AS_THEY_ARE = frozenset({"client", "token_counter", "abilities"})
+_AS_THEY_ARE = frozenset({"api_key", "client", "token_counter", "abilities"})
 
 
 def _plain(value: Any) -> Any:
@@ -191,6 +191,25 @@ def check_address(address: object, name: str) -> None:
         raise UsageError(f"{wanted}, without ? and #: a query goes into LM({own_client}).")
 
 
+def _check_key(key: object) -> None:
+    """Refuse what is no key, in words that do not repeat it.
+
+    Raises:
+        UsageError: it is neither text nor a function that can be called without arguments.
+    """
+    if key is None or isinstance(key, str):
+        return
+    wanted = "LM(api_key=...) takes a key, or a function without arguments that gives one"
+    if not callable(key):
+        raise UsageError(f"{wanted}, not {type(key).__name__}.")
+    try:
+        inspect.signature(key).bind()
+    except TypeError:
+        raise UsageError(f"{wanted}; this one takes arguments.") from None
+    except ValueError:  # a builtin, of which nothing is known
+        return
+
+
 def _check_counter(counter: object) -> None:
     if counter is not None and (not callable(counter) or inspect.iscoroutinefunction(counter)):
         what = "an async one" if callable(counter) else type(counter).__name__
@@ -206,8 +225,10 @@ class LM:
     Args:
         model: the model's name, as the server knows it.
         base_url: the server's OpenAI-compatible address, such as ``http://127.0.0.1:8000/v1``.
-        api_key: the key, where the server wants one.
-        client: an ``openai.AsyncOpenAI`` or ``AsyncAzureOpenAI`` of your own, in place of address and key.
+        api_key: the key, where the server wants one; or a function without arguments, sync or async, that gives the key
+            of now. It is called for each request. What was learned of the server holds for all its keys.
+        client: an ``openai.AsyncOpenAI`` or ``AsyncAzureOpenAI`` of your own, or a sync one, in place of address and
+            key. Requests use its address, key, headers, query and ``http_client``, over connections of their own.
         temperature: sampling temperature; None leaves it to the server.
         seed: sampling seed, where the server takes one.
         reasoning_effort: for models that reason: ``"low"``, ``"medium"``, ``"high"``.
@@ -238,7 +259,7 @@ class LM:
 
     model: str = field(kw_only=False)
     base_url: str | None = None
-    api_key: str | None = field(default=None, repr=False)
+    api_key: str | Callable[[], str | Awaitable[str]] | None = field(default=None, repr=False, hash=False)
     client: Any = field(default=None, repr=False, hash=False)
     temperature: float | None = None
     seed: int | None = None
@@ -274,6 +295,7 @@ class LM:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, Real) or value <= 0):
                 raise UsageError(f"LM({name}=...) must be a number above 0, not {value!r}.")
+        _check_key(self.api_key)
         _check_counter(self.token_counter)
         if not isinstance(self.abilities, Abilities):
             raise UsageError(f"LM(abilities=...) takes amr.Abilities(...), not {self.abilities!r}.")

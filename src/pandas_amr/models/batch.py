@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from pandas_amr.models.base import Model, Reply, Request
-    from pandas_amr.models.openai import OpenAIModel
+    from pandas_amr.models.endpoint import Endpoint
 
 MOST_REQUESTS = 10_000  # in one batch; the provider's own bound is 50,000 and 200 MB
 LINGER_S = 0.25  # without a new request before a batch is sent
@@ -54,7 +54,7 @@ class Batched:
         first_poll_s: how soon it is asked whether a batch is done; then less and less often.
     """
 
-    model: OpenAIModel
+    model: Endpoint
     first_poll_s: float
     _waiting: dict[str, _Asked] = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None

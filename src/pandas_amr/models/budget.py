@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,13 +14,8 @@ from pandas_amr.models.sent import Sent, sent_requests
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pandas_amr._usage import Phase
     from pandas_amr.models.base import Model, Reply, Request
-
-FIRST_OUTPUT_TOKENS = 100
-CORRECTION = 0.25
-
-_answer_sizes: dict[tuple[int, str, str, Phase], float] = {}  # process, server, model, phase -> tokens of an answer
+    from pandas_amr.models.lessons import Lessons
 
 
 @dataclass
@@ -80,7 +74,7 @@ class Metered:
         model: Model,
         *,
         name: str,
-        server: str,
+        lessons: Lessons,
         purse: Purse,
         price: Callable[[Usage], float | None],
         half: Callable[[Request], bool],
@@ -88,7 +82,7 @@ class Metered:
     ) -> None:
         self._model = model
         self._name = name
-        self._server = server
+        self._lessons = lessons
         self._purse = purse
         self._price = price
         self._half = half
@@ -120,12 +114,11 @@ class Metered:
             self._purse.settle(estimate)
         usage = self._priced(request, reply.usage)
         self._enter(request, usage)
-        self._learn(request, usage)
         return replace(reply, usage=usage)
 
     def _estimate(self, request: Request) -> Usage:
         characters = sum(len(message.content or "") for message in request.messages)
-        expected = self._most or _answer_sizes.get(self._place(request), FIRST_OUTPUT_TOKENS)
+        expected = self._most or self._lessons.expected_tokens(request.phase)
         tokens = Usage(calls=1, input_tokens=int(characters * per_character(self._name)), output_tokens=int(expected))
         return self._priced(request, tokens)
 
@@ -141,10 +134,3 @@ class Metered:
     def _priced(self, request: Request, usage: Usage) -> Usage:
         money = self._price(usage)
         return replace(usage, money=money / 2 if money is not None and self._half(request) else money)
-
-    def _place(self, request: Request) -> tuple[int, str, str, Phase]:
-        return os.getpid(), self._server, self._name, request.phase
-
-    def _learn(self, request: Request, usage: Usage) -> None:
-        before = _answer_sizes.get(self._place(request), float(FIRST_OUTPUT_TOKENS))
-        _answer_sizes[self._place(request)] = before + (usage.output_tokens - before) * CORRECTION

@@ -16,7 +16,7 @@ from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, Model
 from pandas_amr.models.headers import limits_of, retry_after_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pandas_amr.models.base import LM
 
@@ -68,12 +68,12 @@ class Failures:
 
     Attributes:
         host: the server's name, for people.
-        key: what no text may show.
+        secrets: gives what no text may show now; keys may rotate.
     """
 
     lm: LM
     host: str
-    key: str = field(repr=False)
+    secrets: Callable[[], Sequence[str]] = field(repr=False)
 
     def translated(self, error: openai.OpenAIError) -> ModelError:
         """The same failure in this library's words, without the key."""
@@ -123,8 +123,8 @@ class Failures:
         return "Check the key (LM(api_key=...), OPENAI_API_KEY) and what it may use."
 
     def _scrubbed(self, text: str) -> str:
-        if self.key:
-            text = text.replace(self.key, "[key]")
+        for secret in sorted(self.secrets(), key=len, reverse=True):  # one may be a part of another
+            text = text.replace(secret, "[key]")
         text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w*.-]{6,}", "[key]", text)
         return text if len(text) <= REASON_CHARACTERS else text[:REASON_CHARACTERS] + " ..."
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,9 @@ from pandas_amr.models.sent import Sent, sent_requests
 
 if TYPE_CHECKING:
     from pandas_amr.models.base import Model, Reply, Request
+    from pandas_amr.models.lessons import Lessons
 
 SHARE = 0.95  # of requests are answered before a second one is sent
-SAMPLES = 200
 ENOUGH = 20
 
 
@@ -26,9 +25,9 @@ class Hedged:
     Whatever stands between, the model inside sends through ``SendMarker``: a request that waits there was not sent.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, lessons: Lessons) -> None:
         self._model = model
-        self._took: deque[float] = deque(maxlen=SAMPLES)
+        self._took = lessons.latencies
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn. Where two requests were sent both are counted, the dropped one as if answered.

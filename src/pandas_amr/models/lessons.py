@@ -1,0 +1,44 @@
+"""What this process has learned of a model at a server, whoever asked it: a run, its reduce, a group of it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas_amr._usage import Phase, Usage
+
+FIRST_ANSWER_TOKENS = 100.0
+CORRECTION = 0.25
+LATENCIES = 200
+
+
+@dataclass
+class Lessons:
+    """What was learned of one model at one server, and holds for all keys.
+
+    Attributes:
+        latencies: seconds that the last answered requests took, those of hedged calls alone.
+    """
+
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
+    _answer_tokens: dict[Phase, float] = field(default_factory=dict)
+
+    def expected_tokens(self, phase: Phase) -> float:
+        """How large the next answer of a phase will be, in tokens."""
+        return self._answer_tokens.get(phase, FIRST_ANSWER_TOKENS)
+
+    def learn_answer(self, phase: Phase, usage: Usage) -> None:
+        """Take in what one answer took."""
+        before = self.expected_tokens(phase)
+        self._answer_tokens[phase] = before + (usage.output_tokens - before) * CORRECTION
+
+
+_lessons: dict[tuple[int, str, str], Lessons] = {}  # process, server, model
+
+
+def lessons_of(server: str, model: str) -> Lessons:
+    """Give what this process has learned of a model at a server; at first that is nothing."""
+    return _lessons.setdefault((os.getpid(), server, model), Lessons())
