@@ -149,7 +149,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
         case "object" if "properties" in schema:
             return "{" + ", ".join(f"{name}: {_kind(part)}" for name, part in schema["properties"].items()) + "}"
         case "object" if isinstance(schema.get("additionalProperties"), dict):
-            return f"object whose values are {_kind(schema['additionalProperties'])}"
+            return f'list of {{"key": string, "value": {_kind(schema["additionalProperties"])}}}, each key once'
         case kind:
             limits = [f"{word} {schema[key]}" for key, word in _LIMITS.items() if key in schema]
             return " ".join([str(kind or "any value"), *_form_words(schema), *limits])

@@ -17,6 +17,7 @@ from pandas_amr.models.base import Message
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pandas_amr._wire import Wire
     from pandas_amr.models.base import ToolCall
 
 
@@ -36,6 +37,11 @@ class AgentTool(Protocol):
     @property
     def parameters(self) -> Mapping[str, Any]:
         """The JSON schema of its arguments."""
+        ...
+
+    @property
+    def wire(self) -> Wire:
+        """How its arguments are asked of a model, and how they are read."""
         ...
 
     @property
@@ -104,8 +110,8 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
     assert tool.args_schema is not None
     deadline = asyncio.timeout(tool.timeout_s)
     try:
-        _check_keys(call.arguments or "{}")
-        arguments = called_here(tool.args_schema.model_validate_json, call.arguments or "{}")
+        given = _arguments_of(call, tool)
+        arguments = called_here(tool.args_schema.model_validate_json, given)
     except DoubledKey as error:
         return f"{tool.name}: these arguments do not fit: {error}"
     except ValidationError as error:
@@ -130,18 +136,21 @@ def _told(tool: AgentTool, error: Exception, *, late: bool = False) -> str:
     return f"{tool.name} raised {described(error)}"
 
 
-def _check_keys(arguments: str) -> None:
-    """Refuse doubled keys; whether it is JSON at all, pydantic says with the place.
+def _arguments_of(call: ToolCall, tool: AgentTool) -> str:
+    """A call's arguments as the tool has them, as JSON; whether it is JSON at all, pydantic says with the place.
 
     Raises:
         DoubledKey: an object names a key twice.
     """
+    text = call.arguments or "{}"
     try:
-        loads(arguments)
+        given = loads(text)
     except DoubledKey:
         raise
     except ValueError:
-        return
+        return text
+    read = tool.wire.read_arguments(given)
+    return text if read == given else json.dumps(read)
 
 
 def loads(text: str) -> Any:

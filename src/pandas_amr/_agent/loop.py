@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
 from pandas_amr._agent.dispatch import DoubledKey, dispatch, loads
-from pandas_amr._schema import is_strict
 from pandas_amr._usage import Phase, Usage
+from pandas_amr._wire import Wire, wire_of
 from pandas_amr.models.base import Message, Request, ResponseSchema, ToolSpec
 
 if TYPE_CHECKING:
@@ -26,26 +27,35 @@ REPL_FORM = "code"
 FORCED = "No more tool calls are possible. Answer now, with what you know."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Submission:
-    """What an agent hands in: ``name`` as a schema response, ``submit_<name>`` as a tool."""
+    """What an agent hands in: ``name`` as a schema response, ``submit_<name>`` as a tool.
+
+    Attributes:
+        schema: what an answer is, as it is checked; a model is asked for it in the form of ``wire``.
+    """
 
     name: str
     schema: Mapping[str, Any]
 
-    @property
+    @cached_property
+    def wire(self) -> Wire:
+        """How the schema is asked of a model, and how its answer is read."""
+        return wire_of(self.schema)
+
+    @cached_property
     def tool(self) -> ToolSpec:
         """The tool through which an agent with tools hands in."""
         return ToolSpec(
             name=f"submit_{self.name}",
             description=f"Hand in the {self.name}. This ends the work.",
-            parameters=self.schema,
+            parameters=self.wire.schema,
         )
 
-    @property
+    @cached_property
     def response(self) -> ResponseSchema:
         """The schema that an answer without tools follows."""
-        return ResponseSchema(name=self.name, schema=self.schema, strict=is_strict(self.schema))
+        return ResponseSchema(name=self.name, schema=self.wire.schema, strict=self.wire.strict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +103,21 @@ async def run_agent(
         handed_in = next((call for call in reply.message.tool_calls if call.name == submission.tool.name), None)
         if handed_in is not None:
             conversation += [Message("tool", "Received.", tool_call_id=call.id) for call in reply.message.tool_calls]
-            return _answer(handed_in.arguments, reply, conversation, usage)
+            return _answer(handed_in.arguments, reply, conversation, usage, submission)
         if not reply.message.tool_calls:
-            answer = _answer(reply.message.content, reply, conversation, usage)
+            answer = _answer(reply.message.content, reply, conversation, usage, submission)
             if answer.problem is None:
                 return answer
             break
         messages, given = await dispatch(reply.message.tool_calls, tools)
         conversation += messages
         if given is not None:
-            return Answer(given.payload, None, tuple(conversation), usage, REPL_FORM)
+            return Answer(submission.wire.read(given.payload), None, tuple(conversation), usage, REPL_FORM)
     if tools:
         conversation.append(Message("user", FORCED))
     reply = await model.complete(turn_request(conversation, submission=submission, phase=phase))
     conversation.append(reply.message)
-    return _answer(reply.message.content, reply, conversation, usage + reply.usage)
+    return _answer(reply.message.content, reply, conversation, usage + reply.usage, submission)
 
 
 def turn_request(
@@ -116,13 +126,15 @@ def turn_request(
     """A turn: with tools the submission is one of them, without it is the form of the answer."""
     if not tools:
         return Request(tuple(conversation), phase=phase, schema=submission.response)
-    specs = (*(ToolSpec(tool.name, tool.description, tool.parameters) for tool in tools), submission.tool)
+    specs = (*(ToolSpec(tool.name, tool.description, tool.wire.schema) for tool in tools), submission.tool)
     return Request(tuple(conversation), phase=phase, tools=specs)
 
 
-def _answer(text: str | None, reply: Reply, conversation: list[Message], usage: Usage) -> Answer:
+def _answer(
+    text: str | None, reply: Reply, conversation: list[Message], usage: Usage, submission: Submission
+) -> Answer:
     payload, problem = decoded(text, reply.finish_reason)
-    return Answer(payload, problem, tuple(conversation), usage, reply.form)
+    return Answer(submission.wire.read(payload), problem, tuple(conversation), usage, reply.form)
 
 
 def decoded(text: str | None, finish_reason: str = "stop") -> tuple[Any, str | None]:
