@@ -275,7 +275,7 @@ class Wired:
             most=lm.max_output_tokens,
         )
         adapting = Adapting(Retrying(metered, lm=lm, throttle=throttle), lm=lm, server=server, warn=warn)
-        return Structured(adapting, server=server, name=lm.model, alone=not lm.batch)  # a batch is one request
+        return Structured(adapting, server=server, lm=lm)
 
 
 @contextlib.asynccontextmanager

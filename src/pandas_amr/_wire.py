@@ -461,8 +461,12 @@ def _fit_enums(sent: dict[str, Any]) -> None:
         if len(node["enum"]) > LARGE_ENUM and _characters(node["enum"]) > LARGE_ENUM_CHARACTERS:
             _open_enum(node)
     enums = sorted((node for node in enums if "enum" in node), key=_size_of_enum)
-    while enums and not _are_choices_within_limits(sent, enums):
-        _open_enum(enums.pop())
+    count, characters = sum(len(node["enum"]) for node in enums), _named_characters(sent)
+    while enums and (count > MOST_CHOICES or characters > MOST_CHARACTERS):
+        largest = enums.pop()
+        count -= len(largest["enum"])
+        characters -= _characters(largest["enum"])
+        _open_enum(largest)
 
 
 def _open_enum(node: dict[str, Any]) -> None:
@@ -476,11 +480,6 @@ def _size_of_enum(node: Mapping[str, Any]) -> int:
 
 def _characters(choices: Sequence[str]) -> int:
     return sum(len(choice) for choice in choices)
-
-
-def _are_choices_within_limits(sent: dict[str, Any], enums: Sequence[dict[str, Any]]) -> bool:
-    count = sum(len(node["enum"]) for node in enums)
-    return count <= MOST_CHOICES and _named_characters(sent) <= MOST_CHARACTERS
 
 
 def _named_characters(sent: dict[str, Any]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -18,8 +19,9 @@ from pandas_amr.models.base import Message, Reply, Request, ToolSpec
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from pandas_amr.models.base import Model
+    from pandas_amr.models.base import LM, Model
 
+WORDS = "Answer with one JSON object, the {}, that follows this JSON schema:"
 RUNGS = ("schema", "tool", "json_object", "prompt")
 SCHEMA, TOOL, JSON_OBJECT, PROMPT = range(len(RUNGS))
 
@@ -87,7 +89,7 @@ class Lessons:
     vain: dict[str, int] = field(default_factory=dict)
     kept: set[int] = field(default_factory=set)
     _known: set[str] = field(default_factory=set)
-    _scouts: dict[tuple[int, str], asyncio.Future[None]] = field(default_factory=dict)
+    _waiting: dict[tuple[int, str, LM], list[asyncio.Future[None]]] = field(default_factory=dict)
 
     def rung_of(self, kind: str, *, strict: bool) -> int:
         """The form in which a kind of schema is asked for next."""
@@ -124,7 +126,7 @@ class Lessons:
         """
         if is_kept:
             self.kept.add(rung)
-        elif rung < PROMPT and rung not in self.kept:
+        elif rung not in self.kept:
             self.first = max(self.first, JSON_OBJECT if rung == TOOL else PROMPT)
 
     def learn_answered(self, kind: str) -> None:
@@ -132,22 +134,48 @@ class Lessons:
         self._known.add(kind)
 
     @contextlib.asynccontextmanager
-    async def in_turn(self, kind: str) -> AsyncIterator[None]:
-        """Let the first request of its kind go alone; others wait a little for what comes of it."""
+    async def in_turn(self, kind: str, lm: LM) -> AsyncIterator[None]:
+        """Let the first request of its kind go alone; others wait a little for what comes of it.
+
+        Raises:
+            ModelConfigError: nothing that follows could succeed, as the first one has shown.
+        """
         loop = asyncio.get_running_loop()
-        key = (id(loop), kind)
+        key = (id(loop), kind, lm)
         latest = loop.time() + LONGEST_WAIT_S
-        while kind not in self._known and key in self._scouts and loop.time() < latest:
-            await asyncio.wait({self._scouts[key]}, timeout=latest - loop.time())
-        if kind in self._known or key in self._scouts:
+        while kind not in self._known and key in self._waiting and loop.time() < latest:
+            own: asyncio.Future[None] = loop.create_future()
+            self._waiting[key].append(own)
+            timer = loop.call_at(latest, _let_go, own)
+            try:
+                await own
+            finally:
+                timer.cancel()
+        if kind in self._known or key in self._waiting:
             yield
             return
-        ended = self._scouts[key] = loop.create_future()
+        self._waiting[key] = []
+        failure: ModelConfigError | None = None
         try:
             yield
+        except ModelConfigError as error:
+            failure = error
+            raise
         finally:
-            del self._scouts[key]
-            ended.set_result(None)
+            for one in self._waiting.pop(key):
+                _let_go(one, failure)
+        await asyncio.sleep(0)  # who has waited goes before who comes now
+
+
+def _let_go(waiting: asyncio.Future[None], failure: ModelConfigError | None = None) -> None:
+    if waiting.done():
+        return
+    if failure is None:
+        waiting.set_result(None)
+        return
+    own = copy.copy(failure)  # to each its own: its tries are counted on it
+    own.attempts, own.usage = 0, None
+    waiting.set_exception(own)
 
 
 _lessons: dict[tuple[int, str, str], Lessons] = {}  # by process, server and model
@@ -165,14 +193,14 @@ class Structured:
     """Answers like the model inside; a schema is asked for in the best form that the server takes.
 
     A JSON-schema response, else a forced tool call, else a JSON object with the schema in words, else words alone. A
-    refusal takes a schema one form down; the form that is answered is where the next of its kind begins. ``alone`` says
-    whether the first request of a kind goes alone, so that what is refused is refused once.
+    refusal takes a schema one form down; the form that is answered is where the next of its kind begins. The first
+    request of a kind goes alone, so that what is refused is refused once; but not in a batch, which is one request.
     """
 
-    def __init__(self, model: Model, *, server: str, name: str, alone: bool = True) -> None:
+    def __init__(self, model: Model, *, server: str, lm: LM) -> None:
         self._model = model
-        self._lessons = lessons_of(server, name)
-        self._alone = alone
+        self._lessons = lessons_of(server, lm.model)
+        self._lm = lm
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn.
@@ -181,7 +209,7 @@ class Structured:
             ModelRejected: no form is taken, or it is the content that the server will not take.
         """
         kind = _kind_of(request)
-        async with self._lessons.in_turn(kind) if self._alone else contextlib.nullcontext():
+        async with contextlib.nullcontext() if self._lm.batch else self._lessons.in_turn(kind, self._lm):
             if request.schema is not None:
                 return await self._descend(request, kind)
             reply = await self._model.complete(request)
@@ -210,7 +238,8 @@ class Structured:
                 lessons.learn_taken(kind, rung, refusals)
                 usage = replace(reply.usage, tries=reply.usage.tries + refused)
                 read = replace(_read(reply, request, rung), usage=usage)
-                if read.finish_reason != "length" and read.message.content:
+                unsure = rung < PROMPT and rung not in lessons.kept and read.finish_reason != "length"
+                if unsure and read.message.content:
                     lessons.learn_kept(rung, is_kept=_has_shape(read.message.content, request.schema.schema))
                 return read
 
@@ -242,7 +271,7 @@ def _asked(request: Request, rung: int) -> Request:
             tool = ToolSpec(name, f"Hand in the {schema.name}.", schema.schema)
             return replace(request, schema=None, tools=(tool,), forced_tool=name)
         case form:
-            words = f"Answer with one JSON object that follows this JSON schema:\n{json.dumps(schema.schema)}"
+            words = f"{WORDS.format(schema.name)}\n{json.dumps(schema.schema, ensure_ascii=False)}"
             messages = (*request.messages[:-1], _with_words(request.messages[-1], words))
             return replace(request, schema=None, messages=messages, json_object=form == "json_object")
 
