@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict, create_model
 
 from pandas_amr._run import submit
-from pandas_amr._wire import self_contained, wire_of
+from pandas_amr._wire import wire_of
+from pandas_amr._wire_shapes import self_contained
 from pandas_amr.errors import UsageError
 from pandas_amr.tools import NAME, Tool
 

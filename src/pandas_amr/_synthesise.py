@@ -23,7 +23,7 @@ from pandas_amr._tree import group_of, static_sizes
 from pandas_amr._units import ROWS_KEY, cell, line_of, reader_keys
 from pandas_amr._usage import Usage
 from pandas_amr._violations import Leniency, find_violation, without_absent
-from pandas_amr._wire import find_unread
+from pandas_amr._wire_read import find_unread
 from pandas_amr.engines.local import is_cancelled
 from pandas_amr.errors import InvalidOutput, ModelError, UsageError
 from pandas_amr.models.base import Message

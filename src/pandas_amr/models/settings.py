@@ -33,7 +33,6 @@ UNSUPPORTED = re.compile(
     re.IGNORECASE,
 )
 OTHER_NAMES = {"reasoningeffort": ("thinking", "reasoning")}  # Ollama: '"model" does not support thinking'
-MOST_LESSONS = 20  # from one request
 
 
 @dataclass
@@ -54,13 +53,20 @@ class Settings:
     def applied(self, body: dict[str, Any]) -> dict[str, Any]:
         """A request's body without what the model refuses."""
         kept = {name: value for name, value in body.items() if name not in self.omitted}
-        given = [kept.pop(name) for name in LIMITS if name in kept] if self.limit is not None else []
-        if given and self.limit is not None and self.limit not in self.omitted:
-            kept[self.limit] = given[0]
-        if STRICT in self.omitted and "json_schema" in (kept.get("response_format") or {}):
-            schema = {key: value for key, value in kept["response_format"]["json_schema"].items() if key != STRICT}
-            kept["response_format"] = kept["response_format"] | {"json_schema": schema}
-        return kept
+        wanted = kept.get("response_format")
+        if STRICT in self.omitted and isinstance(wanted, dict) and "json_schema" in wanted:
+            schema = {key: value for key, value in wanted["json_schema"].items() if key != STRICT}
+            kept["response_format"] = wanted | {"json_schema": schema}
+        return self._with_limit(kept) if self.limit is not None else kept
+
+    def _with_limit(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A body with the limit under the name that the server takes."""
+        assert self.limit is not None
+        named = {name: value for name, value in body.items() if name not in LIMITS}
+        for name in LIMITS:
+            if name in body:
+                named.setdefault(self.limit, body[name])
+        return named
 
     def refuse(self, name: str) -> bool:
         """Remember that a setting is refused; whether it is left out now. A limit has another name first."""
@@ -71,9 +77,9 @@ class Settings:
         other = OLD_LIMIT if name == NEW_LIMIT else NEW_LIMIT
         if other in self._refused_limits:
             self.omitted.update(LIMITS)
-            return True
-        self.limit = other
-        return False
+        else:
+            self.limit = other
+        return name in self.omitted
 
     def ignore_limit(self, name: str) -> None:
         """Remember that an answer was longer than the limit of that name."""
@@ -115,7 +121,7 @@ class Adapting:
             ModelConfigError: the value of a setting is refused.
         """
         refused = 0
-        for _ in range(MOST_LESSONS):
+        while True:  # each time with a setting less
             sent = self._sent(request)
             try:
                 reply = await self._model.complete(request)
@@ -129,33 +135,38 @@ class Adapting:
                 self._settings.taken.update(sent)
                 self._learn_limit(reply, sent)
                 return replace(reply, usage=replace(reply.usage, tries=reply.usage.tries + refused))
-        return await self._model.complete(request)
 
     def _sent(self, request: Request) -> dict[str, Any]:
         """The settings that go with a request."""
         strict = {STRICT: True} if request.schema is not None else {}
         return self._settings.applied(options_of(self._lm) | strict)
 
-    def _learn(self, error: ModelError, sent: Mapping[str, Any]) -> None:
+    def _learn(self, error: ModelRejected, sent: Mapping[str, Any]) -> None:
         """Learn from a refusal which setting is left out.
-
-        A setting with which a request was answered is not refused: then it is a row that speaks of it.
 
         Raises:
             ModelConfigError: it is a value that is refused.
         """
         said = str(error)
-        if error.too_long if isinstance(error, ModelRejected) else False:
+        name = None if error.too_long else self._refused_in(said, sent)
+        if name is None:
             return
+        if UNSUPPORTED.search(said):
+            is_omitted = self._settings.refuse(name)
+            if is_omitted and name != STRICT:
+                self._warn(SettingWarning(f"{self._lm.model} refuses {self._spelled(name)}: it is left out."))
+        elif name != STRICT and _is_subject(said, name):
+            raise self._of_value(error, name) from None
+
+    def _refused_in(self, said: str, sent: Mapping[str, Any]) -> str | None:
+        """The setting that a refusal names first; None if it names none.
+
+        A setting with which a request was answered is not refused: then it is a row that speaks of it.
+        """
         named = [name for name in sent if name not in self._settings.taken and _names(said, name)]
-        if not named:
-            return
-        name = _first_named(said, named)
-        if not UNSUPPORTED.search(said):
-            if name != STRICT and _is_subject(said, name):
-                raise self._of_value(error, name) from None
-        elif self._settings.refuse(name) and name != STRICT:
-            self._warn(SettingWarning(f"{self._lm.model} refuses {self._spelled(name)}: it is left out."))
+        text = _plain(said)
+        places = {name: text.find(_plain(name)) for name in named}
+        return min(named, key=places.__getitem__, default=None)
 
     def _of_value(self, error: ModelError, name: str) -> ModelConfigError:
         said = f"{error} Check {self._spelled(name)}."
@@ -202,11 +213,3 @@ def _is_subject(said: str, name: str) -> bool:
 
 def _plain(text: str) -> str:
     return text.replace("_", "").lower()
-
-
-def _first_named(said: str, names: list[str]) -> str:
-    """Which of several settings a refusal names first."""
-    text = _plain(said)
-    places = {name: text.find(_plain(name)) for name in names}
-    found = [name for name in names if places[name] >= 0]
-    return min(found, key=places.__getitem__) if found else names[0]
