@@ -158,7 +158,10 @@ def test_an_args_schema_of_ones_own_checks_the_arguments():
 
     found, requests = ask(provider, tools=[tool])
     assert found == [2]
-    assert requests[0].body["tools"][0]["function"]["parameters"]["properties"]["count"]["description"] == "how many"
+    assert (
+        requests[0].body["tools"][0]["function"]["parameters"]["properties"]["count"]["description"]
+        == "how many (at least 1)"
+    )
 
 
 def test_plain_functions_serve_as_tools_and_decorated_ones_stay_functions():

@@ -32,6 +32,7 @@ from pandas_amr.errors import (
     RunStopped,
     SandboxError,
     SandboxUnavailable,
+    SettingWarning,
     UsageError,
 )
 
@@ -98,6 +99,7 @@ __all__ = [
     "SandboxError",
     "SandboxUnavailable",
     "Score",
+    "SettingWarning",
     "Tool",
     "Usage",
     "UsageError",

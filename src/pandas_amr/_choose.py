@@ -567,7 +567,7 @@ class ChoiceType(OutputType):
     def __init__(self, fields: Fields) -> None:
         super().__init__(dict[str, Any])
         self._fields = fields
-        self.schema = fields.schema
+        self.schema = self._asked = fields.schema
         self.insists = False  # whether the last answer was a number, whatever was said
 
     def read(self, answer: Answer, inputs: Sequence[Input]) -> tuple[Choice | None, tuple[Support, ...]]:

@@ -157,10 +157,16 @@ class FindingType:
 
     def submission(self, *, alone: bool) -> Submission:
         """What an agent hands in: the flat fields of one unit, or a list over the units of a shard."""
-        if alone:
-            return Submission("finding", self.schema)
-        numbered = {"unit": {"type": "integer"}, **self.schema["properties"]}
-        item = {**self.schema, "properties": numbered, "required": list(numbered)}
+        return self._submission_of_one if alone else self._submission_of_many
+
+    @cached_property
+    def _submission_of_one(self) -> Submission:
+        return Submission("finding", self._checked_schema)
+
+    @cached_property
+    def _submission_of_many(self) -> Submission:
+        numbered = {"unit": {"type": "integer"}, **self._checked_schema["properties"]}
+        item = {**self._checked_schema, "properties": numbered, "required": list(numbered)}
         listed = {"type": "array", "items": item}
         return Submission(
             "findings",
@@ -196,7 +202,7 @@ class FindingType:
         try:
             record = self.model.model_validate(given)
         except ValidationError as error:
-            return None, complaint(error)
+            return None, self._submission_of_one.wire.find_unread(given) or complaint(error)
         except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
             return None, f"its validator raised {type(error).__name__}"
         stray = find_stray(record) if isinstance(record, self.model) else type(record).__name__

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict, create_model
 
 from pandas_amr._engine import submit
+from pandas_amr._wire import wire_of
+from pandas_amr._wire_shapes import self_contained
 from pandas_amr.errors import UsageError
 from pandas_amr.tools import NAME, Tool
 
@@ -217,5 +219,9 @@ def _tool(told: Any, prefix: str, server: _Server, timeout_s: float | None) -> T
     tool = Tool(
         called, name=name, description=told.description or told.title or name, args_schema=free, timeout_s=timeout_s
     )
-    object.__setattr__(tool, "parameters", {"type": "object", "properties": {}} | schema)
+    asked = {"type": "object", "properties": {}} | schema
+    whole = self_contained(asked) | {"type": "object", "additionalProperties": False}
+    needed = [str(one) for one in schema.get("required") or ()]
+    object.__setattr__(tool, "parameters", asked)
+    object.__setattr__(tool, "wire", wire_of(whole | {"required": needed}, required=needed))
     return tool

@@ -203,8 +203,10 @@ def _kind(schema: Mapping[str, Any]) -> str:
             return f"list of {_kind(schema.get('items', {}))}"
         case "object" if "properties" in schema:
             return "{" + ", ".join(f"{name}: {_kind(part)}" for name, part in schema["properties"].items()) + "}"
-        case "object" if isinstance(schema.get("additionalProperties"), dict):
-            return f"object whose values are {_kind(schema['additionalProperties'])}"
+        case "object":
+            inner = schema.get("additionalProperties")
+            value = _kind(inner) if isinstance(inner, dict) else "any value"
+            return f'list of {{"key": string, "value": {value}}}, each key once'
         case kind:
             limits = [f"{word} {schema[key]}" for key, word in _LIMITS.items() if key in schema]
             return " ".join([str(kind or "any value"), *_form_words(schema), *limits])

@@ -160,7 +160,7 @@ def reduce_budget(work: Work, task: Task, computed: str = "", output: OutputType
     )
     window = min(plan.context_window or lm.abilities.context_window, lm.abilities.context_window)
     reserve = min(lm.max_output_tokens or ANSWER_TOKENS, window // 4)
-    taken = count(system) + count(str(output.submission().schema)) + count(computed) + reserve
+    taken = count(system) + count(str(output.submission().wire.schema)) + count(computed) + reserve
     room = max(1, window - taken)
     if plan.reduce_budget is not None:
         return min(plan.reduce_budget, room), room

@@ -20,15 +20,17 @@ from pandas_amr.models.gate import Gated
 from pandas_amr.models.hedge import Hedged
 from pandas_amr.models.retry import Retrying
 from pandas_amr.models.sent import SendMarker
+from pandas_amr.models.settings import Adapting
 from pandas_amr.models.structured import Structured
 from pandas_amr.models.throttle import Throttled, throttle_for
 from pandas_amr.sandbox.local import LocalSandbox
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from types import TracebackType
 
+    from pandas_amr.errors import SettingWarning
     from pandas_amr.sandbox.base import Isolation, Sandbox
     from pandas_amr.tools import PythonREPLTool
 from pandas_amr._prices import price_of
@@ -250,8 +252,11 @@ class Wired:
         """The address at which a model answers."""
         return self.bare[lm].server
 
-    def model(self, lm: LM, gate: asyncio.Semaphore) -> Model:
-        """A model, wrapped: from the HTTP call up throttled, gated, metered, retried, and its form found."""
+    def model(self, lm: LM, gate: asyncio.Semaphore, warn: Callable[[SettingWarning], None]) -> Model:
+        """A model, wrapped: from the HTTP call up throttled, gated, metered, retried, and its settings and form found.
+
+        ``warn`` takes what the run's user is to be told.
+        """
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
@@ -269,7 +274,8 @@ class Wired:
             half=lambda request: lm.batch and takes(request),
             most=lm.max_output_tokens,
         )
-        return Structured(Retrying(metered, lm=lm, throttle=throttle), server=server, name=lm.model)
+        adapting = Adapting(Retrying(metered, lm=lm, throttle=throttle), lm=lm, server=server, warn=warn)
+        return Structured(adapting, server=server, lm=lm)
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,6 +24,7 @@ from pandas_amr._tree import group_of, static_sizes
 from pandas_amr._units import ROWS_KEY, cell, line_of, reader_keys
 from pandas_amr._usage import Usage
 from pandas_amr._violations import Leniency, find_violation, without_absent
+from pandas_amr._wire_read import find_unread
 from pandas_amr.engines.local import is_cancelled
 from pandas_amr.errors import InvalidOutput, ModelError, UsageError
 from pandas_amr.models.base import Message
@@ -157,6 +158,7 @@ class OutputType:
         self._form = kept_schema(kind)
         self._column = self._column_type(held=held)
         self.schema = json_schema(self.item if self.item is not None else kind)
+        self._asked = kept_schema(self.item if self.item is not None else kind)
         if SOURCES_KEY in self.schema.get("properties", {}):
             raise UsageError(
                 f"output= has a field {SOURCES_KEY!r}: that is where agents say which findings their answer rests on. "
@@ -188,15 +190,19 @@ class OutputType:
 
     def submission(self) -> Submission:
         """What a reduce agent hands in."""
+        return self._submission
+
+    @cached_property
+    def _submission(self) -> Submission:
         sources = {"type": "array", "items": {"type": "integer"}}
         if self.item is None:
-            properties = {"output": self.schema, "sources": sources}
-        elif "properties" in self.schema:
-            fields = {**self.schema["properties"], "sources": sources}
-            item = {**self.schema, "properties": fields, "required": list(fields)}
+            properties = {"output": self._asked, "sources": sources}
+        elif "properties" in self._asked:
+            fields = {**self._asked["properties"], "sources": sources}
+            item = {**self._asked, "properties": fields, "required": list(fields)}
             properties = {"output": {"type": "array", "items": item}}
         else:
-            properties = {"output": {"type": "array", "items": self.schema}, "sources": sources}
+            properties = {"output": {"type": "array", "items": self._asked}, "sources": sources}
         return Submission(
             "reduction",
             {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False},
@@ -237,7 +243,8 @@ class OutputType:
         try:
             value = self._adapter.validate_python(given)
         except ValidationError as error:
-            raise InvalidOutput(complaint(error)) from None
+            unread = find_unread(given, self._submission.wire.shape["properties"]["output"])
+            raise InvalidOutput(unread or complaint(error)) from None
         except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
             raise InvalidOutput(f"its validator raised {type(error).__name__}") from None
         if is_stray(value, self.kind):

@@ -70,8 +70,9 @@ def find_violation(value: Any, schema: Mapping[str, Any], leniency: Leniency = S
         >>> find_violation({"n": "3"}, {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
         'n: should be an integer'
     """
-    if "anyOf" in schema:
-        return _violation_of_all(value, schema["anyOf"], leniency)
+    parts = schema.get("anyOf", schema.get("oneOf"))
+    if parts is not None:
+        return _violation_of_all(value, parts, leniency)
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if choices is not None:
         return None if any(_is_same(value, choice) for choice in choices) else "is not one of the choices"
@@ -103,6 +104,23 @@ def without_absent(value: Any, schema: Mapping[str, Any]) -> Any:
         if one is not None or part.get(OPTIONAL) != ABSENT:
             there[name] = without_absent(one, part)
     return there
+
+
+def form_words(schema: Mapping[str, Any]) -> str | None:
+    """Say how a text is to be written, in words if they are known, else by its pattern or format; None if anyhow.
+
+    Example:
+        >>> form_words({"type": "string", "format": "date"}), form_words({"type": "string", "pattern": "^x"})
+        ('a date such as 2026-01-31', 'matching ^x')
+    """
+    pattern, format_ = schema.get("pattern"), schema.get("format")
+    known = _PATTERNS.get(pattern or "") or _FORMATS.get(format_ or "")
+    if known is not None:
+        return known[1]
+    if schema.get("contentMediaType") == "application/json":
+        return "JSON text"
+    words = [f"matching {pattern}"] if pattern else []
+    return "; ".join([*words, *([f"format {format_}"] if format_ else [])]) or None
 
 
 def _violation_of_all(value: Any, parts: list[Mapping[str, Any]], leniency: Leniency) -> str | None:

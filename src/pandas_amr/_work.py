@@ -255,7 +255,7 @@ class Work:
         """The model that the agents of a phase share, or an agent's own."""
         assert self.wired is not None
         gate = asyncio.Semaphore(1) if phase == "plan" else self.gate
-        return self.wired.model(self.lm(phase, agent), gate)
+        return self.wired.model(self.lm(phase, agent), gate, self.warnings.append)
 
     def max_steps(self, agent: Agent | None = None) -> int:
         """Most turns with tools."""

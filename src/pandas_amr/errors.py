@@ -25,6 +25,7 @@
     ├─ PlanWarning                   the plan is not carried out as a whole: a part left out, a group read in parts
     ├─ FailureWarning                some units failed and are listed
     ├─ JournalWarning                the journal is not what it was: damaged, gone, or not to be had
+    ├─ SettingWarning                a setting is left out, since the model refuses it
     └─ CorpusWarning                 some files were left out
 """
 
@@ -60,6 +61,7 @@ __all__ = [
     "RunStopped",
     "SandboxError",
     "SandboxUnavailable",
+    "SettingWarning",
     "UsageError",
 ]
 
@@ -245,6 +247,10 @@ class FailureWarning(AMRWarning):
 
 class JournalWarning(AMRWarning):
     """The journal is not what it was: damaged and set aside, gone, or not to be had here."""
+
+
+class SettingWarning(AMRWarning):
+    """A setting of an ``LM`` is left out, since the model refuses it."""
 
 
 class CorpusWarning(AMRWarning):

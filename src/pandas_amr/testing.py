@@ -30,6 +30,7 @@ from aiohttp import web
 
 from pandas_amr._agent.answers import loads
 from pandas_amr.models.base import LM
+from pandas_amr.models.structured import WORDS
 from pandas_amr.models.throttle import Bucket
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = ["Call", "Drop", "RateLimit", "Raw", "ScriptedRequest", "ScriptedServe
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 0.05  # for requests that are still under way; 0 would be no bound at all
 CHARACTERS_PER_TOKEN = 4
+IN_WORDS = re.compile("\n\n" + WORDS.format(r"(\w+)"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)\n?^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -86,9 +88,11 @@ class ScriptedRequest:
     def schema(self) -> str | None:
         """The name of the schema that the answer must follow: ``findings``, ``finding``, ``reduction`` or ``plan``."""
         wanted = self.body.get("response_format", {}).get("json_schema", {})
-        return wanted.get("name") or next(
-            (t.removeprefix("submit_") for t in self.tools if t.startswith("submit_")), None
-        )
+        if "name" in wanted:
+            return str(wanted["name"])
+        handed_in = [name.removeprefix("submit_") for name in self.tools if name.startswith("submit_")]
+        in_words = IN_WORDS.search(self.user)
+        return handed_in[0] if handed_in else in_words.group(1) if in_words else None
 
     @property
     def units(self) -> list[dict[str, Any]]:
@@ -115,7 +119,7 @@ class ScriptedRequest:
                 if fence == kind:
                     return [loads(line) for line in block.split("\n") if line]
             if kind == "units" and self.schema == "finding":
-                return [loads(message["content"])]
+                return [loads(IN_WORDS.split(message["content"])[0])]
         return []
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from pandas_amr._schema import asked_as, json_schema
+from pandas_amr._schema import asked_as, json_schema, kept_schema
+from pandas_amr._wire import Wire, wire_of
 from pandas_amr.errors import UsageError
 from pandas_amr.sandbox.base import Isolation, Limits, Sandbox, found
 
@@ -67,6 +68,7 @@ class Tool:
     isolated: bool = False
     version: str = ""
     parameters: dict[str, Any] = field(init=False, repr=False)
+    wire: Wire = field(init=False, repr=False)
     passes: tuple[type[Exception], ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,11 +86,13 @@ class Tool:
         if self.isolated:
             source_of(self.func)  # what cannot be sent is told now
         schema = self.args_schema or _args_schema(self.func, name)
+        required = _required(schema)
         for key, value in {
             "name": name,
             "description": description,
             "args_schema": schema,
-            "parameters": json_schema(schema) | {"required": _required(schema)},
+            "parameters": json_schema(schema) | {"required": required},
+            "wire": wire_of(_asked_of(schema) | {"required": required}, required=required),
         }.items():
             object.__setattr__(self, key, value)
 
@@ -273,6 +277,16 @@ def _args_schema(func: Callable[..., Any], name: str) -> type[BaseModel]:
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), Field(default))
     return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _asked_of(schema: type[BaseModel]) -> dict[str, Any]:
+    """The schema of arguments, each with its default where it has one that JSON can say."""
+    asked = kept_schema(schema)
+    for name, info in schema.model_fields.items():
+        part = asked["properties"].get(asked_as(name, info)[0])
+        if part is not None and isinstance(info.default, str | int | float | bool):
+            part["default"] = info.default
+    return asked
 
 
 def _required(schema: type[BaseModel]) -> list[str]:

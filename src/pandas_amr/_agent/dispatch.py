@@ -19,6 +19,7 @@ from pandas_amr.models.base import Message
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pandas_amr._wire import Wire
     from pandas_amr.models.base import ToolCall
 
 
@@ -44,6 +45,11 @@ class AgentTool(Protocol):
     @property
     def parameters(self) -> Mapping[str, Any]:
         """The JSON schema of its arguments."""
+        ...
+
+    @property
+    def wire(self) -> Wire:
+        """How its arguments are asked of a model, and how they are read."""
         ...
 
     @property
@@ -129,8 +135,8 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
     assert tool.args_schema is not None
     deadline = asyncio.timeout(tool.timeout_s)
     try:
-        _check_arguments(call.arguments)
-        arguments = called_here(tool.args_schema.model_validate_json, call.arguments)
+        given = _arguments_of(call, tool)
+        arguments = called_here(tool.args_schema.model_validate_json, given)
     except UnreadableArguments as error:
         return f"{tool.name}: these arguments do not fit: {error}"
     except ValidationError as error:
@@ -162,18 +168,20 @@ class UnreadableArguments(ValueError):
     """Arguments that are JSON, but not JSON that says one thing."""
 
 
-def _check_arguments(arguments: str) -> None:
-    """Refuse doubled keys and nesting without end; whether it is JSON at all, pydantic says with the place.
+def _arguments_of(call: ToolCall, tool: AgentTool) -> str:
+    """A call's arguments as the tool has them, as JSON; whether it is JSON at all, pydantic says with the place.
 
     Raises:
-        UnreadableArguments: they have either.
+        UnreadableArguments: an object names a key twice, or the nesting has no end.
     """
     try:
-        loads(arguments)
+        given = loads(call.arguments)
     except (DoubledKey, TooDeep) as error:
         raise UnreadableArguments(str(error)) from None
     except ValueError:
-        return
+        return call.arguments
+    read = tool.wire.read_arguments(given)
+    return call.arguments if read == given else json.dumps(read)
 
 
 def complaint(error: ValidationError) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr import _prompts
 from pandas_amr._agent.answers import decoded
 from pandas_amr._agent.dispatch import HandedIn, dispatch, is_call_of, merged
 from pandas_amr._agent.spoken import is_in_data, is_text_in_data, read_calls
-from pandas_amr._schema import is_strict
 from pandas_amr._usage import Phase, Usage
+from pandas_amr._wire import Wire, wire_of
 from pandas_amr.errors import ModelRejected
 from pandas_amr.models.base import Message, Request, ResponseSchema, ToolCall, ToolSpec
 
@@ -33,26 +33,35 @@ NOT_OPEN = "No tool can be called any more."
 CALLS_TOOLS = "the answer calls a tool, and no tool can be called any more"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Submission:
-    """What an agent hands in: ``name`` as a schema response, ``submit_<name>`` as a tool."""
+    """What an agent hands in: ``name`` as a schema response, ``submit_<name>`` as a tool.
+
+    Attributes:
+        schema: what an answer is, as it is checked; a model is asked for it in the form of ``wire``.
+    """
 
     name: str
     schema: Mapping[str, Any]
 
-    @property
+    @cached_property
+    def wire(self) -> Wire:
+        """How the schema is asked of a model, and how its answer is read."""
+        return wire_of(self.schema)
+
+    @cached_property
     def tool(self) -> ToolSpec:
         """The tool through which an agent with tools hands in."""
         return ToolSpec(
             name=f"submit_{self.name}",
             description=f"Hand in the {self.name}. This ends the work.",
-            parameters=self.schema,
+            parameters=self.wire.schema,
         )
 
-    @property
+    @cached_property
     def response(self) -> ResponseSchema:
         """The schema that an answer without tools follows."""
-        return ResponseSchema(name=self.name, schema=self.schema, strict=is_strict(self.schema))
+        return ResponseSchema(name=self.name, schema=self.wire.schema, strict=self.wire.strict)
 
     @property
     def keys(self) -> list[str]:
@@ -279,6 +288,7 @@ class _Talk:
         return _prompts.nudge(self.submission.tool.name, self.submission.keys, [tool.name for tool in self.tools])
 
     def _answer(self, payload: Any, problem: str | None, form: str) -> Answer:
+        payload = self.submission.wire.read(payload)
         return Answer(payload, problem, tuple(self.conversation), self.usage, form, self.spoken)
 
 
@@ -342,7 +352,7 @@ def _without_keys(extra: Mapping[str, Any], keys: Collection[str]) -> dict[str, 
 
 def tool_specs(submission: Submission, tools: Sequence[AgentTool]) -> tuple[ToolSpec, ...]:
     """The tools in play; that which hands in is the last of them."""
-    return (*(ToolSpec(tool.name, tool.description, tool.parameters) for tool in tools), submission.tool)
+    return (*(ToolSpec(tool.name, tool.description, tool.wire.schema) for tool in tools), submission.tool)
 
 
 def turn_request(

@@ -12,6 +12,7 @@ from pandas_amr import _prompts
 from pandas_amr._agent.dispatch import HandedIn
 from pandas_amr._schema import json_schema
 from pandas_amr._usage import Usage
+from pandas_amr._wire import Wire, wire_of
 from pandas_amr.errors import SandboxError
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class Repl:
     def parameters(self) -> Mapping[str, Any]:
         """The one argument, ``code``."""
         return json_schema(Code)
+
+    @property
+    def wire(self) -> Wire:
+        """How the argument is asked of a model."""
+        return wire_of(self.parameters)
 
     async def func(self, code: str) -> str | HandedIn:
         """Run a cell; several of one turn run one after the other.

@@ -16,13 +16,7 @@ LONGEST_NAME = 64
 def body_of(lm: LM, request: Request) -> dict[str, Any]:
     """The request as the protocol spells it."""
     body: dict[str, Any] = {"model": lm.model, "messages": [_spelled(message) for message in request.messages]}
-    options = {
-        "temperature": lm.temperature,
-        "seed": lm.seed,
-        "reasoning_effort": lm.reasoning_effort,
-        "max_completion_tokens": lm.max_output_tokens,
-    }
-    body |= {name: value for name, value in options.items() if value is not None} | dict(lm.extra_body or {})
+    body |= options_of(lm)
     if request.tools:
         body["tools"] = [
             {
@@ -39,6 +33,17 @@ def body_of(lm: LM, request: Request) -> dict[str, Any]:
     elif request.json_object:
         body["response_format"] = {"type": "json_object"}
     return body
+
+
+def options_of(lm: LM) -> dict[str, Any]:
+    """The settings of a request, as the protocol names them; of each request of a model the same."""
+    options = {
+        "temperature": lm.temperature,
+        "seed": lm.seed,
+        "reasoning_effort": lm.reasoning_effort,
+        "max_completion_tokens": lm.max_output_tokens,
+    }
+    return {name: value for name, value in options.items() if value is not None} | dict(lm.extra_body or {})
 
 
 def _spelled(message: Message) -> dict[str, Any]:

@@ -137,10 +137,27 @@ def _names_configuration(status: int, text: str) -> bool:
 
 
 def _said(error: openai.APIStatusError) -> str:
-    body = error.body
-    if isinstance(body, dict) and isinstance(body.get("message"), str):
-        return str(body["message"])
-    return error.response.reason_phrase or "no reason given"
+    return _reason_in(error.body) or error.response.reason_phrase or "no reason given"
+
+
+def _reason_in(body: Any) -> str:
+    """What an error's body says, wherever it says it: Mistral nests it, Gemini sends a list, FastAPI places and texts.
+
+    Example:
+        >>> _reason_in({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 1}]})
+        'body.seed: Extra inputs are not permitted'
+    """
+    if isinstance(body, list):
+        return "; ".join(reason for reason in map(_reason_in, body[:3]) if reason)
+    if not isinstance(body, dict):
+        return ""
+    for name in ("message", "error", "detail", "msg"):
+        reason = body.get(name)
+        text = reason if isinstance(reason, str) else _reason_in(reason)
+        if text:
+            place = body.get("loc")
+            return f"{'.'.join(map(str, place))}: {text}" if isinstance(place, list) else text
+    return ""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

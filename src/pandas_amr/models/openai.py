@@ -23,6 +23,7 @@ from pandas_amr.models.failures import BROKEN_ANSWERS, Failures
 from pandas_amr.models.headers import limits_of
 from pandas_amr.models.keys import Key
 from pandas_amr.models.reply import is_error, read_body, reply_of
+from pandas_amr.models.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -164,8 +165,8 @@ class OpenAIModel:
             raise
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The request as the protocol spells it."""
-        return body_of(self._lm, request)
+        """The request as the protocol spells it, without what this model is known to refuse."""
+        return settings_of(self.address[0], self._lm.model).applied(body_of(self._lm, request))
 
     def read(self, response: Mapping[str, Any], request: Request) -> Reply:
         """An answer that came in a batch: ``status_code`` and ``body``.

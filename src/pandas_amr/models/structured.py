@@ -1,73 +1,262 @@
-"""The ladder of structured output: what a server cannot is found out by asking, once, and remembered."""
+"""Structured output: the best form that a server takes for a schema is found out by asking, once, and remembered."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import copy
+import hashlib
 import json
 import os
 import re
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from pandas_amr.errors import ModelRejected
+from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected
 from pandas_amr.models.base import Message, Reply, Request, ToolSpec
 
 if TYPE_CHECKING:
-    from pandas_amr.models.base import Model
+    from collections.abc import AsyncIterator, Mapping
 
+    from pandas_amr.models.base import LM, Model
+
+WORDS = "Answer with one JSON object, the {}, that follows this JSON schema:"
 RUNGS = ("schema", "tool", "json_object", "prompt")
+SCHEMA, TOOL, JSON_OBJECT, PROMPT = range(len(RUNGS))
 
-# What servers say when it is the form that they cannot, not the content.
+# Servers that are known to promise no schema. They begin at the form that their documentation has.
+FIRST_RUNGS = {
+    "api.deepseek.com": JSON_OBJECT,  # api-docs.deepseek.com, "Create Chat Completion"; llm-exe/llm-exe issue 662
+    "api.z.ai": JSON_OBJECT,  # docs.z.ai, "Structured Output": text and json_object
+    "open.bigmodel.cn": JSON_OBJECT,  # the same service
+    "api.minimax.io": JSON_OBJECT,  # platform.minimax.io, "OpenAI compatible": no json_schema but of one old model
+    "api.minimaxi.com": JSON_OBJECT,
+    "api.minimax.chat": JSON_OBJECT,
+    "dashscope.aliyuncs.com": JSON_OBJECT,  # help.aliyun.com, Model Studio, "JSON mode"
+    "dashscope-intl.aliyuncs.com": JSON_OBJECT,
+    "dashscope-us.aliyuncs.com": JSON_OBJECT,
+    "api.moonshot.ai": JSON_OBJECT,  # platform.moonshot.ai, "JSON mode"
+    "api.moonshot.cn": JSON_OBJECT,
+    "api.anthropic.com": TOOL,  # docs.anthropic.com, "OpenAI SDK compatibility": response_format is ignored
+}
+
+# What servers say when it is the form that they cannot, not the content; or when they do not say what it is. A refusal
+# in other words is the row's: each form would cost a request more for every row that is refused.
 ABOUT_FORM = re.compile(
-    r"response_format|json_schema|json_object|schema|structured|grammar|tool|function|not (supported|implemented)|"
-    r"unsupported|unrecogni[sz]ed|unknown (field|parameter|argument)|extra (field|input)",
+    r"response_?format|json|schema|structured|grammar|tool|function|not (supported|implemented|available)|unavailable|"
+    r"unsupported|unrecogni[sz]ed|unknown|unexpected|extra|cannot find field|"
+    r"parameter|argument|propert(y|ies)|keyword|\bfield|output_config|"
+    r"bad request|invalid (request|value|input|body)|provider returned error|unprocessable|no reason given",
     re.IGNORECASE,
 )
+# ... that they cannot for any schema ...
+FOR_ANY = re.compile(
+    r"(response_format|json_schema|json_object|tool|function)\S*.{0,40}"
+    r"\b(not (supported|implemented|available)|unsupported|unavailable|unknown|unrecogni[sz]ed)|"
+    r"\b(not support|unsupported|unknown|unrecogni[sz]ed).{0,40}"
+    r"(response_format|json_schema|json_object|tool|function)",
+    re.IGNORECASE,
+)
+# ... and what says that it is the content.
+ABOUT_CONTENT = re.compile(r"polic(y|ies)|safety|moderat|content.?filter|harmful|flagged|inappropriate", re.IGNORECASE)
+# A router says 404 where none of its servers has what a request needs (OpenRouter: "No endpoints found that support").
+NO_SERVER = re.compile(r"support.{0,40}(tool|response_format|structured|parameter|json)", re.IGNORECASE)
+REFUSALS = frozenset({400, 404, 422})
 
-_learned: dict[tuple[int, str, str], int] = {}  # process, server, model -> the first rung that it may stand on
-_proven: set[tuple[int, str, str, int]] = set()  # rungs that have answered
+ENOUGH_KINDS = 2  # of schemas refused in a form, and none taken, after which others do not begin with it
+VAIN_DESCENTS = 2  # of a schema, refused in every form, after which a refusal is the row's
+LONGEST_WAIT_S = 2.0  # for the first request of its kind; a refusal comes at once, an answer may take long
+
+
+@dataclass
+class Lessons:
+    """What one server and model have taught, in this process.
+
+    Attributes:
+        first: the form to begin with.
+        rungs: the form in which a kind of schema was answered.
+        taken: forms that were answered for some kind.
+        refused: how many kinds were refused in a form and answered in a lower one.
+        vain: how often a kind was refused in every form.
+        kept: forms in which an answer was of the schema's shape.
+    """
+
+    first: int = SCHEMA
+    rungs: dict[str, int] = field(default_factory=dict)
+    taken: set[int] = field(default_factory=set)
+    refused: dict[int, int] = field(default_factory=dict)
+    vain: dict[str, int] = field(default_factory=dict)
+    kept: set[int] = field(default_factory=set)
+    _known: set[str] = field(default_factory=set)
+    _waiting: dict[tuple[int, str, LM], list[asyncio.Future[None]]] = field(default_factory=dict)
+
+    def rung_of(self, kind: str, *, strict: bool) -> int:
+        """The form in which a kind of schema is asked for next."""
+        rung = self.rungs.get(kind)
+        if rung is None:
+            rung = self.first if strict else max(self.first, JSON_OBJECT)
+            while rung < PROMPT and rung not in self.taken and self.refused.get(rung, 0) >= ENOUGH_KINDS:
+                rung += 1
+        return max(rung, self.first)
+
+    def may_descend(self, kind: str, rung: int, error: ModelError) -> bool:
+        """Whether a refusal may be of the form, so that a lower one is worth a request."""
+        if rung == PROMPT or self.rungs.get(kind) == rung or self.vain.get(kind, 0) >= VAIN_DESCENTS:
+            return False
+        if error.status not in REFUSALS or (isinstance(error, ModelRejected) and error.too_long):
+            return False
+        if isinstance(error, ModelConfigError):
+            return bool(NO_SERVER.search(str(error)))
+        return bool(ABOUT_FORM.search(str(error))) and not ABOUT_CONTENT.search(str(error))
+
+    def learn_taken(self, kind: str, rung: int, refusals: Mapping[int, ModelError]) -> None:
+        """Remember the form that was answered, and those above it that were refused."""
+        self._known.add(kind)
+        self.taken.add(rung)
+        self.rungs[kind] = min(rung, self.rungs.get(kind, rung))
+        for above, error in refusals.items():
+            for_any = FOR_ANY.search(str(error)) or isinstance(error, ModelConfigError)
+            self.refused[above] = self.refused.get(above, 0) + (ENOUGH_KINDS if for_any else 1)
+
+    def learn_kept(self, rung: int, *, is_kept: bool) -> None:
+        """Remember whether a form is kept. A server that takes it and never kept it ignores it: words are left.
+
+        Forced calls are not kept by servers without tools, whose JSON mode may work.
+        """
+        if is_kept:
+            self.kept.add(rung)
+        elif rung not in self.kept:
+            self.first = max(self.first, JSON_OBJECT if rung == TOOL else PROMPT)
+
+    def learn_answered(self, kind: str) -> None:
+        """Remember that a kind of request was answered."""
+        self._known.add(kind)
+
+    @contextlib.asynccontextmanager
+    async def in_turn(self, kind: str, lm: LM) -> AsyncIterator[None]:
+        """Let the first request of its kind go alone; others wait a little for what comes of it.
+
+        Raises:
+            ModelConfigError: nothing that follows could succeed, as the first one has shown.
+        """
+        loop = asyncio.get_running_loop()
+        key = (id(loop), kind, lm)
+        latest = loop.time() + LONGEST_WAIT_S
+        while kind not in self._known and key in self._waiting and loop.time() < latest:
+            own: asyncio.Future[None] = loop.create_future()
+            self._waiting[key].append(own)
+            timer = loop.call_at(latest, _let_go, own)
+            try:
+                await own
+            finally:
+                timer.cancel()
+        if kind in self._known or key in self._waiting:
+            yield
+            return
+        self._waiting[key] = []
+        failure: ModelConfigError | None = None
+        try:
+            yield
+        except ModelConfigError as error:
+            failure = error
+            raise
+        finally:
+            for one in self._waiting.pop(key):
+                _let_go(one, failure)
+        await asyncio.sleep(0)  # who has waited goes before who comes now
+
+
+def _let_go(waiting: asyncio.Future[None], failure: ModelConfigError | None = None) -> None:
+    if waiting.done():
+        return
+    if failure is None:
+        waiting.set_result(None)
+        return
+    own = copy.copy(failure)  # to each its own: its tries are counted on it
+    own.attempts, own.usage = 0, None
+    waiting.set_exception(own)
+
+
+_lessons: dict[tuple[int, str, str], Lessons] = {}  # by process, server and model
+
+
+def lessons_of(server: str, name: str) -> Lessons:
+    """What a server and model have taught in this process."""
+    place = (os.getpid(), server, name)
+    if place not in _lessons:
+        _lessons[place] = Lessons(FIRST_RUNGS.get(urlsplit(server).hostname or "", SCHEMA))
+    return _lessons[place]
 
 
 class Structured:
     """Answers like the model inside; a schema is asked for in the best form that the server takes.
 
     A JSON-schema response, else a forced tool call, else a JSON object with the schema in words, else words alone. A
-    refusal that speaks of the form takes the request one rung down; the rung that answers is where the next begins.
+    refusal takes a schema one form down; the form that is answered is where the next of its kind begins. The first
+    request of a kind goes alone, so that what is refused is refused once; but not in a batch, which is one request.
     """
 
-    def __init__(self, model: Model, *, server: str, name: str) -> None:
+    def __init__(self, model: Model, *, server: str, lm: LM) -> None:
         self._model = model
-        self._place = (os.getpid(), server, name)
+        self._lessons = lessons_of(server, lm.model)
+        self._lm = lm
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn.
 
         Raises:
-            ModelRejected: no rung holds, or it is the content that the server will not take.
+            ModelRejected: no form is taken, or it is the content that the server will not take.
         """
-        if request.schema is None:
-            return await self._model.complete(request)
-        rung = _learned.get(self._place, 0)
+        kind = _kind_of(request)
+        async with contextlib.nullcontext() if self._lm.batch else self._lessons.in_turn(kind, self._lm):
+            if request.schema is not None:
+                return await self._descend(request, kind)
+            reply = await self._model.complete(request)
+            self._lessons.learn_answered(kind)
+            return reply
+
+    async def _descend(self, request: Request, kind: str) -> Reply:
+        """Ask in one form after the other until one is taken. Of what is refused in each, nothing is learned."""
+        assert request.schema is not None
+        lessons = self._lessons
+        rung = lessons.rung_of(kind, strict=request.schema.strict)
+        refusals: dict[int, ModelError] = {}
         refused = 0
         while True:
             try:
                 reply = await self._model.complete(_asked(request, rung))
-            except ModelRejected as error:
+            except (ModelRejected, ModelConfigError) as error:
                 error.attempts += refused
-                known = (*self._place, rung) in _proven
-                if known or error.too_long or rung + 1 == len(RUNGS) or not ABOUT_FORM.search(str(error)):
+                if not lessons.may_descend(kind, rung, error):
+                    lessons.vain[kind] = lessons.vain.get(kind, 0) + (rung == PROMPT and bool(refusals))
                     raise
-                rung += 1
+                refusals[rung] = error
                 refused = error.attempts
+                rung += 1
             else:
-                _learned[self._place] = max(rung, _learned.get(self._place, 0))
-                _proven.add((*self._place, rung))
+                lessons.learn_taken(kind, rung, refusals)
                 usage = replace(reply.usage, tries=reply.usage.tries + refused)
-                return replace(_read(reply, request, rung), usage=usage)
+                read = replace(_read(reply, request, rung), usage=usage)
+                unsure = rung < PROMPT and rung not in lessons.kept and read.finish_reason != "length"
+                if unsure and read.message.content:
+                    lessons.learn_kept(rung, is_kept=_has_shape(read.message.content, request.schema.schema))
+                return read
 
 
 def as_asked(request: Request, *, server: str, name: str) -> Request:
     """The request as it would be sent now: in the form that the server is known to take, or the best one."""
-    return request if request.schema is None else _asked(request, _learned.get((os.getpid(), server, name), 0))
+    if request.schema is None:
+        return request
+    rung = lessons_of(server, name).rung_of(_kind_of(request), strict=request.schema.strict)
+    return _asked(request, rung)
+
+
+def _kind_of(request: Request) -> str:
+    """What requests that are refused alike have in common: the schema, or that they have tools, or none."""
+    if request.schema is None:
+        return "tools" if request.tools else ""
+    return hashlib.sha256(json.dumps(request.schema.schema).encode()).hexdigest()
 
 
 def _asked(request: Request, rung: int) -> Request:
@@ -82,7 +271,7 @@ def _asked(request: Request, rung: int) -> Request:
             tool = ToolSpec(name, f"Hand in the {schema.name}.", schema.schema)
             return replace(request, schema=None, tools=(tool,), forced_tool=name)
         case form:
-            words = f"Answer with one JSON object that follows this JSON schema:\n{json.dumps(schema.schema)}"
+            words = f"{WORDS.format(schema.name)}\n{json.dumps(schema.schema, ensure_ascii=False)}"
             messages = (*request.messages[:-1], _with_words(request.messages[-1], words))
             return replace(request, schema=None, messages=messages, json_object=form == "json_object")
 
@@ -100,3 +289,23 @@ def _read(reply: Reply, request: Request, rung: int) -> Reply:
         if called is not None:
             return replace(reply, message=Message("assistant", called.arguments), form=form)
     return replace(reply, form=form)
+
+
+def _has_shape(text: str, schema: Mapping[str, Any]) -> bool:
+    """Whether an answer can come of the schema: one JSON object, some of its keys, objects in its lists of objects.
+
+    It is not looked at more closely: a server that leaves out a field may keep to the rest, and is repaired.
+    """
+    try:
+        payload = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    properties = schema.get("properties", {})
+    if not isinstance(payload, dict) or payload.keys().isdisjoint(properties):
+        return False
+    for name, value in payload.items():
+        part = properties.get(name, {})
+        of_objects = part.get("type") == "array" and part["items"].get("type") == "object"
+        if of_objects and isinstance(value, list) and not all(isinstance(one, dict) for one in value):
+            return False
+    return True
