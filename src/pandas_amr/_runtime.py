@@ -255,7 +255,7 @@ class Wired:
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
-        model: Model = Gated(Throttled(SendMarker(bare), throttle, name=lm.model), gate)
+        model: Model = Gated(Throttled(SendMarker(bare), throttle, name=lm.model, lm=lm), gate)
         if lm.hedge:
             model = Hedged(model)
         if lm.batch:

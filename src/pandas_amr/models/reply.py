@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr.errors import ModelRefused, ModelUnavailable
+from pandas_amr.errors import ModelRefused, ModelRejected, ModelUnavailable
 from pandas_amr.models.base import Limits, Message, Reply, ToolCall
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pandas_amr._usage import Usage
+
+
+# The model's window was full before the answer was whole: Mistral; Anthropic
+WINDOW_IS_FULL = frozenset({"model_length", "model_context_window_exceeded"})
 
 
 def reply_of(answer: Any, usage: Usage, limits: Limits | None) -> Reply:
@@ -27,6 +31,8 @@ def reply_of(answer: Any, usage: Usage, limits: Limits | None) -> Reply:
     reason = str(choice.get("finish_reason") or "stop")
     if reason == "content_filter":
         raise ModelRefused("The provider's content filter stopped the answer.")
+    if reason in WINDOW_IS_FULL:
+        raise ModelRejected("The prompt and the answer are longer than the model's context window.", too_long=True)
     content = said.get("content")
     calls = said.get("tool_calls")
     message = Message(
