@@ -101,6 +101,14 @@ class ProgressBar:
             except Exception:  # noqa: BLE001 (nobody watches any more, or the stream is one of the user's)
                 self._bar = None
 
+    def wait(self, what: str) -> None:
+        """Requests wait for something; or, if it is empty, no more."""
+        if self._bar is not None:
+            try:
+                self._bar.set_postfix_str(what, refresh=True)
+            except Exception:  # noqa: BLE001 (likewise)
+                self._bar = None
+
 
 def _watched() -> bool:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None

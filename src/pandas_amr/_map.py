@@ -193,7 +193,10 @@ class MapStage:
         """Give every unit a finding or a failure; hand each shard's findings to the tree as they land."""
         work = self._work
         total = sum(len(shard.positions) for shard, _ in self._items)
-        with ProgressBar(shown=work.settings.progress, units=total) as progress:
+        with (
+            ProgressBar(shown=work.settings.progress, units=total) as progress,
+            work.watch.waits.shown_by(progress.wait),
+        ):
             self._tell()
             limit = min(work.parallelism, max(1, len(self._items)))
             async for done in each(self._one, self._drawn(tree), limit=limit):

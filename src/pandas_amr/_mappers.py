@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import Model
     from pandas_amr.tools import Tool
 
+LEAST_PIECE_TOKENS = 64  # a server that calls less than this too long means something else
 PIECES_AT_ONCE = 8
 MAX_BARREN = 1  # halvings in a row that brought less than half, where units stand in the REPL: no asking row by row
 Numbers = tuple[int, ...]
@@ -241,11 +242,11 @@ class AgentMapper:
             state.attempts[position] = 0
         positions = tuple(position for position in shard.positions if position not in state.failed)
         if len(positions) == 1 and self.units.size(positions[0]) > self.max_tokens:
-            await self._in_pieces(positions[0], self.max_tokens, state)
+            await self._in_smaller_pieces(positions[0], self.max_tokens, state)
         elif positions:
             await self._settle(positions, state)
             for position in sorted(state.too_long):
-                await self._in_pieces(position, max(1, self.units.size(position) // 2), state)
+                await self._in_smaller_pieces(position, self.units.size(position) // 2, state)
 
     async def _settle(self, positions: Sequence[int], state: SoFar, *, halved: bool = False, barren: int = 0) -> None:
         """Ask, repair, then halve what is left; findings accepted on the way are kept.
@@ -276,8 +277,17 @@ class AgentMapper:
             if error is not None:
                 raise error
 
-    async def _in_pieces(self, position: int, limit: int, state: SoFar) -> None:
-        """Map a unit in pieces and merge their findings. A piece that fails is the unit's failure: none is left out."""
+    async def _in_smaller_pieces(self, position: int, limit: int, state: SoFar) -> None:
+        """Map a unit in pieces, and in half as large ones as long as the server calls them too long."""
+        while await self._in_pieces(position, max(1, limit), state) and limit > LEAST_PIECE_TOKENS:
+            limit //= 2
+
+    async def _in_pieces(self, position: int, limit: int, state: SoFar) -> bool:
+        """Map a unit in pieces and merge their findings. A piece that fails is the unit's failure: none is left out.
+
+        Returns:
+            Whether it failed since a piece was too long.
+        """
         lines = pieces_of(self.units.record(position), limit=limit, count=self.count, line_of=line_of)
         pieces = SoFar(lambda numbers: [lines[number] for number in numbers], single=True, of_rows=False, of=position)
         if self.pieces is not None:
@@ -291,7 +301,7 @@ class AgentMapper:
         if pieces.failed:
             number, (who, reason) = min(pieces.failed.items())
             state.failed[position] = (who, f"piece {number + 1} of {len(lines)}: {reason}")
-            return
+            return bool(pieces.too_long)
         if pieces.repaired:
             state.repaired.add(position)
         try:
@@ -304,6 +314,7 @@ class AgentMapper:
             if error.stops_run:
                 raise
             state.failed[position] = ("model", f"its {len(lines)} pieces could not be merged: {error}")
+        return False
 
     async def _merged(self, records: list[dict[str, Any]], state: SoFar) -> dict[str, Any]:
         """One finding of the pieces': by rule, and texts that differ by an agent."""

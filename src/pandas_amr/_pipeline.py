@@ -39,9 +39,11 @@ from pandas_amr.errors import (
     JournalError,
     MapFailed,
     ModelError,
+    ModelUnavailable,
     NotConfirmed,
     UsageError,
 )
+from pandas_amr.models.waits import LOGGER, noting_waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from pandas_amr._result import Again, SecondLook
     from pandas_amr._synthesise import StaticTree
     from pandas_amr._usage import Phase
-    from pandas_amr.errors import PlanWarning
+    from pandas_amr.errors import PlanWarning, RunStopped
     from pandas_amr.models.base import LM
 
 
@@ -107,28 +109,42 @@ async def run(
         kept=kept,
     )
     try:
-        outcome = await await_contained(_carried_out(work, wish or Wish(), look))
+        with noting_waits(work.watch.waits):
+            outcome = await await_contained(_carried_out(work, wish or Wish(), look))
     except asyncio.CancelledError:
         if interrupted is not None:
             interrupted(_partial(work))
         raise
     except Exception as error:
+        _log_end(work, error)
         found = _partial(work) if work.where or work.kept is not None else None
         if isinstance(error, UsageError) and not work.has_begun:
             raise
         stop_with(error, found, where=work.where or "its beginning", planned=work.where == PLANNING)
+    _log_end(work, work.ended_by)
     _raise_if_ended(work)
     return outcome
+
+
+def _log_end(work: Work, error: Exception | None) -> None:
+    """Log that a run does not wait for its service any longer: once, and not by each run inside another one."""
+    if isinstance(error, ModelUnavailable) and error.stops_run and work.inside is None:
+        LOGGER.warning("The run stopped early: %s", error)
 
 
 def _raise_if_ended(work: Work) -> None:
     """Raise what ended the run early, where the user is to be told so."""
     error = work.ended_by
-    if error is None or (isinstance(error, BudgetExceeded) and work.settings.errors != "raise"):
+    if error is None or (_is_clean(error) and work.settings.errors != "raise"):
         return
     if isinstance(error, BudgetExceeded):
         error.usage = work.ledger.total  # what was in flight has ended by now
     stop_with(error, work.result, where=work.where)
+
+
+def _is_clean(error: RunStopped) -> bool:
+    """Tell whether a run that was ended by this has a result all the same: later, or with more, it goes on from it."""
+    return isinstance(error, BudgetExceeded) or (isinstance(error, ModelUnavailable) and not error.gone)
 
 
 async def _carried_out(work: Work, wish: Wish, look: Look | None) -> Result | Draft:
@@ -382,7 +398,8 @@ def _warn(work: Work) -> None:
         what = "<NA>" if work.job.verb == "map" else "kept"
         said = f"{failed} of {rows} units failed; they are {what}, and listed in amr.result_of(frame).failures."
         work.warnings.append(FailureWarning(said))
-    if work.job.verb != "map_reduce" and work.stopped:
+    told = work.job.verb != "map_reduce" or isinstance(work.ended_by, ModelUnavailable)
+    if work.stopped and told:
         work.warnings.append(FailureWarning(f"The run stopped early: {work.stopped}"))
 
 

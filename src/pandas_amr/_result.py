@@ -78,7 +78,8 @@ class Result:
             sandbox status``.
         total: all of ``usage`` added up.
         seconds: how long the run took.
-        stopped: why the run stopped before its end, where it did: a budget.
+        stopped: why the run stopped before its end, if it did: a budget; or a service that answers nothing for longer
+            than ``LM(patience_s=...)``, or asks to wait for longer, and then when to call again.
         sandbox: the tier in which code of agents ran, where any did.
         sources: what the output rests on, one row an item and row: ``item label position general run``, with ``group``
             before them where groups or columns were written; None where nothing was written by agents. ``general``

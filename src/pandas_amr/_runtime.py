@@ -260,7 +260,8 @@ class Wired:
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
-        model: Model = Gated(Throttled(SendMarker(bare), throttle, name=lm.model, lessons=bare.lessons), gate)
+        throttled = Throttled(SendMarker(bare), throttle, name=lm.model, lessons=bare.lessons, lm=lm)
+        model: Model = Gated(throttled, gate)
         if lm.hedge:
             model = Hedged(model, bare.lessons)
         if lm.batch:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pandas_amr.models.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +31,7 @@ class Progress:
         calls: requests answered.
         tokens: spent.
         seconds: since it began.
+        waiting: what its requests wait for, and until when; empty if they are answered.
         done: whether it has ended.
     """
 
@@ -38,10 +41,11 @@ class Progress:
     calls: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    waiting: str = ""
     done: bool = False
 
     def __repr__(self) -> str:
-        state = "done" if self.done else "running"
+        state = "done" if self.done else self.waiting or "running"
         return (
             f"<Progress {self.found + self.failed}/{self.units} units, {self.failed} failed, {self.calls} calls, "
             f"{self.tokens} tokens, {self.seconds:.1f} s, {state}>"
@@ -49,9 +53,14 @@ class Progress:
 
 
 class Watch:
-    """Batches of findings in the order in which they landed, as columns; whoever reads them makes records of them."""
+    """Batches of findings in the order in which they landed, as columns; whoever reads them makes records of them.
+
+    Attributes:
+        waits: what the run's requests wait for.
+    """
 
     def __init__(self) -> None:
+        self.waits = Waits()
         self._lock = threading.Lock()
         self._batches: list[tuple[NDArray[np.int64], pa.Table, Units]] = []
         self._waiting: list[concurrent.futures.Future[None]] = []
@@ -61,7 +70,7 @@ class Watch:
     @property
     def progress(self) -> Progress:
         """How far it is now."""
-        return self._progress
+        return replace(self._progress, waiting=self.waits.text)
 
     def told(self, progress: Progress) -> None:
         """Note how far it is."""

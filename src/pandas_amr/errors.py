@@ -135,6 +135,8 @@ class ModelUnavailable(ModelError):
         retry_after_s: seconds that the service asked to wait, where it said so.
         busy: the service said 429.
         gone: no service was reached.
+        starved: this process could open no more connections.
+        said: what went wrong, without what came of it for the run.
         limits: what its headers told of its limits.
     """
 
@@ -145,13 +147,16 @@ class ModelUnavailable(ModelError):
         retry_after_s: float | None = None,
         busy: bool = False,
         gone: bool = False,
+        starved: bool = False,
         limits: Limits | None = None,
         **known: object,
     ) -> None:
         super().__init__(message, **known)  # type: ignore[arg-type]
+        self.said = message
         self.retry_after_s = retry_after_s
         self.busy = busy
         self.gone = gone
+        self.starved = starved
         self.limits = limits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
@@ -233,9 +234,11 @@ class LM:
         seed: sampling seed, where the server takes one.
         reasoning_effort: for models that reason: ``"low"``, ``"medium"``, ``"high"``.
         max_output_tokens: most tokens of one answer.
-        timeout_s: seconds that one request may take.
+        timeout_s: seconds that one request may take, from its connection to the last byte of its answer.
         max_tries: how often a request is sent at most when the service fails (5xx, time-outs, malformed bodies).
-        patience_s: seconds without any answer after which a server that is gone, or says 429, ends the run.
+        patience_s: seconds without any answer after which a server that is gone, or says 429, ends the run; it is also
+            the longest wait that a server may ask for. Default: 300; but one that has never answered in this process
+            is not waited for unless this is given, and told as missing within seconds.
         max_parallelism: most requests in flight at this model, whatever a run would like.
         rpm: requests a minute, where the limit is known; else it is learned.
         tpm: tokens a minute, likewise.
@@ -267,7 +270,7 @@ class LM:
     max_output_tokens: int | None = None
     timeout_s: float = 120.0
     max_tries: int = 8
-    patience_s: float = 300.0
+    patience_s: float | None = None
     max_parallelism: int | None = None
     rpm: float | None = None
     tpm: float | None = None
@@ -293,7 +296,7 @@ class LM:
             raise UsageError(f"LM(journal_as=...) takes a name, not {self.journal_as!r}.")
         for name in ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, Real) or value <= 0):
+            if value is not None and (not isinstance(value, Real) or math.isnan(value) or value <= 0):
                 raise UsageError(f"LM({name}=...) must be a number above 0, not {value!r}.")
         _check_key(self.api_key)
         _check_counter(self.token_counter)

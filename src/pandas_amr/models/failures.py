@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
+import ssl
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +16,9 @@ import httpx2
 import openai
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
+from pandas_amr.models.error_bodies import ErrorBody, read_error_body
 from pandas_amr.models.headers import limits_of, retry_after_of
+from pandas_amr.models.too_long import is_too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +27,18 @@ if TYPE_CHECKING:
 
 RETRYABLE = frozenset({408, 409, 425, 429})
 CONFIG = frozenset({401, 402, 403, 404})
-OF_ACCOUNT = frozenset({401, 402})
-NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
-# Servers that give no code say it in words: vLLM, llama.cpp, Ollama, gateways.
-TOO_LONG = re.compile(
-    r"context (length|window|size)|maximum context|too (long|many tokens)|exceeds? .*context", re.IGNORECASE
+NO_QUOTA = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "access_terminated"})
+# Gateways put the code of the server behind them into a sentence.
+NO_QUOTA_WORDS = re.compile(
+    r"insufficient[ _](quota|balance|credits?|funds)|billing[ _](is )?not[ _]active|billing[ _]hard[ _]limit|"
+    r"account is not active|check your billing",
+    re.IGNORECASE,
 )
+# OpenAI says this of an empty account; Gemini of a minute's limit, too, and then tells when to come back.
+CHECK_BILLING = re.compile(r"check your plan and billing", re.IGNORECASE)
+PASSES = frozenset({"resource_exhausted"})
+STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+STARVED_WORDS = re.compile(r"too many open files|no buffer space", re.IGNORECASE)  # of several tries, joined
 REASON_CHARACTERS = 300
 
 # Of these statuses a server may mean this request alone, such as a row that its filter does not let pass.
@@ -69,49 +80,63 @@ class Failures:
     Attributes:
         host: the server's name, for people.
         secrets: gives what no text may show now; keys may rotate.
+        port: the server's port; None is the usual one.
     """
 
     lm: LM
     host: str
     secrets: Callable[[], Sequence[str]] = field(repr=False)
+    port: int | None = None
 
     def translated(self, error: openai.OpenAIError) -> ModelError:
         """The same failure in this library's words, without the key."""
         links = list(_chain(error))
-        # The aiohttp transport calls a refused connection a time-out too; the cause beneath tells them apart.
+        if isinstance(error, openai.APIStatusError):
+            body = read_error_body(error.body)
+            if not body.message:
+                body = read_error_body(error.response.reason_phrase or "no reason given")
+            return self.status_error(error.status_code, body, error.response.headers, error.request_id)
+        if _is_starved(links):
+            return ModelUnavailable("This process has too few file descriptors (ulimit -n).", starved=True)
+        if _is_gone(links):
+            said = f"No connection to {self._address} ({_reason(links)}). {self._way_there(links)}"
+            return ModelUnavailable(said, gone=True)
+        # The aiohttp transport calls a lost connection a time-out too; the cause beneath tells them apart.
         if isinstance(error, openai.APITimeoutError) and any(isinstance(link, TimeoutError) for link in links):
-            return ModelUnavailable(f"No answer within {self.lm.timeout_s:g} s (LM(timeout_s=...)).")
+            return self.timed_out()
         if isinstance(error, openai.APIConnectionError):
-            refused = any(isinstance(link, ConnectionRefusedError | socket.gaierror) for link in links)
-            said = f"No connection to {self.host} ({type(links[-1]).__name__})."
-            return ModelUnavailable(said, gone=refused)
-        if not isinstance(error, openai.APIStatusError):
-            return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
-        return self.status_error(error.status_code, error.code, _said(error), error.response.headers, error.request_id)
+            return ModelUnavailable(f"No connection to {self._address} ({type(links[-1]).__name__}).")
+        return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
+
+    def timed_out(self) -> ModelUnavailable:
+        """No whole answer came in time."""
+        return ModelUnavailable(f"No answer within {self.lm.timeout_s:g} s (LM(timeout_s=...)).")
 
     def unreadable(self, error: Exception) -> ModelUnavailable:
         """An answer that no HTTP library can read: the connection is broken, and the next one may not be."""
         if isinstance(error, TimeoutError):
-            return ModelUnavailable(f"No answer within {self.lm.timeout_s:g} s (LM(timeout_s=...)).")
+            return self.timed_out()
         return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
 
     def status_error(
-        self, status: int, code: str | None, message: str, headers: Mapping[str, str], request_id: str | None
+        self, status: int, body: ErrorBody, headers: Mapping[str, str], request_id: str | None = None
     ) -> ModelError:
         """What an HTTP status that is no 200 means."""
         known: dict[str, Any] = {"status": status, "request_id": request_id}
-        said = f"The server answered {status}: {self._scrubbed(message)}"
-        too_long = status not in OF_ACCOUNT and (code == "context_length_exceeded" or bool(TOO_LONG.search(message)))
-        if code in NO_QUOTA:
-            return ModelConfigError(f"{said} {self._way_out(status, message)}", **known)
-        if not too_long and _names_configuration(status, f"{code} {message}"):
-            failure = ModelConfigError(f"{said} {self._way_out(status, message)}", **known)
+        said = f"The server answered {status}: {self._scrubbed(body.message or 'no reason given')}"
+        if _has_no_quota(body, status, headers):
+            return ModelConfigError(f"{said} {self._way_out(status, body.message)}", **known)
+        if is_too_long(status, body):
+            return ModelRejected(said, too_long=True, **known)
+        if _names_configuration(status, body):
+            failure = ModelConfigError(f"{said} {self._way_out(status, body.message)}", **known)
             failure.of_request = ModelRejected(said, **known) if status in OF_REQUEST else None
             return failure
-        if status in RETRYABLE or not 400 <= status < 500 or NO_UPSTREAM.search(message):
-            known |= {"retry_after_s": retry_after_of(headers), "limits": limits_of(headers)}
+        if status in RETRYABLE or not 400 <= status < 500 or NO_UPSTREAM.search(body.message):
+            wait_s = retry_after_of(headers)
+            known |= {"retry_after_s": body.retry_after_s if wait_s is None else wait_s, "limits": limits_of(headers)}
             return ModelUnavailable(said, busy=status == 429, **known)
-        return ModelRejected(said, too_long=too_long, **known)
+        return ModelRejected(said, **known)
 
     def _way_out(self, status: int, message: str) -> str:
         """Which setting to look at."""
@@ -122,6 +147,25 @@ class Failures:
             return "Check the account's quota and billing."
         return "Check the key (LM(api_key=...), OPENAI_API_KEY) and what it may use."
 
+    @property
+    def _address(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+    def _way_there(self, links: Sequence[BaseException]) -> str:
+        """Which setting holds the address."""
+        if any(isinstance(link, ssl.SSLError | ssl.CertificateError) for link in links):
+            return "Check the address (http or https) and the certificates (SSL_CERT_FILE, SSL_CERT_DIR)."
+        if self.lm.client is not None:
+            setting = "LM(client=...)"
+        elif self.lm.base_url is not None:
+            setting = "LM(base_url=...)"
+        elif os.environ.get("OPENAI_BASE_URL"):
+            setting = "OPENAI_BASE_URL"
+        else:
+            setting = "LM(base_url=...) or OPENAI_BASE_URL, none of which is set"
+        return f"Check the address, {setting}, and the network."
+
     def _scrubbed(self, text: str) -> str:
         for secret in sorted(self.secrets(), key=len, reverse=True):  # one may be a part of another
             text = text.replace(secret, "[key]")
@@ -129,35 +173,54 @@ class Failures:
         return text if len(text) <= REASON_CHARACTERS else text[:REASON_CHARACTERS] + " ..."
 
 
-def _names_configuration(status: int, text: str) -> bool:
+def _names_configuration(status: int, body: ErrorBody) -> bool:
     """Whether a refusal is of the key, the model or the address, and not of what a request says."""
     if status in CONFIG:
-        return not NO_UPSTREAM.search(text)
+        return not NO_UPSTREAM.search(body.message)
+    text = " ".join((*sorted(body.codes), body.message))
     return status in OF_REQUEST and bool(NOT_SERVED.search(text)) and not ABOUT_PARAMETER.search(text)
 
 
-def _said(error: openai.APIStatusError) -> str:
-    return _reason_in(error.body) or error.response.reason_phrase or "no reason given"
+def _has_no_quota(body: ErrorBody, status: int, headers: Mapping[str, str]) -> bool:
+    """Tell whether nothing will be served until somebody pays: whatever the status, wherever the code stands."""
+    if body.codes & NO_QUOTA or (status in {400, 429} and NO_QUOTA_WORDS.search(body.message)):
+        return True
+    waits = body.retry_after_s is not None or retry_after_of(headers) is not None or bool(body.codes & PASSES)
+    return status == 429 and not waits and CHECK_BILLING.search(body.message) is not None
 
 
-def _reason_in(body: Any) -> str:
-    """What an error's body says, wherever it says it: Mistral nests it, Gemini sends a list, FastAPI places and texts.
+def _is_starved(links: Sequence[BaseException]) -> bool:
+    """Tell whether this process could open no more connections."""
+    for link in links:
+        if isinstance(link, OSError) and (link.errno in STARVED or STARVED_WORDS.search(str(link))):
+            return True
+    return False
 
-    Example:
-        >>> _reason_in({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 1}]})
-        'body.seed: Extra inputs are not permitted'
+
+def _is_gone(links: Sequence[BaseException]) -> bool:
+    """Tell whether no connection was made: refused, no route, no such name, no certificate, nobody there in time.
+
+    aiohttp's transport calls each of its connection errors a connect time-out; aiohttp's own error tells which it was.
     """
-    if isinstance(body, list):
-        return "; ".join(reason for reason in map(_reason_in, body[:3]) if reason)
-    if not isinstance(body, dict):
-        return ""
-    for name in ("message", "error", "detail", "msg"):
-        reason = body.get(name)
-        text = reason if isinstance(reason, str) else _reason_in(reason)
-        if text:
-            place = body.get("loc")
-            return f"{'.'.join(map(str, place))}: {text}" if isinstance(place, list) else text
-    return ""
+    by_aiohttp = [link for link in links if isinstance(link, aiohttp.ClientError)]
+    if by_aiohttp:
+        made = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
+        return any(isinstance(link, made) for link in by_aiohttp)
+    return any(isinstance(link, httpx2.ConnectError | httpx2.ConnectTimeout | socket.gaierror) for link in links)
+
+
+def _reason(links: Sequence[BaseException]) -> str:
+    """Why there is no connection."""
+    for link in reversed(links):
+        if isinstance(link, ssl.SSLError):
+            return link.reason or type(link).__name__
+        if isinstance(link, socket.gaierror):
+            return f"the name is not known: {link.strerror}"
+        if isinstance(link, OSError) and link.errno is not None:
+            return os.strerror(link.errno)
+    if any(isinstance(link, TimeoutError | httpx2.TimeoutException) for link in links):
+        return "nobody answers there"
+    return type(links[-1]).__name__
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import re
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from pandas_amr.models.base import Limits
@@ -10,9 +14,41 @@ from pandas_amr.models.base import Limits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
+AGREES = 0.2  # by which share a reset may differ from what a window predicts
+EPOCH_S = 1e9  # a number of seconds above it is a time since 1970, and no wait
+EPOCH_MS = 1e12
+
+# Where limits are told, by what is limited: the names of limit, remaining and reset.
+SPELLINGS = {
+    "requests": (
+        ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+        (
+            "anthropic-ratelimit-requests-limit",
+            "anthropic-ratelimit-requests-remaining",
+            "anthropic-ratelimit-requests-reset",
+        ),
+        ("x-ratelimit-limit-req-minute", "x-ratelimit-remaining-req-minute", ""),  # Mistral
+    ),
+    "tokens": (
+        ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+        (
+            "anthropic-ratelimit-tokens-limit",
+            "anthropic-ratelimit-tokens-remaining",
+            "anthropic-ratelimit-tokens-reset",
+        ),
+        ("x-ratelimit-limit-tokens-minute", "x-ratelimit-remaining-tokens-minute", ""),  # Mistral
+        ("ratelimitbysize-limit", "ratelimitbysize-remaining", "ratelimitbysize-reset"),  # Mistral, before that
+    ),
+}
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S}
+NUMBER = r"\d+(?:\.\d+)?"
+DURATION = re.compile(rf"(?:{NUMBER}(?:ms|s|m|h|d)\s*)+")
+PLAIN = re.compile(rf"{NUMBER}|\.\d+")
+
 
 def limits_of(headers: Mapping[str, str]) -> Limits | None:
-    """What ``x-ratelimit-*`` headers tell: limits are a minute's, unless their reset speaks of a longer time."""
+    """Read the limits that headers tell: a minute's, unless limit, rest and reset together are an hour's or a day's."""
     requests, requests_left = _limit(headers, "requests")
     tokens, tokens_left = _limit(headers, "tokens")
     if requests is None and tokens is None:
@@ -21,37 +57,111 @@ def limits_of(headers: Mapping[str, str]) -> Limits | None:
 
 
 def _limit(headers: Mapping[str, str], what: str) -> tuple[float | None, float | None]:
-    try:
-        limit = float(headers[f"x-ratelimit-limit-{what}"])
-        left = float(headers[f"x-ratelimit-remaining-{what}"])
-    except (KeyError, ValueError):
-        return None, None
-    rate = limit / 60
-    reset_s = seconds_of(headers.get(f"x-ratelimit-reset-{what}", ""))
-    if reset_s and 0 <= left < limit and (limit - left) / reset_s < rate / 2:
-        rate = (limit - left) / reset_s  # a day's limit, say
-    return (rate, left) if rate > 0 else (None, None)
+    """Read how much a second is admitted, and how much is left now; None for what is not known."""
+    for limit_name, left_name, reset_name in SPELLINGS[what]:
+        limit = _number(headers.get(limit_name, ""))
+        if not limit:
+            continue
+        left = _number(headers.get(left_name, ""))
+        if left is not None:
+            left = min(left, limit)
+        reset_s = _reset_s(headers.get(reset_name, ""), headers)
+        return limit / _window_s(limit, left, reset_s), left
+    return None, None
+
+
+def _window_s(limit: float, left: float | None, reset_s: float | None) -> float:
+    """Tell over which time a limit holds.
+
+    Servers do not say it. Some tell in how many seconds all of it is there again; where that is what a day's (or an
+    hour's) limit takes to refill what is used, it is a day's. Nothing else is concluded from a reset: OpenAI documents
+    16 tokens used of 150,000 with a reset in six minutes, and that is no limit of three tokens a minute.
+    """
+    if left is None or not reset_s or left >= limit:
+        return MINUTE_S
+    used = limit - left
+    for window_s in (DAY_S, HOUR_S):
+        refill_s = used * window_s / limit
+        if refill_s > 1.0 and abs(reset_s - refill_s) <= AGREES * refill_s:
+            minute_refill_s = used * MINUTE_S / limit
+            if reset_s > 2 * minute_refill_s:
+                return window_s
+    return MINUTE_S
+
+
+def _reset_s(text: str, headers: Mapping[str, str]) -> float | None:
+    seconds = seconds_of(text)
+    if seconds is None:
+        return _seconds_until(text, headers)
+    return None if seconds >= EPOCH_S else seconds
+
+
+def _number(text: str) -> float | None:
+    """A number that is written as one; None for -1, NaN and the like, which servers send for what they do not know."""
+    text = text.strip()
+    if not PLAIN.fullmatch(text):
+        return None
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def seconds_of(text: str) -> float | None:
-    """A duration such as ``6m0s``, ``120ms`` or ``1.5``, in seconds."""
-    parts = re.findall(r"([\d.]+)(ms|s|m|h|d)", text)
-    if parts:
-        return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    """A duration such as ``6m0s``, ``120ms`` or ``1.5``, in seconds; None if it is none.
 
-
-_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    Example:
+        >>> seconds_of("6m0s"), seconds_of("1.2.3s"), seconds_of("-5")
+        (360.0, None, None)
+    """
+    text = text.strip().lower()
+    if DURATION.fullmatch(text):
+        parts = re.findall(rf"({NUMBER})(ms|s|m|h|d)", text)
+        total = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+        return total if math.isfinite(total) else None
+    return _number(text)
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from ``retry-after-ms`` or ``retry-after`` (RFC 9110, section 10.2.3; seconds only)."""
-    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+    """Read how many seconds a server asks to wait (RFC 9110, section 10.2.3, and what is in use beside it).
+
+    In milliseconds, in seconds, or as a date, which is laid beside the server's own clock if it tells it. What is
+    negative or no number is as if it was not there.
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        milliseconds = _number(headers.get(name, ""))
+        if milliseconds is not None:
+            return milliseconds / 1000
+    text = headers.get("retry-after", "")
+    seconds = seconds_of(text)
+    if seconds is None:
+        return _seconds_until(text, headers)
+    return seconds if seconds < EPOCH_S else seconds_until_epoch(seconds)
+
+
+def seconds_until_epoch(number: float) -> float | None:
+    """Seconds until a time that is given in seconds or milliseconds since 1970; None if it is past."""
+    at = number / 1000 if number >= EPOCH_MS else number
+    left = at - time.time()
+    return left if left >= 0 else None
+
+
+def _seconds_until(text: str, headers: Mapping[str, str]) -> float | None:
+    """Seconds until a date; None if it is none, or past."""
+    until = _date(text)
+    if until is None:
+        return None
+    now = _date(headers.get("date", "")) or dt.datetime.now(dt.UTC)
+    left = (until - now).total_seconds()
+    return left if left >= 0 else None
+
+
+def _date(text: str) -> dt.datetime | None:
+    """An HTTP date, or one of ISO 8601; None if it is none."""
+    if not re.search(r"\d:\d", text):
+        return None
+    for read in (parsedate_to_datetime, dt.datetime.fromisoformat):
         try:
-            return max(0.0, float(headers[name]) * scale)
-        except (KeyError, ValueError):
+            date = read(text.strip())
+            return date.replace(tzinfo=dt.UTC) if date.tzinfo is None else date.astimezone(dt.UTC)
+        except (ValueError, TypeError, IndexError, OverflowError):
             continue
     return None

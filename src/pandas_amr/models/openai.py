@@ -18,7 +18,9 @@ from pandas_amr.models.addresses import address_of, key_of, secret_values
 from pandas_amr.models.body import body_of
 from pandas_amr.models.clients import OwnClient, platform, spare_platform
 from pandas_amr.models.connections import Connections, connections_to
+from pandas_amr.models.contact import connect_s, has_answered, note_answer
 from pandas_amr.models.counts import usage_of
+from pandas_amr.models.error_bodies import read_error_body
 from pandas_amr.models.failures import BROKEN_ANSWERS, Failures
 from pandas_amr.models.headers import limits_of
 from pandas_amr.models.keys import Key
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pandas_amr.models.base import LM, Limits, Reply, Request
+
+LONGEST_CALL_S = 600.0  # of what is no request to the model: a batch's files
 
 
 class OpenAIModel:
@@ -44,7 +48,8 @@ class OpenAIModel:
         self._own = OwnClient(lm.client) if lm.client is not None else None
         self._key = key_of(lm) if self._own is None else Key(self._own.key, "LM(client=...)", lm.timeout_s)
         self._url = address_of(lm) if self._own is None else str(self._own.client.base_url)
-        self._failures = Failures(lm, urlsplit(self._url).hostname or "", self._secrets)
+        address = urlsplit(self._url)
+        self._failures = Failures(lm, address.hostname or "", self._secrets, address.port)
         self._acceptance = acceptance_of(self._url, self._key.name, lm.model)
         self._opening = asyncio.Lock()
         self._client: openai.AsyncOpenAI | None = None
@@ -128,6 +133,8 @@ class OpenAIModel:
     async def _complete(self, request: Request) -> Reply:
         body = self.body(request)
         began = time.monotonic()
+        # What dribbles in never ends a time-out of the transport's, which is one of each read: `call` ends the whole.
+        timeout = httpx2.Timeout(self._lm.timeout_s, **self._connect_timeouts())
         # `post` with a raw response: the typed client spends more on models of the answer than the loopback takes.
         raw = await self.call(
             lambda client: client.post(
@@ -136,10 +143,11 @@ class OpenAIModel:
                 body=body,
                 options={
                     "max_retries": 0,  # retry, throttle and usage are ours
-                    "timeout": self._lm.timeout_s,
+                    "timeout": timeout,
                     "headers": dict(self._lm.extra_headers or {}),
                 },
-            )
+            ),
+            timeout_s=self._lm.timeout_s,
         )
         seconds = time.monotonic() - began
         try:
@@ -147,7 +155,21 @@ class OpenAIModel:
         except ModelError as error:
             error.usage = usage_of({}, request, self._lm.model, seconds)
             raise
+        if is_error(answer):  # of a gateway's, as if all was well: what it says is what would have been the status
+            told = read_error_body(answer)
+            if told.status is not None:
+                raise self._failures.status_error(told.status, told, raw.headers)
         return self._reply(answer, request, seconds=seconds, limits=limits_of(raw.headers))
+
+    def _connect_timeouts(self) -> dict[str, float | None]:
+        """How long making a connection may take; a server that was never reached is told soon.
+
+        There the time for a place in the pool is bounded, too, since aiohttp counts looking up the name as part of it.
+        """
+        server = self.address[0]
+        seconds = connect_s(self._lm, server)
+        looks_up = self._own is None and not has_answered(server)
+        return {"connect": seconds, "pool": seconds if looks_up else None}
 
     def _reply(self, answer: Any, request: Request, *, seconds: float, limits: Limits | None) -> Reply:
         """The answer in this library's words.
@@ -177,32 +199,39 @@ class OpenAIModel:
         status, answer = int(response.get("status_code") or 0), response.get("body")
         if status == 200:
             return self._reply(answer, request, seconds=0.0, limits=None)
-        told = answer.get("error") if isinstance(answer, dict) else None
-        known = told if isinstance(told, dict) else {}
-        failure = self._failures.status_error(
-            status, known.get("code"), str(known.get("message") or "no reason given"), {}, None
-        )
+        failure = self._failures.status_error(status, read_error_body(answer), {})
         if isinstance(failure, ModelConfigError) and failure.of_request and self._acceptance.accepted:
             raise failure.of_request
         raise failure
 
-    async def call(self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]]) -> Any:
-        """Ask the client for something; what goes wrong is told in this library's words.
+    async def call(
+        self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], *, timeout_s: float = LONGEST_CALL_S
+    ) -> Any:
+        """Ask the client for something, and have all of it within a time; what goes wrong is told in our words.
 
         Raises:
             ModelError: the service did not answer.
         """
         try:
-            return await work(self._client or await self.open())
+            async with asyncio.timeout(timeout_s) as deadline:
+                answer = await work(self._client or await self.open())
         except openai.OpenAIError as error:
             # Raised anew below, outside of this block: the client's errors hold the request, and with it the key.
             failure = self._failures.translated(error)
+            if isinstance(error, openai.APIStatusError):
+                note_answer(self.address[0])
         except ModelError:  # no client can be made
             raise
         except Exception as error:
-            if not (self._own is None or isinstance(error, BROKEN_ANSWERS)):  # a bug in a client of the user's
+            if isinstance(error, TimeoutError) and deadline.expired():
+                failure = self._failures.timed_out()
+            elif self._own is None or isinstance(error, BROKEN_ANSWERS):
+                failure = self._failures.unreadable(error)
+            else:  # a bug in a client of the user's
                 raise
-            failure = self._failures.unreadable(error)
         except (KeyboardInterrupt, SystemExit) as raised:  # of a client of the user's; they would end the loop
             raise contained(raised) from raised
+        else:
+            note_answer(self.address[0])
+            return answer
         raise failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr.errors import ModelRefused, ModelUnavailable
+from pandas_amr.errors import ModelRefused, ModelRejected, ModelUnavailable
 from pandas_amr.models.base import Limits, Message, Reply, ToolCall
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ def is_too_deep(value: Any) -> bool:
     return True
 
 
+# The model's window was full before the answer was whole: Mistral; Anthropic
+WINDOW_IS_FULL = frozenset({"model_length", "model_context_window_exceeded"})
+
+
 def reply_of(answer: Any, usage: Usage, limits: Limits | None) -> Reply:
     """The answer in this library's words; servers leave out much, so nothing is taken for granted.
 
@@ -77,6 +81,8 @@ def reply_of(answer: Any, usage: Usage, limits: Limits | None) -> Reply:
         raise ModelRefused("The model declined to answer.")
     if reason.lower() in FILTERED:
         raise ModelRefused("The provider's content filter stopped the answer.")
+    if reason in WINDOW_IS_FULL:
+        raise ModelRejected("The prompt and the answer are longer than the model's context window.", too_long=True)
     message = message_of(said)
     if not (message.content or message.tool_calls) and _has_refusal(said.get("content")):
         raise ModelRefused("The model declined to answer.")

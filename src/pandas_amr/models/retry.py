@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,9 @@ import tenacity
 
 from pandas_amr._usage import Usage
 from pandas_amr.errors import ModelError, ModelUnavailable
+from pandas_amr.models.contact import patience_s
+from pandas_amr.models.throttle import asked_at, end_run
+from pandas_amr.models.waits import run_waits
 
 if TYPE_CHECKING:
     from pandas_amr.models.base import LM, Model, Reply, Request
@@ -23,8 +25,9 @@ class Retrying:
     """Answers like the model inside, after as many tries as it takes.
 
     A service that fails (5xx, time-outs, malformed bodies) gets ``max_tries``, with waits that grow exponentially, with
-    full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015). One that says 429, or is not there, is
-    waited for: the throttle below sets the pace, and only a silence of ``patience_s`` ends it.
+    full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015). One that says 429, asks for a time to
+    wait while it answers nothing, or is not there, is waited for: the throttle below sets the pace, and only a silence
+    of ``patience_s``, or a wait that is longer, ends it.
     """
 
     def __init__(self, model: Model, *, lm: LM, throttle: Throttle) -> None:
@@ -38,15 +41,21 @@ class Retrying:
         Raises:
             ModelUnavailable: the tries are used up; or the server has been silent for too long, which ends the run.
         """
-        policy = _Policy(self._lm, self._throttle)
+        policy = _Policy(self._lm, self._throttle, self._throttle.clock())
+        mark = asked_at.set(policy.began)
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(ModelUnavailable), stop=policy.stop, wait=policy.wait, reraise=True
         )
+        waits = run_waits.get()
+        self._throttle.teller.begin(waits)
         try:
             reply: Reply = await attempts(self._model.complete, request)
         except ModelError as error:
             error.usage = policy.spent_with(error.usage)
             raise
+        finally:
+            asked_at.reset(mark)
+            self._throttle.teller.end(waits)
         usage = policy.spent + reply.usage
         return replace(reply, usage=replace(usage, tries=reply.usage.tries + policy.sent))
 
@@ -57,7 +66,8 @@ class _Policy:
 
     lm: LM
     throttle: Throttle
-    began: float = field(default_factory=time.monotonic)
+    began: float
+    failed_at: float = 0.0  # for the first time
     failures: int = 0
     sent: int = 0
     spent: Usage = field(default_factory=Usage)
@@ -70,11 +80,20 @@ class _Policy:
     def stop(self, state: tenacity.RetryCallState) -> bool:
         """Whether this failure was the last."""
         error = _error_of(state)
+        self.failed_at = self.failed_at or self.throttle.clock()
         self.sent += error.attempts  # of a hedged request it may have been two
         error.attempts = self.sent
-        if error.busy or error.gone:
-            error.stops_run = min(time.monotonic() - self.began, self.throttle.silent_s) > self.lm.patience_s
-            return error.stops_run
+        if error.stops_run:
+            return True
+        patience = patience_s(self.lm, self.throttle.server, gone=error.gone)
+        if error.retry_after_s is not None and error.retry_after_s > patience:
+            end_run(error, self.lm, self.throttle.server)
+            return True
+        if self._is_waited_for(error):
+            if min(self.throttle.clock() - self.began, self.throttle.silent_s) < patience:
+                return False
+            end_run(error, self.lm, self.throttle.server)
+            return True
         self.failures += 1
         if self.failures >= self.lm.max_tries:
             return True
@@ -82,13 +101,25 @@ class _Policy:
             self.spent += replace(error.usage, tries=0)  # they are in `sent`
         return False
 
+    def _is_waited_for(self, error: ModelUnavailable) -> bool:
+        """Tell whether a failure is the server's own, and none of this request's.
+
+        A server that asks to come back later, and answers others meanwhile, fails this request.
+        """
+        if error.busy or error.gone or error.starved:
+            return True
+        answers_others = self.throttle.silent_s < self.throttle.clock() - self.failed_at
+        return error.retry_after_s is not None and not answers_others
+
     def wait(self, state: tenacity.RetryCallState) -> float:
         """Seconds until the next try may ask the throttle for a place."""
         error = _error_of(state)
-        if error.busy or error.gone:
-            return 0.0
+        if self._is_waited_for(error):
+            return 0.0  # the throttle pauses
         backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
-        return (error.retry_after_s or 0.0) + backoff(state)
+        seconds: float = backoff(state)
+        self.throttle.teller.tell("retry", seconds, error.said.partition(".")[0])
+        return seconds
 
 
 def _error_of(state: tenacity.RetryCallState) -> ModelUnavailable:
