@@ -46,8 +46,8 @@ def provider(request):
     ("budget", "spent"),
     [
         (amr.Budget(calls=40), lambda total: total.calls <= 40),
-        (amr.Budget(tokens=5000), lambda total: total.tokens <= 5000 + 4 * 150),
-        (amr.Budget(money=0.01), lambda total: total.money <= 0.01 + 4 * 0.0003),
+        (amr.Budget(tokens=2000), lambda total: total.tokens <= 2000 + 4 * 150),
+        (amr.Budget(money=0.003), lambda total: total.money <= 0.003 + 4 * 0.0003),
     ],
     ids=["calls", "tokens", "money"],
 )

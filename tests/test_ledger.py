@@ -194,7 +194,7 @@ def test_more_cached_tokens_than_there_are_tokens_cost_no_less_than_nothing():
     assert (total.cached_tokens, total.money) == (10, pytest.approx(20 / 1e6))
 
 
-BUDGETS = [amr.Budget(calls=7), amr.Budget(tokens=2000), amr.Budget(money=0.002)]
+BUDGETS = [amr.Budget(calls=7), amr.Budget(tokens=600), amr.Budget(money=0.0006)]
 
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=repr)

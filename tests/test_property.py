@@ -105,7 +105,8 @@ def test_any_frame_any_corruption_any_shard_size(rows, index, shard_size, repair
 
     def provider(request):
         answer = findings(request, value_of)
-        return corrupted(answer, rng.choice(kinds), rng) if answer["findings"] else answer
+        listed = answer if "findings" in answer else {"findings": [{"unit": 0, **answer}]}  # of one unit it is flat
+        return corrupted(listed, rng.choice(kinds), rng) if listed["findings"] else answer
 
     with ScriptedServer(provider) as server:
         options = {"finding": {"n": int}, "lm": server.lm(), "plan": {"shard_size": shard_size, "max_repairs": repairs}}

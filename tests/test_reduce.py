@@ -24,7 +24,7 @@ class Theme(BaseModel):
 
 
 def provider(request):
-    if request.schema == "findings":
+    if request.schema in {"finding", "findings"}:
         return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
     return {"output": f"{len(request.findings)} read", "sources": [0]}
 
@@ -176,7 +176,7 @@ def test_rows_without_a_key_are_in_no_group_as_groupby_has_it():
 
 def test_agents_write_one_answer_a_group():
     def script(request):
-        if request.schema == "findings":
+        if request.schema in {"finding", "findings"}:
             return provider(request)
         return {"output": " ".join(str(found["n"]) for found in request.findings), "sources": []}
 
@@ -190,7 +190,7 @@ def test_agents_write_one_answer_a_group():
 )
 def test_agents_answer_in_the_type_asked_for(kind, answer, expected):
     def script(request):
-        return provider(request) if request.schema == "findings" else {"output": answer, "sources": [0]}
+        return provider(request) if request.schema in {"finding", "findings"} else {"output": answer, "sources": [0]}
 
     result, _ = reduced(script=script, reduce="Combine.", output=kind)
     assert result.output == (Theme(**answer) if expected is None else expected)
@@ -198,7 +198,7 @@ def test_agents_answer_in_the_type_asked_for(kind, answer, expected):
 
 def test_a_list_of_models_is_a_frame():
     def script(request):
-        if request.schema == "findings":
+        if request.schema in {"finding", "findings"}:
             return provider(request)
         themes = [{"name": "odd", "count": 3, "sources": [1, 3]}, {"name": "even", "count": 3, "sources": [0]}]
         return {"output": themes}
@@ -212,7 +212,7 @@ def test_an_answer_of_another_type_or_with_an_invented_source_is_sent_back():
     answers = iter([{"output": "three", "sources": []}, {"output": True, "sources": [99]}])
 
     def script(request):
-        if request.schema == "findings":
+        if request.schema in {"finding", "findings"}:
             return provider(request)
         return next(answers) if len(request.messages) == 2 else {"output": True, "sources": [5]}
 
@@ -225,7 +225,7 @@ def test_an_answer_of_another_type_or_with_an_invented_source_is_sent_back():
 
 def test_scalars_are_written_as_notes_until_the_final_reduce():
     def script(request):
-        if request.schema == "findings":
+        if request.schema in {"finding", "findings"}:
             return provider(request)
         final = "You are the last" in request.system
         return {"output": True if final else "three of them", "sources": []}
@@ -237,7 +237,7 @@ def test_scalars_are_written_as_notes_until_the_final_reduce():
 
 def test_a_reduce_that_fails_is_listed_and_the_findings_stay():
     def script(request):
-        return provider(request) if request.schema == "findings" else Status(400, "too much")
+        return provider(request) if request.schema in {"finding", "findings"} else Status(400, "too much")
 
     with pytest.warns(amr.FailureWarning, match="The reduce failed"):
         result, _ = reduced(script=script, reduce="Combine.")

@@ -46,7 +46,7 @@ def run(frame, script=provider, *, journal=False, lm=None, **options):
     with ScriptedServer(script) as server:
         result = frame.amr.map_reduce(lm=server.lm(**(lm or {})), journal=journal, **options)
     reduces = [request for request in server.requests if request.schema == "reduction"]
-    return result, [request for request in server.requests if request.schema == "findings"], reduces
+    return result, [request for request in server.requests if request.schema in {"finding", "findings"}], reduces
 
 
 # Windows
@@ -253,7 +253,7 @@ def test_a_reduce_that_ends_the_run_ends_the_map_too(status, errors):
             map="x", finding={"n": int}, reduce="All.", plan={"fan_in": 3, "shard_size": 1}, lm=server.lm(),
             max_parallelism=2, journal=False, errors=errors,
         )  # fmt: skip
-    asked = sum(request.schema == "findings" for request in server.requests)
+    asked = sum(request.schema in {"finding", "findings"} for request in server.requests)
     assert asked < 30
     assert failed.value.partial.frame["n"].notna().sum() <= asked
 

@@ -28,6 +28,7 @@ from pandas_amr._usage import Usage
 from pandas_amr.testing import ScriptedServer, Status, findings
 from versions import once
 
+MAPS = {"finding", "findings"}  # of one unit, and of several
 VECTORS = json.loads((Path(__file__).parent / "data" / "reduce_tree.json").read_text())
 
 
@@ -44,7 +45,7 @@ def n_of(unit: dict) -> int:
 
 
 def provider(request):
-    if request.schema == "findings":
+    if request.schema in MAPS:
         return findings(request, lambda unit: {"n": n_of(unit)})
     return {"output": "combined", "sources": list(range(len(request.findings)))}
 
@@ -190,7 +191,7 @@ def test_what_is_too_much_for_the_window_is_cut_and_told():
     df = pd.DataFrame({"text": [f"row {n}" for n in range(3)]})
 
     def script(request):
-        if request.schema == "findings":
+        if request.schema in MAPS:
             return findings(request, lambda unit: {"why": "word " * 900})
         return {"output": "word " * 900, "sources": [0]}
 
@@ -285,7 +286,7 @@ def test_sources_are_corrected_and_resolved_through_three_levels_and_explained(t
     wrong = []
 
     def script(request):
-        if request.schema == "findings":
+        if request.schema in MAPS:
             return provider(request)
         if not wrong and request.findings[0].get("n") == 3:
             wrong.append(1)
@@ -338,7 +339,7 @@ def test_sources_by_groups_and_none_where_pandas_computed():
 
 def test_a_node_that_fails_is_listed_and_the_rest_goes_on_and_the_last_is_told():
     def script(request):
-        if request.schema == "findings":
+        if request.schema in MAPS:
             return provider(request)
         if any(found.get("n") == 4 for found in request.findings):
             return Status(400, "no")
@@ -358,7 +359,7 @@ def test_a_node_that_fails_is_listed_and_the_rest_goes_on_and_the_last_is_told()
 
 def test_failed_units_are_told_to_whom_writes_the_answer():
     def script(request):
-        if request.schema == "findings" and any(n_of(unit) == 2 for unit in request.units):
+        if request.schema in MAPS and any(n_of(unit) == 2 for unit in request.units):
             return Status(400, "no")
         return provider(request)
 
@@ -373,7 +374,7 @@ def test_failed_units_are_told_to_whom_writes_the_answer():
 
 def test_a_number_asked_of_agents_over_numeric_findings_is_computed():
     def script(request):
-        if request.schema == "findings":
+        if request.schema in MAPS:
             return provider(request)
         assert "pandas computes it" in request.system
         return {"output": {"field": "n", "function": "sum"}, "sources": []}
@@ -392,7 +393,7 @@ def test_counts_over_5_000_rows_equal_those_of_the_findings_exactly():
     df = pd.DataFrame({"text": [f"row {n}" for n in range(5000)], "truth": truth})
 
     def script(request):
-        if request.schema == "findings":
+        if request.schema in MAPS:
 
             def label(unit):
                 right = truth[n_of(unit)]
@@ -463,7 +464,7 @@ def test_aggregations_and_agents_side_by_side_whole_and_by_groups():
         return int(column.max() - column.min())
 
     def script(request):
-        if request.schema == "findings":
+        if request.schema in MAPS:
             return findings(request, lambda unit: {"n": n_of(unit), "theme": f"theme {n_of(unit)}"})
         assert all(found.keys() <= {"finding", "theme"} for found in request.findings)
         assert "You are an editor." in request.system
@@ -489,7 +490,7 @@ def test_aggregations_and_agents_side_by_side_whole_and_by_groups():
 
 def test_an_output_of_free_records_is_a_frame():
     def script(request):
-        if request.schema == "findings":
+        if request.schema in MAPS:
             return provider(request)
         return {"output": [{"a": 1, "b": "x"}, {"a": 2, "b": None}], "sources": [0]}
 
@@ -535,7 +536,7 @@ def test_an_instruction_may_be_a_function_of_the_row_or_of_the_group():
     df = rows(4).assign(shop=["a", "b"] * 2)
 
     def script(request):
-        if request.schema == "findings":
+        if request.schema in MAPS:
             assert '- unit 1: "Is it 1?"' in request.user
             return provider(request)
         assert "Combine 2 of" in request.system

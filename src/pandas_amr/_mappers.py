@@ -450,8 +450,7 @@ class AgentMapper:
 
     async def _repair(self, positions: Sequence[int], last: Attempt, state: SoFar, repl: Repl | None) -> Attempt:
         problems = last.checked.problems
-        flat = self.is_flat(positions, state)
-        words = _prompts.answer_repair(problems[0]) if flat else _prompts.map_repair(problems)
+        words = _prompts.answer_repair(problems[0]) if self.alone else _prompts.map_repair(problems)
         attempt = await self._turn(
             (*last.conversation, Message("user", words)), positions, tuple(problems), state, repl
         )

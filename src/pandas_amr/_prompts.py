@@ -358,9 +358,7 @@ def reduce_system(
 
 def finding_lines(lines: Sequence[str]) -> str:
     """A reducer's inputs in the prompt."""
-    return fenced(
-        FINDINGS_FENCE, (numbered("finding", number, line, compact=True) for number, line in enumerate(lines))
-    )
+    return fenced(FINDINGS_FENCE, (numbered("finding", number, line) for number, line in enumerate(lines)))
 
 
 def choice_instruction(instruction: str, functions: Sequence[str], *, grouped: bool) -> str:
