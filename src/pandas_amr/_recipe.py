@@ -19,7 +19,8 @@ from pandas_amr._pipeline import Noted, run
 from pandas_amr._plan import Plan, read_plan
 from pandas_amr._result import Result, failures_frame, kept_places, kept_rows, trace_frame, usage_frame
 from pandas_amr._run import Run, looked_again, prepared, run_again, what_is_given
-from pandas_amr._runtime import check_budget, current_settings, resolve_lms, wire
+from pandas_amr._runtime import check_budget, resolve_lms, wire
+from pandas_amr._settings import current_settings
 from pandas_amr._sources import nodes_behind
 from pandas_amr._stopped import stop_with
 from pandas_amr._trace import Trace
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pandas_amr._runtime import Settings
+    from pandas_amr._settings import Settings
     from pandas_amr._usage import Phase
     from pandas_amr._verify import Verification
     from pandas_amr._watch import Watch

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from pandas_amr._mappers import AgentMapper, Mapper
     from pandas_amr._persona import Agent
     from pandas_amr._result import Again, Result, SecondLook
-    from pandas_amr._runtime import Settings, Wired
+    from pandas_amr._runtime import Wired
+    from pandas_amr._settings import Settings
     from pandas_amr._store import Kind
     from pandas_amr._tokens import TokenCounter
     from pandas_amr.errors import AMRWarning, ModelError, RunStopped
