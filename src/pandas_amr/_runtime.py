@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._settings import PHASES, check_lm, is_client
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM, Model
-from pandas_amr.models.batch import MOST_REQUESTS, Batched, takes
+from pandas_amr.models.batch import MOST_REQUESTS, Batched, BatchFirst
 from pandas_amr.models.budget import Metered, Purse
 from pandas_amr.models.gate import Gated
 from pandas_amr.models.hedge import Hedged
@@ -153,18 +153,22 @@ class Wired:
         model: Model = Gated(Throttled(SendMarker(bare), throttle, name=lm.model), gate)
         if lm.hedge:
             model = Hedged(model)
-        if lm.batch:
-            model = self.batches[lm].before(model)
-        metered = Metered(
+        ordinary: Model = Retrying(self._metered(model, lm), lm=lm, throttle=throttle)
+        if lm.batch:  # it tries its steps again by itself: a retry of requests would ask for another batch
+            ordinary = BatchFirst(self._metered(self.batches[lm], lm, half=True), ordinary)
+        return Structured(ordinary, server=server, name=lm.model)
+
+    def _metered(self, model: Model, lm: LM, *, half: bool = False) -> Metered:
+        """A model whose requests are paid for; ``half`` the price in a batch."""
+        return Metered(
             model,
             name=lm.model,
-            server=server,
+            server=self.bare[lm].address[0],
             purse=self.purse,
             price=price_of(lm),
-            half=lambda request: lm.batch and takes(request),
+            half=lambda _: half,
             most=lm.max_output_tokens,
         )
-        return Structured(Retrying(metered, lm=lm, throttle=throttle), server=server, name=lm.model)
 
 
 @contextlib.asynccontextmanager

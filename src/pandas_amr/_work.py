@@ -231,8 +231,9 @@ class Work:
 
     @cached_property
     def gate(self) -> asyncio.Semaphore:
-        """The one gate of all the run's requests after the plan."""
-        return asyncio.Semaphore(self.parallelism)
+        """The one gate of all the run's requests after the plan. What goes into a batch does not pass it."""
+        wanted = self.plan.parallelism or 1
+        return asyncio.Semaphore(self.wired.parallelism(self.lms["map"], wanted, tools=True) if self.wired else wanted)
 
     def lm(self, phase: Phase, agent: Agent | None = None) -> LM:
         """The model of a phase, or an agent's own."""

@@ -76,6 +76,10 @@ class Failures:
             return "Check the account's quota and billing."
         return "Check the key (LM(api_key=...), OPENAI_API_KEY) and what it may use."
 
+    def scrubbed(self, text: str) -> str:
+        """A server's text, bounded and without the key."""
+        return self._scrubbed(text)
+
     def _scrubbed(self, text: str) -> str:
         if self.key:
             text = text.replace(self.key, "[key]")

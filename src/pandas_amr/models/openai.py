@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -34,6 +35,11 @@ class OpenAIModel:
         self._client: openai.AsyncOpenAI = lm.client if lm.client is not None else client_of(lm)
         self._key = str(getattr(self._client, "api_key", "") or "")
         self._failures = Failures(lm, self._client.base_url.host, self._key)
+
+    @property
+    def lm(self) -> LM:
+        """Which model it is, and how it is asked."""
+        return self._lm
 
     @property
     def address(self) -> tuple[str, str]:
@@ -105,14 +111,31 @@ class OpenAIModel:
         Raises:
             ModelError: the answer is an error.
         """
-        status, answer = int(response.get("status_code") or 0), response.get("body")
-        if status == 200:
+        status, answer = _number(response.get("status_code")), response.get("body")
+        if isinstance(answer, str):  # JSON in JSON
+            with contextlib.suppress(ValueError, RecursionError):
+                answer = json.loads(answer)
+        has_answer = isinstance(answer, dict) and bool(answer.get("choices"))
+        if status in range(200, 300) or (status is None and has_answer):
             return self._reply(answer, request, seconds=0.0, limits=None)
+        failure = self._batch_failure(status, answer)
+        if isinstance(answer, dict) and isinstance(answer.get("usage"), dict):  # refused, and paid for
+            failure.usage = usage_of(answer, request, self._lm.model, 0.0)
+        raise failure
+
+    def _batch_failure(self, status: int | None, answer: Any) -> ModelError:
+        """The failure of one request of a batch."""
         told = answer.get("error") if isinstance(answer, dict) else None
-        known = told if isinstance(told, dict) else {}
-        raise self._failures.status_error(
-            status, known.get("code"), str(known.get("message") or "no reason given"), {}, None
-        )
+        known = told if isinstance(told, dict) else {"message": told}
+        message, code = known.get("message"), known.get("code")
+        said = message if isinstance(message, str) and message else "no reason given"
+        if status is None or status < 400:
+            return ModelUnavailable(f"The batch has no usable answer to this request: {self.without_key(said)}.")
+        return self._failures.status_error(status, code if isinstance(code, str) else None, said, {}, None)
+
+    def without_key(self, text: str) -> str:
+        """A server's text, bounded and without what no text may show."""
+        return self._failures.scrubbed(text)
 
     async def call(self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]]) -> Any:
         """Ask the client for something; what goes wrong is told in this library's words.
@@ -130,3 +153,11 @@ class OpenAIModel:
         except (KeyboardInterrupt, SystemExit) as raised:  # of a client of the user's; they would end the loop
             raise contained(raised) from raised
         raise failure
+
+
+def _number(status: Any) -> int | None:
+    """A status that may have been written as a text or with a decimal point; None if it is none."""
+    try:
+        return int(float(status)) if not isinstance(status, bool) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
