@@ -299,8 +299,7 @@ LOST_CREATIONS = {
 }
 
 
-@pytest.mark.parametrize("case", LOST_CREATIONS)
-@pytest.mark.parametrize("knows", ["digest", "file"])
+@pytest.mark.parametrize(("case", "knows"), [*((case, "digest") for case in LOST_CREATIONS), ("a reset", "file")])
 def test_a_batch_whose_creation_was_not_told_is_found_and_not_made_again(case, knows):
     with BadDay(provider) as server:
         server.fill(250)

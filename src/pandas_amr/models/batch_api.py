@@ -92,6 +92,7 @@ class BatchAPI:
     model: OpenAIModel
     first_wait_s: float
     stopping: bool = field(default=False, init=False)
+    _clients: tuple[Any, Any] | None = field(default=None, init=False)
 
     def patience(self, *, counted: bool = True) -> Patience:
         """What one step has."""
@@ -287,12 +288,16 @@ class BatchAPI:
             raise ModelUnavailable("The server's answer is not JSON.") from None
 
     async def _call(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        lm = self.model.lm
-        return await self.model.call(
-            lambda client: work(
-                client.with_options(max_retries=0, timeout=lm.timeout_s, default_headers=dict(lm.extra_headers or {}))
-            )
-        )
+        return await self.model.call(lambda client: work(self._without_retries(client)))
+
+    def _without_retries(self, client: Any) -> Any:
+        """Give the client with the SDK's own retries off; it has the same connections."""
+        if self._clients is None or self._clients[0] is not client:
+            lm = self.model.lm
+            headers = dict(lm.extra_headers or {})
+            copied = client.with_options(max_retries=0, timeout=lm.timeout_s, default_headers=headers)
+            self._clients = client, copied
+        return self._clients[1]
 
     def _passing(self, path: str, error: ModelError) -> ModelUnavailable:
         """Give a failure after which a step is tried again.
