@@ -26,7 +26,7 @@ def measure(rows: int) -> None:
     from pandas_amr._defaults import fill_defaults
     from pandas_amr._findings import with_findings
     from pandas_amr._map import MapStage
-    from pandas_amr._runtime import Settings
+    from pandas_amr._settings import Settings
     from pandas_amr._units import make_units
     from pandas_amr._work import Work
     from pandas_amr.models.base import Abilities

@@ -295,7 +295,7 @@ SERVICE = {
 def test_a_service_that_fails_from_any_request_on_stops_the_run_or_only_units(verb, fault, errors):
     for first in range(6):
         script = lambda request, first=first: SERVICE[fault] if request.number >= first else answering(request)  # noqa: E731
-        with ScriptedServer(script) as server, amr.configure(errors=errors):
+        with ScriptedServer(script) as server, amr.settings(errors=errors):
             lm = server.lm(max_tries=1, patience_s=0.05)
             error = ended(lambda lm=lm: VERBS[verb](lm), server)
         assert error is None or type(error) is not amr.RunStopped

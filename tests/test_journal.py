@@ -1098,8 +1098,8 @@ def test_prune_takes_numbers_and_times_of_every_kind(path):
     assert journal.prune(keep=np.int64(0)) == 5
 
 
-def test_configure_sets_the_journal(path):
-    with ScriptedServer(scripted) as server, amr.configure(journal=path, lm=server.lm()):
+def test_settings_set_the_journal(path):
+    with ScriptedServer(scripted) as server, amr.settings(journal=path, lm=server.lm()):
         for _ in range(2):
             rows(0, 4).amr.map("The number.", finding={"n": int})
         assert asked(server) == 4

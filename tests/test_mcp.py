@@ -126,7 +126,7 @@ def told_by(tools, *calls):
         return {"findings": [{"unit": 0, "n": 1}]}
 
     with ScriptedServer(provider) as server:
-        pd.DataFrame({"text": ["x"]}).amr.map("x", finding={"n": int}, tools=[*tools], lm=server.lm())
+        pd.DataFrame({"text": ["x"]}).amr.map("x", finding={"n": int}, tools=[*tools], max_steps=99, lm=server.lm())
     return said
 
 
@@ -160,3 +160,170 @@ def test_a_server_that_is_not_there_is_told():
         amr.mcp_tools(["no-such-command-at-all"])
     with pytest.raises(amr.UsageError, match="takes an address"):
         amr.mcp_tools([])
+
+
+PAGED = """
+import sys
+import anyio
+import mcp.server.stdio
+from mcp import types
+from mcp.server import Server
+
+PAGES = {
+    "three": {None: ("a", "b"), "b": ("b", "c"), "c": ("d", "")},
+    "the same": {None: ("a", "x"), "x": ("b", "x")},
+    "a circle": {None: ("a", "x"), "x": ("b", "y"), "y": ("c", "x")},
+}
+
+def page(kind, cursor):
+    if kind == "no end":
+        number = int(cursor or 0)
+        return f"tool-{number}", str(number + 1)
+    if kind == "broken" and cursor is not None:
+        raise RuntimeError("no second page")
+    return ("a", "x") if kind == "broken" else PAGES[kind][cursor]
+
+async def listed(context, params):
+    name, after = page(sys.argv[1], params.cursor if params else None)
+    tool = types.Tool(name=name, description=name, input_schema={"type": "object"})
+    return types.ListToolsResult(tools=[tool], next_cursor=after)
+
+async def called(context, params):
+    return types.CallToolResult(content=[types.TextContent(text=params.name)])
+
+async def main():
+    server = Server("paged", on_list_tools=listed, on_call_tool=called)
+    async with mcp.server.stdio.stdio_server() as (reads, writes):
+        await server.run(reads, writes, server.create_initialization_options())
+
+anyio.run(main)
+"""
+
+
+def paged(tmp_path, kind):
+    path = tmp_path / "paged.py"
+    path.write_text(PAGED, encoding="utf-8")
+    return [sys.executable, str(path), kind]
+
+
+def test_a_list_of_tools_is_read_to_its_last_page(tmp_path):
+    """The third page repeats nothing; a tool on two pages is one; an empty cursor is the end."""
+    with amr.mcp_tools(paged(tmp_path, "three")) as tools:
+        assert [one.name for one in tools] == ["a", "b", "d"]
+        assert told_by(tools, Call("d", {})) == ["d"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("the same", "has no end: the same page is named again"),
+        ("a circle", "has no end: the same page is named again"),
+        ("no end", "has no end: more than 250 pages"),
+        ("broken", "cannot be reached: MCPError"),
+    ],
+)
+def test_a_list_of_tools_without_an_end_is_told(tmp_path, kind, why):
+    with pytest.raises(amr.UsageError, match=why):
+        amr.mcp_tools(paged(tmp_path, kind))
+
+
+PARTS = """
+import base64, sys
+import anyio
+import mcp.server.stdio
+from mcp import types
+from mcp.server import Server
+
+BLOB = base64.b64encode(bytes(1000)).decode()
+text = lambda said: types.TextContent(text=said)
+embedded = lambda **known: types.EmbeddedResource(resource=known)
+ANSWERS = {
+    "text": dict(content=[text("one"), text("two")]),
+    "resource": dict(content=[embedded(uri="file:///notes.md", mime_type="text/markdown", text="# Notes")]),
+    "no type": dict(content=[embedded(uri="file:///notes", text="Notes")]),
+    "blob": dict(content=[embedded(uri="file:///a.png", mime_type="image/png", blob=BLOB)]),
+    "link": dict(content=[types.ResourceLink(
+        name="report", uri="file:///r.pdf", mime_type="application/pdf", size=2048, description="Last\\nyear")]),
+    "bare link": dict(content=[types.ResourceLink(name="report", uri="file:///r.pdf")]),
+    "data link": dict(content=[types.ResourceLink(name="inline", uri="data:image/png;base64," + BLOB)]),
+    "image": dict(content=[types.ImageContent(data=BLOB, mime_type="image/png"), text("a chart")]),
+    "audio": dict(content=[types.AudioContent(data=BLOB, mime_type="audio/wav")]),
+    "structured": dict(content=[], structured_content={"price": 2.5, "name": "T\u00e9"}),
+    "beside a summary": dict(content=[text("Found two.")], structured_content={"found": [1, 2]}),
+    "said twice": dict(content=[text('{"price":  2.5}')], structured_content={"price": 2.5}),
+    "wrapped": dict(content=[text("2.5")], structured_content={"result": 2.5}),
+    "wrapped text": dict(content=[text("2.5")], structured_content={"result": "2.5"}),
+    "item by item": dict(content=[text("a"), text("7")], structured_content={"result": ["a", "7"]}),
+    "too deep": dict(content=[text("[" * 100_000)], structured_content={"n": 1}),
+    "nothing": dict(content=[]),
+    "long": dict(content=[text("<" + "x" * 10**6 + ">"), text("short"), embedded(uri="file:///l", text="y" * 10**6)]),
+    "many": dict(content=[text(str(n)) for n in range(5000)]),
+    "failed": dict(content=[embedded(uri="file:///log", text="no disk")], is_error=True),
+}
+
+async def listed(context, params):
+    return types.ListToolsResult(tools=[types.Tool(name="get", input_schema={"type": "object"})])
+
+async def called(context, params):
+    return types.CallToolResult(**ANSWERS[params.arguments["what"]])
+
+async def main():
+    server = Server("parts", on_list_tools=listed, on_call_tool=called)
+    async with mcp.server.stdio.stdio_server() as (reads, writes):
+        await server.run(reads, writes, server.create_initialization_options())
+
+anyio.run(main)
+"""
+
+TEXTS = {
+    "text": "one\ntwo",
+    "resource": "[resource: file:///notes.md, text/markdown]\n# Notes",
+    "no type": "[resource: file:///notes]\nNotes",
+    "blob": "[resource: file:///a.png, image/png, 1,000 bytes, not text]",
+    "link": "[link to a resource: report, file:///r.pdf, application/pdf, 2,048 bytes, Last year]",
+    "bare link": "[link to a resource: report, file:///r.pdf]",
+    "data link": f"[link to a resource: inline, data:image/png;base64,{'A' * 278} ...]",
+    "image": "[image: image/png, 1,000 bytes]\na chart",
+    "audio": "[audio: audio/wav, 1,000 bytes]",
+    "structured": '{"price": 2.5, "name": "Té"}',
+    "beside a summary": 'Found two.\n{"found": [1, 2]}',
+    "said twice": '{"price":  2.5}',
+    "wrapped": "2.5",
+    "wrapped text": "2.5",
+    "item by item": "a\n7",
+    "nothing": "[no content]",
+}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("parts") / "server.py"
+    path.write_text(PARTS, encoding="utf-8")
+    with amr.mcp_tools([sys.executable, str(path)]) as tools:
+        yield tools
+
+
+def test_every_part_of_an_answer_is_text_that_an_agent_can_use(parts):
+    said = told_by(parts, *(Call("get", {"what": what}) for what in TEXTS))
+    assert dict(zip(TEXTS, said, strict=True)) == TEXTS
+
+
+def test_long_answers_are_shortened_in_their_longest_parts_and_say_so(parts):
+    long, many, deep = told_by(parts, *(Call("get", {"what": what}) for what in ("long", "many", "too deep")))
+    for said in (long, many, deep):
+        assert len(said) <= 20_000
+    first, short, last = long.split("\nshort\n")[0], "\nshort\n", long.split("\nshort\n")[1]
+    assert short in long
+    assert first.startswith("<xxx")
+    assert first.endswith("xxx>")
+    for part in (first, last):
+        assert 9_900 < len(part) <= 10_000
+        assert "characters are left out" in part
+    assert last.startswith("[resource: file:///l]\nyyy")
+    assert many.split("\n") == [*map(str, range(100)), "[4,900 more parts are left out]"]
+    assert deep.endswith('\n{"n": 1}')
+
+
+def test_an_error_with_a_resource_is_told_with_its_text(parts):
+    (said,) = told_by(parts, Call("get", {"what": "failed"}))
+    assert "no disk" in said

@@ -346,8 +346,8 @@ def test_the_planning_model_is_the_one_that_counts(refusing):
         ROWS.amr.map_reduce("How?")
 
 
-def refusing_settings(server: ScriptedServer) -> amr.configure:
-    return amr.configure(lm=server.lm(abilities=SMALL))
+def refusing_settings(server: ScriptedServer) -> amr.settings:
+    return amr.settings(lm=server.lm(abilities=SMALL))
 
 
 def test_what_leaves_nothing_open_runs_on_a_model_that_cannot_plan():

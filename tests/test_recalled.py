@@ -275,7 +275,7 @@ def test_a_relative_path_that_is_set_once_means_one_file(tmp_path, monkeypatch, 
         monkeypatch.setenv("AMR_JOURNAL", name)
     else:
         settings = {"journal": name}
-    with ScriptedServer(play) as server, amr.configure(**settings):
+    with ScriptedServer(play) as server, amr.settings(**settings):
         for folder in (first, second):
             monkeypatch.chdir(folder)
             rows(2).amr.map("How many?", finding={"n": int}, lm=server.lm())

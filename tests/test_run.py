@@ -187,9 +187,9 @@ def one_fails(shard):
 
 def test_settings_hold_for_the_process_or_for_a_block():
     with ScriptedServer(provider) as server:
-        with amr.configure(lm=server.lm(), max_parallelism=1):
+        with amr.settings(lm=server.lm(), max_parallelism=1):
             assert DF.amr.map("Which?", finding={"n": int})["n"].tolist() == [1, 2]
-            with amr.configure(errors="raise"), pytest.raises(amr.MapFailed, match="1 of 2 units failed"):
+            with amr.settings(errors="raise"), pytest.raises(amr.MapFailed, match="1 of 2 units failed"):
                 DF.amr.map(one_fails, finding={"n": int})
             with pytest.warns(amr.FailureWarning, match="1 of 2 units failed"):
                 DF.amr.map(one_fails, finding={"n": int})

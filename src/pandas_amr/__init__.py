@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from pandas_amr._recipe import Recipe
     from pandas_amr._result import Result, load, result_of
     from pandas_amr._run import Run
-    from pandas_amr._runtime import configure
     from pandas_amr._score import Score
+    from pandas_amr._settings import configure, settings
     from pandas_amr._usage import Budget, Usage
     from pandas_amr._verify import Verification
     from pandas_amr.models.base import LM, Abilities
@@ -116,6 +116,7 @@ __all__ = [
     "read_text",
     "reduce",
     "result_of",
+    "settings",
     "start",
     "tool",
 ]
@@ -136,8 +137,8 @@ _HOMES = {
     "_recipe": ("Recipe",),
     "_result": ("Result", "load", "result_of"),
     "_run": ("Run",),
-    "_runtime": ("configure",),
     "_score": ("Score",),
+    "_settings": ("configure", "settings"),
     "_usage": ("Budget", "Usage"),
     "_verify": ("Verification",),
 }

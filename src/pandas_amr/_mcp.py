@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
 import shlex
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 CONNECT_S = 30.0
+MOST_PAGES = 250  # of a server's list of tools
+MOST_PARTS = 100  # of one answer
+MOST_CHARACTERS = 20_000  # of one answer, all parts together
+MARK_CHARACTERS = 60  # of these for the words that say what is left out
+MOST_LABEL = 300  # characters of an address or a name; an address may hold the data itself
 CLOSED = -32000, "Connection closed"  # the SDK's word for a server that has gone; servers use the number for more
 
 
@@ -165,13 +171,16 @@ class _Connection:
         self._loop = asyncio.get_running_loop()
         try:
             async with self._client as client:
-                self._ready.set_result((await client.list_tools()).tools)
+                self._ready.set_result(await _list_tools(client, self._shown))
                 await self._over.wait()
         except Exception as error:
             if self._ready.done():
                 raise
-            said = UsageError(f"The MCP server {self._shown!r} cannot be reached: {_innermost(error)}.")
-            self._ready.set_exception(said)
+            cause: BaseException = _innermost(error)
+            if not isinstance(cause, UsageError):
+                said = f"{type(cause).__name__}: {cause}"
+                cause = UsageError(f"The MCP server {self._shown!r} cannot be reached: {said}.")
+            self._ready.set_exception(cause)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """Call a tool, on the engine."""
@@ -195,11 +204,33 @@ class _Connection:
             self._life.result(CONNECT_S)
 
 
-def _innermost(error: BaseException) -> str:
-    """What went wrong, out of the groups that task groups make of it."""
+def _innermost(error: BaseException) -> BaseException:
+    """Give what went wrong, out of the groups that task groups make of it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    return error
+
+
+async def _list_tools(client: Any, shown: Any) -> list[Any]:
+    """List all tools of a server, page by page; one that stands on two pages is one.
+
+    Raises:
+        UsageError: the list has no end.
+    """
+    tools: dict[str, Any] = {}
+    cursors: set[str] = set()
+    cursor: str | None = None
+    while True:
+        page = await client.list_tools(cursor=cursor)
+        for tool in page.tools:
+            tools.setdefault(tool.name, tool)
+        cursor = page.next_cursor
+        if not cursor:  # some servers end the list with an empty one
+            return list(tools.values())
+        if cursor in cursors or len(cursors) >= MOST_PAGES:
+            why = "the same page is named again" if cursor in cursors else f"more than {MOST_PAGES:,} pages"
+            raise UsageError(f"The list of tools of the MCP server {shown!r} has no end: {why} (nextCursor).")
+        cursors.add(cursor)
 
 
 def _tool(told: Any, prefix: str, server: _Server, timeout_s: float | None) -> Tool:
@@ -209,7 +240,7 @@ def _tool(told: Any, prefix: str, server: _Server, timeout_s: float | None) -> T
 
     async def called(**arguments: Any) -> str:
         result = await server.call(told.name, arguments)
-        text = "\n".join(part.text if hasattr(part, "text") else f"[{part.type}]" for part in result.content)
+        text = _text_of(result)
         if result.is_error:
             raise RuntimeError(text)
         return text
@@ -225,3 +256,91 @@ def _tool(told: Any, prefix: str, server: _Server, timeout_s: float | None) -> T
     object.__setattr__(tool, "parameters", asked)
     object.__setattr__(tool, "wire", wire_of(whole | {"required": needed}, required=needed))
     return tool
+
+
+def _text_of(result: Any) -> str:
+    """Write a tool's answer as text that an agent can use: its parts one after the other, the longest shortened."""
+    content = list(result.content or ())
+    parts = [_part_text(part) for part in content[:MOST_PARTS]]
+    if len(content) > MOST_PARTS:
+        parts.append(f"[{len(content) - MOST_PARTS:,} more parts are left out]")
+    structured = result.structured_content
+    texts = [part.text for part in content if part.type == "text"]
+    if structured is not None and not _is_told(structured, texts):
+        parts.append(json.dumps(structured, ensure_ascii=False))
+    return "\n".join(_within(parts, MOST_CHARACTERS)) or "[no content]"
+
+
+def _part_text(part: Any) -> str:
+    """Write one part: text as it is, a resource with its text; what is no text is described."""
+    match part.type:
+        case "text":
+            return str(part.text)
+        case "resource":
+            return _resource_text(part.resource)
+        case "resource_link":
+            about = [part.title or part.name, part.uri, part.mime_type]
+            size = f"{part.size:,} bytes" if part.size is not None else None
+            return f"[link to a resource: {_labels(*about, size, part.description)}]"
+    return f"[{part.type}: {_labels(getattr(part, 'mime_type', None), _size(getattr(part, 'data', '')))}]"
+
+
+def _resource_text(resource: Any) -> str:
+    about = _labels(resource.uri, resource.mime_type)
+    if hasattr(resource, "text"):
+        return f"[resource: {about}]\n{resource.text}"
+    return f"[resource: {about}, {_size(resource.blob)}, not text]"
+
+
+def _labels(*parts: str | None) -> str:
+    labels = []
+    for part in parts:
+        if part:
+            label = " ".join(str(part).split())
+            labels.append(label if len(label) <= MOST_LABEL else f"{label[:MOST_LABEL]} ...")
+    return ", ".join(labels)
+
+
+def _size(encoded: str) -> str:
+    """Say how many bytes a base64 text holds."""
+    return f"{len(encoded.rstrip('=')) * 3 // 4:,} bytes"
+
+
+def _is_told(structured: Any, texts: Sequence[str]) -> bool:
+    """Whether structured content stands in the texts, too, as the protocol recommends: whole, or item by item."""
+    wanted = [structured]
+    if isinstance(structured, dict) and list(structured) == ["result"]:  # how SDKs wrap what is no object
+        wanted.append(structured["result"])
+    decoded = [_decoded(text) for text in texts]
+    said = [*decoded, *texts, decoded, list(texts)]
+    return any(one == other for one in wanted for other in said)
+
+
+def _decoded(text: str) -> Any:
+    """Give what a text is as JSON; itself if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _within(parts: Sequence[str], most: int) -> list[str]:
+    """Shorten the longest parts, so that all together, a new line between any two, have at most so many characters."""
+    left = most - len(parts)
+    lengths = sorted(len(part) for part in parts)
+    for number, length in enumerate(lengths):
+        share = left // (len(lengths) - number)  # of each part that is at least so long
+        if length > share:
+            return [_cut(part, share) for part in parts]
+        left -= length
+    return list(parts)
+
+
+def _cut(text: str, most: int) -> str:
+    """Leave out the middle of a text that is longer than ``most`` characters, and say so."""
+    if len(text) <= most:
+        return text
+    kept = max(0, most - MARK_CHARACTERS)
+    mark = f"\n[... {len(text) - kept:,} characters are left out ...]\n"
+    head, tail = kept - kept // 2, kept // 2
+    return text[:head] + mark + text[len(text) - tail :]

@@ -25,7 +25,7 @@ from pandas_amr._questions import Question
 from pandas_amr._reduce import REDUCE_POSITION, Outcome, direct, list_or_raise, make_tree, reduce
 from pandas_amr._rehearsal import Draft, Wish, rehearse
 from pandas_amr._result import Origin, Result, failures_frame, late, status_frame, trace_frame, usage_frame
-from pandas_amr._runtime import Settings, wire
+from pandas_amr._runtime import wire
 from pandas_amr._sources import covered, sources_frame
 from pandas_amr._stopped import described, stop_with
 from pandas_amr._units import Units, make_units
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from pandas_amr._map import Kept
     from pandas_amr._plan import Plan
     from pandas_amr._result import Again, SecondLook
+    from pandas_amr._settings import Settings
     from pandas_amr._synthesise import StaticTree
     from pandas_amr._usage import Phase
     from pandas_amr.errors import PlanWarning, RunStopped

@@ -19,7 +19,8 @@ from pandas_amr._pipeline import Noted, run
 from pandas_amr._plan import Plan, read_plan
 from pandas_amr._result import Result, failures_frame, kept_places, kept_rows, trace_frame, usage_frame
 from pandas_amr._run import Run, looked_again, prepared, run_again, what_is_given
-from pandas_amr._runtime import check_budget, current_settings, resolve_lms, wire
+from pandas_amr._runtime import check_budget, resolve_lms, wire
+from pandas_amr._settings import current_settings
 from pandas_amr._sources import nodes_behind
 from pandas_amr._stopped import stop_with
 from pandas_amr._trace import Trace
@@ -27,7 +28,6 @@ from pandas_amr._usage import Ledger
 from pandas_amr._work import Inside, current_inside
 from pandas_amr.engines.local import await_contained
 from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError
-from pandas_amr.models.batch import MOST_REQUESTS
 from pandas_amr.tools import as_tools
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pandas_amr._runtime import Settings
+    from pandas_amr._settings import Settings
     from pandas_amr._usage import Phase
     from pandas_amr._verify import Verification
     from pandas_amr._watch import Watch
@@ -232,7 +232,7 @@ class Recipe:
             journal=journal_for(settings.journal, by_default=kept),
             run_number=0,
             wired=None,
-            gate=asyncio.Semaphore(self._parallelism(settings, top.lms)),
+            gate=asyncio.Semaphore(self._parallelism(settings)),
             watch=watch,
         )
         done: list[Result] = []
@@ -260,10 +260,8 @@ class Recipe:
                 stack.push_async_exit(Noted(journal, number, inside.ledger, lambda: _stopped(done)))
             return await self.within(frame, inside, done)
 
-    def _parallelism(self, settings: Settings, lms: Mapping[Phase, LM]) -> int:
-        """How many requests of all stages may be in flight."""
-        if any(lm.batch for lm in lms.values()):
-            return MOST_REQUESTS
+    def _parallelism(self, settings: Settings) -> int:
+        """How many requests of all stages may be in flight. What goes into a batch is not counted."""
         plans = [read_plan(stage.given.get("plan", "auto")) for stage in self._stages if stage.verb != "then"]
         return settings.max_parallelism or max([PARALLELISM, *(plan.parallelism or 0 for plan in plans)])
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pandas_amr._findings import Failure
     from pandas_amr._map import Kept
     from pandas_amr._plan import Plan
-    from pandas_amr._runtime import Settings
+    from pandas_amr._settings import Settings
     from pandas_amr._trace import Node
     from pandas_amr._usage import Ledger
     from pandas_amr.errors import AMRWarning

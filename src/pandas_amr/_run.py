@@ -18,7 +18,8 @@ from pandas_amr._journal import journal_for
 from pandas_amr._pipeline import Look, run
 from pandas_amr._rehearsal import Draft, Wish
 from pandas_amr._result import Origin, Result, kept_rows, remembered
-from pandas_amr._runtime import Settings, check_budget, current_settings, resolve_lm, resolve_lms
+from pandas_amr._runtime import check_budget, resolve_lm, resolve_lms
+from pandas_amr._settings import Settings, current_settings, use_block_settings
 from pandas_amr._stopped import give_partial, stop_with
 from pandas_amr._watch import Progress, Watch
 from pandas_amr.errors import UsageError
@@ -263,19 +264,20 @@ def made(
     journal = journal_for(settings.journal, by_default=journaled)
 
     async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
-        return await run(
-            job,
-            settings,
-            lms,
-            kept=kept,
-            again=run_again,
-            journal=journal,
-            watch=watch,
-            interrupted=interrupted,
-            wish=wish,
-            second_look=looked_again,
-            look=look,
-        )
+        with use_block_settings(settings):
+            return await run(
+                job,
+                settings,
+                lms,
+                kept=kept,
+                again=run_again,
+                journal=journal,
+                watch=watch,
+                interrupted=interrupted,
+                wish=wish,
+                second_look=looked_again,
+                look=look,
+            )
 
     def given(outcome: Any) -> Any:
         if whole:
@@ -328,8 +330,9 @@ def run_of(call: Call) -> Run[Any]:
     Raises:
         UsageError: the call cannot be carried out; nothing was sent.
     """
-    job, lms = prepared(call, current_settings())
-    return made(job, current_settings().with_changes(job.settings), lms)
+    settings = current_settings()
+    job, lms = prepared(call, settings)
+    return made(job, settings.with_changes(job.settings), lms)
 
 
 def prepared(call: Call, settings: Settings, inside: Inside | None = None) -> tuple[Job, Mapping[Phase, LM]]:

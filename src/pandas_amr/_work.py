@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from pandas_amr._mappers import AgentMapper, Mapper
     from pandas_amr._persona import Agent
     from pandas_amr._result import Again, Result, SecondLook
-    from pandas_amr._runtime import Settings, Wired
+    from pandas_amr._runtime import Wired
+    from pandas_amr._settings import Settings
     from pandas_amr._store import Kind
     from pandas_amr._tokens import TokenCounter
     from pandas_amr.errors import AMRWarning, ModelError, RunStopped
@@ -244,8 +245,9 @@ class Work:
 
     @cached_property
     def gate(self) -> asyncio.Semaphore:
-        """The one gate of all the run's requests after the plan."""
-        return asyncio.Semaphore(self.parallelism)
+        """The one gate of all the run's requests after the plan. What goes into a batch does not pass it."""
+        wanted = self.plan.parallelism or 1
+        return asyncio.Semaphore(self.wired.parallelism(self.lms["map"], wanted, tools=True) if self.wired else wanted)
 
     def lm(self, phase: Phase, agent: Agent | None = None) -> LM:
         """The model of a phase, or an agent's own."""

@@ -247,6 +247,7 @@ class ScriptedServer:
         batches: the batches that were created, by id.
         batch_polls: how often a batch is asked after before it has ended.
         batch_answers: how many requests of a batch are answered before it expires.
+        batch_lists: whether it lists its batches and files, as OpenAI does and few compatible servers do.
         refused: how many requests were answered 429 by ``limit``.
         tokens: how many tokens its answers took, those of the prompts among them, whatever it tells of them.
 
@@ -273,9 +274,11 @@ class ScriptedServer:
         self._problems: list[str] = []
         self._systems: set[str] = set()
         self._files: dict[str, str] = {}
+        self._uploads: dict[str, dict[str, Any]] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.batch_polls = 2
         self.batch_answers = 10**9
+        self.batch_lists = False
         self.requests: list[ScriptedRequest] = []
         self.tokens = 0
         self.in_flight = 0
@@ -328,8 +331,10 @@ class ScriptedServer:
                 f"{root}/deployments/{{deployment}}/chat/completions", self._complete
             )  # as Azure has it
             app.router.add_post(f"{root}/files", self._upload)
+            app.router.add_get(f"{root}/files", self._list_files)
             app.router.add_get(f"{root}/files/{{id}}/content", self._download)
             app.router.add_post(f"{root}/batches", self._create_batch)
+            app.router.add_get(f"{root}/batches", self._list_batches)
             app.router.add_get(f"{root}/batches/{{id}}", self._show_batch)
             app.router.add_get(f"{root}/models", self._models)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_TIMEOUT_S, handler_cancellation=True)
@@ -350,19 +355,32 @@ class ScriptedServer:
         form = await http.post()
         file = form["file"]
         assert isinstance(file, web.FileField)
-        return web.json_response({"object": "file", **self._kept(file.file.read().decode())})
+        return web.json_response(self._kept(file.file.read().decode(), file.filename))
 
-    def _kept(self, text: str) -> dict[str, Any]:
+    def _kept(self, text: str, filename: str | None = None) -> dict[str, Any]:
         name = f"file-{len(self._files)}"
         self._files[name] = text
-        return {
+        self._uploads[name] = {
+            "object": "file",
             "id": name,
-            "bytes": len(text),
+            "bytes": len(text.encode()),
             "created_at": 0,
-            "filename": name,
+            "filename": filename or name,
             "purpose": "batch",
             "status": "processed",
         }
+        return self._uploads[name]
+
+    async def _list_files(self, http: web.Request) -> web.Response:
+        return self._listed(list(self._uploads.values()), http)
+
+    async def _list_batches(self, http: web.Request) -> web.Response:
+        return self._listed([_batch_now(batch) for batch in self.batches.values()], http)
+
+    def _listed(self, entries: list[dict[str, Any]], http: web.Request) -> web.Response:
+        if not self.batch_lists:
+            return web.json_response({"error": {"message": "method not allowed"}}, status=405)
+        return web.json_response(_page(entries, http.query))
 
     async def _download(self, http: web.Request) -> web.Response:
         return web.Response(text=self._files[http.match_info["id"]])
@@ -391,6 +409,7 @@ class ScriptedServer:
             "completion_window": "24h",
             "created_at": 0,
             "input_file_id": asked["input_file_id"],
+            "metadata": asked.get("metadata"),
             "output_file_id": self._kept("\n".join(done))["id"] if done else None,
             "error_file_id": self._kept("\n".join(failed))["id"] if failed else None,
             "polls": self.batch_polls,
@@ -501,6 +520,16 @@ class ScriptedServer:
             "choices": [{"index": 0, "message": message, "finish_reason": reason}],
             "usage": usage,
         }
+
+
+def _page(entries: list[dict[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:
+    """A page of a list, the newest first, after the entry that ``after`` names."""
+    newest_first = entries[::-1]
+    names = [entry["id"] for entry in newest_first]
+    start = names.index(query["after"]) + 1 if query.get("after") in names else 0
+    page = newest_first[start : start + int(query.get("limit", 20))]
+    more = start + len(page) < len(entries)
+    return {"object": "list", "data": page, "has_more": more}
 
 
 def _batch_now(batch: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def script(df: pd.DataFrame) -> None:
     amr.reduce(df, {"a": ["mean", "sum"]}, by=["b"])
     amr.reduce(df, lambda frame: len(frame), output=int)
     amr.configure(lm=amr.LM("m", base_url="http://127.0.0.1:1/v1"), errors="raise")
+    with amr.settings(lm="local", errors="coerce"):
+        amr.map(df, "What?")
     amr.from_documents(["a", "b"])
     amr.read_files(["src/**/*.py", "README.md"])
     plan = amr.plan(df, "What?", lm="local")

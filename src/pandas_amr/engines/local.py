@@ -48,28 +48,33 @@ async def _done(work: Callable[[Item], Awaitable[Done]], item: Item) -> Done:
 async def each(work: Callable[[Item], Awaitable[Done]], items: Iterable[Item], *, limit: int) -> AsyncIterator[Done]:
     """Yield ``work(item)`` for each item, in the order in which they finish, at most ``limit`` at once.
 
-    There are ``limit`` tasks, however many items there are; an item is drawn when a task is free. After an exception
-    none is drawn; what is in flight, and may be paid for, comes to its end and is yielded before the first exception
-    goes on. Whoever closes the iterator cancels what is in flight.
+    There are at most ``limit`` tasks, each begun by the one before it once that has an item; an item is drawn when a
+    task is free. After an exception none is drawn; what is in flight, and may be paid for, comes to its end and is
+    yielded before the first exception goes on. Whoever closes the iterator cancels what is in flight.
     """
     source = iter(items)
     landed: asyncio.Queue[tuple[Done] | None] = asyncio.Queue()
     errors: list[Exception] = []
+    workers: list[asyncio.Task[None]] = []
 
     async def worker() -> None:
+        is_first = True
         try:
             for item in source:
                 if errors:
                     return
+                if is_first and len(workers) < limit:
+                    is_first = False
+                    workers.append(asyncio.create_task(worker()))
                 landed.put_nowait((await _done(work, item),))
         except Exception as error:  # noqa: BLE001 (raised at the end)
             errors.append(error)
         finally:
             landed.put_nowait(None)
 
-    workers = [asyncio.create_task(worker()) for _ in range(limit)]
+    workers.append(asyncio.create_task(worker()))
     try:
-        for _ in workers:
+        for _ in workers:  # a worker begins the next one before it ends: the list grows meanwhile
             while (done := await landed.get()) is not None:
                 yield done[0]
         if errors:

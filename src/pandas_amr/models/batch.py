@@ -1,37 +1,40 @@
 """The provider's batch endpoint: maps without tools in one file, at half the price, whenever it has time.
 
 Upload, create, poll, download, as OpenAI's Batch API has it. What is asked in a batch is remembered while it is under
-way: the same requests after a crash find it again, among whatever others.
+way: the same requests after a crash find it again, among whatever others. What a batch has no answer to is asked in the
+ordinary way.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import hashlib
-import io
 import json
-import os
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pandas_amr._cache import cache_folder
+from pandas_amr._usage import Usage
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
+from pandas_amr.models.batch_api import ENDPOINT, GROWTH, LONGEST_WAIT_S, BatchAPI, TooMuch, digest_of
+from pandas_amr.models.batch_records import Creation, Records
+from pandas_amr.models.batch_state import by_request, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
     from pandas_amr.models.base import Model, Reply, Request
+    from pandas_amr.models.batch_api import Patience
+    from pandas_amr.models.batch_state import BatchState
     from pandas_amr.models.endpoint import Endpoint
 
-MOST_REQUESTS = 10_000  # in one batch; the provider's own bound is 50,000 and 200 MB
+MOST_REQUESTS = 10_000  # in one batch; the provider's own bound is 50,000
+MOST_BYTES = 100_000_000  # of one batch's file; the provider's own bound is 200 MB
 LINGER_S = 0.25  # without a new request before a batch is sent
-LONGEST_POLL_S = 60.0
 LONGEST_CREATION_S = 8.0  # that a run which stops waits for the name of a batch it has asked for
-ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
-ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+NOT_FOUND = 404
+LONGEST_BATCH_S = 26 * 3600.0  # the window is 24 hours; a server that never ends a batch is not waited for longer
 
 
 def takes(request: Request) -> bool:
@@ -39,11 +42,48 @@ def takes(request: Request) -> bool:
     return request.phase == "map" and not request.tools
 
 
+@dataclass(frozen=True)
+class BatchFirst:
+    """Answers what can wait through a batch, and in the ordinary way all else, and what a batch did not answer.
+
+    What expired or failed in a batch does not wait for another one.
+    """
+
+    batched: Model
+    ordinary: Model
+
+    async def complete(self, request: Request) -> Reply:
+        """Answer one turn.
+
+        Raises:
+            ModelError: as the models inside; what a batch has taken for this request is in its ``usage``, too.
+        """
+        if not takes(request):
+            return await self.ordinary.complete(request)
+        try:
+            return await self.batched.complete(request)
+        except ModelUnavailable as error:
+            if error.stops_run:
+                raise
+            tries, spent = error.attempts, error.usage
+        try:
+            reply = await self.ordinary.complete(request)
+        except ModelError as error:
+            error.attempts += tries
+            if spent is not None:
+                error.usage = spent + (error.usage or Usage())
+            raise
+        return replace(reply, usage=replace(spent or Usage(), tries=tries) + reply.usage)
+
+
 @dataclass
 class _Asked:
     request: Request
-    body: dict[str, Any]
+    line: bytes
     answer: asyncio.Future[Reply]
+
+
+_Part: TypeAlias = dict[str, _Asked]  # by the id of the request's line
 
 
 @dataclass
@@ -56,32 +96,46 @@ class Batched:
 
     model: Endpoint
     first_poll_s: float
-    _waiting: dict[str, _Asked] = field(default_factory=dict)
+    _waiting: _Part = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
     _creating: set[asyncio.Task[Any]] = field(default_factory=set)
-    _ended: list[tuple[_Records, str, Collection[str]]] = field(default_factory=list)
-    _answered: set[str] = field(default_factory=set)
+    _ended: list[tuple[str, Collection[str]]] = field(default_factory=list)
+    _polled: set[asyncio.Future[None]] = field(default_factory=set)
+    _used: set[str] = field(default_factory=set)
 
-    def before(self, rest: Model) -> Model:
-        """A model that batches what can wait, and asks ``rest`` for all else."""
-        return _Sorted(self, rest)
+    def __post_init__(self) -> None:
+        self._api = BatchAPI(self.model, self.first_poll_s)
+        self._records = Records(self.model.address[0])
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn when its batch is done.
 
         Raises:
-            ModelUnavailable: the batch ended without an answer to this one: it may be asked again.
+            ModelUnavailable: the batch ended without an answer to this one: it may be asked again. Where it
+                ``stops_run``, there is no batch to be had.
             ModelError: as the model inside.
         """
         body = self.model.body(request)
-        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
-        asked = self._waiting.setdefault(key, _Asked(request, body, asyncio.get_running_loop().create_future()))
+        name = self._line_id(body)
+        line = json.dumps({"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}).encode()
+        asked = _Asked(request, line, asyncio.get_running_loop().create_future())
+        self._waiting[name] = asked
         if self._timer is not None:
             self._timer.cancel()
         linger_s = 0.0 if len(self._waiting) >= MOST_REQUESTS else LINGER_S
         self._timer = asyncio.get_running_loop().call_later(linger_s, self._send)
         return await asyncio.shield(asked.answer)
+
+    def _line_id(self, body: dict[str, Any]) -> str:
+        """Name a request's line by its content. One that is asked twice has two lines, and is paid for twice."""
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
+        name, number = digest, 0
+        while name in self._used:
+            number += 1
+            name = f"{digest}-{number}"
+        self._used.add(name)
+        return name
 
     async def end(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop waiting, as the run ends. A batch that is under way goes on; the same requests will find it.
@@ -89,133 +143,287 @@ class Batched:
         One that is being created is waited for, a little: unless it is remembered it would be paid twice. Those that
         have ended are forgotten only here, and only where nothing was raised: what they held is in the journal now.
         """
+        self._api.stopping = True
         if self._timer is not None:
             self._timer.cancel()
         await _cancelled(self._under_way)
         if self._creating:
             await asyncio.wait(self._creating, timeout=LONGEST_CREATION_S)
         await _cancelled(self._creating)
-        for under_way, name, keys in self._ended if kind is None else ():
-            under_way.drop(name, keys)
+        for name, keys in self._ended if kind is None else ():
+            self._records.drop(name, keys)
 
     def _send(self) -> None:
         asked, self._waiting = self._waiting, {}
-        under_way = _Records(self.model.address[0])
-        batch_of = under_way.batches()
-        parts: dict[str | None, dict[str, _Asked]] = {}
-        for key, one in asked.items():
-            known = None if key in self._answered else batch_of.get(key)  # what it said is asked again: it was no use
-            parts.setdefault(known, {})[key] = one
-        for known, part in parts.items():
-            task = asyncio.create_task(self._carry_out(part, known, under_way))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+        self._begin(asked, self._dispatch)
 
-    async def _carry_out(self, asked: dict[str, _Asked], known: str | None, under_way: _Records) -> None:
-        """One batch from its file to its answers; whatever goes wrong is each request's own error."""
+    def _begin(self, asked: _Part, step: Callable[..., Awaitable[None]], *more: Any) -> None:
+        task = asyncio.create_task(self._carry_out(asked, step, *more))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _carry_out(self, asked: _Part, step: Callable[..., Awaitable[None]], *more: Any) -> None:
+        """Do what answers some requests; whatever goes wrong is each request's own error."""
         try:
-            told = await self._begun(asked, known, under_way)
-            poll_s = self.first_poll_s
-            while told.status not in ENDED:
-                await asyncio.sleep(poll_s)
-                poll_s = min(LONGEST_POLL_S, poll_s * 1.5)
-                with contextlib.suppress(ModelUnavailable):  # one poll that fails says nothing of the batch
-                    told = await self._shown(told.id)
-            for file in (told.output_file_id, told.error_file_id):
-                if file is not None:
-                    self._settle(asked, await self._lines(file))
-            self._ended.append((under_way, told.id, asked.keys()))
-            self._answered.update(asked)
-            failure = _unanswered(told)
+            await step(asked, *more)
         except ModelError as error:
-            failure = error
+            _fail(asked, error)
         except Exception as error:  # noqa: BLE001 (whoever waits is told; another batch would be paid for in vain)
-            failure = ModelConfigError(f"The batch could not be carried out ({type(error).__name__}: {error}).")
+            said = f"The batch could not be carried out ({type(error).__name__}: {error})."
+            _fail(asked, ModelConfigError(said, attempts=0))
         except asyncio.CancelledError:
             for one in asked.values():
                 one.answer.cancel()
             raise
-        for one in asked.values():
-            if not one.answer.done():
-                one.answer.set_exception(copy.copy(failure))  # to each its own: its tries are counted on it
-                one.answer.exception()  # whoever asked may be gone
 
-    async def _begun(self, asked: dict[str, _Asked], known: str | None, under_way: _Records) -> Any:
-        """The batch that holds these requests: the one under way, or a new one."""
-        told = await self._resumed(known, under_way) if known is not None else None
-        return told if told is not None else await self._created(asked, under_way)
+    async def _dispatch(self, asked: _Part) -> None:
+        """Sort requests by the batch that holds them already, and put the rest into new ones."""
+        await self._look_for_created(asked)
+        batch_of = self._records.batches()
+        known: dict[str, _Part] = {}
+        new: _Part = {}
+        for key, one in asked.items():
+            part = known.setdefault(batch_of[key], {}) if key in batch_of else new
+            part[key] = one
+        for name, part in known.items():
+            self._begin(part, self._resume, name)
+        for part in _parts(new):
+            self._begin(part, self._ask)
 
-    async def _resumed(self, known: str, under_way: _Records) -> Any:
-        """The batch that an earlier process has left under way; None where nothing will come of it."""
+    async def _look_for_created(self, asked: _Part) -> None:
+        """Find the batches whose creation an earlier process has asked for, and not lived to be told of."""
+        for creation in self._records.creations():
+            if not asked.keys().isdisjoint(creation.keys):
+                found = await self._api.find(creation.digest, creation.file) or ()
+                name = next((one.id for one in found if one.id not in creation.known), None)
+                self._records.end(creation, name)
+
+    async def _resume(self, asked: _Part, name: str) -> None:
+        """Take the answers of a batch that an earlier run has left; what it gave up is asked anew."""
         try:
-            told = await self._shown(known)
-        except ModelConfigError:  # 404: the server has forgotten it
-            told = None
-        if told is None or told.status in {"failed", "cancelled"}:
-            under_way.drop(known)
-            return None
-        return told
+            batch = await self._api.show(name)
+        except ModelUnavailable:  # it may be there all the same
+            batch = state_of({"id": name})
+        except ModelError as error:
+            if error.status != NOT_FOUND:
+                raise
+            self._records.drop(name)
+            await self._ask(asked)
+            return
+        was_given_up = batch.status in {"failed", "cancelled"}
+        batch = await self._wait_for_end(batch)
+        left = await self._settle(batch, asked)
+        if not was_given_up:
+            self._finish(batch, asked, left)
+            return
+        self._records.drop(name)
+        if left:
+            await self._ask(left)
 
-    async def _created(self, asked: dict[str, _Asked], under_way: _Records) -> Any:
-        """A new batch. Whoever stops waiting for it stops its upload, but not its creation."""
-        lines = (
-            json.dumps({"custom_id": key, "method": "POST", "url": ENDPOINT, "body": one.body})
-            for key, one in sorted(asked.items())
-        )
-        content = io.BytesIO("\n".join(lines).encode())
-        uploaded = await self.model.call(
-            lambda client: client.files.create(file=("pandas-amr.jsonl", content), purpose="batch")
-        )
-        creating = asyncio.create_task(self._remembered(uploaded.id, asked, under_way))
+    async def _ask(self, asked: _Part, patience: Patience | None = None) -> None:
+        """Ask requests in a new batch; in smaller ones, one after the other, if the server takes none so large."""
+        try:
+            batch = await self._wait_for_end(await self._create(asked))
+            if batch.queue_is_full:
+                self._records.drop(batch.id)
+                raise TooMuch(self._api.describe(batch), queue_is_full=True)  # noqa: TRY301 (as a creation does)
+        except TooMuch as error:
+            refusal = error
+        else:
+            self._finish(batch, asked, await self._settle(batch, asked))
+            return
+        if refusal.queue_is_full and await self._wait_for_another():
+            await self._ask(asked)
+        elif len(asked) > 1:
+            for half in _halves(asked):
+                await self._ask(half)
+        elif refusal.queue_is_full:
+            said = f"The provider's queue of batch tokens has no place for a single request. {refusal}"
+            patience = patience or self._api.patience()
+            await patience.wait(ModelUnavailable(said, busy=True, attempts=0))
+            await self._ask(asked, patience)
+        else:
+            raise ModelConfigError(f"The server takes no such batch (LM(batch=True)). {refusal}", attempts=0)
+
+    async def _create(self, asked: _Part) -> BatchState:
+        """Have a batch of these requests: one of the same content that is under way, or a new one.
+
+        Whoever stops waiting for it stops its upload, but not its creation.
+        """
+        content = b"\n".join(asked[key].line for key in sorted(asked))
+        digest = digest_of(content)
+        same = await self._api.find(digest, pages=1) or []
+        for batch in same:
+            if not batch.ended:
+                self._records.add(batch.id, asked)
+                return batch
+        file = await self._api.upload(content)
+        creation = Creation(file, digest, tuple(batch.id for batch in same), tuple(asked))
+        creating = asyncio.create_task(self._created(creation))
         self._creating.add(creating)
         creating.add_done_callback(self._creating.discard)
         await asyncio.wait({creating})
         return creating.result()
 
-    async def _remembered(self, file: str, asked: dict[str, _Asked], under_way: _Records) -> Any:
-        """The batch of a file, created and remembered: from its creation on it is paid for."""
-        told = await self.model.call(
-            lambda client: client.batches.create(input_file_id=file, endpoint=ENDPOINT, completion_window="24h")
-        )
-        under_way.add(told.id, asked)
-        return told
+    async def _created(self, creation: Creation) -> BatchState:
+        """Create a batch and remember it: from its creation on it is paid for.
 
-    async def _shown(self, name: str) -> Any:
-        return await self.model.call(lambda client: client.batches.retrieve(name))
+        What may have been created is remembered, too, until it is known; the next run looks for it.
+        """
+        self._records.begin(creation)
+        try:
+            batch = await self._api.create(creation.file, creation.digest, frozenset(creation.known))
+        except (TooMuch, ModelConfigError):
+            self._records.end(creation, None)
+            raise
+        self._records.end(creation, batch.id)
+        return batch
 
-    async def _lines(self, file: str) -> list[dict[str, Any]]:
-        content = await self.model.call(lambda client: client.files.content(file))
-        return list(_decoded(content.text))
+    async def _wait_for_end(self, batch: BatchState) -> BatchState:
+        """Ask after a batch until it has ended.
 
-    def _settle(self, asked: dict[str, _Asked], lines: list[dict[str, Any]]) -> None:
+        Raises:
+            ModelUnavailable: the server does not tell of it any more, or it never ends; the run ends.
+        """
+        marker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._polled.add(marker)
+        patience = self._api.patience(counted=False)  # a poll that fails says nothing of the batch
+        latest, poll_s = time.monotonic() + LONGEST_BATCH_S, self.first_poll_s
+        try:
+            while not batch.ended:
+                if time.monotonic() > latest:
+                    raise _given_up(f"The batch {batch.id} has not ended within {LONGEST_BATCH_S / 3600:.0f} hours.")
+                await asyncio.sleep(poll_s)
+                poll_s = min(LONGEST_WAIT_S, poll_s * GROWTH)
+                try:
+                    batch = await self._api.show(batch.id)
+                    patience.restore()
+                except ModelError as error:
+                    await patience.wait(_unseen(batch, error))
+            return batch
+        finally:
+            self._polled.discard(marker)
+            marker.set_result(None)
+
+    async def _wait_for_another(self) -> bool:
+        """Wait until another batch of this run has ended, and left its place in the queue; False if there is none."""
+        if not self._polled:
+            return False
+        await asyncio.wait(set(self._polled), return_when=asyncio.FIRST_COMPLETED)
+        return True
+
+    async def _settle(self, batch: BatchState, asked: _Part) -> _Part:
+        """Give each request what the batch's files have for it; those that it has not answered are given back."""
+        lines: list[dict[str, Any]] = []
+        for file in batch.files:
+            lines += (await self._api.lines(file)).read
+        answers = by_request(lines)
+        return {key: one for key, one in asked.items() if not self._is_answered(one, answers.get(key, ()))}
+
+    def _is_answered(self, one: _Asked, lines: Sequence[Mapping[str, Any]]) -> bool:
+        """Answer a request by its lines, if one of them has an answer or an error. What all of them took is counted."""
+        reply: Reply | None = None
+        failure: ModelError | None = None
+        spent = Usage()
         for line in lines:
-            one = asked.get(str(line.get("custom_id")))
-            if one is None or one.answer.done():
-                continue
+            response = line.get("response")
+            if not isinstance(response, dict):
+                continue  # the line says only why there is none
             try:
-                one.answer.set_result(self.model.read(line.get("response") or {}, one.request))
+                answer = self.model.read(response, one.request)
             except ModelError as error:
-                one.answer.set_exception(error)
-                one.answer.exception()
+                failure = failure or error
+                spent += error.usage or Usage()
+            else:
+                reply = reply or answer
+                spent += answer.usage
+        if one.answer.done() or (reply is None and failure is None):
+            return one.answer.done()
+        if reply is not None:
+            one.answer.set_result(replace(reply, usage=spent))
+        elif failure is not None:
+            failure.usage = spent if spent.calls else None
+            one.answer.set_exception(_of_one_request(failure))
+            one.answer.exception()  # whoever asked may be gone
+        return True
+
+    def _finish(self, batch: BatchState, asked: _Part, left: _Part) -> None:
+        """Tell those without an answer why.
+
+        Raises:
+            ModelError: nothing that follows would succeed, and the run ends.
+        """
+        self._ended.append((batch.id, asked.keys()))
+        if not left:
+            return
+        if batch.status == "failed":
+            said = f"The server failed the whole batch {batch.id}: {self._api.describe(batch)}."
+            raise ModelConfigError(f"{said} Check LM(batch=True).", attempts=0)
+        if batch.status == "cancelled":
+            raise _given_up(f"The batch {batch.id} was cancelled before it had answered {len(left):,} of its requests.")
+        _fail(left, ModelUnavailable(f"The batch {batch.status} without an answer to this request."))
 
 
-@dataclass(frozen=True)
-class _Sorted:
-    """What can wait goes into a batch."""
-
-    batched: Batched
-    rest: Model
-
-    async def complete(self, request: Request) -> Reply:
-        """Answer one turn."""
-        return await (self.batched if takes(request) else self.rest).complete(request)
+def _fail(asked: _Part, failure: ModelError) -> None:
+    for one in asked.values():
+        if not one.answer.done():
+            one.answer.set_exception(copy.copy(failure))  # to each its own: its tries are counted on it
+            one.answer.exception()  # whoever asked may be gone
 
 
-def _unanswered(told: Any) -> ModelError:
-    """What is said to a request that a batch has no answer to."""
-    if told.status == "failed":
-        return ModelConfigError(f"The server failed the whole batch {told.id}. Check LM(batch=True).")
-    return ModelUnavailable(f"The batch {told.status} without an answer to this request.")
+def _of_one_request(error: ModelError) -> ModelError:
+    """Give the failure of a request among others: whether it is the configuration shows when it is asked alone."""
+    if not isinstance(error, ModelConfigError):
+        return error
+    failure = ModelUnavailable(str(error), status=error.status, request_id=error.request_id)
+    failure.usage = error.usage
+    return failure
+
+
+def _unseen(batch: BatchState, error: ModelError) -> ModelUnavailable:
+    """Say that a batch cannot be asked after, which may pass; unless it is a matter of the key.
+
+    Raises:
+        ModelError: it is.
+    """
+    if not isinstance(error, ModelUnavailable) and error.status != NOT_FOUND:
+        raise error
+    said = f"The server does not tell of the batch {batch.id} any more; the same call finds it again. {error}"
+    busy, gone = getattr(error, "busy", False), getattr(error, "gone", False)
+    return ModelUnavailable(
+        said,
+        status=error.status,
+        busy=busy,
+        gone=gone,
+        retry_after_s=getattr(error, "retry_after_s", None),
+        attempts=0,
+    )
+
+
+def _given_up(message: str) -> ModelUnavailable:
+    error = ModelUnavailable(f"{message} What it has answered is found; the same call goes on from there.", attempts=0)
+    error.stops_run = True
+    return error
+
+
+def _parts(asked: _Part) -> Iterator[_Part]:
+    """Divide requests into batches that are neither too many nor too large."""
+    part: _Part = {}
+    size = 0
+    for key, one in asked.items():
+        if part and (len(part) >= MOST_REQUESTS or size + len(one.line) > MOST_BYTES):
+            yield part
+            part, size = {}, 0
+        part[key] = one
+        size += len(one.line) + 1
+    if part:
+        yield part
+
+
+def _halves(asked: _Part) -> tuple[_Part, _Part]:
+    keys = list(asked)
+    middle = len(keys) // 2
+    return {key: asked[key] for key in keys[:middle]}, {key: asked[key] for key in keys[middle:]}
 
 
 async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
@@ -223,58 +431,3 @@ async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
     for task in ended:
         task.cancel()
     await asyncio.gather(*ended, return_exceptions=True)
-
-
-def _decoded(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
-        try:
-            decoded = json.loads(line)
-        except ValueError:
-            continue  # its request is then without an answer, which is told
-        if isinstance(decoded, dict):
-            yield decoded
-
-
-class _Records:
-    """The batches under way at a server, each in a file: its id, and which requests it holds, as digests."""
-
-    def __init__(self, server: str) -> None:
-        folder = hashlib.sha256(server.encode()).hexdigest()[:16]
-        try:
-            self._folder = cache_folder() / "batches" / folder
-        except OSError:  # no home: below this nothing can be written, and nothing is remembered
-            self._folder = Path(os.devnull) / folder
-
-    def batches(self) -> dict[str, str]:
-        """The batch that holds a request, by the request's digest."""
-        known: dict[str, str] = {}
-        for file in sorted(self._folder.glob("*.json")):
-            name, keys = _read(file)
-            known |= dict.fromkeys(keys, name)
-        return known
-
-    def add(self, name: str, keys: Iterable[str]) -> None:
-        """Remember a batch. Where the folder cannot be written it is not found again after a crash, and no worse."""
-        with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file(name).write_text(json.dumps({"id": name, "keys": sorted(keys)}), encoding="utf-8")
-
-    def drop(self, name: str, keys: Collection[str] | None = None) -> None:
-        """Forget a batch, or those of its requests that have been answered."""
-        left = [] if keys is None else [key for key in _read(self._file(name))[1] if key not in keys]
-        if left:
-            self.add(name, left)
-        else:
-            with contextlib.suppress(OSError):  # then it is looked at again, and found to hold nothing
-                self._file(name).unlink(missing_ok=True)
-
-    def _file(self, name: str) -> Path:
-        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
-
-
-def _read(file: Path) -> tuple[str, list[str]]:
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        return str(told["id"]), [str(key) for key in told["keys"]]
-    except (OSError, ValueError, KeyError, TypeError):  # half written by a process that died: nothing is known of it
-        return "", []

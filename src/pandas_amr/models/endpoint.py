@@ -10,6 +10,7 @@ from pandas_amr._forks import forkable_lock
 from pandas_amr.models.addresses import address_of, key_of
 from pandas_amr.models.body import body_of
 from pandas_amr.models.lessons import lessons_of
+from pandas_amr.models.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +28,7 @@ class Endpoint:
     A call that the journal answers alone needs no connection: until the first request nothing is imported or opened.
 
     Attributes:
+        lm: which model it is, and how it is asked.
         address: the server, and what its limits are known by: the key, or the name of the function that gives it.
         server: the address that answers.
         lessons: what this process has learned of the model there.
@@ -36,7 +38,7 @@ class Endpoint:
     """
 
     def __init__(self, lm: LM) -> None:
-        self._lm = lm
+        self.lm = lm
         self._opening = asyncio.Lock()
         self._model: OpenAIModel | None = None
         if lm.client is None:
@@ -77,8 +79,8 @@ class Endpoint:
         return await (await self._opened()).call(work)
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The request as the protocol spells it."""
-        return body_of(self._lm, request)
+        """The request as the protocol spells it, without what this model is known to refuse."""
+        return settings_of(self.address[0], self.lm.model).applied(body_of(self.lm, request))
 
     def read(self, response: Mapping[str, Any], request: Request) -> Reply:
         """An answer that came in a batch: ``status_code`` and ``body``.
@@ -91,13 +93,18 @@ class Endpoint:
         self.lessons.learn_answer(request.phase, reply.usage)
         return reply
 
+    def without_key(self, text: str) -> str:
+        """A server's text, bounded and without what no text may show."""
+        assert self._model is not None  # the text came through it
+        return self._model.without_key(text)
+
     async def _opened(self) -> OpenAIModel:
         """The model, ready to send; what takes long at the first one of a process is done off the loop."""
         async with self._opening:
             if self._model is None:
                 if not _imported:
                     await in_thread(_import)
-                self._model = _make(self._lm)
+                self._model = _make(self.lm)
             return self._model
 
 

@@ -123,7 +123,7 @@ class Failures:
     ) -> ModelError:
         """What an HTTP status that is no 200 means."""
         known: dict[str, Any] = {"status": status, "request_id": request_id}
-        said = f"The server answered {status}: {self._scrubbed(body.message or 'no reason given')}"
+        said = f"The server answered {status}: {self.scrubbed(body.message or 'no reason given')}"
         if _has_no_quota(body, status, headers):
             return ModelConfigError(f"{said} {self._way_out(status, body.message)}", **known)
         if is_too_long(status, body):
@@ -166,7 +166,8 @@ class Failures:
             setting = "LM(base_url=...) or OPENAI_BASE_URL, none of which is set"
         return f"Check the address, {setting}, and the network."
 
-    def _scrubbed(self, text: str) -> str:
+    def scrubbed(self, text: str) -> str:
+        """A server's text, bounded and without the key."""
         for secret in sorted(self.secrets(), key=len, reverse=True):  # one may be a part of another
             text = text.replace(secret, "[key]")
         text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w*.-]{6,}", "[key]", text)

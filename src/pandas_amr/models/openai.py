@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -12,7 +15,7 @@ import openai
 
 from pandas_amr._engine import in_thread
 from pandas_amr._stopped import contained
-from pandas_amr.errors import ModelConfigError, ModelError
+from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 from pandas_amr.models.acceptance import acceptance_of
 from pandas_amr.models.addresses import address_of, key_of, secret_values
 from pandas_amr.models.body import body_of
@@ -54,6 +57,11 @@ class OpenAIModel:
         self._opening = asyncio.Lock()
         self._client: openai.AsyncOpenAI | None = None
         self._connections: Connections | None = None
+
+    @property
+    def lm(self) -> LM:
+        """Which model it is, and how it is asked."""
+        return self._lm
 
     @property
     def address(self) -> tuple[str, str]:
@@ -196,13 +204,32 @@ class OpenAIModel:
         Raises:
             ModelError: the answer is an error.
         """
-        status, answer = int(response.get("status_code") or 0), response.get("body")
-        if status == 200:
+        status, answer = _number(response.get("status_code")), response.get("body")
+        if isinstance(answer, str):  # JSON in JSON
+            with contextlib.suppress(ValueError, RecursionError):
+                answer = json.loads(answer)
+        has_answer = isinstance(answer, dict) and bool(answer.get("choices"))
+        if status in range(200, 300) or (status is None and has_answer):
             return self._reply(answer, request, seconds=0.0, limits=None)
-        failure = self._failures.status_error(status, read_error_body(answer), {})
-        if isinstance(failure, ModelConfigError) and failure.of_request and self._acceptance.accepted:
-            raise failure.of_request
+        failure = self._batch_failure(status, answer)
+        if isinstance(answer, dict) and isinstance(answer.get("usage"), dict):  # refused, and paid for
+            failure.usage = usage_of(answer, request, self._lm.model, 0.0)
         raise failure
+
+    def _batch_failure(self, status: int | None, answer: Any) -> ModelError:
+        """The failure of one request of a batch."""
+        told = read_error_body(answer)
+        if status is None or status < HTTPStatus.BAD_REQUEST:
+            said = self.without_key(told.message or "no reason given")
+            return ModelUnavailable(f"The batch has no usable answer to this request: {said}.")
+        failure = self._failures.status_error(status, told, {})
+        if isinstance(failure, ModelConfigError) and failure.of_request and self._acceptance.accepted:
+            return failure.of_request
+        return failure
+
+    def without_key(self, text: str) -> str:
+        """A server's text, bounded and without what no text may show."""
+        return self._failures.scrubbed(text)
 
     async def call(
         self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], *, timeout_s: float = LONGEST_CALL_S
@@ -235,3 +262,11 @@ class OpenAIModel:
             note_answer(self.address[0])
             return answer
         raise failure
+
+
+def _number(status: Any) -> int | None:
+    """A status that may have been written as a text or with a decimal point; None if it is none."""
+    try:
+        return int(float(status)) if not isinstance(status, bool) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
