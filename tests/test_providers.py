@@ -155,6 +155,7 @@ def refusal_of_a_row(lm):
 
 def is_one_row_short(result, server):
     has_rows(result, but=frozenset({FLAGGED_ROW}))
+    assert result.failures["position"].tolist() == [FLAGGED_ROW]
     assert "flagged" not in " ".join(result.failures["reason"]).replace("input was flagged", "")
 
 
