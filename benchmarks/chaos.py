@@ -21,9 +21,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from chaos import FAMILIES, Chaos, fault_of
-
 import pandas_amr as amr
+from chaos import FAMILIES, Chaos, fault_of
 
 ROWS = int(os.environ.get("AMR_CHAOS_ROWS", "20000"))
 SHARD = 4
@@ -55,7 +54,7 @@ def main() -> None:
 
 
 def report(result: amr.Result, server: Chaos, took: float) -> None:
-    right = result.frame["n"] == range(ROWS)
+    right = result.frame["n"].eq(pd.Series(range(ROWS)))
     lost = result.frame["text"].map(server.stays)
     total = result.total
     print(

@@ -632,7 +632,7 @@ class LiteLLM(Endpoint):
     model = "gpt-4o-mini"
 
     def error(self, status, message, *, kind="None", code=None, param=None, headers=None):
-        error = {"message": message, "type": kind, "param": "None", "code": str(status)}
+        error = {"message": message, "type": kind, "param": None, "code": str(status)}  # a text (observed, 1.108.7)
         return Answer(status, {"error": error}, headers or {})
 
     def headers(self):
@@ -644,13 +644,9 @@ class LiteLLM(Endpoint):
         return self.error(400, "No connected db.", kind="no_db_connection")
 
     def unknown_model(self, model):
-        # https://github.com/BerriAI/litellm/issues/9663
-        return self.error(
-            400,
-            f"{{'error': '/chat/completions: Invalid model name passed in model={model}. "
-            "Call `/v1/models` to view available models for your key.'}",
-            kind="None",
-        )
+        # https://github.com/BerriAI/litellm/issues/9663; the words here are those of 1.108.7 (observed)
+        said = f"/chat/completions: Invalid model name passed in model={model}. Call `/v1/models` to view available models for your key."
+        return self.error(400, said, kind="invalid_request_error")
 
     def too_many(self):
         said = "litellm.RateLimitError: No deployments available for selected model, Try again in 0.03 seconds."

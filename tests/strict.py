@@ -14,7 +14,7 @@ CHOICES = 500
 # https://github.com/GoogleCloudPlatform/vertex-ai-samples/issues/3618: "unsupported field min_length";
 # https://zenn.dev/nicopin/scraps/a8d8f53f5faebb: "'default' is not permitted".
 UNSUPPORTED = frozenset(
-    {"$ref", "$defs", "definitions", "allOf", "oneOf", "not", "if", "then", "else", "default", "const"}
+    {"$ref", "$defs", "definitions", "allOf", "oneOf", "not", "if", "then", "else", "default"}
     | {"dependentRequired", "dependentSchemas", "patternProperties", "propertyNames", "unevaluatedProperties"}
     | {"minLength", "maxLength", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
     | {"multipleOf", "minItems", "maxItems", "uniqueItems", "prefixItems", "contains", "minProperties", "maxProperties"}

@@ -112,7 +112,7 @@ class Wire:
     What is learned of a server is known by its address, and ports come round again: so each has a path of its own.
 
     Attributes:
-        requests: all requests, in the order in which they were read.
+        requests: all that was posted, in the order in which it was read.
     """
 
     def __init__(self) -> None:
@@ -178,7 +178,11 @@ class Wire:
                 name, _, value = told.partition(":")
                 headers[name.strip().lower()] = value.strip()
             content = await reader.readexactly(int(headers.get("content-length", 0)))
-            target = urlsplit(first.split()[1])
+            method, path, _ = first.split()
+            if method != "POST":  # a gateway that looks around
+                await Line(writer).send(Answer(404, {"error": {"message": "not found"}}))
+                continue
+            target = urlsplit(path)
             asked = Asked(len(self.requests), target.path, parse_qs(target.query), headers, content)
             self.requests.append(asked)
             await self.answer(asked, Line(writer))
