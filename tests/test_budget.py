@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+
 import openai
 import pandas as pd
 import pytest
@@ -10,7 +13,7 @@ import pandas_amr as amr
 from pandas_amr._prices import price_of
 from pandas_amr._run import submit
 from pandas_amr._usage import Usage
-from pandas_amr.testing import ScriptedServer, findings
+from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once
 
 DF = pd.DataFrame({"text": [f"row {n}" for n in range(100)]})
@@ -203,3 +206,182 @@ def test_a_planner_that_takes_too_long_is_not_waited_for():
         with pytest.raises(amr.BudgetExceeded, match="budget of 10 seconds"):
             DF.amr.map_reduce("How are they?", budget=amr.Budget(seconds=10.0), lm=server.lm())
         assert [request.schema for request in server.requests] == ["plan"]
+
+
+# -- whatever is told, no budget is overshot by more than one answer for each request in flight ----------------------
+
+LARGE = {"prompt_tokens": 150, "completion_tokens": 2000, "total_tokens": 2150}
+SMALL = {"prompt_tokens": 150, "completion_tokens": 5, "total_tokens": 155}
+USAGES = {
+    "as it is": ...,
+    "null": None,
+    "empty": {},
+    "a list": [],
+    "a text": "many",
+    "nulls": {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None},
+    "zeros": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    "negative": {"prompt_tokens": -150, "completion_tokens": -5, "total_tokens": -155},
+    "texts": {"prompt_tokens": "150", "completion_tokens": "5", "total_tokens": "155"},
+    "bools": {"prompt_tokens": True, "completion_tokens": True},
+    "prompt alone": {"prompt_tokens": 150},
+    "answer alone": {"completion_tokens": 5},
+    "total alone": {"total_tokens": 155},
+    "total below": {"prompt_tokens": 150, "completion_tokens": 5, "total_tokens": 1},
+    "reasoning outside": {"prompt_tokens": 150, "completion_tokens": 5, "total_tokens": 900},
+    "cached above": SMALL | {"prompt_tokens_details": {"cached_tokens": 9000}},
+    "large": LARGE,
+    "large from the fifth on": [SMALL] * 4 + [LARGE] * 500,
+    "large now and then": [LARGE if n % 5 == 3 else SMALL for n in range(500)],
+}
+ANSWERS = 12  # that a budget is for
+IN_FLIGHT = [1, 3, 16]
+PRICES = {"prices": (1.0, 1.0)}
+
+
+def telling(usage):
+    """A script whose right answers tell their tokens so; of a list of usages each in its turn."""
+
+    def script(request):
+        one = usage[request.number] if isinstance(usage, list) and usage else usage
+        return Raw(json.dumps(findings(request, number)), usage=one)
+
+    return script
+
+
+@functools.cache
+def without_budget(usage: str) -> tuple[int, int]:
+    """What an answer takes at most, and what so many take, as a run tells it; their prompts are as long as each other."""
+    with ScriptedServer(telling(USAGES[usage])) as server:
+        tokens = DF.head(ANSWERS).amr.map_reduce(**OPTIONS, lm=server.lm(**PRICES)).total.tokens
+    largest = LARGE["total_tokens"] if usage.startswith("large") else 2 * tokens // ANSWERS
+    return largest, tokens
+
+
+def budget_of(kind: str, tokens: int) -> amr.Budget:
+    return {
+        "calls": amr.Budget(calls=ANSWERS),
+        "tokens": amr.Budget(tokens=tokens),
+        "money": amr.Budget(money=tokens / 1e6),
+    }[kind]
+
+
+def is_kept(budget: amr.Budget, total: Usage, *, largest: int, at_once: int) -> None:
+    """Whether no more was spent than the budget and one answer for each request in flight."""
+    if budget.calls is not None:
+        assert budget.calls - at_once <= total.calls <= budget.calls + at_once
+        return
+    tokens = budget.tokens if budget.tokens is not None else round(budget.money * 1e6)
+    assert total.money == pytest.approx(total.tokens / 1e6)
+    assert total.tokens <= tokens + at_once * largest
+    assert total.tokens >= tokens / 3  # and it is there to be spent
+
+
+@once
+@pytest.mark.parametrize("at_once", IN_FLIGHT)
+@pytest.mark.parametrize("kind", ["calls", "tokens", "money"])
+@pytest.mark.parametrize("usage", USAGES)
+def test_a_budget_is_not_overshot_by_more_than_an_answer_for_each_request_in_flight(usage, kind, at_once):
+    script = telling(USAGES[usage])
+    largest, tokens = without_budget(usage)
+    budget = budget_of(kind, tokens)
+    with ScriptedServer(script, latency_s=0.002) as server:
+        options = OPTIONS | {"max_parallelism": at_once}
+        result = DF.amr.map_reduce(**options, budget=budget, lm=server.lm(**PRICES))
+        assert result.total.calls == result.total.tries == len(server.requests) < len(DF)
+    assert result.stopped is not None
+    assert result.findings["n"].notna().sum() == len(server.requests)
+    is_kept(budget, result.total, largest=largest, at_once=at_once)
+
+
+def odd(request):
+    return request.number % 3 == 1
+
+
+def refused(request):
+    return Raw(refusal="I cannot help with that.") if odd(request) else findings(request, number)
+
+
+def filtered(request):
+    return Raw("", finish_reason="content_filter") if odd(request) else findings(request, number)
+
+
+def without_message(request):
+    body = {"choices": [], "usage": SMALL}
+    return Raw(body=json.dumps(body)) if odd(request) else findings(request, number)
+
+
+def unreadable(request):
+    return Raw(body="<html>") if odd(request) else findings(request, number)
+
+
+def repaired(request):
+    return findings(request, number) if request.repairs else {"findings": []}
+
+
+def cut_off(request):
+    return Raw('{"findings": [{"unit": 0', finish_reason="length") if odd(request) else findings(request, number)
+
+
+def with_a_tool(request):
+    if odd(request):
+        return Call("lookup", {"key": "x"})
+    return {"findings": [{"unit": unit["unit"], **number(unit)} for unit in request.units]}
+
+
+@amr.tool
+def lookup(key: str) -> str:
+    """Look a key up."""
+    return key
+
+
+FATES = {
+    function.__name__: function
+    for function in (refused, filtered, without_message, unreadable, repaired, cut_off, with_a_tool)
+}
+
+
+@once
+@pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+@pytest.mark.parametrize("at_once", IN_FLIGHT)
+@pytest.mark.parametrize("kind", ["calls", "tokens", "money"])
+@pytest.mark.parametrize("fate", FATES)
+def test_a_budget_counts_answers_of_no_use_too(fate, kind, at_once):
+    """Whatever comes of an answer, it is paid for; what is sent once the budget is used up is nothing."""
+    script = FATES[fate]
+    options = OPTIONS | {"max_parallelism": at_once, "tools": [lookup] if fate == "with_a_tool" else []}
+    budget = budget_of(kind, ANSWERS * 160)
+    with ScriptedServer(script, latency_s=0.002) as server:
+        result = DF.amr.map_reduce(**options, budget=budget, lm=server.lm(**PRICES))
+        assert result.total.calls == result.total.tries == len(server.requests)
+    assert result.stopped is not None
+    is_kept(budget, result.total, largest=500, at_once=at_once)
+
+
+@once
+@pytest.mark.parametrize("at_once", IN_FLIGHT)
+@pytest.mark.parametrize("kind", ["tokens", "money"])
+def test_a_budget_is_not_overshot_at_all_where_the_size_of_an_answer_is_bounded(kind, at_once):
+    script = telling([SMALL, SMALL, SMALL, LARGE] * 100)
+    budget = budget_of(kind, 4 * sum([155, 155, 155, 2150]))
+    with ScriptedServer(script, latency_s=0.002) as server:
+        result = DF.amr.map_reduce(
+            **(OPTIONS | {"max_parallelism": at_once}), budget=budget, lm=server.lm(max_output_tokens=2000, **PRICES)
+        )
+    assert result.stopped is not None
+    is_kept(budget, result.total, largest=0, at_once=at_once)
+
+
+@once
+@pytest.mark.parametrize("kind", ["calls", "tokens", "money"])
+def test_a_budget_is_not_spent_on_answers_of_429(kind):
+    """They cost nothing: what the budget is for is found in full."""
+    budget = budget_of(kind, 10**6)
+
+    def busy(request):
+        return Status(429, "slow down", headers={"retry-after-ms": "1"}) if odd(request) else findings(request, number)
+
+    with ScriptedServer(busy) as server:
+        result = DF.head(ANSWERS).amr.map_reduce(**OPTIONS, budget=budget, lm=server.lm(rpm=60_000, **PRICES))
+    assert result.stopped is None
+    assert result.findings["n"].notna().all()
+    assert result.total.calls == ANSWERS < result.total.tries == len(server.requests)
