@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from pandas_amr._units import make_units
 from pandas_amr.engines.local import each
 from pandas_amr.errors import InvalidOutput, SandboxError, UsageError
 from pandas_amr.sandbox.base import Data, Limits
+from pandas_amr.sandbox.worker import ASK_CHARS, KIND_NAMES
 from pandas_amr.tools import source_of
 
 if TYPE_CHECKING:
@@ -37,8 +39,15 @@ if TYPE_CHECKING:
 
 ASK_SHARD_SIZE = 20
 ASK_AT_ONCE = 8
-ASK_SCHEMA_CHARS = 20_000
+ASK_FIELDS = 32
+ASK_NAME_CHARS = 64
+ASK_CHOICES = 100  # of a field
+ASK_CHOICE_CHARS = 200  # of a choice, or of a description
 TOLD_FAILURES = 3
+_ASKED_KINDS = (
+    f"ask(..., schema=) takes for a column {', '.join(KIND_NAMES)} or a list of choices, alone or in a tuple with a "
+    f"description of {ASK_CHOICE_CHARS} characters"
+)
 
 
 @dataclass(slots=True)
@@ -126,17 +135,20 @@ class Asker:
 
         async def ask(asked: dict[str, Any]) -> Data:
             nonlocal read
-            kind = _asked_kind(asked)
-            given = [text if isinstance(text, str | None) else json.dumps(text, default=str) for text in asked["texts"]]
-            frame = pd.DataFrame({"text": pd.Series(given, dtype=object)})
-            units = make_units(frame, (0,), dedupe=True, counter=self.count)
-            wanted = units.only(frame["text"].notna().to_numpy()[units.asked])  # what is missing is not read
+            kind = await asyncio.to_thread(_asked_kind, asked)
+            units = await asyncio.to_thread(self._units_of, asked["texts"])
+            present = units.frame["text"].notna().to_numpy()
+            wanted = units.only(present[units.asked])  # what is missing is not read
             read += int(np.maximum(1, -(-wanted.tokens // self.shard_tokens)).sum())
             if read > self.most:
                 raise UsageError(f"ask() takes {self.most} texts, or pieces of long ones, and these would be {read}")
             return await self._answered(asked["instruction"], kind, units, wanted, repl)
 
         return ask
+
+    def _units_of(self, texts: list[str | None]) -> Units:
+        frame = pd.DataFrame({"text": pd.Series(texts, dtype=object)})
+        return make_units(frame, (0,), dedupe=True, counter=self.count)
 
     async def _answered(self, instruction: str, kind: FindingType, units: Units, wanted: Units, repl: Repl) -> Data:
         bare = AgentMapper(
@@ -159,36 +171,75 @@ class Asker:
         store = FindingStore(None, kind)
         failures = []
         ended: list[RunStopped] = []
+        begun = time.monotonic()
         async for mapped in each(mapper, (shard for shard in shards if not ended), limit=ASK_AT_ONCE):
             repl.spent += mapped.usage
             if mapped.ended_by is not None:
                 ended.append(mapped.ended_by)
             store.add(mapped.positions, mapped.table)
             failures += mapped.failures
+        waited_s = time.monotonic() - begun
         if ended:  # what was in flight has ended by now
             raise ended[0]
         failures.sort(key=lambda failure: failure.position)  # agents are told the same, whichever came first
-        answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=units.frame.index)
         told = [f"text {failure.position}: {failure.reason}" for failure in failures[:TOLD_FAILURES]]
         said = (f"{len(failures)} texts have no answer ({'; '.join(told)}); they are <NA>.",) if failures else ()
-        return replace(ArrowFrame.of(answers).data("answers"), changed=said)
+        answers = await asyncio.to_thread(_answer_data, store, units)
+        return replace(answers, changed=said, waited_s=waited_s)
+
+
+def _answer_data(store: FindingStore, units: Units) -> Data:
+    answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=units.frame.index)
+    return ArrowFrame.of(answers).data("answers")
 
 
 def _asked_kind(asked: dict[str, Any]) -> FindingType:
     """What each answer holds.
 
     Raises:
-        UsageError: it is nothing that a model could be asked for.
+        UsageError: it is nothing that a model could be asked for, or more than code may ask for.
     """
     fields = asked.get("schema")
-    if not isinstance(fields, dict) or not fields:
-        raise UsageError("ask(..., schema=) takes a dict of column names to types")
-    if len(json.dumps(fields)) > ASK_SCHEMA_CHARS or len(asked["instruction"]) > ASK_SCHEMA_CHARS:
-        raise UsageError(f"ask() takes an instruction and a schema of {ASK_SCHEMA_CHARS:,} characters each")
+    if not isinstance(fields, dict) or not 0 < len(fields) <= ASK_FIELDS:
+        raise UsageError(f"ask(..., schema=) takes a dict of 1 to {ASK_FIELDS} column names to types")
+    if len(asked["instruction"]) > ASK_CHARS or len(json.dumps(fields)) > ASK_CHARS:
+        raise UsageError(f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each")
+    for name, kind in fields.items():
+        _check_asked(name, kind)
     try:
         return FindingType.of(record_type("Answer", {name: named_type(one) for name, one in fields.items()}), None)
     except (TypeError, AttributeError, LookupError) as error:
         raise UsageError(f"ask(..., schema=) cannot be used: {type(error).__name__}: {error}") from None
+
+
+def _check_asked(name: str, kind: Any) -> None:
+    """Check a field that code asks for: a plain type, a list of one, or choices, and a description beside it.
+
+    A JSON schema is not taken: its patterns and references are programs that this process would run.
+
+    Raises:
+        UsageError: it is something else, or too long.
+    """
+    if len(name) > ASK_NAME_CHARS:
+        raise UsageError(f"ask(..., schema=) takes column names of {ASK_NAME_CHARS} characters")
+    plain = kind
+    if isinstance(kind, dict):
+        about = kind.get("description")
+        if kind.keys() != {"kind", "description"} or not isinstance(about, str) or len(about) > ASK_CHOICE_CHARS:
+            raise UsageError(_ASKED_KINDS)
+        plain = kind["kind"]
+    if isinstance(plain, list):
+        _check_choices(plain)
+    elif not isinstance(plain, str) or plain not in KIND_NAMES:
+        raise UsageError(_ASKED_KINDS)
+
+
+def _check_choices(choices: list[Any]) -> None:
+    scalars = all(isinstance(choice, str | int | float) for choice in choices)
+    if not scalars or not 0 < len(choices) <= ASK_CHOICES or max(len(str(one)) for one in choices) > ASK_CHOICE_CHARS:
+        raise UsageError(
+            f"ask(..., schema=) takes 1 to {ASK_CHOICES} choices, texts or numbers of {ASK_CHOICE_CHARS} characters"
+        )
 
 
 def isolated(tool: Tool, sandbox: Sandbox) -> Tool:
