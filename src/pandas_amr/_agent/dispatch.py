@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel, ValidationError
 
 from pandas_amr._agent.threads import called, called_here
+from pandas_amr._prompts import shortened
 from pandas_amr._stopped import described
 from pandas_amr.engines.local import await_contained
 from pandas_amr.models.base import Message
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pandas_amr.models.base import ToolCall
+
+
+TOLD_ERRORS = 3
+PLACE_CHARS = 100  # of one part of the path to a value
 
 
 class AgentTool(Protocol):
@@ -175,8 +180,16 @@ def as_text(value: Any) -> str:
 
 
 def complaint(error: ValidationError) -> str:
-    """What does not fit, where, in one line that an agent can act on; without the value itself."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
-    )
+    """What does not fit, where, in one line that an agent can act on; without the value itself.
+
+    A list may have as many errors as values, and the name of a place may be as long as an answer: the first ones are
+    told, and so much of them as helps.
+    """
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    told = []
+    for problem in errors[:TOLD_ERRORS]:
+        place = ".".join(str(part)[:PLACE_CHARS] for part in problem["loc"]) or "value"
+        told.append(f"{place}: {problem['msg']}")
+    if len(errors) > TOLD_ERRORS:
+        told.append(f"and {len(errors) - TOLD_ERRORS:,} more")
+    return shortened("; ".join(told))

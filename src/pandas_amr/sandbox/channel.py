@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pandas_amr.errors import AMRError, SandboxError
 from pandas_amr.sandbox.base import MIB, Ask, Cell, Data, Limits, Submitted
-from pandas_amr.sandbox.worker import ASK_BYTES, MISSING_TEXT, MOST_VALUES, values_in
+from pandas_amr.sandbox.worker import ASK_BYTES, CELL_BYTES, MISSING_TEXT, MOST_VALUES, find_large, values_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -420,8 +420,13 @@ async def _payload(given: bytes) -> tuple[dict[str, Any], bool]:
 
 def _unstained(given: bytes) -> tuple[dict[str, Any], bool]:
     cleaner = _Cleaner()
+    loaded = _loaded(given)
+    findings = loaded.get("findings")
+    for finding in findings if isinstance(findings, list) else ():
+        if isinstance(finding, dict) and find_large(finding) is not None:
+            raise _Broken(f"it handed in more than {CELL_BYTES >> 20} MB for one cell of the frame")
     try:
-        return cleaner.clean(_loaded(given)), cleaner.replaced
+        return cleaner.clean(loaded), cleaner.replaced
     except RecursionError:  # decoders go deeper than functions do
         raise _Broken("what it handed in is nested too deeply") from None
 

@@ -33,6 +33,8 @@ from typing import Any
 HEAD_SHARE = 0.6
 TRACEBACK_CHARS = 4000
 MOST_VALUES = 1_000_000  # in one message: the host's memory and time for JSON that is all brackets
+CELL_BYTES = 1 << 20  # of one field of a finding, which goes into one cell of the frame
+VALUE_BYTES = 16  # that a value takes at least
 ASK_CHARS = 8_000  # of the instruction of a question, and of its schema
 ASK_BYTES = 1 << 24  # of the texts of one question
 MISSING_TEXT = -1  # stands for the length of a text that is missing
@@ -273,6 +275,11 @@ class Worker:
         found = []
         for number, record in zip(numbers, records, strict=True):
             fields = {str(key): _plain(value) for key, value in record.items()}
+            large = find_large(fields)
+            if large is not None:
+                raise ValueError(
+                    f"takes {CELL_BYTES >> 20} MB per field, and {large[:100]!r} of unit {number} has more"
+                )
             found.append(fields | {UNIT: number})
         return found
 
@@ -594,6 +601,31 @@ def _kind(given: Any) -> Any:
     if name not in KIND_NAMES:
         raise RuntimeError(f"ask(schema=) takes for a field: {', '.join(KIND_NAMES)}, or a list of choices")
     return name
+
+
+def find_large(fields: dict[str, Any]) -> str | None:
+    """Find a field of a finding that holds more than one cell of a frame may, or None."""
+    for name, value in fields.items():
+        if _bytes_in(value) > CELL_BYTES:
+            return name
+    return None
+
+
+def _bytes_in(value: Any) -> int:
+    """At least how many bytes a value of JSON takes; counted until they are too many for a cell."""
+    size = 0
+    rest = [value]
+    while rest and size <= CELL_BYTES:
+        one = rest.pop()
+        size += VALUE_BYTES
+        if isinstance(one, str):
+            size += len(one) if one.isascii() else len(one.encode("utf-8", "surrogatepass"))
+        elif isinstance(one, dict):
+            rest += one.keys()
+            rest += one.values()
+        elif isinstance(one, list):
+            rest += one
+    return size
 
 
 def values_in(packed: bytes) -> int:
