@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr.errors import SandboxError, SandboxUnavailable, UsageError
 from pandas_amr.sandbox import rights
 from pandas_amr.sandbox.base import MIB, Data, Isolation, Limits, found
+from pandas_amr.sandbox.cgroups import SessionGroups
 from pandas_amr.sandbox.channel import ChannelSession
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ ORDER: tuple[str, ...] = ("strong", "strict-lite")
 START_S = 60.0
 BEGIN_S = 20.0
 MOST_BEGINNING = 16  # at once
+LOADED_MB = 256  # Python with pandas loaded, of which a session may come to have its own copy
 AGAIN_S = 0.005  # until it is tried again to hand the process a message
 END_S = 2.0
 MOST_IDLE = 2  # warm processes without a session
@@ -237,6 +239,8 @@ class Zygote:
         self._begun: dict[str, asyncio.Future[int]] = {}
         self._ended: dict[str, asyncio.Future[End]] = {}
         self._beginning = asyncio.Semaphore(MOST_BEGINNING)
+        self._groups: SessionGroups | None = None
+        self._group_of: dict[str, Path] = {}
 
     @property
     def alive(self) -> bool:
@@ -298,6 +302,7 @@ class Zygote:
         if "ready" not in said:
             await self.close()
             return str(said.get("failed"))
+        self._groups = SessionGroups.find()
         self.loop.add_reader(mine.fileno(), self._news)
         self._ready = True
         return None
@@ -343,11 +348,24 @@ class Zygote:
                 async with asyncio.timeout(BEGIN_S):
                     await self._tell(words, *handles)
                     process = await begun
+                self._limit_group(name, process, limits)
             except (TimeoutError, OSError) as error:
                 reason = os.strerror(error.errno) if error.errno else type(error).__name__
                 raise SandboxError(f"A session could not be begun: {reason}.") from None
             kept.pop_all()
         return LocalTransport(self, mine, process, ended)
+
+    def _limit_group(self, name: str, process: int, limits: Limits) -> None:
+        """Count what the kernel holds for a session, too, where that can be had; it has run nothing of code's yet."""
+        if self._groups is None:
+            return
+        memory = (limits.memory_mb + limits.scratch_mb + LOADED_MB) * MIB
+        try:
+            self._group_of[name] = self._groups.enter(process, memory=memory, tasks=limits.threads + 1)
+        except ProcessLookupError:
+            return  # it has ended already, which its first cell tells
+        except OSError:  # groups can be made, and this process may not be moved: nor may the others
+            self._groups = None
 
     async def _tell(self, words: dict[str, Any], *handles: int) -> None:
         """Send a message to the process as soon as it takes one: it forks one session after the other."""
@@ -382,8 +400,14 @@ class Zygote:
                 waiting.set_exception(SandboxError(f"A session could not be begun: {news['why']}."))
         elif "ended" in news:
             ended = self._ended.pop(news["ended"], None)
+            self._leave_group(news["ended"])
             if ended is not None and not ended.done():
                 ended.set_result(End(int(news["status"]), float(news["cpu_s"])))
+
+    def _leave_group(self, name: str) -> None:
+        group = self._group_of.pop(name, None)
+        if group is not None and self._groups is not None:
+            self._groups.remove(group)
 
     def _has_begun(self, waiting: asyncio.Future[int] | None, held: list[int]) -> None:
         for process in held:
@@ -408,6 +432,8 @@ class Zygote:
     def _swept(self, process: subprocess.Popen[bytes], most_s: float | None = None) -> None:
         """Wait for its end, and remove its sessions' folders, unless it has done so itself."""
         process.wait(most_s)
+        for name in list(self._group_of):
+            self._leave_group(name)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
