@@ -23,7 +23,6 @@ from pandas_amr._units import make_units
 from pandas_amr.engines.local import each
 from pandas_amr.errors import InvalidOutput, SandboxError, UsageError
 from pandas_amr.sandbox.base import Data, Limits
-from pandas_amr.sandbox.worker import ASK_CHARS, KIND_NAMES
 from pandas_amr.tools import source_of
 
 if TYPE_CHECKING:
@@ -39,15 +38,7 @@ if TYPE_CHECKING:
 
 ASK_SHARD_SIZE = 20
 ASK_AT_ONCE = 8
-ASK_FIELDS = 32
-ASK_NAME_CHARS = 64
-ASK_CHOICES = 100  # of a field
-ASK_CHOICE_CHARS = 200  # of a choice, or of a description
 TOLD_FAILURES = 3
-_ASKED_KINDS = (
-    f"ask(..., schema=) takes for a column {', '.join(KIND_NAMES)} or a list of choices, alone or in a tuple with a "
-    f"description of {ASK_CHOICE_CHARS} characters"
-)
 
 
 @dataclass(slots=True)
@@ -135,7 +126,7 @@ class Asker:
 
         async def ask(asked: dict[str, Any]) -> Data:
             nonlocal read
-            kind = await asyncio.to_thread(_asked_kind, asked)
+            kind = await asyncio.to_thread(_asked_kind, asked["schema"])
             units = await asyncio.to_thread(self._units_of, asked["texts"])
             present = units.frame["text"].notna().to_numpy()
             wanted = units.only(present[units.asked])  # what is missing is not read
@@ -193,53 +184,16 @@ def _answer_data(store: FindingStore, units: Units) -> Data:
     return ArrowFrame.of(answers).data("answers")
 
 
-def _asked_kind(asked: dict[str, Any]) -> FindingType:
+def _asked_kind(fields: dict[str, Any]) -> FindingType:
     """What each answer holds.
 
     Raises:
-        UsageError: it is nothing that a model could be asked for, or more than code may ask for.
+        UsageError: it is nothing that a model could be asked for.
     """
-    fields = asked.get("schema")
-    if not isinstance(fields, dict) or not 0 < len(fields) <= ASK_FIELDS:
-        raise UsageError(f"ask(..., schema=) takes a dict of 1 to {ASK_FIELDS} column names to types")
-    if len(asked["instruction"]) > ASK_CHARS or len(json.dumps(fields)) > ASK_CHARS:
-        raise UsageError(f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each")
-    for name, kind in fields.items():
-        _check_asked(name, kind)
     try:
         return FindingType.of(record_type("Answer", {name: named_type(one) for name, one in fields.items()}), None)
     except (TypeError, AttributeError, LookupError) as error:
         raise UsageError(f"ask(..., schema=) cannot be used: {type(error).__name__}: {error}") from None
-
-
-def _check_asked(name: str, kind: Any) -> None:
-    """Check a field that code asks for: a plain type, a list of one, or choices, and a description beside it.
-
-    A JSON schema is not taken: its patterns and references are programs that this process would run.
-
-    Raises:
-        UsageError: it is something else, or too long.
-    """
-    if len(name) > ASK_NAME_CHARS:
-        raise UsageError(f"ask(..., schema=) takes column names of {ASK_NAME_CHARS} characters")
-    plain = kind
-    if isinstance(kind, dict):
-        about = kind.get("description")
-        if kind.keys() != {"kind", "description"} or not isinstance(about, str) or len(about) > ASK_CHOICE_CHARS:
-            raise UsageError(_ASKED_KINDS)
-        plain = kind["kind"]
-    if isinstance(plain, list):
-        _check_choices(plain)
-    elif not isinstance(plain, str) or plain not in KIND_NAMES:
-        raise UsageError(_ASKED_KINDS)
-
-
-def _check_choices(choices: list[Any]) -> None:
-    scalars = all(isinstance(choice, str | int | float) for choice in choices)
-    if not scalars or not 0 < len(choices) <= ASK_CHOICES or max(len(str(one)) for one in choices) > ASK_CHOICE_CHARS:
-        raise UsageError(
-            f"ask(..., schema=) takes 1 to {ASK_CHOICES} choices, texts or numbers of {ASK_CHOICE_CHARS} characters"
-        )
 
 
 def isolated(tool: Tool, sandbox: Sandbox) -> Tool:

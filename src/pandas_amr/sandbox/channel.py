@@ -12,9 +12,18 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pandas_amr.errors import AMRError, SandboxError
+from pandas_amr.errors import AMRError, SandboxError, UsageError
 from pandas_amr.sandbox.base import MIB, Ask, Cell, Data, Limits, Submitted
-from pandas_amr.sandbox.worker import ASK_BYTES, CELL_BYTES, MISSING_TEXT, MOST_VALUES, find_large, values_in
+from pandas_amr.sandbox.worker import (
+    ASK_BYTES,
+    ASK_CHARS,
+    CELL_BYTES,
+    KIND_NAMES,
+    MISSING_TEXT,
+    MOST_VALUES,
+    find_large,
+    values_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,9 +38,20 @@ ESCAPED = 12  # bytes that JSON takes for a character
 MOST_REFUSALS = 5  # questions of one session that could not be asked; then it is ended
 DECODED_HERE = 64 << 10  # bytes that are decoded on the loop, which is quicker than to ask a thread
 PROBLEM_CHARS = 500
+ASK_FIELDS = 32
+ASK_NAME_CHARS = 64
+ASK_CHOICES = 100  # of a field
+ASK_CHOICE_CHARS = 200  # of a choice, or of a description
+ASKED_KINDS = (
+    f"ask(..., schema=) takes for a column {', '.join(KIND_NAMES)} or a list of at most {ASK_CHOICES} choices, alone "
+    f"or in a tuple with a description of at most {ASK_CHOICE_CHARS} characters"
+)
+REPLACEMENT = "\ufffd"
 FINDINGS = b'{"findings": ['
 REPLACED = "Control characters, such as NUL and those that a terminal obeys, were replaced in what was handed in."
-STAINS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # no value needs them: all but tabs and ends of lines
+STAINS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]"
+)  # no value needs them: tabs and ends of lines do
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SIGNALS = {
     4: "it crashed (illegal instruction)",
@@ -234,7 +254,8 @@ class ChannelSession:
             message, blobs = await clock.spend(self._message(transport, name))
             if "ask" not in message:
                 return message, blobs
-            await self._answer(transport, name, _question(message["ask"], blobs), ask, clock)
+            asked = await clock.spend(asyncio.to_thread(_question, message["ask"], blobs))
+            await self._answer(transport, name, asked, ask, clock)
 
     async def _answer(
         self, transport: Transport, name: str, asked: dict[str, Any], ask: Ask | None, clock: _Clock
@@ -319,6 +340,7 @@ async def _answer_of(ask: Ask, asked: dict[str, Any], clock: _Clock) -> Data | s
     begun = loop.time()
     waited_s = 0.0
     try:
+        _check_question(asked)
         answer = await ask(asked)
         waited_s = answer.waited_s
     except ValueError as error:  # UsageError and what a schema's own errors are
@@ -341,9 +363,9 @@ def _question(asked: Any, blobs: list[bytes]) -> dict[str, Any]:
     lengths = asked.get("lengths") if isinstance(asked, dict) else None
     if not isinstance(lengths, list) or not isinstance(asked.get("instruction"), str) or len(blobs) != 1:
         raise _Broken("it asked in no known form")
-    if not all(isinstance(one, int) and not isinstance(one, bool) and one >= MISSING_TEXT for one in lengths):
+    if not all(type(one) is int and one >= MISSING_TEXT for one in lengths):
         raise _Broken("it asked in no known form")
-    if sum(one for one in lengths if one > 0) != len(blobs[0]):
+    if sum(length for length in lengths if length != MISSING_TEXT) != len(blobs[0]):
         raise _Broken("it asked in no known form")
     texts: list[str | None] = []
     start = 0
@@ -354,6 +376,47 @@ def _question(asked: Any, blobs: list[bytes]) -> dict[str, Any]:
         texts.append(blobs[0][start : start + length].decode("utf-8", "replace"))
         start += length
     return {"texts": texts, "instruction": asked["instruction"], "schema": asked.get("schema")}
+
+
+def _check_question(asked: dict[str, Any]) -> None:
+    """Check what code asks of the model: plain types only, and little of them.
+
+    A JSON schema is not taken: its patterns and references are programs that the host would run.
+
+    Raises:
+        UsageError: it is something else, or too much.
+    """
+    fields = asked["schema"]
+    if not isinstance(fields, dict) or not 0 < len(fields) <= ASK_FIELDS:
+        raise UsageError(f"ask(..., schema=) takes a dict of 1 to {ASK_FIELDS} column names to types")
+    if len(asked["instruction"]) > ASK_CHARS or len(json.dumps(fields)) > ASK_CHARS:
+        raise UsageError(f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each")
+    for name, kind in fields.items():
+        if len(name) > ASK_NAME_CHARS:
+            raise UsageError(f"ask(..., schema=) takes column names of {ASK_NAME_CHARS} characters")
+        _check_kind(kind)
+
+
+def _check_kind(kind: Any) -> None:
+    """Check the type of a field that code asks for: a plain one, a list of one, or choices; or that and a description.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    plain = kind
+    if isinstance(kind, dict):
+        about = kind.get("description")
+        if kind.keys() != {"kind", "description"} or not isinstance(about, str) or len(about) > ASK_CHOICE_CHARS:
+            raise UsageError(ASKED_KINDS)
+        plain = kind["kind"]
+    if isinstance(plain, list):
+        scalars = all(isinstance(choice, str | int | float) for choice in plain)
+        if not scalars or not 0 < len(plain) <= ASK_CHOICES:
+            raise UsageError(ASKED_KINDS)
+        if max(len(str(choice)) for choice in plain) > ASK_CHOICE_CHARS:
+            raise UsageError(f"ask(..., schema=) takes choices of {ASK_CHOICE_CHARS} characters")
+    elif not isinstance(plain, str) or plain not in KIND_NAMES:
+        raise UsageError(ASKED_KINDS)
 
 
 async def _sent(transport: Transport, header: dict[str, Any], *blobs: bytes) -> None:
@@ -419,49 +482,38 @@ async def _payload(given: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def _unstained(given: bytes) -> tuple[dict[str, Any], bool]:
-    cleaner = _Cleaner()
-    loaded = _loaded(given)
-    findings = loaded.get("findings")
+    payload = _loaded(given)
+    findings = payload.get("findings")
     for finding in findings if isinstance(findings, list) else ():
         if isinstance(finding, dict) and find_large(finding) is not None:
             raise _Broken(f"it handed in more than {CELL_BYTES >> 20} MB for one cell of the frame")
-    try:
-        return cleaner.clean(loaded), cleaner.replaced
-    except RecursionError:  # decoders go deeper than functions do
-        raise _Broken("what it handed in is nested too deeply") from None
+    return payload, _remove_stains(payload)
 
 
-class _Cleaner:
-    """Replaces control characters in decoded JSON.
-
-    Attributes:
-        replaced: whether there were any.
-    """
-
-    def __init__(self) -> None:
-        self.replaced = False
-
-    def clean(self, value: Any) -> Any:
-        """The value without them."""
-        if isinstance(value, str):
-            return self._text(value)
-        if isinstance(value, list):
-            return [self.clean(one) for one in value]
-        if isinstance(value, dict):
-            return {self._text(key): self.clean(one) for key, one in value.items()}
-        return value
-
-    def _text(self, text: str) -> str:
-        cleaned, times = STAINS.subn("\ufffd", text)
-        self.replaced = self.replaced or times > 0
-        return cleaned
+def _remove_stains(payload: dict[str, Any]) -> bool:
+    """Replace control characters in decoded JSON, in its place; whether there were any."""
+    found = False
+    rest: list[Any] = [payload]
+    while rest:
+        one = rest.pop()
+        for key, value in list(one.items()) if isinstance(one, dict) else enumerate(one):
+            if isinstance(value, list | dict):
+                rest.append(value)
+            elif isinstance(value, str) and STAINS.search(value):
+                one[key] = STAINS.sub(REPLACEMENT, value)
+                found = True
+        if isinstance(one, dict):
+            for key in [key for key in one if STAINS.search(key)]:
+                one[STAINS.sub(REPLACEMENT, key)] = one.pop(key)
+                found = True
+    return found
 
 
 def _clean(given: Any, most: int) -> str:
     """What code printed, as text that a terminal, a log and a model's server take."""
     if not isinstance(given, str):
         raise _Broken("its output is no text")
-    return CONTROLS.sub("\ufffd", given[:most])
+    return CONTROLS.sub(REPLACEMENT, given[:most])
 
 
 def _encodable(code: str) -> str:
