@@ -135,8 +135,13 @@ class Attempt:
 
 
 def attempts() -> list[Attempt]:
+    """All that can be made on this machine."""
+    return [one for one in every_attempt() if platform.machine() == "x86_64" or not one.by_number]
+
+
+def every_attempt() -> list[Attempt]:
     """All of them. Those by system call know the numbers of x86_64 only."""
-    known = [
+    return [
         *(Attempt("secrets", name, code, by_root=root) for name, code, root in _SECRETS),
         *(Attempt("files", name, code, by_root=root) for name, code, root in _FILES),
         *(Attempt("files", f"shard-{name}", SHARDS + code, by_root=root) for name, code, root in _SHARD),
@@ -158,7 +163,6 @@ def attempts() -> list[Attempt]:
         *(Attempt("secrets", f"channel-{name}", code, other=other) for name, code, other in _CHANNELS),
         *(Attempt("secrets", f"seen-{name}", code, strong=strong) for name, code, strong in _SEEN),
     ]
-    return [one for one in known if platform.machine() == "x86_64" or not one.by_number]
 
 
 _SECRETS = [
@@ -782,6 +786,11 @@ won()""",
     ),
     ("signals", "won(_libc.sigqueue(os.getpid(), signal.SIGCONT, None) == 0)"),
 ]
+_ON_A_FILE = """\
+import mmap, numpy
+page = mmap.mmap(os.open(os.__file__, os.O_RDONLY), 4096, mmap.MAP_SHARED, mmap.PROT_READ)
+place = ctypes.c_void_p(numpy.frombuffer(page, "u1").ctypes.data)
+"""
 _BURNING = """\
 begun = time.process_time()
 while time.process_time() - begun < 0.25: pass
@@ -815,6 +824,14 @@ _CHANNELS = [
     ),
 ]
 _SEEN = [
+    ("waits-on-a-file", _ON_A_FILE + "won(syscall(202, place, 1, 1, None, None, 0) >= 0)", False),
+    ("memory-of-the-machine", "won(syscall(99, ctypes.create_string_buffer(112)) == 0)", False),
+    (
+        "cache-of-a-file",
+        "os.posix_fadvise(os.open(os.__file__, os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)\nwon()",
+        False,
+    ),
+    ("pages-that-are-the-same", "import mmap\nmmap.mmap(-1, 1 << 20).madvise(mmap.MADV_MERGEABLE)\nwon()", False),
     (
         "locks",
         "import fcntl\nfcntl.fcntl(os.open(os.__file__, os.O_RDONLY), fcntl.F_GETLK, struct.pack('hhqqi', 0, 0, 0, 0, 0))\nwon()",

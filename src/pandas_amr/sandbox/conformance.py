@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pandas_amr.sandbox.attempts import PRELUDE, WON, Attempt, attempts
+from pandas_amr.sandbox.attempts import PRELUDE, WON, Attempt, attempts, every_attempt
 from pandas_amr.sandbox.base import MIB, Data, Isolation, Limits
 from pandas_amr.sandbox.memory import Levels, Watch
 from pandas_amr.sandbox.worker import find_large
@@ -54,7 +54,7 @@ LIMITS = Limits(
 OWN_LIMITS = replace(LIMITS, wall_s=20.0)  # of the sessions that are asked what is left, and not attacked
 MOST_TAKEN = 160 * MIB  # by the host, for one attempt: what may be handed in, as objects
 STAIN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-ESCAPED_STAIN = re.compile(r"\\\\u00(?:0[0-8bc]|0[ef]|1[0-9a-f]|7f|[89][0-9a-f])")  # as JSON writes them
+ESCAPED_STAIN = re.compile(r"\\u00(?:0[0-8b]|0c|0e|0f|1[0-9a-f])")  # as JSON writes them
 LINGER_S = 0.8
 LEFT_S = 2.0  # how long what a session left behind may take to go
 CONTROL_S = 30.0
@@ -458,9 +458,12 @@ async def full_report(sandbox: Sandbox, world: World, *, at_once: int = AT_ONCE)
 def inapplicable(tier: str) -> dict[str, str]:
     """Attempts that show nothing here, by ``kind/name``, and why."""
     why: dict[str, str] = {}
-    for attempt in attempts():
+    made = {(attempt.kind, attempt.name) for attempt in attempts()}
+    for attempt in every_attempt():
         name = f"{attempt.kind}/{attempt.name}"
-        if attempt.by_root and os.getuid() != 0:
+        if (attempt.kind, attempt.name) not in made:
+            why[name] = "it knows the system calls of another processor"
+        elif attempt.by_root and os.getuid() != 0:
             why[name] = "only root could do it at all"
         elif attempt.strong and tier == "strict-lite":
             why[name] = "this tier does not hide it, and does not say so"
@@ -526,6 +529,12 @@ def main() -> int:
     with World() as world:
         idle = _controls(world) if asked.controls else None
         came, tier = asyncio.run(tried())
+    print("\n".join(_lines(tier, came, idle)))  # noqa: T201 (a command's output)
+    return 1 if came.wrong or idle else 0
+
+
+def _lines(tier: str, came: Report, idle: dict[str, str] | None) -> list[str]:
+    """What the command says; ``idle`` are the attempts without a control, or None where no controls were run."""
     lines = [f"OPEN {name}: {why}" for name, why in sorted(came.wrong.items())]
     lines += [f"NO CONTROL {name}: {why}" for name, why in sorted((idle or {}).items())]
     lines += _table(came.levels)
@@ -533,11 +542,10 @@ def main() -> int:
     lines += [f"NOT APPLICABLE {name}: {why}" for name, why in sorted(aside.items())]
     controls = "controls not run" if idle is None else f"{len(idle)} without control"
     lines.append(
-        f"{tier}, uid {os.getuid()}: {len(attempts()) - len(aside)} attempts, {len(came.wrong)} open, {controls}, "
+        f"{tier}, uid {os.getuid()}: {len(every_attempt()) - len(aside)} attempts, {len(came.wrong)} open, {controls}, "
         f"{len(aside)} not applicable"
     )
-    print("\n".join(lines))  # noqa: T201 (a command's output)
-    return 1 if came.wrong or idle else 0
+    return lines
 
 
 def _table(levels: dict[str, Levels]) -> list[str]:
