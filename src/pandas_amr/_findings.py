@@ -33,10 +33,12 @@ from pandas_amr._columns import (
     plain_record,
     table_of,
 )
+from pandas_amr._prompts import shortened
 from pandas_amr._schema import RESERVED, TEXT_FINDING, asked_as, choices_of, json_schema, kept_schema, record_type
 from pandas_amr._units import cell
 from pandas_amr._violations import Leniency, find_violation, without_absent
 from pandas_amr.errors import InvalidOutput, UsageError
+from pandas_amr.sandbox.worker import CELL_BYTES, find_large
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -370,13 +372,24 @@ def check_answer(answer: Answer, kind: FindingType, *, asked: Collection[int], o
             checked.problems[number] = f"{len(found)} findings, not one"
         elif found:
             fields = {key: value for key, value in found[0].items() if key != "unit"}
-            record, wrong = kind.record(fields, coded=answer.form == REPL_FORM)
+            record, wrong = _checked_record(kind, fields, coded=answer.form == REPL_FORM)
             if record is None:
                 checked.problems[number] = wrong or "invalid"
             else:
                 checked.accepted[number] = record
                 checked.said[number] = fields
     return checked
+
+
+def _checked_record(
+    kind: FindingType, fields: dict[str, Any], *, coded: bool
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The checked record of an answer, or what is wrong with it; what no cell may hold is not looked into."""
+    large = find_large(fields)
+    if large is not None:
+        return None, f"{large[:100]}: it holds more than {CELL_BYTES >> 20} MB, and a cell takes no more"
+    record, problem = kind.record(fields, coded=coded)
+    return record, shortened(problem) if problem else None
 
 
 def unit_number(said: Any) -> int | None:
@@ -402,7 +415,7 @@ def check_alone(answer: Answer, kind: FindingType) -> Checked:
     payload, names = answer.payload, kind.schema["properties"].keys()
     if "findings" in payload and names.isdisjoint(payload):
         return check_answer(answer, kind, asked=(0,), of=1)
-    record, problem = kind.record(payload)
+    record, problem = _checked_record(kind, payload, coded=False)
     if record is None:
         return Checked(problems={0: problem or "invalid"})
     return Checked(accepted={0: record}, said={0: payload})

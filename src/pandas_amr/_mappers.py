@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pandas_amr import _prompts
-from pandas_amr._agent.loop import Submission, run_agent
+from pandas_amr._agent.loop import REPL_FORM, Submission, run_agent
 from pandas_amr._columns import json_form, table_of
 from pandas_amr._entries import Check, readable_form
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
@@ -511,6 +511,8 @@ class AgentMapper:
         state.form = answer.ways or state.form
         if flat:
             checked = check_alone(answer, self.kind)
+        elif answer.form == REPL_FORM:  # code may hand in as many values as it likes, all of them wrong
+            checked = await asyncio.to_thread(check_answer, answer, self.kind, asked=asked, of=len(positions))
         else:
             checked = check_answer(answer, self.kind, asked=asked, of=len(positions))
         found = {positions[number]: record for number, record in checked.accepted.items()}

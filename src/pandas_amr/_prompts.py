@@ -24,6 +24,7 @@ FEW_SOURCES = (
     "In `sources` name the numbers of the few findings that carry the claim, those that you would show to whom doubts "
     "it: rarely more than eight, each chosen, never all that you have read."
 )
+PROBLEM_CHARS = 1000  # of all the problems that a repair names
 DEFAULT_REDUCE = "Combine the findings into one answer."
 
 
@@ -268,14 +269,32 @@ def _has_text(schema: Any) -> bool:
 
 
 def map_repair(problems: Mapping[int, str], of: str = "unit") -> str:
-    """Name the units whose findings cannot be used, and why."""
+    """Name the units whose findings cannot be used, and why, within bounds: whatever the problems say, and how many."""
+    named: list[str] = []
+    room = PROBLEM_CHARS
+    for number, problem in list(problems.items())[:NAMED_PROBLEMS]:
+        line = f"- {of} {number}: {shortened(problem)}"
+        if named and len(line) > room:
+            break
+        named.append(line)
+        room -= len(line)
     return "\n".join(
         [
             f"These findings cannot be used. Report them again, for these {of} numbers only:",
-            *(f"- {of} {number}: {problem}" for number, problem in list(problems.items())[:NAMED_PROBLEMS]),
-            *_and_more(list(problems)[NAMED_PROBLEMS:], of),
+            *named,
+            *_and_more(list(problems)[len(named) :], of),
         ]
     )
+
+
+def shortened(problem: str) -> str:
+    """A problem as it is told, cut where it is too long to help.
+
+    Example:
+        >>> len(shortened("x" * 5000)), shortened("n: Input should be a valid integer")
+        (1000, 'n: Input should be a valid integer')
+    """
+    return problem if len(problem) <= PROBLEM_CHARS else f"{problem[: PROBLEM_CHARS - 4]} ..."
 
 
 def _and_more(numbers: Sequence[int], of: str) -> list[str]:
@@ -319,7 +338,7 @@ def nudge(hands_in: str, wanted: Sequence[str], tools: Sequence[str]) -> str:
 
 def answer_repair(problem: str) -> str:
     """Say why an answer as a whole cannot be used."""
-    return f"This answer cannot be used: {problem}. Answer again, in full."
+    return f"This answer cannot be used: {shortened(problem)}. Answer again, in full."
 
 
 def reduce_system(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 ASK_SHARD_SIZE = 20
 ASK_AT_ONCE = 8
-ASK_SCHEMA_CHARS = 20_000
 TOLD_FAILURES = 3
 
 
@@ -126,17 +126,20 @@ class Asker:
 
         async def ask(asked: dict[str, Any]) -> Data:
             nonlocal read
-            kind = _asked_kind(asked)
-            given = [text if isinstance(text, str | None) else json.dumps(text, default=str) for text in asked["texts"]]
-            frame = pd.DataFrame({"text": pd.Series(given, dtype=object)})
-            units = make_units(frame, (0,), dedupe=True, counter=self.count)
-            wanted = units.only(frame["text"].notna().to_numpy()[units.asked])  # what is missing is not read
+            kind = await asyncio.to_thread(_asked_kind, asked["schema"])
+            units = await asyncio.to_thread(self._units_of, asked["texts"])
+            present = units.frame["text"].notna().to_numpy()
+            wanted = units.only(present[units.asked])  # what is missing is not read
             read += int(np.maximum(1, -(-wanted.tokens // self.shard_tokens)).sum())
             if read > self.most:
                 raise UsageError(f"ask() takes {self.most} texts, or pieces of long ones, and these would be {read}")
             return await self._answered(asked["instruction"], kind, units, wanted, repl)
 
         return ask
+
+    def _units_of(self, texts: list[str | None]) -> Units:
+        frame = pd.DataFrame({"text": pd.Series(texts, dtype=object)})
+        return make_units(frame, (0,), dedupe=True, counter=self.count)
 
     async def _answered(self, instruction: str, kind: FindingType, units: Units, wanted: Units, repl: Repl) -> Data:
         bare = AgentMapper(
@@ -159,32 +162,34 @@ class Asker:
         store = FindingStore(None, kind)
         failures = []
         ended: list[RunStopped] = []
+        begun = time.monotonic()
         async for mapped in each(mapper, (shard for shard in shards if not ended), limit=ASK_AT_ONCE):
             repl.spent += mapped.usage
             if mapped.ended_by is not None:
                 ended.append(mapped.ended_by)
             store.add(mapped.positions, mapped.table)
             failures += mapped.failures
+        waited_s = time.monotonic() - begun
         if ended:  # what was in flight has ended by now
             raise ended[0]
         failures.sort(key=lambda failure: failure.position)  # agents are told the same, whichever came first
-        answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=units.frame.index)
         told = [f"text {failure.position}: {failure.reason}" for failure in failures[:TOLD_FAILURES]]
         said = (f"{len(failures)} texts have no answer ({'; '.join(told)}); they are <NA>.",) if failures else ()
-        return replace(ArrowFrame.of(answers).data("answers"), changed=said)
+        answers = await asyncio.to_thread(_answer_data, store, units)
+        return replace(answers, changed=said, waited_s=waited_s)
 
 
-def _asked_kind(asked: dict[str, Any]) -> FindingType:
+def _answer_data(store: FindingStore, units: Units) -> Data:
+    answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=units.frame.index)
+    return ArrowFrame.of(answers).data("answers")
+
+
+def _asked_kind(fields: dict[str, Any]) -> FindingType:
     """What each answer holds.
 
     Raises:
         UsageError: it is nothing that a model could be asked for.
     """
-    fields = asked.get("schema")
-    if not isinstance(fields, dict) or not fields:
-        raise UsageError("ask(..., schema=) takes a dict of column names to types")
-    if len(json.dumps(fields)) > ASK_SCHEMA_CHARS or len(asked["instruction"]) > ASK_SCHEMA_CHARS:
-        raise UsageError(f"ask() takes an instruction and a schema of {ASK_SCHEMA_CHARS:,} characters each")
     try:
         return FindingType.of(record_type("Answer", {name: named_type(one) for name, one in fields.items()}), None)
     except (TypeError, AttributeError, LookupError) as error:

@@ -109,7 +109,12 @@ class ScriptedRequest:
         """The unit numbers that a repair turn asks for again; empty where it is none."""
         if len([m for m in self.messages if m["role"] == "user"]) < 2:
             return []
-        return [int(number) for number in re.findall(r"^- unit (\d+): ", self.user, re.MULTILINE)]
+        numbers = [int(number) for number in re.findall(r"^- unit (\d+): ", self.user, re.MULTILINE)]
+        likewise = re.search(r"^- and likewise unit (.*)$", self.user, re.MULTILINE)
+        for part in likewise[1].split(", ") if likewise else ():
+            first, _, last = part.partition(" to ")
+            numbers += range(int(first), int(last or first) + 1)
+        return numbers
 
     def _lines(self, kind: str) -> list[dict[str, Any]]:
         for message in self.messages:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pandas_amr._agent.answers import DoubledKey, TooDeep, loads
 from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr._agent.threads import called, called_here
+from pandas_amr._prompts import shortened
 from pandas_amr._stopped import described
 from pandas_amr.engines.local import await_contained
 from pandas_amr.models.base import Message
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 
 LONGEST_NAME = 64
-NAMED_PROBLEMS = 20
-LONGEST_COMPLAINT = 2_000
 NAMESPACES = ("functions.", "default_api.", "tools.")
+TOLD_ERRORS = 3
+PLACE_CHARS = 100  # of one part of the path to a value
 
 
 class AgentTool(Protocol):
@@ -185,11 +186,16 @@ def _arguments_of(call: ToolCall, tool: AgentTool) -> str:
 
 
 def complaint(error: ValidationError) -> str:
-    """What does not fit, where, in one line that an agent can act on; without the value itself."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    said = "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
-        for problem in problems[:NAMED_PROBLEMS]
-    )
-    more = f"; and {len(problems) - NAMED_PROBLEMS} more problems" if len(problems) > NAMED_PROBLEMS else ""
-    return cut_middle(said, LONGEST_COMPLAINT).replace("\n", " ") + more
+    """What does not fit, where, in one line that an agent can act on; without the value itself.
+
+    A list may have as many errors as values, and the name of a place may be as long as an answer: the first ones are
+    told, and so much of them as helps.
+    """
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    told = []
+    for problem in errors[:TOLD_ERRORS]:
+        place = ".".join(str(part)[:PLACE_CHARS] for part in problem["loc"]) or "value"
+        told.append(f"{place}: {problem['msg']}")
+    if len(errors) > TOLD_ERRORS:
+        told.append(f"and {len(errors) - TOLD_ERRORS:,} more")
+    return shortened("; ".join(told))

@@ -4,10 +4,10 @@ What an attempt wants is told by ``wants``:
 
 - ``escape``: it calls ``won()`` where it got what it should not have.
 - ``hang``: it should not be able to keep the host waiting beyond its limits.
-- ``flood``: it should not be able to make the host take more than its limits.
-- ``crash``: it may end its own session, and nothing else.
+- ``flood``: it should not be able to make the host take more than its limits: in memory, and in what is handed in.
+- ``crash``: it may end its own session, and nothing else; and hands in nothing.
 - ``forge``: it should not be able to speak for the runner, or to break the host's side.
-- ``stain``: what it says should not reach a terminal or a log as it is.
+- ``stain``: what it says and hands in should not reach a terminal or a log as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Literal
 
 Wants = Literal["escape", "hang", "flood", "crash", "forge", "stain"]
 
+FLOOD = 64 << 20
 WON = "THE-ATTEMPT-WON"
 
 PRELUDE = f"""\
@@ -56,6 +57,17 @@ SESSION = """\
 ask, submit = globals().get("ask", print), globals().get("submit", print)
 worker = getattr(ask, "__self__", None)
 worker = worker if hasattr(worker, "_stream") else None
+def question(text, schema={"a": "str"}, instruction="x"):
+    asked = {"lengths": [len(text)], "instruction": instruction, "schema": schema}
+    worker and worker._stream.send({"id": worker._id, "ask": asked}, text)
+def answered(schema={"a": "str"}, instruction="x"):
+    question(b"x", schema, instruction)
+    return worker is None or worker._stream.receive()[0]["ok"]
+def handed_in(payload):
+    import json
+    packed = json.dumps(payload).encode()
+    said = {"id": getattr(worker, "_id", ""), "ok": True, "out": "", "submitted": True}
+    print(payload) if worker is None else worker._stream.send(said, packed)
 """
 FORGED = (
     SESSION
@@ -85,7 +97,13 @@ class Attempt:
         by_root: whether the control works for root only.
         later: a second cell, run a while after the first one, for what goes on between the two.
         dies_of: the signal that ends the control of a crash; 0 where it may end in another way.
-        asks: whether it asks the host something, which may wait a while for the answer to be read.
+        other: a cell for a session that is begun afterwards, and should see nothing of this one; ``<<said>>`` in it is
+            what this one printed. The control is two forks of one process.
+        least: bytes that the control of a flood says at least.
+        times: how often the cell is run, before ``later``.
+        cpu_s: processor seconds that it gets, where not as many as all.
+        measured: whether it is after the host's memory, or the kernel's, so that nothing runs beside it.
+        strong: whether the tier ``strict-lite`` does not hold against it, and does not say so.
     """
 
     kind: str
@@ -95,15 +113,35 @@ class Attempt:
     by_root: bool = False
     later: str = ""
     dies_of: int = 0
-    asks: bool = False
+    other: str = ""
+    least: int = FLOOD
+    times: int = 1
+    cpu_s: int = 0
+    measured: bool = False
+    strong: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing runs beside it, so that the memory that is taken is by it."""
+        return self.measured or self.wants in {"flood", "crash", "stain"}
+
+    @property
+    def by_number(self) -> bool:
+        """Whether it makes system calls by their numbers, which are those of x86_64."""
+        return "syscall(" in self.code
 
     def __repr__(self) -> str:
         return f"<Attempt {self.kind}/{self.name}>"
 
 
 def attempts() -> list[Attempt]:
+    """All that can be made on this machine."""
+    return [one for one in every_attempt() if platform.machine() == "x86_64" or not one.by_number]
+
+
+def every_attempt() -> list[Attempt]:
     """All of them. Those by system call know the numbers of x86_64 only."""
-    known = [
+    return [
         *(Attempt("secrets", name, code, by_root=root) for name, code, root in _SECRETS),
         *(Attempt("files", name, code, by_root=root) for name, code, root in _FILES),
         *(Attempt("files", f"shard-{name}", SHARDS + code, by_root=root) for name, code, root in _SHARD),
@@ -113,14 +151,18 @@ def attempts() -> list[Attempt]:
         *(Attempt("processes", name, code, wants, later=later) for name, code, wants, later in _LINGERING),
         *(Attempt("kernel", name, code, by_root=root) for name, code, root in _KERNEL),
         *(Attempt("resources", name, code, wants) for name, code, wants in _RESOURCES),
-        *(Attempt("resources", name, SESSION + code, "flood") for name, code in _FLOODS),
+        *(Attempt("resources", f"kernel-{name}", code, measured=True) for name, code in _KERNEL_MEMORY),
+        *(Attempt("resources", name, SESSION + code, "flood", least=least) for name, code, least in _FLOODS),
+        Attempt("resources", "processor-over-restarts", SESSION + _BURNING, later="won()", times=12, cpu_s=2),
         *(Attempt("crash", name, code, "crash", dies_of=number) for name, code, number in _CRASHES),
         *(Attempt("integrity", name, FORGED + code, "forge") for name, code in _FORGERIES),
-        *(Attempt("integrity", name, SESSION + code, "hang", asks=True) for name, code in _QUESTIONS),
+        *(Attempt("integrity", name, SESSION + code, "hang") for name, code in _QUESTIONS),
+        *(Attempt("integrity", f"asked-{name}", SESSION + code) for name, code in _ASKED),
         *(Attempt("integrity", name, SESSION + code, "stain") for name, code in _STAINS),
         *(Attempt("integrity", f"runner-{name}", code, "crash") for name, code in _RUNNERS),
+        *(Attempt("secrets", f"channel-{name}", code, other=other) for name, code, other in _CHANNELS),
+        *(Attempt("secrets", f"seen-{name}", code, strong=strong) for name, code, strong in _SEEN),
     ]
-    return [one for one in known if platform.machine() == "x86_64" or "syscall(" not in one.code]
 
 
 _SECRETS = [
@@ -501,20 +543,34 @@ _RESOURCES: list[tuple[str, str, Wants]] = [
     ("finaliser", "class D:\n    def __del__(self):\n        while True: pass\nd = D()\ndel d", "hang"),
 ]
 _FLOODS = [
-    ("printed-at-once", "print('x' * (100 << 20))"),
-    ("printed-bit-by-bit", "for _ in range(1000): print('x' * 100_000)"),
-    ("printed-in-lines", "for _ in range(700_000): print('x' * 99)"),
-    ("complained", "sys.stderr.write('x' * (100 << 20))"),
+    ("printed-at-once", "print('x' * (100 << 20))", FLOOD),
+    ("printed-bit-by-bit", "for _ in range(1000): print('x' * 100_000)", FLOOD),
+    ("printed-in-lines", "for _ in range(700_000): print('x' * 99)", FLOOD),
+    ("complained", "sys.stderr.write('x' * (100 << 20))", FLOOD),
     (
         "written-to-descriptors",
         "for h in (1, 2) * 500: os.write(h, bytes(65536))\nfor _ in range(600): os.write(1, bytes(65536))",
+        FLOOD,
     ),
-    ("long-repr", "class R:\n    def __repr__(self): return 'x' * (100 << 20)\nsys.displayhook(R())\nR()"),
-    ("long-error", "raise ValueError('x' * (100 << 20))"),
-    ("long-name-of-error", "raise type('E' * (80 << 20), (Exception,), {})('x')"),
-    ("long-finding", "submit([{'unit': 0, 'word': 'x' * (100 << 20)}])"),
-    ("many-findings", "submit([{'unit': n, 'words': ['x' * 99] * 234_000} for n in range(3)])"),
-    ("long-reply", "import json\njson.dumps = lambda *given, **named: 'x' * (100 << 20)\nprint(json.dumps({}))"),
+    ("long-repr", "class R:\n    def __repr__(self): return 'x' * (100 << 20)\nsys.displayhook(R())\nR()", FLOOD),
+    ("long-error", "raise ValueError('x' * (100 << 20))", FLOOD),
+    ("long-name-of-error", "raise type('E' * (80 << 20), (Exception,), {})('x')", FLOOD),
+    ("long-finding", "submit([{'unit': 0, 'word': 'x' * (100 << 20)}])", FLOOD),
+    ("many-findings", "submit([{'unit': n, 'words': ['x' * 99] * 234_000} for n in range(3)])", FLOOD),
+    ("long-reply", "import json\njson.dumps = lambda *given, **named: 'x' * (100 << 20)\nprint(json.dumps({}))", FLOOD),
+    ("long-cell", "submit([{'unit': 0, 'word': 'x' * (12 << 20)}])", 12 << 20),
+    ("long-cell-by-force", "handed_in({'findings': [{'unit': 0, 'word': 'x' * (12 << 20)}]})", 12 << 20),
+    ("values-of-a-cell", "submit([{'unit': n, 'words': [1] * 300_000} for n in range(3)])", 1 << 20),
+    (
+        "values-of-a-cell-by-force",
+        "handed_in({'findings': [{'unit': n, 'words': [1] * 300_000} for n in range(3)]})",
+        1 << 20,
+    ),
+    ("brackets", "handed_in({'findings': [[[]] * 400_000]})", 1 << 20),
+    ("deep", "handed_in({'findings': [eval('[' * 90 + ']' * 90)] * 5000})", 900_000),
+    ("brackets-in-a-question", "question(b'x', [[]] * 400_000)\nworker or print([[]] * 400_000)", 1 << 20),
+    ("texts-of-a-question", "question(b'x' * (100 << 20))\nworker or print('x' * (100 << 20))", FLOOD),
+    ("long-repair", "submit([{'unit': n, 'words': [[]] * 200_000} for n in range(2)])", 1 << 20),
 ]
 _CRASHES = [
     ("exit", "os._exit(3)", 0),
@@ -557,6 +613,7 @@ page[4096]""",
         signal.SIGSEGV,
     ),
 ]
+_CRASHES += [("return-probe", "syscall(335)", 0), ("probe", "syscall(336)", 0)]
 _FORGERIES = [
     ("noise", "spoken(b'\\xff' * 64)"),
     ("long-header", "spoken((0xFFFFFFFF).to_bytes(4, 'big'))"),
@@ -586,18 +643,28 @@ _QUESTIONS = [
         "questions-after-the-interrupt",
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    try: ask([], 'x')\n    except Exception: pass",
     ),
+    ("answer-never-read", "question(os.urandom(1_500_000).hex().encode())\nwhile True: time.sleep(1)"),
+    ("answers-never-read", "while True: question(b'x')"),
     (
-        "answer-never-read",
+        "answer-read-slowly",
         """\
-asked = {"texts": ["x"], "instruction": "x", "schema": {"a": os.urandom(1_500_000).hex()}}
-worker and worker._stream.send({"id": worker._id, "ask": asked})
-while True: time.sleep(1)""",
+question(os.urandom(4_000_000).hex().encode())
+while True:
+    time.sleep(0.2)
+    worker and os.read(worker._stream._source, 65536)""",
     ),
     (
-        "answers-never-read",
+        "answers-read-slowly",
         """\
-asked = {"texts": ["x"], "instruction": "x", "schema": {}}
-while True: worker and worker._stream.send({"id": worker._id, "ask": asked})""",
+while True:
+    question(os.urandom(1_000_000).hex().encode())
+    for _ in range(20):
+        time.sleep(0.05)
+        worker and os.read(worker._stream._source, 1 << 17)""",
+    ),
+    (
+        "questions-that-are-refused",
+        "while True:\n    try: answered({'a': {'type': 'string', 'pattern': 'x'}})\n    except Exception: pass",
     ),
     ("question-of-no-form", "while True: worker and worker._stream.send({'id': worker._id, 'ask': 1})"),
 ]
@@ -610,6 +677,14 @@ _STAINS = [
         "class R:\n    def __repr__(self): return '\\x00\\x1bc\\ud800'\nsys.displayhook(R())\nR()",
     ),
     ("controls-of-a-name", "raise type('E\\x1b[31m', (Exception,), {})('x')"),
+    (
+        "controls-of-a-finding",
+        "said = '\\x00\\x1b[2J\\x9b'\nprint(said) if worker is None else submit([{'unit': 0, said: said, 'words': [{said: [said]}]}])",
+    ),
+    (
+        "controls-of-a-finding-by-force",
+        "said = '\\x00\\x1b[2J\\x9b'\nprint(said) if worker is None else handed_in({'findings': [{'unit': 0, 'words': [{said: said}]}]})",
+    ),
     (
         "controls-in-a-reply",
         "said = {'id': getattr(worker, '_id', ''), 'ok': True, 'out': '\\x00\\x1b[2J\\ud800', 'submitted': False, 'blobs': []}\nprint(said['out']) if worker is None else worker._stream.send(said)",
@@ -637,4 +712,136 @@ _RUNNERS = [
         "timer",
         "def ended(*given): raise SystemExit(9)\nsignal.signal(signal.SIGALRM, ended)\nsignal.setitimer(signal.ITIMER_REAL, 0.05, 0.01)\ntime.sleep(0.5)",
     ),
+]
+# What a session takes of the kernel beside its own memory: a hundredth of what would hurt.
+_KERNEL_MEMORY = [
+    (
+        "table-by-close-range",
+        "def own(): result.append(_libc.syscall(436, 1000, 1001, 2))\nresult = []\nt = threading.Thread(target=own)\nt.start()\nt.join()\nwon(result == [0])",
+    ),
+    (
+        "table-by-clone",
+        """\
+stack = ctypes.create_string_buffer(1 << 16)
+top = ctypes.c_void_p(ctypes.addressof(stack) + (1 << 16) - (ctypes.addressof(stack) % 16))
+won(_libc.clone(ctypes.cast(_libc.sched_yield, ctypes.c_void_p), top, 0x50B00, None) > 0)
+time.sleep(0.05)""",
+    ),
+    ("table-by-unshare", "won(_libc.unshare(0x400) == 0)"),
+    (
+        "sockets",
+        "kept = [socket.socketpair() for _ in range(100)]\nfor one, _ in kept:\n    one.setblocking(False)\n    one.send(b'x' * 65536)\nwon()",
+    ),
+    (
+        "sockets-of-threads",
+        """\
+kept, left = [], threading.Barrier(4)
+def filled():
+    _libc.syscall(436, 1000, 1001, 2)
+    try:
+        for _ in range(30):
+            kept.append(socket.socketpair())
+            kept[-1][0].setblocking(False)
+            kept[-1][0].send(b"x" * 65536)
+    except OSError: pass
+    left.wait(5)
+threads = [threading.Thread(target=filled) for _ in range(4)]
+for one in threads: one.start()
+for one in threads: one.join()
+won(len(kept) > 100)""",
+    ),
+    ("pipes", "kept = [os.pipe() for _ in range(100)]\nfor _, w in kept: os.write(w, bytes(65536))\nwon()"),
+    ("size-of-a-pipe", "import fcntl\nr, w = os.pipe()\nwon(fcntl.fcntl(w, 1031, 1 << 19) == 1 << 19)"),
+    ("size-of-a-socket", "socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)\nwon()"),
+    ("events", "kept = [os.eventfd(0) for _ in range(200)]\nwon()"),
+    (
+        "watches",
+        """\
+import select
+kept, (r, w) = [select.epoll() for _ in range(20)], os.pipe()
+for number in range(60, 110):
+    os.dup2(r, number)
+    for one in kept: one.register(number)
+    os.close(number)
+won()""",
+    ),
+    ("watches-by-call", "won(syscall(291, 0) >= 0)"),
+    ("watches-of-files", "won(syscall(294, 0) >= 0)"),
+    (
+        "locks",
+        "import fcntl\nh = os.open(os.__file__, os.O_RDONLY)\nfor n in range(1000): fcntl.lockf(h, fcntl.LOCK_SH, 1, 2 * n)\ntry: fcntl.fcntl(h, fcntl.F_SETLK, struct.pack('hhqqi', 0, 99, 0, 0, 0))\nexcept OSError as error: won(error.errno == errno.EINVAL)",
+    ),
+    (
+        "locks-of-a-description",
+        "import fcntl\nh = os.open(os.__file__, os.O_RDONLY)\nfcntl.fcntl(h, 37, struct.pack('hhqqi', 0, 0, 0, 1, 0))\ntry: fcntl.fcntl(h, 37, struct.pack('hhqqi', 0, 99, 0, 0, 0))\nexcept OSError as error: won(error.errno == errno.EINVAL)",
+    ),
+    ("locks-of-files", "import fcntl\nfcntl.flock(os.open(os.__file__, os.O_RDONLY), fcntl.LOCK_SH)\nwon()"),
+    ("leases", "import fcntl\nfcntl.fcntl(os.open('lease', os.O_CREAT | os.O_RDONLY, 0o600), 1024, 0)\nwon()"),
+    ("notes-of-folders", "import fcntl\nfcntl.fcntl(os.open('.', os.O_RDONLY), 1026, 1)\nwon()"),
+    ("timers", "t = ctypes.c_int()\nwon(all(syscall(222, 1, 0, ctypes.byref(t)) == 0 for _ in range(50)))"),
+    ("requests", "c = ctypes.c_ulong(0)\nwon(syscall(206, 64, ctypes.byref(c)) == 0)"),
+    (
+        "queue-by-name",
+        "n = b'amr<<abstract>>'[:30]\nh = syscall(240, n, os.O_CREAT | os.O_RDWR, 0o600, 0)\nsyscall(241, n)\nwon(h >= 0)",
+    ),
+    ("signals", "won(_libc.sigqueue(os.getpid(), signal.SIGCONT, None) == 0)"),
+]
+_ON_A_FILE = """\
+import mmap, numpy
+page = mmap.mmap(os.open(os.__file__, os.O_RDONLY), 4096, mmap.MAP_SHARED, mmap.PROT_READ)
+place = ctypes.c_void_p(numpy.frombuffer(page, "u1").ctypes.data)
+"""
+_BURNING = """\
+begun = time.process_time()
+while time.process_time() - begun < 0.25: pass
+worker and os._exit(0)"""
+_ASKED = [
+    ("pattern", "won(answered({'a': {'type': 'string', 'pattern': '\\\\w{200}'}}))"),
+    ("patterns", "won(answered({f'f{n}': {'type': 'string', 'pattern': '\\\\w{200}'} for n in range(60)}))"),
+    ("reference", "won(answered({'a': {'$ref': '#/$defs/a', '$defs': {'a': {'$ref': '#/$defs/a'}}}}))"),
+    ("list-of-lists", "won(answered({'a': 'list[list[str]]'}))"),
+    ("many-fields", "won(answered({f'f{n}': 'str' for n in range(500)}))"),
+    ("many-choices", "won(answered({'a': list(range(5000))}))"),
+    ("long-choice", "won(answered({'a': ['x' * 5000]}))"),
+    ("long-name", "won(answered({'a' * 5000: 'str'}))"),
+    ("long-instruction", "won(answered(instruction='x' * 50_000))"),
+]
+_CHANNELS = [
+    (
+        "flags-of-streams",
+        "import fcntl\nfor h in (0, 2): fcntl.fcntl(h, fcntl.F_SETFL, os.O_NONBLOCK | os.O_APPEND)",
+        "import fcntl\nwon(all(fcntl.fcntl(h, fcntl.F_GETFL) & os.O_APPEND for h in (0, 2)))",
+    ),
+    (
+        "random-numbers",
+        "import numpy\nprint(numpy.random.rand())",
+        "import numpy\nwon('<<said>>' == str(numpy.random.rand()))",
+    ),
+    (
+        "locks",
+        "import fcntl\nh = os.open(os.__file__, os.O_RDONLY)\nfcntl.lockf(h, fcntl.LOCK_SH, 1, 1 << 40)",
+        "import fcntl\nh = os.open(os.__file__, os.O_RDONLY)\nasked = fcntl.fcntl(h, fcntl.F_GETLK, struct.pack('hhqqi', 1, 0, 1 << 40, 1, 0))\nwon(struct.unpack('hhqqi', asked)[0] != 2)",
+    ),
+]
+_SEEN = [
+    ("waits-on-a-file", _ON_A_FILE + "won(syscall(202, place, 1, 1, None, None, 0) >= 0)", False),
+    ("memory-of-the-machine", "won(syscall(99, ctypes.create_string_buffer(112)) == 0)", False),
+    (
+        "cache-of-a-file",
+        "os.posix_fadvise(os.open(os.__file__, os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)\nwon()",
+        False,
+    ),
+    ("pages-that-are-the-same", "import mmap\nmmap.mmap(-1, 1 << 20).madvise(mmap.MADV_MERGEABLE)\nwon()", False),
+    (
+        "locks",
+        "import fcntl\nfcntl.fcntl(os.open(os.__file__, os.O_RDONLY), fcntl.F_GETLK, struct.pack('hhqqi', 0, 0, 0, 0, 0))\nwon()",
+        False,
+    ),
+    ("arguments", "won(any('<<executable>>' in one for one in sys.argv + sys.orig_argv))", False),
+    (
+        "urgent-data",
+        "a, b = socket.socketpair()\na.send(b'x', socket.MSG_OOB)\nwon(b.recv(1, socket.MSG_OOB) == b'x')",
+        False,
+    ),
+    ("host-name", "won(socket.gethostname() == '<<host>>')", True),
 ]

@@ -38,8 +38,9 @@ class Limits:
 
     Args:
         memory_mb: memory beyond that of Python with pandas loaded.
-        cpu_s: processor seconds of the whole session.
-        wall_s: seconds that one cell may take; waiting for ``ask`` does not count.
+        cpu_s: processor seconds in all, over deaths and restarts of the session.
+        wall_s: seconds that one cell may take, with all that it makes the host do; a model's own time, which ``ask``
+            waits for, does not count.
         scratch_mb: size of the session's folder (memory, too).
         scratch_files: files and folders in it.
         output_chars: characters of a cell's output that the agent gets to read.
@@ -79,12 +80,14 @@ class Data:
         parquet: the bytes; columns are ``c0`` and so on, levels of the index ``i0`` and so on.
         labels: JSON that gives columns and index their names back.
         changed: what is not as in the user's frame, a sentence each, for the agent.
+        waited_s: of an answer to ``ask``: seconds of a model's own, which are not the cell's.
     """
 
     name: str
     parquet: bytes = b""
     labels: Mapping[str, Any] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
+    waited_s: float = 0.0
 
     def __repr__(self) -> str:
         return f"<Data {self.name}: {len(self.parquet)} bytes>"

@@ -10,20 +10,48 @@ import asyncio
 import json
 import re
 import secrets
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pandas_amr.errors import AMRError, SandboxError
+from pandas_amr.errors import AMRError, SandboxError, UsageError
 from pandas_amr.sandbox.base import MIB, Ask, Cell, Data, Limits, Submitted
-from pandas_amr.sandbox.worker import MOST_VALUES, values_in
+from pandas_amr.sandbox.worker import (
+    ASK_BYTES,
+    ASK_CHARS,
+    CELL_BYTES,
+    KIND_NAMES,
+    MISSING_TEXT,
+    MOST_VALUES,
+    find_large,
+    values_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+T = TypeVar("T")
+
 OPEN_S = 30.0
-SEND_S = 10.0  # a session that does not read what it is sent is ended
+SEND_S = 10.0  # a session that does not read what it is sent is ended, even where its cell has more time
 GRACE_S = 2.0  # from the interrupt to the kill
-MAX_HEADER = 32 * MIB
+HEADER_BYTES = 256 << 10  # of a message beside its output
+ESCAPED = 12  # bytes that JSON takes for a character
+MOST_REFUSALS = 5  # questions of one session that could not be asked; then it is ended
+DECODED_HERE = 64 << 10  # bytes that are decoded on the loop, which is quicker than to ask a thread
 PROBLEM_CHARS = 500
+ASK_FIELDS = 32
+ASK_NAME_CHARS = 64
+ASK_CHOICES = 100  # of a field
+ASK_CHOICE_CHARS = 200  # of a choice, or of a description
+ASKED_KINDS = (
+    f"ask(..., schema=) takes for a column {', '.join(KIND_NAMES)} or a list of at most {ASK_CHOICES} choices, alone "
+    f"or in a tuple with a description of at most {ASK_CHOICE_CHARS} characters"
+)
+REPLACEMENT = "\ufffd"
+FINDINGS = b'{"findings": ['
+REPLACED = "Control characters, such as NUL and those that a terminal obeys, were replaced in what was handed in."
+STAINS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]"
+)  # no value needs them: tabs and ends of lines do
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SIGNALS = {
     4: "it crashed (illegal instruction)",
@@ -63,6 +91,10 @@ class Transport(Protocol):
         """Go on after a pause."""
         ...
 
+    async def used(self) -> float | None:
+        """Processor seconds that it took, once it was killed; None where that is not known."""
+        ...
+
     async def kill(self, *, hung_up: bool) -> int | None:
         """End it; its exit status where it is known, negative for a signal.
 
@@ -78,26 +110,85 @@ class _Broken(Exception):
     """The session said what no session says."""
 
 
-class ChannelSession:
-    """A session over a transport. Where it is lost, the next cell begins a new one with the same data."""
+class _Clock:
+    """The time of one cell: all that it makes the host do counts, but for the model's own time.
 
-    def __init__(self, begin: Callable[[], Awaitable[Transport]], data: Data, limits: Limits, **opening: Any) -> None:
+    Attributes:
+        stopped: whether the time was over, and the cell was interrupted.
+    """
+
+    def __init__(self, seconds: float, interrupt: Callable[[], None]) -> None:
+        self._left = seconds
+        self._interrupt = interrupt
+        self.stopped = False
+
+    async def spend(self, doing: Awaitable[T]) -> T:
+        """Wait for something that the cell does or makes the host do. When its time is over, interrupt it.
+
+        Raises:
+            TimeoutError: it goes on after the interrupt.
+        """
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(doing)
+        try:
+            while True:
+                begun = loop.time()
+                done, _ = await asyncio.wait({task}, timeout=self._left)
+                self.charge(loop.time() - begun)
+                if done:
+                    return task.result()
+                if self.stopped:
+                    raise TimeoutError
+                self._stop()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    def charge(self, seconds: float) -> None:
+        """Take off time that was spent in another way."""
+        self._left = max(0.0, self._left - seconds)
+
+    def _stop(self) -> None:
+        self.stopped, self._left = True, GRACE_S
+        self._interrupt()
+
+
+class ChannelSession:
+    """A session over a transport. Where it is lost, the next cell begins a new one with the same data.
+
+    What may be used up is the agent's, and not anew with each process: ``begin`` is told the processor seconds left.
+    """
+
+    def __init__(
+        self, begin: Callable[[float], Awaitable[Transport]], data: Data, limits: Limits, **opening: Any
+    ) -> None:
         self._begin = begin
         self._data = data
         self._limits = limits
         self._opening = opening
         self._transport: Transport | None = None
+        self._ended: Transport | None = None
+        self._cpu_left = float(limits.cpu_s)
+        self._ran_s = 0.0
         self._asked = 0
+        self._refused = 0
 
     async def run(self, code: str, ask: Ask | None = None) -> Cell:
         """Run a cell; see ``Session.run``."""
+        await self._settle()
+        if self._transport is None and self._cpu_left <= 0:
+            return Cell(f"The {self._limits.cpu_s} s of processor time are used up: no more code can run.", ok=False)
         transport = self._transport or await self._opened()
         name = secrets.token_hex(8)
+        loop = asyncio.get_running_loop()
+        clock = _Clock(self._limits.wall_s, transport.interrupt)
         transport.resume()
+        begun = loop.time()
         try:
-            await _sent(transport, {"do": "run", "id": name, "code": _encodable(code)})
-            reply, blobs, stopped = await self._answered(transport, name, ask)
-            cell = self._cell(reply, blobs, stopped=stopped)
+            await clock.spend(_sent(transport, {"do": "run", "id": name, "code": _encodable(code)}))
+            reply, blobs = await self._answered(transport, name, ask, clock)
+            cell = await clock.spend(self._cell(reply, blobs, stopped=clock.stopped))
         except TimeoutError:
             await self._end()
             return self._lost(f"The cell ran for more than {self._limits.wall_s:g} s and could not be interrupted.")
@@ -109,6 +200,8 @@ class ChannelSession:
         except BaseException:
             await self._end()
             raise
+        finally:
+            self._ran_s += loop.time() - begun
         transport.pause()
         return cell
 
@@ -116,9 +209,19 @@ class ChannelSession:
         """End the session."""
         await self._end()
 
+    async def _settle(self) -> None:
+        """Take off what the last process used, before another one is begun."""
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        used = await ended.used()
+        self._cpu_left -= self._ran_s if used is None else used  # what is not known was at most so much of one core
+        self._ran_s = 0.0
+
     async def _opened(self) -> Transport:
-        transport = await self._begin()
+        transport = await self._begin(self._cpu_left)
         self._transport = transport
+        self._refused = 0
         name = secrets.token_hex(8)
         opening = {
             "do": "open",
@@ -127,6 +230,7 @@ class ChannelSession:
             "labels": dict(self._data.labels),
             "output_chars": self._limits.output_chars,
             "result_bytes": self._limits.result_mb * MIB,
+            "asks": self._limits.asks,
             **self._opening,
         }
         try:
@@ -143,92 +247,59 @@ class ChannelSession:
         return transport
 
     async def _answered(
-        self, transport: Transport, name: str, ask: Ask | None
-    ) -> tuple[dict[str, Any], list[bytes], bool]:
-        """The cell's reply; the questions that it asks on the way are answered, and take none of its time."""
-        loop = asyncio.get_running_loop()
-        left = self._limits.wall_s
-        interrupted = False
-        reading: asyncio.Future[tuple[dict[str, Any], list[bytes]]] | None = None
-        try:
-            while True:
-                reading = reading or asyncio.ensure_future(self._message(transport, name))
-                begun = loop.time()
-                done, _ = await asyncio.wait({reading}, timeout=left)
-                left = max(0.0, left - (loop.time() - begun))
-                if done:
-                    (message, blobs), reading = reading.result(), None
-                    if "ask" not in message:
-                        return message, blobs, interrupted
-                    await self._answer(transport, name, message["ask"], None if interrupted else ask)
-                elif interrupted:
-                    raise TimeoutError
-                else:
-                    interrupted, left = True, GRACE_S
-                    transport.interrupt()
-        finally:
-            if reading is not None and not reading.done():
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+        self, transport: Transport, name: str, ask: Ask | None, clock: _Clock
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        """The cell's reply; the questions that it asks on the way are answered."""
+        while True:
+            message, blobs = await clock.spend(self._message(transport, name))
+            if "ask" not in message:
+                return message, blobs
+            asked = await clock.spend(asyncio.to_thread(_question, message["ask"], blobs))
+            await self._answer(transport, name, asked, ask, clock)
 
     async def _answer(
-        self,
-        transport: Transport,
-        name: str,
-        asked: Any,
-        ask: Ask | None,
+        self, transport: Transport, name: str, asked: dict[str, Any], ask: Ask | None, clock: _Clock
     ) -> None:
         """Answer what code asks of the model, within the session's bounds."""
-        texts = asked.get("texts") if isinstance(asked, dict) else None
-        if not isinstance(texts, list) or not isinstance(asked.get("instruction"), str):
-            raise _Broken("it asked in no known form")
-        self._asked += max(1, len(texts))
-        if ask is None:
+        self._asked += max(1, len(asked["texts"]))
+        if ask is None or clock.stopped:
             problem = "ask() is not possible here: nothing stands behind it, or the cell's time is over"
         elif self._asked > self._limits.asks:
             problem = f"ask() takes {self._limits.asks} texts in all, and these would be {self._asked}"
         else:
-            try:
-                answer = await ask(asked)
-            except ValueError as error:  # UsageError and what a schema's own errors are
-                problem = _clean(str(error), PROBLEM_CHARS)
-            except AMRError:
-                raise
-            except Exception as error:
-                raise SandboxError(
-                    f"What ask() asked could not be answered: {type(error).__name__}: {error}"
-                ) from error
-            else:
-                reply = {
-                    "do": "answer",
-                    "id": name,
-                    "ok": True,
-                    "out": " ".join(answer.changed),
-                    "labels": dict(answer.labels),
-                }
-                await _sent(transport, reply, answer.parquet)
+            answer = await _answer_of(ask, asked, clock)
+            if not isinstance(answer, str):
+                reply = {"ok": True, "out": " ".join(answer.changed), "labels": dict(answer.labels)}
+                await clock.spend(_sent(transport, {"do": "answer", "id": name, **reply}, answer.parquet))
                 return
-        await _sent(transport, {"do": "answer", "id": name, "ok": False, "out": problem})
+            problem = answer
+        self._refused += 1
+        if self._refused > MOST_REFUSALS and clock.stopped:
+            raise TimeoutError  # it asks on, though it was interrupted
+        if self._refused > MOST_REFUSALS:
+            raise _Broken(f"it asked {self._refused} times what cannot be asked; the last: {problem}")
+        await clock.spend(_sent(transport, {"do": "answer", "id": name, "ok": False, "out": problem}))
 
     async def _message(self, transport: Transport, name: str) -> tuple[dict[str, Any], list[bytes]]:
         """One message with its blobs, which belongs to what was asked last."""
         size = int.from_bytes(await transport.receive(4), "big")
-        if size > MAX_HEADER:
-            raise _Broken(f"it sent a message of {size >> 20} MB")
-        message = _decoded(await transport.receive(size))
+        if size > HEADER_BYTES + ESCAPED * self._limits.output_chars:
+            raise _Broken(f"it sent a message of {size >> 10} kB")
+        message = await _decoded(await transport.receive(size))
         sizes = message.get("blobs", [])
         if message.get("id") != name:
             raise _Broken("it spoke without being asked")
+        most, taker = (ASK_BYTES, "ask") if "ask" in message else (self._limits.result_mb * MIB, "submit")
         if (
             not isinstance(sizes, list)
             or len(sizes) > 1
             or not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in sizes)
-            or sum(sizes) > self._limits.result_mb * MIB
+            or sum(sizes) > most
         ):
-            raise _Broken("it sent more than `submit` takes")
+            raise _Broken(f"it sent more than `{taker}` takes")
         return message, [await transport.receive(one) for one in sizes]
 
-    def _cell(self, reply: dict[str, Any], blobs: list[bytes], *, stopped: bool) -> Cell:
+    async def _cell(self, reply: dict[str, Any], blobs: list[bytes], *, stopped: bool) -> Cell:
         ok = reply.get("ok") is True
         text = _clean(reply.get("out"), self._limits.output_chars + 200)
         if stopped and not ok:
@@ -237,7 +308,10 @@ class ChannelSession:
             return Cell(text, ok=ok)
         if not blobs:
             raise _Broken("it handed in nothing")
-        return Cell(text, Submitted(_decoded(blobs[0])), ok=ok)
+        payload, replaced = await _payload(blobs[0])
+        if replaced:
+            text = f"{text.rstrip()}\n{REPLACED}".lstrip()
+        return Cell(text, Submitted(payload), ok=ok)
 
     def _lost(self, what: str) -> Cell:
         name = self._data.name if self._data.parquet else "its data"
@@ -254,7 +328,95 @@ class ChannelSession:
 
     async def _end(self, *, hung_up: bool = False) -> int | None:
         transport, self._transport = self._transport, None
-        return await transport.kill(hung_up=hung_up) if transport is not None else None
+        if transport is None:
+            return None
+        self._ended = transport
+        return await transport.kill(hung_up=hung_up)
+
+
+async def _answer_of(ask: Ask, asked: dict[str, Any], clock: _Clock) -> Data | str:
+    """What is answered, or why nothing is. What it took counts as the cell's time, but for the model's own."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    waited_s = 0.0
+    try:
+        _check_question(asked)
+        answer = await ask(asked)
+        waited_s = answer.waited_s
+    except ValueError as error:  # UsageError and what a schema's own errors are
+        return _clean(str(error), PROBLEM_CHARS)
+    except AMRError:
+        raise
+    except Exception as error:
+        raise SandboxError(f"What ask() asked could not be answered: {type(error).__name__}: {error}") from error
+    finally:
+        clock.charge(loop.time() - begun - waited_s)
+    return answer
+
+
+def _question(asked: Any, blobs: list[bytes]) -> dict[str, Any]:
+    """A question as ``Ask`` takes it: the texts came one after the other in a blob, by their lengths.
+
+    Raises:
+        _Broken: it has another form.
+    """
+    lengths = asked.get("lengths") if isinstance(asked, dict) else None
+    if not isinstance(lengths, list) or not isinstance(asked.get("instruction"), str) or len(blobs) != 1:
+        raise _Broken("it asked in no known form")
+    if not all(type(one) is int and one >= MISSING_TEXT for one in lengths):
+        raise _Broken("it asked in no known form")
+    if sum(length for length in lengths if length != MISSING_TEXT) != len(blobs[0]):
+        raise _Broken("it asked in no known form")
+    texts: list[str | None] = []
+    start = 0
+    for length in lengths:
+        if length == MISSING_TEXT:
+            texts.append(None)
+            continue
+        texts.append(blobs[0][start : start + length].decode("utf-8", "replace"))
+        start += length
+    return {"texts": texts, "instruction": asked["instruction"], "schema": asked.get("schema")}
+
+
+def _check_question(asked: dict[str, Any]) -> None:
+    """Check what code asks of the model: plain types only, and little of them.
+
+    A JSON schema is not taken: its patterns and references are programs that the host would run.
+
+    Raises:
+        UsageError: it is something else, or too much.
+    """
+    fields = asked["schema"]
+    if not isinstance(fields, dict) or not 0 < len(fields) <= ASK_FIELDS:
+        raise UsageError(f"ask(..., schema=) takes a dict of 1 to {ASK_FIELDS} column names to types")
+    if len(asked["instruction"]) > ASK_CHARS or len(json.dumps(fields)) > ASK_CHARS:
+        raise UsageError(f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each")
+    for name, kind in fields.items():
+        if len(name) > ASK_NAME_CHARS:
+            raise UsageError(f"ask(..., schema=) takes column names of {ASK_NAME_CHARS} characters")
+        _check_kind(kind)
+
+
+def _check_kind(kind: Any) -> None:
+    """Check the type of a field that code asks for: a plain one, a list of one, or choices; or that and a description.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    plain = kind
+    if isinstance(kind, dict):
+        about = kind.get("description")
+        if kind.keys() != {"kind", "description"} or not isinstance(about, str) or len(about) > ASK_CHOICE_CHARS:
+            raise UsageError(ASKED_KINDS)
+        plain = kind["kind"]
+    if isinstance(plain, list):
+        scalars = all(isinstance(choice, str | int | float) for choice in plain)
+        if not scalars or not 0 < len(plain) <= ASK_CHOICES:
+            raise UsageError(ASKED_KINDS)
+        if max(len(str(choice)) for choice in plain) > ASK_CHOICE_CHARS:
+            raise UsageError(f"ask(..., schema=) takes choices of {ASK_CHOICE_CHARS} characters")
+    elif not isinstance(plain, str) or plain not in KIND_NAMES:
+        raise UsageError(ASKED_KINDS)
 
 
 async def _sent(transport: Transport, header: dict[str, Any], *blobs: bytes) -> None:
@@ -272,11 +434,18 @@ async def _send(transport: Transport, header: dict[str, Any], *blobs: bytes) -> 
     await transport.send(len(text).to_bytes(4, "big") + text, *blobs)
 
 
-def _decoded(given: bytes) -> dict[str, Any]:
+async def _decoded(given: bytes) -> dict[str, Any]:
+    """The JSON object of a message."""
+    if len(given) <= DECODED_HERE:
+        return _loaded(given)
+    return await asyncio.to_thread(_loaded, given)
+
+
+def _loaded(given: bytes) -> dict[str, Any]:
     if values_in(given) > MOST_VALUES:
         raise _Broken(f"it sent more than {MOST_VALUES:,} values")
     try:
-        decoded = json.loads(given)
+        decoded = _findings(given.decode()) if given.startswith(FINDINGS) else json.loads(given)
     except (ValueError, RecursionError):
         raise _Broken("it sent what is no JSON") from None
     if not isinstance(decoded, dict):
@@ -284,11 +453,67 @@ def _decoded(given: bytes) -> dict[str, Any]:
     return decoded
 
 
+def _findings(text: str) -> dict[str, Any]:
+    """Findings, decoded one after the other: a decoder lets no other thread run until it is done.
+
+    Raises:
+        ValueError: it is no JSON object that holds findings alone.
+    """
+    scan = json.JSONDecoder().raw_decode
+    found: list[Any] = []
+    place = len(FINDINGS)
+    while not text.startswith("]", place):
+        one, place = scan(text, place)
+        found.append(one)
+        if text.startswith(", ", place):
+            place += 2
+        elif not text.startswith("]", place):
+            raise ValueError("no JSON")
+    if text[place:] != "]}":
+        raise ValueError("no JSON")
+    return {"findings": found}
+
+
+async def _payload(given: bytes) -> tuple[dict[str, Any], bool]:
+    """What was handed in, without control characters, and whether it had any."""
+    if len(given) <= DECODED_HERE:
+        return _unstained(given)
+    return await asyncio.to_thread(_unstained, given)
+
+
+def _unstained(given: bytes) -> tuple[dict[str, Any], bool]:
+    payload = _loaded(given)
+    findings = payload.get("findings")
+    for finding in findings if isinstance(findings, list) else ():
+        if isinstance(finding, dict) and find_large(finding) is not None:
+            raise _Broken(f"it handed in more than {CELL_BYTES >> 20} MB for one cell of the frame")
+    return payload, _remove_stains(payload)
+
+
+def _remove_stains(payload: dict[str, Any]) -> bool:
+    """Replace control characters in decoded JSON, in its place; whether there were any."""
+    found = False
+    rest: list[Any] = [payload]
+    while rest:
+        one = rest.pop()
+        for key, value in list(one.items()) if isinstance(one, dict) else enumerate(one):
+            if isinstance(value, list | dict):
+                rest.append(value)
+            elif isinstance(value, str) and STAINS.search(value):
+                one[key] = STAINS.sub(REPLACEMENT, value)
+                found = True
+        if isinstance(one, dict):
+            for key in [key for key in one if STAINS.search(key)]:
+                one[STAINS.sub(REPLACEMENT, key)] = one.pop(key)
+                found = True
+    return found
+
+
 def _clean(given: Any, most: int) -> str:
     """What code printed, as text that a terminal, a log and a model's server take."""
     if not isinstance(given, str):
         raise _Broken("its output is no text")
-    return CONTROLS.sub("\ufffd", given[:most])
+    return CONTROLS.sub(REPLACEMENT, given[:most])
 
 
 def _encodable(code: str) -> str:

@@ -45,6 +45,7 @@ NUMBERS = {"x86_64": (155, 126, 317), "aarch64": (41, 91, 277)}  # pivot_root, c
 
 NOBODY = 65533  # whom the sandbox runs as where it was begun by root
 MOUNT_POINTS = ("/mnt", "/media", "/srv", "/opt", "/run", "/var", "/tmp", "/home")
+HOST_NAME = b"sandbox"
 DEVICES = ("null", "zero", "random", "urandom")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -81,6 +82,48 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
     _checked(done, f"mount {kind or 'bind'} at {target}")
 
 
+def offer_to_oom_killer(proc: int) -> None:
+    """Be what the kernel ends first when memory runs out; what is forked inherits it. ``proc`` is an open /proc."""
+    handle = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=proc)
+    os.write(handle, b"1000")
+    os.close(handle)
+
+
+def hide_host_name() -> None:
+    """Give the namespace of names a name that tells nothing."""
+    for call in (_libc.sethostname, _libc.setdomainname):
+        _checked(call(HOST_NAME, len(HOST_NAME)), "naming the namespace")
+
+
+def own_standard_streams() -> None:
+    """Open /dev/null anew on 0, 1 and 2: flags of a file that was inherited are seen by whoever else has it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+    os.close(null)
+
+
+def is_root_outside() -> bool:
+    """Whether root of this user namespace is the machine's root: the kernel limits the processes of all others.
+
+    Found out by a child that may begin no process, and tries.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    status = 1
+    try:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        status = 0
+        if os.fork() == 0:
+            os._exit(0)
+        os.wait()
+    except BlockingIOError:
+        status = 1
+    finally:
+        os._exit(status)
+
+
 def die_with_parent(parent: int) -> None:
     """Be killed when the parent's thread ends; gone at once where it has ended already."""
     _prctl(PR_SET_PDEATHSIG, SIGKILL)
@@ -107,9 +150,10 @@ def leave_root(*, keep_reading: bool = False) -> None:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-    except PermissionError:
+    except OSError:  # no right to, or nobody is unknown in a user namespace that maps one id
         raise PermissionError(
-            "this root may not become another user, and code does not run as root: begin as a plain user"
+            "this root may not become another user (it lacks the right, or its user namespace maps one id), and code "
+            "does not run as root: begin as a plain user"
         ) from None
     if keep_reading:
         try:
@@ -119,14 +163,20 @@ def leave_root(*, keep_reading: bool = False) -> None:
 
 
 def own_user_namespace(proc: int, extra: int = 0) -> None:
-    """A user namespace in which the process is who it was, with all its rights inside and none outside.
+    """A user namespace in which the process has all its rights inside and none outside.
 
-    ``proc`` is an open /proc, which the process may no longer see.
+    It is who it was, or nobody where that is root: of a user namespace that maps no other id, so that it could not
+    leave root. ``proc`` is an open /proc, which the process may no longer see.
     """
     uid, gid = os.getuid(), os.getgid()
     _prctl(PR_SET_DUMPABLE, 1)  # else /proc/self belongs to root
     unshare(NEW_USER | extra)
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    maps = (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid or NOBODY} {uid} 1"),
+        ("gid_map", f"{gid or NOBODY} {gid} 1"),
+    )
+    for name, text in maps:
         handle = os.open(f"self/{name}", os.O_WRONLY, dir_fd=proc)
         os.write(handle, text.encode())
         os.close(handle)
@@ -162,7 +212,7 @@ def small_root(folders: Iterable[str], files: Mapping[str, str], modules: Iterab
     _links(root)
     if not os.path.lexists(root + "/tmp"):  # else something that is shown lies in it
         os.symlink(SCRATCH, root + "/tmp")
-    _read_only(root, with_devices=False)
+    _read_only(root)
     for name in DEVICES:
         _read_only(f"{root}/dev/{name}", with_devices=True)
     os.chdir(root)
@@ -179,9 +229,11 @@ def _links(root: str) -> None:
             os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
 
 
-def _read_only(path: str, *, with_devices: bool) -> None:
-    flags = ATTR_RDONLY | ATTR_NOSUID | (0 if with_devices else ATTR_NODEV)
-    attributes = (ctypes.c_uint64 * 4)(flags, 0, 0, 0)
+def _read_only(path: str, *, with_devices: bool = False) -> None:
+    set_, cleared = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, 0
+    if with_devices:  # what was set for all that lies below stays until it is cleared
+        set_, cleared = ATTR_RDONLY | ATTR_NOSUID, ATTR_NODEV
+    attributes = (ctypes.c_uint64 * 4)(set_, cleared, 0, 0)
     _syscall(MOUNT_SETATTR, AT_FDCWD, path.encode(), AT_RECURSIVE, attributes, ctypes.sizeof(attributes))
 
 

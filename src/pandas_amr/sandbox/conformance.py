@@ -24,15 +24,17 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pandas_amr.sandbox.attempts import PRELUDE, WON, Attempt, attempts
+from pandas_amr.sandbox.attempts import PRELUDE, WON, Attempt, attempts, every_attempt
 from pandas_amr.sandbox.base import MIB, Data, Isolation, Limits
+from pandas_amr.sandbox.memory import Levels, Watch
+from pandas_amr.sandbox.worker import find_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,16 +52,39 @@ LIMITS = Limits(
     result_mb=16,
 )
 OWN_LIMITS = replace(LIMITS, wall_s=20.0)  # of the sessions that are asked what is left, and not attacked
-FLOOD = 64 * MIB
+MOST_TAKEN = 160 * MIB  # by the host, for one attempt: what may be handed in, as objects
 STAIN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+ESCAPED_STAIN = re.compile(r"\\u00(?:0[0-8b]|0c|0e|0f|1[0-9a-f])")  # as JSON writes them
 LINGER_S = 0.8
 LEFT_S = 2.0  # how long what a session left behind may take to go
 CONTROL_S = 30.0
 AT_ONCE = 8
 HANG_S = 1.5
 GRACE_S = 8.0
-ANSWER_S = 12.0  # how long the host may try to hand over an answer that nobody reads
 MOST_S = 60.0
+# Two sessions as forks of one process, which nothing keeps apart; the first one is there until the second has ended.
+TWO = """\
+import os, signal, sys
+import numpy.random
+heard, say = os.pipe()
+first = os.fork()
+if first == 0:
+    os.dup2(say, 1)
+    exec(<<code>>, {})
+    sys.stdout.flush()
+    os.write(1, b"\\0")
+    signal.pause()
+said = b""
+while not said.endswith(b"\\0"):
+    part = os.read(heard, 4096)
+    said += part or b"\\0"
+second = os.fork()
+if second == 0:
+    exec(<<other>>.replace("<<said>>", said[:-1].decode().strip()), {})
+    os._exit(sys.stdout.flush() or 0)
+os.waitpid(second, 0)
+os.kill(first, signal.SIGKILL)
+"""
 # A session beside the attacked one, and what stands in for it where nothing is confined: something of its own to be had.
 SIBLING = """\
 import ctypes, os
@@ -161,6 +186,8 @@ class World:
             "abstract": f"amr-{secret.parent.name}",
             "hash": hashlib.sha256(self._token.encode()).hexdigest(),
             "victim": str(victim.pid),
+            "executable": sys.executable,
+            "host": socket.gethostname(),
             **_beside(victim.stdout.readline()),
         }
         return self
@@ -171,8 +198,11 @@ class World:
     def _sibling(self) -> str:
         return SIBLING.replace("<<token>>", self._token)
 
-    def code(self, attempt: Attempt, **words: str) -> str:
-        """The cell, filled in with what there is here; ``words`` in place of the world's own."""
+    def code(self, attempt: Attempt, code: str | None = None, **words: str) -> str:
+        """A cell of the attempt, filled in with what there is here; ``words`` in place of the world's own.
+
+        ``code`` is another cell than the first one.
+        """
         for spare in self._spares:
             spare.write_text("spare", encoding="ascii")
         for made in ("new", "made", "hard", "pipe", "null", "out.csv", "x.db"):
@@ -181,7 +211,7 @@ class World:
         helper = (
             "def _read(handle):\n    try: return known(os.pread(handle, 64, 0))\n    except OSError: return False\n"
         )
-        code = PRELUDE + helper + attempt.code
+        code = PRELUDE + helper + (attempt.code if code is None else code)
         for word, value in (self.words | words).items():
             code = code.replace(f"<<{word}>>", value)
         return code
@@ -191,6 +221,9 @@ class World:
         code = self.code(attempt)
         if attempt.later:
             code += f"\ntime.sleep({LINGER_S})\n{attempt.later}"
+        if attempt.other:
+            other = self.code(attempt, attempt.other)
+            code = TWO.replace("<<code>>", repr(code)).replace("<<other>>", repr(other))
         ours, theirs = os.pipe()
         os.set_blocking(ours, False)
         shard = os.memfd_create("shard", os.MFD_ALLOW_SEALING)  # of which nothing is sealed
@@ -219,30 +252,41 @@ class World:
 
     async def holds(self, attempt: Attempt, sandbox: Sandbox) -> str | None:
         """Try it in a session, beside another one; None where the sandbox holds, else what went wrong."""
+        return (await self.tried(attempt, sandbox)).wrong
+
+    async def tried(self, attempt: Attempt, sandbox: Sandbox) -> Tried:
+        """Try it in a session, beside another one: what went wrong, and what memory it took of the host."""
+        limits = replace(OWN_LIMITS, cpu_s=attempt.cpu_s) if attempt.cpu_s else LIMITS
         beside = await sandbox.open(SHARD, OWN_LIMITS)
-        session = await sandbox.open(SHARD, LIMITS)
+        session = await sandbox.open(SHARD, limits)
         try:
             async with asyncio.timeout(MOST_S):
-                return await self._tried(attempt, sandbox, session, beside)
+                with Watch(on=attempt.alone) as watch:
+                    wrong = await self._attacked(attempt, sandbox, session, beside)
         except TimeoutError:
-            return f"the host waited for more than {MOST_S:g} s"
+            return Tried(f"the host waited for more than {MOST_S:g} s", None)
         finally:
             await session.close()
             await beside.close()
+        taken = watch.levels
+        if wrong is None and taken is not None and taken.host_taken > MOST_TAKEN:
+            wrong = f"the host took {taken.host_taken >> 20} MB"
+        return Tried(wrong, taken)
 
-    async def _tried(self, attempt: Attempt, sandbox: Sandbox, session: Session, beside: Session) -> str | None:
+    async def _attacked(self, attempt: Attempt, sandbox: Sandbox, session: Session, beside: Session) -> str | None:
         sibling = _beside((await beside.run(self._sibling())).text)
         if not sibling:
             return "the session beside it did not say what it was asked"
-        most = LIMITS.wall_s + GRACE_S + (ANSWER_S if attempt.asks else 0)
+        most = (OWN_LIMITS if attempt.cpu_s else LIMITS).wall_s + GRACE_S
         try:
-            async with asyncio.timeout(most):
-                cell = await session.run(self.code(attempt, **sibling), _reader)
+            for _ in range(attempt.times):
+                async with asyncio.timeout(most):
+                    cell = await session.run(self.code(attempt, **sibling), _reader)
         except TimeoutError:
             return f"the host waited for more than {most:g} s"
         if attempt.later:
             await asyncio.sleep(LINGER_S)
-            if WON in (last := await session.run(attempt.later)).text:
+            if WON in (last := await session.run(attempt.later if attempt.times == 1 else self._alone(attempt))).text:
                 return f"it won: {last.text[-300:]}"
         after = await session.run("1 + 1")
         if not after.ok:  # it may be another one now, or the machine stood still for a moment
@@ -251,10 +295,20 @@ class World:
         fresh = await sandbox.open(SHARD, OWN_LIMITS)
         try:
             shard = await fresh.run("print(*df['text'], *df['n'])")
+            if attempt.other and WON in (seen := await fresh.run(self._seen(attempt, cell))).text:
+                return f"another session saw it: {seen.text[-300:]}"
         finally:
             await fresh.close()
         own = attempt.wants == "crash" and not cell.lost  # what code does to a runner that goes on is its own loss
-        return self._wrong(attempt, cell) or _suffered(None if own else after, other, shard)
+        spent = attempt.cpu_s > 0  # of which nothing is left
+        return self._wrong(attempt, cell) or _suffered(None if own or spent else after, other, shard)
+
+    def _alone(self, attempt: Attempt) -> str:
+        """The later cell where the session that heard the first one has ended."""
+        return self.code(attempt, attempt.later)
+
+    def _seen(self, attempt: Attempt, cell: Cell) -> str:
+        return self.code(attempt, attempt.other, said=cell.text.strip())
 
     def _wrong(self, attempt: Attempt, cell: Cell) -> str | None:
         """What came of the attempt itself."""
@@ -266,9 +320,31 @@ class World:
             return f"the host took {len(cell.text)} characters"
         if STAIN.search(cell.text):
             return f"the host took what no text holds: {cell.text[-300:]!r}"
-        if cell.submitted is not None and len(json.dumps(cell.submitted.payload)) > LIMITS.result_mb * MIB:
-            return "the host took more than may be handed in"
-        return None
+        return None if cell.submitted is None else _wrong_findings(attempt, cell.submitted.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What came of an attempt: what went wrong, where something did, and the memory that it took."""
+
+    wrong: str | None
+    levels: Levels | None
+
+
+def _wrong_findings(attempt: Attempt, payload: Any) -> str | None:
+    """What is wrong with what was handed in."""
+    if attempt.wants == "crash":
+        return "what a session handed in that ended itself was taken"
+    handed_in = json.dumps(payload, ensure_ascii=False)
+    if len(handed_in) > LIMITS.result_mb * MIB:
+        return "the host took more than may be handed in"
+    if STAIN.search(handed_in) or ESCAPED_STAIN.search(handed_in):
+        return "the host took findings that a terminal would obey"
+    findings = payload.get("findings")
+    for finding in findings if isinstance(findings, list) else ():
+        if isinstance(finding, dict) and find_large(finding) is not None:
+            return "the host took more for one cell of the frame than it may hold"
+    return None
 
 
 def _beside(said: str) -> dict[str, str]:
@@ -291,7 +367,7 @@ def _idle(attempt: Attempt, done: subprocess.CompletedProcess[bytes], said: byte
         case "forge":
             return None if said else "nothing was said"
         case "flood":
-            return None if len(heard) >= FLOOD else f"it said {len(heard)} bytes"
+            return None if len(heard) >= attempt.least else f"it said {len(heard)} bytes"
         case "stain":
             return None if STAIN.search(heard.decode("utf-8", "surrogatepass")) else "it said nothing that stains"
     return "it came to an end"
@@ -332,24 +408,66 @@ def _answering(listening: socket.socket) -> Iterator[None]:
             listening.shutdown(socket.SHUT_RDWR)
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of all attempts.
+
+    Attributes:
+        wrong: what went wrong, by ``kind/name``.
+        levels: the memory before, during and after each flood, by ``kind/name``; empty where it cannot be told.
+    """
+
+    wrong: dict[str, str]
+    levels: dict[str, Levels]
+
+
 async def report(sandbox: Sandbox, world: World, *, at_once: int = AT_ONCE) -> dict[str, str]:
     """Try everything; what came of the attempts that came to something, by ``kind/name``."""
-    held: dict[str, str] = {}
+    return (await full_report(sandbox, world, at_once=at_once)).wrong
+
+
+async def full_report(sandbox: Sandbox, world: World, *, at_once: int = AT_ONCE) -> Report:
+    """Try everything. What is after memory is tried alone, so that what it took is told."""
+    wrong: dict[str, str] = {}
+    levels: dict[str, Levels] = {}
     gate = asyncio.Semaphore(at_once)
 
     async def one(attempt: Attempt) -> None:
+        name = f"{attempt.kind}/{attempt.name}"
         async with gate:
-            wrong = await world.holds(attempt, sandbox)
-            if wrong is not None:
-                held[f"{attempt.kind}/{attempt.name}"] = wrong
+            tried = await world.tried(attempt, sandbox)
+        if tried.wrong is not None:
+            wrong[name] = tried.wrong
+        if tried.levels is not None and (attempt.measured or attempt.wants == "flood"):
+            levels[name] = tried.levels
 
     before = await _standing(sandbox)
-    await asyncio.gather(*(one(attempt) for attempt in attempts()))
+    promised = [attempt for attempt in attempts() if not (attempt.strong and sandbox.tier == "strict-lite")]
+    await asyncio.gather(*(one(attempt) for attempt in promised if not attempt.alone))
+    for attempt in promised:
+        if attempt.alone:
+            await one(attempt)
     for _ in range(40):
         if (left := len(_below(os.getpid())) - before) <= 0:
-            return held
+            return Report(wrong, levels)
         await asyncio.sleep(LEFT_S / 40)
-    return held | {"processes/left-behind": f"{left} processes are there after the last session's end"}
+    wrong["processes/left-behind"] = f"{left} processes are there after the last session's end"
+    return Report(wrong, levels)
+
+
+def inapplicable(tier: str) -> dict[str, str]:
+    """Attempts that show nothing here, by ``kind/name``, and why."""
+    why: dict[str, str] = {}
+    made = {(attempt.kind, attempt.name) for attempt in attempts()}
+    for attempt in every_attempt():
+        name = f"{attempt.kind}/{attempt.name}"
+        if (attempt.kind, attempt.name) not in made:
+            why[name] = "it knows the system calls of another processor"
+        elif attempt.by_root and os.getuid() != 0:
+            why[name] = "only root could do it at all"
+        elif attempt.strong and tier == "strict-lite":
+            why[name] = "this tier does not hide it, and does not say so"
+    return why
 
 
 async def _standing(sandbox: Sandbox) -> int:
@@ -400,25 +518,45 @@ def main() -> int:
     parser.add_argument("tier", nargs="?", default="auto", choices=get_args(Isolation))
     parser.add_argument("--controls", action="store_true", help="also show that each attempt works unconfined")
     asked = parser.parse_args()
-    idle: dict[str, str] = {}
 
-    async def tried() -> tuple[dict[str, str], str]:
+    async def tried() -> tuple[Report, str]:
         sandbox = LocalSandbox(asked.tier)
         try:
-            return await report(sandbox, world), sandbox.tier
+            return await full_report(sandbox, world), sandbox.tier
         finally:
             await sandbox.close()
 
     with World() as world:
-        if asked.controls:
-            idle = _controls(world)
-        wrong, tier = asyncio.run(tried())
-    for name, why in sorted(wrong.items()):
-        print(f"OPEN {name}: {why}")  # noqa: T201 (a command's output)
-    for name, why in sorted(idle.items()):
-        print(f"NO CONTROL {name}: {why}")  # noqa: T201
-    print(f"{tier}, uid {os.getuid()}: {len(attempts())} attempts, {len(wrong)} open, {len(idle)} without control")  # noqa: T201
-    return 1 if wrong or idle else 0
+        idle = _controls(world) if asked.controls else None
+        came, tier = asyncio.run(tried())
+    print("\n".join(_lines(tier, came, idle)))  # noqa: T201 (a command's output)
+    return 1 if came.wrong or idle else 0
+
+
+def _lines(tier: str, came: Report, idle: dict[str, str] | None) -> list[str]:
+    """What the command says; ``idle`` are the attempts without a control, or None where no controls were run."""
+    lines = [f"OPEN {name}: {why}" for name, why in sorted(came.wrong.items())]
+    lines += [f"NO CONTROL {name}: {why}" for name, why in sorted((idle or {}).items())]
+    lines += _table(came.levels)
+    aside = inapplicable(tier)
+    lines += [f"NOT APPLICABLE {name}: {why}" for name, why in sorted(aside.items())]
+    controls = "controls not run" if idle is None else f"{len(idle)} without control"
+    lines.append(
+        f"{tier}, uid {os.getuid()}: {len(every_attempt()) - len(aside)} attempts, {len(came.wrong)} open, {controls}, "
+        f"{len(aside)} not applicable"
+    )
+    return lines
+
+
+def _table(levels: dict[str, Levels]) -> list[str]:
+    """Memory of the host's process and of the kernel (slab), before, during and after each flood."""
+    if not levels:
+        return []
+    lines = [f"{'MB of memory, before/during/after':45} {'host process':>20} {'kernel slab':>20}"]
+    for name, level in sorted(levels.items()):
+        host, slab = ("/".join(f"{size >> 20}" for size in sizes) for sizes in (level.host, level.slab))
+        lines.append(f"{name:45} {host:>20} {slab:>20}")
+    return lines
 
 
 if __name__ == "__main__":

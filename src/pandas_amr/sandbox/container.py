@@ -9,6 +9,8 @@ import math
 import os
 import secrets
 import signal
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,12 +97,13 @@ class ContainerSandbox:
 
     async def open(self, data: Data, limits: Limits) -> ChannelSession:
         """Begin a session; see ``Sandbox.open``."""
-        return ChannelSession(lambda: self._begun(limits), data, limits)
+        return ChannelSession(partial(self._begun, limits), data, limits)
 
     async def close(self) -> None:
         """Nothing stands behind the sessions."""
 
-    async def _begun(self, limits: Limits) -> ProcessTransport:
+    async def _begun(self, limits: Limits, cpu_s: float) -> ProcessTransport:
+        limits = replace(limits, cpu_s=max(1, math.ceil(cpu_s)))
         name = f"amr-{secrets.token_hex(6)}"
         try:
             process = await asyncio.create_subprocess_exec(
@@ -170,6 +173,10 @@ class ProcessTransport:
 
     def resume(self) -> None:
         """Nothing was paused."""
+
+    async def used(self) -> float | None:
+        """Nobody tells what ran in a container."""
+        return None
 
     async def kill(self, *, hung_up: bool) -> int | None:
         """Close its standard input, stop it by its command, kill it."""

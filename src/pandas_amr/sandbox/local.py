@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import secrets
 import shutil
@@ -16,12 +17,15 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr.errors import SandboxError, SandboxUnavailable, UsageError
 from pandas_amr.sandbox import rights
 from pandas_amr.sandbox.base import MIB, Data, Isolation, Limits, found
+from pandas_amr.sandbox.cgroups import SessionGroups
 from pandas_amr.sandbox.channel import ChannelSession
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 ORDER: tuple[str, ...] = ("strong", "strict-lite")
 START_S = 60.0
 BEGIN_S = 20.0
+MOST_BEGINNING = 16  # at once
+LOADED_MB = 256  # Python with pandas loaded, of which a session may come to have its own copy
+AGAIN_S = 0.005  # until it is tried again to hand the process a message
 END_S = 2.0
 MOST_IDLE = 2  # warm processes without a session
 ALWAYS = ("numpy", "pandas", "pyarrow", "pyarrow.parquet")
@@ -55,7 +62,7 @@ NEEDED = ("LD_LIBRARY_PATH",)  # a Python that was begun with it does not begin 
 BOOT = (
     "import signal, sys, types; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "signal.signal(signal.SIGCHLD, signal.SIG_DFL); signal.pthread_sigmask(signal.SIG_SETMASK, []); "
-    "p = types.ModuleType('pandas_amr'); p.__path__ = [sys.argv[2]]; "
+    "p = types.ModuleType('pandas_amr'); p.__path__ = [sys.argv.pop()]; "
     "sys.modules['pandas_amr'] = p; from pandas_amr.sandbox.zygote import main; main()"
 )
 ELSEWHERE = "What works here is a container: PythonREPLTool(sandbox=amr.ContainerSandbox.docker(...))."
@@ -113,7 +120,7 @@ class LocalSandbox:
         await self._zygote()  # what cannot be had is told before a session is asked for
         shared = {"shared": True} if data.parquet else {}
         names = {name: self._inside(name, path) for name, path in self._files.items()}
-        session = ChannelSession(lambda: self._begun(data, limits), data, limits, files=names, **shared)
+        session = ChannelSession(partial(self._begun, data, limits), data, limits, files=names, **shared)
         self._sessions.add(session)
         return session
 
@@ -129,14 +136,14 @@ class LocalSandbox:
         """In a fork of the host: what is open is the parent's."""
         self._zygotes, self._sessions, self._starting = [], weakref.WeakSet(), None
 
-    async def _begun(self, data: Data, limits: Limits) -> LocalTransport:
+    async def _begun(self, data: Data, limits: Limits, cpu_s: float) -> LocalTransport:
         zygote = await self._zygote()
         try:
-            return await zygote.begin(data, limits)
+            return await zygote.begin(data, limits, cpu_s)
         except SandboxError:
             if zygote.alive:
                 raise
-        return await (await self._zygote()).begin(data, limits)  # it died meanwhile, and another one is there
+        return await (await self._zygote()).begin(data, limits, cpu_s)  # it died meanwhile, and another one is there
 
     async def _zygote(self) -> Zygote:
         """The next warm process; begun where there are too few."""
@@ -210,6 +217,14 @@ def _installed(folder: Path) -> list[str]:
     return [str(folder / name) for name in sorted(names) if (folder / name).exists()]
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a session ended: its exit status, negative for a signal, and the processor seconds that it took."""
+
+    status: int
+    cpu_s: float
+
+
 class Zygote:
     """A warm process: begun once, asked for sessions, told how they end."""
 
@@ -222,7 +237,10 @@ class Zygote:
         self.loop = asyncio.get_running_loop()
         self.used = self.loop.time()
         self._begun: dict[str, asyncio.Future[int]] = {}
-        self._ended: dict[str, asyncio.Future[int]] = {}
+        self._ended: dict[str, asyncio.Future[End]] = {}
+        self._beginning = asyncio.Semaphore(MOST_BEGINNING)
+        self._groups: SessionGroups | None = None
+        self._group_of: dict[str, Path] = {}
 
     @property
     def alive(self) -> bool:
@@ -248,11 +266,11 @@ class Zygote:
         ):  # where nothing is confined, sessions have folders of their own all the same
             self._scratch = tempfile.mkdtemp(prefix="pandas-amr-")
         try:
-            asked = json.dumps(self._asked | {"host": its.fileno(), "scratch": self._scratch})
+            mine.send(json.dumps(self._asked | {"scratch": self._scratch}).encode())
             begun = asyncio.ensure_future(
                 asyncio.to_thread(
                     subprocess.Popen,
-                    [sys.executable, "-s", "-P", "-c", BOOT, asked, str(Path(__file__).parents[1])],
+                    [sys.executable, "-s", "-P", "-c", BOOT, str(its.fileno()), str(Path(__file__).parents[1])],
                     env=ENVIRONMENT | {name: os.environ[name] for name in NEEDED if name in os.environ},
                     pass_fds=(its.fileno(),),
                     stdin=subprocess.DEVNULL,
@@ -284,53 +302,82 @@ class Zygote:
         if "ready" not in said:
             await self.close()
             return str(said.get("failed"))
+        self._groups = SessionGroups.find()
         self.loop.add_reader(mine.fileno(), self._news)
         self._ready = True
         return None
 
-    async def begin(self, data: Data, limits: Limits) -> LocalTransport:
-        """Fork a session that holds ``data``.
+    async def begin(self, data: Data, limits: Limits, cpu_s: float) -> LocalTransport:
+        """Fork a session that holds ``data`` and may take ``cpu_s`` seconds of the processor.
 
         Raises:
             SandboxError: it could not be forked.
         """
+        async with self._beginning:  # each takes descriptors of this process until it has begun
+            return await self._begin(data, limits, cpu_s)
+
+    async def _begin(self, data: Data, limits: Limits, cpu_s: float) -> LocalTransport:
         if self._control is None:
             raise SandboxError("The sandbox's process has died.")
         name = secrets.token_hex(8)
         self.used = self.loop.time()
-        mine, its = socket.socketpair()
-        mine.settimeout(0)
-        handles = [its.fileno()]
         begun = self._begun[name] = self.loop.create_future()
         ended = self._ended[name] = self.loop.create_future()
         words = {
             "session": name,
             "limits": {
                 "memory": limits.memory_mb * MIB,
-                "cpu_s": int(limits.cpu_s),
+                "cpu_s": max(1, math.ceil(cpu_s)),
                 "scratch": limits.scratch_mb * MIB,
                 "inodes": limits.scratch_files,
                 "threads": limits.threads,
             },
         }
-        try:
-            if data.parquet:
-                handles.append(_sealed(data.parquet))
-            rights.send(self._control, words, *handles)
-            async with asyncio.timeout(BEGIN_S):
-                process = await begun
-        except BaseException as error:
-            mine.close()
-            self._ended.pop(name, None)
-            if isinstance(error, TimeoutError | OSError):
-                raise SandboxError(f"A session could not be begun: {type(error).__name__}.") from None
-            raise
-        finally:
-            self._begun.pop(name, None)
-            its.close()
-            for handle in handles[1:]:
-                os.close(handle)
+        with contextlib.ExitStack() as stack, contextlib.ExitStack() as kept:
+            stack.callback(self._begun.pop, name, None)
+            kept.callback(self._ended.pop, name, None)
+            try:
+                mine, its = socket.socketpair()
+                kept.callback(mine.close)
+                stack.callback(its.close)
+                mine.settimeout(0)
+                handles = [its.fileno()]
+                if data.parquet:
+                    handles.append(_sealed(data.parquet))
+                    stack.callback(os.close, handles[1])
+                async with asyncio.timeout(BEGIN_S):
+                    await self._tell(words, *handles)
+                    process = await begun
+                self._limit_group(name, process, limits)
+            except (TimeoutError, OSError) as error:
+                reason = os.strerror(error.errno) if error.errno else type(error).__name__
+                raise SandboxError(f"A session could not be begun: {reason}.") from None
+            kept.pop_all()
         return LocalTransport(self, mine, process, ended)
+
+    def _limit_group(self, name: str, process: int, limits: Limits) -> None:
+        """Count what the kernel holds for a session, too, where that can be had; it has run nothing of code's yet."""
+        if self._groups is None:
+            return
+        memory = (limits.memory_mb + limits.scratch_mb + LOADED_MB) * MIB
+        try:
+            self._group_of[name] = self._groups.enter(process, memory=memory, tasks=limits.threads + 1)
+        except ProcessLookupError:
+            return  # it has ended already, which its first cell tells
+        except OSError:  # groups can be made, and this process may not be moved: nor may the others
+            self._groups = None
+
+    async def _tell(self, words: dict[str, Any], *handles: int) -> None:
+        """Send a message to the process as soon as it takes one: it forks one session after the other."""
+        while True:
+            if self._control is None:
+                raise SandboxError("The sandbox's process has died.")
+            try:
+                rights.send(self._control, words, *handles)
+            except BlockingIOError:
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
     def _news(self) -> None:
         """What the process tells: a session has begun, or ended; or nothing more, ever."""
@@ -352,9 +399,15 @@ class Zygote:
             if waiting is not None and not waiting.done():
                 waiting.set_exception(SandboxError(f"A session could not be begun: {news['why']}."))
         elif "ended" in news:
-            waiting = self._ended.pop(news["ended"], None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(int(news["status"]))
+            ended = self._ended.pop(news["ended"], None)
+            self._leave_group(news["ended"])
+            if ended is not None and not ended.done():
+                ended.set_result(End(int(news["status"]), float(news["cpu_s"])))
+
+    def _leave_group(self, name: str) -> None:
+        group = self._group_of.pop(name, None)
+        if group is not None and self._groups is not None:
+            self._groups.remove(group)
 
     def _has_begun(self, waiting: asyncio.Future[int] | None, held: list[int]) -> None:
         for process in held:
@@ -368,7 +421,8 @@ class Zygote:
 
     def _died(self) -> None:
         self._drop()
-        for waiting in (*self._begun.values(), *self._ended.values()):
+        futures: list[asyncio.Future[Any]] = [*self._begun.values(), *self._ended.values()]
+        for waiting in futures:
             if not waiting.done():
                 waiting.set_exception(SandboxError("The sandbox's process has died."))
                 waiting.exception()  # nobody need be waiting
@@ -378,6 +432,8 @@ class Zygote:
     def _swept(self, process: subprocess.Popen[bytes], most_s: float | None = None) -> None:
         """Wait for its end, and remove its sessions' folders, unless it has done so itself."""
         process.wait(most_s)
+        for name in list(self._group_of):
+            self._leave_group(name)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -407,7 +463,7 @@ class Zygote:
 class LocalTransport:
     """A forked session: its end of the socket, and the process by its pidfd."""
 
-    def __init__(self, zygote: Zygote, wire: socket.socket, process: int, ended: asyncio.Future[int]) -> None:
+    def __init__(self, zygote: Zygote, wire: socket.socket, process: int, ended: asyncio.Future[End]) -> None:
         self._zygote = zygote
         self._wire = wire
         self._process = process
@@ -441,13 +497,20 @@ class LocalTransport:
         """SIGCONT."""
         _signal(self._process, signal.SIGCONT)
 
+    async def used(self) -> float | None:
+        """Processor seconds that it took, as the kernel tells them at its end."""
+        await asyncio.wait({self._ended}, timeout=END_S)
+        if not self._ended.done() or self._ended.exception() is not None:
+            return None
+        return self._ended.result().cpu_s
+
     async def kill(self, *, hung_up: bool) -> int | None:
         """End it. Where it has ended by itself, its status says how."""
         self._wire.close()
         try:
             if hung_up:
                 await asyncio.wait({self._ended}, timeout=END_S)
-                return self._ended.result() if self._ended.done() else None
+                return self._ended.result().status if self._ended.done() else None
         finally:
             _signal(self._process, signal.SIGKILL)
             os.close(self._process)

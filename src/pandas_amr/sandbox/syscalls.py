@@ -43,7 +43,6 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "rmdir": (84, None),
     "unlink": (87, None),
     "readlink": (89, None),
-    "fadvise64": (221, 223),
     "openat": (257, 56),
     "mkdirat": (258, 34),
     "newfstatat": (262, 79),
@@ -55,23 +54,19 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "ppoll": (271, 73),
     "fallocate": (285, 47),
     "dup3": (292, 24),
-    "pipe2": (293, 59),
     "preadv": (295, 69),
     "pwritev": (296, 70),
     "renameat2": (316, 276),
     "copy_file_range": (326, 285),
     "statx": (332, 291),
-    "close_range": (436, 436),
     "faccessat2": (439, 439),
     "statfs": (137, 43),
     "fstatfs": (138, 44),
     # memory
-    "mmap": (9, 222),
     "mprotect": (10, 226),
     "munmap": (11, 215),
     "brk": (12, 214),
     "mremap": (25, 216),
-    "madvise": (28, 233),
     # time, waiting, events
     "nanosleep": (35, 101),
     "gettimeofday": (96, 169),
@@ -79,12 +74,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "clock_gettime": (228, 113),
     "clock_getres": (229, 114),
     "clock_nanosleep": (230, 115),
-    "epoll_create": (213, None),
-    "epoll_create1": (291, 20),
-    "epoll_ctl": (233, 21),
-    "epoll_wait": (232, None),
-    "epoll_pwait": (281, 22),
-    "eventfd2": (290, 19),
+    "eventfd2": (290, 19),  # and no epoll: the kernel counts watches per user, and one file can be watched many times
     "setitimer": (38, 103),
     "getitimer": (36, 102),
     # threads, signals of its own
@@ -92,8 +82,6 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "rt_sigprocmask": (14, 135),
     "rt_sigreturn": (15, 139),
     "sigaltstack": (131, 132),
-    "futex": (202, 98),
-    "set_tid_address": (218, 96),
     "set_robust_list": (273, 99),
     "rseq": (334, 293),
     "membarrier": (324, 283),
@@ -112,22 +100,33 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "getegid": (108, 177),
     "getrusage": (98, 165),
     "getrlimit": (97, None),
-    "sysinfo": (99, 179),
     "uname": (63, 160),
     "getcpu": (309, 168),
     "getrandom": (318, 278),
     # the protocol's own stream, and asyncio's wake-up pair
-    "sendto": (44, 206),
-    "recvfrom": (45, 207),
     "getsockname": (51, 204),
     "shutdown": (48, 210),
 }
 
 # Allowed with some arguments: name, numbers, index of the argument looked at, values that it may have.
 IOCTLS = (0x5451, 0x5450, 0x5401, 0x541B, 0x5421, 0x5413)  # FIOCLEX FIONCLEX TCGETS FIONREAD FIONBIO TIOCGWINSZ
-FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032, 1034)  # DUPFD *FD *FL *LK OFD_*LK DUPFD_CLOEXEC PIPE_SZ SEALS
+FCNTLS = (0, 1, 2, 3, 4, 1030, 1032, 1034)  # DUPFD GETFD SETFD GETFL SETFL DUPFD_CLOEXEC GETPIPE_SZ GET_SEALS
+# Answered with success and not made: F_SETLK F_SETLKW F_OFD_SETLK F_OFD_SETLKW. Nobody shares what a session may write,
+# so that SQLite needs none; a lock that is made takes kernel memory, shuts a file against the host, and can be seen.
+LOCKS = (6, 7, 37, 38)
+CLOSE_RANGES = (0, 4)  # CLOSE_RANGE_CLOEXEC; UNSHARE would give a thread a table of its own, and limits of its own
+PIPES = (0, 0o2000000, 0o4000, 0o2004000)  # O_CLOEXEC, O_NONBLOCK
+FILE_ADVICE = (0, 1, 2, 3, 5)  # all but POSIX_FADV_DONTNEED, which empties the machine's cache of a file
+# NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE DONTFORK DOFORK HUGEPAGE NOHUGEPAGE DONTDUMP DODUMP: what stays in the
+# process. MERGEABLE would share pages with others who hold the same, and PAGEOUT throw out what others read.
+MEMORY_ADVICE = (0, 1, 2, 3, 4, 8, 10, 11, 14, 15, 16, 17)
+MESSAGES = tuple(peek | wait | quiet for peek in (0, 2) for wait in (0, 0x40) for quiet in (0, 0x4000))  # no MSG_OOB
 PR_NAMES = (15, 16)  # PR_SET_NAME, PR_GET_NAME
-CLONE_THREAD = 0x00010000
+FUTEX_PRIVATE = 128
+FUTEX_WAITS = (0, 9, 265)  # FUTEX_WAIT, FUTEX_WAIT_BITSET, and that with FUTEX_CLOCK_REALTIME
+MAP_HUGETLB = 0x40000
+CLONE_THREAD, CLONE_FILES, CLONE_FS = 0x00010000, 0x00000400, 0x00000200
+CLONE_SHARED = CLONE_THREAD | CLONE_FILES | CLONE_FS  # a thread with a table of its own would have limits of its own
 CLONE_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag
 
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -151,6 +150,9 @@ def seccomp_filter(pid: int) -> bytes:
         number = numbers[column]
         if number is not None:
             program += _with_argument(number, index, values)
+    program += _with_argument((72, 25)[column], 1, FCNTLS, pretended=LOCKS)
+    program += _mmap((9, 222)[column])
+    program += _futex((202, 98)[column])
     program += _clone((56, 220)[column], (435, 435)[column])
     program += _socketpair((53, 199)[column])
     program += _only_null((302, 261)[column])
@@ -167,16 +169,25 @@ def _by_argument(pid: int) -> list[tuple[tuple[int | None, int | None], int, tup
     me = (pid,)
     return [
         ((16, 29), 1, IOCTLS),
-        ((72, 25), 1, FCNTLS),
         ((157, 167), 0, PR_NAMES),
         ((62, 129), 0, me),  # kill
         ((234, 131), 0, me),  # tgkill
+        ((436, 436), 2, CLOSE_RANGES),
+        ((221, 223), 3, FILE_ADVICE),  # fadvise64
+        ((28, 233), 2, MEMORY_ADVICE),  # madvise
+        ((293, 59), 1, PIPES),  # pipe2
+        ((44, 206), 3, MESSAGES),  # sendto
+        ((45, 207), 3, MESSAGES),  # recvfrom
     ]
 
 
-def _with_argument(number: int, index: int, values: tuple[int, ...]) -> list[bytes]:
-    """Allow the call where the low half of its argument is one of ``values`` and the high half is empty."""
-    steps = len(values) * 2 + 5
+def _with_argument(number: int, index: int, values: tuple[int, ...], pretended: tuple[int, ...] = ()) -> list[bytes]:
+    """Allow the call where the low half of its argument is one of ``values`` and the high half is empty.
+
+    Where it is one of ``pretended``, the call is answered with success and not made.
+    """
+    outcomes = [(value, _ALLOW) for value in values] + [(value, _REFUSE) for value in pretended]
+    steps = len(outcomes) * 2 + 5
     return [
         _step(_LOAD, _NUMBER),
         _step(_EQUALS, number, 0, steps),
@@ -184,23 +195,55 @@ def _with_argument(number: int, index: int, values: tuple[int, ...]) -> list[byt
         _step(_EQUALS, 0, 1, 0),
         _step(_RETURN, _REFUSE | errno.EPERM),
         _step(_LOAD, _ARGUMENTS + 8 * index),
-        *(step for value in values for step in (_step(_EQUALS, value, 0, 1), _step(_RETURN, _ALLOW))),
+        *(step for value, outcome in outcomes for step in (_step(_EQUALS, value, 0, 1), _step(_RETURN, outcome))),
+        _step(_RETURN, _REFUSE | errno.EPERM),
+    ]
+
+
+def _mmap(number: int) -> list[bytes]:
+    """Memory but for huge pages of the machine's pool, which no limit of a process counts."""
+    return [
+        _step(_LOAD, _NUMBER),
+        _step(_EQUALS, number, 0, 4),
+        _step(_LOAD, _ARGUMENTS + 24),
+        _step(_ANY_BIT, MAP_HUGETLB, 1, 0),
+        _step(_RETURN, _ALLOW),
+        _step(_RETURN, _REFUSE | errno.EPERM),
+    ]
+
+
+def _futex(number: int) -> list[bytes]:
+    """Waiting and waking inside the process. Others who have a file in memory could be woken by it, and tell by that.
+
+    A thread that is joined wakes by a futex that is not private, so that such a wait is allowed, and no more.
+    """
+    waits = [step for value in FUTEX_WAITS for step in (_step(_EQUALS, value, 0, 1), _step(_RETURN, _ALLOW))]
+    return [
+        _step(_LOAD, _NUMBER),
+        _step(_EQUALS, number, 0, 4 + len(waits)),
+        _step(_LOAD, _ARGUMENTS + 8),
+        _step(_ANY_BIT, FUTEX_PRIVATE, 0, 1),
+        _step(_RETURN, _ALLOW),
+        *waits,
         _step(_RETURN, _REFUSE | errno.EPERM),
     ]
 
 
 def _clone(clone: int, clone3: int) -> list[bytes]:
-    """Threads, and nothing else. ``clone3`` hides its flags behind a pointer: ENOSYS makes the C library fall back."""
+    """Threads that share descriptors, and nothing else.
+
+    ``clone3`` hides its flags behind a pointer: ENOSYS makes the C library fall back.
+    """
     return [
         _step(_LOAD, _NUMBER),
         _step(_EQUALS, clone3, 0, 1),
         _step(_RETURN, _REFUSE | errno.ENOSYS),
         _step(_EQUALS, clone, 0, 6),
         _step(_LOAD, _ARGUMENTS),
-        _step(_ANY_BIT, CLONE_NAMESPACES & ~CLONE_THREAD, 2, 0),
-        _step(_ANY_BIT, CLONE_THREAD, 0, 1),
+        _step(_ANY_BIT, CLONE_NAMESPACES & ~CLONE_THREAD, 3, 0),
+        _step(_AND, CLONE_SHARED),
+        _step(_EQUALS, CLONE_SHARED, 0, 1),
         _step(_RETURN, _ALLOW),
-        _step(_RETURN, _REFUSE | errno.EPERM),
         _step(_RETURN, _REFUSE | errno.EPERM),
     ]
 

@@ -8,7 +8,7 @@ host says                                             worker says
 ====================================================  =============================================================
 ``{"do": "open", "id", "name", "labels", ...}``       ``{"id", "ok"}`` and, where it is not, ``"out"``
 ``{"do": "run", "id", "code"}``                       ``{"id", "ok", "out", "cut", "submitted"}``
-\                                                     before that, any number of ``{"id", "ask": {...}}``
+\                                                     before that, any number of ``{"id", "ask": {...}}`` and texts
 ``{"do": "answer", "id", "ok", "out"}`` and Parquet
 ====================================================  =============================================================
 """
@@ -33,6 +33,11 @@ from typing import Any
 HEAD_SHARE = 0.6
 TRACEBACK_CHARS = 4000
 MOST_VALUES = 1_000_000  # in one message: the host's memory and time for JSON that is all brackets
+CELL_BYTES = 1 << 20  # of one field of a finding, which goes into one cell of the frame
+VALUE_BYTES = 16  # that a value takes at least
+ASK_CHARS = 8_000  # of the instruction of a question, and of its schema
+ASK_BYTES = 1 << 24  # of the texts of one question
+MISSING_TEXT = -1  # stands for the length of a text that is missing
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
 DISPLAY = {
     "display.width": 160,
@@ -41,6 +46,7 @@ DISPLAY = {
     "display.max_colwidth": 100,
 }
 KINDS = {str: "str", int: "int", float: "float", bool: "bool"}
+KIND_NAMES = (*KINDS.values(), *(f"list[{name}]" for name in KINDS.values()))
 UNIT = "unit"  # the column, or the key, that says a row's number in the shard
 MISSING = (None,)  # stands for a missing label
 HERE = __file__
@@ -134,6 +140,7 @@ class Worker:
         self._index: Any = None
         self._output_chars = 10_000
         self._result_bytes = 1 << 26
+        self._asks = 1000
         self._found: list[dict[str, Any]] | None = None
         self._value: dict[str, Any] | None = None
 
@@ -163,6 +170,7 @@ class Worker:
         self._name = message["name"]
         self._output_chars = message["output_chars"]
         self._result_bytes = message["result_bytes"]
+        self._asks = message["asks"]
         main = ModuleType("__main__")
         sys.modules["__main__"] = main
         self._namespace = main.__dict__
@@ -267,6 +275,11 @@ class Worker:
         found = []
         for number, record in zip(numbers, records, strict=True):
             fields = {str(key): _plain(value) for key, value in record.items()}
+            large = find_large(fields)
+            if large is not None:
+                raise ValueError(
+                    f"takes {CELL_BYTES >> 20} MB per field, and {large[:100]!r} of unit {number} has more"
+                )
             found.append(fields | {UNIT: number})
         return found
 
@@ -285,8 +298,8 @@ class Worker:
     def _ask(self, texts: Any, instruction: str, schema: Any = None) -> Any:
         """Have the model read ``texts``: one answer each, as a frame with a column per field of ``schema``.
 
-        ``schema`` is a dict of names to ``str``, ``int``, ``float``, ``bool`` or a list of choices; without it there
-        is one column ``answer``.
+        ``schema`` is a dict of names to ``str``, ``int``, ``float``, ``bool``, lists of one of these or a list of
+        choices; without it there is one column ``answer``.
         """
         import pandas as pd
 
@@ -295,12 +308,14 @@ class Worker:
                 "ask() is called from the main thread; hand it all texts at once: they are read in parallel"
             )
         index = texts.index if isinstance(texts, pd.Series) else None
-        listed = [texts] if isinstance(texts, str) else [_plain(text) for text in texts]
+        packed, lengths = self._packed_texts([texts] if isinstance(texts, str) else texts)
         fields = {str(name): _kind(kind) for name, kind in (schema or {"answer": str}).items()}
-        question = {"texts": listed, "instruction": instruction, "schema": fields}
+        question = {"lengths": lengths, "instruction": instruction, "schema": fields}
+        if len(instruction) > ASK_CHARS or len(json.dumps(fields)) > ASK_CHARS:
+            raise RuntimeError(f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each")
         self._in_cell = False  # a message is sent and read whole, whatever the clock says
         try:
-            self._stream.send({"id": self._id, "ask": question})
+            self._stream.send({"id": self._id, "ask": question}, packed)
             answer, blobs = self._stream.receive()
         finally:
             self._in_cell = True
@@ -312,6 +327,25 @@ class Worker:
         if answer["out"]:
             print(answer["out"])  # noqa: T201 (part of the cell's output)
         return frame.set_axis(index, axis=0) if index is not None else frame
+
+    def _packed_texts(self, texts: Any) -> tuple[bytes, list[int]]:
+        """Pack the texts of a question as bytes, one after the other; and the length of each."""
+        parts: list[bytes] = []
+        lengths: list[int] = []
+        for text in texts:
+            plain = _plain(text)
+            if plain is None:
+                lengths.append(MISSING_TEXT)
+                continue
+            part = (plain if isinstance(plain, str) else json.dumps(plain)).encode("utf-8", "replace")
+            parts.append(part)
+            lengths.append(len(part))
+        if len(lengths) > self._asks:
+            raise RuntimeError(f"ask() takes {self._asks} texts in all, and these are {len(lengths)}")
+        size = sum(map(len, parts))
+        if size > ASK_BYTES:
+            raise RuntimeError(f"ask() takes {ASK_BYTES >> 20} MB of texts at once, not {size >> 20} MB")
+        return b"".join(parts), lengths
 
 
 def match_rows(given: Any, shard: Any, *, units: Any = None, name: str = "df") -> list[int]:
@@ -554,13 +588,44 @@ LABEL_MAKERS: dict[str, Any] = {"tuple": make_tuple, "float": float}
 
 
 def _kind(given: Any) -> Any:
+    """A field of ``ask(schema=)`` as the host takes it.
+
+    Raises:
+        RuntimeError: it is of another kind.
+    """
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], str):
         return {"kind": _kind(given[0]), "description": given[1]}
     if isinstance(given, list):
         return [_plain(choice) for choice in given]
-    if isinstance(given, dict):
-        return given
-    return KINDS.get(given, str(given))
+    name = KINDS.get(given, str(given)) if isinstance(given, type) else str(given)
+    if name not in KIND_NAMES:
+        raise RuntimeError(f"ask(schema=) takes for a field: {', '.join(KIND_NAMES)}, or a list of choices")
+    return name
+
+
+def find_large(fields: dict[str, Any]) -> str | None:
+    """Find a field of a finding that holds more than one cell of a frame may, or None."""
+    for name, value in fields.items():
+        if _bytes_in(value) > CELL_BYTES:
+            return name
+    return None
+
+
+def _bytes_in(value: Any) -> int:
+    """At least how many bytes a value of JSON takes; counted until they are too many for a cell."""
+    size = 0
+    rest = [value]
+    while rest and size <= CELL_BYTES:
+        one = rest.pop()
+        size += VALUE_BYTES
+        if isinstance(one, str):
+            size += len(one) if one.isascii() else len(one.encode("utf-8", "surrogatepass"))
+        elif isinstance(one, dict):
+            rest += one.keys()
+            rest += one.values()
+        elif isinstance(one, list):
+            rest += one
+    return size
 
 
 def values_in(packed: bytes) -> int:

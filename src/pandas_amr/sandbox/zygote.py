@@ -7,6 +7,7 @@ gone into its own small root, and is asserted to have one thread: what is forked
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import itertools
@@ -14,6 +15,7 @@ import json
 import mmap
 import os
 import select
+import selectors
 import shutil
 import signal
 import socket
@@ -27,7 +29,8 @@ from pandas_amr.sandbox import confine, rights
 from pandas_amr.sandbox.syscalls import seccomp_filter
 from pandas_amr.sandbox.worker import Gone, Stream, Worker, loaded
 
-OPEN_FILES = 256
+OPEN_FILES = 128  # each may hold a buffer of the kernel's: of a pipe 64 kB, of a socket three times as much
+ASKED_BYTES = 1 << 18
 MANY_TASKS = 1 << 15
 MULTIARCH = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
 OTHERS = 512  # tasks of the same user that may come to be
@@ -42,13 +45,18 @@ PROBE = {
 
 
 def main() -> None:
-    """Argument: JSON with the tier, folders to show, modules to load and files, and the host's descriptor."""
-    asked = json.loads(sys.argv[1])
-    host = socket.socket(fileno=asked["host"])
+    """Argument: the host's descriptor, by which come the tier, folders to show, modules to load and files, as JSON.
+
+    What the host asks is no argument: arguments stay where code can read them.
+    """
+    host = socket.socket(fileno=int(sys.argv[1]))
+    sys.argv[:] = sys.orig_argv[:] = [""]
+    asked = json.loads(host.recv(ASKED_BYTES))
     asked["proc"] = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
     try:
+        confine.offer_to_oom_killer(asked["proc"])
         if asked["tier"] == "strong":
-            _enter_strong(asked)
+            _enter_strong(asked, host)
         elif asked["tier"] == "strict-lite":
             _enter_lite(asked)
         zygote = Zygote(host, asked)
@@ -60,25 +68,39 @@ def main() -> None:
     zygote.serve()
 
 
-def _enter_strong(asked: dict[str, Any]) -> None:
+def _enter_strong(asked: dict[str, Any], host: socket.socket) -> None:
     """Namespaces and a small root; from here on a child that is the first process of its own."""
     folders = _folders(asked)
     os.umask(0o022)  # of whoever begins the host, it would shut the folders of the new root
     if os.getuid() == 0 and _own_mounts():  # the root is built before root's rights, and its paths, are given up
         confine.small_root(folders, asked["files"], _modules(asked))
-        confine.leave_root()
+        _leave_root()
         _check_readable(folders)
         confine.own_user_namespace(asked["proc"], confine.NEW_MOUNTS)
     else:
-        confine.leave_root()
+        _leave_root()
         confine.own_user_namespace(asked["proc"], confine.NEW_MOUNTS)
         confine.small_root(folders, asked["files"], _modules(asked))
     confine.unshare(confine.NEW_PIDS | confine.NEW_ELSE)
+    confine.hide_host_name()
     child = os.fork()
     if child:
-        _watch(child, asked["host"])
+        _watch(child, host.fileno())
     confine.die_with_parent(0)  # the parent is outside the namespace, and has no number here
     os.setsid()
+
+
+def _leave_root() -> None:
+    """Become a user who owns nothing; or leave that to the next user namespace, where this one knows no other id.
+
+    Raises:
+        PermissionError: this root may not become another user, and is the machine's.
+    """
+    try:
+        confine.leave_root()
+    except PermissionError:
+        if confine.is_root_outside():
+            raise
 
 
 def _own_mounts() -> bool:
@@ -246,7 +268,7 @@ class Zygote:
         if code == -signal.SIGKILL and used.ru_utime + used.ru_stime >= cpu_s:
             code = -signal.SIGXCPU  # the first process of a namespace is not told, and killed a second later
         with contextlib.suppress(OSError):  # the host has gone, which the next turn sees
-            rights.send(self._host, {"ended": name, "status": code})
+            rights.send(self._host, {"ended": name, "status": code, "cpu_s": used.ru_utime + used.ru_stime})
 
     def _finish(self) -> None:
         for _, pid, _ in self._sessions.values():
@@ -301,6 +323,7 @@ class Zygote:
                 size = os.fstat(rest[0]).st_size
                 shard = memoryview(mmap.mmap(rest[0], size, mmap.MAP_PRIVATE, mmap.PROT_READ)) if size else None
                 os.close(rest[0])
+            _reseed()
             gc.enable()
             Worker(Stream(stream, stream)).serve(shard)
         except Gone:
@@ -312,6 +335,7 @@ class Zygote:
         """Everything that the tier promises a session of that name, in the order in which it can still be done."""
         for low, high in _gaps(keep):
             os.closerange(low, high)
+        confine.own_standard_streams()
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         threads = limits["threads"] + 1
@@ -338,6 +362,13 @@ class Zygote:
         confine.filter_calls(self._filter if self._tier == "strong" else None)
 
 
+def _reseed() -> None:
+    """Let no session draw the numbers that another one draws. The module ``random`` sees to itself at a fork."""
+    import numpy as np
+
+    np.random.seed()  # noqa: NPY002 (that is the state which code would find)
+
+
 def _load(modules: list[str]) -> None:
     """Import what code will want, and walk the paths that load something at their first use."""
     import numpy as np
@@ -362,8 +393,23 @@ def _load(modules: list[str]) -> None:
     with contextlib.suppress(ZoneInfoNotFoundError):  # small images have no time zones
         pd.Timestamp.now(tz="UTC").tz_convert("Europe/Paris")
     np.linalg.inv(np.eye(2))
+    _lock_by_process()
+    selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc,assignment] # epoll is refused to sessions
     gc.collect()
     gc.freeze()
+
+
+def _lock_by_process() -> None:
+    """Have SQLite keep its locks in the process: a session can ask the kernel for none, and shares no database."""
+    try:
+        library = ctypes.CDLL(importlib.import_module("_sqlite3").__file__)
+        find, register = library.sqlite3_vfs_find, library.sqlite3_vfs_register
+    except (ImportError, AttributeError):  # a Python without it, or that hides it: there is no WAL in the session
+        return
+    find.restype = ctypes.c_void_p
+    found = find(b"unix-excl")
+    if found:
+        register(ctypes.c_void_p(found), 1)
 
 
 def _address_space(proc: int) -> int:
