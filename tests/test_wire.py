@@ -23,7 +23,7 @@ from pandas_amr._synthesise import OutputType
 from pandas_amr._violations import Leniency, find_violation
 from pandas_amr._wire import wire_of
 from pandas_amr._wire_shapes import MOST_LEVELS, self_contained
-from pandas_amr.models.failures import _reason_in
+from pandas_amr.models.error_bodies import read_error_body
 from pandas_amr.models.settings import settings_of
 from pandas_amr.models.structured import FIRST_RUNGS, RUNGS, lessons_of
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
@@ -871,4 +871,4 @@ def test_a_refusal_is_read_wherever_a_server_puts_it():
         [{"error": {"code": 400, "message": 'Unknown name "seed": Cannot find field.'}}],
         {"object": "error", "message": {"detail": [{"loc": ["body", "seed"], "msg": "extra_forbidden"}]}},
     ]
-    assert ["seed" in _reason_in(body) for body in bodies] == [True] * 3
+    assert ["seed" in read_error_body(body).message for body in bodies] == [True] * 3
