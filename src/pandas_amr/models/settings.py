@@ -21,8 +21,10 @@ LIMITS = (NEW_LIMIT, OLD_LIMIT)  # both at once are refused by OpenAI (langchain
 STRICT = "strict"  # of a schema response
 
 # Servers that are known to take the old name only. The two local ones are known by the port that they come with.
-OLD_LIMIT_HOSTS = frozenset({"api.mistral.ai", "codestral.mistral.ai"})  # docs.mistral.ai: others are extra_forbidden
-OLD_LIMIT_PORTS = frozenset({11434, 1234})  # Ollama, LM Studio: the new one is ignored
+# Mistral answers 422 extra_forbidden (editor-code-assistant/eca issue 231), Ollama ignores the new one (ollama/ollama
+# pull 14464), LM Studio was observed to.
+OLD_LIMIT_HOSTS = frozenset({"api.mistral.ai", "codestral.mistral.ai"})
+OLD_LIMIT_PORTS = frozenset({11434, 1234})
 
 UNSUPPORTED = re.compile(
     r"unsupported|\bnot (yet )?(supported|permitted|allowed|implemented|recogni[sz]ed|available|accepted|used)|"

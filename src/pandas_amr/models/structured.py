@@ -25,19 +25,17 @@ WORDS = "Answer with one JSON object, the {}, that follows this JSON schema:"
 RUNGS = ("schema", "tool", "json_object", "prompt")
 SCHEMA, TOOL, JSON_OBJECT, PROMPT = range(len(RUNGS))
 
-# Servers that are known to promise no schema. They begin at the form that their documentation has.
+# Servers that are known to promise no schema. They begin at the form that they take.
 FIRST_RUNGS = {
     "api.deepseek.com": JSON_OBJECT,  # api-docs.deepseek.com, "Create Chat Completion"; llm-exe/llm-exe issue 662
-    "api.z.ai": JSON_OBJECT,  # docs.z.ai, "Structured Output": text and json_object
-    "open.bigmodel.cn": JSON_OBJECT,  # the same service
-    "api.minimax.io": JSON_OBJECT,  # platform.minimax.io, "OpenAI compatible": no json_schema but of one old model
+    "api.z.ai": JSON_OBJECT,  # docs.z.ai/api-reference/llm/chat-completion, as promptfoo/promptfoo pull 9905 reads it
+    "open.bigmodel.cn": JSON_OBJECT,  # the same service: langchain4j/langchain4j-community pull 641
+    "api.minimax.io": JSON_OBJECT,  # cisco-ai-defense/skill-scanner pull 115; of one old model it is known otherwise
     "api.minimaxi.com": JSON_OBJECT,
     "api.minimax.chat": JSON_OBJECT,
-    "dashscope.aliyuncs.com": JSON_OBJECT,  # help.aliyun.com, Model Studio, "JSON mode"
+    "dashscope.aliyuncs.com": JSON_OBJECT,  # Model Studio, "JSON mode"; langchain4j/langchain4j issue 4111
     "dashscope-intl.aliyuncs.com": JSON_OBJECT,
     "dashscope-us.aliyuncs.com": JSON_OBJECT,
-    "api.moonshot.ai": JSON_OBJECT,  # platform.moonshot.ai, "JSON mode"
-    "api.moonshot.cn": JSON_OBJECT,
     "api.anthropic.com": TOOL,  # docs.anthropic.com, "OpenAI SDK compatibility": response_format is ignored
 }
 
