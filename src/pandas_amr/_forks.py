@@ -49,3 +49,8 @@ def forkable_lock() -> AbstractContextManager[None]:
     this library imports and loads on threads of its own is done under a lock that the fork takes first.
     """
     return _ForkableLock()
+
+
+# What the models import and read once per process. It is made here, and not where it is used: a fork that waits for an
+# import takes no lock that is made by what is imported.
+loading = forkable_lock()

@@ -12,6 +12,7 @@ import httpx2
 import openai
 from openai._base_client import AsyncHttpxClientWrapper, SyncHttpxClientWrapper, get_platform
 
+from pandas_amr._forks import loading
 from pandas_amr.errors import UsageError
 from pandas_amr.models.addresses import secret_values
 
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 KNOWN_CLASSES = (openai.AsyncOpenAI, openai.AsyncAzureOpenAI, openai.OpenAI, openai.AzureOpenAI)
 
-platform = functools.cache(get_platform)
+
+@functools.cache
+def platform() -> Any:
+    """What this process runs on, as the client tells its server. Python's own module holds a lock meanwhile."""
+    with loading:
+        return get_platform()
 
 
 def spare_platform(client: openai.AsyncOpenAI) -> openai.AsyncOpenAI:

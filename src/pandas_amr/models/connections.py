@@ -17,6 +17,7 @@ import httpx2
 import openai
 
 from pandas_amr._engine import in_thread, is_engine
+from pandas_amr._forks import loading
 from pandas_amr.errors import ModelConfigError
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def context_of(environment: Environment) -> ssl.SSLContext:
     context = _contexts.get(environment.certificates)
     if context is None:
         try:
-            context = httpx2.create_ssl_context()
+            with loading:
+                context = httpx2.create_ssl_context()
         except OSError as error:
             said = f"No HTTP client can be made ({error}): check SSL_CERT_FILE and SSL_CERT_DIR."
             raise ModelConfigError(said) from None

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
 from pandas_amr._engine import in_thread
-from pandas_amr._forks import forkable_lock
+from pandas_amr._forks import loading
 from pandas_amr.models.addresses import address_of, key_of
 from pandas_amr.models.body import body_of
 from pandas_amr.models.lessons import lessons_of
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from pandas_amr.models.base import LM, Reply, Request
     from pandas_amr.models.openai import OpenAIModel
-
-_importing = forkable_lock()
 
 
 class Endpoint:
@@ -112,7 +110,7 @@ _imported: list[type[OpenAIModel]] = []
 
 
 def _import() -> None:
-    with _importing:
+    with loading:
         from pandas_amr.models.openai import OpenAIModel  # noqa: PLC0415 (importing openai takes half a second)
 
         _imported[:] = [OpenAIModel]
