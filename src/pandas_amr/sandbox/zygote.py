@@ -366,7 +366,7 @@ def _reseed() -> None:
     """Let no session draw the numbers that another one draws. The module ``random`` sees to itself at a fork."""
     import numpy as np
 
-    np.random.seed()  # noqa: NPY002 (that is the state which code would find)
+    np.random.seed(int.from_bytes(os.urandom(4), "little"))  # noqa: NPY002 (that is the state which code would find)
 
 
 def _load(modules: list[str]) -> None:
