@@ -35,6 +35,7 @@ SEND_S = 10.0  # a session that does not read what it is sent is ended, even whe
 GRACE_S = 2.0  # from the interrupt to the kill
 HEADER_BYTES = 256 << 10  # of a message beside its output
 ESCAPED = 12  # bytes that JSON takes for a character
+OUT_OF_TIME = -24  # SIGXCPU
 MOST_REFUSALS = 5  # questions of one session that could not be asked; then it is ended
 DECODED_HERE = 64 << 10  # bytes that are decoded on the loop, which is quicker than to ask a thread
 PROBLEM_CHARS = 500
@@ -196,7 +197,10 @@ class ChannelSession:
             await self._end()
             return self._lost(f"The session was ended: {error}.")
         except (EOFError, OSError):
-            return self._lost(self._why(await self._end(hung_up=True)))
+            status = await self._end(hung_up=True)
+            if status == OUT_OF_TIME:
+                self._cpu_left = 0.0
+            return self._lost(self._why(status))
         except BaseException:
             await self._end()
             raise
@@ -320,7 +324,7 @@ class ChannelSession:
     def _why(self, status: int | None) -> str:
         if status is None:
             return "The session ended."
-        if status == -24:
+        if status == OUT_OF_TIME:
             return f"The session ended: it used up its {self._limits.cpu_s} s of processor time."
         if status < 0:
             return f"The session ended: {SIGNALS.get(-status, f'signal {-status}')}."
