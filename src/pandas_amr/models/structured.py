@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected
 from pandas_amr.models.base import Message, Reply, Request, ToolSpec
+from pandas_amr.models.first import FirstRequests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -66,7 +66,6 @@ REFUSALS = frozenset({400, 404, 422})
 
 ENOUGH_KINDS = 2  # of schemas refused in a form, and none taken, after which others do not begin with it
 VAIN_DESCENTS = 2  # of a schema, refused in every form, after which a refusal is the row's
-LONGEST_WAIT_S = 2.0  # for the first request of its kind; a refusal comes at once, an answer may take long
 
 
 @dataclass
@@ -89,7 +88,7 @@ class Lessons:
     vain: dict[str, int] = field(default_factory=dict)
     kept: set[int] = field(default_factory=set)
     _known: set[str] = field(default_factory=set)
-    _waiting: dict[tuple[int, str, LM], list[asyncio.Future[None]]] = field(default_factory=dict)
+    _first: dict[tuple[int, str, LM], FirstRequests] = field(default_factory=dict)
 
     def rung_of(self, kind: str, *, strict: bool) -> int:
         """The form in which a kind of schema is asked for next."""
@@ -112,7 +111,6 @@ class Lessons:
 
     def learn_taken(self, kind: str, rung: int, refusals: Mapping[int, ModelError]) -> None:
         """Remember the form that was answered, and those above it that were refused."""
-        self._known.add(kind)
         self.taken.add(rung)
         self.rungs[kind] = min(rung, self.rungs.get(kind, rung))
         for above, error in refusals.items():
@@ -129,53 +127,27 @@ class Lessons:
         elif rung not in self.kept:
             self.first = max(self.first, JSON_OBJECT if rung == TOOL else PROMPT)
 
-    def learn_answered(self, kind: str) -> None:
-        """Remember that a kind of request was answered."""
-        self._known.add(kind)
-
     @contextlib.asynccontextmanager
     async def in_turn(self, kind: str, lm: LM) -> AsyncIterator[None]:
-        """Let the first request of its kind go alone; others wait a little for what comes of it.
+        """Let the first request of its kind go alone.
 
         Raises:
-            ModelConfigError: nothing that follows could succeed, as the first one has shown.
+            ModelRejected: this request was refused, and another one was answered.
+            ModelConfigError: nothing that follows could succeed, as the first ones have shown.
         """
-        loop = asyncio.get_running_loop()
-        key = (id(loop), kind, lm)
-        latest = loop.time() + LONGEST_WAIT_S
-        while kind not in self._known and key in self._waiting and loop.time() < latest:
-            own: asyncio.Future[None] = loop.create_future()
-            self._waiting[key].append(own)
-            timer = loop.call_at(latest, _let_go, own)
-            try:
-                await own
-            finally:
-                timer.cancel()
-        if kind in self._known or key in self._waiting:
+        if kind in self._known:
             yield
             return
-        self._waiting[key] = []
-        failure: ModelConfigError | None = None
+        key = (id(asyncio.get_running_loop()), kind, lm)
+        first = self._first.setdefault(key, FirstRequests())
         try:
-            yield
-        except ModelConfigError as error:
-            failure = error
-            raise
+            async with first.in_turn():
+                yield
+                self._known.add(kind)
         finally:
-            for one in self._waiting.pop(key):
-                _let_go(one, failure)
+            if first.is_empty:
+                self._first.pop(key, None)
         await asyncio.sleep(0)  # who has waited goes before who comes now
-
-
-def _let_go(waiting: asyncio.Future[None], failure: ModelConfigError | None = None) -> None:
-    if waiting.done():
-        return
-    if failure is None:
-        waiting.set_result(None)
-        return
-    own = copy.copy(failure)  # to each its own: its tries are counted on it
-    own.attempts, own.usage = 0, None
-    waiting.set_exception(own)
 
 
 _lessons: dict[tuple[int, str, str], Lessons] = {}  # by process, server and model
@@ -212,9 +184,7 @@ class Structured:
         async with contextlib.nullcontext() if self._lm.batch else self._lessons.in_turn(kind, self._lm):
             if request.schema is not None:
                 return await self._descend(request, kind)
-            reply = await self._model.complete(request)
-            self._lessons.learn_answered(kind)
-            return reply
+            return await self._model.complete(request)
 
     async def _descend(self, request: Request, kind: str) -> Reply:
         """Ask in one form after the other until one is taken. Of what is refused in each, nothing is learned."""
