@@ -605,7 +605,8 @@ def test_choices_stand_in_the_schema_alone():
 def test_a_schema_that_no_server_can_enforce_is_said_in_the_prompt(say):
     fields = {"mood": {"type": "string", "enum": ["good", "bad"]}, "counts": {"type": "object"}}
     tools = {"tools": False} if say is _prompts.map_system else {}
-    assert '- mood: one of "good", "bad"\n- counts: object' in say("What?", fields, **tools)
+    counts = '- counts: list of {"key": string, "value": any value}, each key once'
+    assert f'- mood: one of "good", "bad"\n{counts}' in say("What?", fields, **tools)
     assert "mood" not in say("What?", fields, **tools, enforced=True)
 
 

@@ -234,7 +234,7 @@ EVERY_CALL = {
     "a submission beside a call, to be repaired": ([[LOOK, Call("submit_findings", {"findings": []})], FOUND], {}),
     "a submission beside an unknown call": ([[Call("search", {}), SUBMIT, LOOK]], {}),
     "no tools, and called": ([Call("search", {}), FOUND], {"tools": []}),
-    "no tools, and a submission called": ([SUBMIT], {"tools": []}),
+    "no tools, and a submission called": ([Call("submit_finding", {"n": 5})], {"tools": []}),
     "a call beside the answer, without tools": (
         [body_of({"role": "assistant", "content": json.dumps(FOUND), "tool_calls": [call_of()]})],
         {"tools": []},

@@ -19,7 +19,7 @@ from pandas_amr.models.first import FirstRequests
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from pandas_amr.models.base import LM, Model
+    from pandas_amr.models.base import LM, Model, ResponseSchema
 
 WORDS = "Answer with one JSON object, the {}, that follows this JSON schema:"
 RUNGS = ("schema", "tool", "json_object", "prompt")
@@ -164,7 +164,7 @@ def lessons_of(server: str, name: str) -> Lessons:
 class Structured:
     """Answers like the model inside; a schema is asked for in the best form that the server takes.
 
-    A JSON-schema response, else a forced tool call, else a JSON object with the schema in words, else words alone. A
+    A JSON-schema response, else a forced tool call (which is the answer's, to be read by who asked), else a JSON object with the schema in words, else words alone. A
     refusal takes a schema one form down; the form that is answered is where the next of its kind begins. The first
     request of a kind goes alone, so that what is refused is refused once; but not in a batch, which is one request.
     """
@@ -207,11 +207,11 @@ class Structured:
             else:
                 lessons.learn_taken(kind, rung, refusals)
                 usage = replace(reply.usage, tries=reply.usage.tries + refused)
-                read = replace(_read(reply, request, rung), usage=usage)
-                unsure = rung < PROMPT and rung not in lessons.kept and read.finish_reason != "length"
-                if unsure and read.message.content:
-                    lessons.learn_kept(rung, is_kept=_has_shape(read.message.content, request.schema.schema))
-                return read
+                unsure = rung < PROMPT and rung not in lessons.kept and reply.finish_reason != "length"
+                text = _answer_in(reply.message, request.schema)
+                if unsure and text:
+                    lessons.learn_kept(rung, is_kept=_has_shape(text, request.schema.schema))
+                return replace(reply, usage=usage, form=RUNGS[rung])
 
 
 def as_asked(request: Request, *, server: str, name: str) -> Request:
@@ -237,7 +237,7 @@ def _asked(request: Request, rung: int) -> Request:
         case "schema":
             return request
         case "tool":
-            name = f"submit_{schema.name}"
+            name = _tool_name(schema)
             tool = ToolSpec(name, f"Hand in the {schema.name}.", schema.schema)
             return replace(request, schema=None, tools=(tool,), forced_tool=name)
         case form:
@@ -246,19 +246,20 @@ def _asked(request: Request, rung: int) -> Request:
             return replace(request, schema=None, messages=messages, json_object=form == "json_object")
 
 
+def _tool_name(schema: ResponseSchema) -> str:
+    return f"submit_{schema.name}"
+
+
 def _with_words(message: Message, words: str) -> Message:
     return replace(message, content=f"{message.content or ''}\n\n{words}")
 
 
-def _read(reply: Reply, request: Request, rung: int) -> Reply:
-    """The answer as if it had been a schema response."""
-    assert request.schema is not None
-    form = RUNGS[rung]
-    if form == "tool":
-        called = next((call for call in reply.message.tool_calls if call.name == f"submit_{request.schema.name}"), None)
-        if called is not None:
-            return replace(reply, message=Message("assistant", called.arguments), form=form)
-    return replace(reply, form=form)
+def _answer_in(message: Message, schema: ResponseSchema) -> str | None:
+    """The text of an answer: what the first call of the forced tool holds, or else what was said."""
+    for call in message.tool_calls:
+        if call.name == _tool_name(schema):
+            return call.arguments
+    return message.content
 
 
 def _has_shape(text: str, schema: Mapping[str, Any]) -> bool:
