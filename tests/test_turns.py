@@ -11,7 +11,7 @@ import pytest
 import pandas_amr as amr
 from pandas_amr._agent.loop import decoded
 from pandas_amr.sandbox.base import Cell, Submitted
-from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
+from pandas_amr.testing import Call, Raw, ScriptedServer, Status
 
 DF = pd.DataFrame({"text": ["row 1"]})
 TWO = pd.DataFrame({"text": ["row 0", "row 1"]})
@@ -276,15 +276,36 @@ def test_several_submissions_of_one_turn_are_one(turns, wanted, request):
 
 
 def test_several_submissions_are_one_where_a_forced_tool_is_the_form():
-    """The rung of a server without schema responses: what is handed in is an answer, the first call's at least."""
+    """The rung of a server without schema responses."""
 
     def provider(request):
         if request.body.get("response_format"):
             return Status(400, "response_format is not supported")
-        return Call("submit_findings", findings(request, lambda unit: {"n": 3}))
+        return [one(0, 3), one(1, 4)]
 
     with ScriptedServer(provider) as server:
-        assert TWO.amr.map("Read.", finding={"n": int}, lm=server.lm())["n"].tolist() == [3, 3]
+        assert TWO.amr.map("Read.", finding={"n": int}, lm=server.lm())["n"].tolist() == [3, 4]
+        assert len(server.requests) == 2
+
+
+def test_what_a_server_put_beside_a_forced_call_goes_back_in_a_repair():
+    """Gemini signs its calls, and refuses a conversation in which a signature is missing."""
+    signed = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    said = [{"findings": [{"unit": 0, "n": 3}]}, {"findings": [{"unit": 1, "n": 4}]}]
+
+    def provider(request):
+        if request.body.get("response_format"):
+            return Status(400, "response_format is not supported")
+        call = call_of("submit_findings", said[1 if request.tool_results else 0]) | signed
+        return body_of({"role": "assistant", "tool_calls": [call], "reasoning_content": "Hm."}, "tool_calls")
+
+    with ScriptedServer(provider) as server:
+        assert TWO.amr.map("Read.", finding={"n": int}, lm=server.lm())["n"].tolist() == [3, 4]
+        *_, echoed, received, repair = server.requests[-1].messages
+    assert echoed["reasoning_content"] == "Hm."
+    assert echoed["tool_calls"][0]["extra_content"] == signed["extra_content"]
+    assert (received["tool_call_id"], received["content"]) == (echoed["tool_calls"][0]["id"], "Received.")
+    assert repair["role"] == "user"
 
 
 class Submits:

@@ -164,9 +164,10 @@ def lessons_of(server: str, name: str) -> Lessons:
 class Structured:
     """Answers like the model inside; a schema is asked for in the best form that the server takes.
 
-    A JSON-schema response, else a forced tool call (which is the answer's, to be read by who asked), else a JSON object with the schema in words, else words alone. A
-    refusal takes a schema one form down; the form that is answered is where the next of its kind begins. The first
-    request of a kind goes alone, so that what is refused is refused once; but not in a batch, which is one request.
+    A JSON-schema response, else a forced tool call, which whoever asks reads as an answer, else a JSON object with the
+    schema in words, else words alone. A refusal takes a schema one form down; the form that is answered is where the
+    next of its kind begins. The first request of a kind goes alone, so that what is refused is refused once; but not in
+    a batch, which is one request.
     """
 
     def __init__(self, model: Model, *, server: str, lm: LM) -> None:
