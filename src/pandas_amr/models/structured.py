@@ -75,6 +75,7 @@ class Lessons:
     Attributes:
         first: the form to begin with.
         rungs: the form in which a kind of schema was answered.
+        begins: the form in which a kind of schema was read, if not answered.
         taken: forms that were answered for some kind.
         refused: how many kinds were refused in a form and answered in a lower one.
         vain: how often a kind was refused in every form.
@@ -83,6 +84,7 @@ class Lessons:
 
     first: int = SCHEMA
     rungs: dict[str, int] = field(default_factory=dict)
+    begins: dict[str, int] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
     refused: dict[int, int] = field(default_factory=dict)
     vain: dict[str, int] = field(default_factory=dict)
@@ -92,7 +94,7 @@ class Lessons:
 
     def rung_of(self, kind: str, *, strict: bool) -> int:
         """The form in which a kind of schema is asked for next."""
-        rung = self.rungs.get(kind)
+        rung = self.rungs.get(kind, self.begins.get(kind))
         if rung is None:
             rung = self.first if strict else max(self.first, JSON_OBJECT)
             while rung < PROMPT and rung not in self.taken and self.refused.get(rung, 0) >= ENOUGH_KINDS:
@@ -103,7 +105,7 @@ class Lessons:
         """Whether a refusal may be of the form, so that a lower one is worth a request."""
         if rung == PROMPT or self.rungs.get(kind) == rung or self.vain.get(kind, 0) >= VAIN_DESCENTS:
             return False
-        if error.status not in REFUSALS or (isinstance(error, ModelRejected) and error.too_long):
+        if error.status not in REFUSALS or _is_too_long(error):
             return False
         if isinstance(error, ModelConfigError):
             return bool(NO_SERVER.search(str(error)))
@@ -113,6 +115,14 @@ class Lessons:
         """Remember the form that was answered, and those above it that were refused."""
         self.taken.add(rung)
         self.rungs[kind] = min(rung, self.rungs.get(kind, rung))
+        self._learn_refused(refusals)
+
+    def learn_read(self, kind: str, rung: int, refusals: Mapping[int, ModelError]) -> None:
+        """Remember the form in which a request was only too long: a server that reads so far has read the form."""
+        self.begins[kind] = max(rung, self.begins.get(kind, rung))
+        self._learn_refused(refusals)
+
+    def _learn_refused(self, refusals: Mapping[int, ModelError]) -> None:
         for above, error in refusals.items():
             for_any = FOR_ANY.search(str(error)) or isinstance(error, ModelConfigError)
             self.refused[above] = self.refused.get(above, 0) + (ENOUGH_KINDS if for_any else 1)
@@ -148,6 +158,10 @@ class Lessons:
             if first.is_empty:
                 self._first.pop(key, None)
         await asyncio.sleep(0)  # who has waited goes before who comes now
+
+
+def _is_too_long(error: ModelError) -> bool:
+    return isinstance(error, ModelRejected) and error.too_long
 
 
 _lessons: dict[tuple[int, str, str], Lessons] = {}  # by process, server and model
@@ -188,7 +202,7 @@ class Structured:
             return await self._model.complete(request)
 
     async def _descend(self, request: Request, kind: str) -> Reply:
-        """Ask in one form after the other until one is taken. Of what is refused in each, nothing is learned."""
+        """Ask in one form after the other until one is taken. What is taken in none teaches nothing."""
         assert request.schema is not None
         lessons = self._lessons
         rung = lessons.rung_of(kind, strict=request.schema.strict)
@@ -199,6 +213,8 @@ class Structured:
                 reply = await self._model.complete(_asked(request, rung))
             except (ModelRejected, ModelConfigError) as error:
                 error.attempts += refused
+                if refusals and _is_too_long(error):
+                    lessons.learn_read(kind, rung, refusals)
                 if not lessons.may_descend(kind, rung, error):
                     lessons.vain[kind] = lessons.vain.get(kind, 0) + (rung == PROMPT and bool(refusals))
                     raise
