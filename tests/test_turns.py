@@ -288,6 +288,26 @@ def test_several_submissions_are_one_where_a_forced_tool_is_the_form():
         assert len(server.requests) == 2
 
 
+def of_one(n: int) -> Call:
+    return Call("submit_finding", {"n": n})
+
+
+@pytest.mark.parametrize("said", [[of_one(3), of_one(4)], [of_one(4), of_one(4), of_one(3)]])
+@pytest.mark.parametrize("spoken", [False, True])
+def test_which_of_several_answers_about_one_unit_counts_is_asked_and_not_guessed(said, spoken):
+    written = "".join(f"<tool_call>{json.dumps(vars(call))}</tool_call>" for call in said)
+    result, requests = play(Raw(written) if spoken else said, {"n": 4}, tools=[])
+    assert result.frame["n"].tolist() == [4]
+    assert result.status["status"].tolist() == ["repaired"]
+    assert "several calls hand in different answers" in requests[1].user
+
+
+@pytest.mark.parametrize("said", [[of_one(4)], [of_one(4), of_one(4)]])
+def test_one_answer_that_is_handed_in_twice_is_one(said):
+    result, requests = play(said, tools=[])
+    assert (result.frame["n"].tolist(), len(requests)) == ([4], 1)
+
+
 def test_what_a_server_put_beside_a_forced_call_goes_back_in_a_repair():
     """Gemini signs its calls, and refuses a conversation in which a signature is missing."""
     signed = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
