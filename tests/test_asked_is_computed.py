@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field, PositiveInt
 
 import pandas_amr as amr
 from pandas_amr._choose import kind_of, number_type
-from pandas_amr._schema import is_strict
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
+from strict import strict_problem
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)\n?^```$", re.DOTALL | re.MULTILINE)
 SMALL = Abilities(units_per_request=1, tools=False, planning=False)
@@ -541,7 +541,7 @@ def test_a_choice_s_schema_is_of_the_strict_subset_and_types_each_value():
     _, (request,) = asked(choice("count"))
     schema = request.body["response_format"]["json_schema"]
     assert schema["strict"] is True
-    assert is_strict(schema["schema"])
+    assert strict_problem(schema["schema"], "choice") is None
     output = schema["schema"]["properties"]["output"]
     assert output["required"] == list(output["properties"]) == ["field", "function", "condition"]
     shapes = output["properties"]["condition"]["anyOf"][0]["items"]["anyOf"]

@@ -420,8 +420,8 @@ def test_a_long_complaint_is_cut_too():
     with ScriptedServer(provider) as server:
         mapped(frame_of(1), server.lm(), tools=[tool])
     complaint, raised, unknown = server.requests[1].tool_results
-    assert len(complaint) < 2500
-    assert "4980 more problems" in complaint
+    assert len(complaint) < 1100
+    assert complaint.endswith("and 4,997 more")
     assert 19_900 <= len(raised) <= 20_000
     assert len(unknown) < 200
 
@@ -588,6 +588,40 @@ def test_where_nothing_was_ever_answered_a_refusal_is_the_configuration_and_ends
     assert f"Check the {'key' if way_out == 'key' else 'model'}" in str(caught.value)
     assert caught.value.partial is not None
     assert len(server.requests) <= 4
+
+
+REFUSED_FIRST = {
+    "1 of them": (403, 1, 16, None),
+    "2 of them": (403, 2, 16, None),
+    "3 of them": (403, 3, 16, 3),
+    "all": (404, 20, 16, 3),
+    "all, one at a time": (404, 20, 1, 1),
+    "all, two at a time": (404, 20, 2, 2),
+    "all, and the key is wrong": (401, 20, 16, 1),
+    "1 of them, and the account is empty": (402, 1, 16, 1),
+}
+
+
+@pytest.mark.parametrize(("status", "refused", "at_once", "ends_after"), REFUSED_FIRST.values(), ids=REFUSED_FIRST)
+def test_first_rows_that_are_refused_are_their_own_failure_if_one_of_few_is_answered(
+    status, refused, at_once, ends_after
+):
+    def provider(request):
+        return Status(status, "no") if request.number < refused else findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        given = {"lm": server.lm(), "plan": {**ONE_BY_ONE, "parallelism": at_once}}
+        if ends_after is None:
+            result = mapped(frame_of(20), **given)
+            asked = [number(request.units[0])["n"] for request in server.requests]
+            assert sorted(result.failures["position"]) == sorted(asked[:refused])
+            assert result.frame["n"].dropna().tolist() == sorted(asked[refused:])
+            assert result.total.tries == len(server.requests)
+            return
+        with pytest.raises(amr.errors.ModelConfigError) as caught:
+            mapped(frame_of(20), **given)
+    assert len(server.requests) == ends_after
+    assert caught.value.partial.total.tries <= ends_after
 
 
 def test_answers_with_another_key_or_model_say_nothing_of_this_one():

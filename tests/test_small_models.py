@@ -13,10 +13,11 @@ import pandas_amr as amr
 from pandas_amr import _prompts
 from pandas_amr._evidence import Support, in_runs, support_of
 from pandas_amr._plan_answer import PlanAnswer
-from pandas_amr._schema import is_strict, json_schema
+from pandas_amr._schema import json_schema
 from pandas_amr._synthesise import Input
 from pandas_amr._tokens import counter_for
 from pandas_amr._verify import constant_end
+from pandas_amr._wire import wire_of
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
 
@@ -94,7 +95,7 @@ def test_a_column_or_field_that_is_called_like_a_word_for_nothing_is_itself():
 
 def test_condition_and_ranking_may_be_null_in_a_schema_that_every_server_holds_an_answer_to():
     schema = json_schema(PlanAnswer)
-    assert is_strict(schema)
+    assert wire_of(schema).strict
     assert schema["required"] == list(schema["properties"])
     for name in ("where", "ranking", "reduce_instruction", "many_per_row_why"):
         assert {"type": "null"} in schema["properties"][name]["anyOf"]
@@ -605,7 +606,8 @@ def test_choices_stand_in_the_schema_alone():
 def test_a_schema_that_no_server_can_enforce_is_said_in_the_prompt(say):
     fields = {"mood": {"type": "string", "enum": ["good", "bad"]}, "counts": {"type": "object"}}
     tools = {"tools": False} if say is _prompts.map_system else {}
-    assert '- mood: one of "good", "bad"\n- counts: object' in say("What?", fields, **tools)
+    counts = '- counts: list of {"key": string, "value": any value}, each key once'
+    assert f'- mood: one of "good", "bad"\n{counts}' in say("What?", fields, **tools)
     assert "mood" not in say("What?", fields, **tools, enforced=True)
 
 

@@ -68,6 +68,23 @@ def test_a_server_is_asked_in_the_best_form_that_it_takes_and_it_is_learned_once
         assert '"properties"' in server.requests[-1].user
 
 
+def test_a_form_in_which_a_request_is_only_too_long_is_where_the_next_one_begins():
+    """DeepSeek, as its servers were in 2025: JSON mode alone, and a window that is narrower than shards are."""
+
+    def provider(request):
+        form = form_of(request)
+        if form in {"schema", "tool"}:
+            return Status(400, {"schema": "This response_format type is unavailable now"}.get(form, REFUSALS[form]))
+        if len(request.units) > 3:
+            return Status(400, "This model's maximum context length is 500 tokens. However, you requested 3000 tokens.")
+        return Raw(json.dumps(findings(request, number)))
+
+    with ScriptedServer(provider) as server:
+        found = DF.amr.map("Which?", finding={"n": int}, lm=server.lm(), plan={"shard_size": 12})
+    assert found["n"].tolist() == list(range(12))
+    assert [form_of(request) for request in server.requests] == ["schema", "tool", *["json_object"] * 7]
+
+
 def test_a_refusal_of_the_content_does_not_move_down_the_ladder():
     def provider(request):
         if any(unit["text"] == "row 1" for unit in request.units):

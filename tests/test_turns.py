@@ -11,7 +11,7 @@ import pytest
 import pandas_amr as amr
 from pandas_amr._agent.loop import decoded
 from pandas_amr.sandbox.base import Cell, Submitted
-from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
+from pandas_amr.testing import Call, Raw, ScriptedServer, Status
 
 DF = pd.DataFrame({"text": ["row 1"]})
 TWO = pd.DataFrame({"text": ["row 0", "row 1"]})
@@ -234,7 +234,7 @@ EVERY_CALL = {
     "a submission beside a call, to be repaired": ([[LOOK, Call("submit_findings", {"findings": []})], FOUND], {}),
     "a submission beside an unknown call": ([[Call("search", {}), SUBMIT, LOOK]], {}),
     "no tools, and called": ([Call("search", {}), FOUND], {"tools": []}),
-    "no tools, and a submission called": ([SUBMIT], {"tools": []}),
+    "no tools, and a submission called": ([Call("submit_finding", {"n": 5})], {"tools": []}),
     "a call beside the answer, without tools": (
         [body_of({"role": "assistant", "content": json.dumps(FOUND), "tool_calls": [call_of()]})],
         {"tools": []},
@@ -276,15 +276,56 @@ def test_several_submissions_of_one_turn_are_one(turns, wanted, request):
 
 
 def test_several_submissions_are_one_where_a_forced_tool_is_the_form():
-    """The rung of a server without schema responses: what is handed in is an answer, the first call's at least."""
+    """The rung of a server without schema responses."""
 
     def provider(request):
         if request.body.get("response_format"):
             return Status(400, "response_format is not supported")
-        return Call("submit_findings", findings(request, lambda unit: {"n": 3}))
+        return [one(0, 3), one(1, 4)]
 
     with ScriptedServer(provider) as server:
-        assert TWO.amr.map("Read.", finding={"n": int}, lm=server.lm())["n"].tolist() == [3, 3]
+        assert TWO.amr.map("Read.", finding={"n": int}, lm=server.lm())["n"].tolist() == [3, 4]
+        assert len(server.requests) == 2
+
+
+def of_one(n: int) -> Call:
+    return Call("submit_finding", {"n": n})
+
+
+@pytest.mark.parametrize("said", [[of_one(3), of_one(4)], [of_one(4), of_one(4), of_one(3)]])
+@pytest.mark.parametrize("spoken", [False, True])
+def test_which_of_several_answers_about_one_unit_counts_is_asked_and_not_guessed(said, spoken):
+    written = "".join(f"<tool_call>{json.dumps(vars(call))}</tool_call>" for call in said)
+    result, requests = play(Raw(written) if spoken else said, {"n": 4}, tools=[])
+    assert result.frame["n"].tolist() == [4]
+    assert result.status["status"].tolist() == ["repaired"]
+    assert "several calls hand in different answers" in requests[1].user
+
+
+@pytest.mark.parametrize("said", [[of_one(4)], [of_one(4), of_one(4)]])
+def test_one_answer_that_is_handed_in_twice_is_one(said):
+    result, requests = play(said, tools=[])
+    assert (result.frame["n"].tolist(), len(requests)) == ([4], 1)
+
+
+def test_what_a_server_put_beside_a_forced_call_goes_back_in_a_repair():
+    """Gemini signs its calls, and refuses a conversation in which a signature is missing."""
+    signed = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    said = [{"findings": [{"unit": 0, "n": 3}]}, {"findings": [{"unit": 1, "n": 4}]}]
+
+    def provider(request):
+        if request.body.get("response_format"):
+            return Status(400, "response_format is not supported")
+        call = call_of("submit_findings", said[1 if request.tool_results else 0]) | signed
+        return body_of({"role": "assistant", "tool_calls": [call], "reasoning_content": "Hm."}, "tool_calls")
+
+    with ScriptedServer(provider) as server:
+        assert TWO.amr.map("Read.", finding={"n": int}, lm=server.lm())["n"].tolist() == [3, 4]
+        *_, echoed, received, repair = server.requests[-1].messages
+    assert echoed["reasoning_content"] == "Hm."
+    assert echoed["tool_calls"][0]["extra_content"] == signed["extra_content"]
+    assert (received["tool_call_id"], received["content"]) == (echoed["tool_calls"][0]["id"], "Received.")
+    assert repair["role"] == "user"
 
 
 class Submits:

@@ -368,8 +368,8 @@ ENTRY = {"key": "a", "value": 1}
 def test_a_dict_is_asked_as_a_list_of_keys_and_values_and_found_as_a_dict(said):
     result, requests = found(dict[str, int], said)
     assert result.frame["x"][0] == [("a", 1)]
-    item = requests[0].body["response_format"]["json_schema"]["schema"]["properties"]["findings"]["items"]
-    assert item["properties"]["x"]["items"]["required"] == ["key", "value"]
+    schema = requests[0].body["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["x"]["items"]["required"] == ["key", "value"]
     assert 'list of {"key": string, "value": integer}' in requests[0].system
 
 

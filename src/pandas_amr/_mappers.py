@@ -13,7 +13,6 @@ from pandas_amr._columns import json_form, table_of
 from pandas_amr._entries import Check, readable_form
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
 from pandas_amr._merge import merge_records, rules_of
-from pandas_amr._schema import is_strict
 from pandas_amr._split import pieces_of
 from pandas_amr._units import line_of, reader_keys
 from pandas_amr._usage import Usage
@@ -356,11 +355,13 @@ class AgentMapper:
             line_of({shown[name]: texts[place][piece] for name, place in named.items() if piece < len(texts[place])})
             for piece in range(most)
         ]
+        submission = Submission("reduction", schema)
+        enforced = submission.response.strict
         messages = (
-            Message("system", _prompts.merge_system(self.instruction, fields, enforced=is_strict(schema))),
+            Message("system", _prompts.merge_system(self.instruction, fields, enforced=enforced)),
             Message("user", _prompts.finding_lines(lines)),
         )
-        answer = await run_agent(self.model, messages, submission=Submission("reduction", schema), phase="map")
+        answer = await run_agent(self.model, messages, submission=submission, phase="map")
         state.usage += answer.usage
         written = answer.payload.get("output") if answer.problem is None else None
         if not isinstance(written, dict):
@@ -395,8 +396,10 @@ class AgentMapper:
         lines = self.units.compact_lines(positions) if state is None or state.of_rows else state.lines(positions)
         context = self.context if whole else None
         fields = self.kind.schema["properties"]
-        if self.is_flat(positions, state):
-            system = _prompts.flat_system(self.instruction, fields, persona=self.persona, enforced=self._is_enforced)
+        is_flat = self.is_flat(positions, state)
+        enforced = self.kind.submission(alone=is_flat).response.strict
+        if is_flat:
+            system = _prompts.flat_system(self.instruction, fields, persona=self.persona, enforced=enforced)
         else:
             has_tools = coded or bool(self.tools)
             system = _prompts.map_system(
@@ -406,7 +409,7 @@ class AgentMapper:
                 preview=coded and self.preview is not None,
                 persona=self.persona,
                 segmentation=context.segmentation if context else "rows",
-                enforced=self._is_enforced and not has_tools,
+                enforced=enforced and not has_tools,
             )
         user = self.preview(positions) if coded and self.preview else _prompts.unit_lines(lines)
         if context is not None:
@@ -421,11 +424,6 @@ class AgentMapper:
         system = "\n".join(part for part in (self.persona, own) if part)
         lines = self.units.lines((position,)) if state is None else state.lines((position,))
         return Message("system", system), Message("user", _prompts.numbered("unit", 0, lines[0]))
-
-    @property
-    def _is_enforced(self) -> bool:
-        """Whether a server can hold an answer to the schema of the finding, so that the prompt need not."""
-        return is_strict(self.kind.schema)
 
     def is_flat(self, positions: Sequence[int], state: SoFar | None = None) -> bool:
         """Whether units are asked about as a single one is: the finding's fields, and no list of findings."""

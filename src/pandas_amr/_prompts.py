@@ -9,6 +9,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._schema import DATETIME_PATTERN, DECIMAL_PATTERN, TIME_PATTERN
+from pandas_amr._wire import is_held
+from pandas_amr._wire_words import count_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -101,7 +103,7 @@ def _fields_block(head: str, fields: Mapping[str, Any], *, enforced: bool) -> li
 
 
 def meaning_lines(fields: Mapping[str, Any]) -> list[str]:
-    """What a grammar made of the fields' schema does not tell a model: what they mean, and how they are written.
+    """What a grammar made of the fields' schema does not tell a model: what they mean, and what it does not hold it to.
 
     Example:
         >>> late = {"type": "boolean", "description": "after the date"}
@@ -110,21 +112,11 @@ def meaning_lines(fields: Mapping[str, Any]) -> list[str]:
     """
     lines: list[str] = []
     for name, schema in fields.items():
-        if _has_form(schema):
+        if not is_held(schema):
             lines += field_lines({name: schema})
         elif schema.get("description"):
             lines.append(f"- {name}{_described(schema)}")
     return lines
-
-
-def _has_form(schema: Any) -> bool:
-    """Whether a schema says how a value is written, or between which bounds it is."""
-    if isinstance(schema, list):
-        return any(_has_form(part) for part in schema)
-    if not isinstance(schema, dict):
-        return False
-    nested = [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), schema.get("items")]
-    return bool(schema.keys() & FORMS) or _has_form(nested)
 
 
 def unit_lines(lines: Sequence[str]) -> str:
@@ -201,16 +193,22 @@ def _kind(schema: Mapping[str, Any]) -> str:
         case "array" if schema.get("prefixItems"):
             return "list of " + ", ".join(_kind(part) for part in schema["prefixItems"])
         case "array":
-            return f"list of {_kind(schema.get('items', {}))}"
+            return _counted(f"list of {_kind(schema.get('items', {}))}", schema)
         case "object" if "properties" in schema:
             return "{" + ", ".join(f"{name}: {_kind(part)}" for name, part in schema["properties"].items()) + "}"
         case "object":
             inner = schema.get("additionalProperties")
             value = _kind(inner) if isinstance(inner, dict) else "any value"
-            return f'list of {{"key": string, "value": {value}}}, each key once'
+            return _counted(f'list of {{"key": string, "value": {value}}}, each key once', schema)
         case kind:
             limits = [f"{word} {schema[key]}" for key, word in _LIMITS.items() if key in schema]
-            return " ".join([str(kind or "any value"), *_form_words(schema), *limits])
+            return _counted(" ".join([str(kind or "any value"), *_form_words(schema), *limits]), schema)
+
+
+def _counted(kind: str, schema: Mapping[str, Any]) -> str:
+    """A kind of value, with how long it is to be."""
+    words = ", ".join(count_words(schema))
+    return f"{kind} ({words})" if words else kind
 
 
 def _form_words(schema: Mapping[str, Any]) -> list[str]:
@@ -236,9 +234,6 @@ _LIMITS = {
     "exclusiveMaximum": "below",
     "multipleOf": "in steps of",
 }
-
-
-FORMS = frozenset({"format", "pattern"} | _LIMITS.keys())  # what a grammar may not keep to
 
 
 def _hand_in(what: str, fields: Mapping[str, Any], *, tools: bool) -> str:

@@ -330,19 +330,6 @@ def _inlined(schema: dict[str, Any], definitions: dict[str, Any], path: tuple[st
     return _closed(definitions[name], definitions, (*path, name)) | beside
 
 
-def is_strict(schema: Any) -> bool:
-    """Whether a server can promise the schema: no object with free keys, no value without a type."""
-    if isinstance(schema, list):
-        return all(is_strict(part) for part in schema)
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object" and schema.get("additionalProperties") is not False:
-        return False
-    nested = [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), schema.get("items", True)]
-    typed = bool(schema.keys() & {"type", "anyOf", "enum", "const", "$ref"})
-    return typed and all(is_strict(part) for part in nested)
-
-
 def type_of(schema: dict[str, Any], name: str = "Record") -> Any:
     """The type that ``json_schema`` would turn into ``schema`` again.
 

@@ -30,6 +30,12 @@ MOST_CHARACTERS = 120_000  # of names and choices together
 LARGE_ENUM = 250  # above so many choices ...
 LARGE_ENUM_CHARACTERS = 15_000  # ... an enum's texts are bounded
 
+# What a schema says that is sent in words alone.
+_IN_WORDS = frozenset({
+    *("format", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems"),
+    *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "prefixItems"),
+})  # fmt: skip
+
 _ANY = ("string", "number", "boolean", "null")
 
 
@@ -82,6 +88,36 @@ def wire_of(schema: Mapping[str, Any], *, required: Sequence[str] | None = None)
     characters = _fit_enums(sent)
     count = sum(len(node.get("properties", ())) for node in _nodes(sent))
     return Wire(sent, count <= MOST_PROPERTIES and characters <= MOST_CHARACTERS, shape)
+
+
+def is_held(schema: Any) -> bool:
+    """Whether a server that holds answers to what is sent of a schema holds them to all of it.
+
+    Example:
+        >>> is_held({"enum": ["good", "bad"]}), is_held({"enum": [1, 2]}), is_held({"type": "integer", "minimum": 0})
+        (True, False, False)
+    """
+    if not isinstance(schema, dict):
+        return False
+    if "anyOf" in schema:
+        return all(is_held(part) for part in schema["anyOf"])
+    if schema.keys() & _IN_WORDS or is_map(schema):
+        return False
+    if "enum" in schema or "const" in schema:
+        return _is_held_choice(schema.get("enum", [schema.get("const")]))
+    match schema.get("type"):
+        case "object":
+            return all(is_held(part) for part in schema.get("properties", {}).values())
+        case "array":
+            return is_held(schema.get("items", {}))
+    return "type" in schema
+
+
+def _is_held_choice(choices: Sequence[Any]) -> bool:
+    """Whether choices are sent as an enum, as texts are that are not too many."""
+    texts = [choice for choice in choices if isinstance(choice, str)]
+    others = [choice for choice in choices if choice is not None and not isinstance(choice, str)]
+    return not others and len(texts) <= MOST_CHOICES and not _is_too_large(texts)
 
 
 def _sent(shape: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +212,7 @@ def _fit_enums(sent: dict[str, Any]) -> int:
     for node in _nodes(sent):
         characters += _characters(node.get("properties", ()))
         choices = node.get("enum", ())
-        if len(choices) > LARGE_ENUM and _characters(choices) > LARGE_ENUM_CHARACTERS:
+        if _is_too_large(choices):
             _say_choices(node)
         elif choices:
             enums.append(node)
@@ -189,6 +225,10 @@ def _fit_enums(sent: dict[str, Any]) -> int:
         characters -= _characters(largest["enum"])
         _say_choices(largest)
     return characters
+
+
+def _is_too_large(choices: Sequence[str]) -> bool:
+    return len(choices) > LARGE_ENUM and _characters(choices) > LARGE_ENUM_CHARACTERS
 
 
 def _say_choices(node: dict[str, Any]) -> None:

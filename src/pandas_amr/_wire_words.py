@@ -39,9 +39,7 @@ def described(sent: dict[str, Any], shape: Mapping[str, Any], words: Sequence[st
 
 def limit_words(shape: Mapping[str, Any]) -> list[str]:
     """What a part asks beside its type."""
-    words = [*_range_words(shape), *_count_words(shape, "Length", "character", "characters")]
-    words += _count_words(shape, "Items", "item", "items")
-    words += _count_words(shape, "Properties", "entry", "entries")
+    words = [*_range_words(shape), *count_words(shape)]
     if shape.get("uniqueItems"):
         words.append("no item twice")
     form = form_words(shape)
@@ -53,6 +51,13 @@ def limit_words(shape: Mapping[str, Any]) -> list[str]:
         if key not in _SAID:
             words.append(f"{key}: {json.dumps(value, ensure_ascii=False)}")
     return words + default_words(shape)
+
+
+def count_words(shape: Mapping[str, Any]) -> list[str]:
+    """How long a text is to be, or how many items or entries there are to be."""
+    words = _count_words(shape, "Length", "character", "characters")
+    words += _count_words(shape, "Items", "item", "items")
+    return words + _count_words(shape, "Properties", "entry", "entries")
 
 
 def default_words(shape: Mapping[str, Any]) -> list[str]:
@@ -113,7 +118,7 @@ def _range_words(shape: Mapping[str, Any]) -> list[str]:
 
 
 def _count_words(shape: Mapping[str, Any], of: str, one: str, many: str) -> list[str]:
-    """How many characters, items or entries there are to be."""
+    """How many of something there are to be."""
     least, most = shape.get(f"min{of}"), shape.get(f"max{of}")
     if least is not None and least == most:
         return [f"exactly {least} {one if least == 1 else many}"]

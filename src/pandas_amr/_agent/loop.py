@@ -30,6 +30,7 @@ SPOKEN_FORM = "written calls"
 FORCED = "No more tool calls are possible. Answer now, with what you know."
 RECEIVED = "Received."
 NOT_OPEN = "No tool can be called any more."
+CONTRADICTS = "several calls hand in different answers, and one is asked for"
 CALLS_TOOLS = "the answer calls a tool, and no tool can be called any more"
 
 
@@ -192,7 +193,7 @@ class _Talk:
             written = read_calls(message.content, (self.submission.tool,), self._is_quoted)
             if written is not None:  # the history keeps its text: a server without tools takes no calls
                 self.spoken = True
-                payload, problem = _merged_payload([call.arguments for call in written.calls]), None
+                return self._together([_Submitted(RECEIVED, call.arguments) for call in written.calls], reply.form)
         return self._answer(payload, problem, reply.form)
 
     async def _ask(self, tools: Sequence[AgentTool]) -> Reply:
@@ -273,6 +274,8 @@ class _Talk:
         parts = [one.payload for one in given if one.is_good]
         if last.problem is not None and last.payload is not None:  # it was cut off, and is the end of all
             return self._answer(_merged_payload([*parts, last.payload]), last.problem, form)
+        if form != REPL_FORM and _is_contradictory(parts):
+            return self._answer(None, CONTRADICTS, form)
         if parts:
             return self._answer(_merged_payload(parts), None, form)
         return self._answer(last.payload, last.problem, form)
@@ -310,6 +313,13 @@ class _Submitted:
 def _merged_payload(payloads: Sequence[Any]) -> Any:
     whole = merged([HandedIn(RECEIVED, payload) for payload in payloads])
     return whole.payload if whole is not None else None
+
+
+def _is_contradictory(payloads: Sequence[Any]) -> bool:
+    """Whether there are several answers that are no lists, of which which one counts would be a guess."""
+    if any(isinstance(payload.get("findings"), list) for payload in payloads if isinstance(payload, dict)):
+        return False
+    return any(payload != payloads[0] for payload in payloads)
 
 
 def _as_calls(message: Message, spoken: Spoken) -> Message:

@@ -19,11 +19,18 @@ class Acceptance:
 
     Attributes:
         accepted: whether a request was answered.
+        most_refused: of how many refused requests it is clear that none will be answered; None if only of all.
     """
 
     accepted: bool = False
+    most_refused: int | None = None
     _open: int = 0
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self._open
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[None]:
@@ -45,7 +52,7 @@ class Acceptance:
 
         Whoever asks has had no answer, and is itself one of those under way.
         """
-        if not self.accepted and self._open - 1 > len(self._waiting):
+        if not self.accepted and self._may_be_accepted():
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiting)
             try:
@@ -56,6 +63,12 @@ class Acceptance:
         else:
             self._release()
         return self.accepted
+
+    def _may_be_accepted(self) -> bool:
+        """Tell whether enough requests are under way beside those that were refused, the one that asks among them."""
+        refused = len(self._waiting) + 1
+        is_few = self.most_refused is None or refused < self.most_refused
+        return is_few and self._open > refused
 
     def _tell(self) -> None:
         """Let those go on that wait, if nothing more will be known than is."""

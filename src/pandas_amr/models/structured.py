@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import hashlib
 import json
 import os
@@ -15,11 +14,12 @@ from urllib.parse import urlsplit
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected
 from pandas_amr.models.base import Message, Reply, Request, ToolSpec
+from pandas_amr.models.first import FirstRequests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from pandas_amr.models.base import LM, Model
+    from pandas_amr.models.base import LM, Model, ResponseSchema
 
 WORDS = "Answer with one JSON object, the {}, that follows this JSON schema:"
 RUNGS = ("schema", "tool", "json_object", "prompt")
@@ -64,7 +64,6 @@ REFUSALS = frozenset({400, 404, 422})
 
 ENOUGH_KINDS = 2  # of schemas refused in a form, and none taken, after which others do not begin with it
 VAIN_DESCENTS = 2  # of a schema, refused in every form, after which a refusal is the row's
-LONGEST_WAIT_S = 2.0  # for the first request of its kind; a refusal comes at once, an answer may take long
 
 
 @dataclass
@@ -74,6 +73,7 @@ class Lessons:
     Attributes:
         first: the form to begin with.
         rungs: the form in which a kind of schema was answered.
+        begins: the form in which a kind of schema was read, if not answered.
         taken: forms that were answered for some kind.
         refused: how many kinds were refused in a form and answered in a lower one.
         vain: how often a kind was refused in every form.
@@ -82,16 +82,17 @@ class Lessons:
 
     first: int = SCHEMA
     rungs: dict[str, int] = field(default_factory=dict)
+    begins: dict[str, int] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
     refused: dict[int, int] = field(default_factory=dict)
     vain: dict[str, int] = field(default_factory=dict)
     kept: set[int] = field(default_factory=set)
     _known: set[str] = field(default_factory=set)
-    _waiting: dict[tuple[int, str, LM], list[asyncio.Future[None]]] = field(default_factory=dict)
+    _first: dict[tuple[int, str, LM], FirstRequests] = field(default_factory=dict)
 
     def rung_of(self, kind: str, *, strict: bool) -> int:
         """The form in which a kind of schema is asked for next."""
-        rung = self.rungs.get(kind)
+        rung = self.rungs.get(kind, self.begins.get(kind))
         if rung is None:
             rung = self.first if strict else max(self.first, JSON_OBJECT)
             while rung < PROMPT and rung not in self.taken and self.refused.get(rung, 0) >= ENOUGH_KINDS:
@@ -102,7 +103,7 @@ class Lessons:
         """Whether a refusal may be of the form, so that a lower one is worth a request."""
         if rung == PROMPT or self.rungs.get(kind) == rung or self.vain.get(kind, 0) >= VAIN_DESCENTS:
             return False
-        if error.status not in REFUSALS or (isinstance(error, ModelRejected) and error.too_long):
+        if error.status not in REFUSALS or _is_too_long(error):
             return False
         if isinstance(error, ModelConfigError):
             return bool(NO_SERVER.search(str(error)))
@@ -110,9 +111,16 @@ class Lessons:
 
     def learn_taken(self, kind: str, rung: int, refusals: Mapping[int, ModelError]) -> None:
         """Remember the form that was answered, and those above it that were refused."""
-        self._known.add(kind)
         self.taken.add(rung)
         self.rungs[kind] = min(rung, self.rungs.get(kind, rung))
+        self._learn_refused(refusals)
+
+    def learn_read(self, kind: str, rung: int, refusals: Mapping[int, ModelError]) -> None:
+        """Remember the form in which a request was only too long: a server that reads so far has read the form."""
+        self.begins[kind] = max(rung, self.begins.get(kind, rung))
+        self._learn_refused(refusals)
+
+    def _learn_refused(self, refusals: Mapping[int, ModelError]) -> None:
         for above, error in refusals.items():
             for_any = FOR_ANY.search(str(error)) or isinstance(error, ModelConfigError)
             self.refused[above] = self.refused.get(above, 0) + (ENOUGH_KINDS if for_any else 1)
@@ -127,53 +135,31 @@ class Lessons:
         elif rung not in self.kept:
             self.first = max(self.first, JSON_OBJECT if rung == TOOL else PROMPT)
 
-    def learn_answered(self, kind: str) -> None:
-        """Remember that a kind of request was answered."""
-        self._known.add(kind)
-
     @contextlib.asynccontextmanager
     async def in_turn(self, kind: str, lm: LM) -> AsyncIterator[None]:
-        """Let the first request of its kind go alone; others wait a little for what comes of it.
+        """Let the first request of its kind go alone.
 
         Raises:
-            ModelConfigError: nothing that follows could succeed, as the first one has shown.
+            ModelRejected: this request was refused, and another one was answered.
+            ModelConfigError: nothing that follows could succeed, as the first ones have shown.
         """
-        loop = asyncio.get_running_loop()
-        key = (id(loop), kind, lm)
-        latest = loop.time() + LONGEST_WAIT_S
-        while kind not in self._known and key in self._waiting and loop.time() < latest:
-            own: asyncio.Future[None] = loop.create_future()
-            self._waiting[key].append(own)
-            timer = loop.call_at(latest, _let_go, own)
-            try:
-                await own
-            finally:
-                timer.cancel()
-        if kind in self._known or key in self._waiting:
+        if kind in self._known:
             yield
             return
-        self._waiting[key] = []
-        failure: ModelConfigError | None = None
+        key = (id(asyncio.get_running_loop()), kind, lm)
+        first = self._first.setdefault(key, FirstRequests())
         try:
-            yield
-        except ModelConfigError as error:
-            failure = error
-            raise
+            async with first.in_turn():
+                yield
+                self._known.add(kind)
         finally:
-            for one in self._waiting.pop(key):
-                _let_go(one, failure)
+            if first.is_empty:
+                self._first.pop(key, None)
         await asyncio.sleep(0)  # who has waited goes before who comes now
 
 
-def _let_go(waiting: asyncio.Future[None], failure: ModelConfigError | None = None) -> None:
-    if waiting.done():
-        return
-    if failure is None:
-        waiting.set_result(None)
-        return
-    own = copy.copy(failure)  # to each its own: its tries are counted on it
-    own.attempts, own.usage = 0, None
-    waiting.set_exception(own)
+def _is_too_long(error: ModelError) -> bool:
+    return isinstance(error, ModelRejected) and error.too_long
 
 
 _lessons: dict[tuple[int, str, str], Lessons] = {}  # by process, server and model
@@ -190,9 +176,10 @@ def lessons_of(server: str, name: str) -> Lessons:
 class Structured:
     """Answers like the model inside; a schema is asked for in the best form that the server takes.
 
-    A JSON-schema response, else a forced tool call, else a JSON object with the schema in words, else words alone. A
-    refusal takes a schema one form down; the form that is answered is where the next of its kind begins. The first
-    request of a kind goes alone, so that what is refused is refused once; but not in a batch, which is one request.
+    A JSON-schema response, else a forced tool call, which whoever asks reads as an answer, else a JSON object with the
+    schema in words, else words alone. A refusal takes a schema one form down; the form that is answered is where the
+    next of its kind begins. The first request of a kind goes alone, so that what is refused is refused once; but not in
+    a batch, which is one request.
     """
 
     def __init__(self, model: Model, *, server: str, lm: LM) -> None:
@@ -210,12 +197,10 @@ class Structured:
         async with contextlib.nullcontext() if self._lm.batch else self._lessons.in_turn(kind, self._lm):
             if request.schema is not None:
                 return await self._descend(request, kind)
-            reply = await self._model.complete(request)
-            self._lessons.learn_answered(kind)
-            return reply
+            return await self._model.complete(request)
 
     async def _descend(self, request: Request, kind: str) -> Reply:
-        """Ask in one form after the other until one is taken. Of what is refused in each, nothing is learned."""
+        """Ask in one form after the other until one is taken. What is taken in none teaches nothing."""
         assert request.schema is not None
         lessons = self._lessons
         rung = lessons.rung_of(kind, strict=request.schema.strict)
@@ -226,6 +211,8 @@ class Structured:
                 reply = await self._model.complete(_asked(request, rung))
             except (ModelRejected, ModelConfigError) as error:
                 error.attempts += refused
+                if refusals and _is_too_long(error):
+                    lessons.learn_read(kind, rung, refusals)
                 if not lessons.may_descend(kind, rung, error):
                     lessons.vain[kind] = lessons.vain.get(kind, 0) + (rung == PROMPT and bool(refusals))
                     raise
@@ -235,11 +222,11 @@ class Structured:
             else:
                 lessons.learn_taken(kind, rung, refusals)
                 usage = replace(reply.usage, tries=reply.usage.tries + refused)
-                read = replace(_read(reply, request, rung), usage=usage)
-                unsure = rung < PROMPT and rung not in lessons.kept and read.finish_reason != "length"
-                if unsure and read.message.content:
-                    lessons.learn_kept(rung, is_kept=_has_shape(read.message.content, request.schema.schema))
-                return read
+                unsure = rung < PROMPT and rung not in lessons.kept and reply.finish_reason != "length"
+                text = _answer_in(reply.message, request.schema)
+                if unsure and text:
+                    lessons.learn_kept(rung, is_kept=_has_shape(text, request.schema.schema))
+                return replace(reply, usage=usage, form=RUNGS[rung])
 
 
 def as_asked(request: Request, *, server: str, name: str) -> Request:
@@ -265,7 +252,7 @@ def _asked(request: Request, rung: int) -> Request:
         case "schema":
             return request
         case "tool":
-            name = f"submit_{schema.name}"
+            name = _tool_name(schema)
             tool = ToolSpec(name, f"Hand in the {schema.name}.", schema.schema)
             return replace(request, schema=None, tools=(tool,), forced_tool=name)
         case form:
@@ -274,19 +261,20 @@ def _asked(request: Request, rung: int) -> Request:
             return replace(request, schema=None, messages=messages, json_object=form == "json_object")
 
 
+def _tool_name(schema: ResponseSchema) -> str:
+    return f"submit_{schema.name}"
+
+
 def _with_words(message: Message, words: str) -> Message:
     return replace(message, content=f"{message.content or ''}\n\n{words}")
 
 
-def _read(reply: Reply, request: Request, rung: int) -> Reply:
-    """The answer as if it had been a schema response."""
-    assert request.schema is not None
-    form = RUNGS[rung]
-    if form == "tool":
-        called = next((call for call in reply.message.tool_calls if call.name == f"submit_{request.schema.name}"), None)
-        if called is not None:
-            return replace(reply, message=Message("assistant", called.arguments), form=form)
-    return replace(reply, form=form)
+def _answer_in(message: Message, schema: ResponseSchema) -> str | None:
+    """The text of an answer: what the first call of the forced tool holds, or else what was said."""
+    for call in message.tool_calls:
+        if call.name == _tool_name(schema):
+            return call.arguments
+    return message.content
 
 
 def _has_shape(text: str, schema: Mapping[str, Any]) -> bool:
