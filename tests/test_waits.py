@@ -237,7 +237,7 @@ GEMINI_DETAILS = [
             400,
             None,
         ),
-        ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "field required", None, None, None),
+        ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "body: field required", None, None, None),
         ({"detail": "Not Found"}, "Not Found", None, None, None),
         ({"Message": "no"}, "no", None, None, None),
         ({"message": {"detail": [{"msg": "no", "type": "x"}]}}, "no", "x", None, None),
@@ -283,7 +283,7 @@ def test_an_errors_body_is_read_whatever_its_shape(body, message, code, status, 
 
 def meaning(status, body, headers=None):
     """What a server's refusal means to us."""
-    failures = Failures(amr.LM("m"), "host", "key")
+    failures = Failures(amr.LM("m"), "host", lambda: ("key",))
     return failures.status_error(status, read_error_body(body), headers or {})
 
 
@@ -852,6 +852,6 @@ def test_a_pause_is_logged_once_and_shown_while_it_lasts(caplog):
 
 def test_the_bar_shows_what_is_waited_for(capsys):
     answers = iter([Status(429, "slow down", headers={"retry-after": "2"})])
-    with ScriptedServer(lambda r: next(answers, None) or provider(r)) as server, amr.configure(progress=True):
+    with ScriptedServer(lambda r: next(answers, None) or provider(r)) as server, amr.settings(progress=True):
         frame(2).amr.map_reduce(**ONE_BY_ONE, max_parallelism=1, lm=server.lm())
     assert "waiting until" in capsys.readouterr().err

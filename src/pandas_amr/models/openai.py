@@ -217,15 +217,12 @@ class OpenAIModel:
         raise failure
 
     def _batch_failure(self, status: int | None, answer: Any) -> ModelError:
-        """The failure of one request of a batch."""
+        """The failure of one request of a batch; one of the configuration is for the ordinary way to judge."""
         told = read_error_body(answer)
         if status is None or status < HTTPStatus.BAD_REQUEST:
             said = self.without_key(told.message or "no reason given")
             return ModelUnavailable(f"The batch has no usable answer to this request: {said}.")
-        failure = self._failures.status_error(status, told, {})
-        if isinstance(failure, ModelConfigError) and failure.of_request and self._acceptance.accepted:
-            return failure.of_request
-        return failure
+        return self._failures.status_error(status, told, {})
 
     def without_key(self, text: str) -> str:
         """A server's text, bounded and without what no text may show."""
