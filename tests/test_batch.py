@@ -423,6 +423,29 @@ def test_a_429_at_a_step_is_waited_for(step):
         assert len(server.batches) == 1
 
 
+@pytest.mark.parametrize("step", ["create", "show", "list"])
+def test_an_answer_that_dribbles_in_does_not_hold_up_a_step(step):
+    """Each piece comes within the time that one read may take; the whole never does."""
+
+    class Dribbling(BadDay):
+        dribbled = 0
+
+        async def _step(self, name, http, real):
+            if name != step or self.dribbled >= 2:
+                return await super()._step(name, http, real)
+            self.dribbled += 1
+            response = web.StreamResponse()
+            await response.prepare(http)
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.05)
+
+    with Dribbling(provider) as server:
+        all_found(server, timeout_s=0.5)
+        assert server.dribbled == 2
+        assert len(server.batches) == 1
+
+
 @pytest.mark.parametrize("status", [404, 405, 501])
 @pytest.mark.parametrize("step", ["upload", "create"])
 def test_a_server_without_a_batch_api_is_told_before_anything_is_paid(step, status):

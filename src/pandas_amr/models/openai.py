@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from pandas_amr.models.base import LM, Limits, Reply, Request
 
-LONGEST_CALL_S = 600.0  # of what is no request to the model: a batch's files
-
 
 class OpenAIModel:
     """One ``LM`` behind one HTTP client, open from its first request to ``close``, or the end of an ``async with``.
@@ -228,9 +226,7 @@ class OpenAIModel:
         """A server's text, bounded and without what no text may show."""
         return self._failures.scrubbed(text)
 
-    async def call(
-        self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], *, timeout_s: float = LONGEST_CALL_S
-    ) -> Any:
+    async def call(self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], *, timeout_s: float) -> Any:
         """Ask the client for something, and have all of it within a time; what goes wrong is told in our words.
 
         Raises:
@@ -248,7 +244,7 @@ class OpenAIModel:
             raise
         except Exception as error:
             if isinstance(error, TimeoutError) and deadline.expired():
-                failure = self._failures.timed_out()
+                failure = self._failures.timed_out(timeout_s)
             elif self._own is None or isinstance(error, BROKEN_ANSWERS):
                 failure = self._failures.unreadable(error)
             else:  # a bug in a client of the user's
