@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
+import re
 import shutil
 import threading
 import time
@@ -282,6 +283,14 @@ def own(server):
     return [name for name in server.batches if not name.startswith("other")]
 
 
+def ended(match, server, *, frame=DF, options=OPTIONS, journal=None, **known):
+    """What was found by a run that its service ends."""
+    with pytest.warns(amr.FailureWarning, match="The run stopped early"):
+        result = frame.amr.map_reduce(**options, journal=journal, lm=server.known(**known))
+    assert re.search(match, result.stopped)
+    return result
+
+
 def all_found(server, **options):
     result = DF.amr.map_reduce(**OPTIONS, lm=server.known(**options))
     assert result.output["n"] == sum(range(60))
@@ -344,8 +353,7 @@ def test_what_is_not_known_to_be_created_is_not_paid_for_twice():
     with BadDay(provider) as server:
         server.batch_lists = False
         server.faults["create"] = [LOST]
-        with pytest.raises(amr.ModelUnavailable, match="not known whether a batch was created.*lists none"):
-            all_found(server)
+        ended("not known whether a batch was created.*lists none", server)
         assert len(server.batches) == server.posts["create"] == 1
         assert server.direct == []
 
@@ -356,8 +364,7 @@ def test_a_batch_whose_creation_another_run_was_not_told_of_is_found():
     with BadDay(provider) as server:
         server.faults["create"] = [LOST]
         server.faults["list"] = [str, Status(500, "busy")]
-        with pytest.raises(amr.ModelUnavailable):
-            DF.head(50).amr.map_reduce(**one_row, lm=server.known(max_tries=1))
+        ended("busy", server, frame=DF.head(50), options=one_row, max_tries=1)
         assert len(server.requests) == 50
         result = DF.amr.map_reduce(**one_row, lm=server.known())
         assert len(server.batches) == 2
@@ -400,8 +407,7 @@ def test_a_step_is_tried_as_often_as_a_request_and_then_ends_the_run(case):
     steps, fault = FAILING[case]
     with BadDay(provider) as server:
         server.faults[steps[0]] = [fault] * 100
-        with pytest.raises(amr.ModelUnavailable, match="out of order"):
-            all_found(server, max_tries=3)
+        ended("out of order", server, max_tries=3)
         assert server.posts[steps[0]] == 3  # the SDK's retries are off
         assert server.direct == []
         server.faults.clear()
@@ -414,6 +420,29 @@ def test_a_429_at_a_step_is_waited_for(step):
     with BadDay(provider) as server:
         server.faults[step] = [Status(429, "slow down")] * 3
         all_found(server, max_tries=1)
+        assert len(server.batches) == 1
+
+
+@pytest.mark.parametrize("step", ["create", "show", "list"])
+def test_an_answer_that_dribbles_in_does_not_hold_up_a_step(step):
+    """Each piece comes within the time that one read may take; the whole never does."""
+
+    class Dribbling(BadDay):
+        dribbled = 0
+
+        async def _step(self, name, http, real):
+            if name != step or self.dribbled >= 2:
+                return await super()._step(name, http, real)
+            self.dribbled += 1
+            response = web.StreamResponse()
+            await response.prepare(http)
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.05)
+
+    with Dribbling(provider) as server:
+        all_found(server, timeout_s=0.5)
+        assert server.dribbled == 2
         assert len(server.batches) == 1
 
 
@@ -505,9 +534,7 @@ def test_polls_may_fail_but_not_for_ever(fault):
         server.faults["show"] = [fault] * 3
         all_found(server, max_tries=1)
         server.faults["show"] = [fault] * 10**6
-        with pytest.raises(amr.ModelUnavailable, match="does not tell of the batch batch-1 any more") as caught:
-            all_found(server, patience_s=0.2)
-        assert isinstance(caught.value.partial, amr.Result)
+        ended("does not tell of the batch batch-1 any more", server, patience_s=0.2)
         server.faults.clear()
         all_found(server)
         assert len(server.batches) == 2
@@ -519,16 +546,13 @@ def test_a_batch_that_is_cancelled_meanwhile_ends_the_run_and_what_it_has_answer
     with BadDay(provider) as server:
         server.batch_answers = 5
         server.faults["show"] = [str, changed(status="cancelled", output_file_id="file-1")]
-        journal = {"journal": cache / "journal.sqlite"}
-        with pytest.raises(
-            amr.ModelUnavailable, match=r"was cancelled before it had answered 7 of its requests"
-        ) as caught:
-            DF.amr.map_reduce(**OPTIONS, **journal, lm=server.known())
-        assert len(caught.value.partial.findings.dropna()) == 25
+        journal = cache / "journal.sqlite"
+        result = ended("was cancelled before it had answered 7 of its requests", server, journal=journal)
+        assert len(result.findings.dropna()) == 25
         assert server.direct == []
         server.batch_answers = 10**9
         server.batches["batch-0"]["ends"] = "cancelled"
-        result = DF.amr.map_reduce(**OPTIONS, **journal, lm=server.known())
+        result = DF.amr.map_reduce(**OPTIONS, journal=journal, lm=server.known())
         assert len(server.batches) == 2
         assert len(server.requests) == 12
     assert result.output["n"] == sum(range(60))
@@ -596,9 +620,19 @@ def test_a_file_that_is_too_large_is_asked_in_two():
 @pytest.mark.parametrize("at_once", [400, None])
 def test_a_queue_without_any_place_is_waited_for_with_patience_and_told(at_once):
     with SmallQueue(lambda request: {"findings": []}, 0, at_once=at_once) as server:
-        with pytest.raises(amr.ModelUnavailable, match="queue of batch tokens has no place.*Enqueued token limit"):
-            DF.head(3).amr.map_reduce(**OPTIONS, lm=server.known(patience_s=0.2))
+        said = "queue of batch tokens has no place.*Enqueued token limit"
+        ended(said, server, frame=DF.head(3), patience_s=0.2)
         assert server.direct == []
+
+
+def test_under_raise_a_batch_that_ends_its_run_raises_with_what_was_found():
+    with BadDay(provider) as server:
+        server.batch_answers = 5
+        server.faults["show"] = [str, changed(status="cancelled", output_file_id="file-1")]
+        with pytest.raises(amr.ModelUnavailable, match="was cancelled before it had answered") as caught:
+            DF.amr.map_reduce(**OPTIONS, errors="raise", lm=server.known())
+    assert caught.value.partial.stopped == str(caught.value)
+    assert len(caught.value.partial.findings.dropna()) == 25
 
 
 # Lines

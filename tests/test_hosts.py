@@ -183,7 +183,7 @@ def test_a_process_whose_user_has_no_home_keeps_no_journal_and_says_so():
 import os
 os.environ.pop("AMR_JOURNAL")
 from pandas_amr._journal import journal_for
-from pandas_amr.models.batch import _Records  # while the package can be read: a checkout may be its owner's alone
+from pandas_amr.models.batch_records import Records  # while the package can be read: a checkout may be its owner's alone
 os.environ.pop("HOME"), os.environ.pop("XDG_CACHE_HOME", None)
 os.setuid(54321)
 print(journal_for(None, by_default=True))
@@ -191,7 +191,7 @@ try:
     journal_for(True, by_default=True)
 except Exception as error:
     print(type(error).__name__)
-records = _Records("http://127.0.0.1")
+records = Records("http://127.0.0.1")
 records.add("batch", ["key"])
 records.drop("batch")
 print(records.batches())

@@ -318,10 +318,27 @@ def test_long_answers_are_shortened_in_their_longest_parts_and_say_so(parts):
     assert first.endswith("xxx>")
     for part in (first, last):
         assert 9_900 < len(part) <= 10_000
-        assert "characters are left out" in part
+        assert "characters left out here" in part
     assert last.startswith("[resource: file:///l]\nyyy")
     assert many.split("\n") == [*map(str, range(100)), "[4,900 more parts are left out]"]
     assert deep.endswith('\n{"n": 1}')
+
+
+def test_the_bound_of_an_answer_is_the_one_of_its_tool(parts, tmp_path):
+    assert {tool.max_result_chars for tool in parts} == {amr.Tool(parts.close, description="x").max_result_chars}
+    script = tmp_path / "server.py"
+    script.write_text(PARTS, encoding="utf-8")
+    for most in (1_000, 100):
+        with amr.mcp_tools([sys.executable, str(script)], max_result_chars=most) as tools:
+            long, many = told_by(tools, Call("get", {"what": "long"}), Call("get", {"what": "many"}))
+            assert len(long) <= most
+            assert len(many) <= most
+            assert "characters left out here" in long
+    with amr.mcp_tools([sys.executable, str(script)], max_result_chars=None) as tools:
+        (whole,) = told_by(tools, Call("get", {"what": "long"}))
+        assert len(whole) > 100_000
+    with pytest.raises(amr.UsageError, match="takes a whole number from 100, or None"):
+        amr.mcp_tools(["no such command"], max_result_chars=7)
 
 
 def test_an_error_with_a_resource_is_told_with_its_text(parts):

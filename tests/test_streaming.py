@@ -183,8 +183,9 @@ def stable_sessions() -> int:
 @once
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
 @pytest.mark.parametrize("busy", ["at the model", "in the sandbox"])
-def test_a_run_cancelled_while_agents_have_python_leaves_no_process_and_no_connection(busy, sandboxed):
+def test_a_run_cancelled_while_agents_have_python_leaves_no_process_and_no_request(busy, sandboxed):
     code = "import time; time.sleep(60)" if busy == "in the sandbox" else "df"
+    sent = 6 if busy == "in the sandbox" else 9
     frame = rows(6)
 
     def slow(request):
@@ -198,14 +199,15 @@ def test_a_run_cancelled_while_agents_have_python_leaves_no_process_and_no_conne
         before, port = stable_sessions(), int(server.base_url.split(":")[2].split("/")[0])
         run = frame.amr.start(map="x", finding={"n": int}, reduce={"n": "sum"}, **options)
         until = time.monotonic() + 60
-        while (sessions() < before + 3 or len(server.requests) < 6) and time.monotonic() < until:
+        while (sessions() < before + 3 or len(server.requests) < sent) and time.monotonic() < until:
             time.sleep(0.02)
         assert sessions() >= before + 3
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             run.result()
         until = time.monotonic() + 30
-        while (connected(port) or sessions() > before) and time.monotonic() < until:
+        idle = 3 if busy == "in the sandbox" else 0  # connections without a request are kept for the next run
+        while (connected(port) > idle or sessions() > before) and time.monotonic() < until:
             time.sleep(0.02)
-        assert connected(port) == 0
+        assert connected(port) <= idle
         assert sessions() == before

@@ -21,12 +21,14 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from pandas_amr._usage import Usage
 from pandas_amr.errors import ModelUnavailable
-from pandas_amr.models.base import Limits
+from pandas_amr.models.base import Limits, Message, Reply, Request
 from pandas_amr.models.error_bodies import delay_in, read_error_body
 from pandas_amr.models.failures import Failures
 from pandas_amr.models.headers import limits_of, retry_after_of, seconds_of
-from pandas_amr.models.throttle import LONGEST_PACE_S, Throttle
+from pandas_amr.models.structured import Structured
+from pandas_amr.models.throttle import LONGEST_PACE_S, Throttle, asked_now
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
 from versions import once
 
@@ -237,7 +239,7 @@ GEMINI_DETAILS = [
             400,
             None,
         ),
-        ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "field required", None, None, None),
+        ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "body: field required", None, None, None),
         ({"detail": "Not Found"}, "Not Found", None, None, None),
         ({"Message": "no"}, "no", None, None, None),
         ({"message": {"detail": [{"msg": "no", "type": "x"}]}}, "no", "x", None, None),
@@ -283,7 +285,7 @@ def test_an_errors_body_is_read_whatever_its_shape(body, message, code, status, 
 
 def meaning(status, body, headers=None):
     """What a server's refusal means to us."""
-    failures = Failures(amr.LM("m"), "host", "key")
+    failures = Failures(amr.LM("m"), "host", lambda: ("key",))
     return failures.status_error(status, read_error_body(body), headers or {})
 
 
@@ -548,6 +550,30 @@ def test_a_server_that_was_never_reached_is_told_with_its_address_and_setting(wh
     assert "LM(base_url=...)" in str(caught.value)
     assert caught.value.gone
     assert caught.value.partial.total.tries <= 64
+
+
+def test_to_wait_for_the_first_of_a_kind_is_to_wait_for_the_server():
+    """Else each wait for a server that is not there would begin anew once that of the first is over."""
+    since = []
+
+    class Inside:
+        async def complete(self, request):
+            with asked_now() as one:
+                since.append(one)
+            while len(since) < 2:
+                await asyncio.sleep(0.01)
+            return Reply(Message("assistant", "x"), "stop", Usage())
+
+    async def ask_two():
+        structured = Structured(Inside(), server="http://first-of-a-kind", lm=amr.LM("m"))
+        asked = [asyncio.create_task(structured.complete(Request((Message("user", "x"),), "map"))) for _ in range(2)]
+        await asyncio.sleep(0)
+        both_asked = time.monotonic()
+        await asyncio.gather(*asked)
+        return both_asked
+
+    both_asked = asyncio.run(ask_two())
+    assert max(since) <= both_asked
 
 
 def test_the_setting_that_is_named_is_the_one_that_was_used(monkeypatch):
@@ -852,6 +878,6 @@ def test_a_pause_is_logged_once_and_shown_while_it_lasts(caplog):
 
 def test_the_bar_shows_what_is_waited_for(capsys):
     answers = iter([Status(429, "slow down", headers={"retry-after": "2"})])
-    with ScriptedServer(lambda r: next(answers, None) or provider(r)) as server, amr.configure(progress=True):
+    with ScriptedServer(lambda r: next(answers, None) or provider(r)) as server, amr.settings(progress=True):
         frame(2).amr.map_reduce(**ONE_BY_ONE, max_parallelism=1, lm=server.lm())
     assert "waiting until" in capsys.readouterr().err

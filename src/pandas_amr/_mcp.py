@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, create_model
 
+from pandas_amr._agent.results import cut_middle
 from pandas_amr._engine import submit
 from pandas_amr._wire import wire_of
 from pandas_amr._wire_shapes import self_contained
 from pandas_amr.errors import UsageError
-from pandas_amr.tools import NAME, Tool
+from pandas_amr.tools import MOST_RESULT_CHARS, NAME, Tool, check_bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 CONNECT_S = 30.0
 MOST_PAGES = 250  # of a server's list of tools
 MOST_PARTS = 100  # of one answer
-MOST_CHARACTERS = 20_000  # of one answer, all parts together
-MARK_CHARACTERS = 60  # of these for the words that say what is left out
 MOST_LABEL = 300  # characters of an address or a name; an address may hold the data itself
 CLOSED = -32000, "Connection closed"  # the SDK's word for a server that has gone; servers use the number for more
 
@@ -49,23 +48,31 @@ class MCPTools(list[Tool]):
         self.close()
 
 
-def mcp_tools(server: str | Sequence[str], *, prefix: str = "", timeout_s: float | None = 60.0) -> MCPTools:
+def mcp_tools(
+    server: str | Sequence[str],
+    *,
+    prefix: str = "",
+    timeout_s: float | None = 60.0,
+    max_result_chars: int | None = MOST_RESULT_CHARS,
+) -> MCPTools:
     """Connect to an MCP server and give its tools.
 
     Args:
         server: ``"http://..."`` for streamable HTTP; a command, as a text or a list, for stdio.
         prefix: what its tools' names begin with, where two servers have tools of one name.
         timeout_s: seconds that one call may take.
+        max_result_chars: as ``Tool`` has it; of an answer in parts the longest ones are shortened.
 
     Returns:
         A list for ``tools=``; also a context manager that hangs up at its end.
 
     Raises:
-        UsageError: the SDK is not installed, or the server cannot be reached.
+        UsageError: the SDK is not installed, or the server or one of its tools cannot be used.
 
     Example:
         ``df.amr.map("...", tools=[*amr.mcp_tools("python server.py")])``
     """
+    check_bound(max_result_chars)
     try:
         import mcp  # noqa: PLC0415 (an extra)
     except ImportError:
@@ -78,7 +85,13 @@ def mcp_tools(server: str | Sequence[str], *, prefix: str = "", timeout_s: float
             raise UsageError('mcp_tools("http://...") takes an address, or a command: ["python", "server.py"].')
         target = mcp.StdioServerParameters(command=words[0], args=words[1:])
     kept = _Server(lambda: mcp.Client(target), shown=server)
-    return MCPTools([_tool(one, prefix, kept, timeout_s) for one in kept.open()], kept.close)
+    options = {"timeout_s": timeout_s, "max_result_chars": max_result_chars}
+    told = kept.open()
+    try:
+        return MCPTools([_tool(one, prefix, kept, options) for one in told], kept.close)
+    except BaseException:  # such as a name that is the library's
+        kept.close()
+        raise
 
 
 class _Server:
@@ -233,23 +246,22 @@ async def _list_tools(client: Any, shown: Any) -> list[Any]:
         cursors.add(cursor)
 
 
-def _tool(told: Any, prefix: str, server: _Server, timeout_s: float | None) -> Tool:
+def _tool(told: Any, prefix: str, server: _Server, options: dict[str, Any]) -> Tool:
     name = prefix + told.name
     if not NAME.fullmatch(name):
         name = "".join(letter if NAME.fullmatch(letter) else "_" for letter in name)[:64]
 
     async def called(**arguments: Any) -> str:
         result = await server.call(told.name, arguments)
-        text = _text_of(result)
+        text = _text_of(result, tool.max_result_chars)
         if result.is_error:
             raise RuntimeError(text)
         return text
 
     schema = told.input_schema if isinstance(told.input_schema, dict) else {}
     free: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="allow"))
-    tool = Tool(
-        called, name=name, description=told.description or told.title or name, args_schema=free, timeout_s=timeout_s
-    )
+    description = told.description or told.title or name
+    tool = Tool(called, name=name, description=description, args_schema=free, **options)
     asked = {"type": "object", "properties": {}} | schema
     whole = self_contained(asked) | {"type": "object", "additionalProperties": False}
     needed = [str(one) for one in schema.get("required") or ()]
@@ -258,7 +270,7 @@ def _tool(told: Any, prefix: str, server: _Server, timeout_s: float | None) -> T
     return tool
 
 
-def _text_of(result: Any) -> str:
+def _text_of(result: Any, most: int | None) -> str:
     """Write a tool's answer as text that an agent can use: its parts one after the other, the longest shortened."""
     content = list(result.content or ())
     parts = [_part_text(part) for part in content[:MOST_PARTS]]
@@ -268,7 +280,7 @@ def _text_of(result: Any) -> str:
     texts = [part.text for part in content if part.type == "text"]
     if structured is not None and not _is_told(structured, texts):
         parts.append(json.dumps(structured, ensure_ascii=False))
-    return "\n".join(_within(parts, MOST_CHARACTERS)) or "[no content]"
+    return "\n".join(_within(parts, most)) or "[no content]"
 
 
 def _part_text(part: Any) -> str:
@@ -324,23 +336,15 @@ def _decoded(text: str) -> Any:
         return text
 
 
-def _within(parts: Sequence[str], most: int) -> list[str]:
+def _within(parts: Sequence[str], most: int | None) -> list[str]:
     """Shorten the longest parts, so that all together, a new line between any two, have at most so many characters."""
+    if most is None:
+        return list(parts)
     left = most - len(parts)
     lengths = sorted(len(part) for part in parts)
     for number, length in enumerate(lengths):
         share = left // (len(lengths) - number)  # of each part that is at least so long
         if length > share:
-            return [_cut(part, share) for part in parts]
+            return [cut_middle(part, share) for part in parts]
         left -= length
     return list(parts)
-
-
-def _cut(text: str, most: int) -> str:
-    """Leave out the middle of a text that is longer than ``most`` characters, and say so."""
-    if len(text) <= most:
-        return text
-    kept = max(0, most - MARK_CHARACTERS)
-    mark = f"\n[... {len(text) - kept:,} characters are left out ...]\n"
-    head, tail = kept - kept // 2, kept // 2
-    return text[:head] + mark + text[len(text) - tail :]

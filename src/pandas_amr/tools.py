@@ -28,6 +28,7 @@ __all__ = ["PythonREPLTool", "Tool", "tool"]
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 LEAST_RESULT_CHARS = 100
+MOST_RESULT_CHARS = 20_000
 RESERVED = frozenset({"submit_findings", "submit_reduction", "python_repl"})
 
 
@@ -64,7 +65,7 @@ class Tool:
     description: str = ""
     args_schema: type[BaseModel] | None = None
     timeout_s: float | None = 60.0
-    max_result_chars: int | None = 20_000
+    max_result_chars: int | None = MOST_RESULT_CHARS
     isolated: bool = False
     version: str = ""
     parameters: dict[str, Any] = field(init=False, repr=False)
@@ -82,7 +83,7 @@ class Tool:
         description = self.description or inspect.getdoc(self.func) or ""
         if not description:
             raise UsageError(f"Tool {name!r} needs a description, or its function a docstring: agents read it.")
-        _check_bound(self.max_result_chars)
+        check_bound(self.max_result_chars)
         if self.isolated:
             source_of(self.func)  # what cannot be sent is told now
         schema = self.args_schema or _args_schema(self.func, name)
@@ -113,7 +114,7 @@ def tool(
     description: str = "",
     args_schema: type[BaseModel] | None = None,
     timeout_s: float | None = 60.0,
-    max_result_chars: int | None = 20_000,
+    max_result_chars: int | None = MOST_RESULT_CHARS,
     isolated: bool = False,
     version: str = "",
 ) -> Callable[[Callable[..., Any]], Tool]: ...
@@ -233,7 +234,7 @@ def as_tools(given: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLT
     return tools, repls[0] if repls else None
 
 
-def _check_bound(most: Any) -> None:
+def check_bound(most: Any) -> None:
     """Refuse what cannot bound a result.
 
     Raises:

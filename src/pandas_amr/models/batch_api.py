@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT_S = 60.0
 GROWTH = 1.5  # of the time between two polls, or two tries
+LONGEST_FILE_S = 600.0  # to upload or download one
 PAGE = 100  # of a list, the most that servers give
 MOST_PAGES = 20
 DOWNLOADS = 2  # of a file with lines that cannot be read
@@ -120,7 +121,7 @@ class BatchAPI:
 
     async def _upload(self, name: str, content: bytes) -> str:
         told = await self._json(
-            lambda client: client.files.with_raw_response.create(file=(name, content), purpose="batch")
+            lambda client: client.files.with_raw_response.create(file=(name, content), purpose="batch"), of_file=True
         )
         file = told.get("id") if isinstance(told, dict) else None
         if not isinstance(file, str) or not file:
@@ -255,11 +256,14 @@ class BatchAPI:
         """
         lines = Lines((), 0)
         for _ in range(DOWNLOADS):
-            raw = await self._tried(lambda: self._call(lambda client: client.files.with_raw_response.content(file)))
+            raw = await self._tried(partial(self._content, file))
             lines = lines_of(raw.content)
             if not lines.damaged:
                 break
         return lines
+
+    async def _content(self, file: str) -> Any:
+        return await self._call(lambda client: client.files.with_raw_response.content(file), of_file=True)
 
     def describe(self, batch: BatchState) -> str:
         """Say why a server failed a batch, in its own words and without the key."""
@@ -282,15 +286,18 @@ class BatchAPI:
                     raise
                 await patience.wait(error)
 
-    async def _json(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        raw = await self._call(work)
+    async def _json(self, work: Callable[[Any], Awaitable[Any]], *, of_file: bool = False) -> Any:
+        raw = await self._call(work, of_file=of_file)
         try:
             return json.loads(raw.content)
         except (ValueError, RecursionError):
             raise ModelUnavailable("The server's answer is not JSON.") from None
 
-    async def _call(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        return await self.model.call(lambda client: work(self._without_retries(client)))
+    async def _call(self, work: Callable[[Any], Awaitable[Any]], *, of_file: bool = False) -> Any:
+        """Carry out a step in the time of a request; one that moves a file has as long as that needs."""
+        timeout_s = self.model.lm.timeout_s
+        timeout_s = max(LONGEST_FILE_S, timeout_s) if of_file else timeout_s
+        return await self.model.call(lambda client: work(self._without_retries(client)), timeout_s=timeout_s)
 
     def _without_retries(self, client: Any) -> Any:
         """Give the client with the SDK's own retries off; it has the same connections."""

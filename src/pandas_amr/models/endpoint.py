@@ -68,13 +68,13 @@ class Endpoint:
         self.lessons.learn_answer(request.phase, reply.usage)
         return reply
 
-    async def call(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Ask the ``openai`` client for something else.
+    async def call(self, work: Callable[[Any], Awaitable[Any]], *, timeout_s: float) -> Any:
+        """Ask the ``openai`` client for something else, and have all of it within a time.
 
         Raises:
             ModelError: the service did not answer.
         """
-        return await (await self._opened()).call(work)
+        return await (await self._opened()).call(work, timeout_s=timeout_s)
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the protocol spells it, without what this model is known to refuse."""

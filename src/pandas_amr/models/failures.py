@@ -108,9 +108,10 @@ class Failures:
             return ModelUnavailable(f"No connection to {self._address} ({type(links[-1]).__name__}).")
         return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
 
-    def timed_out(self) -> ModelUnavailable:
-        """No whole answer came in time."""
-        return ModelUnavailable(f"No answer within {self.lm.timeout_s:g} s (LM(timeout_s=...)).")
+    def timed_out(self, timeout_s: float | None = None) -> ModelUnavailable:
+        """No whole answer came in time; default: that of a request."""
+        timeout_s = self.lm.timeout_s if timeout_s is None else timeout_s
+        return ModelUnavailable(f"No answer within {timeout_s:g} s (LM(timeout_s=...)).")
 
     def unreadable(self, error: Exception) -> ModelUnavailable:
         """An answer that no HTTP library can read: the connection is broken, and the next one may not be."""

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from pandas_amr.models.base import LM, Limits, Reply, Request
 
-LONGEST_CALL_S = 600.0  # of what is no request to the model: a batch's files
-
 
 class OpenAIModel:
     """One ``LM`` behind one HTTP client, open from its first request to ``close``, or the end of an ``async with``.
@@ -217,23 +215,18 @@ class OpenAIModel:
         raise failure
 
     def _batch_failure(self, status: int | None, answer: Any) -> ModelError:
-        """The failure of one request of a batch."""
+        """The failure of one request of a batch; one of the configuration is for the ordinary way to judge."""
         told = read_error_body(answer)
         if status is None or status < HTTPStatus.BAD_REQUEST:
             said = self.without_key(told.message or "no reason given")
             return ModelUnavailable(f"The batch has no usable answer to this request: {said}.")
-        failure = self._failures.status_error(status, told, {})
-        if isinstance(failure, ModelConfigError) and failure.of_request and self._acceptance.accepted:
-            return failure.of_request
-        return failure
+        return self._failures.status_error(status, told, {})
 
     def without_key(self, text: str) -> str:
         """A server's text, bounded and without what no text may show."""
         return self._failures.scrubbed(text)
 
-    async def call(
-        self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], *, timeout_s: float = LONGEST_CALL_S
-    ) -> Any:
+    async def call(self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], *, timeout_s: float) -> Any:
         """Ask the client for something, and have all of it within a time; what goes wrong is told in our words.
 
         Raises:
@@ -251,7 +244,7 @@ class OpenAIModel:
             raise
         except Exception as error:
             if isinstance(error, TimeoutError) and deadline.expired():
-                failure = self._failures.timed_out()
+                failure = self._failures.timed_out(timeout_s)
             elif self._own is None or isinstance(error, BROKEN_ANSWERS):
                 failure = self._failures.unreadable(error)
             else:  # a bug in a client of the user's

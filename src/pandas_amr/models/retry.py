@@ -10,7 +10,7 @@ import tenacity
 from pandas_amr._usage import Usage
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.contact import patience_s
-from pandas_amr.models.throttle import asked_at, end_run
+from pandas_amr.models.throttle import asked_now, end_run
 from pandas_amr.models.waits import run_waits
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ class Retrying:
         Raises:
             ModelUnavailable: the tries are used up; or the server has been silent for too long, which ends the run.
         """
-        policy = _Policy(self._lm, self._throttle, self._throttle.clock())
-        mark = asked_at.set(policy.began)
+        with asked_now(self._throttle.clock) as began:
+            return await self._tried(request, _Policy(self._lm, self._throttle, began))
+
+    async def _tried(self, request: Request, policy: _Policy) -> Reply:
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(ModelUnavailable), stop=policy.stop, wait=policy.wait, reraise=True
         )
@@ -54,7 +56,6 @@ class Retrying:
             error.usage = policy.spent_with(error.usage)
             raise
         finally:
-            asked_at.reset(mark)
             self._throttle.teller.end(waits)
         usage = policy.spent + reply.usage
         return replace(reply, usage=replace(usage, tries=reply.usage.tries + policy.sent))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected
 from pandas_amr.models.base import Message, Reply, Request, ToolSpec
 from pandas_amr.models.first import FirstRequests
+from pandas_amr.models.throttle import asked_now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -194,10 +195,16 @@ class Structured:
             ModelRejected: no form is taken, or it is the content that the server will not take.
         """
         kind = _kind_of(request)
-        async with contextlib.nullcontext() if self._lm.batch else self._lessons.in_turn(kind, self._lm):
-            if request.schema is not None:
-                return await self._descend(request, kind)
-            return await self._model.complete(request)
+        if self._lm.batch:
+            return await self._ask(request, kind)
+        with asked_now():  # whoever waits for the first of its kind waits for the server, too
+            async with self._lessons.in_turn(kind, self._lm):
+                return await self._ask(request, kind)
+
+    async def _ask(self, request: Request, kind: str) -> Reply:
+        if request.schema is not None:
+            return await self._descend(request, kind)
+        return await self._model.complete(request)
 
     async def _descend(self, request: Request, kind: str) -> Reply:
         """Ask in one form after the other until one is taken. What is taken in none teaches nothing."""

@@ -14,6 +14,7 @@ no request waits for a place longer than the patience with a server that answers
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
@@ -28,7 +29,7 @@ from pandas_amr.models.contact import has_answered, patience_s
 from pandas_amr.models.waits import Teller, clock_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pandas_amr.models.base import LM, Limits, Model, Reply, Request
     from pandas_amr.models.lessons import Lessons
@@ -58,6 +59,18 @@ PROBES = 4  # within the patience, at the least
 
 
 asked_at: ContextVar[float | None] = ContextVar("pandas_amr_asked_at", default=None)  # before its first try
+
+
+@contextlib.contextmanager
+def asked_now(clock: Callable[[], float] = time.monotonic) -> Iterator[float]:
+    """Count from now how long the request in the block waits, unless it has waited already; gives since when."""
+    since = asked_at.get()
+    since = clock() if since is None else since
+    mark = asked_at.set(since)
+    try:
+        yield since
+    finally:
+        asked_at.reset(mark)
 
 
 @dataclass(slots=True)
