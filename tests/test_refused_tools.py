@@ -75,3 +75,20 @@ def test_a_code_that_stands_for_any_refusal_hides_no_wrong_key_or_model(said, co
         with pytest.raises(ModelConfigError):
             run(server)
         assert len(server.requests) == 1
+
+
+def test_what_is_refused_for_any_schema_is_learned_of_a_prompt_that_is_too_long_too():
+    def provider(request):
+        if "response_format" in request.body and request.body["response_format"]["type"] == "json_schema":
+            return Status(400, "This response_format type is unavailable now")
+        if request.tools:
+            return Status(400, "this tool_choice is not supported")
+        if len(request.units) > 3:
+            return Status(400, "too long", code="context_length_exceeded")
+        return findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        options = {"plan": {"shard_size": 12}, "max_parallelism": 1}
+        assert DF.amr.map_reduce(**GIVEN, **options, lm=server.lm()).output["n"] == sum(range(12))
+        asked = [len(request.units) for request in server.requests]
+    assert sorted(asked) == [3, 3, 3, 3, 6, 6, 12, 12, 12]

@@ -132,9 +132,16 @@ class Lessons:
         self._known.add(kind)
         self.taken.add(rung)
         self.rungs[kind] = min(rung, self.rungs.get(kind, rung))
-        for above, error in refusals.items():
+        self._count_refused(refusals, kinds=1)
+
+    def learn_too_long(self, refusals: Mapping[int, ModelError]) -> None:
+        """Remember the forms that are refused for any schema, above one that would do but for the prompt's length."""
+        self._count_refused(refusals, kinds=0)
+
+    def _count_refused(self, refusals: Mapping[int, ModelError], *, kinds: int) -> None:
+        for rung, error in refusals.items():
             for_any = FOR_ANY.search(str(error)) or isinstance(error, ModelConfigError)
-            self.refused[above] = self.refused.get(above, 0) + (ENOUGH_KINDS if for_any else 1)
+            self.refused[rung] = self.refused.get(rung, 0) + (ENOUGH_KINDS if for_any else kinds)
 
     def learn_kept(self, rung: int, *, is_kept: bool) -> None:
         """Remember whether a form is kept. A server that takes it and never kept it ignores it: words are left.
@@ -246,7 +253,10 @@ class Structured:
         return reply
 
     async def _descend(self, request: Request, kind: str) -> Reply:
-        """Ask in one form after the other until one is taken. Of what is refused in each, nothing is learned."""
+        """Ask in one form after the other until one is taken. Of what is refused in each, nothing is learned.
+
+        A prompt that is too long is read by a server that takes the form: what it refuses for any schema is learned.
+        """
         assert request.schema is not None
         lessons = self._lessons
         rung = lessons.rung_of(kind, strict=request.schema.strict)
@@ -259,6 +269,8 @@ class Structured:
                 error.attempts += refused
                 if not lessons.may_descend(kind, rung, error):
                     lessons.vain[kind] = lessons.vain.get(kind, 0) + (rung == PROMPT and bool(refusals))
+                    if isinstance(error, ModelRejected) and error.too_long:
+                        lessons.learn_too_long(refusals)
                     raise
                 refusals[rung] = error
                 refused = error.attempts
