@@ -37,6 +37,9 @@ def run(server, **options):
         (400, "Function calling is not enabled for models/gemma-3-27b-it"),  # Gemini
         (422, "This model doesn't support tool use."),
         (501, "Tools are not implemented."),
+        (400, "Unrecognized request argument supplied: tools"),
+        (422, "body.tools: Extra inputs are not permitted"),
+        (400, "Invalid schema for function 'look': In context=(), 'x' is not permitted."),
     ],
 )
 def test_a_server_that_takes_no_tools_is_asked_once_and_the_error_says_what_would_go(status, said):

@@ -64,11 +64,12 @@ ABOUT_CONTENT = re.compile(r"polic(y|ies)|safety|moderat|content.?filter|harmful
 NO_SERVER = re.compile(r"support.{0,40}(tool|response_format|structured|parameter|json)", re.IGNORECASE)
 REFUSALS = frozenset({400, 404, 422})
 # What servers say that take no tools at all: vLLM without a parser, llama.cpp's without templates (500), Ollama and
-# Groq of some models, Gemini's endpoint of Gemma.
+# Groq of some models, Gemini's endpoint of Gemma, FastAPI; or not these: OpenAI of a schema.
 NO_TOOLS = re.compile(
     r"\b(tools?|functions?)\b.{0,40}(\bnot (supported|enabled|available|implemented)|\bunsupported|"
-    r"\brequires? .{0,20}--)|--tool-call-parser|"
-    r"(\bnot support|n[o']t support|\bunsupported|\bno support for).{0,40}\b(tools?|functions?)\b",
+    r"\brequires? .{0,20}--)|--tool-call-parser|\bbody\.tools\b|\binvalid schema for function\b|"
+    r"(\bnot support|n[o']t support|\bunsupported|\bno support for|\bunrecogni[sz]ed|\bunknown|\bunexpected).{0,40}"
+    r"\b(tools?|functions?)\b",
     re.IGNORECASE,
 )
 
@@ -122,7 +123,7 @@ class Lessons:
         return bool(ABOUT_FORM.search(str(error))) and not ABOUT_CONTENT.search(str(error))
 
     def takes_no_tools(self, kind: str, error: ModelError) -> bool:
-        """Whether a refusal says that no tools are taken, by a server that has answered no request with some."""
+        """Whether a refusal says that tools are not taken, by a server that has answered no request with some."""
         if kind != TOOLS or kind in self._known or error.status not in REFUSALS | NOT_BUILT:
             return False
         return bool(NO_TOOLS.search(str(error)))
