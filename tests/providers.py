@@ -15,7 +15,7 @@ import pandas_amr as amr
 from endpoint import KEY, SORRY, Endpoint, one_each
 from pandas_amr._run import submit
 from pandas_amr.testing import Call
-from sensible import Turn, decoded, payload_of
+from sensible import Turn, decoded
 from wire import Answer
 
 
@@ -23,6 +23,7 @@ class OpenAI(Endpoint):
     """OpenAI's chat models: strict schemas, refusals, and headers that tell of a full minute's tokens."""
 
     model = "gpt-4o-mini"
+    tells_refusals = True
     strict = True
 
     def headers(self):
@@ -89,6 +90,7 @@ class Azure(Endpoint):
     """Azure's OpenAI, through its own client: a deployment in the path, a version in the query, a key of its own."""
 
     model = "my-deployment"
+    tells_refusals = True
     path = "/openai/deployments/my-deployment"
     strict = True
 
@@ -147,6 +149,7 @@ class Gemini(Endpoint):
     """Gemini's compatible endpoint: signed calls, errors as a list, reasoning outside of the answer's tokens."""
 
     model = "gemini-3-pro"
+    tells_refusals = True
     path = "/v1beta/openai"
     reasoning = 40
 
@@ -316,7 +319,7 @@ class Mistral(Endpoint):
     model = "magistral-medium-latest"
     settings: ClassVar[dict[str, Any]] = {"max_output_tokens": 4000}
     lessons = 1
-    extra = 4  # the answer that is cut is asked again in halves, its tool turns too
+    extra = 2  # what was cut is asked again, in halves
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -376,6 +379,7 @@ class DeepSeek(Endpoint):
     """DeepSeek, thinking: JSON mode only, thoughts that must come back with calls, blank lines while one waits."""
 
     model = "deepseek-reasoner"
+    tells_refusals = True
     lessons = 2  # a schema, a forced call
     reasoning = 30
 
@@ -434,6 +438,7 @@ class OpenRouter(Endpoint):
     """
 
     model = "openai/gpt-4o-mini"
+    tells_refusals = True
     extra = 1  # the error of another's
 
     def error(self, status, message, *, kind="", code=None, param=None, headers=None):
@@ -505,8 +510,6 @@ class VLLM(Endpoint):
 class VLLMWithoutParser(VLLM):
     """vLLM as it is started without flags: calls only where they are forced, and then guided."""
 
-    calls_tools = False
-
     def body_fault(self, body):
         # https://github.com/vllm-project/vllm/issues/9986
         if body.get("tools") and not isinstance(body.get("tool_choice"), dict):
@@ -541,7 +544,6 @@ class LlamaCpp(Endpoint):
     """llama.cpp's server with a small model: a grammar for schemas, calls only written down, keys of its own."""
 
     model = "qwen2.5-coder-1.5b"
-    calls_tools = False
 
     def error(self, status, message, *, kind="invalid_request_error", code=None, param=None, headers=None):
         return Answer(status, {"error": {"code": status, "message": message, "type": kind}}, headers or {})
@@ -559,10 +561,9 @@ class LlamaCpp(Endpoint):
         return Answer(400, {"error": error | {"n_prompt_tokens": tokens, "n_ctx": self.window}})
 
     def message(self, request, turn):
-        """A call that is written down (observed); once it has not been run, the model answers itself."""
+        # Calls are written down: one in a fence (observed), several as Qwen's template has them.
         if turn.calls:
-            written = any(message["role"] == "assistant" for message in request.messages)
-            turn = Turn(payload=payload_of(request)) if written else Turn(text=_written(turn.calls[0]))
+            turn = Turn(text=_fenced(*turn.calls) if len(turn.calls) == 1 else _tagged(turn.calls))
         return super().message(request, turn)
 
     def completion(self, request):
@@ -576,7 +577,6 @@ class Ollama(Endpoint):
 
     model = "qwen3:8b"
     settings: ClassVar[dict[str, Any]] = {"max_output_tokens": 2000}
-    lessons = 1
     checks_key = False
     runaway_tokens = 6000
 
@@ -597,7 +597,7 @@ class Ollama(Endpoint):
         # https://github.com/agno-agi/agno/issues/10254, https://github.com/openai/openai-agents-js/issues/664
         for message in messages:
             for call in message.get("tool_calls", ()):
-                if not decoded(call["function"]["arguments"]):
+                if decoded(call["function"]["arguments"]) is None:
                     return self.error(400, "invalid tool call arguments: unexpected end of JSON input")
         return super().conversation_fault(messages)
 
@@ -662,12 +662,12 @@ class Gateway(Endpoint):
 
     model = "behind-a-gateway"
     tells_usage = False
-    extra = 5  # one request to no upstream, whose shard is halved; one to a broken one
+    extra = 2  # one request to no upstream, one to a broken one
 
     def fault(self, asked, request):
         if asked.number == 2:
             return Answer(404, "no healthy upstream", kind="text/plain")
-        if asked.number == 4:
+        if asked.number == 3:
             return Answer(502, "<html><head><title>502 Bad Gateway</title></head></html>", kind="text/html")
         return super().fault(asked, request)
 
@@ -678,9 +678,16 @@ class Gateway(Endpoint):
         return Answer(413, "<html><head><title>413 Request Entity Too Large</title></head></html>", kind="text/html")
 
 
-def _written(call: Call) -> str:
-    """A call as a small model writes it down."""
-    return f"```json\n{json.dumps({'name': call.name, 'arguments': call.arguments})}\n```"
+def _fenced(call: Call) -> str:
+    return f"```json\n{_spelled(call)}\n```"
+
+
+def _tagged(calls: tuple[Call, ...]) -> str:
+    return "\n".join(f"<tool_call>\n{_spelled(call)}\n</tool_call>" for call in calls)
+
+
+def _spelled(call: Call) -> str:
+    return json.dumps({"name": call.name, "arguments": call.arguments})
 
 
 PROFILES: tuple[type[Endpoint], ...] = (

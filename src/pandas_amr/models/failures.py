@@ -179,8 +179,9 @@ def _names_configuration(status: int, body: ErrorBody) -> bool:
     """Whether a refusal is of the key, the model or the address, and not of what a request says."""
     if status in CONFIG:
         return not NO_UPSTREAM.search(body.message)
-    text = " ".join((*sorted(body.codes), body.message))
-    return status in OF_REQUEST and bool(NOT_SERVED.search(text)) and not ABOUT_PARAMETER.search(text)
+    if status not in OF_REQUEST or ABOUT_PARAMETER.search(f"{body.param} {body.message}"):
+        return False  # codes do not tell: INVALID_ARGUMENT is all that Gemini has
+    return bool(NOT_SERVED.search(" ".join((*sorted(body.codes), body.message))))
 
 
 def _has_no_quota(body: ErrorBody, status: int, headers: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected
+from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
 from pandas_amr.models.base import Message, Reply, Request, ToolSpec
 from pandas_amr.models.first import FirstRequests
 from pandas_amr.models.throttle import asked_now
@@ -62,6 +62,18 @@ ABOUT_CONTENT = re.compile(r"polic(y|ies)|safety|moderat|content.?filter|harmful
 # A router says 404 where none of its servers has what a request needs (OpenRouter: "No endpoints found that support").
 NO_SERVER = re.compile(r"support.{0,40}(tool|response_format|structured|parameter|json)", re.IGNORECASE)
 REFUSALS = frozenset({400, 404, 422})
+# What servers say that take no tools at all: vLLM without a parser, llama.cpp's without templates (500), Ollama and
+# Groq of some models, Gemini's endpoint of Gemma, FastAPI; or not these: OpenAI of a schema.
+NO_TOOLS = re.compile(
+    r"\b(tools?|functions?)\b.{0,40}(\bnot (supported|enabled|available|implemented)|\bunsupported|"
+    r"\brequires? .{0,20}--)|--tool-call-parser|\bbody\.tools\b|\binvalid schema for function\b|"
+    r"(\bnot support|n[o']t support|\bunsupported|\bno support for|\bunrecogni[sz]ed|\bunknown|\bunexpected).{0,40}"
+    r"\b(tools?|functions?)\b",
+    re.IGNORECASE,
+)
+
+NOT_BUILT = frozenset({500, 501})
+TOOLS = "tools"  # the kind of requests that may call some
 
 ENOUGH_KINDS = 2  # of schemas refused in a form, and none taken, after which others do not begin with it
 VAIN_DESCENTS = 2  # of a schema, refused in every form, after which a refusal is the row's
@@ -110,6 +122,12 @@ class Lessons:
             return bool(NO_SERVER.search(str(error)))
         return bool(ABOUT_FORM.search(str(error))) and not ABOUT_CONTENT.search(str(error))
 
+    def takes_no_tools(self, kind: str, error: ModelError) -> bool:
+        """Whether a refusal says that tools are not taken, by a server that has answered no request with some."""
+        if kind != TOOLS or kind in self._known or error.status not in REFUSALS | NOT_BUILT:
+            return False
+        return bool(NO_TOOLS.search(str(error)))
+
     def learn_taken(self, kind: str, rung: int, refusals: Mapping[int, ModelError]) -> None:
         """Remember the form that was answered, and those above it that were refused."""
         self.taken.add(rung)
@@ -122,9 +140,9 @@ class Lessons:
         self._learn_refused(refusals)
 
     def _learn_refused(self, refusals: Mapping[int, ModelError]) -> None:
-        for above, error in refusals.items():
+        for rung, error in refusals.items():
             for_any = FOR_ANY.search(str(error)) or isinstance(error, ModelConfigError)
-            self.refused[above] = self.refused.get(above, 0) + (ENOUGH_KINDS if for_any else 1)
+            self.refused[rung] = self.refused.get(rung, 0) + (ENOUGH_KINDS if for_any else 1)
 
     def learn_kept(self, rung: int, *, is_kept: bool) -> None:
         """Remember whether a form is kept. A server that takes it and never kept it ignores it: words are left.
@@ -193,6 +211,7 @@ class Structured:
 
         Raises:
             ModelRejected: no form is taken, or it is the content that the server will not take.
+            ModelConfigError: the server takes no tools.
         """
         kind = _kind_of(request)
         if self._lm.batch:
@@ -204,7 +223,18 @@ class Structured:
     async def _ask(self, request: Request, kind: str) -> Reply:
         if request.schema is not None:
             return await self._descend(request, kind)
-        return await self._model.complete(request)
+        return await self._ask_plain(request, kind)
+
+    async def _ask_plain(self, request: Request, kind: str) -> Reply:
+        """Ask without a schema. That a server takes no tools is its configuration, and no row's."""
+        try:
+            return await self._model.complete(request)
+        except (ModelRejected, ModelUnavailable) as error:
+            if not self._lessons.takes_no_tools(kind, error):
+                raise
+            known: dict[str, Any] = {"status": error.status, "request_id": error.request_id, "attempts": error.attempts}
+            said = f"{str(error).removesuffix('.')}. Without tools {self._lm.model} can be asked as it is."
+            raise ModelConfigError(said, **known) from error
 
     async def _descend(self, request: Request, kind: str) -> Reply:
         """Ask in one form after the other until one is taken. What is taken in none teaches nothing."""
@@ -247,7 +277,7 @@ def as_asked(request: Request, *, server: str, name: str) -> Request:
 def _kind_of(request: Request) -> str:
     """What requests that are refused alike have in common: the schema, or that they have tools, or none."""
     if request.schema is None:
-        return "tools" if request.tools else ""
+        return TOOLS if request.tools else ""
     return hashlib.sha256(json.dumps(request.schema.schema).encode()).hexdigest()
 
 
