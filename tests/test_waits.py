@@ -349,6 +349,9 @@ TOO_LONG = [
     (400, "Prompt exceeds max length"),
     (400, "Invalid request: Your request exceeded model token limit: 8192"),
     (400, "context window exceeds limit"),
+    (400, {"type": "error", "error": {"type": "invalid_request_error", "message": "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease input length or `max_tokens` and try again"}}),
+    (400, "The total number of tokens (prompt + max_tokens) exceeds the model's limit"),
+    (400, "Token limit exceeded"),
     (413, {"message": "Request body too large for gpt-4o model. Max size: 8000 tokens.", "code": "tokens_limit_reached"}),
     (400, {"message": "Invalid 'messages[1].content': string too long. Expected a string with maximum length 1048576.", "param": "messages[1].content", "code": "string_above_max_length"}),
     (400, {"message": "'max_tokens' or 'max_completion_tokens' is too large: 3000. This model's maximum context length is 4096 tokens and your request has 2000 input tokens (3000 > 4096 - 2000).", "code": 400}),
@@ -366,6 +369,7 @@ NOT_TOO_LONG = [
     (400, {"message": "Invalid schema for response_format 'findings': name is required", "param": "response_format"}),
     (400, "Unsupported value: 'temperature' does not support 0 with this model."),
     (400, "`max_new_tokens` must be <= 512. Given: 1000"),
+    (400, "input length and `max_tokens` exceed context limit: 50 + 300000 > 200000, decrease input length or `max_tokens` and try again"),
     (400, "Invalid 'tools[0].function.name': string too long."),
     (504, "context deadline exceeded"),
     (500, "The request took too long to process"),
@@ -874,6 +878,30 @@ def test_a_pause_is_logged_once_and_shown_while_it_lasts(caplog):
     told = [record for record in caplog.records if "429" in record.getMessage()]
     assert [record.levelname for record in told] == ["INFO"]
     assert "scripted-key" not in caplog.text
+
+
+def test_a_pause_is_told_though_answers_to_earlier_requests_come_in_it(caplog):
+    """The third of four requests is put off; the others are answered when it is, and say nothing of the pause."""
+    put_off = asyncio.Event()
+
+    async def script(request):
+        if request.number == 3:
+            put_off.set()
+            return Status(429, "slow down", headers={"retry-after": "2"})
+        if 0 < request.number < 5:
+            await put_off.wait()
+            await asyncio.sleep(0.05)
+        return provider(request)
+
+    with ScriptedServer(script) as server, caplog.at_level(logging.INFO, "pandas_amr"):
+        frame(1).amr.map_reduce(**ONE_BY_ONE, lm=server.lm())  # what is learned at the first request is known
+        run = frame(8).amr.start(**ONE_BY_ONE, max_parallelism=4, lm=server.lm())
+        until(lambda: run.progress.waiting)
+        shown = run.progress.waiting
+        assert run.result().output["n"] == sum(range(8))
+    assert "429, waiting until" in shown
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert run.progress.waiting == ""
 
 
 def test_the_bar_shows_what_is_waited_for(capsys):

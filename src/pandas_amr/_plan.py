@@ -595,7 +595,7 @@ def read_plan(given: Any) -> Plan:
 def _decoded(text: str, where: str) -> dict[str, Any]:
     try:
         decoded = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"{where} is no JSON: {error}.") from None
     if not isinstance(decoded, dict):
         raise PlanError(f"{where} is no JSON object.")

@@ -15,6 +15,8 @@ from pandas_amr._cache import cache_folder
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)
+
 
 @dataclass(frozen=True)
 class Creation:
@@ -69,7 +71,7 @@ class Records:
     def creations(self) -> Iterator[Creation]:
         """Give the batches of which it is not known whether they were created."""
         for file in sorted(self._folder.glob("*.creating")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # half written: nothing was sent yet
+            with contextlib.suppress(*UNREADABLE):  # half written: nothing was sent yet
                 told = json.loads(file.read_text(encoding="utf-8"))
                 yield Creation(str(told["file"]), str(told["digest"]), tuple(told["known"]), tuple(told["keys"]))
 
@@ -104,5 +106,5 @@ def _read(file: Path) -> tuple[str, list[str]]:
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
         return str(told["id"]), [str(key) for key in told["keys"]]
-    except (OSError, ValueError, KeyError, TypeError):  # half written by a process that died: nothing is known of it
+    except UNREADABLE:  # half written by a process that died: nothing is known of it
         return "", []

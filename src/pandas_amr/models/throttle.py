@@ -127,6 +127,7 @@ class Throttle:
     _growing: bool = True
     _shrunk_at: float = 0.0
     _paused_until: float = 0.0
+    _paused_by: str = ""
     _answered_at: float = 0.0
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
     _least_median: float = 0.0
@@ -304,8 +305,8 @@ class Throttle:
         """Tell of a wait, if it is a long one; of a server that is gone `failed` tells."""
         bucket = self.requests if why == "requests" else self.tokens
         if why == "pause":
-            if self._dead_since is None and self._trouble is not None:
-                self.teller.tell(why, delay, _short(self._trouble))
+            if self._dead_since is None and self._paused_by:
+                self.teller.tell(why, delay, self._paused_by)
         elif bucket is not None:
             self.teller.tell(why, delay, f"at most {bucket.rate * 60:.3g} {why} per minute")
 
@@ -316,7 +317,8 @@ class Throttle:
         now = self._answered_at = self.clock()
         self._back(ticket)
         self._set_trouble(None)
-        self.teller.over()
+        if now >= self._paused_until:  # else it was sent before the pause
+            self.teller.over()
         if now - self._starved_at > SOON_S:
             self._most = min(LARGEST_WINDOW, self._most + 1 / self._most)  # others may have closed their files
         self._admitted.append(now)
@@ -369,12 +371,13 @@ class Throttle:
                 self.window = max(1.0, min(self.window, self.in_flight + 1.0) * SHRINK)
                 if again or retry_after_s is None:  # one pause that is told says nothing of a rate
                     self._guess(now)
-        self._pause(now, retry_after_s)
+        self._pause(now, retry_after_s, error)
         self._wake()
 
-    def _pause(self, now: float, retry_after_s: float | None) -> None:
-        if retry_after_s is not None:
-            self._paused_until = max(self._paused_until, now + retry_after_s)
+    def _pause(self, now: float, retry_after_s: float | None, error: ModelUnavailable | None) -> None:
+        if retry_after_s is not None and now + retry_after_s > self._paused_until:
+            self._paused_until = now + retry_after_s
+            self._paused_by = "" if error is None else _short(error)
 
     def failed(
         self,
@@ -394,7 +397,7 @@ class Throttle:
             self._not_reached(ticket, now, error, lm)
         elif retry_after_s is not None:
             self._set_trouble(error)
-            self._pause(now, retry_after_s)
+            self._pause(now, retry_after_s, error)
         elif self._trouble is not None and self._trouble.gone:  # it is there again, whatever it says
             self._set_trouble(None)
         self._wake()

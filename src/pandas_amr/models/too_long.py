@@ -37,6 +37,8 @@ WORDINGS = (
     READ + r"('s)? (token )?(length|count|size)[^.]{0,60}(exceed|greater|larger|longer|should be|must be|over the)",
     r"must have (less|fewer) than \d+ tokens",  # TGI
     r"exceed\w*[^.]{0,40}\b(model )?token limit",  # Moonshot
+    r"\btoken limit[^.]{0,20}exceeded",
+    r"\+ ?`?max_(new_)?tokens`?\)? exceeds?",
     r"tokens in the prompt cannot exceed",  # Cohere
     r"(prompt|input) exceeds? (the )?max",  # Zhipu
     r"range of input length",  # DashScope
@@ -48,11 +50,16 @@ OF_THE_ANSWER = re.compile(
     r"\b(completion|output) tokens\b.{0,60}(at most|maximum|exceed)|supports? at most \d+ (completion|output) tokens",
     re.IGNORECASE,
 )
-OF_INPUTS_TOO = re.compile(r"inputs?`? tokens? ?\+|in the messages|\bprompt contains\b", re.IGNORECASE)
+OF_BOTH = (
+    r"\b(prompt|inputs?)`?( length| tokens?)? ?(\+|and|plus) ?`?max_(completion_|output_|new_)?tokens"  # Anthropic
+)
+OF_INPUTS_TOO = re.compile(OF_BOTH + r"|inputs?`? tokens? ?\+|in the messages|\bprompt contains\b", re.IGNORECASE)
 # "The request took too long", "context deadline exceeded"
 OF_TIME = re.compile(r"\b(took|taking|waited|waiting|time[sd]?[ -]?out|deadline)\b", re.IGNORECASE)
 # vLLM: "'max_tokens' is too large: 3000. ... (3000 > 4096 - 2000)": with less to read it would fit
-LESS_WOULD_FIT = re.compile(r"\((\d+) > (\d+) - (\d+)\)")
+ANSWER_ABOVE_REST = re.compile(r"\((?P<answer>\d+) > (?P<limit>\d+) - \d+\)")
+# Anthropic says of the input and max_tokens, "... exceed context limit: 190000 + 20000 > 200000"
+SUM_ABOVE = re.compile(r"\d+ \+ (?P<answer>\d+) > (?P<limit>\d+)")
 
 # A rate limit that no waiting helps with: the one request is above it.
 ONE_IS_TOO_LARGE = re.compile(r"\b(request|prompt|input|message)s?\b[^.]{0,20} too (large|long|big)", re.IGNORECASE)
@@ -82,9 +89,9 @@ def is_too_long(status: int, body: ErrorBody) -> bool:
 def _says_too_long(message: str) -> bool:
     if OF_TIME.search(message):
         return False
-    fits = LESS_WOULD_FIT.search(message)
-    if fits is not None:
-        return int(fits[1]) < int(fits[2])
+    told = ANSWER_ABOVE_REST.search(message) or SUM_ABOVE.search(message)
+    if told is not None:
+        return int(told["answer"]) < int(told["limit"])
     if OF_THE_ANSWER.search(message) and not OF_INPUTS_TOO.search(message):
         return False
     return SAYS_TOO_LONG.search(message) is not None
