@@ -100,17 +100,15 @@ def is_held(schema: Any) -> bool:
     if not isinstance(schema, dict):
         return False
     if "anyOf" in schema:
-        return all(is_held(part) for part in schema["anyOf"])
+        return all(map(is_held, schema["anyOf"]))
     if schema.keys() & _IN_WORDS or is_map(schema):
         return False
     if "enum" in schema or "const" in schema:
         return _is_held_choice(schema.get("enum", [schema.get("const")]))
-    match schema.get("type"):
-        case "object":
-            return all(is_held(part) for part in schema.get("properties", {}).values())
-        case "array":
-            return is_held(schema.get("items", {}))
-    return "type" in schema
+    inner = list(schema.get("properties", {}).values())
+    if schema.get("type") == "array":
+        inner.append(schema.get("items"))
+    return "type" in schema and all(map(is_held, inner))
 
 
 def _is_held_choice(choices: Sequence[Any]) -> bool:

@@ -84,14 +84,17 @@ class FirstRequests:
                 await own
             finally:
                 timer.cancel()
-        if self._failure is not None:
-            failure = copy.copy(self._failure)  # to each its own: its tries are counted on it
-            failure.attempts, failure.usage = 0, None
-            raise failure
+        self._raise_if_failed()
         if self._is_one_ahead or self.is_answered:
             return False
         self._is_one_ahead = True
         return True
+
+    def _raise_if_failed(self) -> None:
+        if self._failure is not None:
+            failure = copy.copy(self._failure)  # to each its own: its tries are counted on it
+            failure.attempts, failure.usage = 0, None
+            raise failure
 
     def _let_next_go(self) -> None:
         """Wake all that wait: the first of them is ahead now, unless nobody need be."""
