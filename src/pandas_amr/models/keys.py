@@ -24,7 +24,7 @@ class Key:
     Args:
         given: the key; or a function of no arguments, sync or async, that gives it and is called for each request.
         what: where it was given, for people.
-        timeout_s: seconds that the function may take.
+        timeout_s: seconds that a request may take; the function, which is a part of it, may take half of them.
 
     Attributes:
         name: what limits are known by: the key; of a function its own name, whatever it gives.
@@ -35,7 +35,7 @@ class Key:
 
     def __init__(self, given: str | Callable[[], Any], what: str, timeout_s: float) -> None:
         self._what = what
-        self._timeout_s = timeout_s
+        self._longest_s = timeout_s / 2
         self._function = None if isinstance(given, str) else given
         self._known: deque[str] = deque(maxlen=REMEMBERED)
         if isinstance(given, str):
@@ -68,10 +68,10 @@ class Key:
         problem = ""
         key: Any = None
         try:
-            async with asyncio.timeout(self._timeout_s) as deadline:
+            async with asyncio.timeout(self._longest_s) as deadline:
                 key = await _called(self._function)
         except TimeoutError:
-            problem = f"gave none within {self._timeout_s:g} s" if deadline.expired() else "raised TimeoutError"
+            problem = f"gave none within {self._longest_s:g} s" if deadline.expired() else "raised TimeoutError"
         except Exception as error:  # noqa: BLE001 (the user's function; its text may hold a secret)
             cause = error.__cause__
             problem = f"raised {type(cause if cause is not None and ends_more(cause) else error).__name__}"

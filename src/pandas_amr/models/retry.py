@@ -119,7 +119,7 @@ class _Policy:
             return 0.0  # the throttle pauses
         backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
         seconds: float = backoff(state)
-        self.throttle.teller.tell("retry", seconds, error.said.partition(".")[0])
+        self.throttle.teller.tell("retry", seconds, error.said.partition(". ")[0].rstrip("."))
         return seconds
 
 

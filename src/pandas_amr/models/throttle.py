@@ -515,7 +515,7 @@ def _leaves_room(limits: Limits, ticket: Ticket) -> bool:
 
 
 def _short(error: ModelUnavailable) -> str:
-    return str(error.status) if error.status is not None else str(error).partition(".")[0]
+    return str(error.status) if error.status is not None else str(error).partition(". ")[0].rstrip(".")
 
 
 def _unsent(error: ModelUnavailable) -> ModelUnavailable:
