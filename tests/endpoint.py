@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pandas_amr as amr
 from pandas_amr.testing import Call, ScriptedRequest
-from sensible import FLAGGED, Turn, payload_of, sensible, texts_of
+from sensible import FLAGGED, IN_WORDS, Turn, payload_of, sensible, texts_of, units_of
 from strict import strict_problem
 from wire import Answer, Asked, Line, Wire
 
@@ -40,14 +40,14 @@ class Endpoint(Wire):
         model: the one model that it serves.
         path: where its API is.
         settings: of ``LM``, as a user of this provider would give them.
-        lessons: how many things about it only an answer tells; each costs at most a request of those under way.
+        lessons: how many things about it only a refusal tells, or an answer that is no use; each costs a request.
         omits: the settings that it refuses, and that are left out with a warning.
         extra: requests that its odd answers cost in one run, beside the lessons.
         tells_usage: whether its answers tell their tokens.
-        calls_tools: whether its model calls tools in the protocol's form.
         checks_key: whether it wants the right key.
         strict: whether it enforces the rules for strict schemas.
         follows_schema: whether it makes its model keep to a schema that is given as ``response_format``.
+        tells_refusals: whether it tells in its protocol that it will not have a text, and not only in words.
         reasoning: tokens of reasoning before an answer.
         paid: what it has billed.
         refused: how many requests it has answered 429.
@@ -60,10 +60,10 @@ class Endpoint(Wire):
     omits: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[int] = 0
     tells_usage: ClassVar[bool] = True
-    calls_tools: ClassVar[bool] = True
     checks_key: ClassVar[bool] = True
     strict: ClassVar[bool] = False
     follows_schema: ClassVar[bool] = True
+    tells_refusals: ClassVar[bool] = False
     reasoning: ClassVar[int] = 0
 
     def __init__(self, *, busy: Collection[int] = (), window: int = 10**9) -> None:
@@ -265,7 +265,7 @@ def one_each(turn: Turn) -> Turn:
 
 def asks_for_json(request: ScriptedRequest) -> bool:
     """Whether the words of the prompt give a schema."""
-    return any('"properties"' in text for text in texts_of(request))
+    return any(IN_WORDS in text for text in texts_of(request))
 
 
 def in_prose(payload: Mapping[str, Any]) -> str:
@@ -277,7 +277,7 @@ def in_prose(payload: Mapping[str, Any]) -> str:
 
 def is_flagged(request: ScriptedRequest) -> bool:
     """Whether a provider would not have this text."""
-    return any(FLAGGED in unit.get("text", "") for unit in request.units)
+    return any(FLAGGED in unit.get("text", "") for unit in units_of(request))
 
 
 def tokens_of(value: Any) -> int:

@@ -1,21 +1,22 @@
 """A model that answers as it should, whatever the form in which it is asked: what profiles of providers speak with.
 
 A unit's text names its row (``row 7``); what is found of it follows from that number, so that a finding on a wrong row
-shows. The model knows what it is asked by what it reads, as a real one does, and not by the name of a schema.
+shows. The model knows what it is asked by what it reads, as a real one does: the blocks of the prompt, and the schema
+that its answer has to follow, wherever that stands.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pandas_amr.testing import Call, ScriptedRequest
 
 ROW = re.compile(r"row (\d+)")
-FIELD = re.compile(r"^- (\w+): ", re.MULTILINE)
+IN_WORDS = "that follows this JSON schema:\n"
 UNKNOWN = "unknown"
 FLAGGED = "flagged"  # a text with this word is one that a provider will not have
 NUMBERS = "[int(text.split()[1]) for text in df['text']]"
@@ -38,7 +39,7 @@ def sensible(request: ScriptedRequest) -> Turn:
         return Turn(calls=(_cell(request),))
     payload = payload_of(request)
     if request.tools:
-        return Turn(calls=(Call(f"submit_{kind_of(request)}", payload),))
+        return Turn(calls=(Call(_submission(request), payload),))
     return Turn(payload=payload)
 
 
@@ -50,9 +51,31 @@ def payload_of(request: ScriptedRequest) -> dict[str, Any]:
         case "reduction":
             numbers = [finding["n"] for finding in request.findings]
             return {"output": f"{len(numbers)} rows, {sum(numbers)} in all", "sources": [0]}
-        case _:
-            wanted = request.repairs or [unit["unit"] for unit in request.units]
-            return {"findings": [finding_of(request, unit) for unit in request.units if unit["unit"] in wanted]}
+    fields = schema_of(request)["properties"]
+    if "findings" not in fields:
+        return finding_of(request, units_of(request)[0], fields)
+    fields = fields["findings"]["items"]["properties"]
+    wanted = request.repairs or [unit["unit"] for unit in request.units]
+    return {"findings": [finding_of(request, unit, fields) for unit in request.units if unit["unit"] in wanted]}
+
+
+def schema_of(request: ScriptedRequest) -> dict[str, Any]:
+    """The schema that the answer has to follow: of the response, of the submission's arguments, or in words."""
+    wanted = request.body.get("response_format", {}).get("json_schema")
+    if wanted is not None:
+        return wanted["schema"]
+    for tool in request.body.get("tools", ()):
+        if tool["function"]["name"].startswith("submit_"):
+            return tool["function"]["parameters"]
+    told = next(text for text in reversed(texts_of(request)) if IN_WORDS in text)
+    return json.JSONDecoder().raw_decode(told.partition(IN_WORDS)[2])[0]
+
+
+def units_of(request: ScriptedRequest) -> list[dict[str, Any]]:
+    """The units that are read: those of a block, or the one that stands alone; none where none is to be judged."""
+    if kind_of(request) != "findings":
+        return []
+    return request.units or [json.loads(request.messages[1]["content"].split("\n")[0])]
 
 
 def kind_of(request: ScriptedRequest) -> str:
@@ -64,13 +87,25 @@ def kind_of(request: ScriptedRequest) -> str:
     return "findings"
 
 
-def finding_of(request: ScriptedRequest, unit: dict[str, Any]) -> dict[str, Any]:
-    """The finding of one unit: those of the fields known here that the prompt names."""
+def finding_of(request: ScriptedRequest, unit: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The finding of one unit: the fields that are asked for, in the form in which they are."""
     n = number_of(unit)
-    code = tool_results(request).get(f"row {n}", UNKNOWN)
-    known = {"n": n, "parity": "odd" if n % 2 else "even", "note": None, "code": code}
-    named = FIELD.findall(request.system.partition("The fields of a finding:")[2])
-    return {"unit": unit["unit"]} | {name: known[name] for name in named if name in known}
+    known = {
+        "unit": unit.get("unit"),
+        "n": n,
+        "parity": "odd" if n % 2 else "even",
+        "note": None,
+        "powers": {"second": n**2, "third": n**3},
+        "code": tool_results(request).get(f"row {n}", UNKNOWN),
+    }
+    return {name: as_asked(known[name], schema) for name, schema in fields.items()}
+
+
+def as_asked(value: Any, schema: Mapping[str, Any]) -> Any:
+    """A value in the form of its schema: a dict may be asked for as a list of its entries."""
+    if isinstance(value, dict) and schema.get("type") == "array":
+        return [{"key": key, "value": one} for key, one in value.items()]
+    return value
 
 
 def number_of(unit: dict[str, Any]) -> int:
@@ -94,31 +129,36 @@ def tool_results(request: ScriptedRequest) -> dict[str, str]:
     results = {}
     for message in request.messages:
         for call in message.get("tool_calls") or ():
-            keys[call["id"]] = decoded(call["function"]["arguments"]).get("key")
+            keys[call["id"]] = (decoded(call["function"]["arguments"]) or {}).get("key")
         key = keys.get(message.get("tool_call_id"))
         if message["role"] == "tool" and key is not None:
             results[key] = message["content"]
     return results
 
 
-def decoded(arguments: str) -> dict[str, Any]:
-    """Arguments as an object; an empty one where they are none."""
+def decoded(arguments: str) -> dict[str, Any] | None:
+    """Arguments as an object; None if they are none."""
     try:
         value = json.loads(arguments)
     except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _submission(request: ScriptedRequest) -> str:
+    """The tool that hands in."""
+    return next(name for name in request.tools if name.startswith("submit_"))
 
 
 def _submits(request: ScriptedRequest) -> bool:
     """Whether all that has to be looked up has been."""
-    return all(f"row {number_of(unit)}" in tool_results(request) for unit in request.units)
+    return all(f"row {number_of(unit)}" in tool_results(request) for unit in units_of(request))
 
 
 def _lookups(request: ScriptedRequest) -> Iterator[Call]:
     """Calls of the tool for what is still to be looked up, all in one turn."""
     known = tool_results(request)
-    for unit in request.units:
+    for unit in units_of(request):
         key = f"row {number_of(unit)}"
         if key not in known:
             yield Call("lookup", {"key": key})
@@ -132,15 +172,16 @@ def _cell(request: ScriptedRequest) -> Call:
 
 PLAN: dict[str, Any] = {
     "map_instruction": "Say which number the row has.",
-    "finding": [{"name": "n", "type": "int", "choices": [], "description": "the row's number"}],
+    "finding": [{"name": "n", "type": "int", "choices": None, "description": "the row's number"}],
     "many_per_row": False,
+    "many_per_row_why": None,
     "segmentation": "rows",
     "group_columns": [],
     "shard_size": 4,
     "parallelism": 2,
-    "where": "",
+    "where": None,
     "by": [],
     "aggregations": [{"field": "n", "function": "sum"}],
-    "ranking": {"field": "", "most": 10, "lowest_first": False},
-    "reduce_instruction": "",
+    "ranking": None,
+    "reduce_instruction": None,
 }
