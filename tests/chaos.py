@@ -1,7 +1,8 @@
 """A server on its worst day: every misbehaviour that is known, mixed by what is asked, the same each time.
 
 A row's text decides what happens to it: of a hundred rows five meet each family of faults, and the rest none. What
-passes happens to a row's first request only; what stays (``STAYS``) is the row's own and costs it its finding.
+passes happens to a row's first request only; what stays (``STAYS``) is the row's own, comes before what passes, and
+costs the row its finding.
 """
 
 from __future__ import annotations
@@ -75,14 +76,14 @@ async def hang(line: Line) -> None:
 
 async def dripping_headers(line: Line) -> None:
     await line.write(OK)
-    while True:
+    while line.is_open:
         await line.write(b"x-alive: yes\r\n")
         await asyncio.sleep(0.05)
 
 
 async def dripping_body(line: Line) -> None:
     await line.write(OK + b"transfer-encoding: chunked\r\n\r\n")
-    while True:
+    while line.is_open:
         await line.write(chunk(b"\n"))
         await asyncio.sleep(0.05)
 
@@ -198,11 +199,11 @@ class Chaos(Endpoint):
         return fault_of(text) in STAYS
 
     async def answer(self, asked: Asked, line: Line) -> None:
-        """Answer one request; what stays with a row comes after what passes."""
+        """Answer one request."""
         request = ScriptedRequest(asked.number, asked.body, asked.headers)
-        fault = self._passing(request)
+        fault = next((fault_of(unit["text"]) for unit in request.units if self.stays(unit["text"])), None)
         if fault is None:
-            fault = next((fault_of(unit["text"]) for unit in request.units if self.stays(unit["text"])), None)
+            fault = self._passing(request)
         if fault is not None:
             self.happened[fault] += 1
         if fault in BROKEN:
@@ -216,14 +217,17 @@ class Chaos(Endpoint):
             self._succeeded.set()
 
     def _passing(self, request: ScriptedRequest) -> str | None:
-        """The next fault that one of the units asked for has yet to meet."""
-        wanted = request.repairs or [unit["unit"] for unit in request.units]
-        for unit in request.units:
-            text = unit["text"]
-            if unit["unit"] in wanted and text not in self._met and fault_of(text) and not self.stays(text):
-                self._met.add(text)
-                return fault_of(text)
-        return None
+        """Of the faults that the units asked for have yet to meet, the one that has happened least."""
+        new = [unit["text"] for unit in asked_for(request) if unit["text"] not in self._met and fault_of(unit["text"])]
+        if not new:
+            return None
+        text = min(new, key=self._happened)
+        self._met.add(text)
+        return fault_of(text)
+
+    def _happened(self, text: str) -> int:
+        """How often the fault of a row with this text has happened."""
+        return self.happened[fault_of(text) or ""]
 
     def _billed(self, request: ScriptedRequest, fault: str | None) -> Answer:
         """An answer that is paid for, right or not."""
@@ -261,20 +265,14 @@ class Chaos(Endpoint):
         return answer
 
 
+def asked_for(request: ScriptedRequest) -> list[dict[str, Any]]:
+    """The units whose findings are asked for: one that stands alone has no number."""
+    return [unit for unit in request.units if not request.repairs or unit.get("unit") in {None, *request.repairs}]
+
+
 def wrong(payload: dict[str, Any], fault: str) -> str:
-    """Findings as they should not be."""
-    found = payload["findings"]
+    """Findings as they should not be: those of a list, or the one of a unit that was asked alone."""
     match fault:
-        case "missing":
-            found = found[1:]
-        case "doubled":
-            found = [*found, found[0] | {"n": -1}]
-        case "extra":
-            found = [*found, found[0] | {"unit": 999}]
-        case "wrong type":
-            found = [found[0] | {"n": "many"}, *found[1:]]
-        case "NaN":
-            found = [found[0] | {"n": float("nan")}, *found[1:]]
         case "deep":
             return DEEP
         case "prose":
@@ -282,5 +280,16 @@ def wrong(payload: dict[str, Any], fault: str) -> str:
         case "empty":
             return ""
         case "cut":
-            return json.dumps({"findings": found})[:-4]
-    return json.dumps({"findings": found})
+            return json.dumps(payload)[:-4]
+    found = payload.get("findings", [payload])
+    first, rest = found[0], found[1:]
+    changed = {
+        "missing": rest,
+        "doubled": [*found, first | {"n": -1}],
+        "extra": [*found, first | {"unit": 999}],
+        "wrong type": [first | {"n": "many"}, *rest],
+        "NaN": [first | {"n": float("nan")}, *rest],
+    }[fault]
+    if "findings" in payload:
+        return json.dumps({"findings": changed})
+    return "\n".join(json.dumps(one) for one in changed)

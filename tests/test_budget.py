@@ -235,6 +235,8 @@ USAGES = {
 }
 ANSWERS = 12  # that a budget is for
 IN_FLIGHT = [1, 3, 16]
+# Each kind of budget and each number in flight; money follows from the tokens, and calls from no usage at all.
+WAYS = [("tokens", 1), ("tokens", 16), ("money", 3), ("calls", 16)]
 PRICES = {"prices": (1.0, 1.0)}
 
 
@@ -277,8 +279,7 @@ def is_kept(budget: amr.Budget, total: Usage, *, largest: int, at_once: int) -> 
 
 
 @once
-@pytest.mark.parametrize("at_once", IN_FLIGHT)
-@pytest.mark.parametrize("kind", ["calls", "tokens", "money"])
+@pytest.mark.parametrize(("kind", "at_once"), WAYS)
 @pytest.mark.parametrize("usage", USAGES)
 def test_a_budget_is_not_overshot_by_more_than_an_answer_for_each_request_in_flight(usage, kind, at_once):
     script = telling(USAGES[usage])
@@ -342,8 +343,7 @@ FATES = {
 
 @once
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
-@pytest.mark.parametrize("at_once", IN_FLIGHT)
-@pytest.mark.parametrize("kind", ["calls", "tokens", "money"])
+@pytest.mark.parametrize(("kind", "at_once"), WAYS)
 @pytest.mark.parametrize("fate", FATES)
 def test_a_budget_counts_answers_of_no_use_too(fate, kind, at_once):
     """Whatever comes of an answer, it is paid for; what is sent once the budget is used up is nothing."""

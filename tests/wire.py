@@ -90,6 +90,11 @@ class Line:
             self._writer.write(data)
             await self._writer.drain()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether both ends still hold it."""
+        return not self._writer.is_closing()
+
     def close(self) -> None:
         """End the connection."""
         self._writer.close()

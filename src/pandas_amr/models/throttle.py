@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from pandas_amr._tokens import learn, per_character
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.contact import has_answered, patience_s
+from pandas_amr.models.refusals import Refusals
 from pandas_amr.models.waits import Teller, clock_time
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class Throttle:
     _trouble: ModelUnavailable | None = None
     _alarm: asyncio.Future[None] | None = None
     teller: Teller = field(default_factory=Teller)
+    _refusals: Refusals = field(default_factory=Refusals)
 
     def tell(self, parallelism: int | None, rpm: float | None, tpm: float | None) -> None:
         """Take over limits that the user knows; what is None stays as it is."""
@@ -321,6 +323,7 @@ class Throttle:
             self.teller.over()
         if now - self._starved_at > SOON_S:
             self._most = min(LARGEST_WINDOW, self._most + 1 / self._most)  # others may have closed their files
+        self._refusals.note(ticket.began, refused=False)
         self._admitted.append(now)
         while self._admitted and self._admitted[0] < now - HORIZON_S:
             self._admitted.popleft()
@@ -361,18 +364,47 @@ class Throttle:
             limits = None
         if limits is not None:
             self._learn(limits, ticket, now)
+        self._refusals.note(ticket.began, refused=True)
         if ticket.began >= self._shrunk_at:  # one decrease a round: those sent before the last one knew nothing of it
-            again = bool(self._shrunk_at) and now - self._shrunk_at < DOUBT_S
-            self._growing = False
-            self._shrunk_at = now
-            if limits is not None:
-                self.window = max(1.0, self.window * BACK_OFF)  # the buckets know better than the window
-            else:
-                self.window = max(1.0, min(self.window, self.in_flight + 1.0) * SHRINK)
-                if again or retry_after_s is None:  # one pause that is told says nothing of a rate
-                    self._guess(now)
+            self._slow_down(now, limits, retry_after_s)
         self._pause(now, retry_after_s, error)
         self._wake()
+
+    def _slow_down(self, now: float, limits: Limits | None, retry_after_s: float | None) -> None:
+        """Send more slowly, if the pace may be why the server said 429."""
+        again = bool(self._shrunk_at) and now - self._shrunk_at < DOUBT_S
+        pace, known = self._pace(now), self._refusals.noise
+        if limits is not None:
+            self.window = max(1.0, self.window * BACK_OFF)  # the buckets know better than the window
+        elif self._refusals.are_noise(pace):
+            if not known:
+                self._forget_guess()
+            return
+        else:
+            self._refusals.slow_down(now, pace)
+            self.window = max(1.0, min(self.window, self.in_flight + 1.0) * SHRINK)
+            if again or retry_after_s is None:  # one pause that is told says nothing of a rate
+                self._guess(now)
+        self._growing = False
+        self._shrunk_at = now
+
+    def _pace(self, now: float) -> float:
+        """How fast requests are sent: so many a second, or so many at once where the rate is told."""
+        if self.told_rpm is not None:
+            return self.window
+        admitted = self._admitted_rate(now)
+        return min(admitted, self.requests.rate) if self.requests is not None and self._guessed else admitted
+
+    def _admitted_rate(self, now: float) -> float:
+        """Requests a second that the server has admitted lately; 0 if there were none."""
+        since = [at for at in self._admitted if at > now - HORIZON_S]
+        return len(since) / max(1.0, now - since[0]) if since else 0.0
+
+    def _forget_guess(self) -> None:
+        """Send as fast as the window lets again, and let it double."""
+        if self._guessed:
+            self.requests, self._guessed = None, False
+        self._growing = True
 
     def _pause(self, now: float, retry_after_s: float | None, error: ModelUnavailable | None) -> None:
         if retry_after_s is not None and now + retry_after_s > self._paused_until:
@@ -486,8 +518,7 @@ class Throttle:
         """Without headers, what was admitted lately is what the server admits."""
         if self.told_rpm is not None:
             return
-        since = [at for at in self._admitted if at > now - HORIZON_S]
-        rate = len(since) / max(1.0, now - since[0]) * BACK_OFF if since else FIRST_GUESS
+        rate = self._admitted_rate(now) * BACK_OFF or FIRST_GUESS
         if self.requests is not None and self._guessed:
             rate = min(rate, self.requests.rate * BACK_OFF)
         rate = max(rate, LEAST_GUESS)
