@@ -863,11 +863,12 @@ def test_a_limit_that_is_told_is_never_exceeded_whatever_is_learned(seed):
 
 def test_a_pause_is_logged_once_and_shown_while_it_lasts(caplog):
     """Eight requests are refused with it; the run's progress says what they wait for."""
-    answers = iter([Status(429, "slow down", headers={"retry-after": "2"})] * 8)
+    put_off = Status(429, "slow down", headers={"retry-after": "2"})
     with (
-        ScriptedServer(lambda r: next(answers, None) or provider(r)) as server,
+        ScriptedServer(lambda r: put_off if 0 < r.number < 9 else provider(r)) as server,
         caplog.at_level(logging.INFO, "pandas_amr"),
     ):
+        frame(1).amr.map_reduce(**ONE_BY_ONE, lm=server.lm())  # the first request of a kind goes alone
         run = frame(20).amr.start(**ONE_BY_ONE, max_parallelism=8, lm=server.lm())
         until(lambda: run.progress.waiting)
         shown = run.progress.waiting
