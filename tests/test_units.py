@@ -42,6 +42,7 @@ CELLS = {
     "set": ({"b", "a"}, ["a", "b"]),
     "timedelta": (pd.Timedelta("1D 2h"), "P1DT2H0M0S"),
     "python timedelta": (dt.timedelta(minutes=1), "P0DT0H1M0S"),
+    "longest timedelta": (dt.timedelta.max, "P999999999DT23H59M59.999999S"),
     "timestamp": (pd.Timestamp("2026-01-02", tz="UTC"), "2026-01-02T00:00:00+00:00"),
     "date": (dt.date(2026, 1, 2), "2026-01-02"),
     "time": (dt.time(1, 2), "01:02:00"),

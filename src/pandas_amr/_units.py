@@ -352,7 +352,7 @@ def _text(value: Any) -> Any:
         case dt.date() | dt.time():
             return value.isoformat()
         case dt.timedelta():
-            return pd.Timedelta(value).isoformat()
+            return _duration(value)
         case decimal.Decimal():
             return None if value.is_nan() else str(value)
         case enum.Enum():
@@ -362,6 +362,22 @@ def _text(value: Any) -> Any:
     if hasattr(value, "as_py"):
         return cell(value.as_py())
     return str(value)
+
+
+def _duration(value: dt.timedelta) -> str:
+    """A duration as pandas writes it, were it longer than pandas' 292 years.
+
+    Example:
+        >>> _duration(dt.timedelta(days=1, microseconds=5)), _duration(dt.timedelta(days=106751992, seconds=61))
+        ('P1DT0H0M0.000005S', 'P106751992DT0H1M1S')
+    """
+    try:
+        return pd.Timedelta(value).isoformat()
+    except (OverflowError, pd.errors.OutOfBoundsTimedelta):
+        hours, rest = divmod(value.seconds, 3600)
+        minutes, seconds = divmod(rest, 60)
+        fraction = f".{value.microseconds:06d}".rstrip("0") if value.microseconds else ""
+        return f"P{value.days}DT{hours}H{minutes}M{seconds}{fraction}S"
 
 
 def _bytes(value: bytes) -> str:
