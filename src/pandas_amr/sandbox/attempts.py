@@ -740,14 +740,15 @@ def filled():
     _libc.syscall(436, 1000, 1001, 2)
     try:
         for _ in range(30):
-            kept.append(socket.socketpair())
-            kept[-1][0].setblocking(False)
-            kept[-1][0].send(b"x" * 65536)
+            one, other = socket.socketpair()
+            kept.append((one, other))
+            one.setblocking(False)
+            one.send(b"x" * 65536)
     except OSError: pass
     left.wait(5)
 threads = [threading.Thread(target=filled) for _ in range(4)]
-for one in threads: one.start()
-for one in threads: one.join()
+for thread in threads: thread.start()
+for thread in threads: thread.join()
 won(len(kept) > 100)""",
     ),
     ("pipes", "kept = [os.pipe() for _ in range(100)]\nfor _, w in kept: os.write(w, bytes(65536))\nwon()"),
