@@ -25,7 +25,7 @@ from pandas_amr._wire import wire_of
 from pandas_amr._wire_shapes import MOST_LEVELS, self_contained
 from pandas_amr.models.error_bodies import read_error_body
 from pandas_amr.models.settings import settings_of
-from pandas_amr.models.structured import FIRST_RUNGS, RUNGS, lessons_of
+from pandas_amr.models.structured import FIRST_RUNGS, RUNGS, forms_of
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once
 
@@ -860,8 +860,8 @@ def test_servers_that_are_known_to_take_the_old_name_get_it(address, name):
 
 
 def test_lessons_are_of_a_server_and_a_model():
-    assert lessons_of("http://a/v1", "m") is lessons_of("http://a/v1", "m")
-    assert lessons_of("http://a/v1", "m") is not lessons_of("http://a/v1", "n")
+    assert forms_of("http://a/v1", "m") is forms_of("http://a/v1", "m")
+    assert forms_of("http://a/v1", "m") is not forms_of("http://a/v1", "n")
     assert settings_of("http://a/v1", "m") is not settings_of("http://b/v1", "m")
 
 

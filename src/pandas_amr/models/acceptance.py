@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from pandas_amr.models.lessons import made_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,10 +83,11 @@ class Acceptance:
                 waiting.set_result(None)
 
 
-_known: dict[tuple[int, str, str, str], Acceptance] = {}
-
-
 def acceptance_of(server: str, key: str, model: str) -> Acceptance:
     """What this process knows of a server, key and model."""
-    place = (os.getpid(), server, hashlib.sha256(key.encode()).hexdigest(), model)
-    return _known.setdefault(place, Acceptance())
+    return _acceptance_of(server, hashlib.sha256(key.encode()).hexdigest(), model)
+
+
+@made_once
+def _acceptance_of(server: str, digest: str, model: str) -> Acceptance:  # noqa: ARG001 (what it is known by)
+    return Acceptance()

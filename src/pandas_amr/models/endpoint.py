@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pandas_amr._engine import in_thread
 from pandas_amr._forks import loading
 from pandas_amr.models.addresses import address_of, key_of
-from pandas_amr.models.body import body_of
 from pandas_amr.models.lessons import lessons_of
-from pandas_amr.models.settings import settings_of
+from pandas_amr.models.settings import sent_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -78,7 +77,7 @@ class Endpoint:
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the protocol spells it, without what this model is known to refuse."""
-        return settings_of(self.address[0], self.lm.model).applied(body_of(self.lm, request))
+        return sent_body(self.lm, self.address[0], request)
 
     def read(self, response: Mapping[str, Any], request: Request) -> Reply:
         """An answer that came in a batch: ``status_code`` and ``body``.

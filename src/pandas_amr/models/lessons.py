@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pandas_amr._usage import Phase, Usage
+
+Place = ParamSpec("Place")
+Known = TypeVar("Known")
 
 FIRST_ANSWER_TOKENS = 100.0
 CORRECTION = 0.25
@@ -36,9 +42,21 @@ class Lessons:
         self._answer_tokens[phase] = before + (usage.output_tokens - before) * CORRECTION
 
 
-_lessons: dict[tuple[int, str, str], Lessons] = {}  # process, server, model
+def made_once(make: Callable[Place, Known]) -> Callable[Place, Known]:
+    """Give what a function made for the same arguments before, in this process: a fork begins with nothing."""
+    known: dict[tuple[object, ...], Known] = {}
+
+    @wraps(make)
+    def look_up(*args: Place.args, **options: Place.kwargs) -> Known:
+        place = (os.getpid(), *args, *options.items())
+        if place not in known:
+            known.setdefault(place, make(*args, **options))
+        return known[place]
+
+    return look_up
 
 
-def lessons_of(server: str, model: str) -> Lessons:
+@made_once
+def lessons_of(server: str, model: str) -> Lessons:  # noqa: ARG001 (what it is known by)
     """Give what this process has learned of a model at a server; at first that is nothing."""
-    return _lessons.setdefault((os.getpid(), server, model), Lessons())
+    return Lessons()

@@ -18,7 +18,6 @@ from pandas_amr._stopped import contained
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 from pandas_amr.models.acceptance import acceptance_of
 from pandas_amr.models.addresses import address_of, key_of, secret_values
-from pandas_amr.models.body import body_of
 from pandas_amr.models.clients import OwnClient, platform, spare_platform
 from pandas_amr.models.connections import Connections, connections_to
 from pandas_amr.models.contact import connect_s, has_answered, note_answer
@@ -28,7 +27,7 @@ from pandas_amr.models.failures import BROKEN_ANSWERS, Failures
 from pandas_amr.models.headers import limits_of
 from pandas_amr.models.keys import Key
 from pandas_amr.models.reply import is_error, read_body, reply_of
-from pandas_amr.models.settings import settings_of
+from pandas_amr.models.settings import sent_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -194,7 +193,7 @@ class OpenAIModel:
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the protocol spells it, without what this model is known to refuse."""
-        return settings_of(self.address[0], self._lm.model).applied(body_of(self._lm, request))
+        return sent_body(self._lm, self.address[0], request)
 
     def read(self, response: Mapping[str, Any], request: Request) -> Reply:
         """An answer that came in a batch: ``status_code`` and ``body``.

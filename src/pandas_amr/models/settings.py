@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, SettingWarning
-from pandas_amr.models.body import options_of
+from pandas_amr.models.body import body_of, options_of
+from pandas_amr.models.lessons import made_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -91,17 +91,17 @@ class Settings:
             self.limit = other
 
 
-_settings: dict[tuple[int, str, str], Settings] = {}  # by process, server and model
-
-
-def settings_of(server: str, name: str) -> Settings:
+@made_once
+def settings_of(server: str, name: str) -> Settings:  # noqa: ARG001 (what it is known by)
     """What a server and model have taught of settings in this process."""
-    place = (os.getpid(), server, name)
-    if place not in _settings:
-        url = urlsplit(server)
-        old = url.hostname in OLD_LIMIT_HOSTS or url.port in OLD_LIMIT_PORTS
-        _settings[place] = Settings(OLD_LIMIT if old else None)
-    return _settings[place]
+    url = urlsplit(server)
+    old = url.hostname in OLD_LIMIT_HOSTS or url.port in OLD_LIMIT_PORTS
+    return Settings(OLD_LIMIT if old else None)
+
+
+def sent_body(lm: LM, server: str, request: Request) -> dict[str, Any]:
+    """A request as the protocol spells it, without what its model is known to refuse."""
+    return settings_of(server, lm.model).applied(body_of(lm, request))
 
 
 class Adapting:

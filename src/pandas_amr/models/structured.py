@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
 from pandas_amr.models.base import Message, Reply, Request, ToolSpec
 from pandas_amr.models.first import FirstRequests
+from pandas_amr.models.lessons import made_once
 from pandas_amr.models.throttle import asked_now
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ VAIN_DESCENTS = 2  # of a schema, refused in every form, after which a refusal i
 
 
 @dataclass
-class Lessons:
-    """What one server and model have taught, in this process.
+class Forms:
+    """What one server and model have taught of forms, in this process.
 
     Attributes:
         first: the form to begin with.
@@ -181,15 +181,10 @@ def _is_too_long(error: ModelError) -> bool:
     return isinstance(error, ModelRejected) and error.too_long
 
 
-_lessons: dict[tuple[int, str, str], Lessons] = {}  # by process, server and model
-
-
-def lessons_of(server: str, name: str) -> Lessons:
-    """What a server and model have taught in this process."""
-    place = (os.getpid(), server, name)
-    if place not in _lessons:
-        _lessons[place] = Lessons(FIRST_RUNGS.get(urlsplit(server).hostname or "", SCHEMA))
-    return _lessons[place]
+@made_once
+def forms_of(server: str, name: str) -> Forms:  # noqa: ARG001 (what they are known by)
+    """What a server and model have taught of forms in this process."""
+    return Forms(FIRST_RUNGS.get(urlsplit(server).hostname or "", SCHEMA))
 
 
 class Structured:
@@ -203,7 +198,7 @@ class Structured:
 
     def __init__(self, model: Model, *, server: str, lm: LM) -> None:
         self._model = model
-        self._lessons = lessons_of(server, lm.model)
+        self._forms = forms_of(server, lm.model)
         self._lm = lm
 
     async def complete(self, request: Request) -> Reply:
@@ -217,7 +212,7 @@ class Structured:
         if self._lm.batch:
             return await self._ask(request, kind)
         with asked_now():  # whoever waits for the first of its kind waits for the server, too
-            async with self._lessons.in_turn(kind, self._lm):
+            async with self._forms.in_turn(kind, self._lm):
                 return await self._ask(request, kind)
 
     async def _ask(self, request: Request, kind: str) -> Reply:
@@ -230,7 +225,7 @@ class Structured:
         try:
             return await self._model.complete(request)
         except (ModelRejected, ModelUnavailable) as error:
-            if not self._lessons.takes_no_tools(kind, error):
+            if not self._forms.takes_no_tools(kind, error):
                 raise
             known: dict[str, Any] = {"status": error.status, "request_id": error.request_id, "attempts": error.attempts}
             said = f"{str(error).removesuffix('.')}. Without tools {self._lm.model} can be asked as it is."
@@ -239,8 +234,8 @@ class Structured:
     async def _descend(self, request: Request, kind: str) -> Reply:
         """Ask in one form after the other until one is taken. What is taken in none teaches nothing."""
         assert request.schema is not None
-        lessons = self._lessons
-        rung = lessons.rung_of(kind, strict=request.schema.strict)
+        forms = self._forms
+        rung = forms.rung_of(kind, strict=request.schema.strict)
         refusals: dict[int, ModelError] = {}
         refused = 0
         while True:
@@ -249,20 +244,20 @@ class Structured:
             except (ModelRejected, ModelConfigError) as error:
                 error.attempts += refused
                 if refusals and _is_too_long(error):
-                    lessons.learn_read(kind, rung, refusals)
-                if not lessons.may_descend(kind, rung, error):
-                    lessons.vain[kind] = lessons.vain.get(kind, 0) + (rung == PROMPT and bool(refusals))
+                    forms.learn_read(kind, rung, refusals)
+                if not forms.may_descend(kind, rung, error):
+                    forms.vain[kind] = forms.vain.get(kind, 0) + (rung == PROMPT and bool(refusals))
                     raise
                 refusals[rung] = error
                 refused = error.attempts
                 rung += 1
             else:
-                lessons.learn_taken(kind, rung, refusals)
+                forms.learn_taken(kind, rung, refusals)
                 usage = replace(reply.usage, tries=reply.usage.tries + refused)
-                unsure = rung < PROMPT and rung not in lessons.kept and reply.finish_reason != "length"
+                unsure = rung < PROMPT and rung not in forms.kept and reply.finish_reason != "length"
                 text = _answer_in(reply.message, request.schema)
                 if unsure and text:
-                    lessons.learn_kept(rung, is_kept=_has_shape(text, request.schema.schema))
+                    forms.learn_kept(rung, is_kept=_has_shape(text, request.schema.schema))
                 return replace(reply, usage=usage, form=RUNGS[rung])
 
 
@@ -270,7 +265,7 @@ def as_asked(request: Request, *, server: str, name: str) -> Request:
     """The request as it would be sent now: in the form that the server is known to take, or the best one."""
     if request.schema is None:
         return request
-    rung = lessons_of(server, name).rung_of(_kind_of(request), strict=request.schema.strict)
+    rung = forms_of(server, name).rung_of(_kind_of(request), strict=request.schema.strict)
     return _asked(request, rung)
 
 
