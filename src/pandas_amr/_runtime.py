@@ -155,7 +155,7 @@ class Wired:
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
-        throttled = Throttled(SendMarker(bare), throttle, name=lm.model, lessons=bare.lessons, lm=lm)
+        throttled = Throttled(SendMarker(bare), throttle, lm=lm, lessons=bare.lessons)
         model: Model = Gated(throttled, gate)
         if lm.hedge:
             model = Hedged(model, bare.lessons)
@@ -172,7 +172,7 @@ class Wired:
             lessons=self.bare[lm].lessons,
             purse=self.purse,
             price=price_of(lm),
-            half=lambda _: half,
+            half=half,
             most=lm.max_output_tokens,
         )
 

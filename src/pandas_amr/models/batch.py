@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pandas_amr._usage import Usage
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
-from pandas_amr.models.batch_api import ENDPOINT, GROWTH, LONGEST_WAIT_S, BatchAPI, TooMuch, digest_of
+from pandas_amr.models.batch_api import ENDPOINT, GROWTH, LONGEST_WAIT_S, BatchAPI, TooMuch, digest_of, run_ending
 from pandas_amr.models.batch_records import Creation, Records
 from pandas_amr.models.batch_state import by_request, state_of
 
@@ -401,9 +401,7 @@ def _unseen(batch: BatchState, error: ModelError) -> ModelUnavailable:
 
 
 def _given_up(message: str) -> ModelUnavailable:
-    error = ModelUnavailable(f"{message} What it has answered is found; the same call goes on from there.", attempts=0)
-    error.stops_run = True
-    return error
+    return run_ending(f"{message} What it has answered is found; the same call goes on from there.")
 
 
 def _parts(asked: _Part) -> Iterator[_Part]:

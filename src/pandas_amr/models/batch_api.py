@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import random
 import re
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
 from pandas_amr.models.batch_state import METADATA, BatchState, Lines, lines_of, says_queue_is_full, state_of
 from pandas_amr.models.contact import patience_s
+from pandas_amr.models.reply import read_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -190,7 +190,7 @@ class BatchAPI:
         if may_have_arrived(failure):
             listed = await self.find(digest, file)
             if listed is None:
-                raise _stop(
+                raise run_ending(
                     f"It is not known whether a batch was created ({failure}), and this server lists none. "
                     "Look there first: the same call makes another."
                 )
@@ -287,11 +287,7 @@ class BatchAPI:
                 await patience.wait(error)
 
     async def _json(self, work: Callable[[Any], Awaitable[Any]], *, of_file: bool = False) -> Any:
-        raw = await self._call(work, of_file=of_file)
-        try:
-            return json.loads(raw.content)
-        except (ValueError, RecursionError):
-            raise ModelUnavailable("The server's answer is not JSON.") from None
+        return read_body((await self._call(work, of_file=of_file)).content)
 
     async def _call(self, work: Callable[[Any], Awaitable[Any]], *, of_file: bool = False) -> Any:
         """Carry out a step in the time of a request; one that moves a file has as long as that needs."""
@@ -346,7 +342,8 @@ def may_have_arrived(error: ModelUnavailable) -> bool:
     return not (error.busy or error.gone or NO_FILE.search(str(error)))
 
 
-def _stop(message: str) -> ModelUnavailable:
+def run_ending(message: str) -> ModelUnavailable:
+    """Make an error that ends its run."""
     error = ModelUnavailable(message, attempts=0)
     error.stops_run = True
     return error

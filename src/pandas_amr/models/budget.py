@@ -65,8 +65,8 @@ class Purse:
 class Metered:
     """Answers like the model inside; each request is reserved before, and entered in the run's ledger after it.
 
-    ``half`` says which requests cost half: those of a batch. ``most`` is the greatest size of an answer, in tokens, if
-    it is bounded; else answers are expected to be as large as those before.
+    ``half`` says that its requests cost half, as those of a batch do. ``most`` is the greatest size of an answer, in
+    tokens, if it is bounded; else answers are expected to be as large as those before.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Metered:
         lessons: Lessons,
         purse: Purse,
         price: Callable[[Usage], float | None],
-        half: Callable[[Request], bool],
+        half: bool,
         most: int | None = None,
     ) -> None:
         self._model = model
@@ -102,17 +102,17 @@ class Metered:
         try:
             reply = await self._model.complete(request)
         except ModelError as error:
-            usage = self._priced(request, error.usage or Usage())
+            usage = self._priced(error.usage or Usage())
             error.usage = usage if error.usage is not None else None
             self._enter(request, replace(usage, tries=error.attempts))
             raise
         except BaseException:
-            self._enter(request, self._dropped(request, sent, estimate))
+            self._enter(request, self._dropped(sent, estimate))
             raise
         finally:
             sent_requests.reset(mark)
             self._purse.settle(estimate)
-        usage = self._priced(request, reply.usage)
+        usage = self._priced(reply.usage)
         self._enter(request, usage)
         return replace(reply, usage=usage)
 
@@ -120,17 +120,17 @@ class Metered:
         characters = sum(len(message.content or "") for message in request.messages)
         expected = self._most or self._lessons.expected_tokens(request.phase)
         tokens = Usage(calls=1, input_tokens=int(characters * per_character(self._name)), output_tokens=int(expected))
-        return self._priced(request, tokens)
+        return self._priced(tokens)
 
-    def _dropped(self, request: Request, sent: Sent, estimate: Usage) -> Usage:
+    def _dropped(self, sent: Sent, estimate: Usage) -> Usage:
         """What requests took that were sent, and dropped before they were answered: nobody tells it."""
         tokens = Usage(tries=sent.count, input_tokens=sent.open * estimate.input_tokens, estimated=sent.open)
-        return self._priced(request, tokens)
+        return self._priced(tokens)
 
     def _enter(self, request: Request, usage: Usage) -> None:
         if usage.tries:
             self._purse.ledger.add(request.phase, self._name, usage)
 
-    def _priced(self, request: Request, usage: Usage) -> Usage:
+    def _priced(self, usage: Usage) -> Usage:
         money = self._price(usage)
-        return replace(usage, money=money / 2 if money is not None and self._half(request) else money)
+        return replace(usage, money=money / 2 if money is not None and self._half else money)

@@ -11,7 +11,7 @@ from pandas_amr._usage import Usage
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.contact import patience_s
 from pandas_amr.models.throttle import asked_now, end_run
-from pandas_amr.models.waits import run_waits
+from pandas_amr.models.waits import first_sentence, run_waits
 
 if TYPE_CHECKING:
     from pandas_amr.models.base import LM, Model, Reply, Request
@@ -119,7 +119,7 @@ class _Policy:
             return 0.0  # the throttle pauses
         backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
         seconds: float = backoff(state)
-        self.throttle.teller.tell("retry", seconds, error.said.partition(". ")[0].rstrip("."))
+        self.throttle.teller.tell("retry", seconds, first_sentence(error.said))
         return seconds
 
 

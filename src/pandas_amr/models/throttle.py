@@ -27,7 +27,7 @@ from pandas_amr._tokens import learn, per_character
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.contact import has_answered, patience_s
 from pandas_amr.models.refusals import Refusals
-from pandas_amr.models.waits import Teller, clock_time
+from pandas_amr.models.waits import Teller, clock_time, first_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -546,7 +546,7 @@ def _leaves_room(limits: Limits, ticket: Ticket) -> bool:
 
 
 def _short(error: ModelUnavailable) -> str:
-    return str(error.status) if error.status is not None else str(error).partition(". ")[0].rstrip(".")
+    return str(error.status) if error.status is not None else first_sentence(str(error))
 
 
 def _unsent(error: ModelUnavailable) -> ModelUnavailable:
@@ -595,12 +595,11 @@ class Throttled:
     Of a server that asks for a longer wait than ``lm`` is patient nothing more is asked here; another run may ask it.
     """
 
-    def __init__(self, model: Model, throttle: Throttle, *, name: str, lessons: Lessons, lm: LM | None = None) -> None:
+    def __init__(self, model: Model, throttle: Throttle, *, lm: LM, lessons: Lessons) -> None:
         self._model = model
         self._throttle = throttle
-        self._name = name
-        self._lessons = lessons
         self._lm = lm
+        self._lessons = lessons
         self._closed: ModelUnavailable | None = None
 
     async def complete(self, request: Request) -> Reply:
@@ -612,7 +611,7 @@ class Throttled:
         self._check_open()
         characters = sum(len(message.content or "") for message in request.messages)
         answer = self._lessons.expected_tokens(request.phase)
-        ticket = await self._throttle.acquire(characters * per_character(self._name) + answer, self._lm)
+        ticket = await self._throttle.acquire(characters * per_character(self._lm.model) + answer, self._lm)
         try:
             self._check_open()
             reply = await self._model.complete(request)
@@ -627,7 +626,7 @@ class Throttled:
             raise
         usage = reply.usage
         if not usage.estimated:
-            learn(self._name, characters=characters, tokens=usage.input_tokens)
+            learn(self._lm.model, characters=characters, tokens=usage.input_tokens)
         self._throttle.answered(ticket, tokens=float(usage.tokens), limits=reply.limits)
         return reply
 
@@ -636,7 +635,7 @@ class Throttled:
         throttle, wait_s = self._throttle, error.retry_after_s
         if not error.attempts:
             throttle.dropped(ticket)
-        elif self._lm is not None and (wait_s or 0.0) > patience_s(self._lm, throttle.server, gone=False):
+        elif (wait_s or 0.0) > patience_s(self._lm, throttle.server, gone=False):
             self._closed = _unsent(error)
             throttle.failed(ticket, reached=True)
         elif error.starved:

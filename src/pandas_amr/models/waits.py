@@ -31,6 +31,16 @@ def clock_time(seconds: float) -> str:
     return f"{at:%Y-%m-%d %H:%M}" if seconds > FAR_S else f"{at:%H:%M:%S}"
 
 
+def first_sentence(text: str) -> str:
+    """What a text says first, without its full stop.
+
+    Example:
+        >>> first_sentence("No answer within 0.2 s. Check the network.")
+        'No answer within 0.2 s'
+    """
+    return text.partition(". ")[0].rstrip(".")
+
+
 @dataclass(slots=True)
 class Teller:
     """Tells the waits of one server.
