@@ -136,6 +136,8 @@ RIGHT = {
     ),
     "ranking, of a text": ({"ranking": RANKED | {"field": "late"}, "output": int}, "right would be: null"),
     "by": ({"by": ["nowhere"]}, "Right would be: [] or late or days or why or shop or stars or text"),
+    "groups that are no names": ({"by": [{"name": "late"}]}, "by"),
+    "group columns that are no names": ({"group_columns": [["text"]]}, "group_columns"),
     "aggregations": ({"aggregations": [{"field": "x", "function": "sum"}]}, "Right would be: late or days or why"),
     "a size": ({"shard_size": "ten"}, "shard_size takes a whole number from 1 on"),
     "a word": ({"segmentation": "row"}, 'segmentation takes "rows", "neighbours" or "groups"'),

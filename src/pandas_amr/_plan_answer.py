@@ -55,7 +55,9 @@ def _list_or_empty(given: Any) -> Any:
 
 def _names_or_empty(given: Any) -> Any:
     """Read null as an empty list, and leave out empty names."""
-    return [one for one in given if one not in {None, ""}] if isinstance(given, list) else _list_or_empty(given)
+    if not isinstance(given, list):
+        return _list_or_empty(given)
+    return [one for one in given if one is not None and one != ""]
 
 
 def _ranking_or_none(given: Any) -> Any:
