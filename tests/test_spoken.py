@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from pandas_amr._agent.spoken import read_calls
+from pandas_amr.models.base import ToolSpec
 from pandas_amr.sandbox.base import Cell, Submitted
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 
@@ -397,3 +399,11 @@ def test_calls_that_a_server_makes_are_told_as_such():
             map="Which?", finding={"n": int}, reduce={"n": "sum"}, tools=[lookup], lm=server.lm()
         )
     assert "written calls" not in result.trace["form"].tolist()
+
+
+@pytest.mark.parametrize(("given", "read"), [("42", "42"), ("true", "true"), ("null", None), ("a row", "a row")])
+def test_spoken_parameters_that_may_be_null_are_texts_all_the_same(given, read):
+    schema = {"properties": {"note": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
+    written = f"<function=look>\n<parameter=note>\n{given}\n</parameter>\n</function>"
+    (call,) = read_calls(written, [ToolSpec("look", "Look.", schema)], lambda call: False).calls
+    assert call.arguments == {"note": read}

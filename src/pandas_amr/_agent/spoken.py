@@ -13,7 +13,16 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._agent.answers import END_MARK, FENCE_AFTER, is_fenced, loads, stands_alone, values_in, without_thoughts
+from pandas_amr._agent.answers import (
+    END_MARK,
+    FENCE_AFTER,
+    FENCE_BEFORE,
+    is_fenced,
+    loads,
+    stands_alone,
+    values_in,
+    without_thoughts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,9 +210,12 @@ def _only_fenced(text: str, values: Sequence[Value], schemas: Mapping[str, Any])
         return None
     (only,) = fenced
     calls = tuple(_of_value(only.value, text[only.start : only.end], schemas))
-    prose = "" if stands_alone(text, only) else re.sub(r"```[\w-]*\s*\Z", "", text[: only.start])
-    after = "" if stands_alone(text, only) else re.sub(r"\A\s*```", "", text[only.end :])
-    return Spoken(calls, f"{prose.strip()}\n{after.strip()}".strip())
+    if stands_alone(text, only):
+        return Spoken(calls, "")
+    before = FENCE_BEFORE.sub("", text[: only.start])
+    after = text[only.end :]
+    fence = FENCE_AFTER.match(after)
+    return Spoken(calls, f"{before.strip()}\n{after[fence.end() if fence else 0 :].strip()}".strip())
 
 
 def _of_value(value: Any, text: str, schemas: Mapping[str, Any]) -> Iterator[WrittenCall]:
@@ -273,10 +285,16 @@ def _typed(pairs: Mapping[str, str], schema: Mapping[str, Any]) -> dict[str, Any
     for name, given in pairs.items():
         text = given.removeprefix("\n").removesuffix("\n")
         arguments[name] = text
-        if properties.get(name, {}).get("type") == "string":
+        if _is_text(properties.get(name, {}), text):
             continue
         try:
             arguments[name] = loads(text)
         except ValueError:
             continue
     return arguments
+
+
+def _is_text(schema: Mapping[str, Any], text: str) -> bool:
+    """Whether a parameter is a text as it stands; ``null`` is none where null may be given in its place."""
+    kinds = [part.get("type") for part in schema.get("anyOf", [schema])]
+    return "string" in kinds and not (text == "null" and "null" in kinds)
