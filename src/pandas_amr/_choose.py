@@ -17,7 +17,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr._profile import shortened, spread
-from pandas_amr._schema import without_none
+from pandas_amr._schema import closed_object, without_none
 from pandas_amr._synthesise import OutputType
 from pandas_amr._units import cell, line_of, reader_keys
 from pandas_amr.errors import InvalidOutput
@@ -460,7 +460,7 @@ class Fields:
             "function": {"type": "string", "enum": [*self.functions, WRITTEN]},
             "condition": {"anyOf": [{"type": "array", "items": _any_of(conditions)}, null]} if conditions else null,
         }
-        return _object_schema(properties)
+        return closed_object(properties)
 
     @property
     def lines(self) -> list[str]:
@@ -542,17 +542,13 @@ class Fields:
 def _condition_schema(alike: Sequence[Field]) -> dict[str, Any]:
     """The JSON schema of a condition on fields whose values are compared alike."""
     first = alike[0]
-    return _object_schema(
+    return closed_object(
         {
             "field": {"type": "string", "enum": [one.key for one in alike]},
             "comparison": {"type": "string", "enum": list(first.comparisons)},
             "value": first.value_schema,
         }
     )
-
-
-def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def _any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -55,8 +55,8 @@ def support_of(numbers: Sequence[int], findings: Sequence[Supported]) -> Support
     return Support(rows, general=rows if is_bulk else rows - evidence, runs=runs)
 
 
-def in_runs(numbers: Sequence[int], least: int = RUN) -> list[int]:
-    """The numbers that stand in a run of at least so many consecutive ones.
+def in_runs(numbers: Sequence[int]) -> list[int]:
+    """The numbers that stand in a run of at least ``RUN`` consecutive ones.
 
     Example:
         >>> in_runs([1, 4, 5, 6, 7, 8, 20])
@@ -66,10 +66,10 @@ def in_runs(numbers: Sequence[int], least: int = RUN) -> list[int]:
     run: list[int] = []
     for number in sorted(set(numbers)):
         if run and number != run[-1] + 1:
-            found += run if len(run) >= least else []
+            found += run if len(run) >= RUN else []
             run = []
         run.append(number)
-    return found + (run if len(run) >= least else [])
+    return found + (run if len(run) >= RUN else [])
 
 
 def _union(parts: Iterable[frozenset[int]]) -> frozenset[int]:

@@ -34,7 +34,16 @@ from pandas_amr._columns import (
     table_of,
 )
 from pandas_amr._prompts import shortened
-from pandas_amr._schema import RESERVED, TEXT_FINDING, asked_as, choices_of, json_schema, kept_schema, record_type
+from pandas_amr._schema import (
+    RESERVED,
+    TEXT_FINDING,
+    asked_as,
+    choices_of,
+    closed_object,
+    json_schema,
+    kept_schema,
+    record_type,
+)
 from pandas_amr._units import cell
 from pandas_amr._violations import Leniency, find_violation, without_absent
 from pandas_amr.errors import InvalidOutput, UsageError
@@ -170,15 +179,7 @@ class FindingType:
         numbered = {"unit": {"type": "integer"}, **self._checked_schema["properties"]}
         item = {**self._checked_schema, "properties": numbered, "required": list(numbered)}
         listed = {"type": "array", "items": item}
-        return Submission(
-            "findings",
-            {
-                "type": "object",
-                "properties": {"findings": listed},
-                "required": ["findings"],
-                "additionalProperties": False,
-            },
-        )
+        return Submission("findings", closed_object({"findings": listed}))
 
     def record(
         self, given: Mapping[str, Any], *, coded: bool = False, empty_texts: bool = False, fits: bool = True

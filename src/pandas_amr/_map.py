@@ -202,10 +202,10 @@ class MapStage:
             async for done in each(self._one, self._drawn(tree), limit=limit):
                 mapped = self._joinable(done)
                 self._keep(mapped)
-                self._tell()
+                told = self._tell()
                 self._landing(mapped.map, mapped.positions, mapped.table)
                 size, failed = len(mapped.shard.positions), len(mapped.failures)
-                progress.step(size, failed=failed, tokens=work.watch.progress.tokens)
+                progress.step(size, failed=failed, tokens=told.tokens)
                 if tree is not None and self._offers_as_they_land:
                     self._offer(tree, mapped)
         if tree is not None and not self._offers_as_they_land and not work.halted:
@@ -220,19 +220,19 @@ class MapStage:
         statuses, sizes = self.kept.statuses[name][places], self._sizes[places]
         return np.array([sizes[np.isin(statuses, FOUND)].sum(), sizes[statuses == "failed"].sum()])
 
-    def _tell(self) -> None:
+    def _tell(self) -> Progress:
         """Say how far the run is: before its findings are shown, so that none is seen that was not counted."""
         total = self._work.ledger.total
-        self._work.watch.told(
-            Progress(
-                units=len(self._units) * len(self._mappers),
-                found=int(self._counted[0]),
-                failed=int(self._counted[1]),
-                calls=total.calls,
-                tokens=total.tokens,
-                seconds=self._work.trace.seconds,
-            )
+        progress = Progress(
+            units=len(self._units) * len(self._mappers),
+            found=int(self._counted[0]),
+            failed=int(self._counted[1]),
+            calls=total.calls,
+            tokens=total.tokens,
+            seconds=self._work.trace.seconds,
         )
+        self._work.watch.told(progress)
+        return progress
 
     def made_by(self, position: int) -> tuple[str, ...]:
         """The nodes that found something of a row; none where the journal had it."""

@@ -13,6 +13,7 @@ from pandas_amr._columns import json_form, table_of
 from pandas_amr._entries import Check, readable_form
 from pandas_amr._findings import Checked, Failure, FindingType, Who, check_alone, check_answer
 from pandas_amr._merge import merge_records, rules_of
+from pandas_amr._schema import closed_object
 from pandas_amr._split import pieces_of
 from pandas_amr._units import line_of, reader_keys
 from pandas_amr._usage import Usage
@@ -341,13 +342,8 @@ class AgentMapper:
             name: properties[name] if len(place) == 1 else {"type": "string", "description": f"a part of {place[0]}"}
             for name, place in named.items()
         }
-        output = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
-        schema = {
-            "type": "object",
-            "properties": {"output": output},
-            "required": ["output"],
-            "additionalProperties": False,
-        }
+        output = closed_object(fields)
+        schema = closed_object({"output": output})
         keys = reader_keys(list(fields))
         shown = dict(zip(named, keys, strict=True))
         most = max(len(pieces) for pieces in texts.values())

@@ -411,7 +411,8 @@ def _result(work: Work, outcome: Outcome) -> Result:
     if kept is not None:
         frame = found.table if kept.listed is None else with_findings(frame, kept.findings())
     if status is not None and work.plan.status_columns:
-        frame = with_findings(frame, status().set_axis(list(work.plan.status_columns), axis=1))
+        status = status()
+        frame = with_findings(frame, status.set_axis(list(work.plan.status_columns), axis=1))
     nodes = work.trace.nodes if work.inside is None else work.trace.at(work.prefix)
     return Result(
         output=outcome.output,

@@ -113,7 +113,7 @@ async def ask_planner(
     named = json.dumps(sorted(key for key, _ in _keyed(frame, columns)))
     asked = ["code" if code else "", task, named, canonical_json(dict(known_by))]
     former = [PLAN_SYSTEM + (PLAN_VIEW if code else ""), task, named, json.dumps(dict(fixed), default=str)]
-    read = partial(_recalled, kind=kind, job=job, alone=alone)
+    read = partial(_plan_of, kind, job=job, alone=alone)
     key = asked
     for rows in [[]] if len(frame) else [[], [NO_ROWS]]:
         key = [*asked, *rows]
@@ -273,15 +273,6 @@ def _texts_in(payload: object) -> set[str]:
     for part in parts:
         texts |= _texts_in(part)
     return texts
-
-
-def _recalled(payload: Any, *, kind: type[PlanAnswer], job: Job, alone: bool) -> tuple[Plan, PlanWarning | None]:
-    """Read a plan out of the journal.
-
-    Raises:
-        InvalidOutput: it is none any more, or speaks of what is not there.
-    """
-    return _plan_of(kind, payload, job, alone=alone)
 
 
 def _keyed(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[str, int]]:

@@ -178,6 +178,7 @@ def make_reducer(work: Work, task: Task, computed: str = "", output: OutputType 
     said = task.instruction
     if task.agent is not None and not isinstance(task.agent.instruction, str):
         said = fingerprint(said.encode()).hex()  # what a function says may hold text of rows
+    kind = output or OutputType(task.output, held=work.job.by is not None)
     question = Question(
         parts={"instruction": said} | ({"choice": output.schema} if output is not None else {}),
         output=task.output,
@@ -187,12 +188,12 @@ def make_reducer(work: Work, task: Task, computed: str = "", output: OutputType 
     return Reducer(
         model=work.model("reduce", task.agent),
         instruction=task.instruction,
-        output=output or OutputType(task.output, held=work.job.by is not None),
+        output=kind,
         tools=work.tools("reduce", task.agent),
         max_steps=work.max_steps(task.agent),
         max_repairs=work.max_repairs,
         count=work.counter("reduce", task.agent),
-        room=reduce_budget(work, task, computed, output)[1],
+        room=reduce_budget(work, task, computed, kind)[1],
         losses=Losses(lambda node, error: list_or_raise(work, f"{node}: {error}", error)),
         persona=_persona(task.agent),
         window=work.window("reduce", task.agent),

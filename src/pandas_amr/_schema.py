@@ -194,14 +194,14 @@ def json_schema(kind: Any, *, by_alias: bool = True, marked: bool = False) -> di
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise UsageError(f"{kind!r} cannot be asked of a model: {str(error).splitlines()[0]}") from None
     closed: dict[str, Any] = _closed(schema, schema.pop("$defs", {}), ())
-    unmarked: dict[str, Any] = _without_marks(closed)
+    unmarked: dict[str, Any] = without_marks(closed)
     return closed if marked else unmarked
 
 
-def _without_marks(schema: Any) -> Any:
+def without_marks(schema: Any) -> Any:
     """``schema`` without what only this library reads; a property may be called like a mark."""
     if isinstance(schema, list):
-        return [_without_marks(part) for part in schema]
+        return [without_marks(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     plain: dict[str, Any] = {}
@@ -209,12 +209,17 @@ def _without_marks(schema: Any) -> Any:
         if key in MARKS:
             continue
         if key == "properties":
-            plain[key] = {name: _without_marks(part) for name, part in value.items()}
+            plain[key] = {name: without_marks(part) for name, part in value.items()}
         elif key in _VALUES:
             plain[key] = value
         else:
-            plain[key] = _without_marks(value)
+            plain[key] = without_marks(value)
     return plain
+
+
+def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object with these properties, each of them required, and no other."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def asked_as(name: str, field: FieldInfo) -> tuple[str, ...]:

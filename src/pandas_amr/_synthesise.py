@@ -18,7 +18,7 @@ from pandas_amr._canonical import canonical_json
 from pandas_amr._columns import arrow_schema, column_type, is_stray
 from pandas_amr._evidence import Support, support_of
 from pandas_amr._findings import check_held
-from pandas_amr._schema import is_model, json_schema, kept_schema, object_fields
+from pandas_amr._schema import closed_object, is_model, json_schema, kept_schema, object_fields
 from pandas_amr._stopped import contained
 from pandas_amr._tree import group_of, static_sizes
 from pandas_amr._units import ROWS_KEY, cell, line_of, reader_keys
@@ -158,7 +158,7 @@ class OutputType:
         self._form = kept_schema(kind)
         self._column = self._column_type(held=held)
         self.schema = json_schema(self.item if self.item is not None else kind)
-        self._asked = kept_schema(self.item if self.item is not None else kind)
+        self._asked = self._form if self.item is None else kept_schema(self.item)
         if SOURCES_KEY in self.schema.get("properties", {}):
             raise UsageError(
                 f"output= has a field {SOURCES_KEY!r}: that is where agents say which findings their answer rests on. "
@@ -178,7 +178,7 @@ class OutputType:
             column_type(item)
         return item
 
-    @property
+    @cached_property
     def partial(self) -> OutputType:
         """What an intermediate reducer writes: items and objects as they are; notes where a scalar is asked for."""
         return self if self.item is not None or object_fields(self.kind) is not None else OutputType(str)
@@ -203,10 +203,7 @@ class OutputType:
             properties = {"output": {"type": "array", "items": item}}
         else:
             properties = {"output": {"type": "array", "items": self._asked}, "sources": sources}
-        return Submission(
-            "reduction",
-            {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False},
-        )
+        return Submission("reduction", closed_object(properties))
 
     def read(self, answer: Answer, inputs: Sequence[Input]) -> tuple[Any, tuple[Support, ...]]:
         """The value and what it rests on.

@@ -145,12 +145,12 @@ def _violation_of_object(value: Any, schema: Mapping[str, Any], leniency: Lenien
                 continue  # what may be null may be left out
             return f"{name}: is missing"
         if (wrong := find_violation(value[key], part, leniency)) is not None:
-            return _at(name, wrong)
+            return at_place(name, wrong)
     others = schema.get("additionalProperties", True)
     for name in value.keys() - read:
         part = others if isinstance(others, dict) else {}
         if (wrong := find_violation(value[name], part, leniency)) is not None:
-            return _at("a value", wrong)  # its key is the model's word, and may be a cell's text
+            return at_place("a value", wrong)  # its key is the model's word, and may be a cell's text
     return None
 
 
@@ -163,13 +163,13 @@ def _violation_of_array(value: Any, schema: Mapping[str, Any], leniency: Lenienc
     for number, item in enumerate(value):
         part = first[number] if number < len(first) else schema.get("items", {})
         if isinstance(part, dict) and (wrong := find_violation(item, part, leniency)) is not None:
-            return _at(str(number), wrong)
+            return at_place(str(number), wrong)
     if schema.get("uniqueItems") and any(_is_same(one, other) for n, one in enumerate(value) for other in value[:n]):
         return "holds an item twice"
     return None
 
 
-def _at(place: str, wrong: str) -> str:
+def at_place(place: str, wrong: str) -> str:
     """A violation inside of something, with its place: ``place.city: is empty``."""
     inner, colon, rest = wrong.partition(": ")
     return f"{place}.{inner}{colon}{rest}" if colon else f"{place}: {wrong}"
@@ -196,10 +196,10 @@ def _violation_of_any(value: Any, leniency: Leniency) -> str | None:
         return None if math.isfinite(value) else "holds a number that is not finite"
     if isinstance(value, dict):
         found = (_violation_of_any(one, leniency) for one in value.values())
-        return next((_at("a value", wrong) for wrong in found if wrong is not None), None)
+        return next((at_place("a value", wrong) for wrong in found if wrong is not None), None)
     if isinstance(value, list):
         numbered = ((n, _violation_of_any(one, leniency)) for n, one in enumerate(value))
-        return next((_at(str(n), wrong) for n, wrong in numbered if wrong is not None), None)
+        return next((at_place(str(n), wrong) for n, wrong in numbered if wrong is not None), None)
     return None
 
 

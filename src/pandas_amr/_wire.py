@@ -13,11 +13,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._schema import MARKS
+from pandas_amr._schema import closed_object, without_marks
 from pandas_amr._violations import without_absent
 from pandas_amr._wire_read import ENTRIES, JSON, KEY, VALUE, find_unread, read_value
-from pandas_amr._wire_shapes import AS_TEXT, MOST_LEVELS, WRAPPED, distinct, is_map, shape_of, unmarked
-from pandas_amr._wire_words import choice_words, default_words, described, limit_words, place_words, spelled
+from pandas_amr._wire_shapes import AS_TEXT, MOST_LEVELS, WRAPPED, distinct, is_map, shape_of
+from pandas_amr._wire_words import IN_WORDS, choice_words, default_words, described, limit_words, place_words, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,12 +29,6 @@ MOST_CHOICES = 1_000
 MOST_CHARACTERS = 120_000  # of names and choices together
 LARGE_ENUM = 250  # above so many choices ...
 LARGE_ENUM_CHARACTERS = 15_000  # ... an enum's texts are bounded
-
-# What a schema says that is sent in words alone.
-_IN_WORDS = frozenset({
-    *("format", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems"),
-    *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "prefixItems"),
-})  # fmt: skip
 
 _ANY = ("string", "number", "boolean", "null")
 
@@ -101,7 +95,7 @@ def is_held(schema: Any) -> bool:
         return False
     if "anyOf" in schema:
         return all(map(is_held, schema["anyOf"]))
-    if schema.keys() & _IN_WORDS or is_map(schema):
+    if schema.keys() & IN_WORDS or is_map(schema):
         return False
     if "enum" in schema or "const" in schema:
         return _is_held_choice(schema.get("enum", [schema.get("const")]))
@@ -129,7 +123,7 @@ def _sent(shape: Mapping[str, Any]) -> dict[str, Any]:
     match shape.get("type"):
         case "object":
             properties = {name: _sent(part) for name, part in shape["properties"].items()}
-            return described(_closed_object(properties), shape, limit_words(shape))
+            return described(closed_object(properties), shape, limit_words(shape))
         case "array":
             return _sent_array(shape)
         case "string" if "enum" in shape:
@@ -137,10 +131,6 @@ def _sent(shape: Mapping[str, Any]) -> dict[str, Any]:
         case str() as kind:
             return described({"type": kind}, shape, [*choice_words(shape), *limit_words(shape)])
     return _sent_any(shape)
-
-
-def _closed_object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def _any_of(parts: Sequence[dict[str, Any]], shape: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -151,8 +141,8 @@ def _any_of(parts: Sequence[dict[str, Any]], shape: Mapping[str, Any], words: Se
 
 def _sent_as_text(shape: Mapping[str, Any]) -> dict[str, Any]:
     """A part as JSON text, its own schema in words."""
-    own = {key: value for key, value in shape.items() if key not in {AS_TEXT, "description", "default", *MARKS}}
-    text = json.dumps(unmarked(own), ensure_ascii=False)
+    own = {key: value for key, value in shape.items() if key not in {AS_TEXT, "description", "default"}}
+    text = json.dumps(without_marks(own), ensure_ascii=False)
     return described({"type": "string"}, shape, [f"JSON text of a value that follows this JSON schema: {text}"])
 
 
@@ -162,9 +152,9 @@ def _sent_map(shape: Mapping[str, Any]) -> dict[str, Any]:
     key = _sent(shape_of({"type": "string"} | (names if isinstance(names, dict) else {}), MOST_LEVELS))
     if "patternProperties" in shape:
         key = described(key, {}, [f"matching {' or '.join(shape['patternProperties'])}"])
-    entry = _closed_object({KEY: key, VALUE: _sent(shape["additionalProperties"])})
+    entry = closed_object({KEY: key, VALUE: _sent(shape["additionalProperties"])})
     entries = {"type": "array", "items": entry}
-    sent = _closed_object({ENTRIES: entries}) if shape.get(WRAPPED) else entries
+    sent = closed_object({ENTRIES: entries}) if shape.get(WRAPPED) else entries
     return described(sent, shape, ["each key once", *limit_words(shape)])
 
 
@@ -193,7 +183,7 @@ def _sent_any(shape: Mapping[str, Any]) -> dict[str, Any]:
     """Any value: single ones as they are, and a list or an object as JSON text in an object of its own."""
     text = {"type": "string", "description": "a list or an object, as JSON text"}
     parts: list[dict[str, Any]] = [{"type": kind} for kind in _ANY]
-    return _any_of([*parts, _closed_object({JSON: text})], shape, [*choice_words(shape), *limit_words(shape)])
+    return _any_of([*parts, closed_object({JSON: text})], shape, [*choice_words(shape), *limit_words(shape)])
 
 
 # Limits

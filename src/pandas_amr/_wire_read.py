@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._schema import NAME
-from pandas_amr._violations import Leniency, find_violation
+from pandas_amr._violations import Leniency, at_place, find_violation
 from pandas_amr._wire_shapes import AS_TEXT, WRAPPED, is_map
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def find_unread(value: Any, shape: Mapping[str, Any]) -> str | None:
     for place, one, part in _places(value, shape):
         wrong = find_unread(one, part)
         if wrong is not None:
-            inner, colon, rest = wrong.partition(": ")
-            return f"{place}.{inner}{colon}{rest}" if colon else f"{place}: {wrong}"
+            return at_place(place, wrong)
     return None
 
 

@@ -56,15 +56,6 @@ def distinct(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def unmarked(schema: Any) -> Any:
-    """A schema without this library's marks."""
-    if isinstance(schema, list):
-        return [unmarked(part) for part in schema]
-    if isinstance(schema, dict):
-        return {key: unmarked(part) for key, part in schema.items() if key not in MARKS}
-    return schema
-
-
 def _beside(schema: Any, shape: dict[str, Any]) -> dict[str, Any]:
     """A shape with what a schema says beside its types."""
     said = dict(shape)

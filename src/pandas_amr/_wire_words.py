@@ -12,14 +12,17 @@ from pandas_amr._wire_shapes import AS_TEXT, WRAPPED, is_map
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+# What a schema says that is sent in words alone.
+IN_WORDS = frozenset({
+    *("format", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems"),
+    *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "prefixItems"),
+})  # fmt: skip
 # Keywords that need no words of their own: what is sent has them, or says the same in another form.
 _SAID = frozenset({
-    *("type", "properties", "required", "additionalProperties", "items", "prefixItems", "anyOf", "oneOf", "allOf"),
+    *("type", "properties", "required", "additionalProperties", "items", "anyOf", "oneOf", "allOf"),
     *("enum", "const", "description", "title", "propertyNames", "patternProperties", "nullable", "discriminator"),
     *("$schema", "$id", "$comment", "$defs", "definitions", "readOnly", "writeOnly", "deprecated", "contentMediaType"),
-    *("contentSchema", "format", "pattern", "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength"),
-    *("minProperties", "maxProperties", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems"),
-    *("default", "examples", AS_TEXT, WRAPPED, *MARKS),
+    *("contentSchema", "default", "examples", AS_TEXT, WRAPPED, *MARKS, *IN_WORDS),
 })  # fmt: skip
 _BOUNDS = {"exclusiveMinimum": "above", "exclusiveMaximum": "below", "multipleOf": "a multiple of"}
 

@@ -240,14 +240,16 @@ class Work:
     @property
     def parallelism(self) -> int:
         """How many agents work at once."""
-        wanted = self.plan.parallelism or 1
-        return self.wired.parallelism(self.lms["map"], wanted, tools=bool(self.tools("map"))) if self.wired else wanted
+        return self._at_once(tools=bool(self.tools("map")))
 
     @cached_property
     def gate(self) -> asyncio.Semaphore:
         """The one gate of all the run's requests after the plan. What goes into a batch does not pass it."""
+        return asyncio.Semaphore(self._at_once(tools=True))
+
+    def _at_once(self, *, tools: bool) -> int:
         wanted = self.plan.parallelism or 1
-        return asyncio.Semaphore(self.wired.parallelism(self.lms["map"], wanted, tools=True) if self.wired else wanted)
+        return self.wired.parallelism(self.lms["map"], wanted, tools=tools) if self.wired else wanted
 
     def lm(self, phase: Phase, agent: Agent | None = None) -> LM:
         """The model of a phase, or an agent's own."""

@@ -18,7 +18,7 @@ from pandas_amr.engines.local import await_contained
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from pandas_amr._wire import Wire
     from pandas_amr.models.base import ToolCall
@@ -41,11 +41,6 @@ class AgentTool(Protocol):
     @property
     def description(self) -> str:
         """What agents are told of it."""
-        ...
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """The JSON schema of its arguments."""
         ...
 
     @property
@@ -101,7 +96,7 @@ async def dispatch(calls: Sequence[ToolCall], tools: Sequence[AgentTool]) -> tup
 
 
 def merged(handed_in: Sequence[HandedIn]) -> HandedIn | None:
-    """What several calls of one turn handed in: all their findings, each once, or else the last value."""
+    """What several calls of one turn handed in: all their findings, once if several name it; or else the last value."""
     lists = [_findings_of(one) for one in handed_in]
     if len(handed_in) < 2 or None in lists:
         return handed_in[-1] if handed_in else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +17,7 @@ from pandas_amr._wire import Wire, wire_of
 from pandas_amr.errors import SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from pandas_amr.sandbox.base import Ask, Session
 
@@ -29,6 +30,11 @@ class Code(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     code: str = Field(description="Python code; the value of a last expression is shown")
+
+
+@functools.cache
+def _wire() -> Wire:
+    return wire_of(json_schema(Code))
 
 
 @dataclass(slots=True)
@@ -60,14 +66,9 @@ class Repl:
         return _prompts.repl_description(reduces=self.reduces)
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
-        """The one argument, ``code``."""
-        return json_schema(Code)
-
-    @property
     def wire(self) -> Wire:
-        """How the argument is asked of a model."""
-        return wire_of(self.parameters)
+        """How the argument, ``code``, is asked of a model."""
+        return _wire()
 
     async def func(self, code: str) -> str | HandedIn:
         """Run a cell; several of one turn run one after the other.

@@ -21,7 +21,6 @@ from pandas_amr.models.reply import whole_text
 
 DEEPEST = 20  # levels that an agent is shown
 MOST_VALUES = 100_000  # in one result
-LONGEST_NAME = 100
 LONGEST_NUMBER = 10**4000  # Python writes no more digits than 4,300
 # How objects of libraries that this module does not know say what they hold: frames, arrays, scalars, dates.
 WAYS = ("to_csv", "to_pylist", "to_dicts", "tolist", "as_py", "item", "isoformat")

@@ -289,7 +289,7 @@ class ChannelSession:
         size = int.from_bytes(await transport.receive(4), "big")
         if size > HEADER_BYTES + ESCAPED * self._limits.output_chars:
             raise _Broken(f"it sent a message of {size >> 10} kB")
-        message = await _decoded(await transport.receive(size))
+        message = await _read(_loaded, await transport.receive(size))
         sizes = message.get("blobs", [])
         if message.get("id") != name:
             raise _Broken("it spoke without being asked")
@@ -312,7 +312,7 @@ class ChannelSession:
             return Cell(text, ok=ok)
         if not blobs:
             raise _Broken("it handed in nothing")
-        payload, replaced = await _payload(blobs[0])
+        payload, replaced = await _read(_unstained, blobs[0])
         if replaced:
             text = f"{text.rstrip()}\n{REPLACED}".lstrip()
         return Cell(text, Submitted(payload), ok=ok)
@@ -438,14 +438,13 @@ async def _send(transport: Transport, header: dict[str, Any], *blobs: bytes) -> 
     await transport.send(len(text).to_bytes(4, "big") + text, *blobs)
 
 
-async def _decoded(given: bytes) -> dict[str, Any]:
-    """The JSON object of a message."""
-    if len(given) <= DECODED_HERE:
-        return _loaded(given)
-    return await asyncio.to_thread(_loaded, given)
+async def _read(work: Callable[[bytes], T], given: bytes) -> T:
+    """Read what came: at once if it is little, else in a thread."""
+    return work(given) if len(given) <= DECODED_HERE else await asyncio.to_thread(work, given)
 
 
 def _loaded(given: bytes) -> dict[str, Any]:
+    """The JSON object of a message."""
     if values_in(given) > MOST_VALUES:
         raise _Broken(f"it sent more than {MOST_VALUES:,} values")
     try:
@@ -478,14 +477,8 @@ def _findings(text: str) -> dict[str, Any]:
     return {"findings": found}
 
 
-async def _payload(given: bytes) -> tuple[dict[str, Any], bool]:
-    """What was handed in, without control characters, and whether it had any."""
-    if len(given) <= DECODED_HERE:
-        return _unstained(given)
-    return await asyncio.to_thread(_unstained, given)
-
-
 def _unstained(given: bytes) -> tuple[dict[str, Any], bool]:
+    """What was handed in, without control characters, and whether it had any."""
     payload = _loaded(given)
     findings = payload.get("findings")
     for finding in findings if isinstance(findings, list) else ():
