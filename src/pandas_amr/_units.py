@@ -343,6 +343,14 @@ def cell(value: Any) -> Any:
     return _text(value)
 
 
+def _span_text(span: dt.timedelta) -> str:
+    """A span of time as JSON has it; of one that is longer than pandas has any, as Python writes it."""
+    try:
+        return pd.Timedelta(span).isoformat()
+    except pd.errors.OutOfBoundsTimedelta:
+        return str(span)
+
+
 def _text(value: Any) -> Any:
     match value:
         case np.generic():
@@ -352,7 +360,7 @@ def _text(value: Any) -> Any:
         case dt.date() | dt.time():
             return value.isoformat()
         case dt.timedelta():
-            return pd.Timedelta(value).isoformat()
+            return _span_text(value)
         case decimal.Decimal():
             return None if value.is_nan() else str(value)
         case enum.Enum():
