@@ -300,6 +300,49 @@ def test_what_hands_in_nothing_to_the_end_fails_with_the_reason_and_makes_nothin
     assert len(server.requests) <= 12  # the shard, then its halves
 
 
+BARE = {
+    "a fence of Python": lambda text: Raw(f"I compute it:\n```python\n{text}\n```"),
+    "a fence without a language": lambda text: Raw(f"```\n{text}\n```"),
+    "the arguments alone": lambda text: Raw(json.dumps({"code": text})),
+    "the arguments in a fence": lambda text: Raw(f"```json\n{json.dumps({'code': text})}\n```"),
+}
+
+
+@pytest.mark.parametrize("form", BARE)
+def test_code_that_names_no_tool_is_a_cell_where_nothing_else_hands_in(form):
+    def provider(request):
+        if not request.tool_results:
+            return BARE[form](COMPUTE)
+        return BARE[form](last_line(request).replace("<expression>", "severity"))
+
+    with ScriptedServer(provider) as server:
+        result = severity(FRAME, server)
+        assert len(server.requests) == 2
+    assert result.frame["severity"].tolist() == EXPECTED
+    assert result.trace["form"].tolist()[0] == "code, written calls"
+
+
+def test_many_findings_of_a_row_are_handed_in_by_the_line_too():
+    def provider(request):
+        line = LINE.search(request.system)[0]
+        return code(line.replace("<expression>", "[[{'n': int(a)}] * (int(a) % 3) for a in df['amount']]"))
+
+    with ScriptedServer(provider) as server:
+        result = FRAME.amr.map_reduce(
+            map="Which?",
+            finding=list[Number],
+            reduce={"n": "count"},
+            plan=PREVIEW,
+            tools=[amr.PythonREPLTool()],
+            lm=server.lm(),
+        )
+    assert result.findings["n"].tolist() == [n for n in range(ROWS) for _ in range(n % 3)]
+
+
+class Number(BaseModel):
+    n: int
+
+
 # Code in place of calls
 
 

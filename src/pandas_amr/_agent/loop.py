@@ -213,10 +213,14 @@ class _Talk:
             if coded is not None:
                 return coded
         spoken = None if message.tool_calls else self._spoken(message)
-        if spoken is None:
-            return message
-        self.spoken = True
-        return _as_calls(message, spoken)
+        if spoken is not None:
+            self.spoken = True
+            return _as_calls(message, spoken)
+        if self.hands_in_by_code and not message.tool_calls:  # where no text is an answer, code alone is a cell
+            coded = read_code(message, reply.finish_reason, self._is_quoted)
+            self.spoken |= coded is not None
+            return coded or message
+        return message
 
     async def finish(self) -> Answer:
         """The last turn: without tools, an answer that follows the schema; or the last cell of code."""
