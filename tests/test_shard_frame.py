@@ -57,4 +57,4 @@ def test_a_column_s_name_that_json_does_not_know_is_a_text_and_told(label):
 def test_a_span_longer_than_pandas_has_any_is_a_text_and_no_error(days):
     span = dt.timedelta(days=days)
     arrow = ArrowFrame.of(pd.DataFrame({"span": pd.Series([span], dtype=object)}))
-    assert arrow.table.column("c0").to_pylist() == [str(span)]
+    assert arrow.table.column("c0").to_pylist() == [f"P{days}DT0H0M0S"]
