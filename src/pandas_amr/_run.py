@@ -146,22 +146,27 @@ class Run(Generic[Given]):
 
         Those from the journal come first. A run that fails raises at the end; leaving the loop does not stop the run.
         """
+        try:
+            yield from self._landed()
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # at whatever moment a signal's handler raises it
+            self._stop_for(error)
+            raise
+        self.result()
+
+    def _landed(self) -> Iterator[dict[str, Any]]:
         place = 0
         while True:
             waiting = self._watch.next(place)
             if waiting is not None:
-                try:
-                    waiting.result()
-                except BaseException as error:
-                    self._stop_for(error)
-                    raise
+                waiting.result()
                 continue
             batch = self._watch.batch(place)
             if batch is None:
-                break
+                return
             yield from batch
             place += 1
-        self.result()
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
         """The findings as they land, in async code; see ``__iter__``."""
