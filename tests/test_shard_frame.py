@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 
 import numpy as np
@@ -50,3 +51,10 @@ def test_a_column_s_name_that_json_does_not_know_is_a_text_and_told(label):
     assert arrow.changed == (f"The name {str(label)!r} is a text, and was {type(label).__name__}.",)
     numbered = ArrowFrame.of(pd.DataFrame({np.int64(3): [1], np.float64(0.5): [2], np.bool_(True): [3]}))
     assert json.dumps(numbered.columns) == "[3, 0.5, true]"
+
+
+@pytest.mark.parametrize("days", [106_751_992, 999_999_999, -999_999_999])
+def test_a_span_longer_than_pandas_has_any_is_a_text_and_no_error(days):
+    span = dt.timedelta(days=days)
+    arrow = ArrowFrame.of(pd.DataFrame({"span": pd.Series([span], dtype=object)}))
+    assert arrow.table.column("c0").to_pylist() == [f"P{days}DT0H0M0S"]

@@ -472,7 +472,7 @@ def _money(work: Work, parts: Sequence[Spent]) -> float | None:
             money = price_of(lm)(tokens)
             if money is None:
                 return None
-            half = lm.batch and spent.phase == "map" and not work.tools("map", spent.agent)
+            half = lm.batch and spent.phase == "map" and not _has_tools(work, spent)
             money = money / 2 if half else money
         total += money
     return total

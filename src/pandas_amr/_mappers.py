@@ -368,7 +368,7 @@ class AgentMapper:
 
     async def _asked(self, positions: Sequence[int], state: SoFar) -> Attempt:
         """An agent's work on these units and its repairs, with one REPL all the time."""
-        repl = self.repls(positions) if self.repls is not None and state.of_rows else None
+        repl = self.repl_of(positions) if state.of_rows else None
         try:
             attempt = await self._ask(positions, state, repl)
             repairs = 0
@@ -380,6 +380,20 @@ class AgentMapper:
             if repl is not None:
                 state.usage += repl.spent
                 await repl.close()
+
+    @property
+    def line(self) -> str:
+        """The line of code that hands in, if agents have a REPL."""
+        return _prompts.finding_line(self.kind.schema["properties"]) if self.repls is not None else ""
+
+    def repl_of(self, positions: Sequence[int]) -> Repl | None:
+        """The REPL of an agent that has these units; if they stand in it only, nothing but code hands in."""
+        if self.repls is None:
+            return None
+        repl = self.repls(positions)
+        repl.line = self.line
+        repl.hands_in_alone = self.preview is not None
+        return repl
 
     def opening(
         self, positions: Sequence[int], state: SoFar | None = None, *, changed: Sequence[str] = ()
@@ -403,6 +417,7 @@ class AgentMapper:
                 fields,
                 tools=has_tools,
                 preview=coded and self.preview is not None,
+                line=self.line if coded else "",
                 persona=self.persona,
                 segmentation=context.segmentation if context else "rows",
                 enforced=enforced and not has_tools,
@@ -423,11 +438,12 @@ class AgentMapper:
 
     def is_flat(self, positions: Sequence[int], state: SoFar | None = None) -> bool:
         """Whether units are asked about as a single one is: the finding's fields, and no list of findings."""
-        if self.alone:
-            return True
         whole = state is None or state.of_rows
+        coded = whole and self.repls is not None
+        if self.alone:
+            return not coded
         single = len(positions) == 1 if state is None else state.single
-        beside = bool(self.tools) or (whole and (self.repls is not None or self.context is not None))
+        beside = bool(self.tools) or coded or (whole and self.context is not None)
         return single and not beside
 
     def _asked_of_each(self, positions: Sequence[int], state: SoFar | None) -> str:
@@ -444,7 +460,10 @@ class AgentMapper:
 
     async def _repair(self, positions: Sequence[int], last: Attempt, state: SoFar, repl: Repl | None) -> Attempt:
         problems = last.checked.problems
-        words = _prompts.answer_repair(problems[0]) if self.alone else _prompts.map_repair(problems)
+        if self.alone and self.is_flat(positions, state):
+            words = _prompts.answer_repair(problems[0])
+        else:
+            words = _prompts.map_repair(problems, line="" if repl is None else repl.line)
         attempt = await self._turn(
             (*last.conversation, Message("user", words)), positions, tuple(problems), state, repl
         )

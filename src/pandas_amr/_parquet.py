@@ -72,8 +72,13 @@ class ArrowFrame:
             changed=tuple(changed),
         )
 
-    def data(self, name: str, positions: Sequence[int] | NDArray[np.int64] | None = None) -> Data:
-        """The rows at ``positions``, or all of them, called ``name``."""
+    def data(
+        self, name: str, positions: Sequence[int] | NDArray[np.int64] | None = None, *, numbered: bool = False
+    ) -> Data:
+        """The rows at ``positions``, or all of them, called ``name``.
+
+        If they are to be ``numbered``, the last column is ``unit``: it stays with its row when code sorts or filters.
+        """
         table, index = self.table, self.index
         if positions is not None:
             chosen = np.asarray(positions, dtype=np.int64)
@@ -85,10 +90,15 @@ class ArrowFrame:
         ranged = _as_range(index)
         if ranged is not None:
             table = table.drop_columns(["i0"])
+        columns = _beside_units(self.columns) if name == SHARD else self.columns
+        if numbered:
+            numbers = pa.array(np.arange(len(index), dtype=np.int64))
+            table = table.append_column(f"c{len(columns)}", numbers)
+            columns = (*columns, _unit_label(len(self.column_names)))
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="snappy", write_statistics=False)
         labels = {
-            "columns": tuple(map(encode, _beside_units(self.columns) if name == SHARD else self.columns)),
+            "columns": tuple(map(encode, columns)),
             "column_names": tuple(map(encode, self.column_names)),
             "index_names": tuple(map(encode, self.index_names)),
             "range": ranged,
@@ -117,6 +127,11 @@ def _label(label: Any, changed: list[str]) -> Any:
             return kind(plain)
     changed.append(f"The name {str(label)!r} is a text, and was {type(label).__name__}.")
     return str(label)
+
+
+def _unit_label(levels: int) -> Any:
+    """The label of the column of the units' numbers; of columns in levels the first one, with nothing below."""
+    return UNIT_KEY if levels == 1 else (UNIT_KEY, *[""] * (levels - 1))
 
 
 def _beside_units(labels: tuple[Any, ...]) -> tuple[Any, ...]:

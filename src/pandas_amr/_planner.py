@@ -544,8 +544,8 @@ async def derive(
     fixed = {name: _shown(name, value) for name, value in given.items()}
     fixed |= _shown_functions(job) | _shown_reduce(job)
     known_by = fixed | {name: _described(given[name]) for name in ("finding", "output") if name in given}
-    code = job.repl is not None and readers.tools
-    tools = {tool.name: tool.description for tool in job.tools} if readers.tools else {}
+    code = job.repl is not None and bool(readers.tools)
+    tools = {tool.name: tool.description for tool in job.tools} if readers.tools is True else {}
     alone = readers.units_per_request is not None and not job.all_callable
     words = _prompts.reader_lines(window=readers.context_window, alone=readers.units_per_request == 1, tools=tools)
     try:

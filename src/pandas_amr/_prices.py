@@ -18,11 +18,16 @@ _importing = forkable_lock()
 
 
 def price_of(lm: LM) -> Callable[[Usage], float | None]:
-    """Money for a usage; None where the model's prices are not known, never 0."""
+    """Money for a usage; None where the model's prices are not known, never 0.
+
+    The user's own prices come first, then what a gateway said that the request cost, then those of the package.
+    """
     if lm.prices is not None:
         return lambda usage: _priced(usage, lm.prices or ())
 
     def price(usage: Usage) -> float | None:
+        if usage.billed:
+            return usage.money
         genai_prices = _known_prices()
         if genai_prices is None:
             return None if usage.tokens else 0.0

@@ -155,8 +155,9 @@ def reduce_budget(work: Work, task: Task, computed: str = "", output: OutputType
     plan, lm = work.plan, work.lm("reduce", task.agent)
     count = work.counter("reduce", task.agent)
     output = output or OutputType(task.output)
+    line = output.line if work.has_repl("reduce", task.agent) else ""
     system = _prompts.reduce_system(
-        task.instruction, final=True, output=output.schema, tools=True, persona=_persona(task.agent)
+        task.instruction, final=True, output=output.schema, tools=True, line=line, persona=_persona(task.agent)
     )
     window = min(plan.context_window or lm.abilities.context_window, lm.abilities.context_window)
     reserve = min(lm.max_output_tokens or ANSWER_TOKENS, window // 4)

@@ -28,12 +28,14 @@ from pandas_amr._reduce import Alone, alone, chooses, chosen, list_or_raise, red
 from pandas_amr._synthesise import NUMBER_TOKENS
 from pandas_amr._usage import Usage
 from pandas_amr.errors import FailureWarning, MapFailed, ModelError
-from pandas_amr.models.structured import as_asked
+from pandas_amr.models.structured import as_asked, forms_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pandas_amr._agent.dispatch import AgentTool
+    from pandas_amr._agent.loop import Submission
+    from pandas_amr._agent.repl import Repl
     from pandas_amr._estimate import Estimate
     from pandas_amr._map import Answered, Sample
     from pandas_amr._mappers import Mapper
@@ -45,7 +47,8 @@ if TYPE_CHECKING:
     from pandas_amr._usage import Phase
     from pandas_amr._work import Work
     from pandas_amr.errors import AMRWarning
-    from pandas_amr.models.base import LM, Request
+    from pandas_amr.models.base import LM, Message
+    from pandas_amr.tools import Tool
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> l
     if not positions:
         return []
     lm = work.lm("map", work.job.map_agents.get(agent.name))
-    repl: list[AgentTool] = []
+    repl: Repl | None = None
     state: SoFar | None = None
     if in_pieces(agent, shard):
         lines = pieces_in(agent, shard)
@@ -123,28 +126,41 @@ async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> l
         openings = [agent.opening((number,), state) for number in range(min(count, len(lines)))]
     else:
         changed = await agent.changed() if agent.repls is not None and agent.changed is not None else ()
-        repl = [agent.repls(positions)] if agent.repls is not None else []
+        repl = agent.repl_of(positions)
         openings = [agent.opening(positions, changed=changed)]
     submission = agent.kind.submission(alone=agent.is_flat(positions, state))
-    return [
-        _body(work, lm, turn_request(opening, submission=submission, phase="map", tools=[*repl, *agent.tools]))
-        for opening in openings
-    ]
+    asked = _Asked(work, lm, submission, "map")
+    return [asked.body(opening, repl, agent.tools) for opening in openings]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An agent's first turn as it would be sent."""
+
+    work: Work
+    lm: LM
+    submission: Submission
+    phase: Phase
+
+    def body(self, opening: Sequence[Message], repl: Repl | None, own: Sequence[Tool]) -> dict[str, Any]:
+        """The body of the request: a call, or code in its place if the server is known to make no calls."""
+        assert self.work.wired is not None
+        server = self.work.wired.bare[self.lm]
+        tools: list[AgentTool] = [*([] if repl is None else [repl]), *own]
+        lessons = forms_of(server.address[0], self.lm.model)
+        if repl is not None and lessons.writes_code and repl.code == "possible" and not own:
+            repl.code = "found"
+        request = turn_request(opening, submission=self.submission, phase=self.phase, tools=tools, repl=repl)
+        return server.body(as_asked(request, server=server.address[0], name=self.lm.model))
 
 
 def _body_alone(work: Work, answering: Alone) -> dict[str, Any]:
     """The request of one agent that answers from the whole content."""
     reducer, lines = answering.reducer, [one.line for one in answering.inputs]
-    tools: list[AgentTool] = [*([reducer.repls(lines)] if reducer.repls is not None else []), *reducer.tools]
-    opening = reducer.opening(lines, final=True, tools=bool(tools))
-    request = turn_request(opening, submission=reducer.output.submission(), phase="reduce", tools=tools)
-    return _body(work, work.lm("reduce", answering.task.agent), request)
-
-
-def _body(work: Work, lm: LM, request: Request) -> dict[str, Any]:
-    assert work.wired is not None
-    server = work.wired.bare[lm]
-    return server.body(as_asked(request, server=server.address[0], name=lm.model))
+    lm = work.lm("reduce", answering.task.agent)
+    repl = reducer.repl_of(lines, reducer.output)
+    opening = reducer.opening(lines, final=True, tools=repl is not None or bool(reducer.tools))
+    return _Asked(work, lm, reducer.output.submission(), "reduce").body(opening, repl, reducer.tools)
 
 
 async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None:

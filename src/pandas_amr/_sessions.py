@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pandas_amr._tokens import TokenCounter
     from pandas_amr._units import Units
     from pandas_amr.errors import RunStopped
-    from pandas_amr.models.base import Model
+    from pandas_amr.models.base import CodeUse, Model
     from pandas_amr.sandbox.base import Sandbox, Session
     from pandas_amr.tools import Tool
 
@@ -59,12 +59,17 @@ class Converted:
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """What the REPLs of a phase's agents share: the sandbox, its limits, and the frame."""
+    """What the REPLs of a phase's agents share: the sandbox, its limits, and the frame.
+
+    Attributes:
+        code: whether the model is known to write code only as answers.
+    """
 
     sandbox: Sandbox
     limits: Limits
     frame: Converted
     asker: Asker | None = None
+    code: CodeUse = "possible"
 
     async def changed(self) -> tuple[str, ...]:
         """What is in a session not as in the user's frame, a sentence each."""
@@ -75,7 +80,7 @@ class Sessions:
 
         async def begun() -> Session:
             arrow = await self.frame.arrow()
-            return await self.sandbox.open(arrow.data("df", positions), self.limits)
+            return await self.sandbox.open(arrow.data("df", positions, numbered=True), self.limits)
 
         return self._repl(begun, reduces=False)
 
@@ -89,7 +94,7 @@ class Sessions:
         return self._repl(begun, reduces=True)
 
     def _repl(self, begun: Any, *, reduces: bool) -> Repl:
-        repl = Repl(begun, reduces=reduces)
+        repl = Repl(begun, reduces=reduces, code=self.code)
         if self.asker is not None:
             repl.ask = self.asker.for_(repl)
         return repl

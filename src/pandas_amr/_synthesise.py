@@ -188,6 +188,11 @@ class OutputType:
         """What is written of no findings: no items; else nothing."""
         return None if self.item is None else Reduced([], (), Usage())
 
+    @property
+    def line(self) -> str:
+        """The line of code that hands in."""
+        return _prompts.reduction_line(self.schema.get("properties", {}), listed=self.item is not None)
+
     def submission(self) -> Submission:
         """What a reduce agent hands in."""
         return self._submission
@@ -377,7 +382,7 @@ class Reducer:
             known = await self.store.recall(asked, partial(_recalled, output=output, inputs=inputs), former=former)
         if known is not None:
             return known
-        repl = self.repls([one.line for one in inputs]) if self.repls is not None and inputs else None
+        repl = self.repl_of([one.line for one in inputs], output) if inputs else None
         try:
             reduced, payload = await self._reduced(inputs, output, final=final, computed=computed, repl=repl)
             if self.store is not None:
@@ -386,6 +391,14 @@ class Reducer:
         finally:
             if repl is not None:
                 await repl.close()
+
+    def repl_of(self, lines: Sequence[str], output: OutputType) -> Repl | None:
+        """The REPL of an agent that reads these findings, if agents have one."""
+        if self.repls is None:
+            return None
+        repl = self.repls(lines)
+        repl.line = output.line
+        return repl
 
     def opening(self, lines: Sequence[str], *, final: bool, tools: bool, computed: str = "") -> tuple[Message, ...]:
         """What a node's agent is told first."""
@@ -396,6 +409,7 @@ class Reducer:
             final=final,
             output=shown,
             tools=tools,
+            line=output.line if self.repls is not None else "",
             persona=self.persona,
             enforced=not tools and output.submission().response.strict,
         )
@@ -432,7 +446,8 @@ class Reducer:
                 value, support = output.read(answer, inputs)
             except InvalidOutput as error:
                 problem = str(error)
-                messages = (*answer.conversation, Message("user", _prompts.answer_repair(problem)))
+                words = _prompts.answer_repair(problem, line="" if repl is None else repl.line)
+                messages = (*answer.conversation, Message("user", words))
             else:
                 return Reduced.of(value, support, usage + (repl.spent if repl else Usage())), answer.payload
         raise InvalidOutput(f"The reduction cannot be used: {problem}.")

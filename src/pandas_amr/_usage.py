@@ -27,9 +27,10 @@ class Usage:
         output_tokens: tokens of the answers, reasoning included.
         reasoning_tokens: those of them spent on reasoning.
         seconds: time spent waiting for answers, summed over calls.
-        money: what it cost, in the prices' currency; None where a price is not known.
+        money: what it cost, in the prices' currency, or as a gateway tells it; None where neither is known.
         recalled: answers that the journal had, and that cost nothing.
         estimated: requests of which the service did not tell the tokens: what is said of them here is an estimate.
+        billed: requests of which a gateway told the cost. It is their money, unless ``LM(prices=...)`` is given.
     """
 
     calls: int = 0
@@ -42,6 +43,7 @@ class Usage:
     money: float | None = 0.0
     recalled: int = 0
     estimated: int = 0
+    billed: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(  # spelled out: it is done ten times a request
@@ -55,6 +57,7 @@ class Usage:
             money=None if self.money is None or other.money is None else self.money + other.money,
             recalled=self.recalled + other.recalled,
             estimated=self.estimated + other.estimated,
+            billed=self.billed + other.billed,
         )
 
     def __sub__(self, other: Usage) -> Usage:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pandas_amr._store import Kind
     from pandas_amr._tokens import TokenCounter
     from pandas_amr.errors import AMRWarning, ModelError, RunStopped
-    from pandas_amr.models.base import LM, Model
+    from pandas_amr.models.base import LM, CodeUse, Model
     from pandas_amr.tools import Tool
 
 
@@ -240,7 +240,7 @@ class Work:
     @property
     def parallelism(self) -> int:
         """How many agents work at once."""
-        return self._at_once(tools=bool(self.tools("map")))
+        return self._at_once(tools=bool(self.tools("map")) or self.has_repl("map"))
 
     @cached_property
     def gate(self) -> asyncio.Semaphore:
@@ -283,8 +283,8 @@ class Work:
         return Window(whole, whole - answer, self.counter(phase, agent))
 
     def tools(self, phase: Phase, agent: Agent | None = None) -> tuple[Tool, ...]:
-        """The user's tools that the agents of a phase get: none where the model can call none."""
-        given = self._given_tools(agent) if self.abilities(phase, agent).tools else ()
+        """The user's tools that the agents of a phase get: none if the model can call none, or writes code instead."""
+        given = self._given_tools(agent) if self.abilities(phase, agent).tools is True else ()
         return tuple(isolated(tool, sandbox_for(self._repl(agent))) if tool.isolated else tool for tool in given)
 
     def _given_tools(self, agent: Agent | None) -> tuple[Tool, ...]:
@@ -295,7 +295,7 @@ class Work:
 
     def has_repl(self, phase: Phase, agent: Agent | None = None) -> bool:
         """Whether the agents of a phase get a REPL."""
-        return self._repl(agent) is not None and self.abilities(phase, agent).tools
+        return self._repl(agent) is not None and bool(self.abilities(phase, agent).tools)
 
     @property
     def tier(self) -> str:
@@ -372,7 +372,8 @@ class Work:
             shard_tokens=self.plan.shard_tokens or 1,
             max_repairs=self.max_repairs,
         )
-        return Sessions(sandbox_for(repl), repl.limits, self.converted, asker)
+        code: CodeUse = "declared" if self.abilities(phase, agent).tools == "code" else "possible"
+        return Sessions(sandbox_for(repl), repl.limits, self.converted, asker, code)
 
     @cached_property
     def converted(self) -> Converted:

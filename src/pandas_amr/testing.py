@@ -86,7 +86,10 @@ class ScriptedRequest:
 
     @property
     def schema(self) -> str | None:
-        """The name of the schema that the answer must follow: ``findings``, ``finding``, ``reduction`` or ``plan``."""
+        """The name of the schema that the answer must follow: ``findings``, ``finding``, ``reduction`` or ``plan``.
+
+        ``code`` where code is to be written in place of calls; None where code alone hands in, or nothing is said.
+        """
         wanted = self.body.get("response_format", {}).get("json_schema", {})
         if "name" in wanted:
             return str(wanted["name"])
@@ -150,7 +153,7 @@ class Status:
 class Raw:
     """An answer spelled out: a whole response body, or a choice's parts such as ``finish_reason`` and ``refusal``.
 
-    ``usage`` is what the answer tells of its tokens, in place of what they are by length.
+    ``usage`` is what the answer tells of its tokens, in place of what they are by length; ``headers`` come with it.
     """
 
     text: str | None = None
@@ -158,6 +161,7 @@ class Raw:
     finish_reason: str = "stop"
     refusal: str | None = None
     usage: Any = ...
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -469,13 +473,13 @@ class ScriptedServer:
                 http.transport.abort()
                 return web.Response()
             case Raw(body=str() as body):
-                return web.Response(text=body, content_type="application/json")
+                return web.Response(text=body, content_type="application/json", headers=dict(answer.headers))
         before = self.tokens
         completion = self._completion(request, answer)
-        told: dict[str, str] = {}
+        told: dict[str, str] = dict(answer.headers) if isinstance(answer, Raw) else {}
         if self._limit is not None:
             self._limit.spend("tokens", self.tokens - before)
-            told = self._limit.told(refused=False)
+            told |= self._limit.told(refused=False)
         if not self._usage:
             del completion["usage"]
         return web.json_response(completion, headers=told)
@@ -489,7 +493,7 @@ class ScriptedServer:
                 reason = answer.finish_reason
             case str():
                 message["content"] = answer
-            case dict() if request.tools:
+            case dict() if request.tools and request.schema:
                 message["tool_calls"] = _spelled([Call(f"submit_{request.schema}", answer)])
             case dict():
                 message["content"] = json.dumps(answer)

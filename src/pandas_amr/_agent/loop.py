@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr import _prompts
 from pandas_amr._agent.answers import decoded
+from pandas_amr._agent.coding import as_texts, code_response, read_code
 from pandas_amr._agent.dispatch import HandedIn, dispatch, is_call_of, merged
+from pandas_amr._agent.repl import Repl
 from pandas_amr._agent.spoken import is_in_data, is_text_in_data, read_calls
 from pandas_amr._usage import Phase, Usage
 from pandas_amr._wire import Wire, wire_of
 from pandas_amr.errors import ModelRejected
-from pandas_amr.models.base import Message, Request, ResponseSchema, ToolCall, ToolSpec
+from pandas_amr.models.base import CallsNoTools, Message, Request, ResponseSchema, ToolCall, ToolSpec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr._agent.spoken import Spoken, WrittenCall
     from pandas_amr._agent.window import Window
-    from pandas_amr.models.base import Model, Reply
+    from pandas_amr.models.base import CodeUse, Model, Reply
 
 REPL_FORM = "code"
 SPOKEN_FORM = "written calls"
@@ -32,6 +34,7 @@ RECEIVED = "Received."
 NOT_OPEN = "No tool can be called any more."
 CONTRADICTS = "several calls hand in different answers, and one is asked for"
 CALLS_TOOLS = "the answer calls a tool, and no tool can be called any more"
+NO_SUBMISSION = "nothing was handed in: no cell of code called submit(...), the last one that was left neither"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Answer:
 
     Attributes:
         spoken: whether the model wrote calls as text.
+        code_form: where code was asked for in place of calls, the form in which it came.
     """
 
     payload: Any
@@ -91,6 +95,7 @@ class Answer:
     usage: Usage
     form: str = ""
     spoken: bool = False
+    code_form: str = ""
 
     @property
     def cut_off(self) -> bool:
@@ -100,7 +105,8 @@ class Answer:
     @property
     def ways(self) -> str:
         """How the answer was had, for the trace."""
-        return ", ".join(way for way in (self.form, SPOKEN_FORM if self.spoken else "") if way)
+        code_form = self.code_form if self.form == REPL_FORM else ""
+        return ", ".join(way for way in (self.form, code_form, SPOKEN_FORM if self.spoken else "") if way)
 
 
 async def run_agent(
@@ -115,8 +121,9 @@ async def run_agent(
 ) -> Answer:
     """Let the model work: with tools for at most ``max_steps`` turns, then one forced turn without.
 
-    Without tools the first turn is the last, and its answer follows the schema. With a ``window`` the conversation is
-    kept within it.
+    Without tools the first turn is the last, and its answer follows the schema. Where code alone can hand in, the last
+    turn is one more cell. An agent whose only tool is the REPL writes code as its answers where the server makes no
+    calls. With a ``window`` the conversation is kept within it.
 
     Raises:
         ModelError: the service failed, or the conversation does not fit the window; nothing of the model's was wrong.
@@ -141,6 +148,7 @@ class _Talk:
         spoken: whether a call was written as text.
         is_nudged: whether it was told what to call next.
         is_over: whether no more turns with tools come.
+        code_form: the form in which code came, where it was asked for in place of calls.
     """
 
     model: Model
@@ -153,29 +161,71 @@ class _Talk:
     spoken: bool = False
     is_nudged: bool = False
     is_over: bool = False
+    code_form: str = ""
+
+    @property
+    def repl(self) -> Repl | None:
+        """The agent's REPL."""
+        return next((tool for tool in self.tools if isinstance(tool, Repl)), None)
+
+    @property
+    def hands_in_by_code(self) -> bool:
+        """Whether nothing but code can hand in."""
+        return self.repl is not None and self.repl.hands_in_alone
+
+    @property
+    def code(self) -> CodeUse | None:
+        """Whether code is asked for in place of calls; None if it cannot be, since there is more to call."""
+        return self.repl.code if self.repl is not None and len(self.tools) == 1 else None
+
+    @property
+    def writes_code(self) -> bool:
+        """Whether code is asked for now."""
+        return self.code in {"declared", "found"}
+
+    @property
+    def may_write_code(self) -> bool:
+        """Whether code is worth asking for: it can be, and no tool was ever called."""
+        return self.code == "possible" and not any(message.tool_calls for message in self.conversation)
 
     async def work(self) -> Answer | None:
         """One turn with tools; None if another one is to follow."""
         reply = await self._ask(self.tools)
-        message = reply.message
-        spoken = None if message.tool_calls else self._spoken(message)
-        if spoken is not None:
-            message = _as_calls(message, spoken)
-            self.spoken = True
-        message = self._say(message)
+        message = self._say(self._with_calls(reply))
         if message.tool_calls:
             return await self._answer_calls(message.tool_calls, reply)
         payload, problem = self._read(message, reply)
-        if problem is not None:
-            self.is_over = True
-        elif self.submission.is_shaped(payload):
+        if problem is None and self.submission.is_shaped(payload) and not self.hands_in_by_code:
             return self._answer(payload, None, reply.form)
+        is_code_wanted = self.hands_in_by_code or self.writes_code or self.may_write_code
+        if problem is not None and not is_code_wanted:
+            self.is_over = True
         else:
             self._nudge()
         return None
 
+    def _with_calls(self, reply: Reply) -> Message:
+        """What the model said, with the calls that it wrote as text made calls."""
+        message = reply.message
+        if self.writes_code:
+            self.code_form = reply.form
+            coded = read_code(message, reply.finish_reason, self._is_quoted)
+            if coded is not None:
+                return coded
+        spoken = None if message.tool_calls else self._spoken(message)
+        if spoken is not None:
+            self.spoken = True
+            return _as_calls(message, spoken)
+        if self.hands_in_by_code and not message.tool_calls:  # where no text is an answer, code alone is a cell
+            coded = read_code(message, reply.finish_reason, self._is_quoted)
+            self.spoken |= coded is not None
+            return coded or message
+        return message
+
     async def finish(self) -> Answer:
-        """The last turn, without tools: an answer that follows the schema."""
+        """The last turn: without tools, an answer that follows the schema; or the last cell of code."""
+        if self.hands_in_by_code:
+            return await self._finish_by_code()
         if self.tools:
             self.conversation.append(Message("user", FORCED))
         reply = await self._ask(())
@@ -196,22 +246,49 @@ class _Talk:
                 return self._together([_Submitted(RECEIVED, call.arguments) for call in written.calls], reply.form)
         return self._answer(payload, problem, reply.form)
 
+    async def _finish_by_code(self) -> Answer:
+        """One more cell, where code alone can hand in: no model is asked to type the findings of rows it has not read.
+
+        Nothing handed in is the agent's failure, with that reason.
+        """
+        repl = self.repl
+        assert repl is not None
+        if self.may_write_code:
+            repl.code = "found"
+        say = _prompts.code_nudge if self.writes_code else _prompts.last_cell
+        self.conversation.append(Message("user", say(repl.line)))
+        self.tools = (repl,)
+        reply = await self._ask(self.tools)
+        message = self._say(self._with_calls(reply))
+        answer = await self._answer_calls(message.tool_calls, reply) if message.tool_calls else None
+        return self._answer(None, NO_SUBMISSION, reply.form) if answer is None else answer
+
     async def _ask(self, tools: Sequence[AgentTool]) -> Reply:
         request = turn_request(self.conversation, submission=self.submission, phase=self.phase, tools=tools)
         if self.window is not None:
             self.conversation = self.window.fit(request)
-            request = replace(request, messages=tuple(self.conversation))
         try:
-            reply = await self.model.complete(request)
+            reply = await self.model.complete(self._request(tools))
+        except CallsNoTools as error:
+            assert self.repl is not None
+            self.usage += Usage(tries=error.attempts)
+            self.repl.code = "found"
+            return await self._ask(tools)
         except ModelRejected as error:
             refused = _refused_keys(str(error), self.conversation)
             if not refused:
                 raise
             self.usage += Usage(tries=error.attempts)
             self.conversation = [_without_extra(message, refused) for message in self.conversation]
-            reply = await self.model.complete(replace(request, messages=tuple(self.conversation)))
+            reply = await self.model.complete(self._request(tools))
         self.usage += reply.usage
         return reply
+
+    def _request(self, tools: Sequence[AgentTool]) -> Request:
+        """The turn as it is sent."""
+        return turn_request(
+            self.conversation, submission=self.submission, phase=self.phase, tools=tools, repl=self.repl
+        )
 
     def _say(self, message: Message) -> Message:
         """Add what the model said; of nothing said there is nothing to add, and many servers refuse it."""
@@ -247,6 +324,8 @@ class _Talk:
             good = [one for one in given if one.is_good]
             return self._together([*good, _Submitted(by_code.text, by_code.payload)], REPL_FORM)
         is_hand_in = any(one.is_shaped for one in given)
+        if self.hands_in_by_code:
+            return None
         if given and (is_hand_in or self.is_nudged):
             return self._together(given, reply.form)
         self.is_nudged |= bool(given)  # the calls' answers say what to call
@@ -258,6 +337,9 @@ class _Talk:
         submitted: dict[str, _Submitted] = {}
         for call in calls:
             if not is_call_of(call.name, name):
+                continue
+            if self.hands_in_by_code:
+                submitted[call.id] = _Submitted(self._what_next(), None, is_shaped=False)
                 continue
             payload, problem = decoded(call.arguments, reply.finish_reason)
             if problem is not None:
@@ -281,18 +363,28 @@ class _Talk:
         return self._answer(last.payload, last.problem, form)
 
     def _nudge(self) -> None:
-        """Tell what to call next, once; after that the agent is to answer in the form of the schema."""
-        self.is_over = self.is_nudged
-        if not self.is_nudged:
-            self.conversation.append(Message("user", self._what_next()))
+        """Tell what to call next, once; after that code is asked for in place of calls, or the last turn follows."""
+        if self.is_nudged and not self.may_write_code:
+            self.is_over = True
+            return
+        if self.is_nudged and self.repl is not None:
+            self.repl.code = "found"
         self.is_nudged = True
+        self.conversation.append(Message("user", self._what_next()))
 
     def _what_next(self) -> str:
-        return _prompts.nudge(self.submission.tool.name, self.submission.keys, [tool.name for tool in self.tools])
+        line = self.repl.line if self.repl is not None else ""
+        if self.writes_code:
+            return _prompts.code_nudge(line)
+        if self.hands_in_by_code:
+            return _prompts.code_only_nudge(line)
+        return _prompts.nudge(
+            self.submission.tool.name, self.submission.keys, [tool.name for tool in self.tools], line=line
+        )
 
     def _answer(self, payload: Any, problem: str | None, form: str) -> Answer:
         payload = self.submission.wire.read(payload)
-        return Answer(payload, problem, tuple(self.conversation), self.usage, form, self.spoken)
+        return Answer(payload, problem, tuple(self.conversation), self.usage, form, self.spoken, self.code_form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,14 +453,32 @@ def _without_keys(extra: Mapping[str, Any], keys: Collection[str]) -> dict[str, 
 
 
 def tool_specs(submission: Submission, tools: Sequence[AgentTool]) -> tuple[ToolSpec, ...]:
-    """The tools in play; that which hands in is the last of them."""
-    return (*(ToolSpec(tool.name, tool.description, tool.wire.schema) for tool in tools), submission.tool)
+    """The tools in play; that which hands in is the last of them, unless code alone can."""
+    specs = [ToolSpec(tool.name, tool.description, tool.wire.schema) for tool in tools]
+    if any(isinstance(tool, Repl) and tool.hands_in_alone for tool in tools):
+        return tuple(specs)
+    return (*specs, submission.tool)
 
 
 def turn_request(
-    conversation: Sequence[Message], *, submission: Submission, phase: Phase, tools: Sequence[AgentTool] = ()
+    conversation: Sequence[Message],
+    *,
+    submission: Submission,
+    phase: Phase,
+    tools: Sequence[AgentTool] = (),
+    repl: Repl | None = None,
 ) -> Request:
-    """A turn: with tools the submission is one of them, without it is the form of the answer."""
+    """A turn: with tools the submission is one of them, without it is the form of the answer.
+
+    An agent that writes code in place of calls of its ``repl`` is asked for that, in a conversation without calls.
+    """
+    writes_code = repl is not None and repl.code != "possible"
+    messages = tuple(conversation)
+    if repl is not None and writes_code:
+        messages = as_texts(conversation, repl, is_open=bool(tools))
     if not tools:
-        return Request(tuple(conversation), phase=phase, schema=submission.response)
-    return Request(tuple(conversation), phase=phase, tools=tool_specs(submission, tools))
+        return Request(messages, phase=phase, schema=submission.response)
+    code = repl.code if repl is not None and len(tools) == 1 else None
+    if code is not None and code != "possible":
+        return Request(messages, phase=phase, schema=code_response(), code=code)
+    return Request(messages, phase=phase, tools=tool_specs(submission, tools), code=code)

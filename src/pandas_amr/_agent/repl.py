@@ -19,6 +19,7 @@ from pandas_amr.errors import SandboxError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pandas_amr.models.base import CodeUse
     from pandas_amr.sandbox.base import Ask, Session
 
 REPL = "python_repl"
@@ -46,11 +47,17 @@ class Repl:
         ask: answers what code asks of the model.
         spent: what the code has asked of the model.
         reduces: whether the session holds findings, and not a shard.
+        line: the line of code that hands in; a cell that did not hand in ends with it.
+        hands_in_alone: whether nothing but code can hand in.
+        code: whether the agent writes code in place of calls; what was found out stays for the agent's repairs.
     """
 
     open: Callable[[], Awaitable[Session]]
     ask: Ask | None = None
     reduces: bool = False
+    line: str = ""
+    hands_in_alone: bool = False
+    code: CodeUse = "possible"
     name: str = REPL
     args_schema: type[BaseModel] = Code
     timeout_s: None = None
@@ -86,7 +93,8 @@ class Repl:
                 raise
         if cell.submitted is not None:
             return HandedIn(cell.text or "Received.", cell.submitted.payload)
-        return cell.text.strip("\n") or "(no output)"
+        output = cell.text.strip("\n") or "(no output)"
+        return output + _prompts.not_handed_in(self.line)
 
     async def close(self) -> None:
         """End the session, where one began."""

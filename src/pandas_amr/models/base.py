@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pandas_amr.errors import UsageError
+from pandas_amr.errors import ModelConfigError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pandas_amr._usage import Phase, Usage
 
 Role = Literal["system", "user", "assistant", "tool"]
+# Of a turn of an agent whose only tool is the REPL: code may stand in for its calls; it does, as the model's abilities
+# say; it does, since the server was found to make no calls.
+CodeUse = Literal["possible", "declared", "found"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,11 @@ class ResponseSchema:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One turn asked of a model."""
+    """One turn asked of a model.
+
+    Attributes:
+        code: of an agent whose only tool is the REPL, whether it writes code in place of calls; None of all others.
+    """
 
     messages: tuple[Message, ...]
     phase: Phase
@@ -83,6 +90,11 @@ class Request:
     schema: ResponseSchema | None = None
     forced_tool: str | None = None
     json_object: bool = False
+    code: CodeUse | None = None
+
+
+class CallsNoTools(ModelConfigError):
+    """The server makes no tool calls, and the agent that wanted one can write code instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +147,21 @@ class Abilities:
     """What a model can do; a plan never asks for more.
 
     Attributes:
-        tools: it can call tools.
+        tools: it can call tools; ``"code"``: it cannot, but writes Python where it is asked for code as its answer, so
+            that agents with a REPL can work. A server that refuses tools, or never calls any, is found to be so.
         planning: it can derive a plan from a task.
         units_per_request: how many units it can tell apart in one request; None is no limit.
         context_window: tokens of prompt and answer together.
     """
 
-    tools: bool = True
+    tools: bool | Literal["code"] = True
     planning: bool = True
     units_per_request: int | None = None
     context_window: int = 128_000
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tools, bool) and self.tools != "code":
+            raise UsageError(f'Abilities(tools=...) takes True, False or "code", not {self.tools!r}.')
 
 
 _AS_THEY_ARE = frozenset({"api_key", "client", "token_counter", "abilities"})

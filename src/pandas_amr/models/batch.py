@@ -38,8 +38,8 @@ LONGEST_BATCH_S = 26 * 3600.0  # the window is 24 hours; a server that never end
 
 
 def takes(request: Request) -> bool:
-    """Whether a request can wait for a batch: a map's, and without tools."""
-    return request.phase == "map" and not request.tools
+    """Whether a request can wait for a batch: a map's, without tools and without code, which takes turns."""
+    return request.phase == "map" and not request.tools and not request.code
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 WRITTEN = ("content", "refusal", "reasoning_content", "tool_calls")
 
 
-def usage_of(answer: Any, request: Request, model: str, seconds: float) -> Usage:
-    """The usage of one answered request.
+def usage_of(answer: Any, request: Request, model: str, seconds: float, *, cost: float | None = None) -> Usage:
+    """The usage of one answered request; ``cost`` is what a gateway says that it cost.
 
     A count that is missing, negative or no number is unknown, never 0: it is estimated by length. Where the total is
     more than its parts (reasoning that is counted outside of them), the total is believed.
@@ -47,6 +47,8 @@ def usage_of(answer: Any, request: Request, model: str, seconds: float) -> Usage
         reasoning_tokens=min(max(reasoning, outside), output + outside),
         seconds=seconds,
         estimated=0 if is_told else 1,
+        money=cost or 0.0,
+        billed=0 if cost is None else 1,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a server's headers tell: its limits, and when to come back."""
+"""What a server's headers tell: its limits, when to come back, and what an answer cost."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ SPELLINGS = {
         ("ratelimitbysize-limit", "ratelimitbysize-remaining", "ratelimitbysize-reset"),  # Mistral, before that
     ),
 }
+# Of this gateway, and of one behind it, whose headers LiteLLM passes on.
+COST_PREFIXES = ("x-litellm-response-cost", "llm_provider-x-litellm-response-cost")
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S}
 NUMBER = r"\d+(?:\.\d+)?"
 DURATION = re.compile(rf"(?:{NUMBER}(?:ms|s|m|h|d)\s*)+")
@@ -103,6 +105,37 @@ def _number(text: str) -> float | None:
         return None
     number = float(text)
     return number if math.isfinite(number) else None
+
+
+def cost_of(headers: Mapping[str, str]) -> float | None:
+    """Read what a gateway says that an answer cost; None if it says nothing.
+
+    LiteLLM's proxy tells it in money, and in its parts: before a discount and a margin. Of models whose price it does
+    not know it says nothing, or 0.0 (BerriAI/litellm issue 13790), so that 0 tells nothing either.
+
+    Example:
+        >>> cost_of({"x-litellm-response-cost": "3.45e-05"}), cost_of({"x-litellm-response-cost": "0.0"})
+        (3.45e-05, None)
+    """
+    for prefix in COST_PREFIXES:
+        cost = _amount(headers.get(prefix, ""))
+        original = _amount(headers.get(f"{prefix}-original", ""))
+        if cost is None and original is not None:
+            less = _amount(headers.get(f"{prefix}-discount-amount", "")) or 0.0
+            more = _amount(headers.get(f"{prefix}-margin-amount", "")) or 0.0
+            cost = original - less + more
+        if cost is not None and cost > 0:
+            return cost
+    return None
+
+
+def _amount(text: str) -> float | None:
+    """An amount of money, written with an exponent or without; None if it is none."""
+    try:
+        amount = float(text)
+    except ValueError:
+        return None
+    return amount if math.isfinite(amount) and amount >= 0 else None
 
 
 def seconds_of(text: str) -> float | None:

@@ -24,7 +24,7 @@ from pandas_amr.models.contact import connect_s, has_answered, note_answer
 from pandas_amr.models.counts import usage_of
 from pandas_amr.models.error_bodies import read_error_body
 from pandas_amr.models.failures import BROKEN_ANSWERS, Failures
-from pandas_amr.models.headers import limits_of
+from pandas_amr.models.headers import cost_of, limits_of
 from pandas_amr.models.keys import Key
 from pandas_amr.models.reply import is_error, read_body, reply_of
 from pandas_amr.models.settings import sent_body
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
+    from pandas_amr._usage import Usage
     from pandas_amr.models.base import LM, Limits, Reply, Request
 
 
@@ -158,13 +159,14 @@ class OpenAIModel:
         try:
             answer = read_body(raw.content)
         except ModelError as error:
-            error.usage = usage_of({}, request, self._lm.model, seconds)
+            error.usage = usage_of({}, request, self._lm.model, seconds, cost=cost_of(raw.headers))
             raise
         if is_error(answer):  # of a gateway's, as if all was well: what it says is what would have been the status
             told = read_error_body(answer)
             if told.status is not None:
                 raise self._failures.status_error(told.status, told, raw.headers)
-        return self._reply(answer, request, seconds=seconds, limits=limits_of(raw.headers))
+        usage = usage_of(answer, request, self._lm.model, seconds, cost=cost_of(raw.headers))
+        return self._reply(answer, usage, limits_of(raw.headers))
 
     def _connect_timeouts(self) -> dict[str, float | None]:
         """How long making a connection may take; a server that was never reached is told soon.
@@ -176,13 +178,12 @@ class OpenAIModel:
         looks_up = self._own is None and not has_answered(server)
         return {"connect": seconds, "pool": seconds if looks_up else None}
 
-    def _reply(self, answer: Any, request: Request, *, seconds: float, limits: Limits | None) -> Reply:
+    def _reply(self, answer: Any, usage: Usage, limits: Limits | None) -> Reply:
         """The answer in this library's words.
 
         Raises:
             ModelError: it cannot be used; what it took is the error's ``usage``.
         """
-        usage = usage_of(answer, request, self._lm.model, seconds)
         if not is_error(answer):
             self._acceptance.accept()
         try:
@@ -207,7 +208,7 @@ class OpenAIModel:
                 answer = json.loads(answer)
         has_answer = isinstance(answer, dict) and bool(answer.get("choices"))
         if status in range(200, 300) or (status is None and has_answer):
-            return self._reply(answer, request, seconds=0.0, limits=None)
+            return self._reply(answer, usage_of(answer, request, self._lm.model, 0.0), None)
         failure = self._batch_failure(status, answer)
         if isinstance(answer, dict) and isinstance(answer.get("usage"), dict):  # refused, and paid for
             failure.usage = usage_of(answer, request, self._lm.model, 0.0)

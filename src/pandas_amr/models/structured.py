@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
-from pandas_amr.models.base import Message, Reply, Request, ToolSpec
+from pandas_amr.models.base import CallsNoTools, Message, Reply, Request, ToolSpec
 from pandas_amr.models.first import FirstRequests
 from pandas_amr.models.lessons import made_once
 from pandas_amr.models.throttle import asked_now
@@ -74,6 +74,7 @@ NO_TOOLS = re.compile(
 
 NOT_BUILT = frozenset({500, 501})
 TOOLS = "tools"  # the kind of requests that may call some
+REPL = "repl"  # of those that may call the REPL alone, and write code in its place
 
 ENOUGH_KINDS = 2  # of schemas refused in a form, and none taken, after which others do not begin with it
 VAIN_DESCENTS = 2  # of a schema, refused in every form, after which a refusal is the row's
@@ -91,6 +92,8 @@ class Forms:
         refused: how many kinds were refused in a form and answered in a lower one.
         vain: how often a kind was refused in every form.
         kept: forms in which an answer was of the schema's shape.
+        calls_tools: whether a tool was ever called.
+        writes_code: whether agents with a REPL are asked for code, since no tool is called here.
     """
 
     first: int = SCHEMA
@@ -100,6 +103,8 @@ class Forms:
     refused: dict[int, int] = field(default_factory=dict)
     vain: dict[str, int] = field(default_factory=dict)
     kept: set[int] = field(default_factory=set)
+    calls_tools: bool = False
+    writes_code: bool = False
     _known: set[str] = field(default_factory=set)
     _first: dict[tuple[int, str, LM], FirstRequests] = field(default_factory=dict)
 
@@ -124,7 +129,8 @@ class Forms:
 
     def takes_no_tools(self, kind: str, error: ModelError) -> bool:
         """Whether a refusal says that tools are not taken, by a server that has answered no request with some."""
-        if kind != TOOLS or kind in self._known or error.status not in REFUSALS | NOT_BUILT:
+        is_known = self.calls_tools or bool(self._known & {TOOLS, REPL})
+        if kind not in {TOOLS, REPL} or is_known or error.status not in REFUSALS | NOT_BUILT:
             return False
         return bool(NO_TOOLS.search(str(error)))
 
@@ -207,8 +213,11 @@ class Structured:
         Raises:
             ModelRejected: no form is taken, or it is the content that the server will not take.
             ModelConfigError: the server takes no tools.
+            CallsNoTools: likewise, or it never calls any, and the agent can write code instead.
         """
         kind = _kind_of(request)
+        if kind == REPL and self._forms.writes_code:
+            raise CallsNoTools(f"{self._lm.model} calls no tools.", attempts=0)
         if self._lm.batch:
             return await self._ask(request, kind)
         with asked_now():  # whoever waits for the first of its kind waits for the server, too
@@ -223,13 +232,19 @@ class Structured:
     async def _ask_plain(self, request: Request, kind: str) -> Reply:
         """Ask without a schema. That a server takes no tools is its configuration, and no row's."""
         try:
-            return await self._model.complete(request)
+            reply = await self._model.complete(request)
         except (ModelRejected, ModelUnavailable) as error:
             if not self._forms.takes_no_tools(kind, error):
                 raise
             known: dict[str, Any] = {"status": error.status, "request_id": error.request_id, "attempts": error.attempts}
             said = f"{str(error).removesuffix('.')}. Without tools {self._lm.model} can be asked as it is."
+            if kind == REPL:
+                self._forms.writes_code = True
+                raise CallsNoTools(said, **known) from error
             raise ModelConfigError(said, **known) from error
+        if reply.message.tool_calls or any(message.tool_calls for message in request.messages):
+            self._forms.calls_tools = True
+        return reply
 
     async def _descend(self, request: Request, kind: str) -> Reply:
         """Ask in one form after the other until one is taken. What is taken in none teaches nothing."""
@@ -253,6 +268,7 @@ class Structured:
                 rung += 1
             else:
                 forms.learn_taken(kind, rung, refusals)
+                forms.writes_code |= request.code == "found" and not forms.calls_tools
                 usage = replace(reply.usage, tries=reply.usage.tries + refused)
                 unsure = rung < PROMPT and rung not in forms.kept and reply.finish_reason != "length"
                 text = _answer_in(reply.message, request.schema)
@@ -270,9 +286,10 @@ def as_asked(request: Request, *, server: str, name: str) -> Request:
 
 
 def _kind_of(request: Request) -> str:
-    """What requests that are refused alike have in common: the schema, or that they have tools, or none."""
+    """What requests that are refused alike have in common: the schema, or which tools they have, or none."""
     if request.schema is None:
-        return TOOLS if request.tools else ""
+        kind = REPL if request.code is not None else TOOLS
+        return kind if request.tools else ""
     return hashlib.sha256(json.dumps(request.schema.schema).encode()).hexdigest()
 
 
