@@ -516,14 +516,59 @@ def test_a_complaint_names_three_errors_within_a_thousand_characters():
 
 
 @pytest.mark.parametrize("count", [1, 2, 30, 200])
-def test_a_repair_names_problems_within_a_thousand_characters_and_every_unit(count):
+def test_a_repair_says_an_equal_problem_once_within_a_thousand_characters(count):
     told = _prompts.map_repair(dict.fromkeys(range(count), "y" * 5000))
     assert len(told) < 1300
-    numbers = [line for line in told.splitlines() if line.startswith("- ")]
-    assert numbers[0].startswith("- unit 0: y")
-    if count > 1:
-        assert numbers[-1] == f"- and likewise unit {f'1 to {count - 1}' if count > 2 else 1}"
+    problems = [line.split(": ")[0] for line in told.splitlines() if line.startswith("- ")]
+    assert problems == ["- unit 0" if count == 1 else f"- units 0 to {count - 1}"]
     assert len(_prompts.answer_repair("z" * 5000)) < 1300
+
+
+def test_a_repair_names_three_problems_and_the_numbers_of_the_others():
+    told = _prompts.map_repair({number: f"problem {number % 5}" for number in range(10)})
+    assert told.splitlines()[1:] == [
+        "- units 0, 5: problem 0",
+        "- units 1, 6: problem 1",
+        "- units 2, 7: problem 2",
+        "- units 3 to 4, 8 to 9: other problems",
+    ]
+
+
+def test_a_repair_of_more_units_than_it_can_name_asks_for_all():
+    told = _prompts.map_repair(dict.fromkeys(range(0, 2000, 2), "no finding"))
+    assert len(told) < 1000
+    assert "Report those of all units again" in told
+    assert "- unit 0: no finding" in told
+
+
+@pytest.mark.parametrize("by", ["tool", "line", "hand"])
+def test_a_repair_names_the_tool_or_the_line_that_hands_in(by):
+    lookup = amr.Tool(lambda word: word, name="lookup", description="Look a word up.")
+    tools = {"tool": [lookup], "line": [amr.PythonREPLTool()], "hand": []}[by]
+    repairs = []
+
+    def provider(request):
+        if request.repairs:
+            repairs.append(request.user)
+        right = bool(request.repairs)
+        if by == "line":
+            return code(f"submit([{{'n': {1 if right else repr('x')}}} for _ in range(40)])")
+        answer = findings(request, lambda unit: {"n": 1 if right else "x"})
+        return Call("submit_findings", answer) if by == "tool" else answer
+
+    with ScriptedServer(provider) as server:
+        found = pd.DataFrame({"id": range(40)}).amr.map(
+            "x", finding={"n": int}, lm=server.lm(), tools=tools, plan={"shard_size": 40}
+        )
+    assert found["n"].tolist() == [1] * 40
+    (repair,) = repairs
+    assert "- units 0 to 39: n: " in repair
+    last = {
+        "tool": "Hand in with the tool `submit_findings`.",
+        "line": 'submit(pd.DataFrame({"unit": df["unit"], "n": <expression>}))',
+        "hand": "- units 0 to 39: n: Input should be a valid integer",
+    }[by]
+    assert repair.splitlines()[-1].startswith(last)
 
 
 def test_a_scripted_provider_knows_every_unit_that_a_repair_names():

@@ -463,12 +463,18 @@ class AgentMapper:
         if self.alone and self.is_flat(positions, state):
             words = _prompts.answer_repair(problems[0])
         else:
-            words = _prompts.map_repair(problems, line="" if repl is None else repl.line)
+            words = _prompts.map_repair(problems, hand_in=self._hand_in(repl))
         attempt = await self._turn(
             (*last.conversation, Message("user", words)), positions, tuple(problems), state, repl
         )
         state.repaired.update(positions[number] for number in attempt.checked.accepted)
         return attempt
+
+    def _hand_in(self, repl: Repl | None) -> str:
+        """By what findings are handed in again; nothing if they are typed."""
+        if repl is not None:
+            return _prompts.by_line(repl.line)
+        return _prompts.by_tool("findings") if self.tools else ""
 
     async def _durable(
         self, found: Mapping[int, dict[str, Any]], said: Mapping[int, dict[str, Any]], state: SoFar

@@ -20,7 +20,7 @@ FINDINGS_FENCE = "findings"
 BEFORE_FENCE = "before"
 AFTER_FENCE = "after"
 
-NAMED_PROBLEMS = 50
+NAMED_PROBLEMS = 3  # kinds of problems that a repair says in words
 FEW_SOURCES = (
     "In `sources` name the numbers of the few findings that carry the claim, those that you would show to whom doubts "
     "it: rarely more than eight, each chosen, never all that you have read."
@@ -329,49 +329,74 @@ def _has_text(schema: Any) -> bool:
     return _has_text([*nested, schema.get("items"), schema.get("additionalProperties")])
 
 
-def map_repair(problems: Mapping[int, str], of: str = "unit", *, line: str = "") -> str:
-    """Name the units whose findings cannot be used, and why, within bounds: whatever the problems say, and how many.
+def map_repair(problems: Mapping[int, str], *, hand_in: str = "") -> str:
+    """Name the units whose findings cannot be used, and why: equal problems as one, the first three of them in words.
 
-    With a REPL the ``line`` is named that hands in.
-    """
-    named: list[str] = []
-    room = PROBLEM_CHARS
-    for number, problem in list(problems.items())[:NAMED_PROBLEMS]:
-        told = f"- {of} {number}: {shortened(problem)}"
-        if named and len(told) > room:
-            break
-        named.append(told)
-        room -= len(told)
-    return "\n".join(
-        [
-            f"These findings cannot be used. Report them again, for these {of} numbers only:",
-            *named,
-            *_and_more(list(problems)[len(named) :], of),
-            *([f"Hand them in from `python_repl`, these numbers alone:\n{line}"] if line else []),
-        ]
-    )
-
-
-def shortened(problem: str) -> str:
-    """A problem as it is told, cut where it is too long to help.
+    Args:
+        problems: what is wrong, by the number of the unit.
+        hand_in: by what the findings are handed in, as ``by_tool`` or ``by_line`` has it; nothing if they are typed.
 
     Example:
-        >>> len(shortened("x" * 5000)), shortened("n: Input should be a valid integer")
-        (1000, 'n: Input should be a valid integer')
+        >>> print(map_repair({0: "no finding", 1: "no finding", 3: "n: too large"}))
+        These findings cannot be used. Report them again, for these unit numbers only:
+        - units 0 to 1: no finding
+        - unit 3: n: too large
     """
-    return problem if len(problem) <= PROBLEM_CHARS else f"{problem[: PROBLEM_CHARS - 4]} ..."
+    numbers_of: dict[str, list[int]] = {}
+    for number, problem in problems.items():
+        numbers_of.setdefault(problem, []).append(number)
+    named = list(numbers_of)[:NAMED_PROBLEMS]
+    others = [number for problem in list(numbers_of)[NAMED_PROBLEMS:] for number in numbers_of[problem]]
+    listed = {problem: _numbers_text(numbers_of[problem]) for problem in named}
+    others_text = _numbers_text(others) if others else ""
+    head = "These findings cannot be used. Report them again, for these unit numbers only:"
+    if len("".join([*listed.values(), others_text])) > PROBLEM_CHARS // 2:
+        head = "These findings cannot be used. Report those of all units again. What is wrong with some:"
+        listed = {problem: f"unit {numbers_of[problem][0]}" for problem in named}
+        others_text = ""
+    room = PROBLEM_CHARS // 2 // len(named)
+    lines = [f"- {numbers}: {shortened(problem, room)}" for problem, numbers in listed.items()]
+    if others_text:
+        lines.append(f"- {others_text}: other problems")
+    return "\n".join([head, *lines, *([hand_in] if hand_in else [])])
 
 
-def _and_more(numbers: Sequence[int], of: str) -> list[str]:
-    """Those too many to be named with their problems, as ranges."""
+def by_tool(what: str) -> str:
+    """Say by which tool an agent hands in again."""
+    return f"Hand in with the tool `submit_{what}`."
+
+
+def by_line(line: str) -> str:
+    """Say by which line of code an agent hands in again."""
+    return f"Hand in from `python_repl`:\n{line}"
+
+
+def _numbers_text(numbers: Sequence[int]) -> str:
+    """Numbers as ranges.
+
+    Example:
+        >>> _numbers_text([0, 1, 2, 5]), _numbers_text([7])
+        ('units 0 to 2, 5', 'unit 7')
+    """
     ranges: list[list[int]] = []
     for number in sorted(numbers):
         if ranges and number == ranges[-1][1] + 1:
             ranges[-1][1] = number
         else:
             ranges.append([number, number])
-    named = [str(first) if first == last else f"{first} to {last}" for first, last in ranges]
-    return [f"- and likewise {of} {', '.join(named)}"] if named else []
+    parts = [str(first) if first == last else f"{first} to {last}" for first, last in ranges]
+    noun = "units" if len(numbers) > 1 else "unit"
+    return f"{noun} {', '.join(parts)}"
+
+
+def shortened(problem: str, most: int = PROBLEM_CHARS) -> str:
+    """A problem as it is told, cut where it is too long to help.
+
+    Example:
+        >>> len(shortened("x" * 5000)), shortened("n: Input should be a valid integer")
+        (1000, 'n: Input should be a valid integer')
+    """
+    return problem if len(problem) <= most else f"{problem[: most - 4]} ..."
 
 
 def merge_system(instruction: str, fields: Mapping[str, Any], *, enforced: bool = False) -> str:
@@ -409,10 +434,9 @@ def nudge(hands_in: str, wanted: Sequence[str], tools: Sequence[str], *, line: s
     )
 
 
-def answer_repair(problem: str, *, line: str = "") -> str:
-    """Say why an answer as a whole cannot be used; with a REPL, by which ``line`` another one is handed in."""
-    again = f" Hand in again from `python_repl`:\n{line}" if line else " Answer again, in full."
-    return f"This answer cannot be used: {shortened(problem)}.{again}"
+def answer_repair(problem: str, *, hand_in: str = "") -> str:
+    """Say why an answer as a whole cannot be used, and by what another one is handed in, if it is not typed."""
+    return f"This answer cannot be used: {shortened(problem)}. {hand_in or 'Answer again, in full.'}"
 
 
 def reduce_system(

@@ -347,6 +347,12 @@ class Reducer:
         """The tokens of a finding in the prompt."""
         return self.count(one.line) + NUMBER_TOKENS
 
+    def _hand_in(self, repl: Repl | None) -> str:
+        """By what a reduction is handed in again; nothing if it is typed."""
+        if repl is not None:
+            return _prompts.by_line(repl.line)
+        return _prompts.by_tool("reduction") if self.tools else ""
+
     def of_nothing(self) -> Reduced | None:
         """What comes of a tree in which nothing is left.
 
@@ -446,7 +452,7 @@ class Reducer:
                 value, support = output.read(answer, inputs)
             except InvalidOutput as error:
                 problem = str(error)
-                words = _prompts.answer_repair(problem, line="" if repl is None else repl.line)
+                words = _prompts.answer_repair(problem, hand_in=self._hand_in(repl))
                 messages = (*answer.conversation, Message("user", words))
             else:
                 return Reduced.of(value, support, usage + (repl.spent if repl else Usage())), answer.payload

@@ -41,6 +41,7 @@ __all__ = ["Call", "Drop", "RateLimit", "Raw", "ScriptedRequest", "ScriptedServe
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 0.05  # for requests that are still under way; 0 would be no bound at all
 CHARACTERS_PER_TOKEN = 4
+ALL_AGAIN = "Report those of all units again."
 IN_WORDS = re.compile("\n\n" + WORDS.format(r"(\w+)"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)\n?^```$", re.DOTALL | re.MULTILINE)
 
@@ -112,11 +113,13 @@ class ScriptedRequest:
         """The unit numbers that a repair turn asks for again; empty where it is none."""
         if len([m for m in self.messages if m["role"] == "user"]) < 2:
             return []
-        numbers = [int(number) for number in re.findall(r"^- unit (\d+): ", self.user, re.MULTILINE)]
-        likewise = re.search(r"^- and likewise unit (.*)$", self.user, re.MULTILINE)
-        for part in likewise[1].split(", ") if likewise else ():
-            first, _, last = part.partition(" to ")
-            numbers += range(int(first), int(last or first) + 1)
+        if ALL_AGAIN in self.user:
+            return [int(unit["unit"]) for unit in self.units]
+        numbers: list[int] = []
+        for ranges in re.findall(r"^- units? ([\d, to]+): ", self.user, re.MULTILINE):
+            for part in ranges.split(", "):
+                first, _, last = part.partition(" to ")
+                numbers += range(int(first), int(last or first) + 1)
         return numbers
 
     def _lines(self, kind: str) -> list[dict[str, Any]]:
