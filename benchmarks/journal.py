@@ -19,11 +19,11 @@ from pathlib import Path
 import pandas as pd
 
 import pandas_amr as amr
-from pandas_amr._entries import Check, read_findings
-from pandas_amr._findings import FindingType
-from pandas_amr._questions import fingerprint
-from pandas_amr._schema import record_type
-from pandas_amr._store import Entry
+from pandas_amr._findings.findings import FindingType
+from pandas_amr._journal.database import Entry
+from pandas_amr._journal.entries import Check, read_findings
+from pandas_amr._journal.keys import fingerprint
+from pandas_amr._types.schema import record_type
 
 ROUNDS = 3
 

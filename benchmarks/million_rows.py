@@ -22,13 +22,13 @@ def measure(rows: int) -> None:
     import numpy as np
     import pandas as pd
 
-    from pandas_amr._call import Call, check
-    from pandas_amr._defaults import fill_defaults
-    from pandas_amr._findings import with_findings
-    from pandas_amr._map import MapStage
-    from pandas_amr._settings import Settings
-    from pandas_amr._units import make_units
-    from pandas_amr._work import Work
+    from pandas_amr._context.settings import Settings
+    from pandas_amr._context.work import Work
+    from pandas_amr._findings.findings import with_findings
+    from pandas_amr._map.stage import MapStage
+    from pandas_amr._plan.call import Call, check
+    from pandas_amr._plan.defaults import fill_defaults
+    from pandas_amr._units.units import make_units
     from pandas_amr.models.base import Abilities
 
     rng = np.random.default_rng(0)

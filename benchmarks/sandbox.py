@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pandas_amr._parquet import ArrowFrame
+from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.sandbox.base import Limits
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.host.local import LocalSandbox
 
 ROWS = 1000
 FIRST = "df['amount'].sum()"

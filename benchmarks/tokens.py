@@ -21,7 +21,7 @@ from openai.lib._parsing._completions import type_to_response_format_param
 from pydantic import BaseModel
 
 import pandas_amr as amr
-from pandas_amr._tokens import counter_for
+from pandas_amr._records.tokens import counter_for
 
 SHARDS = (1, 5, 10, 20, 50)
 ROW_TOKENS = (20, 100, 500)

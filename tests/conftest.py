@@ -88,7 +88,7 @@ def _against(isolation: str) -> str:
     """Why a tier cannot be had here; empty where it can."""
     from pandas_amr.errors import SandboxUnavailable
     from pandas_amr.sandbox.base import Data, Limits
-    from pandas_amr.sandbox.local import LocalSandbox
+    from pandas_amr.sandbox.host.local import LocalSandbox
 
     async def tried() -> str:
         try:

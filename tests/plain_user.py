@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from pandas_amr.sandbox import confine
+from pandas_amr.sandbox.guest import confine
 
 UID = 12345
 

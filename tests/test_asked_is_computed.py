@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, Field, PositiveInt
 
 import pandas_amr as amr
-from pandas_amr._choose import kind_of, number_type
+from pandas_amr._reduce.choose import kind_of, number_type
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from strict import strict_problem
@@ -439,7 +439,7 @@ def test_that_no_row_is_left_does_not_change_what_a_column_may_be_asked_for(shop
 
 
 def amr_record(fields: dict[str, Any]) -> Any:
-    from pandas_amr._schema import record_type
+    from pandas_amr._types.schema import record_type
 
     return record_type("Item", fields)
 
@@ -845,7 +845,7 @@ def test_no_line_that_a_model_reads_names_a_key_twice(case):
 
 
 def test_a_preview_names_no_key_twice():
-    from pandas_amr._profile import preview
+    from pandas_amr._units.profile import preview
 
     for line in preview(taken_frame()).split("\n"):
         if line.startswith("{"):

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._prices import price_of
-from pandas_amr._run import submit
-from pandas_amr._usage import Usage
+from pandas_amr._context.prices import price_of
+from pandas_amr._records.usage import Usage
+from pandas_amr._run.run import submit
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once
 

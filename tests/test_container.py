@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pandas_amr.sandbox import conformance, worker
 from pandas_amr.sandbox.base import Data, Limits
-from pandas_amr.sandbox.container import ContainerSandbox
+from pandas_amr.sandbox.conformance import kit as conformance
+from pandas_amr.sandbox.guest import worker
+from pandas_amr.sandbox.host.container import ContainerSandbox
 from versions import once
 
 pytestmark = [once, pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")]

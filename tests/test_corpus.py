@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pandas_amr as amr
-from pandas_amr._corpus import _regex
+from pandas_amr._units.corpus import _regex
 
 SOURCE = Path(amr.__file__).parent
 
@@ -26,9 +26,9 @@ def test_this_package_s_own_source_is_a_frame():
     paths = sorted(str(path) for path in SOURCE.rglob("*.py"))
     assert sorted(frame["path"]) == paths
     assert frame.attrs["left_out"] == []
-    own = frame.set_index("path").loc[str(SOURCE / "_corpus.py")]
-    assert own["content"] == (SOURCE / "_corpus.py").read_text(encoding="utf-8")
-    assert own["size"] == (SOURCE / "_corpus.py").stat().st_size
+    own = frame.set_index("path").loc[str(SOURCE / "_units" / "corpus.py")]
+    assert own["content"] == (SOURCE / "_units" / "corpus.py").read_text(encoding="utf-8")
+    assert own["size"] == (SOURCE / "_units" / "corpus.py").stat().st_size
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import contextlib
 import pandas as pd
 import pytest
 
-from pandas_amr._run import engine_loop
-from pandas_amr.engines.local import each
+from pandas_amr._records.concurrency import each
+from pandas_amr._run.run import engine_loop
 from pandas_amr.testing import ScriptedServer, findings
 from together import Together
 from versions import once

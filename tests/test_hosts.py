@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 import pandas_amr as amr
 from pandas_amr import errors
-from pandas_amr.models.openai import OpenAIModel
+from pandas_amr.models.openai.model import OpenAIModel
 from pandas_amr.testing import ScriptedServer, findings
 from processes import run_python
 from versions import once
@@ -182,8 +182,8 @@ def test_a_process_whose_user_has_no_home_keeps_no_journal_and_says_so():
     code = """
 import os
 os.environ.pop("AMR_JOURNAL")
-from pandas_amr._journal import journal_for
-from pandas_amr.models.batch_records import Records  # while the package can be read: a checkout may be its owner's alone
+from pandas_amr._journal.journal import journal_for
+from pandas_amr.models.batch.records import Records  # while the package can be read: a checkout may be its owner's alone
 os.environ.pop("HOME"), os.environ.pop("XDG_CACHE_HOME", None)
 os.setuid(54321)
 print(journal_for(None, by_default=True))
@@ -202,7 +202,7 @@ print(records.batches())
 
 
 def test_vocabularies_that_have_no_folder_leave_none_behind(tmp_path):
-    code = "from pandas_amr._tokens import counter_for; print(counter_for('gpt-4o')('two words'))"
+    code = "from pandas_amr._records.tokens import counter_for; print(counter_for('gpt-4o')('two words'))"
     done = run_python(code, HOME="/proc/nobody", XDG_CACHE_HOME="/proc/nobody", TMPDIR=tmp_path)
     assert done.stdout.strip() == "2", done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -27,9 +27,9 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
-from pandas_amr import _store
-from pandas_amr._keeper import Keeper, fingerprint
-from pandas_amr._units import make_units
+from pandas_amr._journal import database
+from pandas_amr._journal.cache import Keeper, fingerprint
+from pandas_amr._units.units import make_units
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 from versions import once
 
@@ -74,9 +74,9 @@ def run(frame, path, provider=scripted, **options):
 
 def forget_what_is_open() -> None:
     """Close all files of this process, as its end does."""
-    for line in (*_store._left, *(store.line for store in list(_store._stores.values()))):
+    for line in (*database._left, *(store.line for store in list(database._stores.values()))):
         line.thread.submit(line.hang_up).result()
-    _store._stores.clear()
+    database._stores.clear()
 
 
 # The same call again
@@ -469,7 +469,9 @@ def drive(server, path, out, first=0, last=100, **options):
     )
 
 
-BEGIN = "import sys; from pandas_amr._journal import Journal; sys.stdin.read(1); print(len(Journal(sys.argv[1])))"
+BEGIN = (
+    "import sys; from pandas_amr._journal.journal import Journal; sys.stdin.read(1); print(len(Journal(sys.argv[1])))"
+)
 
 
 def test_a_new_file_that_another_process_is_beginning_is_waited_for(path):
@@ -840,7 +842,7 @@ def test_half_of_a_surrogate_pair_is_written_as_its_number(path):
 
     async def kept():
         number = await journal.begin("map", "What is \ud800?", 1)
-        await journal.keep([_store.Entry(b"key", "finding", b"base", "{}", "row \ud800")], number)
+        await journal.keep([database.Entry(b"key", "finding", b"base", "{}", "row \ud800")], number)
 
     asyncio.run(kept())
     assert journal.runs()["task"].tolist() == ["What is \\ud800?"]

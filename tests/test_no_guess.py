@@ -803,14 +803,24 @@ def test_the_check_below_finds_what_it_looks_for(code):
 def test_no_code_looks_into_the_user_s_task():
     """Wherever a name or an attribute holds it, it is passed on: to a prompt, a plan, the journal."""
     modules = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")}
-    assert "_planner.py" in modules
+    assert "_plan/planner.py" in modules
     assert "_rules.py" not in modules
     looked = {name: found for name, tree in modules.items() if (found := readings(tree))}
     assert looked == {}
 
 
 @pytest.mark.parametrize(
-    "name", ["_call", "_call_text", "_defaults", "_plan", "_planner", "_pipeline", "_prompts", "_run"]
+    "name",
+    [
+        "_plan/call",
+        "_plan/call_text",
+        "_plan/defaults",
+        "_plan/plan",
+        "_plan/planner",
+        "_run/pipeline",
+        "_agent/prompts",
+        "_run/run",
+    ],
 )
 def test_what_a_task_goes_through_knows_no_patterns(name):
     tree = ast.parse((SOURCE / f"{name}.py").read_text())

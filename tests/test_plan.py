@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
-from pandas_amr._schema import json_schema, type_of
+from pandas_amr._types.schema import json_schema, type_of
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import pandas_amr as amr
-from pandas_amr._compute import compute
-from pandas_amr._schema import json_schema
+from pandas_amr._plan.aggregations import compute
+from pandas_amr._types.schema import json_schema
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import ScriptedServer, findings
 

@@ -15,11 +15,11 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr._agent.dispatch import dispatch
-from pandas_amr._run import submit
-from pandas_amr._watch import Progress, Watch
+from pandas_amr._context.progress import Progress, Watch
+from pandas_amr._run.run import submit
 from pandas_amr.models.base import ToolCall
 from pandas_amr.sandbox.base import Data, Limits
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.host.local import LocalSandbox
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 from pandas_amr.tools import Tool
 from processes import run_python

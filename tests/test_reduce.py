@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
-from pandas_amr._tree import reduce_calls, static_sizes
+from pandas_amr._reduce.packing import reduce_calls, static_sizes
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "reduce_tree.json").read_text())

@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 import pandas_amr as amr
-from pandas_amr._compute import computed
-from pandas_amr._trial import Trial, typical_column
+from pandas_amr._plan.aggregations import computed
+from pandas_amr._plan.trial import Trial, typical_column
 
 Mood = Literal["good", "bad"]
 

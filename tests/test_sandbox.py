@@ -17,12 +17,13 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._parquet import ArrowFrame
+from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.errors import SandboxError, SandboxUnavailable
-from pandas_amr.sandbox import confine, conformance, syscalls, worker
 from pandas_amr.sandbox.base import Data, Limits
-from pandas_amr.sandbox.container import ContainerSandbox
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.conformance import kit as conformance
+from pandas_amr.sandbox.guest import confine, syscalls, worker
+from pandas_amr.sandbox.host.container import ContainerSandbox
+from pandas_amr.sandbox.host.local import LocalSandbox
 from processes import alive, sandbox_processes
 from versions import once
 
@@ -308,9 +309,9 @@ def test_no_tier_is_ever_taken_silently():
 DRIVER = """
 import asyncio, sys
 import pandas as pd
-from pandas_amr._parquet import ArrowFrame
+from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.sandbox.base import Limits
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.host.local import LocalSandbox
 async def main():
     sandbox = LocalSandbox(sys.argv[1])
     data = ArrowFrame.of(pd.DataFrame({"a": range(1000)})).data("df")

@@ -19,14 +19,16 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 import pandas_amr as amr
-from pandas_amr import _prompts
+from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import complaint
-from pandas_amr._parquet import ArrowFrame
+from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.errors import SandboxError
-from pandas_amr.sandbox import channel, conformance, syscalls
 from pandas_amr.sandbox.base import Cell, Data, Limits, Submitted
-from pandas_amr.sandbox.cgroups import SessionGroups
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.conformance import kit as conformance
+from pandas_amr.sandbox.guest import syscalls
+from pandas_amr.sandbox.host import channel
+from pandas_amr.sandbox.host.cgroups import SessionGroups
+from pandas_amr.sandbox.host.local import LocalSandbox
 from pandas_amr.testing import Call, ScriptedServer, findings
 from processes import sandbox_processes
 from versions import once
@@ -517,15 +519,15 @@ def test_a_complaint_names_three_errors_within_a_thousand_characters():
 
 @pytest.mark.parametrize("count", [1, 2, 30, 200])
 def test_a_repair_says_an_equal_problem_once_within_a_thousand_characters(count):
-    told = _prompts.map_repair(dict.fromkeys(range(count), "y" * 5000))
+    told = prompts.map_repair(dict.fromkeys(range(count), "y" * 5000))
     assert len(told) < 1300
     problems = [line.split(": ")[0] for line in told.splitlines() if line.startswith("- ")]
     assert problems == ["- unit 0" if count == 1 else f"- units 0 to {count - 1}"]
-    assert len(_prompts.answer_repair("z" * 5000)) < 1300
+    assert len(prompts.answer_repair("z" * 5000)) < 1300
 
 
 def test_a_repair_names_three_problems_and_the_numbers_of_the_others():
-    told = _prompts.map_repair({number: f"problem {number % 5}" for number in range(10)})
+    told = prompts.map_repair({number: f"problem {number % 5}" for number in range(10)})
     assert told.splitlines()[1:] == [
         "- units 0, 5: problem 0",
         "- units 1, 6: problem 1",
@@ -535,7 +537,7 @@ def test_a_repair_names_three_problems_and_the_numbers_of_the_others():
 
 
 def test_a_repair_of_more_units_than_it_can_name_asks_for_all():
-    told = _prompts.map_repair(dict.fromkeys(range(0, 2000, 2), "no finding"))
+    told = prompts.map_repair(dict.fromkeys(range(0, 2000, 2), "no finding"))
     assert len(told) < 1000
     assert "Report those of all units again" in told
     assert "- unit 0: no finding" in told
@@ -679,7 +681,7 @@ assert ctypes.CDLL(None).unshare(0x10000000) == 0  # while there is one thread
 sys.path.insert(0, {SOURCE!r})
 from pandas_amr.errors import SandboxUnavailable
 from pandas_amr.sandbox.base import Data, Limits
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.host.local import LocalSandbox
 for name, text in (("setgroups", "deny"), ("uid_map", f"0 {{uid}} 1"), ("gid_map", f"0 {{gid}} 1")):
     with open(f"/proc/self/{{name}}", "w") as file: file.write(text)
 async def run():

@@ -18,11 +18,11 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr._agent.threads import in_thread
-from pandas_amr._parquet import ArrowFrame
+from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.errors import SandboxError
-from pandas_amr.sandbox import local
 from pandas_amr.sandbox.base import Cell, Data, Limits
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.host import local
+from pandas_amr.sandbox.host.local import LocalSandbox
 from pandas_amr.testing import Call, ScriptedServer, findings
 from processes import alive, sandbox_processes
 from versions import once
@@ -72,7 +72,7 @@ def test_code_that_ignores_the_interrupt_and_asks_for_ever_is_ended():
 
 
 def test_an_answer_that_nobody_reads_does_not_hold_the_host(monkeypatch):
-    monkeypatch.setattr("pandas_amr.sandbox.channel.SEND_S", 1.0)
+    monkeypatch.setattr("pandas_amr.sandbox.host.channel.SEND_S", 1.0)
     silent = (
         "import time\nworker = submit.__self__\n"
         "worker._stream.send({'id': worker._id, 'ask': {'texts': ['x'], 'instruction': 'i', 'schema': {'a': 'str'}}})\n"
@@ -335,7 +335,7 @@ def test_ctrl_c_in_the_terminal_reaches_no_session():
     script = """
 import asyncio, os, signal
 from pandas_amr.sandbox.base import Data, Limits
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.host.local import LocalSandbox
 async def main():
     sandbox = LocalSandbox()
     session = await sandbox.open(Data("df"), Limits(wall_s=30))
@@ -357,7 +357,7 @@ asyncio.run(main())
 
 SMALL_ROOT = """
 import os, sys
-from pandas_amr.sandbox import confine
+from pandas_amr.sandbox.guest import confine
 if os.fork():  # a child has one thread, whatever the imports began
     sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 confine.own_user_namespace(os.open("/proc", os.O_PATH | os.O_DIRECTORY), confine.NEW_MOUNTS)
@@ -379,7 +379,7 @@ def test_the_root_of_a_session_shows_a_file_that_lies_in_the_temporary_folder_al
 OPENS = """
 import asyncio, sys
 from pandas_amr.sandbox.base import Data, Limits
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.host.local import LocalSandbox
 async def main():
     sandbox = LocalSandbox(sys.argv[1])
     session = await sandbox.open(Data("df"), Limits(wall_s=1))
@@ -421,7 +421,7 @@ def test_a_fork_of_the_host_ends_nothing_of_its_parents(tier):
     script = """
 import asyncio, os, sys, threading
 from pandas_amr.sandbox.base import Data, Limits
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.host.local import LocalSandbox
 async def main():
     sandbox = LocalSandbox(sys.argv[1])
     session = await sandbox.open(Data("df"), Limits())
@@ -551,7 +551,7 @@ def test_few_warm_processes_stand_idle_however_many_kinds_were_asked_for():
 FOLDERS = """
 import asyncio
 from pandas_amr.sandbox.base import Data, Limits
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.host.local import LocalSandbox
 async def main():
     sandbox = LocalSandbox("process")
     session = await sandbox.open(Data("df"), Limits())
@@ -617,7 +617,7 @@ def test_a_host_that_is_killed_while_its_sandbox_still_imports_leaves_nothing(an
 import asyncio, sys
 sys.path.insert(0, {str(anybody_s)!r})
 from pandas_amr.sandbox.base import Data, Limits
-from pandas_amr.sandbox.local import LocalSandbox
+from pandas_amr.sandbox.host.local import LocalSandbox
 async def main():
     sandbox = LocalSandbox("strong", packages=["slow_import"])
     opening = asyncio.ensure_future(sandbox.open(Data("df"), Limits()))

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
-from pandas_amr._codec import Encoded, decode_table, encode_frame
-from pandas_amr._parquet import ArrowFrame
-from pandas_amr.sandbox import worker
+from pandas_amr._types.codec import Encoded, decode_table, encode_frame
+from pandas_amr._units.parquet import ArrowFrame
+from pandas_amr.sandbox.guest import worker
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 OLD = Path(__file__).parent / "data" / "saved-format-1"

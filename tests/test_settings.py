@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._settings import current_settings
+from pandas_amr._context.settings import current_settings
 from pandas_amr.testing import ScriptedServer, findings
 
 DF = pd.DataFrame({"text": ["row 1", "row 2"]})

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._parquet import ArrowFrame
+from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.testing import Call, ScriptedServer
 
 PREVIEW = {"view": "preview", "shard_size": 40}

@@ -10,14 +10,14 @@ import pytest
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
-from pandas_amr import _prompts
-from pandas_amr._evidence import Support, in_runs, support_of
-from pandas_amr._plan_answer import PlanAnswer
-from pandas_amr._schema import json_schema
-from pandas_amr._synthesise import Input
-from pandas_amr._tokens import counter_for
-from pandas_amr._verify import constant_end
-from pandas_amr._wire import wire_of
+from pandas_amr._agent import prompts
+from pandas_amr._findings.citations import Support, in_runs, support_of
+from pandas_amr._plan.answer import PlanAnswer
+from pandas_amr._records.tokens import counter_for
+from pandas_amr._reduce.agent import Input
+from pandas_amr._result.verify import constant_end
+from pandas_amr._types.schema import json_schema
+from pandas_amr._types.wire import wire_of
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
 
@@ -604,10 +604,10 @@ def test_choices_stand_in_the_schema_alone():
     assert '["good", "bad"]' in json.dumps(request.body["response_format"])
 
 
-@pytest.mark.parametrize("say", [_prompts.map_system, _prompts.flat_system, _prompts.merge_system])
+@pytest.mark.parametrize("say", [prompts.map_system, prompts.flat_system, prompts.merge_system])
 def test_a_schema_that_no_server_can_enforce_is_said_in_the_prompt(say):
     fields = {"mood": {"type": "string", "enum": ["good", "bad"]}, "counts": {"type": "object"}}
-    tools = {"tools": False} if say is _prompts.map_system else {}
+    tools = {"tools": False} if say is prompts.map_system else {}
     counts = '- counts: list of {"key": string, "value": any value}, each key once'
     assert f'- mood: one of "good", "bad"\n{counts}' in say("What?", fields, **tools)
     assert "mood" not in say("What?", fields, **tools, enforced=True)
@@ -637,7 +637,7 @@ def test_answers_are_asked_for_on_one_line_and_texts_keep_their_spaces():
     texts = asked(rows(2), lambda r: findings(r, lambda unit: {"why": "so it is"}), finding={"why": str})[0].system
     assert numbers.endswith("Answer in JSON on one line without spaces.")
     assert texts.endswith("Answer in JSON on one line without spaces between its parts.")
-    assert _prompts.PLAN_SYSTEM.endswith("on one line without spaces, and nothing else.")
+    assert prompts.PLAN_SYSTEM.endswith("on one line without spaces, and nothing else.")
 
 
 def test_units_stand_in_the_prompt_without_spaces_between_the_parts_and_say_what_they_did():

@@ -13,7 +13,7 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr.models import throttle as throttles
-from pandas_amr.models.headers import _limit, seconds_of
+from pandas_amr.models.openai.headers import _limit, seconds_of
 from pandas_amr.models.throttle import Throttle, throttle_for
 from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status, findings
 from together import Together

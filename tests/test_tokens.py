@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from pandas_amr._tokens import counter_for
+from pandas_amr._records.tokens import counter_for
 from versions import once
 
 
@@ -25,7 +25,7 @@ def audit(event, args):
         raise RuntimeError(event)
 sys.addaudithook(audit)
 import os
-from pandas_amr._tokens import counter_for
+from pandas_amr._records.tokens import counter_for
 print([counter_for(name)("one two three") for name in ("gpt-4o", "gpt-4", "text-davinci-003", "own")])
 print("TIKTOKEN_CACHE_DIR" in os.environ)
 """
@@ -43,7 +43,7 @@ def audit(event, args):
     if event in ("socket.connect", "socket.getaddrinfo"):
         raise OSError("no network")
 sys.addaudithook(audit)
-from pandas_amr._tokens import counter_for, learn
+from pandas_amr._records.tokens import counter_for, learn
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     counts = [counter_for("own")("x" * 300), counter_for("own")("x" * 300)]
@@ -59,7 +59,7 @@ print(counter_for("own")("x" * 300))
 
 @once
 def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path):
-    code = "from pandas_amr._tokens import counter_for; print(counter_for('gpt-4o')('one two'))"
+    code = "from pandas_amr._records.tokens import counter_for; print(counter_for('gpt-4o')('one two'))"
     blocked = tmp_path / "file"
     blocked.write_text("")
     env = {**os.environ, "HOME": str(blocked), "XDG_CACHE_HOME": str(blocked / "cache"), "TMPDIR": str(tmp_path)}

@@ -14,7 +14,7 @@ import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
 import pandas_amr as amr
-from pandas_amr._schema import json_schema, named_type, record_type, type_of
+from pandas_amr._types.schema import json_schema, named_type, record_type, type_of
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 

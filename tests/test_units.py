@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
-from pandas_amr._split import split_text
-from pandas_amr._tokens import counter_for
-from pandas_amr._units import cell, json_keys, line_of, make_units
+from pandas_amr._records.tokens import counter_for
+from pandas_amr._units.split import split_text
+from pandas_amr._units.units import cell, json_keys, line_of, make_units
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import ScriptedServer, Status, findings
 

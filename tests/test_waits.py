@@ -21,12 +21,12 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._usage import Usage
+from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelUnavailable
 from pandas_amr.models.base import Limits, Message, Reply, Request
-from pandas_amr.models.error_bodies import delay_in, read_error_body
-from pandas_amr.models.failures import Failures
-from pandas_amr.models.headers import limits_of, retry_after_of, seconds_of
+from pandas_amr.models.openai.error_bodies import delay_in, read_error_body
+from pandas_amr.models.openai.failures import Failures
+from pandas_amr.models.openai.headers import limits_of, retry_after_of, seconds_of
 from pandas_amr.models.structured import Structured
 from pandas_amr.models.throttle import LONGEST_PACE_S, Throttle, asked_now
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings

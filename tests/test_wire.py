@@ -17,14 +17,14 @@ from pydantic import BaseModel, Field, HttpUrl
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 (pydantic takes no other below 3.12)
 
 import pandas_amr as amr
-from pandas_amr._findings import FindingType
-from pandas_amr._schema import kept_schema, record_type
-from pandas_amr._synthesise import OutputType
-from pandas_amr._violations import Leniency, find_violation
-from pandas_amr._wire import wire_of
-from pandas_amr._wire_shapes import MOST_LEVELS, self_contained
-from pandas_amr.models.error_bodies import read_error_body
-from pandas_amr.models.settings import settings_of
+from pandas_amr._findings.findings import FindingType
+from pandas_amr._reduce.agent import OutputType
+from pandas_amr._types.schema import kept_schema, record_type
+from pandas_amr._types.violations import Leniency, find_violation
+from pandas_amr._types.wire import wire_of
+from pandas_amr._types.wire_shapes import MOST_LEVELS, self_contained
+from pandas_amr.models.openai.error_bodies import read_error_body
+from pandas_amr.models.openai.settings import settings_of
 from pandas_amr.models.structured import FIRST_RUNGS, RUNGS, forms_of
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once

@@ -19,9 +19,9 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr.models.endpoint import Endpoint
 from pandas_amr.models.lessons import lessons_of
-from pandas_amr.models.openai import OpenAIModel
+from pandas_amr.models.openai.endpoint import Endpoint
+from pandas_amr.models.openai.model import OpenAIModel
 from pandas_amr.models.throttle import throttle_for
 from pandas_amr.testing import ScriptedServer, Status, findings
 
@@ -185,7 +185,7 @@ before = call()
 child = os.fork()
 if child == 0:
     print("child", call(), flush=True)
-    from pandas_amr.models.connections import _known
+    from pandas_amr.models.openai.connections import _known
     for place in [place for place in _known if place.process != os.getpid()]:
         del _known[place]  # as at the end of Python
     gc.collect()
@@ -656,7 +656,9 @@ print("parent", run.result().output["n"])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="takes a fork")
-@pytest.mark.parametrize("module", ["openai._models", "aiohttp.client", "tiktoken.core", "pandas_amr.models.openai"])
+@pytest.mark.parametrize(
+    "module", ["openai._models", "aiohttp.client", "tiktoken.core", "pandas_amr.models.openai.model"]
+)
 def test_a_fork_while_the_engine_imports_holds_up_no_child(module, provider):
     done = run_python(ONE_CALL + IMPORTING, provider.url, module)
     assert (done.stdout, done.stderr) == ("child [1]\nparent 1\n", "")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._accessor import register
-from pandas_amr._verbs import filter, map, map_reduce, plan, reduce, start  # noqa: A004 (this library's words)
+from pandas_amr._api.accessor import register
+from pandas_amr._api.verbs import filter, map, map_reduce, plan, reduce, start  # noqa: A004 (this library's words)
 from pandas_amr.errors import (
     AMRError,
     AMRWarning,
@@ -37,24 +37,24 @@ from pandas_amr.errors import (
 )
 
 if TYPE_CHECKING:
-    from pandas_amr._by import By
-    from pandas_amr._corpus import from_documents, read_files, read_text
-    from pandas_amr._estimate import Estimate
-    from pandas_amr._graph import Graph
-    from pandas_amr._journal import Journal
-    from pandas_amr._mcp import mcp_tools
-    from pandas_amr._persona import Agent
-    from pandas_amr._plan import Plan, Ranking
-    from pandas_amr._recipe import Recipe
-    from pandas_amr._result import Result, load, result_of
-    from pandas_amr._run import Run
-    from pandas_amr._score import Score
-    from pandas_amr._settings import configure, settings
-    from pandas_amr._usage import Budget, Usage
-    from pandas_amr._verify import Verification
+    from pandas_amr._agent.agent import Agent
+    from pandas_amr._api.mcp import mcp_tools
+    from pandas_amr._api.recipe import Recipe
+    from pandas_amr._context.settings import configure, settings
+    from pandas_amr._journal.journal import Journal
+    from pandas_amr._plan.plan import Plan, Ranking
+    from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.graph import Graph
+    from pandas_amr._records.usage import Budget, Usage
+    from pandas_amr._result.evaluate import Score
+    from pandas_amr._result.result import Result, load, result_of
+    from pandas_amr._result.verify import Verification
+    from pandas_amr._run.run import Run
+    from pandas_amr._units.by import By
+    from pandas_amr._units.corpus import from_documents, read_files, read_text
     from pandas_amr.models.base import LM, Abilities
     from pandas_amr.sandbox.base import Limits, Sandbox
-    from pandas_amr.sandbox.container import ContainerSandbox
+    from pandas_amr.sandbox.host.container import ContainerSandbox
     from pandas_amr.tools import PythonREPLTool, Tool, tool
 
 __version__ = "0.1.0"
@@ -124,23 +124,23 @@ __all__ = [
 _HOMES = {
     "models.base": ("LM", "Abilities"),
     "sandbox.base": ("Limits", "Sandbox"),
-    "sandbox.container": ("ContainerSandbox",),
+    "sandbox.host.container": ("ContainerSandbox",),
     "tools": ("PythonREPLTool", "Tool", "tool"),
-    "_corpus": ("from_documents", "read_files", "read_text"),
-    "_by": ("By",),
-    "_graph": ("Graph",),
-    "_journal": ("Journal",),
-    "_mcp": ("mcp_tools",),
-    "_persona": ("Agent",),
-    "_estimate": ("Estimate",),
-    "_plan": ("Plan", "Ranking"),
-    "_recipe": ("Recipe",),
-    "_result": ("Result", "load", "result_of"),
-    "_run": ("Run",),
-    "_score": ("Score",),
-    "_settings": ("configure", "settings"),
-    "_usage": ("Budget", "Usage"),
-    "_verify": ("Verification",),
+    "_units.corpus": ("from_documents", "read_files", "read_text"),
+    "_units.by": ("By",),
+    "_records.graph": ("Graph",),
+    "_journal.journal": ("Journal",),
+    "_api.mcp": ("mcp_tools",),
+    "_agent.agent": ("Agent",),
+    "_records.estimate": ("Estimate",),
+    "_plan.plan": ("Plan", "Ranking"),
+    "_api.recipe": ("Recipe",),
+    "_result.result": ("Result", "load", "result_of"),
+    "_run.run": ("Run",),
+    "_result.evaluate": ("Score",),
+    "_context.settings": ("configure", "settings"),
+    "_records.usage": ("Budget", "Usage"),
+    "_result.verify": ("Verification",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

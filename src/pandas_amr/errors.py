@@ -34,9 +34,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pandas_amr._estimate import Estimate
-    from pandas_amr._result import Result
-    from pandas_amr._usage import Usage
+    from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.usage import Usage
+    from pandas_amr._result.result import Result
     from pandas_amr.models.base import Limits
 
 __all__ = [

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from pandas_amr._schema import asked_as, json_schema, kept_schema
-from pandas_amr._wire import Wire, wire_of
+from pandas_amr._types.schema import asked_as, json_schema, kept_schema
+from pandas_amr._types.wire import Wire, wire_of
 from pandas_amr.errors import UsageError
 from pandas_amr.sandbox.base import Isolation, Limits, Sandbox, found
 

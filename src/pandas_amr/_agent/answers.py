@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from pandas_amr.models.reply import is_too_deep
+from pandas_amr.models.openai.reply import is_too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

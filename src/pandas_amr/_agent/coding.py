@@ -8,13 +8,13 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from pandas_amr import _prompts
+from pandas_amr._agent import prompts
 from pandas_amr._agent.answers import decoded, without_thoughts
 from pandas_amr._agent.dispatch import is_call_of
 from pandas_amr._agent.repl import REPL, Code
 from pandas_amr._agent.spoken import WrittenCall
-from pandas_amr._schema import json_schema
-from pandas_amr._wire import wire_of
+from pandas_amr._types.schema import json_schema
+from pandas_amr._types.wire import wire_of
 from pandas_amr.models.base import Message, ResponseSchema, ToolCall
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def as_texts(conversation: Sequence[Message], repl: Repl, *, is_open: bool) -> t
     While code ``is_open``, what an agent is told of its REPL stands with what it is to do. What the user's side says at
     once is one message, since many chat templates refuse two.
     """
-    about = _prompts.code_system(repl.description)
+    about = prompts.code_system(repl.description)
     written: list[Message] = []
     for message in conversation:
         one = _as_text(message, repl)
@@ -57,10 +57,10 @@ def as_texts(conversation: Sequence[Message], repl: Repl, *, is_open: bool) -> t
 def _as_text(message: Message, repl: Repl) -> Message:
     """A message without tools."""
     if message.role == "tool":
-        hint = _prompts.not_handed_in(repl.line)
+        hint = prompts.not_handed_in(repl.line)
         output = message.content or ""
         told = hint if hint and output.endswith(hint) else ""
-        return Message("user", _prompts.cell_output(output.removesuffix(told)) + told)
+        return Message("user", prompts.cell_output(output.removesuffix(told)) + told)
     if not message.tool_calls:
         return message
     answers = [call.arguments if call.name == REPL else _spelled(call) for call in message.tool_calls]

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel, ValidationError
 
 from pandas_amr._agent.answers import DoubledKey, TooDeep, loads
+from pandas_amr._agent.prompts import shortened
 from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr._agent.threads import called, called_here
-from pandas_amr._prompts import shortened
-from pandas_amr._stopped import described
-from pandas_amr.engines.local import await_contained
+from pandas_amr._records.concurrency import await_contained
+from pandas_amr._records.stopped import described
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pandas_amr._wire import Wire
+    from pandas_amr._types.wire import Wire
     from pandas_amr.models.base import ToolCall
 
 

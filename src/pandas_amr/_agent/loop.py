@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr import _prompts
+from pandas_amr._agent import prompts
 from pandas_amr._agent.answers import decoded
 from pandas_amr._agent.coding import as_texts, code_response, read_code
 from pandas_amr._agent.dispatch import HandedIn, dispatch, is_call_of, merged
 from pandas_amr._agent.repl import Repl
 from pandas_amr._agent.spoken import is_in_data, is_text_in_data, read_calls
-from pandas_amr._usage import Phase, Usage
-from pandas_amr._wire import Wire, wire_of
+from pandas_amr._records.usage import Phase, Usage
+from pandas_amr._types.wire import Wire, wire_of
 from pandas_amr.errors import ModelRejected
 from pandas_amr.models.base import CallsNoTools, Message, Request, ResponseSchema, ToolCall, ToolSpec
 
@@ -255,7 +255,7 @@ class _Talk:
         assert repl is not None
         if self.may_write_code:
             repl.code = "found"
-        say = _prompts.code_nudge if self.writes_code else _prompts.last_cell
+        say = prompts.code_nudge if self.writes_code else prompts.last_cell
         self.conversation.append(Message("user", say(repl.line)))
         self.tools = (repl,)
         reply = await self._ask(self.tools)
@@ -375,10 +375,10 @@ class _Talk:
     def _what_next(self) -> str:
         line = self.repl.line if self.repl is not None else ""
         if self.writes_code:
-            return _prompts.code_nudge(line)
+            return prompts.code_nudge(line)
         if self.hands_in_by_code:
-            return _prompts.code_only_nudge(line)
-        return _prompts.nudge(
+            return prompts.code_only_nudge(line)
+        return prompts.nudge(
             self.submission.tool.name, self.submission.keys, [tool.name for tool in self.tools], line=line
         )
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pandas_amr import _prompts
+from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import HandedIn
-from pandas_amr._schema import json_schema
-from pandas_amr._usage import Usage
-from pandas_amr._wire import Wire, wire_of
+from pandas_amr._records.usage import Usage
+from pandas_amr._types.schema import json_schema
+from pandas_amr._types.wire import Wire, wire_of
 from pandas_amr.errors import SandboxError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Repl:
     @property
     def description(self) -> str:
         """What agents are told of it."""
-        return _prompts.repl_description(reduces=self.reduces)
+        return prompts.repl_description(reduces=self.reduces)
 
     @property
     def wire(self) -> Wire:
@@ -94,7 +94,7 @@ class Repl:
         if cell.submitted is not None:
             return HandedIn(cell.text or "Received.", cell.submitted.payload)
         output = cell.text.strip("\n") or "(no output)"
-        return output + _prompts.not_handed_in(self.line)
+        return output + prompts.not_handed_in(self.line)
 
     async def close(self) -> None:
         """End the session, where one began."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pandas_amr._stopped import contained
-from pandas_amr.models.reply import whole_text
+from pandas_amr._records.stopped import contained
+from pandas_amr.models.openai.reply import whole_text
 
 DEEPEST = 20  # levels that an agent is shown
 MOST_VALUES = 100_000  # in one result

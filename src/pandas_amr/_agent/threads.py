@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._engine import in_thread
-from pandas_amr._stopped import contained
-from pandas_amr.engines.local import await_contained
+from pandas_amr._records.concurrency import await_contained
+from pandas_amr._records.engine import in_thread
+from pandas_amr._records.stopped import contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable

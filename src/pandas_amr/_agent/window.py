@@ -12,7 +12,7 @@ from pandas_amr.errors import ModelRejected
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pandas_amr._tokens import TokenCounter
+    from pandas_amr._records.tokens import TokenCounter
     from pandas_amr.models.base import Message, Request
 
 MESSAGE_TOKENS = 8  # of a message's role, and what stands between messages

@@ -17,7 +17,7 @@ from pandas_amr.errors import ModelConfigError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pandas_amr._usage import Phase, Usage
+    from pandas_amr._records.usage import Phase, Usage
 
 Role = Literal["system", "user", "assistant", "tool"]
 # Of a turn of an agent whose only tool is the REPL: code may stand in for its calls; it does, as the model's abilities

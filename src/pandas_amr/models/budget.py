@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pandas_amr._tokens import per_character
-from pandas_amr._usage import Budget, Ledger, Usage
+from pandas_amr._records.tokens import per_character
+from pandas_amr._records.usage import Budget, Ledger, Usage
 from pandas_amr.errors import BudgetExceeded, ModelError
 from pandas_amr.models.sent import Sent, sent_requests
 

@@ -6,8 +6,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._tokens import per_character
-from pandas_amr._usage import Usage
+from pandas_amr._records.tokens import per_character
+from pandas_amr._records.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pandas_amr._usage import Usage
+from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelError
 from pandas_amr.models.sent import Sent, sent_requests
 

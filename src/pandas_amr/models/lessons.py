@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pandas_amr._usage import Phase, Usage
+    from pandas_amr._records.usage import Phase, Usage
 
 Place = ParamSpec("Place")
 Known = TypeVar("Known")

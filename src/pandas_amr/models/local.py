@@ -12,7 +12,7 @@ import os
 import secrets
 from typing import Any
 
-from pandas_amr._forks import forkable_lock
+from pandas_amr._records.forks import forkable_lock
 from pandas_amr.errors import ModelConfigError
 from pandas_amr.models.base import LM, Abilities
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tenacity
 
-from pandas_amr._usage import Usage
+from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.contact import patience_s
 from pandas_amr.models.throttle import asked_now, end_run

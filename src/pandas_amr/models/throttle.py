@@ -23,7 +23,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pandas_amr._tokens import learn, per_character
+from pandas_amr._records.tokens import learn, per_character
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.contact import has_answered, patience_s
 from pandas_amr.models.refusals import Refusals

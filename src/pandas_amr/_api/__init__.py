@@ -1,0 +1,1 @@
+"""What users type: the accessor, its verbs, recipes, tools of MCP servers."""

@@ -1,0 +1,535 @@
+"""A pipeline without its frame: the verbs' calls, kept, to be run on any frame and inside other pipelines."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from pandas_amr._agent.threads import called
+from pandas_amr._context.settings import current_settings
+from pandas_amr._context.wiring import check_budget, resolve_lms, wire
+from pandas_amr._context.work import Inside, current_inside
+from pandas_amr._journal.journal import journal_for
+from pandas_amr._plan.call import KEEP, Call, check, check_model, open_fields
+from pandas_amr._plan.call_text import check_call_planning
+from pandas_amr._plan.defaults import PARALLELISM
+from pandas_amr._plan.plan import Plan, read_plan
+from pandas_amr._records.concurrency import await_contained
+from pandas_amr._records.stopped import stop_with
+from pandas_amr._records.trace import Trace
+from pandas_amr._records.usage import Ledger
+from pandas_amr._reduce.sources import nodes_behind
+from pandas_amr._result.result import Result, failures_frame, kept_places, kept_rows, trace_frame, usage_frame
+from pandas_amr._run.pipeline import Noted, run
+from pandas_amr._run.run import Run, looked_again, prepared, run_again, what_is_given
+from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError
+from pandas_amr.tools import as_tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from pandas_amr._context.progress import Watch
+    from pandas_amr._context.settings import Settings
+    from pandas_amr._context.work import Before
+    from pandas_amr._records.usage import Phase
+    from pandas_amr._result.verify import Verification
+    from pandas_amr.models.base import LM
+
+StageVerb = Literal["map_reduce", "map", "filter", "reduce", "then"]
+OF_THE_RUN = ("journal", "budget", "progress", "max_parallelism")
+FIRST = {"map": "map", "filter": "map", "reduce": "reduce", "map_reduce": "task"}
+_NO_ROWS = pd.DataFrame({"text": []})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: a verb and what it is given, or ``then`` with a function or another recipe."""
+
+    verb: StageVerb
+    given: Mapping[str, Any]
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """Those that are this step, or its maps, or its reduce."""
+        how = [self.given.get(name) for name in ("what", "map", "reduce")]
+        parts = [part for one in how for part in (one.values() if isinstance(one, dict) else [one])]
+        return [one for one in parts if isinstance(one, Recipe)]
+
+    @property
+    def lm(self) -> Any:
+        """The model that it names, or a recipe of it."""
+        named = [self.given.get("lm"), *(one.lm for one in self.recipes)]
+        return next((one for one in named if one is not None), None)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether anything may be asked of a model."""
+        if self.verb == "then":
+            return bool(getattr(self.given["what"], "needs_model", False))
+        how = self.given.get("reduce" if self.verb == "reduce" else "map")
+        coded = callable(how) and not getattr(how, "needs_model", False)  # a recipe may hold agents
+        computed = isinstance(how, dict) and all(not hasattr(one, "text") for one in how.values())
+        return not {"map": coded, "filter": coded, "reduce": coded or computed}.get(self.verb, False)
+
+
+class Recipe:
+    """Verbs in a row, without a frame: ``recipe(df)`` runs them, on one throttle, journal, budget and graph.
+
+    Begin with a plan, which is one ``map_reduce``, or with nothing, and add stages: each gets the frame that the one
+    before gave. A recipe is a stage of another (``then``), or its ``map=`` (each row, as a frame of its own, goes
+    through it, and its answer is the row's finding) or its ``reduce=``.
+
+    Args:
+        plan: as in ``map_reduce``; None begins without a stage.
+        arguments: what else ``map_reduce`` takes, but the frame and what is the run's: ``journal``, ``budget``,
+            ``progress``, ``max_parallelism``; those are said when it runs.
+
+    Raises:
+        UsageError: an argument is none of the verb's.
+
+    Example:
+        >>> import pandas as pd, pandas_amr as amr
+        >>> recipe = amr.Recipe().map(lambda shard: [{"length": len(text)} for text in shard["text"]])
+        >>> recipe = recipe.filter(lambda shard: shard["length"] > 3).reduce({"length": "sum"})
+        >>> recipe
+        <Recipe map, filter, reduce>
+        >>> int(recipe(pd.DataFrame({"text": ["good", "bad", "good again"]})).output["length"])
+        14
+    """
+
+    def __init__(self, plan: Any = None, **arguments: Any) -> None:
+        self._stages: tuple[Stage, ...] = ()
+        if plan is not None or arguments:
+            self._stages = (_stage("map_reduce", arguments if plan is None else {"plan": plan} | arguments),)
+
+    def _with(self, stage: Stage) -> Recipe:
+        recipe = Recipe()
+        recipe._stages = (*self._stages, stage)
+        return recipe
+
+    def map(self, instruction: Any = None, **arguments: Any) -> Recipe:
+        """This recipe and then ``df.amr.map(...)``; takes what that takes."""
+        return self._with(_stage("map", arguments | _first("map", instruction)))
+
+    def filter(self, criterion: Any, **arguments: Any) -> Recipe:
+        """This recipe and then ``df.amr.filter(...)``; takes what that takes."""
+        return self._with(_stage("filter", arguments | _first("filter", criterion)))
+
+    def reduce(self, instruction: Any, **arguments: Any) -> Recipe:
+        """This recipe and then ``df.amr.reduce(...)``; takes what that takes."""
+        return self._with(_stage("reduce", arguments | _first("reduce", instruction)))
+
+    def map_reduce(self, task: str | None = None, **arguments: Any) -> Recipe:
+        """This recipe and then ``df.amr.map_reduce(...)``; takes what that takes."""
+        return self._with(_stage("map_reduce", arguments | _first("map_reduce", task)))
+
+    def then(self, what: Recipe | Callable[[pd.DataFrame], Any]) -> Recipe:
+        """This recipe and then another one, or a function of the frame: plain pandas, sync or async.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        if not isinstance(what, Recipe) and not callable(what):
+            raise UsageError(f"then takes a recipe or a function of a frame, not {what!r}.")
+        return self._with(Stage("then", {"what": what}))
+
+    def __call__(self, frame: pd.DataFrame, /, **settings: Any) -> Result:
+        """Run it on a frame.
+
+        Args:
+            frame: the rows; never changed.
+            settings: ``lm``, ``errors``, ``journal``, ``budget``, ``progress``, ``max_parallelism``, as in
+                ``map_reduce``; ``lm`` and ``errors`` hold for stages that do not say otherwise.
+
+        Returns:
+            A ``Result``: ``output`` and ``frame`` of the last stage; ``usage``, ``trace``, ``graph()`` and
+            ``failures`` (with the column ``stage``) of all; ``stages`` has each stage's own.
+
+        Raises:
+            UsageError: an argument cannot be used, or a stage gives no frame for the next.
+            RunStopped: as the verbs do. What the stages found until then is in its ``partial``, a ``Result`` with their
+                own in ``stages``.
+        """
+        return self._run(frame, settings).result()
+
+    def start(self, frame: pd.DataFrame, /, **settings: Any) -> Run[Result]:
+        """Begin, and give the ``Run``; takes what a call takes.
+
+        Raises:
+            UsageError: an argument cannot be used; nothing was sent.
+        """
+        return self._run(frame, settings).begun()
+
+    def _run(self, frame: pd.DataFrame, settings: dict[str, Any]) -> Run[Result]:
+        if not self._stages:
+            raise UsageError('This recipe has no stage: amr.Recipe().map("...").reduce({...}), or amr.Recipe(plan).')
+        unknown = settings.keys() - {"lm", "errors", *OF_THE_RUN}
+        if unknown:
+            raise UsageError(f"A recipe's run takes lm, errors, {', '.join(OF_THE_RUN)}, not {min(unknown)!r}.")
+        changed = {name: value for name, value in settings.items() if value is not None and name != "lm"}
+        _check_settings(changed)
+        known = current_settings().with_changes(changed)
+        lm = settings.get("lm") if settings.get("lm") is not None else self.lm
+        lms = resolve_lms(lm, known) if self.needs_model else {}
+        if lms:
+            check_budget(known.budget, lms.values())
+        first = self._stages[0]
+        if first.verb != "then":
+            prepared(
+                Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known
+            )  # told before anything runs
+        self.check_planning(lms, known)  # of the later stages, too
+        top = _Top(known, lm, lms)
+
+        async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result:
+            return await self._from_the_top(frame, top, watch, interrupted)
+
+        return Run(work, lambda result: result, f"recipe of {len(self._stages)} stages, {len(frame)} rows")
+
+    @property
+    def lm(self) -> Any:
+        """The model that its first stage that names one names."""
+        return next((stage.lm for stage in self._stages if stage.lm is not None), None)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether anything may be asked of a model."""
+        return any(stage.needs_model for stage in self._stages)
+
+    def check_planning(self, lms: Mapping[Phase, LM], settings: Settings) -> None:
+        """Refuse a stage that leaves something open to a model that cannot plan; ``lms`` are those of the run.
+
+        Raises:
+            PlanError: there is one; nothing was sent.
+        """
+        for stage in self._stages:
+            here = lms if stage.lm is None else resolve_lms(stage.lm, settings)
+            if stage.verb != "then":
+                call = Call(verb=stage.verb, frame=None, **stage.given)
+                if open_ := open_fields(call):
+                    check_call_planning(call, open_, here["plan"])
+            for recipe in stage.recipes:
+                recipe.check_planning(here, settings)
+
+    async def _from_the_top(
+        self, frame: pd.DataFrame, top: _Top, watch: Watch, interrupted: Callable[[Result], None]
+    ) -> Result:
+        settings = top.settings
+        kept = bool(top.lms) and all(lm.journaled for lm in top.lms.values())
+        inside = Inside(
+            settings=settings,
+            lm=top.lm,
+            lms=top.lms,
+            trace=Trace(),
+            ledger=Ledger(),
+            journal=journal_for(settings.journal, by_default=kept),
+            run_number=0,
+            wired=None,
+            gate=asyncio.Semaphore(self._parallelism(settings)),
+            watch=watch,
+        )
+        done: list[Result] = []
+        try:
+            reached = await await_contained(self._carried_out(frame, inside, done))
+        except asyncio.CancelledError:
+            interrupted(_partial(frame, done, inside))
+            raise
+        except Exception as error:
+            if isinstance(error, UsageError) and not _has_begun(done, inside):
+                raise
+            stop_with(error, _partial(frame, done, inside), where="a recipe")
+        return _joined(reached, done, inside, trace_frame(inside.trace.nodes))
+
+    async def _carried_out(self, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> Reached:
+        """What the last stage gives, of a run of its own."""
+        journal, lms = inside.journal, inside.lms
+        async with AsyncExitStack() as stack:
+            if lms:
+                wiring = wire(lms.values(), inside.ledger, inside.settings.budget)
+                inside = replace(inside, wired=await stack.enter_async_context(wiring))
+            if journal is not None:
+                number = await journal.begin("recipe", None, len(frame))
+                inside = replace(inside, run_number=number)
+                stack.push_async_exit(Noted(journal, number, inside.ledger, lambda: _stopped(done)))
+            return await self.within(frame, inside, done)
+
+    def _parallelism(self, settings: Settings) -> int:
+        """How many requests of all stages may be in flight. What goes into a batch is not counted."""
+        plans = [read_plan(stage.given.get("plan", "auto")) for stage in self._stages if stage.verb != "then"]
+        return settings.max_parallelism or max([PARALLELISM, *(plan.parallelism or 0 for plan in plans)])
+
+    async def within(
+        self, frame: pd.DataFrame, inside: Inside, done: list[Result], *, complete: bool = False
+    ) -> Reached:
+        """What the last stage gives, as a part of another run; ``done`` takes the stages' results as they come.
+
+        With ``complete`` nothing more is asked once a unit failed, since no answer will be taken.
+
+        Raises:
+            UsageError: a stage gives no frame for the next.
+        """
+        reached = Reached(frame)
+        for number, stage in enumerate(self._stages, start=1):
+            value = reached.value
+            if not isinstance(value, pd.DataFrame):
+                before = self._stages[number - 2].verb
+                raise UsageError(f"Stage {number}, {stage.verb}, takes a frame; {before} gave {type(value).__name__}.")
+            prefix = f"{inside.prefix}{number}-{stage.verb}/" if len(self._stages) > 1 else inside.prefix
+            here = replace(inside, prefix=prefix, ends=[])
+            reached, before_next = await _carried_out(stage, value, here, done)
+            if _stopped(done) is not None or (complete and _missing(done, inside) is not None):
+                break
+            inside = replace(inside, before=before_next)
+        inside.ends.extend(here.ends)
+        return reached
+
+    @property
+    def amr_one_row(self) -> Callable[[pd.DataFrame, int], Any]:
+        """What a map that is a recipe does with one row."""
+
+        async def one_row(frame: pd.DataFrame, position: int) -> Any:
+            inside = current_inside()
+            assert inside is not None
+            ends: list[str] = []
+            here = replace(inside, prefix=f"{inside.prefix}row-{position}/", ends=ends, asked=True)
+            done: list[Result] = []
+            value = (await self.within(frame, here, done, complete=True)).value
+            inside.ends.extend(ends)
+            missing = _missing(done, inside)
+            if not isinstance(missing, InvalidOutput):  # that is listed as the row's failure
+                told = {str(warning) for warning in inside.warnings}
+                inside.warnings.extend(one for part in done for one in part.warnings if str(one) not in told)
+            if missing is not None:
+                raise missing
+            return None if _is_frame(value, done) else value
+
+        return one_row
+
+    @property
+    def amr_whole(self) -> Callable[[pd.DataFrame], Any]:
+        """What a reduce that is a recipe does with the findings."""
+
+        async def whole(frame: pd.DataFrame) -> Any:
+            inside = current_inside()
+            assert inside is not None
+            done: list[Result] = []
+            value = (await self.within(frame, replace(inside, asked=True), done, complete=True)).value
+            if (missing := _missing(done, inside)) is not None:
+                raise missing
+            return None if _is_frame(value, done) else value
+
+        return whole
+
+    def __repr__(self) -> str:
+        return f"<Recipe {', '.join(stage.verb for stage in self._stages)}>"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a stage gives.
+
+    Attributes:
+        value: rows for the next stage, or an answer.
+        places: where rows stand in the frame of the last result; None where nobody knows.
+    """
+
+    value: Any
+    places: NDArray[np.int64] | None = None
+
+
+class RecipeResult(Result):
+    """A recipe's result. What can be run again is one of its stages."""
+
+    def retry(self, **options: Any) -> Result:  # noqa: ARG002 (whatever is asked of it)
+        """Refused: see ``stages``."""
+        raise UsageError(f"A recipe's stages are run again one by one: result.stages[i].retry(){self._which}.")
+
+    def verify(self, **options: Any) -> Verification:  # noqa: ARG002 (likewise)
+        """Refused: see ``stages``."""
+        raise UsageError(f"A recipe's stages are verified one by one: result.stages[i].verify(){self._which}.")
+
+    @property
+    def _which(self) -> str:
+        return f", i from 0 to {len(self.stages) - 1}" if self.stages else "; this one has none"
+
+
+@dataclass(frozen=True)
+class _Top:
+    """What holds for a whole recipe's run."""
+
+    settings: Settings
+    lm: Any
+    lms: Mapping[Phase, LM]
+
+
+def _stage(verb: StageVerb, given: dict[str, Any]) -> Stage:
+    of_the_run = [name for name in given if name in OF_THE_RUN]
+    if of_the_run:
+        raise UsageError(f"{of_the_run[0]}= is the whole run's: recipe(frame, {of_the_run[0]}=...).")
+    known = Call.__dataclass_fields__.keys() - {"verb", "frame", *OF_THE_RUN}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UsageError(f"{verb} takes no {unknown[0]!r}. It takes: {', '.join(sorted(known))}.")
+    read_plan(given.get("plan", "auto"))  # what needs no frame to be seen is told now
+    as_tools(given.get("tools"))
+    _check_settings({name: given[name] for name in ("errors", "max_steps") if name in given})
+    return Stage(verb, given)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse what the verbs refuse."""
+    check(Call(verb="map", frame=_NO_ROWS, map=len, **settings))
+
+
+def _first(verb: str, value: Any) -> dict[str, Any]:
+    return {} if value is None else {FIRST[verb]: value}
+
+
+def _stopped(done: Sequence[Result]) -> str | None:
+    """Why a stage stopped before its end."""
+    return next((one.stopped for one in done if one.stopped is not None), None)
+
+
+def _missing(done: Sequence[Result], inside: Inside) -> BudgetExceeded | InvalidOutput | None:
+    """Why an answer of a pipeline inside another run rests on a part only, where it does.
+
+    A stage stopped before its end; or units failed in it: what they would have found is in no answer, and their
+    failures would be listed nowhere.
+    """
+    if (stopped := _stopped(done)) is not None:
+        return BudgetExceeded(stopped, inside.ledger.total)
+    failed = next((one for one in done if len(one.failures)), None)
+    if failed is None:
+        return None
+    first, units = failed.failures.iloc[0], failed.failures["position"].dropna().nunique()
+    where = f"{units} of its {len(failed.frame)} units failed; the first, row {first['position']}: " if units else ""
+    return InvalidOutput(f"inside its pipeline, {where}{first['reason']} ({first['who']})")
+
+
+async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> tuple[Reached, Before]:
+    """What a stage gives, and what made the rows of that; ``done`` gets its result, in part where it does not end."""
+    if stage.verb == "then":
+        what = stage.given["what"]
+        if isinstance(what, Recipe):
+            return await _nested(what, frame, inside, done), _all_of(inside.ends)
+        return Reached(await called(what, frame)), lambda _: inside.before(None)
+    job, lms = prepared(Call(verb=stage.verb, frame=frame, **stage.given), inside.settings, inside)
+    if lms:
+        check_model(job, lms["map"])
+    settings = inside.settings.with_changes(job.settings)
+    try:
+        outcome = await run(
+            job, settings, lms, inside=inside, interrupted=done.append, again=run_again, second_look=looked_again
+        )
+    except NotConfirmed:  # the stage has not begun
+        raise
+    except (RunStopped, Warning) as error:
+        partial = getattr(error, "partial", None)
+        if partial is not None:
+            done.append(partial)
+        raise
+    assert isinstance(outcome, Result)
+    done.append(outcome)
+    value = what_is_given(stage.verb, outcome)
+    if stage.verb in {"map", "filter"}:
+        places = kept_places(outcome) if stage.verb == "filter" else np.arange(len(frame))
+        made_by = outcome.made_by or (lambda _: ())
+        ends = tuple(inside.ends)
+        return Reached(value, places), lambda rows: ends if rows is None else nodes_behind(made_by, places[list(rows)])
+    return Reached(value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends)
+
+
+async def _nested(what: Recipe, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> Reached:
+    """What a recipe gives as a stage of another; ``done`` gets its result, in part where it does not end."""
+    parts: list[Result] = []
+
+    def joined(reached: Reached) -> Result:
+        traces = [one.trace.astype(object) for one in parts] or [trace_frame(())]  # pandas 2 warns of columns of <NA>
+        return _joined(reached, parts, inside, pd.concat(traces, ignore_index=True).infer_objects())
+
+    try:
+        reached = await what.within(frame, inside, parts)
+    except BaseException:
+        if parts:
+            done.append(joined(_so_far(frame, parts)))
+        raise
+    done.append(joined(reached))
+    return Reached(reached.value, np.arange(len(done[-1].frame)))
+
+
+def _all_of(ends: Sequence[str]) -> Before:
+    return lambda _: tuple(ends)
+
+
+def _is_frame(value: Any, done: Sequence[Result]) -> bool:
+    """Whether what goes on is the rows, and no answer."""
+    return isinstance(value, pd.DataFrame) and (not done or value is not done[-1].output)
+
+
+def _so_far(frame: pd.DataFrame, done: Sequence[Result]) -> Reached:
+    """The rows that the stages of a run give so far, where it does not come to its end."""
+    if not done:
+        return Reached(frame)
+    if KEEP in done[-1].findings.columns:
+        return Reached(kept_rows(done[-1]), kept_places(done[-1]))
+    return Reached(done[-1].frame, np.arange(len(done[-1].frame)))
+
+
+def _partial(frame: pd.DataFrame, done: Sequence[Result], inside: Inside) -> Result:
+    """What the stages found until now."""
+    return _joined(_so_far(frame, done), done, inside, trace_frame(inside.trace.nodes))
+
+
+def _has_begun(done: Sequence[Result], inside: Inside) -> bool:
+    """Whether a request was sent or answered by the journal, or rows were mapped."""
+    total = inside.ledger.total
+    return bool(total.tries or total.recalled) or any(one.status is not None for one in done)
+
+
+def _joined(reached: Reached, done: Sequence[Result], inside: Inside, trace: pd.DataFrame) -> Result:
+    """What all stages gave, as one result; of the last one's, what still is of the rows or the answer."""
+    value = reached.value
+    whole = _is_frame(value, done)
+    last = done[-1] if done else None
+    frame = value if whole else last.frame if last is not None else pd.DataFrame()
+    listed = [one.failures.assign(stage=number) for number, one in enumerate(done, start=1) if len(one.failures)]
+    empty = failures_frame((), frame.index).assign(stage=pd.Series([], dtype="int64"))
+    answered = last if last is not None and value is last.output else None
+    return RecipeResult(
+        output=None if whole else value,
+        frame=frame,
+        findings=_findings_in(frame, done),
+        plan=last.plan if last is not None else Plan(),
+        usage=usage_frame(inside.ledger),
+        failures=pd.concat(listed, ignore_index=True) if listed else empty,
+        trace=trace,
+        total=inside.ledger.total,
+        seconds=inside.trace.seconds,
+        status=_status_of(last, reached.places if whole else slice(None)) if last is not None else None,
+        stopped=_stopped(done),
+        sandbox=next((one.sandbox for one in done if one.sandbox is not None), None),
+        sources=answered.sources if answered is not None else None,
+        coverage=answered.coverage if answered is not None else None,
+        warnings=tuple(warning for one in done for warning in one.warnings),
+        stages=tuple(done),
+    )
+
+
+def _findings_in(frame: pd.DataFrame, done: Sequence[Result]) -> pd.DataFrame:
+    """The last stage's findings; where later steps made other rows of them, what stages found and these still have."""
+    if done and frame is done[-1].frame:
+        return done[-1].findings
+    found = dict.fromkeys(name for one in done for name in one.findings.columns if name in frame.columns)
+    return frame[list(found)]
+
+
+def _status_of(last: Result, places: NDArray[np.int64] | slice | None) -> pd.DataFrame | None:
+    """The status of some rows of a stage's result; None where nobody knows which they are."""
+    return None if last.status is None or places is None else last.status.iloc[places]

@@ -1,0 +1,118 @@
+"""What comes of a run while it goes: findings as they land, and how far it is. For any thread, and any loop."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pandas_amr.models.waits import Waits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from pandas_amr._units.units import Units
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        units: rows, times the maps that run side by side; 0 until they are counted.
+        found: how many of them have a finding, those from the journal among them.
+        failed: how many failed.
+        calls: requests answered.
+        tokens: spent.
+        seconds: since it began.
+        waiting: what its requests wait for, and until when; empty if they are answered.
+        done: whether it has ended.
+    """
+
+    units: int = 0
+    found: int = 0
+    failed: int = 0
+    calls: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    waiting: str = ""
+    done: bool = False
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else self.waiting or "running"
+        return (
+            f"<Progress {self.found + self.failed}/{self.units} units, {self.failed} failed, {self.calls} calls, "
+            f"{self.tokens} tokens, {self.seconds:.1f} s, {state}>"
+        )
+
+
+class Watch:
+    """Batches of findings in the order in which they landed, as columns; whoever reads them makes records of them.
+
+    Attributes:
+        waits: what the run's requests wait for.
+    """
+
+    def __init__(self) -> None:
+        self.waits = Waits()
+        self._lock = threading.Lock()
+        self._batches: list[tuple[NDArray[np.int64], pa.Table, Units]] = []
+        self._waiting: list[concurrent.futures.Future[None]] = []
+        self._progress = Progress()
+        self._done = False
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is now."""
+        return replace(self._progress, waiting=self.waits.text)
+
+    def told(self, progress: Progress) -> None:
+        """Note how far it is."""
+        self._progress = progress
+        self._wake()
+
+    def landed(self, positions: Sequence[int], table: pa.Table, units: Units) -> None:
+        """Note some findings."""
+        if len(positions):
+            with self._lock:
+                self._batches.append((np.asarray(positions, dtype=np.int64), table, units))
+            self._wake()
+
+    def ended(self) -> None:
+        """Nothing more comes."""
+        self._done = True
+        self._wake()
+
+    def next(self, place: int) -> concurrent.futures.Future[None] | None:
+        """What to wait for until there is a batch at ``place``; None where there is one, or none will be."""
+        with self._lock:
+            if place < len(self._batches) or self._done:
+                return None
+            future: concurrent.futures.Future[None] = concurrent.futures.Future()
+            self._waiting.append(future)
+            return future
+
+    def batch(self, place: int) -> Iterator[dict[str, Any]] | None:
+        """The findings of a batch: ``label`` and ``position`` of the row, then the fields; None at the end."""
+        with self._lock:
+            if place >= len(self._batches):
+                return None
+            positions, table, units = self._batches[place]
+        return (
+            {"label": units.frame.index[row], "position": row, **record}
+            for position, record in zip(positions.tolist(), table.to_pylist(), strict=True)
+            for row in units.answered(position).tolist()
+        )
+
+    def _wake(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)

@@ -1,0 +1,337 @@
+"""What holds for calls that do not say otherwise: for the process, or for a ``with`` block in its own context."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import inspect
+import threading
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, get_args
+
+from pandas_amr._journal.journal import Journal
+from pandas_amr._plan.call import Errors
+from pandas_amr._records.paths import absolute_path
+from pandas_amr._records.usage import Budget, Phase
+from pandas_amr.errors import UsageError
+from pandas_amr.models.base import LM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    Caller: TypeAlias = Literal["configure", "settings"]
+
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for calls that do not say otherwise.
+
+    Attributes:
+        of_block: the settings among these that ``with`` blocks have set. They hold for the calls that the user's
+            functions make, too, whenever these run.
+    """
+
+    lm: Any = None
+    max_parallelism: int | None = None
+    max_steps: int = 6
+    errors: Errors = "coerce"
+    progress: bool | None = None
+    budget: Budget | None = None
+    journal: Any = None
+    of_block: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def with_changes(self, changes: dict[str, Any]) -> Settings:
+        """Give a copy with some of them changed."""
+        return replace(self, **changes)
+
+
+NAMES = tuple(each.name for each in fields(Settings) if each.name != "of_block")
+
+
+@dataclass(eq=False)
+class _Entry:
+    """One stay in a block.
+
+    Attributes:
+        owner: what was entered; it may be entered again before it is left.
+        token: belongs to the context in which it was entered.
+        ended: the block was left in another context, so that it could not be taken out of its own.
+    """
+
+    owner: settings | None
+    changes: Mapping[str, Any]
+    token: Token[tuple[_Entry, ...]] | None = None
+    ended: bool = False
+
+
+_process = Settings()
+_process_lock = threading.Lock()
+# The changes alone, and not whole settings: what the process sets meanwhile under other names is seen in a block, too.
+_entries: ContextVar[tuple[_Entry, ...]] = ContextVar("pandas_amr_settings", default=())
+
+
+def current_settings() -> Settings:
+    """Give the settings in force here: the process's, with the changes of the blocks around this call."""
+    changes: dict[str, Any] = {}
+    for entry in _entries.get():
+        if not entry.ended:
+            changes.update(entry.changes)
+    return replace(_process, **changes, of_block=changes)
+
+
+@contextlib.contextmanager
+def use_block_settings(known: Settings) -> Iterator[None]:
+    """Let the block's settings of a call hold again: what runs for it later, such as ``retry()``, has them as well."""
+    entry = _enter(None, known.of_block)
+    try:
+        yield
+    finally:
+        _leave(entry)
+
+
+def _enter(owner: settings | None, changes: Mapping[str, Any]) -> _Entry:
+    entry = _Entry(owner, changes)
+    entry.token = _entries.set((*_entries.get(), entry))
+    return entry
+
+
+def _leave(entry: _Entry) -> None:
+    """Take one entry out, wherever it stands: blocks need not be left in the reverse order of their beginnings."""
+    remaining = tuple(other for other in _entries.get() if other is not entry)
+    assert entry.token is not None
+    try:
+        _entries.reset(entry.token)
+    except ValueError:  # left in another context: by a generator that another thread closes, or a fixture's task
+        entry.ended = True
+    else:
+        _entries.set(remaining)
+
+
+class settings:  # noqa: N801 (used like a function)
+    """Set what holds for calls that do not say otherwise, in a ``with`` block; as pandas' ``option_context``.
+
+    Only the settings that are named change, only inside of the block, and only in its context: other threads and other
+    tasks keep theirs, while threads and tasks that copy the context have these. A call takes its settings when it is
+    made, and keeps them: a run that is started inside of the block and read outside of it, and its ``retry()``.
+    The object may be entered again, and decorates plain functions.
+
+    Args:
+        lm: the model: an ``LM``, a model's name, ``"local"``, a client, or a dict by phase.
+        max_parallelism: most requests in flight in one run.
+        max_steps: most turns of an agent with tools.
+        errors: ``"coerce"`` or ``"raise"``.
+        progress: whether a bar is shown; None shows it to people who watch.
+        budget: what one run may spend.
+        journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's cache folder.
+
+    Raises:
+        UsageError: a setting does not exist or a value does not fit.
+
+    Example:
+        >>> import pandas_amr as amr
+        >>> with amr.settings(lm="local", max_parallelism=2):
+        ...     pass  # calls in here
+    """
+
+    def __init__(self, *unnamed: object, **changes: Any) -> None:
+        self._changes = _checked("settings", unnamed, changes)
+        self._open: list[_Entry] = []  # of all contexts: one object may be entered in several threads at once
+
+    def __enter__(self) -> None:
+        self._open.append(_enter(self, self._changes))
+
+    def __exit__(self, *exception: object) -> None:
+        entry = self._innermost()
+        self._open.remove(entry)
+        _leave(entry)
+
+    def _innermost(self) -> _Entry:
+        """Find the entry that ends: the last one of this context, else (it began in another one) the last of all."""
+        for entry in reversed(_entries.get()):
+            if entry.owner is self and entry in self._open:
+                return entry
+        if not self._open:
+            raise UsageError("This block of settings(...) has ended already.")
+        return self._open[-1]
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate a function: each call of it is a block."""
+        if not callable(function) or _runs_later(function):
+            raise UsageError(
+                "settings(...) decorates plain functions, whose calls are over when they return. "
+                "In an async function or a generator: with amr.settings(...): ..."
+            )
+
+        @functools.wraps(function)
+        def inside(*args: Any, **options: Any) -> Any:
+            with self:
+                return function(*args, **options)
+
+        return inside
+
+    def __repr__(self) -> str:
+        return f"<settings {', '.join(self._changes) or 'without changes'}>"
+
+
+def _runs_later(function: Callable[..., Any]) -> bool:
+    """Whether a call of the function gives what runs after it."""
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return any(is_kind(function) for is_kind in kinds)
+
+
+def configure(*unnamed: object, **changes: Any) -> object:
+    """Set what holds for calls that do not say otherwise, for the process. In a block: ``with amr.settings(...):``.
+
+    Args:
+        unnamed: none; settings are given by name.
+        changes: the names and values of ``amr.settings``.
+
+    Returns:
+        Nothing of use: an object that refuses to be a context manager.
+
+    Raises:
+        UsageError: a setting does not exist or a value does not fit; nothing was changed.
+
+    Example:
+        ``amr.configure(lm=amr.LM("model-name", base_url="http://127.0.0.1:8000/v1"), max_parallelism=8)``
+    """
+    global _process  # noqa: PLW0603 (the process's settings are one)
+    checked = _checked("configure", unnamed, changes)
+    with _process_lock:
+        before = {name: getattr(_process, name) for name in checked}
+        _process = replace(_process, **checked)
+    return _Configured(checked, before)
+
+
+class _Configured:
+    """What ``configure`` gives: as a context manager or a decorator it takes the change back, and says what is right.
+
+    Attributes:
+        changes: what was set.
+        before: what it was before.
+    """
+
+    def __init__(self, changes: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+        self._changes = changes
+        self._before = before
+
+    def _refuse(self, *_: object) -> NoReturn:
+        """Take the change back, but for what somebody else has set since.
+
+        Raises:
+            UsageError: always.
+        """
+        global _process  # noqa: PLW0603
+        with _process_lock:
+            for name, value in self._changes.items():
+                if getattr(_process, name) is value:
+                    _process = replace(_process, **{name: self._before[name]})
+        given = ", ".join(f"{name}=..." for name in self._changes)
+        raise UsageError(
+            f"configure(...) sets what holds for the process, and was taken back here. For a block: "
+            f"with amr.settings(...): ..., such as with amr.settings({given}):"
+        )
+
+    __enter__ = __aenter__ = __call__ = _refuse
+
+    def __exit__(self, *exception: object) -> None:
+        """Never reached: ``with`` looks for it before it enters."""
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Never reached; likewise."""
+
+    def __repr__(self) -> str:
+        return f"<configured {', '.join(self._changes) or 'nothing'}>"
+
+    def _ipython_display_(self) -> None:
+        """Show nothing below a notebook's cell."""
+
+
+def _checked(caller: Caller, unnamed: tuple[object, ...], changes: dict[str, Any]) -> dict[str, Any]:
+    """Check settings, and give them as they are kept: a change of a dict or of the folder changes them no more.
+
+    Raises:
+        UsageError: a setting does not exist or a value does not fit.
+    """
+    if unnamed:
+        raise UsageError(f'{caller}(...) takes settings by name, such as {caller}(errors="raise").')
+    for name in changes:
+        if name not in NAMES:
+            raise UsageError(f"There is no setting {name!r}. {_right_name(caller, name)}")
+    _check_values(caller, changes)
+    kept = dict(changes)
+    if isinstance(kept.get("lm"), dict):
+        kept["lm"] = dict(kept["lm"])
+    if isinstance(kept.get("journal"), str | Path):
+        kept["journal"] = absolute_path(kept["journal"])
+    return kept
+
+
+def _right_name(caller: Caller, name: str) -> str:
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    return f"Did you mean {caller}({close[0]}=...)?" if close else f"{caller}(...) takes: {', '.join(NAMES)}."
+
+
+def _check_values(caller: Caller, changes: dict[str, Any]) -> None:
+    defaults = Settings()
+    for name, value in changes.items():
+        if value is None and getattr(defaults, name) is None:
+            continue  # None is what holds where nothing is said
+        if name == "lm":
+            check_lm(value, where=f"{caller}(lm=...)")
+        elif not _fits(name, value):
+            raise UsageError(f"{caller}({name}=...) takes {_WANTED[name]}, not {value!r}.")
+
+
+_WANTED = {
+    "max_parallelism": "a whole number from 1",
+    "max_steps": "a whole number from 1",
+    "errors": '"coerce" or "raise"',
+    "progress": "True, False or None",
+    "budget": "amr.Budget(money=, tokens=, calls=, seconds=)",
+    "journal": "a path, amr.Journal(path), True, False or None",
+}
+
+
+def _fits(name: str, value: Any) -> bool:
+    match name:
+        case "errors":
+            return isinstance(value, str) and value in get_args(Errors)
+        case "progress":
+            return isinstance(value, bool)
+        case "budget":
+            return isinstance(value, Budget)
+        case "journal":
+            return isinstance(value, bool | Path | Journal) or (isinstance(value, str) and bool(value.strip()))
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def check_lm(given: Any, where: str = "lm=") -> None:
+    """Refuse what names no model.
+
+    Args:
+        given: what was given.
+        where: the argument, for people.
+
+    Raises:
+        UsageError: it is no model, no name, no client and no dict of these by phase.
+    """
+    if isinstance(given, dict):
+        unknown = [phase for phase in given if phase not in PHASES]
+        if unknown or not given:
+            shown = ", ".join(map(repr, unknown)) or "nothing"
+            raise UsageError(f"{where} by phase takes {', '.join(PHASES)}, not {shown}.")
+        for one in given.values():
+            check_lm(one, where)
+    elif not isinstance(given, LM) and not (isinstance(given, str) and given) and not is_client(given):
+        raise UsageError(f'{where} takes amr.LM("name"), a name, "local", a client, or a dict by phase, not {given!r}.')
+
+
+def is_client(given: Any) -> bool:
+    """Whether it is a client of the ``openai`` package."""
+    return hasattr(given, "chat") and hasattr(given, "post")

@@ -1,0 +1,195 @@
+"""From settings to wired parts: which model, how many requests at once. The one place that assembles."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pandas_amr._context.settings import PHASES, check_lm, is_client
+from pandas_amr.errors import UsageError
+from pandas_amr.models.base import LM, Model
+from pandas_amr.models.batch.model import MOST_REQUESTS, Batched, BatchFirst
+from pandas_amr.models.budget import Metered, Purse
+from pandas_amr.models.gate import Gated
+from pandas_amr.models.hedge import Hedged
+from pandas_amr.models.openai.endpoint import Endpoint
+from pandas_amr.models.openai.settings import Adapting
+from pandas_amr.models.retry import Retrying
+from pandas_amr.models.sent import SendMarker
+from pandas_amr.models.structured import Structured
+from pandas_amr.models.throttle import Throttled, throttle_for
+from pandas_amr.sandbox.host.local import LocalSandbox
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    from pandas_amr._context.settings import Settings
+    from pandas_amr.errors import SettingWarning
+    from pandas_amr.sandbox.base import Isolation, Sandbox
+    from pandas_amr.tools import PythonREPLTool
+from pandas_amr._context.prices import price_of
+from pandas_amr._records.usage import Budget, Ledger, Phase, Usage
+
+NO_MODEL = """\
+No model is configured. There are three ways:
+  - a server: set OPENAI_API_KEY (and OPENAI_BASE_URL for one of your own) and AMR_MODEL to the model's name;
+  - in code: amr.configure(lm=amr.LM("model-name", base_url="http://127.0.0.1:8000/v1")), or lm= in the call;
+  - a small model in this process, no key and no network: lm="local" (pip install "pandas-amr[local]")."""
+
+
+def check_budget(budget: Budget | None, lms: Iterable[LM]) -> None:
+    """Refuse a budget of money where a price is not known.
+
+    Raises:
+        UsageError: it could not be kept.
+    """
+    if budget is None or budget.money is None:
+        return
+    for lm in dict.fromkeys(lms):
+        if price_of(lm)(Usage(input_tokens=1, output_tokens=1)) is None:
+            raise UsageError(
+                f"Budget(money=...) needs prices, and those of {lm.model} are not known: "
+                'LM(prices=(input, output)) a million tokens, or pip install "pandas-amr[prices]".'
+            )
+
+
+def resolve_lms(given: Any, settings: Settings) -> dict[Phase, LM]:
+    """The model of each phase: the call's own, else the settings', else the environment's.
+
+    Raises:
+        UsageError: none is named anywhere; the message lists the ways.
+        ModelConfigError: ``"local"`` is asked for and not installed.
+    """
+    named = given if given is not None else settings.lm
+    if not isinstance(named, dict):
+        return dict.fromkeys(PHASES, resolve_lm(named))
+    check_lm(named)
+    default = settings.lm if not isinstance(settings.lm, dict) else None
+    given_lms = {phase: resolve_lm(one) for phase, one in named.items()}
+    missing = [phase for phase in PHASES if phase not in given_lms]
+    fallback = given_lms.get("map") if default is None and not os.environ.get("AMR_MODEL") else None
+    rest = {phase: fallback or resolve_lm(default) for phase in missing}
+    return {phase: given_lms.get(phase) or rest[phase] for phase in PHASES}
+
+
+def resolve_lm(given: Any) -> LM:
+    """The model that ``lm=`` means, in a call, a setting or an agent.
+
+    Raises:
+        UsageError: it means none.
+    """
+    named = given if given is not None else os.environ.get("AMR_MODEL")
+    if named is None or named == "":
+        raise UsageError(NO_MODEL)
+    check_lm(named)
+    if isinstance(named, LM):
+        return named
+    if is_client(named):
+        model = os.environ.get("AMR_MODEL")
+        if not model:
+            raise UsageError('A client does not say which model: lm=amr.LM("model-name", client=client), or AMR_MODEL.')
+        return LM(model, client=named)
+    if named == "local":
+        from pandas_amr.models.local import local_lm  # noqa: PLC0415 (starts llama.cpp)
+
+        return local_lm()
+    if not os.environ.get("OPENAI_API_KEY") and not os.environ.get("OPENAI_BASE_URL"):
+        said = f"The model {named!r} has no server: neither OPENAI_API_KEY nor OPENAI_BASE_URL is set."
+        raise UsageError(f"{said}\n{NO_MODEL}")
+    return LM(named)
+
+
+_sandboxes: dict[tuple[Any, ...], Sandbox] = {}
+
+
+def sandbox_for(repl: PythonREPLTool | None) -> Sandbox:
+    """The sandbox behind a REPL tool: its own, or the process's one for its packages, files and isolation.
+
+    Its warm process is begun at the first session and ends with this process.
+    """
+    if repl is not None and repl.sandbox is not None:
+        return repl.sandbox
+    isolation: Isolation = repl.isolation if repl else "auto"
+    packages = tuple(repl.packages) if repl else ()
+    files = dict(repl.files) if repl else {}  # type: ignore[arg-type]
+    seen = tuple((name, path, *_version(path)) for name, path in sorted(files.items()))
+    key = (os.getpid(), isolation, packages, seen)
+    if key not in _sandboxes:
+        _sandboxes.setdefault(key, LocalSandbox(isolation, packages=packages, files=files))
+    return _sandboxes[key]
+
+
+def _version(path: str | Path) -> tuple[int, int, int]:
+    """What tells a file from the one that takes its place: a sandbox has the one that was there at its start."""
+    there = Path(path).stat()
+    return there.st_ino, there.st_mtime_ns, there.st_size
+
+
+@dataclass(frozen=True)
+class Wired:
+    """A run's models, by phase, open for the time of the run."""
+
+    bare: Mapping[LM, Endpoint]
+    batches: Mapping[LM, Batched]
+    purse: Purse
+
+    def parallelism(self, lm: LM, wanted: int, *, tools: bool) -> int:
+        """How many requests may be in flight: what the run wants and the model bears; a batch takes all at once."""
+        if lm.batch and not tools:
+            return MOST_REQUESTS
+        return min(wanted, lm.max_parallelism or wanted)
+
+    def server(self, lm: LM) -> str:
+        """The address at which a model answers."""
+        return self.bare[lm].server
+
+    def model(self, lm: LM, gate: asyncio.Semaphore, warn: Callable[[SettingWarning], None]) -> Model:
+        """A model, wrapped: from the HTTP call up throttled, gated, metered, retried, and its settings and form found.
+
+        ``warn`` takes what the run's user is to be told.
+        """
+        bare = self.bare[lm]
+        server, key = bare.address
+        throttle = throttle_for(lm, server, key)
+        throttled = Throttled(SendMarker(bare), throttle, lm=lm, lessons=bare.lessons)
+        model: Model = Gated(throttled, gate)
+        if lm.hedge:
+            model = Hedged(model, bare.lessons)
+        ordinary: Model = Retrying(self._metered(model, lm), lm=lm, throttle=throttle)
+        if lm.batch:  # it tries its steps again by itself: a retry of requests would ask for another batch
+            ordinary = BatchFirst(self._metered(self.batches[lm], lm, half=True), ordinary)
+        return Structured(Adapting(ordinary, lm=lm, server=server, warn=warn), server=server, lm=lm)
+
+    def _metered(self, model: Model, lm: LM, *, half: bool = False) -> Metered:
+        """A model whose requests are paid for; ``half`` the price in a batch."""
+        return Metered(
+            model,
+            name=lm.model,
+            lessons=self.bare[lm].lessons,
+            purse=self.purse,
+            price=price_of(lm),
+            half=half,
+            most=lm.max_output_tokens,
+        )
+
+
+@contextlib.asynccontextmanager
+async def wire(
+    lms: Iterable[LM], ledger: Ledger, budget: Budget | None, *, within: Wired | None = None
+) -> AsyncIterator[Wired]:
+    """Give a run its models for its time; ``within`` another run, with its connections and its purse."""
+    async with contextlib.AsyncExitStack() as stack:
+        known = within.bare if within is not None else {}
+        new = [lm for lm in dict.fromkeys(lms) if lm not in known]
+        bare = {lm: await stack.enter_async_context(Endpoint(lm)) for lm in new}
+        batches = {lm: Batched(model, lm.batch_poll_s) for lm, model in bare.items() if lm.batch}
+        for batched in batches.values():
+            stack.push_async_exit(batched.end)
+        if within is not None:
+            yield Wired({**within.bare, **bare}, {**within.batches, **batches}, within.purse)
+        else:
+            yield Wired(bare, batches, Purse(budget or Budget(calls=10**12), ledger))

@@ -1,0 +1,1 @@
+"""Findings: checked records, one per unit, stored as typed columns."""

@@ -1,0 +1,1 @@
+"""The journal: findings and reductions that were paid for, durable, found again by their keys."""

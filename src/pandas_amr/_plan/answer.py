@@ -1,0 +1,285 @@
+"""What a planner answers: its form, how it is read, and what of it is implausible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, Field
+
+from pandas_amr._plan.plan import Aggregation, Segmentation, View
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MOST_CHOICES = 50
+SHARE_COPIED = 0.5  # of a field's choices, from which on they are the sample's and not the planner's
+LABEL_CHARACTERS = 20  # a longer choice that equals a cell is a copy of it
+LABEL_WORDS = 3  # likewise one of more words
+MANY_LABELS = 4  # from so many on, short choices that all equal cells of a free text are copies, too
+SAMPLED_ROWS = 10_000
+
+NOTHING = frozenset({"null", "none", "nil", "n/a", "-"})  # how models write null in a text
+ALWAYS = frozenset(  # conditions that name no field and hold of every row
+    {"true", "false", "1", "0", "*", "all", "any", "all rows", "every row", "always", "yes", "1=1", "1 = 1", "1 == 1"}
+)
+TRUTHS = frozenset({"true", "false", "yes", "no"})
+
+
+def _is_nothing(text: str) -> bool:
+    return not text.strip() or text.strip().casefold() in NOTHING
+
+
+def _text_or_none(given: Any) -> Any:
+    """Read a text that stands for null as null."""
+    return None if isinstance(given, str) and _is_nothing(given) else given
+
+
+def _condition_or_none(given: Any) -> Any:
+    """Read a condition as a field's name: ``late == true`` is ``late``, an empty text none, a bare bool its text."""
+    if isinstance(given, bool | int | float):
+        return str(given).casefold()
+    if not isinstance(given, str):
+        return given
+    field, equals, value = given.replace("==", "=").partition("=")
+    if equals and field.strip() and value.strip().casefold() == "true":
+        return field.strip()
+    return given.strip() or None
+
+
+def _list_or_empty(given: Any) -> Any:
+    """Read null as an empty list."""
+    return [] if given is None else given
+
+
+def _names_or_empty(given: Any) -> Any:
+    """Read null as an empty list, and leave out empty names."""
+    if not isinstance(given, list):
+        return _list_or_empty(given)
+    return [one for one in given if one is not None and one != ""]
+
+
+def _ranking_or_none(given: Any) -> Any:
+    """Read a ranking without a field as none."""
+    if isinstance(given, dict):
+        return given if given.get("field") else None
+    return None if not given else _text_or_none(given)
+
+
+Text = Annotated[str | None, BeforeValidator(_text_or_none)]
+Names = Annotated[list[str], BeforeValidator(_names_or_empty)]
+
+
+class PlannedField(BaseModel):
+    """One field of a finding, as a planner gives it."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    type: Literal["str", "int", "float", "bool", "date", "list[str]"]
+    choices: Annotated[list[str] | None, BeforeValidator(_list_or_empty)]
+    description: str
+
+
+class PlannedAggregation(BaseModel):
+    """One computed part of the answer."""
+
+    field: str
+    function: Aggregation
+
+
+class PlannedRanking(BaseModel):
+    """The rows that rank first, if they are the answer."""
+
+    field: str
+    most: int = Field(default=10, ge=1)
+    lowest_first: bool = False
+
+
+class PlannedFields(BaseModel):
+    """The fields of a finding, in an answer that may be no plan otherwise."""
+
+    finding: list[PlannedField]
+
+
+class PlanAnswer(BaseModel):
+    """What a planner answers."""
+
+    map_instruction: str = Field(min_length=1)
+    finding: list[PlannedField] = Field(min_length=1)
+    many_per_row: bool = False
+    many_per_row_why: Text = None
+    segmentation: Segmentation = "rows"
+    group_columns: Names = []
+    shard_size: int = Field(ge=1, le=200)
+    parallelism: int = Field(ge=1, le=64)
+    where: Annotated[str | None, BeforeValidator(_condition_or_none)] = None
+    by: Names = []
+    aggregations: Annotated[list[PlannedAggregation], BeforeValidator(_list_or_empty)]
+    ranking: Annotated[PlannedRanking | None, BeforeValidator(_ranking_or_none)] = None
+    reduce_instruction: Text
+
+
+class PlanAnswerWithCode(PlanAnswer):
+    """What a planner answers where agents can run code."""
+
+    view: View
+    shard_size: int = Field(ge=1, le=100_000)
+
+
+# What would be right, by the part of an answer that cannot be used.
+RIGHT: Mapping[str, str] = {
+    "map_instruction": "a text: what the reader of one row has to find out of it",
+    "finding": (
+        'a list of at least one field, such as {"name": "late", "type": "bool", "choices": null, "description": '
+        '"whether it came late"}; a name has small letters, digits and _ only'
+    ),
+    "many_per_row": "false, or true together with many_per_row_why",
+    "many_per_row_why": "null, or a text",
+    "segmentation": '"rows", "neighbours" or "groups"',
+    "group_columns": "[], or names of columns",
+    "shard_size": "a whole number from 1 on, such as 10",
+    "parallelism": "a whole number from 1 to 64, such as 8",
+    "where": "null, or the name of a bool field of the finding",
+    "by": "[], or names of columns or fields",
+    "aggregations": '[], or a list of such as {"field": "late", "function": "sum"}',
+    "ranking": 'null, or such as {"field": "severity", "most": 5, "lowest_first": false}',
+    "reduce_instruction": "null, or a text: what is asked of all findings together",
+    "view": '"inline" or "preview"',
+}
+
+
+def right_words(parts: Sequence[str]) -> str:
+    """Say what would be right for some parts of an answer, each once."""
+    told = [f"{part} takes {RIGHT[part]}" for part in dict.fromkeys(parts) if part in RIGHT]
+    return "; ".join(told)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a planner was asked, as far as its answer is judged by it.
+
+    Attributes:
+        frame: the table.
+        columns: the positions of its content columns, of which the planner has seen a sample.
+        names: what its answer may name beside the fields that it plans: columns, and fields that the user gave.
+        free: whether the user asks for no type of answer.
+        last: whether the planner is not asked again: a condition that names no field is then left out.
+    """
+
+    frame: pd.DataFrame
+    columns: Sequence[int]
+    names: frozenset[str]
+    free: bool
+    last: bool
+
+
+def drop_implausible(answer: PlanAnswer, asked: Asked) -> tuple[PlanAnswer, list[str]]:
+    """Take what is implausible out of an answer.
+
+    Returns:
+        The answer without it, and what was taken out, in words that hold none of its own but names of fields.
+    """
+    named = asked.names.union(field.name for field in answer.finding)
+    answer = _without_words_for_nothing(answer, named)
+    dropped: list[str] = []
+    changes: dict[str, Any] = {"finding": [_with_own_choices(field, asked, dropped) for field in answer.finding]}
+    if _is_many_without_reason(answer):
+        changes["many_per_row"] = False
+        dropped.append("many_per_row (no reason was given: one finding per row)")
+    if asked.last and answer.where not in named and is_always(answer.where):
+        changes["where"] = None
+        dropped.append("where (it names no field: all rows count)")
+    if asked.free and _is_ranked_beside(answer):
+        changes["ranking"] = None
+        dropped.append("the ranking (the answer is computed, and nobody asked for rows beside it)")
+    return answer.model_copy(update=changes), dropped
+
+
+def _is_many_without_reason(answer: PlanAnswer) -> bool:
+    """Whether many findings per row are planned by a planner that was asked why, and did not say."""
+    was_asked = "many_per_row_why" in answer.model_fields_set
+    return answer.many_per_row and was_asked and answer.many_per_row_why is None
+
+
+def _is_ranked_beside(answer: PlanAnswer) -> bool:
+    """Whether rows are ranked beside an answer that is computed, and no text joins the two."""
+    joined = answer.reduce_instruction is not None
+    return answer.ranking is not None and bool(answer.aggregations) and not joined
+
+
+def _without_words_for_nothing(answer: PlanAnswer, named: frozenset[str]) -> PlanAnswer:
+    """An answer without texts such as ``none`` in place of a name, unless something is called so."""
+    changes: dict[str, Any] = {
+        "by": [name for name in answer.by if not _names_nothing(name, named)],
+        "group_columns": [name for name in answer.group_columns if not _names_nothing(name, named)],
+    }
+    if _names_nothing(answer.where, named):
+        changes["where"] = None
+    if answer.ranking is not None and _names_nothing(answer.ranking.field, named):
+        changes["ranking"] = None
+    return answer.model_copy(update=changes)
+
+
+def _names_nothing(name: str | None, named: frozenset[str]) -> bool:
+    return name is not None and name not in named and _is_nothing(name)
+
+
+def is_always(where: str | None) -> bool:
+    """Whether a condition is a word for all rows and not a field's name.
+
+    Example:
+        >>> is_always("true"), is_always("True"), is_always("late"), is_always(None)
+        (True, True, False, False)
+    """
+    return where is not None and where.strip().casefold() in ALWAYS
+
+
+def _with_own_choices(field: PlannedField, asked: Asked, dropped: list[str]) -> PlannedField:
+    """A field without its choices if they are too many, or copies of the rows that the planner has seen."""
+    if not field.choices:
+        return field
+    if field.type == "bool" and all(choice.casefold() in TRUTHS for choice in field.choices):
+        return field.model_copy(update={"choices": []})  # the type says as much
+    if len(field.choices) > MOST_CHOICES:
+        dropped.append(f"the choices of {field.name!r} ({len(field.choices)}, more than {MOST_CHOICES})")
+    elif any(_are_copied(field.choices, asked.frame.iloc[:, column]) for column in asked.columns):
+        dropped.append(f"the choices of {field.name!r} (they are cells of a column of free text)")
+    else:
+        return field
+    return field.model_copy(update={"choices": []})
+
+
+def _are_copied(choices: Sequence[str], column: pd.Series) -> bool:
+    """Whether choices were copied out of a column of free text: no other row could be given one of them."""
+    cells = _free_texts(column)
+    copied = [choice for choice in choices if _is_cell(_normal(choice), cells)]
+    if len(copied) < SHARE_COPIED * len(choices):
+        return False
+    all_short_ones = len(copied) == len(choices) >= MANY_LABELS
+    return all_short_ones or any(map(_is_no_label, copied))
+
+
+def _free_texts(column: pd.Series) -> frozenset[str]:
+    """A column's cells; none if it holds no text, or texts that come again and again and may well be classes."""
+    if not (pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype)):
+        return frozenset()
+    sample = column.iloc[:: max(1, -(-len(column) // SAMPLED_ROWS))].dropna()
+    cells = frozenset(_normal(cell) for cell in sample.tolist() if isinstance(cell, str))
+    come_again = 2 * len(cells) <= len(sample) and len(cells) <= MOST_CHOICES
+    return frozenset() if come_again else cells
+
+
+def _is_no_label(choice: str) -> bool:
+    return len(choice) > LABEL_CHARACTERS or len(choice.split()) > LABEL_WORDS
+
+
+def _is_cell(choice: str, cells: frozenset[str]) -> bool:
+    """Whether a choice is a cell, or the beginning of one that was shown cut."""
+    if choice in cells:
+        return True
+    beginning = choice.rstrip(".… ")
+    return beginning != choice and len(beginning) > LABEL_CHARACTERS and any(one.startswith(beginning) for one in cells)
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split()).casefold()

@@ -1,0 +1,1 @@
+"""Usage, trace, graph, tokens, folders and threads: what everything above records or uses."""

@@ -1,0 +1,1 @@
+"""What a run gives: the result, how it shows itself, is saved, evaluated and verified."""

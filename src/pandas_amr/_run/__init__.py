@@ -1,0 +1,1 @@
+"""One execution: the pipeline, the thread that runs it, previews and estimates."""

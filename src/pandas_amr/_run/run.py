@@ -1,0 +1,377 @@
+"""A run: started, awaited, cancelled. The one bridge from sync code to the async engine."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import threading
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+
+from pandas_amr._context.progress import Progress, Watch
+from pandas_amr._context.settings import Settings, current_settings, use_block_settings
+from pandas_amr._context.wiring import check_budget, resolve_lm, resolve_lms
+from pandas_amr._journal.journal import journal_for
+from pandas_amr._plan.call import Call, Job, check, check_model
+from pandas_amr._plan.call_text import check_planning
+from pandas_amr._records.engine import THREAD, engine_loop, submit
+from pandas_amr._records.stopped import give_partial, stop_with
+from pandas_amr._result.result import Origin, Result, kept_rows, remembered
+from pandas_amr._run.pipeline import Look, run
+from pandas_amr._run.preview import Draft, Wish
+from pandas_amr.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
+
+    from pandas_amr._context.work import Inside
+    from pandas_amr._map.stage import Kept
+    from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.usage import Phase
+    from pandas_amr.models.base import LM
+
+Given = TypeVar("Given")
+
+CANCEL_GRACE_S = 10.0
+
+
+class Carried(Protocol):
+    """Carries a run out."""
+
+    def __call__(self, *, watch: Watch, interrupted: Callable[[Result], None]) -> Coroutine[Any, Any, Any]:
+        """Begin; what comes of it has ``warnings``."""
+        ...
+
+
+class Run(Generic[Given]):
+    """One execution: awaitable, iterable, cancellable, and in the end what the verb gives.
+
+    It begins with ``begun()``, or with the wait for it: so an interrupt finds nothing begun, or a run to stop.
+
+    Args:
+        work: carries it out, and tells ``watch`` what comes of it and ``interrupted`` what was found when it is
+            cancelled.
+        given: makes what the verb gives of what comes of it.
+        about: what is run, for people.
+    """
+
+    def __init__(self, work: Carried, given: Callable[[Any], Given], about: str) -> None:
+        self._work = work
+        self._make = given
+        self._about = about
+        self._partial: Result | None = None
+        self._watch = Watch()
+        self._process = os.getpid()
+        self._ended = threading.Event()
+        self._warned = False
+        self._unwanted = False
+        self._task: asyncio.Task[Any] | None = None
+        self._submitted: concurrent.futures.Future[Any] | None = None
+
+    def begun(self) -> Self:
+        """The run itself, under way.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C came meanwhile, and the run does not go on.
+        """
+        try:
+            _ = self._future
+        except BaseException as error:
+            self._stop_for(error)
+            raise
+        return self
+
+    @property
+    def _future(self) -> concurrent.futures.Future[Any]:
+        """What comes of it; whoever asks begins it."""
+        if self._process != os.getpid():
+            raise UsageError("This run is another process's, which forked this one: begin a run of your own here.")
+        if self._submitted is None:
+            self._submitted = submit(self._carried_out())
+        return self._submitted
+
+    async def _carried_out(self) -> Any:
+        self._task = asyncio.current_task()
+        try:
+            return await self._worked()
+        except Exception as error:
+            self._partial = getattr(error, "partial", None)
+            raise
+        finally:
+            self._ended.set()
+            self._watch.ended()
+
+    async def _worked(self) -> Any:
+        """What comes of it; kept here too, since an interrupt may come before anybody takes it."""
+        if self._unwanted:
+            raise asyncio.CancelledError
+        outcome = await self._work(watch=self._watch, interrupted=self._interrupted)
+        self._partial = _result_of(outcome)
+        return outcome
+
+    def _interrupted(self, partial: Result) -> None:
+        self._partial = partial
+
+    def result(self) -> Given:
+        """Wait for the end and give what the verb gives. Ctrl-C, or what another signal's handler raises, cancels it.
+
+        Such an exception has what was found as its ``partial``, a ``Result``; the same call goes on from there.
+
+        Raises:
+            AMRError: the run failed; see the errors' tree.
+            UsageError: called on the engine's own thread, which would wait for itself.
+        """
+        if threading.current_thread().name == THREAD:
+            raise UsageError("This is the engine's own thread: in async tools and callables, await df.amr.start(...).")
+        try:
+            return self._given(self._future.result())
+        except concurrent.futures.CancelledError:
+            cancelled = asyncio.CancelledError("The run was cancelled.")
+            self._stop_for(cancelled)
+            raise cancelled from None
+        except BaseException as error:
+            self._stop_for(error)
+            raise
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        return replace(self._watch.progress, done=self.done())
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The findings as they land: a dict each, ``label`` and ``position`` of the row, then the fields.
+
+        Those from the journal come first. A run that fails raises at the end; leaving the loop does not stop the run.
+        """
+        try:
+            yield from self._landed()
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # at whatever moment a signal's handler raises it
+            self._stop_for(error)
+            raise
+        self.result()
+
+    def _landed(self) -> Iterator[dict[str, Any]]:
+        place = 0
+        while True:
+            waiting = self._watch.next(place)
+            if waiting is not None:
+                waiting.result()
+                continue
+            batch = self._watch.batch(place)
+            if batch is None:
+                return
+            yield from batch
+            place += 1
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        """The findings as they land, in async code; see ``__iter__``."""
+        place = 0
+        while True:
+            waiting = self._watch.next(place)
+            if waiting is not None:
+                await self._waited_for(waiting)
+                continue
+            batch = self._watch.batch(place)
+            if batch is None:
+                break
+            for finding in batch:
+                yield finding
+            place += 1
+        await self
+
+    def _stop_for(self, error: BaseException) -> None:
+        """Stop the run for what came from outside it, as a signal's handler raises, and give it what was found."""
+        if self._submitted is None or not self._submitted.done() or not isinstance(error, Exception):
+            self.cancel()
+            self._ended.wait(CANCEL_GRACE_S)
+            give_partial(error, self._partial)
+
+    async def _waited_for(self, future: concurrent.futures.Future[Any]) -> Any:
+        """What a future gives. Cancelled meanwhile, it stops the run, and takes what was found with it."""
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError as error:
+            self.cancel()
+            await asyncio.to_thread(self._ended.wait, CANCEL_GRACE_S)
+            give_partial(error, self._partial)
+            raise
+
+    def cancel(self) -> None:
+        """Stop the run: what is in flight is dropped, and whoever waits gets ``CancelledError``."""
+        if self._submitted is not None:
+            self._submitted.cancel()
+        else:  # interrupted where it was begun, before anybody knew it by its future
+            self._unwanted = True
+            engine_loop().call_soon_threadsafe(self._dropped)
+
+    def _dropped(self) -> None:
+        """On the engine: stop the run, or note that it never begins."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._ended.set()
+            self._watch.ended()
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._future.done()
+
+    def __await__(self) -> Generator[Any, None, Given]:
+        outcome = yield from self._waited_for(self._future).__await__()
+        return self._given(outcome)
+
+    def _given(self, outcome: Result | Draft) -> Given:
+        """What the verb gives; the run's warnings are told once, where the user called."""
+        result = _result_of(outcome)
+        told, self._warned = self._warned, True
+        try:
+            for warning in () if told else outcome.warnings:
+                with contextlib.suppress(OSError, ValueError):  # nobody reads stderr; they stand in the result as well
+                    warnings.warn(warning, stacklevel=4)
+            return self._make(outcome)
+        except Exception as error:  # noqa: BLE001 (warnings may be errors, and functions of the user's show them)
+            stop_with(error, result, where="its result")
+
+    def __repr__(self) -> str:
+        state = "cancelled" if self._future.cancelled() else "done" if self._future.done() else "running"
+        return f"<Run {self._about}, {state}>"
+
+
+def _result_of(outcome: Result | Draft) -> Result | None:
+    return outcome if isinstance(outcome, Result) else outcome.result
+
+
+def made(
+    job: Job,
+    settings: Settings,
+    lms: Mapping[Phase, LM],
+    kept: Kept | None = None,
+    *,
+    whole: bool = False,
+    wish: Wish | None = None,
+    look: Look | None = None,
+) -> Run[Any]:
+    """The run of a checked call, not begun yet; ``whole`` gives the ``Result`` whatever the verb.
+
+    Raises:
+        UsageError: the model or the budget does not fit; nothing was sent.
+    """
+    if lms:
+        check_model(job, lms["map"])
+        own = [resolve_lm(agent.lm) for agent in job.agents if agent.lm is not None]
+        check_budget(settings.budget, [*lms.values(), *own])
+    journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
+    journal = journal_for(settings.journal, by_default=journaled)
+
+    async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
+        with use_block_settings(settings):
+            return await run(
+                job,
+                settings,
+                lms,
+                kept=kept,
+                again=run_again,
+                journal=journal,
+                watch=watch,
+                interrupted=interrupted,
+                wish=wish,
+                second_look=looked_again,
+                look=look,
+            )
+
+    def given(outcome: Any) -> Any:
+        if whole:
+            return outcome
+        if isinstance(outcome, Draft):
+            planned = replace(job, given=outcome.plan, open=(), by=job.by or outcome.plan.by)
+            return outcome.plan.made_for(Rehearsed(outcome.estimate, planned, settings, lms))
+        return what_is_given(job.verb, outcome)
+
+    return Run(work, given, f"{job.verb} of {len(job.frame)} rows")
+
+
+def what_is_given(verb: str, result: Result) -> Any:
+    """What a verb gives of a result: a frame, an answer, or the result itself."""
+    match verb:
+        case "map":
+            return remembered(result)
+        case "filter":
+            return kept_rows(result)
+        case "reduce":
+            return result.output
+    return result
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """A plan's frame and model: what it would take there, and send."""
+
+    estimate: Estimate
+    job: Job
+    settings: Settings
+    lms: Mapping[Phase, LM]
+
+    def sampled(self, units: int) -> Estimate:
+        """What it would take, by a sample that is mapped."""
+        return self._draft(Wish(sample=units)).estimate
+
+    def requests(self, count: int) -> list[dict[str, Any]]:
+        """The first requests, as they would be sent."""
+        return self._draft(Wish(requests=count)).requests
+
+    def _draft(self, wish: Wish) -> Draft:
+        draft: Draft = made(self.job, self.settings, self.lms, whole=True, wish=wish).result()
+        return draft
+
+
+def run_of(call: Call) -> Run[Any]:
+    """Check a call, and give its run, not begun yet.
+
+    Raises:
+        UsageError: the call cannot be carried out; nothing was sent.
+    """
+    settings = current_settings()
+    job, lms = prepared(call, settings)
+    return made(job, settings.with_changes(job.settings), lms)
+
+
+def prepared(call: Call, settings: Settings, inside: Inside | None = None) -> tuple[Job, Mapping[Phase, LM]]:
+    """A call, checked, and the models of its phases; inside another run, that one's where it names none.
+
+    Raises:
+        UsageError: the call cannot be carried out; nothing was sent.
+        PlanError: it leaves something open to a model that cannot plan; likewise.
+    """
+    job = check(call)
+    for agent in job.agents:
+        if agent.lm is not None:
+            resolve_lm(agent.lm)
+    if not job.needs_model:
+        return job, {}
+    own = next((one.lm for one in job.pipelines if one.lm is not None), None) if job.lm is None else job.lm
+    lms = inside.lms if own is None and inside is not None and inside.lms else resolve_lms(own, settings)
+    check_planning(job, lms["plan"])
+    for pipeline in job.pipelines:
+        pipeline.check_planning(lms, settings)
+    return job, lms
+
+
+def run_again(origin: Origin, lm: Any, errors: Any) -> Result:
+    """Run once more what failed."""
+    settings = origin.settings.with_changes({"errors": errors} if errors is not None else {})
+    lms = resolve_lms(lm, settings) if lm is not None else origin.lms
+    outcome: Result = made(origin.job, settings, lms, origin.kept.copy(), whole=True).result()
+    return outcome
+
+
+def looked_again(origin: Origin, lm: Any, share: float, seed: int) -> Result:
+    """Map a random share once more; nothing is reduced, and what is found stands beside what was."""
+    lms = resolve_lms(lm, origin.settings) if lm is not None else origin.lms
+    settings = origin.settings.with_changes({"errors": "coerce"})
+    outcome: Result = made(replace(origin.job, verb="map"), settings, lms, whole=True, look=Look(share, seed)).result()
+    return outcome

@@ -1,0 +1,1 @@
+"""Python types as JSON schemas, as the forms that providers take, and as Arrow columns."""

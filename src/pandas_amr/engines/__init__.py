@@ -1,1 +1,0 @@
-"""The port to where work runs."""

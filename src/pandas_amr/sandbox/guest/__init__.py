@@ -1,0 +1,1 @@
+"""What runs inside a sandbox, or makes the process that it is."""
