@@ -20,10 +20,11 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, field_vali
 import former
 import pandas_amr as amr
 from pandas_amr._findings.findings import FindingType
-from pandas_amr._journal.cache import Keeper, Pieces
+from pandas_amr._journal.cache import Keeper
 from pandas_amr._journal.entries import Check, read_findings, readable_form
 from pandas_amr._journal.first_format import former_base
 from pandas_amr._journal.keys import Question, describe_address, describe_question, describe_type
+from pandas_amr._map.cached import Pieces
 from pandas_amr._run.run import submit
 from pandas_amr._types.arrow import json_form
 from pandas_amr._units.units import make_units

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
-from pandas_amr._types.codec import Encoded, decode_table, encode_frame
+from pandas_amr._units.codec import Encoded, decode_table, encode_frame
 from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.sandbox.guest import worker
 from pandas_amr.testing import ScriptedServer, Status, findings

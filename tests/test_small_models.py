@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 import pandas_amr as amr
 from pandas_amr._agent import prompts
 from pandas_amr._findings.citations import Support, in_runs, support_of
+from pandas_amr._findings.inputs import Input
 from pandas_amr._plan.answer import PlanAnswer
 from pandas_amr._records.tokens import counter_for
-from pandas_amr._reduce.agent import Input
 from pandas_amr._result.verify import constant_end
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.wire import wire_of

@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from pandas_amr._findings.inputs import Input
+from pandas_amr._findings.output import Reduced
 from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.adaptive_tree import AdaptiveTree
-from pandas_amr._reduce.agent import Input, Losses, Reduced
+from pandas_amr._reduce.agent import Losses
 from pandas_amr._reduce.packing import first_fit_decreasing, next_level
 from pandas_amr.testing import ScriptedServer, Status, findings
 from versions import once

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr.errors import UsageError
+from pandas_amr.errors import InvalidOutput, UsageError
 from pandas_amr.tools import PythonREPLTool, Tool, as_tools
 
 if TYPE_CHECKING:
@@ -91,3 +92,21 @@ class Agent:
     def __repr__(self) -> str:
         shown = self.text or f"{getattr(self.instruction, '__name__', 'a function')}(...)"
         return f"<Agent {f'{self.role}: ' if self.role else ''}{shown}>"
+
+
+class NoInstruction(InvalidOutput):
+    """The user's function that says what is asked gave no text, or raised."""
+
+
+def check_instruction(given: Any) -> str:
+    """Check what a user's function gave as an instruction.
+
+    Raises:
+        NoInstruction: it is no text, or nothing stands in it.
+    """
+    if isinstance(given, str) and given.strip():
+        return given
+    if inspect.iscoroutine(given):
+        given.close()  # nobody awaits it
+    what = "an empty text" if isinstance(given, str) else type(given).__name__
+    raise NoInstruction(f"its instruction gave {what}, where a text is wanted", attempts=0)

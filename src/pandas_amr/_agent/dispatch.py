@@ -14,7 +14,7 @@ from pandas_amr._agent.prompts import shortened
 from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr._agent.threads import called, called_here
 from pandas_amr._records.concurrency import await_contained
-from pandas_amr._records.stopped import described
+from pandas_amr._records.raised import described
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pandas_amr._records.stopped import contained
+from pandas_amr._records.raised import contained
 from pandas_amr.models.openai.reply import whole_text
 
 DEEPEST = 20  # levels that an agent is shown

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.concurrency import await_contained
 from pandas_amr._records.engine import in_thread
-from pandas_amr._records.stopped import contained
+from pandas_amr._records.raised import contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable

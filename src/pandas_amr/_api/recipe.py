@@ -14,17 +14,17 @@ from pandas_amr._agent.threads import called
 from pandas_amr._context.settings import current_settings
 from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._context.work import Inside, current_inside
+from pandas_amr._findings.citations import nodes_behind
 from pandas_amr._journal.journal import journal_for
 from pandas_amr._plan.call import KEEP, Call, check, check_model, open_fields
 from pandas_amr._plan.call_text import check_call_planning
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._records.concurrency import await_contained
-from pandas_amr._records.stopped import stop_with
 from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Ledger
-from pandas_amr._reduce.sources import nodes_behind
 from pandas_amr._result.result import Result, failures_frame, kept_places, kept_rows, trace_frame, usage_frame
+from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.pipeline import Noted, run
 from pandas_amr._run.run import Run, looked_again, prepared, run_again, what_is_given
 from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import sys
 import threading
+import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from pandas_amr.models.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from types import TracebackType
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -116,3 +120,70 @@ class Watch:
         for future in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_result(None)
+
+
+class ProgressBar:
+    """A bar over the shards, or nothing: for people who watch, not for logs.
+
+    ``shown=None`` shows it in a terminal and in a notebook only.
+    """
+
+    def __init__(self, *, shown: bool | None, units: int) -> None:
+        self._bar: Any = None
+        if units and sys.stderr is not None and (_watched() if shown is None else shown):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # tqdm warns where a notebook has no widgets; text will do
+                from tqdm.auto import tqdm  # noqa: PLC0415
+
+            pace_s = 0.1 if _watched() else 2.0  # a log wants few lines
+            with contextlib.suppress(Exception):  # it draws itself at once, on a stream that may be anything
+                self._bar = tqdm(
+                    total=units,
+                    unit="unit",
+                    desc="map",
+                    file=sys.stderr,
+                    dynamic_ncols=True,
+                    mininterval=pace_s,
+                    miniters=1,
+                )
+            self._failed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            with contextlib.suppress(Exception):
+                self._bar.close()
+
+    def step(self, units: int, *, failed: int, tokens: int) -> None:
+        """Some units are done."""
+        if self._bar is not None:
+            self._failed += failed
+            self._bar.set_postfix_str(f"{tokens} tokens, {self._failed} failed", refresh=False)
+            try:
+                self._bar.update(units)
+            except Exception:  # noqa: BLE001 (nobody watches any more, or the stream is one of the user's)
+                self._bar = None
+
+    def wait(self, what: str) -> None:
+        """Requests wait for something; or, if it is empty, no more."""
+        if self._bar is not None:
+            try:
+                self._bar.set_postfix_str(what, refresh=True)
+            except Exception:  # noqa: BLE001 (likewise)
+                self._bar = None
+
+
+def _watched() -> bool:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return _is_terminal(sys.stderr) or type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()  # a daemon has none
+    except Exception:  # noqa: BLE001 (a stream of the user's)
+        return False

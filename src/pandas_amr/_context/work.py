@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pandas_amr._agent.window import Window
 from pandas_amr._context.progress import Watch
-from pandas_amr._context.python_sessions import Asker, Converted, Sessions, isolated
+from pandas_amr._context.python_sessions import Converted, Sessions, isolated
 from pandas_amr._context.wiring import resolve_lm, sandbox_for
-from pandas_amr._journal.cache import Answers, JournaledMapper, Keeper
+from pandas_amr._journal.cache import Answers, Keeper
 from pandas_amr._journal.first_format import former_about
 from pandas_amr._journal.keys import Question, describe_question, fingerprint
+from pandas_amr._map.ask import Asker
+from pandas_amr._map.cached import JournaledMapper
 from pandas_amr._plan.plan import Plan
 from pandas_amr._records.engine import aside, in_thread
 from pandas_amr._records.tokens import count_tokens, counter_for, is_loaded
@@ -32,10 +34,11 @@ if TYPE_CHECKING:
     from pandas_amr._context.settings import Settings
     from pandas_amr._context.wiring import Wired
     from pandas_amr._findings.findings import Failure
+    from pandas_amr._findings.held import Kept
     from pandas_amr._journal.database import Kind
     from pandas_amr._journal.journal import Journal
     from pandas_amr._map.agent import AgentMapper, Mapper
-    from pandas_amr._map.stage import Kept, MapStage
+    from pandas_amr._map.stage import MapStage
     from pandas_amr._plan.call import Job
     from pandas_amr._records.tokens import TokenCounter
     from pandas_amr._result.result import Again, Result, SecondLook

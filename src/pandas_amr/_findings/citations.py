@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 FEW = 8  # of so many findings or fewer, all may carry a claim
 RUN = 5  # so many consecutive numbers or more were hardly chosen one by one
@@ -74,3 +74,8 @@ def in_runs(numbers: Sequence[int]) -> list[int]:
 
 def _union(parts: Iterable[frozenset[int]]) -> frozenset[int]:
     return frozenset().union(*parts)
+
+
+def nodes_behind(made_by: Callable[[int], tuple[str, ...]], positions: Iterable[int]) -> tuple[str, ...]:
+    """The nodes that made the rows at some positions, each once, in order."""
+    return tuple(dict.fromkeys(node for position in positions for node in made_by(int(position))))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pandas_amr._agent import prompts
+from pandas_amr._agent.agent import NoInstruction
 from pandas_amr._agent.loop import REPL_FORM, Submission, run_agent
 from pandas_amr._findings.findings import Checked, Failure, FindingType, Who, check_alone, check_answer
 from pandas_amr._findings.merge import merge_records, rules_of
@@ -107,24 +107,6 @@ class Mapper(Protocol):
     async def __call__(self, shard: Shard) -> Mapped:
         """Give each unit of the shard a finding or a failure."""
         ...
-
-
-class NoInstruction(InvalidOutput):
-    """The user's function that says what is asked gave no text, or raised."""
-
-
-def check_instruction(given: Any) -> str:
-    """Check what a user's function gave as an instruction.
-
-    Raises:
-        NoInstruction: it is no text, or nothing stands in it.
-    """
-    if isinstance(given, str) and given.strip():
-        return given
-    if inspect.iscoroutine(given):
-        given.close()  # nobody awaits it
-    what = "an empty text" if isinstance(given, str) else type(given).__name__
-    raise NoInstruction(f"its instruction gave {what}, where a text is wanted", attempts=0)
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from pandas_amr._agent.threads import called
 from pandas_amr._findings.findings import ITEMS, Failure, FindingType, check_joinable
 from pandas_amr._map.agent import Mapped
 from pandas_amr._records.concurrency import each
-from pandas_amr._records.stopped import described
+from pandas_amr._records.raised import described
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow import table_of
 from pandas_amr._types.schema import TEXT_FINDING

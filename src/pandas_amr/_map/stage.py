@@ -13,21 +13,22 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from pandas_amr._agent.agent import NoInstruction, check_instruction
 from pandas_amr._agent.threads import called_here
-from pandas_amr._context.progress import Progress
+from pandas_amr._context.progress import Progress, ProgressBar
 from pandas_amr._context.work import standing_inside
+from pandas_amr._findings.citations import nodes_behind
 from pandas_amr._findings.findings import FOUND, Failure, FindingStore, items_frame
-from pandas_amr._journal.cache import JournaledMapper, Keeper
+from pandas_amr._findings.held import SKIPPED, Kept
+from pandas_amr._findings.inputs import Input, finding_inputs
 from pandas_amr._journal.first_format import former_dtypes, former_persona
 from pandas_amr._journal.keys import Question
-from pandas_amr._map.agent import AgentMapper, Mapped, Mapper, NoInstruction, check_instruction
+from pandas_amr._map.agent import AgentMapper, Mapped, Mapper
+from pandas_amr._map.cached import JournaledMapper
 from pandas_amr._map.function import CallableMapper, UnitMapper
 from pandas_amr._plan.call import ONE_ROW, VERSION, finding_types
 from pandas_amr._records.concurrency import each
-from pandas_amr._records.stopped import described
-from pandas_amr._reduce.agent import Input, StaticTree, finding_inputs
-from pandas_amr._reduce.sources import nodes_behind
-from pandas_amr._result.display import ProgressBar
+from pandas_amr._records.raised import described
 from pandas_amr._units.neighbours import CONTEXT_ROWS, Context
 from pandas_amr._units.profile import preview
 from pandas_amr._units.shards import Shard, make_shards
@@ -42,55 +43,14 @@ if TYPE_CHECKING:
     from pandas_amr._agent.agent import Agent
     from pandas_amr._context.work import Work
     from pandas_amr._findings.findings import FindingType
+    from pandas_amr._journal.cache import Keeper
     from pandas_amr._records.trace import Node
+    from pandas_amr._reduce.agent import StaticTree
     from pandas_amr._units.units import Units
 
     Answered: TypeAlias = tuple[Shard, str | None, Node]
 
-SKIPPED = "skipped"
 INSTRUCTIONS = 10_000
-GRAVITY = (*FOUND, SKIPPED, "failed")  # statuses, the gravest last
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a run found, so that another can go on from it: findings and statuses of the asked units, by map.
-
-    Attributes:
-        listed: the finding type, where a unit holds none or many and nothing else is found.
-    """
-
-    units: Units
-    stores: dict[str | None, FindingStore]
-    statuses: dict[str | None, NDArray[np.object_]]
-    listed: FindingType | None = None
-
-    @property
-    def has_findings(self) -> bool:
-        """Whether anything was found."""
-        return any(bool(np.isin(column, FOUND).any()) for column in self.statuses.values())
-
-    def copy(self) -> Kept:
-        """A copy that can be added to."""
-        stores = {name: store.copy() for name, store in self.stores.items()}
-        statuses = {name: np.where(column == "failed", SKIPPED, column) for name, column in self.statuses.items()}
-        return replace(self, stores=stores, statuses=statuses)
-
-    def findings(self) -> pd.DataFrame:
-        """What was found so far: one row a unit, labelled like the frame, ``<NA>`` where there is nothing."""
-        columns = {
-            name: array
-            for store in self.stores.values()
-            for name, array in store.columns(self.units.asked, self.units.answered_by).items()
-        }
-        return pd.DataFrame(columns, index=self.units.frame.index)
-
-    def of_rows(self) -> NDArray[np.object_]:
-        """Each row's status: the gravest of its maps'."""
-        ranks = [np.array([GRAVITY.index(one) for one in column], dtype=int) for column in self.statuses.values()]
-        gravest = np.maximum.reduce(ranks)[self.units.answered_by] if len(self.units) else np.array([], dtype=int)
-        statuses: NDArray[np.object_] = np.array(GRAVITY, dtype=object)[gravest]
-        return statuses
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, Field
 
-from pandas_amr._plan.plan import Aggregation, Segmentation, View
+from pandas_amr._plan.plan import Aggregation, View
+from pandas_amr._units.neighbours import Segmentation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

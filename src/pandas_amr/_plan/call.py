@@ -10,11 +10,11 @@ import pandas as pd
 from pandas_amr._agent.agent import Agent, is_instruction
 from pandas_amr._findings.findings import FindingType
 from pandas_amr._findings.merge import rules_of
+from pandas_amr._findings.output import OutputType
 from pandas_amr._plan.aggregations import SHARE, TABULAR, all_labels, column_of, function_of, is_named
 from pandas_amr._plan.plan import Aggregation, Plan, as_finding, as_output, is_record, read_plan
 from pandas_amr._plan.trial import SCALARS, Trial
 from pandas_amr._records.usage import Budget
-from pandas_amr._reduce.agent import OutputType
 from pandas_amr._types.arrow import field_types
 from pandas_amr._types.schema import TEXT_FINDING, record_type
 from pandas_amr._units.by import By, column, missing_keys, resolve_by

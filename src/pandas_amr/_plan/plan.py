@@ -39,6 +39,7 @@ from pandas_amr._types.schema import (
     without_alias,
 )
 from pandas_amr._units.by import By, described_key, is_code
+from pandas_amr._units.neighbours import Segmentation
 from pandas_amr.errors import PlanError, PlanWarning, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ FORMAT_KEY = "amr_plan"
 
 Aggregation = Literal["count", "sum", "mean", "median", "min", "max", "nunique", "value_counts", "share"]
 Keyed = Literal["unit", "shard"]
-Segmentation = Literal["rows", "neighbours", "groups"]
 View = Literal["inline", "preview"]
 Merge = Literal[
     "first", "last", "min", "max", "sum", "mean", "any", "all", "mode", "union", "concat", "agent", "fields"

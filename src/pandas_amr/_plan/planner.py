@@ -31,12 +31,13 @@ from pandas_amr._plan.answer import (
 from pandas_amr._plan.call import check_names, finding_types, row_types
 from pandas_amr._plan.call_text import no_plan, types_given
 from pandas_amr._plan.defaults import default_aggregations, free_name, updated
-from pandas_amr._plan.plan import Aggregation, Plan, Ranking, Segmentation, View
+from pandas_amr._plan.plan import Aggregation, Plan, Ranking, View
 from pandas_amr._plan.trial import Trial
 from pandas_amr._types.arrow import sort_of
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
 from pandas_amr._units.by import By
+from pandas_amr._units.neighbours import Segmentation
 from pandas_amr._units.profile import profile_lines, shortened, spread
 from pandas_amr._units.units import cell, json_keys, line_of
 from pandas_amr.errors import InvalidOutput, ModelError, ModelUnavailable, PlanWarning, UsageError
@@ -48,9 +49,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pandas_amr._agent.loop import Answer
+    from pandas_amr._journal.cache import AnswerStore
     from pandas_amr._plan.answer import PlannedField
     from pandas_amr._plan.call import Job
-    from pandas_amr._reduce.agent import AnswerStore
     from pandas_amr.models.base import Abilities, Model
 
 SAMPLE_ROWS = 8

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.forks import forkable_lock
-from pandas_amr._records.stopped import contained
+from pandas_amr._records.raised import contained
 
 if TYPE_CHECKING:
     import concurrent.futures

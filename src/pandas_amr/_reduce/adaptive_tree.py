@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.concurrency import each
 from pandas_amr._records.engine import aside
-from pandas_amr._reduce.agent import Input, Losses, Reduced, Reducer, fitted
+from pandas_amr._reduce.agent import Losses, Reducer, fitted
 from pandas_amr._reduce.packing import next_level
 from pandas_amr._units.split import split_text
 from pandas_amr._units.units import line_of
@@ -16,6 +16,8 @@ from pandas_amr.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pandas_amr._findings.inputs import Input
+    from pandas_amr._findings.output import Reduced
     from pandas_amr._records.trace import Trace
 
 PIECE_KEY = "part"

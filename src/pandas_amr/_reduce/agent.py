@@ -4,73 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_args, get_origin
-
-from pydantic import TypeAdapter, ValidationError
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.dispatch import complaint
-from pandas_amr._agent.loop import REPL_FORM, Answer, Submission, run_agent
-from pandas_amr._findings.citations import Support, support_of
-from pandas_amr._findings.findings import check_held
+from pandas_amr._agent.loop import REPL_FORM, Answer, run_agent
+from pandas_amr._findings.inputs import CUT_KEY, Input
+from pandas_amr._findings.output import FROM_ALL_KEY, SOURCES_KEY, OutputType, Reduced
 from pandas_amr._records.concurrency import is_cancelled
-from pandas_amr._records.stopped import contained
+from pandas_amr._records.raised import contained
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.packing import group_of, static_sizes
-from pandas_amr._types.arrow import arrow_schema, column_type, is_stray
 from pandas_amr._types.canonical import canonical_json
-from pandas_amr._types.schema import closed_object, is_model, json_schema, kept_schema, object_fields
-from pandas_amr._types.violations import Leniency, find_violation, without_absent
-from pandas_amr._types.wire_read import find_unread
-from pandas_amr._units.units import ROWS_KEY, cell, line_of, reader_keys
-from pandas_amr.errors import InvalidOutput, ModelError, UsageError
+from pandas_amr._units.units import line_of
+from pandas_amr.errors import InvalidOutput, ModelError
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr._agent.repl import Repl
     from pandas_amr._agent.window import Window
+    from pandas_amr._journal.cache import AnswerStore
     from pandas_amr._records.tokens import TokenCounter
     from pandas_amr._records.trace import Trace
-    from pandas_amr._units.units import Units
     from pandas_amr.models.base import Model
     from pandas_amr.tools import Tool
 
 Read = TypeVar("Read")
-OUTPUT_KEY = "output"
-SOURCES_KEY = "sources"
-FROM_ALL_KEY = "from_all"  # of an answer that code computed from all findings, and named none
-CUT_KEY = "beginning"
 NUMBER_TOKENS = 8  # of a finding's number and its line's end
 LEAST_TOKENS = 8  # of a finding that was cut
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """What a reducer reads: one JSON object as text, the frame's positions that it rests on, and who made it.
-
-    Attributes:
-        claim: what it rests on, if an agent named that; else its rows are its evidence.
-    """
-
-    line: str
-    rows: frozenset[int]
-    nodes: tuple[str, ...] = ()
-    claim: Support | None = None
-
-    @property
-    def support(self) -> Support:
-        """What it rests on."""
-        return Support(self.rows) if self.claim is None else self.claim
-
-    def made_by(self, node: str) -> Input:
-        """The same, from another node."""
-        return replace(self, nodes=(node,))
 
 
 @dataclass(slots=True)
@@ -97,183 +62,6 @@ class Losses:
         self.rows.update(*(one.rows for one in inputs))
 
 
-@dataclass(frozen=True, slots=True)
-class Reduced:
-    """A reduction: its value, checked; and for each of its items, or for all of it, the rows it rests on.
-
-    Attributes:
-        claims: likewise, which of these rows are evidence, if agents named them; else all are.
-    """
-
-    value: Any
-    rows: tuple[frozenset[int], ...]
-    usage: Usage
-    claims: tuple[Support, ...] = ()
-
-    @classmethod
-    def of(cls, value: Any, claims: tuple[Support, ...], usage: Usage) -> Reduced:
-        """What an agent gave."""
-        return cls(value, tuple(claim.rows for claim in claims), usage, claims)
-
-    @property
-    def support(self) -> tuple[Support, ...]:
-        """For each item, or for all of it, what it rests on."""
-        return self.claims or tuple(Support(rows) for rows in self.rows)
-
-    def inputs(self) -> list[Input]:
-        """The reduction as the inputs of a reducer one level up."""
-        values = self.value if isinstance(self.value, list) else [self.value]
-        dumped = [cell(TypeAdapter(type(value)).dump_python(value)) for value in values]
-        return [
-            Input(_reduced_line(value), support.rows, claim=support)
-            for value, support in zip(dumped, self.support, strict=True)
-        ]
-
-
-def _reduced_line(value: Any) -> str:
-    """Render an answer, or an item of one, for a reducer one level up."""
-    if not isinstance(value, dict):
-        return line_of({OUTPUT_KEY: value})
-    return line_of(dict(zip(reader_keys(list(value)), value.values(), strict=True)))
-
-
-class OutputType:
-    """What a reduction is: the promised schema and the check of an answer against it.
-
-    Attributes:
-        strict: whether an answer is checked as a finding is.
-    """
-
-    strict = True
-
-    def __init__(self, kind: Any, *, held: bool = False) -> None:
-        """Make the type of a reduction; ``held`` are those that columns are to hold, as the groups' are.
-
-        Raises:
-            UsageError: no model can be asked for it, or no column can hold it.
-        """
-        self.kind = kind
-        self.item = get_args(kind)[0] if get_origin(kind) is list else None
-        self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
-        self._form = kept_schema(kind)
-        self._column = self._column_type(held=held)
-        self.schema = json_schema(self.item if self.item is not None else kind)
-        self._asked = self._form if self.item is None else kept_schema(self.item)
-        if SOURCES_KEY in self.schema.get("properties", {}):
-            raise UsageError(
-                f"output= has a field {SOURCES_KEY!r}: that is where agents say which findings their answer rests on. "
-                "Call it otherwise."
-            )
-
-    def _column_type(self, *, held: bool) -> Any:
-        """The type of what a column holds of an answer; None if none does, or one of any shape."""
-        item = self.kind if self.item is None else self.item
-        if not held and (self.item is None or not is_model(item)):
-            return None
-        if is_model(item):
-            arrow_schema(item)
-        elif item is dict or get_origin(item) is dict:
-            return None
-        else:
-            column_type(item)
-        return item
-
-    @cached_property
-    def partial(self) -> OutputType:
-        """What an intermediate reducer writes: items and objects as they are; notes where a scalar is asked for."""
-        return self if self.item is not None or object_fields(self.kind) is not None else OutputType(str)
-
-    @property
-    def nothing(self) -> Reduced | None:
-        """What is written of no findings: no items; else nothing."""
-        return None if self.item is None else Reduced([], (), Usage())
-
-    @property
-    def line(self) -> str:
-        """The line of code that hands in."""
-        return prompts.reduction_line(self.schema.get("properties", {}), listed=self.item is not None)
-
-    def submission(self) -> Submission:
-        """What a reduce agent hands in."""
-        return self._submission
-
-    @cached_property
-    def _submission(self) -> Submission:
-        sources = {"type": "array", "items": {"type": "integer"}}
-        if self.item is None:
-            properties = {"output": self._asked, "sources": sources}
-        elif "properties" in self._asked:
-            fields = {**self._asked["properties"], "sources": sources}
-            item = {**self._asked, "properties": fields, "required": list(fields)}
-            properties = {"output": {"type": "array", "items": item}}
-        else:
-            properties = {"output": {"type": "array", "items": self._asked}, "sources": sources}
-        return Submission("reduction", closed_object(properties))
-
-    def read(self, answer: Answer, inputs: Sequence[Input]) -> tuple[Any, tuple[Support, ...]]:
-        """The value and what it rests on.
-
-        Raises:
-            InvalidOutput: it is not the promised type, or cites a finding that the node was not given.
-        """
-        payload = answer.payload
-        if answer.problem is not None:
-            raise InvalidOutput(answer.problem)
-        if not isinstance(payload, dict) or "output" not in payload:
-            raise InvalidOutput("the answer has no `output`")
-        given = payload["output"]
-        everywhere = payload.get("sources")
-        if self.item is None or not isinstance(given, list):
-            cited = [everywhere]
-        else:
-            cited = [part.get("sources", everywhere) if isinstance(part, dict) else everywhere for part in given]
-            given = [
-                {key: value for key, value in part.items() if key != "sources"} if isinstance(part, dict) else part
-                for part in given
-            ]
-        is_computed = payload.get(FROM_ALL_KEY) is True
-        support = tuple(_resolved(part, inputs, from_all=is_computed and part == everywhere) for part in cited)
-        return self._checked(given, Leniency(coded=answer.form == REPL_FORM)), support
-
-    def _checked(self, given: Any, leniency: Leniency) -> Any:
-        """The value of an answer, checked as strictly as a finding's.
-
-        Raises:
-            InvalidOutput: it is not the promised type, or no column can hold it.
-        """
-        given = without_absent(given, self._form)
-        try:
-            value = self._adapter.validate_python(given)
-        except ValidationError as error:
-            unread = find_unread(given, self._submission.wire.shape["properties"]["output"])
-            raise InvalidOutput(unread or complaint(error)) from None
-        except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
-            raise InvalidOutput(f"its validator raised {type(error).__name__}") from None
-        if is_stray(value, self.kind):
-            raise InvalidOutput("its validator gave what the type does not take")
-        if self.strict and (wrong := find_violation(given, self._form, leniency)) is not None:
-            raise InvalidOutput(wrong)
-        if self._column is not None:
-            check_held(value if self.item is not None else [value], self._column)
-        return value
-
-
-def _resolved(numbers: Any, inputs: Sequence[Input], *, from_all: bool) -> Support:
-    """What the cited findings rest on; of what code computed from all of them, each is evidence.
-
-    Raises:
-        InvalidOutput: a number is none of theirs.
-    """
-    if not isinstance(numbers, list):
-        raise InvalidOutput("`sources` is missing: the list of the numbers of the findings that it rests on")
-    unknown = [n for n in numbers if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < len(inputs)]
-    if unknown:
-        raise InvalidOutput(f"`sources` names finding {unknown[0]!r}; findings are 0 to {len(inputs) - 1}")
-    if from_all:
-        return Support(frozenset().union(*(one.rows for one in inputs)))
-    return support_of(numbers, inputs)
-
-
 def _name_all(answer: Answer, findings: int) -> None:
     """Name all findings as the sources of what code computed of them and named none; only then it is said so."""
     payload = answer.payload
@@ -294,23 +82,6 @@ class Sized(Protocol):
 
     def size(self, one: Input) -> int:
         """Tokens of a finding in the prompt."""
-        ...
-
-
-class AnswerStore(Protocol):
-    """Where accepted answers are kept, by what was asked."""
-
-    async def recall(
-        self, asked: Sequence[str], read: Callable[[Any], Read], *, former: Sequence[str] = ()
-    ) -> Read | None:
-        """The answer as ``read`` takes its payload; None where there is none, or ``read`` raises.
-
-        ``former`` is what was asked as the journal's first format wrote it.
-        """
-        ...
-
-    async def keep(self, asked: Sequence[str], payload: Any) -> None:
-        """Make an answer durable."""
         ...
 
 
@@ -614,53 +385,3 @@ def _cut(one: Input, tokens: int, count: TokenCounter) -> Input:
         else:
             high = middle - 1
     return replace(one, line=line_of({CUT_KEY: one.line[:low]}))
-
-
-def finding_inputs(
-    parts: Sequence[tuple[Sequence[int], Mapping[str, Any]]],
-    answered: Callable[[int], Sequence[int]],
-    *,
-    where: Callable[[int, Mapping[str, Any]], bool] | None = None,
-) -> list[Input]:
-    """Render findings as a reducer's inputs, in frame order: one line per record, the maps side by side.
-
-    All trees render by this, from the columns that the findings have in the frame: one finding gives one line,
-    whichever tree reads it, and whichever run found it.
-
-    Args:
-        parts: of each map the positions of its findings, and their columns by name. Where units hold none or many
-            records, a position stands once for each of them. What a map has not found is null.
-        answered: the positions of the rows that a finding stands for; if they are many, the line says how many.
-        where: tells by a record's position and cells, by name, whether it is read.
-    """
-    labels = [label for _, columns in parts for label in columns]
-    records: dict[tuple[int, int], dict[str, Any]] = {}
-    for positions, columns in parts:
-        cells = [[cell(value) for value in array] for array in columns.values()]
-        seen: Counter[int] = Counter()
-        rows_of_cells = zip(*cells, strict=True) if cells else [()] * len(positions)
-        for position, row in zip(positions, rows_of_cells, strict=True):
-            record = records.setdefault((position, seen[position]), dict.fromkeys(labels))
-            record.update(zip(columns, row, strict=True))
-            seen[position] += 1
-    keys = reader_keys(labels)
-    inputs: list[Input] = []
-    for (position, _), record in sorted(records.items(), key=_place):
-        if where is not None and not where(position, record):
-            continue
-        rows = frozenset(answered(position))
-        shown = dict(zip(keys, record.values(), strict=True))
-        count = {ROWS_KEY: len(rows)} if len(rows) > 1 else {}
-        inputs.append(Input(line_of(shown | count), rows))
-    return inputs
-
-
-def _place(item: tuple[tuple[int, int], Any]) -> tuple[int, int]:
-    """Order records by their rows' positions."""
-    return item[0]
-
-
-def row_inputs(units: Units, positions: Sequence[int]) -> list[Input]:
-    """Rows of the frame as a reducer's inputs: their content columns are the findings."""
-    lines = units.reader_lines(positions)
-    return [Input(line, frozenset((position,))) for line, position in zip(lines, positions, strict=True)]

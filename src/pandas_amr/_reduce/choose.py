@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from pandas_amr._reduce.agent import OutputType
+from pandas_amr._findings.output import OutputType
 from pandas_amr._types.schema import closed_object, without_none
 from pandas_amr._units.profile import shortened, spread
 from pandas_amr._units.units import cell, line_of, reader_keys
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._agent.loop import Answer
     from pandas_amr._findings.citations import Support
-    from pandas_amr._reduce.agent import Input
+    from pandas_amr._findings.inputs import Input
 
 Kind = Literal[
     "whole number", "number", "true or false", "choice", "text", "date", "date and time", "time", "duration", "nested"

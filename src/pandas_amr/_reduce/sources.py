@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
     from pandas_amr._findings.citations import Support
 
@@ -22,11 +22,6 @@ class Cited(NamedTuple):
     group: Any
     items: tuple[Support, ...]
     column: Any = None
-
-
-def nodes_behind(made_by: Callable[[int], tuple[str, ...]], positions: Iterable[int]) -> tuple[str, ...]:
-    """The nodes that made the rows at some positions, each once, in order."""
-    return tuple(dict.fromkeys(node for position in positions for node in made_by(int(position))))
 
 
 def sources_frame(cited: Sequence[Cited], index: pd.Index) -> pd.DataFrame:

@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.agent import Agent
+from pandas_amr._agent.agent import Agent, NoInstruction, check_instruction
 from pandas_amr._agent.threads import called_here
 from pandas_amr._context.work import ANSWER_TOKENS, standing_inside
 from pandas_amr._findings.citations import Support
 from pandas_amr._findings.findings import Failure
+from pandas_amr._findings.inputs import Found, Input, finding_inputs, row_inputs
+from pandas_amr._findings.output import OutputType
 from pandas_amr._journal.first_format import former_persona
 from pandas_amr._journal.keys import Question, fingerprint
-from pandas_amr._map.agent import NoInstruction, check_instruction
 from pandas_amr._plan.aggregations import (
     OUTPUT_COLUMN,
     all_labels,
@@ -37,11 +38,11 @@ from pandas_amr._plan.aggregations import (
 from pandas_amr._plan.call import WHOLE
 from pandas_amr._records.concurrency import each
 from pandas_amr._records.engine import aside
-from pandas_amr._records.stopped import described
+from pandas_amr._records.raised import described
 from pandas_amr._reduce.adaptive_tree import AdaptiveTree, makers
-from pandas_amr._reduce.agent import Input, Losses, OutputType, Reducer, StaticTree, finding_inputs, row_inputs
+from pandas_amr._reduce.agent import Losses, Reducer, StaticTree
 from pandas_amr._reduce.choose import ChoiceType, Fields, as_number, number_type
-from pandas_amr._reduce.sources import Cited, coverage_words, nodes_behind
+from pandas_amr._reduce.sources import Cited, coverage_words
 from pandas_amr._units.by import column as column_at
 from pandas_amr._units.by import described_key, missing_keys
 from pandas_amr._units.profile import spread
@@ -65,10 +66,8 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.work import Work
     from pandas_amr._findings.findings import Who
-    from pandas_amr._findings.records import UnitRows
-    from pandas_amr._reduce.agent import Reduced
+    from pandas_amr._findings.output import Reduced
     from pandas_amr._reduce.choose import Choice
-    from pandas_amr._units.by import By
     from pandas_amr._units.units import Units
 
 REDUCE_POSITION = -1
@@ -76,58 +75,6 @@ BUDGET_RATIO = 0.5
 MAX_LEVELS = 10
 FAR_TOO_MUCH = 2
 CHOICE_SAMPLE = 10
-
-
-def made_by_nobody(position: int) -> tuple[str, ...]:
-    """The map nodes behind a row that no map has read."""
-    del position
-    return ()
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is reduced: rows of findings, which are units, or records where units hold none or many.
-
-    Attributes:
-        table: the findings beside the frame's own columns.
-        findings: the findings alone.
-        positions: the frame's row behind each row of these.
-        made_by: the map nodes behind each of them.
-        by: how the rows are grouped.
-        units: the units behind records; None if the rows are units.
-    """
-
-    table: pd.DataFrame
-    findings: pd.DataFrame
-    positions: NDArray[np.int64]
-    made_by: Callable[[int], tuple[str, ...]] = made_by_nobody
-    by: By | None = None
-    units: UnitRows | None = None
-
-    def nodes(self, rows: Sequence[int]) -> tuple[str, ...]:
-        """The map nodes behind some of these rows, each once."""
-        return nodes_behind(self.made_by, (self.positions[row] for row in rows))
-
-    def at(self, rows: NDArray[np.int64]) -> Found:
-        """Some of the rows, which something chose."""
-        units = None if self.units is None else self.units.at(rows)
-        return self._taken(rows, units)
-
-    def of_group(self, rows: NDArray[np.int64]) -> Found:
-        """The rows of a group."""
-        units = None if self.units is None else self.units.of_group(rows)
-        return self._taken(rows, units)
-
-    def _taken(self, rows: NDArray[np.int64], units: UnitRows | None) -> Found:
-        table = self.table.iloc[rows]
-        return replace(
-            self,
-            table=table,
-            findings=self.findings.iloc[rows],
-            positions=self.positions[rows],
-            by=None if self.by is None else self.by.at(rows, table.index),
-            units=units,
-        )
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from pandas_amr._findings.findings import FOUND, FindingType, array_of
 from pandas_amr._plan.call import KEEP
 from pandas_amr._records.forks import forkable_lock
 from pandas_amr._records.graph import Graph, graph_of
-from pandas_amr._records.stopped import stop_with
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.display import result_html, result_line
 from pandas_amr._result.evaluate import Answer, Score, score_of
 from pandas_amr._result.saved import load_parts, save_result
+from pandas_amr._result.stopped import stop_with
 from pandas_amr._result.verify import Verification, most_in_doubt, verification
 from pandas_amr.errors import UsageError
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.settings import Settings
     from pandas_amr._findings.findings import Failure
-    from pandas_amr._map.stage import Kept
+    from pandas_amr._findings.held import Kept
     from pandas_amr._plan.call import Errors, Job
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.trace import Node

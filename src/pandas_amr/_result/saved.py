@@ -18,7 +18,7 @@ from pandas_amr._plan.aggregations import column_of, function_of, is_named, name
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.folders import check_folder, replace_folder
 from pandas_amr._result import saved_before
-from pandas_amr._types.codec import (
+from pandas_amr._units.codec import (
     REFUSED,
     CannotEncode,
     Encoded,

@@ -14,14 +14,15 @@ import numpy as np
 from pandas_amr._agent import prompts
 from pandas_amr._context.prices import price_of
 from pandas_amr._findings.merge import rules_of
-from pandas_amr._journal.cache import bare
+from pandas_amr._findings.output import OutputType
 from pandas_amr._map.agent import AgentMapper
+from pandas_amr._map.cached import bare
 from pandas_amr._map.stage import Sample, context_of, cut, make_mappers
 from pandas_amr._plan.aggregations import all_labels, groups_of
 from pandas_amr._plan.call import finding_types
 from pandas_amr._records.estimate import Estimate
 from pandas_amr._records.usage import Usage
-from pandas_amr._reduce.agent import NUMBER_TOKENS, OutputType
+from pandas_amr._reduce.agent import NUMBER_TOKENS
 from pandas_amr._reduce.packing import reduce_calls, static_sizes
 from pandas_amr._reduce.stage import CHOICE_SAMPLE, MAX_LEVELS, Task, alone, chooses, reduce_budget, the_task
 from pandas_amr._types.schema import json_schema

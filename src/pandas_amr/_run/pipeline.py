@@ -24,12 +24,13 @@ from pandas_amr._plan.defaults import fill_defaults
 from pandas_amr._plan.planner import derive, fill_by_type, given_plan
 from pandas_amr._records.concurrency import await_contained
 from pandas_amr._records.engine import aside
-from pandas_amr._records.stopped import described, stop_with
+from pandas_amr._records.raised import described
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.choose import number_type
 from pandas_amr._reduce.sources import covered, sources_frame
 from pandas_amr._reduce.stage import REDUCE_POSITION, Outcome, direct, list_or_raise, make_tree, reduce
 from pandas_amr._result.result import Origin, Result, failures_frame, late, status_frame, trace_frame, usage_frame
+from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.estimate import forecast, sample_of
 from pandas_amr._run.preview import Draft, Wish, rehearse
 from pandas_amr._units.units import Units, make_units
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pandas_amr._context.settings import Settings
+    from pandas_amr._findings.held import Kept
     from pandas_amr._journal.journal import Journal
-    from pandas_amr._map.stage import Kept
     from pandas_amr._plan.call import Job
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.usage import Phase

@@ -10,8 +10,8 @@ import numpy as np
 
 from pandas_amr._agent.loop import turn_request
 from pandas_amr._findings.inputs import found_of
-from pandas_amr._journal.cache import bare
 from pandas_amr._map.agent import AgentMapper, SoFar
+from pandas_amr._map.cached import bare
 from pandas_amr._map.stage import MapStage, context_of, make_mappers
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.agent import NUMBER_TOKENS
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from pandas_amr._agent.loop import Submission
     from pandas_amr._agent.repl import Repl
     from pandas_amr._context.work import Work
+    from pandas_amr._findings.inputs import Found
     from pandas_amr._map.agent import Mapper
     from pandas_amr._map.stage import Answered, Sample
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.usage import Phase
-    from pandas_amr._reduce.stage import Found
     from pandas_amr._result.result import Result
     from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units

@@ -18,8 +18,8 @@ from pandas_amr._journal.journal import journal_for
 from pandas_amr._plan.call import Call, Job, check, check_model
 from pandas_amr._plan.call_text import check_planning
 from pandas_amr._records.engine import THREAD, engine_loop, submit
-from pandas_amr._records.stopped import give_partial, stop_with
 from pandas_amr._result.result import Origin, Result, kept_rows, remembered
+from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.pipeline import Look, run
 from pandas_amr._run.preview import Draft, Wish
 from pandas_amr.errors import UsageError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 
     from pandas_amr._context.work import Inside
-    from pandas_amr._map.stage import Kept
+    from pandas_amr._findings.held import Kept
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.usage import Phase
     from pandas_amr.models.base import LM

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pandas_amr._agent import prompts
 from pandas_amr._types.canonical import canonical_json
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pandas_amr._plan.plan import Segmentation
 
 CONTEXT_ROWS = 3
 
@@ -77,3 +76,6 @@ class Context:
         first, last = min(positions), max(positions)
         before = range(max(0, first - self.rows), first)
         return list(before), list(range(last + 1, min(len(self.units), last + 1 + self.rows)))
+
+
+Segmentation = Literal["rows", "neighbours", "groups"]

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.engine import in_thread
-from pandas_amr._records.stopped import contained, ends_more
+from pandas_amr._records.raised import contained, ends_more
 from pandas_amr.errors import ModelConfigError, UsageError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import httpx2
 import openai
 
 from pandas_amr._records.engine import in_thread
-from pandas_amr._records.stopped import contained
+from pandas_amr._records.raised import contained
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 from pandas_amr.models.acceptance import acceptance_of
 from pandas_amr.models.contact import connect_s, has_answered, note_answer

@@ -1,0 +1,5 @@
+"""Attack the sandbox of this machine: ``python -m pandas_amr.sandbox.conformance strong``."""
+
+from pandas_amr.sandbox.conformance.kit import main
+
+raise SystemExit(main())
