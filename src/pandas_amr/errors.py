@@ -31,13 +31,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from pandas_amr._records.estimate import Estimate
-    from pandas_amr._records.usage import Usage
-    from pandas_amr._result.result import Result
-    from pandas_amr.models.base import Limits
+# What errors carry is defined by modules that import this one: here their classes have no more than names.
+Estimate: TypeAlias = Any
+Limits: TypeAlias = Any
+Result: TypeAlias = Any
+Usage: TypeAlias = Any
 
 __all__ = [
     "AMRError",
@@ -120,7 +120,12 @@ class ModelError(RunStopped):
     usage: Usage | None = None
 
     def __init__(
-        self, message: str, *, status: int | None = None, request_id: str | None = None, attempts: int = 1
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        attempts: int = 1,
     ) -> None:
         super().__init__(message)
         self.status = status

@@ -36,7 +36,16 @@ from pandas_amr.models.throttle import Bucket
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Call", "Drop", "RateLimit", "Raw", "ScriptedRequest", "ScriptedServer", "Status", "findings"]
+__all__ = [
+    "Call",
+    "Drop",
+    "RateLimit",
+    "Raw",
+    "ScriptedRequest",
+    "ScriptedServer",
+    "Status",
+    "findings",
+]
 
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 0.05  # for requests that are still under way; 0 would be no bound at all
@@ -68,7 +77,11 @@ class ScriptedRequest:
     @property
     def system(self) -> str:
         """The first message: what the agent is told to be."""
-        return str(self.messages[0]["content"]) if self.messages and self.messages[0]["role"] == "system" else ""
+        return (
+            str(self.messages[0]["content"])
+            if self.messages and self.messages[0]["role"] == "system"
+            else ""
+        )
 
     @property
     def user(self) -> str:
@@ -94,7 +107,9 @@ class ScriptedRequest:
         wanted = self.body.get("response_format", {}).get("json_schema", {})
         if "name" in wanted:
             return str(wanted["name"])
-        handed_in = [name.removeprefix("submit_") for name in self.tools if name.startswith("submit_")]
+        handed_in = [
+            name.removeprefix("submit_") for name in self.tools if name.startswith("submit_")
+        ]
         in_words = IN_WORDS.search(self.user)
         return handed_in[0] if handed_in else in_words.group(1) if in_words else None
 
@@ -201,7 +216,10 @@ class RateLimit:
         """Whether a request that comes now is within the limits; it is then counted."""
         for bucket in self._buckets.values():
             bucket.refill(time.monotonic())
-        if any(bucket.level < (1 if what == "requests" else 0) for what, bucket in self._buckets.items()):
+        if any(
+            bucket.level < (1 if what == "requests" else 0)
+            for what, bucket in self._buckets.items()
+        ):
             return False
         self.spend("requests", 1)
         return True
@@ -220,7 +238,9 @@ class RateLimit:
             headers[f"x-ratelimit-remaining-{what}"] = f"{max(0.0, bucket.level):.0f}"
             headers[f"x-ratelimit-reset-{what}"] = f"{missing_s * 1000:.0f}ms"
         if refused and self.retry_after:
-            longest = max((-min(0.0, b.level - 1) / b.rate for b in self._buckets.values()), default=0.0)
+            longest = max(
+                (-min(0.0, b.level - 1) / b.rate for b in self._buckets.values()), default=0.0
+            )
             headers["retry-after-ms"] = f"{longest * 1000:.0f}"
         return headers
 
@@ -228,7 +248,9 @@ class RateLimit:
 Script = Callable[[ScriptedRequest], Any]
 
 
-def findings(request: ScriptedRequest, find: Callable[[dict[str, Any]], Mapping[str, Any]]) -> dict[str, Any]:
+def findings(
+    request: ScriptedRequest, find: Callable[[dict[str, Any]], Mapping[str, Any]]
+) -> dict[str, Any]:
     """Answer a map agent's request: ``find`` gives the fields of one unit's finding.
 
     In a repair turn only the units asked for again are answered.
@@ -237,7 +259,11 @@ def findings(request: ScriptedRequest, find: Callable[[dict[str, Any]], Mapping[
     if request.schema == "finding":
         return dict(find(units[0]))
     wanted = request.repairs or [unit["unit"] for unit in units]
-    return {"findings": [{"unit": unit["unit"], **find(unit)} for unit in units if unit["unit"] in wanted]}
+    return {
+        "findings": [
+            {"unit": unit["unit"], **find(unit)} for unit in units if unit["unit"] in wanted
+        ]
+    }
 
 
 class ScriptedServer:
@@ -321,7 +347,10 @@ class ScriptedServer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
@@ -349,7 +378,9 @@ class ScriptedServer:
             app.router.add_get(f"{root}/batches", self._list_batches)
             app.router.add_get(f"{root}/batches/{{id}}", self._show_batch)
             app.router.add_get(f"{root}/models", self._models)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_TIMEOUT_S, handler_cancellation=True)
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=STOP_TIMEOUT_S, handler_cancellation=True
+        )
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024, reuse_address=True)
         await site.start()
@@ -361,10 +392,14 @@ class ScriptedServer:
 
     async def _models(self, request: web.Request) -> web.Response:
         del request
-        return web.json_response({"object": "list", "data": [{"id": "scripted", "object": "model"}]})
+        return web.json_response(
+            {"object": "list", "data": [{"id": "scripted", "object": "model"}]}
+        )
 
     async def _upload(self, http: web.Request) -> web.Response:
-        return web.json_response(self._kept(*_uploaded(http.headers["Content-Type"], await http.read())))
+        return web.json_response(
+            self._kept(*_uploaded(http.headers["Content-Type"], await http.read()))
+        )
 
     def _kept(self, text: str, filename: str | None = None) -> dict[str, Any]:
         name = f"file-{len(self._files)}"
@@ -410,7 +445,9 @@ class ScriptedServer:
                 else self._completion(request, answer)
             )
             response = {"status_code": answer.status if refused else 200, "body": body}
-            (failed if refused else done).append(json.dumps({"custom_id": line["custom_id"], "response": response}))
+            (failed if refused else done).append(
+                json.dumps({"custom_id": line["custom_id"], "response": response})
+            )
         batch = {
             "id": f"batch-{len(self.batches)}",
             "object": "batch",
@@ -439,12 +476,16 @@ class ScriptedServer:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             headers = {name.lower(): value for name, value in http.headers.items()}
-            body = await http.json()  # others may come meanwhile: it has its number once it is there as a whole
+            body = (
+                await http.json()
+            )  # others may come meanwhile: it has its number once it is there as a whole
             request = ScriptedRequest(len(self.requests), body, headers)
             self.requests.append(request)
             if self._limit is not None and not self._limit.admits():
                 self.refused += 1
-                return self._response(http, request, Status(429, "rate limit", headers=self._limit.told(refused=True)))
+                return self._response(
+                    http, request, Status(429, "rate limit", headers=self._limit.told(refused=True))
+                )
             latency = self._latency(request) if callable(self._latency) else self._latency
             if latency:
                 await asyncio.sleep(latency)
@@ -458,25 +499,35 @@ class ScriptedServer:
             if inspect.isawaitable(answer):
                 answer = await _typed(answer)
         except Exception as error:  # noqa: BLE001 (the script is the test's; the test is told at the end)
-            self._problems.append(f"the script raised {type(error).__name__} on request {request.number}: {error}")
+            self._problems.append(
+                f"the script raised {type(error).__name__} on request {request.number}: {error}"
+            )
             return Status(400, "the script raised")
         if answer is None:
             shown = request.user[:200]
-            self._problems.append(f"request {request.number} (schema {request.schema}) is not in the script: {shown}")
+            self._problems.append(
+                f"request {request.number} (schema {request.schema}) is not in the script: {shown}"
+            )
             return Status(400, "not in the script")
         return answer
 
-    def _response(self, http: web.Request, request: ScriptedRequest, answer: Any) -> web.StreamResponse:
+    def _response(
+        self, http: web.Request, request: ScriptedRequest, answer: Any
+    ) -> web.StreamResponse:
         match answer:
             case Status():
-                said = {"error": {"message": answer.message, "type": "scripted", "code": answer.code}}
+                said = {
+                    "error": {"message": answer.message, "type": "scripted", "code": answer.code}
+                }
                 return web.json_response(said, status=answer.status, headers=dict(answer.headers))
             case Drop():
                 assert http.transport is not None
                 http.transport.abort()
                 return web.Response()
             case Raw(body=str() as body):
-                return web.Response(text=body, content_type="application/json", headers=dict(answer.headers))
+                return web.Response(
+                    text=body, content_type="application/json", headers=dict(answer.headers)
+                )
         before = self.tokens
         completion = self._completion(request, answer)
         told: dict[str, str] = dict(answer.headers) if isinstance(answer, Raw) else {}
@@ -569,7 +620,9 @@ def _spelled(calls: list[Call]) -> list[dict[str, Any]]:
             "type": "function",
             "function": {
                 "name": call.name,
-                "arguments": call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments)),
+                "arguments": call.arguments
+                if isinstance(call.arguments, str)
+                else json.dumps(dict(call.arguments)),
             },
         }
         for number, call in enumerate(calls)

@@ -77,12 +77,16 @@ class Tool:
             raise UsageError(f"A tool is a function, not {self.func!r}.")
         name = self.name or getattr(self.func, "__name__", "")
         if not NAME.fullmatch(name):
-            raise UsageError(f"A tool's name is made of letters, digits, _ and -, not {name!r}: Tool(f, name=...).")
+            raise UsageError(
+                f"A tool's name is made of letters, digits, _ and -, not {name!r}: Tool(f, name=...)."
+            )
         if name in RESERVED:
             raise UsageError(f"The tool name {name!r} is taken by the library: Tool(f, name=...).")
         description = self.description or inspect.getdoc(self.func) or ""
         if not description:
-            raise UsageError(f"Tool {name!r} needs a description, or its function a docstring: agents read it.")
+            raise UsageError(
+                f"Tool {name!r} needs a description, or its function a docstring: agents read it."
+            )
         check_bound(self.max_result_chars)
         if self.isolated:
             source_of(self.func)  # what cannot be sent is told now
@@ -118,7 +122,9 @@ def tool(
     isolated: bool = False,
     version: str = "",
 ) -> Callable[[Callable[..., Any]], Tool]: ...
-def tool(func: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Callable[[Callable[..., Any]], Tool]:
+def tool(
+    func: Callable[..., Any] | None = None, /, **options: Any
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, as a decorator with or without options.
 
     Example:
@@ -167,43 +173,65 @@ class PythonREPLTool:
 
     def __post_init__(self) -> None:
         if isinstance(self.packages, str):
-            raise UsageError(f"PythonREPLTool(packages=...) takes a list of names: [{self.packages!r}].")
+            raise UsageError(
+                f"PythonREPLTool(packages=...) takes a list of names: [{self.packages!r}]."
+            )
         if not isinstance(self.limits, Limits):
-            raise UsageError(f"PythonREPLTool(limits=...) takes amr.Limits(...), not {self.limits!r}.")
+            raise UsageError(
+                f"PythonREPLTool(limits=...) takes amr.Limits(...), not {self.limits!r}."
+            )
         if self.isolation not in typing.get_args(Isolation):
             names = ", ".join(repr(name) for name in typing.get_args(Isolation))
-            raise UsageError(f"PythonREPLTool(isolation=...) takes {names}, not {self.isolation!r}.")
+            raise UsageError(
+                f"PythonREPLTool(isolation=...) takes {names}, not {self.isolation!r}."
+            )
         if self.sandbox is not None and not isinstance(self.sandbox, Sandbox):
             raise UsageError(
                 f"PythonREPLTool(sandbox=...) takes what has tier, open() and close(), not {self.sandbox!r}."
             )
         if self.sandbox is not None and (self.packages or self.files or self.isolation != "auto"):
-            raise UsageError("PythonREPLTool(sandbox=...) brings its own packages, files and isolation.")
+            raise UsageError(
+                "PythonREPLTool(sandbox=...) brings its own packages, files and isolation."
+            )
         for name in self.packages:
             if importlib.util.find_spec(name.partition(".")[0]) is None:
-                raise UsageError(f"PythonREPLTool(packages=...): there is no package {name!r} in this environment.")
+                raise UsageError(
+                    f"PythonREPLTool(packages=...): there is no package {name!r} in this environment."
+                )
         object.__setattr__(self, "packages", tuple(self.packages))
         root = hasattr(os, "getuid") and os.getuid() == 0  # Windows knows no such user
-        object.__setattr__(self, "files", _files(self.files, of_root=root and self.isolation != "process"))
+        object.__setattr__(
+            self, "files", _files(self.files, of_root=root and self.isolation != "process")
+        )
 
     @property
     def tier(self) -> str:
         """What is in force; ``auto`` until a session has begun in this process."""
-        return found.get(self.isolation, self.isolation) if self.sandbox is None else self.sandbox.tier
+        return (
+            found.get(self.isolation, self.isolation) if self.sandbox is None else self.sandbox.tier
+        )
 
     def __repr__(self) -> str:
         return f"<PythonREPLTool {self.tier}>"
 
 
-def _files(given: Sequence[str | Path] | Mapping[str, str | Path], *, of_root: bool) -> dict[str, str]:
+def _files(
+    given: Sequence[str | Path] | Mapping[str, str | Path], *, of_root: bool
+) -> dict[str, str]:
     """Files by the names they get. ``of_root``: code will run as somebody with fewer rights than this process."""
-    named = given.items() if isinstance(given, Mapping) else [(Path(path).name, path) for path in given]
+    named = (
+        given.items() if isinstance(given, Mapping) else [(Path(path).name, path) for path in given]
+    )
     files = {name: str(Path(path).absolute()) for name, path in named}
     if len(files) < len(named):
-        raise UsageError("PythonREPLTool(files=...): two files have one name; give a dict of names to paths.")
+        raise UsageError(
+            "PythonREPLTool(files=...): two files have one name; give a dict of names to paths."
+        )
     for name, path in files.items():
         if "/" in name or not Path(path).is_file():
-            raise UsageError(f"PythonREPLTool(files=...): {path} is no file, or {name!r} no name for one.")
+            raise UsageError(
+                f"PythonREPLTool(files=...): {path} is no file, or {name!r} no name for one."
+            )
         if of_root and not Path(path).stat().st_mode & 0o004:
             raise UsageError(
                 f"PythonREPLTool(files=...): {path} can be read by its owner only, and code does not run as root: "
@@ -220,13 +248,19 @@ def as_tools(given: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLT
     """
     if given is None:
         return (), None
-    if isinstance(given, str | bytes | Tool | PythonREPLTool) or not isinstance(given, typing.Iterable):
+    if isinstance(given, str | bytes | Tool | PythonREPLTool) or not isinstance(
+        given, typing.Iterable
+    ):
         raise UsageError(f"tools= takes a list of tools, not {given!r}.")
     given = list(given)
     repls = [one for one in given if isinstance(one, PythonREPLTool)]
     if len(repls) > 1 or PythonREPLTool in given:
         raise UsageError("tools= takes one PythonREPLTool(): an agent has one session.")
-    tools = tuple(one if isinstance(one, Tool) else Tool(one) for one in given if not isinstance(one, PythonREPLTool))
+    tools = tuple(
+        one if isinstance(one, Tool) else Tool(one)
+        for one in given
+        if not isinstance(one, PythonREPLTool)
+    )
     names = [one.name for one in tools]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
@@ -259,12 +293,16 @@ def source_of(func: Callable[..., Any]) -> tuple[str, str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(func)))
     except (OSError, SyntaxError):
-        raise UsageError(f"Tool(isolated=True): the source of {func.__name__} cannot be found.") from None
+        raise UsageError(
+            f"Tool(isolated=True): the source of {func.__name__} cannot be found."
+        ) from None
     definition = tree.body[0]
     if not isinstance(definition, ast.FunctionDef):
         raise UsageError(f"Tool(isolated=True) takes a function with def, not {func!r}.")
     if func.__closure__:
-        raise UsageError(f"Tool(isolated=True): {func.__name__} uses variables around it, which a sandbox has not.")
+        raise UsageError(
+            f"Tool(isolated=True): {func.__name__} uses variables around it, which a sandbox has not."
+        )
     definition.decorator_list = []
     return ast.unparse(tree), definition.name
 
@@ -273,8 +311,14 @@ def _args_schema(func: Callable[..., Any], name: str) -> type[BaseModel]:
     hints = typing.get_type_hints(func, include_extras=True)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(func).parameters.values():
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:
-            raise UsageError(f"Tool {name!r}: its parameter {parameter} cannot be given by name; use args_schema=.")
+        if parameter.kind in {
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+            parameter.POSITIONAL_ONLY,
+        }:
+            raise UsageError(
+                f"Tool {name!r}: its parameter {parameter} cannot be given by name; use args_schema=."
+            )
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), Field(default))
     return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
@@ -292,4 +336,8 @@ def _asked_of(schema: type[BaseModel]) -> dict[str, Any]:
 
 def _required(schema: type[BaseModel]) -> list[str]:
     """Unlike a finding's fields, arguments with a default may be left out."""
-    return [asked_as(name, field)[0] for name, field in schema.model_fields.items() if field.is_required()]
+    return [
+        asked_as(name, field)[0]
+        for name, field in schema.model_fields.items()
+        if field.is_required()
+    ]

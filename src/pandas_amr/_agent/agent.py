@@ -68,8 +68,12 @@ class Agent:
         for name in ("role", "goal", "background"):
             if not isinstance(getattr(self, name), str):
                 raise UsageError(f"Agent({name}=...) takes a text, not {getattr(self, name)!r}.")
-        if self.max_steps is not None and (not isinstance(self.max_steps, int) or self.max_steps < 1):
-            raise UsageError(f"Agent(max_steps=...) takes a whole number from 1, not {self.max_steps!r}.")
+        if self.max_steps is not None and (
+            not isinstance(self.max_steps, int) or self.max_steps < 1
+        ):
+            raise UsageError(
+                f"Agent(max_steps=...) takes a whole number from 1, not {self.max_steps!r}."
+            )
         tools, repl = as_tools(self.tools)
         object.__setattr__(self, "own_tools", tools)
         object.__setattr__(self, "own_repl", repl)

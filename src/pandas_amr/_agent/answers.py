@@ -23,7 +23,9 @@ BYTE_ORDER_MARK = "\ufeff"
 # Of JSON: texts (one that does not end goes on to the end), and what opens, closes and follows a key.
 JSON_MARK = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[{}\[\]:]', re.DOTALL)
 OPENING = re.compile(r"[{\[]")
-OPENED = re.compile(r"\s*(?:<(?:think|thinking|thought|reasoning)>|\[THINK\]|\u25c1think\u25b7)", re.IGNORECASE)
+OPENED = re.compile(
+    r"\s*(?:<(?:think|thinking|thought|reasoning)>|\[THINK\]|\u25c1think\u25b7)", re.IGNORECASE
+)
 CLOSED = re.compile(
     r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|\u25c1/think\u25b7|"
     r"<\|channel\|>final(?: <\|constrain\|>\w+)?<\|message\|>",
@@ -70,7 +72,10 @@ def is_never_quoted(text: str) -> bool:
 
 
 def decoded(
-    text: str | None, finish_reason: str = "stop", *, is_quoted: Callable[[str], bool] = is_never_quoted
+    text: str | None,
+    finish_reason: str = "stop",
+    *,
+    is_quoted: Callable[[str], bool] = is_never_quoted,
 ) -> tuple[Any, str | None]:
     """The JSON object in an answer's text, or what is wrong with it.
 
@@ -136,7 +141,9 @@ def without_thoughts(text: str) -> tuple[str, bool]:
     if closings:
         spans = [(value.start, value.end) for value in values_in(text) if value.problem is None]
         for closing in reversed(closings):
-            if not any(start < closing.start() < end for start, end in spans):  # else an answer that quotes the mark
+            if not any(
+                start < closing.start() < end for start, end in spans
+            ):  # else an answer that quotes the mark
                 return text[closing.end() :].strip(), False
     opened = OPENED.match(text)
     return (text[opened.end() :].strip(), True) if opened else (text, False)
@@ -182,11 +189,15 @@ def is_fenced(text: str, value: Value) -> bool:
 
 def stands_alone(text: str, value: Value) -> bool:
     """Whether nothing stands around a value but its fence, and marks of the chat template."""
-    around = FENCE_BEFORE.sub("", text[: value.start]) + FENCE_AFTER.sub("", text[value.end :], count=1)
+    around = FENCE_BEFORE.sub("", text[: value.start]) + FENCE_AFTER.sub(
+        "", text[value.end :], count=1
+    )
     return not END_MARK.sub("", around).strip()
 
 
-def _object_in(text: str, is_quoted: Callable[[str], bool], *, ends: bool, alone: bool) -> tuple[Any, str | None]:
+def _object_in(
+    text: str, is_quoted: Callable[[str], bool], *, ends: bool, alone: bool
+) -> tuple[Any, str | None]:
     """The one object in a text.
 
     With ``ends`` it has to be its end, since what comes before may be thoughts; with ``alone`` nothing may stand
@@ -210,7 +221,9 @@ def _object_in(text: str, is_quoted: Callable[[str], bool], *, ends: bool, alone
 
 def _objects_in(text: str) -> list[Value]:
     """The outermost objects in a text; what only looks like one is none."""
-    return [value for value in values_in(text) if text[value.start] == "{" and value.problem != NO_JSON]
+    return [
+        value for value in values_in(text) if text[value.start] == "{" and value.problem != NO_JSON
+    ]
 
 
 def _last_object_in(text: str) -> list[Value]:

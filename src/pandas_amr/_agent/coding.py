@@ -63,7 +63,9 @@ def _as_text(message: Message, repl: Repl) -> Message:
         return Message("user", prompts.cell_output(output.removesuffix(told)) + told)
     if not message.tool_calls:
         return message
-    answers = [call.arguments if call.name == REPL else _spelled(call) for call in message.tool_calls]
+    answers = [
+        call.arguments if call.name == REPL else _spelled(call) for call in message.tool_calls
+    ]
     return replace(message, content="\n".join(answers), tool_calls=())
 
 
@@ -72,7 +74,9 @@ def _spelled(call: ToolCall) -> str:
     return json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
 
 
-def read_code(message: Message, finish_reason: str, is_quoted: Callable[[WrittenCall], bool]) -> Message | None:
+def read_code(
+    message: Message, finish_reason: str, is_quoted: Callable[[WrittenCall], bool]
+) -> Message | None:
     """An answer that is code, as the call that it stands for; None if it is none.
 
     Taken are an object with the text ``code``, the forced call that holds one, and a message whose only fence is
@@ -99,9 +103,16 @@ def _code_in(text: str, finish_reason: str) -> WrittenCall | None:
     if problem is None:
         code = payload.get(CODE)
         is_code = isinstance(code, str) and len(payload) == 1
-        return WrittenCall(REPL, payload, json.dumps(payload, ensure_ascii=False)) if is_code else None
+        return (
+            WrittenCall(REPL, payload, json.dumps(payload, ensure_ascii=False)) if is_code else None
+        )
     said, _ = without_thoughts(text.strip())
     fences = FENCED.findall(said)
-    if finish_reason == "length" or len(fences) != 1 or said.count("```") != 2 or not fences[0].strip():
+    if (
+        finish_reason == "length"
+        or len(fences) != 1
+        or said.count("```") != 2
+        or not fences[0].strip()
+    ):
         return None
     return WrittenCall(REPL, {CODE: fences[0]}, f"```{fences[0]}")

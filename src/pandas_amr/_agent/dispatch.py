@@ -82,14 +82,20 @@ class HandedIn:
     payload: Any
 
 
-async def dispatch(calls: Sequence[ToolCall], tools: Sequence[AgentTool]) -> tuple[list[Message], HandedIn | None]:
+async def dispatch(
+    calls: Sequence[ToolCall], tools: Sequence[AgentTool]
+) -> tuple[list[Message], HandedIn | None]:
     """Run the calls side by side; one tool message each, in the order of the calls, and what they handed in."""
     known = {tool.name: tool for tool in tools}
     running = [asyncio.ensure_future(await_contained(_run(call, known))) for call in calls]
     await asyncio.gather(*running, return_exceptions=True)  # none is left to run on by itself
     results = [one.result() for one in running]
     messages = [
-        Message(role="tool", content=one.text if isinstance(one, HandedIn) else one, tool_call_id=call.id)
+        Message(
+            role="tool",
+            content=one.text if isinstance(one, HandedIn) else one,
+            tool_call_id=call.id,
+        )
         for call, one in zip(calls, results, strict=True)
     ]
     return messages, merged([one for one in results if isinstance(one, HandedIn)])
@@ -139,7 +145,9 @@ async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
         return f"{tool.name}: these arguments do not fit: {complaint(error)}"
     except Exception as error:  # noqa: BLE001 (the checks are the user's)
         return _told(tool, error)
-    values = {name: getattr(arguments, name) for name in type(arguments).model_fields} | (arguments.model_extra or {})
+    values = {name: getattr(arguments, name) for name in type(arguments).model_fields} | (
+        arguments.model_extra or {}
+    )
     try:
         async with deadline:
             result = await called(tool.func, **values)

@@ -17,7 +17,14 @@ from pandas_amr._agent.spoken import is_in_data, is_text_in_data, read_calls
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._types.wire import Wire, wire_of
 from pandas_amr.errors import ModelRejected
-from pandas_amr.models.base import CallsNoTools, Message, Request, ResponseSchema, ToolCall, ToolSpec
+from pandas_amr.models.base import (
+    CallsNoTools,
+    Message,
+    Request,
+    ResponseSchema,
+    ToolCall,
+    ToolSpec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -34,7 +41,9 @@ RECEIVED = "Received."
 NOT_OPEN = "No tool can be called any more."
 CONTRADICTS = "several calls hand in different answers, and one is asked for"
 CALLS_TOOLS = "the answer calls a tool, and no tool can be called any more"
-NO_SUBMISSION = "nothing was handed in: no cell of code called submit(...), the last one that was left neither"
+NO_SUBMISSION = (
+    "nothing was handed in: no cell of code called submit(...), the last one that was left neither"
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,9 @@ class Submission:
 
     def is_shaped(self, payload: Any) -> bool:
         """Whether something is meant as what is handed in, right or wrong: it has one of its keys."""
-        return isinstance(payload, dict) and (not self.keys or not payload.keys().isdisjoint(self.keys))
+        return isinstance(payload, dict) and (
+            not self.keys or not payload.keys().isdisjoint(self.keys)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +117,9 @@ class Answer:
     def ways(self) -> str:
         """How the answer was had, for the trace."""
         code_form = self.code_form if self.form == REPL_FORM else ""
-        return ", ".join(way for way in (self.form, code_form, SPOKEN_FORM if self.spoken else "") if way)
+        return ", ".join(
+            way for way in (self.form, code_form, SPOKEN_FORM if self.spoken else "") if way
+        )
 
 
 async def run_agent(
@@ -186,7 +199,9 @@ class _Talk:
     @property
     def may_write_code(self) -> bool:
         """Whether code is worth asking for: it can be, and no tool was ever called."""
-        return self.code == "possible" and not any(message.tool_calls for message in self.conversation)
+        return self.code == "possible" and not any(
+            message.tool_calls for message in self.conversation
+        )
 
     async def work(self) -> Answer | None:
         """One turn with tools; None if another one is to follow."""
@@ -216,7 +231,9 @@ class _Talk:
         if spoken is not None:
             self.spoken = True
             return _as_calls(message, spoken)
-        if self.hands_in_by_code and not message.tool_calls:  # where no text is an answer, code alone is a cell
+        if (
+            self.hands_in_by_code and not message.tool_calls
+        ):  # where no text is an answer, code alone is a cell
             coded = read_code(message, reply.finish_reason, self._is_quoted)
             self.spoken |= coded is not None
             return coded or message
@@ -241,9 +258,13 @@ class _Talk:
         payload, problem = self._read(message, reply)
         if not self.submission.is_shaped(payload):
             written = read_calls(message.content, (self.submission.tool,), self._is_quoted)
-            if written is not None:  # the history keeps its text: a server without tools takes no calls
+            if (
+                written is not None
+            ):  # the history keeps its text: a server without tools takes no calls
                 self.spoken = True
-                return self._together([_Submitted(RECEIVED, call.arguments) for call in written.calls], reply.form)
+                return self._together(
+                    [_Submitted(RECEIVED, call.arguments) for call in written.calls], reply.form
+                )
         return self._answer(payload, problem, reply.form)
 
     async def _finish_by_code(self) -> Answer:
@@ -264,7 +285,9 @@ class _Talk:
         return self._answer(None, NO_SUBMISSION, reply.form) if answer is None else answer
 
     async def _ask(self, tools: Sequence[AgentTool]) -> Reply:
-        request = turn_request(self.conversation, submission=self.submission, phase=self.phase, tools=tools)
+        request = turn_request(
+            self.conversation, submission=self.submission, phase=self.phase, tools=tools
+        )
         if self.window is not None:
             self.conversation = self.window.fit(request)
         try:
@@ -287,12 +310,18 @@ class _Talk:
     def _request(self, tools: Sequence[AgentTool]) -> Request:
         """The turn as it is sent."""
         return turn_request(
-            self.conversation, submission=self.submission, phase=self.phase, tools=tools, repl=self.repl
+            self.conversation,
+            submission=self.submission,
+            phase=self.phase,
+            tools=tools,
+            repl=self.repl,
         )
 
     def _say(self, message: Message) -> Message:
         """Add what the model said; of nothing said there is nothing to add, and many servers refuse it."""
-        message = _with_ids(message, {call.id for one in self.conversation for call in one.tool_calls})
+        message = _with_ids(
+            message, {call.id for one in self.conversation for call in one.tool_calls}
+        )
         if message.tool_calls or (message.content or "").strip():
             self.conversation.append(message)
         return message
@@ -314,7 +343,9 @@ class _Talk:
     async def _answer_calls(self, calls: Sequence[ToolCall], reply: Reply) -> Answer | None:
         """Run a turn's calls; each gets its answer, whatever comes of the turn."""
         submitted = self._submitted(calls, reply)
-        messages, by_code = await dispatch([call for call in calls if call.id not in submitted], self.tools)
+        messages, by_code = await dispatch(
+            [call for call in calls if call.id not in submitted], self.tools
+        )
         answers = {message.tool_call_id: message for message in messages}
         for call_id, one in submitted.items():
             answers[call_id] = Message("tool", one.text, tool_call_id=call_id)
@@ -347,14 +378,18 @@ class _Talk:
             elif self.submission.is_shaped(payload):
                 submitted[call.id] = _Submitted(RECEIVED, payload)
             else:
-                submitted[call.id] = _Submitted(f"{name}: {self._what_next()}", payload, is_shaped=False)
+                submitted[call.id] = _Submitted(
+                    f"{name}: {self._what_next()}", payload, is_shaped=False
+                )
         return submitted
 
     def _together(self, given: Sequence[_Submitted], form: str) -> Answer:
         """What a turn handed in, in one call or several; what cannot be read counts where nothing else was."""
         last = given[-1]
         parts = [one.payload for one in given if one.is_good]
-        if last.problem is not None and last.payload is not None:  # it was cut off, and is the end of all
+        if (
+            last.problem is not None and last.payload is not None
+        ):  # it was cut off, and is the end of all
             return self._answer(_merged_payload([*parts, last.payload]), last.problem, form)
         if form != REPL_FORM and _is_contradictory(parts):
             return self._answer(None, CONTRADICTS, form)
@@ -379,12 +414,23 @@ class _Talk:
         if self.hands_in_by_code:
             return prompts.code_only_nudge(line)
         return prompts.nudge(
-            self.submission.tool.name, self.submission.keys, [tool.name for tool in self.tools], line=line
+            self.submission.tool.name,
+            self.submission.keys,
+            [tool.name for tool in self.tools],
+            line=line,
         )
 
     def _answer(self, payload: Any, problem: str | None, form: str) -> Answer:
         payload = self.submission.wire.read(payload)
-        return Answer(payload, problem, tuple(self.conversation), self.usage, form, self.spoken, self.code_form)
+        return Answer(
+            payload,
+            problem,
+            tuple(self.conversation),
+            self.usage,
+            form,
+            self.spoken,
+            self.code_form,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,14 +455,21 @@ def _merged_payload(payloads: Sequence[Any]) -> Any:
 
 def _is_contradictory(payloads: Sequence[Any]) -> bool:
     """Whether there are several answers that are no lists, of which which one counts would be a guess."""
-    if any(isinstance(payload.get("findings"), list) for payload in payloads if isinstance(payload, dict)):
+    if any(
+        isinstance(payload.get("findings"), list)
+        for payload in payloads
+        if isinstance(payload, dict)
+    ):
         return False
     return any(payload != payloads[0] for payload in payloads)
 
 
 def _as_calls(message: Message, spoken: Spoken) -> Message:
     """A message whose calls were written as text, as if its server had made calls of them."""
-    calls = [ToolCall("", call.name, json.dumps(call.arguments, ensure_ascii=False)) for call in spoken.calls]
+    calls = [
+        ToolCall("", call.name, json.dumps(call.arguments, ensure_ascii=False))
+        for call in spoken.calls
+    ]
     extra = {key: value for key, value in message.extra.items() if key != "content"}
     return replace(message, content=spoken.rest or None, tool_calls=tuple(calls), extra=extra)
 
@@ -440,11 +493,15 @@ def _refused_keys(said: str, conversation: Sequence[Message]) -> set[str]:
     """What a server put into its messages and does not take back, as the first DeepSeek-R1 did its reasoning."""
     keys = {key for message in conversation for key in message.extra}
     keys |= {key for message in conversation for call in message.tool_calls for key in call.extra}
-    return {key for key in keys - {"content", "function"} if re.search(rf"\b{re.escape(key)}\b", said)}
+    return {
+        key for key in keys - {"content", "function"} if re.search(rf"\b{re.escape(key)}\b", said)
+    }
 
 
 def _without_extra(message: Message, keys: Collection[str]) -> Message:
-    calls = tuple(replace(call, extra=_without_keys(call.extra, keys)) for call in message.tool_calls)
+    calls = tuple(
+        replace(call, extra=_without_keys(call.extra, keys)) for call in message.tool_calls
+    )
     return replace(message, tool_calls=calls, extra=_without_keys(message.extra, keys))
 
 

@@ -113,7 +113,9 @@ class _Plain:
         if isinstance(value, BaseModel):
             return self._of_model(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return self._of_pairs((one.name, getattr(value, one.name)) for one in dataclasses.fields(value))
+            return self._of_pairs(
+                (one.name, getattr(value, one.name)) for one in dataclasses.fields(value)
+            )
         if isinstance(value, Mapping):
             return self._of_pairs(value.items())
         if isinstance(value, AbstractSet):

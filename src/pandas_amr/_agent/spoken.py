@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import Message, ToolSpec
 
 NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name", "action", "recipient_name")
-ARGUMENT_KEYS = ("arguments", "parameters", "args", "tool_input", "action_input", "input", "kwargs", "params")
+ARGUMENT_KEYS = (
+    "arguments",
+    "parameters",
+    "args",
+    "tool_input",
+    "action_input",
+    "input",
+    "kwargs",
+    "params",
+)
 INNER_KEYS = ("function", "function_call", "tool_call")  # of an object that holds the call
 LIST_KEYS = ("tool_calls", "calls", "tool_uses")
 
@@ -82,7 +91,9 @@ class Spoken:
     rest: str
 
 
-def read_calls(text: str | None, tools: Sequence[ToolSpec], is_quoted: Callable[[WrittenCall], bool]) -> Spoken | None:
+def read_calls(
+    text: str | None, tools: Sequence[ToolSpec], is_quoted: Callable[[WrittenCall], bool]
+) -> Spoken | None:
     """The calls that a message's text writes out; None if it is a text like any other.
 
     Args:
@@ -117,7 +128,9 @@ def is_in_data(call: WrittenCall, messages: Sequence[Message]) -> bool:
         if message.role not in {"user", "tool"} or not message.content:
             continue
         shown = _flat(message.content)
-        if text in shown or (len(arguments) >= LEAST_QUOTED and name in shown and arguments in shown):
+        if text in shown or (
+            len(arguments) >= LEAST_QUOTED and name in shown and arguments in shown
+        ):
             return True
     return False
 
@@ -125,7 +138,11 @@ def is_in_data(call: WrittenCall, messages: Sequence[Message]) -> bool:
 def is_text_in_data(text: str, messages: Sequence[Message]) -> bool:
     """Whether a text stands verbatim in what the user and the tools have shown."""
     flat = _flat(text)
-    return any(flat in _flat(message.content or "") for message in messages if message.role in {"user", "tool"})
+    return any(
+        flat in _flat(message.content or "")
+        for message in messages
+        if message.role in {"user", "tool"}
+    )
 
 
 def _flat(text: str) -> str:
@@ -157,10 +174,21 @@ def _marked(text: str, schemas: Mapping[str, Any]) -> Spoken | None:
 
 def _after_mark(text: str, at: int) -> int:
     """Where a mark ends that stands at a place; the place itself where none does."""
-    return max([at, *(match.end() for mark in (OPENER, CLOSER, END_MARK) if (match := mark.match(text, at)))])
+    return max(
+        [
+            at,
+            *(
+                match.end()
+                for mark in (OPENER, CLOSER, END_MARK)
+                if (match := mark.match(text, at))
+            ),
+        ]
+    )
 
 
-def _call_at(text: str, at: int, schemas: Mapping[str, Any]) -> tuple[list[WrittenCall], int] | None:
+def _call_at(
+    text: str, at: int, schemas: Mapping[str, Any]
+) -> tuple[list[WrittenCall], int] | None:
     """The calls that begin at a place, in whichever form; and where they end."""
     if (match := XML_CALL.match(text, at)) is not None:
         call = _of_xml(match, schemas)
@@ -191,10 +219,15 @@ def _plain(text: str, schemas: Mapping[str, Any]) -> Spoken | None:
     values = list(values_in(text))
     if not values or any(value.problem is not None for value in values):
         return _only_fenced(text, values, schemas)
-    if all(_follows(text, before, value) for before, value in zip([None, *values], values, strict=False)) and not (
-        END_MARK.sub("", text[values[-1].end :]).strip()
-    ):
-        calls = [call for value in values for call in _of_value(value.value, text[value.start : value.end], schemas)]
+    if all(
+        _follows(text, before, value)
+        for before, value in zip([None, *values], values, strict=False)
+    ) and not (END_MARK.sub("", text[values[-1].end :]).strip()):
+        calls = [
+            call
+            for value in values
+            for call in _of_value(value.value, text[value.start : value.end], schemas)
+        ]
         return Spoken(tuple(calls), "") if len(calls) >= len(values) else None
     return _only_fenced(text, values, schemas)
 
@@ -215,7 +248,9 @@ def _only_fenced(text: str, values: Sequence[Value], schemas: Mapping[str, Any])
     before = FENCE_BEFORE.sub("", text[: only.start])
     after = text[only.end :]
     fence = FENCE_AFTER.match(after)
-    return Spoken(calls, f"{before.strip()}\n{after[fence.end() if fence else 0 :].strip()}".strip())
+    return Spoken(
+        calls, f"{before.strip()}\n{after[fence.end() if fence else 0 :].strip()}".strip()
+    )
 
 
 def _of_value(value: Any, text: str, schemas: Mapping[str, Any]) -> Iterator[WrittenCall]:
@@ -253,7 +288,9 @@ def _of_object(value: Mapping[str, Any], text: str) -> WrittenCall | None:
     return WrittenCall(name.removeprefix("functions."), given, text)
 
 
-def _of_single_key(value: Mapping[str, Any], text: str, schemas: Mapping[str, Any]) -> WrittenCall | None:
+def _of_single_key(
+    value: Mapping[str, Any], text: str, schemas: Mapping[str, Any]
+) -> WrittenCall | None:
     """An object whose one key is a tool, and its value the arguments."""
     if len(value) != 1:
         return None

@@ -47,7 +47,9 @@ class Window:
         messages = list(request.messages)
         fixed = _fixed_text(request)
         if len(fixed) + sum(_length(message) for message in messages) <= self.tokens:
-            return messages  # a token has a character at least, as good as always: nothing is counted
+            return (
+                messages  # a token has a character at least, as good as always: nothing is counted
+            )
         excess = self.count(fixed) + sum(self._size(message) for message in messages) - self.tokens
         unread = _first_unread(messages)
         for shorten in (_without_result, _without_middle):
@@ -68,13 +70,17 @@ class Window:
 
     def _cut_unread(self, messages: list[Message], unread: int, excess: int) -> int:
         """Cut the last turn's results, all by the same share; return the tokens that are still too many."""
-        numbers = [number for number in range(unread, len(messages)) if messages[number].role == "tool"]
+        numbers = [
+            number for number in range(unread, len(messages)) if messages[number].role == "tool"
+        ]
         size = sum(self._size(messages[number]) for number in numbers)
         share = max(0.0, 1 - excess / size) * SAFETY if size else 0.0
         for number in numbers:
             before = messages[number]
             text = before.content or ""
-            messages[number] = replace(before, content=cut_middle(text, max(LEAST_CHARS, int(len(text) * share))))
+            messages[number] = replace(
+                before, content=cut_middle(text, max(LEAST_CHARS, int(len(text) * share)))
+            )
             excess -= self._size(before) - self._size(messages[number])
         return excess
 
@@ -95,7 +101,10 @@ def _length(message: Message) -> int:
 
 def _fixed_text(request: Request) -> str:
     """What is sent beside the messages."""
-    tools = [f"{tool.name} {tool.description} {json.dumps(dict(tool.parameters))}" for tool in request.tools]
+    tools = [
+        f"{tool.name} {tool.description} {json.dumps(dict(tool.parameters))}"
+        for tool in request.tools
+    ]
     schema = [json.dumps(dict(request.schema.schema))] if request.schema is not None else []
     return "\n".join([*tools, *schema])
 
@@ -112,7 +121,11 @@ def _without_result(message: Message) -> Message:
     """A tool's message whose result is left out; any other as it is."""
     text = message.content or ""
     note = f"[This result of {len(text):,} characters was left out: the conversation has grown too long.]"
-    return replace(message, content=note) if message.role == "tool" and len(note) < len(text) else message
+    return (
+        replace(message, content=note)
+        if message.role == "tool" and len(note) < len(text)
+        else message
+    )
 
 
 def _without_middle(message: Message) -> Message:
@@ -120,5 +133,7 @@ def _without_middle(message: Message) -> Message:
     text = message.content or ""
     if message.role != "assistant" or len(text) <= LONGEST_SAID:
         return message
-    extra = {key: value for key, value in message.extra.items() if key != "content"}  # the same text, in parts
+    extra = {
+        key: value for key, value in message.extra.items() if key != "content"
+    }  # the same text, in parts
     return replace(message, content=cut_middle(text, LONGEST_SAID), extra=extra)

@@ -24,7 +24,10 @@ CONNECT_S = 30.0
 MOST_PAGES = 250  # of a server's list of tools
 MOST_PARTS = 100  # of one answer
 MOST_LABEL = 300  # characters of an address or a name; an address may hold the data itself
-CLOSED = -32000, "Connection closed"  # the SDK's word for a server that has gone; servers use the number for more
+CLOSED = (
+    -32000,
+    "Connection closed",
+)  # the SDK's word for a server that has gone; servers use the number for more
 
 
 class MCPTools(list[Tool]):
@@ -82,7 +85,9 @@ def mcp_tools(
     else:
         words = shlex.split(server) if isinstance(server, str) else [str(word) for word in server]
         if not words:
-            raise UsageError('mcp_tools("http://...") takes an address, or a command: ["python", "server.py"].')
+            raise UsageError(
+                'mcp_tools("http://...") takes an address, or a command: ["python", "server.py"].'
+            )
         target = mcp.StdioServerParameters(command=words[0], args=words[1:])
     kept = _Server(lambda: mcp.Client(target), shown=server)
     options = {"timeout_s": timeout_s, "max_result_chars": max_result_chars}
@@ -115,7 +120,9 @@ class _Server:
             ConnectionError: the server has died, in the call or before it.
         """
         if self._closed:
-            raise ConnectionError(f"The connection to the MCP server {self._shown!r} has been closed.")
+            raise ConnectionError(
+                f"The connection to the MCP server {self._shown!r} has been closed."
+            )
         async with self._one_at_a_time:
             if self._connection.lost:
                 await self._connect_again()
@@ -203,7 +210,9 @@ class _Connection:
             if (getattr(error, "code", None), str(error)) != CLOSED:
                 raise
             self._found_closed = True
-        raise ConnectionError(f"The MCP server {self._shown!r} has died; it is begun again for the next call.")
+        raise ConnectionError(
+            f"The MCP server {self._shown!r} has died; it is begun again for the next call."
+        )
 
     def hang_up(self) -> None:
         """Have the connection's task end."""
@@ -241,8 +250,14 @@ async def _list_tools(client: Any, shown: Any) -> list[Any]:
         if not cursor:  # some servers end the list with an empty one
             return list(tools.values())
         if cursor in cursors or len(cursors) >= MOST_PAGES:
-            why = "the same page is named again" if cursor in cursors else f"more than {MOST_PAGES:,} pages"
-            raise UsageError(f"The list of tools of the MCP server {shown!r} has no end: {why} (nextCursor).")
+            why = (
+                "the same page is named again"
+                if cursor in cursors
+                else f"more than {MOST_PAGES:,} pages"
+            )
+            raise UsageError(
+                f"The list of tools of the MCP server {shown!r} has no end: {why} (nextCursor)."
+            )
         cursors.add(cursor)
 
 
@@ -321,7 +336,9 @@ def _size(encoded: str) -> str:
 def _is_told(structured: Any, texts: Sequence[str]) -> bool:
     """Whether structured content stands in the texts, too, as the protocol recommends: whole, or item by item."""
     wanted = [structured]
-    if isinstance(structured, dict) and list(structured) == ["result"]:  # how SDKs wrap what is no object
+    if isinstance(structured, dict) and list(structured) == [
+        "result"
+    ]:  # how SDKs wrap what is no object
         wanted.append(structured["result"])
     decoded = [_decoded(text) for text in texts]
     said = [*decoded, *texts, decoded, list(texts)]

@@ -23,7 +23,14 @@ from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._records.concurrency import await_contained
 from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Ledger
-from pandas_amr._result.result import Result, failures_frame, kept_places, kept_rows, trace_frame, usage_frame
+from pandas_amr._result.result import (
+    Result,
+    failures_frame,
+    kept_places,
+    kept_rows,
+    trace_frame,
+    usage_frame,
+)
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.pipeline import Noted, run
 from pandas_amr._run.run import Run, looked_again, prepared, run_again, what_is_given
@@ -76,7 +83,9 @@ class Stage:
         how = self.given.get("reduce" if self.verb == "reduce" else "map")
         coded = callable(how) and not getattr(how, "needs_model", False)  # a recipe may hold agents
         computed = isinstance(how, dict) and all(not hasattr(one, "text") for one in how.values())
-        return not {"map": coded, "filter": coded, "reduce": coded or computed}.get(self.verb, False)
+        return not {"map": coded, "filter": coded, "reduce": coded or computed}.get(
+            self.verb, False
+        )
 
 
 class Recipe:
@@ -107,7 +116,9 @@ class Recipe:
     def __init__(self, plan: Any = None, **arguments: Any) -> None:
         self._stages: tuple[Stage, ...] = ()
         if plan is not None or arguments:
-            self._stages = (_stage("map_reduce", arguments if plan is None else {"plan": plan} | arguments),)
+            self._stages = (
+                _stage("map_reduce", arguments if plan is None else {"plan": plan} | arguments),
+            )
 
     def _with(self, stage: Stage) -> Recipe:
         recipe = Recipe()
@@ -169,11 +180,17 @@ class Recipe:
 
     def _run(self, frame: pd.DataFrame, settings: dict[str, Any]) -> Run[Result]:
         if not self._stages:
-            raise UsageError('This recipe has no stage: amr.Recipe().map("...").reduce({...}), or amr.Recipe(plan).')
+            raise UsageError(
+                'This recipe has no stage: amr.Recipe().map("...").reduce({...}), or amr.Recipe(plan).'
+            )
         unknown = settings.keys() - {"lm", "errors", *OF_THE_RUN}
         if unknown:
-            raise UsageError(f"A recipe's run takes lm, errors, {', '.join(OF_THE_RUN)}, not {min(unknown)!r}.")
-        changed = {name: value for name, value in settings.items() if value is not None and name != "lm"}
+            raise UsageError(
+                f"A recipe's run takes lm, errors, {', '.join(OF_THE_RUN)}, not {min(unknown)!r}."
+            )
+        changed = {
+            name: value for name, value in settings.items() if value is not None and name != "lm"
+        }
         _check_settings(changed)
         known = current_settings().with_changes(changed)
         lm = settings.get("lm") if settings.get("lm") is not None else self.lm
@@ -191,7 +208,9 @@ class Recipe:
         async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result:
             return await self._from_the_top(frame, top, watch, interrupted)
 
-        return Run(work, lambda result: result, f"recipe of {len(self._stages)} stages, {len(frame)} rows")
+        return Run(
+            work, lambda result: result, f"recipe of {len(self._stages)} stages, {len(frame)} rows"
+        )
 
     @property
     def lm(self) -> Any:
@@ -247,7 +266,9 @@ class Recipe:
             stop_with(error, _partial(frame, done, inside), where="a recipe")
         return _joined(reached, done, inside, trace_frame(inside.trace.nodes))
 
-    async def _carried_out(self, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> Reached:
+    async def _carried_out(
+        self, frame: pd.DataFrame, inside: Inside, done: list[Result]
+    ) -> Reached:
         """What the last stage gives, of a run of its own."""
         journal, lms = inside.journal, inside.lms
         async with AsyncExitStack() as stack:
@@ -262,8 +283,14 @@ class Recipe:
 
     def _parallelism(self, settings: Settings) -> int:
         """How many requests of all stages may be in flight. What goes into a batch is not counted."""
-        plans = [read_plan(stage.given.get("plan", "auto")) for stage in self._stages if stage.verb != "then"]
-        return settings.max_parallelism or max([PARALLELISM, *(plan.parallelism or 0 for plan in plans)])
+        plans = [
+            read_plan(stage.given.get("plan", "auto"))
+            for stage in self._stages
+            if stage.verb != "then"
+        ]
+        return settings.max_parallelism or max(
+            [PARALLELISM, *(plan.parallelism or 0 for plan in plans)]
+        )
 
     async def within(
         self, frame: pd.DataFrame, inside: Inside, done: list[Result], *, complete: bool = False
@@ -280,8 +307,12 @@ class Recipe:
             value = reached.value
             if not isinstance(value, pd.DataFrame):
                 before = self._stages[number - 2].verb
-                raise UsageError(f"Stage {number}, {stage.verb}, takes a frame; {before} gave {type(value).__name__}.")
-            prefix = f"{inside.prefix}{number}-{stage.verb}/" if len(self._stages) > 1 else inside.prefix
+                raise UsageError(
+                    f"Stage {number}, {stage.verb}, takes a frame; {before} gave {type(value).__name__}."
+                )
+            prefix = (
+                f"{inside.prefix}{number}-{stage.verb}/" if len(self._stages) > 1 else inside.prefix
+            )
             here = replace(inside, prefix=prefix, ends=[])
             reached, before_next = await _carried_out(stage, value, here, done)
             if _stopped(done) is not None or (complete and _missing(done, inside) is not None):
@@ -305,7 +336,9 @@ class Recipe:
             missing = _missing(done, inside)
             if not isinstance(missing, InvalidOutput):  # that is listed as the row's failure
                 told = {str(warning) for warning in inside.warnings}
-                inside.warnings.extend(one for part in done for one in part.warnings if str(one) not in told)
+                inside.warnings.extend(
+                    one for part in done for one in part.warnings if str(one) not in told
+                )
             if missing is not None:
                 raise missing
             return None if _is_frame(value, done) else value
@@ -320,7 +353,9 @@ class Recipe:
             inside = current_inside()
             assert inside is not None
             done: list[Result] = []
-            value = (await self.within(frame, replace(inside, asked=True), done, complete=True)).value
+            value = (
+                await self.within(frame, replace(inside, asked=True), done, complete=True)
+            ).value
             if (missing := _missing(done, inside)) is not None:
                 raise missing
             return None if _is_frame(value, done) else value
@@ -349,11 +384,15 @@ class RecipeResult(Result):
 
     def retry(self, **options: Any) -> Result:  # noqa: ARG002 (whatever is asked of it)
         """Refused: see ``stages``."""
-        raise UsageError(f"A recipe's stages are run again one by one: result.stages[i].retry(){self._which}.")
+        raise UsageError(
+            f"A recipe's stages are run again one by one: result.stages[i].retry(){self._which}."
+        )
 
     def verify(self, **options: Any) -> Verification:  # noqa: ARG002 (likewise)
         """Refused: see ``stages``."""
-        raise UsageError(f"A recipe's stages are verified one by one: result.stages[i].verify(){self._which}.")
+        raise UsageError(
+            f"A recipe's stages are verified one by one: result.stages[i].verify(){self._which}."
+        )
 
     @property
     def _which(self) -> str:
@@ -372,7 +411,9 @@ class _Top:
 def _stage(verb: StageVerb, given: dict[str, Any]) -> Stage:
     of_the_run = [name for name in given if name in OF_THE_RUN]
     if of_the_run:
-        raise UsageError(f"{of_the_run[0]}= is the whole run's: recipe(frame, {of_the_run[0]}=...).")
+        raise UsageError(
+            f"{of_the_run[0]}= is the whole run's: recipe(frame, {of_the_run[0]}=...)."
+        )
     known = Call.__dataclass_fields__.keys() - {"verb", "frame", *OF_THE_RUN}
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -409,11 +450,17 @@ def _missing(done: Sequence[Result], inside: Inside) -> BudgetExceeded | Invalid
     if failed is None:
         return None
     first, units = failed.failures.iloc[0], failed.failures["position"].dropna().nunique()
-    where = f"{units} of its {len(failed.frame)} units failed; the first, row {first['position']}: " if units else ""
+    where = (
+        f"{units} of its {len(failed.frame)} units failed; the first, row {first['position']}: "
+        if units
+        else ""
+    )
     return InvalidOutput(f"inside its pipeline, {where}{first['reason']} ({first['who']})")
 
 
-async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> tuple[Reached, Before]:
+async def _carried_out(
+    stage: Stage, frame: pd.DataFrame, inside: Inside, done: list[Result]
+) -> tuple[Reached, Before]:
     """What a stage gives, and what made the rows of that; ``done`` gets its result, in part where it does not end."""
     if stage.verb == "then":
         what = stage.given["what"]
@@ -426,7 +473,13 @@ async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: 
     settings = inside.settings.with_changes(job.settings)
     try:
         outcome = await run(
-            job, settings, lms, inside=inside, interrupted=done.append, again=run_again, second_look=looked_again
+            job,
+            settings,
+            lms,
+            inside=inside,
+            interrupted=done.append,
+            again=run_again,
+            second_look=looked_again,
         )
     except NotConfirmed:  # the stage has not begun
         raise
@@ -442,7 +495,9 @@ async def _carried_out(stage: Stage, frame: pd.DataFrame, inside: Inside, done: 
         places = kept_places(outcome) if stage.verb == "filter" else np.arange(len(frame))
         made_by = outcome.made_by or (lambda _: ())
         ends = tuple(inside.ends)
-        return Reached(value, places), lambda rows: ends if rows is None else nodes_behind(made_by, places[list(rows)])
+        return Reached(
+            value, places
+        ), lambda rows: ends if rows is None else nodes_behind(made_by, places[list(rows)])
     return Reached(value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends)
 
 
@@ -451,7 +506,9 @@ async def _nested(what: Recipe, frame: pd.DataFrame, inside: Inside, done: list[
     parts: list[Result] = []
 
     def joined(reached: Reached) -> Result:
-        traces = [one.trace.astype(object) for one in parts] or [trace_frame(())]  # pandas 2 warns of columns of <NA>
+        traces = [one.trace.astype(object) for one in parts] or [
+            trace_frame(())
+        ]  # pandas 2 warns of columns of <NA>
         return _joined(reached, parts, inside, pd.concat(traces, ignore_index=True).infer_objects())
 
     try:
@@ -493,13 +550,19 @@ def _has_begun(done: Sequence[Result], inside: Inside) -> bool:
     return bool(total.tries or total.recalled) or any(one.status is not None for one in done)
 
 
-def _joined(reached: Reached, done: Sequence[Result], inside: Inside, trace: pd.DataFrame) -> Result:
+def _joined(
+    reached: Reached, done: Sequence[Result], inside: Inside, trace: pd.DataFrame
+) -> Result:
     """What all stages gave, as one result; of the last one's, what still is of the rows or the answer."""
     value = reached.value
     whole = _is_frame(value, done)
     last = done[-1] if done else None
     frame = value if whole else last.frame if last is not None else pd.DataFrame()
-    listed = [one.failures.assign(stage=number) for number, one in enumerate(done, start=1) if len(one.failures)]
+    listed = [
+        one.failures.assign(stage=number)
+        for number, one in enumerate(done, start=1)
+        if len(one.failures)
+    ]
     empty = failures_frame((), frame.index).assign(stage=pd.Series([], dtype="int64"))
     answered = last if last is not None and value is last.output else None
     return RecipeResult(
@@ -512,7 +575,9 @@ def _joined(reached: Reached, done: Sequence[Result], inside: Inside, trace: pd.
         trace=trace,
         total=inside.ledger.total,
         seconds=inside.trace.seconds,
-        status=_status_of(last, reached.places if whole else slice(None)) if last is not None else None,
+        status=_status_of(last, reached.places if whole else slice(None))
+        if last is not None
+        else None,
         stopped=_stopped(done),
         sandbox=next((one.sandbox for one in done if one.sandbox is not None), None),
         sources=answered.sources if answered is not None else None,
@@ -526,7 +591,9 @@ def _findings_in(frame: pd.DataFrame, done: Sequence[Result]) -> pd.DataFrame:
     """The last stage's findings; where later steps made other rows of them, what stages found and these still have."""
     if done and frame is done[-1].frame:
         return done[-1].findings
-    found = dict.fromkeys(name for one in done for name in one.findings.columns if name in frame.columns)
+    found = dict.fromkeys(
+        name for one in done for name in one.findings.columns if name in frame.columns
+    )
     return frame[list(found)]
 
 

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     Axis: TypeAlias = Literal["rows", "columns"]
     Finding: TypeAlias = type[BaseModel | list[Any]] | Mapping[str, Any] | None
     Map: TypeAlias = (
-        str | Agent | Callable[[pd.DataFrame], Any] | Mapping[str, str | Agent | Callable[[pd.DataFrame], Any]]
+        str
+        | Agent
+        | Callable[[pd.DataFrame], Any]
+        | Mapping[str, str | Agent | Callable[[pd.DataFrame], Any]]
     )
     Criterion: TypeAlias = str | Agent | Callable[[pd.DataFrame], Any]
     Reduce: TypeAlias = str | Agent | Callable[[pd.DataFrame], Any] | Mapping[str, Any]

@@ -58,4 +58,6 @@ def _priced(usage: Usage, prices: tuple[float, ...]) -> float:
     for_input, for_output, *rest = prices
     for_cached = rest[0] if rest else for_input
     fresh = usage.input_tokens - usage.cached_tokens
-    return (fresh * for_input + usage.cached_tokens * for_cached + usage.output_tokens * for_output) / A_MILLION
+    return (
+        fresh * for_input + usage.cached_tokens * for_cached + usage.output_tokens * for_output
+    ) / A_MILLION

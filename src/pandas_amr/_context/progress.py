@@ -132,11 +132,15 @@ class ProgressBar:
         self._bar: Any = None
         if units and sys.stderr is not None and (_watched() if shown is None else shown):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # tqdm warns where a notebook has no widgets; text will do
+                warnings.simplefilter(
+                    "ignore"
+                )  # tqdm warns where a notebook has no widgets; text will do
                 from tqdm.auto import tqdm  # noqa: PLC0415
 
             pace_s = 0.1 if _watched() else 2.0  # a log wants few lines
-            with contextlib.suppress(Exception):  # it draws itself at once, on a stream that may be anything
+            with contextlib.suppress(
+                Exception
+            ):  # it draws itself at once, on a stream that may be anything
                 self._bar = tqdm(
                     total=units,
                     unit="unit",
@@ -152,7 +156,10 @@ class ProgressBar:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             with contextlib.suppress(Exception):

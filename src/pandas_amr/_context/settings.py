@@ -106,7 +106,9 @@ def _leave(entry: _Entry) -> None:
     assert entry.token is not None
     try:
         _entries.reset(entry.token)
-    except ValueError:  # left in another context: by a generator that another thread closes, or a fixture's task
+    except (
+        ValueError
+    ):  # left in another context: by a generator that another thread closes, or a fixture's task
         entry.ended = True
     else:
         _entries.set(remaining)
@@ -140,7 +142,9 @@ class settings:  # noqa: N801 (used like a function)
 
     def __init__(self, *unnamed: object, **changes: Any) -> None:
         self._changes = _checked("settings", unnamed, changes)
-        self._open: list[_Entry] = []  # of all contexts: one object may be entered in several threads at once
+        self._open: list[
+            _Entry
+        ] = []  # of all contexts: one object may be entered in several threads at once
 
     def __enter__(self) -> None:
         self._open.append(_enter(self, self._changes))
@@ -252,7 +256,9 @@ class _Configured:
         """Show nothing below a notebook's cell."""
 
 
-def _checked(caller: Caller, unnamed: tuple[object, ...], changes: dict[str, Any]) -> dict[str, Any]:
+def _checked(
+    caller: Caller, unnamed: tuple[object, ...], changes: dict[str, Any]
+) -> dict[str, Any]:
     """Check settings, and give them as they are kept: a change of a dict or of the folder changes them no more.
 
     Raises:
@@ -274,7 +280,11 @@ def _checked(caller: Caller, unnamed: tuple[object, ...], changes: dict[str, Any
 
 def _right_name(caller: Caller, name: str) -> str:
     close = difflib.get_close_matches(name, NAMES, n=1)
-    return f"Did you mean {caller}({close[0]}=...)?" if close else f"{caller}(...) takes: {', '.join(NAMES)}."
+    return (
+        f"Did you mean {caller}({close[0]}=...)?"
+        if close
+        else f"{caller}(...) takes: {', '.join(NAMES)}."
+    )
 
 
 def _check_values(caller: Caller, changes: dict[str, Any]) -> None:
@@ -307,7 +317,9 @@ def _fits(name: str, value: Any) -> bool:
         case "budget":
             return isinstance(value, Budget)
         case "journal":
-            return isinstance(value, bool | Path | Journal) or (isinstance(value, str) and bool(value.strip()))
+            return isinstance(value, bool | Path | Journal) or (
+                isinstance(value, str) and bool(value.strip())
+            )
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -328,8 +340,14 @@ def check_lm(given: Any, where: str = "lm=") -> None:
             raise UsageError(f"{where} by phase takes {', '.join(PHASES)}, not {shown}.")
         for one in given.values():
             check_lm(one, where)
-    elif not isinstance(given, LM) and not (isinstance(given, str) and given) and not is_client(given):
-        raise UsageError(f'{where} takes amr.LM("name"), a name, "local", a client, or a dict by phase, not {given!r}.')
+    elif (
+        not isinstance(given, LM)
+        and not (isinstance(given, str) and given)
+        and not is_client(given)
+    ):
+        raise UsageError(
+            f'{where} takes amr.LM("name"), a name, "local", a client, or a dict by phase, not {given!r}.'
+        )
 
 
 def is_client(given: Any) -> bool:

@@ -91,14 +91,18 @@ def resolve_lm(given: Any) -> LM:
     if is_client(named):
         model = os.environ.get("AMR_MODEL")
         if not model:
-            raise UsageError('A client does not say which model: lm=amr.LM("model-name", client=client), or AMR_MODEL.')
+            raise UsageError(
+                'A client does not say which model: lm=amr.LM("model-name", client=client), or AMR_MODEL.'
+            )
         return LM(model, client=named)
     if named == "local":
         from pandas_amr.models.local import local_lm  # noqa: PLC0415 (starts llama.cpp)
 
         return local_lm()
     if not os.environ.get("OPENAI_API_KEY") and not os.environ.get("OPENAI_BASE_URL"):
-        said = f"The model {named!r} has no server: neither OPENAI_API_KEY nor OPENAI_BASE_URL is set."
+        said = (
+            f"The model {named!r} has no server: neither OPENAI_API_KEY nor OPENAI_BASE_URL is set."
+        )
         raise UsageError(f"{said}\n{NO_MODEL}")
     return LM(named)
 
@@ -147,7 +151,9 @@ class Wired:
         """The address at which a model answers."""
         return self.bare[lm].server
 
-    def model(self, lm: LM, gate: asyncio.Semaphore, warn: Callable[[SettingWarning], None]) -> Model:
+    def model(
+        self, lm: LM, gate: asyncio.Semaphore, warn: Callable[[SettingWarning], None]
+    ) -> Model:
         """A model, wrapped: from the HTTP call up throttled, gated, metered, retried, and its settings and form found.
 
         ``warn`` takes what the run's user is to be told.
@@ -160,7 +166,9 @@ class Wired:
         if lm.hedge:
             model = Hedged(model, bare.lessons)
         ordinary: Model = Retrying(self._metered(model, lm), lm=lm, throttle=throttle)
-        if lm.batch:  # it tries its steps again by itself: a retry of requests would ask for another batch
+        if (
+            lm.batch
+        ):  # it tries its steps again by itself: a retry of requests would ask for another batch
             ordinary = BatchFirst(self._metered(self.batches[lm], lm, half=True), ordinary)
         return Structured(Adapting(ordinary, lm=lm, server=server, warn=warn), server=server, lm=lm)
 

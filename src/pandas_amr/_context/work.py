@@ -54,10 +54,16 @@ Before: TypeAlias = "Callable[[Sequence[int] | None], tuple[str, ...]]"
 
 def _about_python(repl: PythonREPLTool | None) -> dict[str, Any]:
     """What code may use: packages, and files by their content."""
-    files = dict(repl.files) if isinstance(repl, PythonREPLTool) and isinstance(repl.files, Mapping) else {}
+    files = (
+        dict(repl.files)
+        if isinstance(repl, PythonREPLTool) and isinstance(repl.files, Mapping)
+        else {}
+    )
     return {
         "packages": sorted(repl.packages) if repl else [],
-        "files": {name: fingerprint(Path(path).read_bytes()).hex() for name, path in sorted(files.items())},
+        "files": {
+            name: fingerprint(Path(path).read_bytes()).hex() for name, path in sorted(files.items())
+        },
     }
 
 
@@ -150,11 +156,21 @@ class Work:
     inside: Inside | None = None
 
     @classmethod
-    def of(cls, job: Job, settings: Settings, lms: Mapping[Phase, LM], inside: Inside | None, **rest: Any) -> Work:
+    def of(
+        cls,
+        job: Job,
+        settings: Settings,
+        lms: Mapping[Phase, LM],
+        inside: Inside | None,
+        **rest: Any,
+    ) -> Work:
         """The work of a run; inside another one, with all that it shares with it."""
         if inside is None:
             return cls(job, settings, lms, **rest)
-        shared = {name: getattr(inside, name) for name in ("trace", "ledger", "journal", "run_number", "watch")}
+        shared = {
+            name: getattr(inside, name)
+            for name in ("trace", "ledger", "journal", "run_number", "watch")
+        }
         work = cls(job, settings, lms, inside=inside, confirmed=inside.asked, **(rest | shared))
         work.__dict__["gate"] = inside.gate
         return work
@@ -191,7 +207,9 @@ class Work:
     def in_order(self) -> list[Failure]:
         """The failures in the order of the frame and of its maps, whichever came first; the reduce's before all."""
         places = {name: place for place, name in enumerate(self.job.names)}
-        return sorted(self.failures, key=lambda one: (one.position, places.get(one.map, 0), one.reason))
+        return sorted(
+            self.failures, key=lambda one: (one.position, places.get(one.map, 0), one.reason)
+        )
 
     @property
     def stopped(self) -> str | None:
@@ -202,7 +220,9 @@ class Work:
     def has_begun(self) -> bool:
         """Whether a request was sent or answered by the journal, or something is found."""
         total = self.ledger.total
-        return bool(total.tries or total.recalled) or (self.kept is not None and self.kept.has_findings)
+        return bool(total.tries or total.recalled) or (
+            self.kept is not None and self.kept.has_findings
+        )
 
     @contextlib.asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
@@ -219,7 +239,9 @@ class Work:
         except TimeoutError:
             if not deadline.expired():  # a function's of the user's
                 raise
-            raise BudgetExceeded(f"The budget of {seconds:g} seconds is used up.", self.ledger.total) from None
+            raise BudgetExceeded(
+                f"The budget of {seconds:g} seconds is used up.", self.ledger.total
+            ) from None
 
     async def aside(self, function: Callable[..., Any], /, *args: Any) -> Any:
         """Call what takes as long as the frame is large: in a thread, so that other runs go on, or at once.
@@ -252,7 +274,9 @@ class Work:
 
     def _at_once(self, *, tools: bool) -> int:
         wanted = self.plan.parallelism or 1
-        return self.wired.parallelism(self.lms["map"], wanted, tools=tools) if self.wired else wanted
+        return (
+            self.wired.parallelism(self.lms["map"], wanted, tools=tools) if self.wired else wanted
+        )
 
     def lm(self, phase: Phase, agent: Agent | None = None) -> LM:
         """The model of a phase, or an agent's own."""
@@ -266,7 +290,9 @@ class Work:
 
     def max_steps(self, agent: Agent | None = None) -> int:
         """Most turns with tools."""
-        return self.settings.max_steps if agent is None or agent.max_steps is None else agent.max_steps
+        return (
+            self.settings.max_steps if agent is None or agent.max_steps is None else agent.max_steps
+        )
 
     @property
     def max_repairs(self) -> int:
@@ -276,7 +302,11 @@ class Work:
     def counter(self, phase: Phase, agent: Agent | None = None) -> TokenCounter:
         """Counts tokens as the model of a phase does."""
         lm = self.lm(phase, agent)
-        return partial(count_tokens, lm.token_counter) if lm.token_counter is not None else counter_for(lm.model)
+        return (
+            partial(count_tokens, lm.token_counter)
+            if lm.token_counter is not None
+            else counter_for(lm.model)
+        )
 
     def window(self, phase: Phase, agent: Agent | None = None) -> Window:
         """What a prompt of a phase may take of its model's context window; the rest is for the answer."""
@@ -288,7 +318,10 @@ class Work:
     def tools(self, phase: Phase, agent: Agent | None = None) -> tuple[Tool, ...]:
         """The user's tools that the agents of a phase get: none if the model can call none, or writes code instead."""
         given = self._given_tools(agent) if self.abilities(phase, agent).tools is True else ()
-        return tuple(isolated(tool, sandbox_for(self._repl(agent))) if tool.isolated else tool for tool in given)
+        return tuple(
+            isolated(tool, sandbox_for(self._repl(agent))) if tool.isolated else tool
+            for tool in given
+        )
 
     def _given_tools(self, agent: Agent | None) -> tuple[Tool, ...]:
         return self.job.tools if agent is None or agent.tools is None else agent.own_tools
@@ -309,7 +342,13 @@ class Work:
         return "" if tier == "auto" else tier
 
     def keeper(
-        self, kind: Kind, phase: Phase, question: Question, agent: Agent | None = None, *, function: bool = False
+        self,
+        kind: Kind,
+        phase: Phase,
+        question: Question,
+        agent: Agent | None = None,
+        *,
+        function: bool = False,
     ) -> Keeper | None:
         """The way to the journal of answers to a question, which the phase's model is asked, or a ``function``."""
         if self.journal is None:
@@ -342,7 +381,9 @@ class Work:
             python=_about_python(self._repl(agent)) if self.has_repl(phase, agent) else None,
         )
 
-    def answers(self, kind: Kind, phase: Phase, question: Question, agent: Agent | None = None) -> Answers | None:
+    def answers(
+        self, kind: Kind, phase: Phase, question: Question, agent: Agent | None = None
+    ) -> Answers | None:
         """Where accepted answers of a phase are kept."""
         keeper = self.keeper(kind, phase, question, agent)
         return None if keeper is None else Answers(keeper)
@@ -387,7 +428,12 @@ class Work:
     def written(self) -> bool:
         """Whether agents write the answer."""
         job = self.job
-        return job.reduces and job.reducer is None and job.computed is None and bool(self.plan.reduce_instruction)
+        return (
+            job.reduces
+            and job.reducer is None
+            and job.computed is None
+            and bool(self.plan.reduce_instruction)
+        )
 
     def as_planned(self) -> Job:
         """The job with nothing left open: carried out again, it needs no planner."""

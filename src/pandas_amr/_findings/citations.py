@@ -76,6 +76,8 @@ def _union(parts: Iterable[frozenset[int]]) -> frozenset[int]:
     return frozenset().union(*parts)
 
 
-def nodes_behind(made_by: Callable[[int], tuple[str, ...]], positions: Iterable[int]) -> tuple[str, ...]:
+def nodes_behind(
+    made_by: Callable[[int], tuple[str, ...]], positions: Iterable[int]
+) -> tuple[str, ...]:
     """The nodes that made the rows at some positions, each once, in order."""
     return tuple(dict.fromkeys(node for position in positions for node in made_by(int(position))))

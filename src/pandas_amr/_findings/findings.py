@@ -105,14 +105,21 @@ class FindingType:
     item_columns: tuple[str, ...] = ()
 
     @classmethod
-    @functools.lru_cache(TYPES)  # a call asks for it three times, and its schema takes longer than all else of a type
+    @functools.lru_cache(
+        TYPES
+    )  # a call asks for it three times, and its schema takes longer than all else of a type
     def of(cls, kind: Any, name: str | None) -> FindingType:
         """The finding type of a map: a model, or a list of one."""
         if get_origin(kind) is not list:
             return cls(kind, column_names(name, list(kind.model_fields)))
         item = get_args(kind)[0]
         wrapper = record_type("Findings", {ITEMS: kind})
-        return cls(wrapper, (ITEMS if name is None else name,), item, column_names(name, list(item.model_fields)))
+        return cls(
+            wrapper,
+            (ITEMS if name is None else name,),
+            item,
+            column_names(name, list(item.model_fields)),
+        )
 
     @property
     def count_column(self) -> str | None:
@@ -134,7 +141,9 @@ class FindingType:
             raise UsageError(f"{asked.__name__} has no fields to find.")
         reserved = RESERVED & asked.model_fields.keys()
         if reserved:
-            raise UsageError(f"A finding's field cannot be named {min(reserved)!r}: that is the unit's number.")
+            raise UsageError(
+                f"A finding's field cannot be named {min(reserved)!r}: that is the unit's number."
+            )
         _ = self.arrow, self.schema  # an unusable type is told now, not after the first answer
 
     @cached_property
@@ -182,7 +191,12 @@ class FindingType:
         return Submission("findings", closed_object({"findings": listed}))
 
     def record(
-        self, given: Mapping[str, Any], *, coded: bool = False, empty_texts: bool = False, fits: bool = True
+        self,
+        given: Mapping[str, Any],
+        *,
+        coded: bool = False,
+        empty_texts: bool = False,
+        fits: bool = True,
     ) -> tuple[dict[str, Any] | None, str | None]:
         """The checked record as Arrow takes it, or what is wrong with it.
 
@@ -195,7 +209,11 @@ class FindingType:
             empty_texts: whether a text may be empty.
             fits: whether Arrow is to try the record; who checks many has it try all of them at once.
         """
-        missing = [(names[0], needed) for names, needed in self._asked_fields if given.keys().isdisjoint(names)]
+        missing = [
+            (names[0], needed)
+            for names, needed in self._asked_fields
+            if given.keys().isdisjoint(names)
+        ]
         left_out = [name for name, needed in missing if needed]
         if left_out:
             return None, f"without {', '.join(left_out)}"
@@ -365,7 +383,9 @@ def check_answer(answer: Answer, kind: FindingType, *, asked: Collection[int], o
     missing = [number for number in asked if number not in by_unit]
     if unknown and missing:
         shown = ", ".join(repr(number)[:20] for number in unknown[:3])
-        return Checked(problems=dict.fromkeys(asked, f"the answer names unit {shown}; units are 0 to {of - 1}"))
+        return Checked(
+            problems=dict.fromkeys(asked, f"the answer names unit {shown}; units are 0 to {of - 1}")
+        )
     checked = Checked(problems=dict.fromkeys(missing, answer.problem or "no finding"))
     for number in asked:
         found = by_unit.get(number, ())
@@ -388,7 +408,10 @@ def _checked_record(
     """The checked record of an answer, or what is wrong with it; what no cell may hold is not looked into."""
     large = find_large(fields)
     if large is not None:
-        return None, f"{large[:100]}: it holds more than {CELL_BYTES >> 20} MB, and a cell takes no more"
+        return (
+            None,
+            f"{large[:100]}: it holds more than {CELL_BYTES >> 20} MB, and a cell takes no more",
+        )
     record, problem = kind.record(fields, coded=coded)
     return record, shortened(problem) if problem else None
 
@@ -448,7 +471,11 @@ class FindingStore:
 
     def clash(self, table: pa.Table) -> str | None:
         """Why a table cannot stand below those that are there; None where it can."""
-        if self._kind is not None or not self._tables or table.schema.equals(self._tables[-1].schema):
+        if (
+            self._kind is not None
+            or not self._tables
+            or table.schema.equals(self._tables[-1].schema)
+        ):
             return None
         try:
             check_joinable([*self._tables, table])
@@ -472,7 +499,9 @@ class FindingStore:
         if self._name is None:
             return table
         names = table.column_names
-        return table.rename_columns([f"{self._name}_{name}" if len(names) > 1 else self._name for name in names])
+        return table.rename_columns(
+            [f"{self._name}_{name}" if len(names) > 1 else self._name for name in names]
+        )
 
     def by_position(self) -> tuple[NDArray[np.int64], pa.Table]:
         """All findings, in the order of their units' positions, and these."""
@@ -495,13 +524,19 @@ class FindingStore:
         return self._arrays(self.named(table))
 
     def _arrays(self, named: pa.Table) -> dict[str, Any]:
-        kinds = list(field_types(self._kind.model).values()) if self._kind else [None] * named.num_columns
+        kinds = (
+            list(field_types(self._kind.model).values())
+            if self._kind
+            else [None] * named.num_columns
+        )
         arrays = {
             name: array_of(column, kind)
             for name, column, kind in zip(named.column_names, named.columns, kinds, strict=True)
         }
         if self._kind is not None and self._kind.count_column is not None:
-            arrays[self._kind.count_column] = array_of(pc.list_value_length(named.column(0)).cast(pa.int64()))
+            arrays[self._kind.count_column] = array_of(
+                pc.list_value_length(named.column(0)).cast(pa.int64())
+            )
         return arrays
 
     def _joined(self) -> pa.Table:
@@ -509,8 +544,12 @@ class FindingStore:
             joined = pa.concat_tables(self._tables, promote_options="permissive")
             if self._kind is not None:
                 return joined
-            parts = sorted(range(len(self._tables)), key=lambda part: self._positions[part][:1].tolist())
-            return joined.select(list(dict.fromkeys(n for part in parts for n in self._tables[part].column_names)))
+            parts = sorted(
+                range(len(self._tables)), key=lambda part: self._positions[part][:1].tolist()
+            )
+            return joined.select(
+                list(dict.fromkeys(n for part in parts for n in self._tables[part].column_names))
+            )
         return (self._kind.arrow if self._kind else pa.schema([])).empty_table()
 
 
@@ -523,7 +562,9 @@ def check_joinable(tables: Sequence[pa.Table]) -> None:
     try:
         pa.concat_tables(tables, promote_options="permissive")
     except UNFIT as error:
-        raise InvalidOutput(f"its values are of other types than those before ({type(error).__name__})") from None
+        raise InvalidOutput(
+            f"its values are of other types than those before ({type(error).__name__})"
+        ) from None
 
 
 def column_names(name: str | None, fields: list[str]) -> tuple[str, ...]:
@@ -538,7 +579,9 @@ def column_names(name: str | None, fields: list[str]) -> tuple[str, ...]:
     return (name,) if fields == [TEXT_FINDING] else tuple(f"{name}_{field}" for field in fields)
 
 
-def items_frame(findings: pd.DataFrame, kind: FindingType) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+def items_frame(
+    findings: pd.DataFrame, kind: FindingType
+) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """One row a record, labelled by its unit, where a unit holds none or many; and each record's position."""
     assert kind.item is not None
     lists = pa.chunked_array([pa.array(findings[kind.columns[0]].array)]).combine_chunks()
@@ -546,7 +589,9 @@ def items_frame(findings: pd.DataFrame, kind: FindingType) -> tuple[pd.DataFrame
     records = pc.list_flatten(lists)
     columns = {
         name: array_of(pa.chunked_array([records.field(field)]), annotation)
-        for name, (field, annotation) in zip(kind.item_columns, field_types(kind.item).items(), strict=True)
+        for name, (field, annotation) in zip(
+            kind.item_columns, field_types(kind.item).items(), strict=True
+        )
     }
     return pd.DataFrame(columns, index=findings.index[positions]), positions.astype(np.int64)
 
@@ -570,7 +615,9 @@ def with_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     added = findings
     if frame.columns.nlevels > 1:
         padded = [(name, *[""] * (frame.columns.nlevels - 1)) for name in findings.columns]
-        added = findings.set_axis(pd.MultiIndex.from_tuples(padded, names=frame.columns.names), axis=1)
+        added = findings.set_axis(
+            pd.MultiIndex.from_tuples(padded, names=frame.columns.names), axis=1
+        )
     elif findings.columns.name != frame.columns.name:
         added = findings.rename_axis(columns=cast("Any", frame.columns.name))
     joined = pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
@@ -587,6 +634,8 @@ def values_array(values: Sequence[Any], kind: Any) -> Any:
 def records_frame(records: Iterable[BaseModel | None], model: type[BaseModel]) -> pd.DataFrame:
     """Checked records as a typed frame; None is a row of ``<NA>``."""
     none = dict.fromkeys(model.model_fields)
-    table = table_of((none if one is None else plain_record(one) for one in records), arrow_schema(model))
+    table = table_of(
+        (none if one is None else plain_record(one) for one in records), arrow_schema(model)
+    )
     kinds = field_types(model)
     return pd.DataFrame({name: array_of(table.column(name), kind) for name, kind in kinds.items()})

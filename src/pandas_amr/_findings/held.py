@@ -44,7 +44,10 @@ class Kept:
     def copy(self) -> Kept:
         """A copy that can be added to."""
         stores = {name: store.copy() for name, store in self.stores.items()}
-        statuses = {name: np.where(column == "failed", SKIPPED, column) for name, column in self.statuses.items()}
+        statuses = {
+            name: np.where(column == "failed", SKIPPED, column)
+            for name, column in self.statuses.items()
+        }
         return replace(self, stores=stores, statuses=statuses)
 
     def findings(self) -> pd.DataFrame:
@@ -58,7 +61,14 @@ class Kept:
 
     def of_rows(self) -> NDArray[np.object_]:
         """Each row's status: the gravest of its maps'."""
-        ranks = [np.array([GRAVITY.index(one) for one in column], dtype=int) for column in self.statuses.values()]
-        gravest = np.maximum.reduce(ranks)[self.units.answered_by] if len(self.units) else np.array([], dtype=int)
+        ranks = [
+            np.array([GRAVITY.index(one) for one in column], dtype=int)
+            for column in self.statuses.values()
+        ]
+        gravest = (
+            np.maximum.reduce(ranks)[self.units.answered_by]
+            if len(self.units)
+            else np.array([], dtype=int)
+        )
         statuses: NDArray[np.object_] = np.array(GRAVITY, dtype=object)[gravest]
         return statuses

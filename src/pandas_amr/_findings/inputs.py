@@ -165,4 +165,6 @@ def _place(item: tuple[tuple[int, int], Any]) -> tuple[int, int]:
 def row_inputs(units: Units, positions: Sequence[int]) -> list[Input]:
     """Rows of the frame as a reducer's inputs: their content columns are the findings."""
     lines = units.reader_lines(positions)
-    return [Input(line, frozenset((position,))) for line, position in zip(lines, positions, strict=True)]
+    return [
+        Input(line, frozenset((position,))) for line, position in zip(lines, positions, strict=True)
+    ]

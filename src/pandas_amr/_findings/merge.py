@@ -35,7 +35,9 @@ def rules_for(kind: Any) -> tuple[str, ...]:
         return ("mode", "first", "last")
     if object_fields(kind) is not None or is_json_text(kind) or get_origin(kind) is dict:
         return ("fields", "first", "last")
-    if get_origin(kind) in {list, set, frozenset} or (get_origin(kind) is tuple and ... in get_args(kind)):
+    if get_origin(kind) in {list, set, frozenset} or (
+        get_origin(kind) is tuple and ... in get_args(kind)
+    ):
         return ("union", "concat", "first", "last")
     if is_number_union(kind):
         return (*NUMBERS, "mean")
@@ -65,9 +67,13 @@ def rules_of(model: type[BaseModel], given: Mapping[str, str]) -> dict[str, str]
     kinds = field_types(model)
     for name, rule in given.items():
         if name not in kinds:
-            raise UsageError(f"plan={{'merge': ...}} names {name!r}, which is no field of the finding.")
+            raise UsageError(
+                f"plan={{'merge': ...}} names {name!r}, which is no field of the finding."
+            )
         if rule not in rules_for(kinds[name]):
-            raise UsageError(f"{name!r} cannot be merged by {rule!r}; it can by: {', '.join(rules_for(kinds[name]))}.")
+            raise UsageError(
+                f"{name!r} cannot be merged by {rule!r}; it can by: {', '.join(rules_for(kinds[name]))}."
+            )
     return {name: given.get(name, rules_for(kind)[0]) for name, kind in kinds.items()}
 
 
@@ -112,7 +118,9 @@ def merge_records(
     return merged
 
 
-def _merge_field(values: list[Any], kind: Any, rule: str, place: tuple[str, ...], merged: MergedRecord) -> Any:
+def _merge_field(
+    values: list[Any], kind: Any, rule: str, place: tuple[str, ...], merged: MergedRecord
+) -> Any:
     """One value of a field's, in JSON form; a text that the pieces write differently is left to an agent."""
     if not values:
         return None
@@ -125,7 +133,9 @@ def _merge_field(values: list[Any], kind: Any, rule: str, place: tuple[str, ...]
     return as_said(merge_values(values, rule), kind)
 
 
-def _merge_objects(values: list[Any], kind: Any, place: tuple[str, ...], merged: MergedRecord) -> Any:
+def _merge_objects(
+    values: list[Any], kind: Any, place: tuple[str, ...], merged: MergedRecord
+) -> Any:
     """Objects key by key, each key's values by the default rule of their type."""
     kind, _ = without_none(kind)
     if is_json_text(kind):
@@ -134,7 +144,9 @@ def _merge_objects(values: list[Any], kind: Any, place: tuple[str, ...], merged:
     held = [dict(value) for value in values]
     if get_origin(kind) is dict:
         inner = get_args(kind)[1]
-        parts = tuple((key, key, inner) for key in dict.fromkeys(key for one in held for key in one))
+        parts = tuple(
+            (key, key, inner) for key in dict.fromkeys(key for one in held for key in one)
+        )
     else:
         parts = said_fields(kind)
     joined: dict[str, Any] = {}
@@ -150,7 +162,10 @@ def _merge_free(parts: list[Any]) -> Any:
         return None
     if all(isinstance(one, dict) for one in parts):
         keys = dict.fromkeys(key for one in parts for key in one)
-        return {key: _merge_free([one[key] for one in parts if one.get(key) is not None]) for key in keys}
+        return {
+            key: _merge_free([one[key] for one in parts if one.get(key) is not None])
+            for key in keys
+        }
     if all(isinstance(one, list) for one in parts):
         return _union(parts)
     if all(isinstance(one, bool) for one in parts):
@@ -175,7 +190,9 @@ def _sum(values: Sequence[Any]) -> Any:
 
 
 def _concat(lists: Sequence[Any]) -> Any:
-    return "\n".join(lists) if isinstance(lists[0], str) else [item for part in lists for item in part]
+    return (
+        "\n".join(lists) if isinstance(lists[0], str) else [item for part in lists for item in part]
+    )
 
 
 _RULES: dict[str, Callable[[Sequence[Any]], Any]] = {
@@ -187,7 +204,9 @@ _RULES: dict[str, Callable[[Sequence[Any]], Any]] = {
     "mean": lambda values: sum(values) / len(values),
     "any": any,
     "all": all,
-    "mode": lambda values: Counter(values).most_common(1)[0][0],  # of equally frequent ones the first met
+    "mode": lambda values: Counter(values).most_common(1)[0][
+        0
+    ],  # of equally frequent ones the first met
     "union": _union,
     "concat": _concat,
 }

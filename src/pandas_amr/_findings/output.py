@@ -16,7 +16,13 @@ from pandas_amr._findings.findings import check_held
 from pandas_amr._findings.inputs import Input
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow import arrow_schema, column_type, is_stray
-from pandas_amr._types.schema import closed_object, is_model, json_schema, kept_schema, object_fields
+from pandas_amr._types.schema import (
+    closed_object,
+    is_model,
+    json_schema,
+    kept_schema,
+    object_fields,
+)
 from pandas_amr._types.violations import Leniency, find_violation, without_absent
 from pandas_amr._types.wire_read import find_unread
 from pandas_amr._units.units import cell, line_of, reader_keys
@@ -119,7 +125,11 @@ class OutputType:
     @cached_property
     def partial(self) -> OutputType:
         """What an intermediate reducer writes: items and objects as they are; notes where a scalar is asked for."""
-        return self if self.item is not None or object_fields(self.kind) is not None else OutputType(str)
+        return (
+            self
+            if self.item is not None or object_fields(self.kind) is not None
+            else OutputType(str)
+        )
 
     @property
     def nothing(self) -> Reduced | None:
@@ -129,7 +139,9 @@ class OutputType:
     @property
     def line(self) -> str:
         """The line of code that hands in."""
-        return prompts.reduction_line(self.schema.get("properties", {}), listed=self.item is not None)
+        return prompts.reduction_line(
+            self.schema.get("properties", {}), listed=self.item is not None
+        )
 
     def submission(self) -> Submission:
         """What a reduce agent hands in."""
@@ -164,13 +176,20 @@ class OutputType:
         if self.item is None or not isinstance(given, list):
             cited = [everywhere]
         else:
-            cited = [part.get("sources", everywhere) if isinstance(part, dict) else everywhere for part in given]
+            cited = [
+                part.get("sources", everywhere) if isinstance(part, dict) else everywhere
+                for part in given
+            ]
             given = [
-                {key: value for key, value in part.items() if key != "sources"} if isinstance(part, dict) else part
+                {key: value for key, value in part.items() if key != "sources"}
+                if isinstance(part, dict)
+                else part
                 for part in given
             ]
         is_computed = payload.get(FROM_ALL_KEY) is True
-        support = tuple(_resolved(part, inputs, from_all=is_computed and part == everywhere) for part in cited)
+        support = tuple(
+            _resolved(part, inputs, from_all=is_computed and part == everywhere) for part in cited
+        )
         return self._checked(given, Leniency(coded=answer.form == REPL_FORM)), support
 
     def _checked(self, given: Any, leniency: Leniency) -> Any:
@@ -203,10 +222,18 @@ def _resolved(numbers: Any, inputs: Sequence[Input], *, from_all: bool) -> Suppo
         InvalidOutput: a number is none of theirs.
     """
     if not isinstance(numbers, list):
-        raise InvalidOutput("`sources` is missing: the list of the numbers of the findings that it rests on")
-    unknown = [n for n in numbers if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < len(inputs)]
+        raise InvalidOutput(
+            "`sources` is missing: the list of the numbers of the findings that it rests on"
+        )
+    unknown = [
+        n
+        for n in numbers
+        if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < len(inputs)
+    ]
     if unknown:
-        raise InvalidOutput(f"`sources` names finding {unknown[0]!r}; findings are 0 to {len(inputs) - 1}")
+        raise InvalidOutput(
+            f"`sources` names finding {unknown[0]!r}; findings are 0 to {len(inputs) - 1}"
+        )
     if from_all:
         return Support(frozenset().union(*(one.rows for one in inputs)))
     return support_of(numbers, inputs)

@@ -90,5 +90,7 @@ def record_rows(
     records, positions = items_frame(findings, kind)
     repeated = frame.set_flags(allows_duplicate_labels=True).iloc[positions]
     own = by is not None and not any(label in kind.item_columns for label in by.labels)
-    units = UnitRows(with_findings(frame, findings), frozenset(kind.item_columns), positions, by if own else None)
+    units = UnitRows(
+        with_findings(frame, findings), frozenset(kind.item_columns), positions, by if own else None
+    )
     return with_findings(repeated, records), records, units

@@ -55,7 +55,9 @@ class Keeper:
     _has_former: bool | None = None
 
     def __post_init__(self) -> None:
-        self.base = fingerprint(about_words({"format": FORMAT, "kind": self.kind, **self.about}).encode())
+        self.base = fingerprint(
+            about_words({"format": FORMAT, "kind": self.kind, **self.about}).encode()
+        )
         if self.former is not None:
             self._former_base = former_base(self.kind, self.former)
 
@@ -83,11 +85,16 @@ class Keeper:
             self._told = True
             await self.journal.about(self.base, about_words(self.about), self.run)
 
-    async def keep(self, answers: Mapping[bytes, Any], inputs: Mapping[bytes, str] | None = None) -> None:
+    async def keep(
+        self, answers: Mapping[bytes, Any], inputs: Mapping[bytes, str] | None = None
+    ) -> None:
         """Make answers durable."""
         await self._tell()
         texts = inputs if inputs is not None and self.journal.keep_inputs else {}
-        entries = [Entry(key, self.kind, self.base, encode(answer), texts.get(key)) for key, answer in answers.items()]
+        entries = [
+            Entry(key, self.kind, self.base, encode(answer), texts.get(key))
+            for key, answer in answers.items()
+        ]
         await self.journal.keep(entries, self.run, self.who)
 
     async def mark(self) -> tuple[int, int]:
@@ -163,7 +170,9 @@ def _read_answer(text: str | None, read: Callable[[Any], Answer]) -> Answer | No
         return None
 
 
-_asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[Keeper, bytes]] = weakref.WeakKeyDictionary()
+_asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[Keeper, bytes]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def _asks_no_more(task: asyncio.Task[Any] | None) -> None:

@@ -66,11 +66,15 @@ class Noted:
     units: int
     abouts: dict[bytes, str] = field(default_factory=dict)  # by base
 
-    def write(self, connection: sqlite3.Connection, run: int | None, bases: Iterable[bytes] | None = None) -> int:
+    def write(
+        self, connection: sqlite3.Connection, run: int | None, bases: Iterable[bytes] | None = None
+    ) -> int:
         """Write what is missing of the run and of its bases; without a number it gets one. The number."""
         row = (run, self.began, self.verb, self.task, self.units)
         add = "INSERT OR IGNORE INTO"
-        number = connection.execute(f"{add} runs (run, began, verb, task, units) VALUES (?, ?, ?, ?, ?)", row).lastrowid
+        number = connection.execute(
+            f"{add} runs (run, began, verb, task, units) VALUES (?, ?, ?, ?, ?)", row
+        ).lastrowid
         for base in self.abouts if bases is None else self.abouts.keys() & set(bases):
             connection.execute(f"{add} bases VALUES (?, ?)", (base, self.abouts[base]))
             connection.execute(f"{add} uses VALUES (?, ?)", (run, base))
@@ -127,10 +131,14 @@ class Store:
     own: Counter[tuple[bytes, int]] = field(default_factory=Counter)
     runs: dict[int, Noted] = field(default_factory=dict)
     _inode: int = 0
-    _waiting: list[tuple[Sequence[Entry], int, int, asyncio.Future[None]]] = field(default_factory=list)
+    _waiting: list[tuple[Sequence[Entry], int, int, asyncio.Future[None]]] = field(
+        default_factory=list
+    )
 
     def __post_init__(self) -> None:
-        weakref.finalize(self, _left.append, self.line).atexit = False  # the end of the process closes it anyway
+        weakref.finalize(
+            self, _left.append, self.line
+        ).atexit = False  # the end of the process closes it anyway
 
     def now(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Do some work and wait for it; where the file is damaged, on a new one."""
@@ -169,7 +177,16 @@ class Store:
         batch, self._waiting = self._waiting, []
         now = time.time()
         rows = [
-            (key, kind, base, run, now, value, _sum(key, value), None if text is None else writable(text))
+            (
+                key,
+                kind,
+                base,
+                run,
+                now,
+                value,
+                _sum(key, value),
+                None if text is None else writable(text),
+            )
             for entries, run, _, _ in batch
             for key, kind, base, value, text in entries
         ]
@@ -181,7 +198,9 @@ class Store:
                 for run, _, asked in bases:
                     if (noted := self.runs.get(run)) is not None:
                         noted.write(connection, run, asked)
-                connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                connection.executemany(
+                    "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+                )
             for _, who, asked in bases:
                 self.commits.update(asked)
                 self.own.update((base, who) for base in asked)
@@ -193,7 +212,9 @@ class Store:
                     written.set_exception(error) if error is not None else written.set_result(None)
 
         loop = asyncio.get_running_loop()
-        asyncio.ensure_future(loop.run_in_executor(self.line.thread, self._done, insert)).add_done_callback(told)
+        asyncio.ensure_future(
+            loop.run_in_executor(self.line.thread, self._done, insert)
+        ).add_done_callback(told)
 
     def _done(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         try:
@@ -204,7 +225,9 @@ class Store:
                     if not is_damaged(error):
                         raise
                     self.told.append(self._set_aside(error))
-                    return work(self._connected())  # nobody asks again for what was found since: this run holds it
+                    return work(
+                        self._connected()
+                    )  # nobody asks again for what was found since: this run holds it
         except sqlite3.Error as error:
             raise JournalError(_said(self.path, error)) from None
 
@@ -213,7 +236,9 @@ class Store:
             with _at_work:
                 return work(self._connected())
         except sqlite3.Error as error:
-            raise JournalError(self._set_aside(error) if is_damaged(error) else _said(self.path, error)) from None
+            raise JournalError(
+                self._set_aside(error) if is_damaged(error) else _said(self.path, error)
+            ) from None
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; made anew where the file has gone."""
@@ -221,7 +246,9 @@ class Store:
             return self.line.connection
         self.line.hang_up()
         if self._inode and not self._still_there():
-            self.told.append(f"The journal {self.path} has gone; it is begun anew, without what it held.")
+            self.told.append(
+                f"The journal {self.path} has gone; it is begun anew, without what it held."
+            )
         self.line.connection = self._opened()
         _open.add(self.line)
         return self.line.connection
@@ -269,9 +296,13 @@ def _move(path: Path, aside: Path, damage: Exception) -> None:
 
 _stores: weakref.WeakValueDictionary[tuple[int, Path], Store] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
-_at_work = threading.RLock()  # held while anything is done with a connection, and while the process forks
+_at_work = (
+    threading.RLock()
+)  # held while anything is done with a connection, and while the process forks
 _open: set[_Line] = set()
-_left: deque[_Line] = deque()  # of stores that nothing holds; a collector of garbage may add to it at any moment
+_left: deque[_Line] = (
+    deque()
+)  # of stores that nothing holds; a collector of garbage may add to it at any moment
 
 
 def _end_what_is_left() -> None:
@@ -314,7 +345,9 @@ def _made(path: Path) -> None:
 
 def _opened(path: Path) -> sqlite3.Connection:
     """A connection to a journal of this version."""
-    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+    )
     try:
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous=NORMAL")  # but for answers: see _written_through
@@ -359,7 +392,9 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 def _check_tables(connection: sqlite3.Connection) -> None:
     """Take a file whose tables are not those of its format for what it is: damaged."""
     wanted = {" ".join(statement.split()) for statement in SCHEMA.split(";") if statement.strip()}
-    there = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    there = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    )
     if wanted != {" ".join(sql.split()) for (sql,) in there}:
         error = sqlite3.DatabaseError("its tables are not those of a journal of its format")
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
@@ -393,7 +428,9 @@ def wrong(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _check_format(path: Path, application: int, version: int) -> None:
     if application != APPLICATION:
-        raise JournalError(f"{path} is a database, and no journal of pandas-amr. Choose another path.")
+        raise JournalError(
+            f"{path} is a database, and no journal of pandas-amr. Choose another path."
+        )
     if version != VERSION:
         raise JournalError(
             f"The journal {path} has format {version}, and this version reads {VERSION}. "
@@ -426,7 +463,9 @@ def _written_through(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def known(connection: sqlite3.Connection, keys: Sequence[bytes], run: int | None) -> dict[bytes, str]:
+def known(
+    connection: sqlite3.Connection, keys: Sequence[bytes], run: int | None
+) -> dict[bytes, str]:
     """What is known of keys; of what one run has written, where it is named."""
     found: dict[bytes, str] = {}
     for start in range(0, len(keys), ASKED_AT_ONCE):
@@ -434,7 +473,9 @@ def known(connection: sqlite3.Connection, keys: Sequence[bytes], run: int | None
         marks = ",".join("?" * len(part))
         query = f"SELECT key, value, checked FROM entries WHERE key IN ({marks})"  # noqa: S608 (question marks)
         rows = (
-            connection.execute(query, part) if run is None else connection.execute(f"{query} AND run = ?", (*part, run))
+            connection.execute(query, part)
+            if run is None
+            else connection.execute(f"{query} AND run = ?", (*part, run))
         )
         found |= {key: value for key, value, checked in rows if _sum(key, value) == checked}
     return found
@@ -464,4 +505,6 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )

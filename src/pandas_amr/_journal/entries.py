@@ -56,7 +56,9 @@ def _encoded(value: Any) -> Any:
 _ENCODER = json.JSONEncoder(default=_encoded, separators=(",", ":"))
 
 
-def readable_form(record: Mapping[str, Any], check: Check, said: dict[str, Any] | None = None) -> dict[str, Any] | None:
+def readable_form(
+    record: Mapping[str, Any], check: Check, said: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Find the JSON that is read back as a record: what was said, if it passes as it stands; else the record's own.
 
     None if neither is.
@@ -70,7 +72,9 @@ def readable_form(record: Mapping[str, Any], check: Check, said: dict[str, Any] 
 # Reading
 
 
-def read_findings(texts: Mapping[Key, str], check: Check, *, former: bool = False) -> dict[Key, dict[str, Any]]:
+def read_findings(
+    texts: Mapping[Key, str], check: Check, *, former: bool = False
+) -> dict[Key, dict[str, Any]]:
     """Read entries of the journal; what is damaged or does not pass today's check is left out.
 
     Those of the ``former`` format hold records that validators have seen already: what these would change now is left

@@ -35,7 +35,10 @@ def former_about(question: Question) -> dict[str, Any]:
         about["output"] = former_schema(question.output)
     if question.lm is not None:
         about |= _about_model(question.lm)
-        about |= {"tools": [_about_tool(tool) for tool in question.tools], "python": question.python}
+        about |= {
+            "tools": [_about_tool(tool) for tool in question.tools],
+            "python": question.python,
+        }
     return about
 
 
@@ -71,7 +74,12 @@ def former_dtypes(frame: pd.DataFrame) -> list[list[str]]:
     """Of which kind each column is that code sees."""
     kinds: list[list[str]] = []
     for label, dtype in zip(json_keys(list(frame.columns)), frame.dtypes, strict=True):
-        kinds.append([label, "c" if isinstance(dtype, pd.CategoricalDtype) else str(getattr(dtype, "kind", "O"))])
+        kinds.append(
+            [
+                label,
+                "c" if isinstance(dtype, pd.CategoricalDtype) else str(getattr(dtype, "kind", "O")),
+            ]
+        )
     return sorted(kinds)
 
 

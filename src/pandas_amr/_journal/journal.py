@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_amr._journal.database import Noted, Store, is_damaged, known, store_at, transaction, writable, wrong
+from pandas_amr._journal.database import (
+    Noted,
+    Store,
+    is_damaged,
+    known,
+    store_at,
+    transaction,
+    writable,
+    wrong,
+)
 from pandas_amr._records.paths import absolute_path, cache_folder
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr.errors import JournalError, JournalWarning, UsageError
@@ -57,7 +66,9 @@ class Journal:
         []
     """
 
-    def __init__(self, path: str | Path, *, refresh: bool = False, keep_inputs: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, *, refresh: bool = False, keep_inputs: bool = False
+    ) -> None:
         if not isinstance(path, str | os.PathLike) or not str(path):
             raise UsageError(f"Journal(path) takes a file's path, not {path!r}.")
         self.path = absolute_path(path)
@@ -92,8 +103,21 @@ class Journal:
 
         ``status`` is missing for a run that was killed or goes on.
         """
-        names = ["run", "began", "ended", "verb", "task", "units", "status", "calls", "tokens", "money", "recalled"]
-        return _frame(self._rows(f"SELECT {', '.join(names)} FROM runs ORDER BY run"), names).set_index("run")  # noqa: S608
+        names = [
+            "run",
+            "began",
+            "ended",
+            "verb",
+            "task",
+            "units",
+            "status",
+            "calls",
+            "tokens",
+            "money",
+            "recalled",
+        ]
+        rows = self._rows(f"SELECT {', '.join(names)} FROM runs ORDER BY run")  # noqa: S608
+        return _frame(rows, names).set_index("run")
 
     def size(self) -> int:
         """Bytes on disk."""
@@ -115,7 +139,9 @@ class Journal:
             JournalError: the file is damaged; it is set aside.
         """
         if older_than is None and keep is None:
-            raise UsageError("prune() takes older_than= (a timedelta, or days), keep= (a number of runs), or both.")
+            raise UsageError(
+                "prune() takes older_than= (a timedelta, or days), keep= (a number of runs), or both."
+            )
         wanted: list[str] = []
         values: list[float] = []
         if older_than is not None:
@@ -129,10 +155,12 @@ class Journal:
 
         def forget(connection: sqlite3.Connection) -> int:
             with transaction(connection):
-                gone = connection.execute(f"DELETE FROM entries WHERE {' AND '.join(wanted)}", values).rowcount  # noqa: S608
+                entries = f"DELETE FROM entries WHERE {' AND '.join(wanted)}"  # noqa: S608
+                gone = connection.execute(entries, values).rowcount
                 without = "base NOT IN (SELECT base FROM entries)"
                 connection.execute(f"DELETE FROM uses WHERE {without} AND run NOT IN ({going})")  # noqa: S608
-                connection.execute(f"DELETE FROM bases WHERE {without} AND base NOT IN (SELECT base FROM uses)")  # noqa: S608
+                bases = f"DELETE FROM bases WHERE {without} AND base NOT IN (SELECT base FROM uses)"  # noqa: S608
+                connection.execute(bases)
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return gone
@@ -167,7 +195,9 @@ class Journal:
             except sqlite3.DatabaseError as error:
                 if not is_damaged(error):
                     raise
-                found.append(f"The journal {store.path} is damaged ({error}). The next run sets it aside.")
+                found.append(
+                    f"The journal {store.path} is damaged ({error}). The next run sets it aside."
+                )
 
         try:
             store.read(verified)
@@ -178,7 +208,9 @@ class Journal:
         return told + found
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._store.read(lambda connection: connection.execute(query).fetchall())
+        rows: list[tuple[Any, ...]] = self._store.read(
+            lambda connection: connection.execute(query).fetchall()
+        )
         return rows
 
     # For runs
@@ -195,7 +227,9 @@ class Journal:
         self._store.runs[run] = noted
         return run
 
-    async def end(self, run: int, status: str, *, calls: int, tokens: int, money: float | None, recalled: int) -> None:
+    async def end(
+        self, run: int, status: str, *, calls: int, tokens: int, money: float | None, recalled: int
+    ) -> None:
         """Note how a run ended."""
         noted = self._store.runs.pop(run, None)
 
@@ -227,7 +261,10 @@ class Journal:
         """Whether anything was ever asked under a fingerprint's common part."""
 
         def asked(connection: sqlite3.Connection) -> bool:
-            return connection.execute("SELECT 1 FROM bases WHERE base = ?", (base,)).fetchone() is not None
+            return (
+                connection.execute("SELECT 1 FROM bases WHERE base = ?", (base,)).fetchone()
+                is not None
+            )
 
         there: bool = await self._store.soon(asked)
         return there
@@ -240,7 +277,9 @@ class Journal:
         if not keys or (self.refresh and not run):
             return {}
         by = run if self.refresh else None
-        answers: dict[bytes, str] = await self._store.soon(lambda connection: known(connection, keys, by))
+        answers: dict[bytes, str] = await self._store.soon(
+            lambda connection: known(connection, keys, by)
+        )
         return answers
 
     async def mark(self, base: bytes, who: int) -> tuple[int, int]:
@@ -282,7 +321,9 @@ def _seconds(older_than: Any) -> float:
     elif isinstance(older_than, bool) or not isinstance(older_than, Real):
         days = math.nan
     if not days >= 0:
-        raise UsageError(f"prune(older_than=) takes a timedelta or days, 0 or more, not {older_than!r}.")
+        raise UsageError(
+            f"prune(older_than=) takes a timedelta or days, 0 or more, not {older_than!r}."
+        )
     return float(min(days, MOST_DAYS)) * 86_400
 
 
@@ -319,7 +360,9 @@ def journal_for(given: Any, *, by_default: bool) -> Journal | None:
         case None | True:
             pass
         case _:
-            raise UsageError(f"journal= takes a path, amr.Journal(path), True or False, not {given!r}.")
+            raise UsageError(
+                f"journal= takes a path, amr.Journal(path), True or False, not {given!r}."
+            )
     named = os.environ.get("AMR_JOURNAL", "")
     if named.lower() in {"off", "0", "false"} or (not named and given is None and not by_default):
         return None

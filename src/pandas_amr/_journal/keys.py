@@ -143,7 +143,12 @@ def _host_of(parts: SplitResult) -> str:
 def describe_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     """Say which tools there are, in the order of their names."""
     told = [
-        {"name": tool.name, "about": tool.description, "takes": _describe_arguments(tool), "version": tool.version}
+        {
+            "name": tool.name,
+            "about": tool.description,
+            "takes": _describe_arguments(tool),
+            "version": tool.version,
+        }
         for tool in tools
     ]
     return sorted(told, key=_name_of)
@@ -158,7 +163,9 @@ def _describe_arguments(tool: Tool) -> dict[str, Any]:
     schema = tool.args_schema
     if schema is None or not schema.model_fields:
         return dict(tool.parameters)
-    required = [asked_as(name, info)[0] for name, info in schema.model_fields.items() if info.is_required()]
+    required = [
+        asked_as(name, info)[0] for name, info in schema.model_fields.items() if info.is_required()
+    ]
     return describe_type(schema) | {"required": required}
 
 
@@ -241,7 +248,11 @@ def _closed(schema: Any, definitions: Mapping[str, Any]) -> Any:
         else:
             closed[key] = _closed(value, definitions)
     if "properties" in closed:
-        closed |= {"required": list(closed["properties"]), "type": "object", "additionalProperties": False}
+        closed |= {
+            "required": list(closed["properties"]),
+            "type": "object",
+            "additionalProperties": False,
+        }
     return closed
 
 
@@ -251,11 +262,15 @@ def _name_fields(asked: Any, named: Any) -> Any:
         return [_name_fields(one, other) for one, other in zip(asked, named, strict=True)]
     if not isinstance(asked, dict):
         return asked
-    both = {key: _name_fields(value, named[key]) for key, value in asked.items() if key != "properties"}
+    both = {
+        key: _name_fields(value, named[key]) for key, value in asked.items() if key != "properties"
+    }
     if "properties" not in asked:
         return both
     properties: dict[str, Any] = {}
-    for (alias, one), (name, other) in zip(asked["properties"].items(), named["properties"].items(), strict=True):
+    for (alias, one), (name, other) in zip(
+        asked["properties"].items(), named["properties"].items(), strict=True
+    ):
         properties[alias] = _name_fields(one, other)
         if name != alias:
             properties[alias][NAME] = name

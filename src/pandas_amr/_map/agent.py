@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pandas_amr._agent import prompts
 from pandas_amr._agent.agent import NoInstruction
 from pandas_amr._agent.loop import REPL_FORM, Submission, run_agent
-from pandas_amr._findings.findings import Checked, Failure, FindingType, Who, check_alone, check_answer
+from pandas_amr._findings.findings import (
+    Checked,
+    Failure,
+    FindingType,
+    Who,
+    check_alone,
+    check_answer,
+)
 from pandas_amr._findings.merge import merge_records, rules_of
 from pandas_amr._journal.entries import Check, readable_form
 from pandas_amr._records.concurrency import await_contained, each
@@ -230,13 +237,17 @@ class AgentMapper:
             for position in sorted(state.too_long):
                 await self._in_smaller_pieces(position, self.units.size(position) // 2, state)
 
-    async def _settle(self, positions: Sequence[int], state: SoFar, *, halved: bool = False, barren: int = 0) -> None:
+    async def _settle(
+        self, positions: Sequence[int], state: SoFar, *, halved: bool = False, barren: int = 0
+    ) -> None:
         """Ask, repair, then halve what is left; findings accepted on the way are kept.
 
         A unit that was alone from the start is asked afresh once, as one that was halved out of a shard is.
         """
         attempt = await self._asked(positions, state)
-        problems = {positions[number]: problem for number, problem in attempt.checked.problems.items()}
+        problems = {
+            positions[number]: problem for number, problem in attempt.checked.problems.items()
+        }
         left = list(problems)
         if not left:
             return
@@ -252,7 +263,10 @@ class AgentMapper:
         middle = (len(left) + 1) // 2
         halves = [half for half in (left[:middle], left[middle:]) if half]
         done = await asyncio.gather(
-            *(await_contained(self._settle(half, state, halved=True, barren=barren)) for half in halves),
+            *(
+                await_contained(self._settle(half, state, halved=True, barren=barren))
+                for half in halves
+            ),
             return_exceptions=True,
         )
         for error in done:
@@ -270,12 +284,21 @@ class AgentMapper:
         Returns:
             Whether it failed since a piece was too long.
         """
-        lines = pieces_of(self.units.record(position), limit=limit, count=self.count, line_of=line_of)
-        pieces = SoFar(lambda numbers: [lines[number] for number in numbers], single=True, of_rows=False, of=position)
+        lines = pieces_of(
+            self.units.record(position), limit=limit, count=self.count, line_of=line_of
+        )
+        pieces = SoFar(
+            lambda numbers: [lines[number] for number in numbers],
+            single=True,
+            of_rows=False,
+            of=position,
+        )
         if self.pieces is not None:
             pieces.found |= await self.pieces.recall(lines)
         open_ = [number for number in range(len(lines)) if number not in pieces.found]
-        async for _ in each(lambda number: self._settle((number,), pieces), open_, limit=PIECES_AT_ONCE):
+        async for _ in each(
+            lambda number: self._settle((number,), pieces), open_, limit=PIECES_AT_ONCE
+        ):
             pass
         state.usage += pieces.usage
         state.attempts[position] = state.attempts.get(position, 0) + sum(pieces.attempts.values())
@@ -287,21 +310,31 @@ class AgentMapper:
         if pieces.repaired:
             state.repaired.add(position)
         try:
-            merged = await self._merged([pieces.found[number] for number in range(len(lines))], state)
+            merged = await self._merged(
+                [pieces.found[number] for number in range(len(lines))], state
+            )
             await self._durable({position: merged}, {}, state)
             state.found[position] = merged
         except InvalidOutput as error:
-            state.failed[position] = ("schema", f"its {len(lines)} pieces could not be merged: {error}")
+            state.failed[position] = (
+                "schema",
+                f"its {len(lines)} pieces could not be merged: {error}",
+            )
         except ModelError as error:
             if error.stops_run:
                 raise
-            state.failed[position] = ("model", f"its {len(lines)} pieces could not be merged: {error}")
+            state.failed[position] = (
+                "model",
+                f"its {len(lines)} pieces could not be merged: {error}",
+            )
         return False
 
     async def _merged(self, records: list[dict[str, Any]], state: SoFar) -> dict[str, Any]:
         """One finding of the pieces': by rule, and texts that differ by an agent."""
         merged = merge_records(records, self.kind.model, rules_of(self.kind.model, self.merge))
-        if merged.texts and self.alone:  # a model that small is not asked to write what it read in pieces
+        if (
+            merged.texts and self.alone
+        ):  # a model that small is not asked to write what it read in pieces
             written = {place: "\n".join(texts) for place, texts in merged.texts.items()}
         elif merged.texts:
             written = await self._written(merged.texts, state)
@@ -316,12 +349,19 @@ class AgentMapper:
             raise InvalidOutput("a validator changes again what it has changed in each of them")
         return record
 
-    async def _written(self, texts: Mapping[tuple[str, ...], list[str]], state: SoFar) -> dict[tuple[str, ...], str]:
+    async def _written(
+        self, texts: Mapping[tuple[str, ...], list[str]], state: SoFar
+    ) -> dict[tuple[str, ...], str]:
         """What an agent makes of the texts that the pieces write differently, by their places."""
-        named = {place[0] if len(place) == 1 else f"{place[0]}_{number}": place for number, place in enumerate(texts)}
+        named = {
+            place[0] if len(place) == 1 else f"{place[0]}_{number}": place
+            for number, place in enumerate(texts)
+        }
         properties = self.kind.schema["properties"]
         fields: dict[str, Any] = {
-            name: properties[name] if len(place) == 1 else {"type": "string", "description": f"a part of {place[0]}"}
+            name: properties[name]
+            if len(place) == 1
+            else {"type": "string", "description": f"a part of {place[0]}"}
             for name, place in named.items()
         }
         output = closed_object(fields)
@@ -330,7 +370,13 @@ class AgentMapper:
         shown = dict(zip(named, keys, strict=True))
         most = max(len(pieces) for pieces in texts.values())
         lines = [
-            line_of({shown[name]: texts[place][piece] for name, place in named.items() if piece < len(texts[place])})
+            line_of(
+                {
+                    shown[name]: texts[place][piece]
+                    for name, place in named.items()
+                    if piece < len(texts[place])
+                }
+            )
             for piece in range(most)
         ]
         submission = Submission("reduction", schema)
@@ -366,7 +412,9 @@ class AgentMapper:
     @property
     def line(self) -> str:
         """The line of code that hands in, if agents have a REPL."""
-        return prompts.finding_line(self.kind.schema["properties"]) if self.repls is not None else ""
+        return (
+            prompts.finding_line(self.kind.schema["properties"]) if self.repls is not None else ""
+        )
 
     def repl_of(self, positions: Sequence[int]) -> Repl | None:
         """The REPL of an agent that has these units; if they stand in it only, nothing but code hands in."""
@@ -385,13 +433,19 @@ class AgentMapper:
         coded = whole and self.repls is not None
         if self.alone and not coded:
             return self._opening_alone(positions[0], state)
-        lines = self.units.compact_lines(positions) if state is None or state.of_rows else state.lines(positions)
+        lines = (
+            self.units.compact_lines(positions)
+            if state is None or state.of_rows
+            else state.lines(positions)
+        )
         context = self.context if whole else None
         fields = self.kind.schema["properties"]
         is_flat = self.is_flat(positions, state)
         enforced = self.kind.submission(alone=is_flat).response.strict
         if is_flat:
-            system = prompts.flat_system(self.instruction, fields, persona=self.persona, enforced=enforced)
+            system = prompts.flat_system(
+                self.instruction, fields, persona=self.persona, enforced=enforced
+            )
         else:
             has_tools = coded or bool(self.tools)
             system = prompts.map_system(
@@ -440,7 +494,9 @@ class AgentMapper:
         opening = self.opening(positions, state, changed=changed)
         return await self._turn(opening, positions, tuple(range(len(positions))), state, repl)
 
-    async def _repair(self, positions: Sequence[int], last: Attempt, state: SoFar, repl: Repl | None) -> Attempt:
+    async def _repair(
+        self, positions: Sequence[int], last: Attempt, state: SoFar, repl: Repl | None
+    ) -> Attempt:
         problems = last.checked.problems
         if self.alone and self.is_flat(positions, state):
             words = prompts.answer_repair(problems[0])
@@ -465,7 +521,10 @@ class AgentMapper:
         if self.keep is None or self.pieces is None:
             return
         check = Check(self.kind)
-        forms = {position: readable_form(record, check, said.get(position)) for position, record in found.items()}
+        forms = {
+            position: readable_form(record, check, said.get(position))
+            for position, record in found.items()
+        }
         kept = {position: form for position, form in forms.items() if form is not None}
         if kept and state.of_rows:
             await self.keep(kept)
@@ -512,11 +571,17 @@ class AgentMapper:
         state.form = answer.ways or state.form
         if flat:
             checked = check_alone(answer, self.kind)
-        elif answer.form == REPL_FORM:  # code may hand in as many values as it likes, all of them wrong
-            checked = await asyncio.to_thread(check_answer, answer, self.kind, asked=asked, of=len(positions))
+        elif (
+            answer.form == REPL_FORM
+        ):  # code may hand in as many values as it likes, all of them wrong
+            checked = await asyncio.to_thread(
+                check_answer, answer, self.kind, asked=asked, of=len(positions)
+            )
         else:
             checked = check_answer(answer, self.kind, asked=asked, of=len(positions))
         found = {positions[number]: record for number, record in checked.accepted.items()}
-        await self._durable(found, {positions[number]: said for number, said in checked.said.items()}, state)
+        await self._durable(
+            found, {positions[number]: said for number, said in checked.said.items()}, state
+        )
         state.found |= found
         return Attempt(checked, conversation=answer.conversation)

@@ -64,7 +64,9 @@ class Asker:
             wanted = units.only(present[units.asked])  # what is missing is not read
             read += int(np.maximum(1, -(-wanted.tokens // self.shard_tokens)).sum())
             if read > self.most:
-                raise UsageError(f"ask() takes {self.most} texts, or pieces of long ones, and these would be {read}")
+                raise UsageError(
+                    f"ask() takes {self.most} texts, or pieces of long ones, and these would be {read}"
+                )
             return await self._answered(asked["instruction"], kind, units, wanted, repl)
 
         return ask
@@ -73,7 +75,9 @@ class Asker:
         frame = pd.DataFrame({"text": pd.Series(texts, dtype=object)})
         return make_units(frame, (0,), dedupe=True, counter=self.count)
 
-    async def _answered(self, instruction: str, kind: FindingType, units: Units, wanted: Units, repl: Repl) -> Data:
+    async def _answered(
+        self, instruction: str, kind: FindingType, units: Units, wanted: Units, repl: Repl
+    ) -> Data:
         bare = AgentMapper(
             name=None,
             model=self.model,
@@ -90,12 +94,16 @@ class Asker:
         )
         mapper = self.kept(bare, instruction)
         size = 1 if self.alone else ASK_SHARD_SIZE
-        shards = make_shards(wanted.asked, wanted.tokens, shard_size=size, shard_tokens=self.shard_tokens)
+        shards = make_shards(
+            wanted.asked, wanted.tokens, shard_size=size, shard_tokens=self.shard_tokens
+        )
         store = FindingStore(None, kind)
         failures = []
         ended: list[RunStopped] = []
         begun = time.monotonic()
-        async for mapped in each(mapper, (shard for shard in shards if not ended), limit=ASK_AT_ONCE):
+        async for mapped in each(
+            mapper, (shard for shard in shards if not ended), limit=ASK_AT_ONCE
+        ):
             repl.spent += mapped.usage
             if mapped.ended_by is not None:
                 ended.append(mapped.ended_by)
@@ -104,9 +112,17 @@ class Asker:
         waited_s = time.monotonic() - begun
         if ended:  # what was in flight has ended by now
             raise ended[0]
-        failures.sort(key=lambda failure: failure.position)  # agents are told the same, whichever came first
-        told = [f"text {failure.position}: {failure.reason}" for failure in failures[:TOLD_FAILURES]]
-        said = (f"{len(failures)} texts have no answer ({'; '.join(told)}); they are <NA>.",) if failures else ()
+        failures.sort(
+            key=lambda failure: failure.position
+        )  # agents are told the same, whichever came first
+        told = [
+            f"text {failure.position}: {failure.reason}" for failure in failures[:TOLD_FAILURES]
+        ]
+        said = (
+            (f"{len(failures)} texts have no answer ({'; '.join(told)}); they are <NA>.",)
+            if failures
+            else ()
+        )
         answers = await asyncio.to_thread(_answer_data, store, units)
         return replace(answers, changed=said, waited_s=waited_s)
 
@@ -123,6 +139,10 @@ def _asked_kind(fields: dict[str, Any]) -> FindingType:
         UsageError: it is nothing that a model could be asked for.
     """
     try:
-        return FindingType.of(record_type("Answer", {name: named_type(one) for name, one in fields.items()}), None)
+        return FindingType.of(
+            record_type("Answer", {name: named_type(one) for name, one in fields.items()}), None
+        )
     except (TypeError, AttributeError, LookupError) as error:
-        raise UsageError(f"ask(..., schema=) cannot be used: {type(error).__name__}: {error}") from None
+        raise UsageError(
+            f"ask(..., schema=) cannot be used: {type(error).__name__}: {error}"
+        ) from None

@@ -78,7 +78,9 @@ class JournaledMapper:
     def keys(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """The keys of units; of a shard's, where they depend on each other."""
         if not self.by_shard and former:
-            return [self.keeper.key(one, former=True) for one in self._digests(positions, former=True)]
+            return [
+                self.keeper.key(one, former=True) for one in self._digests(positions, former=True)
+            ]
         if not self.by_shard:
             return self._unit_keys(positions)
         if not self.shards:
@@ -97,7 +99,9 @@ class JournaledMapper:
             digests = [*digests, b"context", *mapper.context.fingerprints(positions, former=former)]
         whole = fingerprint(*digests)
         numbers = range(len(positions))
-        return [self.keeper.key(whole + number.to_bytes(4, "big"), former=former) for number in numbers]
+        return [
+            self.keeper.key(whole + number.to_bytes(4, "big"), former=former) for number in numbers
+        ]
 
     def _digests(self, positions: Sequence[int], *, former: bool) -> list[bytes]:
         """Each unit's content, and what is asked of it where that differs."""
@@ -116,12 +120,16 @@ class JournaledMapper:
         places = np.searchsorted(asked, np.asarray(positions, dtype=np.int64))
         unknown = places[~self._keys[places].any(axis=1)]
         if len(unknown):
-            made = b"".join(self.keeper.key(one) for one in self._digests(asked[unknown].tolist(), former=False))
+            made = b"".join(
+                self.keeper.key(one) for one in self._digests(asked[unknown].tolist(), former=False)
+            )
             self._keys[unknown] = np.frombuffer(made, dtype=np.uint8).reshape(-1, KEY_BYTES)
         raw = self._keys[places].tobytes()
         return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
 
-    async def recall_all(self, positions: Sequence[int]) -> AsyncIterator[tuple[list[int], pa.Table]]:
+    async def recall_all(
+        self, positions: Sequence[int]
+    ) -> AsyncIterator[tuple[list[int], pa.Table]]:
         """What is known of many units, in parts. The rest is looked up again only once somebody else has written."""
         _asks_no_more(asyncio.current_task())
         mark = await self.keeper.mark()
@@ -153,13 +161,19 @@ class JournaledMapper:
         if missing and await self.keeper.has_former():
             wanted = set(missing)
             source = whole if self.by_shard else missing
-            former = zip(source, await aside(partial(self.keys, former=True), source, size=len(source)), strict=True)
+            former = zip(
+                source,
+                await aside(partial(self.keys, former=True), source, size=len(source)),
+                strict=True,
+            )
             key_of = {position: key for position, key in former if position in wanted}
             known_texts = await self.keeper.recall(list(key_of.values()))
             texts = _by_position(list(key_of), list(key_of.values()), known_texts)
             found |= await aside(partial(read_findings, former=True), texts, check, size=len(texts))
         known = [position for position in positions if position in found]
-        table: pa.Table = await aside(table_of, [found[one] for one in known], check.kind.arrow, size=len(known))
+        table: pa.Table = await aside(
+            table_of, [found[one] for one in known], check.kind.arrow, size=len(known)
+        )
         return known, table
 
     async def __call__(self, shard: Shard) -> Mapped:
@@ -171,7 +185,9 @@ class JournaledMapper:
         waited = False
         while open_ and not (parts and parts[-1].ended_by):
             # Of units that are alike one is asked; the others are known then.
-            free = sorted({keys[one]: one for one in reversed(open_) if keys[one] not in claims}.values())
+            free = sorted(
+                {keys[one]: one for one in reversed(open_) if keys[one] not in claims}.values()
+            )
             if free:
                 parts += await self._settled(shard, free, keys, waited=waited)
                 settled = set(free)
@@ -203,7 +219,9 @@ class JournaledMapper:
             return [*parts, await self._asked(shard, rest, keys)] if rest else parts
         except JournalError as error:
             assert self.kind is not None
-            return [replace(_part(shard, self.name, [], self.kind.arrow.empty_table()), ended_by=error)]
+            return [
+                replace(_part(shard, self.name, [], self.kind.arrow.empty_table()), ended_by=error)
+            ]
         finally:
             self.keeper.release(held)
 
@@ -217,7 +235,11 @@ class JournaledMapper:
         mapped = await mapper(part)
         check = self.check
         forms = [readable_form(record, check) for record in mapped.table.to_pylist()]
-        known = {keys[p]: form for p, form in zip(mapped.positions, forms, strict=True) if form is not None}
+        known = {
+            keys[p]: form
+            for p, form in zip(mapped.positions, forms, strict=True)
+            if form is not None
+        }
         try:
             if known:
                 await self.keeper.keep(known)
@@ -230,8 +252,12 @@ class JournaledMapper:
             inputs = None
             if self.keeper.journal.keep_inputs:
                 lines = self.units.lines(list(records))
-                inputs = {keys[position]: line for position, line in zip(records, lines, strict=True)}
-            await self.keeper.keep({keys[position]: record for position, record in records.items()}, inputs)
+                inputs = {
+                    keys[position]: line for position, line in zip(records, lines, strict=True)
+                }
+            await self.keeper.keep(
+                {keys[position]: record for position, record in records.items()}, inputs
+            )
 
         return keep
 
@@ -266,9 +292,13 @@ class Pieces:
         return self.keeper.key(fingerprint(b"piece", canonical_json(json.loads(line)).encode()))
 
 
-def _by_position(positions: Sequence[int], keys: Sequence[bytes], texts: Mapping[bytes, str]) -> dict[int, str]:
+def _by_position(
+    positions: Sequence[int], keys: Sequence[bytes], texts: Mapping[bytes, str]
+) -> dict[int, str]:
     """The entries that are known, by the positions of their units."""
-    return {position: texts[key] for position, key in zip(positions, keys, strict=True) if key in texts}
+    return {
+        position: texts[key] for position, key in zip(positions, keys, strict=True) if key in texts
+    }
 
 
 def bare(mapper: Mapper) -> Mapper:
@@ -277,17 +307,23 @@ def bare(mapper: Mapper) -> Mapper:
 
 
 def _part(shard: Shard, name: str | None, positions: list[int], table: pa.Table) -> Mapped:
-    return Mapped(shard, name, positions, table, frozenset(), [], Usage(), cached=frozenset(positions))
+    return Mapped(
+        shard, name, positions, table, frozenset(), [], Usage(), cached=frozenset(positions)
+    )
 
 
-def joined(shard: Shard, name: str | None, parts: Sequence[Mapped], cached: frozenset[int]) -> Mapped:
+def joined(
+    shard: Shard, name: str | None, parts: Sequence[Mapped], cached: frozenset[int]
+) -> Mapped:
     """What came of a shard, in parts, as one."""
     first, *rest = parts
     if not rest:
         return replace(first, shard=shard, map=name, cached=cached)
     positions = [position for part in parts for position in part.positions]
     order = np.argsort(np.asarray(positions, dtype=np.int64), kind="stable")
-    table = pa.concat_tables([part.table for part in parts], promote_options="permissive").take(pa.array(order))
+    table = pa.concat_tables([part.table for part in parts], promote_options="permissive").take(
+        pa.array(order)
+    )
     usage = first.usage
     for part in rest:
         usage += part.usage
@@ -297,7 +333,9 @@ def joined(shard: Shard, name: str | None, parts: Sequence[Mapped], cached: froz
         positions=[positions[index] for index in order],
         table=table,
         repaired=frozenset().union(*(part.repaired for part in parts)),
-        failures=sorted((one for part in parts for one in part.failures), key=lambda one: one.position),
+        failures=sorted(
+            (one for part in parts for one in part.failures), key=lambda one: one.position
+        ),
         usage=usage,
         form=next((part.form for part in parts if part.form), ""),
         ended_by=next((part.ended_by for part in parts if part.ended_by is not None), None),

@@ -90,11 +90,14 @@ class CallableMapper:
             if self.raises:
                 raise
             failures += [
-                Failure(position, shard.number, "callable", str(error), 1, self.name) for position in positions
+                Failure(position, shard.number, "callable", str(error), 1, self.name)
+                for position in positions
             ]
         except Exception as error:  # noqa: BLE001 (the function is the user's; what it raises is that unit's failure)
             if len(positions) == 1:
-                failures.append(Failure(positions[0], shard.number, "callable", _reason(error), 1, self.name))
+                failures.append(
+                    Failure(positions[0], shard.number, "callable", _reason(error), 1, self.name)
+                )
                 return
             middle = len(positions) // 2
             for half in (positions[:middle], positions[middle:]):
@@ -109,8 +112,12 @@ class CallableMapper:
             return self._of_frame(self._in_order(given, index))
         if isinstance(given, list) and len(given) == rows:
             return self._of_records(self._records_in_order([self._record(one) for one in given]))
-        size = f"{len(given)} findings" if isinstance(given, (list, *ARRAYS)) else type(given).__name__
-        raise UsageError(f"{self._called()} gives a frame or a list, one finding a row: {rows} rows, {size}.")
+        size = (
+            f"{len(given)} findings" if isinstance(given, (list, *ARRAYS)) else type(given).__name__
+        )
+        raise UsageError(
+            f"{self._called()} gives a frame or a list, one finding a row: {rows} rows, {size}."
+        )
 
     def _of_frame(self, frame: pd.DataFrame) -> pa.Table:
         self._check_names(list(frame.columns))
@@ -123,12 +130,16 @@ class CallableMapper:
         if self.kind is not None:
             return table_of([self.kind.valid(one) for one in records], self.kind.arrow)
         self._check_names(list(dict.fromkeys(name for record in records for name in record)))
-        return _untyped([{str(name): value for name, value in record.items()} for record in records])
+        return _untyped(
+            [{str(name): value for name, value in record.items()} for record in records]
+        )
 
     def _in_order(self, given: pd.Series | pd.DataFrame, index: pd.Index) -> pd.DataFrame:
         """The function's frame in the order of the shard's rows; refused if that order cannot be known."""
         if len(given) != len(index):
-            raise UsageError(f"{self._called()} gives one finding a row: {len(index)} rows, {len(given)} findings.")
+            raise UsageError(
+                f"{self._called()} gives one finding a row: {len(index)} rows, {len(given)} findings."
+            )
         units = None
         if isinstance(given, pd.DataFrame) and UNIT in given.columns and not self._has_unit:
             units, given = given[UNIT], given.drop(columns=UNIT)
@@ -137,7 +148,11 @@ class CallableMapper:
         except ValueError as error:
             raise UsageError(f"{self._called()} {error}.") from None
         ordered = given.iloc[np.argsort(numbers)]
-        return ordered.to_frame(self._series_name(ordered)) if isinstance(ordered, pd.Series) else ordered
+        return (
+            ordered.to_frame(self._series_name(ordered))
+            if isinstance(ordered, pd.Series)
+            else ordered
+        )
 
     def _series_name(self, given: pd.Series) -> Any:
         """What the one column of a series is called: as the type has it, or as the function."""
@@ -167,7 +182,9 @@ class CallableMapper:
     def _check_names(self, names: list[Any]) -> None:
         """Refuse findings without a name or with the same one, and those that would hide a column of the frame."""
         if not names:
-            raise UsageError(f"{self._called()} gives no column: a frame or dicts with a name for each finding.")
+            raise UsageError(
+                f"{self._called()} gives no column: a frame or dicts with a name for each finding."
+            )
         if len(set(map(str, names))) < len(names):  # columns of findings are called by texts
             raise ColumnError(f"{self._called()} gives two columns of one name.")
         if self.name is None:
@@ -178,7 +195,9 @@ class CallableMapper:
             shown = [f"{self.name}_{name}" for name in names] if len(names) > 1 else [self.name]
         for name in shown:
             if name in self.units.frame.columns:
-                raise ColumnError(f"{self._called()} gives {name!r}, which would hide a column of the frame.")
+                raise ColumnError(
+                    f"{self._called()} gives {name!r}, which would hide a column of the frame."
+                )
 
     def _record(self, one: Any) -> dict[str, Any]:
         given = one.model_dump() if hasattr(one, "model_dump") else one
@@ -225,7 +244,9 @@ class UnitMapper:
                 if isinstance(error, ModelError) and error.stops_run:
                     ended.append(error)
                     return
-                failed[position] = Failure(position, shard.number, "callable", _reason(error), 1, self.name)
+                failed[position] = Failure(
+                    position, shard.number, "callable", _reason(error), 1, self.name
+                )
 
         async for _ in each(one, shard.positions, limit=self.limit):
             pass
@@ -245,19 +266,32 @@ class UnitMapper:
     def _record(self, given: Any) -> dict[str, Any]:
         """The pipeline's answer as a finding."""
         if isinstance(given, pd.DataFrame):
-            given = {ITEMS: given.reset_index(drop=True).astype(object).where(given.notna(), None).to_dict("records")}
+            given = {
+                ITEMS: given.reset_index(drop=True)
+                .astype(object)
+                .where(given.notna(), None)
+                .to_dict("records")
+            }
         elif isinstance(given, pd.Series):
             given = given.to_dict()
         elif hasattr(given, "model_dump"):
             given = given.model_dump()
         if given is None:
-            raise InvalidOutput("the pipeline gave nothing: all of it failed, or it does not end with a reduce")
+            raise InvalidOutput(
+                "the pipeline gave nothing: all of it failed, or it does not end with a reduce"
+            )
         if not isinstance(given, dict):
             fields = list(self.kind.model.model_fields) if self.kind else [TEXT_FINDING]
             if len(fields) != 1:
-                raise InvalidOutput(f"the pipeline gave {type(given).__name__} for the fields {', '.join(fields)}")
+                raise InvalidOutput(
+                    f"the pipeline gave {type(given).__name__} for the fields {', '.join(fields)}"
+                )
             given = {fields[0]: given}
-        return self.kind.valid(given) if self.kind else {str(name): value for name, value in given.items()}
+        return (
+            self.kind.valid(given)
+            if self.kind
+            else {str(name): value for name, value in given.items()}
+        )
 
 
 def _untyped(records: list[dict[str, Any]]) -> pa.Table:

@@ -72,7 +72,9 @@ class MapStage:
     With ``kept``, only the units that have no finding yet are asked; with ``sample``, only some, each block a shard.
     """
 
-    def __init__(self, work: Work, units: Units, kept: Kept | None = None, *, sample: Sample | None = None) -> None:
+    def __init__(
+        self, work: Work, units: Units, kept: Kept | None = None, *, sample: Sample | None = None
+    ) -> None:
         self._work = work
         self._units = units
         self._sample = sample
@@ -85,13 +87,20 @@ class MapStage:
         self._fresh = kept is None
         self.kept = kept or Kept(
             units,
-            stores={mapper.name: FindingStore(mapper.name, mapper.kind) for mapper in self._mappers},
-            statuses={mapper.name: np.full(len(units.asked), SKIPPED, dtype=object) for mapper in self._mappers},
+            stores={
+                mapper.name: FindingStore(mapper.name, mapper.kind) for mapper in self._mappers
+            },
+            statuses={
+                mapper.name: np.full(len(units.asked), SKIPPED, dtype=object)
+                for mapper in self._mappers
+            },
             listed=_listed(self._mappers),
         )
         self._sizes = np.bincount(units.answered_by, minlength=len(units.asked))
         everything = np.arange(len(units.asked))
-        self._counted = sum((self._count(name, everything) for name in self.kept.statuses), np.zeros(2, dtype=int))
+        self._counted = sum(
+            (self._count(name, everything) for name in self.kept.statuses), np.zeros(2, dtype=int)
+        )
         self._items: list[tuple[Shard, Mapper]] = []
         self._landed: dict[int, dict[str | None, Mapped]] = {}
         self._nodes: list[tuple[Shard, str | None, Node]] = []
@@ -100,7 +109,9 @@ class MapStage:
 
     def _cut_all(self) -> None:
         self._items = [(shard, mapper) for mapper in self._mappers for shard in self._cut(mapper)]
-        if self._fresh:  # all maps have the same shards: side by side, so that each is soon complete
+        if (
+            self._fresh
+        ):  # all maps have the same shards: side by side, so that each is soon complete
             self._items.sort(key=lambda item: item[0].number)
 
     async def recall(self) -> None:
@@ -109,7 +120,9 @@ class MapStage:
             if not isinstance(mapper, JournaledMapper) or mapper.by_shard:
                 continue
             statuses = self.kept.statuses[mapper.name]
-            async for found, table in mapper.recall_all(self._units.asked[self._open(mapper.name)].tolist()):
+            async for found, table in mapper.recall_all(
+                self._units.asked[self._open(mapper.name)].tolist()
+            ):
                 if found:
                     self._fresh = False
                     self.kept.stores[mapper.name].add(found, table)
@@ -126,12 +139,18 @@ class MapStage:
     @property
     def open(self) -> NDArray[np.int64]:
         """The units that some map is still to be asked about."""
-        return self._units.asked[np.logical_or.reduce([self._open(name) for name in self.kept.statuses])]
+        return self._units.asked[
+            np.logical_or.reduce([self._open(name) for name in self.kept.statuses])
+        ]
 
     def _open(self, name: str | None) -> NDArray[np.bool_]:
         """Which of the asked units a map is still to be asked about."""
         wanted = np.isin(self.kept.statuses[name], (SKIPPED, "failed"))
-        return wanted if self._sample is None else wanted & np.isin(self._units.asked, self._sample.positions)
+        return (
+            wanted
+            if self._sample is None
+            else wanted & np.isin(self._units.asked, self._sample.positions)
+        )
 
     @property
     def leaves(self) -> int:
@@ -200,7 +219,10 @@ class MapStage:
             self._node_of = {}
             for shard, mapper in self._items:
                 for one in shard.positions:
-                    self._node_of[one] = (*self._node_of.get(one, ()), self._named(shard, mapper.name))
+                    self._node_of[one] = (
+                        *self._node_of.get(one, ()),
+                        self._named(shard, mapper.name),
+                    )
         return self._node_of.get(int(self._units.asked[self._units.answered_by[position]]), ())
 
     @property
@@ -222,7 +244,9 @@ class MapStage:
         if groups is not None and first and len(shards) > len(np.unique(groups)):
             size, tokens = self._work.plan.shard_size, self._work.plan.shard_tokens
             said = f"Some groups are larger than a shard ({size} units, {tokens} tokens) and are read in parts."
-            self._work.warnings.append(PlanWarning(f"{said} Fix plan={{'shard_size': ..., 'shard_tokens': ...}}."))
+            self._work.warnings.append(
+                PlanWarning(f"{said} Fix plan={{'shard_size': ..., 'shard_tokens': ...}}.")
+            )
         return shards
 
     def _joinable(self, mapped: Mapped) -> Mapped:
@@ -239,8 +263,13 @@ class MapStage:
         if problem is None:
             return mapped
         self._work.halted |= self._work.settings.errors == "raise"
-        failures = [Failure(one, mapped.shard.number, "callable", problem, 1, mapped.map) for one in mapped.positions]
-        return replace(mapped, positions=[], table=pa.table({}), failures=[*mapped.failures, *failures])
+        failures = [
+            Failure(one, mapped.shard.number, "callable", problem, 1, mapped.map)
+            for one in mapped.positions
+        ]
+        return replace(
+            mapped, positions=[], table=pa.table({}), failures=[*mapped.failures, *failures]
+        )
 
     def _doubled(self, mapped: Mapped) -> str | None:
         """Why a column of a function without a type would be there twice; None where none would.
@@ -331,7 +360,9 @@ class MapStage:
             records, places = items_frame(pd.DataFrame(columns), self.kept.listed)
             behind = np.asarray(positions, dtype=np.int64)[places].tolist()
             parts.append((behind, {label: records[label].array for label in records.columns}))
-        return finding_inputs(parts, self._answered, where=self._meant if self._work.plan.where else None)
+        return finding_inputs(
+            parts, self._answered, where=self._meant if self._work.plan.where else None
+        )
 
     def _answered(self, position: int) -> list[int]:
         """List the rows that a unit answers for."""
@@ -341,7 +372,9 @@ class MapStage:
     def _meant(self, position: int, record: Mapping[str, Any]) -> bool:
         """Tell whether the plan's ``where`` holds for a record; it names a field, or else a column of the frame."""
         where = str(self._work.plan.where)
-        return (record[where] if where in record else cell(self._units.frame[where].iloc[position])) is True
+        return (
+            record[where] if where in record else cell(self._units.frame[where].iloc[position])
+        ) is True
 
     async def _offer_all(self, tree: StaticTree) -> None:
         """Hand over everything, in the batches of a first run."""
@@ -371,7 +404,9 @@ def cut(work: Work, units: Units, groups: NDArray[np.int64] | None) -> list[Shar
     size, tokens = work.plan.shard_size, work.plan.shard_tokens
     assert size is not None
     assert tokens is not None
-    return make_shards(units.asked, units.tokens, shard_size=size, shard_tokens=tokens, groups=groups)
+    return make_shards(
+        units.asked, units.tokens, shard_size=size, shard_tokens=tokens, groups=groups
+    )
 
 
 def context_of(work: Work, units: Units) -> Context | None:
@@ -421,7 +456,9 @@ def make_mappers(work: Work, units: Units, context: Context | None) -> list[Mapp
             count=work.counter("map", who),
             merge=work.plan.merge or {},
             repls=sessions.of_shard if sessions else None,
-            preview=(lambda positions: preview(units.rows(positions))) if work.plan.view == "preview" else None,
+            preview=(lambda positions: preview(units.rows(positions)))
+            if work.plan.view == "preview"
+            else None,
             changed=sessions.changed if sessions else None,
             context=context,
         )
@@ -435,7 +472,9 @@ def _of_rows(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
         return None
     function = agent.instruction
 
-    @functools.lru_cache(INSTRUCTIONS)  # a shard's are needed more than once, and are the same each time
+    @functools.lru_cache(
+        INSTRUCTIONS
+    )  # a shard's are needed more than once, and are the same each time
     def known(position: int) -> str | NoInstruction:
         try:
             return check_instruction(called_here(function, units.frame.iloc[position]))
@@ -473,7 +512,10 @@ def _journaled_agent(mapper: AgentMapper, work: Work, agent: Agent | None) -> Ma
         parts["instruction"] = mapper.instruction
     if mapper.context is not None:
         neighbours = mapper.context.segmentation == "neighbours"
-        parts["segmentation"] = [mapper.context.segmentation, *([mapper.context.rows] if neighbours else [])]
+        parts["segmentation"] = [
+            mapper.context.segmentation,
+            *([mapper.context.rows] if neighbours else []),
+        ]
     if work.plan.view == "preview" or work.has_repl("map", agent):
         parts["kinds"] = _kinds(mapper.units)
         former["kinds"] = former_dtypes(mapper.units.frame)
@@ -539,4 +581,6 @@ def _spread(failures: list[Failure], units: Units) -> Iterator[Failure]:
     """A unit that answers for several equal rows fails for all of them."""
     for failure in failures:
         for position in units.answered(failure.position).tolist():
-            yield Failure(position, failure.shard, failure.who, failure.reason, failure.attempts, failure.map)
+            yield Failure(
+                position, failure.shard, failure.who, failure.reason, failure.attempts, failure.map
+            )

@@ -42,7 +42,11 @@ Rows = TypeVar("Rows", pd.DataFrame, pd.Series)
 
 
 async def compute(
-    frame: pd.DataFrame, aggregations: Mapping[str, Any], *, by: By | None = None, units: UnitRows | None = None
+    frame: pd.DataFrame,
+    aggregations: Mapping[str, Any],
+    *,
+    by: By | None = None,
+    units: UnitRows | None = None,
 ) -> Any:
     """Aggregate columns with pandas: exact, no model.
 
@@ -58,10 +62,14 @@ async def compute(
     for name, how in aggregations.items():
         wanted = column_of(name, how)
         if wanted not in frame.columns and not (units is not None and units.owns(wanted)):
-            raise ColumnError(f"No column {wanted!r} to reduce. There is: {', '.join(map(repr, frame.columns))}.")
+            raise ColumnError(
+                f"No column {wanted!r} to reduce. There is: {', '.join(map(repr, frame.columns))}."
+            )
     missing = missing_keys(by, all_labels(frame), frame.index) if by is not None else []
     if missing:
-        raise ColumnError(f"No column {missing[0]!r} to reduce. There is: {', '.join(map(repr, frame.columns))}.")
+        raise ColumnError(
+            f"No column {missing[0]!r} to reduce. There is: {', '.join(map(repr, frame.columns))}."
+        )
     asked: list[Asked] = []
     watched = {name: _watched(how, asked) for name, how in aggregations.items()}
     try:
@@ -91,8 +99,12 @@ class Asked:
 
     def __init__(self, function: Callable[..., Any], how: Any) -> None:
         self.function = function
-        self.args: tuple[Any, ...] = getattr(how, "args", ()) if isinstance(how, pd.NamedAgg) else ()
-        self.kwargs: dict[str, Any] = getattr(how, "kwargs", {}) if isinstance(how, pd.NamedAgg) else {}
+        self.args: tuple[Any, ...] = (
+            getattr(how, "args", ()) if isinstance(how, pd.NamedAgg) else ()
+        )
+        self.kwargs: dict[str, Any] = (
+            getattr(how, "kwargs", {}) if isinstance(how, pd.NamedAgg) else {}
+        )
         self.__name__ = name_of(function)  # pandas names a column after it
         self.waits = False
         self._given: list[Any] = []
@@ -111,7 +123,9 @@ class Asked:
 
     async def settle(self) -> None:
         """Await what must be, in the order of the calls."""
-        self._settled = iter([await one if inspect.isawaitable(one) else one for one in self._given])
+        self._settled = iter(
+            [await one if inspect.isawaitable(one) else one for one in self._given]
+        )
 
     def close(self) -> None:
         """Drop the coroutines that nobody awaits any more."""
@@ -160,42 +174,64 @@ def is_named(how: Any) -> bool:
 
 
 def joined_parts(
-    computed: Any, plain: Mapping[Any, Any], others: Mapping[Any, Any], order: Sequence[Any], *, grouped: bool
+    computed: Any,
+    plain: Mapping[Any, Any],
+    others: Mapping[Any, Any],
+    order: Sequence[Any],
+    *,
+    grouped: bool,
 ) -> Any:
     """What pandas computed and what others made, in the order in which it was asked for."""
     if grouped:
         return _joined_groups(computed, others, order)
     parts: dict[Any, Any] = dict(others)
     if computed is not None:
-        parts |= {name: computed[name] if len(computed) and name in computed else computed for name in plain}
+        parts |= {
+            name: computed[name] if len(computed) and name in computed else computed
+            for name in plain
+        }
     return {name: parts[name] for name in order}
 
 
-def _joined_groups(computed: pd.DataFrame | None, others: Mapping[Any, pd.Series], order: Sequence[Any]) -> Any:
+def _joined_groups(
+    computed: pd.DataFrame | None, others: Mapping[Any, pd.Series], order: Sequence[Any]
+) -> Any:
     """Columns of the same groups side by side; where pandas gives two levels of names, all have two."""
     frames = [part.to_frame(name) for name, part in others.items()]
     if computed is not None:
         depth = computed.columns.nlevels
         if depth > 1:
-            named = [name if isinstance(name, tuple) else (name, *[""] * (depth - 1)) for name in others]
+            named = [
+                name if isinstance(name, tuple) else (name, *[""] * (depth - 1)) for name in others
+            ]
             frames = [
-                part.set_axis(pd.MultiIndex.from_tuples([one]), axis=1) for part, one in zip(frames, named, strict=True)
+                part.set_axis(pd.MultiIndex.from_tuples([one]), axis=1)
+                for part, one in zip(frames, named, strict=True)
             ]
         frames = [computed, *(_on(computed.index, part) for part in frames)]
     whole = pd.concat(frames, axis=1)
     labels: list[Any] = list(whole.columns)
-    asked = [label[0] if isinstance(label, tuple) and label not in order else label for label in labels]
+    asked = [
+        label[0] if isinstance(label, tuple) and label not in order else label for label in labels
+    ]
     if not all(name in order for name in asked):
         return whole
     return whole.iloc[:, np.argsort([order.index(name) for name in asked], kind="stable")]
 
 
-def computed(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By | None, units: UnitRows | None = None) -> Any:
+def computed(
+    frame: pd.DataFrame,
+    aggregations: Mapping[str, Any],
+    by: By | None,
+    units: UnitRows | None = None,
+) -> Any:
     """What pandas computes; see ``compute``."""
     wanted = {name: column_of(name, how) for name, how in aggregations.items()}
     own = {name for name in wanted if units is not None and units.owns(wanted[name])}
     if by is None:
-        columns = {name: column_at(frame, label) for name, label in wanted.items() if name not in own}
+        columns = {
+            name: column_at(frame, label) for name, label in wanted.items() if name not in own
+        }
         if units is not None and own:
             counted = units.counted()
             columns |= {name: column_at(counted, wanted[name]) for name in own}
@@ -206,12 +242,18 @@ def computed(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By | None
     return _by_groups_of_units(frame, aggregations, by, units, own)
 
 
-def _whole(columns: Mapping[Any, pd.Series], aggregations: Mapping[str, Any], *, one_table: bool) -> Any:
+def _whole(
+    columns: Mapping[Any, pd.Series], aggregations: Mapping[str, Any], *, one_table: bool
+) -> Any:
     """Aggregate each column; they have the same rows if they are of one table."""
     named = any(is_named(how) for how in aggregations.values())
     lists = any(isinstance(function_of(how), list) for how in aggregations.values())
     tables = _tabular(aggregations)
-    if one_table and _is_for_pandas(columns, aggregations) and (len(columns) == 1 or (lists and not tables)):
+    if (
+        one_table
+        and _is_for_pandas(columns, aggregations)
+        and (len(columns) == 1 or (lists and not tables))
+    ):
         return pd.concat(columns, axis=1).agg(dict(aggregations))
     if len(columns) == 1 and not (named or lists) and tables:
         name, how = next(iter(aggregations.items()))
@@ -261,7 +303,11 @@ def _aggregated(column: pd.Series, how: Any) -> Any:
     if isinstance(how, list):
         parts = [_aggregated(column, part) for part in how]
         names = [name_of(part) for part in how]
-        return dict(zip(names, parts, strict=True)) if _tabular({"": how}) else pd.Series(parts, index=names)
+        return (
+            dict(zip(names, parts, strict=True))
+            if _tabular({"": how})
+            else pd.Series(parts, index=names)
+        )
     if how in OF_ANY and not column.notna().any():
         return pd.NA
     if how in OF_VALUES:
@@ -273,7 +319,11 @@ def holds_lists(column: pd.Series) -> bool:
     """Whether a column's values are lists, of Arrow or of Python."""
     kind = getattr(column.dtype, "pyarrow_dtype", None)
     if kind is not None:
-        return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+        return bool(
+            pa.types.is_list(kind)
+            or pa.types.is_large_list(kind)
+            or pa.types.is_fixed_size_list(kind)
+        )
     if column.dtype != object:
         return False
     return not set(map(type, column.tolist())).isdisjoint({list, set, np.ndarray})
@@ -293,7 +343,9 @@ def _is_share(how: Any) -> bool:
     return isinstance(how, str) and how == SHARE
 
 
-def ranked(table: pd.DataFrame, field: str, *, most: int, lowest_first: bool, by: By | None) -> NDArray[np.int64]:
+def ranked(
+    table: pd.DataFrame, field: str, *, most: int, lowest_first: bool, by: By | None
+) -> NDArray[np.int64]:
     """The places of the rows that rank first by a column, in their order; of each group where there are groups.
 
     Rows without a value rank nowhere; equals stay in the frame's order.
@@ -301,17 +353,24 @@ def ranked(table: pd.DataFrame, field: str, *, most: int, lowest_first: bool, by
     ranking = column_at(table, field)
     places = np.flatnonzero(ranking.notna().to_numpy())
     values = ranking.iloc[places].reset_index(drop=True)
-    order: NDArray[np.int64] = values.sort_values(ascending=lowest_first, kind="stable").index.to_numpy(dtype=np.int64)
+    order: NDArray[np.int64] = values.sort_values(
+        ascending=lowest_first, kind="stable"
+    ).index.to_numpy(dtype=np.int64)
     places = places[order]
     if by is None:
         return places[:most]
     _, groups = groups_of(table, by)
     ranks = {int(place): rank for rank, place in enumerate(places)}
-    firsts = [sorted((row for row in rows if row in ranks), key=ranks.__getitem__)[:most] for rows in groups]
+    firsts = [
+        sorted((row for row in rows if row in ranks), key=ranks.__getitem__)[:most]
+        for rows in groups
+    ]
     return np.array([place for part in firsts for place in part], dtype=np.int64)
 
 
-def _by_groups(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By, *, flat: bool) -> pd.DataFrame:
+def _by_groups(
+    frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By, *, flat: bool
+) -> pd.DataFrame:
     """Aggregate groups; ``flat`` says whether columns have one level of names, as ``value_counts`` needs it."""
     labels = list(dict.fromkeys(column_of(name, how) for name, how in aggregations.items()))
     table, hows = _with_care(selected(frame, labels), labels, aggregations)
@@ -320,18 +379,28 @@ def _by_groups(frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By, *, 
         return _side_by_side(table, groups, hows, *group_numbers(frame, by))
     try:
         if any(is_named(how) for how in hows.values()):
-            named = {str(name): (column_of(name, how), function_of(how)) for name, how in hows.items()}
+            named = {
+                str(name): (column_of(name, how), function_of(how)) for name, how in hows.items()
+            }
             return cast("pd.DataFrame", groups.agg(**named))
         return cast("pd.DataFrame", groups.agg(hows))
     except ValueError:
         if groups.ngroups or not len(frame):
             raise
-        nobody = np.array([], dtype=np.int64)  # no row has a key: `describe` can make nothing of that, but of no rows
-        return _by_groups(frame.iloc[nobody], aggregations, by.at(nobody, frame.index[nobody]), flat=flat)
+        nobody = np.array(
+            [], dtype=np.int64
+        )  # no row has a key: `describe` can make nothing of that, but of no rows
+        return _by_groups(
+            frame.iloc[nobody], aggregations, by.at(nobody, frame.index[nobody]), flat=flat
+        )
 
 
 def _side_by_side(
-    table: pd.DataFrame, groups: Any, hows: Mapping[str, Any], index: pd.Index, numbers: NDArray[np.int64]
+    table: pd.DataFrame,
+    groups: Any,
+    hows: Mapping[str, Any],
+    index: pd.Index,
+    numbers: NDArray[np.int64],
 ) -> pd.DataFrame:
     """Aggregations of groups beside how often each value stands in each group."""
     parts: list[pd.DataFrame] = []
@@ -342,7 +411,9 @@ def _side_by_side(
             if isinstance(one, str) and one in TABULAR:
                 counts = _counts(table[column], index, numbers)
                 shown = counts.div(counts.sum(axis=1), axis=0) if _is_share(one) else counts
-                parts.append(shown.set_axis([f"{called}_{value}" for value in shown.columns], axis=1))
+                parts.append(
+                    shown.set_axis([f"{called}_{value}" for value in shown.columns], axis=1)
+                )
             else:
                 parts.append(_on(index, groups.agg(**{called: (column, one)})))
     return pd.concat(parts, axis=1)
@@ -403,7 +474,9 @@ class _ByColumn:
         self._dtype = dtype
 
     def __call__(self, column: pd.Series) -> Any:
-        return _aggregated(column if holds_lists(column) else column.astype(self._dtype), self.__name__)
+        return _aggregated(
+            column if holds_lists(column) else column.astype(self._dtype), self.__name__
+        )
 
 
 def _by_groups_of_units(
@@ -428,7 +501,9 @@ def _by_groups_of_units(
     return pd.concat(parts, axis=1)
 
 
-def _with_empty_groups(part: pd.DataFrame, index: pd.Index, frame: pd.DataFrame, name: Any, how: Any) -> pd.DataFrame:
+def _with_empty_groups(
+    part: pd.DataFrame, index: pd.Index, frame: pd.DataFrame, name: Any, how: Any
+) -> pd.DataFrame:
     """What was aggregated of records, with rows for the groups of units that have none: aggregations of nothing."""
     if len(part) == len(index):
         return part.set_axis(index)
@@ -450,7 +525,9 @@ def _of_nothing(empty: pd.Series, how: Any) -> Any:
         return pd.NA
     if how in TABULAR:
         return 0 if how == "value_counts" else pd.NA
-    value = _aggregated(empty, how) if hasattr(empty, how) and how not in {"first", "last"} else pd.NA
+    value = (
+        _aggregated(empty, how) if hasattr(empty, how) and how not in {"first", "last"} else pd.NA
+    )
     return value if pd.api.types.is_scalar(value) else pd.NA
 
 
@@ -489,8 +566,12 @@ def computed_text(result: Any) -> str:
         Computed exactly over all findings; use these numbers as they are:
         severity: 2.5
     """
-    parts = result.items() if isinstance(result, dict | pd.Series | pd.DataFrame) else [("", result)]
-    lines = [f"{name}: {part.to_dict() if isinstance(part, pd.Series) else part}" for name, part in parts]
+    parts = (
+        result.items() if isinstance(result, dict | pd.Series | pd.DataFrame) else [("", result)]
+    )
+    lines = [
+        f"{name}: {part.to_dict() if isinstance(part, pd.Series) else part}" for name, part in parts
+    ]
     return "\n".join(["Computed exactly over all findings; use these numbers as they are:", *lines])
 
 
@@ -500,7 +581,9 @@ async def call_reducer(
     *,
     frame: pd.DataFrame,
     by: By | None,
-    around: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda _: contextlib.nullcontext(),
+    around: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda _: (
+        contextlib.nullcontext()
+    ),
 ) -> Any:
     """Call the user's reducer with the findings; with ``by`` once a group of ``frame``, one row a group.
 
@@ -516,7 +599,9 @@ async def call_reducer(
             values.append(await called(function, own(findings.iloc[rows])))
     if values and all(isinstance(value, dict | pd.Series) for value in values):
         return pd.DataFrame([dict(value) for value in values], index=index)
-    return pd.DataFrame({OUTPUT_COLUMN: pd.Series(values, index=index, dtype=None if values else object)})
+    return pd.DataFrame(
+        {OUTPUT_COLUMN: pd.Series(values, index=index, dtype=None if values else object)}
+    )
 
 
 def groups_of(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
@@ -545,7 +630,12 @@ def checked_output(value: Any, kind: Any, *, grouped: bool = True) -> Any:
     Raises:
         UsageError: it cannot be one.
     """
-    counts = isinstance(value, pd.DataFrame) and not grouped and len(value.columns) == 1 and get_origin(kind) is dict
+    counts = (
+        isinstance(value, pd.DataFrame)
+        and not grouped
+        and len(value.columns) == 1
+        and get_origin(kind) is dict
+    )
     if kind is None or (isinstance(value, pd.DataFrame) and not counts):
         return value
     forms = fitting_outputs(value) if counts or isinstance(value, pd.Series) else [value]
@@ -553,7 +643,10 @@ def checked_output(value: Any, kind: Any, *, grouped: bool = True) -> Any:
     for form in forms:
         try:
             return shaped(
-                TypeAdapter(kind).validate_python(form.item() if isinstance(form, np.generic) else form), kind
+                TypeAdapter(kind).validate_python(
+                    form.item() if isinstance(form, np.generic) else form
+                ),
+                kind,
             )
         except ValidationError as error:
             problems.append(complaint(error))

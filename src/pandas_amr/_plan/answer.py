@@ -15,15 +15,34 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MOST_CHOICES = 50
-SHARE_COPIED = 0.5  # of a field's choices, from which on they are the sample's and not the planner's
+SHARE_COPIED = (
+    0.5  # of a field's choices, from which on they are the sample's and not the planner's
+)
 LABEL_CHARACTERS = 20  # a longer choice that equals a cell is a copy of it
 LABEL_WORDS = 3  # likewise one of more words
-MANY_LABELS = 4  # from so many on, short choices that all equal cells of a free text are copies, too
+MANY_LABELS = (
+    4  # from so many on, short choices that all equal cells of a free text are copies, too
+)
 SAMPLED_ROWS = 10_000
 
 NOTHING = frozenset({"null", "none", "nil", "n/a", "-"})  # how models write null in a text
 ALWAYS = frozenset(  # conditions that name no field and hold of every row
-    {"true", "false", "1", "0", "*", "all", "any", "all rows", "every row", "always", "yes", "1=1", "1 = 1", "1 == 1"}
+    {
+        "true",
+        "false",
+        "1",
+        "0",
+        "*",
+        "all",
+        "any",
+        "all rows",
+        "every row",
+        "always",
+        "yes",
+        "1=1",
+        "1 = 1",
+        "1 == 1",
+    }
 )
 TRUTHS = frozenset({"true", "false", "yes", "no"})
 
@@ -183,7 +202,9 @@ def drop_implausible(answer: PlanAnswer, asked: Asked) -> tuple[PlanAnswer, list
     named = asked.names.union(field.name for field in answer.finding)
     answer = _without_words_for_nothing(answer, named)
     dropped: list[str] = []
-    changes: dict[str, Any] = {"finding": [_with_own_choices(field, asked, dropped) for field in answer.finding]}
+    changes: dict[str, Any] = {
+        "finding": [_with_own_choices(field, asked, dropped) for field in answer.finding]
+    }
     if _is_many_without_reason(answer):
         changes["many_per_row"] = False
         dropped.append("many_per_row (no reason was given: one finding per row)")
@@ -242,7 +263,9 @@ def _with_own_choices(field: PlannedField, asked: Asked, dropped: list[str]) -> 
     if field.type == "bool" and all(choice.casefold() in TRUTHS for choice in field.choices):
         return field.model_copy(update={"choices": []})  # the type says as much
     if len(field.choices) > MOST_CHOICES:
-        dropped.append(f"the choices of {field.name!r} ({len(field.choices)}, more than {MOST_CHOICES})")
+        dropped.append(
+            f"the choices of {field.name!r} ({len(field.choices)}, more than {MOST_CHOICES})"
+        )
     elif any(_are_copied(field.choices, asked.frame.iloc[:, column]) for column in asked.columns):
         dropped.append(f"the choices of {field.name!r} (they are cells of a column of free text)")
     else:
@@ -262,7 +285,9 @@ def _are_copied(choices: Sequence[str], column: pd.Series) -> bool:
 
 def _free_texts(column: pd.Series) -> frozenset[str]:
     """A column's cells; none if it holds no text, or texts that come again and again and may well be classes."""
-    if not (pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype)):
+    if not (
+        pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype)
+    ):
         return frozenset()
     sample = column.iloc[:: max(1, -(-len(column) // SAMPLED_ROWS))].dropna()
     cells = frozenset(_normal(cell) for cell in sample.tolist() if isinstance(cell, str))
@@ -279,7 +304,11 @@ def _is_cell(choice: str, cells: frozenset[str]) -> bool:
     if choice in cells:
         return True
     beginning = choice.rstrip(".… ")
-    return beginning != choice and len(beginning) > LABEL_CHARACTERS and any(one.startswith(beginning) for one in cells)
+    return (
+        beginning != choice
+        and len(beginning) > LABEL_CHARACTERS
+        and any(one.startswith(beginning) for one in cells)
+    )
 
 
 def _normal(text: str) -> str:

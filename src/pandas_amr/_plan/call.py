@@ -11,7 +11,14 @@ from pandas_amr._agent.agent import Agent, is_instruction
 from pandas_amr._findings.findings import FindingType
 from pandas_amr._findings.merge import rules_of
 from pandas_amr._findings.output import OutputType
-from pandas_amr._plan.aggregations import SHARE, TABULAR, all_labels, column_of, function_of, is_named
+from pandas_amr._plan.aggregations import (
+    SHARE,
+    TABULAR,
+    all_labels,
+    column_of,
+    function_of,
+    is_named,
+)
 from pandas_amr._plan.plan import Aggregation, Plan, as_finding, as_output, is_record, read_plan
 from pandas_amr._plan.trial import SCALARS, Trial
 from pandas_amr._records.usage import Budget
@@ -111,10 +118,16 @@ class Job:
     def needs_model(self) -> bool:
         """Whether anything may be asked of a model."""
         ranked = self.given.ranking is not None and self.given.reduce_instruction is None
-        coded = self.reducer is not None or ranked or (self.computed is not None and not self.column_agents)
+        coded = (
+            self.reducer is not None
+            or ranked
+            or (self.computed is not None and not self.column_agents)
+        )
         if any(one.needs_model for one in self.pipelines):
             return True
-        return bool(self.open) or (self.maps and not self.all_callable) or (self.reduces and not coded)
+        return (
+            bool(self.open) or (self.maps and not self.all_callable) or (self.reduces and not coded)
+        )
 
     @property
     def column_agents(self) -> list[Agent]:
@@ -175,7 +188,9 @@ def check(call: Call) -> Job:
     by = _by(call) or fixed.get("by")
     if by is not None:
         fixed["by"] = by
-    reducer, computed = _reduce(_said(reduce_agent) if reduce_agent else call.reduce, fixed, grouped=by is not None)
+    reducer, computed = _reduce(
+        _said(reduce_agent) if reduce_agent else call.reduce, fixed, grouped=by is not None
+    )
     if call.output is not None:
         fixed["output"] = as_output(call.output)
     tools, repl = as_tools(call.tools)
@@ -232,7 +247,9 @@ def _check_named_findings(fixed: dict[str, Any], names: tuple[str | None, ...]) 
     if not isinstance(finding, dict):
         return
     if names == (None,):
-        raise UsageError(f"finding= is by name ({', '.join(finding)}); map= is one map without a name.")
+        raise UsageError(
+            f"finding= is by name ({', '.join(finding)}); map= is one map without a name."
+        )
     if "map_instruction" in fixed:
         missing = [name for name in fixed["map_instruction"] if name not in finding]
         fixed["finding"] = finding | {name: as_finding(None) for name in missing}
@@ -253,12 +270,16 @@ def _check_words(call: Call) -> None:
         raise UsageError(f"task= takes a sentence, not {call.task!r}.")
     for name in ("max_parallelism", "max_steps"):
         value = getattr(call, name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        if value is not None and (
+            not isinstance(value, int) or isinstance(value, bool) or value < 1
+        ):
             raise UsageError(f"{name}= takes a whole number from 1, not {value!r}.")
     if call.errors is not None and call.errors not in get_args(Errors):
         raise UsageError(f'errors= takes "coerce" or "raise", not {call.errors!r}.')
     if call.budget is not None and not isinstance(call.budget, Budget):
-        raise UsageError(f"budget= takes amr.Budget(money=, tokens=, calls=, seconds=), not {call.budget!r}.")
+        raise UsageError(
+            f"budget= takes amr.Budget(money=, tokens=, calls=, seconds=), not {call.budget!r}."
+        )
     if call.progress is not None and not isinstance(call.progress, bool):
         raise UsageError(f"progress= takes True or False, not {call.progress!r}.")
 
@@ -271,15 +292,23 @@ def _maps(given: Any) -> tuple[tuple[str | None, ...], dict[str | None, Any], An
         case str() if is_instruction(given):
             return (None,), {}, given
         case dict() if given:
-            bad = [name for name, one in given.items() if not isinstance(name, str) or not _is_map(one)]
+            bad = [
+                name for name, one in given.items() if not isinstance(name, str) or not _is_map(one)
+            ]
             if bad:
-                raise UsageError(f"map[{bad[0]!r}] takes a name, and a text or a function, not {given[bad[0]]!r}.")
-            functions: dict[str | None, Any] = {name: one for name, one in given.items() if callable(one)}
+                raise UsageError(
+                    f"map[{bad[0]!r}] takes a name, and a text or a function, not {given[bad[0]]!r}."
+                )
+            functions: dict[str | None, Any] = {
+                name: one for name, one in given.items() if callable(one)
+            }
             texts = {name: one for name, one in given.items() if isinstance(one, str)}
             return tuple(given), functions, texts or None
     if callable(given):
         return (None,), {None: given}, None
-    raise UsageError(f"map= takes a text, a function, an Agent, or a dict of them by name, not {given!r}.")
+    raise UsageError(
+        f"map= takes a text, a function, an Agent, or a dict of them by name, not {given!r}."
+    )
 
 
 def _agents(given: Any) -> dict[str | None, Agent]:
@@ -299,7 +328,9 @@ def _without_agents(given: Any) -> Any:
 
 def _said(agent: Agent) -> str:
     """What an agent is asked, in a plan's words."""
-    return agent.text or f"What {getattr(agent.instruction, '__name__', 'a function')} says of each."
+    return (
+        agent.text or f"What {getattr(agent.instruction, '__name__', 'a function')} says of each."
+    )
 
 
 def _is_map(given: Any) -> bool:
@@ -312,7 +343,9 @@ def _finding(given: Any, names: tuple[str | None, ...], callables: Mapping[str |
         return as_finding(given)
     if isinstance(given, dict) and given and set(given) <= set(names):
         return {name: _named_finding(part) for name, part in given.items()} | {
-            str(name): as_finding(None) for name in names if name not in given and name not in callables
+            str(name): as_finding(None)
+            for name in names
+            if name not in given and name not in callables
         }
     return {str(name): as_finding(given) for name in names}
 
@@ -349,13 +382,17 @@ def _reduce(given: Any, fixed: dict[str, Any], *, grouped: bool) -> tuple[Any, A
         for name in ("reduce_instruction", "ranking", "aggregations"):
             fixed.pop(name, None)
         return given, None
-    raise UsageError(f"reduce= takes a text, a function, an Agent, or a dict of aggregations, not {given!r}.")
+    raise UsageError(
+        f"reduce= takes a text, a function, an Agent, or a dict of aggregations, not {given!r}."
+    )
 
 
 def _is_planned(how: Any) -> bool:
     """Whether a plan can hold an aggregation: by the name that pandas has for it."""
     known = get_args(Aggregation)
-    return all(isinstance(one, str) and one in known for one in (how if isinstance(how, list) else [how]))
+    return all(
+        isinstance(one, str) and one in known for one in (how if isinstance(how, list) else [how])
+    )
 
 
 def _check_aggregation(name: Any, how: Any, *, grouped: bool) -> None:
@@ -372,7 +409,9 @@ def _check_aggregation(name: Any, how: Any, *, grouped: bool) -> None:
                 f"reduce[{name!r}] takes what DataFrame.agg takes, such as 'sum' or a function, not {one!r}."
             )
         if isinstance(how, list) and one in TABULAR:
-            raise UsageError(f"reduce[{name!r}]: {one!r} gives a table; it stands alone, not in a list.")
+            raise UsageError(
+                f"reduce[{name!r}]: {one!r} gives a table; it stands alone, not in a list."
+            )
 
 
 def _has(place: type, name: str) -> bool:
@@ -380,11 +419,15 @@ def _has(place: type, name: str) -> bool:
     return not name.startswith("_") and hasattr(place, name)
 
 
-def _open(call: Call, fixed: dict[str, Any], callables: Mapping[Any, Any], *, decided: bool) -> tuple[str, ...]:
+def _open(
+    call: Call, fixed: dict[str, Any], callables: Mapping[Any, Any], *, decided: bool
+) -> tuple[str, ...]:
     """What a planner is asked for: only with a task, and only what the user left open."""
     if call.task is None or call.verb == "reduce":
         return ()
-    wanted = [name for name in ("map_instruction", "finding") if name not in fixed and not callables]
+    wanted = [
+        name for name in ("map_instruction", "finding") if name not in fixed and not callables
+    ]
     if (
         call.verb not in {"map", "filter"}
         and not decided
@@ -432,7 +475,12 @@ def _check_wanted(call: Call, job: Job) -> None:
     decided |= plan.reduce_instruction is not None or plan.ranking is not None
     if job.verb == "reduce" and not decided:
         raise UsageError("reduce: say how: a text, a function, or a dict of aggregations.")
-    if job.verb == "map" and call.map is None and call.task is None and job.given.map_instruction is None:
+    if (
+        job.verb == "map"
+        and call.map is None
+        and call.task is None
+        and job.given.map_instruction is None
+    ):
         raise UsageError("map: say what to find: a text, a function, or a dict of them by name.")
     if job.verb in {"map_reduce", "plan"} and call.task is None:
         if call.map is None and job.given.map_instruction is None:
@@ -440,19 +488,31 @@ def _check_wanted(call: Call, job: Job) -> None:
         if not decided and job.verb == "map_reduce":
             raise UsageError(_no_reduce(call))
     if job.computed is not None and len(job.computed) > 1 and job.given.output in SCALARS:
-        raise UsageError(f"output={job.given.output.__name__} takes one aggregation, not {len(job.computed)}.")
+        raise UsageError(
+            f"output={job.given.output.__name__} takes one aggregation, not {len(job.computed)}."
+        )
 
 
 def _check_texts(job: Job) -> None:
     """Refuse what cannot be sent, or written to a file: half of a character."""
     plan = job.given
-    maps = plan.map_instruction if isinstance(plan.map_instruction, dict) else {"": plan.map_instruction}
-    texts = {"task": [job.task, plan.task], "map": maps.values(), "reduce": [plan.reduce_instruction]}
+    maps = (
+        plan.map_instruction
+        if isinstance(plan.map_instruction, dict)
+        else {"": plan.map_instruction}
+    )
+    texts = {
+        "task": [job.task, plan.task],
+        "map": maps.values(),
+        "reduce": [plan.reduce_instruction],
+    }
     for name, said in texts.items():
         for text in said:
             halves = [one for one in text or "" if "\ud800" <= one <= "\udfff"]
             if halves:
-                raise UsageError(f"{name}= holds {halves[0]!r}, which is half of a character; no text can be sent so.")
+                raise UsageError(
+                    f"{name}= holds {halves[0]!r}, which is half of a character; no text can be sent so."
+                )
 
 
 def _no_reduce(call: Call) -> str:
@@ -467,7 +527,9 @@ def _no_reduce(call: Call) -> str:
 
 def _check_view(job: Job) -> None:
     if job.given.view == "preview" and job.repl is None and job.maps and not job.all_callable:
-        raise UsageError('plan={"view": "preview"} shows units in the REPL: tools=[amr.PythonREPLTool()].')
+        raise UsageError(
+            'plan={"view": "preview"} shows units in the REPL: tools=[amr.PythonREPLTool()].'
+        )
 
 
 def check_model(job: Job, lm: LM) -> None:
@@ -477,14 +539,22 @@ def check_model(job: Job, lm: LM) -> None:
         PlanError: a shard would hold more units than the model can tell apart.
     """
     if job.given.view == "preview" and not lm.abilities.tools and not job.all_callable:
-        raise PlanError(f'{lm.model} calls no tools; plan={{"view": "preview"}} needs one that does.')
+        raise PlanError(
+            f'{lm.model} calls no tools; plan={{"view": "preview"}} needs one that does.'
+        )
     most, size = lm.abilities.units_per_request, job.given.shard_size
-    if most is not None and job.given.segmentation in {"neighbours", "groups"} and not job.all_callable:
+    if (
+        most is not None
+        and job.given.segmentation in {"neighbours", "groups"}
+        and not job.all_callable
+    ):
         raise PlanError(
             f"{lm.model} takes {most} unit a request, judged alone; segmentation={job.given.segmentation!r} needs more."
         )
     if most is not None and size is not None and size > most and job.maps and not job.all_callable:
-        raise PlanError(f"{lm.model} takes {most} unit a request; plan={{'shard_size': {size}}} asks for more.")
+        raise PlanError(
+            f"{lm.model} takes {most} unit a request; plan={{'shard_size': {size}}} asks for more."
+        )
 
 
 def finding_types(job: Job, plan: Plan) -> dict[str | None, FindingType | None]:
@@ -513,17 +583,23 @@ def check_names(job: Job, plan: Plan) -> None:
     kinds = finding_types(job, plan)
     found = [column for kind in kinds.values() if kind is not None for column in kind.all_columns]
     found += plan.status_columns or ()
-    records = [column for kind in kinds.values() if kind is not None for column in kind.item_columns]
+    records = [
+        column for kind in kinds.values() if kind is not None for column in kind.item_columns
+    ]
     for kind in kinds.values():
         if kind is not None and plan.merge:
             rules_of(kind.model, plan.merge)
     there = set(job.frame.columns.get_level_values(0))
     for name in [*found, *records]:
         if name in there:
-            raise ColumnError(f"The finding {name!r} would hide a column of the frame; rename one of them.")
+            raise ColumnError(
+                f"The finding {name!r} would hide a column of the frame; rename one of them."
+            )
         if found.count(name) > 1:
             raise ColumnError(f"Two maps find {name!r}; name them apart.")
-    known = job.reduces and all(kind is not None for kind in kinds.values())  # else a plan's reduce is not for now
+    known = job.reduces and all(
+        kind is not None for kind in kinds.values()
+    )  # else a plan's reduce is not for now
     fields = set(found) | set(records)
     _check_reduced(job, frame | fields, complete=known)
     _check_planned(plan, fields, frame=set(job.frame.columns), complete=known)
@@ -538,7 +614,9 @@ def found_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any
     types: dict[Any, Any] = {}
     for kind in kinds.values():
         if kind is not None and kind.item is not None:
-            types |= dict(zip(kind.columns, field_types(kind.model).values(), strict=True)) | {kind.count_column: int}
+            types |= dict(zip(kind.columns, field_types(kind.model).values(), strict=True)) | {
+                kind.count_column: int
+            }
     return types | row_types(kinds)
 
 
@@ -547,7 +625,9 @@ def row_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
     types: dict[Any, Any] = {}
     for kind in kinds.values():
         if kind is not None:
-            columns, model = (kind.item_columns, kind.item) if kind.item else (kind.columns, kind.model)
+            columns, model = (
+                (kind.item_columns, kind.item) if kind.item else (kind.columns, kind.model)
+            )
             types |= dict(zip(columns, field_types(model).values(), strict=True))
     return types
 
@@ -561,20 +641,31 @@ def _check_computed(job: Job, plan: Plan, types: Mapping[Any, Any], *, many: boo
         UsageError: an aggregation, a group, a ranking, a choice of rows or the output's type does not fit.
     """
     aggregations = dict(job.computed or plan.aggregations or {})
-    plain = {name: how for name, how in aggregations.items() if not isinstance(function_of(how), Agent)}
+    plain = {
+        name: how for name, how in aggregations.items() if not isinstance(function_of(how), Agent)
+    }
     used = [column_of(name, how) for name, how in plain.items()]
     if plan.ranking is not None:
         used.append(plan.ranking.field)
-    trial = replace(Trial.of(job.frame, types, used, job.by or plan.by), may_choose_none=many or plan.where is not None)
-    _refuse(trial.where_problem(plan.where) or trial.by_problem() or trial.ranking_problem(plan.ranking))
+    trial = replace(
+        Trial.of(job.frame, types, used, job.by or plan.by),
+        may_choose_none=many or plan.where is not None,
+    )
+    _refuse(
+        trial.where_problem(plan.where) or trial.by_problem() or trial.ranking_problem(plan.ranking)
+    )
     for name, how in plain.items():
         problem = trial.aggregation_problem(name, how)
         _refuse(problem and f"reduce[{name!r}]: {problem}")
     _refuse(trial.joint_problem(plain))
     if plan.output is not None:
         agents = job.reducer is None and plan.reduce_instruction is not None
-        _ = OutputType(plan.output, held=agents and (job.by or plan.by) is not None)  # an unusable type is told now
-        written = job.reducer is not None or (job.computed is None and plan.reduce_instruction is not None)
+        _ = OutputType(
+            plan.output, held=agents and (job.by or plan.by) is not None
+        )  # an unusable type is told now
+        written = job.reducer is not None or (
+            job.computed is None and plan.reduce_instruction is not None
+        )
         if not written and plain == aggregations:
             _refuse(trial.output_problem(plain, plan.output) if plain else _ranking_problem(plan))
 

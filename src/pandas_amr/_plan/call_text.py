@@ -51,7 +51,9 @@ def check_call_planning(call: Call, open_: Sequence[str], planner: LM) -> None:
         PlanError: likewise.
     """
     if open_ and not planner.abilities.planning:
-        raise PlanError(f"{_what_to_say(_cannot_plan(planner), open_)}\n    {call_text(call, open_)}")
+        raise PlanError(
+            f"{_what_to_say(_cannot_plan(planner), open_)}\n    {call_text(call, open_)}"
+        )
 
 
 def _cannot_plan(planner: LM) -> str:
@@ -111,7 +113,10 @@ def call_text(
         said["finding"] = _finding_to_fill(needed or {})
     if "reduce_instruction" in open_:
         said["reduce"] = _reduce_to_fill(call.output, known or {})
-    ordered = [*(name for name in FIRST if name in said), *(name for name in said if name not in FIRST)]
+    ordered = [
+        *(name for name in FIRST if name in said),
+        *(name for name in said if name not in FIRST),
+    ]
     unnamed = "map" if call.verb in {"map", "filter"} else None  # their first argument
     parts = [said[name] if name == unnamed else f"{name}={said[name]}" for name in ordered]
     return f"df.amr.{call.verb}({', '.join(parts)})"
@@ -123,7 +128,11 @@ def fields_needed(job: Job) -> dict[str, str]:
     named += [column_of(name, how) for name, how in (job.computed or {}).items()]
     if job.given.ranking is not None:
         named.append(job.given.ranking.field)
-    fields = {name: PLACEHOLDER for name in named if isinstance(name, str) and name not in job.frame.columns}
+    fields = {
+        name: PLACEHOLDER
+        for name in named
+        if isinstance(name, str) and name not in job.frame.columns
+    }
     return fields | ({job.given.where: "bool"} if job.given.where is not None else {})
 
 
@@ -181,7 +190,11 @@ def _written(value: object) -> str:
         case Path():
             return _written_text(str(value))
         case dict():
-            return "{" + ", ".join(f"{_written(key)}: {_written(part)}" for key, part in value.items()) + "}"
+            return (
+                "{"
+                + ", ".join(f"{_written(key)}: {_written(part)}" for key, part in value.items())
+                + "}"
+            )
         case list() | tuple():
             return _written_parts(value)
         case Agent():

@@ -59,7 +59,11 @@ def fill_defaults(plan: Plan, job: Job, *, abilities: Abilities, parallelism: in
     defaults: dict[str, Any] = {
         "segmentation": None if of_callables else "rows",
         "view": None if of_callables else "inline",
-        "shard_size": CALLABLE_SHARD_SIZE if of_callables else PREVIEW_SHARD_SIZE if plan.view == "preview" else size,
+        "shard_size": CALLABLE_SHARD_SIZE
+        if of_callables
+        else PREVIEW_SHARD_SIZE
+        if plan.view == "preview"
+        else size,
         "shard_tokens": min(SHARD_TOKENS, abilities.context_window // 3),
         "parallelism": parallelism or PARALLELISM,
         "dedupe": alone,

@@ -49,11 +49,25 @@ FORMAT = 2  # of a plan's JSON
 READ_FORMATS = (1, FORMAT)
 FORMAT_KEY = "amr_plan"
 
-Aggregation = Literal["count", "sum", "mean", "median", "min", "max", "nunique", "value_counts", "share"]
+Aggregation = Literal[
+    "count", "sum", "mean", "median", "min", "max", "nunique", "value_counts", "share"
+]
 Keyed = Literal["unit", "shard"]
 View = Literal["inline", "preview"]
 Merge = Literal[
-    "first", "last", "min", "max", "sum", "mean", "any", "all", "mode", "union", "concat", "agent", "fields"
+    "first",
+    "last",
+    "min",
+    "max",
+    "sum",
+    "mean",
+    "any",
+    "all",
+    "mode",
+    "union",
+    "concat",
+    "agent",
+    "fields",
 ]
 RECORDS = 64
 PLAIN_TYPES = frozenset({str, int, float, bool, dt.date, dt.datetime})
@@ -93,7 +107,11 @@ def _record_of(fields: dict[str, Any]) -> type[BaseModel]:
         kind, *about = given if isinstance(given, tuple) else (given,)
         if isinstance(kind, list) and not about and all(type(choice) is str for choice in kind):
             plain.append((name, list, *kind))
-        elif isinstance(kind, type) and kind in PLAIN_TYPES and all(type(words) is str for words in about):
+        elif (
+            isinstance(kind, type)
+            and kind in PLAIN_TYPES
+            and all(type(words) is str for words in about)
+        ):
             plain.append((name, kind, *about))
         else:
             return record_type("Finding", fields)
@@ -130,7 +148,9 @@ def as_output(given: Any) -> Any:
         return None
     if isinstance(given, dict):
         return bounded_type_of(given, "Output")
-    if getattr(given, "__name__", "") == "DataFrame" and str(getattr(given, "__module__", "")).startswith("pandas"):
+    if getattr(given, "__name__", "") == "DataFrame" and str(
+        getattr(given, "__module__", "")
+    ).startswith("pandas"):
         return list[dict[str, Any]]
     kind = without_alias(given)
     if isinstance(kind, type) or get_origin(kind) is not None:
@@ -187,7 +207,9 @@ def _as_by(given: Any) -> By | None:
     if given is None or isinstance(given, By):
         return given
     if isinstance(given, dict):
-        options = {name: bool(given[name]) for name in ("sort", "dropna", "observed") if name in given}
+        options = {
+            name: bool(given[name]) for name in ("sort", "dropna", "observed") if name in given
+        }
         return By(*_labels(given.get("keys")), **options)
     return By(*_labels(given))
 
@@ -251,7 +273,9 @@ def _plain_labels(labels: list[Any] | None) -> list[Any] | None:
 
 
 ByType = Annotated[Any, BeforeValidator(_as_by), PlainSerializer(_by_or_none)]
-LabelsType = Annotated[list[Any] | None, BeforeValidator(_labels_or_none), PlainSerializer(_plain_labels)]
+LabelsType = Annotated[
+    list[Any] | None, BeforeValidator(_labels_or_none), PlainSerializer(_plain_labels)
+]
 FindingType = Annotated[Any, BeforeValidator(_as_findings), PlainSerializer(_schema_or_none)]
 OutputType = Annotated[Any, BeforeValidator(as_output), PlainSerializer(_schema_or_none)]
 
@@ -379,7 +403,11 @@ class Plan(BaseModel):
             return given
         fields = {name: value for name, value in given.items() if name != FORMAT_KEY}
         if given[FORMAT_KEY] == 1:
-            fields |= {name: _without_zones(fields[name]) for name in ("finding", "output") if name in fields}
+            fields |= {
+                name: _without_zones(fields[name])
+                for name in ("finding", "output")
+                if name in fields
+            }
         return fields
 
     @model_validator(mode="after")
@@ -394,7 +422,9 @@ class Plan(BaseModel):
         if (self.segmentation == "groups") != bool(self.group_columns):
             raise ValueError("segmentation='groups' and group_columns=[...] belong together")
         if self.ranking is not None and self.aggregations and not self.reduce_instruction:
-            raise ValueError("aggregations and a ranking are two answers; a reduce_instruction joins them into one")
+            raise ValueError(
+                "aggregations and a ranking are two answers; a reduce_instruction joins them into one"
+            )
         return self
 
     @property
@@ -411,7 +441,9 @@ class Plan(BaseModel):
     @property
     def _there(self) -> Made:
         if self._made is None:
-            raise PlanError("This plan was not made for a frame: df.amr.plan(plan=plan, lm=...) gives one that was.")
+            raise PlanError(
+                "This plan was not made for a frame: df.amr.plan(plan=plan, lm=...) gives one that was."
+            )
         return self._made
 
     def estimate(self, sample: int | None = None) -> Estimate:
@@ -447,7 +479,9 @@ class Plan(BaseModel):
             PlanError: the plan was not made for a frame, or its reduce is not a static tree (``fan_in``).
         """
         if self._made is None or not self._made.estimate.tree or self.fan_in is None:
-            raise PlanError("A graph before the run is that of a static tree: df.amr.plan(..., plan={'fan_in': 5}).")
+            raise PlanError(
+                "A graph before the run is that of a static tree: df.amr.plan(..., plan={'fan_in': 5})."
+            )
         estimate = self._made.estimate
         return graph_of_shape(estimate.tree, self.fan_in, estimate.sizes, estimate.maps)
 
@@ -486,11 +520,18 @@ class Plan(BaseModel):
     def _find_lost_checks(self) -> list[str]:
         """The checks of the plan's types that its JSON cannot hold, each with its place."""
         findings = self.finding if isinstance(self.finding, dict) else {None: self.finding}
-        kinds = {"finding" if name is None else f"finding[{name!r}]": kind for name, kind in findings.items()}
+        kinds = {
+            "finding" if name is None else f"finding[{name!r}]": kind
+            for name, kind in findings.items()
+        }
         lost: list[str] = []
         for what, kind in (kinds | {"output": self.output}).items():
             try:
-                lost += [f"{what}: {check}" for check in find_lost_checks(kind)] if kind is not None else []
+                lost += (
+                    [f"{what}: {check}" for check in find_lost_checks(kind)]
+                    if kind is not None
+                    else []
+                )
             except UsageError as error:
                 raise PlanError(f"A plan's JSON cannot hold the type of {what}: {error}") from None
         return lost
@@ -507,7 +548,11 @@ class Plan(BaseModel):
 
     def fixed(self) -> dict[str, Any]:
         """What is set, by field."""
-        return {name: value for name in self.model_fields_set if (value := getattr(self, name)) is not None}
+        return {
+            name: value
+            for name in self.model_fields_set
+            if (value := getattr(self, name)) is not None
+        }
 
     def __repr__(self) -> str:
         lines = [f"<Plan by {self.made_by}>"]
@@ -527,7 +572,9 @@ def _shown(value: Any) -> str:
     if get_origin(value) is list:
         return f"list of {_shown(get_args(value)[0])}"
     if _is_model(value):
-        fields = ", ".join(f"{name}: {_type_name(field.annotation)}" for name, field in value.model_fields.items())
+        fields = ", ".join(
+            f"{name}: {_type_name(field.annotation)}" for name, field in value.model_fields.items()
+        )
         return f"{value.__name__}({fields})"
     return _type_name(value) if isinstance(value, type) or get_origin(value) else str(value)
 
@@ -535,7 +582,11 @@ def _shown(value: Any) -> str:
 def _type_name(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " | ".join(repr(choice) for choice in get_args(kind))
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
+    return (
+        kind.__name__
+        if isinstance(kind, type) and not get_args(kind)
+        else str(kind).replace("typing.", "")
+    )
 
 
 def make_plan(fields: dict[str, Any]) -> Plan:
@@ -546,7 +597,9 @@ def make_plan(fields: dict[str, Any]) -> Plan:
     """
     unnamed = [name for name in fields if not isinstance(name, str)]
     if unnamed:
-        raise PlanError(f"A plan's fields have names, not {unnamed[0]!r}: {', '.join(Plan.model_fields)}.")
+        raise PlanError(
+            f"A plan's fields have names, not {unnamed[0]!r}: {', '.join(Plan.model_fields)}."
+        )
     version = fields.get(FORMAT_KEY, FORMAT)
     if version not in READ_FORMATS:
         raise PlanError(
@@ -558,10 +611,14 @@ def make_plan(fields: dict[str, Any]) -> Plan:
         raise PlanError(f"This plan cannot be used: {error}") from None
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(
+                ": "
+            )
             for problem in error.errors(include_url=False)
         )
-        raise PlanError(f"This plan cannot be used: {problems}. Its fields: {', '.join(Plan.model_fields)}.") from None
+        raise PlanError(
+            f"This plan cannot be used: {problems}. Its fields: {', '.join(Plan.model_fields)}."
+        ) from None
 
 
 def read_plan(given: Any) -> Plan:
@@ -585,7 +642,9 @@ def read_plan(given: Any) -> Plan:
             except OSError as error:
                 raise PlanError(f"plan={str(given)!r} cannot be read: {error.strerror}.") from None
             except UnicodeDecodeError:
-                raise PlanError(f"plan={str(given)!r} is no text; a plan's file is JSON, in UTF-8.") from None
+                raise PlanError(
+                    f"plan={str(given)!r} is no text; a plan's file is JSON, in UTF-8."
+                ) from None
             except ValueError as error:
                 raise PlanError(f"plan={str(given)!r} is no path: {error}.") from None
             return make_plan(_decoded(text, str(given)))

@@ -66,7 +66,13 @@ RANKED = frozenset({"number", "date"})  # sorts of values that rank rows
 # What a planner chooses from; none of it is a word of its own.
 VOCABULARY = frozenset((*get_args(Segmentation), *get_args(View), *get_args(Aggregation)))
 
-_TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "list[str]": list[str]}
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "list[str]": list[str],
+}
 
 
 async def ask_planner(
@@ -113,18 +119,27 @@ async def ask_planner(
     submission = Submission("plan", json_schema(kind))
     named = json.dumps(sorted(key for key, _ in _keyed(frame, columns)))
     asked = ["code" if code else "", task, named, canonical_json(dict(known_by))]
-    former = [PLAN_SYSTEM + (PLAN_VIEW if code else ""), task, named, json.dumps(dict(fixed), default=str)]
+    former = [
+        PLAN_SYSTEM + (PLAN_VIEW if code else ""),
+        task,
+        named,
+        json.dumps(dict(fixed), default=str),
+    ]
     read = partial(_plan_of, kind, job=job, alone=alone)
     key = asked
     for rows in [[]] if len(frame) else [[], [NO_ROWS]]:
         key = [*asked, *rows]
-        known = await store.recall(key, read, former=[*former, *rows]) if store is not None else None
+        known = (
+            await store.recall(key, read, former=[*former, *rows]) if store is not None else None
+        )
         if known is not None:
             return known
     for attempt in range(REPAIRS + 1):
         answer = await run_agent(model, messages, submission=submission, phase="plan")
         try:
-            made, warning, kept = _made_of(kind, _whole(answer), job, alone=alone, last=attempt == REPAIRS)
+            made, warning, kept = _made_of(
+                kind, _whole(answer), job, alone=alone, last=attempt == REPAIRS
+            )
         except InvalidOutput as error:
             if attempt == REPAIRS:
                 raise InvalidOutput(_without_words_of(answer.payload, str(error), job)) from None
@@ -177,10 +192,14 @@ def _validated(kind: type[PlanAnswer], payload: Any) -> PlanAnswer:
     except ValidationError as error:
         parts = [str(problem["loc"][0]) for problem in error.errors() if problem["loc"]]
         right = right_words(parts)
-        raise InvalidOutput(complaint(error) + (f". Right would be: {right}" if right else "")) from None
+        raise InvalidOutput(
+            complaint(error) + (f". Right would be: {right}" if right else "")
+        ) from None
 
 
-def _plan_of(kind: type[PlanAnswer], payload: Any, job: Job, *, alone: bool) -> tuple[Plan, PlanWarning | None]:
+def _plan_of(
+    kind: type[PlanAnswer], payload: Any, job: Job, *, alone: bool
+) -> tuple[Plan, PlanWarning | None]:
     """Complete what the user fixed with an answer. What is fixed stands, and the answer has to fit it.
 
     Raises:
@@ -192,7 +211,9 @@ def _plan_of(kind: type[PlanAnswer], payload: Any, job: Job, *, alone: bool) -> 
         answer = _open_parts(whole, job)
         _check_segmentation(answer, job, alone=alone)
         _check_ranking(answer, job)
-        derived = {name: value for name, value in _fields_of(answer, job).items() if value is not None}
+        derived = {
+            name: value for name, value in _fields_of(answer, job).items() if value is not None
+        }
         plan = Plan(**(derived | job.given.fixed() | {"task": job.task, "made_by": "planner"}))
         check_names(replace(job, by=plan.by), plan)
     except ValidationError as error:
@@ -212,7 +233,9 @@ def _dropped_warning(dropped: object) -> PlanWarning | None:
     told = [one for one in dropped if isinstance(one, str)] if isinstance(dropped, list) else []
     if not told:
         return None
-    return PlanWarning(f"Left out of the planner's answer, being implausible: {'; '.join(told)}. Say plan= to fix it.")
+    return PlanWarning(
+        f"Left out of the planner's answer, being implausible: {'; '.join(told)}. Say plan= to fix it."
+    )
 
 
 def _open_parts(answer: PlanAnswer, job: Job) -> PlanAnswer:
@@ -220,7 +243,13 @@ def _open_parts(answer: PlanAnswer, job: Job) -> PlanAnswer:
     fixed = job.given.fixed()
     said: dict[str, Any] = {}
     if "reduce_instruction" not in job.open:
-        said |= {"where": None, "by": [], "aggregations": [], "ranking": None, "reduce_instruction": None}
+        said |= {
+            "where": None,
+            "by": [],
+            "aggregations": [],
+            "ranking": None,
+            "reduce_instruction": None,
+        }
     if "where" in fixed:
         said["where"] = None
     if "by" in fixed:
@@ -284,7 +313,10 @@ def sample_lines(frame: pd.DataFrame, columns: Sequence[int]) -> list[str]:
     """A few rows from all over the frame, the first and the last among them, long cells shortened."""
     rows = spread(len(frame), SAMPLE_ROWS)
     keyed = _keyed(frame, columns)
-    return [line_of({key: _short(cell(frame.iloc[row, column])) for key, column in keyed}) for row in rows]
+    return [
+        line_of({key: _short(cell(frame.iloc[row, column])) for key, column in keyed})
+        for row in rows
+    ]
 
 
 def _short(value: Any) -> Any:
@@ -337,7 +369,9 @@ def _aggregations_of(answer: PlanAnswer, named: Mapping[str, Any]) -> dict[Any, 
     functions: dict[Any, list[Aggregation]] = {}
     for part in answer.aggregations:
         functions.setdefault(named[part.field], []).append(part.function)
-    return {name: several if len(several) > 1 else several[0] for name, several in functions.items()}
+    return {
+        name: several if len(several) > 1 else several[0] for name, several in functions.items()
+    }
 
 
 def _ranking_of(answer: PlanAnswer, named: Mapping[str, Any]) -> Ranking | None:
@@ -364,13 +398,19 @@ def _check_ranking(answer: PlanAnswer, job: Job) -> None:
     """
     output = job.given.output
     if answer.ranking is not None and (output is int or output is float):
-        raise InvalidOutput("the user's output is one number, and a ranking gives rows; right would be: null")
+        raise InvalidOutput(
+            "the user's output is one number, and a ranking gives rows; right would be: null"
+        )
 
 
 def _labels(frame: pd.DataFrame) -> dict[str, Hashable]:
     """The columns by their text; one that two columns share names neither."""
     texts = [str(label) for label in frame.columns]
-    return {text: label for text, label in zip(texts, frame.columns, strict=True) if texts.count(text) == 1}
+    return {
+        text: label
+        for text, label in zip(texts, frame.columns, strict=True)
+        if texts.count(text) == 1
+    }
 
 
 def _finding_of(answer: PlanAnswer, names: Mapping[str, str]) -> Any:
@@ -381,9 +421,13 @@ def _finding_of(answer: PlanAnswer, names: Mapping[str, str]) -> Any:
     """
     for field in answer.finding:
         if field.choices and field.type != "str":
-            raise InvalidOutput(f"{field.name!r} is of type {field.type} and has choices; only a str has them")
+            raise InvalidOutput(
+                f"{field.name!r} is of type {field.type} and has choices; only a str has them"
+            )
     try:
-        finding = record_type("Finding", {names[field.name]: _kind_of(field) for field in answer.finding})
+        finding = record_type(
+            "Finding", {names[field.name]: _kind_of(field) for field in answer.finding}
+        )
     except UsageError as error:
         raise InvalidOutput(str(error)) from None
     return list[finding] if answer.many_per_row else finding  # type: ignore[valid-type]
@@ -404,7 +448,9 @@ def _check_segmentation(answer: PlanAnswer, job: Job, *, alone: bool) -> None:
         raise InvalidOutput("the readers judge each row alone; segmentation must be 'rows'")
     if job.given.dedupe or job.given.keyed == "unit":
         fixed = "dedupe" if job.given.dedupe else "keyed"
-        raise InvalidOutput(f"the user fixed {fixed}, which takes rows judged alone; segmentation must be 'rows'")
+        raise InvalidOutput(
+            f"the user fixed {fixed}, which takes rows judged alone; segmentation must be 'rows'"
+        )
 
 
 def _free_names(answer: PlanAnswer, job: Job) -> dict[str, str]:
@@ -427,7 +473,9 @@ def _free_names(answer: PlanAnswer, job: Job) -> dict[str, str]:
     free = {name: name for name in names if name not in taken}
     for name in names:
         if name not in free:
-            free[name] = next(one for one in _variants(name) if one not in taken | set(names) | set(free.values()))
+            free[name] = next(
+                one for one in _variants(name) if one not in taken | set(names) | set(free.values())
+            )
     return free
 
 
@@ -445,7 +493,9 @@ def _check_needed(job: Job, types: Mapping[Any, Any]) -> None:
     if not job.reduces:
         return
     there = types.keys() | set(job.frame.columns)
-    computed = {column_of(name, how): function_of(how) for name, how in (job.computed or {}).items()}
+    computed = {
+        column_of(name, how): function_of(how) for name, how in (job.computed or {}).items()
+    }
     ranking = [job.given.ranking.field] if job.given.ranking else []
     for what, names, known in (
         ("where", [job.given.where] if job.given.where else [], types.keys()),
@@ -455,17 +505,28 @@ def _check_needed(job: Job, types: Mapping[Any, Any]) -> None:
     ):
         left_out = [name for name in names if name not in known]
         if left_out:
-            raise InvalidOutput(f"the user's {what} takes a field {left_out[0]!r}, which the finding has not")
+            raise InvalidOutput(
+                f"the user's {what} takes a field {left_out[0]!r}, which the finding has not"
+            )
     trial = Trial.of(job.frame, types, [*computed, *ranking], job.by)
-    problem = trial.where_problem(job.given.where) or trial.by_problem() or trial.ranking_problem(job.given.ranking)
+    problem = (
+        trial.where_problem(job.given.where)
+        or trial.by_problem()
+        or trial.ranking_problem(job.given.ranking)
+    )
     for name, how in (job.computed or {}).items():
-        problem = problem or (trial.aggregation_problem(name, how) if column_of(name, how) in types else None)
+        problem = problem or (
+            trial.aggregation_problem(name, how) if column_of(name, how) in types else None
+        )
     if problem is not None:
         raise InvalidOutput(f"the user asks for what the finding's types cannot give: {problem}")
 
 
 def _check_parts(
-    answer: PlanAnswer, types: Mapping[Any, Any], named: Mapping[str, Any], labels: Mapping[str, Any]
+    answer: PlanAnswer,
+    types: Mapping[Any, Any],
+    named: Mapping[str, Any],
+    labels: Mapping[str, Any],
 ) -> None:
     """Whether the fields and columns are there that the parts of an answer name.
 
@@ -477,12 +538,16 @@ def _check_parts(
     ranked = [name for name, own in named.items() if sort_of(types[own]) in RANKED]
     _check_named("aggregations", [part.field for part in answer.aggregations], named, list(named))
     _check_named("where", [answer.where] if answer.where else [], named, ["null", *bools])
-    _check_named("ranking", [answer.ranking.field] if answer.ranking else [], there, ["null", *ranked])
+    _check_named(
+        "ranking", [answer.ranking.field] if answer.ranking else [], there, ["null", *ranked]
+    )
     _check_named("by", answer.by, there, ["[]", *there])
     _check_named("group_columns", answer.group_columns, labels, ["[]", *labels])
 
 
-def _check_named(what: str, names: Sequence[str], there: Mapping[str, Any], right: Sequence[str]) -> None:
+def _check_named(
+    what: str, names: Sequence[str], there: Mapping[str, Any], right: Sequence[str]
+) -> None:
     unknown = [name for name in names if name not in there]
     if unknown:
         raise InvalidOutput(
@@ -523,7 +588,11 @@ def _check_problem(problem: str | None, types: Mapping[Any, Any], sorts: frozens
 def _kind_of(field: PlannedField) -> Any:
     import datetime as dt  # noqa: PLC0415
 
-    kind = Literal[tuple(field.choices)] if field.choices and field.type == "str" else _TYPES.get(field.type, dt.date)
+    kind = (
+        Literal[tuple(field.choices)]
+        if field.choices and field.type == "str"
+        else _TYPES.get(field.type, dt.date)
+    )
     return (kind | None, Field(description=field.description))
 
 
@@ -544,21 +613,36 @@ async def derive(
     given = job.given.fixed()
     fixed = {name: _shown(name, value) for name, value in given.items()}
     fixed |= _shown_functions(job) | _shown_reduce(job)
-    known_by = fixed | {name: _described(given[name]) for name in ("finding", "output") if name in given}
+    known_by = fixed | {
+        name: _described(given[name]) for name in ("finding", "output") if name in given
+    }
     code = job.repl is not None and bool(readers.tools)
     tools = {tool.name: tool.description for tool in job.tools} if readers.tools is True else {}
     alone = readers.units_per_request is not None and not job.all_callable
-    words = prompts.reader_lines(window=readers.context_window, alone=readers.units_per_request == 1, tools=tools)
+    words = prompts.reader_lines(
+        window=readers.context_window, alone=readers.units_per_request == 1, tools=tools
+    )
     try:
         return await ask_planner(
-            model, job, fixed=fixed, known_by=known_by, readers=words, code=code, alone=alone, store=store
+            model,
+            job,
+            fixed=fixed,
+            known_by=known_by,
+            readers=words,
+            code=code,
+            alone=alone,
+            store=store,
         )
     except InvalidOutput as error:
-        raise no_plan(f"the planner's answer could not be used ({str(error).removesuffix('.')})", job) from None
+        raise no_plan(
+            f"the planner's answer could not be used ({str(error).removesuffix('.')})", job
+        ) from None
     except ModelError as error:
         if error.stops_run or isinstance(error, ModelUnavailable):
             raise
-        raise no_plan(f"the planner's request failed ({str(error).removesuffix('.')})", job) from error
+        raise no_plan(
+            f"the planner's request failed ({str(error).removesuffix('.')})", job
+        ) from error
 
 
 def given_plan(job: Job) -> Plan:
@@ -569,7 +653,9 @@ def given_plan(job: Job) -> Plan:
     return Plan(**fixed)
 
 
-def _gives(aggregations: Mapping[str, Any] | None, output: Any, types: Mapping[Any, Any], job: Job) -> bool:
+def _gives(
+    aggregations: Mapping[str, Any] | None, output: Any, types: Mapping[Any, Any], job: Job
+) -> bool:
     """Whether what is computed is what the user asks for: one number. All else an agent writes from it."""
     if not aggregations or output is None:
         return True  # nothing is computed, or nothing else is asked for
@@ -591,7 +677,9 @@ def _shown(name: str, value: Any) -> Any:
     """A fixed field as the planner reads it."""
     if name in {"finding", "output"}:
         return (
-            {key: json_schema(part) for key, part in value.items()} if isinstance(value, dict) else json_schema(value)
+            {key: json_schema(part) for key, part in value.items()}
+            if isinstance(value, dict)
+            else json_schema(value)
         )
     if name == "by" and isinstance(value, By):
         return Plan(by=value.with_keys(value.described)).plain()[name]
@@ -612,7 +700,10 @@ def _shown_reduce(job: Job) -> dict[str, Any]:
     hows = {name: function_of(how) for name, how in job.computed.items()}
     said = {name: _said(how) for name, how in hows.items()}
     return {
-        "reduce": {str(name): {"field": column_of(name, how), "by": said[name]} for name, how in job.computed.items()}
+        "reduce": {
+            str(name): {"field": column_of(name, how), "by": said[name]}
+            for name, how in job.computed.items()
+        }
     }
 
 
@@ -631,7 +722,9 @@ def fill_by_type(plan: Plan, job: Job, *, writes: bool) -> Plan:
     """
     if job.maps and not job.callables and plan.finding is None:
         name = free_name(TEXT_FINDING, set(map(str, job.frame.columns)))
-        plan = updated(plan, {"finding": record_type("Finding", {name: (str, Field(min_length=1))})})
+        plan = updated(
+            plan, {"finding": record_type("Finding", {name: (str, Field(min_length=1))})}
+        )
     said = (job.reducer, job.computed, plan.ranking, plan.aggregations, plan.reduce_instruction)
     if not job.reduces or any(one is not None for one in said):
         return plan

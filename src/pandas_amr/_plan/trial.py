@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 SPREAD_ROWS = 20
 PARTS = 7  # of the rows, an output is tried on so many beginnings
 SCALARS = (str, int, float, bool)
-TRIED = frozenset({"builtins", "numpy", "pandas"})  # packages whose functions may be called on a few rows
+TRIED = frozenset(
+    {"builtins", "numpy", "pandas"}
+)  # packages whose functions may be called on a few rows
 TAKES = {"min": "what has an order", "max": "what has an order", "value_counts": "single values"}
 TAKES |= {SHARE: "single values", "nunique": "single values"}
 SORTS = {
@@ -61,7 +63,10 @@ TYPICAL: tuple[tuple[Callable[[pa.DataType], bool], list[Any]], ...] = (
     (pa.types.is_boolean, [True, False, True, True]),
     (pa.types.is_integer, list(NUMBERS)),
     (pa.types.is_floating, [number + 0.25 for number in NUMBERS]),
-    (pa.types.is_decimal, [decimal.Decimal(number) + decimal.Decimal("0.25") for number in NUMBERS]),
+    (
+        pa.types.is_decimal,
+        [decimal.Decimal(number) + decimal.Decimal("0.25") for number in NUMBERS],
+    ),
     (pa.types.is_timestamp, list(MOMENTS)),
     (pa.types.is_date, [moment.date() for moment in MOMENTS]),
     (pa.types.is_time, [moment.time() for moment in MOMENTS]),
@@ -88,14 +93,23 @@ class Trial:
     may_choose_none: bool = False
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, fields: Mapping[Any, Any], used: Iterable[Any], by: By | None = None) -> Trial:
+    def of(
+        cls,
+        frame: pd.DataFrame,
+        fields: Mapping[Any, Any],
+        used: Iterable[Any],
+        by: By | None = None,
+    ) -> Trial:
         """Draw rows of the frame in which the columns that are used show all kinds of their values."""
         labels = [*used, *(by.labels if by is not None else ())]
         columns = _positions(frame, labels)
         series = [one for one in (by.keys if by is not None else ()) if isinstance(one, pd.Series)]
         rows = _telling_rows(len(frame), [frame.iloc[:, place] for place in columns] + series)
         part = frame.set_flags(allows_duplicate_labels=True).iloc[rows, columns]
-        found = pd.DataFrame({name: typical_column(kind, len(rows)) for name, kind in fields.items()}, index=part.index)
+        found = pd.DataFrame(
+            {name: typical_column(kind, len(rows)) for name, kind in fields.items()},
+            index=part.index,
+        )
         own_by = by.at(rows, part.index) if by is not None else None
         return cls(with_findings(part, found), fields, own_by)
 
@@ -108,7 +122,11 @@ class Trial:
     def by_problem(self) -> str | None:
         """Tell why nothing can be grouped so; None if it can."""
         by = self.by
-        if by is None or not self._are_there(by.labels) or not _fails(group_numbers, self.table, by):
+        if (
+            by is None
+            or not self._are_there(by.labels)
+            or not _fails(group_numbers, self.table, by)
+        ):
             return None
         for key in by.keys:
             if _fails(group_numbers, self.table, by.with_keys([key])):
@@ -121,11 +139,17 @@ class Trial:
         shown = described_key(key) if is_code(key) else repr(key)
         if not is_code(key) and key in self.fields:
             return f"by={shown} takes single values, not lists; {self._holds(key)}"
-        return f"by={shown} takes single values of one kind that can be compared, not lists or dicts"
+        return (
+            f"by={shown} takes single values of one kind that can be compared, not lists or dicts"
+        )
 
     def ranking_problem(self, ranking: Ranking | None) -> str | None:
         """Tell why rows cannot be ranked so; None if they can."""
-        if ranking is None or not self._are_there([ranking.field]) or not _fails(self._rank, ranking):
+        if (
+            ranking is None
+            or not self._are_there([ranking.field])
+            or not _fails(self._rank, ranking)
+        ):
             return None
         return (
             f"ranking by {ranking.field!r} takes numbers or dates, or else values of one kind that have an order; "
@@ -135,7 +159,13 @@ class Trial:
     def _rank(self, ranking: Ranking) -> None:
         values = column(self.table, ranking.field)
         values[values.notna()].max()  # categories without an order have none
-        ranked(self.table, ranking.field, most=ranking.most, lowest_first=ranking.lowest_first, by=self.by)
+        ranked(
+            self.table,
+            ranking.field,
+            most=ranking.most,
+            lowest_first=ranking.lowest_first,
+            by=self.by,
+        )
 
     def aggregation_problem(self, name: Any, how: Any) -> str | None:
         """Tell why a column cannot be aggregated so; None if it can, or if only a user's function knows."""
@@ -159,7 +189,9 @@ class Trial:
         """Whether pandas cannot compute it; of groups, whatever rows may stand in one of them together."""
         if _fails(computed, self.table, aggregations, self._known_by):
             return True
-        return self._known_by is not None and _fails(computed, self.table, aggregations, _one_group(self.table))
+        return self._known_by is not None and _fails(
+            computed, self.table, aggregations, _one_group(self.table)
+        )
 
     def _fails_of_some(self, label: Any, aggregations: Mapping[Any, Any]) -> bool:
         """Whether a function cannot take rows that may stand in one call of it: pandas' own words can take any."""
@@ -174,7 +206,11 @@ class Trial:
 
     def _takes_no_missing(self, label: Any, how: Any) -> bool:
         there = np.flatnonzero(column(self.table, label).notna().to_numpy())
-        return callable(how) and len(there) < len(self.table) and not self._fails_of_rows(there, {label: how})
+        return (
+            callable(how)
+            and len(there) < len(self.table)
+            and not self._fails_of_rows(there, {label: how})
+        )
 
     def _unfit(self, label: Any, how: Any) -> str:
         able = [word for word in get_args(Aggregation) if not self._fails_by_groups({label: word})]
@@ -197,13 +233,19 @@ class Trial:
         if not _fails(computed, self.table, tried, self._known_by):
             return None
         names = ", ".join(map(repr, tried))
-        return f"pandas cannot compute {names} side by side; name each: {{name: (column, function)}}"
+        return (
+            f"pandas cannot compute {names} side by side; name each: {{name: (column, function)}}"
+        )
 
     def output_problem(self, aggregations: Mapping[Any, Any], output: Any) -> str | None:
         """Tell why what is computed is not of the type that is asked for; None if it is, or if only a run can tell."""
         labels = [column_of(name, how) for name, how in aggregations.items()]
         grouped_by_unknown = self.by is not None and self._known_by is None
-        known = self._are_there(labels) and _are_all_tried(aggregations.values()) and not grouped_by_unknown
+        known = (
+            self._are_there(labels)
+            and _are_all_tried(aggregations.values())
+            and not grouped_by_unknown
+        )
         if output is None or not aggregations or not known:
             return None
         kind = _structure(output)
@@ -212,9 +254,14 @@ class Trial:
         everything = len(self.table)
         for size in [*range(1, PARTS + 1), everything] if everything else [0]:
             value = self._computed_of_first(size, aggregations)
-            whole = size == everything and (size > 0 or output in SCALARS)  # of no rows, most of a record is missing
+            whole = size == everything and (
+                size > 0 or output in SCALARS
+            )  # of no rows, most of a record is missing
             if not _is_output(value, kind, output, grouped=self._known_by is not None, whole=whole):
-                whats = ", ".join(f"{_shown(how)} of {column_of(name, how)!r}" for name, how in aggregations.items())
+                whats = ", ".join(
+                    f"{_shown(how)} of {column_of(name, how)!r}"
+                    for name, how in aggregations.items()
+                )
                 return (
                     f"The reduce gave no {_type_name(output)} when it was tried: {whats} gives {_described(value)}. "
                     "Leave output= out, or ask for that type"
@@ -224,7 +271,11 @@ class Trial:
     def _computed_of_first(self, size: int, aggregations: Mapping[Any, Any]) -> Any:
         """What is computed of all rows; or of the first ones, which are one group if there are groups."""
         part = self.table.iloc[:size]
-        by = self._known_by if self._known_by is None or size == len(self.table) else _one_group(part)
+        by = (
+            self._known_by
+            if self._known_by is None or size == len(self.table)
+            else _one_group(part)
+        )
         return _tried(computed, part, aggregations, by)
 
     @property
@@ -234,7 +285,11 @@ class Trial:
 
     def _are_there(self, labels: Sequence[Any]) -> bool:
         """Whether all are known columns; what a function without a type finds is not."""
-        known = set(self.table.columns) | set(self.table.columns.get_level_values(0)) | set(self.table.index.names)
+        known = (
+            set(self.table.columns)
+            | set(self.table.columns.get_level_values(0))
+            | set(self.table.index.names)
+        )
         return all(label in known for label in labels)
 
     def _holds(self, label: Any) -> str:
@@ -253,7 +308,9 @@ def _positions(frame: pd.DataFrame, labels: Iterable[Any]) -> list[int]:
     places: dict[int, None] = {}
     for label in labels:
         if label in frame.columns:
-            places |= dict.fromkeys(np.atleast_1d(everywhere[frame.columns.get_loc(label)]).tolist())
+            places |= dict.fromkeys(
+                np.atleast_1d(everywhere[frame.columns.get_loc(label)]).tolist()
+            )
     return list(places)
 
 
@@ -289,7 +346,10 @@ def typical_column(kind: Any, size: int) -> Any:
     """Typical values of a field's type, a missing one among them, as the column that findings become."""
     values = [*typical_values(kind), None]
     arrow = arrow_type(kind)
-    return array_of(pa.chunked_array([pa.array(list(itertools.islice(itertools.cycle(values), size)), arrow)]), kind)
+    return array_of(
+        pa.chunked_array([pa.array(list(itertools.islice(itertools.cycle(values), size)), arrow)]),
+        kind,
+    )
 
 
 def typical_values(kind: Any) -> list[Any]:
@@ -301,7 +361,9 @@ def typical_values(kind: Any) -> list[Any]:
     """
     choices = [one for one in choices_of(kind) or () if one is not None]
     if choices:
-        return [plain(one, kind) for one in itertools.islice(itertools.cycle(choices), len(NUMBERS))]
+        return [
+            plain(one, kind) for one in itertools.islice(itertools.cycle(choices), len(NUMBERS))
+        ]
     if is_json_text(kind):
         return ['{"a": 1}', '{"a": 2}', '{"a": 1}', "{}"]
     return _of_arrow(arrow_type(kind))
@@ -315,7 +377,9 @@ def _of_arrow(kind: pa.DataType) -> list[Any]:
         return [[("a", value)] for value in _of_arrow(kind.item_type)]
     if pa.types.is_struct(kind):
         parts = {field.name: _of_arrow(field.type) for field in kind}
-        return [{name: values[place] for name, values in parts.items()} for place in range(len(NUMBERS))]
+        return [
+            {name: values[place] for name, values in parts.items()} for place in range(len(NUMBERS))
+        ]
     for is_kind, values in TYPICAL:
         if is_kind(kind):
             return values
@@ -332,7 +396,9 @@ def _is_tried(how: Any) -> bool:
 
 def _are_all_tried(hows: Iterable[Any]) -> bool:
     wanted = [function_of(how) for how in hows]
-    return all(_is_tried(one) for how in wanted for one in (how if isinstance(how, list) else [how]))
+    return all(
+        _is_tried(one) for how in wanted for one in (how if isinstance(how, list) else [how])
+    )
 
 
 def _one_group(table: pd.DataFrame) -> By:
@@ -355,7 +421,11 @@ def _fails(compute: Callable[..., Any], *arguments: Any) -> bool:
 
 def _is_output(value: Any, kind: Any, output: Any, *, grouped: bool, whole: bool) -> bool:
     """Whether a computed value is of a type; of a missing one, and of some of the rows only, nothing is told."""
-    if isinstance(value, pd.DataFrame) and get_origin(output) is list and get_origin(get_args(output)[0]) is dict:
+    if (
+        isinstance(value, pd.DataFrame)
+        and get_origin(output) is list
+        and get_origin(get_args(output)[0]) is dict
+    ):
         return True  # of output=pd.DataFrame
     if grouped and not whole and output not in SCALARS:
         return True
@@ -379,7 +449,8 @@ def _are_rows(value: pd.DataFrame, kind: Any, output: Any) -> bool:
     flat = value.set_axis([str(name) for name in value.columns], axis=1)
     for table in (flat, flat.reset_index()):
         records = [
-            {str(name): fitting_outputs(one)[0] for name, one in row.items()} for row in table.to_dict("records")
+            {str(name): fitting_outputs(one)[0] for name, one in row.items()}
+            for row in table.to_dict("records")
         ]
         filled = [row for row in records if None not in row.values()]
         if all(_validates(row, item, real) for row in filled):
@@ -397,9 +468,15 @@ def _validates(value: Any, kind: Any, output: Any) -> bool:
 
 def _may_be_left_out(problem: Any, output: Any) -> bool:
     """Whether nothing but a field with a default is missing."""
-    if problem["type"] != "missing" or not (isinstance(output, type) and issubclass(output, BaseModel)):
+    if problem["type"] != "missing" or not (
+        isinstance(output, type) and issubclass(output, BaseModel)
+    ):
         return False
-    fields = [field for name, field in output.model_fields.items() if problem["loc"][0] in {name, field.alias}]
+    fields = [
+        field
+        for name, field in output.model_fields.items()
+        if problem["loc"][0] in {name, field.alias}
+    ]
     return bool(fields) and not fields[0].is_required()
 
 
@@ -418,18 +495,32 @@ def _unbounded(schema: Any) -> Any:
         return schema
     if "enum" in schema or "const" in schema:
         kinds = {type(one) for one in schema.get("enum", [schema.get("const")])}
-        words = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+        words = {
+            str: "string",
+            bool: "boolean",
+            int: "integer",
+            float: "number",
+            type(None): "null",
+        }
         return {"anyOf": [{"type": words[kind]} for kind in words if kind in kinds]}
-    kept = {key: part for key, part in schema.items() if key not in CONSTRAINTS or part == DECIMAL_PATTERN}
+    kept = {
+        key: part
+        for key, part in schema.items()
+        if key not in CONSTRAINTS or part == DECIMAL_PATTERN
+    }
     return {
-        key: {name: _unbounded(one) for name, one in part.items()} if key == "properties" else _unbounded(part)
+        key: {name: _unbounded(one) for name, one in part.items()}
+        if key == "properties"
+        else _unbounded(part)
         for key, part in kept.items()
     }
 
 
 def _shown(how: Any) -> str:
     wanted = function_of(how)
-    return ", ".join(repr(name_of(one)) for one in (wanted if isinstance(wanted, list) else [wanted]))
+    return ", ".join(
+        repr(name_of(one)) for one in (wanted if isinstance(wanted, list) else [wanted])
+    )
 
 
 def _type_name(kind: Any) -> str:

@@ -45,7 +45,9 @@ async def _done(work: Callable[[Item], Awaitable[Done]], item: Item) -> Done:
         raise contained(raised) from raised
 
 
-async def each(work: Callable[[Item], Awaitable[Done]], items: Iterable[Item], *, limit: int) -> AsyncIterator[Done]:
+async def each(
+    work: Callable[[Item], Awaitable[Done]], items: Iterable[Item], *, limit: int
+) -> AsyncIterator[Done]:
     """Yield ``work(item)`` for each item, in the order in which they finish, at most ``limit`` at once.
 
     There are at most ``limit`` tasks, each begun by the one before it once that has an item; an item is drawn when a

@@ -60,9 +60,15 @@ class Estimate:
         if self.tokens is not None:
             told.append(f"about {self.input_tokens} input and {self.output_tokens} output tokens")
         if self.tokens_between is not None:
-            told.append(f"{self.tokens_between[0]} to {self.tokens_between[1]} in all by a sample of {self.sampled}")
+            told.append(
+                f"{self.tokens_between[0]} to {self.tokens_between[1]} in all by a sample of {self.sampled}"
+            )
         if self.money is not None:
-            between = f" ({self.money_between[0]:.4g} to {self.money_between[1]:.4g})" if self.money_between else ""
+            between = (
+                f" ({self.money_between[0]:.4g} to {self.money_between[1]:.4g})"
+                if self.money_between
+                else ""
+            )
             told.append(f"money {self.money:.4g}{between}")
         if self.seconds is not None:
             told.append(f"{self.seconds:.0f} s")
@@ -73,5 +79,7 @@ class Estimate:
     @property
     def _calls(self) -> str:
         if self.calls is None:
-            return "calls, tokens and money are not known, since a recipe with agents maps or reduces"
+            return (
+                "calls, tokens and money are not known, since a recipe with agents maps or reduces"
+            )
         return f"{'about ' if self.about else ''}{self.calls} calls"

@@ -31,14 +31,18 @@ def check_folder(given: str | os.PathLike[str], is_own: Callable[[Path], bool]) 
     try:
         folder = Path(given).resolve()
     except (OSError, RuntimeError):  # links in a circle
-        raise UsageError(f"{given} cannot be saved to: its links lead nowhere. Name another folder.") from None
+        raise UsageError(
+            f"{given} cannot be saved to: its links lead nowhere. Name another folder."
+        ) from None
     above = next(parent for parent in folder.parents if os.path.lexists(parent))
     if not above.is_dir():
         raise UsageError(f"{given} cannot be saved to: {above} is a file. Name another folder.")
     if not os.path.lexists(folder):
         return folder
     if not folder.is_dir():
-        raise UsageError(f"{given} is a file. Name a folder: one that is not there yet, or a result's.")
+        raise UsageError(
+            f"{given} is a file. Name a folder: one that is not there yet, or a result's."
+        )
     if Path.cwd().is_relative_to(folder) or os.path.ismount(folder):
         raise UsageError(f"{given} cannot be replaced: it is in use. Name a folder inside of it.")
     if any(folder.iterdir()) and not is_own(folder):

@@ -17,7 +17,9 @@ class _ForkableLock:
         self._lock = threading.RLock()
         self._forking = False
         if hasattr(os, "register_at_fork"):  # not on Windows
-            os.register_at_fork(before=self._acquire, after_in_parent=self._release, after_in_child=self._renew)
+            os.register_at_fork(
+                before=self._acquire, after_in_parent=self._release, after_in_child=self._renew
+            )
 
     def __enter__(self) -> None:
         self._lock.acquire()

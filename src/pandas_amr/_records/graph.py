@@ -114,7 +114,10 @@ class Graph:
             lines.append(f'  {names[node.id]}["{label}"]')
         lines += [f"  more{level}([and {count} more])" for level, count in hidden.items()]
         lines += [
-            f"  {names[parent]} --> {names[node.id]}" for node in shown for parent in node.parents if parent in names
+            f"  {names[parent]} --> {names[node.id]}"
+            for node in shown
+            for parent in node.parents
+            if parent in names
         ]
         return "\n".join(lines)
 
@@ -123,7 +126,10 @@ class Graph:
         shown, hidden = self._shown()
         levels = sorted({node.level for node in shown})
         places: dict[str, tuple[float, float]] = {}
-        widths = {level: sum(node.level == level for node in shown) + (level in hidden) for level in levels}
+        widths = {
+            level: sum(node.level == level for node in shown) + (level in hidden)
+            for level in levels
+        }
         width = max(widths.values(), default=1) * (BOX[0] + GAP[0]) + GAP[0]
         parts: list[str] = []
         for row, level in enumerate(levels):
@@ -135,7 +141,9 @@ class Graph:
                 parts.append(_box(node, x, y))
             if level in hidden:
                 x = left + (widths[level] - 1) * (BOX[0] + GAP[0])
-                parts.append(f'<text x="{x + 8}" y="{y + BOX[1] / 2 + 4}">and {hidden[level]} more</text>')
+                parts.append(
+                    f'<text x="{x + 8}" y="{y + BOX[1] / 2 + 4}">and {hidden[level]} more</text>'
+                )
         path = self.critical_path
         steps = set(itertools.pairwise(path))
         edges = [
@@ -158,9 +166,13 @@ class Graph:
         places: dict[str, float] = {}
         for level in sorted({node.level for node in self.nodes}):
             part = [node for node in self.nodes if node.level == level]
-            part.sort(key=lambda node: _middle(node, places))  # below what feeds it, so that edges cross little
+            part.sort(
+                key=lambda node: _middle(node, places)
+            )  # below what feeds it, so that edges cross little
             places |= {node.id: place for place, node in enumerate(part)}
-            kept = sorted(part, key=lambda node: (node.id not in path, node.status == "ok"))[:SHOWN_A_LEVEL]
+            kept = sorted(part, key=lambda node: (node.id not in path, node.status == "ok"))[
+                :SHOWN_A_LEVEL
+            ]
             shown += [node for node in part if node in kept]
             if len(part) > len(kept):
                 hidden[level] = len(part) - len(kept)
@@ -168,7 +180,11 @@ class Graph:
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         del options
-        return {"image/svg+xml": self.to_svg(), "text/vnd.mermaid": self.to_mermaid(), "text/plain": repr(self)}
+        return {
+            "image/svg+xml": self.to_svg(),
+            "text/vnd.mermaid": self.to_mermaid(),
+            "text/plain": repr(self),
+        }
 
     def __repr__(self) -> str:
         shape = " -> ".join(str(level["nodes"]) for level in self.levels)
@@ -253,7 +269,9 @@ def graph_of_shape(
             fed = below if final else below[number * fan_in : (number + 1) * fan_in]
             parents = tuple(name for part in fed for name in part)
             name = "final-reduce" if final else f"reduce-{level}-{number}"
-            nodes.append(GraphNode(name, "final-reduce" if final else "reduce", level, parents, len(parents)))
+            nodes.append(
+                GraphNode(name, "final-reduce" if final else "reduce", level, parents, len(parents))
+            )
             above.append([name])
         below = above
     return Graph("static", tuple(nodes))

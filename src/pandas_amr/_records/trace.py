@@ -66,11 +66,19 @@ class Trace:
 
     @contextmanager
     def node(
-        self, type: NodeType, *, id: str | None = None, level: int = 0, parents: tuple[str, ...] = (), units: int = 0
+        self,
+        type: NodeType,
+        *,
+        id: str | None = None,
+        level: int = 0,
+        parents: tuple[str, ...] = (),
+        units: int = 0,
     ) -> Iterator[Node]:
         """Record a node while its work runs: ``ok`` unless the work says otherwise or raises."""
         name = id or f"{type}-{sum(node.type == type for node in self.nodes)}"
-        node = Node(id=name, type=type, level=level, parents=parents, units=units, start=self.seconds)
+        node = Node(
+            id=name, type=type, level=level, parents=parents, units=units, start=self.seconds
+        )
         self.nodes.append(node)
         self._places.setdefault(name[: name.rfind("/") + 1], []).append(node)
         try:

@@ -63,7 +63,11 @@ class Usage:
     def __sub__(self, other: Usage) -> Usage:
         """What came since ``other``."""
         money = None if self.money is None or other.money is None else self.money - other.money
-        counts = {f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self) if f.name != "money"}
+        counts = {
+            f.name: getattr(self, f.name) - getattr(other, f.name)
+            for f in fields(self)
+            if f.name != "money"
+        }
         return Usage(**counts, money=money)
 
     @property
@@ -105,18 +109,28 @@ class Budget:
     confirm: Callable[[Estimate], Any] | None = None
 
     def __post_init__(self) -> None:
-        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        given = {
+            f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None
+        }
         if not given:
-            raise UsageError("Budget takes at least one of money=, tokens=, calls=, seconds=, confirm=.")
+            raise UsageError(
+                "Budget takes at least one of money=, tokens=, calls=, seconds=, confirm=."
+            )
         confirm = given.pop("confirm", None)
         if confirm is not None and not callable(confirm):
-            raise UsageError(f"Budget(confirm=...) takes a function of an Estimate, not {confirm!r}.")
+            raise UsageError(
+                f"Budget(confirm=...) takes a function of an Estimate, not {confirm!r}."
+            )
         for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
                 raise UsageError(f"Budget({name}=...) takes a number above 0, not {value!r}.")
 
     def __repr__(self) -> str:
-        given = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) is not None]
+        given = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if getattr(self, f.name) is not None
+        ]
         return f"Budget({', '.join(given)})"
 
 

@@ -56,7 +56,9 @@ class AdaptiveTree:
             sizes: list[int] = await aside(self._sizes, held, size=len(held))
             groups = next_level(sizes, self.budget)
             if groups is None and (
-                sum(sizes) <= self.budget or condensed or (max(sizes) <= self.budget and sum(sizes) <= 2 * self.budget)
+                sum(sizes) <= self.budget
+                or condensed
+                or (max(sizes) <= self.budget and sum(sizes) <= 2 * self.budget)
             ):
                 break  # it fits, or what the last agent cannot hold is little
             if groups is None or (not condensed and len(groups) > SHRINKS * len(held)):
@@ -80,15 +82,21 @@ class AdaptiveTree:
         made: list[list[Input]] = [[] for _ in groups]
 
         async def one(number: int) -> tuple[int, list[Input]]:
-            return number, await self._node(level, number, [inputs[index] for index in groups[number]])
+            return number, await self._node(
+                level, number, [inputs[index] for index in groups[number]]
+            )
 
         async for number, done in each(one, range(len(groups)), limit=self.parallelism):
             made[number] = done
         return [one for part in made for one in part]
 
-    async def _node(self, level: int, number: int, inputs: list[Input], *, alone: bool = False) -> list[Input]:
+    async def _node(
+        self, level: int, number: int, inputs: list[Input], *, alone: bool = False
+    ) -> list[Input]:
         name = f"{self.name}reduce-{level}-{number}"
-        with self.trace.node("reduce", id=name, level=level, parents=makers(inputs), units=len(inputs)) as node:
+        with self.trace.node(
+            "reduce", id=name, level=level, parents=makers(inputs), units=len(inputs)
+        ) as node:
             if len(inputs) == 1 and not alone:
                 node.status = "passed"
                 return [one.made_by(name) for one in inputs]
@@ -109,7 +117,9 @@ class AdaptiveTree:
                 limit = max(1, int(self.budget * PIECE_SHARE))
                 texts = [
                     one.line[span.start : span.end]
-                    for span in split_text(one.line, limit=limit, overlap=0, count=self.reducer.count)
+                    for span in split_text(
+                        one.line, limit=limit, overlap=0, count=self.reducer.count
+                    )
                 ]
                 pieces += [(index, replace(one, line=line_of({PIECE_KEY: text}))) for text in texts]
         made: dict[int, list[Input]] = {}
@@ -117,7 +127,9 @@ class AdaptiveTree:
         async def condense(number: int) -> tuple[int, list[Input]]:
             return number, await self._node(level, number, [pieces[number][1]], alone=True)
 
-        done = {n: part async for n, part in each(condense, range(len(pieces)), limit=self.parallelism)}
+        done = {
+            n: part async for n, part in each(condense, range(len(pieces)), limit=self.parallelism)
+        }
         for number, (index, _) in enumerate(pieces):
             made.setdefault(index, []).extend(done[number])
         return [part for index, one in enumerate(inputs) for part in made.get(index, [one])]
@@ -126,7 +138,9 @@ class AdaptiveTree:
         name = f"{self.name}final-reduce"
         inputs, cut = fitted(inputs, self.budget, self.reducer)
         self.losses.cut += cut
-        with self.trace.node("final-reduce", id=name, level=level, parents=makers(inputs), units=len(inputs)) as node:
+        with self.trace.node(
+            "final-reduce", id=name, level=level, parents=makers(inputs), units=len(inputs)
+        ) as node:
             reduced = await self.reducer.reduce(inputs, final=True, told=self.computed)
             node.usage = reduced.usage
         return reduced

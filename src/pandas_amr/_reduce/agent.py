@@ -134,7 +134,9 @@ class Reducer:
             raise ModelError("nothing is left to combine: all nodes before the last failed")
         return self.output.nothing
 
-    async def reduce(self, inputs: Sequence[Input], *, final: bool, told: Callable[[], str] = str) -> Reduced:
+    async def reduce(
+        self, inputs: Sequence[Input], *, final: bool, told: Callable[[], str] = str
+    ) -> Reduced:
         """One node's work. Findings that the model's window cannot hold are cut, and counted.
 
         ``told`` is what is said beside the findings; it is asked again once something was cut.
@@ -156,12 +158,16 @@ class Reducer:
         asked = [*former[:2], *(canonical_json(json.loads(one.line)) for one in inputs)]
         known = None
         if self.store is not None:
-            known = await self.store.recall(asked, partial(_recalled, output=output, inputs=inputs), former=former)
+            known = await self.store.recall(
+                asked, partial(_recalled, output=output, inputs=inputs), former=former
+            )
         if known is not None:
             return known
         repl = self.repl_of([one.line for one in inputs], output) if inputs else None
         try:
-            reduced, payload = await self._reduced(inputs, output, final=final, computed=computed, repl=repl)
+            reduced, payload = await self._reduced(
+                inputs, output, final=final, computed=computed, repl=repl
+            )
             if self.store is not None:
                 await self.store.keep(asked, payload)
             return reduced
@@ -177,10 +183,14 @@ class Reducer:
         repl.line = output.line
         return repl
 
-    def opening(self, lines: Sequence[str], *, final: bool, tools: bool, computed: str = "") -> tuple[Message, ...]:
+    def opening(
+        self, lines: Sequence[str], *, final: bool, tools: bool, computed: str = ""
+    ) -> tuple[Message, ...]:
         """What a node's agent is told first."""
         output = self.output if final else self.output.partial
-        shown = {**output.schema} if output.item is None else {"type": "array", "items": output.schema}
+        shown = (
+            {**output.schema} if output.item is None else {"type": "array", "items": output.schema}
+        )
         system = prompts.reduce_system(
             self.instruction,
             final=final,
@@ -226,7 +236,9 @@ class Reducer:
                 words = prompts.answer_repair(problem, hand_in=self._hand_in(repl))
                 messages = (*answer.conversation, Message("user", words))
             else:
-                return Reduced.of(value, support, usage + (repl.spent if repl else Usage())), answer.payload
+                return Reduced.of(
+                    value, support, usage + (repl.spent if repl else Usage())
+                ), answer.payload
         raise InvalidOutput(f"The reduction cannot be used: {problem}.")
 
 
@@ -242,10 +254,14 @@ class StaticTree:
     name: str = ""
     computed: Callable[[], str] = str
     sizes: list[int] = field(init=False)
-    _waiting: dict[tuple[int, int], dict[int, tuple[tuple[str, ...], list[Input]]]] = field(default_factory=dict)
+    _waiting: dict[tuple[int, int], dict[int, tuple[tuple[str, ...], list[Input]]]] = field(
+        default_factory=dict
+    )
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
-    _root: asyncio.Future[Reduced | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _root: asyncio.Future[Reduced | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
     def __post_init__(self) -> None:
         self.sizes = static_sizes(self.leaves, self.fan_in)
@@ -257,7 +273,9 @@ class StaticTree:
     @property
     def failed(self) -> bool:
         """Whether there will be no answer."""
-        return self._root.done() and not self._root.cancelled() and self._root.exception() is not None
+        return (
+            self._root.done() and not self._root.cancelled() and self._root.exception() is not None
+        )
 
     async def result(self) -> Reduced | None:
         """The final reduce's answer, once all leaves are handed in; None where there was nothing to write of.
@@ -268,10 +286,14 @@ class StaticTree:
         try:
             return await self._root
         except Exception:
-            await asyncio.gather(*self._tasks, return_exceptions=True)  # what is in flight is paid for, and kept
+            await asyncio.gather(
+                *self._tasks, return_exceptions=True
+            )  # what is in flight is paid for, and kept
             raise
 
-    async def leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    async def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         """Stop what is still running; where an error ends the run, once what is in flight is answered."""
         del kind, trace
         if isinstance(error, Exception):
@@ -299,14 +321,18 @@ class StaticTree:
         there[index] = (nodes, inputs)
         if len(there) == wanted and not self.failed:
             del self._waiting[level + 1, group]
-            task = asyncio.create_task(self._run(level + 1, group, [there[index] for index in sorted(there)]))
+            task = asyncio.create_task(
+                self._run(level + 1, group, [there[index] for index in sorted(there)])
+            )
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _reduced(self, inputs: list[Input], *, final: bool, name: str) -> Reduced:
         """One node's work; where it fails, all but the last goes on without it."""
         try:
-            return await self.reducer.reduce(inputs, final=final, told=self.computed if final else str)
+            return await self.reducer.reduce(
+                inputs, final=final, told=self.computed if final else str
+            )
         except ModelError as error:
             if final:
                 raise
@@ -314,7 +340,9 @@ class StaticTree:
             self._failed.add(name)
             return Reduced([], (), Usage())
 
-    async def _run(self, level: int, index: int, children: list[tuple[tuple[str, ...], list[Input]]]) -> None:
+    async def _run(
+        self, level: int, index: int, children: list[tuple[tuple[str, ...], list[Input]]]
+    ) -> None:
         final = level == len(self.sizes) - 1
         name = f"{self.name}final-reduce" if final else f"{self.name}reduce-{level}-{index}"
         inputs = [one for _, part in children for one in part]
@@ -368,7 +396,8 @@ def fitted(inputs: Sequence[Input], room: int, reducer: Sized) -> tuple[list[Inp
         chosen = [inputs[int(number * step)] for number in range(min(most, len(inputs)))]
         return [_cut(one, least - NUMBER_TOKENS, count) for one in chosen], len(inputs)
     made = [
-        one if size <= low else _cut(one, low - NUMBER_TOKENS, count) for one, size in zip(inputs, sizes, strict=True)
+        one if size <= low else _cut(one, low - NUMBER_TOKENS, count)
+        for one, size in zip(inputs, sizes, strict=True)
     ]
     return made, sum(size > low for size in sizes)
 

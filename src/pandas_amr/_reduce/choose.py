@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from pandas_amr._findings.inputs import Input
 
 Kind = Literal[
-    "whole number", "number", "true or false", "choice", "text", "date", "date and time", "time", "duration", "nested"
+    "whole number",
+    "number",
+    "true or false",
+    "choice",
+    "text",
+    "date",
+    "date and time",
+    "time",
+    "duration",
+    "nested",
 ]
 
 MOST_FIELDS = 200  # that an agent is shown; more would fill its window
@@ -128,7 +137,11 @@ class Field:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", kind_of(self.source))
-        categories = self.column.cat.categories if isinstance(self.column.dtype, pd.CategoricalDtype) else None
+        categories = (
+            self.column.cat.categories
+            if isinstance(self.column.dtype, pd.CategoricalDtype)
+            else None
+        )
         choices = None if categories is None else tuple(cell(one) for one in categories.tolist())
         object.__setattr__(self, "choices", choices)
 
@@ -150,7 +163,12 @@ class Field:
         null = {"type": "null"}
         if self.kind == "nested":
             return null
-        if self.kind == "choice" and self.read and self.choices and len(self.choices) <= MOST_CHOICES:
+        if (
+            self.kind == "choice"
+            and self.read
+            and self.choices
+            and len(self.choices) <= MOST_CHOICES
+        ):
             texts = {"type": "string"} if all(isinstance(one, str) for one in self.choices) else {}
             return {"anyOf": [texts | {"enum": list(self.choices)}, null]}
         if self.kind == "choice" and not all(isinstance(one, str) for one in self.choices or ()):
@@ -168,14 +186,20 @@ class Field:
             return line_of(told | {"choices": list(self.choices)})
         if self.kind in ORDERED:
             there = [value for value in self.cells if value is not None]
-            return line_of(told | ({"lowest": cell(min(there)), "highest": cell(max(there))} if there else {}))
+            return line_of(
+                told | ({"lowest": cell(min(there)), "highest": cell(max(there))} if there else {})
+            )
         if self.kind in {"text", "choice"}:
             return line_of(told | {"values": self._frequent()})
         return line_of(told)
 
     def _frequent(self) -> list[str]:
         """List its most frequent values in some rows from all over the table."""
-        sample = self.column.iloc[spread(len(self.column), SAMPLED_ROWS)] if len(self.column) else self.column
+        sample = (
+            self.column.iloc[spread(len(self.column), SAMPLED_ROWS)]
+            if len(self.column)
+            else self.column
+        )
         counts = Counter(str(cell(value)) for value in sample.tolist() if not is_missing(value))
         return [shortened(text, SHOWN_CHARACTERS) for text, _ in counts.most_common(SHOWN_VALUES)]
 
@@ -185,7 +209,10 @@ class Field:
         if self.kind == "choice":
             codes: list[int] = self.column.cat.codes.tolist()
             return [None if code < 0 else code for code in codes]
-        given = [value.item() if isinstance(value, np.generic) else value for value in self.column.tolist()]
+        given = [
+            value.item() if isinstance(value, np.generic) else value
+            for value in self.column.tolist()
+        ]
         return [None if is_missing(value) else value for value in given]
 
     @cached_property
@@ -193,7 +220,9 @@ class Field:
         """Whether its numbers are whole: those of integers that turned float by a missing value are."""
         if self.kind in {"whole number", "true or false"}:
             return True
-        return self.kind == "number" and all(value is None or value == value // 1 for value in self.cells)
+        return self.kind == "number" and all(
+            value is None or value == value // 1 for value in self.cells
+        )
 
     def parsed(self, comparison: str, value: Any) -> Any:
         """Read what its values are compared with.
@@ -215,7 +244,9 @@ class Field:
             return _read_date(value, self.kind, self.column)
         except (ValueError, OverflowError):
             zone = "with a time zone only if the field has one"
-            raise InvalidOutput(f"the condition on {self.key!r} takes the {self.kind} in ISO 8601, {zone}") from None
+            raise InvalidOutput(
+                f"the condition on {self.key!r} takes the {self.kind} in ISO 8601, {zone}"
+            ) from None
 
     def _checked(self, value: Any, wanted: str, *, fits: bool) -> Any:
         if not fits:
@@ -223,13 +254,19 @@ class Field:
         return value
 
     def _number(self, comparison: str, value: Any) -> Any:
-        numeric = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != float("inf")
+        numeric = (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and abs(value) != float("inf")
+        )
         self._checked(value, "a number", fits=numeric and not is_nan(value))
         if comparison not in EQUAL:
             return value
         if self.choices is not None and value not in self.choices:
             raise InvalidOutput(f"the condition on {self.key!r} names no value that it can take")
-        return self._checked(value, "a whole number", fits=self.kind == "number" or value == value // 1)
+        return self._checked(
+            value, "a whole number", fits=self.kind == "number" or value == value // 1
+        )
 
     def _place(self, value: Any) -> int:
         """Find a choice: as JSON tells values apart, to which true is not 1."""
@@ -264,10 +301,14 @@ class Condition:
         if self.comparison in MISSING:
             missing = np.array([value is None for value in values], dtype=bool)
             return missing if self.comparison == IS_MISSING else ~missing
-        if self.field.kind == "date and time" and type(self.value) is dt.date:  # a day, whatever the hour
+        if (
+            self.field.kind == "date and time" and type(self.value) is dt.date
+        ):  # a day, whatever the hour
             values = [None if value is None else value.date() for value in values]
         compare = (EQUAL | ORDER)[self.comparison]  # type: ignore[operator]
-        return np.array([value is not None and bool(compare(value, self.value)) for value in values], dtype=bool)
+        return np.array(
+            [value is not None and bool(compare(value, self.value)) for value in values], dtype=bool
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,7 +338,9 @@ class Choice:
             met &= condition.met()
         return met
 
-    def computed(self, there: NDArray[np.bool_], met: NDArray[np.bool_], rows: NDArray[np.int64]) -> Any:
+    def computed(
+        self, there: NDArray[np.bool_], met: NDArray[np.bool_], rows: NDArray[np.int64]
+    ) -> Any:
         """Compute the number over some rows, a group's or all; None if it has none, as a mean of no values."""
         chosen = rows[met[rows]]
         if self.function == "count":
@@ -349,7 +392,9 @@ def _inferred(column: pd.Series) -> Kind:
     kind = INFERRED.get(pd.api.types.infer_dtype(column, skipna=True), "nested")
     if kind == "date and time" and column.dtype == object:
         zoned = {value.tzinfo is not None for value in column.tolist() if not is_missing(value)}
-        return kind if len(zoned) == 1 else "nested"  # with a zone and without one, they have no order
+        return (
+            kind if len(zoned) == 1 else "nested"
+        )  # with a zone and without one, they have no order
     return kind
 
 
@@ -443,7 +488,11 @@ class Fields:
     def functions(self) -> tuple[str, ...]:
         """The functions that can give the number, of one field at least."""
         wanted = FUNCTIONS[self.kind]
-        usable = [one for one in self.fields.values() if one.kind in NUMBERS and (self.kind is float or one.whole)]
+        usable = [
+            one
+            for one in self.fields.values()
+            if one.kind in NUMBERS and (self.kind is float or one.whole)
+        ]
         return tuple(one for one in wanted if one not in OF_NUMBERS or usable)
 
     @property
@@ -458,7 +507,9 @@ class Fields:
         properties: dict[str, Any] = {
             "field": {"anyOf": [of, null]} if self.fields else null,
             "function": {"type": "string", "enum": [*self.functions, WRITTEN]},
-            "condition": {"anyOf": [{"type": "array", "items": _any_of(conditions)}, null]} if conditions else null,
+            "condition": {"anyOf": [{"type": "array", "items": _any_of(conditions)}, null]}
+            if conditions
+            else null,
         }
         return closed_object(properties)
 
@@ -475,13 +526,17 @@ class Fields:
         """
         unknown = given.keys() - {"field", "function", "condition"}
         if unknown:
-            raise InvalidOutput("a choice has `field`, `function` and `condition`, and nothing beside them")
+            raise InvalidOutput(
+                "a choice has `field`, `function` and `condition`, and nothing beside them"
+            )
         function = given.get("function")
         if function == WRITTEN:
             return None
         if function not in self.functions:
             number = "a whole number" if self.kind is int else "a number"
-            raise InvalidOutput(f"the answer is {number}: `function` is one of {', '.join((*self.functions, WRITTEN))}")
+            raise InvalidOutput(
+                f"the answer is {number}: `function` is one of {', '.join((*self.functions, WRITTEN))}"
+            )
         conditions = given.get("condition")
         if not isinstance(conditions, list | None):
             raise InvalidOutput("`condition` is a list of conditions that all must hold, or null")
@@ -496,7 +551,9 @@ class Fields:
 
     def _field(self, key: Any, what: str) -> Field:
         if not isinstance(key, str) or key not in self.fields:
-            raise InvalidOutput(f"{what} is one of the fields shown, or null if `function` is count, share or percent")
+            raise InvalidOutput(
+                f"{what} is one of the fields shown, or null if `function` is count, share or percent"
+            )
         return self.fields[key]
 
     def _condition(self, given: Any) -> Condition:
@@ -505,14 +562,20 @@ class Fields:
             "comparison",
             "value",
         }:
-            raise InvalidOutput("a condition has `field`, `comparison` and `value`, and nothing beside them")
+            raise InvalidOutput(
+                "a condition has `field`, `comparison` and `value`, and nothing beside them"
+            )
         one = self._field(given["field"], "a condition's `field`")
         comparison, value = given["comparison"], given.get("value")
         if comparison not in one.comparisons:
-            raise InvalidOutput(f"the condition on {one.key!r} compares by one of {', '.join(one.comparisons)}")
+            raise InvalidOutput(
+                f"the condition on {one.key!r} compares by one of {', '.join(one.comparisons)}"
+            )
         if comparison in MISSING:
             if value is not None:
-                raise InvalidOutput(f"the condition on {one.key!r} takes the value null: {comparison!r} says it all")
+                raise InvalidOutput(
+                    f"the condition on {one.key!r} takes the value null: {comparison!r} says it all"
+                )
             return Condition(one, comparison)
         if value is None:
             raise InvalidOutput(
@@ -524,7 +587,9 @@ class Fields:
         """Refuse what a function cannot be taken of."""
         of = choice.field
         if choice.function in {"share", "percent"} and not choice.conditions:
-            raise InvalidOutput(f"{choice.function!r} takes a condition: it is of the rows that meet it among all")
+            raise InvalidOutput(
+                f"{choice.function!r} takes a condition: it is of the rows that meet it among all"
+            )
         if choice.function in OF_ROWS:
             return
         if of is None:
@@ -534,7 +599,9 @@ class Fields:
                 raise InvalidOutput(f"{choice.called} cannot be counted: its values are nested")
             return
         if of.kind not in NUMBERS:
-            raise InvalidOutput(f"{choice.function!r} takes a field of numbers; {of.key!r} holds {of.kind}")
+            raise InvalidOutput(
+                f"{choice.function!r} takes a field of numbers; {of.key!r} holds {of.kind}"
+            )
         if self.kind is int and not of.whole:
             raise InvalidOutput(f"the answer is a whole number, and {of.key!r} holds others")
 
@@ -566,7 +633,9 @@ class ChoiceType(OutputType):
         self.schema = self._asked = fields.schema
         self.insists = False  # whether the last answer was a number, whatever was said
 
-    def read(self, answer: Answer, inputs: Sequence[Input]) -> tuple[Choice | None, tuple[Support, ...]]:
+    def read(
+        self, answer: Answer, inputs: Sequence[Input]
+    ) -> tuple[Choice | None, tuple[Support, ...]]:
         """The choice, checked, and what the agent says that it rests on.
 
         Raises:

@@ -51,7 +51,9 @@ def sources_frame(cited: Sequence[Cited], index: pd.Index) -> pd.DataFrame:
             "run": np.array(runs, dtype=bool),
         }
     )
-    without = [name for name in ("group", "column") if all(getattr(part, name) is None for part in cited)]
+    without = [
+        name for name in ("group", "column") if all(getattr(part, name) is None for part in cited)
+    ]
     return frame.drop(columns=without)
 
 

@@ -94,7 +94,9 @@ class Task:
     agent: Agent | None = None
 
 
-def reduce_budget(work: Work, task: Task, computed: str = "", output: OutputType | None = None) -> tuple[int, int]:
+def reduce_budget(
+    work: Work, task: Task, computed: str = "", output: OutputType | None = None
+) -> tuple[int, int]:
     """Tokens of findings that one agent gets, and the most that its window can hold.
 
     The prompt, the schema and the answer are subtracted, but from a ``reduce_budget`` that the user gives.
@@ -104,7 +106,12 @@ def reduce_budget(work: Work, task: Task, computed: str = "", output: OutputType
     output = output or OutputType(task.output)
     line = output.line if work.has_repl("reduce", task.agent) else ""
     system = prompts.reduce_system(
-        task.instruction, final=True, output=output.schema, tools=True, line=line, persona=_persona(task.agent)
+        task.instruction,
+        final=True,
+        output=output.schema,
+        tools=True,
+        line=line,
+        persona=_persona(task.agent),
     )
     window = min(plan.context_window or lm.abilities.context_window, lm.abilities.context_window)
     reserve = min(lm.max_output_tokens or ANSWER_TOKENS, window // 4)
@@ -120,7 +127,9 @@ def _persona(agent: Agent | None) -> str:
     return agent.persona if agent is not None else ""
 
 
-def make_reducer(work: Work, task: Task, computed: str = "", output: OutputType | None = None) -> Reducer:
+def make_reducer(
+    work: Work, task: Task, computed: str = "", output: OutputType | None = None
+) -> Reducer:
     """The agent at each node of a tree; ``output`` is what it hands in, if that is not the task's own output."""
     sessions = work.sessions("reduce", task.agent)
     said = task.instruction
@@ -164,7 +173,9 @@ def _instructed(task: Task, findings: pd.DataFrame) -> Task:
     """
     if task.agent is None or isinstance(task.agent.instruction, str):
         return task
-    return replace(task, instruction=check_instruction(called_here(task.agent.instruction, findings)))
+    return replace(
+        task, instruction=check_instruction(called_here(task.agent.instruction, findings))
+    )
 
 
 def make_tree(work: Work, leaves: int, found: Callable[[], Found]) -> StaticTree:
@@ -220,7 +231,9 @@ class NoColumns(InvalidOutput):
     """No function without a type has found anything, so that nobody knows the columns that it would give."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"{problem}; a function found nothing, and without finding= its columns are not known")
+        super().__init__(
+            f"{problem}; a function found nothing, and without finding= its columns are not known"
+        )
 
 
 def _check_columns(work: Work, found: Found) -> None:
@@ -233,9 +246,21 @@ def _check_columns(work: Work, found: Found) -> None:
     plan, there = work.plan, found.table.columns
     computed = {} if work.written else work.job.computed or plan.aggregations or {}
     named = [column_of(name, how) for name, how in computed.items()]
-    named += [label for label in (plan.where, plan.ranking.field if plan.ranking else None) if label is not None]
-    missing = [label for label in named if label not in there and not (found.units and found.units.owns(label))]
-    missing += missing_keys(found.by, all_labels(found.table), found.table.index) if found.by is not None else []
+    named += [
+        label
+        for label in (plan.where, plan.ranking.field if plan.ranking else None)
+        if label is not None
+    ]
+    missing = [
+        label
+        for label in named
+        if label not in there and not (found.units and found.units.owns(label))
+    ]
+    missing += (
+        missing_keys(found.by, all_labels(found.table), found.table.index)
+        if found.by is not None
+        else []
+    )
     if not missing:
         return
     problem = f"No column {missing[0]!r} to reduce. There is: {', '.join(map(repr, there))}"
@@ -256,7 +281,9 @@ async def _by_function(work: Work, found: Found) -> Outcome:
     function: Any = getattr(work.job.reducer, WHOLE, work.job.reducer)
     around = lambda rows: _inside_reduce(work, found, rows)  # noqa: E731
     try:
-        given = await call_reducer(function, found.findings, frame=found.table, by=found.by, around=around)
+        given = await call_reducer(
+            function, found.findings, frame=found.table, by=found.by, around=around
+        )
     except AMRError:
         raise
     except Exception as error:
@@ -268,7 +295,10 @@ async def _by_function(work: Work, found: Found) -> Outcome:
 
 def _inside_reduce(work: Work, found: Found, rows: Sequence[int]) -> AbstractContextManager[None]:
     """What a pipeline that reduces some rows of the findings stands inside of."""
-    made_by = lambda places: found.nodes(rows if places is None else [rows[place] for place in places])  # noqa: E731
+
+    def made_by(places: Sequence[int] | None) -> tuple[str, ...]:
+        return found.nodes(rows if places is None else [rows[place] for place in places])
+
     group = f"{min(rows)}" if len(rows) and len(rows) < len(found.positions) else ""
     return standing_inside(work.room(f"{work.prefix}reduce{group}/", made_by))
 
@@ -311,19 +341,28 @@ async def _computed(work: Work, units: Units, found: Found) -> Outcome:
             cited += [part._replace(column=name) for part in outcome.cited]
             continue
         try:
-            reduced = await write(work, seen, one_column, np.arange(len(found.positions)), task, name=f"{name}-")
+            reduced = await write(
+                work, seen, one_column, np.arange(len(found.positions)), task, name=f"{name}-"
+            )
         except ModelError as error:
             list_or_raise(work, f"{name}: {error}", error)
             reduced = None
         written[name] = None if reduced is None else reduced.value
         cited += [] if reduced is None else [Cited(name, reduced.support)]
-    return Outcome(joined_parts(plainly, plain, written, list(wanted), grouped=job.by is not None), tuple(cited))
+    return Outcome(
+        joined_parts(plainly, plain, written, list(wanted), grouped=job.by is not None),
+        tuple(cited),
+    )
 
 
 def _as_output(work: Work, value: Any) -> Any:
     """What was computed as the type that was asked for; None if it is missing; a value of another type is listed."""
     kind = work.plan.output
-    missing = kind is not None and not isinstance(value, pd.DataFrame) and fitting_outputs(value)[0] is None
+    missing = (
+        kind is not None
+        and not isinstance(value, pd.DataFrame)
+        and fitting_outputs(value)[0] is None
+    )
     if missing:
         return None
     try:
@@ -345,7 +384,13 @@ def _ranked(work: Work, found: Found) -> Outcome:
 def _places(work: Work, found: Found) -> NDArray[np.int64]:
     ranking = work.plan.ranking
     assert ranking is not None
-    return ranked(found.table, ranking.field, most=ranking.most, lowest_first=ranking.lowest_first, by=found.by)
+    return ranked(
+        found.table,
+        ranking.field,
+        most=ranking.most,
+        lowest_first=ranking.lowest_first,
+        by=found.by,
+    )
 
 
 def chooses(work: Work) -> bool:
@@ -364,7 +409,12 @@ def _fields(work: Work, found: Found) -> Fields:
     findings = [(field.name, field, True, field) for field in fields]
     others = [place for place in range(len(job.frame.columns)) if place not in job.columns]
     own = [
-        (job.frame.columns[place], found.table.iloc[:, place], place in job.columns, job.frame.iloc[:, place])
+        (
+            job.frame.columns[place],
+            found.table.iloc[:, place],
+            place in job.columns,
+            job.frame.iloc[:, place],
+        )
         for place in [*job.columns, *others]
     ]
     rows = ~np.isin(found.positions, unfound(work))
@@ -435,16 +485,24 @@ def _as_chosen(work: Work, found: Found, choice: Choice) -> Outcome:
     for label, group in zip(index, groups, strict=True):
         rows = _counted_once(choice, met, found, np.array(group, dtype=np.int64))
         value = choice.computed(there, met, rows)
-        values.append(None if value is None else _as_asked(work, choice, value, group=f"group {label}: "))
+        values.append(
+            None if value is None else _as_asked(work, choice, value, group=f"group {label}: ")
+        )
         cited.append(_cited(found, label, rows[met[rows]]))
     column = OUTPUT_COLUMN if choice.field is None else choice.field.column.name
     frame = group_output(values, index, output)
     return Outcome(frame.set_axis([column], axis=1), tuple(cited))
 
 
-def _counted_once(choice: Choice, met: NDArray[np.bool_], found: Found, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _counted_once(
+    choice: Choice, met: NDArray[np.bool_], found: Found, rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Keep of each unit's records one, which meets the condition if any does, where a unit's own column is computed."""
-    own = found.units is not None and choice.field is not None and found.units.owns(choice.field.column.name)
+    own = (
+        found.units is not None
+        and choice.field is not None
+        and found.units.owns(choice.field.column.name)
+    )
     if not own:
         return rows
     met_first = rows[np.argsort(~met[rows], kind="stable")]
@@ -476,17 +534,25 @@ def unfound(work: Work) -> NDArray[np.int64]:
     for failure in work.failures:
         failed.setdefault(failure.position, set()).add(failure.map)
     names = set(work.job.names)
-    return np.array(sorted(position for position, maps in failed.items() if maps >= names), dtype=np.int64)
+    return np.array(
+        sorted(position for position, maps in failed.items() if maps >= names), dtype=np.int64
+    )
 
 
-def computed_words(work: Work, found: Found, losses: Losses, group: NDArray[np.int64] | None = None) -> str:
+def computed_words(
+    work: Work, found: Found, losses: Losses, group: NDArray[np.int64] | None = None
+) -> str:
     """What is known beside the findings: what pandas has computed of them, and what is missing.
 
     Of a group's rows, at the positions of ``group``, only what concerns them: nothing else is asked anew when it
     changes.
     """
     table, units = found.table, found.units
-    there = [name for name in work.plan.aggregations or {} if name in table.columns or (units and units.owns(name))]
+    there = [
+        name
+        for name in work.plan.aggregations or {}
+        if name in table.columns or (units and units.owns(name))
+    ]
     aggregations = {name: (work.plan.aggregations or {})[name] for name in there}
     parts = [computed_text(computed(table, aggregations, None, units))] if aggregations else []
     if work.plan.ranking is not None and work.plan.ranking.field in table.columns:
@@ -496,7 +562,9 @@ def computed_words(work: Work, found: Found, losses: Losses, group: NDArray[np.i
     nothing = set(unfound(work).tolist())
     rows = set(range(len(work.job.frame))) if group is None else set(group.tolist())
     partly = len((failed - nothing) & rows)
-    parts.append(coverage_words(len(rows), len(nothing & rows), len(losses.rows), losses.cut, partly=partly))
+    parts.append(
+        coverage_words(len(rows), len(nothing & rows), len(losses.rows), losses.cut, partly=partly)
+    )
     return "\n\n".join(part for part in parts if part)
 
 
@@ -513,7 +581,9 @@ def list_or_raise(work: Work, reason: str, error: ModelError) -> None:
         work.raised = work.raised or error
         raise error
     who: Who = "callable" if isinstance(error, NoInstruction | NoColumns) else "model"
-    work.failures.append(Failure(REDUCE_POSITION, REDUCE_POSITION, who, f"reduce: {reason}", error.attempts))
+    work.failures.append(
+        Failure(REDUCE_POSITION, REDUCE_POSITION, who, f"reduce: {reason}", error.attempts)
+    )
 
 
 async def write(
@@ -527,7 +597,9 @@ async def write(
     task = _instructed(task, found.findings.iloc[rows])
     group = found.positions[rows] if work.job.by is not None else None
     part = found if group is None else found.of_group(rows)
-    computed = await aside(computed_words, work, part, Losses(lambda *_: None), group, size=len(rows))
+    computed = await aside(
+        computed_words, work, part, Losses(lambda *_: None), group, size=len(rows)
+    )
     reducer = make_reducer(work, task, computed)
     losses = reducer.losses
     if work.plan.fan_in is None:
@@ -595,11 +667,15 @@ def _batches(work: Work, inputs: Sequence[Input]) -> list[list[Input]]:
     assert plan.shard_tokens is not None
     count = work.counter("reduce")
     tokens = np.array([count(one.line) for one in inputs], dtype=np.int64)
-    shards = make_shards(np.arange(len(inputs)), tokens, shard_size=plan.shard_size, shard_tokens=plan.shard_tokens)
+    shards = make_shards(
+        np.arange(len(inputs)), tokens, shard_size=plan.shard_size, shard_tokens=plan.shard_tokens
+    )
     return [[inputs[index] for index in shard.positions] for shard in shards]
 
 
-async def _written_by_groups(work: Work, units: Units, found: Found, task: Task, *, prefix: str = "") -> Outcome:
+async def _written_by_groups(
+    work: Work, units: Units, found: Found, task: Task, *, prefix: str = ""
+) -> Outcome:
     """One tree a group, side by side; a failed group is a row of ``<NA>`` and listed."""
     assert found.by is not None
     index, groups = groups_of(found.table, found.by)
@@ -608,7 +684,9 @@ async def _written_by_groups(work: Work, units: Units, found: Found, task: Task,
     async def one(number: int) -> tuple[int, Reduced | None]:
         rows = np.array(groups[number], dtype=np.int64)
         try:
-            return number, await write(work, units, found, rows, task, name=f"{prefix}group-{number}-")
+            return number, await write(
+                work, units, found, rows, task, name=f"{prefix}group-{number}-"
+            )
         except BudgetExceeded as error:  # the groups that are there stay
             work.end(error)
         except ModelError as error:
@@ -620,7 +698,11 @@ async def _written_by_groups(work: Work, units: Units, found: Found, task: Task,
 
     async for number, value in each(one, range(len(groups)), limit=work.parallelism):
         values[number] = value
-    cited = tuple(Cited(index[number], value.support) for number, value in enumerate(values) if value is not None)
+    cited = tuple(
+        Cited(index[number], value.support)
+        for number, value in enumerate(values)
+        if value is not None
+    )
     shown = [None if value is None else value.value for value in values]
     return Outcome(group_output(shown, index, task.output), cited)
 
@@ -637,7 +719,9 @@ class Alone:
 def alone(work: Work, units: Units) -> Alone | None:
     """Who answers from the whole content; None where the plan has nobody, or all of it does not fit one agent."""
     job = work.job
-    if not (work.plan.direct and job.verb in {"map_reduce", "plan"} and work.written and job.by is None):
+    if not (
+        work.plan.direct and job.verb in {"map_reduce", "plan"} and work.written and job.by is None
+    ):
         return None
     task = _instructed(the_task(work), units.frame.iloc[:, list(units.columns)])
     budget = reduce_budget(work, task)[0]
@@ -647,7 +731,9 @@ def alone(work: Work, units: Units) -> Alone | None:
     inputs = row_inputs(units, list(range(len(units))))
     if reducer.count("\n".join(one.line for one in inputs)) > budget:
         return None
-    if sum(reducer.size(one) for one in inputs) > reducer.room:  # with their numbers they do not: none is left out
+    if (
+        sum(reducer.size(one) for one in inputs) > reducer.room
+    ):  # with their numbers they do not: none is left out
         return None
     return Alone(task, reducer, inputs)
 

@@ -29,7 +29,9 @@ def result_html(result: Result) -> str:
     """A result in a notebook: the line, the output, the frame's head; cell text is escaped."""
     parts = [f"<p><b>{html.escape(result_line(result))}</b></p>", _output_html(result.output)]
     head = result.frame.head(HEAD_ROWS)
-    parts.append(f"<p>frame, the first {len(head)} of {len(result.frame)} rows:</p>{_frame_html(head)}")
+    parts.append(
+        f"<p>frame, the first {len(head)} of {len(result.frame)} rows:</p>{_frame_html(head)}"
+    )
     if len(result.failures):
         parts.append(f"<p>failures:</p>{_frame_html(result.failures.head(HEAD_ROWS))}")
     return f"<div>{''.join(parts)}</div>"

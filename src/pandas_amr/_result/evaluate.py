@@ -73,7 +73,9 @@ class Score:
             UsageError: the field has no labels.
         """
         if field not in self.fields.index:
-            raise UsageError(f"No labels of {field!r}. There is: {', '.join(map(repr, self.fields.index))}.")
+            raise UsageError(
+                f"No labels of {field!r}. There is: {', '.join(map(repr, self.fields.index))}."
+            )
         part = self.pairs[self.pairs["field"] == field]
         found = part["found"].map(lambda one: MISSING if one is None else one)
         return pd.crosstab(part["labelled"].rename("labelled"), found.rename("found"))
@@ -90,7 +92,11 @@ class Score:
 
     def _repr_html_(self) -> str:
         tables = [self.fields.round(3), self.classes.round(3), self.aggregates]
-        told = f"<p>Not compared: {html.escape('; '.join(self.uncovered))}.</p>" if self.uncovered else ""
+        told = (
+            f"<p>Not compared: {html.escape('; '.join(self.uncovered))}.</p>"
+            if self.uncovered
+            else ""
+        )
         return "".join(table.to_html(escape=True) for table in tables if len(table)) + told
 
 
@@ -103,16 +109,28 @@ class Answer:
     by: By | None = None
 
 
-def score_of(frame: pd.DataFrame, fields: list[str], labels: Any, *, answer: Answer, tolerance: float) -> Score:
+def score_of(
+    frame: pd.DataFrame, fields: list[str], labels: Any, *, answer: Answer, tolerance: float
+) -> Score:
     """Compare the columns ``fields`` of a frame with labels.
 
     Raises:
         UsageError: the labels name no field, cannot be laid beside the frame's rows, or are of another sort.
     """
-    beside = {name: _fitted(name, frame[name], given) for name, given in _beside(frame, fields, labels).items()}
+    beside = {
+        name: _fitted(name, frame[name], given)
+        for name, given in _beside(frame, fields, labels).items()
+    }
     names = ("labelled", "right")
     parts = [
-        compared(name, frame[name], labels, np.flatnonzero(labels.notna()), names=names, tolerance=tolerance)
+        compared(
+            name,
+            frame[name],
+            labels,
+            np.flatnonzero(labels.notna()),
+            names=names,
+            tolerance=tolerance,
+        )
         for name, labels in beside.items()
     ]
     pairs = pd.concat(parts, ignore_index=True)
@@ -122,7 +140,9 @@ def score_of(frame: pd.DataFrame, fields: list[str], labels: Any, *, answer: Ans
     aggregates, uncovered = _aggregates(frame, beside, answer)
     return Score(
         fields=pd.DataFrame.from_dict(told, orient="index").rename_axis("field"),
-        classes=pd.concat(kept) if kept else pd.DataFrame(columns=["precision", "recall", "f1", "support"]),
+        classes=pd.concat(kept)
+        if kept
+        else pd.DataFrame(columns=["precision", "recall", "f1", "support"]),
         aggregates=aggregates,
         pairs=pairs,
         uncovered=uncovered,
@@ -132,7 +152,9 @@ def score_of(frame: pd.DataFrame, fields: list[str], labels: Any, *, answer: Ans
 def _beside(frame: pd.DataFrame, fields: list[str], labels: Any) -> dict[str, pd.Series]:
     """The labels of each field, one a row of the frame."""
     if not fields:
-        raise UsageError("There is nothing to lay labels beside: the result's frame holds no findings.")
+        raise UsageError(
+            "There is nothing to lay labels beside: the result's frame holds no findings."
+        )
     if isinstance(labels, pd.DataFrame):
         given: dict[Any, Any] = {name: labels[name] for name in labels.columns if name in fields}
     elif isinstance(labels, Mapping):
@@ -160,7 +182,9 @@ def _column(frame: pd.DataFrame, field: str, values: Any) -> pd.Series:
             raise UsageError(f"The labels of {field!r} have no row of the frame in their index.")
         return values.reindex(frame.index)
     if not hasattr(values, "__len__") or len(values) != len(frame):
-        raise UsageError(f"The labels of {field!r} are a Series by label, or one a row: {len(frame)}.")
+        raise UsageError(
+            f"The labels of {field!r} are a Series by label, or one a row: {len(frame)}."
+        )
     return pd.Series(list(values), index=frame.index, dtype=object)
 
 
@@ -214,13 +238,17 @@ def _as(sort: Sort | None, zone: Any, label: Any) -> Any:
             date = _date(label)
             return date.date() if isinstance(date, dt.datetime) else date
         case "text" if is_number(plain := _plain(label)):
-            whole = isinstance(plain, float) and plain.is_integer()  # a column of numbers with holes
+            whole = (
+                isinstance(plain, float) and plain.is_integer()
+            )  # a column of numbers with holes
             return str(int(plain) if whole else plain)
     return label
 
 
 def _truth(label: Any) -> bool:
-    told = str(int(label)) if is_number(label) and label in {0, 1} else str(label).strip().casefold()
+    told = (
+        str(int(label)) if is_number(label) and label in {0, 1} else str(label).strip().casefold()
+    )
     if told not in TRUTHS:
         raise ValueError(f"{label!r} is neither")
     return TRUTHS[told]
@@ -274,7 +302,9 @@ def compared(
     tolerance: float,
 ) -> pd.DataFrame:
     """Two columns side by side at some places: one row each, with what the second and the verdict are called."""
-    one, other = ([_plain(value) for value in column.iloc[places].tolist()] for column in (found, others))
+    one, other = (
+        [_plain(value) for value in column.iloc[places].tolist()] for column in (found, others)
+    )
     return pd.DataFrame(
         {
             "field": field,
@@ -282,7 +312,9 @@ def compared(
             "position": places,
             "found": pd.Series(one, dtype=object),
             names[0]: pd.Series(other, dtype=object),
-            names[1]: np.array([same(*pair, tolerance) for pair in zip(one, other, strict=True)], dtype=bool),
+            names[1]: np.array(
+                [same(*pair, tolerance) for pair in zip(one, other, strict=True)], dtype=bool
+            ),
         }
     )
 
@@ -308,7 +340,11 @@ def is_number(value: Any) -> bool:
 def _figures(pairs: pd.DataFrame) -> dict[str, Any]:
     rows, right = len(pairs), int(pairs["right"].sum())
     low, high = wilson(right, rows)
-    both = [(f, t) for f, t in zip(pairs["found"], pairs["labelled"], strict=True) if is_number(f) and is_number(t)]
+    both = [
+        (f, t)
+        for f, t in zip(pairs["found"], pairs["labelled"], strict=True)
+        if is_number(f) and is_number(t)
+    ]
     errors: NDArray[np.float64] = np.array([float(f) - float(t) for f, t in both], dtype=float)
     return {
         "rows": rows,
@@ -340,7 +376,11 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 def _classes(field: str, pairs: pd.DataFrame) -> pd.DataFrame:
     """Precision and recall by class, of what has classes: words and bools, not many different ones."""
     values = pairs["labelled"].tolist()
-    if not values or not all(isinstance(one, str | bool) for one in values) or len(set(values)) > MOST_CLASSES:
+    if (
+        not values
+        or not all(isinstance(one, str | bool) for one in values)
+        or len(set(values)) > MOST_CLASSES
+    ):
         return pd.DataFrame()
     found, rows = pairs["found"].tolist(), []
     for value in sorted(set(values), key=str):
@@ -350,7 +390,14 @@ def _classes(field: str, pairs: pd.DataFrame) -> pd.DataFrame:
         total = (precision or 0.0) + recall
         f1 = 2 * (precision or 0.0) * recall / total if total else 0.0
         rows.append(
-            {"field": field, "class": value, "precision": precision, "recall": recall, "f1": f1, "support": support}
+            {
+                "field": field,
+                "class": value,
+                "precision": precision,
+                "recall": recall,
+                "f1": f1,
+                "support": support,
+            }
         )
     return pd.DataFrame(rows).set_index(["field", "class"])
 
@@ -412,7 +459,8 @@ class _Twice:
                 tables = [part.to_dict() if isinstance(part, pd.Series) else {} for part in both]
                 values = sorted(set(tables[0]) | set(tables[1]), key=str)
                 rows += [
-                    _error(field, called, group, value, *(table.get(value, 0) for table in tables)) for value in values
+                    _error(field, called, group, value, *(table.get(value, 0) for table in tables))
+                    for value in values
                 ]
             else:
                 rows.append(_error(field, called, group, None, *both))
@@ -427,7 +475,9 @@ class _Twice:
         known: NDArray[np.bool_] = self.labels[field].notna().to_numpy()
         if self.answer.where in self.labels:
             chosen = self.labels[self.answer.where].tolist()
-            known = (known & np.array([one is True for one in chosen])) | np.array([one is False for one in chosen])
+            known = (known & np.array([one is True for one in chosen])) | np.array(
+                [one is False for one in chosen]
+            )
         for key in self._keys:
             known = known & (self.labels[key].notna().to_numpy() if key in self.labels else True)
         return known
@@ -442,7 +492,9 @@ class _Twice:
         if self.answer.where is not None:
             chosen = first.get(self.answer.where, self.frame[self.answer.where])
             known = known & np.array([cell(one) is True for one in chosen.tolist()], dtype=bool)
-        kept = values.astype(object)[known].map(lambda one: float(one) if isinstance(one, Decimal) else one)
+        kept = values.astype(object)[known].map(
+            lambda one: float(one) if isinstance(one, Decimal) else one
+        )
         table = kept.infer_objects().to_frame("value")
         if self.answer.by is None:
             return {None: computed(table, {"value": how}, None)["value"]}
@@ -458,7 +510,11 @@ class _Twice:
         }
 
 
-def _error(field: str, name: str, group: Any, value: Any, found: Any, labelled: Any) -> dict[str, Any]:  # noqa: PLR0917
-    found, labelled = (one.item() if isinstance(one, np.generic) else one for one in (found, labelled))
+def _error(  # noqa: PLR0917 (a row, in the order of its columns)
+    field: str, name: str, group: Any, value: Any, found: Any, labelled: Any
+) -> dict[str, Any]:
+    found, labelled = (
+        one.item() if isinstance(one, np.generic) else one for one in (found, labelled)
+    )
     error = found - labelled if is_number(found) and is_number(labelled) else None
     return dict(zip(AGGREGATES, (field, name, group, value, found, labelled, error), strict=True))

@@ -125,7 +125,9 @@ class Result:
             UsageError: this result was loaded from a folder, or nothing was mapped: there is nothing to run again.
         """
         if self.origin is None or self.origin.again is None:
-            raise UsageError("Nothing can be run again: this result was loaded, or maps nothing. Call the verb anew.")
+            raise UsageError(
+                "Nothing can be run again: this result was loaded, or maps nothing. Call the verb anew."
+            )
         return self.origin.again(self.origin, lm, errors)
 
     def score(self, labels: Any, *, tolerance: float = 0.0) -> Score:
@@ -146,7 +148,12 @@ class Result:
         return score_of(self.frame, self._added(), labels, answer=answer, tolerance=tolerance)
 
     def verify(
-        self, *, share: float = 0.05, lm: LM | str | None = None, seed: int = 0, tolerance: float = 0.0
+        self,
+        *,
+        share: float = 0.05,
+        lm: LM | str | None = None,
+        seed: int = 0,
+        tolerance: float = 0.0,
     ) -> Verification:
         """Have a second model, or the same one a second time, look at a random share of the rows. No finding changes.
 
@@ -162,11 +169,15 @@ class Result:
             UsageError: this result was loaded, no model mapped, or the share is not above 0 and at most 1.
         """
         if not isinstance(share, int | float) or not 0 < share <= 1:
-            raise UsageError(f"verify(share=...) takes a share above 0 and at most 1, not {share!r}.")
+            raise UsageError(
+                f"verify(share=...) takes a share above 0 and at most 1, not {share!r}."
+            )
         if not isinstance(tolerance, int | float) or not tolerance >= 0:
             raise UsageError(f"verify(tolerance=...) takes a share from 0, not {tolerance!r}.")
         if self.origin is None or self.origin.second_look is None or not self.origin.lms:
-            raise UsageError("Nothing can be looked at again: this result was loaded, or no model mapped.")
+            raise UsageError(
+                "Nothing can be looked at again: this result was loaded, or no model mapped."
+            )
         again: Result = self.origin.second_look(self.origin, lm, share, seed)
         try:
             return self._compared(again, tolerance)
@@ -196,8 +207,14 @@ class Result:
         shard, and ``plan={"shard_size": 5}`` to 10 helps. A result that was loaded knows no shards.
         """
         known = self.origin.job.frame.columns if self.origin is not None else ()
-        fields = [str(name) for name in self.findings.columns if name in self.frame.columns and name not in known]
-        return most_in_doubt(self.frame, fields, self.status, verification, most, shards=self._shards())
+        fields = [
+            str(name)
+            for name in self.findings.columns
+            if name in self.frame.columns and name not in known
+        ]
+        return most_in_doubt(
+            self.frame, fields, self.status, verification, most, shards=self._shards()
+        )
 
     def _shards(self) -> dict[str, list[int]]:
         """The positions of the units that were read together and have a finding, by the node that read them."""
@@ -219,11 +236,22 @@ class Result:
         """The columns that the findings added to the frame; the status columns are none of them."""
         names = self.frame.columns.get_level_values(0)
         if self.origin is not None:
-            known = {*self.origin.job.frame.columns.get_level_values(0), *(self.plan.status_columns or ())}
+            known = {
+                *self.origin.job.frame.columns.get_level_values(0),
+                *(self.plan.status_columns or ()),
+            }
             return [str(name) for name in names if name not in known]
-        kinds = self.plan.finding if isinstance(self.plan.finding, dict) else {None: self.plan.finding}
-        planned = [FindingType.of(kind, name).all_columns for name, kind in kinds.items() if kind is not None]
-        found = dict.fromkeys([*self.findings.columns, *(column for columns in planned for column in columns)])
+        kinds = (
+            self.plan.finding if isinstance(self.plan.finding, dict) else {None: self.plan.finding}
+        )
+        planned = [
+            FindingType.of(kind, name).all_columns
+            for name, kind in kinds.items()
+            if kind is not None
+        ]
+        found = dict.fromkeys(
+            [*self.findings.columns, *(column for columns in planned for column in columns)]
+        )
         return [str(name) for name in found if name in names]
 
     def explain(self, item: int = 0, *, group: Any = None, column: Any = None) -> pd.DataFrame:
@@ -243,19 +271,31 @@ class Result:
             raise UsageError("The output has no sources: nothing of it was written by agents.")
         rows = self.sources[self.sources["item"] == item]
         grouped = "group" in rows.columns
-        if grouped and group is None and not any(_is_same(one, None) for one in self.sources["group"]):
-            raise UsageError(f"The answer has groups or columns. Say which: explain({item!r}, group=...).")
+        if (
+            grouped
+            and group is None
+            and not any(_is_same(one, None) for one in self.sources["group"])
+        ):
+            raise UsageError(
+                f"The answer has groups or columns. Say which: explain({item!r}, group=...)."
+            )
         if group is not None and not grouped:
-            raise UsageError(f"The sources of this answer are not told by groups. Leave group= out: explain({item!r}).")
+            raise UsageError(
+                f"The sources of this answer are not told by groups. Leave group= out: explain({item!r})."
+            )
         if grouped:
             rows = rows[np.array([_is_same(one, group) for one in rows["group"]], dtype=bool)]
         if "column" in rows.columns:
             columns = list(dict.fromkeys(self.sources["column"]))
             if column is None and len(columns) > 1:
-                raise UsageError(f"Agents wrote the columns {columns}. Say which: explain({item!r}, column=...).")
+                raise UsageError(
+                    f"Agents wrote the columns {columns}. Say which: explain({item!r}, column=...)."
+                )
             rows = rows[rows["column"] == (columns[0] if column is None else column)]
         elif column is not None:
-            raise UsageError("The sources of this answer are not told by columns. Leave column= out.")
+            raise UsageError(
+                "The sources of this answer are not told by columns. Leave column= out."
+            )
         if rows.empty:
             raise UsageError(
                 f"There is no item {item!r}{f' of group {group!r}' if group is not None else ''} with sources."
@@ -284,7 +324,12 @@ class Result:
         """What is saved, by name."""
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
         stages = [stage._parts() for stage in self.stages]  # noqa: SLF001 (results like this one)
-        return {**parts, "total": asdict(self.total), "stages": stages, "aggregations": self._computed_by()}
+        return {
+            **parts,
+            "total": asdict(self.total),
+            "stages": stages,
+            "aggregations": self._computed_by(),
+        }
 
     def __repr__(self) -> str:
         return result_line(self)
@@ -372,7 +417,9 @@ def result_of(frame: pd.DataFrame) -> Result:
     """
     result = _remembered.get(str(getattr(frame, "attrs", {}).get(ATTRIBUTE)))
     if result is None:
-        raise UsageError("No result is known of this frame: it is not a verb's, or not of this process, or too old.")
+        raise UsageError(
+            "No result is known of this frame: it is not a verb's, or not of this process, or too old."
+        )
     return result
 
 
@@ -381,7 +428,9 @@ def usage_frame(ledger: Ledger) -> pd.DataFrame:
     phases = get_args(Phase)
     lines = sorted(ledger.lines.items(), key=lambda line: (phases.index(line[0][0]), line[0][1]))
     rows = [{"phase": phase, "model": model, **asdict(usage)} for (phase, model), usage in lines]
-    return pd.DataFrame(rows, columns=["phase", "model", *(f.name for f in fields(Usage))]).set_index("phase")
+    return pd.DataFrame(
+        rows, columns=["phase", "model", *(f.name for f in fields(Usage))]
+    ).set_index("phase")
 
 
 def trace_frame(nodes: Sequence[Node]) -> pd.DataFrame:
@@ -437,8 +486,12 @@ def failures_frame(failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame
     listed = list(failures)
     return pd.DataFrame(
         {
-            "label": pd.Series([index[f.position] if f.position >= 0 else None for f in listed], dtype=object),
-            "position": pd.array([f.position if f.position >= 0 else None for f in listed], dtype="Int64"),
+            "label": pd.Series(
+                [index[f.position] if f.position >= 0 else None for f in listed], dtype=object
+            ),
+            "position": pd.array(
+                [f.position if f.position >= 0 else None for f in listed], dtype="Int64"
+            ),
             "shard": pd.array([f.shard if f.shard >= 0 else None for f in listed], dtype="Int64"),
             "map": pd.Series([f.map for f in listed], dtype=object),
             "who": pd.Series([f.who for f in listed], dtype=object),
@@ -448,9 +501,13 @@ def failures_frame(failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame
     )
 
 
-def status_frame(statuses: NDArray[np.object_], failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame:
+def status_frame(
+    statuses: NDArray[np.object_], failures: Iterable[Failure], index: pd.Index
+) -> pd.DataFrame:
     """One row a unit: what became of it, and why where it has no finding."""
-    reasons: list[str | None] = [SKIPPED_REASON if status == "skipped" else None for status in statuses]
+    reasons: list[str | None] = [
+        SKIPPED_REASON if status == "skipped" else None for status in statuses
+    ]
     for failure in failures:
         if failure.position < 0:  # the reduce's
             continue

@@ -58,7 +58,9 @@ class Lost:
         Raises:
             UsageError: always.
         """
-        raise UsageError("a function is not saved with a result; score the result of the run itself")
+        raise UsageError(
+            "a function is not saved with a result; score the result of the run itself"
+        )
 
 
 def save_result(parts: Mapping[str, Any], given: str | os.PathLike[str]) -> None:
@@ -83,15 +85,21 @@ def load_parts(folder: Path) -> dict[str, Any]:
     except OSError:
         raise UsageError(f"{folder} holds no saved result.") from None
     except (ValueError, TypeError, KeyError):
-        raise UsageError(f"{folder} holds no saved result: its {TOLD} is not one that save() wrote.") from None
+        raise UsageError(
+            f"{folder} holds no saved result: its {TOLD} is not one that save() wrote."
+        ) from None
     if known not in {FORMAT, saved_before.FORMAT}:
-        raise UsageError(f"{folder} was saved in format {known}; this version reads up to {FORMAT}. Upgrade it.")
+        raise UsageError(
+            f"{folder} was saved in format {known}; this version reads up to {FORMAT}. Upgrade it."
+        )
     try:
         if known == saved_before.FORMAT:
             return saved_before.load_parts(folder)
         return _parts(folder)
     except (OSError, KeyError, IndexError, *REFUSED) as error:
-        raise UsageError(f"The result in {folder} is damaged ({type(error).__name__}): save it anew.") from error
+        raise UsageError(
+            f"The result in {folder} is damaged ({type(error).__name__}): save it anew."
+        ) from error
 
 
 def is_saved(folder: Path) -> bool:
@@ -103,7 +111,12 @@ def is_saved(folder: Path) -> bool:
     if not isinstance(told, dict) or not {"format", "total", "output"} <= told.keys():
         return False
     for entry in folder.iterdir():
-        stage = OWN_STAGE.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink() and is_saved(entry)
+        stage = (
+            OWN_STAGE.fullmatch(entry.name)
+            and entry.is_dir()
+            and not entry.is_symlink()
+            and is_saved(entry)
+        )
         if not stage and not (OWN.fullmatch(entry.name) and entry.is_file()):
             return False
     return True
@@ -131,7 +144,9 @@ class _Tables:
         try:
             encoded = encode_frame(frame)
             pq.write_table(encoded.table, sink)
-            read = Encoded(pq.read_table(io.BytesIO(sink.getvalue())), json.loads(json.dumps(encoded.labels)))
+            read = Encoded(
+                pq.read_table(io.BytesIO(sink.getvalue())), json.loads(json.dumps(encoded.labels))
+            )
             self.frames[name] = decode_table(read)
             again = encode_frame(self.frames[name])
         except CannotEncode as error:
@@ -249,7 +264,9 @@ def _files(parts: Mapping[str, Any], place: str = "") -> dict[str, bytes]:
         "format": FORMAT,
         **{name: parts[name] for name in FIGURES},
         "warnings": [[type(one).__name__, str(one)] for one in parts["warnings"]],
-        "aggregations": [[encode(name), _encoded_how(how)] for name, how in parts["aggregations"].items()],
+        "aggregations": [
+            [encode(name), _encoded_how(how)] for name, how in parts["aggregations"].items()
+        ],
         "stages": len(parts["stages"]),
         "output": _encoded_output(parts["output"], parts["plan"], tables),
         "frames": tables.labels,
@@ -265,9 +282,15 @@ def _parts(folder: Path) -> dict[str, Any]:
     """The parts of a result and its stages, as a folder has them."""
     told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
     plan = read_plan(folder / PLAN)
-    tables = {name: Encoded(pq.read_table(folder / f"{name}.parquet"), how) for name, how in told["frames"].items()}
+    tables = {
+        name: Encoded(pq.read_table(folder / f"{name}.parquet"), how)
+        for name, how in told["frames"].items()
+    }
     frames = {name: decode_table(encoded) for name, encoded in tables.items()}
-    aggregations = [(decode_value(name), decode_value(how, {"function": Lost})) for name, how in told["aggregations"]]
+    aggregations = [
+        (decode_value(name), decode_value(how, {"function": Lost}))
+        for name, how in told["aggregations"]
+    ]
     return {
         **{name: frames.get(name) for name in FRAMES},
         **{name: told[name] for name in FIGURES},
@@ -282,7 +305,11 @@ def _parts(folder: Path) -> dict[str, Any]:
 def _output_makers(frames: Mapping[str, pd.DataFrame], plan: Plan) -> dict[str, Any]:
     """What makes the parts of an output that stand aside, or are of the plan's type."""
     validated = TypeAdapter(Any if plan.output is None else plan.output).validate_python
-    return {"DataFrame": frames.__getitem__, "Series": partial(_series_at, frames), "typed": validated}
+    return {
+        "DataFrame": frames.__getitem__,
+        "Series": partial(_series_at, frames),
+        "typed": validated,
+    }
 
 
 def _series_at(frames: Mapping[str, pd.DataFrame], table: str, name: Hashable) -> pd.Series:
@@ -293,7 +320,9 @@ def _series_at(frames: Mapping[str, pd.DataFrame], table: str, name: Hashable) -
 
 def _warning(name: str, text: str) -> AMRWarning:
     kind = getattr(errors, name, AMRWarning)
-    return kind(text) if isinstance(kind, type) and issubclass(kind, AMRWarning) else AMRWarning(text)
+    return (
+        kind(text) if isinstance(kind, type) and issubclass(kind, AMRWarning) else AMRWarning(text)
+    )
 
 
 def _encoded_how(how: Any) -> Any:
@@ -301,7 +330,10 @@ def _encoded_how(how: Any) -> Any:
     if is_named(how):
         bound = getattr(how, "args", ()) or getattr(how, "kwargs", ())
         return {
-            "tuple": [encode(column_of(None, how)), _encoded_how(Lost(name_of(how[1])) if bound else function_of(how))]
+            "tuple": [
+                encode(column_of(None, how)),
+                _encoded_how(Lost(name_of(how[1])) if bound else function_of(how)),
+            ]
         }
     if isinstance(how, list):
         return [_encoded_how(one) for one in how]

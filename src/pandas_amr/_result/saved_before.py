@@ -26,20 +26,36 @@ def load_parts(folder: Path) -> dict[str, Any]:
     told = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     plan = read_plan(folder / "plan.json")
     frames: dict[str, Any] = {
-        name: _frame(folder, name) if (folder / f"{name}.parquet").exists() else None for name in FRAMES
+        name: _frame(folder, name) if (folder / f"{name}.parquet").exists() else None
+        for name in FRAMES
     }
-    stages = [load_parts(folder / f"stage-{number}") for number in range(1, told.get("stages", 0) + 1)]
+    stages = [
+        load_parts(folder / f"stage-{number}") for number in range(1, told.get("stages", 0) + 1)
+    ]
     for name in () if stages else LABELLED:
         part = frames[name]
         if part is not None:
-            labels = [None if pd.isna(position) else frames["frame"].index[position] for position in part["position"]]
+            labels = [
+                None if pd.isna(position) else frames["frame"].index[position]
+                for position in part["position"]
+            ]
             place = list(part.columns).index("position") if name == "sources" else 0
             part.insert(place, "label", pd.Series(labels, index=part.index, dtype=object))
     if frames["sources"] is not None:
         frames["sources"] = _with_groups(frames["sources"])
-    figures = {name: told.get(name) for name in ("seconds", "sandbox", "coverage", "stopped", "total")}
+    figures = {
+        name: told.get(name) for name in ("seconds", "sandbox", "coverage", "stopped", "total")
+    }
     output = _output(told["output"], folder, plan)
-    return {**frames, **figures, "plan": plan, "output": output, "stages": stages, "warnings": (), "aggregations": {}}
+    return {
+        **frames,
+        **figures,
+        "plan": plan,
+        "output": output,
+        "stages": stages,
+        "warnings": (),
+        "aggregations": {},
+    }
 
 
 def _with_groups(frame: pd.DataFrame) -> pd.DataFrame:
@@ -47,18 +63,26 @@ def _with_groups(frame: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in frame.columns if str(name).startswith("group")]
     if not keys:
         return frame
-    groups = list(frame["group"]) if keys == ["group"] else list(zip(*(frame[key] for key in keys), strict=True))
+    groups = (
+        list(frame["group"])
+        if keys == ["group"]
+        else list(zip(*(frame[key] for key in keys), strict=True))
+    )
     rest = frame.drop(columns=keys)
     rest.insert(0, "group", pd.Series(groups, index=frame.index, dtype=object))
     return rest
 
 
 def _frame(folder: Path, name: str) -> pd.DataFrame:
-    pa.array(pd.interval_range(0, 1))  # pandas then tells Arrow of its own types, intervals and periods
+    pa.array(
+        pd.interval_range(0, 1)
+    )  # pandas then tells Arrow of its own types, intervals and periods
     table = pq.read_table(folder / f"{name}.parquet")
     about = json.loads(table.schema.metadata[b"pandas_amr"])
     count = len(about["columns"])
-    levels = [_array(table.column(count + level), kind) for level, kind in enumerate(about["levels"])]
+    levels = [
+        _array(table.column(count + level), kind) for level, kind in enumerate(about["levels"])
+    ]
     names = [_label(label) for label in about["index_names"]]
     if about["range"]:
         index: pd.Index = pd.RangeIndex(table.num_rows, name=names[0])
@@ -83,7 +107,9 @@ def _frame(folder: Path, name: str) -> pd.DataFrame:
 def _array(column: pa.ChunkedArray, kind: Any) -> Any:
     if isinstance(kind, dict):
         codes = column.fill_null(-1).to_numpy()
-        return pd.Categorical.from_codes(codes, categories=_categories(kind), ordered=kind["ordered"])
+        return pd.Categorical.from_codes(
+            codes, categories=_categories(kind), ordered=kind["ordered"]
+        )
     if kind == "arrow":
         return pd.array(column.combine_chunks(), dtype=pd.ArrowDtype(column.type))
     if kind in {"object", "json"}:
@@ -95,7 +121,9 @@ def _categories(told: dict[str, Any]) -> Any:
     if "stream" not in told:
         return told["categories"]
     table = pa.ipc.open_stream(base64.b64decode(told["stream"])).read_all()
-    return pd.Index(_array(table.column(0), told["kind"]), dtype=object if told["kind"] == "object" else None)
+    return pd.Index(
+        _array(table.column(0), told["kind"]), dtype=object if told["kind"] == "object" else None
+    )
 
 
 def _label(label: Any) -> Any:

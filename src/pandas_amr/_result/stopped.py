@@ -23,7 +23,9 @@ def give_partial(error: BaseException, partial: Result | None) -> None:
         error.add_note(HAS_PARTIAL)
 
 
-def stop_with(error: Exception, partial: Result | None, *, where: str, planned: bool = False) -> NoReturn:
+def stop_with(
+    error: Exception, partial: Result | None, *, where: str, planned: bool = False
+) -> NoReturn:
     """Raise what a run ends with: an error that keeps its type, or a ``RunStopped`` in its place.
 
     Ours keep their types, and so do warnings that are raised as errors.
@@ -40,7 +42,11 @@ def stop_with(error: Exception, partial: Result | None, *, where: str, planned: 
     cause = error.__cause__
     original = cause if cause is not None and ends_more(cause) else error
     # The text of another's error may quote a cell.
-    said = str(error) if isinstance(error, AMRError) else f"{type(original).__name__} was raised in {where}."
+    said = (
+        str(error)
+        if isinstance(error, AMRError)
+        else f"{type(original).__name__} was raised in {where}."
+    )
     kind = PlanError if planned and isinstance(error, UsageError) else RunStopped
     stopped = kind(said)
     give_partial(stopped, partial)

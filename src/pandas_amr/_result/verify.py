@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-DOUBT = {"failed": 1.0, "skipped": 0.9, "disagreed": 0.8, "repaired": 0.5, "late": 0.4, "empty": 0.3, "unusual": 0.2}
+DOUBT = {
+    "failed": 1.0,
+    "skipped": 0.9,
+    "disagreed": 0.8,
+    "repaired": 0.5,
+    "late": 0.4,
+    "empty": 0.3,
+    "unusual": 0.2,
+}
 RARE = 0.01
 ENOUGH = 100  # rows, before a class is called rare or a number far off
 FAR = 5.0  # median absolute deviations
@@ -64,14 +72,25 @@ class Verification:
 
 
 def verification(
-    first: pd.DataFrame, second: pd.DataFrame, seen: NDArray[np.bool_], fields: list[str], **about: Any
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    seen: NDArray[np.bool_],
+    fields: list[str],
+    **about: Any,
 ) -> Verification:
     """Compare the columns ``fields`` of two frames of the same rows, where both have a finding and ``seen`` says so."""
     tolerance, names = about.pop("tolerance"), ("second", "same")
     listed: list[pd.DataFrame] = []
     told: dict[str, dict[str, Any]] = {}
     for field in fields:
-        rows = compared(field, first[field], second[field], np.flatnonzero(seen), names=names, tolerance=tolerance)
+        rows = compared(
+            field,
+            first[field],
+            second[field],
+            np.flatnonzero(seen),
+            names=names,
+            tolerance=tolerance,
+        )
         listed.append(rows)
         agree = rows["same"].tolist()
         low, high = wilson(sum(agree), len(agree))
@@ -91,7 +110,10 @@ def _kappa(found: list[Any], again: list[Any], agree: list[bool]) -> float | Non
     """Agreement beyond chance; None where values are no classes, or where chance alone would agree."""
     if not agree or not all(isinstance(one, str | bool | None) for one in [*found, *again]):
         return None
-    shares = [pd.Series(part, dtype=object).map(str).value_counts(normalize=True) for part in (found, again)]
+    shares = [
+        pd.Series(part, dtype=object).map(str).value_counts(normalize=True)
+        for part in (found, again)
+    ]
     chance = float(shares[0].mul(shares[1], fill_value=0.0).sum())
     return (sum(agree) / len(agree) - chance) / (1 - chance) if chance < 1 else None
 
@@ -140,7 +162,9 @@ def most_in_doubt(
     return shown
 
 
-def _careless_ends(column: pd.Series, shards: Mapping[str, Sequence[int]]) -> Iterator[tuple[NDArray[np.int64], str]]:
+def _careless_ends(
+    column: pd.Series, shards: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[NDArray[np.int64], str]]:
     """The ends of shards at which a field is the same throughout, each with what is told of it."""
     for name, positions in shards.items():
         end = constant_end(column.iloc[list(positions)].tolist())
@@ -158,14 +182,19 @@ def constant_end(values: Sequence[Any]) -> int:
         >>> constant_end(["a", "b", "a", "c", "b", "a", "b", "b", "b", "b", "b"]), constant_end(["a"] * 10 + ["b"])
         (5, 0)
     """
-    texts = [repr(None) if pd.api.types.is_scalar(value) and pd.isna(value) else repr(value) for value in values]
+    texts = [
+        repr(None) if pd.api.types.is_scalar(value) and pd.isna(value) else repr(value)
+        for value in values
+    ]
     end = 0
     while end < len(texts) and texts[len(texts) - 1 - end] == texts[-1]:
         end += 1
     before = texts[: len(texts) - end]
     if len(texts) < LEAST_SHARD or end < max(LEAST_END, len(texts) / 3) or len(set(before)) < 2:
         return 0
-    share = (before.count(texts[-1]) + 1) / (len(before) + 2)  # Laplace's rule: what was never seen may still come
+    share = (before.count(texts[-1]) + 1) / (
+        len(before) + 2
+    )  # Laplace's rule: what was never seen may still come
     return end if share**end < CHANCE else 0
 
 

@@ -24,7 +24,15 @@ from pandas_amr._records.estimate import Estimate
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.agent import NUMBER_TOKENS
 from pandas_amr._reduce.packing import reduce_calls, static_sizes
-from pandas_amr._reduce.stage import CHOICE_SAMPLE, MAX_LEVELS, Task, alone, chooses, reduce_budget, the_task
+from pandas_amr._reduce.stage import (
+    CHOICE_SAMPLE,
+    MAX_LEVELS,
+    Task,
+    alone,
+    chooses,
+    reduce_budget,
+    the_task,
+)
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.by import missing_keys
 from pandas_amr._units.split import pieces_of
@@ -45,7 +53,9 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM
 
 RENDERED = 50  # shards whose prompts are counted; the rest is reckoned from them
-CUT_TOKENS = 500_000  # of units larger than a shard that are cut into pieces to count them: a second or two
+CUT_TOKENS = (
+    500_000  # of units larger than a shard that are cut into pieces to count them: a second or two
+)
 TYPICAL_TEXT = "a sentence of about a dozen words, as a model would write it here"
 TYPICAL_ITEMS = 2
 COMPACT = (",", ":")  # separators of the JSON that models are asked for
@@ -53,7 +63,17 @@ WRAPPER = '{"findings": []}'
 NOTES_TOKENS = 150  # of what a reduce agent writes, where no sample says
 BLOCKS = 10  # of a sample: so many shards say how much they differ
 LEAST_BLOCKS = 2
-QUANTILE = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}  # Student's t, 95 %
+QUANTILE = {
+    1: 12.71,
+    2: 4.30,
+    3: 3.18,
+    4: 2.78,
+    5: 2.57,
+    6: 2.45,
+    7: 2.36,
+    8: 2.31,
+    9: 2.26,
+}  # Student's t, 95 %
 QUANTILE_OF_MANY = 2.0
 
 
@@ -118,7 +138,9 @@ def sample_of(work: Work, units: Units, wanted: int, *, seed: int = 0) -> Sample
     """Units from all over the frame, in blocks; whole shards where findings depend on their neighbours."""
     if work.plan.keyed == "shard":
         shards = shards_of(work, units)
-        count = min(len(shards), max(LEAST_BLOCKS, -(-wanted * len(shards) // max(1, len(units.asked)))))
+        count = min(
+            len(shards), max(LEAST_BLOCKS, -(-wanted * len(shards) // max(1, len(units.asked))))
+        )
         chosen = [shards[place].positions for place in _spread(len(shards), count, seed)]
     else:
         places = _spread(len(units.asked), min(wanted, len(units.asked)), seed)
@@ -126,7 +148,10 @@ def sample_of(work: Work, units: Units, wanted: int, *, seed: int = 0) -> Sample
         asked = units.asked[places].tolist()
         chosen = [tuple(asked[start : start + size]) for start in range(0, len(asked), size)]
     blocks = [number for number, part in enumerate(chosen) for _ in part]
-    return Sample(np.array([p for part in chosen for p in part], dtype=np.int64), np.array(blocks, dtype=np.int64))
+    return Sample(
+        np.array([p for part in chosen for p in part], dtype=np.int64),
+        np.array(blocks, dtype=np.int64),
+    )
 
 
 def _spread(count: int, wanted: int, seed: int = 0) -> list[int]:
@@ -139,7 +164,11 @@ def _spread(count: int, wanted: int, seed: int = 0) -> list[int]:
 
 
 def forecast(
-    work: Work, units: Units, measured: Measured | None = None, *, open_: NDArray[np.int64] | None = None
+    work: Work,
+    units: Units,
+    measured: Measured | None = None,
+    *,
+    open_: NDArray[np.int64] | None = None,
 ) -> Estimate:
     """The estimate of a plan: with what a sample told, where there was one; of the units that are ``open_``, or all.
 
@@ -153,9 +182,14 @@ def forecast(
     sizes = tuple(len(shard.positions) for shard in shards)
     mapping = _mapping(work, units, shards, measured)
     again = len(units.asked) < len(every.asked)
-    reducing, tree = ([by_one], ()) if by_one else _reducing(work, every, shards, measured, again=again)
+    reducing, tree = (
+        ([by_one], ()) if by_one else _reducing(work, every, shards, measured, again=again)
+    )
     parts = [*mapping, *reducing]
-    spent_in, spent_out = sum(part.input_tokens for part in parts), sum(part.output_tokens for part in parts)
+    spent_in, spent_out = (
+        sum(part.input_tokens for part in parts),
+        sum(part.output_tokens for part in parts),
+    )
     calls = sum(part.calls for part in parts)
     money = _money(work, parts) if calls else 0.0
     uncertain = sum(part.output_tokens for part in parts if part.phase == "map")
@@ -178,10 +212,15 @@ def forecast(
         sizes=sizes,
         maps=work.job.names,
         sampled=measured.units if measured else 0,
-        tokens_between=(math.floor(spent_in + spent_out - half), math.ceil(spent_in + spent_out + half))
+        tokens_between=(
+            math.floor(spent_in + spent_out - half),
+            math.ceil(spent_in + spent_out + half),
+        )
         if between
         else None,
-        money_between=(money * (1 - share), money * (1 + share)) if between and money is not None else None,
+        money_between=(money * (1 - share), money * (1 + share))
+        if between and money is not None
+        else None,
         about=any(part.about for part in parts),
     )
 
@@ -201,12 +240,17 @@ def answered_alone(work: Work, units: Units) -> Spent | None:
 def _hidden(work: Work, units: Units, measured: Measured | None) -> bool:
     """Whether a pipeline of agents maps or reduces, of which nobody knows what it takes before it runs."""
     job = work.job
-    mapped = any(getattr(one, "needs_model", False) for one in job.callables.values()) and len(units.asked) > 0
+    mapped = (
+        any(getattr(one, "needs_model", False) for one in job.callables.values())
+        and len(units.asked) > 0
+    )
     reduced = job.reduces and getattr(job.reducer, "needs_model", False)
     return bool(reduced) or (mapped and (measured is None or measured.inside is None))
 
 
-def _mapping(work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None) -> list[Spent]:
+def _mapping(
+    work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None
+) -> list[Spent]:
     """What each map takes."""
     parts: list[Spent] = []
     if not work.job.maps or not work.lms or not shards:
@@ -218,12 +262,18 @@ def _mapping(work: Work, units: Units, shards: Sequence[Shard], measured: Measur
     if measured is not None and measured.inside is not None:
         scale, inside = len(units.asked) / measured.units, measured.inside
         money = None if inside.money is None else inside.money * scale
-        sizes = (round(inside.calls * scale), inside.input_tokens * scale, inside.output_tokens * scale)
+        sizes = (
+            round(inside.calls * scale),
+            inside.input_tokens * scale,
+            inside.output_tokens * scale,
+        )
         parts.append(Spent("map", None, *sizes, money=money, about=True))
     return parts
 
 
-def _mapped(work: Work, units: Units, shards: Sequence[Shard], agent: AgentMapper, measured: Measured | None) -> Spent:
+def _mapped(
+    work: Work, units: Units, shards: Sequence[Shard], agent: AgentMapper, measured: Measured | None
+) -> Spent:
     """What one map takes: a request a shard, and of a unit that is larger than a shard one a piece."""
     spent = Spent("map", work.job.map_agents.get(agent.name))
     long = [shard for shard in shards if in_pieces(agent, shard)]
@@ -243,11 +293,15 @@ def _mapped(work: Work, units: Units, shards: Sequence[Shard], agent: AgentMappe
     typical = typical_record(agent.kind) if flat else {"unit": 10, **typical_record(agent.kind)}
     one = measured.output_tokens if measured else count(json.dumps(typical, separators=COMPACT))
     ratio = measured.input_ratio if measured else 1.0
-    spent.input_tokens = ratio * (held + beside * (requests + merges) / len(rendered)) + one * pieces * (merges > 0)
+    spent.input_tokens = ratio * (
+        held + beside * (requests + merges) / len(rendered)
+    ) + one * pieces * (merges > 0)
     if coded and measured is None:  # one cell of code, however many units
         answered = len(shards) * float(NOTES_TOKENS)
     else:
-        answered = (len(units.asked) if measured else len(units.asked) - len(long) + pieces + merges) * one
+        answered = (
+            len(units.asked) if measured else len(units.asked) - len(long) + pieces + merges
+        ) * one
     spent.output_tokens = requests * wrapper + answered
     return spent
 
@@ -288,13 +342,19 @@ def counted_tokens(agent: AgentMapper, shard: Shard) -> int:
     whole = prompt_tokens(agent, shard)
     if not in_pieces(agent, shard):
         return whole
-    return whole + (len(pieces_in(agent, shard)) - 1) * (whole - agent.units.size(shard.positions[0]))
+    return whole + (len(pieces_in(agent, shard)) - 1) * (
+        whole - agent.units.size(shard.positions[0])
+    )
 
 
 def prompt_tokens(agent: AgentMapper, shard: Shard) -> int:
     """The tokens of the messages that open an agent's work."""
     positions = agent.askable(shard.positions)
-    return sum(agent.count(message.content or "") for message in agent.opening(positions)) if positions else 0
+    return (
+        sum(agent.count(message.content or "") for message in agent.opening(positions))
+        if positions
+        else 0
+    )
 
 
 def typical_record(kind: FindingType) -> dict[str, Any]:
@@ -354,7 +414,9 @@ def _reducing(
     for agent in job.column_agents:
         spent = Spent("reduce", agent)
         for rows in groups:
-            _tree(work, Task(agent.text, str, agent), _leaves(work, rows * each, one), spent, measured)
+            _tree(
+                work, Task(agent.text, str, agent), _leaves(work, rows * each, one), spent, measured
+            )
         parts.append(spent)
     for spent in parts:
         spent.about |= again or _depends(work, tree=bool(shape)) or _has_tools(work, spent)
@@ -364,8 +426,12 @@ def _reducing(
 def _depends(work: Work, *, tree: bool) -> bool:
     """Whether what is found decides how much is reduced: some rows of all, groups of it, or none or many a unit."""
     plan, job = work.plan, work.job
-    grouped = job.by is not None and bool(missing_keys(job.by, all_labels(job.frame), job.frame.index))
-    many = any(kind is not None and kind.item is not None for kind in finding_types(job, plan).values())
+    grouped = job.by is not None and bool(
+        missing_keys(job.by, all_labels(job.frame), job.frame.index)
+    )
+    many = any(
+        kind is not None and kind.item is not None for kind in finding_types(job, plan).values()
+    )
     return plan.where is not None or grouped or (many and not tree)
 
 
@@ -390,7 +456,9 @@ def _finding_tokens(work: Work, units: Units, measured: Measured | None) -> floa
         return sum(map(count, lines)) / len(lines) + NUMBER_TOKENS
     kinds = finding_types(work.job, work.plan)
     found = [
-        TYPICAL_TEXT if kind is None or name in work.job.callables else json.dumps(typical_record(kind))
+        TYPICAL_TEXT
+        if kind is None or name in work.job.callables
+        else json.dumps(typical_record(kind))
         for name, kind in kinds.items()
     ]
     return sum(map(count, found)) + NUMBER_TOKENS
@@ -405,7 +473,9 @@ def _number_tokens(work: Work) -> int:
 def _system(work: Work, task: Task) -> int:
     output = OutputType(task.output)
     strict = output.submission().response.strict
-    words = prompts.reduce_system(task.instruction, final=True, output=output.schema, tools=False, enforced=strict)
+    words = prompts.reduce_system(
+        task.instruction, final=True, output=output.schema, tools=False, enforced=strict
+    )
     return work.counter("reduce", task.agent)(words)
 
 
@@ -418,10 +488,16 @@ def _groups(work: Work, units: Units) -> list[int]:
     return [len(rows) for rows in groups if rows]
 
 
-def _tree(work: Work, task: Task, sizes: list[float], spent: Spent, measured: Measured | None) -> tuple[int, ...]:
+def _tree(
+    work: Work, task: Task, sizes: list[float], spent: Spent, measured: Measured | None
+) -> tuple[int, ...]:
     """Add what one tree takes; its leaves' tokens are ``sizes``: batches of a static tree, findings of another."""
     system = _system(work, task)
-    written = measured.reduction_tokens if measured and measured.reduction_tokens else _written_tokens(work, task)
+    written = (
+        measured.reduction_tokens
+        if measured and measured.reduction_tokens
+        else _written_tokens(work, task)
+    )
     fan_in = work.plan.fan_in
     if fan_in is not None:
         shape = static_sizes(len(sizes), fan_in)
@@ -458,7 +534,9 @@ def _written_tokens(work: Work, task: Task) -> int:
     """Of a reduction: from its schema where that says something, else of some notes."""
     if task.output is str:
         return NOTES_TOKENS
-    return work.counter("reduce")(json.dumps({"output": _typical(json_schema(task.output)), "sources": [1, 2, 3]}))
+    return work.counter("reduce")(
+        json.dumps({"output": _typical(json_schema(task.output)), "sources": [1, 2, 3]})
+    )
 
 
 def _money(work: Work, parts: Sequence[Spent]) -> float | None:
@@ -469,7 +547,9 @@ def _money(work: Work, parts: Sequence[Spent]) -> float | None:
         lm = work.lm(spent.phase, spent.agent)
         money = spent.money
         if money is None:
-            tokens = Usage(input_tokens=round(spent.input_tokens), output_tokens=round(spent.output_tokens))
+            tokens = Usage(
+                input_tokens=round(spent.input_tokens), output_tokens=round(spent.output_tokens)
+            )
             money = price_of(lm)(tokens)
             if money is None:
                 return None
@@ -508,7 +588,11 @@ def interval(per_unit: Sequence[float], weights: Sequence[int], *, of: int) -> f
     Student's t over the sample's blocks, with the correction for a finite population (Cochran 1977, chapter 2).
     """
     sampled = sum(weights)
-    mean = sum(one * weight for one, weight in zip(per_unit, weights, strict=True)) / sampled if sampled else 0.0
+    mean = (
+        sum(one * weight for one, weight in zip(per_unit, weights, strict=True)) / sampled
+        if sampled
+        else 0.0
+    )
     if len(per_unit) < LEAST_BLOCKS or not mean or sampled >= of:
         return 0.0 if sampled >= of else 1.0
     error = statistics.stdev(per_unit) / math.sqrt(len(per_unit)) * math.sqrt(1 - sampled / of)

@@ -28,8 +28,23 @@ from pandas_amr._records.raised import described
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.choose import number_type
 from pandas_amr._reduce.sources import covered, sources_frame
-from pandas_amr._reduce.stage import REDUCE_POSITION, Outcome, direct, list_or_raise, make_tree, reduce
-from pandas_amr._result.result import Origin, Result, failures_frame, late, status_frame, trace_frame, usage_frame
+from pandas_amr._reduce.stage import (
+    REDUCE_POSITION,
+    Outcome,
+    direct,
+    list_or_raise,
+    make_tree,
+    reduce,
+)
+from pandas_amr._result.result import (
+    Origin,
+    Result,
+    failures_frame,
+    late,
+    status_frame,
+    trace_frame,
+    usage_frame,
+)
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.estimate import forecast, sample_of
 from pandas_amr._run.preview import Draft, Wish, rehearse
@@ -146,7 +161,9 @@ def _raise_if_ended(work: Work) -> None:
 
 def _is_clean(error: RunStopped) -> bool:
     """Tell whether a run that was ended by this has a result all the same: later, or with more, it goes on from it."""
-    return isinstance(error, BudgetExceeded) or (isinstance(error, ModelUnavailable) and not error.gone)
+    return isinstance(error, BudgetExceeded) or (
+        isinstance(error, ModelUnavailable) and not error.gone
+    )
 
 
 async def _carried_out(work: Work, wish: Wish, look: Look | None) -> Result | Draft:
@@ -155,11 +172,15 @@ async def _carried_out(work: Work, wish: Wish, look: Look | None) -> Result | Dr
         if work.lms:
             own_lms = [work.lm("map", agent) for agent in job.agents]
             within = inside.wired if inside is not None else None
-            wiring = wire([*work.lms.values(), *own_lms], work.ledger, work.settings.budget, within=within)
+            wiring = wire(
+                [*work.lms.values(), *own_lms], work.ledger, work.settings.budget, within=within
+            )
             work.wired = await stack.enter_async_context(wiring)
         if work.journal is not None and inside is None:
             work.run_number = await work.journal.begin(job.verb, job.task, len(job.frame))
-            stack.push_async_exit(Noted(work.journal, work.run_number, work.ledger, lambda: work.stopped))
+            stack.push_async_exit(
+                Noted(work.journal, work.run_number, work.ledger, lambda: work.stopped)
+            )
         work.where = PLANNING
         work.plan = await _plan(work)
         work.where = "its units"
@@ -176,7 +197,9 @@ async def _carried_out(work: Work, wish: Wish, look: Look | None) -> Result | Dr
         return result
 
 
-async def _mapped_and_reduced(work: Work, units: Units, stack: AsyncExitStack, look: Look | None) -> Outcome:
+async def _mapped_and_reduced(
+    work: Work, units: Units, stack: AsyncExitStack, look: Look | None
+) -> Outcome:
     work.where = "its map"
     if work.job.maps:
         share = None if look is None else max(1, round(look.share * len(units.asked)))
@@ -252,7 +275,9 @@ async def _in_time(work: Work, units: Units, tree: StaticTree | None) -> Outcome
 class Noted:
     """Notes in the journal how a run ended, whatever way it did."""
 
-    def __init__(self, journal: Journal, number: int, ledger: Ledger, stopped: Callable[[], str | None]) -> None:
+    def __init__(
+        self, journal: Journal, number: int, ledger: Ledger, stopped: Callable[[], str | None]
+    ) -> None:
         self._journal = journal
         self._number = number
         self._ledger = ledger
@@ -261,9 +286,17 @@ class Noted:
     async def __aenter__(self) -> None:
         """Nothing: the run is noted already."""
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         total = self._ledger.total
-        status = "cancelled" if isinstance(error, asyncio.CancelledError) else "failed" if error else "done"
+        status = (
+            "cancelled"
+            if isinstance(error, asyncio.CancelledError)
+            else "failed"
+            if error
+            else "done"
+        )
         with contextlib.suppress(JournalError):  # the run's own outcome is what counts
             await self._journal.end(
                 self._number,
@@ -321,7 +354,9 @@ async def _plan(work: Work) -> Plan:
     else:
         plan = given_plan(job)
     plan = fill_by_type(plan, job, writes=work.abilities("reduce").units_per_request is None)
-    plan = fill_defaults(plan, job, abilities=work.abilities("map"), parallelism=work.settings.max_parallelism)
+    plan = fill_defaults(
+        plan, job, abilities=work.abilities("map"), parallelism=work.settings.max_parallelism
+    )
     work.job = job = replace(job, by=job.by or plan.by)
     check_names(job, plan)
     return plan
@@ -336,13 +371,17 @@ async def _asked_for(work: Work) -> tuple[Plan, PlanWarning | None]:
     """
     store = work.answers("plan", "plan", Question())
     async with work.in_time():
-        return await derive(work.job, model=work.model("plan"), readers=work.abilities("map"), store=store)
+        return await derive(
+            work.job, model=work.model("plan"), readers=work.abilities("map"), store=store
+        )
 
 
 def _units(work: Work) -> Units:
     """Rows as units: where a model reads them, equal ones are asked once and all are counted in its tokens."""
     job = work.job
-    read = (job.maps and not job.all_callable and work.plan.view != "preview") or (not job.maps and work.written)
+    read = (job.maps and not job.all_callable and work.plan.view != "preview") or (
+        not job.maps and work.written
+    )
     if not work.lms or not read:
         return _known_by(work, make_units(job.frame, job.columns, dedupe=False))
     # Code sees all columns: what is equal in the content columns only is not the same to it.
@@ -363,7 +402,13 @@ def _known_by(work: Work, units: Units) -> Units:
 def _tree(work: Work) -> StaticTree | None:
     """The reduce tree, ready to take findings as they land; none where groups or code reduce, or nothing is mapped."""
     stage = work.stage
-    if stage is None or not stage.leaves or not work.written or work.job.by is not None or work.plan.fan_in is None:
+    if (
+        stage is None
+        or not stage.leaves
+        or not work.written
+        or work.job.by is not None
+        or work.plan.fan_in is None
+    ):
         return None
     if number_type(work.plan.output) is not None:
         return None  # a number is computed
@@ -440,4 +485,6 @@ def _origin(work: Work) -> Origin | None:
     """Where what failed can be run again from; None where nothing is mapped, or only a sample of it was."""
     if work.kept is None or work.job.verb == "plan":
         return None
-    return Origin(work.as_planned(), work.settings, work.lms, work.kept, work.again, work.second_look)
+    return Origin(
+        work.as_planned(), work.settings, work.lms, work.kept, work.again, work.second_look
+    )

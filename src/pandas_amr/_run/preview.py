@@ -15,7 +15,16 @@ from pandas_amr._map.cached import bare
 from pandas_amr._map.stage import MapStage, context_of, make_mappers
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.agent import NUMBER_TOKENS
-from pandas_amr._reduce.stage import Alone, alone, chooses, chosen, list_or_raise, reduce_inputs, the_task, write
+from pandas_amr._reduce.stage import (
+    Alone,
+    alone,
+    chooses,
+    chosen,
+    list_or_raise,
+    reduce_inputs,
+    the_task,
+    write,
+)
 from pandas_amr._run.estimate import (
     WRAPPER,
     Measured,
@@ -92,7 +101,9 @@ async def rehearse(work: Work, units: Units, wish: Wish) -> Draft:
     return Draft(work.plan, estimate, requests, tuple(work.warnings))
 
 
-async def _rendered(work: Work, units: Units, count: int, answering: Alone | None) -> list[dict[str, Any]]:
+async def _rendered(
+    work: Work, units: Units, count: int, answering: Alone | None
+) -> list[dict[str, Any]]:
     """The bodies of the first requests, in the form that the server is known to take, or the best one."""
     bodies: list[dict[str, Any]] = []
     if not count or work.wired is None:
@@ -121,11 +132,16 @@ async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> l
     if in_pieces(agent, shard):
         lines = pieces_in(agent, shard)
         state = SoFar(
-            lambda numbers: [lines[number] for number in numbers], single=True, of_rows=False, of=shard.positions[0]
+            lambda numbers: [lines[number] for number in numbers],
+            single=True,
+            of_rows=False,
+            of=shard.positions[0],
         )
         openings = [agent.opening((number,), state) for number in range(min(count, len(lines)))]
     else:
-        changed = await agent.changed() if agent.repls is not None and agent.changed is not None else ()
+        changed = (
+            await agent.changed() if agent.repls is not None and agent.changed is not None else ()
+        )
         repl = agent.repl_of(positions)
         openings = [agent.opening(positions, changed=changed)]
     submission = agent.kind.submission(alone=agent.is_flat(positions, state))
@@ -142,7 +158,9 @@ class _Asked:
     submission: Submission
     phase: Phase
 
-    def body(self, opening: Sequence[Message], repl: Repl | None, own: Sequence[Tool]) -> dict[str, Any]:
+    def body(
+        self, opening: Sequence[Message], repl: Repl | None, own: Sequence[Tool]
+    ) -> dict[str, Any]:
         """The body of the request: a call, or code in its place if the server is known to make no calls."""
         assert self.work.wired is not None
         server = self.work.wired.bare[self.lm]
@@ -150,7 +168,9 @@ class _Asked:
         lessons = forms_of(server.address[0], self.lm.model)
         if repl is not None and lessons.writes_code and repl.code == "possible" and not own:
             repl.code = "found"
-        request = turn_request(opening, submission=self.submission, phase=self.phase, tools=tools, repl=repl)
+        request = turn_request(
+            opening, submission=self.submission, phase=self.phase, tools=tools, repl=repl
+        )
         return server.body(as_asked(request, server=server.address[0], name=self.lm.model))
 
 
@@ -160,7 +180,9 @@ def _body_alone(work: Work, answering: Alone) -> dict[str, Any]:
     lm = work.lm("reduce", answering.task.agent)
     repl = reducer.repl_of(lines, reducer.output)
     opening = reducer.opening(lines, final=True, tools=repl is not None or bool(reducer.tools))
-    return _Asked(work, lm, reducer.output.submission(), "reduce").body(opening, repl, reducer.tools)
+    return _Asked(work, lm, reducer.output.submission(), "reduce").body(
+        opening, repl, reducer.tools
+    )
 
 
 async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None:
@@ -186,20 +208,27 @@ async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None
     asked = list(stage.answered())
     count = work.counter("reduce")
     outputs, weights = (
-        _outputs(work, stage, asked) if asked else ([float(count(one)) for one in lines], [1] * len(lines))
+        _outputs(work, stage, asked)
+        if asked
+        else ([float(count(one)) for one in lines], [1] * len(lines))
     )
     total = sum((node.usage for _, _, node in asked), Usage())
     inside = _inside(work, mapped - total)
     return Measured(
         units=len(sample.positions),
         input_ratio=_ratio(stage, asked, total),
-        output_tokens=sum(one * weight for one, weight in zip(outputs, weights, strict=True)) / sum(weights),
-        finding_tokens=sum(count(one) + NUMBER_TOKENS for one in lines) / len(lines) if lines else NUMBER_TOKENS,
+        output_tokens=sum(one * weight for one, weight in zip(outputs, weights, strict=True))
+        / sum(weights),
+        finding_tokens=sum(count(one) + NUMBER_TOKENS for one in lines) / len(lines)
+        if lines
+        else NUMBER_TOKENS,
         findings=len(lines) / len(sample.positions),
         reduction_tokens=await _reduction_tokens(work, units, found) if lines else None,
         latency_s=total.seconds / max(1, total.calls),
         spread=max(
-            interval(outputs, weights, of=len(units.asked) * max(1, len({name for _, name, _ in asked}))),
+            interval(
+                outputs, weights, of=len(units.asked) * max(1, len({name for _, name, _ in asked}))
+            ),
             interval(*_of_pipelines(work), of=len(units.asked)) if inside is not None else 0.0,
         ),
         inside=inside,
@@ -234,30 +263,44 @@ def _all_failed(work: Work, sample: Sample) -> bool:
         return False
     rows = len({one.position for one in failures})
     what = f"{rows} of the {len(sampled)} units of the sample failed"
-    said = f"{what}; the first, row {failures[0].position}: {failures[0].reason} ({failures[0].who})"
+    said = (
+        f"{what}; the first, row {failures[0].position}: {failures[0].reason} ({failures[0].who})"
+    )
     if work.settings.errors == "raise":
         raise MapFailed(said)
     nothing = len(failures) == len(sampled) * len(work.job.names)
-    scaled = "The estimate is that without a sample." if nothing else "The estimate is scaled up from the rest."
+    scaled = (
+        "The estimate is that without a sample."
+        if nothing
+        else "The estimate is scaled up from the rest."
+    )
     work.warnings.append(FailureWarning(f"{said}. {scaled}"))
     return nothing
 
 
-def _outputs(work: Work, stage: MapStage, asked: Sequence[Answered]) -> tuple[list[float], list[int]]:
+def _outputs(
+    work: Work, stage: MapStage, asked: Sequence[Answered]
+) -> tuple[list[float], list[int]]:
     """The answers' tokens a unit, by shard, and the shards' units."""
     wrapper, agents = work.counter("map")(WRAPPER), _agents(stage)
     outputs: list[float] = []
     for shard, name, node in asked:
         agent = agents[name]
         flat = isinstance(agent, AgentMapper) and agent.is_flat(shard.positions)
-        outputs.append(max(0, node.usage.output_tokens - (0 if flat else wrapper)) / len(shard.positions))
+        outputs.append(
+            max(0, node.usage.output_tokens - (0 if flat else wrapper)) / len(shard.positions)
+        )
     return outputs, [len(shard.positions) for shard, _, _ in asked]
 
 
 def _ratio(stage: MapStage, asked: Sequence[Answered], total: Usage) -> float:
     """What the provider counted of the prompts, to what was counted here."""
     agents = _agents(stage)
-    ours = sum(counted_tokens(agent, s) for s, name, _ in asked if isinstance(agent := agents[name], AgentMapper))
+    ours = sum(
+        counted_tokens(agent, s)
+        for s, name, _ in asked
+        if isinstance(agent := agents[name], AgentMapper)
+    )
     return total.input_tokens / ours if ours and total.input_tokens else 1.0
 
 
@@ -276,7 +319,9 @@ async def _reduction_tokens(work: Work, units: Units, found: Found) -> float | N
     except ModelError as error:
         list_or_raise(work, str(error), error)
         work.warnings.append(
-            FailureWarning(f"The reduce of the sample failed: {error}. It is reckoned as without one.")
+            FailureWarning(
+                f"The reduce of the sample failed: {error}. It is reckoned as without one."
+            )
         )
         return None
     after = work.ledger.lines.get(line, Usage())
@@ -284,7 +329,9 @@ async def _reduction_tokens(work: Work, units: Units, found: Found) -> float | N
         return (after.output_tokens - before.output_tokens) / (after.calls - before.calls)
     if reduced is None:
         return None
-    return float(sum(work.counter("reduce")(one.line) for one in reduced.inputs()))  # the journal had it
+    return float(
+        sum(work.counter("reduce")(one.line) for one in reduced.inputs())
+    )  # the journal had it
 
 
 def _of(found: Found, sample: Sample) -> Found:

@@ -41,7 +41,9 @@ CANCEL_GRACE_S = 10.0
 class Carried(Protocol):
     """Carries a run out."""
 
-    def __call__(self, *, watch: Watch, interrupted: Callable[[Result], None]) -> Coroutine[Any, Any, Any]:
+    def __call__(
+        self, *, watch: Watch, interrupted: Callable[[Result], None]
+    ) -> Coroutine[Any, Any, Any]:
         """Begin; what comes of it has ``warnings``."""
         ...
 
@@ -88,7 +90,9 @@ class Run(Generic[Given]):
     def _future(self) -> concurrent.futures.Future[Any]:
         """What comes of it; whoever asks begins it."""
         if self._process != os.getpid():
-            raise UsageError("This run is another process's, which forked this one: begin a run of your own here.")
+            raise UsageError(
+                "This run is another process's, which forked this one: begin a run of your own here."
+            )
         if self._submitted is None:
             self._submitted = submit(self._carried_out())
         return self._submitted
@@ -125,7 +129,9 @@ class Run(Generic[Given]):
             UsageError: called on the engine's own thread, which would wait for itself.
         """
         if threading.current_thread().name == THREAD:
-            raise UsageError("This is the engine's own thread: in async tools and callables, await df.amr.start(...).")
+            raise UsageError(
+                "This is the engine's own thread: in async tools and callables, await df.amr.start(...)."
+            )
         try:
             return self._given(self._future.result())
         except concurrent.futures.CancelledError:
@@ -186,7 +192,11 @@ class Run(Generic[Given]):
 
     def _stop_for(self, error: BaseException) -> None:
         """Stop the run for what came from outside it, as a signal's handler raises, and give it what was found."""
-        if self._submitted is None or not self._submitted.done() or not isinstance(error, Exception):
+        if (
+            self._submitted is None
+            or not self._submitted.done()
+            or not isinstance(error, Exception)
+        ):
             self.cancel()
             self._ended.wait(CANCEL_GRACE_S)
             give_partial(error, self._partial)
@@ -231,14 +241,22 @@ class Run(Generic[Given]):
         told, self._warned = self._warned, True
         try:
             for warning in () if told else outcome.warnings:
-                with contextlib.suppress(OSError, ValueError):  # nobody reads stderr; they stand in the result as well
+                with contextlib.suppress(
+                    OSError, ValueError
+                ):  # nobody reads stderr; they stand in the result as well
                     warnings.warn(warning, stacklevel=4)
             return self._make(outcome)
         except Exception as error:  # noqa: BLE001 (warnings may be errors, and functions of the user's show them)
             stop_with(error, result, where="its result")
 
     def __repr__(self) -> str:
-        state = "cancelled" if self._future.cancelled() else "done" if self._future.done() else "running"
+        state = (
+            "cancelled"
+            if self._future.cancelled()
+            else "done"
+            if self._future.done()
+            else "running"
+        )
         return f"<Run {self._about}, {state}>"
 
 
@@ -340,7 +358,9 @@ def run_of(call: Call) -> Run[Any]:
     return made(job, settings.with_changes(job.settings), lms)
 
 
-def prepared(call: Call, settings: Settings, inside: Inside | None = None) -> tuple[Job, Mapping[Phase, LM]]:
+def prepared(
+    call: Call, settings: Settings, inside: Inside | None = None
+) -> tuple[Job, Mapping[Phase, LM]]:
     """A call, checked, and the models of its phases; inside another run, that one's where it names none.
 
     Raises:
@@ -353,8 +373,16 @@ def prepared(call: Call, settings: Settings, inside: Inside | None = None) -> tu
             resolve_lm(agent.lm)
     if not job.needs_model:
         return job, {}
-    own = next((one.lm for one in job.pipelines if one.lm is not None), None) if job.lm is None else job.lm
-    lms = inside.lms if own is None and inside is not None and inside.lms else resolve_lms(own, settings)
+    own = (
+        next((one.lm for one in job.pipelines if one.lm is not None), None)
+        if job.lm is None
+        else job.lm
+    )
+    lms = (
+        inside.lms
+        if own is None and inside is not None and inside.lms
+        else resolve_lms(own, settings)
+    )
     check_planning(job, lms["plan"])
     for pipeline in job.pipelines:
         pipeline.check_planning(lms, settings)
@@ -373,5 +401,7 @@ def looked_again(origin: Origin, lm: Any, share: float, seed: int) -> Result:
     """Map a random share once more; nothing is reduced, and what is found stands beside what was."""
     lms = resolve_lms(lm, origin.settings) if lm is not None else origin.lms
     settings = origin.settings.with_changes({"errors": "coerce"})
-    outcome: Result = made(replace(origin.job, verb="map"), settings, lms, whole=True, look=Look(share, seed)).result()
+    outcome: Result = made(
+        replace(origin.job, verb="map"), settings, lms, whole=True, look=Look(share, seed)
+    ).result()
     return outcome

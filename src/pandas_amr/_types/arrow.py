@@ -41,7 +41,9 @@ Sort = Literal["number", "bool", "text", "choices", "date", "nested"]
 DECIMAL_DIGITS = 38
 DECIMAL_PLACES = 9
 
-_SCALARS: tuple[tuple[type, pa.DataType], ...] = (  # in the order in which they are tried: a bool is an int
+_SCALARS: tuple[
+    tuple[type, pa.DataType], ...
+] = (  # in the order in which they are tried: a bool is an int
     (bool, pa.bool_()),
     (int, pa.int64()),
     (float, pa.float64()),
@@ -53,8 +55,18 @@ _SCALARS: tuple[tuple[type, pa.DataType], ...] = (  # in the order in which they
     (decimal.Decimal, pa.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES)),
 )
 _AS_IT_IS = frozenset(kind for kind, _ in _SCALARS)
-_TAKEN_AS: dict[type, Any] = {int: numbers.Integral, float: numbers.Real, decimal.Decimal: (decimal.Decimal, int)}
-TEXT_LIKE = (uuid.UUID, AnyUrl, ipaddress.IPv4Address, ipaddress.IPv6Address, pathlib.PurePath)  # held as their texts
+_TAKEN_AS: dict[type, Any] = {
+    int: numbers.Integral,
+    float: numbers.Real,
+    decimal.Decimal: (decimal.Decimal, int),
+}
+TEXT_LIKE = (
+    uuid.UUID,
+    AnyUrl,
+    ipaddress.IPv4Address,
+    ipaddress.IPv6Address,
+    pathlib.PurePath,
+)  # held as their texts
 _LISTS = frozenset({list, set, tuple, frozenset})
 _AS_THEY_ARE = (str, int, float, bool)  # types whose values JSON has as they are
 _TYPES = "bool, int, float, str, dates, Decimal, UUID, Literal, Enum, lists, dicts, models, or one of these | None"
@@ -146,13 +158,21 @@ def _item_type(kind: Any) -> pa.DataType:
 
 def is_number_union(kind: Any) -> bool:
     """Whether a type is ``int | float``, which a column of floats holds."""
-    return get_origin(kind) in {typing.Union, types.UnionType} and set(get_args(kind)) == {int, float}
+    return get_origin(kind) in {typing.Union, types.UnionType} and set(get_args(kind)) == {
+        int,
+        float,
+    }
 
 
 def is_json_text(kind: Any) -> bool:
     """Whether values of ``kind`` have no fixed shape, so that a column holds their JSON."""
     kind, _ = without_none(kind)
-    return kind is Any or kind is dict or kind is list or (get_origin(kind) is dict and get_args(kind)[1] is Any)
+    return (
+        kind is Any
+        or kind is dict
+        or kind is list
+        or (get_origin(kind) is dict and get_args(kind)[1] is Any)
+    )
 
 
 # Choices
@@ -166,12 +186,18 @@ def _choice_type(choices: Sequence[Any]) -> pa.DataType:
     check_distinct(choices, "Literal or Enum")
     if is_mixed(choices):
         return pa.string()
-    return pa.float64() if any(isinstance(one, float) for one in choices) else arrow_type(type(choices[0]))
+    return (
+        pa.float64()
+        if any(isinstance(one, float) for one in choices)
+        else arrow_type(type(choices[0]))
+    )
 
 
 def is_mixed(choices: Sequence[Any]) -> bool:
     """Whether choices are of types that no one Arrow type holds: texts beside numbers, bools beside either."""
-    sorts = {bool if isinstance(one, bool) else str if isinstance(one, str) else float for one in choices}
+    sorts = {
+        bool if isinstance(one, bool) else str if isinstance(one, str) else float for one in choices
+    }
     return len(sorts) > 1
 
 
@@ -221,7 +247,9 @@ def plain(value: Any, kind: Any) -> Any:
     if get_origin(kind) is dict:
         return [(key_text(key), plain(item, get_args(kind)[1])) for key, item in value.items()]
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
-        return value.astimezone(dt.UTC)  # here, not in Arrow, which would go beyond the first and the last year
+        return value.astimezone(
+            dt.UTC
+        )  # here, not in Arrow, which would go beyond the first and the last year
     return str(value) if isinstance(value, TEXT_LIKE) else value
 
 
@@ -238,7 +266,9 @@ def _field_of(value: Any, name: str) -> Any:
 # The form that a model gives
 
 
-def json_form(record: Mapping[str, Any], model: type[BaseModel], *, former: bool = False) -> dict[str, Any]:
+def json_form(
+    record: Mapping[str, Any], model: type[BaseModel], *, former: bool = False
+) -> dict[str, Any]:
     """Turn a record as Arrow takes it into what a model would have said.
 
     With ``former`` it is one as the journal's first format wrote it.
@@ -255,7 +285,9 @@ def json_form(record: Mapping[str, Any], model: type[BaseModel], *, former: bool
     form: dict[str, Any] = {}
     for name, alias, kind in said_fields(model):
         if name in record:
-            form[alias] = record[name] if kind in _AS_THEY_ARE else as_said(record[name], kind, former=former)
+            form[alias] = (
+                record[name] if kind in _AS_THEY_ARE else as_said(record[name], kind, former=former)
+            )
     return form
 
 
@@ -264,7 +296,10 @@ def said_fields(kind: Any) -> tuple[tuple[str, str, Any], ...]:
     """The fields of a model, a dataclass or a TypedDict: the name of each, what it is asked as, and its type."""
     fields = object_fields(kind) or {}
     if is_model(kind):
-        return tuple((name, asked_as(name, kind.model_fields[name])[0], part) for name, part in fields.items())
+        return tuple(
+            (name, asked_as(name, kind.model_fields[name])[0], part)
+            for name, part in fields.items()
+        )
     asked, named = json_schema(kind)["properties"], json_schema(kind, by_alias=False)["properties"]
     aliases = dict(zip(named, asked, strict=True))
     return tuple((name, aliases.get(name, name), part) for name, part in fields.items())
@@ -289,7 +324,9 @@ def as_said(value: Any, kind: Any, *, former: bool = False) -> Any:
         if not isinstance(value, dict):
             return value
         return {
-            alias: as_said(value[name], part, former=former) for name, alias, part in said_fields(kind) if name in value
+            alias: as_said(value[name], part, former=former)
+            for name, alias, part in said_fields(kind)
+            if name in value
         }
     if get_origin(kind) in _LISTS and isinstance(value, list):
         inner = (get_args(kind) or (Any,))[0]
@@ -305,7 +342,9 @@ def _choice_form(value: Any, choices: tuple[Any, ...], *, former: bool) -> Any:
         return scalar_form(value, type(value))
     if not former:
         return json.loads(value)
-    meant = [choice for choice in choices if value in {str(choice), json.dumps(choice, default=str)}]
+    meant = [
+        choice for choice in choices if value in {str(choice), json.dumps(choice, default=str)}
+    ]
     return meant[0] if len(meant) == 1 else value
 
 
@@ -379,7 +418,10 @@ def find_stray(record: BaseModel) -> str | None:
 def _own_types(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
     """The model's fields and their types; None is of a type if it is the field's default."""
     optional = {name for name, info in model.model_fields.items() if info.default is None}
-    return tuple((name, kind | None if name in optional else kind) for name, kind in field_types(model).items())
+    return tuple(
+        (name, kind | None if name in optional else kind)
+        for name, kind in field_types(model).items()
+    )
 
 
 def is_stray(value: Any, kind: Any) -> bool:

@@ -36,7 +36,9 @@ _CONFIGURED = (
     "str_min_length",
     "str_max_length",
 )
-_OWN_TYPES = frozenset({"url", "multi-host-url", "uuid", "bytes", "complex", "json"})  # JSON Schema has a text for each
+_OWN_TYPES = frozenset(
+    {"url", "multi-host-url", "uuid", "bytes", "complex", "json"}
+)  # JSON Schema has a text for each
 _INNER = ("schema", "items_schema", "keys_schema", "values_schema", "choices")
 
 
@@ -58,10 +60,14 @@ def find_lost_checks(kind: Any) -> list[str]:
 def _checks(core: Mapping[str, Any]) -> Iterator[str]:
     """All checks of a pydantic core schema beside the types themselves."""
     definitions = {one["ref"]: one for one in core.get("definitions", ())}
-    yield from _checks_at(core["schema"] if core["type"] == "definitions" else core, "", definitions)
+    yield from _checks_at(
+        core["schema"] if core["type"] == "definitions" else core, "", definitions
+    )
 
 
-def _checks_at(core: Mapping[str, Any], place: str, definitions: Mapping[str, Any]) -> Iterator[str]:
+def _checks_at(
+    core: Mapping[str, Any], place: str, definitions: Mapping[str, Any]
+) -> Iterator[str]:
     if core["type"] == "definition-ref":
         core = definitions[core["schema_ref"]]
     for check in _own_checks(core):

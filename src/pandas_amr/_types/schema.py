@@ -55,12 +55,16 @@ TEXT_FINDING = "finding"
 
 # Marks of a schema that is kept or checked against; no model is sent them.
 NAME = "amr_name"  # what a field is called that is asked for by an alias
-OPTIONAL = "amr_optional"  # the field may be left out, and is None then; or not there at all (ABSENT)
+OPTIONAL = (
+    "amr_optional"  # the field may be left out, and is None then; or not there at all (ABSENT)
+)
 ABSENT = "absent"
 NON_FINITE = "amr_non_finite"  # the type allows NaN and infinity
 MARKS = frozenset({NAME, OPTIONAL, NON_FINITE})
 RESERVED = frozenset({"unit"})
-UNUSABLE = frozenset(name for name in dir(BaseModel) if name.startswith("model_"))  # what pydantic keeps to itself
+UNUSABLE = frozenset(
+    name for name in dir(BaseModel) if name.startswith("model_")
+)  # what pydantic keeps to itself
 
 # JSON Schema keyword -> pydantic's Field argument
 CONSTRAINTS = {
@@ -84,7 +88,11 @@ class Record(BaseModel):
 
 
 def record_type(
-    name: str, fields: dict[str, Any], *, about: str | None = None, beside: dict[str, Any] | None = None
+    name: str,
+    fields: dict[str, Any],
+    *,
+    about: str | None = None,
+    beside: dict[str, Any] | None = None,
 ) -> type[BaseModel]:
     """Make a pydantic model of ``fields``: name to type, to ``(type, description)``, or to a list of choices.
 
@@ -105,11 +113,17 @@ def record_type(
     try:
         with warnings.catch_warnings():
             # A finding named `copy` or `json` hides an attribute of BaseModel that nobody asks these records for.
-            warnings.filterwarnings("ignore", message=r".*shadows an attribute", category=UserWarning)
+            warnings.filterwarnings(
+                "ignore", message=r".*shadows an attribute", category=UserWarning
+            )
             said = {"json_schema_extra": beside} if beside else {}
-            return create_model(name, __base__=Record, __doc__=about, __cls_kwargs__=said, **definitions)
+            return create_model(
+                name, __base__=Record, __doc__=about, __cls_kwargs__=said, **definitions
+            )
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        wrong = next((field for field, (kind, *_) in definitions.items() if not _is_usable(kind)), name)
+        wrong = next(
+            (field for field, (kind, *_) in definitions.items() if not _is_usable(kind)), name
+        )
         raise UsageError(f"{wrong!r}: {str(error).splitlines()[0]}") from None
 
 
@@ -129,12 +143,16 @@ def _definition(field: str, given: Any) -> Any:
         return (_choices(given, f"finding[{field!r}]"), ...)
     if _is_type(given):
         return (given, ...)
-    raise UsageError(f"finding[{field!r}] takes a type, (type, 'description'), or a list of choices, not {given!r}.")
+    raise UsageError(
+        f"finding[{field!r}] takes a type, (type, 'description'), or a list of choices, not {given!r}."
+    )
 
 
 def _is_type(given: Any) -> bool:
     named = isinstance(given, (typing.NewType, *_ALIAS_TYPES))
-    generic = isinstance(given, types.GenericAlias | types.UnionType) or get_origin(given) is not None
+    generic = (
+        isinstance(given, types.GenericAlias | types.UnionType) or get_origin(given) is not None
+    )
     return isinstance(given, type) or named or generic or given is Any
 
 
@@ -158,9 +176,13 @@ def check_members(choices: collections.abc.Iterable[Any]) -> None:
     Raises:
         UsageError: there is one.
     """
-    members = [one for one in choices if isinstance(one, enum.Enum) and not isinstance(one, str | int)]
+    members = [
+        one for one in choices if isinstance(one, enum.Enum) and not isinstance(one, str | int)
+    ]
     if members:
-        raise UsageError(f"A Literal of {members[0]} takes no answer in JSON: use {type(members[0]).__name__}.")
+        raise UsageError(
+            f"A Literal of {members[0]} takes no answer in JSON: use {type(members[0]).__name__}."
+        )
 
 
 def check_distinct(choices: collections.abc.Sequence[Any], what: str) -> None:
@@ -192,7 +214,9 @@ def json_schema(kind: Any, *, by_alias: bool = True, marked: bool = False) -> di
     try:
         schema = TypeAdapter(kind).json_schema(by_alias=by_alias, schema_generator=_Generator)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise UsageError(f"{kind!r} cannot be asked of a model: {str(error).splitlines()[0]}") from None
+        raise UsageError(
+            f"{kind!r} cannot be asked of a model: {str(error).splitlines()[0]}"
+        ) from None
     closed: dict[str, Any] = _closed(schema, schema.pop("$defs", {}), ())
     unmarked: dict[str, Any] = without_marks(closed)
     return closed if marked else unmarked
@@ -219,7 +243,12 @@ def without_marks(schema: Any) -> Any:
 
 def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
     """The schema of an object with these properties, each of them required, and no other."""
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def asked_as(name: str, field: FieldInfo) -> tuple[str, ...]:
@@ -227,13 +256,19 @@ def asked_as(name: str, field: FieldInfo) -> tuple[str, ...]:
     alias = field.validation_alias
     if alias is None or isinstance(alias, str):
         return (alias or name,)
-    paths = alias.convert_to_aliases() if isinstance(alias, AliasChoices) else [alias.convert_to_aliases()]
+    paths = (
+        alias.convert_to_aliases()
+        if isinstance(alias, AliasChoices)
+        else [alias.convert_to_aliases()]
+    )
     return tuple(str(path[0]) for path in sorted(paths, key=len))
 
 
 def kept_schema(kind: Any) -> dict[str, Any]:
     """The JSON schema as a file keeps it: with its marks, and the name of a field that is asked for by an alias."""
-    named: dict[str, Any] = _named(json_schema(kind, marked=True), json_schema(kind, by_alias=False, marked=True))
+    named: dict[str, Any] = _named(
+        json_schema(kind, marked=True), json_schema(kind, by_alias=False, marked=True)
+    )
     return named
 
 
@@ -247,12 +282,15 @@ def _named(asked: Any, called: Any) -> Any:
     if "properties" in asked:
         pairs = zip(asked["properties"].items(), called["properties"].items(), strict=True)
         named["properties"] = {
-            alias: _named(one, other) | ({NAME: name} if name != alias else {}) for (alias, one), (name, other) in pairs
+            alias: _named(one, other) | ({NAME: name} if name != alias else {})
+            for (alias, one), (name, other) in pairs
         }
     return {key: named[key] for key in asked}
 
 
-_VALUES = frozenset({"enum", "const", "examples", "required"})  # keywords whose values are no schemas
+_VALUES = frozenset(
+    {"enum", "const", "examples", "required"}
+)  # keywords whose values are no schemas
 
 
 class _Generator(GenerateJsonSchema):
@@ -314,14 +352,22 @@ def _closed(schema: Any, definitions: dict[str, Any], path: tuple[str, ...]) -> 
         else:
             closed[key] = _closed(value, definitions, path)
     if "properties" in closed:
-        ends = {"required": list(closed["properties"]), "type": "object", "additionalProperties": False}
-        return {key: value for key, value in closed.items() if key not in ends} | ends  # in one order, whatever is said
+        ends = {
+            "required": list(closed["properties"]),
+            "type": "object",
+            "additionalProperties": False,
+        }
+        return {
+            key: value for key, value in closed.items() if key not in ends
+        } | ends  # in one order, whatever is said
     return closed
 
 
 def recursive_words(name: str) -> str:
     """Why a type that holds itself cannot be asked for."""
-    return f"Recursive type {name!r} is not supported as finding= or output=: give it a fixed depth."
+    return (
+        f"Recursive type {name!r} is not supported as finding= or output=: give it a fixed depth."
+    )
 
 
 def _inlined(schema: dict[str, Any], definitions: dict[str, Any], path: tuple[str, ...]) -> Any:
@@ -330,7 +376,9 @@ def _inlined(schema: dict[str, Any], definitions: dict[str, Any], path: tuple[st
     if name in path:
         raise UsageError(recursive_words(name))
     if name not in definitions:
-        raise UsageError(f"The schema refers to {schema['$ref']!r}, which is not there; write it out in place.")
+        raise UsageError(
+            f"The schema refers to {schema['$ref']!r}, which is not there; write it out in place."
+        )
     beside = {key: value for key, value in schema.items() if key not in {"$ref", "default"}}
     return _closed(definitions[name], definitions, (*path, name)) | beside
 
@@ -380,7 +428,9 @@ def named_type(given: Any) -> Any:
         (list[float], ['yes', 'no'])
     """
     if isinstance(given, str):
-        inner = given.removeprefix("list[").removesuffix("]") if given.startswith("list[") else given
+        inner = (
+            given.removeprefix("list[").removesuffix("]") if given.startswith("list[") else given
+        )
         kind = {"str": str, "int": int, "float": float, "bool": bool}.get(inner)
         if kind is None:
             raise UsageError(
@@ -391,10 +441,15 @@ def named_type(given: Any) -> Any:
         return given
     if isinstance(given, dict) and "kind" in given:
         kind = named_type(given["kind"])
-        return (_choices(kind, "kind") if isinstance(kind, list) else kind, str(given.get("description", "")))
+        return (
+            _choices(kind, "kind") if isinstance(kind, list) else kind,
+            str(given.get("description", "")),
+        )
     if isinstance(given, dict):
         return type_of(given)
-    raise UsageError(f"A field's type is str, int, float, bool, a list of one, or a list of choices, not {given!r}.")
+    raise UsageError(
+        f"A field's type is str, int, float, bool, a list of one, or a list of choices, not {given!r}."
+    )
 
 
 def _record_of(schema: dict[str, Any], name: str) -> type[BaseModel]:
@@ -420,7 +475,10 @@ def _record_of(schema: dict[str, Any], name: str) -> type[BaseModel]:
     unlike = {field for field, (alias, _) in parts.items() if made[alias] != wanted[field]}
     if not unlike:
         return record
-    exact = {field: (Annotated[fields[field][0], WithJsonSchema(wanted[field])], fields[field][1]) for field in unlike}
+    exact = {
+        field: (Annotated[fields[field][0], WithJsonSchema(wanted[field])], fields[field][1])
+        for field in unlike
+    }
     return record_type(name, fields | exact, about=about, beside=beside)
 
 
@@ -442,7 +500,9 @@ def _bounded(kind: Any, limits: dict[str, Any]) -> Any:
 def _field_of(schema: dict[str, Any], name: str, alias: str) -> Any:
     """A field as ``record_type`` takes it."""
     kind = type_of(schema, name.title().replace("_", ""))
-    said: dict[str, Any] = {key: schema[key] for key in ("description", "examples") if key in schema}
+    said: dict[str, Any] = {
+        key: schema[key] for key in ("description", "examples") if key in schema
+    }
     if schema.get(OPTIONAL):
         said["default"] = None
     return (kind, Field(alias=alias if alias != name else None, **said, **_limits_of(schema)))
@@ -451,7 +511,9 @@ def _field_of(schema: dict[str, Any], name: str, alias: str) -> Any:
 def _limits_of(schema: dict[str, Any]) -> dict[str, Any]:
     """The bounds that a schema says, as pydantic's ``Field`` takes them."""
     parts = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
-    limited = schema | (parts[0] if len(parts) == 1 else {})  # of a field that may be null, its other type's
+    limited = schema | (
+        parts[0] if len(parts) == 1 else {}
+    )  # of a field that may be null, its other type's
     if "prefixItems" in limited:
         return {}
     limits = {CONSTRAINTS[key]: value for key, value in limited.items() if key in CONSTRAINTS}
@@ -469,7 +531,11 @@ def _scalar_of(schema: dict[str, Any]) -> Any:
     return by_pattern or _BY_FORMAT.get(schema.get("format", ""), str)
 
 
-_BY_PATTERN: dict[str, Any] = {DECIMAL_PATTERN: Decimal, DATETIME_PATTERN: dt.datetime, TIME_PATTERN: dt.time}
+_BY_PATTERN: dict[str, Any] = {
+    DECIMAL_PATTERN: Decimal,
+    DATETIME_PATTERN: dt.datetime,
+    TIME_PATTERN: dt.time,
+}
 _BY_FORMAT: dict[str, Any] = {
     "date": dt.date,
     "date-time": AwareDatetime,
@@ -481,13 +547,22 @@ _BY_FORMAT: dict[str, Any] = {
     "uuid4": UUID4,
     "uuid5": UUID5,
 }
-_SCALARS: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
+_SCALARS: dict[str, Any] = {
+    "string": str,
+    "integer": int,
+    "number": float,
+    "boolean": bool,
+    "null": type(None),
+}
 
 
 # What a type stands for
 
 
-_ALIAS_TYPES = (typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType))
+_ALIAS_TYPES = (
+    typing_extensions.TypeAliasType,
+    getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType),
+)
 _KEY_WRAPPERS: set[Any] = {
     typing_extensions.Required,
     typing_extensions.NotRequired,
@@ -577,7 +652,9 @@ def choices_of(kind: Any) -> tuple[Any, ...] | None:
     """The plain values that a ``Literal`` or an ``Enum`` may take, None aside; None for any other type."""
     kind, _ = without_none(kind)
     if get_origin(kind) is Literal:
-        return tuple(choice.value if isinstance(choice, enum.Enum) else choice for choice in get_args(kind))
+        return tuple(
+            choice.value if isinstance(choice, enum.Enum) else choice for choice in get_args(kind)
+        )
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return tuple(member.value for member in kind if member.value is not None)
     return None
@@ -595,7 +672,9 @@ def object_fields(kind: Any) -> dict[str, Any] | None:
 
 def is_model(kind: Any) -> bool:
     """Whether a type is a pydantic model with named fields."""
-    return isinstance(kind, type) and issubclass(kind, BaseModel) and not issubclass(kind, RootModel)
+    return (
+        isinstance(kind, type) and issubclass(kind, BaseModel) and not issubclass(kind, RootModel)
+    )
 
 
 def without_alias(kind: Any) -> Any:
@@ -614,7 +693,9 @@ def without_alias(kind: Any) -> Any:
 
 def is_plain_record(kind: Any) -> bool:
     """Whether a type is a dataclass or a TypedDict."""
-    return isinstance(kind, type) and (dataclasses.is_dataclass(kind) or typing_extensions.is_typeddict(kind))
+    return isinstance(kind, type) and (
+        dataclasses.is_dataclass(kind) or typing_extensions.is_typeddict(kind)
+    )
 
 
 def model_of_fields(kind: Any) -> type[BaseModel]:
@@ -626,13 +707,17 @@ def model_of_fields(kind: Any) -> type[BaseModel]:
     try:
         adapter = TypeAdapter(kind)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise UsageError(f"pydantic cannot check {kind.__name__}: {str(error).splitlines()[0]}") from None
+        raise UsageError(
+            f"pydantic cannot check {kind.__name__}: {str(error).splitlines()[0]}"
+        ) from None
     optional = _optional_keys(kind)
 
     def check_whole(record: BaseModel) -> BaseModel:
         """Have the type itself look at the record: its ``__post_init__``, its validators."""
         given = {name: getattr(record, name) for name in type(record).model_fields}
-        adapter.validate_python({name: one for name, one in given.items() if one is not None or name not in optional})
+        adapter.validate_python(
+            {name: one for name, one in given.items() if one is not None or name not in optional}
+        )
         return record
 
     fields = record_type(kind.__name__, _field_definitions(kind, optional))
@@ -661,7 +746,11 @@ def _optional_keys(kind: Any) -> frozenset[str]:
 
 def _field_definitions(kind: Any, optional: frozenset[str]) -> dict[str, Any]:
     """Each field of a dataclass or a TypedDict as ``record_type`` takes it: its type and its default."""
-    defaults = {one.name: one for one in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+    defaults = (
+        {one.name: one for one in dataclasses.fields(kind)}
+        if dataclasses.is_dataclass(kind)
+        else {}
+    )
     definitions: dict[str, Any] = {}
     for name, hint in typing_extensions.get_type_hints(kind, include_extras=True).items():
         own = hint

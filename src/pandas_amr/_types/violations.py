@@ -11,7 +11,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._types.schema import ABSENT, DATETIME_PATTERN, DECIMAL_PATTERN, NAME, NON_FINITE, OPTIONAL, TIME_PATTERN
+from pandas_amr._types.schema import (
+    ABSENT,
+    DATETIME_PATTERN,
+    DECIMAL_PATTERN,
+    NAME,
+    NON_FINITE,
+    OPTIONAL,
+    TIME_PATTERN,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +44,10 @@ _FORMATS = {
     **dict.fromkeys(("uuid", "uuid1", "uuid3", "uuid4", "uuid5"), _UUID),
 }
 _PATTERNS = {
-    DATETIME_PATTERN: (re.compile(DATETIME_PATTERN), "a date and time without a zone, such as 2026-01-31T12:00:00"),
+    DATETIME_PATTERN: (
+        re.compile(DATETIME_PATTERN),
+        "a date and time without a zone, such as 2026-01-31T12:00:00",
+    ),
     TIME_PATTERN: (re.compile(TIME_PATTERN), "a time of day without a zone, such as 12:00:00"),
     DECIMAL_PATTERN: (re.compile(DECIMAL_PATTERN), "a number written as a text, such as 12.50"),
 }
@@ -58,7 +69,9 @@ class Leniency:
 STRICT = Leniency()
 
 
-def find_violation(value: Any, schema: Mapping[str, Any], leniency: Leniency = STRICT) -> str | None:
+def find_violation(
+    value: Any, schema: Mapping[str, Any], leniency: Leniency = STRICT
+) -> str | None:
     """Say what in a JSON value its schema forbids; None if nothing. The value itself is not quoted.
 
     Args:
@@ -75,7 +88,11 @@ def find_violation(value: Any, schema: Mapping[str, Any], leniency: Leniency = S
         return _violation_of_all(value, parts, leniency)
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if choices is not None:
-        return None if any(_is_same(value, choice) for choice in choices) else "is not one of the choices"
+        return (
+            None
+            if any(_is_same(value, choice) for choice in choices)
+            else "is not one of the choices"
+        )
     match schema.get("type"):
         case "object":
             return _violation_of_object(value, schema, leniency)
@@ -96,7 +113,10 @@ def without_absent(value: Any, schema: Mapping[str, Any]) -> Any:
         value = without_absent(value, part)
     if isinstance(value, list):
         first, items = schema.get("prefixItems", []), schema.get("items", {})
-        return [without_absent(one, (first[n] if n < len(first) else items) or {}) for n, one in enumerate(value)]
+        return [
+            without_absent(one, (first[n] if n < len(first) else items) or {})
+            for n, one in enumerate(value)
+        ]
     parts, others = schema.get("properties", {}), schema.get("additionalProperties")
     there: dict[str, Any] = {}
     for name, one in value.items():
@@ -138,7 +158,9 @@ def _violation_of_object(value: Any, schema: Mapping[str, Any], leniency: Lenien
     properties = schema.get("properties", {})
     read: set[str] = set()
     for name, part in properties.items():
-        key = name if name in value else part.get(NAME, name)  # which a type may take, too: pydantic has seen to that
+        key = (
+            name if name in value else part.get(NAME, name)
+        )  # which a type may take, too: pydantic has seen to that
         read.add(key)
         if key not in value:
             if find_violation(None, part) is None:
@@ -150,7 +172,9 @@ def _violation_of_object(value: Any, schema: Mapping[str, Any], leniency: Lenien
     for name in value.keys() - read:
         part = others if isinstance(others, dict) else {}
         if (wrong := find_violation(value[name], part, leniency)) is not None:
-            return at_place("a value", wrong)  # its key is the model's word, and may be a cell's text
+            return at_place(
+                "a value", wrong
+            )  # its key is the model's word, and may be a cell's text
     return None
 
 
@@ -164,7 +188,9 @@ def _violation_of_array(value: Any, schema: Mapping[str, Any], leniency: Lenienc
         part = first[number] if number < len(first) else schema.get("items", {})
         if isinstance(part, dict) and (wrong := find_violation(item, part, leniency)) is not None:
             return at_place(str(number), wrong)
-    if schema.get("uniqueItems") and any(_is_same(one, other) for n, one in enumerate(value) for other in value[:n]):
+    if schema.get("uniqueItems") and any(
+        _is_same(one, other) for n, one in enumerate(value) for other in value[:n]
+    ):
         return "holds an item twice"
     return None
 
@@ -207,7 +233,9 @@ def _violation_of_number(value: Any, schema: Mapping[str, Any]) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "should be a number"
     if isinstance(value, float):
-        return None if math.isfinite(value) or schema.get(NON_FINITE) else "should be a finite number"
+        return (
+            None if math.isfinite(value) or schema.get(NON_FINITE) else "should be a finite number"
+        )
     return None if _is_exact(value) else "has more digits than a float holds"
 
 

@@ -135,13 +135,17 @@ def _sent(shape: Mapping[str, Any]) -> dict[str, Any]:
         case "array":
             return _sent_array(shape)
         case "string" if "enum" in shape:
-            return described({"type": "string", "enum": list(shape["enum"])}, shape, limit_words(shape))
+            return described(
+                {"type": "string", "enum": list(shape["enum"])}, shape, limit_words(shape)
+            )
         case str() as kind:
             return described({"type": kind}, shape, [*choice_words(shape), *limit_words(shape)])
     return _sent_any(shape)
 
 
-def _any_of(parts: Sequence[dict[str, Any]], shape: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+def _any_of(
+    parts: Sequence[dict[str, Any]], shape: Mapping[str, Any], words: Sequence[str]
+) -> dict[str, Any]:
     """One of several schemas; a single one by itself."""
     kept = distinct(parts)
     return described(kept[0] if len(kept) == 1 else {"anyOf": kept}, shape, words)
@@ -149,15 +153,21 @@ def _any_of(parts: Sequence[dict[str, Any]], shape: Mapping[str, Any], words: Se
 
 def _sent_as_text(shape: Mapping[str, Any]) -> dict[str, Any]:
     """A part as JSON text, its own schema in words."""
-    own = {key: value for key, value in shape.items() if key not in {AS_TEXT, "description", "default"}}
+    own = {
+        key: value for key, value in shape.items() if key not in {AS_TEXT, "description", "default"}
+    }
     text = json.dumps(without_marks(own), ensure_ascii=False)
-    return described({"type": "string"}, shape, [f"JSON text of a value that follows this JSON schema: {text}"])
+    return described(
+        {"type": "string"}, shape, [f"JSON text of a value that follows this JSON schema: {text}"]
+    )
 
 
 def _sent_map(shape: Mapping[str, Any]) -> dict[str, Any]:
     """A dict as the list of its entries."""
     names = shape.get("propertyNames")
-    key = _sent(shape_of({"type": "string"} | (names if isinstance(names, dict) else {}), MOST_LEVELS))
+    key = _sent(
+        shape_of({"type": "string"} | (names if isinstance(names, dict) else {}), MOST_LEVELS)
+    )
     if "patternProperties" in shape:
         key = described(key, {}, [f"matching {' or '.join(shape['patternProperties'])}"])
     entry = closed_object({KEY: key, VALUE: _sent(shape["additionalProperties"])})
@@ -191,7 +201,9 @@ def _sent_any(shape: Mapping[str, Any]) -> dict[str, Any]:
     """Any value: single ones as they are, and a list or an object as JSON text in an object of its own."""
     text = {"type": "string", "description": "a list or an object, as JSON text"}
     parts: list[dict[str, Any]] = [{"type": kind} for kind in _ANY]
-    return _any_of([*parts, closed_object({JSON: text})], shape, [*choice_words(shape), *limit_words(shape)])
+    return _any_of(
+        [*parts, closed_object({JSON: text})], shape, [*choice_words(shape), *limit_words(shape)]
+    )
 
 
 # Limits

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 KEY, VALUE = "key", "value"  # of an entry of a dict
 ENTRIES = "entries"  # where a dict stands beside lists: the one field of the object that holds its entries
-JSON = "json"  # where any value is taken: the one field of the object that holds a list or an object
+JSON = (
+    "json"  # where any value is taken: the one field of the object that holds a list or an object
+)
 FITTING = Leniency(empty_texts=True)
 
 
@@ -67,7 +69,9 @@ def _read_object(value: dict[str, Any], shape: Mapping[str, Any]) -> dict[str, A
     parts = dict(shape["properties"])
     for name, part in shape["properties"].items():
         parts.setdefault(part.get(NAME, name), part)
-    return {name: read_value(one, parts[name]) if name in parts else one for name, one in value.items()}
+    return {
+        name: read_value(one, parts[name]) if name in parts else one for name, one in value.items()
+    }
 
 
 def _read_any(value: Any) -> Any:
@@ -87,7 +91,11 @@ def _read_one_of(value: Any, shapes: Sequence[Mapping[str, Any]]) -> Any:
         read = read_value(value, shape)
         if find_violation(read, shape, FITTING) is not None:
             continue
-        if not isinstance(read, dict) or is_map(shape) or read.keys() <= shape.get("properties", {}).keys():
+        if (
+            not isinstance(read, dict)
+            or is_map(shape)
+            or read.keys() <= shape.get("properties", {}).keys()
+        ):
             return read
         fitting.append(read)
     return fitting[0] if fitting else value
@@ -97,7 +105,9 @@ def _read_map(value: Any, shape: Mapping[str, Any]) -> Any:
     """A dict out of the list of its entries. With a key twice it stays a list: nobody can tell which one was meant."""
     entries = value
     if shape.get(WRAPPED):
-        is_wrapped = isinstance(value, dict) and value.keys() == {ENTRIES} and _are_entries(value[ENTRIES])
+        is_wrapped = (
+            isinstance(value, dict) and value.keys() == {ENTRIES} and _are_entries(value[ENTRIES])
+        )
         entries = value[ENTRIES] if is_wrapped else None  # a list is one of the lists beside it
     inner = shape["additionalProperties"]
     if _are_entries(entries):

@@ -14,11 +14,18 @@ MOST_LEVELS = 10
 
 # Marks of a shape; no model is sent them.
 AS_TEXT = "amr_as_text"  # the value is asked as JSON text
-WRAPPED = "amr_wrapped"  # the dict is asked as an object with its entries, since it stands beside lists
+WRAPPED = (
+    "amr_wrapped"  # the dict is asked as an object with its entries, since it stands beside lists
+)
 
 _SINGLE = frozenset({"string", "integer", "number", "boolean", "null"})
 _TYPES = _SINGLE | {"object", "array"}
-_IMPLIED = {"properties": "object", "patternProperties": "object", "items": "array", "prefixItems": "array"}
+_IMPLIED = {
+    "properties": "object",
+    "patternProperties": "object",
+    "items": "array",
+    "prefixItems": "array",
+}
 _BESIDE = ("description", "default", *MARKS)  # what a schema says beside its types
 
 
@@ -167,7 +174,9 @@ def _shape_of_map(schema: dict[str, Any], level: int, *, wrapped: bool) -> dict[
     by_pattern = list(schema.get("patternProperties", {}).values())
     if by_pattern:
         values = by_pattern[0] if len(by_pattern) == 1 else {"anyOf": by_pattern}
-    shape = schema | {"additionalProperties": shape_of(values, level + _levels_of(schema, wrapped=wrapped))}
+    shape = schema | {
+        "additionalProperties": shape_of(values, level + _levels_of(schema, wrapped=wrapped))
+    }
     return shape | {WRAPPED: True} if wrapped else shape
 
 
@@ -193,7 +202,9 @@ def _shape_of_array(schema: dict[str, Any], level: int) -> dict[str, Any]:
     items = schema.get("items", {})
     shape = schema | {"items": shape_of(items, level + 1) if isinstance(items, dict) else {}}
     first = schema.get("prefixItems")
-    return shape | {"prefixItems": [shape_of(part, level + 1) for part in first]} if first else shape
+    return (
+        shape | {"prefixItems": [shape_of(part, level + 1) for part in first]} if first else shape
+    )
 
 
 def _levels_of(schema: Mapping[str, Any], *, wrapped: bool) -> int:

@@ -27,7 +27,9 @@ _SAID = frozenset({
 _BOUNDS = {"exclusiveMinimum": "above", "exclusiveMaximum": "below", "multipleOf": "a multiple of"}
 
 
-def described(sent: dict[str, Any], shape: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+def described(
+    sent: dict[str, Any], shape: Mapping[str, Any], words: Sequence[str]
+) -> dict[str, Any]:
     """What is sent, with its description: what the user says of it, and what the subset cannot say."""
     about = []
     for one in (shape, sent):
@@ -65,7 +67,11 @@ def count_words(shape: Mapping[str, Any]) -> list[str]:
 
 def default_words(shape: Mapping[str, Any]) -> list[str]:
     """What stands in for an argument that is left out."""
-    return [f"default: {json.dumps(shape['default'], ensure_ascii=False)}"] if "default" in shape else []
+    return (
+        [f"default: {json.dumps(shape['default'], ensure_ascii=False)}"]
+        if "default" in shape
+        else []
+    )
 
 
 def choice_words(shape: Mapping[str, Any]) -> list[str]:

@@ -43,10 +43,17 @@ class By:
     dropna: bool = True
     observed: bool = True
 
-    def __init__(self, *keys: Any, sort: bool = True, dropna: bool = True, observed: bool = True) -> None:
+    def __init__(
+        self, *keys: Any, sort: bool = True, dropna: bool = True, observed: bool = True
+    ) -> None:
         if not keys:
             raise UsageError('By("column", ...) names the columns to group by.')
-        for name, value in {"keys": keys, "sort": sort, "dropna": dropna, "observed": observed}.items():
+        for name, value in {
+            "keys": keys,
+            "sort": sort,
+            "dropna": dropna,
+            "observed": observed,
+        }.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -77,11 +84,16 @@ class By:
     def at(self, rows: NDArray[np.int64], index: pd.Index) -> By:
         """The same groups of some rows of the frame, which now have the labels ``index``."""
         return self.with_keys(
-            one.iloc[rows].set_axis(index) if isinstance(one, pd.Series) else one for one in self.keys
+            one.iloc[rows].set_axis(index) if isinstance(one, pd.Series) else one
+            for one in self.keys
         )
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, By) or self.options != other.options or len(self.keys) != len(other.keys):
+        if (
+            not isinstance(other, By)
+            or self.options != other.options
+            or len(self.keys) != len(other.keys)
+        ):
             return NotImplemented if not isinstance(other, By) else False
         return all(_same_key(one, two) for one, two in zip(self.keys, other.keys, strict=True))
 
@@ -188,7 +200,11 @@ def _of_labels(index: pd.Index, function: Callable[[Any], Any]) -> pd.Series:
         raise UsageError(
             f"by={described_key(function)} is called with each label of the index; it raised {type(error).__name__}."
         ) from error
-    return pd.Series(mapped.to_flat_index() if isinstance(mapped, pd.MultiIndex) else mapped, index=index, name=None)
+    return pd.Series(
+        mapped.to_flat_index() if isinstance(mapped, pd.MultiIndex) else mapped,
+        index=index,
+        name=None,
+    )
 
 
 def missing_keys(by: By, columns: Iterable[Any], index: pd.Index) -> list[Hashable]:
@@ -223,7 +239,9 @@ def _grouping_key(frame: pd.DataFrame, key: Any) -> Any:
     return pd.Series(frame.index.get_level_values(key), index=frame.index)
 
 
-def grouped(frame: pd.DataFrame, by: By, source: pd.DataFrame | None = None, *, observed: bool | None = None) -> Any:
+def grouped(
+    frame: pd.DataFrame, by: By, source: pd.DataFrame | None = None, *, observed: bool | None = None
+) -> Any:
     """Group a frame's rows; keys are columns of ``source``, which has the same rows, if it is given."""
     source = frame if source is None else source
     options = by.options if observed is None else by.options | {"observed": observed}
@@ -235,7 +253,9 @@ def grouped(frame: pd.DataFrame, by: By, source: pd.DataFrame | None = None, *, 
         frame = frame.copy(deep=False)
         for label, values in dates.items():
             frame[label] = values
-    keys = [copy.copy(key) if isinstance(key, pd.Grouper) else key for key in grouping_keys(source, by)]
+    keys = [
+        copy.copy(key) if isinstance(key, pd.Grouper) else key for key in grouping_keys(source, by)
+    ]
     return frame.groupby(keys, **options)
 
 

@@ -40,7 +40,9 @@ DATE = ("year", "month", "day")
 TIME = ("hour", "minute", "second", "microsecond", "tzinfo", "fold")
 PLAIN_KINDS = frozenset("biufMm")
 FIXED_KINDS = PLAIN_KINDS | {"c"}
-NAN_IS_SAID = "na_value" in inspect.signature(pd.StringDtype).parameters  # pandas 2.2 says it by the storage
+NAN_IS_SAID = (
+    "na_value" in inspect.signature(pd.StringDtype).parameters
+)  # pandas 2.2 says it by the storage
 NAMED_DTYPES = (
     pd.PeriodDtype,
     pd.BooleanDtype,
@@ -130,7 +132,11 @@ def _family(value: Any) -> tuple[str, Parts]:
 
 
 def _described(kind: type) -> str:
-    return f"a {kind.__name__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__name__}"
+    return (
+        f"a {kind.__name__}"
+        if kind.__module__ == "builtins"
+        else f"a {kind.__module__}.{kind.__name__}"
+    )
 
 
 def _attributes(value: Any, names: tuple[str, ...]) -> list[Any]:
@@ -160,7 +166,9 @@ def _bytes_parts(value: bytes) -> Iterable[object]:
 
 def _datetime_parts(value: dt.datetime) -> Iterable[object]:
     if type(value.tzinfo).__module__.partition(".")[0] == "pytz":
-        raise CannotEncode("a datetime with a zone of pytz (a pandas Timestamp with one can be saved)")
+        raise CannotEncode(
+            "a datetime with a zone of pytz (a pandas Timestamp with one can be saved)"
+        )
     return _attributes(value, DATE + TIME)
 
 
@@ -400,7 +408,9 @@ def encode_frame(frame: pd.DataFrame) -> Encoded:
         CannotEncode: a part of it would not come back; the message names it.
     """
     if type(frame) is not pd.DataFrame:
-        raise CannotEncode(f"it is {_described(type(frame))}, and only a plain DataFrame comes back")
+        raise CannotEncode(
+            f"it is {_described(type(frame))}, and only a plain DataFrame comes back"
+        )
     arrays: dict[str, Any] = {}
     dtypes: list[Any] = []
     for number, label in enumerate(frame.columns):
@@ -452,7 +462,11 @@ def _encode_index(index: pd.Index) -> dict[str, Any]:
     if type(index) is pd.MultiIndex:
         codes = [encode_array(np.asarray(part)) for part in index.codes]
         kinds = [kind for _, kind in codes]
-        return {"arrays": [part for part, _ in codes], "level_dtypes": kinds, "levels": encode(list(index.levels))}
+        return {
+            "arrays": [part for part, _ in codes],
+            "level_dtypes": kinds,
+            "levels": encode(list(index.levels)),
+        }
     if type(index) not in INDEXES:
         raise CannotEncode(_described(type(index)))
     array, kind = encode_array(_values(index))
@@ -502,10 +516,16 @@ def _stored(values: Any, dtype: Any) -> Any:
 
 def _stored_numbers(values: Any) -> Any:
     """Numbers, bools and times as they are; of what Arrow and Parquet have no type for, the bytes."""
-    if values.dtype.kind in PLAIN_KINDS and values.dtype.itemsize <= 8 and values.dtype != np.float16:
+    if (
+        values.dtype.kind in PLAIN_KINDS
+        and values.dtype.itemsize <= 8
+        and values.dtype != np.float16
+    ):
         return pa.array(values)
     data = pa.py_buffer(np.ascontiguousarray(values).tobytes())
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(values.dtype.itemsize), len(values), [None, data])
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(values.dtype.itemsize), len(values), [None, data]
+    )
 
 
 def _restored(column: pa.ChunkedArray, dtype: Any) -> Any:
@@ -521,7 +541,9 @@ def _restored(column: pa.ChunkedArray, dtype: Any) -> Any:
             ordinals: Any = np.array(column.to_numpy())
             return pd.PeriodIndex.from_ordinals(ordinals, freq=dtype.freq).array  # type: ignore[attr-defined]
         case pd.IntervalDtype():
-            sides = [pa.chunked_array([part], part.type) for part in column.combine_chunks().flatten()]
+            sides = [
+                pa.chunked_array([part], part.type) for part in column.combine_chunks().flatten()
+            ]
             left, right = (_restored(side, dtype.subtype) for side in sides)
             closed: Any = dtype.closed
             return pd.arrays.IntervalArray.from_arrays(left, right, closed=closed)
@@ -550,4 +572,6 @@ def _is_same_array(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
     if pa.types.is_floating(one.type):  # bit by bit: NaN is NaN, and -0.0 not 0.0
         bits = f"int{one.type.bit_width}"
         return bool(one.combine_chunks().view(bits).equals(other.combine_chunks().view(bits)))
-    return bool(one.equals(other)) or repr(one.to_pylist()) == repr(other.to_pylist())  # with NaN in nested values
+    return bool(one.equals(other)) or repr(one.to_pylist()) == repr(
+        other.to_pylist()
+    )  # with NaN in nested values

@@ -66,17 +66,27 @@ def from_documents(documents: Iterable[Any] | Mapping[Any, Any]) -> pd.DataFrame
         b.txt  second
     """
     if isinstance(documents, str | bytes) or not isinstance(documents, Iterable):
-        raise UsageError(f"from_documents takes a list or a dict of documents, not {type(documents).__name__}.")
+        raise UsageError(
+            f"from_documents takes a list or a dict of documents, not {type(documents).__name__}."
+        )
     labelled = isinstance(documents, Mapping)
     items = list(documents.values()) if isinstance(documents, Mapping) else list(documents)
-    index = pd.Index(list(documents), dtype=None if items else object) if labelled else pd.RangeIndex(len(items))
+    index = (
+        pd.Index(list(documents), dtype=None if items else object)
+        if labelled
+        else pd.RangeIndex(len(items))
+    )
     if all(isinstance(item, Mapping) for item in items) and items:
         return pd.DataFrame([dict(item) for item in items], index=index)
     wrong = [type(item).__name__ for item in items if not isinstance(item, str)]
     if wrong:
         found = "None" if wrong[0] == "NoneType" else wrong[0]
-        raise UsageError(f"from_documents takes texts, or records (dicts), all of one kind; found {found}.")
-    return pd.DataFrame({TEXT_COLUMN: pd.Series(items, index=index, dtype=None if items else object)})
+        raise UsageError(
+            f"from_documents takes texts, or records (dicts), all of one kind; found {found}."
+        )
+    return pd.DataFrame(
+        {TEXT_COLUMN: pd.Series(items, index=index, dtype=None if items else object)}
+    )
 
 
 def read_text(
@@ -105,9 +115,15 @@ def read_text(
     if overlap is None:
         overlap = max(0, min(OVERLAP, chunk_tokens // OVERLAP_PART))
     if chunk_tokens < 1 or not 0 <= overlap < chunk_tokens:
-        raise UsageError(f"read_text: overlap= must be below chunk_tokens=, not {overlap} and {chunk_tokens}.")
+        raise UsageError(
+            f"read_text: overlap= must be below chunk_tokens=, not {overlap} and {chunk_tokens}."
+        )
     text = _content(source)
-    spans = split_text(text, limit=chunk_tokens, overlap=overlap, count=counter_for(model)) if text else []
+    spans = (
+        split_text(text, limit=chunk_tokens, overlap=overlap, count=counter_for(model))
+        if text
+        else []
+    )
     return pd.DataFrame(
         {
             TEXT_COLUMN: pd.Series([text[span.start : span.end] for span in spans], dtype=object),
@@ -118,7 +134,9 @@ def read_text(
 
 
 def _content(source: str | Path) -> str:
-    if isinstance(source, str):  # Path.is_file raises where a text is too long for a name; os.path.isfile says no
+    if isinstance(
+        source, str
+    ):  # Path.is_file raises where a text is too long for a name; os.path.isfile says no
         if len(source) > LONGEST_NAME or "\n" in source or not os.path.isfile(source):  # noqa: PTH113
             return source
     elif not isinstance(source, Path):
@@ -167,12 +185,23 @@ def read_files(
     rows: list[dict[str, Any]] = []
     total = 0
     for path in _each_once(path for path, closed in matching if not closed):
-        read = _read(path, max_bytes, encoding) if total < max_total_bytes else _LeftOut("max_total_bytes is reached")
+        read = (
+            _read(path, max_bytes, encoding)
+            if total < max_total_bytes
+            else _LeftOut("max_total_bytes is reached")
+        )
         if isinstance(read, _LeftOut):
             left_out[_shown(path)] = read.reason
             continue
         total += read.size
-        rows.append({"path": _shown(path), "content": read.content, "size": read.size, "encoding": read.encoding})
+        rows.append(
+            {
+                "path": _shown(path),
+                "content": read.content,
+                "size": read.size,
+                "encoding": read.encoding,
+            }
+        )
     if not rows and not left_out:
         raise UsageError(f"No file matches {' or '.join(map(repr, patterns)) or 'an empty list'}.")
     frame = pd.DataFrame(rows, columns=["path", "content", "size", "encoding"])
@@ -198,10 +227,16 @@ class _LeftOut:
 
 
 def _patterns(given: Any) -> list[str]:
-    listed = [given] if isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable) else list(given)
+    listed = (
+        [given]
+        if isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable)
+        else list(given)
+    )
     for one in listed:
         if not isinstance(one, str | os.PathLike):
-            raise UsageError(f"read_files takes a path, a pattern, or a list of them, not {type(one).__name__}.")
+            raise UsageError(
+                f"read_files takes a path, a pattern, or a list of them, not {type(one).__name__}."
+            )
     return [str(one) for one in listed]
 
 
@@ -212,7 +247,9 @@ def _check_encoding(encoding: str | None) -> None:
     try:
         b" ".decode(encoding)
     except (LookupError, TypeError):
-        raise UsageError(f"There is no encoding {encoding!r} of texts; utf-8 and latin-1 are two.") from None
+        raise UsageError(
+            f"There is no encoding {encoding!r} of texts; utf-8 and latin-1 are two."
+        ) from None
     except ValueError:
         return  # a space is no text in it, which says that it is known
 
@@ -227,7 +264,9 @@ def _each_once(paths: Iterable[Path]) -> list[Path]:
     folders = functools.cache(os.path.realpath)
     ordered = sorted(dict.fromkeys(paths), key=_shown)
     first: dict[str, Path] = {}
-    for path in sorted(ordered, key=os.path.islink):  # os.path, as Path raises where a folder on the way is closed
+    for path in sorted(
+        ordered, key=os.path.islink
+    ):  # os.path, as Path raises where a folder on the way is closed
         if not os.path.islink(path):  # noqa: PTH114
             real = f"{folders(path.parent)}/{path.name}"
         else:
@@ -245,15 +284,24 @@ def _matching(pattern: str) -> list[tuple[Path, _LeftOut | None]]:
     if len(parts) > 1 and not MAGIC.search(parts[0]):
         return _without_folder(base / parts[0])
     found: list[tuple[Path, _LeftOut | None]] = []
-    wanted, leading = _regex("/".join(parts)), [None if "**" in part else _regex(part) for part in parts]
+    wanted, leading = (
+        _regex("/".join(parts)),
+        [None if "**" in part else _regex(part) for part in parts],
+    )
 
     def closed(error: OSError) -> None:
-        found.append((Path(error.filename), _LeftOut(f"a folder that cannot be listed: {error.strerror}")))
+        found.append(
+            (Path(error.filename), _LeftOut(f"a folder that cannot be listed: {error.strerror}"))
+        )
 
     for folder, below, names in os.walk(base, followlinks=False, onerror=closed):
         inside = Path(folder).relative_to(base)
         below[:] = [name for name in below if _leads_on((*inside.parts, name), leading)]
-        found += [(Path(folder, name), None) for name in names if wanted.fullmatch((inside / name).as_posix())]
+        found += [
+            (Path(folder, name), None)
+            for name in names
+            if wanted.fullmatch((inside / name).as_posix())
+        ]
     return found
 
 
@@ -347,9 +395,14 @@ def _text_of(path: Path, max_bytes: int, encoding: str | None) -> _File | _LeftO
     if encoding is None and marked is None and b"\0" in raw[:PROBE_BYTES]:
         return _LeftOut("binary")
     declared = _declared(raw) if suffix in PAGES else []
-    read = _decoded(raw, [encoding] if encoding else [marked] if marked else [*declared, "utf-8", "cp1252"])
+    read = _decoded(
+        raw, [encoding] if encoding else [marked] if marked else [*declared, "utf-8", "cp1252"]
+    )
     if suffix in PAGES and isinstance(read, _File) and _converter() is not None:
-        return _converted(len(raw), lambda one: _as(".html", one, read.content.encode("utf-8", "replace"), "utf-8"))
+        return _converted(
+            len(raw),
+            lambda one: _as(".html", one, read.content.encode("utf-8", "replace"), "utf-8"),
+        )
     return read
 
 
@@ -358,7 +411,9 @@ def _declared(page: bytes) -> list[str]:
     said = DECLARED.search(page[:PROBE_BYTES])
     try:
         name = codecs.lookup(said[1].decode()).name if said else ""
-        readable = said is not None and said[1].decode(name) == said[1].decode()  # in UTF-16 it would not be
+        readable = (
+            said is not None and said[1].decode(name) == said[1].decode()
+        )  # in UTF-16 it would not be
     except (LookupError, ValueError):
         return []
     return [name] if readable and name not in {"ascii", "iso8859-1", "cp1252"} else []
@@ -391,7 +446,9 @@ def _as(suffix: str, converter: Any, content: bytes, charset: str | None = None)
     """Content as a document of a kind; of short texts the converter would guess a wrong encoding."""
     from markitdown import StreamInfo  # noqa: PLC0415 (an extra)
 
-    return converter.convert_stream(io.BytesIO(content), stream_info=StreamInfo(extension=suffix, charset=charset))
+    return converter.convert_stream(
+        io.BytesIO(content), stream_info=StreamInfo(extension=suffix, charset=charset)
+    )
 
 
 def _converted(size: int, convert: Callable[[Any], Any]) -> _File | _LeftOut:

@@ -40,7 +40,9 @@ class Context:
         if self.segmentation == "groups":
             return prompts.group_line(line_of(self._group(positions[0])), shown)
         before, after = self._around(positions)
-        return prompts.around_lines(self.units.compact_lines(before), shown, self.units.compact_lines(after))
+        return prompts.around_lines(
+            self.units.compact_lines(before), shown, self.units.compact_lines(after)
+        )
 
     def fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """The surroundings' content, as that of units."""

@@ -53,7 +53,9 @@ class ArrowFrame:
         changed: list[str] = []
         arrays: dict[str, pa.Array | pa.ChunkedArray] = {}
         for number in range(len(frame.columns)):
-            arrays[f"c{number}"] = _array(frame.iloc[:, number], repr(frame.columns[number]), changed)
+            arrays[f"c{number}"] = _array(
+                frame.iloc[:, number], repr(frame.columns[number]), changed
+            )
         for number in range(frame.index.nlevels):
             level = frame.index.get_level_values(number).to_series(index=pd.RangeIndex(len(frame)))
             arrays[f"i{number}"] = _array(level, f"level {number} of the index", changed)
@@ -73,7 +75,11 @@ class ArrowFrame:
         )
 
     def data(
-        self, name: str, positions: Sequence[int] | NDArray[np.int64] | None = None, *, numbered: bool = False
+        self,
+        name: str,
+        positions: Sequence[int] | NDArray[np.int64] | None = None,
+        *,
+        numbered: bool = False,
     ) -> Data:
         """The rows at ``positions``, or all of them, called ``name``.
 
@@ -165,7 +171,9 @@ def _checked(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
         return array.cast(pa.string())
     if isinstance(kind, pa.BaseExtensionType):
         raise pa.ArrowInvalid("extension types do not go through Parquet as they are")
-    if not (pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if not (
+        pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    ):
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table({"c0": array.slice(0, 100)}), sink)
         pq.ParquetFile(pa.BufferReader(sink.getvalue())).read()
@@ -190,7 +198,9 @@ def _shape(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_shape(inner) for inner in value]
     plain = value.item() if isinstance(value, np.generic) else value
-    return plain.to_pydatetime() if isinstance(plain, pd.Timestamp) else plain if plain == plain else None, type(plain)  # noqa: PLR0124
+    return plain.to_pydatetime() if isinstance(
+        plain, pd.Timestamp
+    ) else plain if plain == plain else None, type(plain)  # noqa: PLR0124
 
 
 def _text(value: Any) -> str | None:

@@ -26,7 +26,9 @@ def column_units(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame:
     """
     labels = frame.columns[list(columns)]
     records = [_profile(frame.iloc[:, column], str(frame.columns[column])) for column in columns]
-    return pd.DataFrame(records, index=labels, columns=list(_profile(pd.Series([], dtype=object), "")))
+    return pd.DataFrame(
+        records, index=labels, columns=list(_profile(pd.Series([], dtype=object), ""))
+    )
 
 
 def profile_lines(
@@ -37,14 +39,18 @@ def profile_lines(
     With ``content``, of the columns beside these only the name, the type and how many values they have.
     """
     profiles = column_units(frame, range(len(frame.columns))).to_dict("records")
-    told = [{str(key): cell(value) for key, value in one.items() if key != "rows"} for one in profiles]
+    told = [
+        {str(key): cell(value) for key, value in one.items() if key != "rows"} for one in profiles
+    ]
     shown = [
         one | {"values": one["values"][:values]}
         if content is None or column in content
         else {key: one[key] for key in ("column", "dtype", "distinct")}
         for column, one in enumerate(told)
     ]
-    return [line_of({key: value for key, value in one.items() if value is not None}) for one in shown]
+    return [
+        line_of({key: value for key, value in one.items() if value is not None}) for one in shown
+    ]
 
 
 def preview(frame: pd.DataFrame) -> str:
@@ -52,7 +58,10 @@ def preview(frame: pd.DataFrame) -> str:
     rows = spread(len(frame), PREVIEW_ROWS)
     keys = json_keys([str(name) for name in frame.columns])
     sample = {
-        row: line_of(dict(zip(keys, [_cut(value) for value in frame.iloc[row].tolist()], strict=True))) for row in rows
+        row: line_of(
+            dict(zip(keys, [_cut(value) for value in frame.iloc[row].tolist()], strict=True))
+        )
+        for row in rows
     }
     return preview_lines(profile_lines(frame), len(frame), sample)
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 BOUNDARIES = (
     re.compile(r"\n[ \t]*\n\s*"),  # paragraphs
     re.compile(r"\n+"),  # lines
-    re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[\u3002\uff01\uff1f])"),  # sentences, Chinese and Japanese ones too
+    re.compile(
+        r"(?<=[.!?])[\"')\]]*\s+|(?<=[\u3002\uff01\uff1f])"
+    ),  # sentences, Chinese and Japanese ones too
     re.compile(r"\s+"),  # words
 )
 OVERLAP_SHARE = 0.05
@@ -97,14 +99,20 @@ def _overlap_start(text: str, start: int, overlap: int, count: TokenCounter) -> 
 
 
 def pieces_of(
-    record: dict[str, Any], *, limit: int, count: TokenCounter, line_of: Callable[[dict[str, Any]], str]
+    record: dict[str, Any],
+    *,
+    limit: int,
+    count: TokenCounter,
+    line_of: Callable[[dict[str, Any]], str],
 ) -> list[str]:
     """A unit's content in pieces within the limit, each a JSON line that says which part it is.
 
     The small cells stand in every piece; the large ones are cut, one after another.
     """
     sizes = {key: count(line_of({key: value})) for key, value in record.items()}
-    small = {key: value for key, value in record.items() if sizes[key] <= limit // (2 * len(record))}
+    small = {
+        key: value for key, value in record.items() if sizes[key] <= limit // (2 * len(record))
+    }
     room = max(1, limit - count(line_of(small)) - count(line_of({PART_KEY: "999 of 999"})))
     cut: list[dict[str, Any]] = []
     for key, value in record.items():
@@ -126,7 +134,11 @@ def pieces_of(
         line_of(
             {
                 part_key: f"{number} of {len(cut)}",
-                **{key: part.get(key, small.get(key)) for key in record if key in part or key in small},
+                **{
+                    key: part.get(key, small.get(key))
+                    for key in record
+                    if key in part or key in small
+                },
             }
         )
         for number, part in enumerate(cut, start=1)

@@ -70,7 +70,11 @@ class Units:
 
     def with_columns(self, columns: tuple[int, ...]) -> Units:
         """The same units, of which other columns are read."""
-        return replace(self, columns=columns, keys=json_keys([self.frame.columns[column] for column in columns]))
+        return replace(
+            self,
+            columns=columns,
+            keys=json_keys([self.frame.columns[column] for column in columns]),
+        )
 
     def lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Each unit's content as one line of JSON."""
@@ -87,24 +91,37 @@ class Units:
         return self._rendered(self.columns, keys, positions)
 
     def _rendered(
-        self, columns: Sequence[int], keys: Sequence[str], positions: Sequence[int] | NDArray[np.int64]
+        self,
+        columns: Sequence[int],
+        keys: Sequence[str],
+        positions: Sequence[int] | NDArray[np.int64],
     ) -> list[str]:
         return [line_of(record) for record in self._records(columns, keys, positions)]
 
     def _records(
-        self, columns: Sequence[int], keys: Sequence[str], positions: Sequence[int] | NDArray[np.int64]
+        self,
+        columns: Sequence[int],
+        keys: Sequence[str],
+        positions: Sequence[int] | NDArray[np.int64],
     ) -> list[dict[str, Any]]:
         """Rows as records: a few cell by cell, which is sooner than to have pandas take rows."""
         if len(positions) > FEW_ROWS:
-            return _records(self.frame, tuple(columns), tuple(keys), np.asarray(positions, dtype=np.int64))
+            return _records(
+                self.frame, tuple(columns), tuple(keys), np.asarray(positions, dtype=np.int64)
+            )
         arrays = [self._arrays[column] for column in columns]
-        return [{key: cell(array[row]) for key, array in zip(keys, arrays, strict=True)} for row in positions]
+        return [
+            {key: cell(array[row]) for key, array in zip(keys, arrays, strict=True)}
+            for row in positions
+        ]
 
     @cached_property
     def _arrays(self) -> list[Any]:
         return [self.frame.iloc[:, column].array for column in range(len(self.frame.columns))]
 
-    def fingerprints(self, positions: Sequence[int] | NDArray[np.int64], *, former: bool = False) -> list[bytes]:
+    def fingerprints(
+        self, positions: Sequence[int] | NDArray[np.int64], *, former: bool = False
+    ) -> list[bytes]:
         """Each unit's content as 16 bytes, whatever the order of the columns and the types of numbers.
 
         With ``former`` as the journal's first format had them: numbers as they are shown.
@@ -112,14 +129,17 @@ class Units:
         columns = self.known_by or self.columns
         keys = json_keys([self.frame.columns[column] for column in columns])
         ordered = sorted(zip(keys, columns, strict=True))
-        records = self._records([column for _, column in ordered], [key for key, _ in ordered], positions)
+        records = self._records(
+            [column for _, column in ordered], [key for key, _ in ordered], positions
+        )
         write = line_of if former else canonical_json
         return [digest(write(record)) for record in records]
 
     def record(self, position: int) -> dict[str, Any]:
         """A unit's content, as JSON takes it."""
         return {
-            key: cell(self.frame.iloc[position, column]) for key, column in zip(self.keys, self.columns, strict=True)
+            key: cell(self.frame.iloc[position, column])
+            for key, column in zip(self.keys, self.columns, strict=True)
         }
 
     def size(self, position: int) -> int:
@@ -152,15 +172,21 @@ def content_columns(frame: pd.DataFrame, columns: Any) -> tuple[int, ...]:
     """
     if not frame.columns.is_unique:
         doubled = list(dict.fromkeys(frame.columns[frame.columns.duplicated()]))
-        raise ColumnError(f"Column names must be unique; doubled: {doubled}. Rename them: df.columns = [...].")
+        raise ColumnError(
+            f"Column names must be unique; doubled: {doubled}. Rename them: df.columns = [...]."
+        )
     if columns is None:
         if not len(frame.columns):
             raise ColumnError("The frame has no columns to read.")
         return tuple(range(len(frame.columns)))
     labels = _listed(columns, frame)
     if not labels:
-        raise ColumnError("columns= is empty; name at least one column, or leave it out to read all.")
-    missing = [label for label in labels if not isinstance(label, slice) and not _is_there(label, frame)]
+        raise ColumnError(
+            "columns= is empty; name at least one column, or leave it out to read all."
+        )
+    missing = [
+        label for label in labels if not isinstance(label, slice) and not _is_there(label, frame)
+    ]
     if missing:
         raise ColumnError(f"No column {_named(missing)}. {_suggestion(missing, frame)}")
     positions = [position for label in labels for position in _positions(label, frame)]
@@ -174,7 +200,9 @@ def content_columns(frame: pd.DataFrame, columns: Any) -> tuple[int, ...]:
 def _listed(columns: Any, frame: pd.DataFrame) -> list[Any]:
     """The labels and slices that ``columns=`` holds."""
     alone = isinstance(columns, str | slice) or not isinstance(columns, Iterable)
-    if alone or (isinstance(columns, tuple) and isinstance(columns, Hashable) and _is_there(columns, frame)):
+    if alone or (
+        isinstance(columns, tuple) and isinstance(columns, Hashable) and _is_there(columns, frame)
+    ):
         return [columns]
     labels = list(columns)
     for label in labels:
@@ -227,8 +255,14 @@ def _suggestion(missing: Sequence[Hashable], frame: pd.DataFrame) -> str:
     import difflib  # noqa: PLC0415 (only on the way to an error)
 
     names = [str(name) for name in frame.columns]
-    close = [match for label in missing for match in difflib.get_close_matches(str(label), names, n=1)]
-    return f"Did you mean {_named(close)}?" if close else f"There is: {_named(list(frame.columns[:20]))}."
+    close = [
+        match for label in missing for match in difflib.get_close_matches(str(label), names, n=1)
+    ]
+    return (
+        f"Did you mean {_named(close)}?"
+        if close
+        else f"There is: {_named(list(frame.columns[:20]))}."
+    )
 
 
 def json_keys(labels: Sequence[Hashable], *, taken: Sequence[str] = (UNIT_KEY,)) -> tuple[str, ...]:
@@ -260,7 +294,11 @@ def reader_keys(labels: Sequence[Hashable], *, counted: bool = True) -> tuple[st
 
 
 def make_units(
-    frame: pd.DataFrame, columns: tuple[int, ...], *, dedupe: bool = True, counter: TokenCounter | None = None
+    frame: pd.DataFrame,
+    columns: tuple[int, ...],
+    *,
+    dedupe: bool = True,
+    counter: TokenCounter | None = None,
 ) -> Units:
     """Make one unit of each row; equal content is asked once where ``dedupe`` says so.
 
@@ -269,7 +307,9 @@ def make_units(
     keys = json_keys([frame.columns[column] for column in columns])
     everything = np.arange(len(frame), dtype=np.int64)
     if not dedupe and counter is None:
-        return Units(frame, columns, keys, everything, everything, np.zeros(len(frame), dtype=np.int64))
+        return Units(
+            frame, columns, keys, everything, everything, np.zeros(len(frame), dtype=np.int64)
+        )
     first: dict[bytes, int] = {}
     asked: list[int] = []
     tokens: list[int] = []
@@ -281,7 +321,9 @@ def make_units(
                 asked.append(position)
                 tokens.append(counter(line) if counter else 0)
             answered_by[position] = known
-    return Units(frame, columns, keys, np.array(asked, np.int64), answered_by, np.array(tokens, np.int64))
+    return Units(
+        frame, columns, keys, np.array(asked, np.int64), answered_by, np.array(tokens, np.int64)
+    )
 
 
 def digest(text: str) -> bytes:
@@ -289,16 +331,23 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _blocks(frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+def _blocks(
+    frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]
+) -> Iterator[tuple[int, list[str]]]:
     for start in range(0, len(frame), BLOCK_ROWS):
         positions = np.arange(start, min(start + BLOCK_ROWS, len(frame)), dtype=np.int64)
         yield start, [line_of(record) for record in _records(frame, columns, keys, positions)]
 
 
 def _records(
-    frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...], positions: NDArray[np.int64]
+    frame: pd.DataFrame,
+    columns: tuple[int, ...],
+    keys: tuple[str, ...],
+    positions: NDArray[np.int64],
 ) -> list[dict[str, Any]]:
-    cells = [[cell(value) for value in frame.iloc[positions, column].tolist()] for column in columns]
+    cells = [
+        [cell(value) for value in frame.iloc[positions, column].tolist()] for column in columns
+    ]
     return [dict(zip(keys, row, strict=True)) for row in zip(*cells, strict=True)]
 
 

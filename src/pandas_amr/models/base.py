@@ -161,7 +161,9 @@ class Abilities:
 
     def __post_init__(self) -> None:
         if not isinstance(self.tools, bool) and self.tools != "code":
-            raise UsageError(f'Abilities(tools=...) takes True, False or "code", not {self.tools!r}.')
+            raise UsageError(
+                f'Abilities(tools=...) takes True, False or "code", not {self.tools!r}.'
+            )
 
 
 _AS_THEY_ARE = frozenset({"api_key", "client", "token_counter", "abilities"})
@@ -231,7 +233,9 @@ def _check_key(key: object) -> None:
 def _check_counter(counter: object) -> None:
     if counter is not None and (not callable(counter) or inspect.iscoroutinefunction(counter)):
         what = "an async one" if callable(counter) else type(counter).__name__
-        raise UsageError(f"LM(token_counter=...) takes a function that counts the tokens of a text, not {what}.")
+        raise UsageError(
+            f"LM(token_counter=...) takes a function that counts the tokens of a text, not {what}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +283,9 @@ class LM:
 
     model: str = field(kw_only=False)
     base_url: str | None = None
-    api_key: str | Callable[[], str | Awaitable[str]] | None = field(default=None, repr=False, hash=False)
+    api_key: str | Callable[[], str | Awaitable[str]] | None = field(
+        default=None, repr=False, hash=False
+    )
     client: Any = field(default=None, repr=False, hash=False)
     temperature: float | None = None
     seed: int | None = None
@@ -309,20 +315,28 @@ class LM:
         if not isinstance(self.model, str) or not self.model:
             raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
         check_address(self.base_url, "LM(base_url=...)")
-        if self.journal_as is not None and not (isinstance(self.journal_as, str) and self.journal_as.strip()):
+        if self.journal_as is not None and not (
+            isinstance(self.journal_as, str) and self.journal_as.strip()
+        ):
             raise UsageError(f"LM(journal_as=...) takes a name, not {self.journal_as!r}.")
         for name in ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, Real) or math.isnan(value) or value <= 0):
+            if value is not None and (
+                not isinstance(value, Real) or math.isnan(value) or value <= 0
+            ):
                 raise UsageError(f"LM({name}=...) must be a number above 0, not {value!r}.")
         _check_key(self.api_key)
         _check_counter(self.token_counter)
         if not isinstance(self.abilities, Abilities):
             raise UsageError(f"LM(abilities=...) takes amr.Abilities(...), not {self.abilities!r}.")
         if self.prices is not None and len(self.prices) not in {2, 3}:
-            raise UsageError(f"LM(prices=...) takes (input, output) or (input, output, cached), not {self.prices!r}.")
+            raise UsageError(
+                f"LM(prices=...) takes (input, output) or (input, output, cached), not {self.prices!r}."
+            )
         if self.max_parallelism is not None and self.max_parallelism < 1:
-            raise UsageError(f"LM(max_parallelism=...) must be at least 1, not {self.max_parallelism!r}.")
+            raise UsageError(
+                f"LM(max_parallelism=...) must be at least 1, not {self.max_parallelism!r}."
+            )
 
     def replace(self, **changes: Any) -> LM:
         """Give a copy with some fields changed.

@@ -119,12 +119,18 @@ class Metered:
     def _estimate(self, request: Request) -> Usage:
         characters = sum(len(message.content or "") for message in request.messages)
         expected = self._most or self._lessons.expected_tokens(request.phase)
-        tokens = Usage(calls=1, input_tokens=int(characters * per_character(self._name)), output_tokens=int(expected))
+        tokens = Usage(
+            calls=1,
+            input_tokens=int(characters * per_character(self._name)),
+            output_tokens=int(expected),
+        )
         return self._priced(tokens)
 
     def _dropped(self, sent: Sent, estimate: Usage) -> Usage:
         """What requests took that were sent, and dropped before they were answered: nobody tells it."""
-        tokens = Usage(tries=sent.count, input_tokens=sent.open * estimate.input_tokens, estimated=sent.open)
+        tokens = Usage(
+            tries=sent.count, input_tokens=sent.open * estimate.input_tokens, estimated=sent.open
+        )
         return self._priced(tokens)
 
     def _enter(self, request: Request, usage: Usage) -> None:

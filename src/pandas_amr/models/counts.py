@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 WRITTEN = ("content", "refusal", "reasoning_content", "tool_calls")
 
 
-def usage_of(answer: Any, request: Request, model: str, seconds: float, *, cost: float | None = None) -> Usage:
+def usage_of(
+    answer: Any, request: Request, model: str, seconds: float, *, cost: float | None = None
+) -> Usage:
     """The usage of one answered request; ``cost`` is what a gateway says that it cost.
 
     A count that is missing, negative or no number is unknown, never 0: it is estimated by length. Where the total is
@@ -35,7 +37,9 @@ def usage_of(answer: Any, request: Request, model: str, seconds: float, *, cost:
         known = total - output if output is not None else 0
         prompt = known if known > 0 else _estimated(_asked_characters(request), model)
     if output is None:
-        output = total - prompt if total > prompt else _estimated(_characters_of(answer, WRITTEN), model)
+        output = (
+            total - prompt if total > prompt else _estimated(_characters_of(answer, WRITTEN), model)
+        )
     outside = max(0, total - prompt - output)
     cached = _count(counts.get("prompt_tokens_details"), "cached_tokens") or 0
     return Usage(
@@ -67,7 +71,9 @@ def _estimated(characters: int, model: str) -> int:
 def _asked_characters(request: Request) -> int:
     messages = sum(len(message.content or "") for message in request.messages)
     calls = sum(len(call.arguments) for message in request.messages for call in message.tool_calls)
-    tools = sum(len(json.dumps(dict(tool.parameters))) + len(tool.description) for tool in request.tools)
+    tools = sum(
+        len(json.dumps(dict(tool.parameters))) + len(tool.description) for tool in request.tools
+    )
     schema = len(json.dumps(dict(request.schema.schema))) if request.schema is not None else 0
     return messages + calls + tools + schema
 
@@ -80,5 +86,7 @@ def _characters_of(answer: Any, parts: Sequence[str]) -> int:
         message = choice.get("message") if isinstance(choice, dict) else None
         if isinstance(message, dict):
             said = [message.get(name) for name in parts]
-            written += sum(len(one if isinstance(one, str) else json.dumps(one)) for one in said if one)
+            written += sum(
+                len(one if isinstance(one, str) else json.dumps(one)) for one in said if one
+            )
     return written

@@ -56,7 +56,9 @@ class Hedged:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             done = [task for task in tasks if task.done()]
             good = [task for task in done if task.exception() is None]
-            if not good and len(done) < len(tasks):  # the faster one failed: the other may yet answer
+            if not good and len(done) < len(
+                tasks
+            ):  # the faster one failed: the other may yet answer
                 await asyncio.wait(tasks - set(done))
                 good = [task for task in tasks if task.exception() is None]
             reply = (good or done)[0].result()
@@ -65,7 +67,11 @@ class Hedged:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         self._took.append(time.monotonic() - began)
-        dropped = replace(reply.usage, calls=0, seconds=0.0, estimated=sent.open) if sent.open else Usage()
+        dropped = (
+            replace(reply.usage, calls=0, seconds=0.0, estimated=sent.open)
+            if sent.open
+            else Usage()
+        )
         sent.open = 0  # it is counted here
         return replace(reply, usage=replace(reply.usage + dropped, tries=sent.count))
 

@@ -66,7 +66,9 @@ def _serve() -> tuple[Any, LM]:
     params.n_ctx = CONTEXT_TOKENS * slots
     params.n_parallel = slots
     # Each of its threads waits for all others at every step: one whose core is busy with something else holds up all.
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, (os.cpu_count() or 1) // 2)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(
+        1, (os.cpu_count() or 1) // 2
+    )
     params.verbosity = -1
     server = xllamacpp.Server(params)
     lm = LM(
@@ -78,6 +80,8 @@ def _serve() -> tuple[Any, LM]:
         max_output_tokens=ANSWER_TOKENS,
         max_parallelism=slots,
         prices=(0.0, 0.0),
-        abilities=Abilities(tools=False, planning=False, units_per_request=1, context_window=CONTEXT_TOKENS),
+        abilities=Abilities(
+            tools=False, planning=False, units_per_request=1, context_window=CONTEXT_TOKENS
+        ),
     )
     return server, lm

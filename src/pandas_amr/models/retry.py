@@ -46,7 +46,10 @@ class Retrying:
 
     async def _tried(self, request: Request, policy: _Policy) -> Reply:
         attempts = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(ModelUnavailable), stop=policy.stop, wait=policy.wait, reraise=True
+            retry=tenacity.retry_if_exception_type(ModelUnavailable),
+            stop=policy.stop,
+            wait=policy.wait,
+            reraise=True,
         )
         waits = run_waits.get()
         self._throttle.teller.begin(waits)

@@ -58,9 +58,13 @@ FOR_ANY = re.compile(
     re.IGNORECASE,
 )
 # ... and what says that it is the content.
-ABOUT_CONTENT = re.compile(r"polic(y|ies)|safety|moderat|content.?filter|harmful|flagged|inappropriate", re.IGNORECASE)
+ABOUT_CONTENT = re.compile(
+    r"polic(y|ies)|safety|moderat|content.?filter|harmful|flagged|inappropriate", re.IGNORECASE
+)
 # A router says 404 where none of its servers has what a request needs (OpenRouter: "No endpoints found that support").
-NO_SERVER = re.compile(r"support.{0,40}(tool|response_format|structured|parameter|json)", re.IGNORECASE)
+NO_SERVER = re.compile(
+    r"support.{0,40}(tool|response_format|structured|parameter|json)", re.IGNORECASE
+)
 REFUSALS = frozenset({400, 404, 422})
 # What servers say that take no tools at all: vLLM without a parser, llama.cpp's without templates (500), Ollama and
 # Groq of some models, Gemini's endpoint of Gemma, FastAPI; or not these: OpenAI of a schema.
@@ -76,7 +80,9 @@ NOT_BUILT = frozenset({500, 501})
 TOOLS = "tools"  # the kind of requests that may call some
 REPL = "repl"  # of those that may call the REPL alone, and write code in its place
 
-ENOUGH_KINDS = 2  # of schemas refused in a form, and none taken, after which others do not begin with it
+ENOUGH_KINDS = (
+    2  # of schemas refused in a form, and none taken, after which others do not begin with it
+)
 VAIN_DESCENTS = 2  # of a schema, refused in every form, after which a refusal is the row's
 
 
@@ -113,13 +119,21 @@ class Forms:
         rung = self.rungs.get(kind, self.begins.get(kind))
         if rung is None:
             rung = self.first if strict else max(self.first, JSON_OBJECT)
-            while rung < PROMPT and rung not in self.taken and self.refused.get(rung, 0) >= ENOUGH_KINDS:
+            while (
+                rung < PROMPT
+                and rung not in self.taken
+                and self.refused.get(rung, 0) >= ENOUGH_KINDS
+            ):
                 rung += 1
         return max(rung, self.first)
 
     def may_descend(self, kind: str, rung: int, error: ModelError) -> bool:
         """Whether a refusal may be of the form, so that a lower one is worth a request."""
-        if rung == PROMPT or self.rungs.get(kind) == rung or self.vain.get(kind, 0) >= VAIN_DESCENTS:
+        if (
+            rung == PROMPT
+            or self.rungs.get(kind) == rung
+            or self.vain.get(kind, 0) >= VAIN_DESCENTS
+        ):
             return False
         if error.status not in REFUSALS or _is_too_long(error):
             return False
@@ -236,7 +250,11 @@ class Structured:
         except (ModelRejected, ModelUnavailable) as error:
             if not self._forms.takes_no_tools(kind, error):
                 raise
-            known: dict[str, Any] = {"status": error.status, "request_id": error.request_id, "attempts": error.attempts}
+            known: dict[str, Any] = {
+                "status": error.status,
+                "request_id": error.request_id,
+                "attempts": error.attempts,
+            }
             said = f"{str(error).removesuffix('.')}. Without tools {self._lm.model} can be asked as it is."
             if kind == REPL:
                 self._forms.writes_code = True
@@ -270,7 +288,9 @@ class Structured:
                 forms.learn_taken(kind, rung, refusals)
                 forms.writes_code |= request.code == "found" and not forms.calls_tools
                 usage = replace(reply.usage, tries=reply.usage.tries + refused)
-                unsure = rung < PROMPT and rung not in forms.kept and reply.finish_reason != "length"
+                unsure = (
+                    rung < PROMPT and rung not in forms.kept and reply.finish_reason != "length"
+                )
                 text = _answer_in(reply.message, request.schema)
                 if unsure and text:
                     forms.learn_kept(rung, is_kept=_has_shape(text, request.schema.schema))
@@ -307,7 +327,9 @@ def _asked(request: Request, rung: int) -> Request:
         case form:
             words = f"{WORDS.format(schema.name)}\n{json.dumps(schema.schema, ensure_ascii=False)}"
             messages = (*request.messages[:-1], _with_words(request.messages[-1], words))
-            return replace(request, schema=None, messages=messages, json_object=form == "json_object")
+            return replace(
+                request, schema=None, messages=messages, json_object=form == "json_object"
+            )
 
 
 def _tool_name(schema: ResponseSchema) -> str:
@@ -341,6 +363,10 @@ def _has_shape(text: str, schema: Mapping[str, Any]) -> bool:
     for name, value in payload.items():
         part = properties.get(name, {})
         of_objects = part.get("type") == "array" and part["items"].get("type") == "object"
-        if of_objects and isinstance(value, list) and not all(isinstance(one, dict) for one in value):
+        if (
+            of_objects
+            and isinstance(value, list)
+            and not all(isinstance(one, dict) for one in value)
+        ):
             return False
     return True

@@ -44,7 +44,9 @@ FIRST_GUESS = 1.0  # requests a second, where nothing was admitted yet
 LEAST_GUESS = 0.05
 GROWTH_PER_S = 0.05  # of a learned rate, while no 429 comes
 SOON_S = 5.0  # without a 429; after each further time as long it grows faster by as much again
-LONGEST_PACE_S = 60.0  # a learned rate holds a request back no longer than this after the one before
+LONGEST_PACE_S = (
+    60.0  # a learned rate holds a request back no longer than this after the one before
+)
 DOUBT_S = 60.0  # for which headers are not believed that left room where there was none
 NO_TIME_S = 1e-6  # what rounding leaves of a wait that is over
 ROOM = 2.0  # requests: what is told may be rounded
@@ -59,7 +61,9 @@ PROBE_LONGEST_S = 10.0
 PROBES = 4  # within the patience, at the least
 
 
-asked_at: ContextVar[float | None] = ContextVar("pandas_amr_asked_at", default=None)  # before its first try
+asked_at: ContextVar[float | None] = ContextVar(
+    "pandas_amr_asked_at", default=None
+)  # before its first try
 
 
 @contextlib.contextmanager
@@ -160,9 +164,15 @@ class Throttle:
         if parallelism is not None:
             self.told_parallelism = parallelism
         if rpm is not None and rpm != self.told_rpm:
-            self.told_rpm, self.requests = rpm, Bucket(rpm / 60, max(1.0, rpm / 60), max(1.0, rpm / 60), now)
+            self.told_rpm, self.requests = (
+                rpm,
+                Bucket(rpm / 60, max(1.0, rpm / 60), max(1.0, rpm / 60), now),
+            )
         if tpm is not None and tpm != self.told_tpm:
-            self.told_tpm, self.tokens = tpm, Bucket(tpm / 60, max(1.0, tpm / 60), max(1.0, tpm / 60), now)
+            self.told_tpm, self.tokens = (
+                tpm,
+                Bucket(tpm / 60, max(1.0, tpm / 60), max(1.0, tpm / 60), now),
+            )
 
     def __repr__(self) -> str:
         rpm = f"{self.requests.rate * 60:.0f}" if self.requests else "unknown"
@@ -201,7 +211,9 @@ class Throttle:
             self._wake()
             while not place.done():
                 left_s = self._patience_left_s(lm, began)
-                await asyncio.wait((place, self._news()), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    (place, self._news()), timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+                )
         except BaseException:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
@@ -322,7 +334,9 @@ class Throttle:
         if now >= self._paused_until:  # else it was sent before the pause
             self.teller.over()
         if now - self._starved_at > SOON_S:
-            self._most = min(LARGEST_WINDOW, self._most + 1 / self._most)  # others may have closed their files
+            self._most = min(
+                LARGEST_WINDOW, self._most + 1 / self._most
+            )  # others may have closed their files
         self._refusals.note(ticket.began, refused=False)
         self._admitted.append(now)
         while self._admitted and self._admitted[0] < now - HORIZON_S:
@@ -359,13 +373,17 @@ class Throttle:
         self._set_trouble(error)
         if self.tokens:
             self.tokens.level += ticket.tokens
-        if limits is not None and _leaves_room(limits, ticket):  # and yet it says 429: it is something else
+        if limits is not None and _leaves_room(
+            limits, ticket
+        ):  # and yet it says 429: it is something else
             self._doubted_until = now + DOUBT_S
             limits = None
         if limits is not None:
             self._learn(limits, ticket, now)
         self._refusals.note(ticket.began, refused=True)
-        if ticket.began >= self._shrunk_at:  # one decrease a round: those sent before the last one knew nothing of it
+        if (
+            ticket.began >= self._shrunk_at
+        ):  # one decrease a round: those sent before the last one knew nothing of it
             self._slow_down(now, limits, retry_after_s)
         self._pause(now, retry_after_s, error)
         self._wake()
@@ -375,7 +393,9 @@ class Throttle:
         again = bool(self._shrunk_at) and now - self._shrunk_at < DOUBT_S
         pace, known = self._pace(now), self._refusals.noise
         if limits is not None:
-            self.window = max(1.0, self.window * BACK_OFF)  # the buckets know better than the window
+            self.window = max(
+                1.0, self.window * BACK_OFF
+            )  # the buckets know better than the window
         elif self._refusals.are_noise(pace):
             if not known:
                 self._forget_guess()
@@ -393,7 +413,11 @@ class Throttle:
         if self.told_rpm is not None:
             return self.window
         admitted = self._admitted_rate(now)
-        return min(admitted, self.requests.rate) if self.requests is not None and self._guessed else admitted
+        return (
+            min(admitted, self.requests.rate)
+            if self.requests is not None and self._guessed
+            else admitted
+        )
 
     def _admitted_rate(self, now: float) -> float:
         """Requests a second that the server has admitted lately; 0 if there were none."""
@@ -406,7 +430,9 @@ class Throttle:
             self.requests, self._guessed = None, False
         self._growing = True
 
-    def _pause(self, now: float, retry_after_s: float | None, error: ModelUnavailable | None) -> None:
+    def _pause(
+        self, now: float, retry_after_s: float | None, error: ModelUnavailable | None
+    ) -> None:
         if retry_after_s is not None and now + retry_after_s > self._paused_until:
             self._paused_until = now + retry_after_s
             self._paused_by = "" if error is None else _short(error)
@@ -430,23 +456,32 @@ class Throttle:
         elif retry_after_s is not None:
             self._set_trouble(error)
             self._pause(now, retry_after_s, error)
-        elif self._trouble is not None and self._trouble.gone:  # it is there again, whatever it says
+        elif (
+            self._trouble is not None and self._trouble.gone
+        ):  # it is there again, whatever it says
             self._set_trouble(None)
         self._wake()
 
-    def _not_reached(self, ticket: Ticket, now: float, error: ModelUnavailable | None, lm: LM | None) -> None:
+    def _not_reached(
+        self, ticket: Ticket, now: float, error: ModelUnavailable | None, lm: LM | None
+    ) -> None:
         self._set_trouble(error)
         self._dead_in_a_row += 1
         if self._dead_in_a_row < DEAD_AFTER and has_answered(self.server):
             return
         self._dead_since = self._dead_since or now
         self._paused_until = max(self._paused_until, now + self._probe_wait_s)
-        patience = PROBE_LONGEST_S * PROBES if lm is None else patience_s(lm, self.server, gone=True)
+        patience = (
+            PROBE_LONGEST_S * PROBES if lm is None else patience_s(lm, self.server, gone=True)
+        )
         if ticket.probe:
             self._probe_wait_s = min(PROBE_LONGEST_S, patience / PROBES, self._probe_wait_s * 2)
         gone_s = now - self._dead_since
         self.teller.tell(
-            "gone", patience - gone_s, f"not reached for {gone_s:.0f} s", why=f"LM(patience_s={patience:g})"
+            "gone",
+            patience - gone_s,
+            f"not reached for {gone_s:.0f} s",
+            why=f"LM(patience_s={patience:g})",
         )
 
     def starved(self, ticket: Ticket, error: ModelUnavailable | None = None) -> None:
@@ -458,7 +493,9 @@ class Throttle:
             self.tokens.level += ticket.tokens
         self._growing = False
         if self._most == LARGEST_WINDOW:
-            self.teller.note("too few file descriptors (ulimit -n): fewer requests at once from now on")
+            self.teller.note(
+                "too few file descriptors (ulimit -n): fewer requests at once from now on"
+            )
         self._most = max(1.0, min(self._most, float(self.in_flight)))
         self.window = min(self.window, self._most)
         if not self.in_flight:  # somebody else has them all
@@ -488,12 +525,18 @@ class Throttle:
     def _grow(self, latency_s: float) -> None:
         self._latencies.append(latency_s)
         median = sorted(self._latencies)[len(self._latencies) // 2]
-        self._least_median = min(median, self._least_median * DRIFT) if self._least_median else median
+        self._least_median = (
+            min(median, self._least_median * DRIFT) if self._least_median else median
+        )
         if median > max(SLOWER * self._least_median, FAST_S) and len(self._latencies) == LATENCIES:
             self._growing = False
             self.window = max(min(self.window, FIRST_WINDOW), self.window - SHRINK_SLOWLY)
-        elif self.in_flight + 1 >= self.window / 2:  # only a window that is used says that a larger one is needed
-            self.window = min(LARGEST_WINDOW, self.window + (1.0 if self._growing else 1 / self.window))
+        elif (
+            self.in_flight + 1 >= self.window / 2
+        ):  # only a window that is used says that a larger one is needed
+            self.window = min(
+                LARGEST_WINDOW, self.window + (1.0 if self._growing else 1 / self.window)
+            )
 
     def _learn(self, limits: Limits, ticket: Ticket, now: float) -> None:
         """Take over what the server's headers say. What was sent after the request that they answer they do not know.
@@ -504,7 +547,9 @@ class Throttle:
             return
         left = limits.requests_left
         if limits.requests is not None and self.told_rpm is None:
-            self.requests = _learned(self.requests, limits.requests, left, self._sent - ticket.sent, now)
+            self.requests = _learned(
+                self.requests, limits.requests, left, self._sent - ticket.sent, now
+            )
             self._guessed = False
         if limits.tokens is not None and self.told_tpm is None:
             owed = self._sent_tokens - ticket.sent_tokens
@@ -526,7 +571,9 @@ class Throttle:
         self._guessed = True
 
 
-def _learned(bucket: Bucket | None, rate: float, left: float | None, owed: float, now: float) -> Bucket:
+def _learned(
+    bucket: Bucket | None, rate: float, left: float | None, owed: float, now: float
+) -> Bucket:
     """A bucket as the server describes it: its rate, and as much in it as is left there."""
     there = max(1.0, rate) if left is None else left - owed
     if bucket is None:
@@ -542,7 +589,9 @@ def _learned(bucket: Bucket | None, rate: float, left: float | None, owed: float
 def _leaves_room(limits: Limits, ticket: Ticket) -> bool:
     """Tell whether by its headers a server would have taken the request that it refused."""
     requests, tokens = limits.requests_left, limits.tokens_left
-    return (requests is None or requests >= ROOM) and (tokens is None or tokens >= max(1.0, ticket.tokens))
+    return (requests is None or requests >= ROOM) and (
+        tokens is None or tokens >= max(1.0, ticket.tokens)
+    )
 
 
 def _short(error: ModelUnavailable) -> str:
@@ -611,7 +660,9 @@ class Throttled:
         self._check_open()
         characters = sum(len(message.content or "") for message in request.messages)
         answer = self._lessons.expected_tokens(request.phase)
-        ticket = await self._throttle.acquire(characters * per_character(self._lm.model) + answer, self._lm)
+        ticket = await self._throttle.acquire(
+            characters * per_character(self._lm.model) + answer, self._lm
+        )
         try:
             self._check_open()
             reply = await self._model.complete(request)
@@ -643,7 +694,9 @@ class Throttled:
         elif error.busy:
             throttle.refused(ticket, retry_after_s=wait_s, limits=error.limits, error=error)
         else:
-            throttle.failed(ticket, reached=not error.gone, retry_after_s=wait_s, error=error, lm=self._lm)
+            throttle.failed(
+                ticket, reached=not error.gone, retry_after_s=wait_s, error=error, lm=self._lm
+            )
 
     def _check_open(self) -> None:
         """Send nothing more to a server that asked this run to go away for long."""

@@ -66,9 +66,15 @@ class Limits:
         for name in self.__slots__:
             value = getattr(self, name)
             kinds: Any = (int, float) if name == "wall_s" else int
-            if not isinstance(value, kinds) or isinstance(value, bool) or not 0 < value <= MOST[name]:
+            if (
+                not isinstance(value, kinds)
+                or isinstance(value, bool)
+                or not 0 < value <= MOST[name]
+            ):
                 kind = "number" if name == "wall_s" else "whole number"
-                raise UsageError(f"Limits({name}=...) takes a positive {kind} up to {MOST[name]:,}, not {value!r}.")
+                raise UsageError(
+                    f"Limits({name}=...) takes a positive {kind} up to {MOST[name]:,}, not {value!r}."
+                )
 
 
 @dataclass(frozen=True, slots=True)

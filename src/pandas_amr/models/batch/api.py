@@ -12,7 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
-from pandas_amr.models.batch.state import METADATA, BatchState, Lines, lines_of, says_queue_is_full, state_of
+from pandas_amr.models.batch.state import (
+    METADATA,
+    BatchState,
+    Lines,
+    lines_of,
+    says_queue_is_full,
+    state_of,
+)
 from pandas_amr.models.contact import patience_s
 from pandas_amr.models.openai.reply import read_body
 
@@ -34,7 +41,8 @@ NOT_THERE = frozenset({404, 405, 501})
 TOO_LARGE = re.compile(r"too large|exceeds? .*(size|limit of \d+ ?[km]?b)", re.IGNORECASE)
 # A file is not known everywhere at once: a batch may be refused a moment after the upload of its file.
 NO_FILE = re.compile(
-    r"(cannot|could not|can't) find .*file|no such file|file .*(not found|does not exist)", re.IGNORECASE
+    r"(cannot|could not|can't) find .*file|no such file|file .*(not found|does not exist)",
+    re.IGNORECASE,
 )
 
 
@@ -72,7 +80,9 @@ class Patience:
         self.failures += 1
         wait_s = max(error.retry_after_s or 0.0, random.uniform(0.5, 1.0) * self.wait_s)  # noqa: S311 (jitter)
         self.wait_s = min(LONGEST_WAIT_S, self.wait_s * GROWTH)
-        used_up = self.counted and not (error.busy or error.gone) and self.failures >= self.lm.max_tries
+        used_up = (
+            self.counted and not (error.busy or error.gone) and self.failures >= self.lm.max_tries
+        )
         if used_up or now - self.began + wait_s > patience_s(self.lm, self.server, gone=error.gone):
             error.stops_run = True
             raise error
@@ -116,12 +126,18 @@ class BatchAPI:
             except ModelError as error:
                 failure = self._passing("/files", error)
             await patience.wait(failure)
-            if may_have_arrived(failure) and (file := await self._find_file(name, len(content))) is not None:
+            if (
+                may_have_arrived(failure)
+                and (file := await self._find_file(name, len(content))) is not None
+            ):
                 return file
 
     async def _upload(self, name: str, content: bytes) -> str:
         told = await self._json(
-            lambda client: client.files.with_raw_response.create(file=(name, content), purpose="batch"), of_file=True
+            lambda client: client.files.with_raw_response.create(
+                file=(name, content), purpose="batch"
+            ),
+            of_file=True,
         )
         file = told.get("id") if isinstance(told, dict) else None
         if not isinstance(file, str) or not file:
@@ -135,7 +151,11 @@ class BatchAPI:
         except ModelError:  # a file that is uploaded twice costs nothing
             return None
         for told in listed:
-            if told.get("filename") == name and told.get("bytes") == size and isinstance(told.get("id"), str):
+            if (
+                told.get("filename") == name
+                and told.get("bytes") == size
+                and isinstance(told.get("id"), str)
+            ):
                 return str(told["id"])
         return None
 
@@ -157,7 +177,11 @@ class BatchAPI:
             try:
                 return await self._create(file, metadata)
             except ModelError as error:
-                if isinstance(error, ModelRejected) and metadata and "metadata" in str(error).lower():
+                if (
+                    isinstance(error, ModelRejected)
+                    and metadata
+                    and "metadata" in str(error).lower()
+                ):
                     metadata = {}
                     continue
                 failure = self._passing("/batches", error)
@@ -175,7 +199,12 @@ class BatchAPI:
         return state_of(told)
 
     async def _after(
-        self, failure: ModelUnavailable, patience: Patience, file: str, digest: str, known: frozenset[str]
+        self,
+        failure: ModelUnavailable,
+        patience: Patience,
+        file: str,
+        digest: str,
+        known: frozenset[str],
     ) -> BatchState | None:
         """After a creation that failed: wait, and look whether there is a batch all the same."""
         ends = False
@@ -199,7 +228,9 @@ class BatchAPI:
             raise failure
         return found
 
-    async def find(self, digest: str, file: str | None = None, *, pages: int = MOST_PAGES) -> list[BatchState] | None:
+    async def find(
+        self, digest: str, file: str | None = None, *, pages: int = MOST_PAGES
+    ) -> list[BatchState] | None:
         """Find batches by the digest of their content, or their file; None if this server lists none.
 
         Raises:
@@ -228,17 +259,25 @@ class BatchAPI:
         for _ in range(pages):
             told = await self._tried(partial(self._page, kind, after))
             listed = told.get("data") if isinstance(told, dict) else None
-            page = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+            page = (
+                [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+            )
             entries += page
             last = page[-1].get("id") if page else None
-            if not isinstance(last, str) or last == after or not told.get("has_more", len(page) >= PAGE):
+            if (
+                not isinstance(last, str)
+                or last == after
+                or not told.get("has_more", len(page) >= PAGE)
+            ):
                 break
             after = last
         return entries
 
     async def _page(self, kind: Literal["files", "batches"], after: str | None) -> Any:
         given: dict[str, Any] = {"limit": PAGE} | ({"after": after} if after is not None else {})
-        return await self._json(lambda client: getattr(client, kind).with_raw_response.list(**given))
+        return await self._json(
+            lambda client: getattr(client, kind).with_raw_response.list(**given)
+        )
 
     async def show(self, batch: str) -> BatchState:
         """Look at a batch, once.
@@ -246,7 +285,9 @@ class BatchAPI:
         Raises:
             ModelError: the server does not tell.
         """
-        return state_of(await self._json(lambda client: client.batches.with_raw_response.retrieve(batch)))
+        return state_of(
+            await self._json(lambda client: client.batches.with_raw_response.retrieve(batch))
+        )
 
     async def lines(self, file: str) -> Lines:
         """Read a batch's file; once more if lines of it are damaged.
@@ -263,13 +304,19 @@ class BatchAPI:
         return lines
 
     async def _content(self, file: str) -> Any:
-        return await self._call(lambda client: client.files.with_raw_response.content(file), of_file=True)
+        return await self._call(
+            lambda client: client.files.with_raw_response.content(file), of_file=True
+        )
 
     def describe(self, batch: BatchState) -> str:
         """Say why a server failed a batch, in its own words and without the key."""
         told = [self.model.without_key(str(problem)) for problem in batch.problems[:MOST_PROBLEMS]]
         more = len(batch.problems) - len(told)
-        return "; ".join(told) + (f"; and {more:,} more" if more else "") if told else "it does not say why"
+        return (
+            "; ".join(told) + (f"; and {more:,} more" if more else "")
+            if told
+            else "it does not say why"
+        )
 
     async def _tried(self, step: Callable[[], Awaitable[Any]]) -> Any:
         """Carry out a step that can be repeated, until it succeeds.
@@ -293,14 +340,18 @@ class BatchAPI:
         """Carry out a step in the time of a request; one that moves a file has as long as that needs."""
         timeout_s = self.model.lm.timeout_s
         timeout_s = max(LONGEST_FILE_S, timeout_s) if of_file else timeout_s
-        return await self.model.call(lambda client: work(self._without_retries(client)), timeout_s=timeout_s)
+        return await self.model.call(
+            lambda client: work(self._without_retries(client)), timeout_s=timeout_s
+        )
 
     def _without_retries(self, client: Any) -> Any:
         """Give the client with the SDK's own retries off; it has the same connections."""
         if self._clients is None or self._clients[0] is not client:
             lm = self.model.lm
             headers = dict(lm.extra_headers or {})
-            copied = client.with_options(max_retries=0, timeout=lm.timeout_s, default_headers=headers)
+            copied = client.with_options(
+                max_retries=0, timeout=lm.timeout_s, default_headers=headers
+            )
             self._clients = client, copied
         return self._clients[1]
 
@@ -313,15 +364,15 @@ class BatchAPI:
         """
         if says_queue_is_full(str(error)):
             raise TooMuch(str(error), queue_is_full=True)
-        if isinstance(error, ModelRejected) and (error.status == 413 or TOO_LARGE.search(str(error))):
+        if isinstance(error, ModelRejected) and (
+            error.status == 413 or TOO_LARGE.search(str(error))
+        ):
             raise TooMuch(str(error), queue_is_full=False)
         if NO_FILE.search(str(error)):
             return ModelUnavailable(str(error), status=error.status, attempts=0)
         error.attempts = 0  # of the requests in it none was answered, or refused
         if error.status in NOT_THERE:
-            said = (
-                f"LM(batch=True) needs a batch API, and this server has none: POST {path} was answered {error.status}."
-            )
+            said = f"LM(batch=True) needs a batch API, and this server has none: POST {path} was answered {error.status}."
             said += " Without batch= the same call asks directly."
             raise ModelConfigError(said, status=error.status, attempts=0)
         if isinstance(error, ModelUnavailable):

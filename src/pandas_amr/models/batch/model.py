@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
-from pandas_amr.models.batch.api import ENDPOINT, GROWTH, LONGEST_WAIT_S, BatchAPI, TooMuch, digest_of, run_ending
+from pandas_amr.models.batch.api import (
+    ENDPOINT,
+    GROWTH,
+    LONGEST_WAIT_S,
+    BatchAPI,
+    TooMuch,
+    digest_of,
+    run_ending,
+)
 from pandas_amr.models.batch.records import Creation, Records
 from pandas_amr.models.batch.state import by_request, state_of
 
@@ -34,7 +42,9 @@ MOST_BYTES = 100_000_000  # of one batch's file; the provider's own bound is 200
 LINGER_S = 0.25  # without a new request before a batch is sent
 LONGEST_CREATION_S = 8.0  # that a run which stops waits for the name of a batch it has asked for
 NOT_FOUND = 404
-LONGEST_BATCH_S = 26 * 3600.0  # the window is 24 hours; a server that never ends a batch is not waited for longer
+LONGEST_BATCH_S = (
+    26 * 3600.0
+)  # the window is 24 hours; a server that never ends a batch is not waited for longer
 
 
 def takes(request: Request) -> bool:
@@ -118,7 +128,9 @@ class Batched:
         """
         body = self.model.body(request)
         name = self._line_id(body)
-        line = json.dumps({"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}).encode()
+        line = json.dumps(
+            {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}
+        ).encode()
         asked = _Asked(request, line, asyncio.get_running_loop().create_future())
         self._waiting[name] = asked
         if self._timer is not None:
@@ -162,7 +174,9 @@ class Batched:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _carry_out(self, asked: _Part, step: Callable[..., Awaitable[None]], *more: Any) -> None:
+    async def _carry_out(
+        self, asked: _Part, step: Callable[..., Awaitable[None]], *more: Any
+    ) -> None:
         """Do what answers some requests; whatever goes wrong is each request's own error."""
         try:
             await step(asked, *more)
@@ -238,12 +252,16 @@ class Batched:
             for half in _halves(asked):
                 await self._ask(half)
         elif refusal.queue_is_full:
-            said = f"The provider's queue of batch tokens has no place for a single request. {refusal}"
+            said = (
+                f"The provider's queue of batch tokens has no place for a single request. {refusal}"
+            )
             patience = patience or self._api.patience()
             await patience.wait(ModelUnavailable(said, busy=True, attempts=0))
             await self._ask(asked, patience)
         else:
-            raise ModelConfigError(f"The server takes no such batch (LM(batch=True)). {refusal}", attempts=0)
+            raise ModelConfigError(
+                f"The server takes no such batch (LM(batch=True)). {refusal}", attempts=0
+            )
 
     async def _create(self, asked: _Part) -> BatchState:
         """Have a batch of these requests: one of the same content that is under way, or a new one.
@@ -272,7 +290,9 @@ class Batched:
         """
         self._records.begin(creation)
         try:
-            batch = await self._api.create(creation.file, creation.digest, frozenset(creation.known))
+            batch = await self._api.create(
+                creation.file, creation.digest, frozenset(creation.known)
+            )
         except (TooMuch, ModelConfigError):
             self._records.end(creation, None)
             raise
@@ -292,7 +312,9 @@ class Batched:
         try:
             while not batch.ended:
                 if time.monotonic() > latest:
-                    raise _given_up(f"The batch {batch.id} has not ended within {LONGEST_BATCH_S / 3600:.0f} hours.")
+                    raise _given_up(
+                        f"The batch {batch.id} has not ended within {LONGEST_BATCH_S / 3600:.0f} hours."
+                    )
                 await asyncio.sleep(poll_s)
                 poll_s = min(LONGEST_WAIT_S, poll_s * GROWTH)
                 try:
@@ -318,7 +340,11 @@ class Batched:
         for file in batch.files:
             lines += (await self._api.lines(file)).read
         answers = by_request(lines)
-        return {key: one for key, one in asked.items() if not self._is_answered(one, answers.get(key, ()))}
+        return {
+            key: one
+            for key, one in asked.items()
+            if not self._is_answered(one, answers.get(key, ()))
+        }
 
     def _is_answered(self, one: _Asked, lines: Sequence[Mapping[str, Any]]) -> bool:
         """Answer a request by its lines, if one of them has an answer or an error. What all of them took is counted."""
@@ -360,14 +386,20 @@ class Batched:
             said = f"The server failed the whole batch {batch.id}: {self._api.describe(batch)}."
             raise ModelConfigError(f"{said} Check LM(batch=True).", attempts=0)
         if batch.status == "cancelled":
-            raise _given_up(f"The batch {batch.id} was cancelled before it had answered {len(left):,} of its requests.")
-        _fail(left, ModelUnavailable(f"The batch {batch.status} without an answer to this request."))
+            raise _given_up(
+                f"The batch {batch.id} was cancelled before it had answered {len(left):,} of its requests."
+            )
+        _fail(
+            left, ModelUnavailable(f"The batch {batch.status} without an answer to this request.")
+        )
 
 
 def _fail(asked: _Part, failure: ModelError) -> None:
     for one in asked.values():
         if not one.answer.done():
-            one.answer.set_exception(copy.copy(failure))  # to each its own: its tries are counted on it
+            one.answer.set_exception(
+                copy.copy(failure)
+            )  # to each its own: its tries are counted on it
             one.answer.exception()  # whoever asked may be gone
 
 

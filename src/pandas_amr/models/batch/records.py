@@ -62,7 +62,9 @@ class Records:
 
     def drop(self, name: str, keys: Collection[str] | None = None) -> None:
         """Forget a batch, or those of its requests that have been answered."""
-        left = [] if keys is None else [key for key in _read(self._file(name))[1] if key not in keys]
+        left = (
+            [] if keys is None else [key for key in _read(self._file(name))[1] if key not in keys]
+        )
         if left:
             self.add(name, left)
         else:
@@ -73,7 +75,12 @@ class Records:
         for file in sorted(self._folder.glob("*.creating")):
             with contextlib.suppress(*UNREADABLE):  # half written: nothing was sent yet
                 told = json.loads(file.read_text(encoding="utf-8"))
-                yield Creation(str(told["file"]), str(told["digest"]), tuple(told["known"]), tuple(told["keys"]))
+                yield Creation(
+                    str(told["file"]),
+                    str(told["digest"]),
+                    tuple(told["known"]),
+                    tuple(told["keys"]),
+                )
 
     def begin(self, creation: Creation) -> None:
         """Remember that a batch is about to be created."""

@@ -69,7 +69,8 @@ class BatchState:
     def queue_is_full(self) -> bool:
         """Whether it failed because the account may have no more tokens in the queue."""
         return self.status == "failed" and any(
-            problem.code == QUEUE_FULL or says_queue_is_full(problem.message) for problem in self.problems
+            problem.code == QUEUE_FULL or says_queue_is_full(problem.message)
+            for problem in self.problems
         )
 
 
@@ -109,7 +110,9 @@ def _problems(errors: Any) -> Iterator[BatchProblem]:
         if isinstance(one, dict):
             line = one.get("line")
             message = _text(one.get("message")) or _text(one.get("code")) or "no reason given"
-            yield BatchProblem(message, _text(one.get("code")), line if isinstance(line, int) else None)
+            yield BatchProblem(
+                message, _text(one.get("code")), line if isinstance(line, int) else None
+            )
         elif isinstance(one, str):
             yield BatchProblem(one)
 

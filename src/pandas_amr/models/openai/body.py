@@ -15,20 +15,31 @@ LONGEST_NAME = 64
 
 def body_of(lm: LM, request: Request) -> dict[str, Any]:
     """The request as the protocol spells it."""
-    body: dict[str, Any] = {"model": lm.model, "messages": [_spelled(message) for message in request.messages]}
+    body: dict[str, Any] = {
+        "model": lm.model,
+        "messages": [_spelled(message) for message in request.messages],
+    }
     body |= options_of(lm)
     if request.tools:
         body["tools"] = [
             {
                 "type": "function",
-                "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
+                "function": {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": dict(tool.parameters),
+                },
             }
             for tool in request.tools
         ]
     if request.forced_tool is not None:
         body["tool_choice"] = {"type": "function", "function": {"name": request.forced_tool}}
     if request.schema is not None:
-        schema = {"name": request.schema.name, "schema": dict(request.schema.schema), "strict": request.schema.strict}
+        schema = {
+            "name": request.schema.name,
+            "schema": dict(request.schema.schema),
+            "strict": request.schema.strict,
+        }
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif request.json_object:
         body["response_format"] = {"type": "json_object"}
@@ -43,12 +54,16 @@ def options_of(lm: LM) -> dict[str, Any]:
         "reasoning_effort": lm.reasoning_effort,
         "max_completion_tokens": lm.max_output_tokens,
     }
-    return {name: value for name, value in options.items() if value is not None} | dict(lm.extra_body or {})
+    return {name: value for name, value in options.items() if value is not None} | dict(
+        lm.extra_body or {}
+    )
 
 
 def _spelled(message: Message) -> dict[str, Any]:
     """A message as the protocol spells it; an assistant's with all that its server put into it."""
-    spelled: dict[str, Any] = {"role": message.role, "content": message.content} | dict(message.extra)
+    spelled: dict[str, Any] = {"role": message.role, "content": message.content} | dict(
+        message.extra
+    )
     if message.tool_calls:
         spelled["tool_calls"] = [_spelled_call(call) for call in message.tool_calls]
     if message.tool_call_id is not None:
@@ -62,7 +77,11 @@ def _spelled_call(call: ToolCall) -> dict[str, Any]:
     What was wrong with them stands in the call's result.
     """
     extra = dict(call.extra)
-    function = {**extra.pop("function", {}), "name": _sendable_name(call.name), "arguments": call.arguments}
+    function = {
+        **extra.pop("function", {}),
+        "name": _sendable_name(call.name),
+        "arguments": call.arguments,
+    }
     if not is_json_object(call.arguments):
         function["arguments"] = "{}"
     return {"type": "function", **extra, "id": call.id, "function": function}

@@ -65,7 +65,9 @@ class OwnClient:
                 f"Make it with openai.Async{_base_of(client).__name__}(http_client=<an async one>)."
             )
         if self.is_sync and (client.workload_identity is not None or client._provider is not None):
-            raise UsageError(f"LM(client=...): make this one with openai.Async{_base_of(client).__name__}(...).")
+            raise UsageError(
+                f"LM(client=...): make this one with openai.Async{_base_of(client).__name__}(...)."
+            )
         if type(client) not in KNOWN_CLASSES:
             self._check_copied()
         if self.has_own_http and client.is_closed():
@@ -88,7 +90,9 @@ class OwnClient:
     def key(self) -> str | Any:
         """The key, or the function that gives it, of Azure's tokens too."""
         client = self.client
-        token = getattr(client, "_azure_ad_token", None) or getattr(client, "_azure_ad_token_provider", None)
+        token = getattr(client, "_azure_ad_token", None) or getattr(
+            client, "_azure_ad_token_provider", None
+        )
         return token or client._api_key_provider or client.api_key or ""
 
     @property
@@ -112,7 +116,9 @@ class OwnClient:
             options["azure_ad_token_provider"] = key.current
         elif key.rotates:
             options["api_key"] = key.current
-        made: openai.AsyncOpenAI = _async_twin(self.client, options) if self.is_sync else self.client.copy(**options)
+        made: openai.AsyncOpenAI = (
+            _async_twin(self.client, options) if self.is_sync else self.client.copy(**options)
+        )
         return made
 
     def _check_copied(self) -> None:

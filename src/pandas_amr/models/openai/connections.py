@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import ssl
 
 IDLE_S = 60.0  # that a connection is kept without a request, unless its server closes it: less than what routers keep
-MOST_IDLE = 32  # connections that are kept between runs: a run that had more begins the next one without
+MOST_IDLE = (
+    32  # connections that are kept between runs: a run that had more begins the next one without
+)
 MOST_SERVERS = 32  # whose connections are kept between runs
 EXIT_S = 2.0
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -71,7 +73,11 @@ class Connections:
 
     @property
     def _is_kept(self) -> bool:
-        return self.place is not None and is_engine(self.place.loop) and getattr(self.http, "most", 0) <= MOST_IDLE
+        return (
+            self.place is not None
+            and is_engine(self.place.loop)
+            and getattr(self.http, "most", 0) <= MOST_IDLE
+        )
 
     async def _close(self) -> None:
         if self.place is not None:
@@ -159,7 +165,9 @@ class _Client(openai.DefaultAioHttpClient):
 
 def _with_sessions(transport: Any) -> httpx2.AsyncBaseTransport:
     made: httpx2.AsyncBaseTransport = transport
-    transport.client = partial(_session, transport.ssl_context, transport.limits.max_connections or 0)
+    transport.client = partial(
+        _session, transport.ssl_context, transport.limits.max_connections or 0
+    )
     return made
 
 
@@ -189,7 +197,9 @@ class _Connector(aiohttp.TCPConnector):
 
 def _idle() -> list[Connections]:
     """This process's connections that no run uses, the oldest first."""
-    own = [one for one in _known.values() if one.place is not None and one.place.process == os.getpid()]
+    own = [
+        one for one in _known.values() if one.place is not None and one.place.process == os.getpid()
+    ]
     return [one for one in own if one.users == 0]
 
 
@@ -198,7 +208,9 @@ def _close_at_exit() -> None:
     for connections in _idle():
         assert connections.place is not None
         closing = asyncio.run_coroutine_threadsafe(connections._close(), connections.place.loop)  # noqa: SLF001
-        with contextlib.suppress(concurrent.futures.TimeoutError):  # the loop is held up, and ends with the process
+        with contextlib.suppress(
+            concurrent.futures.TimeoutError
+        ):  # the loop is held up, and ends with the process
             closing.result(EXIT_S)
 
 

@@ -18,7 +18,9 @@ Known = TypeVar("Known")
 DEEPEST = 8  # an error in an error in an error: gateways wrap what they get
 MOST_PARTS = 200
 MOST_CHARACTERS = 20_000
-MESSAGES = frozenset({"message", "msg", "detail", "error_message", "error_description", "errormessage", "raw"})
+MESSAGES = frozenset(
+    {"message", "msg", "detail", "error_message", "error_description", "errormessage", "raw"}
+)
 CODES = frozenset({"code", "type", "status", "error_code", "error_type", "reason", "errorcode"})
 STATUSES = frozenset({"code", "status", "status_code"})
 TAGS = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
@@ -67,7 +69,9 @@ def read_error_body(body: Any) -> ErrorBody:
     """
     parts = list(_parts(body))
     texts = [(name, value) for name, value in parts if isinstance(value, str) and value]
-    said = dict.fromkeys(value for name, value in texts if name in MESSAGES)  # each once: gateways repeat
+    said = dict.fromkeys(
+        value for name, value in texts if name in MESSAGES
+    )  # each once: gateways repeat
     message = " ".join(" ".join(said).split())[:MOST_CHARACTERS]
     delay = _first(_delay_of(name, value) for name, value in parts)
     return ErrorBody(
@@ -150,7 +154,9 @@ def _inside(name: str, value: Any) -> list[tuple[str, Any]]:
         if isinstance(place, list) and isinstance(said, str):  # FastAPI
             value = {**value, "msg": f"{'.'.join(map(str, place))}: {said}"}
         # {"error": "model not found"} says it in words
-        return [("message" if key == "error" else str(key).lower(), one) for key, one in value.items()]
+        return [
+            ("message" if key == "error" else str(key).lower(), one) for key, one in value.items()
+        ]
     if isinstance(value, list | tuple):
         return [(name, one) for one in value[:MOST_PARTS]]
     return []
@@ -166,7 +172,11 @@ def _decoded(text: str) -> Any:
     except (ValueError, RecursionError):
         return None
     first = next(iter(inner), None) if isinstance(inner, list) else inner
-    return inner if isinstance(first, Mapping) and WRAPS & {str(key).lower() for key in first} else None
+    return (
+        inner
+        if isinstance(first, Mapping) and WRAPS & {str(key).lower() for key in first}
+        else None
+    )
 
 
 def _before_json(text: str) -> str:
@@ -182,7 +192,9 @@ def _place(text: str) -> tuple[int, int]:
 
 def _without_tags(text: str) -> str:
     text = text[:MOST_CHARACTERS]
-    if "<" not in text or not re.search(r"<(?:!doctype|html|head|body|title|h1|center)\b", text, re.IGNORECASE):
+    if "<" not in text or not re.search(
+        r"<(?:!doctype|html|head|body|title|h1|center)\b", text, re.IGNORECASE
+    ):
         return text
     title = TITLE.search(text)
     return (title.group(1) if title is not None else TAGS.sub(" ", text)).strip()

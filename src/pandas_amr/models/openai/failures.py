@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 RETRYABLE = frozenset({408, 409, 425, 429})
 CONFIG = frozenset({401, 402, 403, 404})
-NO_QUOTA = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "access_terminated"})
+NO_QUOTA = frozenset(
+    {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "access_terminated"}
+)
 # Gateways put the code of the server behind them into a sentence.
 NO_QUOTA_WORDS = re.compile(
     r"insufficient[ _](quota|balance|credits?|funds)|billing[ _](is )?not[ _]active|billing[ _]hard[ _]limit|"
@@ -38,7 +40,9 @@ NO_QUOTA_WORDS = re.compile(
 CHECK_BILLING = re.compile(r"check your plan and billing", re.IGNORECASE)
 PASSES = frozenset({"resource_exhausted"})
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-STARVED_WORDS = re.compile(r"too many open files|no buffer space", re.IGNORECASE)  # of several tries, joined
+STARVED_WORDS = re.compile(
+    r"too many open files|no buffer space", re.IGNORECASE
+)  # of several tries, joined
 REASON_CHARACTERS = 300
 
 # Of these statuses a server may mean this request alone, such as a row that its filter does not let pass.
@@ -57,7 +61,9 @@ ABOUT_PARAMETER = re.compile(
     re.IGNORECASE,
 )
 # A gateway that has nobody behind it just now says 404, too.
-NO_UPSTREAM = re.compile(r"no healthy upstream|upstream connect|no available (server|worker|instance)", re.IGNORECASE)
+NO_UPSTREAM = re.compile(
+    r"no healthy upstream|upstream connect|no available (server|worker|instance)", re.IGNORECASE
+)
 
 # What HTTP libraries raise of an answer that is none, where the client lets it pass: bad status lines, headers, chunks,
 # lengths, encodings.
@@ -95,17 +101,25 @@ class Failures:
             body = read_error_body(error.body)
             if not body.message:
                 body = read_error_body(error.response.reason_phrase or "no reason given")
-            return self.status_error(error.status_code, body, error.response.headers, error.request_id)
+            return self.status_error(
+                error.status_code, body, error.response.headers, error.request_id
+            )
         if _is_starved(links):
-            return ModelUnavailable("This process has too few file descriptors (ulimit -n).", starved=True)
+            return ModelUnavailable(
+                "This process has too few file descriptors (ulimit -n).", starved=True
+            )
         if _is_gone(links):
             said = f"No connection to {self._address} ({_reason(links)}). {self._way_there(links)}"
             return ModelUnavailable(said, gone=True)
         # The aiohttp transport calls a lost connection a time-out too; the cause beneath tells them apart.
-        if isinstance(error, openai.APITimeoutError) and any(isinstance(link, TimeoutError) for link in links):
+        if isinstance(error, openai.APITimeoutError) and any(
+            isinstance(link, TimeoutError) for link in links
+        ):
             return self.timed_out()
         if isinstance(error, openai.APIConnectionError):
-            return ModelUnavailable(f"No connection to {self._address} ({type(links[-1]).__name__}).")
+            return ModelUnavailable(
+                f"No connection to {self._address} ({type(links[-1]).__name__})."
+            )
         return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
 
     def timed_out(self, timeout_s: float | None = None) -> ModelUnavailable:
@@ -120,7 +134,11 @@ class Failures:
         return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
 
     def status_error(
-        self, status: int, body: ErrorBody, headers: Mapping[str, str], request_id: str | None = None
+        self,
+        status: int,
+        body: ErrorBody,
+        headers: Mapping[str, str],
+        request_id: str | None = None,
     ) -> ModelError:
         """What an HTTP status that is no 200 means."""
         known: dict[str, Any] = {"status": status, "request_id": request_id}
@@ -135,13 +153,18 @@ class Failures:
             return failure
         if status in RETRYABLE or not 400 <= status < 500 or NO_UPSTREAM.search(body.message):
             wait_s = retry_after_of(headers)
-            known |= {"retry_after_s": body.retry_after_s if wait_s is None else wait_s, "limits": limits_of(headers)}
+            known |= {
+                "retry_after_s": body.retry_after_s if wait_s is None else wait_s,
+                "limits": limits_of(headers),
+            }
             return ModelUnavailable(said, busy=status == 429, **known)
         return ModelRejected(said, **known)
 
     def _way_out(self, status: int, message: str) -> str:
         """Which setting to look at."""
-        is_of_model = status in {400, 422} and "key" not in message.lower() and "model" in message.lower()
+        is_of_model = (
+            status in {400, 422} and "key" not in message.lower() and "model" in message.lower()
+        )
         if status == 404 or is_of_model:
             return f"Check the model's name (LM({self.lm.model!r}), AMR_MODEL) and the address (OPENAI_BASE_URL)."
         if status in {402, 429}:
@@ -188,7 +211,11 @@ def _has_no_quota(body: ErrorBody, status: int, headers: Mapping[str, str]) -> b
     """Tell whether nothing will be served until somebody pays: whatever the status, wherever the code stands."""
     if body.codes & NO_QUOTA or (status in {400, 429} and NO_QUOTA_WORDS.search(body.message)):
         return True
-    waits = body.retry_after_s is not None or retry_after_of(headers) is not None or bool(body.codes & PASSES)
+    waits = (
+        body.retry_after_s is not None
+        or retry_after_of(headers) is not None
+        or bool(body.codes & PASSES)
+    )
     return status == 429 and not waits and CHECK_BILLING.search(body.message) is not None
 
 
@@ -209,7 +236,10 @@ def _is_gone(links: Sequence[BaseException]) -> bool:
     if by_aiohttp:
         made = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
         return any(isinstance(link, made) for link in by_aiohttp)
-    return any(isinstance(link, httpx2.ConnectError | httpx2.ConnectTimeout | socket.gaierror) for link in links)
+    return any(
+        isinstance(link, httpx2.ConnectError | httpx2.ConnectTimeout | socket.gaierror)
+        for link in links
+    )
 
 
 def _reason(links: Sequence[BaseException]) -> str:

@@ -22,7 +22,11 @@ EPOCH_MS = 1e12
 # Where limits are told, by what is limited: the names of limit, remaining and reset.
 SPELLINGS = {
     "requests": (
-        ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+        (
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-reset-requests",
+        ),
         (
             "anthropic-ratelimit-requests-limit",
             "anthropic-ratelimit-requests-remaining",
@@ -38,7 +42,11 @@ SPELLINGS = {
             "anthropic-ratelimit-tokens-reset",
         ),
         ("x-ratelimit-limit-tokens-minute", "x-ratelimit-remaining-tokens-minute", ""),  # Mistral
-        ("ratelimitbysize-limit", "ratelimitbysize-remaining", "ratelimitbysize-reset"),  # Mistral, before that
+        (
+            "ratelimitbysize-limit",
+            "ratelimitbysize-remaining",
+            "ratelimitbysize-reset",
+        ),  # Mistral, before that
     ),
 }
 # Of this gateway, and of one behind it, whose headers LiteLLM passes on.

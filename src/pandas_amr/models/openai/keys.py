@@ -41,7 +41,9 @@ class Key:
         if isinstance(given, str):
             key = given.strip()  # files of secrets end in a new line
             if not _is_sendable(key):
-                raise UsageError(f"The key has characters that no HTTP header can hold: see {what}.")
+                raise UsageError(
+                    f"The key has characters that no HTTP header can hold: see {what}."
+                )
             self._remember(key)
             self.name = key
         else:
@@ -71,7 +73,11 @@ class Key:
             async with asyncio.timeout(self._longest_s) as deadline:
                 key = await _called(self._function)
         except TimeoutError:
-            problem = f"gave none within {self._longest_s:g} s" if deadline.expired() else "raised TimeoutError"
+            problem = (
+                f"gave none within {self._longest_s:g} s"
+                if deadline.expired()
+                else "raised TimeoutError"
+            )
         except Exception as error:  # noqa: BLE001 (the user's function; its text may hold a secret)
             cause = error.__cause__
             problem = f"raised {type(cause if cause is not None and ends_more(cause) else error).__name__}"
@@ -81,7 +87,9 @@ class Key:
             problem = "gave a text that no HTTP header can hold"
         if problem:  # raised here, outside of the except block, which would chain what was raised
             name = function_name(self._function)
-            raise ModelConfigError(f"{self._what} takes a key or a function that gives one; {name}() {problem}.")
+            raise ModelConfigError(
+                f"{self._what} takes a key or a function that gives one; {name}() {problem}."
+            )
         self._remember(key.strip())
         return str(key.strip())
 
@@ -120,7 +128,9 @@ async def _called(function: Callable[[], Any]) -> Any:
 def _is_async(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__
+    )
 
 
 def _is_sendable(key: str) -> bool:

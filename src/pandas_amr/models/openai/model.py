@@ -47,7 +47,9 @@ class OpenAIModel:
     def __init__(self, lm: LM) -> None:
         self._lm = lm
         self._own = OwnClient(lm.client) if lm.client is not None else None
-        self._key = key_of(lm) if self._own is None else Key(self._own.key, "LM(client=...)", lm.timeout_s)
+        self._key = (
+            key_of(lm) if self._own is None else Key(self._own.key, "LM(client=...)", lm.timeout_s)
+        )
         self._url = address_of(lm) if self._own is None else str(self._own.client.base_url)
         address = urlsplit(self._url)
         self._failures = Failures(lm, address.hostname or "", self._secrets, address.port)
@@ -69,7 +71,9 @@ class OpenAIModel:
     @property
     def server(self) -> str:
         """The address that answers; of Azure with the deployment, which its client adds at each request."""
-        azure = self._own is not None and isinstance(self._own.client, openai.AzureOpenAI | openai.AsyncAzureOpenAI)
+        azure = self._own is not None and isinstance(
+            self._own.client, openai.AzureOpenAI | openai.AsyncAzureOpenAI
+        )
         if azure and "/deployments" not in httpx2.URL(self._url).path:
             return f"{self._url.rstrip('/')}/deployments/{self._lm.model}"
         return self._url
@@ -83,7 +87,10 @@ class OpenAIModel:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -161,7 +168,9 @@ class OpenAIModel:
         except ModelError as error:
             error.usage = usage_of({}, request, self._lm.model, seconds, cost=cost_of(raw.headers))
             raise
-        if is_error(answer):  # of a gateway's, as if all was well: what it says is what would have been the status
+        if is_error(
+            answer
+        ):  # of a gateway's, as if all was well: what it says is what would have been the status
             told = read_error_body(answer)
             if told.status is not None:
                 raise self._failures.status_error(told.status, told, raw.headers)
@@ -210,7 +219,9 @@ class OpenAIModel:
         if status in range(200, 300) or (status is None and has_answer):
             return self._reply(answer, usage_of(answer, request, self._lm.model, 0.0), None)
         failure = self._batch_failure(status, answer)
-        if isinstance(answer, dict) and isinstance(answer.get("usage"), dict):  # refused, and paid for
+        if isinstance(answer, dict) and isinstance(
+            answer.get("usage"), dict
+        ):  # refused, and paid for
             failure.usage = usage_of(answer, request, self._lm.model, 0.0)
         raise failure
 
@@ -226,7 +237,9 @@ class OpenAIModel:
         """A server's text, bounded and without what no text may show."""
         return self._failures.scrubbed(text)
 
-    async def call(self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], *, timeout_s: float) -> Any:
+    async def call(
+        self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], *, timeout_s: float
+    ) -> Any:
         """Ask the client for something, and have all of it within a time; what goes wrong is told in our words.
 
         Raises:
@@ -249,7 +262,10 @@ class OpenAIModel:
                 failure = self._failures.unreadable(error)
             else:  # a bug in a client of the user's
                 raise
-        except (KeyboardInterrupt, SystemExit) as raised:  # of a client of the user's; they would end the loop
+        except (
+            KeyboardInterrupt,
+            SystemExit,
+        ) as raised:  # of a client of the user's; they would end the loop
             raise contained(raised) from raised
         else:
             note_answer(self.address[0])

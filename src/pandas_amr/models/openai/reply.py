@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from pandas_amr._records.usage import Usage
 
-DEEPEST = 100  # levels of lists and objects in an answer: what is deeper is a model that does not stop
+DEEPEST = (
+    100  # levels of lists and objects in an answer: what is deeper is a model that does not stop
+)
 
 # What this library reads of a message; what else stands in it is sent back as it came.
 READ = frozenset({"role", "content", "tool_calls", "function_call"})
@@ -22,10 +24,14 @@ ANSWER_ONLY = frozenset({"refusal", "annotations", "audio"})
 
 TEXT_TYPES = frozenset({"text", "output_text"})
 PART_TYPES = TEXT_TYPES | {"refusal", "thinking", "redacted_thinking", "reasoning"}
-PART_KEYS = frozenset({"type", "text", "annotations", "refusal", "thinking", "signature", "data", "reasoning"})
+PART_KEYS = frozenset(
+    {"type", "text", "annotations", "refusal", "thinking", "signature", "data", "reasoning"}
+)
 
 CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens"})
-FILTERED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"})
+FILTERED = frozenset(
+    {"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"}
+)
 
 
 def read_body(content: bytes) -> Any:
@@ -82,7 +88,9 @@ def reply_of(answer: Any, usage: Usage, limits: Limits | None) -> Reply:
     if reason.lower() in FILTERED:
         raise ModelRefused("The provider's content filter stopped the answer.")
     if reason in WINDOW_IS_FULL:
-        raise ModelRejected("The prompt and the answer are longer than the model's context window.", too_long=True)
+        raise ModelRejected(
+            "The prompt and the answer are longer than the model's context window.", too_long=True
+        )
     message = message_of(said)
     if not (message.content or message.tool_calls) and _has_refusal(said.get("content")):
         raise ModelRefused("The model declined to answer.")
@@ -139,7 +147,11 @@ def _text_of(content: Any) -> str | None:
 
 def _is_part(content: Any) -> bool:
     """Whether an object is a part of a message, and not an answer."""
-    return isinstance(content, dict) and content.get("type") in PART_TYPES and content.keys() <= PART_KEYS
+    return (
+        isinstance(content, dict)
+        and content.get("type") in PART_TYPES
+        and content.keys() <= PART_KEYS
+    )
 
 
 def _text_of_part(part: Any) -> str | None:

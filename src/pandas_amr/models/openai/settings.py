@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM, Model, Reply, Request
 
 NEW_LIMIT, OLD_LIMIT = "max_completion_tokens", "max_tokens"
-LIMITS = (NEW_LIMIT, OLD_LIMIT)  # both at once are refused by OpenAI (langchain-ai/langgraph issue 5943) and Volcengine
+LIMITS = (
+    NEW_LIMIT,
+    OLD_LIMIT,
+)  # both at once are refused by OpenAI (langchain-ai/langgraph issue 5943) and Volcengine
 STRICT = "strict"  # of a schema response
 
 # Servers that are known to take the old name only. The two local ones are known by the port that they come with.
@@ -34,7 +37,9 @@ UNSUPPORTED = re.compile(
     r"same time|incompatible|cannot find field|no such (field|parameter)",
     re.IGNORECASE,
 )
-OTHER_NAMES = {"reasoningeffort": ("thinking", "reasoning")}  # Ollama: '"model" does not support thinking'
+OTHER_NAMES = {
+    "reasoningeffort": ("thinking", "reasoning")
+}  # Ollama: '"model" does not support thinking'
 
 
 @dataclass
@@ -110,7 +115,9 @@ class Adapting:
     A setting whose *value* is refused is the user's to change: it ends the run.
     """
 
-    def __init__(self, model: Model, *, lm: LM, server: str, warn: Callable[[SettingWarning], None]) -> None:
+    def __init__(
+        self, model: Model, *, lm: LM, server: str, warn: Callable[[SettingWarning], None]
+    ) -> None:
         self._model = model
         self._lm = lm
         self._settings = settings_of(server, lm.model)
@@ -156,7 +163,11 @@ class Adapting:
         if UNSUPPORTED.search(said):
             is_omitted = self._settings.refuse(name)
             if is_omitted and name != STRICT:
-                self._warn(SettingWarning(f"{self._lm.model} refuses {self._spelled(name)}: it is left out."))
+                self._warn(
+                    SettingWarning(
+                        f"{self._lm.model} refuses {self._spelled(name)}: it is left out."
+                    )
+                )
         elif name != STRICT and _is_subject(said, name):
             raise self._of_value(error, name) from None
 
@@ -172,7 +183,11 @@ class Adapting:
 
     def _of_value(self, error: ModelError, name: str) -> ModelConfigError:
         said = f"{error} Check {self._spelled(name)}."
-        known: dict[str, Any] = {"status": error.status, "request_id": error.request_id, "attempts": error.attempts}
+        known: dict[str, Any] = {
+            "status": error.status,
+            "request_id": error.request_id,
+            "attempts": error.attempts,
+        }
         return ModelConfigError(said, **known)
 
     def _spelled(self, name: str) -> str:
@@ -186,7 +201,12 @@ class Adapting:
         name = next((one for one in LIMITS if one in sent), None)
         usage = reply.usage
         is_told = usage.calls == usage.tries == 1 and not usage.estimated
-        if name is None or not is_told or reply.finish_reason == "length" or not isinstance(sent[name], int):
+        if (
+            name is None
+            or not is_told
+            or reply.finish_reason == "length"
+            or not isinstance(sent[name], int)
+        ):
             return
         if usage.output_tokens - usage.reasoning_tokens > sent[name]:
             self._settings.ignore_limit(name)
@@ -196,7 +216,9 @@ def _names(said: str, name: str) -> bool:
     """Whether a refusal names a setting, however it spells it; a plain word of the user's own only as a name."""
     plain, text = _plain(name), _plain(said)
     known = "_" in name or name in {"temperature", "seed"}
-    if known and any(re.search(rf"\b{re.escape(one)}\b", text) for one in (plain, *OTHER_NAMES.get(plain, ()))):
+    if known and any(
+        re.search(rf"\b{re.escape(one)}\b", text) for one in (plain, *OTHER_NAMES.get(plain, ()))
+    ):
         return True
     return _is_subject(said, name)
 

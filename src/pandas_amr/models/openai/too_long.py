@@ -28,13 +28,16 @@ WORDINGS = (
     r"\bcontext\b.{0,40}(exceed|overflow|too (long|small))",
     r"max(imum)?[ _]model[ _]len(gth)?",  # vLLM
     r"max(imum)? (prompt|input|sequence|message) (length|size|tokens)",  # xAI, SageMaker
-    READ + r"\b[^.]{0,80}\btoo (long|large|big)",  # Anthropic, Bedrock, Mistral, nginx, llama.cpp, GitHub Models
+    READ
+    + r"\b[^.]{0,80}\btoo (long|large|big)",  # Anthropic, Bedrock, Mistral, nginx, llama.cpp, GitHub Models
     r"too (long|large|many tokens) (for|to fit)",
     r"too many (input |prompt )?tokens",  # Cohere
     # Gemini, TGI, Together, watsonx
-    READ + r"`?[^.]{0,60}\btokens?\b[^.]{0,60}(exceed|greater|more than|larger|longer|must be|must have|over the)",
+    READ
+    + r"`?[^.]{0,60}\btokens?\b[^.]{0,60}(exceed|greater|more than|larger|longer|must be|must have|over the)",
     # DashScope, SageMaker, Ollama
-    READ + r"('s)? (token )?(length|count|size)[^.]{0,60}(exceed|greater|larger|longer|should be|must be|over the)",
+    READ
+    + r"('s)? (token )?(length|count|size)[^.]{0,60}(exceed|greater|larger|longer|should be|must be|over the)",
     r"must have (less|fewer) than \d+ tokens",  # TGI
     r"exceed\w*[^.]{0,40}\b(model )?token limit",  # Moonshot
     r"\btoken limit[^.]{0,20}exceeded",
@@ -50,10 +53,10 @@ OF_THE_ANSWER = re.compile(
     r"\b(completion|output) tokens\b.{0,60}(at most|maximum|exceed)|supports? at most \d+ (completion|output) tokens",
     re.IGNORECASE,
 )
-OF_BOTH = (
-    r"\b(prompt|inputs?)`?( length| tokens?)? ?(\+|and|plus) ?`?max_(completion_|output_|new_)?tokens"  # Anthropic
+OF_BOTH = r"\b(prompt|inputs?)`?( length| tokens?)? ?(\+|and|plus) ?`?max_(completion_|output_|new_)?tokens"  # Anthropic
+OF_INPUTS_TOO = re.compile(
+    OF_BOTH + r"|inputs?`? tokens? ?\+|in the messages|\bprompt contains\b", re.IGNORECASE
 )
-OF_INPUTS_TOO = re.compile(OF_BOTH + r"|inputs?`? tokens? ?\+|in the messages|\bprompt contains\b", re.IGNORECASE)
 # "The request took too long", "context deadline exceeded"
 OF_TIME = re.compile(r"\b(took|taking|waited|waiting|time[sd]?[ -]?out|deadline)\b", re.IGNORECASE)
 # vLLM: "'max_tokens' is too large: 3000. ... (3000 > 4096 - 2000)": with less to read it would fit
@@ -62,8 +65,12 @@ ANSWER_ABOVE_REST = re.compile(r"\((?P<answer>\d+) > (?P<limit>\d+) - \d+\)")
 SUM_ABOVE = re.compile(r"\d+ \+ (?P<answer>\d+) > (?P<limit>\d+)")
 
 # A rate limit that no waiting helps with: the one request is above it.
-ONE_IS_TOO_LARGE = re.compile(r"\b(request|prompt|input|message)s?\b[^.]{0,20} too (large|long|big)", re.IGNORECASE)
-LIMIT_AND_REQUESTED = re.compile(r"limit:?\s*([\d,]+)\b.{0,80}?\brequested:?\s*([\d,]+)", re.IGNORECASE | re.DOTALL)
+ONE_IS_TOO_LARGE = re.compile(
+    r"\b(request|prompt|input|message)s?\b[^.]{0,20} too (large|long|big)", re.IGNORECASE
+)
+LIMIT_AND_REQUESTED = re.compile(
+    r"limit:?\s*([\d,]+)\b.{0,80}?\brequested:?\s*([\d,]+)", re.IGNORECASE | re.DOTALL
+)
 
 NEVER = frozenset({401, 402, 403, 404, 408, 409, 425})
 
@@ -79,7 +86,11 @@ def is_too_long(status: int, body: ErrorBody) -> bool:
         return True
     if status == 429:
         return _is_above_limit(body.message)
-    if body.param and not body.param.startswith(PARTS) and "string too long" in body.message.lower():
+    if (
+        body.param
+        and not body.param.startswith(PARTS)
+        and "string too long" in body.message.lower()
+    ):
         return False
     if "string_above_max_length" in body.codes:
         return body.param.startswith(PARTS)

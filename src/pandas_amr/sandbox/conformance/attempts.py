@@ -144,23 +144,48 @@ def every_attempt() -> list[Attempt]:
     return [
         *(Attempt("secrets", name, code, by_root=root) for name, code, root in _SECRETS),
         *(Attempt("files", name, code, by_root=root) for name, code, root in _FILES),
-        *(Attempt("files", f"shard-{name}", SHARDS + code, by_root=root) for name, code, root in _SHARD),
-        *(Attempt("secrets", f"sibling-{name}", code, by_root=root) for name, code, root in _SIBLINGS),
+        *(
+            Attempt("files", f"shard-{name}", SHARDS + code, by_root=root)
+            for name, code, root in _SHARD
+        ),
+        *(
+            Attempt("secrets", f"sibling-{name}", code, by_root=root)
+            for name, code, root in _SIBLINGS
+        ),
         *(Attempt("network", name, code, by_root=root) for name, code, root in _NETWORK),
         *(Attempt("processes", name, code, by_root=root) for name, code, root in _PROCESSES),
-        *(Attempt("processes", name, code, wants, later=later) for name, code, wants, later in _LINGERING),
+        *(
+            Attempt("processes", name, code, wants, later=later)
+            for name, code, wants, later in _LINGERING
+        ),
         *(Attempt("kernel", name, code, by_root=root) for name, code, root in _KERNEL),
         *(Attempt("resources", name, code, wants) for name, code, wants in _RESOURCES),
-        *(Attempt("resources", f"kernel-{name}", code, measured=True) for name, code in _KERNEL_MEMORY),
-        *(Attempt("resources", name, SESSION + code, "flood", least=least) for name, code, least in _FLOODS),
-        Attempt("resources", "processor-over-restarts", SESSION + _BURNING, later="won()", times=12, cpu_s=2),
+        *(
+            Attempt("resources", f"kernel-{name}", code, measured=True)
+            for name, code in _KERNEL_MEMORY
+        ),
+        *(
+            Attempt("resources", name, SESSION + code, "flood", least=least)
+            for name, code, least in _FLOODS
+        ),
+        Attempt(
+            "resources",
+            "processor-over-restarts",
+            SESSION + _BURNING,
+            later="won()",
+            times=12,
+            cpu_s=2,
+        ),
         *(Attempt("crash", name, code, "crash", dies_of=number) for name, code, number in _CRASHES),
         *(Attempt("integrity", name, FORGED + code, "forge") for name, code in _FORGERIES),
         *(Attempt("integrity", name, SESSION + code, "hang") for name, code in _QUESTIONS),
         *(Attempt("integrity", f"asked-{name}", SESSION + code) for name, code in _ASKED),
         *(Attempt("integrity", name, SESSION + code, "stain") for name, code in _STAINS),
         *(Attempt("integrity", f"runner-{name}", code, "crash") for name, code in _RUNNERS),
-        *(Attempt("secrets", f"channel-{name}", code, other=other) for name, code, other in _CHANNELS),
+        *(
+            Attempt("secrets", f"channel-{name}", code, other=other)
+            for name, code, other in _CHANNELS
+        ),
         *(Attempt("secrets", f"seen-{name}", code, strong=strong) for name, code, strong in _SEEN),
     ]
 
@@ -179,7 +204,11 @@ _SECRETS = [
     ("proc-host-memory", "won(len(open('/proc/<<victim>>/maps').read()) > 0)", False),
     ("proc-parent-fd", "won(len(os.listdir('/proc/<<victim>>/fd')) > 0)", False),
     ("secret-file", "won(known(open('<<secret>>').read()))", False),
-    ("secret-file-by-pandas", "import pandas\nwon(known(str(pandas.read_csv('<<secret>>', header=None))))", False),
+    (
+        "secret-file-by-pandas",
+        "import pandas\nwon(known(str(pandas.read_csv('<<secret>>', header=None))))",
+        False,
+    ),
     (
         "secret-file-by-arrow",
         "import pyarrow\nwon(known(pyarrow.OSFile('<<secret>>').read()))",
@@ -191,7 +220,11 @@ _SECRETS = [
     ("shadow", "won(len(open('/etc/shadow').read()) > 0)", True),
     ("home", "won(known(open(os.path.expanduser('<<home>>/.netrc')).read()))", False),
     ("inherited-descriptor", "won(any(_read(handle) for handle in range(3, 100)))", False),
-    ("kernel-log", "buffer = ctypes.create_string_buffer(4096)\nwon(syscall(103, 3, buffer, 4096) > 0)", True),
+    (
+        "kernel-log",
+        "buffer = ctypes.create_string_buffer(4096)\nwon(syscall(103, 3, buffer, 4096) > 0)",
+        True,
+    ),
     ("keyring", "won(syscall(250, 0, -4, 1) > 0)", False),
     ("cgroups", "won(len(os.listdir('/sys/fs/cgroup')) > 0)", False),
     ("devices", "won(len(os.listdir('/sys/class/net')) > 0)", False),
@@ -221,8 +254,16 @@ _FILES = [
     ("make-folder", "os.mkdir('<<folder>>/made')\nwon()", False),
     ("link-by-name", "os.symlink('<<secret>>', 'way')\nwon(known(open('way').read()))", False),
     ("hard-link", "os.link('<<secret>>', '<<folder>>/hard')\nwon()", False),
-    ("to-csv", "import pandas\npandas.DataFrame({'a': [1]}).to_csv('<<folder>>/out.csv')\nwon()", False),
-    ("sqlite", "import sqlite3\nsqlite3.connect('<<folder>>/x.db').execute('create table t(a)')\nwon()", False),
+    (
+        "to-csv",
+        "import pandas\npandas.DataFrame({'a': [1]}).to_csv('<<folder>>/out.csv')\nwon()",
+        False,
+    ),
+    (
+        "sqlite",
+        "import sqlite3\nsqlite3.connect('<<folder>>/x.db').execute('create table t(a)')\nwon()",
+        False,
+    ),
     ("package-file", "import json\nopen(json.__file__, 'a').close()\nwon()", True),
     (
         "package-folder",
@@ -231,8 +272,16 @@ _FILES = [
     ),
     ("start-up-file", "open('<<home>>/.bashrc', 'a').close()\nwon()", False),
     ("pipe-by-name", "os.mkfifo('<<folder>>/pipe')\nwon()", False),
-    ("device-node", "import stat\nos.mknod('<<folder>>/null', stat.S_IFCHR | 0o666, os.makedev(1, 3))\nwon()", True),
-    ("kernel-setting", "p = '/proc/sys/kernel/printk_delay'\nv = open(p).read()\nopen(p, 'w').write(v)\nwon()", True),
+    (
+        "device-node",
+        "import stat\nos.mknod('<<folder>>/null', stat.S_IFCHR | 0o666, os.makedev(1, 3))\nwon()",
+        True,
+    ),
+    (
+        "kernel-setting",
+        "p = '/proc/sys/kernel/printk_delay'\nv = open(p).read()\nopen(p, 'w').write(v)\nwon()",
+        True,
+    ),
     (
         "by-handle",
         "b = ctypes.create_string_buffer(b'\\x80\\0\\0\\0' + b'\\0' * 200)\nm = ctypes.c_int()\nsyscall(303, -100, b'<<secret>>', b, ctypes.byref(m), 0)\nwon(known(os.read(syscall(304, os.open('<<folder>>', 0), b, 0), 64)))",
@@ -243,14 +292,22 @@ _FILES = [
 _SHARD = [
     ("written", "for h in shards(): os.pwrite(h, b'xxxx', 0)\nwon(turned())", False),
     ("cut", "for h in shards(): os.ftruncate(h, 0)\nwon(turned())", False),
-    ("grown", "for h in shards():\n    os.ftruncate(h, 1 << 24)\n    won(os.fstat(h).st_size == 1 << 24)", False),
+    (
+        "grown",
+        "for h in shards():\n    os.ftruncate(h, 1 << 24)\n    won(os.fstat(h).st_size == 1 << 24)",
+        False,
+    ),
     (
         "holed",
         "for h in shards(): _libc.fallocate(h, 3, ctypes.c_long(0), ctypes.c_long(4096))\nwon(turned())",
         False,
     ),
     ("sealed-by-code", "for h in shards():\n    fcntl.fcntl(h, 1033, 8)\n    won()", False),
-    ("mapped", "for h in shards(): mmap.mmap(h, 0, mmap.MAP_SHARED)[:4] = b'xxxx'\nwon(turned())", False),
+    (
+        "mapped",
+        "for h in shards(): mmap.mmap(h, 0, mmap.MAP_SHARED)[:4] = b'xxxx'\nwon(turned())",
+        False,
+    ),
     (
         "opened-again",
         "for h in shards(): os.pwrite(os.open(f'/proc/self/fd/{h}', os.O_RDWR), b'xxxx', 0)\nwon(turned())",
@@ -323,13 +380,29 @@ for pid in (<<sibling>>, *near):
 _NETWORK = [
     ("tcp", "socket.create_connection(('127.0.0.1', <<tcp>>), 2)\nwon()", False),
     ("tcp-listen", "s = socket.socket()\ns.bind(('127.0.0.1', 0))\ns.listen()\nwon()", False),
-    ("udp", "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', <<udp>>))\nwon()", False),
+    (
+        "udp",
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', <<udp>>))\nwon()",
+        False,
+    ),
     ("tcp6", "socket.socket(socket.AF_INET6)\nwon()", False),
     ("unix-by-path", "s = socket.socket(socket.AF_UNIX)\ns.connect('<<unix>>')\nwon()", False),
-    ("unix-abstract", "s = socket.socket(socket.AF_UNIX)\ns.connect('\\0<<abstract>>')\nwon()", False),
+    (
+        "unix-abstract",
+        "s = socket.socket(socket.AF_UNIX)\ns.connect('\\0<<abstract>>')\nwon()",
+        False,
+    ),
     ("unix-datagrams", "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\nwon()", False),
-    ("url-by-pandas", "import pandas\npandas.read_csv('http://127.0.0.1:<<tcp>>/x', header=None)\nwon()", False),
-    ("url", "import urllib.request as r\nr.urlopen('http://127.0.0.1:<<tcp>>/', timeout=2)\nwon()", False),
+    (
+        "url-by-pandas",
+        "import pandas\npandas.read_csv('http://127.0.0.1:<<tcp>>/x', header=None)\nwon()",
+        False,
+    ),
+    (
+        "url",
+        "import urllib.request as r\nr.urlopen('http://127.0.0.1:<<tcp>>/', timeout=2)\nwon()",
+        False,
+    ),
     (
         "names",
         "socket.getaddrinfo('localhost', 80)[0]\nsocket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.1', 53))\nwon()",
@@ -356,14 +429,22 @@ _PROCESSES = [
     ("vfork", "won(syscall(57) >= 0)", False),
     ("system", "won(os.system('true') == 0)", False),
     ("subprocess", "import subprocess\nsubprocess.run(['/bin/true'], check=True)\nwon()", False),
-    ("python", "import subprocess\nsubprocess.run([sys.executable, '-c', ''], check=True)\nwon()", False),
+    (
+        "python",
+        "import subprocess\nsubprocess.run([sys.executable, '-c', ''], check=True)\nwon()",
+        False,
+    ),
     ("spawn", "pid = os.posix_spawn('/bin/true', ['true'], {})\nos.waitpid(pid, 0)\nwon()", False),
     (
         "multiprocessing",
         "import multiprocessing as m\np = m.get_context('fork').Process(target=int)\np.start()\np.join()\nwon(p.exitcode == 0)",
         False,
     ),
-    ("exec", f'os.execv(sys.executable, [sys.executable, "-c", "print({WON[:5]!r} + {WON[5:]!r})"])', False),
+    (
+        "exec",
+        f'os.execv(sys.executable, [sys.executable, "-c", "print({WON[:5]!r} + {WON[5:]!r})"])',
+        False,
+    ),
     (
         "exec-from-memory",
         f"h = os.memfd_create('x', 0)\nos.write(h, b'#!/bin/sh\\necho {WON}')\nos.execve(h, ['x'], {{'PATH': '/bin'}})",
@@ -382,7 +463,11 @@ _PROCESSES = [
     ),
     ("priority", "os.setpriority(os.PRIO_PROCESS, 0, -1)\nwon()", True),
     ("affinity", "os.sched_setaffinity(0, os.sched_getaffinity(0))\nwon()", False),
-    ("session", "os.setsid() if os.getpgrp() != os.getpid() else os.setpgid(0, os.getppid())\nwon()", False),
+    (
+        "session",
+        "os.setsid() if os.getpgrp() != os.getpid() else os.setpgid(0, os.getppid())\nwon()",
+        False,
+    ),
     ("outlive-parent", "won(_libc.prctl(1, 0, 0, 0, 0) == 0)", False),
 ]
 _FORKS = """\
@@ -417,7 +502,8 @@ for way in ways * 20:
     ),
     (
         "daemon",
-        _FORKS + "if os.fork() == 0:\n    os.setsid()\n    os.fork() or time.sleep(2)\n    os._exit(0)\nwon()",
+        _FORKS
+        + "if os.fork() == 0:\n    os.setsid()\n    os.fork() or time.sleep(2)\n    os._exit(0)\nwon()",
         "escape",
         "",
     ),
@@ -468,12 +554,24 @@ _KERNEL = [
         False,
     ),
     ("mount-namespace", "won(_libc.unshare(0x00020000) == 0)", True),
-    ("mount", "_libc.unshare(0x00020000)\nwon(_libc.mount(b'tmpfs', b'/mnt', b'tmpfs', 0, None) == 0)", True),
-    ("mount-proc", "_libc.unshare(0x10020000)\nwon(_libc.mount(b'none', b'/', None, 0x44000, None) == 0)", True),
+    (
+        "mount",
+        "_libc.unshare(0x00020000)\nwon(_libc.mount(b'tmpfs', b'/mnt', b'tmpfs', 0, None) == 0)",
+        True,
+    ),
+    (
+        "mount-proc",
+        "_libc.unshare(0x10020000)\nwon(_libc.mount(b'none', b'/', None, 0x44000, None) == 0)",
+        True,
+    ),
     ("chroot", "os.chroot('/')\nwon()", True),
     ("setns", "won(syscall(308, os.open('/proc/self/ns/mnt', 0), 0) == 0)", True),
     ("bpf", "won(syscall(321, 0, struct.pack('IIII', 2, 4, 4, 1) + b'\\0' * 100, 72) >= 0)", True),
-    ("perf", "won(syscall(298, struct.pack('IIQ', 1, 112, 0) + b'\\0' * 100, 0, -1, -1, 0) >= 0)", True),
+    (
+        "perf",
+        "won(syscall(298, struct.pack('IIQ', 1, 112, 0) + b'\\0' * 100, 0, -1, -1, 0) >= 0)",
+        True,
+    ),
     ("userfaultfd", "won(syscall(323, 0) >= 0)", True),
     ("key", "won(syscall(248, b'user', b'amr', b'x', 1, -3) > 0)", False),
     (
@@ -481,7 +579,11 @@ _KERNEL = [
         "import resource\nresource.setrlimit(resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE))\nwon()",
         False,
     ),
-    ("limits-of-others", "import resource\nresource.prlimit(<<victim>>, resource.RLIMIT_CORE)\nwon()", False),
+    (
+        "limits-of-others",
+        "import resource\nresource.prlimit(<<victim>>, resource.RLIMIT_CORE)\nwon()",
+        False,
+    ),
     ("personality", "won(syscall(135, 0xFFFFFFFF) >= 0)", False),
     ("host-name", "socket.sethostname(socket.gethostname())\nwon()", True),
     ("shared-memory", "i = syscall(29, 0, 4096, 0o1600)\nsyscall(31, i, 0, 0)\nwon()", False),
@@ -490,8 +592,16 @@ _KERNEL = [
     ("memory-file", "os.memfd_create('x')\nwon()", False),
     ("inotify", "won(syscall(253) >= 0)", False),
     ("fanotify", "won(syscall(300, 0x200, 0) >= 0)", True),
-    ("capabilities", "won(syscall(126, struct.pack('Ii', 0x20080522, 0), b'\\0' * 24) == 0)", False),
-    ("loose-seccomp", "won(_libc.prctl(22, 0, 0, 0, 0) == 0 or _libc.prctl(21, 0, 0, 0, 0) == 0)", False),
+    (
+        "capabilities",
+        "won(syscall(126, struct.pack('Ii', 0x20080522, 0), b'\\0' * 24) == 0)",
+        False,
+    ),
+    (
+        "loose-seccomp",
+        "won(_libc.prctl(22, 0, 0, 0, 0) == 0 or _libc.prctl(21, 0, 0, 0, 0) == 0)",
+        False,
+    ),
     ("secret-memory", "won(syscall(319, b'x', 0) >= 0)", False),
     (
         "vmsplice",
@@ -518,7 +628,11 @@ _RESOURCES: list[tuple[str, str, Wants]] = [
         "for i in range(100): open(f'p{i}', 'wb').write(bytes(1 << 20))\nwon()\nfor i in range(100): os.remove(f'p{i}')",
         "escape",
     ),
-    ("sparse-file", "with open('sparse', 'wb') as f: f.truncate(1 << 33)\nos.remove('sparse')\nwon()", "escape"),
+    (
+        "sparse-file",
+        "with open('sparse', 'wb') as f: f.truncate(1 << 33)\nos.remove('sparse')\nwon()",
+        "escape",
+    ),
     (
         "inodes",
         "for i in range(3000): open(f'f{i}', 'w').close()\nwon()\nfor i in range(3000): os.remove(f'f{i}')",
@@ -533,14 +647,30 @@ _RESOURCES: list[tuple[str, str, Wants]] = [
         "hang",
     ),
     ("ignored-interrupt", "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", "hang"),
-    ("blocked-interrupt", "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))\nwhile True: pass", "hang"),
+    (
+        "blocked-interrupt",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))\nwhile True: pass",
+        "hang",
+    ),
     ("big-number", "x = 7 ** (10 ** 8)", "hang"),
     ("pattern", "import re\nre.match('(a+)+$', 'a' * 60 + 'b')", "hang"),
     ("stopped", "os.kill(os.getpid(), signal.SIGTSTP)\nthreading.Event().wait()", "hang"),
-    ("endless-repr", "class R:\n    def __repr__(self):\n        while True: pass\nrepr(R())", "hang"),
-    ("endless-recursion", "sys.setrecursionlimit(10 ** 9)\ndef f(n): return f(n + 1)\nf(0)", "hang"),
+    (
+        "endless-repr",
+        "class R:\n    def __repr__(self):\n        while True: pass\nrepr(R())",
+        "hang",
+    ),
+    (
+        "endless-recursion",
+        "sys.setrecursionlimit(10 ** 9)\ndef f(n): return f(n + 1)\nf(0)",
+        "hang",
+    ),
     ("endless-output", "while True: print('x', flush=True)", "hang"),
-    ("finaliser", "class D:\n    def __del__(self):\n        while True: pass\nd = D()\ndel d", "hang"),
+    (
+        "finaliser",
+        "class D:\n    def __del__(self):\n        while True: pass\nd = D()\ndel d",
+        "hang",
+    ),
 ]
 _FLOODS = [
     ("printed-at-once", "print('x' * (100 << 20))", FLOOD),
@@ -552,15 +682,35 @@ _FLOODS = [
         "for h in (1, 2) * 500: os.write(h, bytes(65536))\nfor _ in range(600): os.write(1, bytes(65536))",
         FLOOD,
     ),
-    ("long-repr", "class R:\n    def __repr__(self): return 'x' * (100 << 20)\nsys.displayhook(R())\nR()", FLOOD),
+    (
+        "long-repr",
+        "class R:\n    def __repr__(self): return 'x' * (100 << 20)\nsys.displayhook(R())\nR()",
+        FLOOD,
+    ),
     ("long-error", "raise ValueError('x' * (100 << 20))", FLOOD),
     ("long-name-of-error", "raise type('E' * (80 << 20), (Exception,), {})('x')", FLOOD),
     ("long-finding", "submit([{'unit': 0, 'word': 'x' * (100 << 20)}])", FLOOD),
-    ("many-findings", "submit([{'unit': n, 'words': ['x' * 99] * 234_000} for n in range(3)])", FLOOD),
-    ("long-reply", "import json\njson.dumps = lambda *given, **named: 'x' * (100 << 20)\nprint(json.dumps({}))", FLOOD),
+    (
+        "many-findings",
+        "submit([{'unit': n, 'words': ['x' * 99] * 234_000} for n in range(3)])",
+        FLOOD,
+    ),
+    (
+        "long-reply",
+        "import json\njson.dumps = lambda *given, **named: 'x' * (100 << 20)\nprint(json.dumps({}))",
+        FLOOD,
+    ),
     ("long-cell", "submit([{'unit': 0, 'word': 'x' * (12 << 20)}])", 12 << 20),
-    ("long-cell-by-force", "handed_in({'findings': [{'unit': 0, 'word': 'x' * (12 << 20)}]})", 12 << 20),
-    ("values-of-a-cell", "submit([{'unit': n, 'words': [1] * 300_000} for n in range(3)])", 1 << 20),
+    (
+        "long-cell-by-force",
+        "handed_in({'findings': [{'unit': 0, 'word': 'x' * (12 << 20)}]})",
+        12 << 20,
+    ),
+    (
+        "values-of-a-cell",
+        "submit([{'unit': n, 'words': [1] * 300_000} for n in range(3)])",
+        1 << 20,
+    ),
     (
         "values-of-a-cell-by-force",
         "handed_in({'findings': [{'unit': n, 'words': [1] * 300_000} for n in range(3)]})",
@@ -568,8 +718,16 @@ _FLOODS = [
     ),
     ("brackets", "handed_in({'findings': [[[]] * 400_000]})", 1 << 20),
     ("deep", "handed_in({'findings': [eval('[' * 90 + ']' * 90)] * 5000})", 900_000),
-    ("brackets-in-a-question", "question(b'x', [[]] * 400_000)\nworker or print([[]] * 400_000)", 1 << 20),
-    ("texts-of-a-question", "question(b'x' * (100 << 20))\nworker or print('x' * (100 << 20))", FLOOD),
+    (
+        "brackets-in-a-question",
+        "question(b'x', [[]] * 400_000)\nworker or print([[]] * 400_000)",
+        1 << 20,
+    ),
+    (
+        "texts-of-a-question",
+        "question(b'x' * (100 << 20))\nworker or print('x' * (100 << 20))",
+        FLOOD,
+    ),
     ("long-repair", "submit([{'unit': n, 'words': [[]] * 200_000} for n in range(2)])", 1 << 20),
 ]
 _CRASHES = [
@@ -600,7 +758,11 @@ page[4096]""",
         signal.SIGBUS,
     ),
     ("bus-by-signal", "signal.raise_signal(signal.SIGBUS)", signal.SIGBUS),
-    ("stack", "_libc.regcomp(ctypes.create_string_buffer(1024), b'(' * 1_000_000, 1)", signal.SIGSEGV),
+    (
+        "stack",
+        "_libc.regcomp(ctypes.create_string_buffer(1024), b'(' * 1_000_000, 1)",
+        signal.SIGSEGV,
+    ),
     ("stack-by-sort", "sys.setrecursionlimit(10 ** 9)\nf = lambda _: sorted([0], key=f)\nf(0)", 0),
     (
         "stack-by-callback",
@@ -621,18 +783,27 @@ _FORGERIES = [
         "flood",
         "for h in range(3, 200):\n    try: os.set_blocking(h, False); [os.write(h, b'\\0' * 65536) for _ in range(64)]\n    except OSError: pass",
     ),
-    ("wrong-name", "spoken(message(id='0' * 16, ok=True, out='forged', submitted=False, blobs=[]))"),
+    (
+        "wrong-name",
+        "spoken(message(id='0' * 16, ok=True, out='forged', submitted=False, blobs=[]))",
+    ),
     ("no-object", "spoken(b'\\0\\0\\0\\x02[]')"),
     ("deep", "spoken((60000).to_bytes(4, 'big') + b'[' * 60000)"),
     ("huge-blob", "spoken(message(id='0' * 16, ok=True, out='', submitted=True, blobs=[1 << 50]))"),
     ("negative-blob", "spoken(message(id='0' * 16, ok=True, out='', submitted=True, blobs=[-5]))"),
-    ("question", "spoken(message(id='0' * 16, ask={'texts': ['x'] * 10, 'instruction': 'x', 'schema': {}}))"),
+    (
+        "question",
+        "spoken(message(id='0' * 16, ask={'texts': ['x'] * 10, 'instruction': 'x', 'schema': {}}))",
+    ),
     (
         "answered-twice",
         "said = {'id': getattr(worker, '_id', ''), 'ok': True, 'out': '', 'submitted': False, 'blobs': []}\nspoken(b'x') if worker is None else [worker._stream.send(said) for _ in range(3)]",
     ),
     ("pickle", "spoken(b'\\x80\\x04\\x95cposix\\nsystem\\n(Vtrue\\ntR.' * 10)"),
-    ("hang-up", "for h in range(3, 200):\n    spoken(b'x')\n    try: os.close(h)\n    except OSError: pass"),
+    (
+        "hang-up",
+        "for h in range(3, 200):\n    spoken(b'x')\n    try: os.close(h)\n    except OSError: pass",
+    ),
 ]
 _QUESTIONS = [
     (
@@ -643,7 +814,10 @@ _QUESTIONS = [
         "questions-after-the-interrupt",
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    try: ask([], 'x')\n    except Exception: pass",
     ),
-    ("answer-never-read", "question(os.urandom(1_500_000).hex().encode())\nwhile True: time.sleep(1)"),
+    (
+        "answer-never-read",
+        "question(os.urandom(1_500_000).hex().encode())\nwhile True: time.sleep(1)",
+    ),
     ("answers-never-read", "while True: question(b'x')"),
     (
         "answer-read-slowly",
@@ -666,7 +840,10 @@ while True:
         "questions-that-are-refused",
         "while True:\n    try: answered({'a': {'type': 'string', 'pattern': 'x'}})\n    except Exception: pass",
     ),
-    ("question-of-no-form", "while True: worker and worker._stream.send({'id': worker._id, 'ask': 1})"),
+    (
+        "question-of-no-form",
+        "while True: worker and worker._stream.send({'id': worker._id, 'ask': 1})",
+    ),
 ]
 _STAINS = [
     ("controls", "print('\\x00\\x1b[2J\\x1b]0;title\\x07\\x9b')"),
@@ -698,7 +875,10 @@ _RUNNERS = [
     ("len", "import builtins\nbuiltins.len = None\nlen([])"),
     ("isinstance", "import builtins\nbuiltins.isinstance = None\nisinstance(1, int)"),
     ("import", "import builtins\nbuiltins.__import__ = None\nimport csv"),
-    ("error", "import builtins\nbuiltins.BaseException = builtins.Exception = None\nraise Exception"),
+    (
+        "error",
+        "import builtins\nbuiltins.BaseException = builtins.Exception = None\nraise Exception",
+    ),
     ("modules", "for name in list(sys.modules): sys.modules[name] = None\nimport os"),
     (
         "globals",
@@ -751,9 +931,18 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 won(len(kept) > 100)""",
     ),
-    ("pipes", "kept = [os.pipe() for _ in range(100)]\nfor _, w in kept: os.write(w, bytes(65536))\nwon()"),
-    ("size-of-a-pipe", "import fcntl\nr, w = os.pipe()\nwon(fcntl.fcntl(w, 1031, 1 << 19) == 1 << 19)"),
-    ("size-of-a-socket", "socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)\nwon()"),
+    (
+        "pipes",
+        "kept = [os.pipe() for _ in range(100)]\nfor _, w in kept: os.write(w, bytes(65536))\nwon()",
+    ),
+    (
+        "size-of-a-pipe",
+        "import fcntl\nr, w = os.pipe()\nwon(fcntl.fcntl(w, 1031, 1 << 19) == 1 << 19)",
+    ),
+    (
+        "size-of-a-socket",
+        "socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)\nwon()",
+    ),
     ("events", "kept = [os.eventfd(0) for _ in range(200)]\nwon()"),
     (
         "watches",
@@ -776,10 +965,19 @@ won()""",
         "locks-of-a-description",
         "import fcntl\nh = os.open(os.__file__, os.O_RDONLY)\nfcntl.fcntl(h, 37, struct.pack('hhqqi', 0, 0, 0, 1, 0))\ntry: fcntl.fcntl(h, 37, struct.pack('hhqqi', 0, 99, 0, 0, 0))\nexcept OSError as error: won(error.errno == errno.EINVAL)",
     ),
-    ("locks-of-files", "import fcntl\nfcntl.flock(os.open(os.__file__, os.O_RDONLY), fcntl.LOCK_SH)\nwon()"),
-    ("leases", "import fcntl\nfcntl.fcntl(os.open('lease', os.O_CREAT | os.O_RDONLY, 0o600), 1024, 0)\nwon()"),
+    (
+        "locks-of-files",
+        "import fcntl\nfcntl.flock(os.open(os.__file__, os.O_RDONLY), fcntl.LOCK_SH)\nwon()",
+    ),
+    (
+        "leases",
+        "import fcntl\nfcntl.fcntl(os.open('lease', os.O_CREAT | os.O_RDONLY, 0o600), 1024, 0)\nwon()",
+    ),
     ("notes-of-folders", "import fcntl\nfcntl.fcntl(os.open('.', os.O_RDONLY), 1026, 1)\nwon()"),
-    ("timers", "t = ctypes.c_int()\nwon(all(syscall(222, 1, 0, ctypes.byref(t)) == 0 for _ in range(50)))"),
+    (
+        "timers",
+        "t = ctypes.c_int()\nwon(all(syscall(222, 1, 0, ctypes.byref(t)) == 0 for _ in range(50)))",
+    ),
     ("requests", "c = ctypes.c_ulong(0)\nwon(syscall(206, 64, ctypes.byref(c)) == 0)"),
     (
         "queue-by-name",
@@ -798,8 +996,14 @@ while time.process_time() - begun < 0.25: pass
 worker and os._exit(0)"""
 _ASKED = [
     ("pattern", "won(answered({'a': {'type': 'string', 'pattern': '\\\\w{200}'}}))"),
-    ("patterns", "won(answered({f'f{n}': {'type': 'string', 'pattern': '\\\\w{200}'} for n in range(60)}))"),
-    ("reference", "won(answered({'a': {'$ref': '#/$defs/a', '$defs': {'a': {'$ref': '#/$defs/a'}}}}))"),
+    (
+        "patterns",
+        "won(answered({f'f{n}': {'type': 'string', 'pattern': '\\\\w{200}'} for n in range(60)}))",
+    ),
+    (
+        "reference",
+        "won(answered({'a': {'$ref': '#/$defs/a', '$defs': {'a': {'$ref': '#/$defs/a'}}}}))",
+    ),
     ("list-of-lists", "won(answered({'a': 'list[list[str]]'}))"),
     ("many-fields", "won(answered({f'f{n}': 'str' for n in range(500)}))"),
     ("many-choices", "won(answered({'a': list(range(5000))}))"),
@@ -832,7 +1036,11 @@ _SEEN = [
         "os.posix_fadvise(os.open(os.__file__, os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)\nwon()",
         False,
     ),
-    ("pages-that-are-the-same", "import mmap\nmmap.mmap(-1, 1 << 20).madvise(mmap.MADV_MERGEABLE)\nwon()", False),
+    (
+        "pages-that-are-the-same",
+        "import mmap\nmmap.mmap(-1, 1 << 20).madvise(mmap.MADV_MERGEABLE)\nwon()",
+        False,
+    ),
     (
         "locks",
         "import fcntl\nfcntl.fcntl(os.open(os.__file__, os.O_RDONLY), fcntl.F_GETLK, struct.pack('hhqqi', 0, 0, 0, 0, 0))\nwon()",

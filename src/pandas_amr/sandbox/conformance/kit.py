@@ -51,7 +51,9 @@ LIMITS = Limits(
     output_chars=4000,
     result_mb=16,
 )
-OWN_LIMITS = replace(LIMITS, wall_s=20.0)  # of the sessions that are asked what is left, and not attacked
+OWN_LIMITS = replace(
+    LIMITS, wall_s=20.0
+)  # of the sessions that are asked what is left, and not attacked
 MOST_TAKEN = 160 * MIB  # by the host, for one attempt: what may be handed in, as objects
 STAIN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 ESCAPED_STAIN = re.compile(r"\\u00(?:0[0-8b]|0c|0e|0f|1[0-9a-f])")  # as JSON writes them
@@ -99,7 +101,9 @@ print(os.getpid(), ctypes.addressof(token), os.getcwd(), flush=True)
 
 def _data(name: str, **columns: list[Any]) -> Data:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({f"c{number}": column for number, column in enumerate(columns.values())}), sink)
+    pq.write_table(
+        pa.table({f"c{number}": column for number, column in enumerate(columns.values())}), sink
+    )
     labels = {
         "columns": list(columns),
         "column_names": [None],
@@ -129,7 +133,11 @@ class World:
 
     def __enter__(self) -> Self:
         stack = self._stack
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amr-world-", ignore_cleanup_errors=True)))
+        folder = Path(
+            stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="amr-world-", ignore_cleanup_errors=True)
+            )
+        )
         secret = folder / "secret.txt"
         secret.write_text(self._token, encoding="ascii")
         (folder / "home").mkdir()
@@ -156,7 +164,11 @@ class World:
         stack.callback(os.environ.pop, self._variable, None)
         (folder / "sibling").mkdir()
         victim = subprocess.Popen(
-            [sys.executable, "-c", self._sibling() + "import sys; sys.stdin.read()"],  # it ends with this process
+            [
+                sys.executable,
+                "-c",
+                self._sibling() + "import sys; sys.stdin.read()",
+            ],  # it ends with this process
             process_group=0,
             cwd=folder / "sibling",
             stdin=subprocess.PIPE,
@@ -208,9 +220,7 @@ class World:
         for made in ("new", "made", "hard", "pipe", "null", "out.csv", "x.db"):
             path = Path(self.words["folder"]) / made
             path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-        helper = (
-            "def _read(handle):\n    try: return known(os.pread(handle, 64, 0))\n    except OSError: return False\n"
-        )
+        helper = "def _read(handle):\n    try: return known(os.pread(handle, 64, 0))\n    except OSError: return False\n"
         code = PRELUDE + helper + (attempt.code if code is None else code)
         for word, value in (self.words | words).items():
             code = code.replace(f"<<{word}>>", value)
@@ -273,7 +283,9 @@ class World:
             wrong = f"the host took {taken.host_taken >> 20} MB"
         return Tried(wrong, taken)
 
-    async def _attacked(self, attempt: Attempt, sandbox: Sandbox, session: Session, beside: Session) -> str | None:
+    async def _attacked(
+        self, attempt: Attempt, sandbox: Sandbox, session: Session, beside: Session
+    ) -> str | None:
         sibling = _beside((await beside.run(self._sibling())).text)
         if not sibling:
             return "the session beside it did not say what it was asked"
@@ -286,7 +298,14 @@ class World:
             return f"the host waited for more than {most:g} s"
         if attempt.later:
             await asyncio.sleep(LINGER_S)
-            if WON in (last := await session.run(attempt.later if attempt.times == 1 else self._alone(attempt))).text:
+            if (
+                WON
+                in (
+                    last := await session.run(
+                        attempt.later if attempt.times == 1 else self._alone(attempt)
+                    )
+                ).text
+            ):
                 return f"it won: {last.text[-300:]}"
         after = await session.run("1 + 1")
         if not after.ok:  # it may be another one now, or the machine stood still for a moment
@@ -299,9 +318,13 @@ class World:
                 return f"another session saw it: {seen.text[-300:]}"
         finally:
             await fresh.close()
-        own = attempt.wants == "crash" and not cell.lost  # what code does to a runner that goes on is its own loss
+        own = (
+            attempt.wants == "crash" and not cell.lost
+        )  # what code does to a runner that goes on is its own loss
         spent = attempt.cpu_s > 0  # of which nothing is left
-        return self._wrong(attempt, cell) or _suffered(None if own or spent else after, other, shard)
+        return self._wrong(attempt, cell) or _suffered(
+            None if own or spent else after, other, shard
+        )
 
     def _alone(self, attempt: Attempt) -> str:
         """The later cell where the session that heard the first one has ended."""
@@ -360,16 +383,26 @@ def _idle(attempt: Attempt, done: subprocess.CompletedProcess[bytes], said: byte
     heard = done.stdout + done.stderr
     match attempt.wants:
         case "escape":
-            return None if WON.encode() in done.stdout else done.stderr.decode(errors="replace")[-400:] or "it lost"
+            return (
+                None
+                if WON.encode() in done.stdout
+                else done.stderr.decode(errors="replace")[-400:] or "it lost"
+            )
         case "crash":
-            worked = done.returncode == -attempt.dies_of if attempt.dies_of else done.returncode != 0
+            worked = (
+                done.returncode == -attempt.dies_of if attempt.dies_of else done.returncode != 0
+            )
             return None if worked else f"it ended with {done.returncode}"
         case "forge":
             return None if said else "nothing was said"
         case "flood":
             return None if len(heard) >= attempt.least else f"it said {len(heard)} bytes"
         case "stain":
-            return None if STAIN.search(heard.decode("utf-8", "surrogatepass")) else "it said nothing that stains"
+            return (
+                None
+                if STAIN.search(heard.decode("utf-8", "surrogatepass"))
+                else "it said nothing that stains"
+            )
     return "it came to an end"
 
 
@@ -398,7 +431,9 @@ def _answering(listening: socket.socket) -> Iterator[None]:
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(1)
                 connection.recv(4096)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\n1,2\n")
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\n1,2\n"
+                )
 
     threading.Thread(target=answer, daemon=True).start()
     try:
@@ -442,7 +477,9 @@ async def full_report(sandbox: Sandbox, world: World, *, at_once: int = AT_ONCE)
             levels[name] = tried.levels
 
     before = await _standing(sandbox)
-    promised = [attempt for attempt in attempts() if not (attempt.strong and sandbox.tier == "strict-lite")]
+    promised = [
+        attempt for attempt in attempts() if not (attempt.strong and sandbox.tier == "strict-lite")
+    ]
     await asyncio.gather(*(one(attempt) for attempt in promised if not attempt.alone))
     for attempt in promised:
         if attempt.alone:
@@ -484,7 +521,12 @@ def _below(pid: int) -> set[int]:
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            parent = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]
+            parent = (
+                (entry / "stat")
+                .read_text(encoding="utf-8", errors="replace")
+                .rpartition(")")[2]
+                .split()[1]
+            )
             children.setdefault(int(parent), []).append(int(entry.name))
     found: set[int] = set()
     rest = [pid]
@@ -516,7 +558,9 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(prog="pandas_amr.sandbox.conformance")
     parser.add_argument("tier", nargs="?", default="auto", choices=get_args(Isolation))
-    parser.add_argument("--controls", action="store_true", help="also show that each attempt works unconfined")
+    parser.add_argument(
+        "--controls", action="store_true", help="also show that each attempt works unconfined"
+    )
     asked = parser.parse_args()
 
     async def tried() -> tuple[Report, str]:
@@ -554,6 +598,8 @@ def _table(levels: dict[str, Levels]) -> list[str]:
         return []
     lines = [f"{'MB of memory, before/during/after':45} {'host process':>20} {'kernel slab':>20}"]
     for name, level in sorted(levels.items()):
-        host, slab = ("/".join(f"{size >> 20}" for size in sizes) for sizes in (level.host, level.slab))
+        host, slab = (
+            "/".join(f"{size >> 20}" for size in sizes) for sizes in (level.host, level.slab)
+        )
         lines.append(f"{name:45} {host:>20} {slab:>20}")
     return lines

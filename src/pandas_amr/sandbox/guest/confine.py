@@ -26,7 +26,13 @@ MNT_DETACH = 2
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 24, 38, 47
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = (
+    1,
+    4,
+    24,
+    38,
+    47,
+)
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, LAST_CAP = 1, 2, 63
 SIGKILL = 9
 
@@ -78,7 +84,9 @@ def return_to(process: int, flags: int) -> None:
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     """Mount a file system, or bind a folder."""
-    done = _libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, options.encode() or None)
+    done = _libc.mount(
+        source.encode(), target.encode(), kind.encode() or None, flags, options.encode() or None
+    )
     _checked(done, f"mount {kind or 'bind'} at {target}")
 
 
@@ -182,7 +190,9 @@ def own_user_namespace(proc: int, extra: int = 0) -> None:
         os.close(handle)
 
 
-def small_root(folders: Iterable[str], files: Mapping[str, str], modules: Iterable[str] = ()) -> None:
+def small_root(
+    folders: Iterable[str], files: Mapping[str, str], modules: Iterable[str] = ()
+) -> None:
     """Make a root that holds only ``folders``, single ``files`` (by name) and ``modules``, read-only, and enter it.
 
     The old root is gone afterwards, and with it /proc, /sys, /etc and every home.
@@ -190,7 +200,9 @@ def small_root(folders: Iterable[str], files: Mapping[str, str], modules: Iterab
     shown = _outermost(folders)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     root = next(
-        point for point in MOUNT_POINTS if os.path.isdir(point) and not any(_within(folder, point) for folder in shown)
+        point
+        for point in MOUNT_POINTS
+        if os.path.isdir(point) and not any(_within(folder, point) for folder in shown)
     )
     placed = {f"{FILES}/{name}": path for name, path in files.items()}
     placed |= {path: path for path in modules if not any(_within(path, folder) for folder in shown)}
@@ -234,12 +246,18 @@ def _read_only(path: str, *, with_devices: bool = False) -> None:
     if with_devices:  # what was set for all that lies below stays until it is cleared
         set_, cleared = ATTR_RDONLY | ATTR_NOSUID, ATTR_NODEV
     attributes = (ctypes.c_uint64 * 4)(set_, cleared, 0, 0)
-    _syscall(MOUNT_SETATTR, AT_FDCWD, path.encode(), AT_RECURSIVE, attributes, ctypes.sizeof(attributes))
+    _syscall(
+        MOUNT_SETATTR, AT_FDCWD, path.encode(), AT_RECURSIVE, attributes, ctypes.sizeof(attributes)
+    )
 
 
 def _outermost(folders: Iterable[str]) -> list[str]:
     real = sorted({folder for folder in folders if os.path.isdir(folder)})
-    return [folder for folder in real if not any(folder != other and _within(folder, other) for other in real)]
+    return [
+        folder
+        for folder in real
+        if not any(folder != other and _within(folder, other) for other in real)
+    ]
 
 
 def _within(path: str, folder: str) -> bool:
@@ -291,7 +309,9 @@ def restrict_files(readable: Iterable[str], writable: Iterable[str] = ()) -> Non
     words = [handled, *([NET_ALL] if abi >= 4 else []), *([SCOPES] if abi >= 6 else [])]
     attributes = (ctypes.c_uint64 * len(words))(*words)
     rules = _syscall(CREATE_RULESET, attributes, ctypes.sizeof(attributes), 0)
-    rights = [(path, READ_FILE | READ_DIR) for path in readable] + [(path, SCRATCH_RIGHTS) for path in writable]
+    rights = [(path, READ_FILE | READ_DIR) for path in readable] + [
+        (path, SCRATCH_RIGHTS) for path in writable
+    ]
     for path, allowed in rights:
         handle = os.open(path, os.O_PATH)
         if not stat.S_ISDIR(os.fstat(handle).st_mode):

@@ -9,7 +9,10 @@ from typing import Any
 
 NEWS = 1 << 16  # the longest message
 MOST_HANDLES = 2
-SCRATCH, FILES = "/amr/scratch", "/amr/files"  # in a folder of their own: Python itself may live below /scratch
+SCRATCH, FILES = (
+    "/amr/scratch",
+    "/amr/files",
+)  # in a folder of their own: Python itself may live below /scratch
 
 
 def send(wire: socket.socket, words: dict[str, Any], *handles: int) -> None:

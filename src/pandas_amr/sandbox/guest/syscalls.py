@@ -74,7 +74,10 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "clock_gettime": (228, 113),
     "clock_getres": (229, 114),
     "clock_nanosleep": (230, 115),
-    "eventfd2": (290, 19),  # and no epoll: the kernel counts watches per user, and one file can be watched many times
+    "eventfd2": (
+        290,
+        19,
+    ),  # and no epoll: the kernel counts watches per user, and one file can be watched many times
     "setitimer": (38, 103),
     "getitimer": (36, 102),
     # threads, signals of its own
@@ -109,24 +112,53 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
 }
 
 # Allowed with some arguments: name, numbers, index of the argument looked at, values that it may have.
-IOCTLS = (0x5451, 0x5450, 0x5401, 0x541B, 0x5421, 0x5413)  # FIOCLEX FIONCLEX TCGETS FIONREAD FIONBIO TIOCGWINSZ
-FCNTLS = (0, 1, 2, 3, 4, 1030, 1032, 1034)  # DUPFD GETFD SETFD GETFL SETFL DUPFD_CLOEXEC GETPIPE_SZ GET_SEALS
+IOCTLS = (
+    0x5451,
+    0x5450,
+    0x5401,
+    0x541B,
+    0x5421,
+    0x5413,
+)  # FIOCLEX FIONCLEX TCGETS FIONREAD FIONBIO TIOCGWINSZ
+FCNTLS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    1030,
+    1032,
+    1034,
+)  # DUPFD GETFD SETFD GETFL SETFL DUPFD_CLOEXEC GETPIPE_SZ GET_SEALS
 # Answered with success and not made: F_SETLK F_SETLKW F_OFD_SETLK F_OFD_SETLKW. Nobody shares what a session may write,
 # so that SQLite needs none; a lock that is made takes kernel memory, shuts a file against the host, and can be seen.
 LOCKS = (6, 7, 37, 38)
-CLOSE_RANGES = (0, 4)  # CLOSE_RANGE_CLOEXEC; UNSHARE would give a thread a table of its own, and limits of its own
+CLOSE_RANGES = (
+    0,
+    4,
+)  # CLOSE_RANGE_CLOEXEC; UNSHARE would give a thread a table of its own, and limits of its own
 PIPES = (0, 0o2000000, 0o4000, 0o2004000)  # O_CLOEXEC, O_NONBLOCK
-FILE_ADVICE = (0, 1, 2, 3, 5)  # all but POSIX_FADV_DONTNEED, which empties the machine's cache of a file
+FILE_ADVICE = (
+    0,
+    1,
+    2,
+    3,
+    5,
+)  # all but POSIX_FADV_DONTNEED, which empties the machine's cache of a file
 # NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE DONTFORK DOFORK HUGEPAGE NOHUGEPAGE DONTDUMP DODUMP: what stays in the
 # process. MERGEABLE would share pages with others who hold the same, and PAGEOUT throw out what others read.
 MEMORY_ADVICE = (0, 1, 2, 3, 4, 8, 10, 11, 14, 15, 16, 17)
-MESSAGES = tuple(peek | wait | quiet for peek in (0, 2) for wait in (0, 0x40) for quiet in (0, 0x4000))  # no MSG_OOB
+MESSAGES = tuple(
+    peek | wait | quiet for peek in (0, 2) for wait in (0, 0x40) for quiet in (0, 0x4000)
+)  # no MSG_OOB
 PR_NAMES = (15, 16)  # PR_SET_NAME, PR_GET_NAME
 FUTEX_PRIVATE = 128
 FUTEX_WAITS = (0, 9, 265)  # FUTEX_WAIT, FUTEX_WAIT_BITSET, and that with FUTEX_CLOCK_REALTIME
 MAP_HUGETLB = 0x40000
 CLONE_THREAD, CLONE_FILES, CLONE_FS = 0x00010000, 0x00000400, 0x00000200
-CLONE_SHARED = CLONE_THREAD | CLONE_FILES | CLONE_FS  # a thread with a table of its own would have limits of its own
+CLONE_SHARED = (
+    CLONE_THREAD | CLONE_FILES | CLONE_FS
+)  # a thread with a table of its own would have limits of its own
 CLONE_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag
 
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -181,7 +213,9 @@ def _by_argument(pid: int) -> list[tuple[tuple[int | None, int | None], int, tup
     ]
 
 
-def _with_argument(number: int, index: int, values: tuple[int, ...], pretended: tuple[int, ...] = ()) -> list[bytes]:
+def _with_argument(
+    number: int, index: int, values: tuple[int, ...], pretended: tuple[int, ...] = ()
+) -> list[bytes]:
     """Allow the call where the low half of its argument is one of ``values`` and the high half is empty.
 
     Where it is one of ``pretended``, the call is answered with success and not made.
@@ -195,7 +229,11 @@ def _with_argument(number: int, index: int, values: tuple[int, ...], pretended: 
         _step(_EQUALS, 0, 1, 0),
         _step(_RETURN, _REFUSE | errno.EPERM),
         _step(_LOAD, _ARGUMENTS + 8 * index),
-        *(step for value, outcome in outcomes for step in (_step(_EQUALS, value, 0, 1), _step(_RETURN, outcome))),
+        *(
+            step
+            for value, outcome in outcomes
+            for step in (_step(_EQUALS, value, 0, 1), _step(_RETURN, outcome))
+        ),
         _step(_RETURN, _REFUSE | errno.EPERM),
     ]
 
@@ -217,7 +255,11 @@ def _futex(number: int) -> list[bytes]:
 
     A thread that is joined wakes by a futex that is not private, so that such a wait is allowed, and no more.
     """
-    waits = [step for value in FUTEX_WAITS for step in (_step(_EQUALS, value, 0, 1), _step(_RETURN, _ALLOW))]
+    waits = [
+        step
+        for value in FUTEX_WAITS
+        for step in (_step(_EQUALS, value, 0, 1), _step(_RETURN, _ALLOW))
+    ]
     return [
         _step(_LOAD, _NUMBER),
         _step(_EQUALS, number, 0, 4 + len(waits)),

@@ -116,7 +116,9 @@ class Output(TextIOBase):
         room = self._head_size - len(self._head)
         self._head += text[:room]
         if len(text) > room:
-            self._tail = (self._tail + text[max(room, len(text) - self._tail_size) :])[-self._tail_size :]
+            self._tail = (self._tail + text[max(room, len(text) - self._tail_size) :])[
+                -self._tail_size :
+            ]
         return len(text)
 
     def taken(self) -> tuple[str, int]:
@@ -174,7 +176,9 @@ class Worker:
         main = ModuleType("__main__")
         sys.modules["__main__"] = main
         self._namespace = main.__dict__
-        self._namespace.update(pd=pd, np=np, submit=self._submit, files=message.get("files", {}), ask=self._ask)
+        self._namespace.update(
+            pd=pd, np=np, submit=self._submit, files=message.get("files", {}), ask=self._ask
+        )
         self._index = pd.RangeIndex(0)
         try:
             if shard is not None:
@@ -182,7 +186,9 @@ class Worker:
                 self._namespace[self._name] = frame
                 self._index = frame.index.view()  # the same index, whatever code does to `df`
         except Exception:  # noqa: BLE001 (told to the host, whose fault it is)
-            self._stream.send({"id": self._id, "ok": False, "out": traceback.format_exc()[-TRACEBACK_CHARS:]})
+            self._stream.send(
+                {"id": self._id, "ok": False, "out": traceback.format_exc()[-TRACEBACK_CHARS:]}
+            )
         else:
             self._stream.send({"id": self._id, "ok": True})
 
@@ -290,7 +296,9 @@ class Worker:
             return b""
         packed = json.dumps(payload, default=str).encode()
         if len(packed) > self._result_bytes:
-            raise ValueError(f"submit() takes {self._result_bytes >> 20} MB, not {len(packed) >> 20} MB")
+            raise ValueError(
+                f"submit() takes {self._result_bytes >> 20} MB, not {len(packed) >> 20} MB"
+            )
         if values_in(packed) > MOST_VALUES:
             raise ValueError(f"submit() takes {MOST_VALUES:,} values, and these are more")
         return packed
@@ -312,7 +320,9 @@ class Worker:
         fields = {str(name): _kind(kind) for name, kind in (schema or {"answer": str}).items()}
         question = {"lengths": lengths, "instruction": instruction, "schema": fields}
         if len(instruction) > ASK_CHARS or len(json.dumps(fields)) > ASK_CHARS:
-            raise RuntimeError(f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each")
+            raise RuntimeError(
+                f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each"
+            )
         self._in_cell = False  # a message is sent and read whole, whatever the clock says
         try:
             self._stream.send({"id": self._id, "ask": question}, packed)
@@ -337,14 +347,20 @@ class Worker:
             if plain is None:
                 lengths.append(MISSING_TEXT)
                 continue
-            part = (plain if isinstance(plain, str) else json.dumps(plain)).encode("utf-8", "replace")
+            part = (plain if isinstance(plain, str) else json.dumps(plain)).encode(
+                "utf-8", "replace"
+            )
             parts.append(part)
             lengths.append(len(part))
         if len(lengths) > self._asks:
-            raise RuntimeError(f"ask() takes {self._asks} texts in all, and these are {len(lengths)}")
+            raise RuntimeError(
+                f"ask() takes {self._asks} texts in all, and these are {len(lengths)}"
+            )
         size = sum(map(len, parts))
         if size > ASK_BYTES:
-            raise RuntimeError(f"ask() takes {ASK_BYTES >> 20} MB of texts at once, not {size >> 20} MB")
+            raise RuntimeError(
+                f"ask() takes {ASK_BYTES >> 20} MB of texts at once, not {size >> 20} MB"
+            )
         return b"".join(parts), lengths
 
 
@@ -458,7 +474,9 @@ def match_numbers(given: Any, rows: int, *, name: str = "df") -> list[int]:
     numbers = [_whole(number) for number in given]
     inside = all(number is not None and 0 <= number < rows for number in numbers)
     if not inside or len(set(numbers)) < len(numbers):
-        raise ValueError(f"takes as `{UNIT}` the row's number in {name}, whole, from 0 to {rows - 1}, each once")
+        raise ValueError(
+            f"takes as `{UNIT}` the row's number in {name}, whole, from 0 to {rows - 1}, each once"
+        )
     return [number for number in numbers if number is not None]
 
 
@@ -498,7 +516,9 @@ def loaded(parquet: memoryview | bytes, labels: dict[str, Any]) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    source = pq.ParquetFile(pa.BufferReader(pa.py_buffer(parquet)))  # unlike read_table it starts no thread
+    source = pq.ParquetFile(
+        pa.BufferReader(pa.py_buffer(parquet))
+    )  # unlike read_table it starts no thread
     table = source.read(use_threads=False).replace_schema_metadata(None)
     return decode_frame(table, labels, _session_array)
 
@@ -525,7 +545,9 @@ def decode_frame(table: Any, labels: dict[str, Any], array_of: Any, makers: Any 
     levels = [name for name in table.column_names if name.startswith("i")]
     kinds = labels.get("dtypes") or [COLUMN] * len(names)
     level_kinds = labels.get("level_dtypes") or [LEVEL] * len(levels)
-    arrays = [array_of(table.column(name), kind) for name, kind in zip(levels, level_kinds, strict=True)]
+    arrays = [
+        array_of(table.column(name), kind) for name, kind in zip(levels, level_kinds, strict=True)
+    ]
     index = _decode_index(arrays, labels, makers)
     columns = {}
     for number, (name, kind) in enumerate(zip(names, kinds, strict=True)):
@@ -599,7 +621,9 @@ def _kind(given: Any) -> Any:
         return [_plain(choice) for choice in given]
     name = KINDS.get(given, str(given)) if isinstance(given, type) else str(given)
     if name not in KIND_NAMES:
-        raise RuntimeError(f"ask(schema=) takes for a field: {', '.join(KIND_NAMES)}, or a list of choices")
+        raise RuntimeError(
+            f"ask(schema=) takes for a field: {', '.join(KIND_NAMES)}, or a list of choices"
+        )
     return name
 
 
@@ -655,7 +679,9 @@ def _of_pandas(value: Any) -> Any:
     if value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, np.datetime64 | np.timedelta64):
-        return _plain(pd.Timestamp(value) if isinstance(value, np.datetime64) else pd.Timedelta(value))
+        return _plain(
+            pd.Timestamp(value) if isinstance(value, np.datetime64) else pd.Timedelta(value)
+        )
     if isinstance(value, pd.DataFrame):
         return [_plain(record) for record in value.to_dict("records")]
     if isinstance(value, pd.Series):
@@ -697,8 +723,16 @@ def _told(error: BaseException, trace: TracebackType | None) -> str:
     """The traceback without this file's frames: what whoever wrote the code needs."""
     while trace is not None and trace.tb_frame.f_code.co_filename == HERE:
         trace = trace.tb_next
-    told = "".join(traceback.TracebackException(type(error), error, trace, limit=-8, compact=True).format(chain=True))
-    return told if len(told) <= TRACEBACK_CHARS else f"{told[:500]}\n...\n{told[500 - TRACEBACK_CHARS :]}"
+    told = "".join(
+        traceback.TracebackException(type(error), error, trace, limit=-8, compact=True).format(
+            chain=True
+        )
+    )
+    return (
+        told
+        if len(told) <= TRACEBACK_CHARS
+        else f"{told[:500]}\n...\n{told[500 - TRACEBACK_CHARS :]}"
+    )
 
 
 def main() -> None:

@@ -29,7 +29,9 @@ from pandas_amr.sandbox.guest import confine, rights
 from pandas_amr.sandbox.guest.syscalls import seccomp_filter
 from pandas_amr.sandbox.guest.worker import Gone, Stream, Worker, loaded
 
-OPEN_FILES = 128  # each may hold a buffer of the kernel's: of a pipe 64 kB, of a socket three times as much
+OPEN_FILES = (
+    128  # each may hold a buffer of the kernel's: of a pipe 64 kB, of a socket three times as much
+)
 ASKED_BYTES = 1 << 18
 MANY_TASKS = 1 << 15
 MULTIARCH = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
@@ -72,7 +74,9 @@ def _enter_strong(asked: dict[str, Any], host: socket.socket) -> None:
     """Namespaces and a small root; from here on a child that is the first process of its own."""
     folders = _folders(asked)
     os.umask(0o022)  # of whoever begins the host, it would shut the folders of the new root
-    if os.getuid() == 0 and _own_mounts():  # the root is built before root's rights, and its paths, are given up
+    if (
+        os.getuid() == 0 and _own_mounts()
+    ):  # the root is built before root's rights, and its paths, are given up
         confine.small_root(folders, asked["files"], _modules(asked))
         _leave_root()
         _check_readable(folders)
@@ -115,7 +119,9 @@ def _own_mounts() -> bool:
 def _check_readable(folders: list[str]) -> None:
     for folder in folders:
         if not os.access(folder, os.R_OK | os.X_OK):
-            raise PermissionError(f"{folder} can be read by root only, and code does not run as root: chmod -R o+rX")
+            raise PermissionError(
+                f"{folder} can be read by root only, and code does not run as root: chmod -R o+rX"
+            )
 
 
 def _watch(child: int, host: int) -> None:
@@ -131,7 +137,10 @@ def _watch(child: int, host: int) -> None:
 
 
 def _enter_lite(asked: dict[str, Any]) -> None:
-    hidden = not all(_open_to_all(folder) for folder in [*_folders(asked), *map(os.path.dirname, _modules(asked))])
+    hidden = not all(
+        _open_to_all(folder)
+        for folder in [*_folders(asked), *map(os.path.dirname, _modules(asked))]
+    )
     asked["keep_reading"] = hidden and os.getuid() == 0
     confine.no_new_privileges()
     confine.leave_root(keep_reading=asked["keep_reading"])
@@ -151,7 +160,10 @@ def _open_to_all(folder: str) -> bool:
 def _folders(asked: dict[str, Any]) -> list[str]:
     """What code needs to see: Python, packages, libraries, time zones."""
     paths = sysconfig.get_paths()
-    prefixes = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)} | {sys.prefix, sys.base_prefix}
+    prefixes = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)} | {
+        sys.prefix,
+        sys.base_prefix,
+    }
     below = [path for path in sys.path if any(path.startswith(prefix + "/") for prefix in prefixes)]
     wanted = [
         paths["stdlib"],
@@ -159,7 +171,11 @@ def _folders(asked: dict[str, Any]) -> list[str]:
         *below,
         *(os.path.join(prefix, "lib") for prefix in prefixes if prefix != "/usr"),
         *asked["folders"],
-        *(path for path in ("/lib", "/lib64", *MULTIARCH, "/usr/lib64") if not os.path.islink(path)),
+        *(
+            path
+            for path in ("/lib", "/lib64", *MULTIARCH, "/usr/lib64")
+            if not os.path.islink(path)
+        ),
         "/usr/local/lib",
         "/usr/share/zoneinfo",
         "/etc/alternatives",  # by which libraries are found
@@ -188,11 +204,15 @@ class Zygote:
             *asked["files"].values(),
             *(f"/dev/{name}" for name in confine.DEVICES),
         ]
-        self._sessions: dict[int, tuple[str, int, int]] = {}  # pidfd: the session's name, pid and seconds
+        self._sessions: dict[
+            int, tuple[str, int, int]
+        ] = {}  # pidfd: the session's name, pid and seconds
         self._myself = os.pidfd_open(os.getpid())
         self._filter = seccomp_filter(1)  # in the strong tier a session is number 1
         places = {path: place for place, path in enumerate(asked["order"])}
-        sys.path[:] = sorted([*sys.path, *asked["paths"]], key=lambda path: places.get(path, len(places)))
+        sys.path[:] = sorted(
+            [*sys.path, *asked["paths"]], key=lambda path: places.get(path, len(places))
+        )
         _load(asked["modules"])
         self._size = _address_space(asked["proc"])
         self._tasks = _tasks(asked["proc"]) if self._tier != "strong" else 0
@@ -266,9 +286,13 @@ class Zygote:
         self._remove(name)
         code = os.waitstatus_to_exitcode(status)
         if code == -signal.SIGKILL and used.ru_utime + used.ru_stime >= cpu_s:
-            code = -signal.SIGXCPU  # the first process of a namespace is not told, and killed a second later
+            code = (
+                -signal.SIGXCPU
+            )  # the first process of a namespace is not told, and killed a second later
         with contextlib.suppress(OSError):  # the host has gone, which the next turn sees
-            rights.send(self._host, {"ended": name, "status": code, "cpu_s": used.ru_utime + used.ru_stime})
+            rights.send(
+                self._host, {"ended": name, "status": code, "cpu_s": used.ru_utime + used.ru_stime}
+            )
 
     def _finish(self) -> None:
         for _, pid, _ in self._sessions.values():
@@ -321,7 +345,11 @@ class Zygote:
             shard = None
             if rest:
                 size = os.fstat(rest[0]).st_size
-                shard = memoryview(mmap.mmap(rest[0], size, mmap.MAP_PRIVATE, mmap.PROT_READ)) if size else None
+                shard = (
+                    memoryview(mmap.mmap(rest[0], size, mmap.MAP_PRIVATE, mmap.PROT_READ))
+                    if size
+                    else None
+                )
                 os.close(rest[0])
             _reseed()
             gc.enable()
@@ -347,7 +375,9 @@ class Zygote:
         else:  # the limit counts all of the user's, and not only this session's
             confine.die_with_parent(os.getppid())
             threads += self._tasks + OTHERS
-        confine.limit(self._size + limits["memory"], limits["cpu_s"], limits["scratch"], OPEN_FILES, threads)
+        confine.limit(
+            self._size + limits["memory"], limits["cpu_s"], limits["scratch"], OPEN_FILES, threads
+        )
         if self._tier == "process":
             self._settle(name)
             return
@@ -382,13 +412,21 @@ def _load(modules: list[str]) -> None:
         importlib.import_module(name)
     dates = pd.to_datetime(pd.Series(["2026-01-01", "2026-01-02"]))
     table = pa.table(
-        {"c0": ["a", "b"], "c1": [1, 2], "c2": pa.array([1.5, None]), "c3": dates.to_numpy(), "i0": [1, 2]}
+        {
+            "c0": ["a", "b"],
+            "c1": [1, 2],
+            "c2": pa.array([1.5, None]),
+            "c3": dates.to_numpy(),
+            "i0": [1, 2],
+        }
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     labels = {"columns": ["a", "b", "c", "d"], "column_names": [None], "index_names": [None]}
     frame = loaded(sink.getvalue().to_pybytes(), labels)
-    frame.groupby("a").agg({"b": "sum", "c": "mean"}).reset_index().merge(frame, on="a").sort_values("b_x")
+    frame.groupby("a").agg({"b": "sum", "c": "mean"}).reset_index().merge(
+        frame, on="a"
+    ).sort_values("b_x")
     repr(frame), repr(frame["d"].dt.year), frame.describe(), frame["a"].str.upper().value_counts()
     with contextlib.suppress(ZoneInfoNotFoundError):  # small images have no time zones
         pd.Timestamp.now(tz="UTC").tz_convert("Europe/Paris")
@@ -404,7 +442,10 @@ def _lock_by_process() -> None:
     try:
         library = ctypes.CDLL(importlib.import_module("_sqlite3").__file__)
         find, register = library.sqlite3_vfs_find, library.sqlite3_vfs_register
-    except (ImportError, AttributeError):  # a Python without it, or that hides it: there is no WAL in the session
+    except (
+        ImportError,
+        AttributeError,
+    ):  # a Python without it, or that hides it: there is no WAL in the session
         return
     find.restype = ctypes.c_void_p
     found = find(b"unix-excl")
@@ -423,7 +464,9 @@ def _assert_one_thread(proc: int) -> None:
     os.close(folder)
     if len(tasks) != 1:
         names = [_read(proc, f"self/task/{task}/comm").strip() for task in tasks]
-        raise RuntimeError(f"the process to fork has {len(tasks)} threads ({names}): what is forked would not be whole")
+        raise RuntimeError(
+            f"the process to fork has {len(tasks)} threads ({names}): what is forked would not be whole"
+        )
 
 
 def _tasks(proc: int) -> int:

@@ -94,7 +94,9 @@ def _candidates(proc: Path) -> Iterator[Path]:
         return
     folder = mounted / own.lstrip("/")
     for one in (folder, folder.parent):
-        if one.is_relative_to(mounted) and set(CONTROLLERS) <= set(" ".join(_lines(one / CONTROL)).split()):
+        if one.is_relative_to(mounted) and set(CONTROLLERS) <= set(
+            " ".join(_lines(one / CONTROL)).split()
+        ):
             yield one
 
 

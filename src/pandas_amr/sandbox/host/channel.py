@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OPEN_S = 30.0
-SEND_S = 10.0  # a session that does not read what it is sent is ended, even where its cell has more time
+SEND_S = (
+    10.0  # a session that does not read what it is sent is ended, even where its cell has more time
+)
 GRACE_S = 2.0  # from the interrupt to the kill
 HEADER_BYTES = 256 << 10  # of a message beside its output
 ESCAPED = 12  # bytes that JSON takes for a character
@@ -162,7 +164,11 @@ class ChannelSession:
     """
 
     def __init__(
-        self, begin: Callable[[float], Awaitable[Transport]], data: Data, limits: Limits, **opening: Any
+        self,
+        begin: Callable[[float], Awaitable[Transport]],
+        data: Data,
+        limits: Limits,
+        **opening: Any,
     ) -> None:
         self._begin = begin
         self._data = data
@@ -179,7 +185,10 @@ class ChannelSession:
         """Run a cell; see ``Session.run``."""
         await self._settle()
         if self._transport is None and self._cpu_left <= 0:
-            return Cell(f"The {self._limits.cpu_s} s of processor time are used up: no more code can run.", ok=False)
+            return Cell(
+                f"The {self._limits.cpu_s} s of processor time are used up: no more code can run.",
+                ok=False,
+            )
         transport = self._transport or await self._opened()
         name = secrets.token_hex(8)
         loop = asyncio.get_running_loop()
@@ -192,7 +201,9 @@ class ChannelSession:
             cell = await clock.spend(self._cell(reply, blobs, stopped=clock.stopped))
         except TimeoutError:
             await self._end()
-            return self._lost(f"The cell ran for more than {self._limits.wall_s:g} s and could not be interrupted.")
+            return self._lost(
+                f"The cell ran for more than {self._limits.wall_s:g} s and could not be interrupted."
+            )
         except _Broken as error:
             await self._end()
             return self._lost(f"The session was ended: {error}.")
@@ -219,7 +230,9 @@ class ChannelSession:
         if ended is None:
             return
         used = await ended.used()
-        self._cpu_left -= self._ran_s if used is None else used  # what is not known was at most so much of one core
+        self._cpu_left -= (
+            self._ran_s if used is None else used
+        )  # what is not known was at most so much of one core
         self._ran_s = 0.0
 
     async def _opened(self) -> Transport:
@@ -239,7 +252,11 @@ class ChannelSession:
         }
         try:
             async with asyncio.timeout(OPEN_S):
-                parquet = [self._data.parquet] if self._data.parquet and not self._opening.get("shared") else []
+                parquet = (
+                    [self._data.parquet]
+                    if self._data.parquet and not self._opening.get("shared")
+                    else []
+                )
                 await _send(transport, opening, *parquet)
                 reply, _ = await self._message(transport, name)
         except (TimeoutError, EOFError, OSError, _Broken):
@@ -247,7 +264,9 @@ class ChannelSession:
             raise SandboxError(f"A session could not be begun: {self._why(status)}") from None
         if reply.get("ok") is not True:
             await self._end()
-            raise SandboxError(f"A session could not load its data: {_clean(reply.get('out'), 500)}")
+            raise SandboxError(
+                f"A session could not load its data: {_clean(reply.get('out'), 500)}"
+            )
         return transport
 
     async def _answered(
@@ -267,22 +286,32 @@ class ChannelSession:
         """Answer what code asks of the model, within the session's bounds."""
         self._asked += max(1, len(asked["texts"]))
         if ask is None or clock.stopped:
-            problem = "ask() is not possible here: nothing stands behind it, or the cell's time is over"
+            problem = (
+                "ask() is not possible here: nothing stands behind it, or the cell's time is over"
+            )
         elif self._asked > self._limits.asks:
-            problem = f"ask() takes {self._limits.asks} texts in all, and these would be {self._asked}"
+            problem = (
+                f"ask() takes {self._limits.asks} texts in all, and these would be {self._asked}"
+            )
         else:
             answer = await _answer_of(ask, asked, clock)
             if not isinstance(answer, str):
                 reply = {"ok": True, "out": " ".join(answer.changed), "labels": dict(answer.labels)}
-                await clock.spend(_sent(transport, {"do": "answer", "id": name, **reply}, answer.parquet))
+                await clock.spend(
+                    _sent(transport, {"do": "answer", "id": name, **reply}, answer.parquet)
+                )
                 return
             problem = answer
         self._refused += 1
         if self._refused > MOST_REFUSALS and clock.stopped:
             raise TimeoutError  # it asks on, though it was interrupted
         if self._refused > MOST_REFUSALS:
-            raise _Broken(f"it asked {self._refused} times what cannot be asked; the last: {problem}")
-        await clock.spend(_sent(transport, {"do": "answer", "id": name, "ok": False, "out": problem}))
+            raise _Broken(
+                f"it asked {self._refused} times what cannot be asked; the last: {problem}"
+            )
+        await clock.spend(
+            _sent(transport, {"do": "answer", "id": name, "ok": False, "out": problem})
+        )
 
     async def _message(self, transport: Transport, name: str) -> tuple[dict[str, Any], list[bytes]]:
         """One message with its blobs, which belongs to what was asked last."""
@@ -293,11 +322,15 @@ class ChannelSession:
         sizes = message.get("blobs", [])
         if message.get("id") != name:
             raise _Broken("it spoke without being asked")
-        most, taker = (ASK_BYTES, "ask") if "ask" in message else (self._limits.result_mb * MIB, "submit")
+        most, taker = (
+            (ASK_BYTES, "ask") if "ask" in message else (self._limits.result_mb * MIB, "submit")
+        )
         if (
             not isinstance(sizes, list)
             or len(sizes) > 1
-            or not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in sizes)
+            or not all(
+                isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in sizes
+            )
             or sum(sizes) > most
         ):
             raise _Broken(f"it sent more than `{taker}` takes")
@@ -307,7 +340,9 @@ class ChannelSession:
         ok = reply.get("ok") is True
         text = _clean(reply.get("out"), self._limits.output_chars + 200)
         if stopped and not ok:
-            text += f"\nThe cell was stopped after {self._limits.wall_s:g} s. The variables are kept."
+            text += (
+                f"\nThe cell was stopped after {self._limits.wall_s:g} s. The variables are kept."
+            )
         if reply.get("submitted") is not True:
             return Cell(text, ok=ok)
         if not blobs:
@@ -352,7 +387,9 @@ async def _answer_of(ask: Ask, asked: dict[str, Any], clock: _Clock) -> Data | s
     except AMRError:
         raise
     except Exception as error:
-        raise SandboxError(f"What ask() asked could not be answered: {type(error).__name__}: {error}") from error
+        raise SandboxError(
+            f"What ask() asked could not be answered: {type(error).__name__}: {error}"
+        ) from error
     finally:
         clock.charge(loop.time() - begun - waited_s)
     return answer
@@ -365,7 +402,11 @@ def _question(asked: Any, blobs: list[bytes]) -> dict[str, Any]:
         _Broken: it has another form.
     """
     lengths = asked.get("lengths") if isinstance(asked, dict) else None
-    if not isinstance(lengths, list) or not isinstance(asked.get("instruction"), str) or len(blobs) != 1:
+    if (
+        not isinstance(lengths, list)
+        or not isinstance(asked.get("instruction"), str)
+        or len(blobs) != 1
+    ):
         raise _Broken("it asked in no known form")
     if not all(type(one) is int and one >= MISSING_TEXT for one in lengths):
         raise _Broken("it asked in no known form")
@@ -392,9 +433,13 @@ def _check_question(asked: dict[str, Any]) -> None:
     """
     fields = asked["schema"]
     if not isinstance(fields, dict) or not 0 < len(fields) <= ASK_FIELDS:
-        raise UsageError(f"ask(..., schema=) takes a dict of 1 to {ASK_FIELDS} column names to types")
+        raise UsageError(
+            f"ask(..., schema=) takes a dict of 1 to {ASK_FIELDS} column names to types"
+        )
     if len(asked["instruction"]) > ASK_CHARS or len(json.dumps(fields)) > ASK_CHARS:
-        raise UsageError(f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each")
+        raise UsageError(
+            f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each"
+        )
     for name, kind in fields.items():
         if len(name) > ASK_NAME_CHARS:
             raise UsageError(f"ask(..., schema=) takes column names of {ASK_NAME_CHARS} characters")
@@ -410,7 +455,11 @@ def _check_kind(kind: Any) -> None:
     plain = kind
     if isinstance(kind, dict):
         about = kind.get("description")
-        if kind.keys() != {"kind", "description"} or not isinstance(about, str) or len(about) > ASK_CHOICE_CHARS:
+        if (
+            kind.keys() != {"kind", "description"}
+            or not isinstance(about, str)
+            or len(about) > ASK_CHOICE_CHARS
+        ):
             raise UsageError(ASKED_KINDS)
         plain = kind["kind"]
     if isinstance(plain, list):

@@ -57,15 +57,21 @@ class ContainerSandbox:
         <ContainerSandbox runsc: docker run ...>
     """
 
-    def __init__(self, command: Sequence[str], *, stop: Sequence[str] = (), tier: str = "container") -> None:
+    def __init__(
+        self, command: Sequence[str], *, stop: Sequence[str] = (), tier: str = "container"
+    ) -> None:
         if isinstance(command, str) or not command:
-            raise UsageError('ContainerSandbox(command) takes a list: ["docker", "run", "-i", ...].')
+            raise UsageError(
+                'ContainerSandbox(command) takes a list: ["docker", "run", "-i", ...].'
+            )
         self._command = tuple(command)
         self._stop = tuple(stop)
         self.tier = tier
 
     @classmethod
-    def docker(cls, image: str, *, runtime: str | None = None, memory_mb: int | None = None) -> ContainerSandbox:
+    def docker(
+        cls, image: str, *, runtime: str | None = None, memory_mb: int | None = None
+    ) -> ContainerSandbox:
         """A Docker container without network, rights or a disk to write to; ``runtime="runsc"`` for gVisor.
 
         It may use what the session's ``Limits`` say; ``memory_mb`` is its memory in all in place of that.
@@ -76,11 +82,40 @@ class ContainerSandbox:
         """
         memory = "{memory_mb}m" if memory_mb is None else f"{memory_mb}m"
         command = [
-            *("docker", "run", "-i", "--rm", "--name", "{name}", "--network", "none", "--read-only"),
-            *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "{tasks}"),
+            *(
+                "docker",
+                "run",
+                "-i",
+                "--rm",
+                "--name",
+                "{name}",
+                "--network",
+                "none",
+                "--read-only",
+            ),
+            *(
+                "--cap-drop",
+                "ALL",
+                "--security-opt",
+                "no-new-privileges",
+                "--pids-limit",
+                "{tasks}",
+            ),
             *("--memory", memory, "--memory-swap", memory, "--ulimit", "cpu={cpu_s}:{last_cpu_s}"),
-            *("--tmpfs", "/scratch:size={scratch_mb}m,nr_inodes={scratch_files},mode=1777,noexec,nosuid,nodev"),
-            *("--user", "65534:65534", "--workdir", "/scratch", "--env", "TMPDIR=/scratch", "--env", "HOME=/scratch"),
+            *(
+                "--tmpfs",
+                "/scratch:size={scratch_mb}m,nr_inodes={scratch_files},mode=1777,noexec,nosuid,nodev",
+            ),
+            *(
+                "--user",
+                "65534:65534",
+                "--workdir",
+                "/scratch",
+                "--env",
+                "TMPDIR=/scratch",
+                "--env",
+                "HOME=/scratch",
+            ),
             *(part for name in THREADS for part in ("--env", f"{name}=1")),
             *("--volume", f"{WORKER}:/worker.py:ro"),
             *(("--runtime", runtime) if runtime else ()),
@@ -114,7 +149,9 @@ class ContainerSandbox:
                 start_new_session=True,  # Ctrl-C in a terminal is the host's to hear
             )
         except OSError as error:
-            raise SandboxUnavailable(f"{self._command[0]} cannot be run: {error.strerror}.") from None
+            raise SandboxUnavailable(
+                f"{self._command[0]} cannot be run: {error.strerror}."
+            ) from None
         return ProcessTransport(process, _filled(self._stop, _words(name, limits)))
 
 

@@ -65,7 +65,9 @@ BOOT = (
     "p = types.ModuleType('pandas_amr'); p.__path__ = [sys.argv.pop()]; "
     "sys.modules['pandas_amr'] = p; from pandas_amr.sandbox.guest.zygote import main; main()"
 )
-ELSEWHERE = "What works here is a container: PythonREPLTool(sandbox=amr.ContainerSandbox.docker(...))."
+ELSEWHERE = (
+    "What works here is a container: PythonREPLTool(sandbox=amr.ContainerSandbox.docker(...))."
+)
 CHOICES = (
     'Choices: a container (amr.ContainerSandbox.docker(...)); or isolation="process" where the code is trusted: '
     "it can read and write whatever you can."
@@ -98,7 +100,9 @@ class LocalSandbox:
         zygotes: int = 1,
     ) -> None:
         if sys.platform != "linux":
-            raise SandboxUnavailable(f"The embedded sandbox needs Linux, and this is {sys.platform}. {ELSEWHERE}")
+            raise SandboxUnavailable(
+                f"The embedded sandbox needs Linux, and this is {sys.platform}. {ELSEWHERE}"
+            )
         self.isolation = isolation
         self.tier: str = isolation
         self._packages = tuple(packages)
@@ -120,7 +124,9 @@ class LocalSandbox:
         await self._zygote()  # what cannot be had is told before a session is asked for
         shared = {"shared": True} if data.parquet else {}
         names = {name: self._inside(name, path) for name, path in self._files.items()}
-        session = ChannelSession(partial(self._begun, data, limits), data, limits, files=names, **shared)
+        session = ChannelSession(
+            partial(self._begun, data, limits), data, limits, files=names, **shared
+        )
         self._sessions.add(session)
         return session
 
@@ -143,7 +149,9 @@ class LocalSandbox:
         except SandboxError:
             if zygote.alive:
                 raise
-        return await (await self._zygote()).begin(data, limits, cpu_s)  # it died meanwhile, and another one is there
+        return await (await self._zygote()).begin(
+            data, limits, cpu_s
+        )  # it died meanwhile, and another one is there
 
     async def _zygote(self) -> Zygote:
         """The next warm process; begun where there are too few."""
@@ -195,17 +203,23 @@ def _places(packages: Sequence[str]) -> tuple[list[str], list[str]]:
     for name in dict.fromkeys((*(one.partition(".")[0] for one in ALWAYS), *packages)):
         spec = importlib.util.find_spec(name.partition(".")[0])
         if spec is None:
-            raise UsageError(f"PythonREPLTool(packages=...): there is no package {name!r} in this environment.")
+            raise UsageError(
+                f"PythonREPLTool(packages=...): there is no package {name!r} in this environment."
+            )
         if spec.origin in {"built-in", "frozen"}:
             continue
-        where = Path(next(iter(spec.submodule_search_locations or ()), spec.origin or "")).absolute()
+        where = Path(
+            next(iter(spec.submodule_search_locations or ()), spec.origin or "")
+        ).absolute()
         parent = where.parent
         if parent.name in {"site-packages", "dist-packages"}:
             folders.append(str(parent))  # with what the package itself imports
         elif beside := _installed(parent):
             folders += beside
         elif not any(where.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix)):
-            folders.append(str(where))  # a package's folder, or a module's one file: what lies beside it is not shown
+            folders.append(
+                str(where)
+            )  # a package's folder, or a module's one file: what lies beside it is not shown
         paths.append(str(parent))
     return list(dict.fromkeys(folders)), list(dict.fromkeys(paths))
 
@@ -270,8 +284,17 @@ class Zygote:
             begun = asyncio.ensure_future(
                 asyncio.to_thread(
                     subprocess.Popen,
-                    [sys.executable, "-s", "-P", "-c", BOOT, str(its.fileno()), str(Path(__file__).parents[2])],
-                    env=ENVIRONMENT | {name: os.environ[name] for name in NEEDED if name in os.environ},
+                    [
+                        sys.executable,
+                        "-s",
+                        "-P",
+                        "-c",
+                        BOOT,
+                        str(its.fileno()),
+                        str(Path(__file__).parents[2]),
+                    ],
+                    env=ENVIRONMENT
+                    | {name: os.environ[name] for name in NEEDED if name in os.environ},
                     pass_fds=(its.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -293,7 +316,10 @@ class Zygote:
         _open.add(self)
         try:
             async with asyncio.timeout(START_S):
-                said = json.loads(await self.loop.sock_recv(mine, rights.NEWS) or b'{"failed": "it died at its start"}')
+                said = json.loads(
+                    await self.loop.sock_recv(mine, rights.NEWS)
+                    or b'{"failed": "it died at its start"}'
+                )
         except TimeoutError:
             said = {"failed": f"it was not ready within {START_S:g} s"}
         except BaseException:
@@ -361,7 +387,9 @@ class Zygote:
             return
         memory = (limits.memory_mb + limits.scratch_mb + LOADED_MB) * MIB
         try:
-            self._group_of[name] = self._groups.enter(process, memory=memory, tasks=limits.threads + 1)
+            self._group_of[name] = self._groups.enter(
+                process, memory=memory, tasks=limits.threads + 1
+            )
         except ProcessLookupError:
             return  # it has ended already, which its first cell tells
         except OSError:  # groups can be made, and this process may not be moved: nor may the others
@@ -417,7 +445,9 @@ class Zygote:
                 _signal(process, signal.SIGKILL)
                 os.close(process)
         if not held and waiting is not None and not waiting.done():
-            waiting.set_exception(SandboxError("A session could not be begun: this process has too many open files."))
+            waiting.set_exception(
+                SandboxError("A session could not be begun: this process has too many open files.")
+            )
 
     def _died(self) -> None:
         self._drop()
@@ -463,7 +493,9 @@ class Zygote:
 class LocalTransport:
     """A forked session: its end of the socket, and the process by its pidfd."""
 
-    def __init__(self, zygote: Zygote, wire: socket.socket, process: int, ended: asyncio.Future[End]) -> None:
+    def __init__(
+        self, zygote: Zygote, wire: socket.socket, process: int, ended: asyncio.Future[End]
+    ) -> None:
         self._zygote = zygote
         self._wire = wire
         self._process = process
