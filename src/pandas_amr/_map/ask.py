@@ -1,4 +1,4 @@
-"""TODO."""
+"""``ask()`` in a REPL: the model reads texts that code has chosen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._findings.findings import FindingStore, FindingType
+from pandas_amr._journal.keys import Question
 from pandas_amr._map.agent import AgentMapper
+from pandas_amr._map.cached import JournaledMapper
 from pandas_amr._records.concurrency import each
 from pandas_amr._types.schema import named_type, record_type
 from pandas_amr._units.parquet import ArrowFrame
@@ -22,9 +24,13 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pandas_amr._agent.agent import Agent
     from pandas_amr._agent.repl import Repl
+    from pandas_amr._context.services import Services
+    from pandas_amr._context.spec import Spec
     from pandas_amr._map.agent import Mapper
     from pandas_amr._records.tokens import TokenCounter
+    from pandas_amr._records.usage import Phase
     from pandas_amr._units.units import Units
     from pandas_amr.errors import RunStopped
     from pandas_amr.models.base import Model
@@ -32,12 +38,33 @@ if TYPE_CHECKING:
 
 
 ASK_SHARD_SIZE = 20
-
-
 ASK_AT_ONCE = 8
-
-
 TOLD_FAILURES = 3
+
+
+def make_ask(
+    spec: Spec, services: Services, phase: Phase, agent: Agent | None
+) -> Callable[[Repl], Any]:
+    """Make what answers ``ask()`` in the REPLs of a phase: by the phase's model, kept in the journal."""
+    repl = spec.repl(agent)
+    assert repl is not None
+
+    def cached(mapper: AgentMapper, instruction: str) -> Mapper:
+        parts = {"instruction": instruction, "asked_by": "code"}
+        question = Question(parts=parts, finding=mapper.kind.model)
+        cache = services.cache(spec, "finding", phase, question, agent)
+        return mapper if cache is None else JournaledMapper(mapper, cache, mapper.units)
+
+    asker = Asker(
+        kept=cached,
+        model=services.model(spec, phase, agent),
+        count=spec.counter(phase, agent),
+        most=repl.limits.asks,
+        alone=spec.abilities(phase, agent).units_per_request == 1,
+        shard_tokens=spec.plan.shard_tokens or 1,
+        max_repairs=spec.max_repairs,
+    )
+    return asker.for_
 
 
 @dataclass(frozen=True, slots=True)

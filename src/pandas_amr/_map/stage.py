@@ -7,7 +7,7 @@ import functools
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import pyarrow as pa
 from pandas_amr._agent.agent import NoInstruction, check_instruction
 from pandas_amr._agent.threads import called_here
 from pandas_amr._context.progress import Progress, ProgressBar
-from pandas_amr._context.work import standing_inside
+from pandas_amr._context.subrun import share_run, use_parent_run
 from pandas_amr._findings.citations import nodes_behind
 from pandas_amr._findings.findings import FOUND, Failure, FindingStore, items_frame
 from pandas_amr._findings.held import SKIPPED, Kept
@@ -41,11 +41,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._agent.agent import Agent
-    from pandas_amr._context.work import Work
+    from pandas_amr._context.services import Services
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._context.state import State
     from pandas_amr._findings.findings import FindingType
     from pandas_amr._journal.cache import Keeper
     from pandas_amr._records.trace import Node
-    from pandas_amr._reduce.agent import StaticTree
     from pandas_amr._units.units import Units
 
     Answered: TypeAlias = tuple[Shard, str | None, Node]
@@ -66,6 +67,19 @@ class Sample:
         return self.blocks[order][np.searchsorted(self.positions[order], positions)]
 
 
+class FindingSink(Protocol):
+    """Takes findings as they land: a reduce tree."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it takes nothing more."""
+        ...
+
+    def offer(self, leaf: int, nodes: tuple[str, ...], inputs: list[Input]) -> None:
+        """Take a shard's findings; ``nodes`` made them."""
+        ...
+
+
 class MapStage:
     """Maps the units of a run, shard by shard; holds what was found so far.
 
@@ -73,13 +87,22 @@ class MapStage:
     """
 
     def __init__(
-        self, work: Work, units: Units, kept: Kept | None = None, *, sample: Sample | None = None
+        self,
+        spec: Spec,
+        services: Services,
+        state: State,
+        units: Units,
+        kept: Kept | None = None,
+        *,
+        sample: Sample | None = None,
     ) -> None:
-        self._work = work
+        self._spec = spec
+        self._services = services
+        self._state = state
         self._units = units
         self._sample = sample
-        self._context = context_of(work, units)
-        self._mappers = make_mappers(work, units, self._context)
+        self._context = context_of(spec, units)
+        self._mappers = make_mappers(spec, services, units, self._context)
         if kept is not None and sample is None:
             for mapper in self._mappers:
                 if isinstance(mapper, JournaledMapper) and mapper.by_shard:
@@ -134,7 +157,7 @@ class MapStage:
                     mapper.keeper.recalled += len(found)
                     self._landing(mapper.name, found, table)
         if not self._fresh:
-            await self._work.aside(self._cut_all)
+            await self._services.run_large(self._spec, self._cut_all)
 
     @property
     def open(self) -> NDArray[np.int64]:
@@ -161,23 +184,23 @@ class MapStage:
     def _all_shards(self) -> list[Shard]:
         """Shards as the first run cuts them, whatever was found before, so that a tree is asked what it was asked."""
         groups = self._context.groups(self._units.asked) if self._context is not None else None
-        return cut(self._work, self._units, groups)
+        return cut(self._spec, self._units, groups)
 
     @property
     def _offers_as_they_land(self) -> bool:
         """Whether a shard's findings are read as they land: of a function without a type, only all tell the columns."""
         return self._fresh and all(mapper.kind is not None for mapper in self._mappers)
 
-    async def run(self, tree: StaticTree | None) -> None:
+    async def run(self, tree: FindingSink | None) -> None:
         """Give every unit a finding or a failure; hand each shard's findings to the tree as they land."""
-        work = self._work
+        spec, services = self._spec, self._services
         total = sum(len(shard.positions) for shard, _ in self._items)
         with (
-            ProgressBar(shown=work.settings.progress, units=total) as progress,
-            work.watch.waits.shown_by(progress.wait),
+            ProgressBar(shown=self._spec.settings.progress, units=total) as progress,
+            self._services.watch.waits.shown_by(progress.wait),
         ):
             self._tell()
-            limit = min(work.parallelism, max(1, len(self._items)))
+            limit = min(self._services.parallelism(self._spec), max(1, len(self._items)))
             async for done in each(self._one, self._drawn(tree), limit=limit):
                 mapped = self._joinable(done)
                 self._keep(mapped)
@@ -187,12 +210,12 @@ class MapStage:
                 progress.step(size, failed=failed, tokens=told.tokens)
                 if tree is not None and self._offers_as_they_land:
                     self._offer(tree, mapped)
-        if tree is not None and not self._offers_as_they_land and not work.halted:
+        if tree is not None and not self._offers_as_they_land and not self._state.halted:
             await self._offer_all(tree)
 
     def _landing(self, name: str | None, positions: list[int], table: pa.Table) -> None:
         """Show findings to whoever watches."""
-        self._work.watch.landed(positions, self.kept.stores[name].named(table), self._units)
+        self._services.watch.landed(positions, self.kept.stores[name].named(table), self._units)
 
     def _count(self, name: str | None, places: NDArray[np.int_]) -> NDArray[np.int_]:
         """How many rows have a finding, and how many failed, among some of the asked units."""
@@ -201,16 +224,16 @@ class MapStage:
 
     def _tell(self) -> Progress:
         """Say how far the run is: before its findings are shown, so that none is seen that was not counted."""
-        total = self._work.ledger.total
+        total = self._services.ledger.total
         progress = Progress(
             units=len(self._units) * len(self._mappers),
             found=int(self._counted[0]),
             failed=int(self._counted[1]),
             calls=total.calls,
             tokens=total.tokens,
-            seconds=self._work.trace.seconds,
+            seconds=self._services.trace.seconds,
         )
-        self._work.watch.told(progress)
+        self._services.watch.told(progress)
         return progress
 
     def made_by(self, position: int) -> tuple[str, ...]:
@@ -237,14 +260,14 @@ class MapStage:
     def _cut(self, mapper: Mapper) -> list[Shard]:
         asked = self._units.only(self._open(mapper.name))
         if self._sample is not None:
-            return cut(self._work, asked, self._sample.blocks_of(asked.asked))
+            return cut(self._spec, asked, self._sample.blocks_of(asked.asked))
         groups = self._context.groups(asked.asked) if self._context is not None else None
-        shards = cut(self._work, asked, groups)
+        shards = cut(self._spec, asked, groups)
         first = mapper is self._mappers[0] and self._fresh
         if groups is not None and first and len(shards) > len(np.unique(groups)):
-            size, tokens = self._work.plan.shard_size, self._work.plan.shard_tokens
+            size, tokens = self._spec.plan.shard_size, self._spec.plan.shard_tokens
             said = f"Some groups are larger than a shard ({size} units, {tokens} tokens) and are read in parts."
-            self._work.warnings.append(
+            self._state.warnings.append(
                 PlanWarning(f"{said} Fix plan={{'shard_size': ..., 'shard_tokens': ...}}.")
             )
         return shards
@@ -258,11 +281,11 @@ class MapStage:
         problem = self.kept.stores[mapped.map].clash(mapped.table)
         if problem is None:
             problem = self._doubled(mapped) if mapped.positions else None
-            if problem is not None and not self._work.job.needs_model:
+            if problem is not None and not self._spec.job.needs_model:
                 raise ColumnError(problem)
         if problem is None:
             return mapped
-        self._work.halted |= self._work.settings.errors == "raise"
+        self._state.halted |= self._spec.settings.errors == "raise"
         failures = [
             Failure(one, mapped.shard.number, "callable", problem, 1, mapped.map)
             for one in mapped.positions
@@ -283,7 +306,7 @@ class MapStage:
                 first, second = (one for one in self.kept.stores if one in {name, mapped.map})
                 return f"The maps {first!r} and {second!r} both give a column {both[0]!r}; name them apart."
         labels = self._units.frame.columns
-        taken = {*labels, *labels.get_level_values(0), *(self._work.plan.status_columns or ())}
+        taken = {*labels, *labels.get_level_values(0), *(self._spec.plan.status_columns or ())}
         if hidden := [column for column in columns if column in taken]:
             whose = "the map" if mapped.map is None else f"the map {mapped.map!r}"
             return f"The column {hidden[0]!r} of {whose} would hide one of the frame; rename one of them."
@@ -302,32 +325,36 @@ class MapStage:
         for failure in mapped.failures:
             statuses[np.searchsorted(asked, failure.position)] = "failed"
         self._counted += self._count(mapped.map, places)
-        self._work.failures += _spread(mapped.failures, self._units)
+        self._state.failures += _spread(mapped.failures, self._units)
 
-    def _drawn(self, tree: StaticTree | None) -> Iterator[tuple[Shard, Mapper]]:
+    def _drawn(self, tree: FindingSink | None) -> Iterator[tuple[Shard, Mapper]]:
         for item in self._items:
-            if self._work.halted or (tree is not None and tree.failed):
+            if self._state.halted or (tree is not None and tree.failed):
                 return
             yield item
 
     async def _one(self, item: tuple[Shard, Mapper]) -> Mapped:
         shard, mapper = item
         name = self._named(shard, mapper.name)
-        with self._work.trace.node("map", id=name, units=len(shard.positions)) as node:
-            node.parents = self._work.before(shard.positions)
-            room = self._work.room(f"{name}/") if self._work.job.pipelines else None
-            with standing_inside(room):
+        with self._services.trace.node("map", id=name, units=len(shard.positions)) as node:
+            node.parents = self._services.parents(shard.positions)
+            room = (
+                share_run(self._spec, self._services, self._state, f"{name}/")
+                if self._spec.job.pipelines
+                else None
+            )
+            with use_parent_run(room):
                 mapped = await mapper(shard)
             node.parents += tuple(sorted(room.ends, key=_by_number)) if room is not None else ()
             # Told here, and not when the findings are kept: until then other workers would begin another shard.
             if mapped.ended_by is not None:
-                self._work.end(mapped.ended_by)
-            self._work.halted |= bool(mapped.failures) and self._work.settings.errors == "raise"
+                self._state.end(mapped.ended_by)
+            self._state.halted |= bool(mapped.failures) and self._spec.settings.errors == "raise"
             node.usage = mapped.usage
             self._nodes.append((shard, mapper.name, node))
             node.form = mapped.form
-            who = self._work.job.map_agents.get(mapper.name)
-            node.sandbox = self._work.tier if self._work.has_repl("map", who) else ""
+            who = self._spec.job.map_agents.get(mapper.name)
+            node.sandbox = self._spec.sandbox_tier if self._spec.has_repl("map", who) else ""
             if mapped.failures:
                 node.status = "partial" if mapped.positions else "failed"
             return mapped
@@ -335,9 +362,9 @@ class MapStage:
     def _named(self, shard: Shard, name: str | None) -> str:
         """A map node's name in the trace."""
         own = f"map-{shard.number}" if name is None else f"map-{name}-{shard.number}"
-        return self._work.prefix + own
+        return self._services.prefix + own
 
-    def _offer(self, tree: StaticTree, mapped: Mapped) -> None:
+    def _offer(self, tree: FindingSink, mapped: Mapped) -> None:
         """Hand a shard to the tree once all maps of it are there: in the order of the maps, whichever was first."""
         landed = self._landed.setdefault(mapped.shard.number, {})
         landed[mapped.map] = mapped
@@ -361,7 +388,7 @@ class MapStage:
             behind = np.asarray(positions, dtype=np.int64)[places].tolist()
             parts.append((behind, {label: records[label].array for label in records.columns}))
         return finding_inputs(
-            parts, self._answered, where=self._meant if self._work.plan.where else None
+            parts, self._answered, where=self._meant if self._spec.plan.where else None
         )
 
     def _answered(self, position: int) -> list[int]:
@@ -371,12 +398,12 @@ class MapStage:
 
     def _meant(self, position: int, record: Mapping[str, Any]) -> bool:
         """Tell whether the plan's ``where`` holds for a record; it names a field, or else a column of the frame."""
-        where = str(self._work.plan.where)
+        where = str(self._spec.plan.where)
         return (
             record[where] if where in record else cell(self._units.frame[where].iloc[position])
         ) is True
 
-    async def _offer_all(self, tree: StaticTree) -> None:
+    async def _offer_all(self, tree: FindingSink) -> None:
         """Hand over everything, in the batches of a first run."""
         held = {name: store.by_position() for name, store in self.kept.stores.items()}
         for leaf, shard in enumerate(self._all_shards):
@@ -399,9 +426,9 @@ def _listed(mappers: Sequence[Mapper]) -> FindingType | None:
     return kind if len(mappers) == 1 and kind is not None and kind.item is not None else None
 
 
-def cut(work: Work, units: Units, groups: NDArray[np.int64] | None) -> list[Shard]:
+def cut(spec: Spec, units: Units, groups: NDArray[np.int64] | None) -> list[Shard]:
     """The asked units in shards as the plan has them; with ``groups``, none of two of them."""
-    size, tokens = work.plan.shard_size, work.plan.shard_tokens
+    size, tokens = spec.plan.shard_size, spec.plan.shard_tokens
     assert size is not None
     assert tokens is not None
     return make_shards(
@@ -409,60 +436,64 @@ def cut(work: Work, units: Units, groups: NDArray[np.int64] | None) -> list[Shar
     )
 
 
-def context_of(work: Work, units: Units) -> Context | None:
+def context_of(spec: Spec, units: Units) -> Context | None:
     """What units are judged in the light of; None where each is judged alone."""
-    plan = work.plan
-    if plan.segmentation in {None, "rows"} or work.job.all_callable:
+    plan = spec.plan
+    if plan.segmentation in {None, "rows"} or spec.job.all_callable:
         return None
     assert plan.segmentation is not None
-    labels = list(work.job.frame.columns)
+    labels = list(spec.job.frame.columns)
     columns = tuple(labels.index(label) for label in plan.group_columns or ())
     return Context(units, plan.segmentation, plan.context_rows or CONTEXT_ROWS, columns)
 
 
-def make_mappers(work: Work, units: Units, context: Context | None) -> list[Mapper]:
+def make_mappers(
+    spec: Spec, services: Services, units: Units, context: Context | None
+) -> list[Mapper]:
     """Who maps: the user's functions, and agents for the rest."""
-    kinds = finding_types(work.job, work.plan)
+    kinds = finding_types(spec.job, spec.plan)
     mappers: list[Mapper] = []
-    for name in work.job.names:
+    for name in spec.job.names:
         kind = kinds[name]
-        if name in work.job.callables:
-            function = work.job.callables[name]
+        if name in spec.job.callables:
+            function = spec.job.callables[name]
             if hasattr(function, ONE_ROW):
                 one_row = getattr(function, ONE_ROW)
-                mappers.append(UnitMapper(name, one_row, kind, units, work.parallelism))
+                mappers.append(UnitMapper(name, one_row, kind, units, services.parallelism(spec)))
                 continue
-            plain = CallableMapper(name, function, kind, units, raises=not work.job.needs_model)
+            plain = CallableMapper(name, function, kind, units, raises=not spec.job.needs_model)
             version = getattr(plain.function, VERSION, None)
-            mappers.append(_journaled_function(plain, work, version) if version and kind else plain)
+            mappers.append(
+                _journaled_function(plain, spec, services, version) if version and kind else plain
+            )
             continue
         assert kind is not None
-        who = work.job.map_agents.get(name)
-        sessions = work.sessions("map", who)
+        who = spec.job.map_agents.get(name)
+        sessions = services.sessions(spec, "map", who)
         agent = AgentMapper(
             name=name,
-            model=work.model("map", who),
-            instruction=work.instruction(name),
+            model=services.model(spec, "map", who),
+            instruction=spec.instruction(name),
             kind=kind,
             units=units,
             persona=who.persona if who else "",
-            window=work.window("map", who),
+            window=spec.window("map", who),
             instructions=_of_rows(who, units),
-            tools=work.tools("map", who),
-            max_steps=work.max_steps(who),
-            max_repairs=work.max_repairs,
-            alone=work.abilities("map", who).units_per_request == 1,
-            max_tokens=work.plan.shard_tokens or 1,
-            count=work.counter("map", who),
-            merge=work.plan.merge or {},
+            tools=spec.tools("map", who),
+            max_steps=spec.max_steps(who),
+            max_repairs=spec.max_repairs,
+            alone=spec.abilities("map", who).units_per_request == 1,
+            max_tokens=spec.plan.shard_tokens or 1,
+            count=spec.counter("map", who),
+            merge=spec.plan.merge or {},
             repls=sessions.of_shard if sessions else None,
             preview=(lambda positions: preview(units.rows(positions)))
-            if work.plan.view == "preview"
+            if spec.plan.view == "preview"
             else None,
             changed=sessions.changed if sessions else None,
             context=context,
         )
-        mappers.append(_journaled_agent(agent, work, who))
+        mappers.append(_journaled_agent(agent, spec, services, who))
     return mappers
 
 
@@ -492,22 +523,26 @@ def _of_rows(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
     return instruct
 
 
-def _journaled_function(mapper: CallableMapper, work: Work, version: str) -> Mapper:
+def _journaled_function(
+    mapper: CallableMapper, spec: Spec, services: Services, version: str
+) -> Mapper:
     """The function with its findings kept, if there is a journal; whatever model the rest of the run asks."""
     assert mapper.kind is not None
     parts = {"function": getattr(mapper.function, "__qualname__", ""), "version": version}
-    former = _view_of(work) | {"alone": False} | _former_surroundings(work)
-    if work.plan.view == "preview" or work.has_repl("map"):
+    former = _view_of(spec) | {"alone": False} | _former_surroundings(spec)
+    if spec.plan.view == "preview" or spec.has_repl("map"):
         former["kinds"] = former_dtypes(mapper.units.frame)
     question = Question(parts=parts, finding=mapper.kind.model, former=former)
-    return _journaled(mapper, work, work.keeper("finding", "map", question, function=True))
+    return _journaled(mapper, spec, services.cache(spec, "finding", "map", question, function=True))
 
 
-def _journaled_agent(mapper: AgentMapper, work: Work, agent: Agent | None) -> Mapper:
+def _journaled_agent(
+    mapper: AgentMapper, spec: Spec, services: Services, agent: Agent | None
+) -> Mapper:
     """The agent with its findings kept, if there is a journal."""
-    parts: dict[str, Any] = _view_of(work) | {"alone": mapper.alone}
+    parts: dict[str, Any] = _view_of(spec) | {"alone": mapper.alone}
     former: dict[str, Any] = {"instruction": mapper.instruction, "persona": former_persona(agent)}
-    former |= _former_surroundings(work)
+    former |= _former_surroundings(spec)
     if mapper.instructions is None:  # else what is asked of each unit is part of its key
         parts["instruction"] = mapper.instruction
     if mapper.context is not None:
@@ -516,28 +551,28 @@ def _journaled_agent(mapper: AgentMapper, work: Work, agent: Agent | None) -> Ma
             mapper.context.segmentation,
             *([mapper.context.rows] if neighbours else []),
         ]
-    if work.plan.view == "preview" or work.has_repl("map", agent):
+    if spec.plan.view == "preview" or spec.has_repl("map", agent):
         parts["kinds"] = _kinds(mapper.units)
         former["kinds"] = former_dtypes(mapper.units.frame)
     question = Question(parts=parts, finding=mapper.kind.model, agent=agent, former=former)
-    return _journaled(mapper, work, work.keeper("finding", "map", question, agent))
+    return _journaled(mapper, spec, services.cache(spec, "finding", "map", question, agent))
 
 
-def _journaled(mapper: AgentMapper | CallableMapper, work: Work, keeper: Keeper | None) -> Mapper:
+def _journaled(mapper: AgentMapper | CallableMapper, spec: Spec, keeper: Keeper | None) -> Mapper:
     if keeper is None:
         return mapper
-    return JournaledMapper(mapper, keeper, mapper.units, by_shard=work.plan.keyed == "shard")
+    return JournaledMapper(mapper, keeper, mapper.units, by_shard=spec.plan.keyed == "shard")
 
 
-def _view_of(work: Work) -> dict[str, Any]:
+def _view_of(spec: Spec) -> dict[str, Any]:
     """How units are shown, and how the findings of a long one's pieces become one."""
-    return {"view": work.plan.view, "merge": work.plan.merge or {}}
+    return {"view": spec.plan.view, "merge": spec.plan.merge or {}}
 
 
-def _former_surroundings(work: Work) -> dict[str, Any]:
-    if work.plan.segmentation in {None, "rows"}:
+def _former_surroundings(spec: Spec) -> dict[str, Any]:
+    if spec.plan.segmentation in {None, "rows"}:
         return {}
-    return {"segmentation": [work.plan.segmentation, work.plan.context_rows]}
+    return {"segmentation": [spec.plan.segmentation, spec.plan.context_rows]}
 
 
 def _kinds(units: Units) -> list[list[str]]:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pandas_amr._agent.loop import Answer
-    from pandas_amr._journal.cache import AnswerStore
+    from pandas_amr._journal.cache import Answers
     from pandas_amr._plan.answer import PlannedField
     from pandas_amr._plan.call import Job
     from pandas_amr.models.base import Abilities, Model
@@ -84,7 +84,7 @@ async def ask_planner(
     readers: Sequence[str],
     code: bool,
     alone: bool,
-    store: AnswerStore | None,
+    store: Answers | None,
 ) -> tuple[Plan, PlanWarning | None]:
     """Complete a plan with one model call, from the task, the schema and a sample.
 
@@ -597,7 +597,7 @@ def _kind_of(field: PlannedField) -> Any:
 
 
 async def derive(
-    job: Job, *, model: Model, readers: Abilities, store: AnswerStore | None = None
+    job: Job, *, model: Model, readers: Abilities, store: Answers | None = None
 ) -> tuple[Plan, PlanWarning | None]:
     """Complete a plan with one model call, as far as the user left it open. What is given stands.
 

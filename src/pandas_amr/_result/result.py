@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, get_args
 
 import numpy as np
 import pandas as pd
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
-    Again: TypeAlias = Callable[["Origin", Any, Any], "Result"]
-    SecondLook: TypeAlias = Callable[["Origin", Any, float, int], "Result"]
 
 STATUSES = ("ok", "repaired", "cached", "failed", "skipped")
 SKIPPED_REASON = "the run stopped before its turn"
@@ -50,7 +48,19 @@ REMEMBERED = 32
 ATTRIBUTE = "pandas_amr_result"
 
 
-@dataclass(frozen=True, slots=True)
+class Runner(Protocol):
+    """Carries out once more what a result came from."""
+
+    def retry(self, origin: Origin, lm: Any, errors: Any) -> Result:
+        """Run again what failed."""
+        ...
+
+    def verify(self, origin: Origin, lm: Any, share: float, seed: int) -> Result:
+        """Map a random share once more."""
+        ...
+
+
+@dataclass(frozen=True)
 class Origin:
     """What a result came from, so that what failed can be run again."""
 
@@ -58,8 +68,7 @@ class Origin:
     settings: Settings
     lms: Mapping[Phase, LM]
     kept: Kept
-    again: Again | None
-    second_look: SecondLook | None = None
+    runner: ClassVar[Runner]  # set by whoever can carry a run out: this room may not import it
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,11 +133,11 @@ class Result:
         Raises:
             UsageError: this result was loaded from a folder, or nothing was mapped: there is nothing to run again.
         """
-        if self.origin is None or self.origin.again is None:
+        if self.origin is None:
             raise UsageError(
                 "Nothing can be run again: this result was loaded, or maps nothing. Call the verb anew."
             )
-        return self.origin.again(self.origin, lm, errors)
+        return self.origin.runner.retry(self.origin, lm, errors)
 
     def score(self, labels: Any, *, tolerance: float = 0.0) -> Score:
         """Compare the findings with labels that are known.
@@ -174,11 +183,11 @@ class Result:
             )
         if not isinstance(tolerance, int | float) or not tolerance >= 0:
             raise UsageError(f"verify(tolerance=...) takes a share from 0, not {tolerance!r}.")
-        if self.origin is None or self.origin.second_look is None or not self.origin.lms:
+        if self.origin is None or not self.origin.lms:
             raise UsageError(
                 "Nothing can be looked at again: this result was loaded, or no model mapped."
             )
-        again: Result = self.origin.second_look(self.origin, lm, share, seed)
+        again: Result = self.origin.runner.verify(self.origin, lm, share, seed)
         try:
             return self._compared(again, tolerance)
         except Exception as error:  # noqa: BLE001 (the second look is paid for)
