@@ -16,8 +16,9 @@ from pandas_amr._context.prices import price_of
 from pandas_amr._findings.merge import rules_of
 from pandas_amr._findings.output import OutputType
 from pandas_amr._map.agent import AgentMapper
-from pandas_amr._map.cached import bare
-from pandas_amr._map.stage import Sample, context_of, cut, make_mappers
+from pandas_amr._map.cached import uncached
+from pandas_amr._map.cut import Sample, cut_shards, make_context
+from pandas_amr._map.mappers import make_mappers
 from pandas_amr._plan.aggregations import all_labels, groups_of
 from pandas_amr._plan.call import finding_types
 from pandas_amr._records.estimate import Estimate
@@ -131,8 +132,8 @@ class Spent:
 
 def shards_of(spec: Spec, units: Units) -> list[Shard]:
     """The shards of a map."""
-    context = context_of(spec, units)
-    return cut(spec, units, context.groups(units.asked) if context is not None else None)
+    context = make_context(spec, units)
+    return cut_shards(spec, units, context.groups(units.asked) if context is not None else None)
 
 
 def sample_of(spec: Spec, units: Units, wanted: int, *, seed: int = 0) -> Sample:
@@ -258,8 +259,8 @@ def _mapping(
     parts: list[Spent] = []
     if not spec.job.maps or not spec.lms or not shards:
         return parts
-    for mapper in make_mappers(spec, services, units, context_of(spec, units)):
-        agent = bare(mapper)
+    for mapper in make_mappers(spec, services, units, make_context(spec, units)):
+        agent = uncached(mapper)
         if isinstance(agent, AgentMapper):
             parts.append(_mapped(spec, units, shards, agent, measured))
     if measured is not None and measured.inside is not None:
@@ -291,7 +292,7 @@ def _mapped(
     beside = sum(prompt_tokens(agent, shard) for shard in rendered) - told
     held = 0 if coded else int(units.tokens.sum())
     count = agent.count
-    flat = all(agent.is_flat(shard.positions) for shard in shards)
+    flat = all(agent.prompt.is_flat(one_unit=len(shard.positions) == 1) for shard in shards)
     wrapper = 0 if flat else count(WRAPPER)
     typical = typical_record(agent.kind) if flat else {"unit": 10, **typical_record(agent.kind)}
     one = measured.output_tokens if measured else count(json.dumps(typical, separators=COMPACT))
@@ -337,7 +338,10 @@ def _pieces(agent: AgentMapper, long: Sequence[Shard]) -> tuple[int, bool]:
 
 def _merged_by_agent(agent: AgentMapper) -> bool:
     """Whether one more request makes one finding of those of the pieces."""
-    return not agent.alone and "agent" in rules_of(agent.kind.model, agent.merge).values()
+    return (
+        not agent.prompt.is_single
+        and "agent" in rules_of(agent.kind.model, agent.merge_rules).values()
+    )
 
 
 def counted_tokens(agent: AgentMapper, shard: Shard) -> int:
@@ -352,9 +356,12 @@ def counted_tokens(agent: AgentMapper, shard: Shard) -> int:
 
 def prompt_tokens(agent: AgentMapper, shard: Shard) -> int:
     """The tokens of the messages that open an agent's work."""
-    positions = agent.askable(shard.positions)
+    positions = agent.prompt.askable(shard.positions)
     return (
-        sum(agent.count(message.content or "") for message in agent.opening(positions))
+        sum(
+            agent.count(message.content or "")
+            for message in agent.prompt.messages(positions, one_unit=len(positions) == 1)
+        )
         if positions
         else 0
     )

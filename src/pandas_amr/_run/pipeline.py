@@ -241,7 +241,7 @@ class Pipeline:
             sample = await services.run_large(spec, draw, spec, units, count)
         begin = partial(MapStage, spec, services, state, units, state.findings, sample=sample)
         stage = await services.run_large(spec, begin)
-        state.findings, state.made_by = stage.kept, stage.made_by
+        state.findings, state.made_by = stage.findings, stage.made_by
         await stage.recall()
         return stage
 

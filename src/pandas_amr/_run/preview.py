@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_amr._agent.loop import turn_request
-from pandas_amr._map.agent import AgentMapper, SoFar
-from pandas_amr._map.cached import bare
-from pandas_amr._map.stage import MapStage, context_of, make_mappers
+from pandas_amr._map.agent import AgentMapper
+from pandas_amr._map.cached import uncached
+from pandas_amr._map.cut import make_context
+from pandas_amr._map.mappers import make_mappers
+from pandas_amr._map.prompt import Pieces
+from pandas_amr._map.stage import MapStage
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.agent import NUMBER_TOKENS
 from pandas_amr._reduce.stage import (
@@ -47,8 +50,9 @@ if TYPE_CHECKING:
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
     from pandas_amr._findings.inputs import Found
-    from pandas_amr._map.agent import Mapper
-    from pandas_amr._map.stage import Answered, Sample
+    from pandas_amr._map.cut import Sample
+    from pandas_amr._map.mapper import Mapper
+    from pandas_amr._map.stage import MapNode
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.usage import Phase
@@ -114,10 +118,10 @@ async def _rendered(
         return bodies
     if answering is not None:
         return [_body_alone(spec, services, answering)]
-    mappers = make_mappers(spec, services, units, context_of(spec, units))
+    mappers = make_mappers(spec, services, units, make_context(spec, units))
     for shard in await services.run_large(spec, shards_of, spec, units):
         for mapper in mappers:
-            agent = bare(mapper)
+            agent = uncached(mapper)
             if isinstance(agent, AgentMapper) and len(bodies) < count:
                 bodies += await _bodies(spec, services, agent, shard, count - len(bodies))
         if len(bodies) >= count:
@@ -129,28 +133,27 @@ async def _bodies(
     spec: Spec, services: Services, agent: AgentMapper, shard: Shard, count: int
 ) -> list[dict[str, Any]]:
     """The first of an agent's requests about a shard: one, or one a piece of a unit that is larger than a shard."""
-    positions = agent.askable(shard.positions)
+    positions = agent.prompt.askable(shard.positions)
     if not positions:
         return []
     lm = spec.lm("map", spec.job.map_agents.get(agent.name))
     repl: Repl | None = None
-    pieces: SoFar | None = None
     if in_pieces(agent, shard):
-        lines = pieces_in(agent, shard)
-        pieces = SoFar(
-            lambda numbers: [lines[number] for number in numbers],
-            single=True,
-            of_rows=False,
-            of=shard.positions[0],
-        )
-        openings = [agent.opening((number,), pieces) for number in range(min(count, len(lines)))]
+        pieces = Pieces(shard.positions[0], pieces_in(agent, shard))
+        openings = [
+            agent.prompt.messages((number,), one_unit=True, pieces=pieces)
+            for number in range(min(count, len(pieces.lines)))
+        ]
+        is_flat = agent.prompt.is_flat(one_unit=True, pieces=pieces)
     else:
-        changed = (
-            await agent.changed() if agent.repls is not None and agent.changed is not None else ()
-        )
-        repl = agent.repl_of(positions)
-        openings = [agent.opening(positions, changed=changed)]
-    submission = agent.kind.submission(alone=agent.is_flat(positions, pieces))
+        differences: tuple[str, ...] = ()
+        if agent.open_repl is not None and agent.frame_differences is not None:
+            differences = await agent.frame_differences()
+        repl = agent.repl_for(positions)
+        one_unit = len(positions) == 1
+        openings = [agent.prompt.messages(positions, one_unit=one_unit, differences=differences)]
+        is_flat = agent.prompt.is_flat(one_unit=one_unit)
+    submission = agent.kind.submission(alone=is_flat)
     asked = _Asked(services, lm, submission, "map")
     return [asked.body(opening, repl, agent.tools) for opening in openings]
 
@@ -204,7 +207,7 @@ async def _measured(
     stage = await services.run_large(
         spec, partial(MapStage, sample=sample), spec, services, state, units
     )
-    state.findings, state.made_by = stage.kept, stage.made_by
+    state.findings, state.made_by = stage.findings, stage.made_by
     await stage.recall()
     before = services.ledger.total
     await stage.run(None)
@@ -220,7 +223,7 @@ async def _measured(
             spec, services, state, units, found, np.arange(len(found.positions))
         )
     ]
-    asked = list(stage.answered())
+    asked = stage.model_nodes()
     count = spec.counter("reduce")
     outputs, weights = (
         _outputs(spec, stage, asked)
@@ -298,21 +301,23 @@ def _all_failed(spec: Spec, state: State, sample: Sample) -> bool:
 
 
 def _outputs(
-    spec: Spec, stage: MapStage, asked: Sequence[Answered]
+    spec: Spec, stage: MapStage, asked: Sequence[MapNode]
 ) -> tuple[list[float], list[int]]:
     """The answers' tokens a unit, by shard, and the shards' units."""
     wrapper, agents = spec.counter("map")(WRAPPER), _agents(stage)
     outputs: list[float] = []
     for shard, name, node in asked:
         agent = agents[name]
-        flat = isinstance(agent, AgentMapper) and agent.is_flat(shard.positions)
+        flat = isinstance(agent, AgentMapper) and agent.prompt.is_flat(
+            one_unit=len(shard.positions) == 1
+        )
         outputs.append(
             max(0, node.usage.output_tokens - (0 if flat else wrapper)) / len(shard.positions)
         )
     return outputs, [len(shard.positions) for shard, _, _ in asked]
 
 
-def _ratio(stage: MapStage, asked: Sequence[Answered], total: Usage) -> float:
+def _ratio(stage: MapStage, asked: Sequence[MapNode], total: Usage) -> float:
     """What the provider counted of the prompts, to what was counted here."""
     agents = _agents(stage)
     ours = sum(
@@ -324,7 +329,7 @@ def _ratio(stage: MapStage, asked: Sequence[Answered], total: Usage) -> float:
 
 
 def _agents(stage: MapStage) -> dict[str | None, Mapper]:
-    return {one.name: bare(one) for one in stage.mappers}
+    return {one.name: uncached(one) for one in stage.mappers}
 
 
 async def _reduction_tokens(
