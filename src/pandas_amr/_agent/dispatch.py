@@ -18,7 +18,7 @@ from pandas_amr.engines.local import await_contained
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pandas_amr._wire import Wire
     from pandas_amr.models.base import ToolCall
@@ -116,18 +116,31 @@ def _findings_of(handed_in: HandedIn) -> list[Any] | None:
     return listed if isinstance(listed, list) else None
 
 
-def is_call_of(name: str, tool: str) -> bool:
-    """Whether a call means a tool: models put the name of a namespace before it, as in ``functions.look``."""
+def tool_meant(name: str, tools: Iterable[str]) -> str | None:
+    """The tool that a call means, if it means one.
+
+    Models put the name of a namespace before it, as in ``functions.look``, and write ``Look``.
+
+    Example:
+        >>> tool_meant("functions.look", ["look"]), tool_meant("Look", ["look"]), tool_meant("Look", ["look", "LOOK"])
+        ('look', 'look', None)
+    """
+    known = list(tools)
     tail = name.partition("<|")[0].strip()
     for namespace in NAMESPACES:
         tail = tail.removeprefix(namespace)
-    return tool in {name, tail}
+    for exact in (name, tail):
+        if exact in known:
+            return exact
+    alike = [tool for tool in known if tool.casefold() == tail.casefold()]
+    return alike[0] if len(alike) == 1 else None
 
 
 async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
-    tool = next((tool for name, tool in known.items() if is_call_of(call.name, name)), None)
-    if tool is None:
+    meant = tool_meant(call.name, known)
+    if meant is None:
         return f"There is no tool {call.name[:LONGEST_NAME]!r}. There is: {', '.join(known) or 'none'}."
+    tool = known[meant]
     assert tool.args_schema is not None
     deadline = asyncio.timeout(tool.timeout_s)
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr import _prompts
 from pandas_amr._agent.answers import decoded
 from pandas_amr._agent.coding import as_texts, code_response, read_code
-from pandas_amr._agent.dispatch import HandedIn, dispatch, is_call_of, merged
+from pandas_amr._agent.dispatch import HandedIn, dispatch, merged, tool_meant
 from pandas_amr._agent.repl import Repl
 from pandas_amr._agent.spoken import is_in_data, is_text_in_data, read_calls
 from pandas_amr._usage import Phase, Usage
@@ -212,7 +212,7 @@ class _Talk:
             coded = read_code(message, reply.finish_reason, self._is_quoted)
             if coded is not None:
                 return coded
-        spoken = None if message.tool_calls else self._spoken(message)
+        spoken = None if message.tool_calls else self._spoken(message, reply.finish_reason)
         if spoken is not None:
             self.spoken = True
             return _as_calls(message, spoken)
@@ -240,7 +240,8 @@ class _Talk:
             return self._answer(None, CALLS_TOOLS, reply.form)
         payload, problem = self._read(message, reply)
         if not self.submission.is_shaped(payload):
-            written = read_calls(message.content, (self.submission.tool,), self._is_quoted)
+            is_cut = reply.finish_reason == "length"
+            written = read_calls(message.content, (self.submission.tool,), self._is_quoted, is_cut=is_cut)
             if written is not None:  # the history keeps its text: a server without tools takes no calls
                 self.spoken = True
                 return self._together([_Submitted(RECEIVED, call.arguments) for call in written.calls], reply.form)
@@ -301,12 +302,13 @@ class _Talk:
         is_quoted = partial(is_text_in_data, messages=self.conversation)
         return decoded(message.content, reply.finish_reason, is_quoted=is_quoted)
 
-    def _spoken(self, message: Message) -> Spoken | None:
+    def _spoken(self, message: Message, finish_reason: str) -> Spoken | None:
         """The calls that the model wrote as text; what has the form of an answer is one."""
         payload, _ = decoded(message.content)
         if self.submission.is_shaped(payload):
             return None
-        return read_calls(message.content, tool_specs(self.submission, self.tools), self._is_quoted)
+        tools = tool_specs(self.submission, self.tools)
+        return read_calls(message.content, tools, self._is_quoted, is_cut=finish_reason == "length")
 
     def _is_quoted(self, call: WrittenCall) -> bool:
         return is_in_data(call, self.conversation)
@@ -336,7 +338,7 @@ class _Talk:
         name = self.submission.tool.name
         submitted: dict[str, _Submitted] = {}
         for call in calls:
-            if not is_call_of(call.name, name):
+            if tool_meant(call.name, [name, *(tool.name for tool in self.tools)]) != name:
                 continue
             if self.hands_in_by_code:
                 submitted[call.id] = _Submitted(self._what_next(), None, is_shaped=False)
