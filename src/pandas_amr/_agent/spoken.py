@@ -55,9 +55,11 @@ NAMED = re.compile(  # a name before its arguments, as Mistral, Kimi, DeepSeek, 
     r"(?:\[ARGS\]|<\|tool_call_argument_begin\|>|<\uff5ctool\u2581sep\uff5c>|```json|<\|constrain\|>\w++|<\|message\|>|"
     r"<\|channel\|>\w++|Action Input:|(?<=\s)(?:json|code)(?=<\|message)|\s)*+(?=\{)"
 )
-# What templates put at the beginning of a turn, and a namespace before elements (DeepSeek's DSML).
+# What templates put at the beginning of a turn; a namespace before elements, and DeepSeek's types in them.
 TURN_BEGIN = re.compile(r"\A<\|(?:im_start|start_header_id)\|>\s*assistant\s*(?:<\|end_header_id\|>)?\s*")
-NAMESPACE = re.compile(r"(?<=<)(/?)(?:\uff5cDSML\uff5c|\w+:)(?=(?:function_calls|invoke|parameter)\b)")
+NAMESPACE = re.compile(
+    r"(?<=<)(/?)(?:\uff5cDSML\uff5c|\w+:)(?=(?:function_calls|invoke|parameter)\b)|\s+string=\\*\"\w+\\*\""
+)
 FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n(?P<body>.*?)\s*(?:```|\Z)", re.DOTALL)
 XML_CALL = re.compile(
     r"<function=(?P<function>[^>\s]+)>(?P<of_function>.*?)(?:</function>|\Z)|"
@@ -73,7 +75,7 @@ XML_ENDS = ("</function>", "</invoke>")
 GLM_PAIR = re.compile(r"<arg_key>([^<]*)</arg_key>\s*<arg_value>(.*?)</arg_value>\s*", re.DOTALL)
 GLM_CALL = re.compile(rf"(?P<name>[\w.-]++)\s*(?P<pairs>(?:{GLM_PAIR.pattern})+)", re.DOTALL)
 LEAST_QUOTED = 8  # characters of arguments that are known again in data
-REACH = 40  # characters beyond a call's own in which its name and its arguments stand together
+REACH = 3  # characters beyond a call's own in which its name and its arguments stand together: Kimi's number
 # Words that the forms of calls put between a call's own.
 WORDS_OF_FORMS = frozenset(
     (
@@ -81,7 +83,8 @@ WORDS_OF_FORMS = frozenset(
         *ARGUMENT_KEYS,
         *INNER_KEYS,
         *LIST_KEYS,
-        *("functions", "parameter", "arg_key", "arg_value", "invoke", "type", "id", "call", "print"),
+        *("functions", "parameter", "arg_key", "arg_value", "invoke", "type", "call", "print"),
+        *("tool_call_argument_begin", "sep", "constrain", "channel", "commentary", "message", "json", "code"),
     )
 )
 
@@ -132,11 +135,13 @@ def read_calls(
     said = NAMESPACE.sub(r"\1", TURN_BEGIN.sub("", said))
     reader = _Reader({tool.name: tool.parameters for tool in tools}, is_cut=is_cut)
     spoken = reader.read(said)
-    if spoken is None or not spoken.calls or any(is_quoted(call) for call in spoken.calls):
+    if spoken is None or not spoken.calls:
         return None
-    calls = [(tool_meant(call.name, reader.schemas), call) for call in spoken.calls]
-    known = [replace(call, name=name) for name, call in calls if name is not None]
-    return replace(spoken, calls=tuple(known)) if len(known) == len(calls) else None
+    names = [tool_meant(call.name, reader.schemas) for call in spoken.calls]
+    calls = tuple(replace(call, name=name) for call, name in zip(spoken.calls, names, strict=True) if name is not None)
+    if len(calls) < len(names) or any(is_quoted(call) for call in calls):
+        return None
+    return replace(spoken, calls=calls)
 
 
 def is_in_data(call: WrittenCall, messages: Sequence[Message]) -> bool:
@@ -155,7 +160,11 @@ def is_in_data(call: WrittenCall, messages: Sequence[Message]) -> bool:
         if message.role not in {"user", "tool"} or not message.content:
             continue
         shown = _flat(message.content)
-        if any(text in shown for text in texts) or (is_telling and _holds_words_of(call, message.content)):
+        if any(text in shown for text in texts):
+            return True
+        if not is_telling:
+            continue
+        if (_flat(call.name) in shown and arguments in shown) or _holds_words_of(call, message.content):
             return True
     return False
 
@@ -177,7 +186,7 @@ def _holds_words_of(call: WrittenCall, shown: str) -> bool:
 
 def _words(text: str) -> str:
     """The words of a text, each between spaces, without those of the forms of calls."""
-    words = [word for word in re.findall(r"\w+", _unescaped(text, " ")) if word.lower() not in WORDS_OF_FORMS]
+    words = [word for word in re.findall(r"\w+", _unescaped(text, " ").casefold()) if word not in WORDS_OF_FORMS]
     return f" {' '.join(words)} "
 
 
@@ -193,13 +202,13 @@ def is_text_in_data(text: str, messages: Sequence[Message]) -> bool:
 
 def _flat(text: str) -> str:
     """A text without what JSON and layout may change in it: white space, quotes, escapes."""
-    return re.sub(r"[\s\\\"'`]", "", _unescaped(text, ""))
+    return re.sub(r"[\s\\\"'`]", "", _unescaped(text, "")).casefold()
 
 
 def _unescaped(text: str, space: str) -> str:
-    """A text with the characters that it spells out, and ``space`` where it spells white space."""
+    """A text without namespaces, with the characters that it spells out, and ``space`` where it spells white space."""
     text = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda match: chr(int(match.group(1), 16)), text)
-    return re.sub(r"\\+[nrtbf]", space, text)
+    return NAMESPACE.sub(r"\1", re.sub(r"\\+[nrtbf]", space, text))
 
 
 @dataclass(frozen=True, slots=True)
