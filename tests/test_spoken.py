@@ -591,3 +591,25 @@ def test_a_call_that_a_server_makes_means_a_tool_whatever_its_case():
     with ScriptedServer(provider) as server:
         DF.amr.map("Which?", finding={"n": int}, tools=[lookup], lm=server.lm())
     assert server.requests[1].tool_results == ["<a>"]
+
+
+ODD_ARGUMENTS = {
+    "encoded twice": json.dumps(json.dumps({"key": "a", "times": 2})),
+    "a comma too many": '{"key": "a", "times": 2,}',
+    "Python": "{'key': 'a', 'times': 2}",
+}
+
+
+@pytest.mark.parametrize("arguments", ODD_ARGUMENTS.values(), ids=ODD_ARGUMENTS.keys())
+def test_arguments_of_a_server_s_calls_are_read_as_those_of_spoken_ones(arguments):
+    turns = iter([Call("lookup", arguments)])
+    found = {"findings": [{"unit": n, "n": n} for n in range(ROWS)]}
+
+    def provider(request):
+        return next(turns, None) or Call("submit_findings", json.dumps(json.dumps(found)))
+
+    with ScriptedServer(provider) as server:
+        frame = DF.amr.map("Which?", finding={"n": int}, tools=[lookup], lm=server.lm())
+        assert server.requests[1].tool_results == ["<a><a>"]
+        assert len(server.requests) == 2
+    assert frame["n"].tolist() == list(range(ROWS))

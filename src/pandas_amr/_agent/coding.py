@@ -12,7 +12,7 @@ from pandas_amr import _prompts
 from pandas_amr._agent.answers import decoded, without_thoughts
 from pandas_amr._agent.dispatch import tool_meant
 from pandas_amr._agent.expressions import read_loosely
-from pandas_amr._agent.repl import FENCED, REPL, Code
+from pandas_amr._agent.repl import FENCED, REPL, Code, without_fence
 from pandas_amr._agent.spoken import WrittenCall
 from pandas_amr._schema import json_schema
 from pandas_amr._wire import wire_of
@@ -110,6 +110,7 @@ def _code_in(text: str, finish_reason: str) -> WrittenCall | None:
         code = fences[0] if len(fences) == 1 and said.count("```") == 2 else None
     if not isinstance(code, str) or (payload is None and not code.strip()):
         return None
+    code = without_fence(code)
     return WrittenCall(REPL, {CODE: code}, code)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel, ValidationError
 
 from pandas_amr._agent.answers import DoubledKey, TooDeep, loads
+from pandas_amr._agent.expressions import read_loosely
 from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr._agent.threads import called, called_here
 from pandas_amr._prompts import shortened
@@ -183,14 +184,39 @@ def _arguments_of(call: ToolCall, tool: AgentTool) -> str:
     Raises:
         UnreadableArguments: an object names a key twice, or the nesting has no end.
     """
+    text = argument_text(call.arguments)
     try:
-        given = loads(call.arguments)
+        given = loads(text)
     except (DoubledKey, TooDeep) as error:
         raise UnreadableArguments(str(error)) from None
     except ValueError:
-        return call.arguments
+        return text
     read = tool.wire.read_arguments(given)
-    return call.arguments if read == given else json.dumps(read)
+    return text if read == given else json.dumps(read)
+
+
+def argument_text(arguments: str) -> str:
+    r"""A call's arguments as JSON: what was encoded twice once, and what is JSON but for its spelling spelled right.
+
+    Example:
+        >>> argument_text('"{\\"a\\": 1}"'), argument_text("{'a': 1,}"), argument_text("nothing")
+        ('{"a": 1}', '{"a": 1}', 'nothing')
+    """
+    try:
+        given = json.loads(arguments)
+    except ValueError:
+        given = None
+    except RecursionError:
+        return arguments
+    if isinstance(given, str):
+        return given
+    if given is not None:
+        return arguments
+    try:
+        read = read_loosely(arguments)
+    except ValueError:
+        return arguments
+    return json.dumps(read) if isinstance(read, dict) else arguments
 
 
 def complaint(error: ValidationError) -> str:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr import _prompts
 from pandas_amr._agent.answers import decoded
-from pandas_amr._agent.coding import as_texts, code_response, read_code
-from pandas_amr._agent.dispatch import HandedIn, dispatch, merged, tool_meant
-from pandas_amr._agent.repl import Repl
+from pandas_amr._agent.coding import CODE, as_texts, code_response, read_code
+from pandas_amr._agent.dispatch import HandedIn, argument_text, dispatch, merged, tool_meant
+from pandas_amr._agent.repl import REPL, Repl, without_fence
 from pandas_amr._agent.spoken import is_in_data, is_text_in_data, read_calls
 from pandas_amr._usage import Phase, Usage
 from pandas_amr._wire import Wire, wire_of
@@ -311,6 +311,10 @@ class _Talk:
         return read_calls(message.content, tools, self._is_quoted, is_cut=finish_reason == "length")
 
     def _is_quoted(self, call: WrittenCall) -> bool:
+        """Whether a call stands in the data, or the code that it would run."""
+        code = call.arguments.get(CODE) if call.name == REPL else None
+        if isinstance(code, str) and is_in_data(replace(call, text=without_fence(code)), self.conversation):
+            return True
         return is_in_data(call, self.conversation)
 
     async def _answer_calls(self, calls: Sequence[ToolCall], reply: Reply) -> Answer | None:
@@ -343,7 +347,7 @@ class _Talk:
             if self.hands_in_by_code:
                 submitted[call.id] = _Submitted(self._what_next(), None, is_shaped=False)
                 continue
-            payload, problem = decoded(call.arguments, reply.finish_reason)
+            payload, problem = decoded(argument_text(call.arguments), reply.finish_reason)
             if problem is not None:
                 submitted[call.id] = _Submitted(f"{name}: {problem}.", payload, problem)
             elif self.submission.is_shaped(payload):

@@ -27,6 +27,12 @@ REPL = "python_repl"
 FENCED = re.compile(r"```(?:python3?|py|tool_code)?[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*```", re.DOTALL | re.IGNORECASE)
 
 
+def without_fence(code: str) -> str:
+    """Code without the fence around all of it."""
+    fenced = FENCED.fullmatch(code.strip())
+    return fenced[1] if fenced is not None else code
+
+
 class Code(BaseModel):
     """The arguments of the REPL."""
 
@@ -38,8 +44,7 @@ class Code(BaseModel):
     @classmethod
     def unfence(cls, code: str) -> str:
         """Take code out of the fence that models put around it."""
-        fenced = FENCED.fullmatch(code.strip())
-        return fenced[1] if fenced is not None else code
+        return without_fence(code)
 
 
 @functools.cache
