@@ -613,3 +613,10 @@ def test_arguments_of_a_server_s_calls_are_read_as_those_of_spoken_ones(argument
         assert server.requests[1].tool_results == ["<a><a>"]
         assert len(server.requests) == 2
     assert frame["n"].tolist() == list(range(ROWS))
+
+
+@pytest.mark.parametrize(
+    "mark", ["<tool_call>{", "<tool_call>[", "[TOOL_CALLS]", "<function=lookup>", "lookup(", '{"key": ']
+)
+def test_a_model_that_repeats_a_mark_without_end_calls_nothing_and_is_read_at_once(mark):
+    assert read_calls(mark * 50_000, [LOOK], lambda call: False, is_cut=True) is None

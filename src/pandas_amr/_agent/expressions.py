@@ -14,7 +14,8 @@ from typing import Any
 from pandas_amr._agent.answers import DoubledKey, TooDeep, loads
 
 WORDS_OF_JSON = {"true": True, "false": False, "null": None}
-STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
+# A string that does not end goes on to the end.
+STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|,(?=\s*[}\]])', re.DOTALL)
 CONTROL = re.compile(r"[\x00-\x1f]")
 PRINTS = "print"  # what stands around a call in a Python session
 

@@ -8,6 +8,7 @@ in play, its arguments are an object, and it does not stand in the data: a row c
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from pandas_amr._agent.answers import (
     END_MARK,
     FENCE_AFTER,
     FENCE_BEFORE,
+    OPENING,
     is_fenced,
     loads,
     stands_alone,
@@ -74,6 +76,7 @@ XML_PARAMETER = re.compile(
 XML_ENDS = ("</function>", "</invoke>")
 GLM_PAIR = re.compile(r"<arg_key>([^<]*)</arg_key>\s*<arg_value>(.*?)</arg_value>\s*", re.DOTALL)
 GLM_CALL = re.compile(rf"(?P<name>[\w.-]++)\s*(?P<pairs>(?:{GLM_PAIR.pattern})+)", re.DOTALL)
+MOST_MARKS = 20  # behind which no call stands; a model that writes more of them repeats itself
 LEAST_QUOTED = 8  # characters of arguments that are known again in data
 REACH = 3  # characters beyond a call's own in which its name and its arguments stand together: Kimi's number
 # Words that the forms of calls put between a call's own.
@@ -229,7 +232,10 @@ class _Reader:
 
     def _marked(self, text: str) -> Spoken | None:
         """The calls behind marks, with whatever prose stands before them."""
-        for opener in OPENER.finditer(text):
+        end = 0
+        for opener in itertools.islice(OPENER.finditer(text), MOST_MARKS):
+            if opener.start() < end:
+                continue
             calls, end = self._calls_behind(text, opener.start())
             if calls:
                 rest = FENCE_BEFORE.sub("", text[: opener.start()]) + text[end:]
@@ -260,8 +266,8 @@ class _Reader:
             return [self._of_pairs(match)], match.end()
         named = NAMED.match(text, at)
         start = at if named is None else named.end()
-        value = next(values_in(text[start:]), None)
-        if value is None or value.start > 0 or value.problem is not None:
+        value = next(values_in(text[start:]), None) if OPENING.match(text, start) else None
+        if value is None or value.problem is not None:
             return self._loose_at(text, at, start, named)
         end = start + value.end
         if named is None:
