@@ -422,7 +422,12 @@ class AgentMapper:
                 segmentation=context.segmentation if context else "rows",
                 enforced=enforced and not has_tools,
             )
-        user = self.preview(positions) if coded and self.preview else _prompts.unit_lines(lines)
+        if coded and self.preview:
+            user = self.preview(positions)
+        elif is_flat and self.instructions is None:
+            user = _prompts.flat_unit(lines[0])
+        else:
+            user = _prompts.unit_lines(lines)
         if context is not None:
             user = context.words(positions, user)
         user += self._asked_of_each(positions, state) + _prompts.changed_words(changed)
@@ -460,7 +465,7 @@ class AgentMapper:
 
     async def _repair(self, positions: Sequence[int], last: Attempt, state: SoFar, repl: Repl | None) -> Attempt:
         problems = last.checked.problems
-        if self.alone and self.is_flat(positions, state):
+        if self.is_flat(positions, state):
             words = _prompts.answer_repair(problems[0])
         else:
             words = _prompts.map_repair(problems, hand_in=self._hand_in(repl))
