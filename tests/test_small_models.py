@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any, get_args
 
 import pandas as pd
@@ -16,7 +17,7 @@ from pandas_amr._plan_answer import PlanAnswer
 from pandas_amr._schema import json_schema
 from pandas_amr._synthesise import Input
 from pandas_amr._tokens import counter_for
-from pandas_amr._verify import constant_end
+from pandas_amr._verify import constant_end, most_in_doubt
 from pandas_amr._wire import wire_of
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
@@ -517,10 +518,38 @@ def test_review_lists_the_ends_of_shards_at_which_labels_became_one():
         ([["x"], ["y"], ["z"], ["x"], ["y"], ["z"], ["q"], ["q"], ["q"], ["q"]], 4),
         ([], 0),
         (["a"], 0),
+        ([*"ab" * 2, *"bbbb"], 0),  # of two classes, that may be
+        (list("aaaabbbbcccccc"), 0),  # sorted by class
+        ([1, 2, 3, 4, 5, 5, 5, 5], 0),  # rising
+        ([9.5, 9.0, 4.5, 4.0, 1.0, 1.0, 1.0, 1.0], 0),  # falling
+        ([3, 1, 2, 4, 1, 7, 7, 7, 7], 4),
     ],
 )
 def test_an_end_is_told_only_if_it_is_no_chance(labels, end):
     assert constant_end(labels) == end
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.9, 0.1), (0.95, 0.05), (0.6, 0.3, 0.1), (0.25, 0.25, 0.25, 0.25)])
+@pytest.mark.parametrize("size", [6, 8, 10, 20, 50])
+def test_of_many_shards_of_a_careful_reader_hardly_one_is_told(weights, size):
+    draw = random.Random(7)
+    labels = draw.choices("abcd"[: len(weights)], weights, k=200 * size)
+    shards = {f"m{n}": range(n * size, (n + 1) * size) for n in range(200)}
+    frame = pd.DataFrame({"label": labels})
+    assert len(most_in_doubt(frame, ["label"], None, None, len(frame), shards=shards)) <= 2 * size
+
+
+def test_of_many_shards_those_of_a_careless_reader_are_told():
+    draw = random.Random(7)
+    shards = {f"m{n}": range(n * 20, (n + 1) * 20) for n in range(100)}
+    labels: list[str] = []
+    for number in range(100):
+        whole = draw.choices("abc", k=20)
+        labels += [*whole[:13], *"aaaaaaa"] if number % 10 == 0 else whole
+    doubtful = most_in_doubt(pd.DataFrame({"label": labels}), ["label"], None, None, 2000, shards=shards)
+    told = {position // 20 for position in doubtful.index}
+    assert len(told & set(range(0, 100, 10))) >= 9
+    assert len(told - set(range(0, 100, 10))) <= 2
 
 
 def test_a_failed_unit_is_no_part_of_an_end_and_a_result_that_was_loaded_knows_no_shards(tmp_path):
