@@ -467,14 +467,14 @@ def reduce_system(
             "What is asked of all findings together:",
             instruction,
             "",
-            *(
-                ["You are the last to combine them: give the whole answer."]
-                if final
-                else ["You see a part of them. Condense this part and lose nothing that the whole answer needs."]
-            ),
             *([] if enforced and fields else [f"The answer is {_kind(output)}{_described(output)}."]),
             *(meaning_lines(fields) if enforced else field_lines(fields)),
             _hand_in("reduction", [output], tools=tools, line=line),
+            (
+                "You are the last to combine them: give the whole answer."
+                if final
+                else "You see a part of them. Condense this part and lose nothing that the whole answer needs."
+            ),
         ]
     )
 
