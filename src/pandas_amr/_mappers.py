@@ -422,16 +422,15 @@ class AgentMapper:
                 segmentation=context.segmentation if context else "rows",
                 enforced=enforced and not has_tools,
             )
-        if coded and self.preview:
-            user = self.preview(positions)
-        elif is_flat and self.instructions is None:
-            user = _prompts.flat_unit(lines[0])
-        else:
-            user = _prompts.unit_lines(lines)
+        user = self.preview(positions) if coded and self.preview else self._shown_units(lines, is_flat=is_flat)
         if context is not None:
             user = context.words(positions, user)
         user += self._asked_of_each(positions, state) + _prompts.changed_words(changed)
         return Message("system", system), Message("user", user)
+
+    def _shown_units(self, lines: Sequence[str], *, is_flat: bool) -> str:
+        """The units of a shard; the one of the flat form has a number only if its own instruction names it."""
+        return _prompts.flat_unit(lines[0]) if is_flat and self.instructions is None else _prompts.unit_lines(lines)
 
     def _opening_alone(self, position: int, state: SoFar | None) -> tuple[Message, ...]:
         """The first messages to a model that takes one unit a request: what is asked, and the unit's line."""
