@@ -422,11 +422,15 @@ class AgentMapper:
                 segmentation=context.segmentation if context else "rows",
                 enforced=enforced and not has_tools,
             )
-        user = self.preview(positions) if coded and self.preview else _prompts.unit_lines(lines)
+        user = self.preview(positions) if coded and self.preview else self._shown_units(lines, is_flat=is_flat)
         if context is not None:
             user = context.words(positions, user)
         user += self._asked_of_each(positions, state) + _prompts.changed_words(changed)
         return Message("system", system), Message("user", user)
+
+    def _shown_units(self, lines: Sequence[str], *, is_flat: bool) -> str:
+        """The units of a shard; the one of the flat form has a number only if its own instruction names it."""
+        return _prompts.flat_unit(lines[0]) if is_flat and self.instructions is None else _prompts.unit_lines(lines)
 
     def _opening_alone(self, position: int, state: SoFar | None) -> tuple[Message, ...]:
         """The first messages to a model that takes one unit a request: what is asked, and the unit's line."""
@@ -460,7 +464,7 @@ class AgentMapper:
 
     async def _repair(self, positions: Sequence[int], last: Attempt, state: SoFar, repl: Repl | None) -> Attempt:
         problems = last.checked.problems
-        if self.alone and self.is_flat(positions, state):
+        if self.is_flat(positions, state):
             words = _prompts.answer_repair(problems[0])
         else:
             words = _prompts.map_repair(problems, hand_in=self._hand_in(repl))

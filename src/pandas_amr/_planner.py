@@ -31,9 +31,9 @@ from pandas_amr._plan_answer import (
     PlanAnswerWithCode,
     PlannedFields,
     drop_implausible,
-    is_always,
     right_words,
 )
+from pandas_amr._plan_words import is_always
 from pandas_amr._profile import profile_lines, shortened, spread
 from pandas_amr._questions import describe_type
 from pandas_amr._schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
@@ -158,7 +158,8 @@ def _made_of(
         InvalidOutput: it cannot be used.
     """
     names = frozenset(map(str, [*job.frame.columns, *types_given(job)]))
-    asked = Asked(job.frame, job.columns, names, free=job.given.output is None, last=last)
+    output = job.given.output
+    asked = Asked(job.frame, job.columns, names, free=output is None, number=output in {int, float}, last=last)
     whole, dropped = drop_implausible(_validated(kind, payload), asked)
     kept = whole.model_dump() | ({DROPPED: dropped} if dropped else {})
     plan, warning = _plan_of(kind, kept, job, alone=alone)
@@ -335,7 +336,9 @@ def _aggregations_of(answer: PlanAnswer, named: Mapping[str, Any]) -> dict[Any, 
     """What is computed, by column: one function, or a list of several."""
     functions: dict[Any, list[Aggregation]] = {}
     for part in answer.aggregations:
-        functions.setdefault(named[part.field], []).append(part.function)
+        several = functions.setdefault(named[part.field], [])
+        if part.function not in several:
+            several.append(part.function)
     return {name: several if len(several) > 1 else several[0] for name, several in functions.items()}
 
 
