@@ -51,6 +51,7 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 0.05  # for requests that are still under way; 0 would be no bound at all
 CHARACTERS_PER_TOKEN = 4
 ALL_AGAIN = "Report those of all units again."
+ONE_AGAIN = "This answer cannot be used: "  # of the flat form, which has one unit
 IN_WORDS = re.compile("\n\n" + WORDS.format(r"(\w+)"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)\n?^```$", re.DOTALL | re.MULTILINE)
 
@@ -116,7 +117,8 @@ class ScriptedRequest:
     @property
     def units(self) -> list[dict[str, Any]]:
         """The shard's units, each with its number and its content."""
-        return self._lines("units")
+        # The one unit of the flat form has no number.
+        return [{"unit": 0, **unit} for unit in self._lines("units")]
 
     @property
     def findings(self) -> list[dict[str, Any]]:
@@ -128,7 +130,7 @@ class ScriptedRequest:
         """The unit numbers that a repair turn asks for again; empty where it is none."""
         if len([m for m in self.messages if m["role"] == "user"]) < 2:
             return []
-        if ALL_AGAIN in self.user:
+        if ALL_AGAIN in self.user or (ONE_AGAIN in self.user and self.schema == "finding"):
             return [int(unit["unit"]) for unit in self.units]
         numbers: list[int] = []
         for ranges in re.findall(r"^- units? ([\d, to]+): ", self.user, re.MULTILINE):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel, ValidationError
 
 from pandas_amr._agent.answers import DoubledKey, TooDeep, loads
+from pandas_amr._agent.expressions import read_loosely
 from pandas_amr._agent.prompts import shortened
 from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr._agent.threads import called, called_here
@@ -18,7 +19,7 @@ from pandas_amr._records.raised import described
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pandas_amr._types.wire import Wire
     from pandas_amr.models.base import ToolCall
@@ -122,18 +123,31 @@ def _findings_of(handed_in: HandedIn) -> list[Any] | None:
     return listed if isinstance(listed, list) else None
 
 
-def is_call_of(name: str, tool: str) -> bool:
-    """Whether a call means a tool: models put the name of a namespace before it, as in ``functions.look``."""
+def tool_meant(name: str, tools: Iterable[str]) -> str | None:
+    """The tool that a call means, if it means one.
+
+    Models put the name of a namespace before it, as in ``functions.look``, and write ``Look``.
+
+    Example:
+        >>> tool_meant("functions.look", ["look"]), tool_meant("Look", ["look"]), tool_meant("Look", ["look", "LOOK"])
+        ('look', 'look', None)
+    """
+    known = list(tools)
     tail = name.partition("<|")[0].strip()
     for namespace in NAMESPACES:
         tail = tail.removeprefix(namespace)
-    return tool in {name, tail}
+    for exact in (name, tail):
+        if exact in known:
+            return exact
+    alike = [tool for tool in known if tool.casefold() == tail.casefold()]
+    return alike[0] if len(alike) == 1 else None
 
 
 async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
-    tool = next((tool for name, tool in known.items() if is_call_of(call.name, name)), None)
-    if tool is None:
+    meant = tool_meant(call.name, known)
+    if meant is None:
         return f"There is no tool {call.name[:LONGEST_NAME]!r}. There is: {', '.join(known) or 'none'}."
+    tool = known[meant]
     assert tool.args_schema is not None
     deadline = asyncio.timeout(tool.timeout_s)
     try:
@@ -178,14 +192,39 @@ def _arguments_of(call: ToolCall, tool: AgentTool) -> str:
     Raises:
         UnreadableArguments: an object names a key twice, or the nesting has no end.
     """
+    text = argument_text(call.arguments)
     try:
-        given = loads(call.arguments)
+        given = loads(text)
     except (DoubledKey, TooDeep) as error:
         raise UnreadableArguments(str(error)) from None
     except ValueError:
-        return call.arguments
+        return text
     read = tool.wire.read_arguments(given)
-    return call.arguments if read == given else json.dumps(read)
+    return text if read == given else json.dumps(read)
+
+
+def argument_text(arguments: str) -> str:
+    r"""A call's arguments as JSON: what was encoded twice once, and what is JSON but for its spelling spelled right.
+
+    Example:
+        >>> argument_text('"{\\"a\\": 1}"'), argument_text("{'a': 1,}"), argument_text("nothing")
+        ('{"a": 1}', '{"a": 1}', 'nothing')
+    """
+    try:
+        given = json.loads(arguments)
+    except ValueError:
+        given = None
+    except RecursionError:
+        return arguments
+    if isinstance(given, str):
+        return given
+    if given is not None:
+        return arguments
+    try:
+        read = read_loosely(arguments)
+    except ValueError:
+        return arguments
+    return json.dumps(read) if isinstance(read, dict) else arguments
 
 
 def complaint(error: ValidationError) -> str:

@@ -362,7 +362,7 @@ class AgentMapper:
         self, positions: Sequence[int], last: Attempt, progress: Progress, repl: Repl | None
     ) -> Attempt:
         problems = last.checked.problems
-        if self.prompt.is_single and self._is_flat(progress):
+        if self._is_flat(progress):
             text = prompts.answer_repair(problems[0])
         else:
             text = prompts.map_repair(problems, hand_in=self._hand_in_text(repl))

@@ -125,7 +125,7 @@ class MapPrompt:
         is_flat = self.is_flat(one_unit=one_unit, pieces=pieces)
         context = self.context if pieces is None else None
         system = self._system(is_flat=is_flat, has_repl=has_repl, context=context)
-        user = self._units_block(positions, pieces, has_repl=has_repl)
+        user = self._units_block(positions, pieces, has_repl=has_repl, is_flat=is_flat)
         if context is not None:
             user = context.words(positions, user)
         user += self._instructions_block(positions, pieces) + prompts.changed_words(differences)
@@ -152,14 +152,26 @@ class MapPrompt:
         )
 
     def _units_block(
-        self, positions: Sequence[int], pieces: Pieces | None, *, has_repl: bool
+        self,
+        positions: Sequence[int],
+        pieces: Pieces | None,
+        *,
+        has_repl: bool,
+        is_flat: bool,
     ) -> str:
-        """Write the units: whole, or in part if the REPL has them."""
+        """Write the units: whole, or in part if the REPL has them.
+
+        The unit of the flat form has a number only if an instruction of its own names that.
+        """
         if has_repl and self.preview is not None:
             return self.preview(positions)
-        if pieces is not None:
-            return prompts.unit_lines(pieces.lines_of(positions))
-        return prompts.unit_lines(self.units.compact_lines(positions))
+        if pieces is None:
+            lines = self.units.compact_lines(positions)
+        else:
+            lines = pieces.lines_of(positions)
+        if is_flat and self.instructions is None:
+            return prompts.flat_unit(lines[0])
+        return prompts.unit_lines(lines)
 
     def _instructions_block(self, positions: Sequence[int], pieces: Pieces | None) -> str:
         """Write what is asked of each unit, if that differs."""

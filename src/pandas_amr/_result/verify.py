@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,7 @@ import pandas as pd
 from pandas_amr._result.evaluate import compared, wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,7 +32,12 @@ ENOUGH = 100  # rows, before a class is called rare or a number far off
 FAR = 5.0  # median absolute deviations
 LEAST_SHARD = 6  # units, before its end is looked at
 LEAST_END = 3
-CHANCE = 0.05  # of an end of one value, if its units were as those before it; below that it is told
+HEADS_COUNT = 10
+CHANCE = (
+    0.05  # of an end of one value, if its units were as those before it; above that it is not told
+)
+LET_PASS = 0.5  # shards that may be told although they end so by chance
+SHARE_BY_CHANCE = 0.2  # likewise, of those that are told
 DOUBT_COLUMN = "amr_doubt"
 WHY_COLUMN = "amr_why"
 
@@ -166,11 +174,35 @@ def _careless_ends(
     column: pd.Series, shards: Mapping[str, Sequence[int]]
 ) -> Iterator[tuple[NDArray[np.int64], str]]:
     """The ends of shards at which a field is the same throughout, each with what is told of it."""
-    for name, positions in shards.items():
-        end = constant_end(column.iloc[list(positions)].tolist())
-        if end:
-            said = f"{column.name} is the same in the last {end} of the {len(positions)} units of {name}, not before"
-            yield np.array(positions[-end:], dtype=np.int64), said
+    long_ones = {
+        name: list(positions) for name, positions in shards.items() if len(positions) >= LEAST_SHARD
+    }
+    values = {name: column.iloc[positions].tolist() for name, positions in long_ones.items()}
+    ends = {name: _varied_end(of_shard) for name, of_shard in values.items()}
+    common: Counter[str] = Counter()
+    for name, of_shard in values.items():
+        common.update(_head_of(of_shard, ends[name]))
+    chances = {name: _chance_of_end(values[name], end, common) for name, end in ends.items() if end}
+    highest = _highest_told(chances.values(), tried=len(long_ones))
+    for name, chance in chances.items():
+        if chance > highest:
+            continue
+        positions, end = long_ones[name], ends[name]
+        said = f"{column.name} is the same in the last {end} of the {len(positions)} units of {name}, not before"
+        yield np.array(positions[-end:], dtype=np.int64), said
+
+
+def _highest_told(chances: Iterable[float], *, tried: int) -> float:
+    """Up to which chance ends are told: of many shards some end so by chance, and those are to be few.
+
+    That is the procedure of Benjamini and Hochberg (1995), but that half a shard is always let pass.
+    """
+    highest = -1.0
+    for rank, chance in enumerate(sorted(chances), 1):
+        by_chance = tried * chance  # of as many shards, so many end so
+        if chance <= CHANCE and by_chance <= max(LET_PASS, SHARE_BY_CHANCE * rank):
+            highest = chance
+    return highest
 
 
 def constant_end(values: Sequence[Any]) -> int:
@@ -182,20 +214,62 @@ def constant_end(values: Sequence[Any]) -> int:
         >>> constant_end(["a", "b", "a", "c", "b", "a", "b", "b", "b", "b", "b"]), constant_end(["a"] * 10 + ["b"])
         (5, 0)
     """
-    texts = [
-        repr(None) if pd.api.types.is_scalar(value) and pd.isna(value) else repr(value)
-        for value in values
-    ]
+    end = _varied_end(values)
+    return (
+        end if end and _chance_of_end(values, end, Counter(_head_of(values, end))) <= CHANCE else 0
+    )
+
+
+def _varied_end(values: Sequence[Any]) -> int:
+    """How long the constant end of a shard is, if it is long, its head varies, and no order explains it."""
+    texts = [_text_of(value) for value in values]
     end = 0
     while end < len(texts) and texts[len(texts) - 1 - end] == texts[-1]:
         end += 1
     before = texts[: len(texts) - end]
     if len(texts) < LEAST_SHARD or end < max(LEAST_END, len(texts) / 3) or len(set(before)) < 2:
         return 0
-    share = (before.count(texts[-1]) + 1) / (
-        len(before) + 2
-    )  # Laplace's rule: what was never seen may still come
-    return end if share**end < CHANCE else 0
+    return 0 if _is_ordered(values, before) else end
+
+
+def _is_ordered(values: Sequence[Any], before: Sequence[str]) -> bool:
+    """Whether a frame sorted by what is found explains a constant end: numbers rise or fall, classes are blocks.
+
+    ``before`` are the values before the end, as texts.
+    """
+    if all(
+        isinstance(value, int | float | dt.date) and not isinstance(value, bool) for value in values
+    ):
+        steps = list(itertools.pairwise(values))
+        return all(one <= other for one, other in steps) or all(
+            one >= other for one, other in steps
+        )
+    blocks = [text for text, _ in itertools.groupby(before)]
+    return len(blocks) == len(set(before)) < len(before)
+
+
+def _chance_of_end(values: Sequence[Any], end: int, common: Mapping[str, int]) -> float:
+    """How likely a shard ends so if its end is as its head, and that as all heads, which ``common`` counts.
+
+    The head of one shard is a small sample: those of all count as much as ``HEADS_COUNT`` more values of it.
+    """
+    last = _text_of(values[-1])
+    head = _head_of(values, end)
+    everywhere = (common.get(last, 0) + 1) / (
+        sum(common.values()) + 2
+    )  # Laplace: what was never seen may still come
+    share = (head.count(last) + HEADS_COUNT * everywhere) / (len(head) + HEADS_COUNT)
+    return float(share ** (end - 1))  # the last value may be any
+
+
+def _head_of(values: Sequence[Any], end: int) -> list[str]:
+    """What stands before a constant end, as texts, but for the value just before it, which is another by definition."""
+    return [_text_of(value) for value in values[: len(values) - end - 1]]
+
+
+def _text_of(value: Any) -> str:
+    """A value as it is compared: all that is missing is the same."""
+    return repr(None) if pd.api.types.is_scalar(value) and pd.isna(value) else repr(value)
 
 
 def _unusual(column: pd.Series, there: NDArray[np.bool_]) -> NDArray[np.int64]:
