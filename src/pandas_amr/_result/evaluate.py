@@ -510,7 +510,7 @@ class _Twice:
         }
 
 
-def _error(  # noqa: PLR0917 (a row, in the order of its columns)
+def _error(
     field: str, name: str, group: Any, value: Any, found: Any, labelled: Any
 ) -> dict[str, Any]:
     found, labelled = (

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from typing_extensions import TypeVar
 
 from pandas_amr._findings.findings import FOUND, FindingType, array_of
 from pandas_amr._plan.call import KEEP
@@ -48,6 +49,9 @@ REMEMBERED = 32
 ATTRIBUTE = "pandas_amr_result"
 
 
+Output = TypeVar("Output", default=Any)  # what result.output is
+
+
 class Runner(Protocol):
     """Carries out once more what a result came from."""
 
@@ -72,7 +76,7 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Result:
+class Result(Generic[Output]):
     """The outcome of a run.
 
     Attributes:
@@ -100,7 +104,7 @@ class Result:
         status: one row a unit: ``status`` (``ok repaired cached failed skipped``) and ``reason``.
     """
 
-    output: Any
+    output: Output
     frame: pd.DataFrame
     findings: pd.DataFrame
     plan: Plan
