@@ -1,6 +1,7 @@
 """Agentic map-reduce for pandas: ``import pandas_amr`` registers ``df.amr`` and does nothing else.
 
-Every public name is imported when it is first used, so that the import adds next to nothing to that of pandas.
+Every public name is imported when it is first used, so that the import adds next to nothing to that
+of pandas.
 """
 
 from __future__ import annotations
