@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pandas_amr as amr
+from examples import examples
 from pandas_amr.testing import ScriptedServer, findings
 
 SHOPS = pd.DataFrame(
@@ -62,7 +63,7 @@ keys_of = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.lists(keys_of, min_size=1, max_size=12),
     st.sampled_from([["k"], ["c"], ["k", "c"], ["c", "d"], ["c", "k", "d"]]),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from examples import examples
 from pandas_amr._compute import compute
 from pandas_amr._schema import json_schema
 from pandas_amr.models.base import Abilities
@@ -430,7 +431,7 @@ def test_the_planner_never_overrides_any_subset_of_the_arguments():
             check_given({name: GIVEN[name] for name in subset}, {})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.sets(st.sampled_from(list(GIVEN))), st.sets(st.sampled_from(list(PLANNED))))
 def test_nor_any_subset_of_the_plan_s_fields_with_any_of_the_arguments(arguments, fields):
     names = arguments | ({"finding"} if fields & {"where", "ranking"} else set())

@@ -348,7 +348,7 @@ def test_a_function_that_gives_no_key_is_one_clear_error_without_its_secret(func
     assert provider.sent == []
 
 
-@pytest.mark.parametrize("wrong", [5, b"sk-secret", ["sk-secret"], lambda name: name], ids=repr)
+@pytest.mark.parametrize("wrong", [5, b"sk-secret", ["sk-secret"], lambda name: name])
 def test_what_is_no_key_is_refused_where_it_is_said(wrong):
     with pytest.raises(amr.UsageError, match=r"LM\(api_key=...\) takes a key, or a function") as caught:
         amr.LM("m", api_key=wrong)
