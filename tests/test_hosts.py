@@ -131,8 +131,17 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize("progress", [None, True])
-@pytest.mark.parametrize("end", ["none", "closed", "a pipe that nobody reads"])
+@pytest.mark.parametrize(
+    ("end", "progress"),
+    [
+        ("none", None),
+        ("closed", True),
+        ("a pipe that nobody reads", True),
+        pytest.param("none", True, marks=pytest.mark.long),
+        pytest.param("closed", None, marks=pytest.mark.long),
+        pytest.param("a pipe that nobody reads", None, marks=pytest.mark.long),
+    ],
+)
 def test_a_process_whose_errors_nobody_reads_has_its_findings(end, progress):
     done = run_python(WATCHED, end, progress)
     assert done.stdout.strip() == "15", done.stderr

@@ -487,8 +487,9 @@ def test_a_new_file_that_another_process_is_beginning_is_waited_for(path):
 
 
 @once
-def test_processes_that_begin_a_file_together_all_have_it(path):
-    for n in range(10):
+@pytest.mark.parametrize("files", [2, pytest.param(10, marks=pytest.mark.long)])
+def test_processes_that_begin_a_file_together_all_have_it(files, path):
+    for n in range(files):
         start = [sys.executable, "-c", BEGIN, str(path.with_name(f"{n}.sqlite"))]
         processes = [subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
         for process in processes:
@@ -567,11 +568,12 @@ def test_a_process_asks_for_nothing_that_another_had_before_it_began(path, tmp_p
 
 
 @once
-def test_killed_at_twenty_moments_each_unit_is_paid_for_once_but_those_in_flight(path, tmp_path):
+@pytest.mark.parametrize("moments_at_most", [5, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_many_moments_each_unit_is_paid_for_once_but_those_in_flight(moments_at_most, path, tmp_path):
     moments = random.Random(7)
     with ScriptedServer(scripted, latency_s=0.03) as server:
         kills, in_flight = 0, 0
-        while kills < 20:
+        while kills < moments_at_most:
             process = drive(server, path, tmp_path / "out.parquet", last=2000)
             process.stdout.readline()
             known = asked(server)
