@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import number
 from pandas_amr._prices import price_of
 from pandas_amr._run import submit
 from pandas_amr._usage import Usage
@@ -24,10 +25,6 @@ OPTIONS = {
     "plan": {"shard_size": 1},
     "max_parallelism": 4,
 }
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
 
 
 def provider(request):

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-import pandas as pd
 import pytest
 
+from numbered import rows as many
 from pandas_amr._run import engine_loop
 from pandas_amr.engines.local import each
 from pandas_amr.testing import ScriptedServer, findings
 from together import Together
 from versions import once
-
-
-def many(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})
 
 
 def found(request):

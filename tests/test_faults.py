@@ -24,6 +24,7 @@ import pytest
 from pydantic import BaseModel, create_model, field_validator, model_validator
 
 import pandas_amr as amr
+from numbered import number
 from pandas_amr.testing import Call, Drop, Raw, ScriptedServer, Status, findings
 
 ROWS = 4
@@ -33,10 +34,6 @@ MAPPED = {"map": "Which?", "finding": {"n": int}, "columns": ["text"], "plan": O
 
 def frame() -> pd.DataFrame:
     return pd.DataFrame({"text": [f"row {n}" for n in range(ROWS)], "shop": list("aabb")})
-
-
-def number(unit: dict[str, Any]) -> dict[str, Any]:
-    return {"n": int(unit["text"].split()[1])}
 
 
 PLAN = {

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import pandas_amr as amr
 from examples import examples
+from numbered import rows as texts
 from pandas_amr.testing import ScriptedServer, findings
 
 SHOPS = pd.DataFrame(
@@ -251,10 +252,6 @@ def written(df, by, **options):
             "lm": server.lm(),
         } | options
         return df.amr.map_reduce(by=by, **options)
-
-
-def texts(count):
-    return pd.DataFrame({"text": [f"row {n}" for n in range(count)]})
 
 
 def test_explain_knows_the_group_without_a_key_and_groups_of_several_keys_saved_or_not(tmp_path):

@@ -7,11 +7,12 @@ import os
 import pickle
 import signal
 
-import pandas as pd
 import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from numbered import provider as counted
+from numbered import rows as numbered
 from pandas_amr import errors
 from pandas_amr.models.openai import OpenAIModel
 from pandas_amr.testing import ScriptedServer, findings
@@ -19,14 +20,6 @@ from processes import run_python
 from versions import once
 
 pytestmark = once
-
-
-def numbered(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {number}" for number in range(rows)]})
-
-
-def counted(request):
-    return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
 
 
 # Forks

@@ -27,6 +27,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from numbered import number
 from pandas_amr import _store
 from pandas_amr._keeper import Keeper, fingerprint
 from pandas_amr._units import make_units
@@ -37,10 +38,6 @@ from versions import once
 @pytest.fixture
 def path(tmp_path) -> Path:
     return tmp_path / "folder" / "journal.sqlite"
-
-
-def number(unit: dict) -> dict:
-    return {"n": int(unit["text"].split()[1])}
 
 
 def scripted(request):

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
+from numbered import labelled_rows as rows
 from pandas_amr import _prompts
 from pandas_amr._evidence import Support, in_runs, support_of
 from pandas_amr._plan_answer import PlanAnswer
@@ -255,10 +256,6 @@ def test_a_plan_is_asked_for_in_two_steps_with_one_worked_row():
 
 def numbered(request: Any) -> Any:
     return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
-
-
-def rows(count: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(count)]}, index=[f"label {n}" for n in range(count)])
 
 
 def reduced(count: int, sources: Any, **given: Any) -> amr.Result:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import number
 from pandas_amr._agent.spoken import read_calls
 from pandas_amr.models.base import ToolSpec
 from pandas_amr.sandbox.base import Cell, Submitted
@@ -135,10 +136,6 @@ class Scripted:
 
     async def close(self):
         pass
-
-
-def number(unit: dict[str, Any]) -> dict[str, Any]:
-    return {"n": int(unit["text"].split()[1])}
 
 
 def called(request) -> list[dict[str, Any]]:

@@ -8,30 +8,19 @@ import socket
 import threading
 import time
 
-import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import number, provider
+from numbered import rows as frame
 from pandas_amr.models import throttle as throttles
 from pandas_amr.models.headers import _limit, seconds_of
 from pandas_amr.models.throttle import Throttle, throttle_for
-from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status, findings
+from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status
 from together import Together
 from versions import once
 
 pytestmark = once
-
-
-def frame(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
-
-
-def provider(request):
-    return findings(request, number)
 
 
 def until(reached):

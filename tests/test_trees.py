@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 import pandas_amr as amr
 from examples import examples
+from numbered import labelled_rows as rows
 from pandas_amr._adaptive import AdaptiveTree
 from pandas_amr._synthesise import Input, Losses, Reduced
 from pandas_amr._trace import Trace
@@ -35,10 +36,6 @@ VECTORS = json.loads((Path(__file__).parent / "data" / "reduce_tree.json").read_
 
 def words(text: str) -> int:
     return len(text.split())
-
-
-def rows(count: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(count)]}, index=[f"label {n}" for n in range(count)])
 
 
 def n_of(unit: dict) -> int:

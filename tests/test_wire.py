@@ -18,6 +18,7 @@ from typing_extensions import NotRequired, TypedDict  # noqa: UP035 (pydantic ta
 
 import pandas_amr as amr
 from examples import examples
+from numbered import number
 from pandas_amr._findings import FindingType
 from pandas_amr._schema import kept_schema, record_type
 from pandas_amr._synthesise import OutputType
@@ -505,10 +506,6 @@ def test_a_foreign_server_s_schema_is_sent_in_the_subset(name):
 
 
 # What a server takes
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
 
 
 def form_of(request) -> str:

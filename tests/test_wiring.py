@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import rows
 from pandas_amr.models.endpoint import Endpoint
 from pandas_amr.models.lessons import lessons_of
 from pandas_amr.models.openai import OpenAIModel
@@ -28,10 +29,6 @@ from pandas_amr.testing import ScriptedServer, Status, findings
 
 def ones(request):
     return findings(request, lambda unit: {"n": 1})
-
-
-def rows(count: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {number}" for number in range(count)]})
 
 
 def found(lm, count: int = 1, **options) -> list[int]:
