@@ -270,7 +270,7 @@ def model():
         yield known, server
 
 
-@settings(max_examples=examples(1000))
+@settings(max_examples=examples(500))
 @given(asked=questions())
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning", "ignore:.*[Dd]egrees of freedom:RuntimeWarning")
 def test_the_answer_is_what_python_computes_over_the_truth_or_the_call_is_refused(asked, model):
@@ -494,7 +494,7 @@ def number_of(asked: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
     return CHOSEN_OF_SOME[function](values) if values else None
 
 
-@settings(max_examples=examples(1000))
+@settings(max_examples=examples(500))
 @given(asked=choices())
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
 def test_a_number_is_what_python_computes_as_an_agent_chose_it(asked, choosing):

@@ -289,6 +289,7 @@ SERVICE = {
 @pytest.mark.parametrize("errors", ["coerce", "raise"])
 @pytest.mark.parametrize("fault", SERVICE)
 @pytest.mark.parametrize("verb", ["filter", "a static tree", "groups", "planned", "estimate", "recipe"])
+@pytest.mark.sampled(5)
 def test_a_service_that_fails_from_any_request_on_stops_the_run_or_only_units(verb, fault, errors):
     for first in range(6):
         script = lambda request, first=first: SERVICE[fault] if request.number >= first else answering(request)  # noqa: E731
@@ -512,6 +513,7 @@ class Broken:
 @pytest.mark.filterwarnings("ignore::pandas_amr.AMRWarning")
 @pytest.mark.parametrize("name", WORST)
 @pytest.mark.parametrize("verb", ["map", "planned", "groups", "recipe", "plan", "reduce", "estimate"])
+@pytest.mark.sampled(5)
 def test_a_cell_that_cannot_be_shown_stops_the_run_whenever_it_is_read(verb, name, monkeypatch):
     ends = []
     for times in range(8):

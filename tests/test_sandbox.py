@@ -369,6 +369,7 @@ def mounted() -> set[str]:
 
 @once
 @pytest.mark.parametrize("killed", ["host", "zygote"])
+@pytest.mark.sampled(3)
 def test_after_a_kill_no_process_no_file_and_no_memory_is_left_within_two_seconds(tier, killed):
     shared, mounts = left_in_memory(), mounted()
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, tier], stdout=subprocess.PIPE, text=True)

@@ -162,6 +162,7 @@ def long_texts(count: int) -> pd.DataFrame:
 
 
 @once
+@pytest.mark.long
 def test_10_000_findings_and_an_8_000_token_window_no_request_is_over_it(refusing):
     del refusing
     df = long_texts(10_000)

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from moments import move_on, until
 from numbered import provider
 from numbered import rows as frame
 from pandas_amr._usage import Usage
@@ -380,6 +381,7 @@ AWAY = {
 
 
 @pytest.mark.parametrize("kind", AWAY)
+@pytest.mark.sampled(3)
 def test_a_wait_longer_than_the_patience_ends_the_run_with_what_was_found(kind, caplog):
     scripts = [then(AWAY[kind], after=10)]
     with ScriptedServer(lambda request: scripts[-1](request)) as server:
@@ -535,13 +537,6 @@ def test_a_server_that_is_not_there_yet_is_waited_for_where_the_user_said_so(cap
     told = [record.getMessage() for record in caplog.records]
     assert len([line for line in told if "not reached for" in line]) == 1
     assert "waiting until" in told[0]
-
-
-def until(reached):
-    """Wait until something holds; what comes after says whether it does."""
-    latest = time.monotonic() + 30
-    while not reached() and time.monotonic() < latest:
-        time.sleep(0.005)
 
 
 def test_requests_that_wait_for_a_place_end_with_the_run_too():
@@ -821,7 +816,7 @@ def test_a_pause_is_told_though_answers_to_earlier_requests_come_in_it(caplog):
     async def script(request):
         if request.number == 3:
             put_off.set()
-            return Status(429, "slow down", headers={"retry-after": "2"})
+            return Status(429, "slow down", headers={"retry-after": "9"})
         if 0 < request.number < 5:
             await put_off.wait()
             await asyncio.sleep(0.05)
@@ -830,8 +825,9 @@ def test_a_pause_is_told_though_answers_to_earlier_requests_come_in_it(caplog):
     with ScriptedServer(script) as server, caplog.at_level(logging.INFO, "pandas_amr"):
         frame(1).amr.map_reduce(**ONE_BY_ONE, lm=server.lm())  # what is learned at the first request is known
         run = frame(8).amr.start(**ONE_BY_ONE, max_parallelism=4, lm=server.lm())
-        until(lambda: run.progress.waiting)
+        until(lambda: run.progress.waiting and run.progress.found == 3)
         shown = run.progress.waiting
+        move_on(9.0)
         assert run.result().output["n"] == sum(range(8))
     assert "429, waiting until" in shown
     assert [record.levelname for record in caplog.records] == ["INFO"]

@@ -560,9 +560,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _lines(
-    tier: str, came: Report, idle: dict[str, str] | None, listed: list[Attempt] | None = None
-) -> list[str]:
+def _lines(tier: str, came: Report, idle: dict[str, str] | None, listed: list[Attempt] | None = None) -> list[str]:
     """What the command says; ``idle`` are the attempts without a control, or None where no controls were run.
 
     ``listed`` are the attempts it is about: all of them unless a sample was chosen.
