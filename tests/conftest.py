@@ -35,20 +35,27 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The files that take longest, longest first. Two processes take a file at a time: so both end at about the same time.
 LONGEST = (
+    "test_sandbox_bounds",
+    "test_journal",
     "test_sandbox",
     "test_sandbox_host",
-    "test_sandbox_bounds",
-    "test_notebooks",
-    "test_journal",
-    "test_container",
-    "test_hosts",
-    "test_batch",
-    "test_trees",
-    "test_waits",
-    "test_throttle",
-    "test_budget",
-    "test_planner",
     "test_faults",
+    "test_throttle",
+    "test_saved",
+    "test_races",
+    "test_waits",
+    "test_batch",
+    "test_budget",
+    "test_container",
+    "test_wiring",
+    "test_mcp",
+    "test_refused_first",
+    "test_differential",
+    "test_notebooks",
+    "test_recipe",
+    "test_trees",
+    "test_hosts",
+    "test_planner",
 )
 
 

@@ -294,7 +294,8 @@ def test_a_service_that_fails_from_any_request_on_stops_the_run_or_only_units(ve
     for first in range(6):
         script = lambda request, first=first: SERVICE[fault] if request.number >= first else answering(request)  # noqa: E731
         with ScriptedServer(script) as server, amr.settings(errors=errors):
-            lm = server.lm(max_tries=1, patience_s=0.05)
+            # Only what drops is waited for. A connection is made within the patience, on a machine that is busy, too.
+            lm = server.lm(max_tries=1, patience_s=1.0 if fault == "drops" else 60.0)
             error = ended(lambda lm=lm: VERBS[verb](lm), server)
         assert error is None or type(error) is not amr.RunStopped
         if errors == "coerce" and error is not None:  # units alone end nothing

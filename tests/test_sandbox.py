@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -70,17 +71,30 @@ def end(process):
     process.communicate()
 
 
+@contextlib.contextmanager
+def begun(kits):
+    """Let the kits run side by side, most of whose time is waiting; none outlives the block."""
+    try:
+        yield kits
+    finally:
+        for process in kits.values():
+            end(process)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Ten attempts per kind, in both tiers."""
+    with begun({tier: kit(tier, *CONTROLS[tier], "--per-kind", "10") for tier in TIERS}) as kits:
+        yield kits
+
+
 @pytest.fixture(scope="module")
 def kits():
-    """The whole kit in both tiers, as root and as a plain user, side by side: most of its time it waits."""
-    begun = {
-        (tier, as_user): kit(tier, *CONTROLS[tier], as_user=as_user)
-        for tier in TIERS
-        for as_user in ((False, True) if os.getuid() == 0 else (False,))
-    }
-    yield begun
-    for process in begun.values():
-        end(process)
+    """The whole kit in both tiers, as root and as a plain user."""
+    users = (False, True) if os.getuid() == 0 else (False,)
+    whole = {(tier, as_user): kit(tier, *CONTROLS[tier], as_user=as_user) for tier in TIERS for as_user in users}
+    with begun(whole):
+        yield whole
 
 
 # What holds
@@ -91,13 +105,9 @@ HELD = {"strong": "0 open, 0 without control", "strict-lite": "0 open, controls 
 
 @once
 class TestAttempts:
-    def test_none_of_ten_attempts_per_kind_comes_to_something_and_each_works_unconfined(self, tier):
-        process = kit(tier, *CONTROLS[tier], "--per-kind", "10")
-        try:
-            out, err = process.communicate()
-        finally:
-            end(process)
-        assert process.returncode == 0, out + err
+    def test_none_of_ten_attempts_per_kind_comes_to_something_and_each_works_unconfined(self, tier, samples):
+        out, err = samples[tier].communicate()
+        assert samples[tier].returncode == 0, out + err
         assert HELD[tier] in out
 
     @pytest.mark.long
