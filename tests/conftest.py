@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -18,18 +19,58 @@ import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer
 
 # How long an example takes says nothing here: the first one may load a tokenizer, on a machine that is busy. Each run
-# tries the same examples, so that what fails fails again; a long run, which AMR_EXAMPLES asks for, looks for others.
+# tries the same examples, so that what fails fails again; one with a number in AMR_EXAMPLES looks for others.
 settings.register_profile(
     "busy machine",
     deadline=None,
     database=None,
-    derandomize="AMR_EXAMPLES" not in os.environ,
+    derandomize=os.environ.get("AMR_EXAMPLES", "long") == "long",
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("busy machine")
 
 # A shell without job control has its background jobs ignore Ctrl-C, which some tests are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The files that take longest, longest first. Two processes take a file at a time: so both end at about the same time.
+LONGEST = (
+    "test_sandbox_bounds",
+    "test_journal",
+    "test_sandbox",
+    "test_sandbox_host",
+    "test_faults",
+    "test_throttle",
+    "test_saved",
+    "test_races",
+    "test_waits",
+    "test_batch",
+    "test_budget",
+    "test_container",
+    "test_wiring",
+    "test_mcp",
+    "test_refused_first",
+    "test_differential",
+    "test_notebooks",
+    "test_recipe",
+    "test_trees",
+    "test_hosts",
+    "test_planner",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before ``-m`` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases that a sample leaves out as long, and let the tests of the longest files begin first."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        if sampled := item.get_closest_marker("sampled"):
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % sampled.args[0]:
+                item.add_marker(pytest.mark.long)
+            seen[test] += 1
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)

@@ -137,6 +137,7 @@ OF_FINDINGS = [
 
 @pytest.mark.parametrize(("question", "output", "said", "expected"), OF_FINDINGS)
 @pytest.mark.parametrize("options", [{}, {"plan": {"fan_in": 2, "shard_size": 2}}, {"lm": {"abilities": SMALL}}])
+@pytest.mark.sampled(3)
 def test_a_number_is_what_pandas_gives_for_the_chosen_field_function_and_condition(
     question, output, said, expected, options
 ):

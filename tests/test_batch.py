@@ -8,13 +8,13 @@ import json
 import re
 import shutil
 import threading
-import time
 
 import pandas as pd
 import pytest
 from aiohttp import web
 
 import pandas_amr as amr
+from moments import until
 from pandas_amr.testing import CHARACTERS_PER_TOKEN, Call, ScriptedServer, Status, findings
 from together import Together
 from versions import once
@@ -51,9 +51,7 @@ def records(folder):
 def stopped_once(reached, frame, **options):
     """A run that is cancelled as soon as something holds, and waited for until nothing of it goes on."""
     run = frame.amr.start(**options)
-    latest = time.monotonic() + 30
-    while not reached() and time.monotonic() < latest:
-        time.sleep(0.005)
+    until(reached)
     assert reached()
     run.cancel()
     return run
@@ -424,6 +422,7 @@ def test_a_429_at_a_step_is_waited_for(step):
 
 
 @pytest.mark.parametrize("step", ["create", "show", "list"])
+@pytest.mark.sampled(2)
 def test_an_answer_that_dribbles_in_does_not_hold_up_a_step(step):
     """Each piece comes within the time that one read may take; the whole never does."""
 
@@ -529,6 +528,7 @@ def test_an_end_in_other_words_is_an_end(status):
 
 
 @pytest.mark.parametrize("fault", [DROPPED, Status(500, "busy"), Status(404, "no such batch"), lambda text: "null"])
+@pytest.mark.sampled(2)
 def test_polls_may_fail_but_not_for_ever(fault):
     with BadDay(provider) as server:
         server.faults["show"] = [fault] * 3

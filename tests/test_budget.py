@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from moments import move_on, never, until
+from numbered import number
 from pandas_amr._context.prices import price_of
 from pandas_amr._records.usage import Usage
 from pandas_amr._run.run import submit
@@ -24,10 +26,6 @@ OPTIONS = {
     "plan": {"shard_size": 1},
     "max_parallelism": 4,
 }
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
 
 
 def provider(request):
@@ -88,20 +86,21 @@ def test_errors_raise_raises_with_the_usage_and_the_partial_result():
     assert caught.value.partial.findings["n"].notna().sum() == 10
 
 
-def warmed_up():
-    """One call before the clock runs: what is imported and begun once is no part of a budget's seconds."""
-    with ScriptedServer(provider) as server:
-        DF.head(1).amr.map_reduce(**OPTIONS, lm=server.lm())
-
-
 @once
 def test_a_deadline_ends_a_run_though_the_server_hangs():
-    warmed_up()
-    with ScriptedServer(provider, latency_s=lambda r: 0.0 if r.number < 20 else 60.0) as server:
-        result = DF.amr.map_reduce(**OPTIONS, budget=amr.Budget(seconds=4.0), lm=server.lm())
+    """Its time passes when twenty answers are in, and as many requests hang as may be under way at once."""
+
+    async def script(request):
+        return await never(request) if request.number >= 20 else provider(request)
+
+    with ScriptedServer(script) as server:
+        run = DF.amr.start(**OPTIONS, budget=amr.Budget(seconds=200.0), lm=server.lm())
+        until(lambda: len(server.requests) == 20 + 4 and run.progress.found == 20)
+        move_on(200.0)
+        result = run.result()
         assert len(server.requests) == 20 + 4  # had it waited for the answers, more would have been asked
     assert result.findings["n"].notna().sum() == 20
-    assert result.stopped == "The budget of 4 seconds is used up."
+    assert result.stopped == "The budget of 200 seconds is used up."
 
 
 def test_a_verb_that_gives_a_frame_warns_that_it_stopped():
@@ -201,10 +200,12 @@ def test_usage_adds_and_unknown_money_stays_unknown():
 
 @once
 def test_a_planner_that_takes_too_long_is_not_waited_for():
-    warmed_up()
-    with ScriptedServer(lambda request: None, latency_s=60.0) as server:
-        with pytest.raises(amr.BudgetExceeded, match="budget of 10 seconds"):
-            DF.amr.map_reduce("How are they?", budget=amr.Budget(seconds=10.0), lm=server.lm())
+    with ScriptedServer(never) as server:
+        run = DF.amr.start("How are they?", budget=amr.Budget(seconds=200.0), lm=server.lm())
+        until(lambda: server.requests)
+        move_on(200.0)
+        with pytest.raises(amr.BudgetExceeded, match="budget of 200 seconds"):
+            run.result()
         assert [request.schema for request in server.requests] == ["plan"]
 
 
@@ -281,6 +282,7 @@ def is_kept(budget: amr.Budget, total: Usage, *, largest: int, at_once: int) -> 
 @once
 @pytest.mark.parametrize(("kind", "at_once"), WAYS)
 @pytest.mark.parametrize("usage", USAGES)
+@pytest.mark.sampled(3)
 def test_a_budget_is_not_overshot_by_more_than_an_answer_for_each_request_in_flight(usage, kind, at_once):
     script = telling(USAGES[usage])
     largest, tokens = without_budget(usage)
@@ -345,6 +347,7 @@ FATES = {
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
 @pytest.mark.parametrize(("kind", "at_once"), WAYS)
 @pytest.mark.parametrize("fate", FATES)
+@pytest.mark.sampled(3)
 def test_a_budget_counts_answers_of_no_use_too(fate, kind, at_once):
     """Whatever comes of an answer, it is paid for; what is sent once the budget is used up is nothing."""
     script = FATES[fate]

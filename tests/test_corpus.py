@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pandas_amr as amr
+from examples import examples
 from pandas_amr._units.corpus import _regex
 
 SOURCE = Path(amr.__file__).parent
@@ -270,7 +271,7 @@ def test_documents_become_markdown_and_broken_ones_are_told(tmp_path):
     assert all("could not be converted" in reason for reason in left.values())
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.text(max_size=400), st.integers(2, 40), st.integers(0, 10))
 def test_chunks_are_the_text_at_their_places(text, size, overlap):
     frame = amr.read_text(text, chunk_tokens=size + overlap, overlap=overlap)

@@ -1,14 +1,13 @@
 """Whatever is asked of whatever frame: the answer is what Python itself computes over the truth, or the call is refused.
 
 The oracle knows nothing of pandas: it counts, adds and groups plain Python values. A scripted model tells the truth. A
-call is refused before its first request, or its answer is right. ``AMR_EXAMPLES=10000`` makes a long run of it.
+call is refused before its first request, or its answer is right. ``AMR_EXAMPLES=10000`` makes a very long run of it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-import os
 import re
 import statistics
 from collections import Counter
@@ -23,9 +22,8 @@ from hypothesis import strategies as st
 from pydantic import create_model
 
 import pandas_amr as amr
+from examples import examples
 from pandas_amr.testing import ScriptedServer, Status, findings
-
-EXAMPLES = int(os.environ.get("AMR_EXAMPLES", "250"))
 
 # What a finding may hold: the type, and the values that it takes
 FIELDS: dict[str, tuple[Any, list[Any]]] = {
@@ -272,7 +270,7 @@ def model():
         yield known, server
 
 
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=examples(500))
 @given(asked=questions())
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning", "ignore:.*[Dd]egrees of freedom:RuntimeWarning")
 def test_the_answer_is_what_python_computes_over_the_truth_or_the_call_is_refused(asked, model):
@@ -496,7 +494,7 @@ def number_of(asked: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
     return CHOSEN_OF_SOME[function](values) if values else None
 
 
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=examples(500))
 @given(asked=choices())
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
 def test_a_number_is_what_python_computes_as_an_agent_chose_it(asked, choosing):

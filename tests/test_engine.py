@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 
-import pandas as pd
 import pytest
 
+from numbered import rows as many
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.concurrency import each
+from pandas_amr._records.engine import submit
 from pandas_amr._run.run import engine_loop
 from pandas_amr.testing import ScriptedServer, findings
 from together import Together
 from versions import once
-
-
-def many(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})
 
 
 def found(request):
@@ -143,3 +142,20 @@ def test_each_tells_where_work_was_cancelled_by_nobody():
 
     with pytest.raises(RuntimeError, match="cancelled"):
         asyncio.run(collect())
+
+
+def test_what_waits_in_the_engine_goes_on_when_the_clock_is_moved_on():
+    began = threading.Event()
+
+    async def wait():
+        loop = asyncio.get_running_loop()
+        before, until = loop.time(), CLOCK.now() + 3600.0
+        loop.call_soon(began.set)
+        await asyncio.sleep(3600.0)
+        return loop.time() - before >= 3600.0 and CLOCK.now() >= until
+
+    waiting = submit(wait())
+    assert began.wait(60)
+    assert not waiting.done()
+    CLOCK.move_on(3600.0)
+    assert waiting.result(60)

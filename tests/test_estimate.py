@@ -405,6 +405,7 @@ def test_what_a_recipe_inside_takes_is_not_known_and_never_none_at_all(case):
         assert "calls, tokens and money are not known, since a recipe" in str(told)
 
 
+@pytest.mark.long
 def test_a_sample_tells_what_a_recipe_that_maps_takes():
     case = {"map": of_a_row(), "finding": {"m": int}, "reduce": {"m": "sum"}, "columns": ["text"]}
     with ScriptedServer(provider) as server:

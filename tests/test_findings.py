@@ -9,15 +9,9 @@ import pytest
 from pydantic import BaseModel, Field, field_validator
 
 import pandas_amr as amr
+from numbered import labelled_rows as frame
+from numbered import number
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
-
-
-def frame(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]}, index=[f"label {n}" for n in range(rows)])
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
 
 
 class Even(BaseModel):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from numbered import provider
 from pandas_amr.testing import ScriptedServer, findings
 
 ROWS = 23
@@ -18,10 +19,6 @@ INDEXES = {
     "multi": pd.MultiIndex.from_tuples([(n % 3, f"x{n % 5}") for n in range(ROWS)], names=["a", "b"]),
     "dates": pd.date_range("2026-01-01", periods=ROWS, tz="UTC"),
 }
-
-
-def provider(request):
-    return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
 
 
 @pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES.keys())

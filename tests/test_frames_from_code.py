@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from examples import examples
 from pandas_amr.errors import RunStopped, UsageError
 from pandas_amr.testing import Call, ScriptedServer, findings
 
@@ -425,7 +426,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     labels=ANY_LABELS,
     values=st.permutations([1, 2, 3, 4, 5, 6]),

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pandas_amr as amr
+from examples import examples
+from numbered import rows as texts
 from pandas_amr.testing import ScriptedServer, findings
 
 SHOPS = pd.DataFrame(
@@ -62,7 +64,7 @@ keys_of = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.lists(keys_of, min_size=1, max_size=12),
     st.sampled_from([["k"], ["c"], ["k", "c"], ["c", "d"], ["c", "k", "d"]]),
@@ -250,10 +252,6 @@ def written(df, by, **options):
             "lm": server.lm(),
         } | options
         return df.amr.map_reduce(by=by, **options)
-
-
-def texts(count):
-    return pd.DataFrame({"text": [f"row {n}" for n in range(count)]})
 
 
 def test_explain_knows_the_group_without_a_key_and_groups_of_several_keys_saved_or_not(tmp_path):

@@ -7,11 +7,12 @@ import os
 import pickle
 import signal
 
-import pandas as pd
 import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from numbered import provider as counted
+from numbered import rows as numbered
 from pandas_amr import errors
 from pandas_amr.models.openai.model import OpenAIModel
 from pandas_amr.testing import ScriptedServer, findings
@@ -19,14 +20,6 @@ from processes import run_python
 from versions import once
 
 pytestmark = once
-
-
-def numbered(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {number}" for number in range(rows)]})
-
-
-def counted(request):
-    return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
 
 
 # Forks
@@ -131,8 +124,17 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize("progress", [None, True])
-@pytest.mark.parametrize("end", ["none", "closed", "a pipe that nobody reads"])
+@pytest.mark.parametrize(
+    ("end", "progress"),
+    [
+        ("none", None),
+        ("closed", True),
+        ("a pipe that nobody reads", True),
+        pytest.param("none", True, marks=pytest.mark.long),
+        pytest.param("closed", None, marks=pytest.mark.long),
+        pytest.param("a pipe that nobody reads", None, marks=pytest.mark.long),
+    ],
+)
 def test_a_process_whose_errors_nobody_reads_has_its_findings(end, progress):
     done = run_python(WATCHED, end, progress)
     assert done.stdout.strip() == "15", done.stderr

@@ -27,6 +27,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from numbered import number
 from pandas_amr._journal import database
 from pandas_amr._journal.cache import Keeper, fingerprint
 from pandas_amr._units.units import make_units
@@ -37,10 +38,6 @@ from versions import once
 @pytest.fixture
 def path(tmp_path) -> Path:
     return tmp_path / "folder" / "journal.sqlite"
-
-
-def number(unit: dict) -> dict:
-    return {"n": int(unit["text"].split()[1])}
 
 
 def scripted(request):
@@ -489,8 +486,9 @@ def test_a_new_file_that_another_process_is_beginning_is_waited_for(path):
 
 
 @once
-def test_processes_that_begin_a_file_together_all_have_it(path):
-    for n in range(10):
+@pytest.mark.parametrize("files", [2, pytest.param(10, marks=pytest.mark.long)])
+def test_processes_that_begin_a_file_together_all_have_it(files, path):
+    for n in range(files):
         start = [sys.executable, "-c", BEGIN, str(path.with_name(f"{n}.sqlite"))]
         processes = [subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
         for process in processes:
@@ -569,11 +567,12 @@ def test_a_process_asks_for_nothing_that_another_had_before_it_began(path, tmp_p
 
 
 @once
-def test_killed_at_twenty_moments_each_unit_is_paid_for_once_but_those_in_flight(path, tmp_path):
+@pytest.mark.parametrize("moments_at_most", [5, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_many_moments_each_unit_is_paid_for_once_but_those_in_flight(moments_at_most, path, tmp_path):
     moments = random.Random(7)
     with ScriptedServer(scripted, latency_s=0.03) as server:
         kills, in_flight = 0, 0
-        while kills < 20:
+        while kills < moments_at_most:
             process = drive(server, path, tmp_path / "out.parquet", last=2000)
             process.stdout.readline()
             known = asked(server)
@@ -716,6 +715,7 @@ def test_a_file_whose_tables_are_not_a_journal_s_is_set_aside_too(path, change):
 
 
 @pytest.mark.parametrize("seed", range(8))
+@pytest.mark.sampled(2)
 def test_nothing_wrong_is_read_back_from_a_file_with_corrupted_pages(path, seed):
     run(rows(0, 400), path)
     forget_what_is_open()

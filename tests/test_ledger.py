@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import number
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once
 
@@ -15,10 +16,6 @@ pytestmark = [once, pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarnin
 
 DF = pd.DataFrame({"text": [f"row {n}" for n in range(24)]})
 OPTIONS = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "count"}, "max_parallelism": 3}
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
 
 
 def told(request, usage):

@@ -324,6 +324,7 @@ def test_long_answers_are_shortened_in_their_longest_parts_and_say_so(parts):
     assert deep.endswith('\n{"n": 1}')
 
 
+@pytest.mark.long
 def test_the_bound_of_an_answer_is_the_one_of_its_tool(parts, tmp_path):
     assert {tool.max_result_chars for tool in parts} == {amr.Tool(parts.close, description="x").max_result_chars}
     script = tmp_path / "server.py"

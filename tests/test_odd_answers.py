@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
 import datetime as dt
 import decimal
@@ -12,10 +10,9 @@ import itertools
 import json
 import pathlib
 import re
-import threading
 import uuid
 import zlib
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,21 +21,16 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from numbered import number
+from numbered import rows as frame_of
 from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr.models.base import Abilities
 from pandas_amr.models.openai.error_bodies import read_error_body
 from pandas_amr.models.openai.failures import Failures
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
+from wire import Asked, Play
 
 ONE_BY_ONE = {"shard_size": 1}
-
-
-def number(unit: dict[str, Any]) -> dict[str, Any]:
-    return {"n": int(unit["text"].split()[1])}
-
-
-def frame_of(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})
 
 
 def mapped(frame: pd.DataFrame, lm: amr.LM, **options: Any) -> amr.Result:
@@ -48,55 +40,21 @@ def mapped(frame: pd.DataFrame, lm: amr.LM, **options: Any) -> amr.Result:
 # Answers that are none: bytes on the wire
 
 
-class RawServer:
+class RawServer(Play):
     """Answers each request with bytes that a function of the row's number gives; None resets the connection."""
 
     def __init__(self, answer) -> None:
-        self._answer = answer
+        super().__init__(self._bytes)
+        self._of_row = answer
         self.asked: list[int] = []
 
-    def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
-        self._thread.start()
-        assert ready.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    def _serve(self, ready: threading.Event) -> None:
-        self._loop.run_until_complete(self._main(ready))
-        self._loop.close()
-
-    async def _main(self, ready: threading.Event) -> None:
-        self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        ready.set()
-        await self._stop.wait()
-        server.close()
-
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            length = int(re.search(r"content-length: (\d+)", head)[1])
-            body = json.loads(await reader.readexactly(length))
-            row = int(re.search(r"row (\d+)", json.dumps(body["messages"][-1]))[1])
-            self.asked.append(row)
-            given = self._answer(row, self.asked.count(row))
-            if given is None:
-                writer.transport.abort()
-                return
-            writer.write(given)
-            await writer.drain()
-            writer.close()
+    def _bytes(self, asked: Asked) -> list[bytes | None]:
+        row = int(re.search(r"row (\d+)", json.dumps(asked.body["messages"][-1]))[1])
+        self.asked.append(row)
+        return [self._of_row(row, self.asked.count(row))]
 
     def lm(self, **options: Any) -> amr.LM:
-        address = f"http://127.0.0.1:{self.port}/v1"
-        return amr.LM("raw", base_url=address, api_key="k", journaled=False, **options)
+        return amr.LM("raw", base_url=self.base_url, api_key="k", journaled=False, **options)
 
 
 def http(

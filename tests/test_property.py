@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pandas_amr as amr
+from examples import examples
 from pandas_amr.testing import Raw, ScriptedServer, findings
 
 CORRUPTIONS = (
@@ -85,7 +86,7 @@ def index_of(kind: str, rows: int) -> pd.Index:
     return pd.RangeIndex(rows)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=st.integers(0, 30),
     index=INDEXES,

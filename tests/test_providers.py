@@ -181,6 +181,7 @@ SCENARIOS = {
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.__name__)
+@pytest.mark.sampled(3)
 def test_each_provider_gives_the_right_rows_for_what_it_bills_within_a_bound_of_requests(profile, name, request):
     scenario = SCENARIOS[name]
     for fixture in scenario.needs:

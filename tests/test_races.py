@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import rows
 from pandas_amr._agent.dispatch import dispatch
 from pandas_amr._context.progress import Progress, Watch
 from pandas_amr._run.run import submit
@@ -28,10 +29,6 @@ from versions import once
 pytestmark = [pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning"), once]
 
 SUM = {"map": "x", "finding": {"n": int}, "reduce": {"n": "sum"}}
-
-
-def rows(size: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {number}" for number in range(size)]})
 
 
 def ones(request):

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, field_vali
 
 import former
 import pandas_amr as amr
+from numbered import rows
 from pandas_amr._findings.findings import FindingType
 from pandas_amr._journal.cache import Keeper
 from pandas_amr._journal.entries import Check, read_findings, readable_form
@@ -37,10 +38,6 @@ from test_journal import GOLDEN
 @pytest.fixture
 def path(tmp_path) -> Path:
     return tmp_path / "journal.sqlite"
-
-
-def rows(count: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(count)]})
 
 
 def play(request: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from numbered import number, rows
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import ScriptedServer, Status, findings
 from versions import once
@@ -26,18 +27,10 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def number(unit: dict) -> dict:
-    return {"n": int(unit["text"].split()[1])}
-
-
 def provider(request):
     if request.schema == "reduction":
         return {"output": "combined", "sources": [0]}
     return findings(request, number)
-
-
-def rows(size: int, **columns) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(size)]} | columns)
 
 
 def run(frame, script=provider, *, journal=False, lm=None, **options):

@@ -312,6 +312,7 @@ MISSING = TYPICAL.iloc[[4, 9]]  # rows in which no field has a value
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("by", [None, amr.By("group"), amr.By("mood", observed=False), amr.By("n")], ids=repr)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.sampled(7)
 def test_what_is_not_refused_is_computed_of_some_rows_of_none_and_of_missing_values(name, by):
     trial = Trial.of(TYPICAL[["group"]], KINDS, [name], by)
     taken = [how for how in HOWS if trial.aggregation_problem(name, how) is None]

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import number
 from pandas_amr.errors import ModelConfigError
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 
@@ -17,10 +18,6 @@ GIVEN = {"map": "Which row?", "finding": {"n": int}, "reduce": {"n": "sum"}, "pr
 def look(x: str) -> str:
     """Look it up."""
     return x
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
 
 
 def run(server, **options):

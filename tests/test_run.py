@@ -14,14 +14,11 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import provider
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 from versions import once
 
 DF = pd.DataFrame({"text": ["row 1", "row 2"]})
-
-
-def provider(request):
-    return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
 
 
 def test_the_same_call_works_in_a_live_loop_as_in_a_notebook():

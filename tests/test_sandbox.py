@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -52,48 +54,85 @@ def texts(tier, *cells, **options):
     return [cell.text.strip() for cell in in_session(tier, *cells, **options)]
 
 
+def kit(tier, *options, as_user=False):
+    """The kit's command, as a process of its own."""
+    plain = [str(Path(__file__).parent / "plain_user.py")] if as_user else []
+    return subprocess.Popen(
+        [sys.executable, *plain, "-m", "pandas_amr.sandbox.conformance", tier, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+
+
+def end(process):
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@contextlib.contextmanager
+def begun(kits):
+    """Let the kits run side by side, most of whose time is waiting; none outlives the block."""
+    try:
+        yield kits
+    finally:
+        for process in kits.values():
+            end(process)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Ten attempts per kind, in both tiers."""
+    with begun({tier: kit(tier, *CONTROLS[tier], "--per-kind", "10") for tier in TIERS}) as kits:
+        yield kits
+
+
 @pytest.fixture(scope="module")
 def kits():
-    """The kit's command in both tiers, as root and as a plain user, side by side: most of its time it waits."""
-    plain = [str(Path(__file__).parent / "plain_user.py")]
-    controls = {"strong": ["--controls"], "strict-lite": []}
-    begun = {
-        (tier, as_user): subprocess.Popen(
-            [
-                sys.executable,
-                *(plain if as_user else []),
-                "-m",
-                "pandas_amr.sandbox.conformance",
-                tier,
-                *controls[tier],
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
-        )
-        for tier in TIERS
-        for as_user in ((False, True) if os.getuid() == 0 else (False,))
-    }
-    yield begun
-    for one in begun.values():
-        if one.poll() is None:
-            os.killpg(one.pid, signal.SIGKILL)
-        one.communicate()
+    """The whole kit in both tiers, as root and as a plain user."""
+    users = (False, True) if os.getuid() == 0 else (False,)
+    whole = {(tier, as_user): kit(tier, *CONTROLS[tier], as_user=as_user) for tier in TIERS for as_user in users}
+    with begun(whole):
+        yield whole
 
 
 # What holds
 
+CONTROLS = {"strong": ["--controls"], "strict-lite": []}
+HELD = {"strong": "0 open, 0 without control", "strict-lite": "0 open, controls not run"}
+
 
 @once
 class TestAttempts:
+    def test_none_of_ten_attempts_per_kind_comes_to_something_and_each_works_unconfined(self, tier, samples):
+        out, err = samples[tier].communicate()
+        assert samples[tier].returncode == 0, out + err
+        assert HELD[tier] in out
+
+    @pytest.mark.long
     @pytest.mark.parametrize("as_user", [False, True], ids=["as-who-runs-the-tests", "as-a-plain-user"])
     def test_none_of_the_attempts_comes_to_something_and_each_works_unconfined(self, tier, as_user, kits, request):
         if as_user and not request.getfixturevalue("plain"):
             pytest.skip("the tests run as a plain user already")
         out, err = kits[tier, as_user].communicate()
         assert kits[tier, as_user].returncode == 0, out + err
-        assert ("0 open, 0 without control" if tier == "strong" else "0 open, controls not run") in out
+        assert HELD[tier] in out
+
+    def test_a_sample_of_the_kit_has_so_many_of_each_kind_from_the_whole_list_and_says_so(self):
+        listed = conformance.attempts()
+        chosen = conformance.sample(listed, 10)
+        assert Counter(one.kind for one in chosen) == dict.fromkeys({one.kind for one in listed}, 10)
+        assert len({(one.kind, one.name) for one in chosen}) == len(chosen)
+        halves = Counter(listed.index(one) * 2 // len(listed) for one in chosen)
+        assert min(halves[0], halves[1]) >= 10
+        assert {one.name for one in conformance.sample(listed, len(listed))} == {one.name for one in listed}
+        nothing = conformance.Report({}, {})
+        assert (
+            f"80 attempts, a sample of {len(listed)}, 0 open" in conformance._lines("auto", nothing, None, chosen)[-1]
+        )
+        assert "a sample of" not in conformance._lines("auto", nothing, None)[-1]
 
     def test_there_are_at_least_eighty_of_every_kind_and_none_twice(self):
         listed = conformance.attempts()
@@ -341,6 +380,7 @@ def mounted() -> set[str]:
 
 @once
 @pytest.mark.parametrize("killed", ["host", "zygote"])
+@pytest.mark.sampled(3)
 def test_after_a_kill_no_process_no_file_and_no_memory_is_left_within_two_seconds(tier, killed):
     shared, mounts = left_in_memory(), mounted()
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, tier], stdout=subprocess.PIPE, text=True)

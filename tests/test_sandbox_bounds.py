@@ -313,6 +313,7 @@ REFUSED_QUESTIONS = {
 
 @once
 @pytest.mark.parametrize("question", REFUSED_QUESTIONS.values(), ids=REFUSED_QUESTIONS.keys())
+@pytest.mark.sampled(2)
 def test_what_code_may_not_ask_reaches_nobody_and_is_told(question):
     asked = Asked()
     call = f"{FORCE}\nask_by_force(**json.loads({json.dumps(json.dumps(question))}))\ntold()['ok'], time.sleep(0)"
@@ -446,6 +447,7 @@ def submitted(text: str, **options) -> Cell:
     ["'x' * (2 << 20)", "'é' * (1 << 20)", "['x'] * 200_000", "[[]] * 100_000", "{str(n): n for n in range(99_000)}"],
     ids=["a text", "a text of two bytes each", "a list", "brackets", "a dict"],
 )
+@pytest.mark.sampled(2)
 def test_a_cell_of_the_frame_holds_a_megabyte_and_code_is_told(value):
     told = submitted(f"submit([{{'a': 1}}, {{'word': {value}}}])")
     assert told.submitted is None
@@ -710,6 +712,7 @@ def test_a_user_namespace_that_maps_root_alone_is_refused_with_the_reason(strong
 
 
 @once
+@pytest.mark.long
 def test_six_hundred_sessions_can_be_begun_at_once():
     async def run():
         sandbox = LocalSandbox()

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
+from examples import examples
 from pandas_amr._units.codec import Encoded, decode_table, encode_frame
 from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.sandbox.guest import worker
@@ -848,7 +849,7 @@ def frames(draw: Any) -> pd.DataFrame:
     return frame
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(frames())
 def test_any_frame_goes_through_the_saved_form_unchanged(frame):
     encoded = encode_frame(frame)
@@ -856,7 +857,7 @@ def test_any_frame_goes_through_the_saved_form_unchanged(frame):
     assert same_frames(again, frame)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(frames())
 def test_any_frame_goes_to_a_session_with_its_rows_and_labels_and_what_changed_is_told(frame):
     arrow = ArrowFrame.of(frame)

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import provider
 from pandas_amr._context.settings import current_settings
-from pandas_amr.testing import ScriptedServer, findings
+from pandas_amr.testing import ScriptedServer
 
 DF = pd.DataFrame({"text": ["row 1", "row 2"]})
 DEFAULTS = {
@@ -46,10 +47,6 @@ def in_thread(function, *args):
     thread.start()
     thread.join()
     return given[0]
-
-
-def provider(request):
-    return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
 
 
 # What a block changes, and for whom

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
+from numbered import labelled_rows as rows
 from pandas_amr._agent import prompts
 from pandas_amr._findings.citations import Support, in_runs, support_of
 from pandas_amr._findings.inputs import Input
@@ -357,10 +358,6 @@ def test_a_plan_is_asked_for_in_two_steps_with_one_worked_row():
 
 def numbered(request: Any) -> Any:
     return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
-
-
-def rows(count: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(count)]}, index=[f"label {n}" for n in range(count)])
 
 
 def reduced(count: int, sources: Any, **given: Any) -> amr.Result:

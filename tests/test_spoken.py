@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import number
 from pandas_amr._agent import prompts
 from pandas_amr._agent.spoken import is_in_data, read_calls
 from pandas_amr._units.units import line_of
@@ -206,10 +207,6 @@ class Scripted:
 
     async def close(self):
         pass
-
-
-def number(unit: dict[str, Any]) -> dict[str, Any]:
-    return {"n": int(unit["text"].split()[1])}
 
 
 def called(request) -> list[dict[str, Any]]:

@@ -12,14 +12,11 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import labelled_rows as rows
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 from processes import sandbox_processes
 from together import Together
 from versions import once
-
-
-def rows(count: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(count)]}, index=[f"label {n}" for n in range(count)])
 
 
 def n_of(unit: dict) -> int:

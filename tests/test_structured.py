@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from numbered import number
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 
 DF = pd.DataFrame({"text": [f"row {n}" for n in range(12)]})
@@ -22,10 +23,6 @@ class Nested(BaseModel):
     n: int
     inner: Inner
     others: list[Inner]
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
 
 
 def form_of(request) -> str:

@@ -8,37 +8,20 @@ import socket
 import threading
 import time
 
-import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from moments import until
+from numbered import number, provider
+from numbered import rows as frame
 from pandas_amr.models import throttle as throttles
 from pandas_amr.models.openai.headers import _limit, seconds_of
 from pandas_amr.models.throttle import Throttle, throttle_for
-from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status, findings
+from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status
 from together import Together
 from versions import once
 
 pytestmark = once
-
-
-def frame(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
-
-
-def provider(request):
-    return findings(request, number)
-
-
-def until(reached):
-    """Wait until something holds; what comes after says whether it does."""
-    latest = time.monotonic() + 30
-    while not reached() and time.monotonic() < latest:
-        time.sleep(0.005)
 
 
 ONE_BY_ONE = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "sum"}, "plan": {"shard_size": 1}}
@@ -46,6 +29,7 @@ ONE_BY_ONE = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "sum"}, "p
 
 @pytest.mark.parametrize("what", ["requests", "tokens"])
 @pytest.mark.parametrize("headers", [True, False], ids=["headers", "no headers"])
+@pytest.mark.sampled(3)
 def test_a_limit_that_is_not_told_is_found_and_kept_and_all_rows_come_back(what, headers):
     """Ten times as fast as benchmarks/rate_limits.py, which measures the makespan too."""
     told = {"rpm": 12_000} if what == "requests" else {"tpm": 12_000 * 139}

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from examples import examples
+from numbered import labelled_rows as rows
 from pandas_amr._findings.inputs import Input
 from pandas_amr._findings.output import Reduced
 from pandas_amr._records.trace import Trace
@@ -36,10 +38,6 @@ VECTORS = json.loads((Path(__file__).parent / "data" / "reduce_tree.json").read_
 
 def words(text: str) -> int:
     return len(text.split())
-
-
-def rows(count: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(count)]}, index=[f"label {n}" for n in range(count)])
 
 
 def n_of(unit: dict) -> int:
@@ -76,6 +74,7 @@ def test_adaptive_trees_have_the_published_shapes(vector):
     assert [*sizes, 1] == vector["sizes"]
 
 
+@settings(max_examples=examples(100))
 @given(st.lists(st.integers(0, 300), max_size=80), st.integers(1, 200))
 def test_no_bin_is_over_the_budget_unless_one_item_alone_is_and_none_is_lost(tokens, budget):
     bins = first_fit_decreasing(tokens, budget)
@@ -116,7 +115,7 @@ def grown(sizes: list[int], budget: int, answer: int, **options):
     return reducer, trace, reduced
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @example([1, 30] + [31] * 8, 60, 2)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=120), st.integers(60, 300), st.integers(2, 20))
 def test_any_sizes_and_budget_nothing_is_over_lost_or_doubled_and_levels_are_logarithmic(sizes, budget, answer):
@@ -165,6 +164,7 @@ def long_texts(count: int) -> pd.DataFrame:
 
 
 @once
+@pytest.mark.long
 def test_10_000_findings_and_an_8_000_token_window_no_request_is_over_it(refusing):
     del refusing
     df = long_texts(10_000)
@@ -427,7 +427,7 @@ def test_counts_over_5_000_rows_equal_those_of_the_findings_exactly():
 HOWS = ["sum", "mean", "min", "max", "count", "median", "nunique", "first", ["sum", "mean"]]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", "b", None]), st.sampled_from(["x", "y", "z"]), st.integers(-9, 9)),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
+from examples import examples
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._units.split import split_text
 from pandas_amr._units.units import cell, json_keys, line_of, make_units
@@ -185,7 +186,7 @@ def test_equal_content_is_one_unit_and_unequal_content_is_not():
 TEXT = st.text(st.sampled_from("ab .!?\n\u3002\u00e9\U0001f600"), max_size=300)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(text=TEXT, limit=st.integers(1, 40), overlap=st.integers(0, 10))
 def test_pieces_of_any_text_are_within_the_limit_and_lose_nothing(text, limit, overlap):
     spans = split_text(text, limit=limit, overlap=min(overlap, limit - 1), count=len)

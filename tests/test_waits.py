@@ -13,7 +13,6 @@ import random
 import socket
 import subprocess
 import sys
-import threading
 import time
 from email.utils import formatdate
 
@@ -21,6 +20,9 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from moments import move_on, until
+from numbered import provider
+from numbered import rows as frame
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelUnavailable
 from pandas_amr.models.base import Limits, Message, Reply, Request
@@ -31,23 +33,12 @@ from pandas_amr.models.structured import Structured
 from pandas_amr.models.throttle import LONGEST_PACE_S, Throttle, asked_now
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
 from versions import once
+from wire import Play
 
 pytestmark = once
 
 ONE_BY_ONE = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "sum"}, "plan": {"shard_size": 1}}
 stops = pytest.mark.filterwarnings("ignore:The run stopped early:pandas_amr.FailureWarning")
-
-
-def frame(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {n}" for n in range(rows)]})
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
-
-
-def provider(request):
-    return findings(request, number)
 
 
 def then(answer, *, after: int):
@@ -56,62 +47,6 @@ def then(answer, *, after: int):
 
 
 # A server that writes bytes as it likes
-
-
-class RawServer:
-    """Writes to each connection what ``play`` gives, piece by piece; a number is a pause in seconds."""
-
-    def __init__(self, play):
-        self._play = play
-        self.connections = 0
-
-    def __enter__(self):
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._ended.set()
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join()
-
-    def _accept(self):
-        serving = []
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._socket.accept()
-                thread = threading.Thread(target=self._serve, args=(connection, self.connections), daemon=True)
-                self.connections += 1
-                thread.start()
-                serving.append(thread)
-        for thread in serving:
-            thread.join()
-
-    def _serve(self, connection, which):
-        with connection, contextlib.suppress(OSError):
-            read_request(connection)
-            for piece in self._play(which):
-                if isinstance(piece, bytes):
-                    connection.sendall(piece)
-                elif self._ended.wait(piece):
-                    return
-
-
-def read_request(connection):
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += connection.recv(65536)
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = next(
-        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
-    )
-    while len(body) < length:
-        body += connection.recv(65536)
-
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
 ANSWER = json.dumps({
@@ -145,7 +80,7 @@ DRIBBLES = {
 
 @pytest.mark.parametrize("kind", DRIBBLES)
 def test_what_dribbles_in_does_not_extend_the_time_of_a_request(kind):
-    with RawServer(lambda which: DRIBBLES[kind]()) as server:
+    with Play(lambda asked: DRIBBLES[kind]()) as server:
         lm = amr.LM("m", base_url=server.base_url, api_key="k", timeout_s=0.4, max_tries=1)
         result = frame(1).amr.map_reduce(**ONE_BY_ONE, lm=lm)
     assert result.failures["reason"].tolist() == ["No answer within 0.4 s (LM(timeout_s=...))."]
@@ -154,11 +89,11 @@ def test_what_dribbles_in_does_not_extend_the_time_of_a_request(kind):
 @pytest.mark.parametrize("kind", DRIBBLES)
 def test_a_request_that_took_too_long_is_sent_again(kind, monkeypatch):
     monkeypatch.setattr("pandas_amr.models.retry.FIRST_WAIT_S", 0.01)
-    with RawServer(lambda which: DRIBBLES[kind]() if which == 0 else iter([WHOLE])) as server:
+    with Play(lambda asked: DRIBBLES[kind]() if asked.number == 0 else [WHOLE]) as server:
         lm = amr.LM("m", base_url=server.base_url, api_key="k", timeout_s=1.0)
         result = frame(1).amr.map_reduce(**ONE_BY_ONE, lm=lm)
         assert result.output["n"] == 7
-        assert result.total.tries == server.connections == 2
+        assert result.total.tries == len(server.requests) == 2
 
 
 # What a server asks to wait
@@ -446,6 +381,7 @@ AWAY = {
 
 
 @pytest.mark.parametrize("kind", AWAY)
+@pytest.mark.sampled(3)
 def test_a_wait_longer_than_the_patience_ends_the_run_with_what_was_found(kind, caplog):
     scripts = [then(AWAY[kind], after=10)]
     with ScriptedServer(lambda request: scripts[-1](request)) as server:
@@ -601,13 +537,6 @@ def test_a_server_that_is_not_there_yet_is_waited_for_where_the_user_said_so(cap
     told = [record.getMessage() for record in caplog.records]
     assert len([line for line in told if "not reached for" in line]) == 1
     assert "waiting until" in told[0]
-
-
-def until(reached):
-    """Wait until something holds; what comes after says whether it does."""
-    latest = time.monotonic() + 30
-    while not reached() and time.monotonic() < latest:
-        time.sleep(0.005)
 
 
 def test_requests_that_wait_for_a_place_end_with_the_run_too():
@@ -887,7 +816,7 @@ def test_a_pause_is_told_though_answers_to_earlier_requests_come_in_it(caplog):
     async def script(request):
         if request.number == 3:
             put_off.set()
-            return Status(429, "slow down", headers={"retry-after": "2"})
+            return Status(429, "slow down", headers={"retry-after": "9"})
         if 0 < request.number < 5:
             await put_off.wait()
             await asyncio.sleep(0.05)
@@ -896,8 +825,9 @@ def test_a_pause_is_told_though_answers_to_earlier_requests_come_in_it(caplog):
     with ScriptedServer(script) as server, caplog.at_level(logging.INFO, "pandas_amr"):
         frame(1).amr.map_reduce(**ONE_BY_ONE, lm=server.lm())  # what is learned at the first request is known
         run = frame(8).amr.start(**ONE_BY_ONE, max_parallelism=4, lm=server.lm())
-        until(lambda: run.progress.waiting)
+        until(lambda: run.progress.waiting and run.progress.found == 3)
         shown = run.progress.waiting
+        move_on(9.0)
         assert run.result().output["n"] == sum(range(8))
     assert "429, waiting until" in shown
     assert [record.levelname for record in caplog.records] == ["INFO"]

@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, HttpUrl
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 (pydantic takes no other below 3.12)
 
 import pandas_amr as amr
+from examples import examples
+from numbered import number
 from pandas_amr._findings.findings import FindingType
 from pandas_amr._findings.output import OutputType
 from pandas_amr._types.schema import kept_schema, record_type
@@ -315,6 +317,7 @@ JSON_VALUES = st.recursive(
 TYPED = st.recursive(LEAVES | st.just((Any, JSON_VALUES)), containers, max_leaves=4)
 
 
+@settings(max_examples=examples(100))
 @given(st.data())
 def test_what_is_asked_of_a_value_is_read_back_as_the_value(data):
     kind, values = data.draw(TYPED)
@@ -503,10 +506,6 @@ def test_a_foreign_server_s_schema_is_sent_in_the_subset(name):
 
 
 # What a server takes
-
-
-def number(unit):
-    return {"n": int(unit["text"].split()[1])}
 
 
 def form_of(request) -> str:

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from numbered import rows
 from pandas_amr.models.lessons import lessons_of
 from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.model import OpenAIModel
@@ -28,10 +29,6 @@ from pandas_amr.testing import ScriptedServer, Status, findings
 
 def ones(request):
     return findings(request, lambda unit: {"n": 1})
-
-
-def rows(count: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"row {number}" for number in range(count)]})
 
 
 def found(lm, count: int = 1, **options) -> list[int]:
@@ -348,7 +345,7 @@ def test_a_function_that_gives_no_key_is_one_clear_error_without_its_secret(func
     assert provider.sent == []
 
 
-@pytest.mark.parametrize("wrong", [5, b"sk-secret", ["sk-secret"], lambda name: name], ids=repr)
+@pytest.mark.parametrize("wrong", [5, b"sk-secret", ["sk-secret"], lambda name: name])
 def test_what_is_no_key_is_refused_where_it_is_said(wrong):
     with pytest.raises(amr.UsageError, match=r"LM\(api_key=...\) takes a key, or a function") as caught:
         amr.LM("m", api_key=wrong)

@@ -9,7 +9,7 @@ import secrets
 import socket
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -198,3 +198,32 @@ class Wire:
         except Exception as problem:  # noqa: BLE001 (the test is told at the end; a line that is closed is tried again)
             self._problems.append(f"the server raised {type(problem).__name__}: {problem}")
             await line.send(Answer(400, {"error": {"message": "the server raised"}}))
+
+
+class Play(Wire):
+    """Writes to each request what ``play`` gives for it, piece by piece, and ends the connection.
+
+    A number is a pause in seconds; None resets the connection.
+    """
+
+    def __init__(self, play: Callable[[Asked], Iterable[bytes | float | None]]) -> None:
+        super().__init__()
+        self._play = play
+
+    @property
+    def base_url(self) -> str:
+        """The address that clients are given."""
+        return f"{self.address}/v1"
+
+    async def answer(self, asked: Asked, line: Line) -> None:
+        """Play what stands for a request, as long as its client is there."""
+        for piece in self._play(asked):
+            if not line.is_open:
+                return
+            if piece is None:
+                line.reset()
+            elif isinstance(piece, bytes):
+                await line.write(piece)
+            else:
+                await asyncio.sleep(piece)
+        line.close()

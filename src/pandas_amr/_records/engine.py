@@ -8,6 +8,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.forks import forkable_lock
 from pandas_amr._records.raised import contained
 
@@ -28,6 +29,7 @@ def engine_loop() -> asyncio.AbstractEventLoop:
         loop = _loops.get(os.getpid())
         if loop is None:
             loop = asyncio.new_event_loop()
+            CLOCK.drive(loop)
             threading.Thread(target=loop.run_forever, name=THREAD, daemon=True).start()
             _loops[os.getpid()] = loop
         return loop

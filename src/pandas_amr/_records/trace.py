@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.usage import Usage
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Node:
 class Trace:
     """The nodes of one run, in the order in which they began."""
 
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=CLOCK.now)
     nodes: list[Node] = field(default_factory=list)
     _places: dict[str, list[Node]] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class Trace:
     @property
     def seconds(self) -> float:
         """Seconds since the run began."""
-        return time.monotonic() - self.began
+        return CLOCK.now() - self.began
 
     @contextmanager
     def node(

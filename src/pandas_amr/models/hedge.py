@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelError
 from pandas_amr.models.sent import Sent, sent_requests
@@ -46,7 +46,7 @@ class Hedged:
             sent_requests.reset(mark)
 
     async def _first_of_two(self, request: Request, sent: Sent) -> Reply:
-        began = time.monotonic()
+        began = CLOCK.now()
         first = asyncio.create_task(self._model.complete(request))
         tasks = {first}
         try:
@@ -66,7 +66,7 @@ class Hedged:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        self._took.append(time.monotonic() - began)
+        self._took.append(CLOCK.now() - began)
         dropped = (
             replace(reply.usage, calls=0, seconds=0.0, estimated=sent.open)
             if sent.open

@@ -17,12 +17,12 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import time
 from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.tokens import learn, per_character
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.contact import has_answered, patience_s
@@ -67,7 +67,7 @@ asked_at: ContextVar[float | None] = ContextVar(
 
 
 @contextlib.contextmanager
-def asked_now(clock: Callable[[], float] = time.monotonic) -> Iterator[float]:
+def asked_now(clock: Callable[[], float] = CLOCK.now) -> Iterator[float]:
     """Count from now how long the request in the block waits, unless it has waited already; gives since when."""
     since = asked_at.get()
     since = clock() if since is None else since
@@ -145,7 +145,7 @@ class Throttle:
     _waiting: deque[tuple[asyncio.Future[Ticket], float]] = field(default_factory=deque)
     _timer: asyncio.TimerHandle | None = None
     server: str = ""
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = CLOCK.now
     _sent: float = 0.0
     _sent_tokens: float = 0.0
     _taken_at: float = 0.0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
-import time
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from pandas_amr._records.clock import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ class Teller:
             reason: what is waited for.
             why: which setting bounds it.
         """
-        now = time.monotonic()
+        now = CLOCK.now()
         if seconds < TOLD_S or (kind == self._kind and now < self._until + QUIET_S):
             return
         self._kind, self._until = kind, now + seconds
@@ -97,7 +98,7 @@ class Teller:
     @property
     def current(self) -> str:
         """The wait that goes on now; empty if there is none."""
-        return self.text if time.monotonic() < self._until else ""
+        return self.text if CLOCK.now() < self._until else ""
 
     def begin(self, waits: Waits | None) -> None:
         """A request of a run begins to wait."""

@@ -6,11 +6,11 @@ import asyncio
 import hashlib
 import random
 import re
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from pandas_amr._records.clock import CLOCK
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
 from pandas_amr.models.batch.state import (
     METADATA,
@@ -75,7 +75,7 @@ class Patience:
         Raises:
             ModelUnavailable: the error itself; there is none, and the run ends.
         """
-        now = time.monotonic()
+        now = CLOCK.now()
         self.began = now if self.began is None else self.began
         self.failures += 1
         wait_s = max(error.retry_after_s or 0.0, random.uniform(0.5, 1.0) * self.wait_s)  # noqa: S311 (jitter)

@@ -11,10 +11,10 @@ import asyncio
 import copy
 import hashlib
 import json
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 from pandas_amr.models.batch.api import (
@@ -308,10 +308,10 @@ class Batched:
         marker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._polled.add(marker)
         patience = self._api.patience(counted=False)  # a poll that fails says nothing of the batch
-        latest, poll_s = time.monotonic() + LONGEST_BATCH_S, self.first_poll_s
+        latest, poll_s = CLOCK.now() + LONGEST_BATCH_S, self.first_poll_s
         try:
             while not batch.ended:
-                if time.monotonic() > latest:
+                if CLOCK.now() > latest:
                     raise _given_up(
                         f"The batch {batch.id} has not ended within {LONGEST_BATCH_S / 3600:.0f} hours."
                     )

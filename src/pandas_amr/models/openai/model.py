@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.raised import contained
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
@@ -145,7 +145,7 @@ class OpenAIModel:
 
     async def _complete(self, request: Request) -> Reply:
         body = self.body(request)
-        began = time.monotonic()
+        began = CLOCK.now()
         # What dribbles in never ends a time-out of the transport's, which is one of each read: `call` ends the whole.
         timeout = httpx2.Timeout(self._lm.timeout_s, **self._connect_timeouts())
         # `post` with a raw response: the typed client spends more on models of the answer than the loopback takes.
@@ -162,7 +162,7 @@ class OpenAIModel:
             ),
             timeout_s=self._lm.timeout_s,
         )
-        seconds = time.monotonic() - began
+        seconds = CLOCK.now() - began
         try:
             answer = read_body(raw.content)
         except ModelError as error:

@@ -461,8 +461,10 @@ async def report(sandbox: Sandbox, world: World, *, at_once: int = AT_ONCE) -> d
     return (await full_report(sandbox, world, at_once=at_once)).wrong
 
 
-async def full_report(sandbox: Sandbox, world: World, *, at_once: int = AT_ONCE) -> Report:
-    """Try everything. What is after memory is tried alone, so that what it took is told."""
+async def full_report(
+    sandbox: Sandbox, world: World, *, at_once: int = AT_ONCE, chosen: list[Attempt] | None = None
+) -> Report:
+    """Try everything, or what was chosen. What is after memory is tried alone, so that what it took is told."""
     wrong: dict[str, str] = {}
     levels: dict[str, Levels] = {}
     gate = asyncio.Semaphore(at_once)
@@ -477,8 +479,9 @@ async def full_report(sandbox: Sandbox, world: World, *, at_once: int = AT_ONCE)
             levels[name] = tried.levels
 
     before = await _standing(sandbox)
+    listed = attempts() if chosen is None else chosen
     promised = [
-        attempt for attempt in attempts() if not (attempt.strong and sandbox.tier == "strict-lite")
+        attempt for attempt in listed if not (attempt.strong and sandbox.tier == "strict-lite")
     ]
     await asyncio.gather(*(one(attempt) for attempt in promised if not attempt.alone))
     for attempt in promised:
@@ -490,6 +493,16 @@ async def full_report(sandbox: Sandbox, world: World, *, at_once: int = AT_ONCE)
         await asyncio.sleep(LEFT_S / 40)
     wrong["processes/left-behind"] = f"{left} processes are there after the last session's end"
     return Report(wrong, levels)
+
+
+def sample(listed: list[Attempt], per_kind: int) -> list[Attempt]:
+    """Choose at most so many attempts per kind, at equal distances in the list, so that each part of it is tried."""
+    chosen: list[Attempt] = []
+    for kind in dict.fromkeys(attempt.kind for attempt in listed):
+        of_kind = [attempt for attempt in listed if attempt.kind == kind]
+        count = min(per_kind, len(of_kind))
+        chosen += [of_kind[number * len(of_kind) // count] for number in range(count)]
+    return chosen
 
 
 def inapplicable(tier: str) -> dict[str, str]:
@@ -537,12 +550,12 @@ def _below(pid: int) -> set[int]:
     return found
 
 
-def _controls(world: World) -> dict[str, str]:
+def _controls(world: World, chosen: list[Attempt]) -> dict[str, str]:
     """Run each attempt with nothing around it; why some come to nothing, by ``kind/name``.
 
     Those that only hang do so side by side: nothing is shared among them.
     """
-    tried = [one for one in attempts() if os.getuid() == 0 or not one.by_root]
+    tried = [one for one in chosen if os.getuid() == 0 or not one.by_root]
     hanging = [one for one in tried if one.wants == "hang"]
     others = [one for one in tried if one.wants != "hang"]
     told = [world.control(one) for one in others]
@@ -553,7 +566,10 @@ def _controls(world: World) -> dict[str, str]:
 
 
 def main() -> int:
-    """``python -m pandas_amr.sandbox.conformance [tier] [--controls]``: what holds here, a line each; status 1 if not all."""
+    """Say what holds here, a line each; status 1 if not all.
+
+    ``python -m pandas_amr.sandbox.conformance [tier] [--controls] [--per-kind N]``
+    """
     from pandas_amr.sandbox.host.local import LocalSandbox  # noqa: PLC0415 (a back end, which the kit itself does not need)
 
     parser = argparse.ArgumentParser(prog="pandas_amr.sandbox.conformance")
@@ -561,32 +577,57 @@ def main() -> int:
     parser.add_argument(
         "--controls", action="store_true", help="also show that each attempt works unconfined"
     )
+    parser.add_argument(
+        "--per-kind",
+        type=_positive,
+        metavar="N",
+        help="try a sample: at most N attempts of each kind",
+    )
     asked = parser.parse_args()
+    listed = every_attempt() if asked.per_kind is None else sample(attempts(), asked.per_kind)
+    makeable = {(attempt.kind, attempt.name) for attempt in attempts()}
+    chosen = [attempt for attempt in listed if (attempt.kind, attempt.name) in makeable]
 
     async def tried() -> tuple[Report, str]:
         sandbox = LocalSandbox(asked.tier)
         try:
-            return await full_report(sandbox, world), sandbox.tier
+            return await full_report(sandbox, world, chosen=chosen), sandbox.tier
         finally:
             await sandbox.close()
 
     with World() as world:
-        idle = _controls(world) if asked.controls else None
+        idle = _controls(world, chosen) if asked.controls else None
         came, tier = asyncio.run(tried())
-    print("\n".join(_lines(tier, came, idle)))  # noqa: T201 (a command's output)
+    print("\n".join(_lines(tier, came, idle, listed)))  # noqa: T201 (a command's output)
     return 1 if came.wrong or idle else 0
 
 
-def _lines(tier: str, came: Report, idle: dict[str, str] | None) -> list[str]:
-    """What the command says; ``idle`` are the attempts without a control, or None where no controls were run."""
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _lines(
+    tier: str, came: Report, idle: dict[str, str] | None, listed: list[Attempt] | None = None
+) -> list[str]:
+    """What the command says; ``idle`` are the attempts without a control, or None where no controls were run.
+
+    ``listed`` are the attempts it is about: all of them unless a sample was chosen.
+    """
     lines = [f"OPEN {name}: {why}" for name, why in sorted(came.wrong.items())]
     lines += [f"NO CONTROL {name}: {why}" for name, why in sorted((idle or {}).items())]
     lines += _table(came.levels)
-    aside = inapplicable(tier)
+    every = every_attempt()
+    listed = every if listed is None else listed
+    names = {f"{attempt.kind}/{attempt.name}" for attempt in listed}
+    aside = {name: why for name, why in inapplicable(tier).items() if name in names}
     lines += [f"NOT APPLICABLE {name}: {why}" for name, why in sorted(aside.items())]
     controls = "controls not run" if idle is None else f"{len(idle)} without control"
+    sampled = "" if len(listed) == len(every) else f", a sample of {len(every)}"
     lines.append(
-        f"{tier}, uid {os.getuid()}: {len(every_attempt()) - len(aside)} attempts, {len(came.wrong)} open, {controls}, "
+        f"{tier}, uid {os.getuid()}: {len(listed) - len(aside)} attempts{sampled}, {len(came.wrong)} open, {controls}, "
         f"{len(aside)} not applicable"
     )
     return lines

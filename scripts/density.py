@@ -4,7 +4,7 @@ A function has at most 250 AST nodes (its docstring not counted), one lambda, an
 12: one for each branch, each part of a condition, each loop and condition of a comprehension. No
 comprehension within a call holds a conditional expression.
 
-Usage: ``python .ci/density.py src/pandas_amr``; the status is 1 if a function is over a limit.
+Usage: ``python scripts/density.py src/pandas_amr``; the status is 1 if a function is over a limit.
 """
 
 from __future__ import annotations

@@ -1,0 +1,41 @@
+"""The clock that waits, deadlines and durations go by: the system's, which a test moves on instead of waiting."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Clock:
+    """Tells seconds as ``time.monotonic`` does, plus those that it was moved on."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+    def now(self) -> float:
+        """Seconds since some moment that stays the same."""
+        return time.monotonic() + self._ahead_s
+
+    def drive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the timers of a loop go by this clock."""
+        loop.time = self.now  # type: ignore[method-assign]
+        self._loops.add(loop)
+
+    def move_on(self, seconds: float) -> None:
+        """Let so many seconds pass at once, from any thread: timers that are due by then fire."""
+        self._ahead_s += seconds
+        for loop in list(self._loops):
+            # A loop that sleeps looks at its timers once it is woken.
+            loop.call_soon_threadsafe(_wake)
+
+
+def _wake() -> None:
+    """Do nothing."""
+
+
+CLOCK = Clock()

@@ -1,0 +1,30 @@
+"""Moments: until something holds, and a clock that is moved on instead of slept through."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pandas_amr._records.clock import CLOCK
+
+LONGEST_S = 120.0  # only what has failed waits so long
+NEVER_S = 3600.0
+
+
+def until(reached: Callable[[], Any]) -> None:
+    """Wait until something holds; what comes after says whether it does."""
+    latest = time.monotonic() + LONGEST_S
+    while not reached() and time.monotonic() < latest:
+        time.sleep(0.005)
+
+
+async def never(request: Any) -> None:
+    """Leave a request without an answer."""
+    await asyncio.sleep(NEVER_S)
+
+
+def move_on(seconds: float) -> None:
+    """Let so many seconds pass at once, for all that waits in the library."""
+    CLOCK.move_on(seconds)
