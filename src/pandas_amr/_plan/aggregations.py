@@ -45,31 +45,36 @@ SYNONYMS = {
 }
 
 
-def is_named(how: Any) -> bool:
+def is_named(how: object) -> bool:
     """Whether an aggregation names its column: a pair (column, function), or ``pd.NamedAgg``."""
     return (isinstance(how, tuple) and len(how) == 2) or isinstance(how, pd.NamedAgg)
 
 
 def column_of(name: Any, how: Any) -> Any:
     """Return the column that is aggregated: the one that is named, or else ``name``."""
-    if not is_named(how):
-        return name
-    return how[0] if isinstance(how, tuple) else how.column
+    if isinstance(how, tuple) and len(how) == 2:
+        return how[0]
+    return how.column if isinstance(how, pd.NamedAgg) else name
+
+
+def columns_of(aggregations: Mapping[Any, Any]) -> list[Any]:
+    """Return the columns that are aggregated, in the order of the aggregations."""
+    return [column_of(name, how) for name, how in aggregations.items()]
 
 
 def function_of(how: Any) -> Any:
     """Return what aggregates the column: a function, pandas' name of one, a list, an agent."""
-    if not is_named(how):
-        return how
-    return how[1] if isinstance(how, tuple) else how.aggfunc
+    if isinstance(how, tuple) and len(how) == 2:
+        return how[1]
+    return how.aggfunc if isinstance(how, pd.NamedAgg) else how
 
 
-def as_list(functions: Any) -> list[Any]:
+def as_list(functions: object) -> list[Any]:
     """Return a list of functions as it is, and a single one as a list."""
     return functions if isinstance(functions, list) else [functions]
 
 
-def name_of(function: Any) -> str:
+def name_of(function: object) -> str:
     """Return the name that pandas gives to a function's column.
 
     Example:
@@ -83,12 +88,12 @@ def name_of(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def is_share(function: Any) -> bool:
+def is_share(function: object) -> bool:
     """Whether an aggregation is the share of each value."""
     return isinstance(function, str) and function == SHARE
 
 
-def is_tabular(function: Any) -> bool:
+def is_tabular(function: object) -> bool:
     """Whether an aggregation of one column gives a table: one entry per value."""
     return isinstance(function, str) and function in TABULAR
 
@@ -107,13 +112,15 @@ def are_read_as_lists(aggregations: Mapping[Any, Any]) -> bool:
     return any(isinstance(how, list) for how in hows)
 
 
-def is_planned(how: Any) -> bool:
+def is_planned(how: object) -> bool:
     """Whether a plan can hold an aggregation: one that ``Aggregation`` names, or a list of such."""
-    known = get_args(Aggregation)
-    return all(isinstance(function, str) and function in known for function in as_list(how))
+    functions = as_list(how)
+    if not all(isinstance(function, str) for function in functions):
+        return False
+    return set(functions) <= set(get_args(Aggregation))
 
 
-def check_aggregation(name: Any, how: Any, *, grouped: bool) -> None:
+def check_aggregation(name: object, how: object, *, grouped: bool) -> None:
     """Refuse what pandas would refuse, before the findings that it is to aggregate are paid for.
 
     Raises:
@@ -136,7 +143,7 @@ def check_aggregation(name: Any, how: Any, *, grouped: bool) -> None:
             )
 
 
-def _is_known(function: Any, *, grouped: bool) -> bool:
+def _is_known(function: object, *, grouped: bool) -> bool:
     """Whether pandas has an aggregation: a method, or an attribute of a column such as ``size``."""
     if not isinstance(function, str) or function.startswith("_"):
         return False

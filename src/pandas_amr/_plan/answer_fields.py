@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from pandas_amr._findings.findings import ITEMS
-from pandas_amr._plan.aggregations import column_of
+from pandas_amr._plan.aggregations import column_of, columns_of
 from pandas_amr._plan.call import finding_types
 from pandas_amr._plan.call_text import user_finding_types
 from pandas_amr._plan.defaults import gives_output
@@ -119,7 +119,7 @@ def _given_names(job: Job) -> _Names:
 def _reduce_fields(answer: PlanAnswer, names: _Names) -> dict[str, Any]:
     groups = [names.fields.get(name, names.labels.get(name)) for name in answer.by]
     return {
-        "where": names.fields.get(answer.where) if answer.where else None,
+        "where": names.fields.get(answer.where or ""),
         "by": groups or None,
         "aggregations": _aggregations(answer, names) or None,
         "ranking": _ranking(answer, names),
@@ -175,7 +175,7 @@ def _choose_names(answer: PlanAnswer, job: Job) -> dict[str, str]:
         if record_columns & taken:
             raise InvalidOutput(
                 f"many_per_row adds the columns {ITEMS} and {ITEMS}_count, which the table has; "
-                "plan one finding a row"
+                "plan one finding per row"
             )
         taken |= record_columns
     taken |= RESERVED | UNUSABLE | set(job.given.status_columns or ())
@@ -268,10 +268,10 @@ def _check_user_reduce(job: Job, types: Mapping[Any, Any]) -> None:
         return
     plan = job.given
     aggregations = job.computed or {}
-    used = [column_of(name, how) for name, how in aggregations.items()]
+    used = columns_of(aggregations)
     _check_needed("reduce", used, job, types)
-    _check_needed("where", [plan.where] if plan.where else [], job, types)
-    _check_needed("by", job.by.labels if job.by is not None else [], job, types)
+    _check_needed("where", [plan.where], job, types)
+    _check_needed("by", job.group_labels, job, types)
     if plan.ranking is not None:
         _check_needed("ranking", [plan.ranking.field], job, types)
         used.append(plan.ranking.field)
@@ -283,14 +283,14 @@ def _check_user_reduce(job: Job, types: Mapping[Any, Any]) -> None:
 
 
 def _check_needed(part: str, names: Iterable[Any], job: Job, types: Mapping[Any, Any]) -> None:
-    """Check that a part of the user's reduce names fields of the finding, or columns it may take."""
+    """Check that a part of the user's reduce names fields of the finding, or other columns."""
     known = set(types)
     if part != "where":
         known |= set(job.frame.columns)
     if part == "by":
         known |= set(job.frame.index.names)
     for name in names:
-        if name not in known:
+        if name is not None and name not in known:
             raise InvalidOutput(
                 f"the user's {part} takes a field {name!r}, which the finding does not have"
             )
@@ -310,22 +310,21 @@ def _check_parts(answer: PlanAnswer, names: _Names) -> None:
     fields, labels = names.fields, names.labels
     columns = {**fields, **labels}
     aggregated = [part.field for part in answer.aggregations]
-    where = [answer.where] if answer.where else []
-    ranking = [answer.ranking.field] if answer.ranking else []
+    ranking = answer.ranking.field if answer.ranking is not None else None
     bools = names.fields_of_sorts({"bool"})
     ranked = names.fields_of_sorts(RANKED)
     _check_named("aggregations", aggregated, fields, list(fields))
-    _check_named("where", where, fields, ["null", *bools])
-    _check_named("ranking", ranking, columns, ["null", *ranked])
+    _check_named("where", [answer.where], fields, ["null", *bools])
+    _check_named("ranking", [ranking], columns, ["null", *ranked])
     _check_named("by", answer.by, columns, ["[]", *columns])
     _check_named("group_columns", answer.group_columns, labels, ["[]", *labels])
 
 
 def _check_named(
-    part: str, names: Iterable[str], known: Collection[str], right: Sequence[str]
+    part: str, names: Iterable[str | None], known: Collection[str], right: Sequence[str]
 ) -> None:
     for name in names:
-        if name not in known:
+        if name is not None and name not in known:
             raise InvalidOutput(
                 f"{part} names {name!r}; there is: {', '.join(known)}. "
                 f"Right would be: {' or '.join(right)}"

@@ -170,8 +170,7 @@ def _dropped_warning(dropped: object) -> PlanWarning | None:
     if not texts:
         return None
     return PlanWarning(
-        f"Left out of the planner's answer, being implausible: {'; '.join(texts)}. "
-        "Say plan= to fix it."
+        f"Left out of the planner's answer as implausible: {'; '.join(texts)}. Say plan= to fix it."
     )
 
 

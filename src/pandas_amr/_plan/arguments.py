@@ -437,5 +437,6 @@ def _is_surrogate(character: str) -> bool:
 def _check_view(job: Job) -> None:
     if job.given.view == "preview" and job.repl is None and job.maps and not job.all_callable:
         raise UsageError(
-            'plan={"view": "preview"} shows units in the REPL: tools=[amr.PythonREPLTool()].'
+            'plan={"view": "preview"} shows units in the REPL, '
+            "which needs tools=[amr.PythonREPLTool()]."
         )

@@ -11,7 +11,7 @@ from pandas_amr._plan.aggregations import function_of
 from pandas_amr._types.arrow import field_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     import pandas as pd
 
@@ -146,6 +146,11 @@ class Job:
         return self.given.ranking is not None and self.given.reduce_instruction is None
 
     @property
+    def group_labels(self) -> list[Hashable]:
+        """The columns, fields or index levels by which the reduce groups."""
+        return self.by.labels if self.by is not None else []
+
+    @property
     def column_agents(self) -> list[Agent]:
         """The agents that write a column of the answer."""
         functions = [function_of(how) for how in (self.computed or {}).values()]
@@ -180,7 +185,9 @@ def finding_types(job: Job, plan: Plan) -> dict[str | None, FindingType | None]:
     """Return the finding type of each map; None for a function whose columns will tell it."""
     kinds: dict[str | None, FindingType | None] = {}
     for name in job.names:
-        kind = plan.finding.get(name) if isinstance(plan.finding, dict) else plan.finding
+        kind = plan.finding
+        if isinstance(kind, dict):
+            kind = kind.get(name)
         kinds[name] = None if kind is None else FindingType.of(kind, name)
     return kinds
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pandas_amr._agent.agent import Agent
-from pandas_amr._plan.aggregations import column_of
+from pandas_amr._plan.aggregations import columns_of
 from pandas_amr._plan.call import finding_types, reduced_types
 from pandas_amr._plan.defaults import default_aggregations
 from pandas_amr._units.by import By
@@ -56,7 +56,7 @@ def check_call_planning(call: Call, open_: Sequence[str], planner: LM) -> None:
 
 
 def _cannot_plan(planner: LM) -> str:
-    return f'{planner.model} cannot plan (lm={{"plan": ..., "map": ...}} has another model do it)'
+    return f'{planner.model} cannot plan (lm={{"plan": ..., "map": ...}} names one that can)'
 
 
 def no_plan_error(reason: str, job: Job) -> PlanError:
@@ -73,8 +73,9 @@ def no_plan_error(reason: str, job: Job) -> PlanError:
 
 
 def _describe_missing(reason: str, open_: Sequence[str]) -> str:
-    *arguments, last = [f"{ARGUMENTS[name]}=" for name in open_]
-    missing = f"{', '.join(arguments)} and {last}" if arguments else last
+    *others, missing = [f"{ARGUMENTS[name]}=" for name in open_]
+    if others:
+        missing = f"{', '.join(others)} and {missing}"
     return (
         f"This task has no plan: {reason}. No row was sent, and nothing is guessed. "
         f"Say {missing} yourself:"
@@ -125,8 +126,10 @@ def _write_call(verb: str, arguments: Mapping[str, str]) -> str:
     order += [name for name in arguments if name not in FIRST]
     parts = []
     for name in order:
-        is_positional = name == "map" and verb in {"map", "filter"}
-        parts.append(arguments[name] if is_positional else f"{name}={arguments[name]}")
+        if name == "map" and verb in {"map", "filter"}:
+            parts.append(arguments[name])  # their first argument, which is positional
+        else:
+            parts.append(f"{name}={arguments[name]}")
     return f"df.amr.{verb}({', '.join(parts)})"
 
 
@@ -135,8 +138,7 @@ def _needed_fields(job: Job) -> dict[str, str]:
 
     Each has its type as it is written, if it is clear.
     """
-    names = list(job.by.labels) if job.by is not None else []
-    names += [column_of(name, how) for name, how in (job.computed or {}).items()]
+    names = [*job.group_labels, *columns_of(job.computed or {})]
     if job.given.ranking is not None:
         names.append(job.given.ranking.field)
     fields: dict[str, str] = {}
@@ -178,7 +180,9 @@ def _reduce_to_fill(output: object, known: Mapping[Any, Any]) -> str:
         return "{...}"
     if output is not None:
         return '"..."'
-    return value_text(default_aggregations(known)) if known else "{...}"
+    if not known:
+        return "{...}"
+    return value_text(default_aggregations(known))
 
 
 def value_text(value: object) -> str:
@@ -215,15 +219,19 @@ def _write(value: object) -> str:
 
 
 def _write_text(text: str) -> str:
-    # Half of an instruction would be another one, and half of a plan's JSON would not be JSON.
-    return PLACEHOLDER if len(text) > MOST_CHARACTERS else json.dumps(text, ensure_ascii=False)
+    if len(text) > MOST_CHARACTERS:
+        # Half of an instruction would be another one, and half of a plan's JSON no JSON.
+        return PLACEHOLDER
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _write_sequence(values: Sequence[object]) -> str:
     parts = ", ".join(map(_write, values))
     if isinstance(values, list):
         return f"[{parts}]"
-    return f"({parts},)" if len(values) == 1 else f"({parts})"
+    if len(values) == 1:
+        return f"({parts},)"
+    return f"({parts})"
 
 
 def _write_by(by: By) -> str:
@@ -255,4 +263,6 @@ def _write_name(value: object) -> str:
         return PLACEHOLDER
     if value.__module__ == dt.__name__:
         return f"datetime.{value.__name__}"
-    return value.__name__ if value.__name__.isidentifier() else PLACEHOLDER
+    if not value.__name__.isidentifier():
+        return PLACEHOLDER  # such as <lambda>
+    return value.__name__

@@ -9,7 +9,7 @@ import pandas as pd
 from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.merge import rules_of
 from pandas_amr._findings.output import OutputType
-from pandas_amr._plan.aggregations import column_of, function_of
+from pandas_amr._plan.aggregations import columns_of, function_of
 from pandas_amr._plan.call import added_types, finding_types
 from pandas_amr._plan.compute import all_labels
 from pandas_amr._plan.feasibility import FeasibilityCheck
@@ -37,19 +37,19 @@ def check_model(job: Job, lm: LM) -> None:
     plan = job.given
     if plan.view == "preview" and not lm.abilities.tools:
         raise PlanError(
-            f'{lm.model} calls no tools; plan={{"view": "preview"}} needs one that does.'
+            f'{lm.model} calls no tools; plan={{"view": "preview"}} needs a model that does.'
         )
     most = lm.abilities.units_per_request
     if most is None:
         return
     if plan.segmentation in {"neighbours", "groups"}:
         raise PlanError(
-            f"{lm.model} takes {most} unit a request, judged alone; "
+            f"{lm.model} takes {most} unit per request, judged alone; "
             f"segmentation={plan.segmentation!r} needs more."
         )
     if job.maps and plan.shard_size is not None and plan.shard_size > most:
         raise PlanError(
-            f"{lm.model} takes {most} unit a request; "
+            f"{lm.model} takes {most} unit per request; "
             f"plan={{'shard_size': {plan.shard_size}}} asks for more."
         )
 
@@ -70,14 +70,15 @@ def check_names(job: Job, plan: Plan) -> None:
         _check_computed(job, plan, {}, may_choose_none=plan.where is not None)
         return
     kinds = finding_types(job, plan)
-    fields = _check_new_columns(job, plan, kinds)
+    types = [kind for kind in kinds.values() if kind is not None]
+    fields = _check_new_columns(job, plan, types)
     # A map alone has no reduce to check; a function may find columns that only the run can tell.
-    is_complete = job.reduces and None not in kinds.values()
+    is_complete = job.reduces and len(types) == len(kinds)
     _check_reduced(job, labels | fields if is_complete else None)
     _check_planned(plan, fields, frame, is_complete=is_complete)
     _check_group_columns(job, plan)
     if job.reduces:
-        has_records = any(kind is not None and kind.item is not None for kind in kinds.values())
+        has_records = any(kind.item is not None for kind in types)
         may_choose_none = has_records or plan.where is not None
         _check_computed(job, plan, added_types(kinds), may_choose_none=may_choose_none)
 
@@ -87,15 +88,12 @@ def _check_where_column(job: Job, plan: Plan) -> None:
         raise UsageError(f"where={plan.where!r} takes a column of bools.")
 
 
-def _check_new_columns(
-    job: Job, plan: Plan, kinds: Mapping[str | None, FindingType | None]
-) -> set[Any]:
+def _check_new_columns(job: Job, plan: Plan, types: Sequence[FindingType]) -> set[Any]:
     """Refuse findings that would hide a column of the frame, or one another.
 
     Returns:
         The columns that the findings add, those of records among them.
     """
-    types = [kind for kind in kinds.values() if kind is not None]
     of_units: list[Any] = list(plan.status_columns or ())
     of_records: list[Any] = []
     for kind in types:
@@ -110,7 +108,7 @@ def _check_new_columns(
                 f"The finding {name!r} would hide a column of the frame; rename one of them."
             )
         if of_units.count(name) > 1:
-            raise ColumnError(f"Two maps find {name!r}; name them apart.")
+            raise ColumnError(f"Two maps find {name!r}; rename one of them.")
     return {*of_units, *of_records}
 
 
@@ -119,13 +117,12 @@ def _check_reduced(job: Job, known: set[Any] | None) -> None:
 
     ``known`` holds all columns of what is reduced; None if not all are known.
     """
-    aggregated = [column_of(name, how) for name, how in (job.computed or {}).items()]
+    aggregated = columns_of(job.computed or {})
     if known is not None:
         if job.by is not None:
             _refuse_missing("by", missing_keys(job.by, known, job.frame.index), known)
         _refuse_missing("reduce", [label for label in aggregated if label not in known], known)
-    groups = job.by.labels if job.by is not None else []
-    for label in [*aggregated, *groups]:
+    for label in [*aggregated, *job.group_labels]:
         if label in job.frame.columns:
             column(job.frame.iloc[:0], label)  # raises if the label stands for several columns
 
@@ -160,17 +157,19 @@ def _check_planned(plan: Plan, fields: set[Any], frame: set[Any], *, is_complete
             )
     if not is_complete:
         return
-    ranking = plan.ranking.field if plan.ranking is not None else None
-    for field, label, known in (
-        ("where", plan.where, fields),
-        ("ranking", ranking, fields | frame),
-    ):
-        if label is not None and label not in known:
-            suggestion = did_you_mean(label, sorted(known, key=str))
-            raise ColumnError(
-                f"{field} names {label!r}, which does not exist.{suggestion} "
-                f"There is: {_list_labels(known)}."
-            )
+    if plan.where is not None:
+        _check_planned_label("where", plan.where, fields)
+    if plan.ranking is not None:
+        _check_planned_label("ranking", plan.ranking.field, fields | frame)
+
+
+def _check_planned_label(field: str, label: str, known: set[Any]) -> None:
+    if label not in known:
+        suggestion = did_you_mean(label, sorted(known, key=str))
+        raise ColumnError(
+            f"{field} names {label!r}, which does not exist.{suggestion} "
+            f"There is: {_list_labels(known)}."
+        )
 
 
 def _check_group_columns(job: Job, plan: Plan) -> None:
@@ -193,7 +192,7 @@ def _check_computed(
     """
     aggregations = dict(job.computed or plan.aggregations or {})
     by_pandas = {name: how for name, how in aggregations.items() if not _is_by_agent(how)}
-    used = [column_of(name, how) for name, how in by_pandas.items()]
+    used = columns_of(by_pandas)
     if plan.ranking is not None:
         used.append(plan.ranking.field)
     by = job.by or plan.by

@@ -167,7 +167,9 @@ def _wrap_functions(how: Any, wrapped: list[UserFunction]) -> Any:
         return how
     wrapper = UserFunction(function, how)
     wrapped.append(wrapper)
-    return (column_of(None, how), wrapper) if is_named(how) else wrapper
+    if is_named(how):
+        return column_of(None, how), wrapper
+    return wrapper
 
 
 def aggregate(
@@ -226,7 +228,9 @@ def _agg_takes(columns: Mapping[Any, pd.Series], aggregations: Mapping[str, Any]
 def _count_values(column: pd.Series, name: Any, *, share: bool) -> pd.DataFrame:
     table: Any = explode(column).to_frame(name)
     counts: pd.DataFrame = table.agg({name: "value_counts"})
-    return counts / counts.sum() if share else counts
+    if share:
+        counts /= counts.sum()
+    return counts
 
 
 def _join_results(results: Mapping[Any, Any], *, has_tables: bool) -> Any:

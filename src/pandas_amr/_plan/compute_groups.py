@@ -13,6 +13,7 @@ from pandas_amr._plan.aggregations import (
     are_read_as_lists,
     as_list,
     column_of,
+    columns_of,
     function_of,
     has_table,
     is_named,
@@ -40,7 +41,7 @@ def aggregate_groups(
 
     ``flat`` says that the result has one level of column names, as ``value_counts`` needs.
     """
-    labels = list(dict.fromkeys(column_of(name, how) for name, how in aggregations.items()))
+    labels = list(dict.fromkeys(columns_of(aggregations)))
     table = _select_columns(frame, labels)
     table, hows = _replace_failing_names(table, labels, aggregations)
     groups = grouped(table, by, frame)
@@ -83,7 +84,7 @@ def _join_side_by_side(
                 title = f"{name}_{name_of(function)}"
             if not is_tabular(function):
                 part = groups.agg(**{title: (column, function)})
-                parts.append(_align_to_groups(part, index))
+                parts.append(align_to_groups(part, index))
                 continue
             counts = _count_by_group(table[column], index, numbers)
             if is_share(function):
@@ -122,8 +123,9 @@ def _replace_failing_names(
             continue
         for name in names:
             how = aggregations[name]
-            function = _as_functions(function_of(how), column.dtype)
-            hows[name] = (label, function) if is_named(how) else function
+            hows[name] = _as_functions(function_of(how), column.dtype)
+            if is_named(how):
+                hows[name] = (label, hows[name])
         table = table.copy(deep=False)
         table[label] = column.astype(object)
     return table, hows
@@ -141,8 +143,9 @@ def _as_functions(wanted: Any, dtype: Any) -> Any:
     """Return a list of functions, or a single one, with functions in place of methods' names."""
     if isinstance(wanted, list):
         return [_as_functions(function, dtype) for function in wanted]
-    is_method = isinstance(wanted, str) and wanted not in TABULAR and hasattr(pd.Series, wanted)
-    return _ObjectAggregation(wanted, dtype) if is_method else wanted
+    if isinstance(wanted, str) and wanted not in TABULAR and hasattr(pd.Series, wanted):
+        return _ObjectAggregation(wanted, dtype)
+    return wanted
 
 
 class _ObjectAggregation:
@@ -181,7 +184,7 @@ def aggregate_groups_of_units(
         wanted = as_list(how) if read_as_lists else how
         if name in of_units:
             part = aggregate_groups(table, {name: wanted}, unit_by, flat=flat)
-            parts.append(_align_to_groups(part, index))
+            parts.append(align_to_groups(part, index))
         else:
             part = aggregate_groups(frame, {name: wanted}, by, flat=flat)
             column = column_at(frame, column_of(name, how))
@@ -225,9 +228,11 @@ def _aggregate_empty(empty: pd.Series, function: Any) -> Any:
     return value if pd.api.types.is_scalar(value) else pd.NA
 
 
-def _align_to_groups(part: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
+def align_to_groups(part: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
     """Give the groups' index to their rows; pandas 2.2 leaves out all rows if no group occurs."""
-    return part.set_axis(index) if len(part) == len(index) else part.reindex(index)
+    if len(part) == len(index):
+        return part.set_axis(index)
+    return part.reindex(index)
 
 
 def _count_by_group(column: pd.Series, index: pd.Index, numbers: NDArray[np.int64]) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from pandas_amr._plan.aggregations import (
     Aggregation,
     as_list,
     column_of,
+    columns_of,
     function_of,
     is_named,
     name_of,
@@ -253,7 +254,7 @@ class FeasibilityCheck:
     def joint_problem(self, aggregations: Mapping[Any, Any]) -> str | None:
         """Tell whether aggregations that can be computed alone cannot be computed together."""
         tried = {name: how for name, how in aggregations.items() if _may_all_be_tried([how])}
-        labels = [column_of(name, how) for name, how in tried.items()]
+        labels = columns_of(tried)
         if not tried or not self._has_columns(labels):
             return None
         if not _fails(aggregate, self.table, tried, self._known_by):
@@ -279,13 +280,9 @@ class FeasibilityCheck:
             all_rows = size == total and (size > 0 or output in SCALARS)
             if fits_output(value, kind, output, grouped=grouped, all_rows=all_rows):
                 continue
-            computed = ", ".join(
-                f"{_name_functions(how)} of {column_of(name, how)!r}"
-                for name, how in aggregations.items()
-            )
             return (
                 f"The reduce gave no {type_name(output)} when it was tried: "
-                f"{computed} gives {describe_value(value)}. "
+                f"{_describe_aggregations(aggregations)} gives {describe_value(value)}. "
                 "Leave output= out, or ask for that type"
             )
         return None
@@ -293,7 +290,7 @@ class FeasibilityCheck:
     def _can_try_output(self, aggregations: Mapping[Any, Any]) -> bool:
         if not aggregations or (self.by is not None and self._known_by is None):
             return False
-        labels = [column_of(name, how) for name, how in aggregations.items()]
+        labels = columns_of(aggregations)
         return self._has_columns(labels) and _may_all_be_tried(aggregations.values())
 
     def _compute_first(self, size: int, aggregations: Mapping[Any, Any]) -> Any:
@@ -362,3 +359,10 @@ def _fails(function: Callable[..., Any], *arguments: Any) -> bool:
 
 def _name_functions(how: Any) -> str:
     return ", ".join(repr(name_of(function)) for function in as_list(function_of(how)))
+
+
+def _describe_aggregations(aggregations: Mapping[Any, Any]) -> str:
+    texts = [
+        f"{_name_functions(how)} of {column_of(name, how)!r}" for name, how in aggregations.items()
+    ]
+    return ", ".join(texts)

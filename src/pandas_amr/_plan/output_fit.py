@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pandas_amr._plan.outputs import fitting_outputs
+from pandas_amr._plan.plan_types import item_type
 from pandas_amr._types.schema import CONSTRAINTS, DECIMAL_PATTERN, json_schema, type_of
 from pandas_amr.errors import UsageError
 
@@ -94,8 +95,8 @@ def _do_rows_fit(value: pd.DataFrame, kind: Any, output: Any) -> bool:
     """Whether a frame's cells are of a scalar type, or its rows of a type of records."""
     if output in SCALARS:
         return all(_do_cells_fit(value[name], kind, output) for name in value.columns)
-    item = _item_type(kind)
-    output_item = _item_type(output)
+    item = item_type(kind)
+    output_item = item_type(output)
     without_groups = value.set_axis([str(name) for name in value.columns], axis=1)
     for table in (without_groups, without_groups.reset_index()):
         rows = [_plain_row(row) for row in table.to_dict("records")]
@@ -115,10 +116,6 @@ def _do_cells_fit(column: pd.Series, kind: Any, output: Any) -> bool:
         if cell is not None and not _validates(cell, kind, output):
             return False
     return True
-
-
-def _item_type(kind: Any) -> Any:
-    return get_args(kind)[0] if get_origin(kind) is list else kind
 
 
 def _validates(value: Any, kind: Any, output: Any) -> bool:
@@ -146,9 +143,13 @@ def describe_value(value: Any) -> str:
     if isinstance(value, pd.DataFrame):
         return "a frame"
     plain = fitting_outputs(value)[0]
-    return "a table of several values" if isinstance(plain, dict) else type(plain).__name__
+    if isinstance(plain, dict):
+        return "a table of several values"
+    return type(plain).__name__
 
 
 def type_name(kind: Any) -> str:
     """Write a type as in Python."""
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+    if isinstance(kind, type) and not get_args(kind):
+        return kind.__name__
+    return str(kind)

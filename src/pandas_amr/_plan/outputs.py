@@ -10,6 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._findings.findings import records_frame, values_array
+from pandas_amr._plan.compute_groups import align_to_groups
+from pandas_amr._plan.plan_types import item_type
 from pandas_amr._types.schema import is_model
 from pandas_amr.errors import UsageError
 
@@ -43,8 +45,8 @@ def joined_parts(
     parts: dict[Any, Any] = dict(others)
     if computed is not None:
         for name in plain:
-            is_part = len(computed) and name in computed
-            parts[name] = computed[name] if is_part else computed
+            has_part = len(computed) and name in computed
+            parts[name] = computed[name] if has_part else computed
     return {name: parts[name] for name in order}
 
 
@@ -67,7 +69,7 @@ def _join_groups(
 
 def _align(frame: pd.DataFrame, index: pd.Index, levels: int) -> pd.DataFrame:
     """Give a frame of one column the groups' index, and so many levels of column names."""
-    frame = frame.set_axis(index) if len(frame) == len(index) else frame.reindex(index)
+    frame = align_to_groups(frame, index)
     if levels == 1:
         return frame
     name: Any = frame.columns[0]
@@ -151,7 +153,9 @@ def fitting_outputs(value: Any) -> list[Any]:
         return [_as_plain_dict(value.iloc[:, 0].to_dict())]
     if isinstance(value, pd.Series):
         by_label = _as_plain_dict(value.to_dict())
-        return [_as_plain(value.iloc[0]), by_label] if len(value) == 1 else [by_label]
+        if len(value) != 1:
+            return [by_label]
+        return [_as_plain(value.iloc[0]), by_label]
     if isinstance(value, dict):
         return [_as_plain_dict(value)]
     return [_as_plain(value)]
@@ -170,7 +174,7 @@ def _as_plain(value: Any) -> Any:
 
 def group_output(values: Sequence[Any], index: pd.Index, kind: Any) -> pd.DataFrame:
     """Join the groups' answers to a frame: one row per group, or per item of a list."""
-    item = get_args(kind)[0] if get_origin(kind) is list else kind
+    item = item_type(kind)
     answers: list[Any] = []
     positions: list[int] = []  # of the group that each answer belongs to
     for position, value in enumerate(values):

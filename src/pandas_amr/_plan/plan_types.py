@@ -111,8 +111,13 @@ def is_listed(kind: Any) -> bool:
 
 def is_record(kind: Any) -> bool:
     """Whether a type is a model, a dataclass or a TypedDict, or a list of one."""
-    item = get_args(kind)[0] if get_origin(kind) is list else kind
+    item = item_type(kind)
     return is_model(item) or is_plain_record(item)
+
+
+def item_type(kind: Any) -> Any:
+    """Return the type of a list's items; any other type as it is."""
+    return get_args(kind)[0] if get_origin(kind) is list else kind
 
 
 def _is_schema(given: Any) -> bool:
@@ -150,8 +155,10 @@ def as_output(given: Any) -> Any:
     if isinstance(kind, type) or get_origin(kind) is not None:
         json_schema(kind)  # raises if the type has none
         return kind
-    closest = closest_name(given, OUTPUT_NAMES) if isinstance(given, str) else None
-    suggestion = f" Did you mean the type {closest}, without quotes?" if closest else ""
+    closest = closest_name(given, OUTPUT_NAMES)
+    suggestion = ""
+    if isinstance(given, str) and closest is not None:
+        suggestion = f" Did you mean the type {closest}, without quotes?"
     raise UsageError(
         "output= takes str, int, float, bool, a pydantic model, list[Model] or pd.DataFrame, "
         f"not {given!r}.{suggestion}"
@@ -200,7 +207,9 @@ def _by_to_json(by: By | None) -> Any:
     if by is None:
         return None
     keys = labels_to_json(list(by.keys))
-    return keys if all(by.options.values()) else {"keys": keys} | by.options
+    if all(by.options.values()):
+        return keys
+    return {"keys": keys} | by.options
 
 
 def _labels_from_json(given: Any) -> list[Any]:
@@ -228,7 +237,9 @@ def labels_to_json(labels: list[Any] | None) -> list[Any] | None:
     Raises:
         PlanError: JSON has no form for a label.
     """
-    return None if labels is None else [_label_to_json(label) for label in labels]
+    if labels is None:
+        return None
+    return [_label_to_json(label) for label in labels]
 
 
 def _label_to_json(label: Any) -> Any:

@@ -225,7 +225,9 @@ def _keyed_columns(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[st
 
 
 def _shorten(value: Any) -> Any:
-    return shortened(value, SAMPLE_CELL_CHARACTERS) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return shortened(value, SAMPLE_CELL_CHARACTERS)
+    return value
 
 
 def _describe_fixed(job: Job) -> dict[str, Any]:
@@ -280,4 +282,6 @@ def _function_text(function: Any) -> str | list[str]:
     """Name an aggregation, but not by its address, which differs from process to process."""
     if isinstance(function, list):
         return [name_of(part) for part in function]
-    return function.text if isinstance(function, Agent) else name_of(function)
+    if isinstance(function, Agent):
+        return function.text
+    return name_of(function)
