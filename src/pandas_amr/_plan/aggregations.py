@@ -1,10 +1,15 @@
-"""Aggregations: how a call names them, and which of them pandas has."""
+"""Aggregations: how a call names them, and which of them pandas has.
+
+An aggregation has a name and says ``how`` it is computed: by a function, by the name that pandas
+has for one, by a list of these, or by a pair (column, function). An agent may stand for a function.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, get_args
 
 import pandas as pd
 
@@ -12,12 +17,12 @@ from pandas_amr._agent.agent import Agent
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 Aggregation = Literal[
     "count", "sum", "mean", "median", "min", "max", "nunique", "value_counts", "share"
 ]
+# Aggregations by the name of their result: what ``DataFrame.agg`` takes, or named aggregations.
+Aggregations: TypeAlias = Mapping[Any, Any]
+
 SHARE = "share"  # this library's word for value_counts(normalize=True)
 TABULAR = frozenset({"value_counts", SHARE})
 OF_VALUES = frozenset({"value_counts", SHARE, "nunique"})  # of lists: of the values in them
@@ -57,7 +62,7 @@ def column_of(name: Any, how: Any) -> Any:
     return how.column if isinstance(how, pd.NamedAgg) else name
 
 
-def columns_of(aggregations: Mapping[Any, Any]) -> list[Any]:
+def columns_of(aggregations: Aggregations) -> list[Any]:
     """Return the columns that are aggregated, in the order of the aggregations."""
     return [column_of(name, how) for name, how in aggregations.items()]
 
@@ -98,13 +103,13 @@ def is_tabular(function: object) -> bool:
     return isinstance(function, str) and function in TABULAR
 
 
-def has_table(aggregations: Mapping[Any, Any]) -> bool:
+def has_table(aggregations: Aggregations) -> bool:
     """Whether one of the aggregations gives a table."""
     functions = [as_list(function_of(how)) for how in aggregations.values()]
     return any(map(is_tabular, itertools.chain(*functions)))
 
 
-def are_read_as_lists(aggregations: Mapping[Any, Any]) -> bool:
+def are_read_as_lists(aggregations: Aggregations) -> bool:
     """Whether pandas reads every function as a list of one, since another one is a list."""
     hows = aggregations.values()
     if any(map(is_named, hows)) or has_table(aggregations):
@@ -126,20 +131,20 @@ def check_aggregation(name: object, how: object, *, grouped: bool) -> None:
     Raises:
         UsageError: pandas does not have the function, or a list holds one that gives a table.
     """
-    function = function_of(how)
-    if isinstance(function, Agent):
+    wanted = function_of(how)
+    if isinstance(wanted, Agent):
         return
-    for one in as_list(function) or [function]:
-        if not callable(one) and not _is_known(one, grouped=grouped):
-            suggestion = did_you_mean(one, SUGGESTED, synonyms=SYNONYMS)
+    for function in as_list(wanted) or [wanted]:
+        if not callable(function) and not _is_known(function, grouped=grouped):
+            suggestion = did_you_mean(function, SUGGESTED, synonyms=SYNONYMS)
             raise UsageError(
                 f"reduce[{name!r}] takes what DataFrame.agg takes, such as 'sum' or a function, "
-                f"not {one!r}.{suggestion}"
+                f"not {function!r}.{suggestion}"
             )
-        if isinstance(function, list) and is_tabular(one):
+        if isinstance(wanted, list) and is_tabular(function):
             raise UsageError(
-                f"reduce[{name!r}]: {one!r} gives a table, so it cannot stand in a list: "
-                f"say {one!r} alone."
+                f"reduce[{name!r}]: {function!r} gives a table, so it cannot stand in a list: "
+                f"say {function!r} alone."
             )
 
 

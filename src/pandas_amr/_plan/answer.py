@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -172,8 +173,8 @@ RIGHT: Mapping[str, str] = {
 
 def describe_right_parts(parts: Sequence[str]) -> str:
     """Say what would be right for some parts of an answer, each once."""
-    known = [part for part in dict.fromkeys(parts) if part in RIGHT]
-    return "; ".join(f"{part} takes {RIGHT[part]}" for part in known)
+    unusable = [part for part in dict.fromkeys(parts) if part in RIGHT]
+    return "; ".join(f"{part} takes {RIGHT[part]}" for part in unusable)
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,8 @@ def _free_texts(column: pd.Series) -> frozenset[str]:
     is_object = pd.api.types.is_object_dtype(column.dtype)
     if not is_object and not pd.api.types.is_string_dtype(column.dtype):
         return frozenset()
-    sample = column.iloc[:: max(1, -(-len(column) // SAMPLED_ROWS))].dropna()
+    step = math.ceil(len(column) / SAMPLED_ROWS) or 1
+    sample = column.iloc[::step].dropna()
     cells = frozenset(_normal(cell) for cell in sample.tolist() if isinstance(cell, str))
     are_repeated = 2 * len(cells) <= len(sample) and len(cells) <= MOST_CHOICES
     return frozenset() if are_repeated else cells

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._plan.aggregations import Aggregation
     from pandas_amr._plan.answer import PlanAnswer, PlannedField
-    from pandas_amr._plan.call import Job
+    from pandas_amr._plan.call import ColumnTypes, Job
 
 RANKED = frozenset({"number", "date"})  # sorts of values that rank rows
 
@@ -54,7 +54,7 @@ class _Names:
 
     fields: Mapping[str, Any]
     labels: Mapping[str, Hashable]
-    types: Mapping[Any, Any]
+    types: ColumnTypes
 
     def fields_of_sorts(self, sorts: Collection[str]) -> list[str]:
         """List the fields whose values are of some sorts, by the name in the answer."""
@@ -144,7 +144,7 @@ def _ranking(answer: PlanAnswer, names: _Names) -> Ranking | None:
     return Ranking(field=field, most=ranking.most, lowest_first=ranking.lowest_first)
 
 
-def _needs_agents(reduce: Mapping[str, Any], types: Mapping[Any, Any], job: Job) -> bool:
+def _needs_agents(reduce: Mapping[str, Any], types: ColumnTypes, job: Job) -> bool:
     """Whether agents write the answer from what is computed.
 
     They do if there are both a table and a ranking, or if pandas does not give the output's type.
@@ -258,7 +258,7 @@ def check_ranking(answer: PlanAnswer, job: Job) -> None:
         )
 
 
-def _check_user_reduce(job: Job, types: Mapping[Any, Any]) -> None:
+def _check_user_reduce(job: Job, types: ColumnTypes) -> None:
     """Check that the finding has the fields that the user's own reduce takes, and that they fit.
 
     Raises:
@@ -282,15 +282,15 @@ def _check_user_reduce(job: Job, types: Mapping[Any, Any]) -> None:
             _refuse_user_reduce(check.aggregation_problem(name, how))
 
 
-def _check_needed(part: str, names: Iterable[Any], job: Job, types: Mapping[Any, Any]) -> None:
+def _check_needed(part: str, names: Iterable[Any], job: Job, types: ColumnTypes) -> None:
     """Check that a part of the user's reduce names fields of the finding, or other columns."""
-    known = set(types)
+    columns = set(types)
     if part != "where":
-        known |= set(job.frame.columns)
+        columns |= set(job.frame.columns)
     if part == "by":
-        known |= set(job.frame.index.names)
+        columns |= set(job.frame.index.names)
     for name in names:
-        if name is not None and name not in known:
+        if name is not None and name not in columns:
             raise InvalidOutput(
                 f"the user's {part} takes a field {name!r}, which the finding does not have"
             )
@@ -321,17 +321,17 @@ def _check_parts(answer: PlanAnswer, names: _Names) -> None:
 
 
 def _check_named(
-    part: str, names: Iterable[str | None], known: Collection[str], right: Sequence[str]
+    part: str, names: Iterable[str | None], choices: Collection[str], right: Sequence[str]
 ) -> None:
     for name in names:
-        if name is not None and name not in known:
+        if name is not None and name not in choices:
             raise InvalidOutput(
-                f"{part} names {name!r}; there is: {', '.join(known)}. "
+                f"{part} names {name!r}; there is: {', '.join(choices)}. "
                 f"Right would be: {' or '.join(right)}"
             )
 
 
-def _check_types(reduce: Mapping[str, Any], types: Mapping[Any, Any], job: Job) -> None:
+def _check_types(reduce: Mapping[str, Any], types: ColumnTypes, job: Job) -> None:
     """Refuse a plan that asks for what pandas cannot compute of the fields that it plans.
 
     Raises:
@@ -354,7 +354,7 @@ def _check_types(reduce: Mapping[str, Any], types: Mapping[Any, Any], job: Job) 
             raise InvalidOutput(f"aggregations: {problem}")
 
 
-def _refuse_field(problem: str | None, types: Mapping[Any, Any], sorts: Collection[str]) -> None:
+def _refuse_field(problem: str | None, types: ColumnTypes, sorts: Collection[str]) -> None:
     """Refuse a field if there is a problem; right would be null, or a field of some sorts.
 
     Raises:

@@ -72,11 +72,11 @@ class AnswerReader:
             last=is_last,
         )
         answer, dropped = drop_implausible(self._validate(payload), context)
-        kept = answer.model_dump()
+        entry = answer.model_dump()
         if dropped:
-            kept[DROPPED] = dropped
-        plan, warning = self.read(kept)
-        return plan, warning, kept
+            entry[DROPPED] = dropped
+        plan, warning = self.read(entry)
+        return plan, warning, entry
 
     def read(self, payload: Any) -> tuple[Plan, PlanWarning | None]:
         """Read an answer out of the journal.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from pandas_amr._plan.aggregations import Aggregations
     from pandas_amr._plan.call import Call
 
 SETTINGS = ("max_parallelism", "max_steps", "errors", "progress", "budget", "journal")
@@ -158,7 +159,7 @@ def _list_open_fields(
 
 def _check_options(call: Call) -> None:
     """Check the arguments that depend on no other."""
-    if call.task is not None and (not isinstance(call.task, str) or not call.task.strip()):
+    if call.task is not None and not _is_sentence(call.task):
         raise UsageError(f"task= takes a sentence, not {call.task!r}.")
     for name in ("max_parallelism", "max_steps"):
         value = getattr(call, name)
@@ -172,6 +173,10 @@ def _check_options(call: Call) -> None:
         )
     if call.progress is not None and not isinstance(call.progress, bool):
         raise UsageError(f"progress= takes True or False, not {call.progress!r}.")
+
+
+def _is_sentence(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_positive(value: object) -> bool:
@@ -232,36 +237,35 @@ def _read_maps(call: Call, fixed: dict[str, Any]) -> _Maps:
     return maps
 
 
-def _maps_of(given: Any) -> _Maps:
-    if isinstance(given, dict) and given:
-        return _read_named_maps(given)
-    if isinstance(given, Agent):
-        return _Maps(agents={None: given}, instructions=_instruction_text(given))
-    if is_instruction(given):
-        return _Maps(instructions=given)
-    if callable(given):
-        return _Maps(functions={None: given})
+def _maps_of(value: Any) -> _Maps:
+    if isinstance(value, dict) and value:
+        return _read_named_maps(value)
+    if isinstance(value, Agent):
+        return _Maps(agents={None: value}, instructions=_instruction_text(value))
+    if is_instruction(value):
+        return _Maps(instructions=value)
+    if callable(value):
+        return _Maps(functions={None: value})
     raise UsageError(
-        f"map= takes a text, a function, an Agent, or a dict of them by name, not {given!r}."
+        f"map= takes a text, a function, an Agent, or a dict of them by name, not {value!r}."
     )
 
 
-def _read_named_maps(given: Mapping[Any, Any]) -> _Maps:
+def _read_named_maps(value: Mapping[Any, Any]) -> _Maps:
     functions: dict[str | None, Any] = {}
     agents: dict[str | None, Agent] = {}
     instructions: dict[str, str] = {}
-    for name, part in given.items():
-        is_text = is_instruction(part)
-        if not isinstance(name, str) or not (is_text or isinstance(part, Agent) or callable(part)):
-            raise UsageError(f"map[{name!r}] takes a name, and a text or a function, not {part!r}.")
-        if isinstance(part, Agent):
+    for name, part in value.items():
+        if isinstance(name, str) and isinstance(part, Agent):
             agents[name] = part
             instructions[name] = _instruction_text(part)
-        elif is_text:
+        elif isinstance(name, str) and is_instruction(part):
             instructions[name] = part
-        else:
+        elif isinstance(name, str) and callable(part):
             functions[name] = part
-    return _Maps(tuple(given), functions, agents, instructions or None)
+        else:
+            raise UsageError(f"map[{name!r}] takes a name, and a text or a function, not {part!r}.")
+    return _Maps(tuple(value), functions, agents, instructions or None)
 
 
 def _instruction_text(agent: Agent) -> str:
@@ -298,16 +302,16 @@ def _read_finding(call: Call, fixed: dict[str, Any], maps: _Maps) -> None:
         fixed["finding"] = finding | missing
 
 
-def _finding_type(given: Any, maps: _Maps) -> Any:
+def _finding_type(value: Any, maps: _Maps) -> Any:
     """Return the finding type, or one per named map."""
     if not maps.are_named:
-        return as_finding(given)
-    if isinstance(given, dict) and given and set(given) <= set(maps.names):
-        types = {name: _named_finding(part) for name, part in given.items()}
+        return as_finding(value)
+    if isinstance(value, dict) and value and set(value) <= set(maps.names):
+        types = {name: _named_finding(part) for name, part in value.items()}
         for name, default in _default_findings(maps).items():
             types.setdefault(name, default)
         return types
-    return {str(name): as_finding(given) for name in maps.names}
+    return {str(name): as_finding(value) for name in maps.names}
 
 
 def _default_findings(maps: _Maps) -> dict[str, Any]:
@@ -315,55 +319,61 @@ def _default_findings(maps: _Maps) -> dict[str, Any]:
     return {str(name): as_finding(None) for name in maps.names if name not in maps.functions}
 
 
-def _named_finding(given: Any) -> Any:
+def _named_finding(value: Any) -> Any:
     """Return a named map's finding: a record, a list of records, or the type of its one column."""
-    if isinstance(given, dict) or is_record(given):
-        return as_finding(given)
-    return record_type("Finding", {TEXT_FINDING: given})
+    if isinstance(value, dict) or is_record(value):
+        return as_finding(value)
+    return record_type("Finding", {TEXT_FINDING: value})
 
 
 def _read_by(call: Call, fixed: dict[str, Any]) -> By | None:
     """Read ``by=``, or else the plan's groups, and put them into the plan's fields."""
-    given = call.by
-    if given is None:
+    value = call.by
+    if value is None:
         planned: By | None = fixed.get("by")
         return planned
-    if isinstance(given, list | dict) and not given:
+    if isinstance(value, list | dict) and not value:
         raise UsageError("by= is empty; name the columns to group by, or leave it out.")
-    if isinstance(given, list):
-        given = By(*given)
-    elif not isinstance(given, By):
-        given = By(given)
-    fixed["by"] = given
-    return given
+    if isinstance(value, list):
+        value = By(*value)
+    elif not isinstance(value, By):
+        value = By(value)
+    fixed["by"] = value
+    return value
 
 
-def _read_reduce(given: Any, fixed: dict[str, Any], *, grouped: bool) -> _Reduce:
+def _read_reduce(value: Any, fixed: dict[str, Any], *, grouped: bool) -> _Reduce:
     """Read ``reduce=``, which replaces the plan's reduce.
 
     A text, and aggregations that a plan can hold, are put into the plan's fields.
     """
-    if given is None:
+    if value is None:
         if "reduce_instruction" in fixed:
             return _Reduce()
         return _Reduce(aggregations=fixed.get("aggregations"))
-    if isinstance(given, Agent):
-        given = _instruction_text(given)
-    if is_instruction(given):
-        _replace_reduce(fixed, {"reduce_instruction": given})
+    if isinstance(value, Agent):
+        value = _instruction_text(value)
+    if is_instruction(value):
+        _replace_reduce(fixed, {"reduce_instruction": value})
         return _Reduce()
-    if isinstance(given, dict) and given:
-        for name, how in given.items():
+    if isinstance(value, dict) and value:
+        for name, how in value.items():
             check_aggregation(name, how, grouped=grouped)
-        in_plan = all(isinstance(name, str) and is_planned(how) for name, how in given.items())
-        _replace_reduce(fixed, {"aggregations": dict(given)} if in_plan else {})
-        return _Reduce(aggregations=dict(given))
-    if callable(given):
+        _replace_reduce(fixed, {"aggregations": dict(value)} if _are_planned(value) else {})
+        return _Reduce(aggregations=dict(value))
+    if callable(value):
         _replace_reduce(fixed, {})
-        return _Reduce(function=given)
+        return _Reduce(function=value)
     raise UsageError(
-        f"reduce= takes a text, a function, an Agent, or a dict of aggregations, not {given!r}."
+        f"reduce= takes a text, a function, an Agent, or a dict of aggregations, not {value!r}."
     )
+
+
+def _are_planned(aggregations: Aggregations) -> bool:
+    """Whether a plan can hold aggregations."""
+    if not all(isinstance(name, str) for name in aggregations):
+        return False
+    return all(map(is_planned, aggregations.values()))
 
 
 def _replace_reduce(fixed: dict[str, Any], fields: Mapping[str, Any]) -> None:
@@ -435,7 +445,8 @@ def _is_surrogate(character: str) -> bool:
 
 
 def _check_view(job: Job) -> None:
-    if job.given.view == "preview" and job.repl is None and job.maps and not job.all_callable:
+    has_agents = job.maps and not job.all_callable
+    if job.given.view == "preview" and has_agents and job.repl is None:
         raise UsageError(
             'plan={"view": "preview"} shows units in the REPL, '
             "which needs tools=[amr.PythonREPLTool()]."

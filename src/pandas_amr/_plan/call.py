@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.findings import FindingType
@@ -11,7 +12,7 @@ from pandas_amr._plan.aggregations import function_of
 from pandas_amr._types.arrow import field_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable
 
     import pandas as pd
 
@@ -181,8 +182,13 @@ class Job:
         return self.maps and len(self.callables) == len(self.names)
 
 
-def finding_types(job: Job, plan: Plan) -> dict[str | None, FindingType | None]:
-    """Return the finding type of each map; None for a function whose columns will tell it."""
+# By the name of the map; None for a function whose columns only the run can tell.
+FindingTypes: TypeAlias = Mapping[str | None, FindingType | None]
+ColumnTypes: TypeAlias = Mapping[Any, Any]  # by the name of the column
+
+
+def finding_types(job: Job, plan: Plan) -> FindingTypes:
+    """Return the finding type of each map."""
     kinds: dict[str | None, FindingType | None] = {}
     for name in job.names:
         kind = plan.finding
@@ -192,7 +198,7 @@ def finding_types(job: Job, plan: Plan) -> dict[str | None, FindingType | None]:
     return kinds
 
 
-def added_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
+def added_types(kinds: FindingTypes) -> ColumnTypes:
     """Return the types of all columns that the findings add, by name.
 
     If a unit holds many records, both the units' columns and the records' are among them.
@@ -202,10 +208,10 @@ def added_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any
         if kind is not None and kind.item is not None:
             types |= dict(zip(kind.columns, field_types(kind.model).values(), strict=True))
             types[kind.count_column] = int
-    return types | reduced_types(kinds)
+    return {**types, **reduced_types(kinds)}
 
 
-def reduced_types(kinds: Mapping[str | None, FindingType | None]) -> dict[Any, Any]:
+def reduced_types(kinds: FindingTypes) -> ColumnTypes:
     """Return the types of the columns that are reduced, by name.
 
     These are the findings' columns; if a unit holds many records, the records' columns.

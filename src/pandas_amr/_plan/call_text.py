@@ -9,7 +9,7 @@ import datetime as dt
 import json
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Literal, Union, get_args, get_origin
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._plan.aggregations import columns_of
@@ -22,7 +22,7 @@ from pandas_amr.tools import Tool
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-    from pandas_amr._plan.call import Call, Job
+    from pandas_amr._plan.call import Call, ColumnTypes, Job
     from pandas_amr.models.base import LM
 
 PLACEHOLDER = "..."
@@ -62,10 +62,10 @@ def _cannot_plan(planner: LM) -> str:
 def no_plan_error(reason: str, job: Job) -> PlanError:
     """Make the error of a task that has no plan; it writes out the call that needs none."""
     assert job.call is not None
-    known = user_finding_types(job)
-    text = call_text(job.call, job.open, known=known, needed=_needed_fields(job))
+    column_types = user_finding_types(job)
+    text = call_text(job.call, job.open, column_types=column_types, needed=_needed_fields(job))
     lines = [_describe_missing(reason, job.open), f"    {text}"]
-    if known and "reduce_instruction" in job.open and job.given.output is None:
+    if column_types and "reduce_instruction" in job.open and job.given.output is None:
         lines.append("The reduce is a proposal, by the types of the finding.")
     if len(job.frame.columns):
         lines.append(f"The columns are {_columns_text(job.frame.columns)}.")
@@ -82,7 +82,7 @@ def _describe_missing(reason: str, open_: Sequence[str]) -> str:
     )
 
 
-def user_finding_types(job: Job) -> dict[Any, Any]:
+def user_finding_types(job: Job) -> ColumnTypes:
     """Return the types of the columns that the user's own finding adds, by name."""
     if job.given.finding is None:
         return {}
@@ -93,7 +93,7 @@ def call_text(
     call: Call,
     open_: Sequence[str],
     *,
-    known: Mapping[Any, Any] | None = None,
+    column_types: ColumnTypes | None = None,
     needed: Mapping[str, str] | None = None,
 ) -> str:
     """Write the call that leaves nothing open.
@@ -101,14 +101,14 @@ def call_text(
     Args:
         call: the call as the user gave it.
         open_: the fields of the plan that are still open.
-        known: the types of the columns that the findings add; they propose a reduce.
+        column_types: the types of the columns that the findings add; they propose a reduce.
         needed: fields that the finding must have, since the call names them, each with its type as
             it is written.
 
     Example:
         >>> from pandas_amr._plan.call import Call
         >>> call = Call(verb="map_reduce", frame=None, task="How?", finding={"n": int}, lm="local")
-        >>> call_text(call, ["map_instruction", "reduce_instruction"], known={"n": int})
+        >>> call_text(call, ["map_instruction", "reduce_instruction"], column_types={"n": int})
         'df.amr.map_reduce(map="...", finding={"n": int}, reduce={"n": "mean"}, lm="local")'
     """
     arguments = _given_arguments(call)
@@ -117,7 +117,7 @@ def call_text(
     if "finding" in open_:
         arguments["finding"] = _finding_to_fill(needed or {})
     if "reduce_instruction" in open_:
-        arguments["reduce"] = _reduce_to_fill(call.output, known or {})
+        arguments["reduce"] = _reduce_to_fill(call.output, column_types or {})
     return _write_call(call.verb, arguments)
 
 
@@ -174,15 +174,15 @@ def _finding_to_fill(needed: Mapping[str, str]) -> str:
     return "{" + (", ".join(fields) or PLACEHOLDER) + "}"
 
 
-def _reduce_to_fill(output: object, known: Mapping[Any, Any]) -> str:
+def _reduce_to_fill(output: object, column_types: ColumnTypes) -> str:
     """Propose a reduce by the types of the finding; agents write a text or an object."""
     if output is int or output is float:
         return "{...}"
     if output is not None:
         return '"..."'
-    if not known:
+    if not column_types:
         return "{...}"
-    return value_text(default_aggregations(known))
+    return value_text(default_aggregations(column_types))
 
 
 def value_text(value: object) -> str:
@@ -235,7 +235,7 @@ def _write_sequence(values: Sequence[object]) -> str:
 
 
 def _write_by(by: By) -> str:
-    options = [f"{name}={value}" for name, value in by.options.items() if not value]
+    options = [f"{name}=False" for name, value in by.options.items() if not value]
     return f"amr.By({', '.join([*map(_write, by.keys), *options])})"
 
 

@@ -18,10 +18,11 @@ from pandas_amr._units.by import By, column, missing_keys
 from pandas_amr.errors import ColumnError, PlanError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pandas_amr._findings.findings import FindingType
-    from pandas_amr._plan.call import Job
+    from pandas_amr._plan.aggregations import Aggregations
+    from pandas_amr._plan.call import ColumnTypes, Job
     from pandas_amr._plan.plan import Plan
     from pandas_amr.models.base import LM
 
@@ -84,7 +85,10 @@ def check_names(job: Job, plan: Plan) -> None:
 
 
 def _check_where_column(job: Job, plan: Plan) -> None:
-    if plan.where is not None and not pd.api.types.is_bool_dtype(column(job.frame, plan.where)):
+    if plan.where is None:
+        return
+    values = column(job.frame, plan.where)
+    if not pd.api.types.is_bool_dtype(values):
         raise UsageError(f"where={plan.where!r} takes a column of bools.")
 
 
@@ -112,27 +116,27 @@ def _check_new_columns(job: Job, plan: Plan, types: Sequence[FindingType]) -> se
     return {*of_units, *of_records}
 
 
-def _check_reduced(job: Job, known: set[Any] | None) -> None:
+def _check_reduced(job: Job, labels: set[Any] | None) -> None:
     """Refuse groups and aggregations of columns that will not exist.
 
-    ``known`` holds all columns of what is reduced; None if not all are known.
+    ``labels`` holds all columns of what is reduced; None if not all are known.
     """
     aggregated = columns_of(job.computed or {})
-    if known is not None:
+    if labels is not None:
         if job.by is not None:
-            _refuse_missing("by", missing_keys(job.by, known, job.frame.index), known)
-        _refuse_missing("reduce", [label for label in aggregated if label not in known], known)
+            _refuse_missing("by", missing_keys(job.by, labels, job.frame.index), labels)
+        _refuse_missing("reduce", [label for label in aggregated if label not in labels], labels)
     for label in [*aggregated, *job.group_labels]:
         if label in job.frame.columns:
             column(job.frame.iloc[:0], label)  # raises if the label stands for several columns
 
 
-def _refuse_missing(argument: str, missing: Sequence[Any], known: set[Any]) -> None:
+def _refuse_missing(argument: str, missing: Sequence[Any], labels: set[Any]) -> None:
     if missing:
-        suggestion = did_you_mean(missing[0], sorted(known, key=str))
+        suggestion = did_you_mean(missing[0], sorted(labels, key=str))
         raise ColumnError(
             f"{argument}= names {missing[0]!r}, which is not a column.{suggestion} "
-            f"There is: {_list_labels(known)}."
+            f"There is: {_list_labels(labels)}."
         )
 
 
@@ -163,12 +167,12 @@ def _check_planned(plan: Plan, fields: set[Any], frame: set[Any], *, is_complete
         _check_planned_label("ranking", plan.ranking.field, fields | frame)
 
 
-def _check_planned_label(field: str, label: str, known: set[Any]) -> None:
-    if label not in known:
-        suggestion = did_you_mean(label, sorted(known, key=str))
+def _check_planned_label(field: str, label: str, labels: set[Any]) -> None:
+    if label not in labels:
+        suggestion = did_you_mean(label, sorted(labels, key=str))
         raise ColumnError(
             f"{field} names {label!r}, which does not exist.{suggestion} "
-            f"There is: {_list_labels(known)}."
+            f"There is: {_list_labels(labels)}."
         )
 
 
@@ -181,9 +185,7 @@ def _check_group_columns(job: Job, plan: Plan) -> None:
         raise ColumnError(f"group_columns: {problem.removeprefix('by=')}.")
 
 
-def _check_computed(
-    job: Job, plan: Plan, types: Mapping[Any, Any], *, may_choose_none: bool
-) -> None:
+def _check_computed(job: Job, plan: Plan, types: ColumnTypes, *, may_choose_none: bool) -> None:
     """Refuse what pandas cannot compute of the frame's columns and of fields of such types.
 
     Raises:
@@ -210,7 +212,7 @@ def _check_output(
     job: Job,
     plan: Plan,
     check: FeasibilityCheck,
-    by_pandas: Mapping[Any, Any],
+    by_pandas: Aggregations,
     *,
     has_agents: bool,
 ) -> None:

@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._findings.records import UnitRows
+    from pandas_amr._plan.aggregations import Aggregations
     from pandas_amr._units.by import By
 
 
 async def compute(
     frame: pd.DataFrame,
-    aggregations: Mapping[str, Any],
+    aggregations: Aggregations,
     *,
     by: By | None = None,
     units: UnitRows | None = None,
@@ -82,7 +83,7 @@ async def compute(
 
 
 def _check_columns(
-    frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By | None, units: UnitRows | None
+    frame: pd.DataFrame, aggregations: Aggregations, by: By | None, units: UnitRows | None
 ) -> None:
     missing: list[Any] = []
     for name, how in aggregations.items():
@@ -174,7 +175,7 @@ def _wrap_functions(how: Any, wrapped: list[UserFunction]) -> Any:
 
 def aggregate(
     frame: pd.DataFrame,
-    aggregations: Mapping[str, Any],
+    aggregations: Aggregations,
     by: By | None,
     units: UnitRows | None = None,
 ) -> Any:
@@ -196,7 +197,7 @@ def aggregate(
 
 
 def _aggregate_columns(
-    columns: Mapping[Any, pd.Series], aggregations: Mapping[str, Any], *, one_table: bool
+    columns: Mapping[Any, pd.Series], aggregations: Aggregations, *, one_table: bool
 ) -> Any:
     """Aggregate each column; columns of one table have the same rows."""
     read_as_lists = are_read_as_lists(aggregations)
@@ -214,7 +215,7 @@ def _aggregate_columns(
     return _join_results(results, has_tables=has_table(aggregations))
 
 
-def _agg_takes(columns: Mapping[Any, pd.Series], aggregations: Mapping[str, Any]) -> bool:
+def _agg_takes(columns: Mapping[Any, pd.Series], aggregations: Aggregations) -> bool:
     """Whether ``DataFrame.agg`` takes the aggregations as they are: names of its functions."""
     for name, how in aggregations.items():
         for function in as_list(how):

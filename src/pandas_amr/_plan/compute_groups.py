@@ -26,16 +26,17 @@ from pandas_amr._units.by import column as column_at
 from pandas_amr._units.by import group_numbers, grouped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from pandas_amr._findings.records import UnitRows
+    from pandas_amr._plan.aggregations import Aggregations
     from pandas_amr._units.by import By
 
 
 def aggregate_groups(
-    frame: pd.DataFrame, aggregations: Mapping[str, Any], by: By, *, flat: bool
+    frame: pd.DataFrame, aggregations: Aggregations, by: By, *, flat: bool
 ) -> pd.DataFrame:
     """Aggregate columns by groups: one row per group.
 
@@ -43,12 +44,12 @@ def aggregate_groups(
     """
     labels = list(dict.fromkeys(columns_of(aggregations)))
     table = _select_columns(frame, labels)
-    table, hows = _replace_failing_names(table, labels, aggregations)
+    table, replaced = _replace_failing_names(table, labels, aggregations)
     groups = grouped(table, by, frame)
     if flat:
-        return _join_side_by_side(table, groups, hows, *group_numbers(frame, by))
+        return _join_side_by_side(table, groups, replaced, *group_numbers(frame, by))
     try:
-        return _agg_groups(groups, hows)
+        return _agg_groups(groups, replaced)
     except ValueError:
         if groups.ngroups or not len(frame):
             raise
@@ -58,11 +59,11 @@ def aggregate_groups(
         return aggregate_groups(frame.iloc[none], aggregations, empty_by, flat=flat)
 
 
-def _agg_groups(groups: Any, hows: Mapping[str, Any]) -> pd.DataFrame:
-    if not any(map(is_named, hows.values())):
-        return cast("pd.DataFrame", groups.agg(hows))
+def _agg_groups(groups: Any, aggregations: Aggregations) -> pd.DataFrame:
+    if not any(map(is_named, aggregations.values())):
+        return cast("pd.DataFrame", groups.agg(aggregations))
     named: dict[str, Any] = {}
-    for name, how in hows.items():
+    for name, how in aggregations.items():
         named[str(name)] = (column_of(name, how), function_of(how))
     return cast("pd.DataFrame", groups.agg(**named))
 
@@ -70,13 +71,13 @@ def _agg_groups(groups: Any, hows: Mapping[str, Any]) -> pd.DataFrame:
 def _join_side_by_side(
     table: pd.DataFrame,
     groups: Any,
-    hows: Mapping[str, Any],
+    aggregations: Aggregations,
     index: pd.Index,
     numbers: NDArray[np.int64],
 ) -> pd.DataFrame:
     """Put aggregations of groups beside how often each value occurs in each group."""
     parts: list[pd.DataFrame] = []
-    for name, how in hows.items():
+    for name, how in aggregations.items():
         column, wanted = column_of(name, how), function_of(how)
         for function in as_list(wanted):
             title = str(name)
@@ -107,7 +108,7 @@ def _select_columns(frame: pd.DataFrame, labels: Sequence[Any]) -> pd.DataFrame:
 
 
 def _replace_failing_names(
-    table: pd.DataFrame, labels: Sequence[Any], aggregations: Mapping[str, Any]
+    table: pd.DataFrame, labels: Sequence[Any], aggregations: Aggregations
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Replace names that pandas cannot call on each group by functions.
 
@@ -115,7 +116,7 @@ def _replace_failing_names(
         The table, and the aggregations. The columns in question hold objects: pandas 2.2 would
         cast the results to the column's own type.
     """
-    hows = dict(aggregations)
+    replaced = dict(aggregations)
     for label in labels:
         column = table[label]
         names = [name for name, how in aggregations.items() if column_of(name, how) == label]
@@ -123,12 +124,12 @@ def _replace_failing_names(
             continue
         for name in names:
             how = aggregations[name]
-            hows[name] = _as_functions(function_of(how), column.dtype)
+            replaced[name] = _as_functions(function_of(how), column.dtype)
             if is_named(how):
-                hows[name] = (label, hows[name])
+                replaced[name] = (label, replaced[name])
         table = table.copy(deep=False)
         table[label] = column.astype(object)
-    return table, hows
+    return table, replaced
 
 
 def _fails_by_group(column: pd.Series, how: Any) -> bool:
@@ -166,7 +167,7 @@ class _ObjectAggregation:
 
 def aggregate_groups_of_units(
     frame: pd.DataFrame,
-    aggregations: Mapping[str, Any],
+    aggregations: Aggregations,
     by: By,
     units: UnitRows,
     of_units: set[Any],

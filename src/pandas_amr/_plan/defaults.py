@@ -16,8 +16,8 @@ from pandas_amr._types.schema import TEXT_FINDING, record_type
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pandas_amr._plan.aggregations import Aggregation
-    from pandas_amr._plan.call import Job
+    from pandas_amr._plan.aggregations import Aggregation, Aggregations
+    from pandas_amr._plan.call import ColumnTypes, Job
     from pandas_amr.models.base import Abilities
 
 SHARD_SIZE = 20
@@ -31,7 +31,7 @@ MAX_REPAIRS = 1
 BY_SORT: dict[Sort, Aggregation] = {"choices": "value_counts", "number": "mean", "bool": "mean"}
 
 
-def default_aggregations(types: Mapping[Any, Any]) -> dict[Any, Aggregation]:
+def default_aggregations(types: ColumnTypes) -> dict[Any, Aggregation]:
     """Choose an aggregation per field: counts of choices, means of numbers and bools, else count.
 
     Example:
@@ -95,7 +95,7 @@ def _has_reduce(job: Job, plan: Plan) -> bool:
 
 
 def gives_output(
-    aggregations: Mapping[str, Any] | None, output: Any, types: Mapping[Any, Any], job: Job
+    aggregations: Aggregations | None, output: Any, types: ColumnTypes, job: Job
 ) -> bool:
     """Whether aggregations give the type that the user asks for, if any: a number.
 

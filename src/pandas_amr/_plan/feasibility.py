@@ -38,10 +38,12 @@ from pandas_amr._types.arrow import sort_of
 from pandas_amr._units.by import By, column, described_key, group_numbers, is_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from pandas_amr._plan.aggregations import Aggregations
+    from pandas_amr._plan.call import ColumnTypes
     from pandas_amr._plan.plan import Ranking
 
 PARTS = 7  # how many beginnings of the rows an output is tried on
@@ -77,7 +79,7 @@ class FeasibilityCheck:
     """
 
     table: pd.DataFrame
-    fields: Mapping[Any, Any]
+    fields: ColumnTypes
     by: By | None = None
     may_choose_none: bool = False
 
@@ -85,7 +87,7 @@ class FeasibilityCheck:
     def of(
         cls,
         frame: pd.DataFrame,
-        fields: Mapping[Any, Any],
+        fields: ColumnTypes,
         used: Iterable[Any],
         by: By | None = None,
         *,
@@ -109,10 +111,12 @@ class FeasibilityCheck:
         columns = [frame.iloc[:, position] for position in positions]
         rows = choose_rows(len(frame), columns + series)
         part = frame.set_flags(allows_duplicate_labels=True).iloc[rows, positions]
-        typical = {name: typical_column(kind, len(rows)) for name, kind in fields.items()}
-        found = pd.DataFrame(typical, index=part.index)
+        typical = pd.DataFrame(
+            {name: typical_column(kind, len(rows)) for name, kind in fields.items()},
+            index=part.index,
+        )
         return cls(
-            with_findings(part, found),
+            with_findings(part, typical),
             fields,
             by.at(rows, part.index) if by is not None else None,
             may_choose_none=may_choose_none,
@@ -133,10 +137,10 @@ class FeasibilityCheck:
         by = self.by
         if by is None or not self._has_columns(by.labels):
             return None
-        if not _fails(group_numbers, self.table, by):
+        if not _raises(group_numbers, self.table, by):
             return None
         for key in by.keys:
-            if _fails(group_numbers, self.table, by.with_keys([key])):
+            if _raises(group_numbers, self.table, by.with_keys([key])):
                 return self._key_problem(key)
         return "by= cannot group by these keys together"
 
@@ -161,7 +165,7 @@ class FeasibilityCheck:
         """Tell why the rows cannot be ranked."""
         if ranking is None or not self._has_columns([ranking.field]):
             return None
-        if not _fails(self._rank, ranking):
+        if not _raises(self._rank, ranking):
             return None
         return (
             f"ranking by {ranking.field!r} takes numbers or dates, "
@@ -192,22 +196,26 @@ class FeasibilityCheck:
                 return self._unfit_problem(label, function)
             if callable(function) and self._fails_on_parts(label, alone):
                 return self._unfit_problem(label, function)
-        if _may_all_be_tried([how]) and _fails(aggregate, self.table, {name: how}, self._known_by):
+        if _may_all_be_tried([how]) and self._fails({name: how}):
             return (
                 f"pandas cannot compute {_name_functions(how)} of {label!r}; "
                 "say one function, or a list of their names"
             )
         return None
 
-    def _fails_by_groups(self, aggregations: Mapping[Any, Any]) -> bool:
-        """Whether pandas cannot compute it, however the rows fall into groups."""
-        if _fails(aggregate, self.table, aggregations, self._known_by):
-            return True
-        if self._known_by is None:
-            return False
-        return _fails(aggregate, self.table, aggregations, _as_one_group(self.table))
+    def _fails(self, aggregations: Aggregations) -> bool:
+        """Whether pandas cannot compute aggregations."""
+        return _raises(aggregate, self.table, aggregations, self._usable_by)
 
-    def _fails_on_parts(self, label: Any, aggregations: Mapping[Any, Any]) -> bool:
+    def _fails_by_groups(self, aggregations: Aggregations) -> bool:
+        """Whether pandas cannot compute aggregations, however the rows fall into groups."""
+        if self._fails(aggregations):
+            return True
+        if self._usable_by is None:
+            return False
+        return _raises(aggregate, self.table, aggregations, _as_one_group(self.table))
+
+    def _fails_on_parts(self, label: Any, aggregations: Aggregations) -> bool:
         """Whether a function cannot take only missing values, no missing value, one row, or no row.
 
         A run may call it with any of these. (The aggregations that pandas has by name take all.)
@@ -220,28 +228,33 @@ class FeasibilityCheck:
             parts.append(np.arange(0))
         return any(self._fails_on_rows(rows, aggregations) for rows in parts)
 
-    def _fails_on_rows(self, rows: NDArray[np.int64], aggregations: Mapping[Any, Any]) -> bool:
+    def _fails_on_rows(self, rows: NDArray[np.int64], aggregations: Aggregations) -> bool:
         part = self.table.iloc[rows]
-        by = self._known_by
+        by = self._usable_by
         if by is not None:
             by = by.at(rows, part.index)
-        return _fails(aggregate, part, aggregations, by)
+        return _raises(aggregate, part, aggregations, by)
 
     def _fails_on_missing_values(self, label: Any, function: Any) -> bool:
         """Whether a function fails, but not on the rows that have a value."""
         if not callable(function):
             return False
         rows = np.flatnonzero(column(self.table, label).notna().to_numpy())
-        return len(rows) < len(self.table) and not self._fails_on_rows(rows, {label: function})
+        if len(rows) == len(self.table):
+            return False
+        return not self._fails_on_rows(rows, {label: function})
+
+    def _fails_only_by_groups(self, label: Any, function: Any) -> bool:
+        if self._usable_by is None:
+            return False
+        return not _raises(aggregate, self.table, {label: function}, None)
 
     def _unfit_problem(self, label: Any, function: Any) -> str:
         name = name_of(function)
         takes = ARGUMENTS.get(name, "numbers")
         if self._fails_on_missing_values(label, function):
             takes = "no missing value, such as that of a unit that failed"
-        elif self._known_by is not None and not _fails(
-            aggregate, self.table, {label: function}, None
-        ):
+        elif self._fails_only_by_groups(label, function):
             takes = "a whole column, not groups"
         names = get_args(Aggregation)
         possible = [word for word in names if not self._fails_by_groups({label: word})]
@@ -251,27 +264,27 @@ class FeasibilityCheck:
             "or a function of yours"
         )
 
-    def joint_problem(self, aggregations: Mapping[Any, Any]) -> str | None:
+    def joint_problem(self, aggregations: Aggregations) -> str | None:
         """Tell whether aggregations that can be computed alone cannot be computed together."""
         tried = {name: how for name, how in aggregations.items() if _may_all_be_tried([how])}
         labels = columns_of(tried)
         if not tried or not self._has_columns(labels):
             return None
-        if not _fails(aggregate, self.table, tried, self._known_by):
+        if not self._fails(tried):
             return None
         names = ", ".join(map(repr, tried))
         return (
             f"pandas cannot compute {names} side by side; name each: {{name: (column, function)}}"
         )
 
-    def output_problem(self, aggregations: Mapping[Any, Any], output: Any) -> str | None:
+    def output_problem(self, aggregations: Aggregations, output: Any) -> str | None:
         """Tell why what is computed is not of the type that is asked for."""
         if output is None or not self._can_try_output(aggregations):
             return None
         kind = unbounded_type(output)
         if kind is None:
             return None
-        grouped = self._known_by is not None
+        grouped = self._usable_by is not None
         total = len(self.table)
         sizes = [*range(1, PARTS + 1), total] if total else [0]
         for size in sizes:
@@ -287,30 +300,30 @@ class FeasibilityCheck:
             )
         return None
 
-    def _can_try_output(self, aggregations: Mapping[Any, Any]) -> bool:
-        if not aggregations or (self.by is not None and self._known_by is None):
+    def _can_try_output(self, aggregations: Aggregations) -> bool:
+        if not aggregations or (self.by is not None and self._usable_by is None):
             return False
         labels = columns_of(aggregations)
         return self._has_columns(labels) and _may_all_be_tried(aggregations.values())
 
-    def _compute_first(self, size: int, aggregations: Mapping[Any, Any]) -> Any:
+    def _compute_first(self, size: int, aggregations: Aggregations) -> Any:
         """Compute the first rows; if the rows are grouped and not all are taken, as one group."""
         part = self.table.iloc[:size]
-        by = self._known_by
+        by = self._usable_by
         if by is not None and size != len(self.table):
             by = _as_one_group(part)
         return _without_warnings(aggregate, part, aggregations, by)
 
     @property
-    def _known_by(self) -> By | None:
+    def _usable_by(self) -> By | None:
         """How the rows are grouped; None if a key is a field that is still to be planned."""
         by = self.by
         return by if by is not None and self._has_columns(by.labels) else None
 
     def _has_columns(self, labels: Sequence[Any]) -> bool:
         """Whether all labels are known; what a function without a type finds is not."""
-        known = all_labels(self.table) | set(self.table.index.names)
-        return all(label in known for label in labels)
+        columns = all_labels(self.table) | set(self.table.index.names)
+        return all(label in columns for label in labels)
 
     def _describe(self, label: Any) -> str:
         """Say what values a column holds."""
@@ -349,7 +362,7 @@ def _without_warnings(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
 
-def _fails(function: Callable[..., Any], *arguments: Any) -> bool:
+def _raises(function: Callable[..., Any], *arguments: Any) -> bool:
     try:
         _without_warnings(function, *arguments)
     except Exception:  # noqa: BLE001 (pandas and Arrow raise many types; their texts may hold cells)
@@ -361,7 +374,7 @@ def _name_functions(how: Any) -> str:
     return ", ".join(repr(name_of(function)) for function in as_list(function_of(how)))
 
 
-def _describe_aggregations(aggregations: Mapping[Any, Any]) -> str:
+def _describe_aggregations(aggregations: Aggregations) -> str:
     texts = [
         f"{_name_functions(how)} of {column_of(name, how)!r}" for name, how in aggregations.items()
     ]

@@ -111,18 +111,22 @@ def checked_output(value: Any, kind: Any, *, grouped: bool = True) -> Any:
     Raises:
         UsageError: the value does not fit the type.
     """
-    is_frame = isinstance(value, pd.DataFrame)
-    counts = is_frame and not grouped and len(value.columns) == 1 and get_origin(kind) is dict
-    if kind is None or (is_frame and not counts):
+    if kind is None:
         return value
     candidates = [value]
-    if counts or isinstance(value, pd.Series):
+    if isinstance(value, pd.DataFrame):
+        is_counts = not grouped and len(value.columns) == 1
+        if not is_counts or get_origin(kind) is not dict:
+            return value
         candidates = fitting_outputs(value)
+    elif isinstance(value, pd.Series):
+        candidates = fitting_outputs(value)
+    elif isinstance(value, np.generic):
+        candidates = [value.item()]
     problems: list[str] = []
     for candidate in candidates:
-        plain = candidate.item() if isinstance(candidate, np.generic) else candidate
         try:
-            return shaped(TypeAdapter(kind).validate_python(plain), kind)
+            return shaped(TypeAdapter(kind).validate_python(candidate), kind)
         except ValidationError as error:
             problems.append(complaint(error))
     raise UsageError(f"The reduce gave no {kind}: {problems[0]}.") from None

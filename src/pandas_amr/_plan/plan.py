@@ -183,12 +183,12 @@ class Plan(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_format(cls, given: Any) -> Any:
+    def _read_format(cls, value: Any) -> Any:
         """Take a plan's JSON, which holds the number of its format."""
-        if not isinstance(given, dict) or given.get(FORMAT_KEY) not in READ_FORMATS:
-            return given
-        fields = {name: value for name, value in given.items() if name != FORMAT_KEY}
-        if given[FORMAT_KEY] == 1:
+        if not isinstance(value, dict) or value.get(FORMAT_KEY) not in READ_FORMATS:
+            return value
+        fields = {name: value for name, value in value.items() if name != FORMAT_KEY}
+        if value[FORMAT_KEY] == 1:
             for name in {"finding", "output"} & fields.keys():
                 fields[name] = remove_zones(fields[name])
         return fields
@@ -396,28 +396,28 @@ def make_plan(fields: dict[str, Any]) -> Plan:
     except UsageError as error:
         raise PlanError(f"This plan cannot be used: {error}") from None
     except ValidationError as error:
-        known = {"": list(Plan.model_fields), "ranking": list(Ranking.model_fields)}
-        raise PlanError(describe_problems(error, known)) from None
+        field_names = {"": list(Plan.model_fields), "ranking": list(Ranking.model_fields)}
+        raise PlanError(describe_problems(error, field_names)) from None
 
 
-def read_plan(given: Any) -> Plan:
+def read_plan(value: Any) -> Plan:
     """Read what ``plan=`` takes: ``"auto"``, a plan, a dict of fields, JSON, or a path to JSON.
 
     Raises:
         PlanError: it is none of these, or the fields do not fit.
     """
-    match given:
+    match value:
         case None | "auto":
             return Plan()
         case Plan():
-            return given
+            return value
         case dict():
-            return make_plan(given)
-        case str() if given.lstrip().startswith("{"):
-            return make_plan(_decode(given, "plan="))
+            return make_plan(value)
+        case str() if value.lstrip().startswith("{"):
+            return make_plan(_decode(value, "plan="))
         case str() | Path():
-            return make_plan(_decode(_read_file(given), str(given)))
-    raise PlanError(f'plan= takes "auto", a Plan, a dict, JSON or a path, not {given!r}.')
+            return make_plan(_decode(_read_file(value), str(value)))
+    raise PlanError(f'plan= takes "auto", a Plan, a dict, JSON or a path, not {value!r}.')
 
 
 def _read_file(path: str | Path) -> str:

@@ -40,8 +40,8 @@ def describe_problems(error: ValidationError, names: Mapping[str, Sequence[str]]
 def _describe_unknown(problem: ErrorDetails, names: Mapping[str, Sequence[str]]) -> str:
     *parents, name = problem["loc"]
     parent = ".".join(map(str, parents))
-    known = names[parent]
-    suggestion = did_you_mean(name, known) or f" The fields are: {', '.join(known)}."
+    field_names = names[parent]
+    suggestion = did_you_mean(name, field_names) or f" The fields are: {', '.join(field_names)}."
     if not parent:
         return f"Unknown plan field {name!r}.{suggestion}"
     return f"Unknown field {name!r} of the plan's {parent}.{suggestion}"
@@ -61,9 +61,9 @@ def _describe_value(problem: ErrorDetails) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if place:
         message = f"{place}: {message}"
-    given = problem["input"]
-    if problem["type"] != "literal_error" or not isinstance(given, str):
+    value = problem["input"]
+    if problem["type"] != "literal_error" or not isinstance(value, str):
         return f"{message}."
     choices = CHOICE.findall(problem["ctx"]["expected"])
     synonyms = SYNONYMS if parts[0] == "aggregations" else None
-    return f"{message}, not {given!r}.{did_you_mean(given, choices, synonyms=synonyms)}"
+    return f"{message}, not {value!r}.{did_you_mean(value, choices, synonyms=synonyms)}"

@@ -34,7 +34,7 @@ OUTPUT_NAMES = ("str", "int", "float", "bool", "date", "datetime", "list", "dict
 ZONELESS_PATTERNS = {"date-time": DATETIME_PATTERN, "time": TIME_PATTERN}
 
 
-def as_finding(given: Any) -> Any:
+def as_finding(value: Any) -> Any:
     """Convert what ``finding=`` takes to a pydantic model, or to a list of one.
 
     A list means that a unit holds none or many records. A dict of types and a JSON schema become a
@@ -43,21 +43,21 @@ def as_finding(given: Any) -> Any:
     Raises:
         UsageError: it is none of these.
     """
-    if given is None:
+    if value is None:
         return record_type("Finding", {TEXT_FINDING: (str, Field(min_length=1))})
-    if is_pydantic_model(given) or is_listed(given):
-        return given
-    if is_plain_record(given):
-        return model_of_fields(given)
-    if get_origin(given) is list and is_plain_record(get_args(given)[0]):
-        return list[model_of_fields(get_args(given)[0])]  # type: ignore[misc]
-    if _is_schema(given):
-        return type_of(given, str(given.get("title", "Finding")))
-    if isinstance(given, dict) and given:
-        return _record_of(given)
+    if is_pydantic_model(value) or is_listed(value):
+        return value
+    if is_plain_record(value):
+        return model_of_fields(value)
+    if get_origin(value) is list and is_plain_record(get_args(value)[0]):
+        return list[model_of_fields(get_args(value)[0])]  # type: ignore[misc]
+    if _is_schema(value):
+        return type_of(value, str(value.get("title", "Finding")))
+    if isinstance(value, dict) and value:
+        return _record_of(value)
     raise UsageError(
         "finding= takes a pydantic model, a dataclass, a TypedDict, a list[...] of one, "
-        f"a dict of types, or nothing, not {given!r}."
+        f"a dict of types, or nothing, not {value!r}."
     )
 
 
@@ -67,8 +67,8 @@ def _record_of(fields: dict[str, Any]) -> type[BaseModel]:
     Equal dicts of plain types give the same model: a model and its schemas take a while to make.
     """
     key: list[tuple[Any, ...]] = []
-    for name, given in fields.items():
-        kind, *description = given if isinstance(given, tuple) else (given,)
+    for name, value in fields.items():
+        kind, *description = value if isinstance(value, tuple) else (value,)
         if isinstance(kind, list) and not description and _are_texts(kind):
             key.append((name, list, *kind))
         elif isinstance(kind, type) and kind in PLAIN_TYPES and _are_texts(description):
@@ -120,55 +120,55 @@ def item_type(kind: Any) -> Any:
     return get_args(kind)[0] if get_origin(kind) is list else kind
 
 
-def _is_schema(given: Any) -> bool:
-    if not isinstance(given, dict):
+def _is_schema(value: Any) -> bool:
+    if not isinstance(value, dict):
         return False
-    if given.get("type") == "array":
-        return _is_schema(given.get("items"))
-    return given.get("type") == "object" and isinstance(given.get("properties"), dict)
+    if value.get("type") == "array":
+        return _is_schema(value.get("items"))
+    return value.get("type") == "object" and isinstance(value.get("properties"), dict)
 
 
-def _as_findings(given: Any) -> Any:
+def _as_findings(value: Any) -> Any:
     """Convert a plan's finding: one type, or one per named map."""
-    if given is None:
+    if value is None:
         return None
-    if isinstance(given, dict) and given and not _is_schema(given):
-        parts = given.values()
+    if isinstance(value, dict) and value and not _is_schema(value):
+        parts = value.values()
         if all(isinstance(part, dict) or is_record(part) for part in parts):
-            return {name: as_finding(part) for name, part in given.items()}
-    return as_finding(given)
+            return {name: as_finding(part) for name, part in value.items()}
+    return as_finding(value)
 
 
-def as_output(given: Any) -> Any:
+def as_output(value: Any) -> Any:
     """Convert what ``output=`` takes to a type.
 
     Raises:
         UsageError: it is neither a type nor a JSON schema.
     """
-    if given is None:
+    if value is None:
         return None
-    if isinstance(given, dict):
-        return bounded_type_of(given, "Output")
-    if _is_data_frame(given):
+    if isinstance(value, dict):
+        return bounded_type_of(value, "Output")
+    if _is_data_frame(value):
         return list[dict[str, Any]]
-    kind = without_alias(given)
+    kind = without_alias(value)
     if isinstance(kind, type) or get_origin(kind) is not None:
         json_schema(kind)  # raises if the type has none
         return kind
-    closest = closest_name(given, OUTPUT_NAMES)
+    closest = closest_name(value, OUTPUT_NAMES)
     suggestion = ""
-    if isinstance(given, str) and closest is not None:
+    if isinstance(value, str) and closest is not None:
         suggestion = f" Did you mean the type {closest}, without quotes?"
     raise UsageError(
         "output= takes str, int, float, bool, a pydantic model, list[Model] or pd.DataFrame, "
-        f"not {given!r}.{suggestion}"
+        f"not {value!r}.{suggestion}"
     )
 
 
-def _is_data_frame(given: Any) -> bool:
+def _is_data_frame(value: Any) -> bool:
     """Whether something is ``pd.DataFrame``, or the frame of a library that has pandas' names."""
-    module = str(getattr(given, "__module__", ""))
-    return getattr(given, "__name__", "") == "DataFrame" and module.startswith("pandas")
+    module = str(getattr(value, "__module__", ""))
+    return getattr(value, "__name__", "") == "DataFrame" and module.startswith("pandas")
 
 
 def _types_to_json(kind: Any) -> Any:
@@ -191,16 +191,16 @@ def remove_zones(schema: Any) -> Any:
     return {key: remove_zones(value) for key, value in schema.items()}
 
 
-def _as_by(given: Any) -> By | None:
-    if given is None or isinstance(given, By):
-        return given
-    if not isinstance(given, dict):
-        return By(*_labels_from_json(given))
+def _as_by(value: Any) -> By | None:
+    if value is None or isinstance(value, By):
+        return value
+    if not isinstance(value, dict):
+        return By(*_labels_from_json(value))
     options = {}
     for name in ("sort", "dropna", "observed"):
-        if name in given:
-            options[name] = bool(given[name])
-    return By(*_labels_from_json(given.get("keys")), **options)
+        if name in value:
+            options[name] = bool(value[name])
+    return By(*_labels_from_json(value.get("keys")), **options)
 
 
 def _by_to_json(by: By | None) -> Any:
@@ -212,23 +212,23 @@ def _by_to_json(by: By | None) -> Any:
     return {"keys": keys} | by.options
 
 
-def _labels_from_json(given: Any) -> list[Any]:
+def _labels_from_json(value: Any) -> list[Any]:
     """Read column labels; JSON has no tuples and no dates, and no label is a list or a dict."""
-    if given is None:
+    if value is None:
         return []
-    labels: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    labels: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
     return [_label_from_json(label) for label in labels]
 
 
-def _label_from_json(given: Any) -> Any:
-    match given:
+def _label_from_json(value: Any) -> Any:
+    match value:
         case list():
-            return tuple(_label_from_json(part) for part in given)
+            return tuple(_label_from_json(part) for part in value)
         case {"datetime": str(when)}:
             return pd.Timestamp(when)
         case {"date": str(when)}:
             return dt.date.fromisoformat(when)
-    return given
+    return value
 
 
 def labels_to_json(labels: list[Any] | None) -> list[Any] | None:
@@ -264,8 +264,8 @@ def _label_to_json(label: Any) -> Any:
     )
 
 
-def _labels_or_none(given: Any) -> list[Any] | None:
-    return None if given is None else _labels_from_json(given)
+def _labels_or_none(value: Any) -> list[Any] | None:
+    return None if value is None else _labels_from_json(value)
 
 
 ByField = Annotated[Any, BeforeValidator(_as_by), PlainSerializer(_by_to_json)]

@@ -214,8 +214,8 @@ def sample_lines(frame: pd.DataFrame, columns: Sequence[int]) -> list[str]:
     keyed = _keyed_columns(frame, columns)
     lines = []
     for row in spread(len(frame), SAMPLE_ROWS):
-        cells = {key: _shorten(cell(frame.iloc[row, column])) for key, column in keyed}
-        lines.append(line_of(cells))
+        values = {key: cell(frame.iloc[row, column]) for key, column in keyed}
+        lines.append(line_of({key: _shorten(value) for key, value in values.items()}))
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +70,8 @@ def choose_rows(size: int, columns: Sequence[pd.Series]) -> NDArray[np.int64]:
         rows |= dict.fromkeys(_positions_of_kinds(column))
     rows |= dict.fromkeys(spread(size, SPREAD_ROWS))
     cycle = len(NUMBERS) + 1
-    return np.resize(np.array(list(rows), dtype=np.int64), -(-len(rows) // cycle) * cycle)
+    cycles = math.ceil(len(rows) / cycle)
+    return np.resize(np.array(list(rows), dtype=np.int64), cycles * cycle)
 
 
 def _positions_of_kinds(values: pd.Series) -> list[int]:
