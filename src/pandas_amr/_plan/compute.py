@@ -27,6 +27,7 @@ from pandas_amr._plan.compute_column import aggregate_column, defensive_copy, ex
 from pandas_amr._plan.compute_groups import aggregate_groups, aggregate_groups_of_units
 from pandas_amr._plan.outputs import OUTPUT_COLUMN
 from pandas_amr._records.engine import in_thread
+from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._units.by import column as column_at
 from pandas_amr._units.by import group_numbers, missing_keys
 from pandas_amr.errors import ColumnError
@@ -94,8 +95,9 @@ def _check_columns(
     if by is not None:
         missing += missing_keys(by, all_labels(frame), frame.index)
     if missing:
+        suggestion = did_you_mean(missing[0], frame.columns)
         labels = ", ".join(map(repr, frame.columns))
-        raise ColumnError(f"No column {missing[0]!r} to reduce. There is: {labels}.")
+        raise ColumnError(f"No column {missing[0]!r} to reduce.{suggestion} There is: {labels}.")
 
 
 def all_labels(frame: pd.DataFrame) -> set[Any]:
