@@ -30,7 +30,8 @@ def measure(rows: int) -> None:
     from pandas_amr._findings.findings import with_findings
     from pandas_amr._map.ask import make_ask
     from pandas_amr._map.stage import MapStage
-    from pandas_amr._plan.call import Call, check
+    from pandas_amr._plan.arguments import check
+    from pandas_amr._plan.call import Call
     from pandas_amr._plan.defaults import fill_defaults
     from pandas_amr._units.units import make_units
     from pandas_amr.models.base import Abilities

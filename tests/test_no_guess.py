@@ -114,7 +114,7 @@ def test_whatever_the_sentence_a_model_that_cannot_plan_is_asked_nothing(task, a
     with pytest.raises(amr.PlanError) as caught:
         ROWS.amr.map_reduce(task, lm=lm, errors=errors)
     assert str(caught.value) == (
-        'This task has no plan: scripted cannot plan (lm={"plan": ..., "map": ...} has another model do it). No row '
+        'This task has no plan: scripted cannot plan (lm={"plan": ..., "map": ...} names one that can). No row '
         "was sent, and nothing is guessed. Say map=, finding= and reduce= yourself:\n"
         f'    df.amr.map_reduce(map="...", finding={{...}}, reduce={{...}}, lm=..., errors="{errors}")\n'
         'The columns are "agent", "product", "region", "hours", "text".'

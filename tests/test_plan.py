@@ -158,7 +158,7 @@ def test_a_model_that_cannot_plan_gets_defaults_that_it_can_follow():
 
 
 def test_a_plan_never_asks_a_model_for_more_units_than_it_can_tell_apart(refusing):
-    with pytest.raises(amr.PlanError, match="1 unit a request"):
+    with pytest.raises(amr.PlanError, match="1 unit per request"):
         DF.amr.map("Read.", plan={"shard_size": 5}, lm=refusing.lm(abilities=Abilities(units_per_request=1)))
 
 

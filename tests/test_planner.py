@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 import pandas_amr as amr
 from examples import examples
-from pandas_amr._plan.aggregations import compute
+from pandas_amr._plan.compute import compute
 from pandas_amr._types.schema import json_schema
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import ScriptedServer, findings
@@ -526,11 +526,11 @@ def test_a_plan_that_contradicts_itself_is_refused_with_the_way_out(fields, reas
 
 
 def test_groups_and_where_that_are_not_there_are_told_before_anything_is_sent(refusing):
-    with pytest.raises(amr.ColumnError, match="'thread', which is no column"):
+    with pytest.raises(amr.ColumnError, match="'thread', which is not a column"):
         REVIEWS.amr.map("x", plan={"segmentation": "groups", "group_columns": ["thread"]}, lm=refusing.lm())
     for wrong, reason in (
         ({"reduce": {"mood": "mean"}}, "'mean' takes numbers; 'mood' holds choices"),
-        ({"reduce": {"top": ("mood", "max")}}, "'max' takes what has an order"),
+        ({"reduce": {"top": ("mood", "max")}}, "'max' takes values that have an order"),
         ({"reduce": {"size": "sum"}, "plan": {"where": "mood"}}, "takes a bool"),
         ({"reduce": {"size": "sum"}, "by": "tags"}, "single values, not lists"),
         ({"plan": {"ranking": {"field": "mood"}}}, "numbers or dates"),
@@ -763,7 +763,7 @@ def test_an_answer_that_the_user_s_own_words_contradict_is_sent_back_before_the_
 )
 def test_what_the_user_named_and_the_planner_does_not_find_is_told_before_the_map(given):
     with ScriptedServer(lambda request: answer("x", field("m", "int"), reduce_instruction="All")) as server:
-        with pytest.raises(amr.PlanError, match="takes a field 'n', which the finding has not") as stopped:
+        with pytest.raises(amr.PlanError, match="takes a field 'n', which the finding does not have") as stopped:
             REVIEWS.amr.map_reduce("How?", columns=["text"], lm=server.lm(), **given)
         assert stopped.value.partial.total.calls == 2
         assert [request.schema for request in server.requests] == ["plan", "plan"]

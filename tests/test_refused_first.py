@@ -14,8 +14,9 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 import pandas_amr as amr
-from pandas_amr._plan.aggregations import computed
-from pandas_amr._plan.trial import Trial, typical_column
+from pandas_amr._plan.compute import aggregate
+from pandas_amr._plan.feasibility import FeasibilityCheck
+from pandas_amr._plan.sample_rows import typical_column
 
 Mood = Literal["good", "bad"]
 
@@ -79,20 +80,20 @@ def columns(given, frame=DF):
 REFUSED = {
     # aggregations of findings
     "mean of choices": (reduced({"mood": "mean"}), r"reduce\['mood'\]: 'mean' takes numbers; 'mood' holds choices.*count"),
-    "max of choices": (reduced({"mood": "max"}), "'max' takes what has an order"),
+    "max of choices": (reduced({"mood": "max"}), "'max' takes values that have an order"),
     "median of bools": (reduced({"ok": "median"}), "'median' takes numbers; 'ok' holds bools.*sum, mean"),
     "deviation of bools": (reduced({"ok": "std"}), "'std'"),
     "mean of texts": (reduced({"word": "mean"}), "'mean' takes numbers; 'word' holds texts"),
     "mean of texts, by pandas' own function": (reduced({"word": np.mean}), "'mean' takes numbers"),
     "sum of dates": (reduced({"when": "sum"}), "'sum' takes numbers; 'when' holds dates"),
     "sum of lists": (reduced({"tags": "sum"}), "'sum' takes numbers; 'tags' holds lists"),
-    "max of lists": (reduced({"tags": "max"}), "'max' takes what has an order"),
+    "max of lists": (reduced({"tags": "max"}), "'max' takes values that have an order"),
     "counts of lists of lists": (reduced({"grid": "value_counts"}), "'value_counts' takes single values"),
     "counts of records": (reduced({"inner": "value_counts"}), "'value_counts' takes single values"),
     "shares of dicts": (reduced({"counts": "share"}), "'share' takes single values"),
     "mode by groups": (reduced({"mood": "mode"}, by="shop"), "'mode' takes a whole column, not groups"),
     "one of several": (reduced({"n": ["sum", "mean"], "mood": ["count", "mean"]}), r"reduce\['mood'\]: 'mean'"),
-    "one of named ones": (reduced({"low": ("mood", "min")}), r"reduce\['low'\]: 'min' takes what has an order"),
+    "one of named ones": (reduced({"low": ("mood", "min")}), r"reduce\['low'\]: 'min' takes values that have an order"),
     "by pd.NamedAgg": (reduced({"low": pd.NamedAgg("tags", "min")}), r"reduce\['low'\]: 'min'"),
     "beside a function": (reduced({"mood": [len, "mean"]}), "'mean' takes numbers"),
     "beside an agent": (reduced({"n": amr.Agent("Sum up."), "mood": "mean"}), "'mean' takes numbers"),
@@ -101,7 +102,7 @@ REFUSED = {
     # aggregations of the frame's columns
     "mean of the frame's texts": (reduced({"shop": "mean"}), "'mean' takes numbers; 'shop' holds"),
     "sum of a mixed column": (reduced({"mixed": "sum"}), r"'sum' takes numbers; 'mixed' holds objects \(float, int, str\)"),
-    "max of a mixed column": (reduced({"mixed": "max"}, by="shop"), "'max' takes what has an order"),
+    "max of a mixed column": (reduced({"mixed": "max"}, by="shop"), "'max' takes values that have an order"),
     "one odd value of many": (reduced({"mixed": "mean"}, MANY_ROWS), "'mean' takes numbers"),
     "different dicts": (reduced({"dicts": "nunique"}), "'nunique' takes single values"),
     "max of categories": (reduced({"kind": "max"}), "'kind' holds categories without an order"),
@@ -123,7 +124,7 @@ REFUSED = {
     "by months of texts": (reduced({"n": "sum"}, by=pd.Grouper(key="shop", freq="D")), "freq= takes a column.*of dates"),
     "by months of no dates": (reduced({"n": "sum"}, by=pd.Grouper(key="n", freq="D")), "of dates"),
     "by months of an index of texts": (reduced({"n": "sum"}, by=pd.Grouper(freq="D")), "of dates"),
-    "by a Grouper of no column": (reduced({"n": "sum"}, by=pd.Grouper(key="day")), "by= names 'day', which is no column"),
+    "by a Grouper of no column": (reduced({"n": "sum"}, by=pd.Grouper(key="day")), "by= names 'day', which is not a column"),
     "by nothing": (reduced({"n": "sum"}, by=[]), "by= is empty"),
     "by an empty dict": (reduced({"n": "sum"}, by={}), "by= is empty"),
     # rows that are chosen, or rank first
@@ -314,13 +315,13 @@ MISSING = TYPICAL.iloc[[4, 9]]  # rows in which no field has a value
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.sampled(7)
 def test_what_is_not_refused_is_computed_of_some_rows_of_none_and_of_missing_values(name, by):
-    trial = Trial.of(TYPICAL[["group"]], KINDS, [name], by)
-    taken = [how for how in HOWS if trial.aggregation_problem(name, how) is None]
+    feasibility = FeasibilityCheck.of(TYPICAL[["group"]], KINDS, [name], by)
+    taken = [how for how in HOWS if feasibility.aggregation_problem(name, how) is None]
     assert "count" in taken
     for how in taken:
         for rows in (TYPICAL, TYPICAL.iloc[:0], MISSING, TYPICAL.iloc[:1]):
-            computed(rows, {name: how}, by)
-            computed(rows, {"called": (name, how)}, by)
+            aggregate(rows, {name: how}, by)
+            aggregate(rows, {"called": (name, how)}, by)
 
 
 ADDRESSES = [
@@ -367,7 +368,7 @@ SOME = {"n": int, "maybe": int | None, "ok": bool, "mood": ["good", "bad"], "wor
 @pytest.mark.parametrize(
     ("reduce", "options", "why"),
     [
-        ({"n": max}, {}, "'max' takes no missing value, such as one that a unit leaves which fails"),
+        ({"n": max}, {}, "'max' takes no missing value, such as that of a unit that failed"),
         ({"n": ["mean", min]}, {}, "'min' takes no missing value"),
         pytest.param({"most": ("n", max)}, {"by": "shop"}, "'max' takes no missing value", marks=OWN_WORDS),
         ({"word": sorted}, {}, "'sorted' takes no missing value"),

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from pandas_amr._records.suggest import did_you_mean
 
 DF = pd.DataFrame({"title": ["a", "b"], "text": ["x", "y"]})
 DOUBLED = pd.DataFrame([["a", "b"]], columns=["text", "text"])
@@ -83,7 +84,7 @@ WRONG = {
     "aggregation of a missing column": (
         lambda lm: DF.amr.map_reduce(map="Read.", reduce={"mood": "sum"}, lm=lm),
         amr.ColumnError,
-        "reduce= names 'mood', which is no column",
+        "reduce= names 'mood', which is not a column",
     ),
     "group by a missing column": (
         lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": "count"}, by="shop", lm=lm),
@@ -98,7 +99,7 @@ WRONG = {
     "a table in a list of aggregations": (
         lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": ["count", "value_counts"]}, lm=lm),
         amr.UsageError,
-        "stands alone",
+        "gives a table, so it cannot stand in a list",
     ),
     "a function that gives a column of the frame": (
         lambda lm: DF.amr.map(lambda shard: shard[["text"]]),
@@ -142,7 +143,7 @@ WRONG = {
     ),
     "plan with a bad value": (lambda lm: DF.amr.map("Read.", plan={"fan_in": 1}, lm=lm), amr.PlanError, "fan_in"),
     "plan that is no file": (lambda lm: DF.amr.map("Read.", plan="none.json", lm=lm), amr.PlanError, "cannot be read"),
-    "plan that is no JSON": (lambda lm: DF.amr.map("Read.", plan="{", lm=lm), amr.PlanError, "no JSON"),
+    "plan that is no JSON": (lambda lm: DF.amr.map("Read.", plan="{", lm=lm), amr.PlanError, "is not JSON"),
     "plan whose finding is empty": (
         lambda lm: DF.amr.map("Read.", plan={"finding": {}}, lm=lm),
         amr.PlanError,
@@ -153,26 +154,73 @@ WRONG = {
         amr.PlanError,
         "fields have names, not 1: task, columns",
     ),
-    "plan that is no path": (lambda lm: DF.amr.map("Read.", plan="a\0b", lm=lm), amr.PlanError, "is no path"),
+    "plan that is no path": (lambda lm: DF.amr.map("Read.", plan="a\0b", lm=lm), amr.PlanError, "is not a path"),
     "half a character in a task": (
         lambda lm: DF.amr.map_reduce("How \ud83d?", lm=lm),
         amr.UsageError,
-        r"task= holds '\\ud83d', which is half of a character",
+        r"task= contains a lone surrogate \('\\ud83d'\)",
     ),
     "half a character in one of the maps": (
         lambda lm: DF.amr.map({"a": "A", "b": "\udc00"}, lm=lm),
         amr.UsageError,
-        "map= holds",
+        "map= contains a lone surrogate",
     ),
     "half a character in a plan": (
         lambda lm: DF.amr.map_reduce(map="Read.", plan='{"reduce_instruction": "\\ud83d"}', lm=lm),
         amr.UsageError,
-        "reduce= holds",
+        "reduce= contains a lone surrogate",
     ),
     "tools that are none": (lambda lm: DF.amr.map("Read.", tools=5, lm=lm), amr.UsageError, "tools= takes"),
     "a tool without words": (lambda lm: DF.amr.map("Read.", tools=[lambda x: x], lm=lm), amr.UsageError, "tool's name"),
     "a model of no kind": (lambda lm: DF.amr.map("Read.", lm=5), amr.UsageError, "lm= takes"),
 }
+
+
+MISTYPED = {
+    "a plan's field": ({"plan": {"fanin": 5}}, r"^Unknown plan field 'fanin'\. Did you mean 'fan_in'\?$"),
+    "a plan's field in other letters": ({"plan": {"Shard_Size": 5}}, "Did you mean 'shard_size'"),
+    "a field of the plan's ranking": (
+        {"plan": {"ranking": {"feild": "n"}}},
+        r"Unknown field 'feild' of the plan's ranking\. Did you mean 'field'\?",
+    ),
+    "a plan's field like no other": ({"plan": {"zzz": 5}}, r"Unknown plan field 'zzz'\. The fields are: task, columns"),
+    "a choice of a plan": ({"plan": {"view": "previw"}}, "view: .*not 'previw'. Did you mean 'preview'"),
+    "a rule of a plan's merge": ({"plan": {"merge": {"n": "unoin"}}}, r"merge\.n: .*Did you mean 'union'"),
+    "an aggregation of a plan": ({"plan": {"aggregations": {"n": "avg"}}}, r"aggregations\.n: .*Did you mean 'mean'"),
+    "one in a list of them": ({"plan": {"aggregations": {"n": ["sum", "maen"]}}}, r"n\.1: .*Did you mean 'mean'"),
+    "a column": ({"columns": ["txt"]}, "Did you mean 'text'"),
+    "a column of groups": ({"plan": {"segmentation": "groups", "group_columns": ["titel"]}}, "Did you mean 'title'"),
+    "an aggregation": ({"reduce": {"n": "summ"}}, "not 'summ'. Did you mean 'sum'"),
+    "an aggregation in other letters": ({"reduce": {"n": "SUM"}}, "Did you mean 'sum'"),
+    "another word for an aggregation": ({"reduce": {"n": "average"}}, "Did you mean 'mean'"),
+    "a share in other words": ({"reduce": {"n": "percentage"}}, "Did you mean 'share'"),
+    "a named aggregation": ({"reduce": {"a": ("n", "averge")}}, "Did you mean 'mean'"),
+    "a field to aggregate": ({"reduce": {"lat": "sum"}}, r"reduce= names 'lat', .* Did you mean 'late'\?"),
+    "a column to group by": ({"reduce": {"n": "sum"}, "by": "titel"}, r"by= names 'titel', .* Did you mean 'title'"),
+    "a field to choose rows by": (
+        {"plan": {"where": "Late"}, "reduce": {"n": "sum"}},
+        "where names .*Did you mean 'late'",
+    ),
+    "a field to rank by": ({"plan": {"ranking": {"field": "lte"}}}, "ranking names .*Did you mean 'late'"),
+    "errors=": ({"errors": "rais"}, r'takes "coerce" or "raise", not \'rais\'. Did you mean \'raise\''),
+    "axis=": ({"axis": "column"}, "Did you mean 'columns'"),
+    "output= by a type's name": ({"output": "integer"}, "not 'integer'. Did you mean the type int, without quotes"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTYPED.values(), ids=MISTYPED.keys())
+def test_a_mistyped_name_is_refused_with_the_closest_one(arguments, said, refusing):
+    given = {"map": "Read.", "finding": {"n": int, "late": bool}, "reduce": {"n": "sum"}} | arguments
+    if "ranking" in arguments.get("plan", {}) or "aggregations" in arguments.get("plan", {}):
+        del given["reduce"]
+    with pytest.raises(amr.AMRError, match=said):
+        DF.amr.map_reduce(lm=refusing.lm(), **given)
+
+
+@pytest.mark.parametrize("name", ["weather", 5, ("a", "b"), ""])
+def test_a_name_like_no_other_gets_no_suggestion(name):
+    assert did_you_mean(name, ["fan_in", "shard_size"]) == ""
+    assert did_you_mean(name, []) == ""
 
 
 @pytest.mark.parametrize(("call", "error", "said"), WRONG.values(), ids=WRONG.keys())
@@ -184,7 +232,7 @@ def test_a_wrong_call_is_told_what_would_be_right_and_nothing_is_sent(call, erro
 
 def test_a_plan_s_file_that_is_no_text_is_told_and_a_mark_before_the_text_is_none_of_it(tmp_path, refusing):
     (tmp_path / "plan.bin").write_bytes(b"\x80\x81\xff")
-    with pytest.raises(amr.PlanError, match="is no text"):
+    with pytest.raises(amr.PlanError, match="is not text"):
         DF.amr.map("Read.", plan=tmp_path / "plan.bin", lm=refusing.lm())
     (tmp_path / "plan.json").write_text('\ufeff{"shard_size": 7}', encoding="utf-8")
     assert DF.amr.plan(map="Read.", plan=tmp_path / "plan.json", lm=refusing.lm()).shard_size == 7

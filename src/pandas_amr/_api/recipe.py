@@ -30,8 +30,10 @@ from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import nodes_behind
 from pandas_amr._journal.journal import journal_for
 from pandas_amr._map.ask import make_ask
-from pandas_amr._plan.call import Call, check, check_model, open_fields
+from pandas_amr._plan.arguments import check, open_fields
+from pandas_amr._plan.call import Call
 from pandas_amr._plan.call_text import check_call_planning
+from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.concurrency import await_contained

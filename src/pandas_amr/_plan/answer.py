@@ -1,14 +1,16 @@
-"""What a planner answers: its form, how it is read, and what of it is implausible."""
+"""A planner's answer: its form, how it is read, and which parts of it are implausible."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from pandas_amr._plan.plan import Aggregation, View
+from pandas_amr._plan.aggregations import Aggregation
+from pandas_amr._plan.plan import View
 from pandas_amr._plan.words import (
     TRUTHS,
     is_always,
@@ -37,15 +39,13 @@ MOST_CHOICES = 50
 MOST_INLINE = 200  # rows of a shard
 MOST_WITH_CODE = 100_000
 MOST_AT_ONCE = 64
-SHARE_COPIED = (
-    0.5  # of a field's choices, from which on they are the sample's and not the planner's
-)
-LABEL_CHARACTERS = 20  # a longer choice that equals a cell is a copy of it
-LABEL_WORDS = 3  # likewise one of more words
-MANY_LABELS = (
-    4  # from so many on, short choices that all equal cells of a free text are copies, too
-)
 SAMPLED_ROWS = 10_000
+
+# When a field's choices are copies of cells. A choice may equal a cell by chance, if it is short.
+SHARE_COPIED = 0.5  # of the choices: fewer equal ones are chance
+LABEL_CHARACTERS = 20  # a longer choice that equals a cell is a copy
+LABEL_WORDS = 3  # likewise a choice of more words
+MANY_LABELS = 4  # so many choices, all equal to cells, are copies even if they are short
 
 Text = Annotated[str | None, BeforeValidator(read_text)]
 Names = Annotated[list[str], BeforeValidator(read_names)]
@@ -78,7 +78,7 @@ class PlannedRanking(BaseModel):
 
 
 class PlannedFields(BaseModel):
-    """The fields of a finding, in an answer that may be no plan otherwise."""
+    """The fields of a finding, in an answer that may not be a plan otherwise."""
 
     finding: list[PlannedField]
 
@@ -108,7 +108,7 @@ class PlanAnswer(BaseModel):
 
 
 class PlanAnswerWithCode(PlanAnswer):
-    """What a planner answers where agents can run code."""
+    """What a planner answers if the agents can run code."""
 
     view: Annotated[View, BeforeValidator(read_word)]
     shard_size: Annotated[int, Field(ge=1, le=MOST_WITH_CODE)] | None
@@ -118,8 +118,8 @@ class PlanAnswerWithCode(PlanAnswer):
 RIGHT: Mapping[str, str] = {
     "map_instruction": "a text: what the reader of one row has to find out of it",
     "finding": (
-        'a list of at least one field, such as {"name": "late", "type": "bool", "choices": null, "description": '
-        '"whether it came late"}; a name has small letters, digits and _ only'
+        'a list of at least one field, such as {"name": "late", "type": "bool", "choices": null, '
+        '"description": "whether it came late"}; a name has small letters, digits and _ only'
     ),
     "many_per_row": "false, or true together with many_per_row_why",
     "many_per_row_why": "null, or a text",
@@ -136,23 +136,25 @@ RIGHT: Mapping[str, str] = {
 }
 
 
-def right_words(parts: Sequence[str]) -> str:
+def describe_right_parts(parts: Sequence[str]) -> str:
     """Say what would be right for some parts of an answer, each once."""
-    told = [f"{part} takes {RIGHT[part]}" for part in dict.fromkeys(parts) if part in RIGHT]
-    return "; ".join(told)
+    unusable = [part for part in dict.fromkeys(parts) if part in RIGHT]
+    return "; ".join(f"{part} takes {RIGHT[part]}" for part in unusable)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a planner was asked, as far as its answer is judged by it.
+class PlanningContext:
+    """What the planner was asked, by which its answer is judged.
 
     Attributes:
         frame: the table.
-        columns: the positions of its content columns, of which the planner has seen a sample.
-        names: what its answer may name beside the fields that it plans: columns, and fields that the user gave.
-        free: whether the user asks for no type of answer.
+        columns: the positions of the content columns, of which the planner has seen a sample.
+        names: what the answer may name beside the fields that it plans: columns, and fields that
+            the user gave.
+        free: whether the user left the type of the answer open.
         number: whether the type that the user asks for is one number.
-        last: whether the planner is not asked again: a condition that names no field is then left out.
+        last: whether the planner will not be asked again. A condition that names no field is then
+            left out.
     """
 
     frame: pd.DataFrame
@@ -163,42 +165,42 @@ class Asked:
     last: bool
 
 
-def drop_implausible(answer: PlanAnswer, asked: Asked) -> tuple[PlanAnswer, list[str]]:
-    """Take what is implausible out of an answer.
+def drop_implausible(answer: PlanAnswer, context: PlanningContext) -> tuple[PlanAnswer, list[str]]:
+    """Take the implausible parts out of an answer.
 
     Returns:
-        The answer without it, and what was taken out, in words that hold none of its own but names of fields.
+        The rest of the answer, and a description of each part that was taken out. Of the answer's
+        texts the descriptions hold only names of fields, since others may be copies of cells.
     """
     fields = [field.name for field in answer.finding]
-    named = asked.names.union(fields)
+    named = context.names.union(fields)
     answer = _without_words_for_nothing(_with_known_names(answer, fields, named), named)
     dropped: list[str] = []
     changes: dict[str, Any] = {
-        "finding": [_with_own_choices(field, asked, dropped) for field in answer.finding]
+        "finding": [_with_own_choices(field, context, dropped) for field in answer.finding]
     }
     if _is_many_without_reason(answer):
         changes["many_per_row"] = False
         dropped.append("many_per_row (no reason was given: one finding per row)")
-    if asked.last and answer.where not in named and is_always(answer.where):
+    if context.last and answer.where not in named and is_always(answer.where):
         changes["where"] = None
         dropped.append("where (it names no field: all rows count)")
-    is_asked_for = not asked.free and not (
-        asked.number and asked.last
-    )  # one number is no rows; it was sent back once
-    if _is_ranked_beside(answer) and not is_asked_for:
+    # One number is no rows; it was sent back once.
+    is_number = context.number and context.last
+    if _is_ranked_beside(answer) and (context.free or is_number):
         changes["ranking"] = None
         dropped.append("the ranking (the answer is computed, and nobody asked for rows beside it)")
     return answer.model_copy(update=changes), dropped
 
 
 def _is_many_without_reason(answer: PlanAnswer) -> bool:
-    """Whether many findings per row are planned by a planner that was asked why, and did not say."""
+    """Whether an answer plans many findings per row, and gives no reason, though it was asked."""
     was_asked = "many_per_row_why" in answer.model_fields_set
     return answer.many_per_row and was_asked and answer.many_per_row_why is None
 
 
 def _is_ranked_beside(answer: PlanAnswer) -> bool:
-    """Whether rows are ranked beside an answer that is computed, and no text joins the two."""
+    """Whether an answer both computes and ranks, and no instruction joins the two."""
     joined = answer.reduce_instruction is not None
     return answer.ranking is not None and bool(answer.aggregations) and not joined
 
@@ -229,13 +231,13 @@ def _with_known_names(
 
 
 def _without_words_for_nothing(answer: PlanAnswer, named: frozenset[str]) -> PlanAnswer:
-    """An answer without texts such as ``none`` in place of a name, unless something is called so."""
-    changes: dict[str, Any] = {
-        "by": [
-            name for name in answer.by if name in named or not (is_nothing(name) or is_always(name))
-        ],
-        "group_columns": [name for name in answer.group_columns if not _names_nothing(name, named)],
-    }
+    """Take out texts such as ``none`` in place of a name, unless something has that name."""
+    changes: dict[str, Any] = {"by": []}
+    for name in answer.by:
+        if name in named or not (is_nothing(name) or is_always(name)):
+            changes["by"].append(name)
+    columns = answer.group_columns
+    changes["group_columns"] = [name for name in columns if not _names_nothing(name, named)]
     if _names_nothing(answer.where, named):
         changes["where"] = None
     if answer.ranking is not None and _names_nothing(answer.ranking.field, named):
@@ -247,8 +249,10 @@ def _names_nothing(name: str | None, named: frozenset[str]) -> bool:
     return name is not None and name not in named and is_nothing(name)
 
 
-def _with_own_choices(field: PlannedField, asked: Asked, dropped: list[str]) -> PlannedField:
-    """A field without its choices if they are too many, or copies of the rows that the planner has seen."""
+def _with_own_choices(
+    field: PlannedField, context: PlanningContext, dropped: list[str]
+) -> PlannedField:
+    """Take out a field's choices if there are too many, or if they are copies of cells."""
     if not field.choices:
         return field
     if field.type == "bool" and all(choice.casefold() in TRUTHS for choice in field.choices):
@@ -257,49 +261,52 @@ def _with_own_choices(field: PlannedField, asked: Asked, dropped: list[str]) -> 
         dropped.append(
             f"the choices of {field.name!r} ({len(field.choices)}, more than {MOST_CHOICES})"
         )
-    elif any(_are_copied(field.choices, asked.frame.iloc[:, column]) for column in asked.columns):
+    elif _are_cells(field.choices, context):
         dropped.append(f"the choices of {field.name!r} (they are cells of a column of free text)")
     else:
         return field
     return field.model_copy(update={"choices": []})
 
 
+def _are_cells(choices: Sequence[str], context: PlanningContext) -> bool:
+    columns = [context.frame.iloc[:, position] for position in context.columns]
+    return any(_are_copied(choices, column) for column in columns)
+
+
 def _are_copied(choices: Sequence[str], column: pd.Series) -> bool:
-    """Whether choices were copied out of a column of free text: no other row could be given one of them."""
+    """Whether choices were copied out of a column of free text, so that they fit no other row."""
     cells = _free_texts(column)
     copied = [choice for choice in choices if _is_cell(_normal(choice), cells)]
     if len(copied) < SHARE_COPIED * len(choices):
         return False
-    all_short_ones = len(copied) == len(choices) >= MANY_LABELS
-    return all_short_ones or any(map(_is_no_label, copied))
+    are_many = len(copied) == len(choices) >= MANY_LABELS
+    return are_many or any(map(_is_too_long, copied))
 
 
 def _free_texts(column: pd.Series) -> frozenset[str]:
-    """A column's cells; none if it holds no text, or texts that come again and again and may well be classes."""
-    if not (
-        pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype)
-    ):
+    """Return a column's texts; none if they repeat so often that they may well be classes."""
+    is_object = pd.api.types.is_object_dtype(column.dtype)
+    if not is_object and not pd.api.types.is_string_dtype(column.dtype):
         return frozenset()
-    sample = column.iloc[:: max(1, -(-len(column) // SAMPLED_ROWS))].dropna()
+    step = math.ceil(len(column) / SAMPLED_ROWS) or 1
+    sample = column.iloc[::step].dropna()
     cells = frozenset(_normal(cell) for cell in sample.tolist() if isinstance(cell, str))
-    come_again = 2 * len(cells) <= len(sample) and len(cells) <= MOST_CHOICES
-    return frozenset() if come_again else cells
+    are_repeated = 2 * len(cells) <= len(sample) and len(cells) <= MOST_CHOICES
+    return frozenset() if are_repeated else cells
 
 
-def _is_no_label(choice: str) -> bool:
+def _is_too_long(choice: str) -> bool:
     return len(choice) > LABEL_CHARACTERS or len(choice.split()) > LABEL_WORDS
 
 
 def _is_cell(choice: str, cells: frozenset[str]) -> bool:
-    """Whether a choice is a cell, or the beginning of one that was shown cut."""
+    """Whether a choice is a cell, or the beginning of one that the planner saw shortened."""
     if choice in cells:
         return True
     beginning = choice.rstrip(".… ")
-    return (
-        beginning != choice
-        and len(beginning) > LABEL_CHARACTERS
-        and any(one.startswith(beginning) for one in cells)
-    )
+    if beginning == choice or len(beginning) <= LABEL_CHARACTERS:
+        return False
+    return any(cell.startswith(beginning) for cell in cells)
 
 
 def _normal(text: str) -> str:

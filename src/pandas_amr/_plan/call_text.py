@@ -1,6 +1,6 @@
-"""Why a task has no plan, and the call that needs none, written out to be pasted.
+"""Write out the call that needs no planning, for the error of a task that has no plan.
 
-What was given stands in it as it was given; what is missing as placeholders.
+It repeats the user's arguments, with placeholders for what is missing.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import datetime as dt
 import json
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Literal, Union, get_args, get_origin
 
 from pandas_amr._agent.agent import Agent
-from pandas_amr._plan.aggregations import column_of
-from pandas_amr._plan.call import finding_types, row_types
+from pandas_amr._plan.aggregations import columns_of
+from pandas_amr._plan.call import finding_types, reduced_types
 from pandas_amr._plan.defaults import default_aggregations
 from pandas_amr._units.by import By
 from pandas_amr.errors import PlanError
@@ -22,200 +22,211 @@ from pandas_amr.tools import Tool
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-    from pandas_amr._plan.call import Call, Job
+    from pandas_amr._plan.call import Call, ColumnTypes, Job
     from pandas_amr.models.base import LM
 
 PLACEHOLDER = "..."
-MOST_VALUE = 200  # characters of an argument; a longer one is shown as a placeholder
+MOST_CHARACTERS = 200  # of an argument; a longer one is shown as a placeholder
 MOST_COLUMNS = 8
 
 ARGUMENTS = {"map_instruction": "map", "finding": "finding", "reduce_instruction": "reduce"}
-NOT_REPEATED = {"verb", "frame", "task"}  # a task adds nothing where the plan is said in full
+NOT_REPEATED = {"verb", "frame", "task"}  # beside a complete plan, a task adds nothing
 FIRST = ("map", "finding", "reduce", "by")
 
 
 def check_planning(job: Job, planner: LM) -> None:
-    """Refuse a task that leaves something open to a model that cannot plan.
+    """Refuse a call that leaves something open if the model cannot plan.
 
     Raises:
         PlanError: the message writes out the call that leaves nothing open.
     """
     if job.open and not planner.abilities.planning:
-        raise no_plan(_cannot_plan(planner), job)
+        raise no_plan_error(_cannot_plan(planner), job)
 
 
 def check_call_planning(call: Call, open_: Sequence[str], planner: LM) -> None:
-    """Likewise of a call whose frame is not there yet.
+    """Refuse a call that has no frame yet, likewise.
 
     Raises:
         PlanError: likewise.
     """
     if open_ and not planner.abilities.planning:
-        raise PlanError(
-            f"{_what_to_say(_cannot_plan(planner), open_)}\n    {call_text(call, open_)}"
-        )
+        problem = _describe_missing(_cannot_plan(planner), open_)
+        raise PlanError(f"{problem}\n    {call_text(call, open_)}")
 
 
 def _cannot_plan(planner: LM) -> str:
-    return f'{planner.model} cannot plan (lm={{"plan": ..., "map": ...}} has another model do it)'
+    return f'{planner.model} cannot plan (lm={{"plan": ..., "map": ...}} names one that can)'
 
 
-def no_plan(reason: str, job: Job) -> PlanError:
-    """Say why a task has no plan, and the call that needs none."""
+def no_plan_error(reason: str, job: Job) -> PlanError:
+    """Make the error of a task that has no plan; it writes out the call that needs none."""
     assert job.call is not None
-    known = types_given(job)
-    text = call_text(job.call, job.open, known=known, needed=fields_needed(job))
-    lines = [_what_to_say(reason, job.open), f"    {text}"]
-    if known and "reduce_instruction" in job.open and job.given.output is None:
+    column_types = user_finding_types(job)
+    text = call_text(job.call, job.open, column_types=column_types, needed=_needed_fields(job))
+    lines = [_describe_missing(reason, job.open), f"    {text}"]
+    if column_types and "reduce_instruction" in job.open and job.given.output is None:
         lines.append("The reduce is a proposal, by the types of the finding.")
     if len(job.frame.columns):
-        lines.append(f"The columns are {columns_text(job.frame.columns)}.")
+        lines.append(f"The columns are {_columns_text(job.frame.columns)}.")
     return PlanError("\n".join(lines))
 
 
-def _what_to_say(reason: str, open_: Sequence[str]) -> str:
-    missing = " and ".join(", ".join(f"{ARGUMENTS[name]}=" for name in open_).rsplit(", ", 1))
-    return f"This task has no plan: {reason}. No row was sent, and nothing is guessed. Say {missing} yourself:"
+def _describe_missing(reason: str, open_: Sequence[str]) -> str:
+    *others, missing = [f"{ARGUMENTS[name]}=" for name in open_]
+    if others:
+        missing = f"{', '.join(others)} and {missing}"
+    return (
+        f"This task has no plan: {reason}. No row was sent, and nothing is guessed. "
+        f"Say {missing} yourself:"
+    )
 
 
-def types_given(job: Job) -> dict[Any, Any]:
-    """The types of the columns that the user's own finding adds."""
+def user_finding_types(job: Job) -> ColumnTypes:
+    """Return the types of the columns that the user's own finding adds, by name."""
     if job.given.finding is None:
         return {}
-    return row_types(finding_types(job, job.given))
+    return reduced_types(finding_types(job, job.given))
 
 
 def call_text(
     call: Call,
     open_: Sequence[str],
     *,
-    known: Mapping[Any, Any] | None = None,
+    column_types: ColumnTypes | None = None,
     needed: Mapping[str, str] | None = None,
 ) -> str:
     """Write the call that leaves nothing open.
 
     Args:
-        call: what the user said.
-        open_: the fields of the plan that are still to be said.
-        known: the types of the columns that the findings add; a reduce is proposed from them.
-        needed: fields that the finding must have, since the user named them, each with its type as it is written.
+        call: the call as the user gave it.
+        open_: the fields of the plan that are still open.
+        column_types: the types of the columns that the findings add; they propose a reduce.
+        needed: fields that the finding must have, since the call names them, each with its type as
+            it is written.
 
     Example:
         >>> from pandas_amr._plan.call import Call
-        >>> given = Call(verb="map_reduce", frame=None, task="How are they?", finding={"n": int}, lm="local")
-        >>> call_text(given, ["map_instruction", "reduce_instruction"], known={"n": int})
+        >>> call = Call(verb="map_reduce", frame=None, task="How?", finding={"n": int}, lm="local")
+        >>> call_text(call, ["map_instruction", "reduce_instruction"], column_types={"n": int})
         'df.amr.map_reduce(map="...", finding={"n": int}, reduce={"n": "mean"}, lm="local")'
     """
-    said = _given_arguments(call)
+    arguments = _given_arguments(call)
     if "map_instruction" in open_:
-        said["map"] = '"..."'
+        arguments["map"] = '"..."'
     if "finding" in open_:
-        said["finding"] = _finding_to_fill(needed or {})
+        arguments["finding"] = _finding_to_fill(needed or {})
     if "reduce_instruction" in open_:
-        said["reduce"] = _reduce_to_fill(call.output, known or {})
-    ordered = [
-        *(name for name in FIRST if name in said),
-        *(name for name in said if name not in FIRST),
-    ]
-    unnamed = "map" if call.verb in {"map", "filter"} else None  # their first argument
-    parts = [said[name] if name == unnamed else f"{name}={said[name]}" for name in ordered]
-    return f"df.amr.{call.verb}({', '.join(parts)})"
+        arguments["reduce"] = _reduce_to_fill(call.output, column_types or {})
+    return _write_call(call.verb, arguments)
 
 
-def fields_needed(job: Job) -> dict[str, str]:
-    """List the fields of the finding that the user's own reduce names, each with its type where that is clear."""
-    named = list(job.by.labels) if job.by is not None else []
-    named += [column_of(name, how) for name, how in (job.computed or {}).items()]
+def _write_call(verb: str, arguments: Mapping[str, str]) -> str:
+    order = [name for name in FIRST if name in arguments]
+    order += [name for name in arguments if name not in FIRST]
+    parts = []
+    for name in order:
+        if name == "map" and verb in {"map", "filter"}:
+            parts.append(arguments[name])  # their first argument, which is positional
+        else:
+            parts.append(f"{name}={arguments[name]}")
+    return f"df.amr.{verb}({', '.join(parts)})"
+
+
+def _needed_fields(job: Job) -> dict[str, str]:
+    """Return the fields that the finding must have, since the call names them.
+
+    Each has its type as it is written, if it is clear.
+    """
+    names = [*job.group_labels, *columns_of(job.computed or {})]
     if job.given.ranking is not None:
-        named.append(job.given.ranking.field)
-    fields = {
-        name: PLACEHOLDER
-        for name in named
-        if isinstance(name, str) and name not in job.frame.columns
-    }
-    return fields | ({job.given.where: "bool"} if job.given.where is not None else {})
+        names.append(job.given.ranking.field)
+    fields: dict[str, str] = {}
+    for name in names:
+        if isinstance(name, str) and name not in job.frame.columns:
+            fields[name] = PLACEHOLDER
+    if job.given.where is not None:
+        fields[job.given.where] = "bool"
+    return fields
 
 
-def columns_text(labels: Iterable[Hashable]) -> str:
-    """Write a frame's columns; of many the first."""
-    shown = [written(label) for label in labels]
-    if len(shown) <= MOST_COLUMNS:
-        return ", ".join(shown)
-    return f"{', '.join(shown[:MOST_COLUMNS])} and {len(shown) - MOST_COLUMNS} more"
+def _columns_text(labels: Iterable[Hashable]) -> str:
+    """Write a frame's columns; if there are many, the first ones."""
+    texts = [value_text(label) for label in labels]
+    if len(texts) <= MOST_COLUMNS:
+        return ", ".join(texts)
+    return f"{', '.join(texts[:MOST_COLUMNS])} and {len(texts) - MOST_COLUMNS} more"
 
 
 def _given_arguments(call: Call) -> dict[str, str]:
-    said: dict[str, str] = {}
+    """Write the arguments that the user gave."""
+    arguments: dict[str, str] = {}
     for name, field in type(call).__dataclass_fields__.items():
         value = getattr(call, name)
-        untouched = value is None or (isinstance(value, str) and value == field.default)
-        if name not in NOT_REPEATED and not untouched:
-            said[name] = written(value)
-    return said
+        is_default = value is None or (isinstance(value, str) and value == field.default)
+        if name not in NOT_REPEATED and not is_default:
+            arguments[name] = value_text(value)
+    return arguments
 
 
 def _finding_to_fill(needed: Mapping[str, str]) -> str:
-    fields = [f"{written(name)}: {kind}" for name, kind in needed.items()]
+    fields = [f"{value_text(name)}: {kind}" for name, kind in needed.items()]
     return "{" + (", ".join(fields) or PLACEHOLDER) + "}"
 
 
-def _reduce_to_fill(output: object, known: Mapping[Any, Any]) -> str:
-    """Propose a reduce by the types of the finding; what is to be a text or an object, agents write."""
+def _reduce_to_fill(output: object, column_types: ColumnTypes) -> str:
+    """Propose a reduce by the types of the finding; agents write a text or an object."""
     if output is int or output is float:
         return "{...}"
     if output is not None:
         return '"..."'
-    return written(default_aggregations(known)) if known else "{...}"
+    if not column_types:
+        return "{...}"
+    return value_text(default_aggregations(column_types))
 
 
-def written(value: object) -> str:
-    """Write a value as Python has it; what has no short text of its own is a placeholder.
+def value_text(value: object) -> str:
+    """Write a value as in Python; a placeholder if it has no short form.
 
     Example:
-        >>> written({"kind": ["bug", "wish"], "why": (str | None, "one sentence")})
+        >>> value_text({"kind": ["bug", "wish"], "why": (str | None, "one sentence")})
         '{"kind": ["bug", "wish"], "why": (str | None, "one sentence")}'
     """
-    text = _written(value)
-    if len(text) > MOST_VALUE:
-        return PLACEHOLDER
-    return text
+    text = _write(value)
+    return text if len(text) <= MOST_CHARACTERS else PLACEHOLDER
 
 
-def _written(value: object) -> str:
-    if type(value) in {bool, int, float} or value is None:
+def _write(value: object) -> str:
+    if value is None or type(value) in {bool, int, float}:
         return repr(value)
     match value:
-        case str():
-            return _written_text(value)
-        case Path():
-            return _written_text(str(value))
+        case str() | Path():
+            return _write_text(str(value))
         case dict():
-            return (
-                "{"
-                + ", ".join(f"{_written(key)}: {_written(part)}" for key, part in value.items())
-                + "}"
-            )
+            parts = [f"{_write(key)}: {_write(part)}" for key, part in value.items()]
+            return "{" + ", ".join(parts) + "}"
         case list() | tuple():
-            return _written_parts(value)
+            return _write_sequence(value)
         case Agent():
-            return f"amr.Agent({_written(value.instruction)}, ...)"
+            return f"amr.Agent({_write(value.instruction)}, ...)"
         case By():
-            return _written_by(value)
+            return _write_by(value)
         case Tool():
-            return _written_name(value.func)
+            return _write_name(value.func)
     if get_origin(value) is not None or isinstance(value, types.UnionType):
-        return _written_generic(value)
-    return _written_name(value)
+        return _write_generic(value)
+    return _write_name(value)
 
 
-def _written_text(text: str) -> str:
-    if len(text) > MOST_VALUE:
-        return PLACEHOLDER  # half of a text would be asked as it stands, and half of a plan's JSON would be none
-    return json.dumps(str(text), ensure_ascii=False)
+def _write_text(text: str) -> str:
+    if len(text) > MOST_CHARACTERS:
+        # Half of an instruction would be another one, and half of a plan's JSON no JSON.
+        return PLACEHOLDER
+    return json.dumps(text, ensure_ascii=False)
 
 
-def _written_parts(values: Sequence[object]) -> str:
-    parts = ", ".join(_written(one) for one in values)
+def _write_sequence(values: Sequence[object]) -> str:
+    parts = ", ".join(map(_write, values))
     if isinstance(values, list):
         return f"[{parts}]"
     if len(values) == 1:
@@ -223,25 +234,29 @@ def _written_parts(values: Sequence[object]) -> str:
     return f"({parts})"
 
 
-def _written_by(by: By) -> str:
-    options = [f"{name}={value}" for name, value in by.options.items() if not value]
-    return f"amr.By({', '.join([*map(_written, by.keys), *options])})"
+def _write_by(by: By) -> str:
+    options = [f"{name}=False" for name, value in by.options.items() if not value]
+    return f"amr.By({', '.join([*map(_write, by.keys), *options])})"
 
 
-def _written_generic(kind: object) -> str:
+def _write_generic(kind: object) -> str:
     """Write a type that is made of others."""
-    origin, parts = get_origin(kind), [_written(part) for part in get_args(kind)]
+    origin = get_origin(kind)
+    parts = [_write(part) for part in get_args(kind)]
     if origin is Annotated:
         return parts[0]
     if origin is Union or isinstance(kind, types.UnionType):
         return " | ".join(parts)
     if origin is Literal:
         return f"Literal[{', '.join(parts)}]"
-    return f"{_written_name(origin)}[{', '.join(parts)}]"
+    return f"{_write_name(origin)}[{', '.join(parts)}]"
 
 
-def _written_name(value: object) -> str:
-    """Write the name of a function or a type; all else, such as a model with its key, is not shown."""
+def _write_name(value: object) -> str:
+    """Write the name of a function or a type.
+
+    All else, such as a model with its key, is not shown.
+    """
     if value is type(None):
         return "None"
     if not isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
@@ -249,5 +264,5 @@ def _written_name(value: object) -> str:
     if value.__module__ == dt.__name__:
         return f"datetime.{value.__name__}"
     if not value.__name__.isidentifier():
-        return PLACEHOLDER
+        return PLACEHOLDER  # such as <lambda>
     return value.__name__

@@ -19,24 +19,25 @@ from pandas_amr._findings.inputs import Found, Input, finding_inputs, row_inputs
 from pandas_amr._findings.output import OutputType, number_type
 from pandas_amr._journal.first_format import former_persona
 from pandas_amr._journal.keys import Question, fingerprint
-from pandas_amr._plan.aggregations import (
-    OUTPUT_COLUMN,
+from pandas_amr._plan.aggregations import column_of, function_of
+from pandas_amr._plan.call import WHOLE
+from pandas_amr._plan.compute import (
+    aggregate,
     all_labels,
     call_reducer,
-    checked_output,
-    column_of,
     compute,
-    computed,
+    groups_of,
+    rank_rows,
+)
+from pandas_amr._plan.outputs import (
+    OUTPUT_COLUMN,
+    checked_output,
     computed_text,
     fitting_outputs,
-    function_of,
     group_output,
-    groups_of,
     joined_parts,
-    ranked,
     shaped,
 )
-from pandas_amr._plan.call import WHOLE
 from pandas_amr._records.concurrency import each
 from pandas_amr._records.engine import aside
 from pandas_amr._records.raised import described
@@ -422,7 +423,7 @@ def _ranked(spec: Spec, found: Found) -> Outcome:
 def _places(spec: Spec, found: Found) -> NDArray[np.int64]:
     ranking = spec.plan.ranking
     assert ranking is not None
-    return ranked(
+    return rank_rows(
         found.table,
         ranking.field,
         most=ranking.most,
@@ -595,7 +596,7 @@ def computed_words(
         if name in table.columns or (units and units.owns(name))
     ]
     aggregations = {name: (spec.plan.aggregations or {})[name] for name in there}
-    parts = [computed_text(computed(table, aggregations, None, units))] if aggregations else []
+    parts = [computed_text(aggregate(table, aggregations, None, units))] if aggregations else []
     if spec.plan.ranking is not None and spec.plan.ranking.field in table.columns:
         first = table.iloc[_places(spec, found)]
         parts.append(prompts.ranked_lines(_table_lines(first)))

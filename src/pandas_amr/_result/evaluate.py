@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from pandas_amr._plan.aggregations import column_of, computed, function_of, groups_of, is_named
+from pandas_amr._plan.aggregations import column_of, function_of, is_named
+from pandas_amr._plan.compute import aggregate, groups_of
 from pandas_amr._units.by import By, grouping_keys, missing_keys
 from pandas_amr._units.units import cell
 from pandas_amr.errors import UsageError
@@ -497,7 +498,7 @@ class _Twice:
         )
         table = kept.infer_objects().to_frame("value")
         if self.answer.by is None:
-            return {None: computed(table, {"value": how}, None)["value"]}
+            return {None: aggregate(table, {"value": how}, None)["value"]}
         rows = np.flatnonzero(known)
         keys = pd.DataFrame(index=self.frame.index[rows])
         for key in self._keys:
@@ -505,7 +506,7 @@ class _Twice:
             keys[key] = values.iloc[rows]
         index, groups = groups_of(keys.infer_objects(), self.answer.by.at(rows, keys.index))
         return {
-            group: computed(table.iloc[rows], {"value": how}, None)["value"]
+            group: aggregate(table.iloc[rows], {"value": how}, None)["value"]
             for group, rows in zip(index.tolist(), groups, strict=True)
         }
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from pandas_amr._plan.plan import Plan, is_listed, read_plan
+from pandas_amr._plan.plan import Plan, read_plan
+from pandas_amr._plan.plan_types import is_listed
 
 if TYPE_CHECKING:
     from pathlib import Path

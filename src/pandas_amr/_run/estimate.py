@@ -19,8 +19,8 @@ from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import uncached
 from pandas_amr._map.cut import Sample, cut_shards, make_context
 from pandas_amr._map.mappers import make_mappers
-from pandas_amr._plan.aggregations import all_labels, groups_of
 from pandas_amr._plan.call import finding_types
+from pandas_amr._plan.compute import all_labels, groups_of
 from pandas_amr._records.estimate import Estimate
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.agent import NUMBER_TOKENS

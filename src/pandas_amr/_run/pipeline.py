@@ -20,9 +20,9 @@ from pandas_amr._context.wiring import wire
 from pandas_amr._journal.keys import Question
 from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
-from pandas_amr._plan.call import check_names
-from pandas_amr._plan.defaults import fill_defaults
-from pandas_amr._plan.planner import derive, fill_by_type, given_plan
+from pandas_amr._plan.checks import check_names
+from pandas_amr._plan.defaults import fill_by_type, fill_defaults
+from pandas_amr._plan.planner import derive, given_plan
 from pandas_amr._records.concurrency import await_contained
 from pandas_amr._records.engine import aside
 from pandas_amr._reduce.stage import Outcome, direct, list_or_raise, make_tree, reduce

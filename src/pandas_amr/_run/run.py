@@ -16,8 +16,10 @@ from pandas_amr._context.settings import Settings, current_settings, use_block_s
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.wiring import check_budget, resolve_lm, resolve_lms
 from pandas_amr._journal.journal import journal_for
-from pandas_amr._plan.call import Call, Job, check, check_model
+from pandas_amr._plan.arguments import check
+from pandas_amr._plan.call import Call, Job
 from pandas_amr._plan.call_text import check_planning
+from pandas_amr._plan.checks import check_model
 from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._result.result import Origin, Result, kept_rows, remembered
 from pandas_amr._result.stopped import give_partial, stop_with

@@ -1,0 +1,72 @@
+"""Aggregate one column, the values inside its lists included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pandas_amr._plan.aggregations import OF_ANY, OF_VALUES, has_table, is_share, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COPIES_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3
+
+Rows = TypeVar("Rows", pd.DataFrame, pd.Series)
+
+
+def aggregate_column(column: pd.Series, function: Any) -> Any:
+    """Aggregate a column.
+
+    A function gets the column whole. (Some versions of pandas would first try it value by value.)
+    """
+    if callable(function):
+        return function(defensive_copy(column))
+    if isinstance(function, list):
+        return _aggregate_by_each(column, function)
+    if function in OF_ANY and not column.notna().any():
+        return pd.NA
+    if function in OF_VALUES:
+        column = explode(column)
+    if is_share(function):
+        return column.value_counts(normalize=True)
+    return column.agg(function)
+
+
+def _aggregate_by_each(column: pd.Series, functions: Sequence[Any]) -> Any:
+    """Aggregate a column by several functions; a dict if one of them gives a table."""
+    names = [name_of(function) for function in functions]
+    values = [aggregate_column(column, function) for function in functions]
+    if has_table({"": functions}):
+        return dict(zip(names, values, strict=True))
+    return pd.Series(values, index=names)
+
+
+def defensive_copy(rows: Rows) -> Rows:
+    """Copy rows for a function that may change them; since pandas 3 the copy is lazy."""
+    return rows.copy(deep=not COPIES_ON_WRITE)
+
+
+def explode(column: pd.Series) -> pd.Series:
+    """Return the values in a column's lists, labelled by the position of their row.
+
+    A column without lists is returned as it is.
+    """
+    if not holds_lists(column):
+        return column
+    return column.reset_index(drop=True).explode()
+
+
+def holds_lists(column: pd.Series) -> bool:
+    """Whether a column's values are lists, of Arrow or of Python."""
+    kind = getattr(column.dtype, "pyarrow_dtype", None)
+    if kind is not None:
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        return bool(is_list or pa.types.is_fixed_size_list(kind))
+    if column.dtype != object:
+        return False
+    types = set(map(type, column.tolist()))
+    return not types.isdisjoint({list, set, np.ndarray})

@@ -1,0 +1,258 @@
+"""Aggregate the columns of each group."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+
+from pandas_amr._plan.aggregations import (
+    OF_ANY,
+    TABULAR,
+    are_read_as_lists,
+    as_list,
+    column_of,
+    columns_of,
+    function_of,
+    has_table,
+    is_named,
+    is_share,
+    is_tabular,
+    name_of,
+)
+from pandas_amr._plan.compute_column import aggregate_column, explode, holds_lists
+from pandas_amr._units.by import column as column_at
+from pandas_amr._units.by import group_numbers, grouped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pandas_amr._findings.records import UnitRows
+    from pandas_amr._plan.aggregations import Aggregations
+    from pandas_amr._units.by import By
+
+
+def aggregate_groups(
+    frame: pd.DataFrame, aggregations: Aggregations, by: By, *, flat: bool
+) -> pd.DataFrame:
+    """Aggregate columns by groups: one row per group.
+
+    ``flat`` says that the result has one level of column names, as ``value_counts`` needs.
+    """
+    labels = list(dict.fromkeys(columns_of(aggregations)))
+    table = _select_columns(frame, labels)
+    table, replaced = _replace_failing_names(table, labels, aggregations)
+    groups = grouped(table, by, frame)
+    if flat:
+        return _join_side_by_side(table, groups, replaced, *group_numbers(frame, by))
+    try:
+        return _agg_groups(groups, replaced)
+    except ValueError:
+        if groups.ngroups or not len(frame):
+            raise
+        # No row has a key. `describe` fails on that, but not on a frame without rows.
+        none = np.array([], dtype=np.int64)
+        empty_by = by.at(none, frame.index[none])
+        return aggregate_groups(frame.iloc[none], aggregations, empty_by, flat=flat)
+
+
+def _agg_groups(groups: Any, aggregations: Aggregations) -> pd.DataFrame:
+    if not any(map(is_named, aggregations.values())):
+        return cast("pd.DataFrame", groups.agg(aggregations))
+    named: dict[str, Any] = {}
+    for name, how in aggregations.items():
+        named[str(name)] = (column_of(name, how), function_of(how))
+    return cast("pd.DataFrame", groups.agg(**named))
+
+
+def _join_side_by_side(
+    table: pd.DataFrame,
+    groups: Any,
+    aggregations: Aggregations,
+    index: pd.Index,
+    numbers: NDArray[np.int64],
+) -> pd.DataFrame:
+    """Put aggregations of groups beside how often each value occurs in each group."""
+    parts: list[pd.DataFrame] = []
+    for name, how in aggregations.items():
+        column, wanted = column_of(name, how), function_of(how)
+        for function in as_list(wanted):
+            title = str(name)
+            if isinstance(wanted, list):
+                title = f"{name}_{name_of(function)}"
+            if not is_tabular(function):
+                part = groups.agg(**{title: (column, function)})
+                parts.append(align_to_groups(part, index))
+                continue
+            counts = _count_by_group(table[column], index, numbers)
+            if is_share(function):
+                counts = counts.div(counts.sum(axis=1), axis=0)
+            titles = [f"{title}_{value}" for value in counts.columns]
+            parts.append(counts.set_axis(titles, axis=1))
+    return pd.concat(parts, axis=1)
+
+
+def _select_columns(frame: pd.DataFrame, labels: Sequence[Any]) -> pd.DataFrame:
+    """Return the columns under the labels that the call names.
+
+    A frame with one level of labels is returned as it is.
+    """
+    if frame.columns.nlevels == 1:
+        return frame
+    table = pd.concat([column_at(frame, label) for label in labels], axis=1)
+    names: pd.Index = pd.Index(labels)  # tuples become several levels, as pandas makes them
+    return table.set_axis(names, axis=1)
+
+
+def _replace_failing_names(
+    table: pd.DataFrame, labels: Sequence[Any], aggregations: Aggregations
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Replace names that pandas cannot call on each group by functions.
+
+    Returns:
+        The table, and the aggregations. The columns in question hold objects: pandas 2.2 would
+        cast the results to the column's own type.
+    """
+    replaced = dict(aggregations)
+    for label in labels:
+        column = table[label]
+        names = [name for name, how in aggregations.items() if column_of(name, how) == label]
+        if not any(_fails_by_group(column, aggregations[name]) for name in names):
+            continue
+        for name in names:
+            how = aggregations[name]
+            replaced[name] = _as_functions(function_of(how), column.dtype)
+            if is_named(how):
+                replaced[name] = (label, replaced[name])
+        table = table.copy(deep=False)
+        table[label] = column.astype(object)
+    return table, replaced
+
+
+def _fails_by_group(column: pd.Series, how: Any) -> bool:
+    """Whether pandas cannot call an aggregation on each group of such a column."""
+    names = {function for function in as_list(function_of(how)) if isinstance(function, str)}
+    if not names.isdisjoint(OF_ANY):
+        return True
+    return "nunique" in names and holds_lists(column)
+
+
+def _as_functions(wanted: Any, dtype: Any) -> Any:
+    """Return a list of functions, or a single one, with functions in place of methods' names."""
+    if isinstance(wanted, list):
+        return [_as_functions(function, dtype) for function in wanted]
+    if isinstance(wanted, str) and wanted not in TABULAR and hasattr(pd.Series, wanted):
+        return _ObjectAggregation(wanted, dtype)
+    return wanted
+
+
+class _ObjectAggregation:
+    """An aggregation, named by a method, as a function of a column of objects.
+
+    Unlike pandas' own it has a result for a group without values.
+    """
+
+    def __init__(self, name: str, dtype: Any) -> None:
+        self.__name__ = name
+        self._dtype = dtype
+
+    def __call__(self, column: pd.Series) -> Any:
+        if not holds_lists(column):
+            column = column.astype(self._dtype)
+        return aggregate_column(column, self.__name__)
+
+
+def aggregate_groups_of_units(
+    frame: pd.DataFrame,
+    aggregations: Aggregations,
+    by: By,
+    units: UnitRows,
+    of_units: set[Any],
+) -> pd.DataFrame:
+    """Aggregate groups of records, and columns of the units over the units behind them.
+
+    ``of_units`` names the aggregations of the units' columns.
+    """
+    table, unit_by = _grouped_units(frame, by, units)
+    index, _ = group_numbers(table, unit_by)
+    flat = has_table(aggregations)
+    read_as_lists = are_read_as_lists(aggregations)
+    parts: list[pd.DataFrame] = []
+    for name, how in aggregations.items():
+        wanted = as_list(how) if read_as_lists else how
+        if name in of_units:
+            part = aggregate_groups(table, {name: wanted}, unit_by, flat=flat)
+            parts.append(align_to_groups(part, index))
+        else:
+            part = aggregate_groups(frame, {name: wanted}, by, flat=flat)
+            column = column_at(frame, column_of(name, how))
+            parts.append(_add_empty_groups(part, index, column, as_list(function_of(wanted))))
+    return pd.concat(parts, axis=1)
+
+
+def _grouped_units(frame: pd.DataFrame, by: By, units: UnitRows) -> tuple[pd.DataFrame, By]:
+    if units.by is not None and not units.chosen:
+        return units.table, units.by
+    return units.counted_by(frame, by)
+
+
+def _add_empty_groups(
+    part: pd.DataFrame, index: pd.Index, column: pd.Series, functions: Sequence[Any]
+) -> pd.DataFrame:
+    """Add rows for the groups of units that have no record: the aggregations of no values."""
+    if len(part) == len(index):
+        return part.set_axis(index)
+    filled = part.reindex(index)
+    empty = column.iloc[:0]
+    for position, label in enumerate(part.columns):
+        one_each = len(functions) == len(part.columns)
+        result = _aggregate_empty(empty, functions[position if one_each else 0])
+        if not pd.isna(result):
+            values = filled.iloc[:, position].astype(object)
+            values = values.where(index.isin(part.index), result)
+            filled[label] = values.astype(part.dtypes.iloc[position])
+    return filled
+
+
+def _aggregate_empty(empty: pd.Series, function: Any) -> Any:
+    """Return what an aggregation gives of no values; NA if only a function could tell."""
+    if not isinstance(function, str) or is_share(function):
+        return pd.NA
+    if function == "value_counts":
+        return 0
+    if function in {"first", "last"} or not hasattr(empty, function):
+        return pd.NA
+    value = aggregate_column(empty, function)
+    return value if pd.api.types.is_scalar(value) else pd.NA
+
+
+def align_to_groups(part: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
+    """Give the groups' index to their rows; pandas 2.2 leaves out all rows if no group occurs."""
+    if len(part) == len(index):
+        return part.set_axis(index)
+    return part.reindex(index)
+
+
+def _count_by_group(column: pd.Series, index: pd.Index, numbers: NDArray[np.int64]) -> pd.DataFrame:
+    """Count each value in each group: one row per group, one column per value, in their order."""
+    values = explode(column)
+    if values is not column:
+        numbers = numbers[values.index.to_numpy()]
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        codes, labels = values.cat.codes.to_numpy(), values.cat.categories
+    else:
+        codes, labels = _factorize(values)
+    is_counted = (codes >= 0) & (numbers >= 0)
+    table = np.zeros((len(index), len(labels)), dtype=np.int64)
+    np.add.at(table, (numbers[is_counted], codes[is_counted]), 1)
+    return pd.DataFrame(table, index=index, columns=labels)
+
+
+def _factorize(column: pd.Series) -> tuple[NDArray[np.int64], Any]:
+    try:
+        return column.factorize(sort=True)
+    except TypeError:  # the values' types have no common order
+        return column.factorize()

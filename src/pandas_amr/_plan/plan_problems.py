@@ -1,0 +1,69 @@
+"""Describe why the fields of a plan cannot be used."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pandas_amr._plan.aggregations import SYNONYMS
+from pandas_amr._records.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+CHOICE = re.compile(r"'([^']*)'")
+UNION_PARTS = ("literal[", "list[")  # how pydantic begins the name of a part of a union
+
+
+def describe_problems(error: ValidationError, names: Mapping[str, Sequence[str]]) -> str:
+    """Describe what is wrong with a plan's fields, and suggest the names that may be meant.
+
+    Args:
+        error: what pydantic says of the fields.
+        names: the fields of the plan (under ``""``), and those of its records, by field.
+    """
+    unknown: list[str] = []
+    unusable: list[str] = []
+    for problem in error.errors(include_url=False):
+        if problem["type"] == "extra_forbidden":
+            unknown.append(_describe_unknown(problem, names))
+        elif not _is_repeated(problem):
+            unusable.append(_describe_value(problem))
+    if unusable:
+        unknown.append(f"This plan cannot be used: {' '.join(unusable)}")
+    return " ".join(unknown)
+
+
+def _describe_unknown(problem: ErrorDetails, names: Mapping[str, Sequence[str]]) -> str:
+    *parents, name = problem["loc"]
+    parent = ".".join(map(str, parents))
+    field_names = names[parent]
+    suggestion = did_you_mean(name, field_names) or f" The fields are: {', '.join(field_names)}."
+    if not parent:
+        return f"Unknown plan field {name!r}.{suggestion}"
+    return f"Unknown field {name!r} of the plan's {parent}.{suggestion}"
+
+
+def _is_repeated(problem: ErrorDetails) -> bool:
+    """Whether another problem says the same of an aggregation: it is a name, or a list of them."""
+    if problem["loc"][:1] != ("aggregations",):
+        return False
+    is_list = isinstance(problem["input"], list)
+    return problem["type"] == ("literal_error" if is_list else "list_type")
+
+
+def _describe_value(problem: ErrorDetails) -> str:
+    parts = [str(part) for part in problem["loc"]]
+    place = ".".join(part for part in parts if not part.startswith(UNION_PARTS))
+    message = problem["msg"].removeprefix("Value error, ")
+    if place:
+        message = f"{place}: {message}"
+    value = problem["input"]
+    if problem["type"] != "literal_error" or not isinstance(value, str):
+        return f"{message}."
+    choices = CHOICE.findall(problem["ctx"]["expected"])
+    synonyms = SYNONYMS if parts[0] == "aggregations" else None
+    return f"{message}, not {value!r}.{did_you_mean(value, choices, synonyms=synonyms)}"

@@ -1,0 +1,276 @@
+"""The types of a plan's fields, read from what users and JSON files hold, and written as JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from typing import Annotated, Any, get_args, get_origin
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
+
+from pandas_amr._records.suggest import closest_name
+from pandas_amr._types.schema import (
+    DATETIME_PATTERN,
+    TEXT_FINDING,
+    TIME_PATTERN,
+    bounded_type_of,
+    is_model,
+    is_plain_record,
+    json_schema,
+    kept_schema,
+    model_of_fields,
+    record_type,
+    type_of,
+    without_alias,
+)
+from pandas_amr._units.by import By, described_key, is_code
+from pandas_amr.errors import PlanError, UsageError
+
+CACHED_RECORDS = 64
+PLAIN_TYPES = frozenset({str, int, float, bool, dt.date, dt.datetime})
+OUTPUT_NAMES = ("str", "int", "float", "bool", "date", "datetime", "list", "dict", "DataFrame")
+ZONELESS_PATTERNS = {"date-time": DATETIME_PATTERN, "time": TIME_PATTERN}
+
+
+def as_finding(value: Any) -> Any:
+    """Convert what ``finding=`` takes to a pydantic model, or to a list of one.
+
+    A list means that a unit holds none or many records. A dict of types and a JSON schema become a
+    model; None becomes a model with one text.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if value is None:
+        return record_type("Finding", {TEXT_FINDING: (str, Field(min_length=1))})
+    if is_pydantic_model(value) or is_listed(value):
+        return value
+    if is_plain_record(value):
+        return model_of_fields(value)
+    if get_origin(value) is list and is_plain_record(get_args(value)[0]):
+        return list[model_of_fields(get_args(value)[0])]  # type: ignore[misc]
+    if _is_schema(value):
+        return type_of(value, str(value.get("title", "Finding")))
+    if isinstance(value, dict) and value:
+        return _record_of(value)
+    raise UsageError(
+        "finding= takes a pydantic model, a dataclass, a TypedDict, a list[...] of one, "
+        f"a dict of types, or nothing, not {value!r}."
+    )
+
+
+def _record_of(fields: dict[str, Any]) -> type[BaseModel]:
+    """Make the model of a dict of types.
+
+    Equal dicts of plain types give the same model: a model and its schemas take a while to make.
+    """
+    key: list[tuple[Any, ...]] = []
+    for name, value in fields.items():
+        kind, *description = value if isinstance(value, tuple) else (value,)
+        if isinstance(kind, list) and not description and _are_texts(kind):
+            key.append((name, list, *kind))
+        elif isinstance(kind, type) and kind in PLAIN_TYPES and _are_texts(description):
+            key.append((name, kind, *description))
+        else:
+            return record_type("Finding", fields)
+    return _plain_record(*key)
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return all(type(value) is str for value in values)
+
+
+@functools.lru_cache(CACHED_RECORDS)
+def _plain_record(*fields: tuple[Any, ...]) -> type[BaseModel]:
+    """Make the model of plain fields.
+
+    A field is its name, its type and perhaps a description; or its name, ``list`` and its choices.
+    """
+    types: dict[str, Any] = {}
+    for name, kind, *rest in fields:
+        if kind is list:
+            types[name] = rest
+        elif rest:
+            types[name] = (kind, *rest)
+        else:
+            types[name] = kind
+    return record_type("Finding", types)
+
+
+def is_pydantic_model(kind: Any) -> bool:
+    """Whether a type is a pydantic model."""
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def is_listed(kind: Any) -> bool:
+    """Whether a type is ``list[Model]``."""
+    return getattr(kind, "__origin__", None) is list and is_pydantic_model(get_args(kind)[0])
+
+
+def is_record(kind: Any) -> bool:
+    """Whether a type is a model, a dataclass or a TypedDict, or a list of one."""
+    item = item_type(kind)
+    return is_model(item) or is_plain_record(item)
+
+
+def item_type(kind: Any) -> Any:
+    """Return the type of a list's items; any other type as it is."""
+    return get_args(kind)[0] if get_origin(kind) is list else kind
+
+
+def _is_schema(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    if value.get("type") == "array":
+        return _is_schema(value.get("items"))
+    return value.get("type") == "object" and isinstance(value.get("properties"), dict)
+
+
+def _as_findings(value: Any) -> Any:
+    """Convert a plan's finding: one type, or one per named map."""
+    if value is None:
+        return None
+    if isinstance(value, dict) and value and not _is_schema(value):
+        parts = value.values()
+        if all(isinstance(part, dict) or is_record(part) for part in parts):
+            return {name: as_finding(part) for name, part in value.items()}
+    return as_finding(value)
+
+
+def as_output(value: Any) -> Any:
+    """Convert what ``output=`` takes to a type.
+
+    Raises:
+        UsageError: it is neither a type nor a JSON schema.
+    """
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        return bounded_type_of(value, "Output")
+    if _is_data_frame(value):
+        return list[dict[str, Any]]
+    kind = without_alias(value)
+    if isinstance(kind, type) or get_origin(kind) is not None:
+        json_schema(kind)  # raises if the type has none
+        return kind
+    closest = closest_name(value, OUTPUT_NAMES)
+    suggestion = ""
+    if isinstance(value, str) and closest is not None:
+        suggestion = f" Did you mean the type {closest}, without quotes?"
+    raise UsageError(
+        "output= takes str, int, float, bool, a pydantic model, list[Model] or pd.DataFrame, "
+        f"not {value!r}.{suggestion}"
+    )
+
+
+def _is_data_frame(value: Any) -> bool:
+    """Whether something is ``pd.DataFrame``, or the frame of a library that has pandas' names."""
+    module = str(getattr(value, "__module__", ""))
+    return getattr(value, "__name__", "") == "DataFrame" and module.startswith("pandas")
+
+
+def _types_to_json(kind: Any) -> Any:
+    if kind is None:
+        return None
+    if isinstance(kind, dict):
+        return {name: kept_schema(part) for name, part in kind.items()}
+    return kept_schema(kind)
+
+
+def remove_zones(schema: Any) -> Any:
+    """Convert a schema of a plan of format 1: its dates and times had no zone."""
+    if isinstance(schema, list):
+        return [remove_zones(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") == "string" and schema.get("format") in ZONELESS_PATTERNS:
+        rest = {key: value for key, value in schema.items() if key != "format"}
+        return rest | {"pattern": ZONELESS_PATTERNS[schema["format"]]}
+    return {key: remove_zones(value) for key, value in schema.items()}
+
+
+def _as_by(value: Any) -> By | None:
+    if value is None or isinstance(value, By):
+        return value
+    if not isinstance(value, dict):
+        return By(*_labels_from_json(value))
+    options = {}
+    for name in ("sort", "dropna", "observed"):
+        if name in value:
+            options[name] = bool(value[name])
+    return By(*_labels_from_json(value.get("keys")), **options)
+
+
+def _by_to_json(by: By | None) -> Any:
+    if by is None:
+        return None
+    keys = labels_to_json(list(by.keys))
+    if all(by.options.values()):
+        return keys
+    return {"keys": keys} | by.options
+
+
+def _labels_from_json(value: Any) -> list[Any]:
+    """Read column labels; JSON has no tuples and no dates, and no label is a list or a dict."""
+    if value is None:
+        return []
+    labels: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    return [_label_from_json(label) for label in labels]
+
+
+def _label_from_json(value: Any) -> Any:
+    match value:
+        case list():
+            return tuple(_label_from_json(part) for part in value)
+        case {"datetime": str(when)}:
+            return pd.Timestamp(when)
+        case {"date": str(when)}:
+            return dt.date.fromisoformat(when)
+    return value
+
+
+def labels_to_json(labels: list[Any] | None) -> list[Any] | None:
+    """Write column labels as JSON has them; ``_labels_from_json`` reads them.
+
+    Raises:
+        PlanError: JSON has no form for a label.
+    """
+    if labels is None:
+        return None
+    return [_label_to_json(label) for label in labels]
+
+
+def _label_to_json(label: Any) -> Any:
+    if isinstance(label, tuple):
+        return [_label_to_json(part) for part in label]
+    if label is None or isinstance(label, str | bool | int | float):
+        return label
+    if isinstance(label, dt.datetime):
+        return {"datetime": label.isoformat()}
+    if isinstance(label, dt.date):
+        return {"date": label.isoformat()}
+    if isinstance(label, np.number | np.bool_):
+        return label.item()
+    if is_code(label):
+        raise PlanError(
+            f"A plan's JSON cannot hold {described_key(label)} as a key of by=: "
+            "name a column instead, or say by= again beside plan=."
+        )
+    raise PlanError(
+        f"A plan's JSON cannot hold the column label {label!r}: "
+        "name the column by a text, a number or a date."
+    )
+
+
+def _labels_or_none(value: Any) -> list[Any] | None:
+    return None if value is None else _labels_from_json(value)
+
+
+ByField = Annotated[Any, BeforeValidator(_as_by), PlainSerializer(_by_to_json)]
+LabelsField = Annotated[
+    list[Any] | None, BeforeValidator(_labels_or_none), PlainSerializer(labels_to_json)
+]
+FindingField = Annotated[Any, BeforeValidator(_as_findings), PlainSerializer(_types_to_json)]
+OutputField = Annotated[Any, BeforeValidator(as_output), PlainSerializer(_types_to_json)]
