@@ -10,7 +10,7 @@ import pandas as pd
 from pandas_amr._agent.agent import Agent, is_instruction
 from pandas_amr._findings.findings import FindingType
 from pandas_amr._findings.merge import rules_of
-from pandas_amr._findings.output import OutputType
+from pandas_amr._findings.output import ReductionType
 from pandas_amr._plan.aggregations import (
     SHARE,
     TABULAR,
@@ -660,8 +660,8 @@ def _check_computed(job: Job, plan: Plan, types: Mapping[Any, Any], *, many: boo
     _refuse(trial.joint_problem(plain))
     if plan.output is not None:
         agents = job.reducer is None and plan.reduce_instruction is not None
-        _ = OutputType(
-            plan.output, held=agents and (job.by or plan.by) is not None
+        _ = ReductionType(
+            plan.output, in_column=agents and (job.by or plan.by) is not None
         )  # an unusable type is told now
         written = job.reducer is not None or (
             job.computed is None and plan.reduce_instruction is not None

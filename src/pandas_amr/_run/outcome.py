@@ -9,8 +9,8 @@ from pandas_amr._findings.findings import with_findings
 from pandas_amr._findings.inputs import no_nodes
 from pandas_amr._records.raised import described
 from pandas_amr._records.usage import Ledger
-from pandas_amr._reduce.sources import covered, sources_frame
-from pandas_amr._reduce.stage import REDUCE_POSITION, Outcome
+from pandas_amr._reduce.failures import REDUCE_POSITION
+from pandas_amr._reduce.sources import ReduceOutcome, evidence_share, sources_frame
 from pandas_amr._result.result import (
     Origin,
     Result,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def make_result(
-    spec: Spec, services: Services, state: State, outcome: Outcome, parent: SharedRun | None
+    spec: Spec, services: Services, state: State, outcome: ReduceOutcome, parent: SharedRun | None
 ) -> Result:
     """Make the result of a run that has come to its end."""
     services.account_cached()
@@ -48,12 +48,12 @@ def make_partial_result(
     """Make a result of what was found until now."""
     services.account_cached()
     try:
-        return _assemble(spec, services, state, Outcome(None), parent)
+        return _assemble(spec, services, state, ReduceOutcome(None), parent)
     except Exception as error:  # noqa: BLE001 (what it cost is told, even if it cannot be shown)
         message = f"What was found cannot be shown: {described(error)}."
         state.warnings.append(FailureWarning(message))
         state.findings = None
-        return _assemble(spec, services, state, Outcome(None), parent)
+        return _assemble(spec, services, state, ReduceOutcome(None), parent)
 
 
 def _last_nodes(services: Services) -> list[str]:
@@ -87,16 +87,16 @@ def _add_warnings(spec: Spec, state: State) -> None:
 
 
 def _assemble(
-    spec: Spec, services: Services, state: State, outcome: Outcome, parent: SharedRun | None
+    spec: Spec, services: Services, state: State, outcome: ReduceOutcome, parent: SharedRun | None
 ) -> Result:
     frame, findings = spec.job.frame, state.findings
     failures = state.sorted_failures(spec.job.names)
-    found = state.found(spec.job)
+    rows = state.finding_rows(spec.job)
     status = None
     if findings is not None:
-        status = late(status_frame, findings.of_rows(), failures, frame.index)
-        frame = found.table
-        if findings.listed is not None:
+        status = late(status_frame, findings.row_statuses(), failures, frame.index)
+        frame = rows.table
+        if findings.list_type is not None:
             frame = with_findings(spec.job.frame, findings.findings())
     if status is not None and spec.plan.status_columns:
         status = status()
@@ -106,7 +106,7 @@ def _assemble(
     return Result(
         output=outcome.output,
         frame=frame,
-        findings=found.findings,
+        findings=rows.findings,
         plan=spec.plan,
         usage=late(usage_frame, Ledger(dict(services.ledger.lines))),
         failures=late(failures_frame, failures, frame.index),
@@ -117,8 +117,8 @@ def _assemble(
         stopped=state.end_reason,
         sandbox=spec.sandbox_tier or None,
         made_by=None if state.made_by is no_nodes else state.made_by,
-        sources=sources_frame(outcome.cited, frame.index) if outcome.cited else None,
-        coverage=covered(outcome.cited, len(frame)),
+        sources=sources_frame(outcome.sources, frame.index) if outcome.sources else None,
+        coverage=evidence_share(outcome.sources, len(frame)),
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
     )

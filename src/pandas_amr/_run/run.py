@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 
     from pandas_amr._context.subrun import SharedRun
-    from pandas_amr._findings.held import Kept
+    from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.usage import Phase
     from pandas_amr.models.base import LM
@@ -270,7 +270,7 @@ def made(
     job: Job,
     settings: Settings,
     lms: Mapping[Phase, LM],
-    findings: Kept | None = None,
+    findings: MapFindings | None = None,
     *,
     whole: bool = False,
     preview: PreviewOptions | None = None,
