@@ -170,13 +170,8 @@ def finding_inputs(
     keys = reader_keys(labels)
     inputs: list[ReduceInput] = []
     for (position, _), record in sorted(records.items(), key=_place_of):
-        if where is not None and not where(position, record):
-            continue
-        rows = frozenset(rows_of(position))
-        fields = dict(zip(keys, record.values(), strict=True))
-        if len(rows) > 1:
-            fields[ROWS_KEY] = len(rows)
-        inputs.append(ReduceInput(line_of(fields), Support(rows)))
+        if where is None or where(position, record):
+            inputs.append(_render_record(record, keys, frozenset(rows_of(position))))
     return inputs
 
 
@@ -194,6 +189,16 @@ def _add_records(
         record = records.setdefault((position, numbers[position]), dict.fromkeys(labels))
         record.update(zip(columns, row, strict=True))
         numbers[position] += 1
+
+
+def _render_record(
+    record: Mapping[str, Any], keys: Sequence[str], rows: frozenset[int]
+) -> ReduceInput:
+    """Render a record under the keys that agents read; if many rows share it, it says how many."""
+    fields = dict(zip(keys, record.values(), strict=True))
+    if len(rows) > 1:
+        fields[ROWS_KEY] = len(rows)
+    return ReduceInput(line_of(fields), Support(rows))
 
 
 def _place_of(item: tuple[RecordPlace, Any]) -> RecordPlace:

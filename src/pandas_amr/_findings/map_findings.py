@@ -61,9 +61,11 @@ class MapFindings:
         if not len(self.units):
             return np.array([], dtype=object)
         rank_of = {status: rank for rank, status in enumerate(STATUSES)}
-        ranks_by_map = []
+        worst = np.zeros(len(self.units.asked), dtype=int)
         for column in self.statuses.values():
-            ranks_by_map.append(np.array([rank_of[status] for status in column], dtype=int))
-        worst = np.maximum.reduce(ranks_by_map)[self.units.answered_by]
-        statuses: NDArray[np.object_] = np.array(STATUSES, dtype=object)[worst]
+            ranks = np.array([rank_of[status] for status in column], dtype=int)
+            worst = np.maximum(worst, ranks)
+        statuses: NDArray[np.object_] = np.array(STATUSES, dtype=object)[worst][
+            self.units.answered_by
+        ]
         return statuses

@@ -69,9 +69,7 @@ class AdaptiveTree:
                 is_condensed = True
                 level += 1
                 continue
-            batches = [[inputs[index] for index in group] for group in groups]
-            outputs = await self._run_level(level, batches)
-            inputs = [one for output in outputs for one in output]
+            inputs = await self._combine_groups(level, inputs, groups)
             level += 1
             if sum(self._sizes(inputs)) >= sum(sizes):
                 break  # the answers are no smaller than what they were made of
@@ -88,6 +86,16 @@ class AdaptiveTree:
         if total <= self.budget:
             return True
         return max(sizes) <= self.budget and total <= 2 * self.budget
+
+    async def _combine_groups(
+        self, level: int, inputs: list[ReduceInput], groups: list[list[int]]
+    ) -> list[ReduceInput]:
+        """Have one agent combine each group; return their answers in order."""
+        batches = [[inputs[index] for index in group] for group in groups]
+        combined: list[ReduceInput] = []
+        for output in await self._run_level(level, batches):
+            combined += output
+        return combined
 
     async def _run_level(
         self, level: int, batches: Sequence[list[ReduceInput]], *, may_pass: bool = True
@@ -109,7 +117,7 @@ class AdaptiveTree:
     async def _combine(
         self, name: str, level: int, inputs: list[ReduceInput], *, may_pass: bool
     ) -> list[ReduceInput]:
-        """Have an intermediate agent combine findings; if it fails, the tree goes on without them."""
+        """Have an intermediate agent combine findings; return none of them if it fails."""
         with self.trace.node(
             "reduce", id=name, level=level, parents=makers(inputs), units=len(inputs)
         ) as node:

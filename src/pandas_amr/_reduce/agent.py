@@ -101,26 +101,28 @@ class ReduceAgent:
         self.failures.raise_earlier()
         inputs, text = self._fit(inputs, notes)
         output = self.prompt.output_type(final=final)
-        question = [str(final), text]
-        for one in inputs:
-            question.append(canonical_json(json.loads(one.line)))
+        lines = [one.line for one in inputs]
+        question = [str(final), text, *(canonical_json(json.loads(line)) for line in lines)]
         if self.cache is not None:
             read = partial(_read_cached, output=output, inputs=inputs)
-            former = [str(final), text, *(one.line for one in inputs)]
+            former = [str(final), text, *lines]
             cached = await self.cache.recall(question, read, former=former)
             if cached is not None:
                 return cached
-        lines = [one.line for one in inputs]
+        messages = self.prompt.messages(lines, final=final, notes=text)
         repl = self.repl_for(lines, output) if lines else None
         try:
-            messages = self.prompt.messages(lines, final=final, notes=text)
             reduction, payload = await self._ask_with_repairs(messages, inputs, output, repl)
-            if self.cache is not None:
-                await self.cache.keep(question, payload)
+            await self._make_durable(question, payload)
             return reduction
         finally:
             if repl is not None:
                 await repl.close()
+
+    async def _make_durable(self, question: list[str], payload: Any) -> None:
+        """Write an answer to the journal before it counts."""
+        if self.cache is not None:
+            await self.cache.keep(question, payload)
 
     def _fit(
         self, inputs: Sequence[ReduceInput], notes: Notes | None
@@ -157,19 +159,10 @@ class ReduceAgent:
         Returns:
             The reduction, and the payload that the journal keeps.
         """
-        tools: tuple[AgentTool, ...] = self.tools if repl is None else (repl, *self.tools)
         usage = Usage()
         problem = ""
         for _ in range(self.max_repairs + 1):
-            answer = await run_agent(
-                self.model,
-                messages,
-                submission=output.submission(),
-                phase="reduce",
-                tools=tools,
-                max_steps=self.max_steps,
-                window=self.window,
-            )
+            answer = await self._ask_once(messages, output, repl)
             usage += answer.usage
             _cite_all(answer, len(inputs))
             try:
@@ -183,6 +176,20 @@ class ReduceAgent:
                 usage += repl.spent
             return Reduction(value, support, usage), answer.payload
         raise InvalidOutput(f"The reduction cannot be used: {problem}.")
+
+    async def _ask_once(
+        self, messages: tuple[Message, ...], output: ReductionType, repl: Repl | None
+    ) -> Answer:
+        tools: tuple[AgentTool, ...] = self.tools if repl is None else (repl, *self.tools)
+        return await run_agent(
+            self.model,
+            messages,
+            submission=output.submission(),
+            phase="reduce",
+            tools=tools,
+            max_steps=self.max_steps,
+            window=self.window,
+        )
 
     def _hand_in_text(self, repl: Repl | None) -> str:
         """Say by what a reduction is handed in again; nothing if it is typed."""

@@ -94,42 +94,51 @@ class Choice:
         """What it is, for a message."""
         return self.function if self.field is None else f"{self.function} of {self.field.key!r}"
 
-    def has_value(self) -> NDArray[np.bool_]:
-        """Tell for each row whether it counts: it has a finding, and a value in the field."""
-        if self.field is None:
-            return self.rows.copy()
-        return self.rows & Condition(self.field, IS_NOT_MISSING).is_met()
-
-    def is_met(self) -> NDArray[np.bool_]:
-        """Tell for each row whether it counts and meets all conditions."""
-        is_met = self.has_value()
+    def match_rows(self) -> Matches:
+        """Tell for each row whether it counts, and whether it meets all conditions."""
+        counts = self.rows.copy()
+        if self.field is not None:
+            counts &= Condition(self.field, IS_NOT_MISSING).is_met()
+        is_met = counts.copy()
         for condition in self.conditions:
             is_met &= condition.is_met()
-        return is_met
+        return Matches(counts, is_met)
 
-    def compute(
-        self, has_value: NDArray[np.bool_], is_met: NDArray[np.bool_], places: NDArray[np.int64]
-    ) -> Any:
+    def compute(self, matches: Matches, places: NDArray[np.int64]) -> Any:
         """Compute the number over the rows at some places, a group's or all.
-
-        Args:
-            has_value: what ``has_value`` returns.
-            is_met: what ``is_met`` returns.
-            places: the rows.
 
         Returns:
             None if there is no such number, as for the mean of no values.
         """
-        places_met = places[is_met[places]]
+        places_met = matches.select(places)
         if self.function == "count":
             return len(places_met)
         if self.function in {"share", "percent"}:
-            total = int(has_value[places].sum())
+            total = int(matches.counts[places].sum())
+            if not total:
+                return None
             factor = 100 if self.function == "percent" else 1
-            return factor * len(places_met) / total if total else None
+            return factor * len(places_met) / total
         assert self.field is not None
         values = self.field.cells
         return _aggregate(self.function, [values[place] for place in places_met])
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Which rows a choice is about.
+
+    Attributes:
+        counts: whether a row counts: it has a finding, and a value in the field.
+        is_met: whether it counts and meets all conditions.
+    """
+
+    counts: NDArray[np.bool_]
+    is_met: NDArray[np.bool_]
+
+    def select(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the places of the rows that meet all conditions."""
+        return places[self.is_met[places]]
 
 
 def _aggregate(function: str, values: list[Any]) -> Any:
@@ -334,6 +343,7 @@ class ChoiceType(ReductionType):
     """The type of a reduction that says how a number is computed: a ``Choice``, or None.
 
     Attributes:
+        fields: what the agent may choose from.
         insists: whether the last answer was a number, although a choice was asked for.
     """
 
@@ -341,7 +351,7 @@ class ChoiceType(ReductionType):
 
     def __init__(self, fields: Fields) -> None:
         super().__init__(dict[str, Any])
-        self._fields = fields
+        self.fields = fields
         self.schema = self._item_schema = fields.schema
         self.insists = False
 
@@ -361,7 +371,7 @@ class ChoiceType(ReductionType):
                 "itself"
             )
         value, support = super().read(answer, inputs)
-        return self._fields.read_choice(value), support
+        return self.fields.read_choice(value), support
 
 
 def convert_number(value: Any, output: Any, *, in_column: bool = False) -> int | float:

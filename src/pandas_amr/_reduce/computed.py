@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,8 @@ from pandas_amr._units.by import column, missing_keys
 from pandas_amr.errors import AMRError, ColumnError, InvalidOutput, ModelError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
@@ -133,13 +133,7 @@ class _NodesBehind:
 async def aggregate(trees: ReduceTrees, rows: FindingRows) -> ReduceOutcome:
     """Aggregate with pandas. Columns that are marked for agents are written by them."""
     spec = trees.spec
-    plain: dict[Any, Any] = {}
-    written_by: dict[Any, Any] = {}
-    for name, how in spec.aggregations.items():
-        if isinstance(function_of(how), Agent):
-            written_by[name] = how
-        else:
-            plain[name] = how
+    plain, written_by = _split_columns(spec.aggregations)
     aggregates = None
     if plain:
         aggregates = await compute(rows.table, plain, by=rows.by, units=rows.units)
@@ -154,6 +148,18 @@ async def aggregate(trees: ReduceTrees, rows: FindingRows) -> ReduceOutcome:
     order = list(spec.aggregations)
     output = joined_parts(aggregates, plain, written, order, grouped=spec.job.by is not None)
     return ReduceOutcome(output, tuple(sources))
+
+
+def _split_columns(aggregations: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Split aggregations into those of pandas and those that agents write."""
+    plain: dict[Any, Any] = {}
+    written_by: dict[Any, Any] = {}
+    for name, how in aggregations.items():
+        if isinstance(function_of(how), Agent):
+            written_by[name] = how
+        else:
+            plain[name] = how
+    return plain, written_by
 
 
 async def _write_column(
@@ -171,6 +177,13 @@ async def _write_column(
         groups = await trees.write_groups(rows, task, prefix=f"{name}-")
         sources = tuple(part._replace(column=name) for part in groups.sources)
         return ReduceOutcome(groups.output.iloc[:, 0].rename(name), sources)
+    return await _write_value(trees, rows, task, name)
+
+
+async def _write_value(
+    trees: ReduceTrees, rows: FindingRows, task: ReduceTask, name: Any
+) -> ReduceOutcome:
+    """Have agents write the value of a column; if they fail, that is listed."""
     places = np.arange(len(rows.positions))
     try:
         reduction = await trees.write(rows, places, task, name=f"{name}-")

@@ -34,7 +34,11 @@ class DirectAnswer:
 def make_direct_answer(
     spec: Spec, services: Services, state: State, units: Units
 ) -> DirectAnswer | None:
-    """Make the agent that answers from the whole content; None if the plan has none, or it is too much."""
+    """Make the agent that answers from the whole content.
+
+    Returns:
+        None if the plan has no direct answer, or if the content does not fit one agent.
+    """
     if not spec.may_answer_directly:
         return None
     content = units.frame.iloc[:, list(units.columns)]

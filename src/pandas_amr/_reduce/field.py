@@ -258,7 +258,7 @@ class Field:
         raise InvalidOutput(f"the condition on {self.key!r} names no value that it can take")
 
     def _parse_text(self, value: Any) -> str:
-        """Take any text, since a column can hold any; but no other spelling of one that it holds."""
+        """Take any text, since a column can hold any; but not another spelling of one in it."""
         text = str(self._check(value, "a text", fits=isinstance(value, str)))
         texts = {str(one) for one in self.cells if one is not None}
         if text not in texts and _fold(text) in {_fold(one) for one in texts}:

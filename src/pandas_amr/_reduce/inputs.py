@@ -38,25 +38,24 @@ def rows_without_findings(spec: Spec, state: State) -> NDArray[np.int64]:
     return np.array(sorted(positions), dtype=np.int64)
 
 
-def reduce_inputs(
-    spec: Spec,
-    services: Services,
-    state: State,
-    units: Units,
-    rows: FindingRows,
-    places: NDArray[np.int64],
+def render_frame_rows(
+    services: Services, units: Units, rows: FindingRows, places: NDArray[np.int64]
+) -> list[ReduceInput]:
+    """Render the frame's own rows at some places, if nothing is mapped."""
+    inputs = row_inputs(units, rows.positions[places].tolist())
+    return [replace(one, nodes=services.parents(sorted(one.rows))) for one in inputs]
+
+
+def render_findings(
+    spec: Spec, state: State, units: Units, rows: FindingRows, places: NDArray[np.int64]
 ) -> list[ReduceInput]:
     """Render the findings of the rows at some places, without the rows that have none."""
-    if not spec.job.maps:
-        inputs = row_inputs(units, rows.positions[places].tolist())
-        return [replace(one, nodes=services.parents(sorted(one.rows))) for one in inputs]
     has_findings = ~np.isin(rows.positions[places], rows_without_findings(spec, state))
     places = places[has_findings]
     shared_by = _group_equal_rows(spec, units, rows, places)
     firsts = places[np.isin(rows.positions[places], list(shared_by))]
-    columns = {}
-    for label in rows.findings.columns:
-        columns[label] = rows.findings[label].iloc[firsts].array
+    findings = rows.findings.iloc[firsts]
+    columns = {label: findings[label].array for label in findings.columns}
     positions = rows.positions[firsts].tolist()
     inputs = finding_inputs([(positions, columns)], shared_by.__getitem__)
     return [replace(one, nodes=rows.made_by(min(one.rows))) for one in inputs]

@@ -129,7 +129,6 @@ def render_coverage(
 def _table_lines(table: pd.DataFrame) -> list[str]:
     """Render rows of findings beside the frame's columns, a JSON object each."""
     keys = reader_keys(list(table.columns))
-    columns = []
-    for place in range(len(keys)):
-        columns.append([cell(value) for value in table.iloc[:, place].array])
+    arrays = [table.iloc[:, place].array for place in range(len(keys))]
+    columns = [[cell(value) for value in array] for array in arrays]
     return [line_of(dict(zip(keys, row, strict=True))) for row in zip(*columns, strict=True)]

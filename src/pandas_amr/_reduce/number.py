@@ -1,4 +1,4 @@
-"""A number that agents are asked for: one of them says how it is computed, or that it is written."""
+"""A number: an agent says how it is computed, or agents write it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pandas_amr._findings.output import number_type
 from pandas_amr._plan.aggregations import OUTPUT_COLUMN, group_output, groups_of
 from pandas_amr._reduce.choice import ChoiceType, Fields, convert_number
 from pandas_amr._reduce.failures import ReduceFailures
-from pandas_amr._reduce.inputs import reduce_inputs, rows_without_findings
+from pandas_amr._reduce.inputs import rows_without_findings
 from pandas_amr._reduce.notes import FixedNotes
 from pandas_amr._reduce.sources import PartSources, ReduceOutcome
 from pandas_amr._reduce.task import answer_task, make_reduce_agent
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
-    from pandas_amr._findings.inputs import FindingRows
-    from pandas_amr._reduce.choice import Choice
+    from pandas_amr._findings.inputs import FindingRows, ReduceInput
+    from pandas_amr._reduce.choice import Choice, Matches
+    from pandas_amr._reduce.task import ReduceTask
     from pandas_amr._reduce.trees import ReduceTrees
+    from pandas_amr._units.by import By
 
 CHOICE_SAMPLE = 10  # findings that the choosing agent reads
 
@@ -49,26 +51,19 @@ async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | Non
     An agent that insists on a number of its own has seen a sample only. So the number is written
     from all findings.
     """
-    spec, services, state = trees.spec, trees.services, trees.state
-    fields = _make_fields(spec, state, rows)
-    task = answer_task(spec).with_instruction_for(rows.findings)
-    instruction = prompts.choice_instruction(
-        task.instruction, fields.functions, grouped=rows.by is not None
+    spec, services = trees.spec, trees.services
+    choice_type = ChoiceType(_make_fields(spec, trees.state, rows))
+    notes = _describe_fields(choice_type.fields, rows.by)
+    task = _choice_task(spec, choice_type.fields, rows)
+    agent = make_reduce_agent(
+        spec, services, trees.state, task, notes=notes.text, output=choice_type
     )
-    keys = [described_key(key) for key in rows.by.keys] if rows.by is not None else []
-    text = prompts.choosable_lines(fields.lines, left_out=fields.left_out, by=keys)
-    choice_type = ChoiceType(fields)
-    task = replace(task, instruction=instruction)
-    agent = make_reduce_agent(spec, services, state, task, text, choice_type)
-    places = _sample_places(trees, rows)
-    inputs = reduce_inputs(spec, services, state, trees.units, rows, places)
+    inputs = _sample_inputs(trees, rows)
     name = f"{services.prefix}final-reduce"
     with services.trace.node("final-reduce", id=name, level=1, units=len(rows.positions)) as node:
         choice: Choice | None = None
         try:
-            reduction = await agent.reduce(
-                inputs[:CHOICE_SAMPLE], final=True, notes=FixedNotes(text)
-            )
+            reduction = await agent.reduce(inputs, final=True, notes=notes)
             node.usage = reduction.usage
             choice = reduction.value
         except InvalidOutput:
@@ -77,6 +72,21 @@ async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | Non
         if choice is None:  # the final reduce is yet to come
             node.id, node.type = f"{services.prefix}choose", "reduce"
     return choice
+
+
+def _choice_task(spec: Spec, fields: Fields, rows: FindingRows) -> ReduceTask:
+    """Return the task of the agent that says how the number is computed."""
+    task = answer_task(spec).with_instruction_for(rows.findings)
+    instruction = prompts.choice_instruction(
+        task.instruction, fields.functions, grouped=rows.by is not None
+    )
+    return replace(task, instruction=instruction)
+
+
+def _describe_fields(fields: Fields, by: By | None) -> FixedNotes:
+    """Describe the fields to the agent, and the keys of the groups."""
+    keys = [] if by is None else [described_key(key) for key in by.keys]
+    return FixedNotes(prompts.choosable_lines(fields.lines, left_out=fields.left_out, by=keys))
 
 
 def _make_fields(spec: Spec, state: State, rows: FindingRows) -> Fields:
@@ -100,42 +110,52 @@ def _make_fields(spec: Spec, state: State, rows: FindingRows) -> Fields:
     return Fields.of(columns, number=number, rows=has_findings, counted=job.maps)
 
 
-def _sample_places(trees: ReduceTrees, rows: FindingRows) -> NDArray[np.int64]:
-    """Return the places of some units' rows from all over the frame, with all rows of each unit."""
+def _sample_inputs(trees: ReduceTrees, rows: FindingRows) -> list[ReduceInput]:
+    """Render the findings of some units from all over the frame.
+
+    All rows of a unit are rendered together, so that the finding says how many they are.
+    """
     unit_of = trees.units.answered_by[rows.positions]
     has_findings = ~np.isin(rows.positions, rows_without_findings(trees.spec, trees.state))
     units = np.unique(unit_of[has_findings])
     if len(units):
         units = units[spread(len(units), CHOICE_SAMPLE)]
-    return np.flatnonzero(np.isin(unit_of, units))
+    places = np.flatnonzero(np.isin(unit_of, units))
+    return trees.render_inputs(rows, places)[:CHOICE_SAMPLE]
 
 
 def _compute_choice(spec: Spec, state: State, rows: FindingRows, choice: Choice) -> ReduceOutcome:
-    """Compute the number, or that of each group. Its sources are the rows that met its condition."""
-    has_value, is_met = choice.has_value(), choice.is_met()
-    if rows.by is None:
-        places = _count_units_once(choice, is_met, rows, np.arange(len(rows.positions)))
-        number = choice.compute(has_value, is_met, places)
-        value = _convert(spec, state, choice, number)
-        sources = _sources_of(rows, None, places[is_met[places]])
-        return ReduceOutcome(value, (sources,))
+    """Compute the number, or one per group. The rows that meet its condition are its sources."""
+    matches = choice.match_rows()
+    if rows.by is not None:
+        return _compute_groups(spec, state, rows, choice, matches)
+    places = _count_units_once(choice, matches, rows, np.arange(len(rows.positions)))
+    value = _convert(spec, state, choice, choice.compute(matches, places))
+    return ReduceOutcome(value, (_sources_of(rows, None, matches.select(places)),))
+
+
+def _compute_groups(
+    spec: Spec, state: State, rows: FindingRows, choice: Choice, matches: Matches
+) -> ReduceOutcome:
+    """Compute the number of each group; ``<NA>`` if a group has none."""
+    assert rows.by is not None
     index, groups = groups_of(rows.table, rows.by)
     values: list[Any] = []
-    parts: list[PartSources] = []
+    sources: list[PartSources] = []
     for label, group in zip(index, groups, strict=True):
-        places = _count_units_once(choice, is_met, rows, np.array(group, dtype=np.int64))
-        number = choice.compute(has_value, is_met, places)
-        if number is not None:
-            number = _convert(spec, state, choice, number, group=f"group {label}: ")
-        values.append(number)
-        parts.append(_sources_of(rows, label, places[is_met[places]]))
+        places = _count_units_once(choice, matches, rows, np.array(group, dtype=np.int64))
+        value = choice.compute(matches, places)
+        if value is not None:
+            value = _convert(spec, state, choice, value, group=f"group {label}: ")
+        values.append(value)
+        sources.append(_sources_of(rows, label, matches.select(places)))
     name = OUTPUT_COLUMN if choice.field is None else choice.field.column.name
     frame = group_output(values, index, spec.plan.output)
-    return ReduceOutcome(frame.set_axis([name], axis=1), tuple(parts))
+    return ReduceOutcome(frame.set_axis([name], axis=1), tuple(sources))
 
 
 def _count_units_once(
-    choice: Choice, is_met: NDArray[np.bool_], rows: FindingRows, places: NDArray[np.int64]
+    choice: Choice, matches: Matches, rows: FindingRows, places: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Take one record per unit if a column of the units is computed, and not one of the records.
 
@@ -145,7 +165,7 @@ def _count_units_once(
         return places
     if not rows.units.owns(choice.field.column.name):
         return places
-    met_first = places[np.argsort(~is_met[places], kind="stable")]
+    met_first = places[np.argsort(~matches.is_met[places], kind="stable")]
     _, firsts = np.unique(rows.positions[met_first], return_index=True)
     return np.sort(met_first[firsts])
 

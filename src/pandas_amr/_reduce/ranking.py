@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 def take_first_ranked(spec: Spec, rows: FindingRows) -> ReduceOutcome:
     """Return the rows that rank first, whole. Each is its own source."""
     places = rank_places(spec, rows)
-    items: list[Support] = []
-    for position in rows.positions[places].tolist():
-        items.append(Support(frozenset((position,))))
-    return ReduceOutcome(rows.table.iloc[places], (PartSources(None, tuple(items)),))
+    positions: list[int] = rows.positions[places].tolist()
+    items = tuple(Support(frozenset((position,))) for position in positions)
+    return ReduceOutcome(rows.table.iloc[places], (PartSources(None, items),))
 
 
 def rank_places(spec: Spec, rows: FindingRows) -> NDArray[np.int64]:

@@ -55,31 +55,17 @@ def sources_frame(sources: Sequence[PartSources], index: pd.Index) -> pd.DataFra
     ``general`` and ``run``. ``general`` marks a row that is no evidence because it was cited in
     bulk; ``run`` marks one that was cited in a run of consecutive numbers.
     """
-    groups: list[Any] = []
-    columns: list[Any] = []
-    items: list[int] = []
-    positions: list[int] = []
-    general: list[bool] = []
-    runs: list[bool] = []
-    for part in sources:
-        for item, support in enumerate(part.items):
-            for position in sorted(support.rows):
-                groups.append(part.group)
-                columns.append(part.column)
-                items.append(item)
-                positions.append(position)
-                general.append(position in support.general)
-                runs.append(position in support.runs)
-    places = np.array(positions, dtype=np.int64)
+    columns = _list_source_columns(sources)
+    positions = np.array(columns["position"], dtype=np.int64)
     frame = pd.DataFrame(
         {
-            "group": pd.Series(groups, dtype=object),
-            "column": pd.Series(columns, dtype=object),
-            "item": pd.array(items, dtype="int64"),
-            "label": pd.Series(list(index.take(places)), dtype=object),
-            "position": places,
-            "general": np.array(general, dtype=bool),
-            "run": np.array(runs, dtype=bool),
+            "group": pd.Series(columns["group"], dtype=object),
+            "column": pd.Series(columns["column"], dtype=object),
+            "item": np.array(columns["item"], dtype=np.int64),
+            "label": pd.Series(list(index.take(positions)), dtype=object),
+            "position": positions,
+            "general": np.array(columns["general"], dtype=bool),
+            "run": np.array(columns["run"], dtype=bool),
         }
     )
     if all(part.group is None for part in sources):
@@ -87,6 +73,23 @@ def sources_frame(sources: Sequence[PartSources], index: pd.Index) -> pd.DataFra
     if all(part.column is None for part in sources):
         frame = frame.drop(columns="column")
     return frame
+
+
+def _list_source_columns(sources: Sequence[PartSources]) -> dict[str, list[Any]]:
+    """List each column's values: one per item and row behind it."""
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("group", "column", "item", "position", "general", "run")
+    }
+    for part in sources:
+        for item, support in enumerate(part.items):
+            positions = sorted(support.rows)
+            columns["group"] += [part.group] * len(positions)
+            columns["column"] += [part.column] * len(positions)
+            columns["item"] += [item] * len(positions)
+            columns["position"] += positions
+            columns["general"] += [position in support.general for position in positions]
+            columns["run"] += [position in support.runs for position in positions]
+    return columns
 
 
 def evidence_share(sources: Sequence[PartSources], rows: int) -> float | None:

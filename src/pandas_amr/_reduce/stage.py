@@ -27,7 +27,8 @@ async def reduce(
     state: State,
     units: Units,
     rows: FindingRows,
-    tree: StaticTree | None,
+    *,
+    tree: StaticTree | None = None,
 ) -> ReduceOutcome:
     """Reduce the findings to the answer.
 

@@ -63,11 +63,13 @@ class StaticTree:
         return self._root.exception() is not None
 
     async def result(self) -> Reduction | None:
-        """Return the final answer, once all leaves were offered; None if nothing was to be combined.
+        """Return the final answer; None if there was nothing to combine.
+
+        It is there once all leaves were offered. If a node fails, requests in flight are answered
+        first: they are paid for, and the journal keeps the answers.
 
         Raises:
-            ModelError: a node failed. Requests in flight have been answered by then: they are
-                paid for, and the journal has them.
+            ModelError: a node failed.
         """
         try:
             return await self._root
@@ -130,7 +132,7 @@ class StaticTree:
                 self._root.set_exception(contained(error))
 
     async def _combine(self, name: str, level: int, children: list[Child]) -> list[ReduceInput]:
-        """Have an intermediate agent combine findings; if it fails, the tree goes on without them."""
+        """Have an intermediate agent combine findings; return none of them if it fails."""
         inputs = _inputs_of(children)
         with self.trace.node(
             "reduce", id=name, level=level, parents=_parents_of(children), units=len(inputs)

@@ -120,6 +120,7 @@ def make_reduce_agent(
     services: Services,
     state: State,
     task: ReduceTask,
+    *,
     notes: str = "",
     output: ReductionType | None = None,
 ) -> ReduceAgent:

@@ -13,7 +13,7 @@ from pandas_amr._records.concurrency import each
 from pandas_amr._records.engine import aside
 from pandas_amr._reduce.adaptive_tree import AdaptiveTree, makers
 from pandas_amr._reduce.failures import LostFindings, ReduceFailures
-from pandas_amr._reduce.inputs import reduce_inputs
+from pandas_amr._reduce.inputs import render_findings, render_frame_rows
 from pandas_amr._reduce.notes import FindingNotes
 from pandas_amr._reduce.sources import PartSources, ReduceOutcome, make_outcome
 from pandas_amr._reduce.static_tree import StaticTree
@@ -22,6 +22,7 @@ from pandas_amr._units.shards import make_shards
 from pandas_amr.errors import BudgetExceeded, FailureWarning, ModelError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from pandas_amr._context.services import Services
@@ -94,26 +95,18 @@ class ReduceTrees:
             name = f"{prefix}group-{number}-"
             try:
                 reductions[number] = await self.write(rows, places, task, name=name)
-            except BudgetExceeded as error:  # the answers of other groups count all the same
-                self.state.end(error)
             except ModelError as error:
                 if error.stops_run:
                     self.state.end(error)
                 else:
                     self.failures.add(f"group {index[number]}: {error}", error)
+            except BudgetExceeded as error:  # the answers of other groups count all the same
+                self.state.end(error)
 
         parallelism = self.services.parallelism(self.spec)
         async for _ in each(write_group, range(len(groups)), limit=parallelism):
             pass
-        values: list[Any] = []
-        sources: list[PartSources] = []
-        for number, reduction in enumerate(reductions):
-            if reduction is None:
-                values.append(None)
-                continue
-            values.append(reduction.value)
-            sources.append(PartSources(index[number], reduction.support))
-        return ReduceOutcome(group_output(values, index, task.output), tuple(sources))
+        return _put_groups_together(index, reductions, task.output)
 
     async def write(
         self, rows: FindingRows, places: NDArray[np.int64], task: ReduceTask, *, name: str = ""
@@ -130,17 +123,13 @@ class ReduceTrees:
             None if there are no findings and the type of the answer is no list.
         """
         spec, services, state = self.spec, self.services, self.state
-        inputs: list[ReduceInput] = await aside(
-            reduce_inputs, spec, services, state, self.units, rows, places, size=len(places)
-        )
+        inputs: list[ReduceInput] = await aside(self.render_inputs, rows, places, size=len(places))
         if not inputs:
             return ReductionType(task.output).empty_reduction
         task = task.with_instruction_for(rows.findings.iloc[places])
-        notes = FindingNotes(spec, state, rows)
-        if spec.job.by is not None:
-            notes = FindingNotes(spec, state, rows.select_group(places), rows.positions[places])
+        notes = self._make_notes(rows, places)
         text = await aside(notes.render, LostFindings(), size=len(places))
-        agent = make_reduce_agent(spec, services, state, task, text)
+        agent = make_reduce_agent(spec, services, state, task, notes=text)
         name = services.prefix + name
         if spec.plan.fan_in is None:
             reduction = await self._run_adaptive(agent, inputs, task, notes, name)
@@ -148,6 +137,19 @@ class ReduceTrees:
             reduction = await self._run_static(agent, inputs, spec.plan.fan_in, notes, name)
         _warn_of_truncated(state, agent.lost)
         return reduction
+
+    def render_inputs(self, rows: FindingRows, places: NDArray[np.int64]) -> list[ReduceInput]:
+        """Render what agents read of the rows at some places."""
+        if not self.spec.job.maps:
+            return render_frame_rows(self.services, self.units, rows, places)
+        return render_findings(self.spec, self.state, self.units, rows, places)
+
+    def _make_notes(self, rows: FindingRows, places: NDArray[np.int64]) -> FindingNotes:
+        """Make the notes of a tree; with groups, those of the group at these places."""
+        if self.spec.job.by is None:
+            return FindingNotes(self.spec, self.state, rows)
+        group = rows.positions[places]
+        return FindingNotes(self.spec, self.state, rows.select_group(places), group)
 
     async def _run_adaptive(
         self,
@@ -186,6 +188,21 @@ class ReduceTrees:
             return await tree.result()
         finally:
             await tree.close()
+
+
+def _put_groups_together(
+    index: pd.Index, reductions: list[Reduction | None], output: Any
+) -> ReduceOutcome:
+    """Make a frame of the groups' answers, one row per group or item."""
+    values: list[Any] = []
+    sources: list[PartSources] = []
+    for number, reduction in enumerate(reductions):
+        if reduction is None:
+            values.append(None)
+            continue
+        values.append(reduction.value)
+        sources.append(PartSources(index[number], reduction.support))
+    return ReduceOutcome(group_output(values, index, output), tuple(sources))
 
 
 def _make_batches(spec: Spec, inputs: list[ReduceInput]) -> list[list[ReduceInput]]:

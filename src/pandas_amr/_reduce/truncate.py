@@ -68,10 +68,8 @@ def _take_beginnings(
     """Take the beginnings of as many findings from all over as fit."""
     most = max(1, max_tokens // (NUMBER_TOKENS + LEAST_TOKENS))
     step = len(inputs) / most
-    beginnings: list[ReduceInput] = []
-    for number in range(min(most, len(inputs))):
-        beginnings.append(_truncate(inputs[int(number * step)], LEAST_TOKENS, count))
-    return beginnings
+    taken = [inputs[int(number * step)] for number in range(min(most, len(inputs)))]
+    return [_truncate(one, LEAST_TOKENS, count) for one in taken]
 
 
 def _truncate(one: ReduceInput, max_tokens: int, count: TokenCounter) -> ReduceInput:

@@ -291,7 +291,7 @@ class Pipeline:
                 if state.ended_by is None and spec.job.reduces:
                     state.stage = "its reduce"
                     rows = await aside(state.finding_rows, spec.job, size=len(spec.job.frame))
-                    return await reduce(spec, services, state, units, rows, tree)
+                    return await reduce(spec, services, state, units, rows, tree=tree)
                 if state.ended_by is not None and tree is not None:
                     await tree.settle(state.ended_by)
         except BudgetExceeded as error:

@@ -18,7 +18,7 @@ from pandas_amr._map.stage import MapStage
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.direct import DirectAnswer, make_direct_answer
 from pandas_amr._reduce.failures import ReduceFailures
-from pandas_amr._reduce.inputs import reduce_inputs, select_where
+from pandas_amr._reduce.inputs import select_where
 from pandas_amr._reduce.task import answer_task
 from pandas_amr._reduce.trees import ReduceTrees
 from pandas_amr._reduce.truncate import NUMBER_TOKENS
@@ -221,8 +221,8 @@ async def _measured(
     found = select_where(spec.plan.where, _of(state.finding_rows(spec.job), sample))
     lines = [
         one.line
-        for one in reduce_inputs(
-            spec, services, state, units, found, np.arange(len(found.positions))
+        for one in ReduceTrees(spec, services, state, units).render_inputs(
+            found, np.arange(len(found.positions))
         )
     ]
     asked = stage.model_nodes()
