@@ -161,44 +161,34 @@ def finding_inputs(
             many, the line says how many.
         where: tells whether a record is read, from its position and its cells by name.
     """
-    labels: list[str] = []
-    for _, columns in parts:
-        labels += columns
-    records: dict[RecordPlace, dict[str, Any]] = {}
-    for positions, columns in parts:
-        _add_records(records, labels, positions, columns)
+    labels = [label for _, columns in parts for label in columns]
     keys = reader_keys(labels)
     inputs: list[ReduceInput] = []
-    for (position, _), record in sorted(records.items(), key=_place_of):
-        if where is None or where(position, record):
-            inputs.append(_render_record(record, keys, frozenset(rows_of(position))))
+    for (position, _), record in _collect_records(parts, labels):
+        if where is not None and not where(position, record):
+            continue
+        rows = frozenset(rows_of(position))
+        fields = dict(zip(keys, record.values(), strict=True))
+        if len(rows) > 1:
+            fields[ROWS_KEY] = len(rows)
+        inputs.append(ReduceInput(line_of(fields), Support(rows)))
     return inputs
 
 
-def _add_records(
-    records: dict[RecordPlace, dict[str, Any]],
-    labels: Sequence[str],
-    positions: Sequence[int],
-    columns: Mapping[str, Any],
-) -> None:
-    """Add the cells of one map's findings to the records with these labels."""
-    cells = [[cell(value) for value in array] for array in columns.values()]
-    rows = zip(*cells, strict=True) if cells else [()] * len(positions)
-    numbers: Counter[int] = Counter()  # of records so far, by position
-    for position, row in zip(positions, rows, strict=True):
-        record = records.setdefault((position, numbers[position]), dict.fromkeys(labels))
-        record.update(zip(columns, row, strict=True))
-        numbers[position] += 1
-
-
-def _render_record(
-    record: Mapping[str, Any], keys: Sequence[str], rows: frozenset[int]
-) -> ReduceInput:
-    """Render a record under the keys that agents read; if many rows share it, it says how many."""
-    fields = dict(zip(keys, record.values(), strict=True))
-    if len(rows) > 1:
-        fields[ROWS_KEY] = len(rows)
-    return ReduceInput(line_of(fields), Support(rows))
+def _collect_records(
+    parts: Sequence[tuple[Sequence[int], Mapping[str, Any]]], labels: Sequence[str]
+) -> list[tuple[RecordPlace, dict[str, Any]]]:
+    """Collect the cells of each record over all maps, in the order of the frame."""
+    records: dict[RecordPlace, dict[str, Any]] = {}
+    for positions, columns in parts:
+        cells = [[cell(value) for value in array] for array in columns.values()]
+        rows = zip(*cells, strict=True) if cells else [()] * len(positions)
+        numbers: Counter[int] = Counter()  # of records so far, by position
+        for position, row in zip(positions, rows, strict=True):
+            record = records.setdefault((position, numbers[position]), dict.fromkeys(labels))
+            record.update(zip(columns, row, strict=True))
+            numbers[position] += 1
+    return sorted(records.items(), key=_place_of)
 
 
 def _place_of(item: tuple[RecordPlace, Any]) -> RecordPlace:
