@@ -143,7 +143,7 @@ class ReduceInput:
         return replace(self, nodes=(node,))
 
 
-def finding_inputs(
+def make_finding_inputs(
     parts: Sequence[tuple[Sequence[int], Mapping[str, Any]]],
     rows_of: Callable[[int], Sequence[int]],
     *,
@@ -195,7 +195,7 @@ def _place_of(item: tuple[RecordPlace, Any]) -> RecordPlace:
     return item[0]
 
 
-def row_inputs(units: Units, positions: Sequence[int]) -> list[ReduceInput]:
+def make_row_inputs(units: Units, positions: Sequence[int]) -> list[ReduceInput]:
     """Render rows of the frame, if nothing is mapped: their content columns are the findings."""
     inputs: list[ReduceInput] = []
     for line, position in zip(units.reader_lines(positions), positions, strict=True):

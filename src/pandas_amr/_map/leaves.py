@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pandas_amr._findings.citations import nodes_behind
 from pandas_amr._findings.findings import items_frame
-from pandas_amr._findings.inputs import ReduceInput, finding_inputs
+from pandas_amr._findings.inputs import ReduceInput, make_finding_inputs
 from pandas_amr._units.units import cell
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class FindingSink(Protocol):
 
 
 class Leaves:
-    """Renders findings for reducers, as ``reduce_inputs`` renders all of them at once.
+    """Renders findings for reducers, as ``ReduceTrees`` renders all of them at once.
 
     Args:
         findings: what the map stage has found.
@@ -64,7 +64,7 @@ class Leaves:
             arrays = {label: records[label].array for label in records.columns}
             columns_of.append((rows, arrays))
         where = self._is_wanted if self._where else None
-        return finding_inputs(columns_of, self._rows_of, where=where)
+        return make_finding_inputs(columns_of, self._rows_of, where=where)
 
     async def offer_all(
         self,

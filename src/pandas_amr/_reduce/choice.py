@@ -290,13 +290,13 @@ class Fields:
         if comparison in MISSING:
             if value is not None:
                 raise InvalidOutput(
-                    f"the condition on {one.key!r} takes the value null: {comparison!r} says it all"
+                    f"the condition on {one.key!r} takes the value null with {comparison!r}"
                 )
             return Condition(one, comparison)
         if value is None:
             raise InvalidOutput(
-                f"the condition on {one.key!r} takes a value; rows without one are asked for by "
-                f"{IS_MISSING!r}"
+                f"the condition on {one.key!r} takes a value; {IS_MISSING!r} selects the rows "
+                "without one"
             )
         return Condition(one, comparison, one.parse(comparison, value))
 
@@ -309,7 +309,7 @@ class Fields:
         function, of = choice.function, choice.field
         if function in {"share", "percent"} and not choice.conditions:
             raise InvalidOutput(
-                f"{function!r} takes a condition: it is of the rows that meet it among all"
+                f"{function!r} takes a condition: it counts the rows that meet it among all"
             )
         if function in OF_ROWS:
             return
@@ -324,7 +324,7 @@ class Fields:
                 f"{function!r} takes a field of numbers; {of.key!r} holds {of.kind}"
             )
         if not self._gives_number(of):
-            raise InvalidOutput(f"the answer is a whole number, and {of.key!r} holds others")
+            raise InvalidOutput(f"the answer is a whole number, but {of.key!r} holds others")
 
 
 def _condition_schema(fields: Sequence[Field]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pandas_amr._findings.inputs import row_inputs
+from pandas_amr._findings.inputs import make_row_inputs
 from pandas_amr._reduce.sources import make_outcome
 from pandas_amr._reduce.task import answer_task, make_reduce_agent, reduce_budget
 
@@ -47,7 +47,7 @@ def make_direct_answer(
     if not len(units) or int(units.tokens.sum()) > MOST_BUDGETS * share:
         return None
     agent = make_reduce_agent(spec, services, state, task)
-    inputs = row_inputs(units, list(range(len(units))))
+    inputs = make_row_inputs(units, list(range(len(units))))
     if agent.count("\n".join(one.line for one in inputs)) > share:
         return None
     if sum(agent.size(one) for one in inputs) > agent.max_tokens:

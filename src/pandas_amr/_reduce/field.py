@@ -263,8 +263,8 @@ class Field:
         texts = {str(one) for one in self.cells if one is not None}
         if text not in texts and _fold(text) in {_fold(one) for one in texts}:
             raise InvalidOutput(
-                f"the condition on {self.key!r} names a text that no row has; some have one that "
-                "differs from it in upper and lower case, or in spaces, only"
+                f"the condition on {self.key!r} names a text that no row has; some rows have one "
+                "that differs from it only in upper and lower case, or in spaces"
             )
         return text
 

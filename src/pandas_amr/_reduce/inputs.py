@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pandas_amr._findings.inputs import finding_inputs, row_inputs
+from pandas_amr._findings.inputs import make_finding_inputs, make_row_inputs
 from pandas_amr._units.by import column
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def render_frame_rows(
     services: Services, units: Units, rows: FindingRows, places: NDArray[np.int64]
 ) -> list[ReduceInput]:
     """Render the frame's own rows at some places, if nothing is mapped."""
-    inputs = row_inputs(units, rows.positions[places].tolist())
+    inputs = make_row_inputs(units, rows.positions[places].tolist())
     return [replace(one, nodes=services.parents(sorted(one.rows))) for one in inputs]
 
 
@@ -57,7 +57,7 @@ def render_findings(
     findings = rows.findings.iloc[firsts]
     columns = {label: findings[label].array for label in findings.columns}
     positions = rows.positions[firsts].tolist()
-    inputs = finding_inputs([(positions, columns)], shared_by.__getitem__)
+    inputs = make_finding_inputs([(positions, columns)], shared_by.__getitem__)
     return [replace(one, nodes=rows.made_by(min(one.rows))) for one in inputs]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pandas_amr._reduce.computed import aggregate, check_columns, reduce_by_function
+from pandas_amr._reduce.aggregate import aggregate
+from pandas_amr._reduce.function import check_columns, reduce_by_function
 from pandas_amr._reduce.inputs import select_where
 from pandas_amr._reduce.number import reduce_to_number
 from pandas_amr._reduce.ranking import take_first_ranked
