@@ -11,7 +11,8 @@ from pandas_amr._agent import prompts
 from pandas_amr._findings.citations import Support
 from pandas_amr._findings.output import number_type
 from pandas_amr._plan.aggregations import OUTPUT_COLUMN, group_output, groups_of
-from pandas_amr._reduce.choice import ChoiceType, Fields, convert_number
+from pandas_amr._reduce.choice import convert_number
+from pandas_amr._reduce.choice_type import ChoiceType, Fields
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.inputs import rows_without_findings
 from pandas_amr._reduce.notes import FixedNotes
