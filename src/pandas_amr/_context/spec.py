@@ -37,7 +37,7 @@ ReduceKind: TypeAlias = Literal[
     "agents_by_group",  # one tree of agents per group
     "agents",  # one tree of agents over all findings
 ]
-WRITTEN: frozenset[ReduceKind] = frozenset({"chosen_number", "agents_by_group", "agents"})
+WRITTEN_KINDS: frozenset[ReduceKind] = frozenset({"chosen_number", "agents_by_group", "agents"})
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Spec:
     @property
     def is_written(self) -> bool:
         """Whether agents write the answer: no function, aggregation or ranking gives it."""
-        return self.reduce_kind in WRITTEN
+        return self.reduce_kind in WRITTEN_KINDS
 
     @property
     def may_answer_directly(self) -> bool:

@@ -134,7 +134,7 @@ class ReductionType:
 
     @property
     def empty_reduction(self) -> Reduction | None:
-        """The reduction of no findings: an empty list; None if the type is no list."""
+        """The reduction of no findings: an empty list; None if the type is not a list."""
         return None if self.item is None else Reduction([], (), Usage())
 
     @property

@@ -51,7 +51,7 @@ class AdaptiveTree:
     name: str = ""
 
     async def reduce(self, inputs: Sequence[ReduceInput]) -> Reduction | None:
-        """Return the final agent's answer; None if nothing is left and the type is no list.
+        """Return the final agent's answer; None if nothing is left and the type is not a list.
 
         Raises:
             ModelError: the final node failed, or nothing is left because nodes failed.

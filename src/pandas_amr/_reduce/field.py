@@ -155,10 +155,10 @@ class Field:
     @property
     def line(self) -> str:
         """What an agent is told of it, as a line of JSON."""
-        told: dict[str, Any] = {"field": self.key, "type": self.kind}
+        description: dict[str, Any] = {"field": self.key, "type": self.kind}
         if self.is_shown:
-            told |= self._describe_values()
-        return line_of(told)
+            description |= self._describe_values()
+        return line_of(description)
 
     def _describe_values(self) -> dict[str, Any]:
         """Describe its values: all choices, the range, or the most frequent texts."""

@@ -22,7 +22,7 @@ class PartSources(NamedTuple):
 
     Attributes:
         group: the label of the group that the part is of; None if there are no groups.
-        items: the rows behind each of its items. A value that is no list is one item.
+        items: the rows behind each of its items. A value that is not a list is one item.
         column: the column that agents wrote; None if they wrote the whole answer. Without groups
             the column's name is the ``group``, too.
     """
@@ -52,7 +52,7 @@ def sources_frame(sources: Sequence[PartSources], index: pd.Index) -> pd.DataFra
     """Make a frame with one row per item of the answer and row of the user's frame behind it.
 
     Its columns are ``group`` and ``column`` (if there are any), ``item``, ``label``, ``position``,
-    ``general`` and ``run``. ``general`` marks a row that is no evidence because it was cited in
+    ``general`` and ``run``. ``general`` marks a row that is not evidence because it was cited in
     bulk; ``run`` marks one that was cited in a run of consecutive numbers.
     """
     columns = _list_source_columns(sources)

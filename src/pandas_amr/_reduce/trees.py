@@ -120,7 +120,7 @@ class ReduceTrees:
             name: what the names of its nodes begin with, after the run's own prefix.
 
         Returns:
-            None if there are no findings and the type of the answer is no list.
+            None if there are no findings and the type of the answer is not a list.
         """
         spec, services, state = self.spec, self.services, self.state
         inputs: list[ReduceInput] = await aside(self.render_inputs, rows, places, size=len(places))
