@@ -13,7 +13,7 @@ import openai
 
 import pandas_amr as amr
 from endpoint import KEY, SORRY, Endpoint, one_each
-from pandas_amr._run.run import submit
+from pandas_amr._records.engine import submit
 from pandas_amr.testing import Call
 from sensible import Turn, decoded
 from wire import Answer

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
-from pandas_amr._agent.loop import decoded
+from pandas_amr._agent.answers import decoded
 from pandas_amr.testing import Call, Raw, ScriptedServer
 
 DF = pd.DataFrame({"text": ["row 1"]})

@@ -13,8 +13,8 @@ import pandas_amr as amr
 from moments import move_on, never, until
 from numbered import number
 from pandas_amr._context.prices import price_of
+from pandas_amr._records.engine import submit
 from pandas_amr._records.usage import Usage
-from pandas_amr._run.run import submit
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once
 

@@ -11,8 +11,7 @@ import pytest
 from numbered import rows as many
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.concurrency import each
-from pandas_amr._records.engine import submit
-from pandas_amr._run.run import engine_loop
+from pandas_amr._records.engine import engine_loop, submit
 from pandas_amr.testing import ScriptedServer, findings
 from together import Together
 from versions import once

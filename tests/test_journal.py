@@ -29,7 +29,8 @@ from pydantic import BaseModel
 import pandas_amr as amr
 from numbered import number
 from pandas_amr._journal import database
-from pandas_amr._journal.cache import Keeper, fingerprint
+from pandas_amr._journal.cache import Keeper
+from pandas_amr._journal.keys import fingerprint
 from pandas_amr._units.units import make_units
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 from versions import once

@@ -17,7 +17,7 @@ import pandas_amr as amr
 from numbered import rows
 from pandas_amr._agent.dispatch import dispatch
 from pandas_amr._context.progress import Progress, Watch
-from pandas_amr._run.run import submit
+from pandas_amr._records.engine import submit
 from pandas_amr.models.base import ToolCall
 from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.host.local import LocalSandbox

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._agent.threads import in_thread
+from pandas_amr._records.engine import in_thread
 from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.errors import SandboxError
 from pandas_amr.sandbox.base import Cell, Data, Limits

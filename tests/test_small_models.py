@@ -14,7 +14,7 @@ import pandas_amr as amr
 from numbered import labelled_rows as rows
 from pandas_amr._agent import prompts
 from pandas_amr._findings.citations import Support, in_runs, support_of
-from pandas_amr._findings.inputs import Input
+from pandas_amr._findings.inputs import ReduceInput
 from pandas_amr._plan.answer import PlanAnswer
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._result.verify import constant_end, most_in_doubt
@@ -431,13 +431,14 @@ def test_what_was_named_in_bulk_on_a_lower_level_is_no_evidence_above():
     assert result.coverage == 0.0
 
 
-def inputs(count: int) -> list[Input]:
-    return [Input("{}", frozenset({n})) for n in range(count)]
+def inputs(count: int) -> list[ReduceInput]:
+    return [ReduceInput("{}", Support(frozenset({n}))) for n in range(count)]
 
 
 def test_evidence_of_one_finding_is_not_undone_by_another_that_is_general():
     rows_of = frozenset({1, 2})
-    both = [Input("{}", rows_of, claim=Support(rows_of, general=rows_of)), Input("{}", frozenset({2}))]
+    bulk = ReduceInput("{}", Support(rows_of, general=rows_of))
+    both = [bulk, ReduceInput("{}", Support(frozenset({2})))]
     assert support_of([0, 1], both) == Support(rows_of, general=frozenset({1}))
     assert support_of([0], both).evidence == frozenset()
     assert support_of([], inputs(20)) == Support(frozenset())

@@ -129,7 +129,7 @@ def test_a_run_cancelled_in_any_phase_leaves_no_task_and_no_thread(phase):
             }
         return provider(request)
 
-    from pandas_amr._run.run import engine_loop
+    from pandas_amr._records.engine import engine_loop
 
     engine = engine_loop()
 

@@ -22,12 +22,13 @@ from pydantic import BaseModel
 import pandas_amr as amr
 from examples import examples
 from numbered import labelled_rows as rows
-from pandas_amr._findings.inputs import Input
-from pandas_amr._findings.output import Reduced
+from pandas_amr._findings.citations import Support
+from pandas_amr._findings.inputs import ReduceInput
+from pandas_amr._findings.output import Reduction
 from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.adaptive_tree import AdaptiveTree
-from pandas_amr._reduce.agent import Losses
+from pandas_amr._reduce.failures import LostFindings
 from pandas_amr._reduce.packing import first_fit_decreasing, next_level
 from pandas_amr.testing import ScriptedServer, Status, findings
 from versions import once
@@ -92,25 +93,27 @@ class Counting:
         self.answer = answer
         self.calls: list[tuple[int, bool]] = []
         self.read: list[frozenset[int]] = []
-        self.losses = Losses(lambda *_: None)
+        self.lost = LostFindings()
         self.count = words
 
-    def size(self, one: Input) -> int:
+    def size(self, one: ReduceInput) -> int:
         return words(one.line)
 
-    async def reduce(self, inputs, *, final, told=str):
+    async def reduce(self, inputs, *, final, notes=None):
         self.calls.append((sum(self.size(one) for one in inputs), final))
         behind = frozenset().union(*(one.rows for one in inputs))
         if final:
             self.read.append(behind)
         text = " ".join(["x"] * max(1, self.answer - 1))
-        return Reduced(text, (behind,), Usage(calls=1))
+        return Reduction(text, (Support(behind),), Usage(calls=1))
 
 
 def grown(sizes: list[int], budget: int, answer: int, **options):
     reducer, trace = Counting(answer), Trace()
-    inputs = [Input(" ".join(["w"] * size), frozenset((n,)), (f"map-{n}",)) for n, size in enumerate(sizes)]
-    tree = AdaptiveTree(reducer, budget, options.get("levels", 10), trace, reducer.losses, parallelism=4)
+    inputs = [
+        ReduceInput(" ".join(["w"] * size), Support(frozenset((n,))), (f"map-{n}",)) for n, size in enumerate(sizes)
+    ]
+    tree = AdaptiveTree(reducer, budget, options.get("levels", 10), trace, parallelism=4)
     reduced = asyncio.run(tree.reduce(inputs))
     return reducer, trace, reduced
 
@@ -121,7 +124,7 @@ def grown(sizes: list[int], budget: int, answer: int, **options):
 def test_any_sizes_and_budget_nothing_is_over_lost_or_doubled_and_levels_are_logarithmic(sizes, budget, answer):
     reducer, trace, reduced = grown(sizes, budget, answer)
     assert all(size <= budget for size, _ in reducer.calls)
-    assert reduced.rows == (frozenset(range(len(sizes))),)
+    assert reduced.support == (Support(frozenset(range(len(sizes)))),)
     made = [node for node in trace.nodes if node.status != "passed"]
     assert len(made) == len(reducer.calls)
     assert sum(node.usage.calls for node in trace.nodes) == len(reducer.calls)
@@ -133,15 +136,15 @@ def test_findings_just_over_half_of_the_budget_do_not_take_a_level_each():
     """Each level pairs one of them with what the last one made: ten levels, were they not condensed."""
     reducer, trace, reduced = grown([1, 30] + [31] * 40, 60, 2)
     assert max(node.level for node in trace.nodes) <= 4
-    assert reducer.losses.cut == 0
-    assert reduced.rows == (frozenset(range(42)),)
+    assert reducer.lost.truncated == 0
+    assert reduced.support == (Support(frozenset(range(42))),)
 
 
 @pytest.mark.parametrize("answer", [200, 2000])
 def test_findings_that_never_shrink_come_to_an_end_within_two_extra_levels(answer):
     reducer, trace, _ = grown([100] * 40, 250, answer)
     assert max(node.level for node in trace.nodes) <= 1 + 2
-    assert reducer.losses.cut > 0
+    assert reducer.lost.truncated > 0
     assert all(size <= 250 for size, _ in reducer.calls)
 
 
@@ -150,7 +153,7 @@ def test_a_finding_over_the_budget_is_split_and_condensed_once():
     condensed = [node for node in trace.nodes if node.type == "reduce" and node.parents == ("reduce-1-0",)]
     assert len(condensed) >= 10
     assert all(size <= 100 for size, _ in reducer.calls)
-    assert reduced.rows == (frozenset(range(3)),)
+    assert reduced.support == (Support(frozenset(range(3))),)
 
 
 # Runs

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._agent.loop import decoded
+from pandas_amr._agent.answers import decoded
 from pandas_amr.sandbox.base import Cell, Submitted
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status
 

@@ -20,7 +20,7 @@ import pandas_amr as amr
 from examples import examples
 from numbered import number
 from pandas_amr._findings.findings import FindingType
-from pandas_amr._findings.output import OutputType
+from pandas_amr._findings.output import ReductionType
 from pandas_amr._types.schema import kept_schema, record_type
 from pandas_amr._types.violations import Leniency, find_violation
 from pandas_amr._types.wire import wire_of
@@ -183,8 +183,8 @@ KINDS: dict[str, Any] = {
 @pytest.mark.parametrize("name", KINDS)
 def test_all_that_is_sent_is_of_the_subset(name):
     kind = KINDS[name]
-    sent = [wire_of(kept_schema(record_type("F", {"x": kind}))), OutputType(kind).submission().wire]
-    sent.append(OutputType(list[kind]).submission().wire)
+    sent = [wire_of(kept_schema(record_type("F", {"x": kind}))), ReductionType(kind).submission().wire]
+    sent.append(ReductionType(list[kind]).submission().wire)
     for wire in sent:
         assert outside(wire.schema) == []
         assert depth(wire.schema) <= MOST_LEVELS

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pandas_amr._agent.window import Window
 from pandas_amr._context.python_sessions import isolate
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from pandas_amr.tools import PythonREPLTool, Tool
 
 ANSWER_TOKENS = 4096  # reserved for an answer if the model's own bound is not known
+
+ReduceKind: TypeAlias = Literal[
+    "none",
+    "function",  # of the user's
+    "aggregations",  # by pandas; agents may write some of the columns
+    "ranking",  # the rows that rank first
+    "chosen_number",  # an agent says how the number is computed
+    "agents_by_group",  # one tree of agents per group
+    "agents",  # one tree of agents over all findings
+]
+WRITTEN_KINDS: frozenset[ReduceKind] = frozenset({"chosen_number", "agents_by_group", "agents"})
 
 
 @dataclass(frozen=True)
@@ -122,18 +133,37 @@ class Spec:
         return "" if tier == "auto" else tier
 
     @property
-    def is_written(self) -> bool:
-        """Whether agents write the answer: no function, aggregation or ranking gives it."""
-        job = self.job
-        is_computed = job.reducer is not None or job.computed is not None
-        return job.reduces and not is_computed and bool(self.plan.reduce_instruction)
+    def reduce_kind(self) -> ReduceKind:
+        """Which reduce runs. Every stage that depends on it asks here."""
+        job, plan = self.job, self.plan
+        if not job.reduces:
+            return "none"
+        if job.reducer is not None:
+            return "function"
+        if job.computed is not None or not plan.reduce_instruction:
+            is_ranking = plan.ranking is not None and not self.aggregations
+            return "ranking" if is_ranking else "aggregations"
+        is_number = number_type(plan.output) is not None
+        if is_number and not self.has_repl("reduce", job.reduce_agent):
+            return "chosen_number"
+        return "agents" if job.by is None else "agents_by_group"
 
     @property
-    def is_number_chosen(self) -> bool:
-        """Whether an agent says how the answer, a number, is computed: it has no REPL for it."""
-        if number_type(self.plan.output) is None or not self.is_written:
-            return False
-        return not self.has_repl("reduce", self.job.reduce_agent)
+    def aggregations(self) -> Mapping[Any, Any]:
+        """What pandas computes, by column: as the call says it, or else the plan."""
+        return self.job.computed or self.plan.aggregations or {}
+
+    @property
+    def is_written(self) -> bool:
+        """Whether agents write the answer: no function, aggregation or ranking gives it."""
+        return self.reduce_kind in WRITTEN_KINDS
+
+    @property
+    def may_answer_directly(self) -> bool:
+        """Whether one agent may answer from the whole content, if that fits its budget."""
+        job = self.job
+        is_one_answer = job.verb in {"map_reduce", "plan"} and job.by is None
+        return bool(self.plan.direct) and is_one_answer and self.is_written
 
     @property
     def reduces_as_findings_land(self) -> bool:
@@ -142,10 +172,11 @@ class Spec:
         Groups are known once all findings are; a number is computed of all of them; and a reduce
         agent whose instruction is a function is asked what that says of all of them.
         """
-        agent = self.job.reduce_agent
-        is_static = self.is_written and self.job.by is None and self.plan.fan_in is not None
-        if not is_static or number_type(self.plan.output) is not None:
+        if self.reduce_kind != "agents" or self.plan.fan_in is None:
             return False
+        if number_type(self.plan.output) is not None:
+            return False
+        agent = self.job.reduce_agent
         return agent is None or isinstance(agent.instruction, str)
 
     def instruction(self, name: str | None) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pandas_amr._findings.inputs import collect_found, no_nodes
+from pandas_amr._findings.inputs import collect_finding_rows, no_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pandas_amr._findings.findings import Failure
-    from pandas_amr._findings.held import Kept
-    from pandas_amr._findings.inputs import Found
+    from pandas_amr._findings.inputs import FindingRows
+    from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._plan.call import Job
     from pandas_amr.errors import AMRWarning, ModelError, RunStopped
 
@@ -38,7 +38,7 @@ class State:
     halted: bool = False
     ended_by: RunStopped | None = None
     reduce_error: ModelError | None = None
-    findings: Kept | None = None
+    findings: MapFindings | None = None
     made_by: Callable[[int], tuple[str, ...]] = no_nodes
 
     def end(self, error: RunStopped) -> None:
@@ -46,9 +46,9 @@ class State:
         self.halted = True
         self.ended_by = self.ended_by or error
 
-    def found(self, job: Job) -> Found:
-        """Collect what is to be reduced."""
-        return collect_found(
+    def finding_rows(self, job: Job) -> FindingRows:
+        """Convert what is found so far into rows to reduce."""
+        return collect_finding_rows(
             job.frame, self.findings, by=job.by, is_mapped=job.maps, made_by=self.made_by
         )
 

@@ -1,10 +1,10 @@
-"""What a map stage found, as a reduce takes it."""
+"""What the reduce stage reads: rows of findings, and one line of JSON per finding."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from pandas_amr._findings.held import Kept
+    from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._findings.records import UnitRows
     from pandas_amr._units.by import By
     from pandas_amr._units.units import Units
+
+TRUNCATED_KEY = "beginning"  # of a truncated finding: its line's beginning stands under this key
+
+RecordPlace: TypeAlias = tuple[int, int]  # the position of a row, and the number of its record
 
 
 def no_nodes(position: int) -> tuple[str, ...]:
@@ -31,35 +35,46 @@ def no_nodes(position: int) -> tuple[str, ...]:
     return ()
 
 
-def collect_found(
+def collect_finding_rows(
     frame: pd.DataFrame,
-    mapped: Kept | None,
+    mapped: MapFindings | None,
     *,
     by: By | None,
     is_mapped: bool,
     made_by: Callable[[int], tuple[str, ...]],
-) -> Found:
-    """Collect what is to be reduced: the findings so far, or the frame itself if nothing is mapped."""
+) -> FindingRows:
+    """Convert the findings of a map stage into rows to reduce.
+
+    Args:
+        frame: the user's frame.
+        mapped: the findings so far; None if there are none yet.
+        by: how the rows are grouped.
+        is_mapped: whether the run has a map. If not, the rows of the frame itself are reduced.
+        made_by: names the map nodes behind the row at a position.
+    """
     positions = np.arange(len(frame), dtype=np.int64)
     if mapped is None:
-        return Found(frame, frame[[]] if is_mapped else frame, positions, by=by)
+        findings = frame[[]] if is_mapped else frame
+        return FindingRows(frame, findings, positions, by=by)
     findings = mapped.findings()
-    if mapped.listed is None:
-        return Found(with_findings(frame, findings), findings, positions, made_by, by)
-    table, records, units = record_rows(frame, findings, mapped.listed, by)
-    record_by = None if by is None else by.at(units.positions, table.index)
-    return Found(table, records, units.positions, made_by, record_by, units)
+    if mapped.list_type is None:
+        return FindingRows(with_findings(frame, findings), findings, positions, made_by, by)
+    table, records, units = record_rows(frame, findings, mapped.list_type, by)
+    record_by = None
+    if by is not None:
+        record_by = by.at(units.positions, table.index)
+    return FindingRows(table, records, units.positions, made_by, record_by, units)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is reduced: rows of findings, which are units, or records where units hold none or many.
+class FindingRows:
+    """The rows that a reduce works on: units, or records if each unit holds a list of them.
 
     Attributes:
         table: the findings beside the frame's own columns.
         findings: the findings alone.
-        positions: the frame's row behind each row of these.
-        made_by: the map nodes behind each of them.
+        positions: the position in the frame behind each row.
+        made_by: names the map nodes behind a position.
         by: how the rows are grouped.
         units: the units behind records; None if the rows are units.
     """
@@ -72,104 +87,117 @@ class Found:
     units: UnitRows | None = None
 
     def nodes(self, rows: Sequence[int]) -> tuple[str, ...]:
-        """The map nodes behind some of these rows, each once."""
+        """Name the map nodes behind some of these rows, each once."""
         return nodes_behind(self.made_by, (self.positions[row] for row in rows))
 
-    def at(self, rows: NDArray[np.int64]) -> Found:
-        """Some of the rows, which something chose."""
-        units = None if self.units is None else self.units.at(rows)
-        return self._taken(rows, units)
+    def select(self, rows: NDArray[np.int64]) -> FindingRows:
+        """Return some of the rows. Units without a selected record do not count any more."""
+        units = None
+        if self.units is not None:
+            units = self.units.select(rows)
+        return self._take(rows, units)
 
-    def of_group(self, rows: NDArray[np.int64]) -> Found:
-        """The rows of a group."""
-        units = None if self.units is None else self.units.of_group(rows)
-        return self._taken(rows, units)
+    def select_group(self, rows: NDArray[np.int64]) -> FindingRows:
+        """Return the rows of a group."""
+        units = None
+        if self.units is not None:
+            units = self.units.select_group(rows)
+        return self._take(rows, units)
 
-    def _taken(self, rows: NDArray[np.int64], units: UnitRows | None) -> Found:
+    def _take(self, rows: NDArray[np.int64], units: UnitRows | None) -> FindingRows:
         table = self.table.iloc[rows]
+        by = None
+        if self.by is not None:
+            by = self.by.at(rows, table.index)
         return replace(
             self,
             table=table,
             findings=self.findings.iloc[rows],
             positions=self.positions[rows],
-            by=None if self.by is None else self.by.at(rows, table.index),
+            by=by,
             units=units,
         )
 
 
-CUT_KEY = "beginning"
-
-
 @dataclass(frozen=True, slots=True)
-class Input:
-    """What a reducer reads: one JSON object as text, the frame's positions that it rests on, and who made it.
+class ReduceInput:
+    """One finding, or one answer of a lower level, as a reduce agent reads it.
 
     Attributes:
-        claim: what it rests on, if an agent named that; else its rows are its evidence.
+        line: a JSON object as text.
+        support: the rows of the frame that it rests on.
+        nodes: the nodes of the trace that made it.
     """
 
     line: str
-    rows: frozenset[int]
+    support: Support
     nodes: tuple[str, ...] = ()
-    claim: Support | None = None
 
     @property
-    def support(self) -> Support:
-        """What it rests on."""
-        return Support(self.rows) if self.claim is None else self.claim
+    def rows(self) -> frozenset[int]:
+        """The positions of all rows that it rests on."""
+        return self.support.rows
 
-    def made_by(self, node: str) -> Input:
-        """The same, from another node."""
+    def with_node(self, node: str) -> ReduceInput:
+        """Return the same input, made by another node."""
         return replace(self, nodes=(node,))
 
 
-def finding_inputs(
+def make_finding_inputs(
     parts: Sequence[tuple[Sequence[int], Mapping[str, Any]]],
-    answered: Callable[[int], Sequence[int]],
+    rows_of: Callable[[int], Sequence[int]],
     *,
     where: Callable[[int, Mapping[str, Any]], bool] | None = None,
-) -> list[Input]:
-    """Render findings as a reducer's inputs, in frame order: one line per record, the maps side by side.
+) -> list[ReduceInput]:
+    """Render findings in the order of the frame: one line per record, the maps side by side.
 
-    All trees render by this, from the columns that the findings have in the frame: one finding gives one line,
-    whichever tree reads it, and whichever run found it.
+    All trees render findings here, from the columns that the findings have in the frame. So a
+    finding gives the same line, whichever tree reads it and whichever run found it.
 
     Args:
-        parts: of each map the positions of its findings, and their columns by name. Where units hold none or many
-            records, a position stands once for each of them. What a map has not found is null.
-        answered: the positions of the rows that a finding stands for; if they are many, the line says how many.
-        where: tells by a record's position and cells, by name, whether it is read.
+        parts: for each map the positions of its findings, and their columns by name. A position
+            is there once per record if units hold lists. What a map has not found is null.
+        rows_of: returns the positions of the rows that share the finding of a unit. If there are
+            many, the line says how many.
+        where: tells whether a record is read, from its position and its cells by name.
     """
     labels = [label for _, columns in parts for label in columns]
-    records: dict[tuple[int, int], dict[str, Any]] = {}
-    for positions, columns in parts:
-        cells = [[cell(value) for value in array] for array in columns.values()]
-        seen: Counter[int] = Counter()
-        rows_of_cells = zip(*cells, strict=True) if cells else [()] * len(positions)
-        for position, row in zip(positions, rows_of_cells, strict=True):
-            record = records.setdefault((position, seen[position]), dict.fromkeys(labels))
-            record.update(zip(columns, row, strict=True))
-            seen[position] += 1
     keys = reader_keys(labels)
-    inputs: list[Input] = []
-    for (position, _), record in sorted(records.items(), key=_place):
+    inputs: list[ReduceInput] = []
+    for (position, _), record in _collect_records(parts, labels):
         if where is not None and not where(position, record):
             continue
-        rows = frozenset(answered(position))
-        shown = dict(zip(keys, record.values(), strict=True))
-        count = {ROWS_KEY: len(rows)} if len(rows) > 1 else {}
-        inputs.append(Input(line_of(shown | count), rows))
+        rows = frozenset(rows_of(position))
+        fields = dict(zip(keys, record.values(), strict=True))
+        if len(rows) > 1:
+            fields[ROWS_KEY] = len(rows)
+        inputs.append(ReduceInput(line_of(fields), Support(rows)))
     return inputs
 
 
-def _place(item: tuple[tuple[int, int], Any]) -> tuple[int, int]:
-    """Order records by their rows' positions."""
+def _collect_records(
+    parts: Sequence[tuple[Sequence[int], Mapping[str, Any]]], labels: Sequence[str]
+) -> list[tuple[RecordPlace, dict[str, Any]]]:
+    """Collect the cells of each record over all maps, in the order of the frame."""
+    records: dict[RecordPlace, dict[str, Any]] = {}
+    for positions, columns in parts:
+        cells = [[cell(value) for value in array] for array in columns.values()]
+        rows = zip(*cells, strict=True) if cells else [()] * len(positions)
+        numbers: Counter[int] = Counter()  # of records so far, by position
+        for position, row in zip(positions, rows, strict=True):
+            record = records.setdefault((position, numbers[position]), dict.fromkeys(labels))
+            record.update(zip(columns, row, strict=True))
+            numbers[position] += 1
+    return sorted(records.items(), key=_place_of)
+
+
+def _place_of(item: tuple[RecordPlace, Any]) -> RecordPlace:
     return item[0]
 
 
-def row_inputs(units: Units, positions: Sequence[int]) -> list[Input]:
-    """Rows of the frame as a reducer's inputs: their content columns are the findings."""
-    lines = units.reader_lines(positions)
-    return [
-        Input(line, frozenset((position,))) for line, position in zip(lines, positions, strict=True)
-    ]
+def make_row_inputs(units: Units, positions: Sequence[int]) -> list[ReduceInput]:
+    """Render rows of the frame, if nothing is mapped: their content columns are the findings."""
+    inputs: list[ReduceInput] = []
+    for line, position in zip(units.reader_lines(positions), positions, strict=True):
+        inputs.append(ReduceInput(line, Support(frozenset((position,)))))
+    return inputs

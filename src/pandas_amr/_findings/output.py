@@ -1,4 +1,4 @@
-"""TODO."""
+"""Reductions: the type that a reduce agent writes, and the check of its answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Answer, Submission
 from pandas_amr._findings.citations import Support, support_of
 from pandas_amr._findings.findings import check_held
-from pandas_amr._findings.inputs import Input
+from pandas_amr._findings.inputs import ReduceInput
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow import arrow_schema, column_type, is_stray
 from pandas_amr._types.schema import (
@@ -33,88 +33,89 @@ from pandas_amr.errors import InvalidOutput, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 OUTPUT_KEY = "output"
-
-
 SOURCES_KEY = "sources"
-
-
 FROM_ALL_KEY = "from_all"  # of an answer that code computed from all findings, and named none
 
 
 @dataclass(frozen=True, slots=True)
-class Reduced:
-    """A reduction: its value, checked; and for each of its items, or for all of it, the rows it rests on.
+class Reduction:
+    """A checked answer of a reduce agent.
 
     Attributes:
-        claims: likewise, which of these rows are evidence, if agents named them; else all are.
+        value: the answer: a value, or a list of items.
+        support: what each item rests on, or what the whole value rests on.
+        usage: what the agent was asked.
     """
 
     value: Any
-    rows: tuple[frozenset[int], ...]
+    support: tuple[Support, ...]
     usage: Usage
-    claims: tuple[Support, ...] = ()
 
-    @classmethod
-    def of(cls, value: Any, claims: tuple[Support, ...], usage: Usage) -> Reduced:
-        """What an agent gave."""
-        return cls(value, tuple(claim.rows for claim in claims), usage, claims)
-
-    @property
-    def support(self) -> tuple[Support, ...]:
-        """For each item, or for all of it, what it rests on."""
-        return self.claims or tuple(Support(rows) for rows in self.rows)
-
-    def inputs(self) -> list[Input]:
-        """The reduction as the inputs of a reducer one level up."""
+    def inputs(self) -> list[ReduceInput]:
+        """Render the reduction as inputs of an agent one level up."""
         values = self.value if isinstance(self.value, list) else [self.value]
-        dumped = [cell(TypeAdapter(type(value)).dump_python(value)) for value in values]
-        return [
-            Input(_reduced_line(value), support.rows, claim=support)
-            for value, support in zip(dumped, self.support, strict=True)
-        ]
+        inputs: list[ReduceInput] = []
+        for value, support in zip(values, self.support, strict=True):
+            dumped = cell(TypeAdapter(type(value)).dump_python(value))
+            inputs.append(ReduceInput(_render_value(dumped), support))
+        return inputs
 
 
-def _reduced_line(value: Any) -> str:
-    """Render an answer, or an item of one, for a reducer one level up."""
+def _render_value(value: Any) -> str:
+    """Render an answer, or an item of one, as a JSON object."""
     if not isinstance(value, dict):
         return line_of({OUTPUT_KEY: value})
     return line_of(dict(zip(reader_keys(list(value)), value.values(), strict=True)))
 
 
-class OutputType:
-    """What a reduction is: the promised schema and the check of an answer against it.
+class ReductionType:
+    """The type of a reduction: its schema, and the check of an answer against it.
 
     Attributes:
-        strict: whether an answer is checked as a finding is.
+        kind: the type as the user wrote it.
+        item: the type of an item, if the type is a list; else None.
+        schema: the JSON schema of an item, or of the whole value.
+        strict: whether an answer is checked as strictly as a finding.
     """
 
     strict = True
 
-    def __init__(self, kind: Any, *, held: bool = False) -> None:
-        """Make the type of a reduction; ``held`` are those that columns are to hold, as the groups' are.
+    def __init__(self, kind: Any, *, in_column: bool = False) -> None:
+        """Make the type of a reduction.
+
+        Args:
+            kind: the type that the user asks for.
+            in_column: whether a column will hold the answers, as one holds those of groups.
 
         Raises:
-            UsageError: no model can be asked for it, or no column can hold it.
+            UsageError: no model can be asked for the type, or no column can hold its values.
         """
         self.kind = kind
         self.item = get_args(kind)[0] if get_origin(kind) is list else None
         self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
-        self._form = kept_schema(kind)
-        self._column = self._column_type(held=held)
-        self.schema = json_schema(self.item if self.item is not None else kind)
-        self._asked = self._form if self.item is None else kept_schema(self.item)
+        self._kept_schema = kept_schema(kind)
+        self._column = self._column_type(in_column=in_column)
+        self.schema = json_schema(kind if self.item is None else self.item)
+        self._item_schema = self._kept_schema if self.item is None else kept_schema(self.item)
         if SOURCES_KEY in self.schema.get("properties", {}):
             raise UsageError(
-                f"output= has a field {SOURCES_KEY!r}: that is where agents say which findings their answer rests on. "
-                "Call it otherwise."
+                f"output= has a field {SOURCES_KEY!r}. Agents list there the findings that their "
+                "answer rests on. Rename the field."
             )
 
-    def _column_type(self, *, held: bool) -> Any:
-        """The type of what a column holds of an answer; None if none does, or one of any shape."""
+    def _column_type(self, *, in_column: bool) -> Any:
+        """Return the type of the column that will hold the value or its items.
+
+        Returns:
+            None if no column will hold them, or if a column of any type can.
+
+        Raises:
+            UsageError: no column can hold them.
+        """
         item = self.kind if self.item is None else self.item
-        if not held and (self.item is None or not is_model(item)):
+        is_shown_as_frame = self.item is not None and is_model(item)
+        if not in_column and not is_shown_as_frame:
             return None
         if is_model(item):
             arrow_schema(item)
@@ -125,117 +126,126 @@ class OutputType:
         return item
 
     @cached_property
-    def partial(self) -> OutputType:
-        """What an intermediate reducer writes: items and objects as they are; notes where a scalar is asked for."""
-        return (
-            self
-            if self.item is not None or object_fields(self.kind) is not None
-            else OutputType(str)
-        )
+    def intermediate(self) -> ReductionType:
+        """The type that an intermediate agent writes: notes, if the answer is a scalar."""
+        if self.item is not None or object_fields(self.kind) is not None:
+            return self
+        return ReductionType(str)
 
     @property
-    def nothing(self) -> Reduced | None:
-        """What is written of no findings: no items; else nothing."""
-        return None if self.item is None else Reduced([], (), Usage())
+    def empty_reduction(self) -> Reduction | None:
+        """The reduction of no findings: an empty list; None if the type is not a list."""
+        return None if self.item is None else Reduction([], (), Usage())
 
     @property
-    def line(self) -> str:
-        """The line of code that hands in."""
-        return prompts.reduction_line(
-            self.schema.get("properties", {}), listed=self.item is not None
-        )
+    def submit_line(self) -> str:
+        """The line of code that hands in a reduction."""
+        fields = self.schema.get("properties", {})
+        return prompts.reduction_line(fields, listed=self.item is not None)
 
     def submission(self) -> Submission:
-        """What a reduce agent hands in."""
+        """Return what an agent hands in: the output and the numbers of its sources."""
         return self._submission
 
     @cached_property
     def _submission(self) -> Submission:
         sources = {"type": "array", "items": {"type": "integer"}}
+        schema = self._item_schema
         if self.item is None:
-            properties = {"output": self._asked, "sources": sources}
-        elif "properties" in self._asked:
-            fields = {**self._asked["properties"], "sources": sources}
-            item = {**self._asked, "properties": fields, "required": list(fields)}
+            properties = {"output": schema, "sources": sources}
+        elif "properties" in schema:  # each item names its own sources
+            fields = {**schema["properties"], "sources": sources}
+            item = {**schema, "properties": fields, "required": list(fields)}
             properties = {"output": {"type": "array", "items": item}}
         else:
-            properties = {"output": {"type": "array", "items": self._asked}, "sources": sources}
+            properties = {"output": {"type": "array", "items": schema}, "sources": sources}
         return Submission("reduction", closed_object(properties))
 
-    def read(self, answer: Answer, inputs: Sequence[Input]) -> tuple[Any, tuple[Support, ...]]:
-        """The value and what it rests on.
+    def read(
+        self, answer: Answer, inputs: Sequence[ReduceInput]
+    ) -> tuple[Any, tuple[Support, ...]]:
+        """Read the value of an answer, and what it rests on.
 
         Raises:
-            InvalidOutput: it is not the promised type, or cites a finding that the node was not given.
+            InvalidOutput: it is not of this type, or cites a finding that is not among the inputs.
         """
         payload = answer.payload
         if answer.problem is not None:
             raise InvalidOutput(answer.problem)
         if not isinstance(payload, dict) or "output" not in payload:
             raise InvalidOutput("the answer has no `output`")
-        given = payload["output"]
-        everywhere = payload.get("sources")
-        if self.item is None or not isinstance(given, list):
-            cited = [everywhere]
+        output = payload["output"]
+        common_sources = payload.get("sources")
+        if self.item is None or not isinstance(output, list):
+            cited = [common_sources]
         else:
-            cited = [
-                part.get("sources", everywhere) if isinstance(part, dict) else everywhere
-                for part in given
-            ]
-            given = [
-                {key: value for key, value in part.items() if key != "sources"}
-                if isinstance(part, dict)
-                else part
-                for part in given
-            ]
+            output, cited = _split_sources(output, common_sources)
         is_computed = payload.get(FROM_ALL_KEY) is True
-        support = tuple(
-            _resolved(part, inputs, from_all=is_computed and part == everywhere) for part in cited
-        )
-        return self._checked(given, Leniency(coded=answer.form == REPL_FORM)), support
+        support: list[Support] = []
+        for numbers in cited:
+            from_all = is_computed and numbers == common_sources
+            support.append(_resolve_sources(numbers, inputs, from_all=from_all))
+        leniency = Leniency(coded=answer.form == REPL_FORM)
+        return self._check(output, leniency), tuple(support)
 
-    def _checked(self, given: Any, leniency: Leniency) -> Any:
-        """The value of an answer, checked as strictly as a finding's.
+    def _check(self, output: Any, leniency: Leniency) -> Any:
+        """Check an answer as strictly as a finding, and convert it.
 
         Raises:
-            InvalidOutput: it is not the promised type, or no column can hold it.
+            InvalidOutput: it is not of this type, or no column can hold it.
         """
-        given = without_absent(given, self._form)
+        output = without_absent(output, self._kept_schema)
         try:
-            value = self._adapter.validate_python(given)
+            value = self._adapter.validate_python(output)
         except ValidationError as error:
-            unread = find_unread(given, self._submission.wire.shape["properties"]["output"])
+            unread = find_unread(output, self._submission.wire.shape["properties"]["output"])
             raise InvalidOutput(unread or complaint(error)) from None
-        except Exception as error:  # noqa: BLE001 (a validator of the user's raised what pydantic lets pass)
+        except Exception as error:  # noqa: BLE001 (a validator of the user's may raise anything)
             raise InvalidOutput(f"its validator raised {type(error).__name__}") from None
         if is_stray(value, self.kind):
-            raise InvalidOutput("its validator gave what the type does not take")
-        if self.strict and (wrong := find_violation(given, self._form, leniency)) is not None:
-            raise InvalidOutput(wrong)
+            raise InvalidOutput("its validator returned a value that is not of the type")
+        violation = find_violation(output, self._kept_schema, leniency) if self.strict else None
+        if violation is not None:
+            raise InvalidOutput(violation)
         if self._column is not None:
-            check_held(value if self.item is not None else [value], self._column)
+            check_held([value] if self.item is None else value, self._column)
         return value
 
 
-def _resolved(numbers: Any, inputs: Sequence[Input], *, from_all: bool) -> Support:
-    """What the cited findings rest on; of what code computed from all of them, each is evidence.
+def _split_sources(items: list[Any], common_sources: Any) -> tuple[list[Any], list[Any]]:
+    """Take each item's sources out of it; an item without any has those of the whole answer."""
+    values: list[Any] = []
+    cited: list[Any] = []
+    for item in items:
+        if isinstance(item, dict):
+            cited.append(item.get("sources", common_sources))
+            values.append({key: value for key, value in item.items() if key != "sources"})
+        else:
+            cited.append(common_sources)
+            values.append(item)
+    return values, cited
+
+
+def _resolve_sources(numbers: Any, inputs: Sequence[ReduceInput], *, from_all: bool) -> Support:
+    """Find the rows behind the cited findings.
+
+    Args:
+        numbers: the numbers of the findings, as the agent gave them.
+        inputs: all findings that the agent has read.
+        from_all: whether code computed the answer from all of them. Each is then evidence.
 
     Raises:
-        InvalidOutput: a number is none of theirs.
+        InvalidOutput: it is not a list of numbers of findings.
     """
     if not isinstance(numbers, list):
         raise InvalidOutput(
             "`sources` is missing: the list of the numbers of the findings that it rests on"
         )
-    unknown = [
-        n
-        for n in numbers
-        if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < len(inputs)
-    ]
-    if unknown:
-        raise InvalidOutput(
-            f"`sources` names finding {unknown[0]!r}; findings are 0 to {len(inputs) - 1}"
-        )
+    for number in numbers:
+        is_number = isinstance(number, int) and not isinstance(number, bool)
+        if not is_number or not 0 <= number < len(inputs):
+            last = len(inputs) - 1
+            raise InvalidOutput(f"`sources` names finding {number!r}; findings are 0 to {last}")
     if from_all:
         return Support(frozenset().union(*(one.rows for one in inputs)))
     return support_of(numbers, inputs)

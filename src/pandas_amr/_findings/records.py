@@ -1,4 +1,4 @@
-"""The units behind records: over what the frame's own columns are aggregated, if units hold none or many records."""
+"""Records and the units that hold them, if a unit holds a list of records."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UnitRows:
-    """The units behind records. What is a unit's own counts once, however many records the unit holds.
+    """The units behind records.
+
+    A column of the units is aggregated over the units: each counts once, however many records it
+    holds.
 
     Attributes:
         table: one row per unit: the frame's own columns, and those that findings add to a unit.
-        records: the columns of the records, which hide others of the same name.
+        records: the columns of the records. They hide columns of the same name.
         positions: the row of ``table`` behind each record.
-        by: how the units are grouped; None if nothing groups them, or a field of the records does.
-        chosen: whether something chose among the records: then units without a chosen record do not count.
+        by: how the units are grouped; None if they are not, or if a field of the records is a key.
+        chosen: whether some of the records were selected. Units without one then do not count.
     """
 
     table: pd.DataFrame
@@ -36,17 +39,20 @@ class UnitRows:
     chosen: bool = False
 
     def owns(self, label: Any) -> bool:
-        """Whether a column is the units' own."""
+        """Tell whether a column belongs to the units, and not to the records."""
         return label not in self.records and label in self.table.columns
 
-    def at(self, rows: NDArray[np.int64]) -> UnitRows:
-        """The units behind some of the records, which something chose."""
+    def select(self, rows: NDArray[np.int64]) -> UnitRows:
+        """Return the units behind some of the records, after a selection."""
         return replace(self, positions=self.positions[rows], chosen=True)
 
-    def of_group(self, rows: NDArray[np.int64]) -> UnitRows:
-        """The units of a group, given its records; if only the units are grouped, those without a record too."""
+    def select_group(self, rows: NDArray[np.int64]) -> UnitRows:
+        """Return the units of a group, whose records are given.
+
+        If the keys are columns of the units, units of the group without a record belong to it, too.
+        """
         if self.by is None or self.chosen or not len(rows):
-            return self.at(rows)
+            return self.select(rows)
         _, numbers = group_numbers(self.table, self.by)
         places = np.flatnonzero(numbers == numbers[self.positions[rows[0]]])
         return replace(
@@ -57,40 +63,50 @@ class UnitRows:
         )
 
     def counted(self) -> pd.DataFrame:
-        """Each unit that counts, once."""
+        """Return each unit that counts, once."""
         return self.table.iloc[np.unique(self.positions)] if self.chosen else self.table
 
     def counted_by(self, records: pd.DataFrame, by: By) -> tuple[pd.DataFrame, By]:
-        """Each unit once per group in which it has a record, and how these rows are grouped."""
+        """Return each unit once per group in which it has a record.
+
+        Returns:
+            The units, and how they are grouped.
+        """
         _, numbers = group_numbers(records, by)
         pairs = pd.DataFrame({"unit": self.positions, "group": numbers})
         rows = np.flatnonzero(~pairs.duplicated().to_numpy())
         table = self.table.set_flags(allows_duplicate_labels=True).iloc[self.positions[rows]]
-        beside = records.iloc[rows]
+        first_records = records.iloc[rows]
         keys: list[Any] = []
         for key in by.at(rows, table.index).keys:
             if isinstance(key, pd.Grouper) and key.key is not None and not self.owns(key.key):
-                table = table.assign(**{str(key.key): column(beside, key.key)})
-            keys.append(column(beside, key).rename(key) if _is_field(key, self.records) else key)
+                table = table.assign(**{str(key.key): column(first_records, key.key)})
+            if _is_field(key, self.records):
+                keys.append(column(first_records, key).rename(key))
+            else:
+                keys.append(key)
         return table, by.with_keys(keys)
 
 
 def _is_field(key: Any, records: frozenset[Any]) -> bool:
+    """Tell whether a grouping key names a field of the records."""
     return not isinstance(key, pd.Series | pd.Grouper) and key in records
 
 
 def record_rows(
     frame: pd.DataFrame, findings: pd.DataFrame, kind: FindingType, by: By | None
 ) -> tuple[pd.DataFrame, pd.DataFrame, UnitRows]:
-    """Spread the records of units over rows of their own.
+    """Give each record of a unit a row of its own.
 
     Returns:
         The records beside the frame's own columns; the records alone; and the units behind them.
     """
     records, positions = items_frame(findings, kind)
     repeated = frame.set_flags(allows_duplicate_labels=True).iloc[positions]
-    own = by is not None and not any(label in kind.item_columns for label in by.labels)
+    unit_by = by
+    if by is not None and any(label in kind.item_columns for label in by.labels):
+        unit_by = None
     units = UnitRows(
-        with_findings(frame, findings), frozenset(kind.item_columns), positions, by if own else None
+        with_findings(frame, findings), frozenset(kind.item_columns), positions, unit_by
     )
     return with_findings(repeated, records), records, units

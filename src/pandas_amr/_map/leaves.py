@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pandas_amr._findings.citations import nodes_behind
 from pandas_amr._findings.findings import items_frame
-from pandas_amr._findings.inputs import Input, finding_inputs
+from pandas_amr._findings.inputs import ReduceInput, make_finding_inputs
 from pandas_amr._units.units import cell
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pandas_amr._findings.held import Kept
+    from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._units.shards import Shard
 
 # Of one map: its name, the positions of findings, and a row for each of them.
@@ -35,7 +35,7 @@ class FindingSink(Protocol):
         """Whether it takes nothing more."""
         ...
 
-    def offer(self, leaf: int, nodes: tuple[str, ...], inputs: list[Input]) -> None:
+    def offer(self, leaf: int, nodes: tuple[str, ...], inputs: list[ReduceInput]) -> None:
         """Take a shard's findings; ``nodes`` made them."""
         ...
 
@@ -53,32 +53,32 @@ def _rows_at(positions: NDArray[np.int64], wanted: Sequence[int]) -> tuple[list[
 
 
 class Leaves:
-    """Renders findings for reducers, as ``reduce_inputs`` renders all of them at once.
+    """Renders findings for reducers, as ``ReduceTrees`` renders all of them at once.
 
     Args:
         findings: what the map stage has found.
         where: the plan's condition: a field, or else a column of the frame, that is true of a row.
     """
 
-    def __init__(self, findings: Kept, where: str | None) -> None:
+    def __init__(self, findings: MapFindings, where: str | None) -> None:
         self._findings = findings
         self._units = findings.units
         self._where = where
 
-    def inputs(self, parts: Sequence[Part]) -> list[Input]:
+    def inputs(self, parts: Sequence[Part]) -> list[ReduceInput]:
         """Render a batch of findings: those of all maps, in the order of the maps."""
         columns_of: list[tuple[Sequence[int], Mapping[str, Any]]] = []
         for name, positions, table in parts:
             columns = self._findings.stores[name].arrays(table)
-            if self._findings.listed is None:
+            if self._findings.list_type is None:
                 columns_of.append((positions, columns))
                 continue
-            records, places = items_frame(pd.DataFrame(columns), self._findings.listed)
+            records, places = items_frame(pd.DataFrame(columns), self._findings.list_type)
             rows = np.asarray(positions, dtype=np.int64)[places].tolist()
             arrays = {label: records[label].array for label in records.columns}
             columns_of.append((rows, arrays))
         where = self._is_wanted if self._where else None
-        return finding_inputs(columns_of, self._rows_of, where=where)
+        return make_finding_inputs(columns_of, self._rows_of, where=where)
 
     async def offer_all(
         self,

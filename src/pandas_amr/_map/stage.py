@@ -14,7 +14,7 @@ import pyarrow as pa
 from pandas_amr._context.progress import Progress, ProgressBar
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
 from pandas_amr._findings.findings import FOUND, Failure, FindingStore
-from pandas_amr._findings.held import SKIPPED, Kept
+from pandas_amr._findings.map_findings import SKIPPED, MapFindings
 from pandas_amr._map.cached import CachedMapper
 from pandas_amr._map.cut import Sample, cut_shards, make_context
 from pandas_amr._map.leaves import Leaves, Part
@@ -61,7 +61,7 @@ class MapStage:
         services: Services,
         state: State,
         units: Units,
-        findings: Kept | None = None,
+        findings: MapFindings | None = None,
         *,
         sample: Sample | None = None,
     ) -> None:
@@ -357,7 +357,7 @@ class MapStage:
 class _RowCounter:
     """Counts the rows that have a finding, and those that failed, over all maps."""
 
-    def __init__(self, findings: Kept) -> None:
+    def __init__(self, findings: MapFindings) -> None:
         self._statuses = findings.statuses
         units = findings.units
         self._rows = np.bincount(units.answered_by, minlength=len(units.asked))
@@ -379,14 +379,14 @@ class _RowCounter:
         self._add(name, places, 1)
 
 
-def _no_findings(units: Units, mappers: Sequence[Mapper]) -> Kept:
+def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
     """Make the findings that a first run begins with."""
     stores: dict[str | None, FindingStore] = {}
     statuses: dict[str | None, NDArray[np.object_]] = {}
     for mapper in mappers:
         stores[mapper.name] = FindingStore(mapper.name, mapper.kind)
         statuses[mapper.name] = np.full(len(units.asked), SKIPPED, dtype=object)
-    return Kept(units, stores, statuses, _list_type(mappers))
+    return MapFindings(units, stores, statuses, _list_type(mappers))
 
 
 def _list_type(mappers: Sequence[Mapper]) -> FindingType | None:

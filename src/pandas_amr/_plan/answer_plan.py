@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._plan.aggregations import Aggregation
-from pandas_amr._plan.words import is_always
 from pandas_amr._plan.answer import (
     PlanAnswer,
     PlannedFields,
@@ -22,6 +21,7 @@ from pandas_amr._plan.answer_fields import check_ranking, check_segmentation, pl
 from pandas_amr._plan.call_text import user_finding_types
 from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.plan import Plan, View
+from pandas_amr._plan.words import is_always
 from pandas_amr._units.neighbours import Segmentation
 from pandas_amr.errors import InvalidOutput, PlanWarning, UsageError
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.merge import rules_of
-from pandas_amr._findings.output import OutputType
+from pandas_amr._findings.output import ReductionType
 from pandas_amr._plan.aggregations import columns_of, function_of
 from pandas_amr._plan.call import added_types, finding_types
 from pandas_amr._plan.compute import all_labels
@@ -219,7 +219,9 @@ def _check_output(
     """Refuse an output of another type than what pandas computes, if pandas alone computes it."""
     by = job.by or plan.by
     is_written = job.reducer is None and plan.reduce_instruction is not None
-    OutputType(plan.output, held=is_written and by is not None)  # raises for an unusable type
+    ReductionType(
+        plan.output, in_column=is_written and by is not None
+    )  # raises for an unusable type
     if has_agents or job.reducer is not None or (is_written and job.computed is None):
         return
     if by_pandas:

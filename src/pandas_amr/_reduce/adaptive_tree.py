@@ -1,4 +1,4 @@
-"""Reduce by tokens: level by level, as many findings to an agent as its budget holds, until one holds all."""
+"""A tree of reduce agents by tokens: each gets as many findings as its budget holds."""
 
 from __future__ import annotations
 
@@ -7,145 +7,180 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.concurrency import each
 from pandas_amr._records.engine import aside
-from pandas_amr._reduce.agent import Losses, Reducer, fitted
 from pandas_amr._reduce.packing import next_level
+from pandas_amr._reduce.truncate import truncate_to_fit
 from pandas_amr._units.split import split_text
 from pandas_amr._units.units import line_of
 from pandas_amr.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from pandas_amr._findings.inputs import Input
-    from pandas_amr._findings.output import Reduced
+    from pandas_amr._findings.inputs import ReduceInput
+    from pandas_amr._findings.output import Reduction
     from pandas_amr._records.trace import Trace
+    from pandas_amr._reduce.agent import ReduceAgent
+    from pandas_amr._reduce.notes import Notes
 
 PIECE_KEY = "part"
-SHRINKS = 0.75  # a level that leaves more of its findings' number shrinks next to nothing
-PIECE_SHARE = 0.8  # of the budget: JSON around a piece takes some
+SHRINKS = 0.75  # a level that leaves more of its findings' number hardly shrinks them
+PIECE_SHARE = 0.8  # of the budget: the JSON around a piece takes some
 
 
 @dataclass(slots=True)
 class AdaptiveTree:
-    """First-fit-decreasing into ``budget`` tokens, level by level, and one final reduce.
+    """Packs findings into ``budget`` tokens level by level, until one agent holds all of them.
 
-    A level that would shrink nothing, or next to nothing, is not run. Findings too large to be put together are
-    condensed one by one, those over the budget in pieces, once, so that levels stay few; what is still too much for the
-    final agent is cut, and told.
+    A level that would hardly shrink the findings is not run. The large findings are condensed one
+    by one instead, in pieces if they exceed the budget. That happens once, so that levels stay
+    few. What is then still too much for the final agent is truncated, and the agent is told so.
+
+    Attributes:
+        budget: the tokens of findings that one agent gets.
+        parallelism: how many nodes of a level run at once.
+        notes: writes what the final agent is told beside the findings.
+        name: what the names of its nodes in the trace begin with.
     """
 
-    reducer: Reducer
+    agent: ReduceAgent
     budget: int
     max_levels: int
     trace: Trace
-    losses: Losses
     parallelism: int
+    notes: Notes | None = None
     name: str = ""
-    computed: Callable[[], str] = str
 
-    async def reduce(self, inputs: Sequence[Input]) -> Reduced | None:
-        """The final reduce's answer.
+    async def reduce(self, inputs: Sequence[ReduceInput]) -> Reduction | None:
+        """Return the final agent's answer; None if nothing is left and the type is not a list.
 
         Raises:
-            ModelError: the final node failed, or nothing is left to combine.
+            ModelError: the final node failed, or nothing is left because nodes failed.
         """
-        held = list(inputs)
+        inputs = list(inputs)
         level = 1
-        condensed = False
+        is_condensed = False
         while level <= self.max_levels:
-            sizes: list[int] = await aside(self._sizes, held, size=len(held))
+            sizes: list[int] = await aside(self._sizes, inputs, size=len(inputs))
             groups = next_level(sizes, self.budget)
-            if groups is None and (
-                sum(sizes) <= self.budget
-                or condensed
-                or (max(sizes) <= self.budget and sum(sizes) <= 2 * self.budget)
-            ):
-                break  # it fits, or what the last agent cannot hold is little
-            if groups is None or (not condensed and len(groups) > SHRINKS * len(held)):
-                held = await self._condensed(level, held, sizes)
-                condensed = True
-            else:
-                held = await self._level(level, held, groups)
-                if sum(self.reducer.size(one) for one in held) >= sum(sizes):
-                    level += 1
-                    break  # the answers are no smaller than what they were made of
+            if groups is None and (is_condensed or self._nearly_fit(sizes)):
+                break
+            if groups is None or (not is_condensed and len(groups) > SHRINKS * len(inputs)):
+                inputs = await self._condense_large(level, inputs, sizes)
+                is_condensed = True
+                level += 1
+                continue
+            inputs = await self._combine_groups(level, inputs, groups)
             level += 1
-        if not held:
-            return self.reducer.of_nothing()
-        return await self._final(level, held)
+            if sum(self._sizes(inputs)) >= sum(sizes):
+                break  # the answers are no smaller than what they were made of
+        if not inputs:
+            return self.agent.empty_result()
+        return await self._answer(level, inputs)
 
-    def _sizes(self, inputs: Sequence[Input]) -> list[int]:
-        return [self.reducer.size(one) for one in inputs]
+    def _sizes(self, inputs: Sequence[ReduceInput]) -> list[int]:
+        return [self.agent.size(one) for one in inputs]
 
-    async def _level(self, level: int, inputs: list[Input], groups: list[list[int]]) -> list[Input]:
-        """Reduce each group; their answers in order. A group of one goes on as it is."""
-        made: list[list[Input]] = [[] for _ in groups]
+    def _nearly_fit(self, sizes: Sequence[int]) -> bool:
+        """Tell whether the final agent can hold all findings, or can if little is truncated."""
+        total = sum(sizes)
+        if total <= self.budget:
+            return True
+        return max(sizes) <= self.budget and total <= 2 * self.budget
 
-        async def one(number: int) -> tuple[int, list[Input]]:
-            return number, await self._node(
-                level, number, [inputs[index] for index in groups[number]]
-            )
+    async def _combine_groups(
+        self, level: int, inputs: list[ReduceInput], groups: list[list[int]]
+    ) -> list[ReduceInput]:
+        """Have one agent combine each group; return their answers in order."""
+        batches = [[inputs[index] for index in group] for group in groups]
+        combined: list[ReduceInput] = []
+        for output in await self._run_level(level, batches):
+            combined += output
+        return combined
 
-        async for number, done in each(one, range(len(groups)), limit=self.parallelism):
-            made[number] = done
-        return [one for part in made for one in part]
+    async def _run_level(
+        self, level: int, batches: Sequence[list[ReduceInput]], *, may_pass: bool = True
+    ) -> list[list[ReduceInput]]:
+        """Run the nodes of a level side by side; return what each gives, in order.
 
-    async def _node(
-        self, level: int, number: int, inputs: list[Input], *, alone: bool = False
-    ) -> list[Input]:
-        name = f"{self.name}reduce-{level}-{number}"
+        With ``may_pass`` a finding that is alone in its batch goes on as it is.
+        """
+        outputs: list[list[ReduceInput]] = [[] for _ in batches]
+
+        async def run_node(number: int) -> None:
+            name = f"{self.name}reduce-{level}-{number}"
+            outputs[number] = await self._combine(name, level, batches[number], may_pass=may_pass)
+
+        async for _ in each(run_node, range(len(batches)), limit=self.parallelism):
+            pass
+        return outputs
+
+    async def _combine(
+        self, name: str, level: int, inputs: list[ReduceInput], *, may_pass: bool
+    ) -> list[ReduceInput]:
+        """Have an intermediate agent combine findings; return none of them if it fails."""
         with self.trace.node(
             "reduce", id=name, level=level, parents=makers(inputs), units=len(inputs)
         ) as node:
-            if len(inputs) == 1 and not alone:
+            if len(inputs) == 1 and may_pass:
                 node.status = "passed"
-                return [one.made_by(name) for one in inputs]
+                return [inputs[0].with_node(name)]
             try:
-                reduced = await self.reducer.reduce(inputs, final=False)
+                reduction = await self.agent.reduce(inputs, final=False)
             except ModelError as error:
-                self.losses.lose(name, inputs, error)
+                self.agent.lose_node(name, inputs, error)
                 node.status = "failed"
                 return []
-            node.usage = reduced.usage
-        return [one.made_by(name) for one in reduced.inputs()]
+            node.usage = reduction.usage
+        return [one.with_node(name) for one in reduction.inputs()]
 
-    async def _condensed(self, level: int, inputs: list[Input], sizes: list[int]) -> list[Input]:
-        """Findings of which no two fit together, each condensed alone; one over the budget in pieces that fit."""
-        pieces: list[tuple[int, Input]] = []
-        for index, (one, size) in enumerate(zip(inputs, sizes, strict=True)):
+    async def _condense_large(
+        self, level: int, inputs: list[ReduceInput], sizes: list[int]
+    ) -> list[ReduceInput]:
+        """Condense each finding that is too large for two to fit together, in pieces if need be."""
+        pieces: list[list[ReduceInput]] = []
+        index_of: list[int] = []  # of the finding that a piece is of
+        for index, size in enumerate(sizes):
             if 2 * size > self.budget:
-                limit = max(1, int(self.budget * PIECE_SHARE))
-                texts = [
-                    one.line[span.start : span.end]
-                    for span in split_text(
-                        one.line, limit=limit, overlap=0, count=self.reducer.count
-                    )
-                ]
-                pieces += [(index, replace(one, line=line_of({PIECE_KEY: text}))) for text in texts]
-        made: dict[int, list[Input]] = {}
+                for piece in self._split(inputs[index]):
+                    pieces.append([piece])
+                    index_of.append(index)
+        outputs = await self._run_level(level, pieces, may_pass=False)
+        condensed: dict[int, list[ReduceInput]] = {}
+        for index, output in zip(index_of, outputs, strict=True):
+            condensed.setdefault(index, []).extend(output)
+        result: list[ReduceInput] = []
+        for index, one in enumerate(inputs):
+            result += condensed.get(index, [one])
+        return result
 
-        async def condense(number: int) -> tuple[int, list[Input]]:
-            return number, await self._node(level, number, [pieces[number][1]], alone=True)
+    def _split(self, one: ReduceInput) -> list[ReduceInput]:
+        """Split a finding into pieces that fit into the budget."""
+        limit = max(1, int(self.budget * PIECE_SHARE))
+        pieces: list[ReduceInput] = []
+        for span in split_text(one.line, limit=limit, overlap=0, count=self.agent.count):
+            text = one.line[span.start : span.end]
+            pieces.append(replace(one, line=line_of({PIECE_KEY: text})))
+        return pieces
 
-        done = {
-            n: part async for n, part in each(condense, range(len(pieces)), limit=self.parallelism)
-        }
-        for number, (index, _) in enumerate(pieces):
-            made.setdefault(index, []).extend(done[number])
-        return [part for index, one in enumerate(inputs) for part in made.get(index, [one])]
-
-    async def _final(self, level: int, inputs: list[Input]) -> Reduced:
-        name = f"{self.name}final-reduce"
-        inputs, cut = fitted(inputs, self.budget, self.reducer)
-        self.losses.cut += cut
+    async def _answer(self, level: int, inputs: list[ReduceInput]) -> Reduction:
+        """Have the final agent write the answer."""
+        inputs, truncated = truncate_to_fit(inputs, self.budget, self.agent)
+        self.agent.lost.truncated += truncated
         with self.trace.node(
-            "final-reduce", id=name, level=level, parents=makers(inputs), units=len(inputs)
+            "final-reduce",
+            id=f"{self.name}final-reduce",
+            level=level,
+            parents=makers(inputs),
+            units=len(inputs),
         ) as node:
-            reduced = await self.reducer.reduce(inputs, final=True, told=self.computed)
-            node.usage = reduced.usage
-        return reduced
+            reduction = await self.agent.reduce(inputs, final=True, notes=self.notes)
+            node.usage = reduction.usage
+        return reduction
 
 
-def makers(inputs: Sequence[Input]) -> tuple[str, ...]:
-    """The nodes that made some inputs, each once, in order."""
-    return tuple(dict.fromkeys(node for one in inputs for node in one.nodes))
+def makers(inputs: Sequence[ReduceInput]) -> tuple[str, ...]:
+    """Name the nodes that made some inputs, each once, in order."""
+    names: dict[str, None] = {}
+    for one in inputs:
+        names.update(dict.fromkeys(one.nodes))
+    return tuple(names)

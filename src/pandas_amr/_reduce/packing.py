@@ -9,9 +9,10 @@ if TYPE_CHECKING:
 
 
 def static_sizes(leaves: int, fan_in: int) -> list[int]:
-    """Boxes a level: the leaves first, the final reduce last.
+    """Return the number of nodes per level: the leaves first, the final reduce last.
 
-    While a level has more than ``fan_in`` boxes, the next has one for each ``fan_in`` of them; then one final reduce.
+    While a level has more than ``fan_in`` nodes, the next level has one node per ``fan_in`` of
+    them. Then one final reduce follows.
 
     Example:
         >>> static_sizes(26, 5)
@@ -24,7 +25,7 @@ def static_sizes(leaves: int, fan_in: int) -> list[int]:
 
 
 def reduce_calls(sizes: list[int], fan_in: int) -> int:
-    """Model calls that a tree needs where each box needs one: a group of one is passed through without.
+    """Return the model calls that a tree needs: one per node, but none for a node with one child.
 
     Example:
         >>> reduce_calls([7, 3, 1], 3)
@@ -35,7 +36,7 @@ def reduce_calls(sizes: list[int], fan_in: int) -> int:
 
 
 def group_of(index: int, level: int, sizes: list[int], fan_in: int) -> tuple[int, int]:
-    """The box one level up that a box feeds, and how many feed it: ``(index, inputs)``.
+    """Return the index of a node's parent, and how many children that has.
 
     Example:
         >>> group_of(6, 0, [7, 3, 1], 3)
@@ -47,46 +48,65 @@ def group_of(index: int, level: int, sizes: list[int], fan_in: int) -> tuple[int
     return group, min(fan_in, sizes[level] - group * fan_in)
 
 
-def first_fit_decreasing(tokens: Sequence[int], budget: int) -> list[list[int]]:
-    """Items packed into bins of ``budget`` tokens: the largest first, each into the first bin where it fits.
+class _FreeSpace:
+    """The free space of bins, as a binary tree of maxima: the first bin that fits in O(log n)."""
 
-    An item over the budget gets a bin of its own, which nothing joins. Johnson (1973); the first bin is found in a
-    tree of free room, so that n items take O(n log n).
+    def __init__(self, most_bins: int, budget: int) -> None:
+        self._size = 1
+        while self._size < most_bins:
+            self._size *= 2
+        self._free = [budget] * (2 * self._size)  # a bin that nothing is in yet has all of it
+
+    def find_first(self, tokens: int) -> int:
+        """Return the first bin with at least so much space."""
+        node = 1
+        while node < self._size:
+            left = 2 * node
+            node = left if self._free[left] >= tokens else left + 1
+        return node - self._size
+
+    def take(self, place: int, tokens: int) -> None:
+        """Take space of a bin."""
+        node = place + self._size
+        self._free[node] -= tokens
+        while node > 1:
+            node //= 2
+            self._free[node] = max(self._free[2 * node], self._free[2 * node + 1])
+
+
+def first_fit_decreasing(tokens: Sequence[int], budget: int) -> list[list[int]]:
+    """Pack items into bins of ``budget`` tokens: the largest first, each into the first that fits.
+
+    An item over the budget gets a bin of its own, and nothing else joins it. See Johnson (1973).
+    n items take O(n log n).
 
     Example:
         >>> first_fit_decreasing([10, 25, 50, 75, 100, 110], 100)
         [[5], [4], [3, 1], [2, 0]]
     """
-    order = sorted(range(len(tokens)), key=lambda item: -tokens[item])
-    size = 1
-    while size < max(1, len(tokens)):
-        size *= 2
-    free = [budget] * (2 * size)  # bins that nothing is in yet have all of it
+    order = sorted(range(len(tokens)), key=tokens.__getitem__, reverse=True)
+    space = _FreeSpace(max(1, len(tokens)), budget)
     bins: list[list[int]] = []
     for item in order:
         if tokens[item] > budget:
             place = len(bins)
+            taken = budget + 1  # leaves less than no space: not even an empty item joins it
         else:
-            place = 1
-            while place < size:
-                place = 2 * place if free[2 * place] >= tokens[item] else 2 * place + 1
-            place -= size
-        if place >= len(bins):
-            place = len(bins)
+            place = min(space.find_first(tokens[item]), len(bins))
+            taken = tokens[item]
+        if place == len(bins):
             bins.append([])
         bins[place].append(item)
-        node = place + size
-        free[node] = -1 if tokens[item] > budget else free[node] - tokens[item]
-        while node > 1:
-            node //= 2
-            free[node] = max(free[2 * node], free[2 * node + 1])
+        space.take(place, taken)
     return bins
 
 
 def next_level(tokens: Sequence[int], budget: int) -> list[list[int]] | None:
-    """The groups that the next level reduces, each in order, by their first item; None where there is no such level.
+    """Return the groups of items that the next level reduces, in order of their first item.
 
-    There is none where all fits the budget already, and where every group would hold one item: nothing would shrink.
+    Returns:
+        None if there is no next level: all items fit the budget, or each would be a group of its
+        own, and nothing would shrink.
 
     Example:
         >>> next_level([100] * 6, 250)

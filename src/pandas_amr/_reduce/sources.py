@@ -1,22 +1,30 @@
-"""A claim's rows: which findings an output rests on, resolved to the frame's labels."""
+"""What a reduce gives: the answer, and the rows of the frame behind each part of it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from pandas_amr._plan.outputs import shaped
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pandas_amr._findings.citations import Support
+    from pandas_amr._findings.output import Reduction
 
 
-class Cited(NamedTuple):
-    """What a part of the output rests on: of which group, for each of its items the rows, of which column.
+class PartSources(NamedTuple):
+    """What a part of the answer rests on.
 
-    Where agents write columns and there are no groups, each column is its own ``group``.
+    Attributes:
+        group: the label of the group that the part is of; None if there are no groups.
+        items: the rows behind each of its items. A value that is not a list is one item.
+        column: the column that agents wrote; None if they wrote the whole answer. Without groups
+            the column's name is the ``group``, too.
     """
 
     group: Any
@@ -24,59 +32,74 @@ class Cited(NamedTuple):
     column: Any = None
 
 
-def sources_frame(cited: Sequence[Cited], index: pd.Index) -> pd.DataFrame:
-    """One row an item of the output and row of the frame behind it: ``item label position general run``.
+@dataclass(frozen=True)
+class ReduceOutcome:
+    """The answer, and what each part of it rests on; None if there is no answer."""
 
-    Before them the ``group``, and the ``column``, where there are some. ``general`` marks what is no evidence, since
-    it was named in bulk; ``run`` what stands in a run of consecutive numbers.
+    output: Any
+    sources: tuple[PartSources, ...] = ()
+
+
+def make_outcome(reduction: Reduction | None, output: Any) -> ReduceOutcome:
+    """Convert what agents wrote into the answer of the type ``output``."""
+    if reduction is None:
+        return ReduceOutcome(None)
+    sources = PartSources(None, reduction.support)
+    return ReduceOutcome(shaped(reduction.value, output), (sources,))
+
+
+def sources_frame(sources: Sequence[PartSources], index: pd.Index) -> pd.DataFrame:
+    """Make a frame with one row per item of the answer and row of the user's frame behind it.
+
+    Its columns are ``group`` and ``column`` (if there are any), ``item``, ``label``, ``position``,
+    ``general`` and ``run``. ``general`` marks a row that is not evidence because it was cited in
+    bulk; ``run`` marks one that was cited in a run of consecutive numbers.
     """
-    rows: list[tuple[Cited, int, int]] = []
-    general: list[bool] = []
-    runs: list[bool] = []
-    for part in cited:
-        for item, support in enumerate(part.items):
-            for position in sorted(support.rows):
-                rows.append((part, item, position))
-                general.append(position in support.general)
-                runs.append(position in support.runs)
-    positions = np.array([position for _, _, position in rows], dtype=np.int64)
+    columns = _list_source_columns(sources)
+    positions = np.array(columns["position"], dtype=np.int64)
     frame = pd.DataFrame(
         {
-            "group": pd.Series([part.group for part, _, _ in rows], dtype=object),
-            "column": pd.Series([part.column for part, _, _ in rows], dtype=object),
-            "item": pd.array([item for _, item, _ in rows], dtype="int64"),
+            "group": pd.Series(columns["group"], dtype=object),
+            "column": pd.Series(columns["column"], dtype=object),
+            "item": np.array(columns["item"], dtype=np.int64),
             "label": pd.Series(list(index.take(positions)), dtype=object),
             "position": positions,
-            "general": np.array(general, dtype=bool),
-            "run": np.array(runs, dtype=bool),
+            "general": np.array(columns["general"], dtype=bool),
+            "run": np.array(columns["run"], dtype=bool),
         }
     )
-    without = [
-        name for name in ("group", "column") if all(getattr(part, name) is None for part in cited)
-    ]
-    return frame.drop(columns=without)
+    if all(part.group is None for part in sources):
+        frame = frame.drop(columns="group")
+    if all(part.column is None for part in sources):
+        frame = frame.drop(columns="column")
+    return frame
 
 
-def covered(cited: Sequence[Cited], rows: int) -> float | None:
-    """The share of rows that are evidence for the output; None where nothing says what it rests on."""
-    supports = [support for part in cited for support in part.items]
-    if not rows or not any(support.rows for support in supports):
+def _list_source_columns(sources: Sequence[PartSources]) -> dict[str, list[Any]]:
+    """List each column's values: one per item and row behind it."""
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("group", "column", "item", "position", "general", "run")
+    }
+    for part in sources:
+        for item, support in enumerate(part.items):
+            positions = sorted(support.rows)
+            columns["group"] += [part.group] * len(positions)
+            columns["column"] += [part.column] * len(positions)
+            columns["item"] += [item] * len(positions)
+            columns["position"] += positions
+            columns["general"] += [position in support.general for position in positions]
+            columns["run"] += [position in support.runs for position in positions]
+    return columns
+
+
+def evidence_share(sources: Sequence[PartSources], rows: int) -> float | None:
+    """Return the share of rows that are evidence for the answer; None if nothing is cited."""
+    is_cited = False
+    evidence: set[int] = set()
+    for part in sources:
+        for support in part.items:
+            is_cited = is_cited or bool(support.rows)
+            evidence |= support.evidence
+    if not rows or not is_cited:
         return None
-    return len(frozenset().union(*(support.evidence for support in supports))) / rows
-
-
-def coverage_words(rows: int, failed: int, lost: int, cut: int, *, partly: int = 0) -> str:
-    """What is not in front of the agent that writes the answer; empty where all is.
-
-    ``failed`` rows have no finding at all; ``partly`` failed ones have those of some maps.
-    """
-    missing = [
-        f"{failed} of {rows} rows have no finding: they failed." if failed else "",
-        f"{partly} of {rows} rows have a part of their findings: a map failed, and its fields are null."
-        if partly
-        else "",
-        f"The findings of {lost} rows were lost where they were combined." if lost else "",
-        f"{cut} findings were cut to fit." if cut else "",
-    ]
-    told = [one for one in missing if one]
-    return "\n".join(["Coverage:", *told]) if told else ""
+    return len(evidence) / rows

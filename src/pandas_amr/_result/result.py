@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.settings import Settings
     from pandas_amr._findings.findings import Failure
-    from pandas_amr._findings.held import Kept
+    from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._plan.call import Errors, Job
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.trace import Node
@@ -71,7 +71,7 @@ class Origin:
     job: Job
     settings: Settings
     lms: Mapping[Phase, LM]
-    kept: Kept
+    kept: MapFindings
     runner: ClassVar[Runner]  # set by whoever can carry a run out: this room may not import it
 
 

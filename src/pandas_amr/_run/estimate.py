@@ -14,7 +14,7 @@ import numpy as np
 from pandas_amr._agent import prompts
 from pandas_amr._context.prices import price_of
 from pandas_amr._findings.merge import rules_of
-from pandas_amr._findings.output import OutputType
+from pandas_amr._findings.output import ReductionType
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import uncached
 from pandas_amr._map.cut import Sample, cut_shards, make_context
@@ -23,16 +23,12 @@ from pandas_amr._plan.call import finding_types
 from pandas_amr._plan.compute import all_labels, groups_of
 from pandas_amr._records.estimate import Estimate
 from pandas_amr._records.usage import Usage
-from pandas_amr._reduce.agent import NUMBER_TOKENS
+from pandas_amr._reduce.direct import make_direct_answer
+from pandas_amr._reduce.number import CHOICE_SAMPLE
 from pandas_amr._reduce.packing import reduce_calls, static_sizes
-from pandas_amr._reduce.stage import (
-    CHOICE_SAMPLE,
-    MAX_LEVELS,
-    Task,
-    alone,
-    reduce_budget,
-    the_task,
-)
+from pandas_amr._reduce.task import ReduceTask, answer_task, reduce_budget
+from pandas_amr._reduce.trees import MAX_LEVELS
+from pandas_amr._reduce.truncate import NUMBER_TOKENS
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.by import missing_keys
 from pandas_amr._units.split import pieces_of
@@ -231,11 +227,11 @@ def forecast(
 
 def answered_alone(spec: Spec, services: Services, state: State, units: Units) -> Spent | None:
     """What one agent takes that answers from the whole content; None where the plan has none, or it does not fit."""
-    answering = alone(spec, services, state, units) if spec.lms else None
+    answering = make_direct_answer(spec, services, state, units) if spec.lms else None
     if answering is None:
         return None
     task = answering.task
-    held = answering.reducer.count(prompts.finding_lines([one.line for one in answering.inputs]))
+    held = answering.agent.count(prompts.finding_lines([one.line for one in answering.inputs]))
     taken = Spent("reduce", task.agent, 1, _system(spec, task) + held, _written_tokens(spec, task))
     taken.about = _has_tools(spec, taken)
     return taken
@@ -404,9 +400,9 @@ def _reducing(
     each = measured.findings if measured else 1.0
     groups = _groups(spec, units) if job.by is not None else [len(units.asked)]
     if spec.is_written:
-        task = the_task(spec)
+        task = answer_task(spec)
         spent = Spent("reduce", task.agent)
-        if spec.is_number_chosen:
+        if spec.reduce_kind == "chosen_number":
             spent.calls = 1
             spent.input_tokens = _system(spec, task) + min(CHOICE_SAMPLE, len(units.asked)) * one
             spent.output_tokens = NUMBER_TOKENS * 3
@@ -425,7 +421,11 @@ def _reducing(
         spent = Spent("reduce", agent)
         for rows in groups:
             _tree(
-                spec, Task(agent.text, str, agent), _leaves(spec, rows * each, one), spent, measured
+                spec,
+                ReduceTask(agent.text, str, agent),
+                _leaves(spec, rows * each, one),
+                spent,
+                measured,
             )
         parts.append(spent)
     for spent in parts:
@@ -480,8 +480,8 @@ def _number_tokens(spec: Spec) -> int:
     return count(prompts.numbered("finding", 100, '{"a": 1}') + "\n") - count('{"a": 1}')
 
 
-def _system(spec: Spec, task: Task) -> int:
-    output = OutputType(task.output)
+def _system(spec: Spec, task: ReduceTask) -> int:
+    output = ReductionType(task.output)
     strict = output.submission().response.strict
     words = prompts.reduce_system(
         task.instruction, final=True, output=output.schema, tools=False, enforced=strict
@@ -499,7 +499,7 @@ def _groups(spec: Spec, units: Units) -> list[int]:
 
 
 def _tree(
-    spec: Spec, task: Task, sizes: list[float], spent: Spent, measured: Measured | None
+    spec: Spec, task: ReduceTask, sizes: list[float], spent: Spent, measured: Measured | None
 ) -> tuple[int, ...]:
     """Add what one tree takes; its leaves' tokens are ``sizes``: batches of a static tree, findings of another."""
     system = _system(spec, task)
@@ -540,7 +540,7 @@ def _tree(
     return ()
 
 
-def _written_tokens(spec: Spec, task: Task) -> int:
+def _written_tokens(spec: Spec, task: ReduceTask) -> int:
     """Of a reduction: from its schema where that says something, else of some notes."""
     if task.output is str:
         return NOTES_TOKENS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.subrun import SharedRun
-    from pandas_amr._findings.held import Kept
+    from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._run.preview import PreviewOptions
 
@@ -36,7 +36,7 @@ class Execution:
 
     spec: Spec
     journal: Journal | None = None
-    findings: Kept | None = None
+    findings: MapFindings | None = None
     parent: SharedRun | None = None
     preview: PreviewOptions | None = None
     sample: VerificationSample | None = None

@@ -9,8 +9,8 @@ from pandas_amr._findings.findings import with_findings
 from pandas_amr._findings.inputs import no_nodes
 from pandas_amr._records.raised import described
 from pandas_amr._records.usage import Ledger
-from pandas_amr._reduce.sources import covered, sources_frame
-from pandas_amr._reduce.stage import REDUCE_POSITION, Outcome
+from pandas_amr._reduce.failures import REDUCE_POSITION
+from pandas_amr._reduce.sources import ReduceOutcome, evidence_share, sources_frame
 from pandas_amr._result.result import (
     Origin,
     Result,
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from pandas_amr._context.state import State
     from pandas_amr._context.subrun import SharedRun
     from pandas_amr._findings.findings import Failure
-    from pandas_amr._findings.inputs import Found
+    from pandas_amr._findings.inputs import FindingRows
     from pandas_amr._records.trace import Node
 
 
 def make_result(
-    spec: Spec, services: Services, state: State, outcome: Outcome, parent: SharedRun | None
+    spec: Spec, services: Services, state: State, outcome: ReduceOutcome, parent: SharedRun | None
 ) -> Result:
     """Make the result of a run that has come to its end."""
     services.account_cached()
@@ -53,12 +53,12 @@ def make_partial_result(
     """Make a result of what was found until now."""
     services.account_cached()
     try:
-        return _assemble(spec, services, state, Outcome(None), parent)
+        return _assemble(spec, services, state, ReduceOutcome(None), parent)
     except Exception as error:  # noqa: BLE001 (what it cost is told, even if it cannot be shown)
         message = f"What was found cannot be shown: {described(error)}."
         state.warnings.append(FailureWarning(message))
         state.findings = None
-        return _assemble(spec, services, state, Outcome(None), parent)
+        return _assemble(spec, services, state, ReduceOutcome(None), parent)
 
 
 def _last_nodes(services: Services) -> list[str]:
@@ -92,10 +92,10 @@ def _add_warnings(spec: Spec, state: State) -> None:
 
 
 def _assemble(
-    spec: Spec, services: Services, state: State, outcome: Outcome, parent: SharedRun | None
+    spec: Spec, services: Services, state: State, outcome: ReduceOutcome, parent: SharedRun | None
 ) -> Result:
     failures = state.sorted_failures(spec.job.names)
-    found = state.found(spec.job)
+    found = state.finding_rows(spec.job)
     frame, status = _frame_and_status(spec, state, found, failures)
     nodes = _copy_nodes(services, parent)
     return Result(
@@ -112,8 +112,8 @@ def _assemble(
         stopped=state.end_reason,
         sandbox=spec.sandbox_tier or None,
         made_by=None if state.made_by is no_nodes else state.made_by,
-        sources=sources_frame(outcome.cited, frame.index) if outcome.cited else None,
-        coverage=covered(outcome.cited, len(frame)),
+        sources=sources_frame(outcome.sources, frame.index) if outcome.sources else None,
+        coverage=evidence_share(outcome.sources, len(frame)),
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
     )
@@ -126,16 +126,16 @@ def _copy_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
 
 
 def _frame_and_status(
-    spec: Spec, state: State, found: Found, failures: list[Failure]
+    spec: Spec, state: State, found: FindingRows, failures: list[Failure]
 ) -> tuple[pd.DataFrame, Any]:
     """Write findings beside the frame's columns, and statuses if the plan says so."""
     findings, index = state.findings, spec.job.frame.index
     if findings is None:
         return spec.job.frame, None
     frame = found.table
-    if findings.listed is not None:
+    if findings.list_type is not None:
         frame = with_findings(spec.job.frame, findings.findings())
-    status = late(status_frame, findings.of_rows(), failures, index)
+    status = late(status_frame, findings.row_statuses(), failures, index)
     if spec.plan.status_columns:
         status = status()
         named = status.set_axis(list(spec.plan.status_columns), axis=1)

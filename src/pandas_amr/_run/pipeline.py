@@ -25,7 +25,11 @@ from pandas_amr._plan.defaults import fill_by_type, fill_defaults
 from pandas_amr._plan.planner import derive, given_plan
 from pandas_amr._records.concurrency import await_contained
 from pandas_amr._records.engine import aside
-from pandas_amr._reduce.stage import Outcome, direct, list_or_raise, make_tree, reduce
+from pandas_amr._reduce.direct import answer_directly
+from pandas_amr._reduce.failures import ReduceFailures
+from pandas_amr._reduce.sources import ReduceOutcome
+from pandas_amr._reduce.stage import reduce
+from pandas_amr._reduce.trees import begin_tree
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.estimate import forecast, sample_of
 from pandas_amr._run.outcome import make_partial_result, make_result
@@ -49,7 +53,7 @@ if TYPE_CHECKING:
     from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.usage import Ledger
-    from pandas_amr._reduce.agent import StaticTree
+    from pandas_amr._reduce.static_tree import StaticTree
     from pandas_amr._result.result import Result
     from pandas_amr._run.execution import Execution
     from pandas_amr.errors import PlanWarning, RunStopped
@@ -208,7 +212,7 @@ class Pipeline:
         draft = await preview(self.spec, self.services, self.state, units, options)
         return replace(draft, result=self.partial_result())
 
-    async def _answer_directly(self, units: Units) -> Outcome | None:
+    async def _answer_directly(self, units: Units) -> ReduceOutcome | None:
         """Have one agent answer from the whole content, if the plan says so and it fits."""
         spec, services, state = self.spec, self.services, self.state
         if not spec.plan.direct or state.findings is not None:
@@ -217,15 +221,15 @@ class Pipeline:
         state.stage = "its direct answer"
         try:
             async with services.time_limit(spec):
-                return await direct(spec, services, state, units)
+                return await answer_directly(spec, services, state, units)
         except BudgetExceeded as error:
             state.end(error)
         except ModelError as error:
             if not error.stops_run and spec.settings.errors != "raise":
-                list_or_raise(spec, state, f"direct: {error}", error)
+                ReduceFailures(spec, state).add(f"direct: {error}", error)
                 return None  # findings first, then a reduce, may still answer
             state.end(error)
-        return Outcome(None)
+        return ReduceOutcome(None)
 
     async def _begin_map(self, units: Units) -> MapStage | None:
         """Cut shards of what no earlier run and no journal has; None if nothing is mapped."""
@@ -269,13 +273,13 @@ class Pipeline:
         spec, services, state = self.spec, self.services, self.state
         if stage is None or not stage.leaves or not spec.reduces_as_findings_land:
             return None
-        tree = make_tree(spec, services, state, stage.leaves, lambda: state.found(self.spec.job))
+        tree = begin_tree(spec, services, state, stage.leaves)
         stack.push_async_exit(tree.leave)
         return tree
 
     async def _map_and_reduce(
         self, units: Units, stage: MapStage | None, tree: StaticTree | None
-    ) -> Outcome:
+    ) -> ReduceOutcome:
         """Map, then reduce, until the budget's seconds are used up."""
         spec, services, state = self.spec, self.services, self.state
         state.stage = "its map" if stage is not None else "its reduce"
@@ -286,15 +290,15 @@ class Pipeline:
                 self._raise_if_failed()
                 if state.ended_by is None and spec.job.reduces:
                     state.stage = "its reduce"
-                    found = await aside(state.found, spec.job, size=len(spec.job.frame))
-                    return await reduce(spec, services, state, units, found, tree)
+                    rows = await aside(state.finding_rows, spec.job, size=len(spec.job.frame))
+                    return await reduce(spec, services, state, units, rows, tree=tree)
                 if state.ended_by is not None and tree is not None:
                     await tree.settle(state.ended_by)
         except BudgetExceeded as error:
             state.end(error)
-        return Outcome(None)
+        return ReduceOutcome(None)
 
-    def _make_result(self, outcome: Outcome) -> Result:
+    def _make_result(self, outcome: ReduceOutcome) -> Result:
         return make_result(self.spec, self.services, self.state, outcome, self._parent)
 
     def partial_result(self) -> Result:

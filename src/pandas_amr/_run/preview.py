@@ -16,16 +16,12 @@ from pandas_amr._map.mappers import make_mappers
 from pandas_amr._map.prompt import Pieces
 from pandas_amr._map.stage import MapStage
 from pandas_amr._records.usage import Usage
-from pandas_amr._reduce.agent import NUMBER_TOKENS
-from pandas_amr._reduce.stage import (
-    Alone,
-    alone,
-    chosen,
-    list_or_raise,
-    reduce_inputs,
-    the_task,
-    write,
-)
+from pandas_amr._reduce.direct import DirectAnswer, make_direct_answer
+from pandas_amr._reduce.failures import ReduceFailures
+from pandas_amr._reduce.inputs import select_where
+from pandas_amr._reduce.task import answer_task
+from pandas_amr._reduce.trees import ReduceTrees
+from pandas_amr._reduce.truncate import NUMBER_TOKENS
 from pandas_amr._run.estimate import (
     WRAPPER,
     Measured,
@@ -49,7 +45,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
-    from pandas_amr._findings.inputs import Found
+    from pandas_amr._findings.inputs import FindingRows
     from pandas_amr._map.cut import Sample
     from pandas_amr._map.mapper import Mapper
     from pandas_amr._map.stage import MapNode
@@ -97,7 +93,9 @@ async def preview(
 ) -> Draft:
     """What a run would take and send, without running it; with a sample, some units are mapped."""
     answering = (
-        await services.run_large(spec, alone, spec, services, state, units) if spec.lms else None
+        await services.run_large(spec, make_direct_answer, spec, services, state, units)
+        if spec.lms
+        else None
     )
     measured = None
     if options.sample and spec.lms and len(units) and answering is None:
@@ -110,7 +108,12 @@ async def preview(
 
 
 async def _rendered(
-    spec: Spec, services: Services, state: State, units: Units, count: int, answering: Alone | None
+    spec: Spec,
+    services: Services,
+    state: State,
+    units: Units,
+    count: int,
+    answering: DirectAnswer | None,
 ) -> list[dict[str, Any]]:
     """The bodies of the first requests, in the form that the server is known to take, or the best one."""
     bodies: list[dict[str, Any]] = []
@@ -183,15 +186,14 @@ class _Asked:
         return server.body(as_asked(request, server=server.address[0], name=self.lm.model))
 
 
-def _body_alone(spec: Spec, services: Services, answering: Alone) -> dict[str, Any]:
+def _body_alone(spec: Spec, services: Services, answering: DirectAnswer) -> dict[str, Any]:
     """The request of one agent that answers from the whole content."""
-    reducer, lines = answering.reducer, [one.line for one in answering.inputs]
+    agent, lines = answering.agent, [one.line for one in answering.inputs]
     lm = spec.lm("reduce", answering.task.agent)
-    repl = reducer.repl_of(lines, reducer.output)
-    opening = reducer.opening(lines, final=True, tools=repl is not None or bool(reducer.tools))
-    return _Asked(services, lm, reducer.output.submission(), "reduce").body(
-        opening, repl, reducer.tools
-    )
+    output = agent.prompt.output
+    repl = agent.repl_for(lines, output)
+    opening = agent.prompt.messages(lines, final=True)
+    return _Asked(services, lm, output.submission(), "reduce").body(opening, repl, agent.tools)
 
 
 async def _measured(
@@ -216,11 +218,11 @@ async def _measured(
         raise state.ended_by
     if _all_failed(spec, state, sample):
         return None
-    found = chosen(spec.plan.where, _of(state.found(spec.job), sample))
+    found = select_where(spec.plan.where, _of(state.finding_rows(spec.job), sample))
     lines = [
         one.line
-        for one in reduce_inputs(
-            spec, services, state, units, found, np.arange(len(found.positions))
+        for one in ReduceTrees(spec, services, state, units).render_inputs(
+            found, np.arange(len(found.positions))
         )
     ]
     asked = stage.model_nodes()
@@ -333,19 +335,19 @@ def _agents(stage: MapStage) -> dict[str | None, Mapper]:
 
 
 async def _reduction_tokens(
-    spec: Spec, services: Services, state: State, units: Units, found: Found
+    spec: Spec, services: Services, state: State, units: Units, found: FindingRows
 ) -> float | None:
     """What a reduce agent writes; None where none does, or one says how the answer is computed."""
-    if not spec.is_written or spec.is_number_chosen:
+    if not spec.is_written or spec.reduce_kind == "chosen_number":
         return None
     line: tuple[Phase, str] = ("reduce", spec.lm("reduce").model)
     before = services.ledger.lines.get(line, Usage())
     try:
-        reduced = await write(
-            spec, services, state, units, found, np.arange(len(found.positions)), the_task(spec)
+        reduced = await ReduceTrees(spec, services, state, units).write(
+            found, np.arange(len(found.positions)), answer_task(spec)
         )
     except ModelError as error:
-        list_or_raise(spec, state, str(error), error)
+        ReduceFailures(spec, state).add(str(error), error)
         state.warnings.append(
             FailureWarning(
                 f"The reduce of the sample failed: {error}. It is reckoned as without one."
@@ -362,6 +364,6 @@ async def _reduction_tokens(
     )  # the journal had it
 
 
-def _of(found: Found, sample: Sample) -> Found:
+def _of(found: FindingRows, sample: Sample) -> FindingRows:
     """What was found of the sample: one row a unit that was asked."""
-    return found.at(np.flatnonzero(np.isin(found.positions, sample.positions)))
+    return found.select(np.flatnonzero(np.isin(found.positions, sample.positions)))

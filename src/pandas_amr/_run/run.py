@@ -17,7 +17,6 @@ from pandas_amr._context.spec import Spec
 from pandas_amr._context.wiring import check_budget, resolve_lm, resolve_lms
 from pandas_amr._journal.journal import journal_for
 from pandas_amr._plan.arguments import check
-from pandas_amr._plan.call import Call, Job
 from pandas_amr._plan.call_text import check_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._records.engine import THREAD, engine_loop, submit
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 
     from pandas_amr._context.subrun import SharedRun
-    from pandas_amr._findings.held import Kept
+    from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._plan.call import Call, Job
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.usage import Phase
     from pandas_amr.models.base import LM
@@ -276,7 +276,7 @@ def _result_of(outcome: Result | Draft) -> Result | None:
 def make_run(
     spec: Spec,
     *,
-    findings: Kept | None = None,
+    findings: MapFindings | None = None,
     whole: bool = False,
     preview: PreviewOptions | None = None,
     sample: VerificationSample | None = None,

@@ -1,0 +1,71 @@
+"""The findings and statuses of a run's map stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_amr._findings.findings import FOUND, FindingStore
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._units.units import Units
+
+SKIPPED = "skipped"
+STATUSES = (*FOUND, SKIPPED, "failed")  # from the best to the worst
+
+
+@dataclass(frozen=True)
+class MapFindings:
+    """What the map stage has found so far. A later run can continue from it.
+
+    Attributes:
+        units: all units of the run.
+        stores: the findings, by the map's name.
+        statuses: the status of each distinct unit, by the map's name.
+        list_type: the finding type, if each unit holds a list of records and there is one map.
+    """
+
+    units: Units
+    stores: dict[str | None, FindingStore]
+    statuses: dict[str | None, NDArray[np.object_]]
+    list_type: FindingType | None = None
+
+    @property
+    def has_findings(self) -> bool:
+        """Whether any unit has a finding."""
+        return any(bool(np.isin(column, FOUND).any()) for column in self.statuses.values())
+
+    def copy(self) -> MapFindings:
+        """Return a copy that a later run can add to: failed units are open again."""
+        stores = {name: store.copy() for name, store in self.stores.items()}
+        statuses: dict[str | None, NDArray[np.object_]] = {}
+        for name, column in self.statuses.items():
+            statuses[name] = np.where(column == "failed", SKIPPED, column)
+        return replace(self, stores=stores, statuses=statuses)
+
+    def findings(self) -> pd.DataFrame:
+        """Return one row per unit, labelled like the frame; ``<NA>`` if a unit has no finding."""
+        columns: dict[Any, Any] = {}
+        for store in self.stores.values():
+            columns |= store.columns(self.units.asked, self.units.answered_by)
+        return pd.DataFrame(columns, index=self.units.frame.index)
+
+    def row_statuses(self) -> NDArray[np.object_]:
+        """Return the status of each row: the worst of its maps'."""
+        if not len(self.units):
+            return np.array([], dtype=object)
+        rank_of = {status: rank for rank, status in enumerate(STATUSES)}
+        worst = np.zeros(len(self.units.asked), dtype=int)
+        for column in self.statuses.values():
+            ranks = np.array([rank_of[status] for status in column], dtype=int)
+            worst = np.maximum(worst, ranks)
+        statuses: NDArray[np.object_] = np.array(STATUSES, dtype=object)[worst][
+            self.units.answered_by
+        ]
+        return statuses

@@ -1,0 +1,77 @@
+"""Which rows of findings a reduce reads, and how its agents read them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pandas_amr._findings.inputs import make_finding_inputs, make_row_inputs
+from pandas_amr._units.by import column
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pandas_amr._context.services import Services
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._context.state import State
+    from pandas_amr._findings.inputs import FindingRows, ReduceInput
+    from pandas_amr._units.units import Units
+
+
+def select_where(where: str | None, rows: FindingRows) -> FindingRows:
+    """Select the rows in which the plan's condition, a column, is true; all if there is none."""
+    if where is None:
+        return rows
+    is_true = column(rows.table, where).fillna(False).astype(bool)  # noqa: FBT003 (a value)
+    return rows.select(np.flatnonzero(is_true.to_numpy()))
+
+
+def rows_without_findings(spec: Spec, state: State) -> NDArray[np.int64]:
+    """Return the positions of the rows for which all maps failed. No reduce agent reads them."""
+    failed_maps: dict[int, set[str | None]] = {}
+    for failure in state.failures:
+        failed_maps.setdefault(failure.position, set()).add(failure.map)
+    all_maps = set(spec.job.names)
+    positions = [position for position, maps in failed_maps.items() if maps >= all_maps]
+    return np.array(sorted(positions), dtype=np.int64)
+
+
+def render_frame_rows(
+    services: Services, units: Units, rows: FindingRows, places: NDArray[np.int64]
+) -> list[ReduceInput]:
+    """Render the frame's own rows at some places, if nothing is mapped."""
+    inputs = make_row_inputs(units, rows.positions[places].tolist())
+    return [replace(one, nodes=services.parents(sorted(one.rows))) for one in inputs]
+
+
+def render_findings(
+    spec: Spec, state: State, units: Units, rows: FindingRows, places: NDArray[np.int64]
+) -> list[ReduceInput]:
+    """Render the findings of the rows at some places, without the rows that have none."""
+    has_findings = ~np.isin(rows.positions[places], rows_without_findings(spec, state))
+    places = places[has_findings]
+    shared_by = _group_equal_rows(spec, units, rows, places)
+    firsts = places[np.isin(rows.positions[places], list(shared_by))]
+    findings = rows.findings.iloc[firsts]
+    columns = {label: findings[label].array for label in findings.columns}
+    positions = rows.positions[firsts].tolist()
+    inputs = make_finding_inputs([(positions, columns)], shared_by.__getitem__)
+    return [replace(one, nodes=rows.made_by(min(one.rows))) for one in inputs]
+
+
+def _group_equal_rows(
+    spec: Spec, units: Units, rows: FindingRows, places: NDArray[np.int64]
+) -> dict[int, list[int]]:
+    """Group the rows that share a finding: by the first position, all positions.
+
+    Rows with equal content share the finding of one unit. But if a column of the frame itself is
+    reduced, it may differ among them.
+    """
+    is_shared = not any(label in spec.job.frame.columns for label in rows.findings.columns)
+    by_unit: dict[int, list[int]] = {}
+    for position in dict.fromkeys(rows.positions[places].tolist()):
+        unit = int(units.answered_by[position]) if is_shared else position
+        by_unit.setdefault(unit, []).append(position)
+    return {positions[0]: positions for positions in by_unit.values()}

@@ -1,0 +1,134 @@
+"""What the last agent of a tree is told beside the findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pandas_amr._agent import prompts
+from pandas_amr._plan.outputs import computed_text
+from pandas_amr._reduce.inputs import rows_without_findings, select_where
+from pandas_amr._reduce.ranking import rank_places
+from pandas_amr._units.units import cell, line_of, reader_keys
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._context.state import State
+    from pandas_amr._findings.inputs import FindingRows
+    from pandas_amr._reduce.failures import LostFindings
+
+
+class Notes(Protocol):
+    """Writes what an agent is told beside the findings."""
+
+    def render(self, lost: LostFindings) -> str:
+        """Render the notes; empty if there is nothing to tell."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedNotes:
+    """Notes that do not depend on what a tree loses."""
+
+    text: str
+
+    def render(self, lost: LostFindings) -> str:
+        """Return the text."""
+        del lost
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class FindingNotes:
+    """Notes about the findings: what pandas computes of them, and which are missing.
+
+    Attributes:
+        rows: the rows that are reduced; None for all rows, which are collected once they are read.
+        group: the positions of a group's rows; None if there are no groups. The notes of a group
+            tell of its own rows only, so that changes elsewhere do not change its cache key.
+    """
+
+    spec: Spec
+    state: State
+    rows: FindingRows | None = None
+    group: NDArray[np.int64] | None = None
+
+    def render(self, lost: LostFindings) -> str:
+        """Render what was aggregate, the rows that rank first, and what is missing."""
+        rows = self.rows
+        if rows is None:
+            rows = select_where(self.spec.plan.where, self.state.finding_rows(self.spec.job))
+        parts = [self._render_aggregates(rows), self._render_ranking(rows)]
+        parts.append(self._render_coverage(lost))
+        return "\n\n".join(part for part in parts if part)
+
+    def _render_aggregates(self, rows: FindingRows) -> str:
+        aggregations = {}
+        for name, how in (self.spec.plan.aggregations or {}).items():
+            is_of_units = rows.units is not None and rows.units.owns(name)
+            if name in rows.table.columns or is_of_units:
+                aggregations[name] = how
+        if not aggregations:
+            return ""
+        return computed_text(aggregate(rows.table, aggregations, None, rows.units))
+
+    def _render_ranking(self, rows: FindingRows) -> str:
+        ranking = self.spec.plan.ranking
+        if ranking is None or ranking.field not in rows.table.columns:
+            return ""
+        first = rows.table.iloc[rank_places(self.spec, rows)]
+        return prompts.ranked_lines(_table_lines(first))
+
+    def _render_coverage(self, lost: LostFindings) -> str:
+        failed = {failure.position for failure in self.state.failures if failure.position >= 0}
+        without_any = set(rows_without_findings(self.spec, self.state).tolist())
+        if self.group is None:
+            positions = set(range(len(self.spec.job.frame)))
+        else:
+            positions = set(self.group.tolist())
+        return render_coverage(
+            len(positions),
+            failed=len(without_any & positions),
+            partly_failed=len((failed - without_any) & positions),
+            lost=len(lost.rows),
+            truncated=lost.truncated,
+        )
+
+
+def render_coverage(
+    rows: int, *, failed: int, partly_failed: int, lost: int, truncated: int
+) -> str:
+    """Render what the final agent does not see; empty if it sees all.
+
+    Args:
+        rows: how many rows there are.
+        failed: the rows without any finding.
+        partly_failed: the rows without the finding of some map.
+        lost: the rows whose findings were lost with a node.
+        truncated: the findings that were truncated.
+    """
+    lines: list[str] = []
+    if failed:
+        lines.append(f"{failed} of {rows} rows have no finding: they failed.")
+    if partly_failed:
+        lines.append(
+            f"{partly_failed} of {rows} rows have a part of their findings: a map failed, "
+            "and its fields are null."
+        )
+    if lost:
+        lines.append(f"The findings of {lost} rows were lost where they were combined.")
+    if truncated:
+        lines.append(f"{truncated} findings were cut to fit.")
+    return "\n".join(["Coverage:", *lines]) if lines else ""
+
+
+def _table_lines(table: pd.DataFrame) -> list[str]:
+    """Render rows of findings beside the frame's columns, a JSON object each."""
+    keys = reader_keys(list(table.columns))
+    arrays = [table.iloc[:, place].array for place in range(len(keys))]
+    columns = [[cell(value) for value in array] for array in arrays]
+    return [line_of(dict(zip(keys, row, strict=True))) for row in zip(*columns, strict=True)]

@@ -1,0 +1,190 @@
+"""A number: an agent says how it is computed, or agents write it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pandas_amr._agent import prompts
+from pandas_amr._findings.citations import Support
+from pandas_amr._findings.output import number_type
+from pandas_amr._plan.compute import groups_of
+from pandas_amr._plan.outputs import OUTPUT_COLUMN, group_output
+from pandas_amr._reduce.choice import convert_number
+from pandas_amr._reduce.choice_type import ChoiceType, Fields
+from pandas_amr._reduce.failures import ReduceFailures
+from pandas_amr._reduce.inputs import rows_without_findings
+from pandas_amr._reduce.notes import FixedNotes
+from pandas_amr._reduce.sources import PartSources, ReduceOutcome
+from pandas_amr._reduce.task import answer_task, make_reduce_agent
+from pandas_amr._units.by import described_key
+from pandas_amr._units.profile import spread
+from pandas_amr.errors import InvalidOutput
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._context.state import State
+    from pandas_amr._findings.inputs import FindingRows, ReduceInput
+    from pandas_amr._reduce.choice import Choice, Matches
+    from pandas_amr._reduce.task import ReduceTask
+    from pandas_amr._reduce.trees import ReduceTrees
+    from pandas_amr._units.by import By
+
+CHOICE_SAMPLE = 10  # findings that the choosing agent reads
+
+
+async def reduce_to_number(trees: ReduceTrees, rows: FindingRows) -> ReduceOutcome:
+    """Compute the number as an agent says; have it written if nothing computes it."""
+    if not len(trees.spec.job.frame):
+        return ReduceOutcome(None)
+    choice = await _ask_for_choice(trees, rows)
+    if choice is None:
+        return await trees.write_answer(rows)
+    return _compute_choice(trees.spec, trees.state, rows, choice)
+
+
+async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | None:
+    """Ask an agent how the number is computed; None if it is to be written.
+
+    An agent that insists on a number of its own has seen a sample only. So the number is written
+    from all findings.
+    """
+    spec, services = trees.spec, trees.services
+    choice_type = ChoiceType(_make_fields(spec, trees.state, rows))
+    notes = _describe_fields(choice_type.fields, rows.by)
+    task = _choice_task(spec, choice_type.fields, rows)
+    agent = make_reduce_agent(
+        spec, services, trees.state, task, notes=notes.text, output=choice_type
+    )
+    inputs = _sample_inputs(trees, rows)
+    name = f"{services.prefix}final-reduce"
+    with services.trace.node("final-reduce", id=name, level=1, units=len(rows.positions)) as node:
+        choice: Choice | None = None
+        try:
+            reduction = await agent.reduce(inputs, final=True, notes=notes)
+            node.usage = reduction.usage
+            choice = reduction.value
+        except InvalidOutput:
+            if not choice_type.insists:
+                raise
+        if choice is None:  # the final reduce is yet to come
+            node.id, node.type = f"{services.prefix}choose", "reduce"
+    return choice
+
+
+def _choice_task(spec: Spec, fields: Fields, rows: FindingRows) -> ReduceTask:
+    """Return the task of the agent that says how the number is computed."""
+    task = answer_task(spec).with_instruction_for(rows.findings)
+    instruction = prompts.choice_instruction(
+        task.instruction, fields.functions, grouped=rows.by is not None
+    )
+    return replace(task, instruction=instruction)
+
+
+def _describe_fields(fields: Fields, by: By | None) -> FixedNotes:
+    """Describe the fields to the agent, and the keys of the groups."""
+    keys = [] if by is None else [described_key(key) for key in by.keys]
+    return FixedNotes(prompts.choosable_lines(fields.lines, left_out=fields.left_out, by=keys))
+
+
+def _make_fields(spec: Spec, state: State, rows: FindingRows) -> Fields:
+    """Make the fields that a number can be computed from.
+
+    They are the findings, the content columns and, without their values, the frame's other columns.
+    """
+    job = spec.job
+    number = number_type(spec.plan.output)
+    assert number is not None
+    columns = []
+    if job.maps:
+        for label in rows.findings.columns:
+            finding = rows.findings[label]
+            columns.append((finding.name, finding, True, finding))
+    others = [place for place in range(len(job.frame.columns)) if place not in job.columns]
+    for place in (*job.columns, *others):
+        label, source = job.frame.columns[place], job.frame.iloc[:, place]
+        columns.append((label, rows.table.iloc[:, place], place in job.columns, source))
+    has_findings = ~np.isin(rows.positions, rows_without_findings(spec, state))
+    return Fields.of(columns, number=number, rows=has_findings, counted=job.maps)
+
+
+def _sample_inputs(trees: ReduceTrees, rows: FindingRows) -> list[ReduceInput]:
+    """Render the findings of some units from all over the frame.
+
+    All rows of a unit are rendered together, so that the finding says how many they are.
+    """
+    unit_of = trees.units.answered_by[rows.positions]
+    has_findings = ~np.isin(rows.positions, rows_without_findings(trees.spec, trees.state))
+    units = np.unique(unit_of[has_findings])
+    if len(units):
+        units = units[spread(len(units), CHOICE_SAMPLE)]
+    places = np.flatnonzero(np.isin(unit_of, units))
+    return trees.render_inputs(rows, places)[:CHOICE_SAMPLE]
+
+
+def _compute_choice(spec: Spec, state: State, rows: FindingRows, choice: Choice) -> ReduceOutcome:
+    """Compute the number, or one per group. The rows that meet its condition are its sources."""
+    matches = choice.match_rows()
+    if rows.by is not None:
+        return _compute_groups(spec, state, rows, choice, matches)
+    places = _count_units_once(choice, matches, rows, np.arange(len(rows.positions)))
+    value = _convert(spec, state, choice, choice.compute(matches, places))
+    return ReduceOutcome(value, (_sources_of(rows, None, matches.select(places)),))
+
+
+def _compute_groups(
+    spec: Spec, state: State, rows: FindingRows, choice: Choice, matches: Matches
+) -> ReduceOutcome:
+    """Compute the number of each group; ``<NA>`` if a group has none."""
+    assert rows.by is not None
+    index, groups = groups_of(rows.table, rows.by)
+    values: list[Any] = []
+    sources: list[PartSources] = []
+    for label, group in zip(index, groups, strict=True):
+        places = _count_units_once(choice, matches, rows, np.array(group, dtype=np.int64))
+        value = choice.compute(matches, places)
+        if value is not None:
+            value = _convert(spec, state, choice, value, group=f"group {label}: ")
+        values.append(value)
+        sources.append(_sources_of(rows, label, matches.select(places)))
+    name = OUTPUT_COLUMN if choice.field is None else choice.field.column.name
+    frame = group_output(values, index, spec.plan.output)
+    return ReduceOutcome(frame.set_axis([name], axis=1), tuple(sources))
+
+
+def _count_units_once(
+    choice: Choice, matches: Matches, rows: FindingRows, places: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Take one record per unit if a column of the units is computed, and not one of the records.
+
+    It is a record that meets the condition, if any of the unit's does.
+    """
+    if rows.units is None or choice.field is None:
+        return places
+    if not rows.units.owns(choice.field.column.name):
+        return places
+    met_first = places[np.argsort(~matches.is_met[places], kind="stable")]
+    _, firsts = np.unique(rows.positions[met_first], return_index=True)
+    return np.sort(met_first[firsts])
+
+
+def _sources_of(rows: FindingRows, group: Any, places: NDArray[np.int64]) -> PartSources:
+    return PartSources(group, (Support(frozenset(rows.positions[places].tolist())),))
+
+
+def _convert(spec: Spec, state: State, choice: Choice, value: Any, group: str = "") -> Any:
+    """Convert a computed number to the type that is asked for; None if it does not fit.
+
+    Raises:
+        InvalidOutput: it does not fit, and ``errors="raise"`` is set.
+    """
+    try:
+        return convert_number(value, spec.plan.output, in_column=bool(group))
+    except InvalidOutput as error:
+        reason = f"{group}there is no {choice.name}: {error}"
+        ReduceFailures(spec, state).add(reason, InvalidOutput(reason))
+        return None
