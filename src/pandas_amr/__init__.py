@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from pandas_amr._records.graph import Graph
     from pandas_amr._records.usage import Budget, Usage
     from pandas_amr._result.evaluate import Score
-    from pandas_amr._result.result import Result, load, result_of
+    from pandas_amr._result.recent import result_of
+    from pandas_amr._result.result import Result, load
     from pandas_amr._result.verify import Verification
     from pandas_amr._run.run import Run
     from pandas_amr._units.by import By
@@ -135,7 +136,8 @@ _HOMES = {
     "_records.estimate": ("Estimate",),
     "_plan.plan": ("Plan", "Ranking"),
     "_api.recipe": ("Recipe",),
-    "_result.result": ("Result", "load", "result_of"),
+    "_result.recent": ("result_of",),
+    "_result.result": ("Result", "load"),
     "_run.run": ("Run",),
     "_result.evaluate": ("Score",),
     "_context.settings": ("configure", "settings"),

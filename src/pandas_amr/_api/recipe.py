@@ -23,14 +23,9 @@ from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._records.concurrency import await_contained
 from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Ledger
-from pandas_amr._result.result import (
-    Result,
-    failures_frame,
-    kept_places,
-    kept_rows,
-    trace_frame,
-    usage_frame,
-)
+from pandas_amr._result.frames import failures_frame, trace_frame, usage_frame
+from pandas_amr._result.recent import kept_places, kept_rows
+from pandas_amr._result.result import Result
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.pipeline import Noted, run
 from pandas_amr._run.run import Run, looked_again, prepared, run_again, what_is_given

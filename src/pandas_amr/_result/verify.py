@@ -1,4 +1,4 @@
-"""A second look at a share of the findings, and the rows most in doubt."""
+"""Compare findings with those of a second model, and rank the rows most in doubt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._result.evaluate import compared, wilson
+from pandas_amr._result.compare import compare_columns, wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,27 +24,28 @@ DOUBT = {
     "empty": 0.3,
     "unusual": 0.2,
 }
-RARE = 0.01
-ENOUGH = 100  # rows, before a class is called rare or a number far off
-FAR = 5.0  # median absolute deviations
-LEAST_SHARD = 6  # units, before its end is looked at
+RARE_SHARE = 0.01
+LEAST_ROWS = 100  # before a class is called rare, or a number far from the others
+FAR_DEVIATIONS = 5.0  # median absolute deviations
+LEAST_SHARD = 6  # units; the end of a smaller shard is not examined
 LEAST_END = 3
-CHANCE = 0.05  # of an end of one value, if its units were as those before it; below that it is told
+CHANCE = 0.05  # an end of equal values is reported if chance makes it less often than this
 DOUBT_COLUMN = "amr_doubt"
 WHY_COLUMN = "amr_why"
 
 
 @dataclass(frozen=True, repr=False)
 class Verification:
-    """How a second look at a share of the rows agrees with the findings; none of them was changed.
+    """How a second model agrees with the findings on a share of the rows; no finding was changed.
 
     Attributes:
-        agreement: one row a field: ``rows`` seen twice, ``same``, ``agreement`` with ``low`` and ``high`` (Wilson's
-            95 % interval) and ``kappa``, what of it is more than chance (Cohen 1960; for words and bools).
-        rows: one row a field and row of the frame: ``field label position found second same``.
-        failed: how many rows the second look could not read.
-        usage: what it took.
-        model: who looked.
+        agreement: one row per field: ``rows`` seen twice, ``same``, ``agreement`` with ``low`` and
+            ``high`` (Wilson's 95 % interval) and ``kappa``, the agreement beyond chance (Cohen
+            1960; for words and bools).
+        rows: one row per field and row of the frame: ``field label position found second same``.
+        failed: how many rows the second model did not answer.
+        usage: what the verification used.
+        model: the second model.
     """
 
     agreement: pd.DataFrame
@@ -55,16 +56,15 @@ class Verification:
 
     @property
     def disagreements(self) -> pd.DataFrame:
-        """The rows that were seen differently."""
+        """The rows on which the two differ."""
         return self.rows[~self.rows["same"]]
 
     def __repr__(self) -> str:
-        seen = self.agreement[self.agreement["rows"] > 0]
-        told = [
-            f"{name} {row.agreement:.1%} ({row.low:.1%} to {row.high:.1%}) of {int(row.rows)}"
-            for name, row in seen.iterrows()
-        ]
-        return f"<Verification by {self.model}: {'; '.join(told) or 'nothing was seen twice'}>"
+        parts = []
+        for name, row in self.agreement[self.agreement["rows"] > 0].iterrows():
+            interval = f"{row.low:.1%} to {row.high:.1%}"
+            parts.append(f"{name} {row.agreement:.1%} ({interval}) of {int(row.rows)}")
+        return f"<Verification by {self.model}: {'; '.join(parts) or 'nothing was seen twice'}>"
 
     def _repr_html_(self) -> str:
         tables = (self.agreement.round(3), self.disagreements.head(10))
@@ -74,48 +74,86 @@ class Verification:
 def verification(
     first: pd.DataFrame,
     second: pd.DataFrame,
-    seen: NDArray[np.bool_],
+    seen_twice: NDArray[np.bool_],
     fields: list[str],
-    **about: Any,
+    *,
+    tolerance: float,
+    failed: int,
+    usage: pd.DataFrame,
+    model: str,
 ) -> Verification:
-    """Compare the columns ``fields`` of two frames of the same rows, where both have a finding and ``seen`` says so."""
-    tolerance, names = about.pop("tolerance"), ("second", "same")
-    listed: list[pd.DataFrame] = []
-    told: dict[str, dict[str, Any]] = {}
+    """Compare the columns ``fields`` of two frames over the rows that were seen twice."""
+    positions = np.flatnonzero(seen_twice)
+    parts: list[pd.DataFrame] = []
+    figures: dict[str, dict[str, Any]] = {}
     for field in fields:
-        rows = compared(
+        rows = compare_columns(
             field,
             first[field],
             second[field],
-            np.flatnonzero(seen),
-            names=names,
+            positions,
+            names=("second", "same"),
             tolerance=tolerance,
         )
-        listed.append(rows)
-        agree = rows["same"].tolist()
-        low, high = wilson(sum(agree), len(agree))
-        told[field] = {
-            "rows": len(agree),
-            "same": sum(agree),
-            "agreement": sum(agree) / len(agree) if agree else None,
-            "low": low,
-            "high": high,
-            "kappa": _kappa(rows["found"].tolist(), rows["second"].tolist(), agree),
-        }
-    agreement = pd.DataFrame.from_dict(told, orient="index").rename_axis("field")
-    return Verification(agreement, pd.concat(listed, ignore_index=True), **about)
+        parts.append(rows)
+        figures[field] = _agreement(rows)
+    return Verification(
+        agreement=pd.DataFrame.from_dict(figures, orient="index").rename_axis("field"),
+        rows=pd.concat(parts, ignore_index=True),
+        failed=failed,
+        usage=usage,
+        model=model,
+    )
 
 
-def _kappa(found: list[Any], again: list[Any], agree: list[bool]) -> float | None:
-    """Agreement beyond chance; None where values are no classes, or where chance alone would agree."""
-    if not agree or not all(isinstance(one, str | bool | None) for one in [*found, *again]):
+def _agreement(rows: pd.DataFrame) -> dict[str, Any]:
+    total, equal = len(rows), int(rows["same"].sum())
+    low, high = wilson_interval(equal, total)
+    return {
+        "rows": total,
+        "same": equal,
+        "agreement": equal / total if total else None,
+        "low": low,
+        "high": high,
+        "kappa": _kappa(rows["found"].tolist(), rows["second"].tolist(), rows["same"].tolist()),
+    }
+
+
+def _kappa(first: list[Any], second: list[Any], same: list[bool]) -> float | None:
+    """Return the agreement beyond chance; None if values are not classes, or chance alone agrees."""
+    if not same or not all(isinstance(value, str | bool | None) for value in [*first, *second]):
         return None
-    shares = [
-        pd.Series(part, dtype=object).map(str).value_counts(normalize=True)
-        for part in (found, again)
-    ]
-    chance = float(shares[0].mul(shares[1], fill_value=0.0).sum())
-    return (sum(agree) / len(agree) - chance) / (1 - chance) if chance < 1 else None
+    chance = float(_shares(first).mul(_shares(second), fill_value=0.0).sum())
+    if chance >= 1:
+        return None
+    return (sum(same) / len(same) - chance) / (1 - chance)
+
+
+def _shares(values: list[Any]) -> pd.Series:
+    return pd.Series(values, dtype=object).map(str).value_counts(normalize=True)
+
+
+class _Doubts:
+    """The doubt about each row of a frame, with the reasons."""
+
+    def __init__(self, rows: int) -> None:
+        self.amounts = np.zeros(rows)
+        self._reasons: dict[int, list[str]] = {}
+
+    def add(self, positions: NDArray[np.int64] | list[int], kind: str, reason: str) -> None:
+        """Add the doubt of one kind to some rows."""
+        self.amounts[positions] += DOUBT[kind]
+        for position in positions:
+            self._reasons.setdefault(int(position), []).append(reason)
+
+    def why(self, position: int) -> str:
+        """Return the reasons for a row."""
+        return "; ".join(self._reasons[position])
+
+    def positions_by_doubt(self) -> NDArray[np.int64]:
+        """Return the positions of the rows in doubt, those most in doubt first."""
+        order = np.argsort(-self.amounts, kind="stable")
+        return order[self.amounts[order] > 0]
 
 
 def most_in_doubt(
@@ -127,90 +165,109 @@ def most_in_doubt(
     *,
     shards: Mapping[str, Sequence[int]],
 ) -> pd.DataFrame:
-    """The rows most in doubt first: how much, why, and the frame's columns.
+    """Return the rows most in doubt, first: how much, why, and the frame's columns.
 
-    ``shards`` are the positions of the units that were read together, in their order, by what they are called.
+    Args:
+        frame: the frame of a result.
+        fields: the columns of its findings.
+        status: its status frame.
+        seen_twice: a verification of it.
+        most: how many rows to return at most.
+        shards: the positions of the units of each shard, in their order, by the shard's name.
     """
-    doubt = np.zeros(len(frame))
-    why: list[list[str]] = [[] for _ in range(len(frame))]
-
-    def add(places: Any, kind: str, said: str) -> None:
-        doubt[places] += DOUBT[kind]
-        for place in np.atleast_1d(places).tolist():
-            why[place].append(said)
-
+    doubts = _Doubts(len(frame))
     if status is not None:
-        for kind in ("failed", "skipped", "repaired"):
-            for place in np.flatnonzero((status["status"] == kind).to_numpy()):
-                reason = status["reason"].iloc[place]
-                add(place, kind, kind if pd.isna(reason) else str(reason))
-    there = doubt < DOUBT["skipped"]
+        _doubt_statuses(doubts, status)
+    has_finding = doubts.amounts < DOUBT["skipped"]
     if seen_twice is not None:
-        for row in seen_twice.disagreements.itertuples():
-            add(row.position, "disagreed", f"{row.field}: the second look says {row.second!r}")
+        _doubt_disagreements(doubts, seen_twice.disagreements)
     for field in fields:
-        column = frame[field]
-        add(np.flatnonzero(column.isna().to_numpy() & there), "empty", f"{field} is empty")
-        add(_unusual(column, there), "unusual", f"{field} is unusual")
-        for places, said in _careless_ends(column, shards):
-            add(places, "late", said)
-    order = np.argsort(-doubt, kind="stable")
-    places = order[doubt[order] > 0][:most]
-    shown = frame.iloc[places].copy()
-    shown.insert(0, DOUBT_COLUMN, doubt[places])
-    shown.insert(1, WHY_COLUMN, ["; ".join(why[place]) for place in places.tolist()])
+        _doubt_values(doubts, frame[field], has_finding)
+        for end, reason in _careless_ends(frame[field], shards):
+            doubts.add(end, "late", reason)
+    positions = doubts.positions_by_doubt()[:most]
+    shown = frame.iloc[positions].copy()
+    shown.insert(0, DOUBT_COLUMN, doubts.amounts[positions])
+    shown.insert(1, WHY_COLUMN, [doubts.why(position) for position in positions.tolist()])
     return shown
+
+
+def _doubt_statuses(doubts: _Doubts, status: pd.DataFrame) -> None:
+    for kind in ("failed", "skipped", "repaired"):
+        for position in np.flatnonzero((status["status"] == kind).to_numpy()).tolist():
+            reason = status["reason"].iloc[position]
+            doubts.add([position], kind, kind if pd.isna(reason) else str(reason))
+
+
+def _doubt_disagreements(doubts: _Doubts, rows: pd.DataFrame) -> None:
+    columns = (rows["position"].tolist(), rows["field"], rows["second"])
+    for position, field, value in zip(*columns, strict=True):
+        doubts.add([position], "disagreed", f"{field}: the second look says {value!r}")
+
+
+def _doubt_values(doubts: _Doubts, column: pd.Series, has_finding: NDArray[np.bool_]) -> None:
+    empty = np.flatnonzero(column.isna().to_numpy() & has_finding)
+    doubts.add(empty, "empty", f"{column.name} is empty")
+    doubts.add(_unusual(column, has_finding), "unusual", f"{column.name} is unusual")
 
 
 def _careless_ends(
     column: pd.Series, shards: Mapping[str, Sequence[int]]
-) -> Iterator[tuple[NDArray[np.int64], str]]:
-    """The ends of shards at which a field is the same throughout, each with what is told of it."""
+) -> Iterator[tuple[list[int], str]]:
+    """Yield the ends of shards at which a field does not vary any more, each with the reason."""
     for name, positions in shards.items():
         end = constant_end(column.iloc[list(positions)].tolist())
         if end:
-            said = f"{column.name} is the same in the last {end} of the {len(positions)} units of {name}, not before"
-            yield np.array(positions[-end:], dtype=np.int64), said
+            reason = (
+                f"{column.name} is the same in the last {end} of the {len(positions)} units of "
+                f"{name}, not before"
+            )
+            yield list(positions[-end:]), reason
 
 
 def constant_end(values: Sequence[Any]) -> int:
-    """How many values at the end of a shard are one and the same, if that is no chance while those before vary; else 0.
+    """Count the equal values at the end of a shard; 0 if chance explains them.
 
-    Models grow careless late in a long shard: their labels become one. An end counts from a third of the shard on.
+    Models grow careless late in a long shard: they repeat one label. An end counts from a third of
+    the shard on, and only if the values before it vary.
 
     Example:
-        >>> constant_end(["a", "b", "a", "c", "b", "a", "b", "b", "b", "b", "b"]), constant_end(["a"] * 10 + ["b"])
-        (5, 0)
+        >>> constant_end(["a", "b", "a", "c", "b", "a", "b", "b", "b", "b", "b"])
+        5
+        >>> constant_end(["a"] * 10 + ["b"])
+        0
     """
-    texts = [
-        repr(None) if pd.api.types.is_scalar(value) and pd.isna(value) else repr(value)
-        for value in values
-    ]
-    end = 0
-    while end < len(texts) and texts[len(texts) - 1 - end] == texts[-1]:
-        end += 1
-    before = texts[: len(texts) - end]
-    if len(texts) < LEAST_SHARD or end < max(LEAST_END, len(texts) / 3) or len(set(before)) < 2:
+    texts = [_comparable(value) for value in values]
+    if len(texts) < LEAST_SHARD:
         return 0
-    share = (before.count(texts[-1]) + 1) / (
-        len(before) + 2
-    )  # Laplace's rule: what was never seen may still come
+    end = 1
+    while end < len(texts) and texts[-1 - end] == texts[-1]:
+        end += 1
+    before = texts[:-end]
+    if end < max(LEAST_END, len(texts) / 3) or len(set(before)) < 2:
+        return 0
+    # Laplace's rule of succession: a value that was not seen before is still possible.
+    share = (before.count(texts[-1]) + 1) / (len(before) + 2)
     return end if share**end < CHANCE else 0
 
 
-def _unusual(column: pd.Series, there: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Where a class is rare, or a number far from the others."""
-    places = np.flatnonzero(there & column.notna().to_numpy())
-    values = column.iloc[places]
-    none = np.array([], dtype=np.int64)
-    if len(values) < ENOUGH or pd.api.types.is_bool_dtype(column):
-        return none
+def _comparable(value: Any) -> str:
+    missing = pd.api.types.is_scalar(value) and pd.isna(value)
+    return repr(None) if missing else repr(value)
+
+
+def _unusual(column: pd.Series, has_finding: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the positions of rare classes, and of numbers far from the others."""
+    positions = np.flatnonzero(has_finding & column.notna().to_numpy())
+    values = column.iloc[positions]
+    if len(values) < LEAST_ROWS or pd.api.types.is_bool_dtype(column):
+        return positions[:0]
     if pd.api.types.is_numeric_dtype(column):
         numbers = values.astype(float).to_numpy()
         distance = np.abs(numbers - np.median(numbers))
         spread = float(np.median(distance))
-        return places[distance > FAR * spread] if spread else none
+        return positions[distance > FAR_DEVIATIONS * spread] if spread else positions[:0]
     if isinstance(column.dtype, pd.CategoricalDtype):
         shares = values.map(values.value_counts(normalize=True)).astype(float).to_numpy()
-        return places[shares < RARE]
-    return none
+        return positions[shares < RARE_SHARE]
+    return positions[:0]

@@ -36,15 +36,8 @@ from pandas_amr._reduce.stage import (
     make_tree,
     reduce,
 )
-from pandas_amr._result.result import (
-    Origin,
-    Result,
-    failures_frame,
-    late,
-    status_frame,
-    trace_frame,
-    usage_frame,
-)
+from pandas_amr._result.frames import failures_frame, late, status_frame, trace_frame, usage_frame
+from pandas_amr._result.result import Origin, Result
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.estimate import forecast, sample_of
 from pandas_amr._run.preview import Draft, Wish, rehearse

@@ -18,7 +18,8 @@ from pandas_amr._journal.journal import journal_for
 from pandas_amr._plan.call import Call, Job, check, check_model
 from pandas_amr._plan.call_text import check_planning
 from pandas_amr._records.engine import THREAD, engine_loop, submit
-from pandas_amr._result.result import Origin, Result, kept_rows, remembered
+from pandas_amr._result.recent import kept_rows, remembered
+from pandas_amr._result.result import Origin, Result
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.pipeline import Look, run
 from pandas_amr._run.preview import Draft, Wish
