@@ -184,7 +184,7 @@ def test_a_tool_that_cannot_be_told_to_a_model_is_refused():
         amr.Tool(lambda x: x, name="f")
     with pytest.raises(amr.UsageError, match="taken by the library"):
         amr.Tool(lookup.func, name="submit_findings")
-    with pytest.raises(amr.UsageError, match="cannot be given by name"):
+    with pytest.raises(amr.UsageError, match="cannot be passed by name"):
         amr.Tool(lambda *xs: xs, name="f", description="F.")
     with pytest.raises(amr.UsageError, match="two tools named lookup"):
         DF.amr.map("Read.", tools=[lookup, lookup], lm=amr.LM("m", base_url="http://127.0.0.1:9"))
