@@ -182,7 +182,7 @@ def test_plain_functions_serve_as_tools_and_decorated_ones_stay_functions():
 def test_a_tool_that_cannot_be_told_to_a_model_is_refused():
     with pytest.raises(amr.UsageError, match="needs a description"):
         amr.Tool(lambda x: x, name="f")
-    with pytest.raises(amr.UsageError, match="taken by the library"):
+    with pytest.raises(amr.UsageError, match="has its own tool"):
         amr.Tool(lookup.func, name="submit_findings")
     with pytest.raises(amr.UsageError, match="cannot be passed by name"):
         amr.Tool(lambda *xs: xs, name="f", description="F.")
