@@ -196,7 +196,7 @@ def test_a_tool_that_cannot_be_told_to_a_model_is_refused():
         ("", "stop", "the answer is empty"),
         (" ", "length", "the answer is empty, its tokens were used up"),
         ("{a", "length", "the answer was cut off at its greatest length"),
-        ("[1]", "stop", "the answer is no JSON object"),
+        ("[1]", "stop", "the answer is not a JSON object"),
         (None, "stop", "the answer is empty"),
     ],
 )

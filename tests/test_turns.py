@@ -448,7 +448,7 @@ def test_marks_inside_of_an_object_are_part_of_it():
         assert decoded(text) == (said, None)
 
 
-NO_OBJECT = "the answer is no JSON object"
+NO_OBJECT = "the answer is not a JSON object"
 MANY = "the answer holds several JSON objects, not one"
 TWICE = "the answer cannot be read: an object in it names a key twice"
 UNREAD = {

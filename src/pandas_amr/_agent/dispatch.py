@@ -108,7 +108,7 @@ async def dispatch(
 
 
 def merged(submissions: Sequence[HandedIn]) -> HandedIn | None:
-    """Merge the submissions of one turn: all their findings, each once; else the last submission."""
+    """Merge the submissions of one turn: all findings, each once; else the last submission."""
     if not submissions:
         return None
     lists = [_findings_of(submission) for submission in submissions]
