@@ -22,9 +22,13 @@ def measure(rows: int) -> None:
     import numpy as np
     import pandas as pd
 
+    from pandas_amr._context.python_sessions import Converted
+    from pandas_amr._context.services import Services
     from pandas_amr._context.settings import Settings
-    from pandas_amr._context.work import Work
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._context.state import State
     from pandas_amr._findings.findings import with_findings
+    from pandas_amr._map.ask import make_ask
     from pandas_amr._map.stage import MapStage
     from pandas_amr._plan.call import Call, check
     from pandas_amr._plan.defaults import fill_defaults
@@ -50,10 +54,11 @@ def measure(rows: int) -> None:
 
     call = Call(verb="map", frame=df, map=lengths, finding={"n": int}, plan={"shard_size": SHARD_ROWS}, progress=False)
     job = timed("check", lambda: check(call))
-    work = Work(job, Settings(progress=False), None)
-    work.plan = fill_defaults(job.given, job, abilities=Abilities(), parallelism=None)
+    plan = fill_defaults(job.given, job, abilities=Abilities(), parallelism=None)
+    spec, state = Spec(job, Settings(progress=False), {}, plan), State()
+    services = Services(make_ask, state.warnings.append, Converted(df))
     units = timed("units and fingerprints", lambda: make_units(job.frame, job.columns, dedupe=True))
-    stage = timed("shards", lambda: MapStage(work, units))
+    stage = timed("shards", lambda: MapStage(spec, services, state, units))
     timed("map and findings", lambda: asyncio.run(stage.run(None)))
     found = timed("columns", stage.findings)
     frame = timed("write-back", lambda: with_findings(df, found))

@@ -8,7 +8,9 @@ An answer is counted as the prompt asks for it: on one line without spaces if it
 nobody says how, indented by two; the plain call's as well.
 
 Aims: at most 1.25 times the row's own tokens at 100 tokens a row in shards of 20; at most a plain call's tokens in
-shards of one.
+shards of one. The second is missed by twelve tokens per row: the fence, the row's column, the line that the row is data
+and the line that asks for an answer without spaces take 24 more than a plain call, and the shorter schema and answer
+give 12 back. In money it is reached, since answers cost more: `OUTPUT_PRICE` times what is sent.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pandas_amr._records.tokens import counter_for
 
 SHARDS = (1, 5, 10, 20, 50)
 ROW_TOKENS = (20, 100, 500)
+OUTPUT_PRICE = 4  # of a token that comes back, in tokens that are sent: gpt-4o and most others
 MESSAGE_TOKENS = 3  # of the marks around each message, as OpenAI counts them
 INSTRUCTION = "What is the mood of this review?"
 ANSWER = {"mood": "negative"}
@@ -86,6 +89,11 @@ def plain(tokens: int) -> tuple[int, int]:
     return tokens_in(body), count(json.dumps(ANSWER, indent=2))
 
 
+def in_money(sent: float, answered: float) -> float:
+    """What tokens cost, in tokens that are sent."""
+    return sent + OUTPUT_PRICE * answered
+
+
 def main() -> None:
     print(f"{'row':>5} {'shard':>6} {'in':>8} {'out':>7} {'sum':>8} {'/ row':>7} {'/ plain':>8}")
     for tokens in ROW_TOKENS:
@@ -97,8 +105,10 @@ def main() -> None:
             ratios = f"{total / tokens:>7.2f} {total / (given + got):>8.2f}"
             print(f"{tokens:>5} {rows:>6} {sent:>8.1f} {answered:>7.1f} {total:>8.1f} {ratios}")
     twenty, alone, once = sum(ours(100, 20)), sum(ours(100, 1)), sum(plain(100))
+    paid_alone, paid_once = in_money(*ours(100, 1)), in_money(*plain(100))
     print(f"\n100 tokens a row in shards of 20: {twenty / 100:.2f} of the row's own tokens; aim: at most 1.25")
     print(f"100 tokens a row in shards of one: {alone / once:.2f} of a plain call; aim: at most 1")
+    print(f"The same in money: {paid_alone / paid_once:.2f} of a plain call")
 
 
 if __name__ == "__main__":

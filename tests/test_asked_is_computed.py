@@ -14,7 +14,8 @@ import pytest
 from pydantic import BaseModel, Field, PositiveInt
 
 import pandas_amr as amr
-from pandas_amr._reduce.choose import kind_of, number_type
+from pandas_amr._findings.output import number_type
+from pandas_amr._reduce.choose import kind_of
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from strict import strict_problem

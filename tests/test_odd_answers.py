@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from pandas_amr.models.error_bodies import read_error_body
+from pandas_amr.models.failures import Failures
 from pydantic import BaseModel
 
 import pandas_amr as amr
@@ -578,6 +580,28 @@ CONFIGURATION = {
     "Groq": (Status(400, "The model `x` has been decommissioned", "model_decommissioned"), "name"),
     "Azure": (Status(400, "The API deployment for this resource does not exist"), "key"),
     "LM Studio": (Status(400, "No models loaded. Please load a model in the developer page."), "name"),
+    "LiteLLM, a model, in full": (
+        Status(
+            400, "/chat/completions: Invalid model name passed in model=x. Call `/v1/models` to view those of your key."
+        ),
+        "name",
+    ),
+    "LiteLLM, no provider": (
+        Status(400, "litellm.BadRequestError: LLM Provider NOT provided. You passed model=x"),
+        "name",
+    ),
+    "LiteLLM, an old key": (Status(400, "Authentication Error - Expired Key. Key Expiry time 2024"), "key"),
+    "OpenRouter, no key": (Status(400, "No auth credentials found"), "key"),
+    "Portkey": (Status(400, "Invalid virtual key. Error Code: 03"), "key"),
+    "Kong": (Status(400, "cannot use own model - must be: gpt-4"), "name"),
+    "Kong, none": (Status(400, "model parameter not found in request, nor in gateway configuration"), "name"),
+    "Cloudflare": (Status(400, "Authentication error"), "key"),
+    "Cloudflare, a model": (Status(400, "AiError: No such model @cf/x or task"), "name"),
+    "Azure, a key": (Status(400, "Access denied due to invalid subscription key or wrong API endpoint."), "key"),
+    "Azure, a model": (Status(400, "The operation does not work with the specified model, x."), "name"),
+    "Bedrock": (Status(400, "Invocation of model ID x with on-demand throughput isn't supported."), "name"),
+    "a region": (Status(400, "This model is not available in your region"), "name"),
+    "none": (Status(400, "No model specified in request."), "name"),
 }
 
 
@@ -588,6 +612,35 @@ def test_where_nothing_was_ever_answered_a_refusal_is_the_configuration_and_ends
     assert f"Check the {'key' if way_out == 'key' else 'model'}" in str(caught.value)
     assert caught.value.partial is not None
     assert len(server.requests) <= 4
+
+
+SAID = {
+    "LiteLLM's budget": (400, "Budget has been exceeded! Current cost: 12.0, Max budget: 10.0", "ModelConfigError"),
+    "the same as 429": (429, "ExceededBudget: User=x over budget.", "ModelConfigError"),
+    "Portkey's budget": (412, "Virtual key budget exhausted", "ModelConfigError"),
+    "Cloudflare's day": (429, "AiError: you have used up your daily free allocation of neurons", "ModelConfigError"),
+    "a limit that passes": (429, "usage limit exceeded, try again in 20 s", "ModelUnavailable"),
+    "no healthy deployment": (400, "There are no healthy deployments for this model.", "ModelUnavailable"),
+    "Cloudflare's pace as 400": (400, "Rate limited", "ModelUnavailable"),
+    "the key's pace": (403, "Rate limit exceeded for this key", "ModelUnavailable"),
+    "LiteLLM's end": (400, "litellm.BadRequestError: bad row. Received Model Group=x", "ModelRejected"),
+    "a filter": (400, "Filtered due to content management policy of this model", "ModelRejected"),
+    "a form": (400, "tool use is not supported by this model", "ModelRejected"),
+    "no form": (400, "This model does not support logprobs", "ModelRejected"),
+    "what came": (400, "The model produced invalid content.", "ModelRejected"),
+    "a key of an object": (400, "Failed to parse the body as JSON: key must be a string", "ModelRejected"),
+    "a word of no model": (400, "bad request", "ModelRejected"),
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_what_a_gateway_says_is_told_apart_by_its_words(case):
+    status, message, kind = SAID[case]
+    failures = Failures(amr.LM("x", base_url="http://127.0.0.1:9/v1", api_key="none"), "127.0.0.1", tuple)
+    error = failures.status_error(status, read_error_body({"error": {"message": message}}), {})
+    assert type(error).__name__ == kind
+    if status == 412 or "udget" in message:
+        assert str(error).endswith("Check the account's quota and billing.")
 
 
 REFUSED_FIRST = {

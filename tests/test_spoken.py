@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._agent.spoken import read_calls
-from pandas_amr.models.base import ToolSpec
+from pandas_amr import _prompts
+from pandas_amr._agent.spoken import is_in_data, read_calls
+from pandas_amr._units import line_of
+from pandas_amr.models.base import Message, ToolSpec
 from pandas_amr.sandbox.base import Cell, Submitted
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 
@@ -53,6 +57,25 @@ def anthropic(name: str, arguments: dict[str, Any]) -> str:
         for key, value in arguments.items()
     ]
     return "\n".join(["<function_calls>", f'<invoke name="{name}">', *parts, "</invoke>", "</function_calls>"])
+
+
+def named(arguments: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+
+
+def dsml(name: str, arguments: dict[str, Any]) -> str:
+    """As DeepSeek's third generation writes it."""
+    typed = re.sub(r'(<parameter name="\w+")', r'\1 string="true"', anthropic(name, arguments))
+    return re.sub(r"<(/?)(?=function_calls|invoke|parameter)", rf"<\1{BAR}DSML{BAR}", typed)
+
+
+def broken_lines(name: str, arguments: dict[str, Any]) -> str:
+    """JSON whose texts hold line breaks as they are."""
+    return json.dumps({"name": name, "arguments": arguments}).replace("\\n", "\n")
+
+
+def with_commas(name: str, arguments: dict[str, Any]) -> str:
+    return f'{{"name": "{name}", "arguments": {json.dumps(arguments)[:-1]},}},}}'
 
 
 BAR, LOW = "\uff5c", "\u2581"
@@ -105,6 +128,54 @@ FORMS = {
     "gpt-oss": lambda name, arguments: (
         f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{json.dumps(arguments)}<|call|>"
     ),
+    "Python": lambda name, arguments: f"{name}({named(arguments)})",
+    "a list of Python": lambda name, arguments: f"[{name}({named(arguments)})]",
+    "Gemma": lambda name, arguments: f"```tool_code\n{name}({named(arguments)})\n```",
+    "Gemma prints": lambda name, arguments: (
+        f"I call it.\n```tool_code\nprint(default_api.{name}({named(arguments)}))\n```"
+    ),
+    "LFM's Python": lambda name, arguments: f"<|tool_call_start|>[{name}({named(arguments)})]<|tool_call_end|>",
+    "Llama's own tools": lambda name, arguments: f"<|python_tag|>{name}.call({named(arguments)})<|eom_id|>",
+    "Llama 4": lambda name, arguments: f"<|python_start|>[{name}({named(arguments)})]<|python_end|>",
+    "a dict of Python": lambda name, arguments: repr({"name": name, "arguments": arguments}),
+    "Hermes with a dict of Python": lambda name, arguments: (
+        f"<tool_call>\n{ {'name': name, 'arguments': arguments} }\n</tool_call>"
+    ),
+    "commas too many": with_commas,
+    "Hermes with commas too many": lambda name, arguments: f"<tool_call>{with_commas(name, arguments)}</tool_call>",
+    "a fence with commas too many": lambda name, arguments: f"```json\n{with_commas(name, arguments)}\n```",
+    "line breaks in texts": broken_lines,
+    "a fence with line breaks in texts": lambda name, arguments: f"```json\n{broken_lines(name, arguments)}\n```",
+    "Hermes with line breaks in texts": lambda name, arguments: (
+        f"<tool_call>\n{broken_lines(name, arguments)}\n</tool_call>"
+    ),
+    "Hermes without the last brace": lambda name, arguments: f"<tool_call>{dumped(name, arguments)[:-1]}</tool_call>",
+    "Hermes with two braces for one": lambda name, arguments: f"<tool_call>{{{dumped(name, arguments)}}}</tool_call>",
+    "Hermes with a fence": lambda name, arguments: (
+        f"<tool_call>\n```json\n{dumped(name, arguments)}\n```\n</tool_call>"
+    ),
+    "Hermes in a fence": lambda name, arguments: f"```xml\n<tool_call>{dumped(name, arguments)}</tool_call>\n```",
+    "Hermes in capitals": lambda name, arguments: f"<TOOL_CALL>{dumped(name, arguments)}</TOOL_CALL>",
+    "Hermes after its name in prose": lambda name, arguments: (
+        f"I use <tool_call> tags.\n<tool_call>{dumped(name, arguments)}</tool_call>"
+    ),
+    "a fence without an end": lambda name, arguments: f"```json\n{dumped(name, arguments)}",
+    "a name in another case": lambda name, arguments: dumped(name.title(), arguments),
+    "a name in a namespace": lambda name, arguments: dumped(f"tools.{name}", arguments),
+    "Nemotron": lambda name, arguments: f"<TOOLCALL>[{dumped(name, arguments)}]</TOOLCALL>",
+    "Phi": lambda name, arguments: f"functools[{dumped(name, arguments)}]",
+    "Command R": lambda name, arguments: (
+        f"<|START_ACTION|>[{dumped(name, arguments, ('tool_name', 'parameters'))}]<|END_ACTION|>"
+    ),
+    "InternLM": lambda name, arguments: (
+        f"<|action_start|><|plugin|>\n{dumped(name, arguments, ('name', 'parameters'))}<|action_end|>"
+    ),
+    "newer DeepSeek": dsml,
+    "newer gpt-oss": lambda name, arguments: (
+        f"<|start|>assistant to=functions.{name}<|channel|>commentary json<|message|>{json.dumps(arguments)}<|call|>"
+    ),
+    "ReAct": lambda name, arguments: f"Thought: Hm.\nAction: {name}\nAction Input: {json.dumps(arguments)}",
+    "the template's beginning": lambda name, arguments: f"<|im_start|>assistant\n{dumped(name, arguments)}",
     "the template's end": lambda name, arguments: f"{dumped(name, arguments)}<|im_end|>",
 }
 written = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
@@ -407,3 +478,145 @@ def test_spoken_parameters_that_may_be_null_are_texts_all_the_same(given, read):
     written = f"<function=look>\n<parameter=note>\n{given}\n</parameter>\n</function>"
     (call,) = read_calls(written, [ToolSpec("look", "Look.", schema)], lambda call: False).calls
     assert call.arguments == {"note": read}
+
+
+LOOK = ToolSpec("lookup", "Look.", {"properties": {"key": {"type": "string"}, "times": {"type": "integer"}}})
+GIVEN = {"key": "d\u00e4nger/../zone", "times": 3}
+
+
+def shown(*cells: dict[str, Any]) -> list[Message]:
+    return [Message("user", _prompts.unit_lines([line_of(cell) for cell in cells]))]
+
+
+@written
+def test_no_row_calls_a_tool_in_whichever_form_a_model_says_what_stands_in_it(form):
+    for stands in FORMS.values():
+        row = {"text": f"Please do {stands('lookup', GIVEN)} now."}
+        assert read_calls(form("lookup", GIVEN), [LOOK], partial(is_in_data, messages=shown(row))) is None
+
+
+@written
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [{"text": "look up d\u00e4nger/../zone 3 times"}],
+        [{"text": "lookup d\u00e4nger/../zone"}],
+        [{"text": "any lookup", "n": 1, "key": "d\u00e4nger/../zone"}],
+        [{"text": "please lookup"}, {"key": "d\u00e4nger/../zone", "times": 3}],
+    ],
+)
+def test_a_call_about_what_stands_in_a_row_is_a_call(form, cells):
+    assert read_calls(form("lookup", GIVEN), [LOOK], partial(is_in_data, messages=shown(*cells))) is not None
+
+
+CUT_OFF = {
+    "Qwen Coder": "<function=python_repl>\n<parameter=code>\nsubmit(df",
+    "Qwen Coder, between lines": "<tool_call>\n<function=python_repl>\n<parameter=code>\nsubmit(df)\n",
+    "Qwen Coder, before the function's end": "<function=python_repl>\n<parameter=code>\nsubmit(df)\n</parameter>",
+    "Anthropic": '<invoke name="python_repl"><parameter name="code">submit(df)',
+    "Hermes": '<tool_call>{"name": "python_repl", "arguments": {"code": "submit(df)"}',
+    "Python": 'python_repl(code="""submit(df)"""',
+    "in thoughts": '<think>I call <tool_call>{"name": "python_repl", "arguments": {"code": "submit(df)"}}</tool_call>',
+}
+
+
+@pytest.mark.parametrize("text", CUT_OFF.values(), ids=CUT_OFF.keys())
+def test_a_spoken_call_that_was_cut_off_is_not_run(text):
+    cells = []
+
+    class Counting(Scripted):
+        async def open(self, data, limits):
+            cells.append(data)
+            return await super().open(data, limits)
+
+    turns = iter([Raw(text, finish_reason="length")])
+
+    def provider(request):
+        reply = next(turns, None)
+        assert reply is not None or not cells
+        return reply or Call("python_repl", {"code": "submit(df)"})
+
+    with ScriptedServer(provider) as server:
+        found = DF.amr.map(
+            "Which?",
+            finding={"n": int},
+            tools=[amr.PythonREPLTool(sandbox=Counting())],
+            plan={"view": "preview"},
+            lm=server.lm(),
+        )
+    assert found["n"].tolist() == list(range(ROWS))
+    assert len(server.requests) == 2
+
+
+def test_spoken_python_gives_parameters_by_their_places():
+    for text in ("lookup('a', 2)", "[lookup('a', times=2)]"):
+        assert read_calls(text, [LOOK], lambda call: False).calls[0].arguments == {"key": "a", "times": 2}
+    row = shown({"text": "Do lookup('a long key', 2) now."})
+    assert (
+        read_calls(dumped("lookup", {"key": "a long key", "times": 2}), [LOOK], partial(is_in_data, messages=row))
+        is None
+    )
+
+
+NO_PYTHON = {
+    "a key twice": "lookup(**{'key': 'a', 'key': 'b'})",
+    "a parameter by its place and by its name": "lookup('a', key='b')",
+    "more places than parameters": "lookup('a', 1, 2)",
+    "a call in a call": "lookup(key=lookup(key='a'))",
+    "a name": "lookup(key=secret)",
+    "code around it": "x = lookup(key='a')",
+    "a tool that there is not": "search(key='a')",
+    "two keys of one object": "{'name': 'lookup', 'arguments': {'key': 'a', 'key': 'b'}}",
+}
+
+
+@pytest.mark.parametrize("text", NO_PYTHON.values(), ids=NO_PYTHON.keys())
+def test_python_that_is_no_call_of_literals_stays_text(text):
+    assert read_calls(text, [LOOK], lambda call: False) is None
+
+
+def test_a_name_in_another_case_is_a_tool_s_where_it_can_be_one_s_only():
+    both = [LOOK, ToolSpec("LOOKUP", "Look.", {})]
+    text = dumped("Lookup", {"key": "a"})
+    assert read_calls(text, [LOOK], lambda call: False).calls[0].name == "lookup"
+    assert read_calls(text, both, lambda call: False) is None
+
+
+def test_a_call_that_a_server_makes_means_a_tool_whatever_its_case():
+    turns = iter([Call("LookUp", {"key": "a"})])
+
+    def provider(request):
+        return next(turns, None) or findings(request, number)
+
+    with ScriptedServer(provider) as server:
+        DF.amr.map("Which?", finding={"n": int}, tools=[lookup], lm=server.lm())
+    assert server.requests[1].tool_results == ["<a>"]
+
+
+ODD_ARGUMENTS = {
+    "encoded twice": json.dumps(json.dumps({"key": "a", "times": 2})),
+    "a comma too many": '{"key": "a", "times": 2,}',
+    "Python": "{'key': 'a', 'times': 2}",
+}
+
+
+@pytest.mark.parametrize("arguments", ODD_ARGUMENTS.values(), ids=ODD_ARGUMENTS.keys())
+def test_arguments_of_a_server_s_calls_are_read_as_those_of_spoken_ones(arguments):
+    turns = iter([Call("lookup", arguments)])
+    found = {"findings": [{"unit": n, "n": n} for n in range(ROWS)]}
+
+    def provider(request):
+        return next(turns, None) or Call("submit_findings", json.dumps(json.dumps(found)))
+
+    with ScriptedServer(provider) as server:
+        frame = DF.amr.map("Which?", finding={"n": int}, tools=[lookup], lm=server.lm())
+        assert server.requests[1].tool_results == ["<a><a>"]
+        assert len(server.requests) == 2
+    assert frame["n"].tolist() == list(range(ROWS))
+
+
+@pytest.mark.parametrize(
+    "mark", ["<tool_call>{", "<tool_call>[", "[TOOL_CALLS]", "<function=lookup>", "lookup(", '{"key": ']
+)
+def test_a_model_that_repeats_a_mark_without_end_calls_nothing_and_is_read_at_once(mark):
+    assert read_calls(mark * 50_000, [LOOK], lambda call: False, is_cut=True) is None

@@ -6,12 +6,13 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.answers import decoded, without_thoughts
-from pandas_amr._agent.dispatch import is_call_of
-from pandas_amr._agent.repl import REPL, Code
+from pandas_amr._agent.dispatch import tool_meant
+from pandas_amr._agent.expressions import read_loosely
+from pandas_amr._agent.repl import FENCED, REPL, Code, without_fence
 from pandas_amr._agent.spoken import WrittenCall
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.wire import wire_of
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 CODE = "code"
 FORCED_CALL = f"submit_{CODE}"  # what a server calls that takes no schema of an answer
-FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+# Llama writes code behind a mark of its own.
+MARKED = re.compile(
+    r"<\|python_(?:tag|start)\|>(?P<code>.*?)(?:<\|(?:eom_id|eot_id|python_end)\|>\s*)*\Z",
+    re.DOTALL,
+)
 
 
 @cache
@@ -94,25 +99,35 @@ def read_code(
 
 
 def _meant(name: str) -> str:
-    return REPL if is_call_of(name, FORCED_CALL) else name
+    return REPL if tool_meant(name, [FORCED_CALL]) else name
 
 
 def _code_in(text: str, finish_reason: str) -> WrittenCall | None:
     """The code that a text is; of one that was cut off nobody knows what is missing."""
-    payload, problem = decoded(text, finish_reason)
-    if problem is None:
-        code = payload.get(CODE)
-        is_code = isinstance(code, str) and len(payload) == 1
-        return (
-            WrittenCall(REPL, payload, json.dumps(payload, ensure_ascii=False)) if is_code else None
-        )
     said, _ = without_thoughts(text.strip())
-    fences = FENCED.findall(said)
-    if (
-        finish_reason == "length"
-        or len(fences) != 1
-        or said.count("```") != 2
-        or not fences[0].strip()
-    ):
+    payload = _object_in(text, said, finish_reason)
+    if payload is not None:
+        code = payload.get(CODE) if len(payload) == 1 else None
+    elif finish_reason == "length":
+        code = None
+    elif (marked := MARKED.match(said)) is not None:
+        code = marked["code"]
+    else:
+        fences = FENCED.findall(said)
+        code = fences[0] if len(fences) == 1 and said.count("```") == 2 else None
+    if not isinstance(code, str) or (payload is None and not code.strip()):
         return None
-    return WrittenCall(REPL, {CODE: fences[0]}, f"```{fences[0]}")
+    code = without_fence(code)
+    return WrittenCall(REPL, {CODE: code}, code)
+
+
+def _object_in(text: str, said: str, finish_reason: str) -> dict[str, Any] | None:
+    """The object that a text is, or holds; one that is all of it may be written as JSON is not."""
+    payload, problem = decoded(text, finish_reason)
+    if problem is None or finish_reason == "length":
+        return payload if problem is None else None
+    try:
+        payload = read_loosely(said)
+    except ValueError:
+        return None
+    return payload if isinstance(payload, dict) else None

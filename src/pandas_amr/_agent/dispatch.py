@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel, ValidationError
 
 from pandas_amr._agent.answers import DoubledKey, TooDeep, loads
+from pandas_amr._agent.expressions import read_loosely
 from pandas_amr._agent.prompts import shortened
 from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr._agent.threads import called, called_here
@@ -18,7 +19,7 @@ from pandas_amr._records.raised import described
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pandas_amr._types.wire import Wire
     from pandas_amr.models.base import ToolCall
@@ -133,19 +134,34 @@ def _findings_of(submission: HandedIn) -> list[Any] | None:
     return listed if isinstance(listed, list) else None
 
 
-def is_call_of(name: str, tool: str) -> bool:
-    """Whether a call's name means a tool: models write namespaces, as in ``functions.look``."""
+def tool_meant(name: str, tools: Iterable[str]) -> str | None:
+    """Return the tool that a call's name means, if it means one.
+
+    Models write the name of a namespace before it, as in ``functions.look``, or change its case.
+
+    Example:
+        >>> tool_meant("functions.look", ["look"]), tool_meant("Look", ["look"])
+        ('look', 'look')
+        >>> tool_meant("Look", ["look", "LOOK"]) is None
+        True
+    """
+    names = list(tools)
     tail = name.partition("<|")[0].strip()
     for namespace in NAMESPACES:
         tail = tail.removeprefix(namespace)
-    return tool in {name, tail}
+    for exact in (name, tail):
+        if exact in names:
+            return exact
+    similar = [tool for tool in names if tool.casefold() == tail.casefold()]
+    return similar[0] if len(similar) == 1 else None
 
 
 async def _run(call: ToolCall, by_name: dict[str, AgentTool]) -> str | HandedIn:
-    tool = next((tool for name, tool in by_name.items() if is_call_of(call.name, name)), None)
-    if tool is None:
+    name = tool_meant(call.name, by_name)
+    if name is None:
         listed = ", ".join(by_name) or "none"
         return f"There is no tool {call.name[:LONGEST_NAME]!r}. There is: {listed}."
+    tool = by_name[name]
     try:
         arguments = _read_arguments(call, tool)
     except UnreadableArguments as error:
@@ -201,14 +217,41 @@ def _arguments_json(call: ToolCall, tool: AgentTool) -> str:
 
     Text that is not JSON stays as it is: pydantic says what is wrong, and where.
     """
+    text = argument_text(call.arguments)
     try:
-        given = loads(call.arguments)
+        arguments = loads(text)
     except (DoubledKey, TooDeep) as error:
         raise UnreadableArguments(str(error)) from None
     except ValueError:
-        return call.arguments
-    read = tool.wire.read_arguments(given)
-    return call.arguments if read == given else json.dumps(read)
+        return text
+    read = tool.wire.read_arguments(arguments)
+    return text if read == arguments else json.dumps(read)
+
+
+def argument_text(arguments: str) -> str:
+    r"""Return a call's arguments as JSON, if models wrote them twice encoded or nearly as JSON.
+
+    Example:
+        >>> argument_text('"{\\"a\\": 1}"'), argument_text("{'a': 1,}")
+        ('{"a": 1}', '{"a": 1}')
+        >>> argument_text("nothing")
+        'nothing'
+    """
+    try:
+        decoded = json.loads(arguments)
+    except ValueError:
+        decoded = None
+    except RecursionError:
+        return arguments
+    if isinstance(decoded, str):
+        return decoded
+    if decoded is not None:
+        return arguments
+    try:
+        read = read_loosely(arguments)
+    except ValueError:
+        return arguments
+    return json.dumps(read) if isinstance(read, dict) else arguments
 
 
 def complaint(error: ValidationError) -> str:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.answers import decoded
-from pandas_amr._agent.coding import as_texts, code_response, read_code
-from pandas_amr._agent.dispatch import HandedIn, dispatch, is_call_of, merged
-from pandas_amr._agent.repl import Repl
+from pandas_amr._agent.coding import CODE, as_texts, code_response, read_code
+from pandas_amr._agent.dispatch import HandedIn, argument_text, dispatch, merged, tool_meant
+from pandas_amr._agent.repl import REPL, Repl, without_fence
 from pandas_amr._agent.spoken import is_in_data, is_text_in_data, read_calls
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._types.wire import Wire, wire_of
@@ -227,7 +227,7 @@ class _Talk:
             coded = read_code(message, reply.finish_reason, self._is_quoted)
             if coded is not None:
                 return coded
-        spoken = None if message.tool_calls else self._spoken(message)
+        spoken = None if message.tool_calls else self._spoken(message, reply.finish_reason)
         if spoken is not None:
             self.spoken = True
             return _as_calls(message, spoken)
@@ -257,7 +257,10 @@ class _Talk:
             return self._answer(None, CALLS_TOOLS, reply.form)
         payload, problem = self._read(message, reply)
         if not self.submission.is_shaped(payload):
-            written = read_calls(message.content, (self.submission.tool,), self._is_quoted)
+            is_cut = reply.finish_reason == "length"
+            written = read_calls(
+                message.content, (self.submission.tool,), self._is_quoted, is_cut=is_cut
+            )
             if (
                 written is not None
             ):  # the history keeps its text: a server without tools takes no calls
@@ -330,14 +333,21 @@ class _Talk:
         is_quoted = partial(is_text_in_data, messages=self.conversation)
         return decoded(message.content, reply.finish_reason, is_quoted=is_quoted)
 
-    def _spoken(self, message: Message) -> Spoken | None:
+    def _spoken(self, message: Message, finish_reason: str) -> Spoken | None:
         """The calls that the model wrote as text; what has the form of an answer is one."""
         payload, _ = decoded(message.content)
         if self.submission.is_shaped(payload):
             return None
-        return read_calls(message.content, tool_specs(self.submission, self.tools), self._is_quoted)
+        tools = tool_specs(self.submission, self.tools)
+        return read_calls(message.content, tools, self._is_quoted, is_cut=finish_reason == "length")
 
     def _is_quoted(self, call: WrittenCall) -> bool:
+        """Whether a call stands in the data, or the code that it would run."""
+        code = call.arguments.get(CODE) if call.name == REPL else None
+        if isinstance(code, str) and is_in_data(
+            replace(call, text=without_fence(code)), self.conversation
+        ):
+            return True
         return is_in_data(call, self.conversation)
 
     async def _answer_calls(self, calls: Sequence[ToolCall], reply: Reply) -> Answer | None:
@@ -367,12 +377,12 @@ class _Talk:
         name = self.submission.tool.name
         submitted: dict[str, _Submitted] = {}
         for call in calls:
-            if not is_call_of(call.name, name):
+            if tool_meant(call.name, [name, *(tool.name for tool in self.tools)]) != name:
                 continue
             if self.hands_in_by_code:
                 submitted[call.id] = _Submitted(self._what_next(), None, is_shaped=False)
                 continue
-            payload, problem = decoded(call.arguments, reply.finish_reason)
+            payload, problem = decoded(argument_text(call.arguments), reply.finish_reason)
             if problem is not None:
                 submitted[call.id] = _Submitted(f"{name}: {problem}.", payload, problem)
             elif self.submission.is_shaped(payload):

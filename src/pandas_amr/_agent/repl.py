@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import HandedIn
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from pandas_amr.sandbox.base import Ask, Session
 
 REPL = "python_repl"
+FENCED = re.compile(
+    r"```(?:python3?|py|tool_code)?[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*```", re.DOTALL | re.IGNORECASE
+)
+
+
+def without_fence(code: str) -> str:
+    """Code without the fence around all of it."""
+    fenced = FENCED.fullmatch(code.strip())
+    return fenced[1] if fenced is not None else code
 
 
 class Code(BaseModel):
@@ -31,6 +41,12 @@ class Code(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     code: str = Field(description="Python code; the value of a last expression is shown")
+
+    @field_validator("code")
+    @classmethod
+    def unfence(cls, code: str) -> str:
+        """Take code out of the fence that models put around it."""
+        return without_fence(code)
 
 
 @functools.cache

@@ -11,24 +11,27 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._agent.threads import called
+from pandas_amr._context.python_sessions import Converted
+from pandas_amr._context.services import Services
 from pandas_amr._context.settings import current_settings
+from pandas_amr._context.spec import Spec
+from pandas_amr._context.subrun import SharedRun, parent_run
 from pandas_amr._context.wiring import check_budget, resolve_lms, wire
-from pandas_amr._context.work import Inside, current_inside
 from pandas_amr._findings.citations import nodes_behind
 from pandas_amr._journal.journal import journal_for
+from pandas_amr._map.ask import make_ask
 from pandas_amr._plan.call import KEEP, Call, check, check_model, open_fields
 from pandas_amr._plan.call_text import check_call_planning
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._records.concurrency import await_contained
-from pandas_amr._records.trace import Trace
-from pandas_amr._records.usage import Ledger
 from pandas_amr._result.frames import failures_frame, trace_frame, usage_frame
 from pandas_amr._result.recent import kept_places, kept_rows
 from pandas_amr._result.result import Result
 from pandas_amr._result.stopped import stop_with
-from pandas_amr._run.pipeline import Noted, run
-from pandas_amr._run.run import Run, looked_again, prepared, run_again, what_is_given
+from pandas_amr._run.execution import Execution
+from pandas_amr._run.pipeline import RunRecord, run
+from pandas_amr._run.run import Run, prepared, what_is_given
 from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError
 from pandas_amr.tools import as_tools
 
@@ -38,10 +41,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._context.progress import Watch
+    from pandas_amr._context.services import Parents
     from pandas_amr._context.settings import Settings
-    from pandas_amr._context.work import Before
     from pandas_amr._records.usage import Phase
     from pandas_amr._result.verify import Verification
+    from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
 StageVerb = Literal["map_reduce", "map", "filter", "reduce", "then"]
@@ -198,7 +202,7 @@ class Recipe:
                 Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known
             )  # told before anything runs
         self.check_planning(lms, known)  # of the later stages, too
-        top = _Top(known, lm, lms)
+        top = _Top(known, lms)
 
         async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result:
             return await self._from_the_top(frame, top, watch, interrupted)
@@ -237,44 +241,45 @@ class Recipe:
     ) -> Result:
         settings = top.settings
         kept = bool(top.lms) and all(lm.journaled for lm in top.lms.values())
-        inside = Inside(
-            settings=settings,
-            lm=top.lm,
-            lms=top.lms,
-            trace=Trace(),
-            ledger=Ledger(),
+        warnings: list[AMRWarning] = []
+        services = Services(
+            make_ask,
+            warnings.append,
+            Converted(frame),
+            semaphore=asyncio.Semaphore(self._parallelism(settings)),
             journal=journal_for(settings.journal, by_default=kept),
-            run_number=0,
-            wired=None,
-            gate=asyncio.Semaphore(self._parallelism(settings)),
             watch=watch,
         )
+        parent = SharedRun(services, settings, top.lms, warnings=warnings)
         done: list[Result] = []
         try:
-            reached = await await_contained(self._carried_out(frame, inside, done))
+            reached = await await_contained(self._carried_out(frame, parent, done))
         except asyncio.CancelledError:
-            interrupted(_partial(frame, done, inside))
+            interrupted(_partial(frame, done, parent))
             raise
         except Exception as error:
-            if isinstance(error, UsageError) and not _has_begun(done, inside):
+            if isinstance(error, UsageError) and not _has_begun(done, parent):
                 raise
-            stop_with(error, _partial(frame, done, inside), where="a recipe")
-        return _joined(reached, done, inside, trace_frame(inside.trace.nodes))
+            stop_with(error, _partial(frame, done, parent), where="a recipe")
+        return _joined(reached, done, parent, trace_frame(parent.services.trace.nodes))
 
     async def _carried_out(
-        self, frame: pd.DataFrame, inside: Inside, done: list[Result]
+        self, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
     ) -> Reached:
         """What the last stage gives, of a run of its own."""
-        journal, lms = inside.journal, inside.lms
+        services, lms = parent.services, parent.lms
+        journal = services.journal
         async with AsyncExitStack() as stack:
             if lms:
-                wiring = wire(lms.values(), inside.ledger, inside.settings.budget)
-                inside = replace(inside, wired=await stack.enter_async_context(wiring))
+                wiring = wire(lms.values(), services.ledger, parent.settings.budget)
+                services.wired = await stack.enter_async_context(wiring)
             if journal is not None:
-                number = await journal.begin("recipe", None, len(frame))
-                inside = replace(inside, run_number=number)
-                stack.push_async_exit(Noted(journal, number, inside.ledger, lambda: _stopped(done)))
-            return await self.within(frame, inside, done)
+                services.run_number = await journal.begin("recipe", None, len(frame))
+                record = RunRecord(
+                    journal, services.run_number, services.ledger, lambda: _stopped(done)
+                )
+                stack.push_async_exit(record)
+            return await self.within(frame, parent, done)
 
     def _parallelism(self, settings: Settings) -> int:
         """How many requests of all stages may be in flight. What goes into a batch is not counted."""
@@ -288,7 +293,7 @@ class Recipe:
         )
 
     async def within(
-        self, frame: pd.DataFrame, inside: Inside, done: list[Result], *, complete: bool = False
+        self, frame: pd.DataFrame, parent: SharedRun, done: list[Result], *, complete: bool = False
     ) -> Reached:
         """What the last stage gives, as a part of another run; ``done`` takes the stages' results as they come.
 
@@ -305,15 +310,13 @@ class Recipe:
                 raise UsageError(
                     f"Stage {number}, {stage.verb}, takes a frame; {before} gave {type(value).__name__}."
                 )
-            prefix = (
-                f"{inside.prefix}{number}-{stage.verb}/" if len(self._stages) > 1 else inside.prefix
-            )
-            here = replace(inside, prefix=prefix, ends=[])
+            prefix = f"{number}-{stage.verb}/" if len(self._stages) > 1 else ""
+            here = parent.at(prefix, ends=[])
             reached, before_next = await _carried_out(stage, value, here, done)
-            if _stopped(done) is not None or (complete and _missing(done, inside) is not None):
+            if _stopped(done) is not None or (complete and _missing(done, parent) is not None):
                 break
-            inside = replace(inside, before=before_next)
-        inside.ends.extend(here.ends)
+            parent = parent.at("", parents=before_next)
+        parent.ends.extend(here.ends)
         return reached
 
     @property
@@ -321,17 +324,17 @@ class Recipe:
         """What a map that is a recipe does with one row."""
 
         async def one_row(frame: pd.DataFrame, position: int) -> Any:
-            inside = current_inside()
-            assert inside is not None
+            parent = parent_run()
+            assert parent is not None
             ends: list[str] = []
-            here = replace(inside, prefix=f"{inside.prefix}row-{position}/", ends=ends, asked=True)
+            here = replace(parent.at(f"row-{position}/", ends=ends), confirmed=True)
             done: list[Result] = []
             value = (await self.within(frame, here, done, complete=True)).value
-            inside.ends.extend(ends)
-            missing = _missing(done, inside)
+            parent.ends.extend(ends)
+            missing = _missing(done, parent)
             if not isinstance(missing, InvalidOutput):  # that is listed as the row's failure
-                told = {str(warning) for warning in inside.warnings}
-                inside.warnings.extend(
+                told = {str(warning) for warning in parent.warnings}
+                parent.warnings.extend(
                     one for part in done for one in part.warnings if str(one) not in told
                 )
             if missing is not None:
@@ -345,13 +348,13 @@ class Recipe:
         """What a reduce that is a recipe does with the findings."""
 
         async def whole(frame: pd.DataFrame) -> Any:
-            inside = current_inside()
-            assert inside is not None
+            parent = parent_run()
+            assert parent is not None
             done: list[Result] = []
             value = (
-                await self.within(frame, replace(inside, asked=True), done, complete=True)
+                await self.within(frame, replace(parent, confirmed=True), done, complete=True)
             ).value
-            if (missing := _missing(done, inside)) is not None:
+            if (missing := _missing(done, parent)) is not None:
                 raise missing
             return None if _is_frame(value, done) else value
 
@@ -399,7 +402,6 @@ class _Top:
     """What holds for a whole recipe's run."""
 
     settings: Settings
-    lm: Any
     lms: Mapping[Phase, LM]
 
 
@@ -433,14 +435,14 @@ def _stopped(done: Sequence[Result]) -> str | None:
     return next((one.stopped for one in done if one.stopped is not None), None)
 
 
-def _missing(done: Sequence[Result], inside: Inside) -> BudgetExceeded | InvalidOutput | None:
+def _missing(done: Sequence[Result], parent: SharedRun) -> BudgetExceeded | InvalidOutput | None:
     """Why an answer of a pipeline inside another run rests on a part only, where it does.
 
     A stage stopped before its end; or units failed in it: what they would have found is in no answer, and their
     failures would be listed nowhere.
     """
     if (stopped := _stopped(done)) is not None:
-        return BudgetExceeded(stopped, inside.ledger.total)
+        return BudgetExceeded(stopped, parent.services.ledger.total)
     failed = next((one for one in done if len(one.failures)), None)
     if failed is None:
         return None
@@ -454,28 +456,21 @@ def _missing(done: Sequence[Result], inside: Inside) -> BudgetExceeded | Invalid
 
 
 async def _carried_out(
-    stage: Stage, frame: pd.DataFrame, inside: Inside, done: list[Result]
-) -> tuple[Reached, Before]:
+    stage: Stage, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
+) -> tuple[Reached, Parents]:
     """What a stage gives, and what made the rows of that; ``done`` gets its result, in part where it does not end."""
     if stage.verb == "then":
         what = stage.given["what"]
         if isinstance(what, Recipe):
-            return await _nested(what, frame, inside, done), _all_of(inside.ends)
-        return Reached(await called(what, frame)), lambda _: inside.before(None)
-    job, lms = prepared(Call(verb=stage.verb, frame=frame, **stage.given), inside.settings, inside)
+            return await _nested(what, frame, parent, done), _all_of(parent.ends)
+        return Reached(await called(what, frame)), lambda _: parent.services.parents(None)
+    job, lms = prepared(Call(verb=stage.verb, frame=frame, **stage.given), parent.settings, parent)
     if lms:
         check_model(job, lms["map"])
-    settings = inside.settings.with_changes(job.settings)
+    settings = parent.settings.with_changes(job.settings)
     try:
-        outcome = await run(
-            job,
-            settings,
-            lms,
-            inside=inside,
-            interrupted=done.append,
-            again=run_again,
-            second_look=looked_again,
-        )
+        execution = Execution(Spec(job, settings, lms), parent=parent)
+        outcome = await run(execution, on_cancel=done.append)
     except NotConfirmed:  # the stage has not begun
         raise
     except (RunStopped, Warning) as error:
@@ -489,14 +484,16 @@ async def _carried_out(
     if stage.verb in {"map", "filter"}:
         places = kept_places(outcome) if stage.verb == "filter" else np.arange(len(frame))
         made_by = outcome.made_by or (lambda _: ())
-        ends = tuple(inside.ends)
+        ends = tuple(parent.ends)
         return Reached(
             value, places
         ), lambda rows: ends if rows is None else nodes_behind(made_by, places[list(rows)])
-    return Reached(value.output if stage.verb == "map_reduce" else value), _all_of(inside.ends)
+    return Reached(value.output if stage.verb == "map_reduce" else value), _all_of(parent.ends)
 
 
-async def _nested(what: Recipe, frame: pd.DataFrame, inside: Inside, done: list[Result]) -> Reached:
+async def _nested(
+    what: Recipe, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
+) -> Reached:
     """What a recipe gives as a stage of another; ``done`` gets its result, in part where it does not end."""
     parts: list[Result] = []
 
@@ -504,10 +501,10 @@ async def _nested(what: Recipe, frame: pd.DataFrame, inside: Inside, done: list[
         traces = [one.trace.astype(object) for one in parts] or [
             trace_frame(())
         ]  # pandas 2 warns of columns of <NA>
-        return _joined(reached, parts, inside, pd.concat(traces, ignore_index=True).infer_objects())
+        return _joined(reached, parts, parent, pd.concat(traces, ignore_index=True).infer_objects())
 
     try:
-        reached = await what.within(frame, inside, parts)
+        reached = await what.within(frame, parent, parts)
     except BaseException:
         if parts:
             done.append(joined(_so_far(frame, parts)))
@@ -516,7 +513,7 @@ async def _nested(what: Recipe, frame: pd.DataFrame, inside: Inside, done: list[
     return Reached(reached.value, np.arange(len(done[-1].frame)))
 
 
-def _all_of(ends: Sequence[str]) -> Before:
+def _all_of(ends: Sequence[str]) -> Parents:
     return lambda _: tuple(ends)
 
 
@@ -534,19 +531,19 @@ def _so_far(frame: pd.DataFrame, done: Sequence[Result]) -> Reached:
     return Reached(done[-1].frame, np.arange(len(done[-1].frame)))
 
 
-def _partial(frame: pd.DataFrame, done: Sequence[Result], inside: Inside) -> Result:
+def _partial(frame: pd.DataFrame, done: Sequence[Result], parent: SharedRun) -> Result:
     """What the stages found until now."""
-    return _joined(_so_far(frame, done), done, inside, trace_frame(inside.trace.nodes))
+    return _joined(_so_far(frame, done), done, parent, trace_frame(parent.services.trace.nodes))
 
 
-def _has_begun(done: Sequence[Result], inside: Inside) -> bool:
+def _has_begun(done: Sequence[Result], parent: SharedRun) -> bool:
     """Whether a request was sent or answered by the journal, or rows were mapped."""
-    total = inside.ledger.total
+    total = parent.services.ledger.total
     return bool(total.tries or total.recalled) or any(one.status is not None for one in done)
 
 
 def _joined(
-    reached: Reached, done: Sequence[Result], inside: Inside, trace: pd.DataFrame
+    reached: Reached, done: Sequence[Result], parent: SharedRun, trace: pd.DataFrame
 ) -> Result:
     """What all stages gave, as one result; of the last one's, what still is of the rows or the answer."""
     value = reached.value
@@ -565,11 +562,11 @@ def _joined(
         frame=frame,
         findings=_findings_in(frame, done),
         plan=last.plan if last is not None else Plan(),
-        usage=usage_frame(inside.ledger),
+        usage=usage_frame(parent.services.ledger),
         failures=pd.concat(listed, ignore_index=True) if listed else empty,
         trace=trace,
-        total=inside.ledger.total,
-        seconds=inside.trace.seconds,
+        total=parent.services.ledger.total,
+        seconds=parent.services.trace.seconds,
         status=_status_of(last, reached.places if whole else slice(None))
         if last is not None
         else None,

@@ -18,9 +18,8 @@ from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.tools import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from pandas_amr._map.ask import Asker
     from pandas_amr.models.base import CodeUse
     from pandas_amr.sandbox.base import Sandbox, Session
     from pandas_amr.tools import Tool
@@ -47,13 +46,14 @@ class Sessions:
     """What the REPLs of a phase's agents share: the sandbox, its limits, and the frame.
 
     Attributes:
+        make_ask: makes what answers ``ask()`` in a REPL.
         code: whether the model is known to write code only as answers.
     """
 
     sandbox: Sandbox
     limits: Limits
     frame: Converted
-    asker: Asker | None = None
+    make_ask: Callable[[Repl], Any]
     code: CodeUse = "possible"
 
     async def changed(self) -> tuple[str, ...]:
@@ -80,8 +80,7 @@ class Sessions:
 
     def _repl(self, begun: Any, *, reduces: bool) -> Repl:
         repl = Repl(begun, reduces=reduces, code=self.code)
-        if self.asker is not None:
-            repl.ask = self.asker.for_(repl)
+        repl.ask = self.make_ask(repl)
         return repl
 
 
@@ -98,7 +97,7 @@ def _findings_frame(lines: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def isolated(tool: Tool, sandbox: Sandbox) -> Tool:
+def isolate(tool: Tool, sandbox: Sandbox) -> Tool:
     """The tool with its function run in a session of its own at each call."""
     source, name = source_of(tool.func)
     limits = Limits(wall_s=tool.timeout_s or Limits().wall_s)

@@ -19,31 +19,36 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from pandas_amr._context.work import Work
+    from pandas_amr._findings.held import Kept
     from pandas_amr._findings.records import UnitRows
     from pandas_amr._units.by import By
     from pandas_amr._units.units import Units
 
 
-def found_of(work: Work) -> Found:
-    """What is there to be reduced: the findings so far, or the frame itself where nothing is mapped."""
-    frame, by, kept = work.job.frame, work.job.by, work.kept
-    positions = np.arange(len(frame), dtype=np.int64)
-    if kept is None:
-        return Found(frame, frame if not work.job.maps else frame[[]], positions, by=by)
-    made_by = work.stage.made_by if work.stage is not None else made_by_nobody
-    findings = kept.findings()
-    if kept.listed is None:
-        return Found(with_findings(frame, findings), findings, positions, made_by, by)
-    table, records, units = record_rows(frame, findings, kept.listed, by)
-    own_by = None if by is None else by.at(units.positions, table.index)
-    return Found(table, records, units.positions, made_by, own_by, units)
-
-
-def made_by_nobody(position: int) -> tuple[str, ...]:
-    """The map nodes behind a row that no map has read."""
+def no_nodes(position: int) -> tuple[str, ...]:
+    """Name the map nodes behind a row that no map has read: there are none."""
     del position
     return ()
+
+
+def collect_found(
+    frame: pd.DataFrame,
+    mapped: Kept | None,
+    *,
+    by: By | None,
+    is_mapped: bool,
+    made_by: Callable[[int], tuple[str, ...]],
+) -> Found:
+    """Collect what is to be reduced: the findings so far, or the frame itself if nothing is mapped."""
+    positions = np.arange(len(frame), dtype=np.int64)
+    if mapped is None:
+        return Found(frame, frame[[]] if is_mapped else frame, positions, by=by)
+    findings = mapped.findings()
+    if mapped.listed is None:
+        return Found(with_findings(frame, findings), findings, positions, made_by, by)
+    table, records, units = record_rows(frame, findings, mapped.listed, by)
+    record_by = None if by is None else by.at(units.positions, table.index)
+    return Found(table, records, units.positions, made_by, record_by, units)
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Found:
     table: pd.DataFrame
     findings: pd.DataFrame
     positions: NDArray[np.int64]
-    made_by: Callable[[int], tuple[str, ...]] = made_by_nobody
+    made_by: Callable[[int], tuple[str, ...]] = no_nodes
     by: By | None = None
     units: UnitRows | None = None
 

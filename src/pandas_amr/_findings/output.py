@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,6 +23,7 @@ from pandas_amr._types.schema import (
     json_schema,
     kept_schema,
     object_fields,
+    without_none,
 )
 from pandas_amr._types.violations import Leniency, find_violation, without_absent
 from pandas_amr._types.wire_read import find_unread
@@ -237,3 +239,20 @@ def _resolved(numbers: Any, inputs: Sequence[Input], *, from_all: bool) -> Suppo
     if from_all:
         return Support(frozenset().union(*(one.rows for one in inputs)))
     return support_of(numbers, inputs)
+
+
+def number_type(output: Any) -> type[int | float] | None:
+    """Tell which number an output is; None if it is something else.
+
+    Example:
+        >>> number_type(int | None), number_type(Annotated[float, "a share"]), number_type(bool)
+        (<class 'int'>, <class 'float'>, None)
+    """
+    kind, _ = without_none(output)
+    if get_origin(kind) is Annotated:
+        return number_type(get_args(kind)[0])
+    if get_origin(kind) is not None:  # int | float among them
+        return float if set(get_args(kind)) == {int, float} else None
+    if kind is int:
+        return int
+    return float if kind in (float, Decimal) else None

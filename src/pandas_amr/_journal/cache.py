@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from pandas_amr._journal.database import Kind
     from pandas_amr._journal.journal import Journal
-    from pandas_amr._reduce.agent import Read
 
 Answer = TypeVar("Answer")
 FORMAT = 2  # of keys: another one makes every key another; those of the first are in _former
@@ -181,20 +180,3 @@ def _asks_no_more(task: asyncio.Task[Any] | None) -> None:
         task.remove_done_callback(_asks_no_more)
         keeper, key = asked
         keeper.release([key])
-
-
-class AnswerStore(Protocol):
-    """Where accepted answers are kept, by what was asked."""
-
-    async def recall(
-        self, asked: Sequence[str], read: Callable[[Any], Read], *, former: Sequence[str] = ()
-    ) -> Read | None:
-        """The answer as ``read`` takes its payload; None where there is none, or ``read`` raises.
-
-        ``former`` is what was asked as the journal's first format wrote it.
-        """
-        ...
-
-    async def keep(self, asked: Sequence[str], payload: Any) -> None:
-        """Make an answer durable."""
-        ...

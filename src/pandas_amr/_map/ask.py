@@ -1,17 +1,21 @@
-"""TODO."""
+"""``ask()`` in a REPL: the model reads texts that code has chosen."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from pandas_amr._findings.findings import FindingStore, FindingType
+from pandas_amr._journal.keys import Question
 from pandas_amr._map.agent import AgentMapper
+from pandas_amr._map.cached import CachedMapper
+from pandas_amr._map.prompt import MapPrompt
 from pandas_amr._records.concurrency import each
 from pandas_amr._types.schema import named_type, record_type
 from pandas_amr._units.parquet import ArrowFrame
@@ -22,9 +26,15 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pandas_amr._agent.agent import Agent
     from pandas_amr._agent.repl import Repl
-    from pandas_amr._map.agent import Mapper
+    from pandas_amr._context.services import Services
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._findings.findings import Failure
+    from pandas_amr._map.mapper import Mapper
     from pandas_amr._records.tokens import TokenCounter
+    from pandas_amr._records.usage import Phase
+    from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units
     from pandas_amr.errors import RunStopped
     from pandas_amr.models.base import Model
@@ -32,99 +42,146 @@ if TYPE_CHECKING:
 
 
 ASK_SHARD_SIZE = 20
-
-
 ASK_AT_ONCE = 8
+SHOWN_FAILURES = 3
 
 
-TOLD_FAILURES = 3
+def make_ask(
+    spec: Spec, services: Services, phase: Phase, agent: Agent | None
+) -> Callable[[Repl], Any]:
+    """Make what answers ``ask()`` in the REPLs of a phase: by its model, kept in the journal."""
+    repl = spec.repl(agent)
+    assert repl is not None
+
+    def add_cache(mapper: AgentMapper, instruction: str) -> Mapper:
+        parts = {"instruction": instruction, "asked_by": "code"}
+        question = Question(parts=parts, finding=mapper.kind.model)
+        cache = services.cache(spec, "finding", phase, question, agent)
+        if cache is None:
+            return mapper
+        return CachedMapper(mapper, cache, mapper.units, by_shard=False)
+
+    reader = TextReader(
+        add_cache=add_cache,
+        model=services.model(spec, phase, agent),
+        count=spec.counter(phase, agent),
+        most=repl.limits.asks,
+        is_single=spec.abilities(phase, agent).units_per_request == 1,
+        shard_tokens=spec.plan.shard_tokens or 1,
+        max_repairs=spec.max_repairs,
+    )
+    return partial(SessionReader, reader)
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
-    """Has the model read texts that code has chosen: one flat answer each, within the run's throttle and budget."""
+class TextReader:
+    """Has the model read texts: one finding each, within the run's throttle and budget.
+
+    Attributes:
+        most: most texts, or pieces of long ones, that one session may have read.
+        is_single: whether the model takes one text per request.
+        add_cache: puts the journal around a mapper that is asked this instruction.
+    """
 
     model: Model
     count: TokenCounter
     most: int
-    alone: bool
+    is_single: bool
     shard_tokens: int
     max_repairs: int
-    kept: Callable[[AgentMapper, str], Mapper] = lambda mapper, _: mapper
+    add_cache: Callable[[AgentMapper, str], Mapper]
 
-    def for_(self, repl: Repl) -> Any:
-        """The answers to one session's questions; what they cost is added to its REPL's."""
-        read = 0
-
-        async def ask(asked: dict[str, Any]) -> Data:
-            nonlocal read
-            kind = await asyncio.to_thread(_asked_kind, asked["schema"])
-            units = await asyncio.to_thread(self._units_of, asked["texts"])
-            present = units.frame["text"].notna().to_numpy()
-            wanted = units.only(present[units.asked])  # what is missing is not read
-            read += int(np.maximum(1, -(-wanted.tokens // self.shard_tokens)).sum())
-            if read > self.most:
-                raise UsageError(
-                    f"ask() takes {self.most} texts, or pieces of long ones, and these would be {read}"
-                )
-            return await self._answered(asked["instruction"], kind, units, wanted, repl)
-
-        return ask
-
-    def _units_of(self, texts: list[str | None]) -> Units:
+    def make_units(self, texts: list[str | None]) -> Units:
+        """Make units of texts; equal ones are asked about once."""
         frame = pd.DataFrame({"text": pd.Series(texts, dtype=object)})
         return make_units(frame, (0,), dedupe=True, counter=self.count)
 
-    async def _answered(
-        self, instruction: str, kind: FindingType, units: Units, wanted: Units, repl: Repl
-    ) -> Data:
-        bare = AgentMapper(
+    def make_mapper(self, instruction: str, kind: FindingType, units: Units) -> Mapper:
+        """Make an agent without tools that is asked about the texts."""
+        prompt = MapPrompt(instruction, kind, units, is_single=self.is_single)
+        mapper = AgentMapper(
             name=None,
+            prompt=prompt,
             model=self.model,
-            instruction=instruction,
-            kind=kind,
-            units=units,
             tools=(),
             max_steps=1,
             max_repairs=self.max_repairs,
-            alone=self.alone,
             max_tokens=self.shard_tokens,
             count=self.count,
-            merge={},
+            merge_rules={},
         )
-        mapper = self.kept(bare, instruction)
-        size = 1 if self.alone else ASK_SHARD_SIZE
-        shards = make_shards(
-            wanted.asked, wanted.tokens, shard_size=size, shard_tokens=self.shard_tokens
+        return self.add_cache(mapper, instruction)
+
+    def make_shards(self, units: Units) -> list[Shard]:
+        """Cut the texts that are to be read into shards."""
+        size = 1 if self.is_single else ASK_SHARD_SIZE
+        return make_shards(
+            units.asked, units.tokens, shard_size=size, shard_tokens=self.shard_tokens
         )
+
+
+class SessionReader:
+    """Answers the ``ask()`` of one session; what that costs is added to its REPL's."""
+
+    def __init__(self, reader: TextReader, repl: Repl) -> None:
+        self._reader = reader
+        self._repl = repl
+        self._read = 0
+
+    async def __call__(self, request: dict[str, Any]) -> Data:
+        """Read the texts of one ``ask(texts, instruction, schema)``.
+
+        Raises:
+            UsageError: the schema cannot be used, or these texts are too many.
+            RunStopped: the run has ended meanwhile.
+        """
+        reader = self._reader
+        kind = await asyncio.to_thread(_finding_type, request["schema"])
+        units = await asyncio.to_thread(reader.make_units, request["texts"])
+        present = units.frame["text"].notna().to_numpy()
+        wanted = units.only(present[units.asked])  # what is missing is not read
+        pieces = np.maximum(1, -(-wanted.tokens // reader.shard_tokens))
+        self._read += int(pieces.sum())
+        if self._read > reader.most:
+            raise UsageError(
+                f"ask() takes {reader.most} texts, or pieces of long ones, "
+                f"and these would be {self._read}"
+            )
+        mapper = reader.make_mapper(request["instruction"], kind, units)
+        return await self._read_shards(mapper, reader.make_shards(wanted), kind, units)
+
+    async def _read_shards(
+        self, mapper: Mapper, shards: list[Shard], kind: FindingType, units: Units
+    ) -> Data:
         store = FindingStore(None, kind)
-        failures = []
-        ended: list[RunStopped] = []
-        begun = time.monotonic()
-        async for mapped in each(
-            mapper, (shard for shard in shards if not ended), limit=ASK_AT_ONCE
-        ):
-            repl.spent += mapped.usage
+        failures: list[Failure] = []
+        ends: list[RunStopped] = []
+        begin_s = time.monotonic()
+        open_shards = (shard for shard in shards if not ends)
+        async for mapped in each(mapper.map_shard, open_shards, limit=ASK_AT_ONCE):
+            self._repl.spent += mapped.usage
             if mapped.ended_by is not None:
-                ended.append(mapped.ended_by)
+                ends.append(mapped.ended_by)
             store.add(mapped.positions, mapped.table)
             failures += mapped.failures
-        waited_s = time.monotonic() - begun
-        if ended:  # what was in flight has ended by now
-            raise ended[0]
-        failures.sort(
-            key=lambda failure: failure.position
-        )  # agents are told the same, whichever came first
-        told = [
-            f"text {failure.position}: {failure.reason}" for failure in failures[:TOLD_FAILURES]
-        ]
-        said = (
-            (f"{len(failures)} texts have no answer ({'; '.join(told)}); they are <NA>.",)
-            if failures
-            else ()
-        )
+        waited_s = time.monotonic() - begin_s
+        if ends:  # what was in flight has ended by now
+            raise ends[0]
         answers = await asyncio.to_thread(_answer_data, store, units)
-        return replace(answers, changed=said, waited_s=waited_s)
+        return replace(answers, changed=_failure_text(failures), waited_s=waited_s)
+
+
+def _failure_text(failures: list[Failure]) -> tuple[str, ...]:
+    """Say which texts have no answer, in an order that does not depend on which was read first."""
+    if not failures:
+        return ()
+    first = sorted(failures, key=_position_of)[:SHOWN_FAILURES]
+    reasons = "; ".join(f"text {failure.position}: {failure.reason}" for failure in first)
+    return (f"{len(failures)} texts have no answer ({reasons}); they are <NA>.",)
+
+
+def _position_of(failure: Failure) -> int:
+    return failure.position
 
 
 def _answer_data(store: FindingStore, units: Units) -> Data:
@@ -132,7 +189,7 @@ def _answer_data(store: FindingStore, units: Units) -> Data:
     return ArrowFrame.of(answers).data("answers")
 
 
-def _asked_kind(fields: dict[str, Any]) -> FindingType:
+def _finding_type(fields: dict[str, Any]) -> FindingType:
     """What each answer holds.
 
     Raises:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The journal around a mapper: what is known is not asked, and what is found is kept."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import asyncio
 import json
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from pandas_amr._agent.agent import NoInstruction
 from pandas_amr._journal.cache import Keeper, _asks_no_more
 from pandas_amr._journal.entries import Check, read_findings, readable_form
 from pandas_amr._journal.first_format import former_piece
 from pandas_amr._journal.keys import KEY_BYTES, fingerprint
-from pandas_amr._map.agent import AgentMapper, Mapped
+from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._records.engine import aside
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow import table_of
@@ -25,34 +24,105 @@ from pandas_amr._units.shards import Shard
 from pandas_amr.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from pandas_amr._findings.findings import FindingType
-    from pandas_amr._map.agent import Mapper
     from pandas_amr._units.units import Units
 
+LOOK_UP_SIZE = 20_000  # keys in one look-up
 
-RECALLED_AT_ONCE = 20_000
+Found: TypeAlias = tuple[list[int], pa.Table]  # positions, and a row of findings for each of them
+Id = TypeVar("Id")
 
 
-@dataclass(slots=True)
-class JournaledMapper:
-    """A mapper whose findings are kept, and that asks for nothing that is known or being asked for just now.
+def uncached(mapper: Mapper) -> Mapper:
+    """Return the mapper itself, without the journal around it."""
+    return mapper.mapper if isinstance(mapper, CachedMapper) else mapper
 
-    Attributes:
-        by_shard: findings depend on their neighbours: the fingerprint is that of the whole shard and the place in it.
-        shards: those of the first run, where another goes on with what it left open: the same call looks for them.
+
+class UnitKeys:
+    """The keys of units in the journal, made once per unit.
+
+    Args:
+        mapper: gives the fingerprints that keys are made of.
+        cache: adds what all answers depend on.
+        units: all units of the run.
+        by_shard: whether a finding depends on the other units of its shard: then its key is made of
+            all of them, and of its place among them.
     """
 
-    mapper: Mapper
-    keeper: Keeper
-    units: Units
-    by_shard: bool = False
-    shards: Sequence[Shard] = ()
-    _keys: NDArray[np.uint8] | None = None
-    _mark: tuple[int, int] | None = None
+    def __init__(self, mapper: Mapper, cache: Keeper, units: Units, *, by_shard: bool) -> None:
+        self._mapper = mapper
+        self._cache = cache
+        self._units = units
+        self.by_shard = by_shard
+        self.shards: Sequence[Shard] = ()
+        self._known: NDArray[np.uint8] | None = None
+
+    def of(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
+        """Return the keys of some units, which are those of one shard if keys are ``by_shard``.
+
+        Args:
+            positions: the units.
+            former: whether keys are made as the journal's first format made them.
+        """
+        if not self.by_shard and former:
+            digests = self._mapper.unit_fingerprints(positions, former=True)
+            return [self._cache.key(digest, former=True) for digest in digests]
+        if not self.by_shard:
+            return self._keys_of_units(positions)
+        if not self.shards:
+            return self._keys_of_shard(positions, former=former)
+        # A run that goes on with a part of the units: the same call looks for whole shards.
+        wanted = set(positions)
+        keys: dict[int, bytes] = {}
+        for shard in self.shards:
+            if not wanted.isdisjoint(shard.positions):
+                of_shard = self._keys_of_shard(shard.positions, former=former)
+                keys.update(zip(shard.positions, of_shard, strict=True))
+        return [keys[position] for position in positions]
+
+    def _keys_of_shard(self, positions: Sequence[int], *, former: bool) -> list[bytes]:
+        digests = self._mapper.unit_fingerprints(positions, former=former)
+        context = self._mapper.context_fingerprints(positions, former=former)
+        shard = fingerprint(*digests, *context)
+        places = [number.to_bytes(4, "big") for number in range(len(positions))]
+        return [self._cache.key(shard + place, former=former) for place in places]
+
+    def _keys_of_units(self, positions: Sequence[int]) -> list[bytes]:
+        asked = self._units.asked
+        if self._known is None:
+            self._known = np.zeros((len(asked), KEY_BYTES), dtype=np.uint8)
+        places = np.searchsorted(asked, np.asarray(positions, dtype=np.int64))
+        new = places[~self._known[places].any(axis=1)]
+        if len(new):
+            digests = self._mapper.unit_fingerprints(asked[new].tolist())
+            keys = b"".join(self._cache.key(digest) for digest in digests)
+            self._known[new] = np.frombuffer(keys, dtype=np.uint8).reshape(-1, KEY_BYTES)
+        raw = self._known[places].tobytes()
+        return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
+
+
+class CachedMapper:
+    """A mapper that asks for nothing that the journal has or that is being asked for just now.
+
+    Args:
+        mapper: is asked for the rest.
+        cache: the journal's answers to this map's question.
+        units: all units of the run.
+        by_shard: whether findings depend on the other units of their shard.
+    """
+
+    def __init__(self, mapper: Mapper, cache: Keeper, units: Units, *, by_shard: bool) -> None:
+        assert mapper.kind is not None
+        self.mapper = mapper
+        self.cache = cache
+        self.keys = UnitKeys(mapper, cache, units, by_shard=by_shard)
+        self._units = units
+        self._check = Check(mapper.kind, made=mapper.is_function)
+        self._mark: tuple[int, int] | None = None
 
     @property
     def name(self) -> str | None:
@@ -61,291 +131,262 @@ class JournaledMapper:
 
     @property
     def kind(self) -> FindingType | None:
-        """What a finding is."""
+        """The type of a finding."""
         return self.mapper.kind
 
     @property
-    def label(self) -> str:
-        """What usage is listed under."""
-        return self.keeper.label
+    def is_function(self) -> bool:
+        """Whether a function of the user's makes the findings."""
+        return self.mapper.is_function
 
-    @property
-    def check(self) -> Check:
-        """Today's check of a finding."""
-        assert self.kind is not None
-        return Check(self.kind, made=not isinstance(self.mapper, AgentMapper))
+    def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
+        """Digest each unit, as the mapper does."""
+        return self.mapper.unit_fingerprints(positions, former=former)
 
-    def keys(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
-        """The keys of units; of a shard's, where they depend on each other."""
-        if not self.by_shard and former:
-            return [
-                self.keeper.key(one, former=True) for one in self._digests(positions, former=True)
-            ]
-        if not self.by_shard:
-            return self._unit_keys(positions)
-        if not self.shards:
-            return self._shard_keys(positions, former=former)
-        asked = set(positions)
-        wholes = [one.positions for one in self.shards if not asked.isdisjoint(one.positions)]
-        known: dict[int, bytes] = {}
-        for whole in wholes:
-            known.update(zip(whole, self._shard_keys(whole, former=former), strict=True))
-        return [known[position] for position in positions]
+    def context_fingerprints(
+        self, positions: Sequence[int], *, former: bool = False
+    ) -> list[bytes]:
+        """Digest what is shown beside a shard, as the mapper does."""
+        return self.mapper.context_fingerprints(positions, former=former)
 
-    def _shard_keys(self, positions: Sequence[int], *, former: bool) -> list[bytes]:
-        digests = self._digests(positions, former=former)
-        mapper = self.mapper
-        if isinstance(mapper, AgentMapper) and mapper.context is not None:
-            digests = [*digests, b"context", *mapper.context.fingerprints(positions, former=former)]
-        whole = fingerprint(*digests)
-        numbers = range(len(positions))
-        return [
-            self.keeper.key(whole + number.to_bytes(4, "big"), former=former) for number in numbers
-        ]
-
-    def _digests(self, positions: Sequence[int], *, former: bool) -> list[bytes]:
-        """Each unit's content, and what is asked of it where that differs."""
-        digests = self.units.fingerprints(positions, former=former)
-        mapper = self.mapper
-        if not isinstance(mapper, AgentMapper) or mapper.instructions is None:
-            return digests
-        asked = [_said(mapper.instructions, position).encode() for position in positions]
-        return [fingerprint(digest, words) for digest, words in zip(digests, asked, strict=True)]
-
-    def _unit_keys(self, positions: Sequence[int]) -> list[bytes]:
-        """Computed once a unit."""
-        asked = self.units.asked
-        if self._keys is None:
-            self._keys = np.zeros((len(asked), KEY_BYTES), dtype=np.uint8)
-        places = np.searchsorted(asked, np.asarray(positions, dtype=np.int64))
-        unknown = places[~self._keys[places].any(axis=1)]
-        if len(unknown):
-            made = b"".join(
-                self.keeper.key(one) for one in self._digests(asked[unknown].tolist(), former=False)
-            )
-            self._keys[unknown] = np.frombuffer(made, dtype=np.uint8).reshape(-1, KEY_BYTES)
-        raw = self._keys[places].tobytes()
-        return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
-
-    async def recall_all(
-        self, positions: Sequence[int]
-    ) -> AsyncIterator[tuple[list[int], pa.Table]]:
-        """What is known of many units, in parts. The rest is looked up again only once somebody else has written."""
+    async def look_up_all(self, positions: Sequence[int]) -> AsyncIterator[Found]:
+        """Look many units up, in parts. The rest is looked up again only once somebody else has written."""
         _asks_no_more(asyncio.current_task())
-        mark = await self.keeper.mark()
-        for start in range(0, len(positions), RECALLED_AT_ONCE):
-            part = positions[start : start + RECALLED_AT_ONCE]
-            yield await self._recall(part, await aside(self.keys, part, size=len(part)), part)
+        mark = await self.cache.mark()
+        for start in range(0, len(positions), LOOK_UP_SIZE):
+            part = positions[start : start + LOOK_UP_SIZE]
+            yield await self._look_up(part, await aside(self.keys.of, part, size=len(part)), part)
         self._mark = mark
 
-    async def _looked_up(
-        self, shard: Shard, positions: Sequence[int], keys: Sequence[bytes], *, waited: bool
-    ) -> tuple[list[int], pa.Table]:
-        """What is known of some of a shard's units by now."""
-        assert self.kind is not None
-        if not waited and await self.keeper.mark() == self._mark:
-            return [], self.kind.arrow.empty_table()
-        return await self._recall(positions, keys, shard.positions)
-
-    async def _recall(
-        self, positions: Sequence[int], keys: Sequence[bytes], whole: Sequence[int]
-    ) -> tuple[list[int], pa.Table]:
-        """The positions of the units that are known, and their findings, as today's check reads them.
-
-        ``whole`` is the shard that they are of: where its units depend on each other, keys are made of all of it.
-        """
-        check = self.check
-        texts = _by_position(positions, keys, await self.keeper.recall(keys))
-        found: dict[int, dict[str, Any]] = await aside(read_findings, texts, check, size=len(texts))
-        missing = [position for position in positions if position not in found]
-        if missing and await self.keeper.has_former():
-            wanted = set(missing)
-            source = whole if self.by_shard else missing
-            former = zip(
-                source,
-                await aside(partial(self.keys, former=True), source, size=len(source)),
-                strict=True,
-            )
-            key_of = {position: key for position, key in former if position in wanted}
-            known_texts = await self.keeper.recall(list(key_of.values()))
-            texts = _by_position(list(key_of), list(key_of.values()), known_texts)
-            found |= await aside(partial(read_findings, former=True), texts, check, size=len(texts))
-        known = [position for position in positions if position in found]
-        table: pa.Table = await aside(
-            table_of, [found[one] for one in known], check.kind.arrow, size=len(known)
-        )
-        return known, table
-
-    async def __call__(self, shard: Shard) -> Mapped:
-        """Map what nobody knows; wait for what another map or run of this process is asking for."""
-        keys = dict(zip(shard.positions, self.keys(shard.positions), strict=True))
-        claims = self.keeper.journal.claims
-        parts: list[Mapped] = []
-        open_ = list(shard.positions)
-        waited = False
-        while open_ and not (parts and parts[-1].ended_by):
-            # Of units that are alike one is asked; the others are known then.
-            free = sorted(
-                {keys[one]: one for one in reversed(open_) if keys[one] not in claims}.values()
-            )
+    async def map_shard(self, shard: Shard, cache: object = None) -> MappedShard:
+        """Map what is not cached; wait for what another map or run of this process is asking for."""
+        del cache  # it has its own
+        keys = dict(zip(shard.positions, self.keys.of(shard.positions), strict=True))
+        claims = self.cache.journal.claims
+        parts: list[MappedShard] = []
+        rest = list(shard.positions)
+        has_waited = False
+        while rest and not (parts and parts[-1].ended_by):
+            free = _first_unclaimed(rest, keys, claims)
             if free:
-                parts += await self._settled(shard, free, keys, waited=waited)
-                settled = set(free)
-                open_ = [position for position in open_ if position not in settled]
+                parts += await self._claim_and_map(shard, free, keys, has_waited=has_waited)
+                done = set(free)
+                rest = [position for position in rest if position not in done]
             else:
-                await asyncio.wait([claims[keys[position]] for position in open_])
-            waited = True
-        cached = frozenset().union(*(part.cached for part in parts))
-        self.keeper.recalled += len(cached)
-        return joined(shard, self.name, parts, cached)
+                await asyncio.wait([claims[keys[position]] for position in rest])
+            has_waited = True
+        cached: set[int] = set()
+        for part in parts:
+            cached |= part.cached
+        self.cache.recalled += len(cached)
+        return join_parts(shard, self.name, parts, frozenset(cached))
 
-    async def _settled(
-        self, shard: Shard, positions: list[int], keys: Mapping[int, bytes], *, waited: bool
-    ) -> list[Mapped]:
+    async def _claim_and_map(
+        self,
+        shard: Shard,
+        positions: list[int],
+        keys: Mapping[int, bytes],
+        *,
+        has_waited: bool,
+    ) -> list[MappedShard]:
         """Look these units up and have the rest mapped, while others who want them wait.
 
         They are claimed before they are looked up: what was asked for until then is in the journal.
         """
-        held = {keys[position] for position in positions}
-        self.keeper.claim(held)
+        claimed = {keys[position] for position in positions}
+        self.cache.claim(claimed)
         try:
-            wanted = [keys[position] for position in positions]
-            found, table = await self._looked_up(shard, positions, wanted, waited=waited)
-            known = set(found)
-            self.keeper.release(keys[position] for position in known)
-            held -= {keys[position] for position in known}
-            parts = [_part(shard, self.name, found, table)] if found else []
-            rest = [position for position in positions if position not in known]
-            return [*parts, await self._asked(shard, rest, keys)] if rest else parts
+            found, table = await self._look_up_claimed(shard, positions, keys, has_waited)
+            cached = set(found)
+            done = {keys[position] for position in cached}
+            self.cache.release(done)
+            claimed -= done
+            parts: list[MappedShard] = []
+            if found:
+                parts.append(_cached_part(shard, self.name, found, table))
+            rest = [position for position in positions if position not in cached]
+            if rest:
+                parts.append(await self._map_uncached(shard, rest, keys))
+            return parts
         except JournalError as error:
-            assert self.kind is not None
-            return [
-                replace(_part(shard, self.name, [], self.kind.arrow.empty_table()), ended_by=error)
-            ]
+            nothing = _cached_part(shard, self.name, [], self._check.kind.arrow.empty_table())
+            return [replace(nothing, ended_by=error)]
         finally:
-            self.keeper.release(held)
+            self.cache.release(claimed)
 
-    async def _asked(self, shard: Shard, positions: list[int], keys: Mapping[int, bytes]) -> Mapped:
-        """Have these units mapped, and kept."""
+    async def _look_up_claimed(
+        self,
+        shard: Shard,
+        positions: Sequence[int],
+        keys: Mapping[int, bytes],
+        has_waited: bool,  # noqa: FBT001 (private, and named where it is set)
+    ) -> Found:
+        """Look up what somebody else may have written since all units were looked up."""
+        if not has_waited and await self.cache.mark() == self._mark:
+            return [], self._check.kind.arrow.empty_table()
+        wanted = [keys[position] for position in positions]
+        return await self._look_up(positions, wanted, shard.positions)
+
+    async def _map_uncached(
+        self, shard: Shard, positions: list[int], keys: Mapping[int, bytes]
+    ) -> MappedShard:
+        """Have these units mapped, and their findings kept."""
         part = Shard(shard.number, shard.of, tuple(positions))
-        mapper = self.mapper
-        if isinstance(mapper, AgentMapper):
-            pieces = Pieces(self.keeper, self.check)
-            return await replace(mapper, keep=self._keep(keys), pieces=pieces)(part)
-        mapped = await mapper(part)
-        check = self.check
-        forms = [readable_form(record, check) for record in mapped.table.to_pylist()]
-        known = {
-            keys[p]: form
-            for p, form in zip(mapped.positions, forms, strict=True)
-            if form is not None
-        }
-        try:
-            if known:
-                await self.keeper.keep(known)
-        except JournalError as error:
-            return replace(mapped, ended_by=error)
-        return mapped
+        return await self.mapper.map_shard(
+            part, _ShardWriter(self.cache, self._check, self._units, keys)
+        )
 
-    def _keep(self, keys: Mapping[int, bytes]) -> Callable[[Mapping[int, dict[str, Any]]], Any]:
-        async def keep(records: Mapping[int, dict[str, Any]]) -> None:
-            inputs = None
-            if self.keeper.journal.keep_inputs:
-                lines = self.units.lines(list(records))
-                inputs = {
-                    keys[position]: line for position, line in zip(records, lines, strict=True)
-                }
-            await self.keeper.keep(
-                {keys[position]: record for position, record in records.items()}, inputs
-            )
+    async def _look_up(
+        self, positions: Sequence[int], keys: Sequence[bytes], shard: Sequence[int]
+    ) -> Found:
+        """Return the units that are cached, and their findings as today's check reads them.
 
-        return keep
+        Args:
+            positions: the units.
+            keys: their keys.
+            shard: the units of their shard: if keys are made by shard, they are made of all of these.
+        """
+        texts = _by_id(positions, keys, await self.cache.recall(keys))
+        found: dict[int, dict[str, Any]] = await aside(
+            read_findings, texts, self._check, size=len(texts)
+        )
+        missing = [position for position in positions if position not in found]
+        if missing and await self.cache.has_former():
+            found |= await self._look_up_former(missing, shard)
+        cached = [position for position in positions if position in found]
+        records = [found[position] for position in cached]
+        table: pa.Table = await aside(table_of, records, self._check.kind.arrow, size=len(records))
+        return cached, table
+
+    async def _look_up_former(
+        self, missing: Sequence[int], shard: Sequence[int]
+    ) -> dict[int, dict[str, Any]]:
+        """Look units up under the keys that the journal's first format gave them."""
+        source = shard if self.keys.by_shard else missing
+        make_keys = partial(self.keys.of, former=True)
+        former_keys: list[bytes] = await aside(make_keys, source, size=len(source))
+        key_of = dict(zip(source, former_keys, strict=True))
+        keys = [key_of[position] for position in missing]
+        texts = _by_id(missing, keys, await self.cache.recall(keys))
+        read = partial(read_findings, former=True)
+        found: dict[int, dict[str, Any]] = await aside(read, texts, self._check, size=len(texts))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
-    """The findings of pieces, kept by their text."""
+class _ShardWriter:
+    """Makes the findings of one shard durable, under the keys of its units."""
 
-    keeper: Keeper
+    cache: Keeper
     check: Check
+    units: Units
+    keys: Mapping[int, bytes]
 
-    async def recall(self, lines: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Those that are known, by number."""
-        found = await self._found(dict(enumerate(lines)), former=False)
-        missing = {number: line for number, line in enumerate(lines) if number not in found}
-        if missing and await self.keeper.has_former():
-            found |= await self._found(missing, former=True)
+    async def keep(
+        self, found: Mapping[int, dict[str, Any]], answered: Mapping[int, dict[str, Any]]
+    ) -> None:
+        """Keep findings by position; see ``_readable_forms``."""
+        forms = _readable_forms(found, answered, self.check)
+        if not forms:
+            return
+        inputs: dict[bytes, str] | None = None
+        if self.cache.journal.keep_inputs:
+            lines = self.units.lines(list(forms))
+            keys = [self.keys[position] for position in forms]
+            inputs = dict(zip(keys, lines, strict=True))
+        by_key = {self.keys[position]: form for position, form in forms.items()}
+        await self.cache.keep(by_key, inputs)
+
+    async def keep_pieces(
+        self, found: Mapping[str, dict[str, Any]], answered: Mapping[str, dict[str, Any]]
+    ) -> None:
+        """Keep findings of pieces, by the piece's line."""
+        forms = _readable_forms(found, answered, self.check)
+        if forms:
+            await self.cache.keep({_piece_key(self.cache, line): f for line, f in forms.items()})
+
+    async def recall_pieces(self, lines: Sequence[str]) -> dict[int, dict[str, Any]]:
+        """Return the findings of pieces that are cached, by the number of the line."""
+        keys = [_piece_key(self.cache, line) for line in lines]
+        texts = _by_id(range(len(lines)), keys, await self.cache.recall(keys))
+        found = read_findings(texts, self.check)
+        missing = [number for number in range(len(lines)) if number not in found]
+        if missing and await self.cache.has_former():
+            keys = [self.cache.key(former_piece(lines[one]), former=True) for one in missing]
+            texts = _by_id(missing, keys, await self.cache.recall(keys))
+            found |= read_findings(texts, self.check, former=True)
         return found
 
-    async def _found(self, lines: Mapping[int, str], *, former: bool) -> dict[int, dict[str, Any]]:
-        keys = [self._key(line, former=former) for line in lines.values()]
-        texts = _by_position(list(lines), keys, await self.keeper.recall(keys))
-        return read_findings(texts, self.check, former=former)
 
-    async def keep(self, found: Mapping[str, dict[str, Any]]) -> None:
-        """Make findings durable, by line."""
-        await self.keeper.keep({self._key(line): form for line, form in found.items()})
-
-    def _key(self, line: str, *, former: bool = False) -> bytes:
-        if former:
-            return self.keeper.key(former_piece(line), former=True)
-        return self.keeper.key(fingerprint(b"piece", canonical_json(json.loads(line)).encode()))
+def _piece_key(cache: Keeper, line: str) -> bytes:
+    content = canonical_json(json.loads(line)).encode()
+    return cache.key(fingerprint(b"piece", content))
 
 
-def _by_position(
-    positions: Sequence[int], keys: Sequence[bytes], texts: Mapping[bytes, str]
-) -> dict[int, str]:
-    """The entries that are known, by the positions of their units."""
-    return {
-        position: texts[key] for position, key in zip(positions, keys, strict=True) if key in texts
-    }
+def _readable_forms(
+    found: Mapping[Id, dict[str, Any]], answered: Mapping[Id, dict[str, Any]], check: Check
+) -> dict[Id, dict[str, Any]]:
+    """Write findings in forms that are read back as the very same findings.
+
+    One that has no such form is left out: the next run asks for it again.
+    """
+    forms: dict[Id, dict[str, Any]] = {}
+    for key, record in found.items():
+        form = readable_form(record, check, answered.get(key))
+        if form is not None:
+            forms[key] = form
+    return forms
 
 
-def bare(mapper: Mapper) -> Mapper:
-    """The mapper itself, without what keeps its findings."""
-    return mapper.mapper if isinstance(mapper, JournaledMapper) else mapper
+def _first_unclaimed(
+    positions: Sequence[int], keys: Mapping[int, bytes], claims: Mapping[bytes, object]
+) -> list[int]:
+    """Return the units that nobody is asking for; of those with one key the first."""
+    first: dict[bytes, int] = {}
+    for position in positions:
+        if keys[position] not in claims:
+            first.setdefault(keys[position], position)
+    return sorted(first.values())
 
 
-def _part(shard: Shard, name: str | None, positions: list[int], table: pa.Table) -> Mapped:
-    return Mapped(
-        shard, name, positions, table, frozenset(), [], Usage(), cached=frozenset(positions)
+def _by_id(ids: Sequence[Id], keys: Sequence[bytes], texts: Mapping[bytes, str]) -> dict[Id, str]:
+    """Return the entries that are cached, by what their keys stand for."""
+    found: dict[Id, str] = {}
+    for one, key in zip(ids, keys, strict=True):
+        if key in texts:
+            found[one] = texts[key]
+    return found
+
+
+def _cached_part(
+    shard: Shard, name: str | None, positions: list[int], table: pa.Table
+) -> MappedShard:
+    """Make what the journal had of a shard a part of what comes of it."""
+    cached = frozenset(positions)
+    return MappedShard(shard, name, positions, table, frozenset(), [], Usage(), cached=cached)
+
+
+def join_parts(
+    shard: Shard, name: str | None, parts: Sequence[MappedShard], cached: frozenset[int]
+) -> MappedShard:
+    """Join what came of a shard's parts, in the order of the units."""
+    if len(parts) == 1:
+        return replace(parts[0], shard=shard, map=name, cached=cached)
+    positions = np.concatenate([np.asarray(part.positions, dtype=np.int64) for part in parts])
+    order = np.argsort(positions, kind="stable")
+    tables = [part.table for part in parts]
+    table = pa.concat_tables(tables, promote_options="permissive").take(pa.array(order))
+    joined = MappedShard(
+        shard, name, positions[order].tolist(), table, frozenset(), [], Usage(), cached=cached
     )
-
-
-def joined(
-    shard: Shard, name: str | None, parts: Sequence[Mapped], cached: frozenset[int]
-) -> Mapped:
-    """What came of a shard, in parts, as one."""
-    first, *rest = parts
-    if not rest:
-        return replace(first, shard=shard, map=name, cached=cached)
-    positions = [position for part in parts for position in part.positions]
-    order = np.argsort(np.asarray(positions, dtype=np.int64), kind="stable")
-    table = pa.concat_tables([part.table for part in parts], promote_options="permissive").take(
-        pa.array(order)
-    )
-    usage = first.usage
-    for part in rest:
-        usage += part.usage
-    return Mapped(
-        shard=shard,
-        map=name,
-        positions=[positions[index] for index in order],
-        table=table,
-        repaired=frozenset().union(*(part.repaired for part in parts)),
-        failures=sorted(
-            (one for part in parts for one in part.failures), key=lambda one: one.position
-        ),
-        usage=usage,
-        form=next((part.form for part in parts if part.form), ""),
-        ended_by=next((part.ended_by for part in parts if part.ended_by is not None), None),
-        cached=cached,
-    )
-
-
-def _said(instructions: Callable[[int], str], position: int) -> str:
-    """What is asked of a unit; where nothing is, it is not asked, and nothing is known of it."""
-    try:
-        return instructions(position)
-    except NoInstruction as error:
-        return f"\0{error}"
+    for part in parts:
+        joined = replace(
+            joined,
+            repaired=joined.repaired | part.repaired,
+            failures=joined.failures + part.failures,
+            usage=joined.usage + part.usage,
+            form=joined.form or part.form,
+            ended_by=joined.ended_by or part.ended_by,
+        )
+    failures = sorted(joined.failures, key=lambda failure: failure.position)
+    return replace(joined, failures=failures)

@@ -1,17 +1,18 @@
-"""Maps that are no agents: a function of a shard's frame, and a pipeline that each row goes through by itself."""
+"""Maps without an agent: a function of a shard's frame, and a pipeline that each row goes through."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pydantic import BaseModel
 
 from pandas_amr._agent.threads import called
 from pandas_amr._findings.findings import ITEMS, Failure, FindingType, check_joinable
-from pandas_amr._map.agent import Mapped
+from pandas_amr._map.mapper import MappedShard
 from pandas_amr._records.concurrency import each
 from pandas_amr._records.raised import described
 from pandas_amr._records.usage import Usage
@@ -30,21 +31,31 @@ from pandas_amr.errors import (
 from pandas_amr.sandbox.guest.worker import UNIT, match_records, match_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from pandas_amr._map.mapper import ShardCache
     from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units
 
 ARRAYS = (np.ndarray, pd.api.extensions.ExtensionArray, pd.Index)
 
 
+@dataclass(slots=True)
+class _Progress:
+    """What a function has found so far of a shard's units, in parts, and what failed."""
+
+    tables: list[tuple[tuple[int, ...], pa.Table]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
-class CallableMapper:
-    """A function of the user's: a shard's frame in, a frame or a list of findings out. No model is involved.
+class FunctionMapper:
+    """A function of the user's: a shard's frame in, a frame or a list of findings out, no model.
 
     Attributes:
-        raises: whether a mistake of the function, such as findings that cannot be matched with rows, ends the call. It
-            does if no model is asked for anything; else the units fail, and what was paid for is kept.
+        raises: whether a mistake of the function, such as findings that cannot be matched with rows,
+            ends the call. It does if no model is asked for anything; else the units fail, and what
+            was paid for is kept.
     """
 
     name: str | None
@@ -53,55 +64,75 @@ class CallableMapper:
     units: Units
     raises: bool = True
 
-    async def __call__(self, shard: Shard) -> Mapped:
-        """Call the function; where it fails, on halves, until the units that fail stand alone."""
-        found: list[tuple[tuple[int, ...], pa.Table]] = []
-        failures: list[Failure] = []
-        await self._settle(shard, shard.positions, found, failures)
-        found.sort(key=lambda part: part[0][:1])
-        return Mapped(
+    @property
+    def is_function(self) -> bool:
+        """Whether a function of the user's makes the findings."""
+        return True
+
+    def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
+        """Digest each unit's content."""
+        return self.units.fingerprints(positions, former=former)
+
+    def context_fingerprints(
+        self, positions: Sequence[int], *, former: bool = False
+    ) -> list[bytes]:
+        """Digest what is shown beside a shard: nothing is."""
+        del positions, former
+        return []
+
+    async def map_shard(self, shard: Shard, cache: ShardCache | None = None) -> MappedShard:
+        """Call the function; if it fails, on halves, until the units that fail stand alone."""
+        progress = _Progress()
+        await self._call_on(shard, shard.positions, progress)
+        parts = sorted(progress.tables, key=_first_position)
+        positions = [position for part, _ in parts for position in part]
+        mapped = MappedShard(
             shard=shard,
             map=self.name,
-            positions=[position for part, _ in found for position in part],
-            table=pa.concat_tables([table for _, table in found], promote_options="permissive")
-            if found
-            else (self.kind.arrow if self.kind else pa.schema([])).empty_table(),
+            positions=positions,
+            table=self._joined([table for _, table in parts]),
             repaired=frozenset(),
-            failures=sorted(failures, key=lambda failure: failure.position),
+            failures=sorted(progress.failures, key=_position_of),
             usage=Usage(),
         )
+        if cache is None:
+            return mapped
+        found = dict(zip(positions, mapped.table.to_pylist(), strict=True))
+        try:
+            await cache.keep(found, {})
+        except JournalError as error:
+            return replace(mapped, ended_by=error)
+        return mapped
 
-    async def _settle(
-        self,
-        shard: Shard,
-        positions: tuple[int, ...],
-        found: list[tuple[tuple[int, ...], pa.Table]],
-        failures: list[Failure],
-    ) -> None:
+    def _joined(self, tables: list[pa.Table]) -> pa.Table:
+        if tables:
+            return pa.concat_tables(tables, promote_options="permissive")
+        return (self.kind.arrow if self.kind else pa.schema([])).empty_table()
+
+    async def _call_on(self, shard: Shard, positions: tuple[int, ...], progress: _Progress) -> None:
+        """Call the function on some rows, and on their halves if it raises."""
         rows = self.units.rows(positions)
         index = rows.index.view()  # the same index, whatever the function does to the frame
         try:
-            given = await called(self.function, rows)
-            table = self._table(given, index)
+            table = self._table(await called(self.function, rows), index)
             if self.kind is None:
-                check_joinable([*(part for _, part in found), table])
-            found.append((positions, table))
+                check_joinable([*(part for _, part in progress.tables), table])
+            progress.tables.append((positions, table))
         except UsageError as error:
             if self.raises:
                 raise
-            failures += [
-                Failure(position, shard.number, "callable", str(error), 1, self.name)
-                for position in positions
-            ]
-        except Exception as error:  # noqa: BLE001 (the function is the user's; what it raises is that unit's failure)
+            for position in positions:
+                progress.failures.append(self._failure(shard, position, str(error)))
+        except Exception as error:  # noqa: BLE001 (the function is the user's: the unit fails)
             if len(positions) == 1:
-                failures.append(
-                    Failure(positions[0], shard.number, "callable", _reason(error), 1, self.name)
-                )
+                progress.failures.append(self._failure(shard, positions[0], _reason(error)))
                 return
             middle = len(positions) // 2
-            for half in (positions[:middle], positions[middle:]):
-                await self._settle(shard, half, found, failures)
+            await self._call_on(shard, positions[:middle], progress)
+            await self._call_on(shard, positions[middle:], progress)
+
+    def _failure(self, shard: Shard, position: int, reason: str) -> Failure:
+        return Failure(position, shard.number, "callable", reason, 1, self.name)
 
     def _table(self, given: Any, index: pd.Index) -> pa.Table:
         """What the function gave, as typed columns in the order of the shard's rows."""
@@ -212,86 +243,130 @@ class CallableMapper:
         return f"map={getattr(self.function, '__name__', 'the function')}"
 
 
+@dataclass(slots=True)
+class _RowProgress:
+    """What pipelines have found so far of a shard's units, and what ended the run."""
+
+    found: dict[int, dict[str, Any]] = field(default_factory=dict)
+    tables: list[pa.Table] = field(default_factory=list)
+    failed: dict[int, Failure] = field(default_factory=dict)
+    ended_by: RunStopped | None = None
+
+
 @dataclass(frozen=True, slots=True)
-class UnitMapper:
-    """A pipeline of the user's: a frame of one row in, its finding out, several at once; each fails alone."""
+class PipelineMapper:
+    """A recipe of the user's: a frame of one row in, its finding out, several side by side.
+
+    Its stages have keys of their own in the journal.
+
+    Attributes:
+        limit: how many rows go through it at once.
+    """
 
     name: str | None
-    function: Callable[[pd.DataFrame, int], Awaitable[Any]]
+    run_row: Callable[[pd.DataFrame, int], Awaitable[Any]]
     kind: FindingType | None
     units: Units
     limit: int
 
-    async def __call__(self, shard: Shard) -> Mapped:
-        """Have each unit's own frame go through the pipeline."""
-        found: dict[int, dict[str, Any]] = {}
-        tables: list[pa.Table] = []
-        failed: dict[int, Failure] = {}
-        ended: list[RunStopped] = []
+    @property
+    def is_function(self) -> bool:
+        """Whether a function of the user's makes the findings."""
+        return True
 
-        async def one(position: int) -> None:
-            if ended:
-                return
-            try:
-                record = self._record(await self.function(self.units.rows([position]), position))
-                if self.kind is None:
-                    check_joinable([*tables, _untyped([record])])
-                    tables.append(_untyped([record]))
-                found[position] = record
-            except (BudgetExceeded, SandboxUnavailable, JournalError) as error:
-                ended.append(error)
-            except Exception as error:  # noqa: BLE001 (whatever stops a unit's pipeline is that unit's failure)
-                if isinstance(error, ModelError) and error.stops_run:
-                    ended.append(error)
-                    return
-                failed[position] = Failure(
-                    position, shard.number, "callable", _reason(error), 1, self.name
-                )
+    def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
+        """Digest each unit's content."""
+        return self.units.fingerprints(positions, former=former)
 
-        async for _ in each(one, shard.positions, limit=self.limit):
+    def context_fingerprints(
+        self, positions: Sequence[int], *, former: bool = False
+    ) -> list[bytes]:
+        """Digest what is shown beside a shard: nothing is."""
+        del positions, former
+        return []
+
+    async def map_shard(self, shard: Shard, cache: ShardCache | None = None) -> MappedShard:
+        """Have each unit's own frame go through the pipeline; each fails alone."""
+        del cache
+        progress = _RowProgress()
+
+        async def map_row(position: int) -> None:
+            if progress.ended_by is None:
+                await self._map_row(shard, position, progress)
+
+        async for _ in each(map_row, shard.positions, limit=self.limit):
             pass
-        positions = sorted(found)
-        records = [found[position] for position in positions]
-        return Mapped(
+        positions = sorted(progress.found)
+        records = [progress.found[position] for position in positions]
+        return MappedShard(
             shard=shard,
             map=self.name,
             positions=positions,
             table=table_of(records, self.kind.arrow) if self.kind else _untyped(records),
             repaired=frozenset(),
-            failures=[failed[position] for position in sorted(failed)],
+            failures=[progress.failed[position] for position in sorted(progress.failed)],
             usage=Usage(),
-            ended_by=ended[0] if ended else None,
+            ended_by=progress.ended_by,
         )
 
-    def _record(self, given: Any) -> dict[str, Any]:
-        """The pipeline's answer as a finding."""
-        if isinstance(given, pd.DataFrame):
-            given = {
-                ITEMS: given.reset_index(drop=True)
-                .astype(object)
-                .where(given.notna(), None)
-                .to_dict("records")
-            }
-        elif isinstance(given, pd.Series):
-            given = given.to_dict()
-        elif hasattr(given, "model_dump"):
-            given = given.model_dump()
-        if given is None:
+    async def _map_row(self, shard: Shard, position: int, progress: _RowProgress) -> None:
+        try:
+            answer = await self.run_row(self.units.rows([position]), position)
+            record = self._record(answer)
+            if self.kind is None:
+                table = _untyped([record])
+                check_joinable([*progress.tables, table])
+                progress.tables.append(table)
+            progress.found[position] = record
+        except (BudgetExceeded, SandboxUnavailable, JournalError) as error:
+            progress.ended_by = progress.ended_by or error
+        except Exception as error:  # noqa: BLE001 (whatever stops a row's pipeline is its failure)
+            if isinstance(error, ModelError) and error.stops_run:
+                progress.ended_by = progress.ended_by or error
+                return
+            reason = _reason(error)
+            progress.failed[position] = Failure(
+                position, shard.number, "callable", reason, 1, self.name
+            )
+
+    def _record(self, answer: Any) -> dict[str, Any]:
+        """Make the pipeline's answer a finding.
+
+        Raises:
+            InvalidOutput: there is no answer, or it does not fit the finding's type.
+        """
+        if answer is None:
             raise InvalidOutput(
                 "the pipeline gave nothing: all of it failed, or it does not end with a reduce"
             )
-        if not isinstance(given, dict):
-            fields = list(self.kind.model.model_fields) if self.kind else [TEXT_FINDING]
-            if len(fields) != 1:
-                raise InvalidOutput(
-                    f"the pipeline gave {type(given).__name__} for the fields {', '.join(fields)}"
-                )
-            given = {fields[0]: given}
-        return (
-            self.kind.valid(given)
-            if self.kind
-            else {str(name): value for name, value in given.items()}
-        )
+        values = self._values(answer)
+        if self.kind is not None:
+            return self.kind.valid(values)
+        return {str(name): value for name, value in values.items()}
+
+    def _values(self, answer: Any) -> dict[Any, Any]:
+        if isinstance(answer, pd.DataFrame):
+            table = answer.reset_index(drop=True).astype(object)
+            return {ITEMS: table.where(answer.notna(), None).to_dict("records")}
+        if isinstance(answer, pd.Series):
+            return answer.to_dict()
+        if isinstance(answer, BaseModel):
+            return answer.model_dump()
+        if isinstance(answer, dict):
+            return answer
+        fields = list(self.kind.model.model_fields) if self.kind else [TEXT_FINDING]
+        if len(fields) != 1:
+            got = type(answer).__name__
+            raise InvalidOutput(f"the pipeline gave {got} for the fields {', '.join(fields)}")
+        return {fields[0]: answer}
+
+
+def _first_position(part: tuple[tuple[int, ...], pa.Table]) -> int:
+    return part[0][0]
+
+
+def _position_of(failure: Failure) -> int:
+    return failure.position
 
 
 def _untyped(records: list[dict[str, Any]]) -> pa.Table:

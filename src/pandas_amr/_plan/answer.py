@@ -6,15 +6,37 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from pandas_amr._plan.plan import Aggregation, View
+from pandas_amr._plan.words import (
+    TRUTHS,
+    is_always,
+    is_nothing,
+    match_name,
+    read_aggregations,
+    read_choices,
+    read_condition,
+    read_description,
+    read_field_name,
+    read_flag,
+    read_function,
+    read_names,
+    read_ranking,
+    read_segmentation,
+    read_text,
+    read_type,
+    read_word,
+)
 from pandas_amr._units.neighbours import Segmentation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MOST_CHOICES = 50
+MOST_INLINE = 200  # rows of a shard
+MOST_WITH_CODE = 100_000
+MOST_AT_ONCE = 64
 SHARE_COPIED = (
     0.5  # of a field's choices, from which on they are the sample's and not the planner's
 )
@@ -25,86 +47,26 @@ MANY_LABELS = (
 )
 SAMPLED_ROWS = 10_000
 
-NOTHING = frozenset({"null", "none", "nil", "n/a", "-"})  # how models write null in a text
-ALWAYS = frozenset(  # conditions that name no field and hold of every row
-    {
-        "true",
-        "false",
-        "1",
-        "0",
-        "*",
-        "all",
-        "any",
-        "all rows",
-        "every row",
-        "always",
-        "yes",
-        "1=1",
-        "1 = 1",
-        "1 == 1",
-    }
-)
-TRUTHS = frozenset({"true", "false", "yes", "no"})
-
-
-def _is_nothing(text: str) -> bool:
-    return not text.strip() or text.strip().casefold() in NOTHING
-
-
-def _text_or_none(given: Any) -> Any:
-    """Read a text that stands for null as null."""
-    return None if isinstance(given, str) and _is_nothing(given) else given
-
-
-def _condition_or_none(given: Any) -> Any:
-    """Read a condition as a field's name: ``late == true`` is ``late``, an empty text none, a bare bool its text."""
-    if isinstance(given, bool | int | float):
-        return str(given).casefold()
-    if not isinstance(given, str):
-        return given
-    field, equals, value = given.replace("==", "=").partition("=")
-    if equals and field.strip() and value.strip().casefold() == "true":
-        return field.strip()
-    return given.strip() or None
-
-
-def _list_or_empty(given: Any) -> Any:
-    """Read null as an empty list."""
-    return [] if given is None else given
-
-
-def _names_or_empty(given: Any) -> Any:
-    """Read null as an empty list, and leave out empty names."""
-    if not isinstance(given, list):
-        return _list_or_empty(given)
-    return [one for one in given if one is not None and one != ""]
-
-
-def _ranking_or_none(given: Any) -> Any:
-    """Read a ranking without a field as none."""
-    if isinstance(given, dict):
-        return given if given.get("field") else None
-    return None if not given else _text_or_none(given)
-
-
-Text = Annotated[str | None, BeforeValidator(_text_or_none)]
-Names = Annotated[list[str], BeforeValidator(_names_or_empty)]
+Text = Annotated[str | None, BeforeValidator(read_text)]
+Names = Annotated[list[str], BeforeValidator(read_names)]
 
 
 class PlannedField(BaseModel):
     """One field of a finding, as a planner gives it."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    type: Literal["str", "int", "float", "bool", "date", "list[str]"]
-    choices: Annotated[list[str] | None, BeforeValidator(_list_or_empty)]
-    description: str
+    name: Annotated[str, BeforeValidator(read_field_name)] = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    type: Annotated[
+        Literal["str", "int", "float", "bool", "date", "list[str]"], BeforeValidator(read_type)
+    ]
+    choices: Annotated[list[str] | None, BeforeValidator(read_choices)] = None
+    description: Annotated[str, BeforeValidator(read_description)] = ""
 
 
 class PlannedAggregation(BaseModel):
     """One computed part of the answer."""
 
     field: str
-    function: Aggregation
+    function: Annotated[Aggregation, BeforeValidator(read_function)]
 
 
 class PlannedRanking(BaseModel):
@@ -121,29 +83,35 @@ class PlannedFields(BaseModel):
     finding: list[PlannedField]
 
 
+def _check_says_something(instruction: str) -> str:
+    if is_nothing(instruction):
+        raise ValueError("an instruction is missing")
+    return instruction
+
+
 class PlanAnswer(BaseModel):
     """What a planner answers."""
 
-    map_instruction: str = Field(min_length=1)
+    map_instruction: Annotated[str, AfterValidator(_check_says_something)] = Field(min_length=1)
     finding: list[PlannedField] = Field(min_length=1)
-    many_per_row: bool = False
+    many_per_row: Annotated[bool, BeforeValidator(read_flag)] = False
     many_per_row_why: Text = None
-    segmentation: Segmentation = "rows"
+    segmentation: Annotated[Segmentation, BeforeValidator(read_segmentation)] = "rows"
     group_columns: Names = []
-    shard_size: int = Field(ge=1, le=200)
-    parallelism: int = Field(ge=1, le=64)
-    where: Annotated[str | None, BeforeValidator(_condition_or_none)] = None
+    shard_size: Annotated[int, Field(ge=1, le=MOST_INLINE)] | None
+    parallelism: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] | None
+    where: Annotated[str | None, BeforeValidator(read_condition)] = None
     by: Names = []
-    aggregations: Annotated[list[PlannedAggregation], BeforeValidator(_list_or_empty)]
-    ranking: Annotated[PlannedRanking | None, BeforeValidator(_ranking_or_none)] = None
+    aggregations: Annotated[list[PlannedAggregation], BeforeValidator(read_aggregations)]
+    ranking: Annotated[PlannedRanking | None, BeforeValidator(read_ranking)] = None
     reduce_instruction: Text
 
 
 class PlanAnswerWithCode(PlanAnswer):
     """What a planner answers where agents can run code."""
 
-    view: View
-    shard_size: int = Field(ge=1, le=100_000)
+    view: Annotated[View, BeforeValidator(read_word)]
+    shard_size: Annotated[int, Field(ge=1, le=MOST_WITH_CODE)] | None
 
 
 # What would be right, by the part of an answer that cannot be used.
@@ -157,8 +125,8 @@ RIGHT: Mapping[str, str] = {
     "many_per_row_why": "null, or a text",
     "segmentation": '"rows", "neighbours" or "groups"',
     "group_columns": "[], or names of columns",
-    "shard_size": "a whole number from 1 on, such as 10",
-    "parallelism": "a whole number from 1 to 64, such as 8",
+    "shard_size": f"a whole number from 1 on, such as 10, and at most {MOST_INLINE} of rows that are read one by one",
+    "parallelism": f"a whole number from 1 to {MOST_AT_ONCE}, such as 8",
     "where": "null, or the name of a bool field of the finding",
     "by": "[], or names of columns or fields",
     "aggregations": '[], or a list of such as {"field": "late", "function": "sum"}',
@@ -183,6 +151,7 @@ class Asked:
         columns: the positions of its content columns, of which the planner has seen a sample.
         names: what its answer may name beside the fields that it plans: columns, and fields that the user gave.
         free: whether the user asks for no type of answer.
+        number: whether the type that the user asks for is one number.
         last: whether the planner is not asked again: a condition that names no field is then left out.
     """
 
@@ -190,6 +159,7 @@ class Asked:
     columns: Sequence[int]
     names: frozenset[str]
     free: bool
+    number: bool
     last: bool
 
 
@@ -199,8 +169,9 @@ def drop_implausible(answer: PlanAnswer, asked: Asked) -> tuple[PlanAnswer, list
     Returns:
         The answer without it, and what was taken out, in words that hold none of its own but names of fields.
     """
-    named = asked.names.union(field.name for field in answer.finding)
-    answer = _without_words_for_nothing(answer, named)
+    fields = [field.name for field in answer.finding]
+    named = asked.names.union(fields)
+    answer = _without_words_for_nothing(_with_known_names(answer, fields, named), named)
     dropped: list[str] = []
     changes: dict[str, Any] = {
         "finding": [_with_own_choices(field, asked, dropped) for field in answer.finding]
@@ -211,7 +182,10 @@ def drop_implausible(answer: PlanAnswer, asked: Asked) -> tuple[PlanAnswer, list
     if asked.last and answer.where not in named and is_always(answer.where):
         changes["where"] = None
         dropped.append("where (it names no field: all rows count)")
-    if asked.free and _is_ranked_beside(answer):
+    is_asked_for = not asked.free and not (
+        asked.number and asked.last
+    )  # one number is no rows; it was sent back once
+    if _is_ranked_beside(answer) and not is_asked_for:
         changes["ranking"] = None
         dropped.append("the ranking (the answer is computed, and nobody asked for rows beside it)")
     return answer.model_copy(update=changes), dropped
@@ -229,10 +203,37 @@ def _is_ranked_beside(answer: PlanAnswer) -> bool:
     return answer.ranking is not None and bool(answer.aggregations) and not joined
 
 
+def _with_known_names(
+    answer: PlanAnswer, fields: Sequence[str], named: frozenset[str]
+) -> PlanAnswer:
+    """An answer that writes the names of fields and columns as they are."""
+
+    def known(name: str) -> str:
+        return match_name(match_name(name, fields), sorted(named))
+
+    aggregations = [
+        part.model_copy(update={"field": known(part.field)}) for part in answer.aggregations
+    ]
+    changes: dict[str, Any] = {
+        "aggregations": aggregations,
+        "by": [known(name) for name in answer.by],
+        "group_columns": [known(name) for name in answer.group_columns],
+    }
+    if answer.where is not None:
+        changes["where"] = known(answer.where)
+    if answer.ranking is not None:
+        changes["ranking"] = answer.ranking.model_copy(
+            update={"field": known(answer.ranking.field)}
+        )
+    return answer.model_copy(update=changes)
+
+
 def _without_words_for_nothing(answer: PlanAnswer, named: frozenset[str]) -> PlanAnswer:
     """An answer without texts such as ``none`` in place of a name, unless something is called so."""
     changes: dict[str, Any] = {
-        "by": [name for name in answer.by if not _names_nothing(name, named)],
+        "by": [
+            name for name in answer.by if name in named or not (is_nothing(name) or is_always(name))
+        ],
         "group_columns": [name for name in answer.group_columns if not _names_nothing(name, named)],
     }
     if _names_nothing(answer.where, named):
@@ -243,17 +244,7 @@ def _without_words_for_nothing(answer: PlanAnswer, named: frozenset[str]) -> Pla
 
 
 def _names_nothing(name: str | None, named: frozenset[str]) -> bool:
-    return name is not None and name not in named and _is_nothing(name)
-
-
-def is_always(where: str | None) -> bool:
-    """Whether a condition is a word for all rows and not a field's name.
-
-    Example:
-        >>> is_always("true"), is_always("True"), is_always("late"), is_always(None)
-        (True, True, False, False)
-    """
-    return where is not None and where.strip().casefold() in ALWAYS
+    return name is not None and name not in named and is_nothing(name)
 
 
 def _with_own_choices(field: PlannedField, asked: Asked, dropped: list[str]) -> PlannedField:

@@ -25,7 +25,6 @@ from pandas_amr._plan.answer import (
     PlanAnswerWithCode,
     PlannedFields,
     drop_implausible,
-    is_always,
     right_words,
 )
 from pandas_amr._plan.call import check_names, finding_types, row_types
@@ -33,6 +32,7 @@ from pandas_amr._plan.call_text import no_plan, types_given
 from pandas_amr._plan.defaults import default_aggregations, free_name, updated
 from pandas_amr._plan.plan import Aggregation, Plan, Ranking, View
 from pandas_amr._plan.trial import Trial
+from pandas_amr._plan.words import is_always
 from pandas_amr._types.arrow import sort_of
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pandas_amr._agent.loop import Answer
-    from pandas_amr._journal.cache import AnswerStore
+    from pandas_amr._journal.cache import Answers
     from pandas_amr._plan.answer import PlannedField
     from pandas_amr._plan.call import Job
     from pandas_amr.models.base import Abilities, Model
@@ -84,7 +84,7 @@ async def ask_planner(
     readers: Sequence[str],
     code: bool,
     alone: bool,
-    store: AnswerStore | None,
+    store: Answers | None,
 ) -> tuple[Plan, PlanWarning | None]:
     """Complete a plan with one model call, from the task, the schema and a sample.
 
@@ -174,7 +174,10 @@ def _made_of(
         InvalidOutput: it cannot be used.
     """
     names = frozenset(map(str, [*job.frame.columns, *types_given(job)]))
-    asked = Asked(job.frame, job.columns, names, free=job.given.output is None, last=last)
+    output = job.given.output
+    asked = Asked(
+        job.frame, job.columns, names, free=output is None, number=output in {int, float}, last=last
+    )
     whole, dropped = drop_implausible(_validated(kind, payload), asked)
     kept = whole.model_dump() | ({DROPPED: dropped} if dropped else {})
     plan, warning = _plan_of(kind, kept, job, alone=alone)
@@ -368,7 +371,9 @@ def _aggregations_of(answer: PlanAnswer, named: Mapping[str, Any]) -> dict[Any, 
     """What is computed, by column: one function, or a list of several."""
     functions: dict[Any, list[Aggregation]] = {}
     for part in answer.aggregations:
-        functions.setdefault(named[part.field], []).append(part.function)
+        several = functions.setdefault(named[part.field], [])
+        if part.function not in several:
+            several.append(part.function)
     return {
         name: several if len(several) > 1 else several[0] for name, several in functions.items()
     }
@@ -597,7 +602,7 @@ def _kind_of(field: PlannedField) -> Any:
 
 
 async def derive(
-    job: Job, *, model: Model, readers: Abilities, store: AnswerStore | None = None
+    job: Job, *, model: Model, readers: Abilities, store: Answers | None = None
 ) -> tuple[Plan, PlanWarning | None]:
     """Complete a plan with one model call, as far as the user left it open. What is given stands.
 

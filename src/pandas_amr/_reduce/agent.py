@@ -6,7 +6,7 @@ import asyncio
 import json
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.loop import REPL_FORM, Answer, run_agent
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr._agent.repl import Repl
     from pandas_amr._agent.window import Window
-    from pandas_amr._journal.cache import AnswerStore
+    from pandas_amr._journal.cache import Answers
     from pandas_amr._records.tokens import TokenCounter
     from pandas_amr._records.trace import Trace
     from pandas_amr.models.base import Model
     from pandas_amr.tools import Tool
 
-Read = TypeVar("Read")
 NUMBER_TOKENS = 8  # of a finding's number and its line's end
 LEAST_TOKENS = 8  # of a finding that was cut
 
@@ -111,7 +110,7 @@ class Reducer:
     persona: str = ""
     window: Window | None = None
     repls: Callable[[Sequence[str]], Repl] | None = None
-    store: AnswerStore | None = None
+    store: Answers | None = None
     raised: Callable[[], ModelError | None] = lambda: None
 
     def size(self, one: Input) -> int:

@@ -9,15 +9,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from pandas_amr._findings.output import OutputType
-from pandas_amr._types.schema import closed_object, without_none
+from pandas_amr._findings.output import OutputType, number_type
+from pandas_amr._types.schema import closed_object
 from pandas_amr._units.profile import shortened, spread
 from pandas_amr._units.units import cell, line_of, reader_keys
 from pandas_amr.errors import InvalidOutput
@@ -97,23 +97,6 @@ ARROW: tuple[tuple[Callable[[pa.DataType], bool], Kind], ...] = (
     (pa.types.is_time, "time"),
     (pa.types.is_duration, "duration"),
 )
-
-
-def number_type(output: Any) -> type[int | float] | None:
-    """Tell which number an output is; None if it is something else.
-
-    Example:
-        >>> number_type(int | None), number_type(Annotated[float, "a share"]), number_type(bool)
-        (<class 'int'>, <class 'float'>, None)
-    """
-    kind, _ = without_none(output)
-    if get_origin(kind) is Annotated:
-        return number_type(get_args(kind)[0])
-    if get_origin(kind) is not None:  # int | float among them
-        return float if set(get_args(kind)) == {int, float} else None
-    if kind is int:
-        return int
-    return float if kind in (float, Decimal) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -17,9 +17,10 @@ from pandas_amr._result.display import result_html, result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import LazyField
+from pandas_amr._result.review import most_in_doubt
 from pandas_amr._result.saved import load_parts, save_result
 from pandas_amr._result.stopped import stop_with
-from pandas_amr._result.verify import Verification, most_in_doubt, verification
+from pandas_amr._result.verify import Verification, verification
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,11 +36,20 @@ if TYPE_CHECKING:
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
-    Again: TypeAlias = Callable[["Origin", Any, Any], "Result"]
-    SecondLook: TypeAlias = Callable[["Origin", Any, float, int], "Result"]
+
+class Runner(Protocol):
+    """Runs again what a result came from."""
+
+    def retry(self, origin: Origin, lm: Any, errors: Any) -> Result:
+        """Run the failed units again."""
+        ...
+
+    def verify(self, origin: Origin, lm: Any, share: float, seed: int) -> Result:
+        """Map a random share once more."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Origin:
     """The run behind a result: what it takes to run failed units again."""
 
@@ -47,8 +57,7 @@ class Origin:
     settings: Settings
     lms: Mapping[Phase, LM]
     kept: Kept
-    again: Again | None
-    second_look: SecondLook | None = None
+    runner: ClassVar[Runner]  # set by the room of runs, which this room may not import
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,12 +126,12 @@ class Result:
         Raises:
             UsageError: this result was loaded, or its run did not map: there is nothing to retry.
         """
-        if self.origin is None or self.origin.again is None:
+        if self.origin is None:
             raise UsageError(
                 "Nothing can be run again: this result was loaded, or its run did not map. "
                 "Call the verb again."
             )
-        return self.origin.again(self.origin, lm, errors)
+        return self.origin.runner.retry(self.origin, lm, errors)
 
     def score(self, labels: Any, *, tolerance: float = 0.0) -> Score:
         """Compare the findings with known labels.
@@ -174,9 +183,9 @@ class Result:
             )
         if not isinstance(tolerance, int | float) or not tolerance >= 0:
             raise UsageError(f"verify(tolerance=...) takes a share from 0, not {tolerance!r}.")
-        if self.origin is None or self.origin.second_look is None or not self.origin.lms:
+        if self.origin is None or not self.origin.lms:
             raise UsageError("Nothing can be verified: this result was loaded, or no model mapped.")
-        second: Result = self.origin.second_look(self.origin, lm, share, seed)
+        second: Result = self.origin.runner.verify(self.origin, lm, share, seed)
         try:
             return self._compare_with(second, tolerance)
         except Exception as error:  # noqa: BLE001 (the second run is paid for: its result goes along)

@@ -16,8 +16,9 @@ from pandas_amr._context.prices import price_of
 from pandas_amr._findings.merge import rules_of
 from pandas_amr._findings.output import OutputType
 from pandas_amr._map.agent import AgentMapper
-from pandas_amr._map.cached import bare
-from pandas_amr._map.stage import Sample, context_of, cut, make_mappers
+from pandas_amr._map.cached import uncached
+from pandas_amr._map.cut import Sample, cut_shards, make_context
+from pandas_amr._map.mappers import make_mappers
 from pandas_amr._plan.aggregations import all_labels, groups_of
 from pandas_amr._plan.call import finding_types
 from pandas_amr._records.estimate import Estimate
@@ -29,7 +30,6 @@ from pandas_amr._reduce.stage import (
     MAX_LEVELS,
     Task,
     alone,
-    chooses,
     reduce_budget,
     the_task,
 )
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._agent.agent import Agent
-    from pandas_amr._context.work import Work
+    from pandas_amr._context.services import Services
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._context.state import State
     from pandas_amr._findings.findings import FindingType
     from pandas_amr._records.usage import Phase
     from pandas_amr._units.shards import Shard
@@ -128,23 +130,23 @@ class Spent:
         return self.input_tokens + self.output_tokens
 
 
-def shards_of(work: Work, units: Units) -> list[Shard]:
+def shards_of(spec: Spec, units: Units) -> list[Shard]:
     """The shards of a map."""
-    context = context_of(work, units)
-    return cut(work, units, context.groups(units.asked) if context is not None else None)
+    context = make_context(spec, units)
+    return cut_shards(spec, units, context.groups(units.asked) if context is not None else None)
 
 
-def sample_of(work: Work, units: Units, wanted: int, *, seed: int = 0) -> Sample:
+def sample_of(spec: Spec, units: Units, wanted: int, *, seed: int = 0) -> Sample:
     """Units from all over the frame, in blocks; whole shards where findings depend on their neighbours."""
-    if work.plan.keyed == "shard":
-        shards = shards_of(work, units)
+    if spec.plan.keyed == "shard":
+        shards = shards_of(spec, units)
         count = min(
             len(shards), max(LEAST_BLOCKS, -(-wanted * len(shards) // max(1, len(units.asked))))
         )
         chosen = [shards[place].positions for place in _spread(len(shards), count, seed)]
     else:
         places = _spread(len(units.asked), min(wanted, len(units.asked)), seed)
-        size = min(work.plan.shard_size or 1, max(1, math.ceil(len(places) / BLOCKS)))
+        size = min(spec.plan.shard_size or 1, max(1, math.ceil(len(places) / BLOCKS)))
         asked = units.asked[places].tolist()
         chosen = [tuple(asked[start : start + size]) for start in range(0, len(asked), size)]
     blocks = [number for number, part in enumerate(chosen) for _ in part]
@@ -164,7 +166,9 @@ def _spread(count: int, wanted: int, seed: int = 0) -> list[int]:
 
 
 def forecast(
-    work: Work,
+    spec: Spec,
+    services: Services,
+    state: State,
     units: Units,
     measured: Measured | None = None,
     *,
@@ -177,13 +181,13 @@ def forecast(
     every = units
     if open_ is not None:
         units = units.only(np.isin(units.asked, open_))
-    by_one = answered_alone(work, every)
-    shards = [] if by_one else shards_of(work, units)
+    by_one = answered_alone(spec, services, state, every)
+    shards = [] if by_one else shards_of(spec, units)
     sizes = tuple(len(shard.positions) for shard in shards)
-    mapping = _mapping(work, units, shards, measured)
+    mapping = _mapping(spec, services, units, shards, measured)
     again = len(units.asked) < len(every.asked)
     reducing, tree = (
-        ([by_one], ()) if by_one else _reducing(work, every, shards, measured, again=again)
+        ([by_one], ()) if by_one else _reducing(spec, every, shards, measured, again=again)
     )
     parts = [*mapping, *reducing]
     spent_in, spent_out = (
@@ -191,13 +195,13 @@ def forecast(
         sum(part.output_tokens for part in parts),
     )
     calls = sum(part.calls for part in parts)
-    money = _money(work, parts) if calls else 0.0
+    money = _money(spec, parts) if calls else 0.0
     uncertain = sum(part.output_tokens for part in parts if part.phase == "map")
     uncertain += sum(part.tokens for part in reducing)
     uncertain += sum(part.input_tokens for part in mapping if part.money is not None)
     half = measured.spread * uncertain if measured is not None else 0.0
     share = half / (spent_in + spent_out) if spent_in + spent_out else 0.0
-    known = not _hidden(work, units, measured)
+    known = not _hidden(spec, units, measured)
     between = measured is not None and known
     return Estimate(
         units=len(units),
@@ -207,10 +211,10 @@ def forecast(
         input_tokens=round(spent_in) if known else None,
         output_tokens=round(spent_out) if known else None,
         money=money if known else None,
-        seconds=_seconds(work, parts, measured) if known else None,
+        seconds=_seconds(spec, services, parts, measured) if known else None,
         tree=tree,
         sizes=sizes,
-        maps=work.job.names,
+        maps=spec.job.names,
         sampled=measured.units if measured else 0,
         tokens_between=(
             math.floor(spent_in + spent_out - half),
@@ -225,21 +229,21 @@ def forecast(
     )
 
 
-def answered_alone(work: Work, units: Units) -> Spent | None:
+def answered_alone(spec: Spec, services: Services, state: State, units: Units) -> Spent | None:
     """What one agent takes that answers from the whole content; None where the plan has none, or it does not fit."""
-    answering = alone(work, units) if work.lms else None
+    answering = alone(spec, services, state, units) if spec.lms else None
     if answering is None:
         return None
     task = answering.task
     held = answering.reducer.count(prompts.finding_lines([one.line for one in answering.inputs]))
-    taken = Spent("reduce", task.agent, 1, _system(work, task) + held, _written_tokens(work, task))
-    taken.about = _has_tools(work, taken)
+    taken = Spent("reduce", task.agent, 1, _system(spec, task) + held, _written_tokens(spec, task))
+    taken.about = _has_tools(spec, taken)
     return taken
 
 
-def _hidden(work: Work, units: Units, measured: Measured | None) -> bool:
+def _hidden(spec: Spec, units: Units, measured: Measured | None) -> bool:
     """Whether a pipeline of agents maps or reduces, of which nobody knows what it takes before it runs."""
-    job = work.job
+    job = spec.job
     mapped = (
         any(getattr(one, "needs_model", False) for one in job.callables.values())
         and len(units.asked) > 0
@@ -249,16 +253,16 @@ def _hidden(work: Work, units: Units, measured: Measured | None) -> bool:
 
 
 def _mapping(
-    work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None
+    spec: Spec, services: Services, units: Units, shards: Sequence[Shard], measured: Measured | None
 ) -> list[Spent]:
     """What each map takes."""
     parts: list[Spent] = []
-    if not work.job.maps or not work.lms or not shards:
+    if not spec.job.maps or not spec.lms or not shards:
         return parts
-    for mapper in make_mappers(work, units, context_of(work, units)):
-        agent = bare(mapper)
+    for mapper in make_mappers(spec, services, units, make_context(spec, units)):
+        agent = uncached(mapper)
         if isinstance(agent, AgentMapper):
-            parts.append(_mapped(work, units, shards, agent, measured))
+            parts.append(_mapped(spec, units, shards, agent, measured))
     if measured is not None and measured.inside is not None:
         scale, inside = len(units.asked) / measured.units, measured.inside
         money = None if inside.money is None else inside.money * scale
@@ -272,23 +276,23 @@ def _mapping(
 
 
 def _mapped(
-    work: Work, units: Units, shards: Sequence[Shard], agent: AgentMapper, measured: Measured | None
+    spec: Spec, units: Units, shards: Sequence[Shard], agent: AgentMapper, measured: Measured | None
 ) -> Spent:
     """What one map takes: a request a shard, and of a unit that is larger than a shard one a piece."""
-    spent = Spent("map", work.job.map_agents.get(agent.name))
+    spent = Spent("map", spec.job.map_agents.get(agent.name))
     long = [shard for shard in shards if in_pieces(agent, shard)]
     pieces, exact = _pieces(agent, long)
     requests = len(shards) - len(long) + pieces
     merges = len(long) if _merged_by_agent(agent) else 0
     spent.calls = requests + merges
-    spent.about = not exact or merges > 0 or _has_tools(work, spent)
+    spent.about = not exact or merges > 0 or _has_tools(spec, spent)
     rendered = [shards[place] for place in _spread(len(shards), min(RENDERED, len(shards)))]
-    coded = work.plan.view == "preview"
+    coded = spec.plan.view == "preview"
     told = 0 if coded else sum(units.size(p) for shard in rendered for p in shard.positions)
     beside = sum(prompt_tokens(agent, shard) for shard in rendered) - told
     held = 0 if coded else int(units.tokens.sum())
     count = agent.count
-    flat = all(agent.is_flat(shard.positions) for shard in shards)
+    flat = all(agent.prompt.is_flat(one_unit=len(shard.positions) == 1) for shard in shards)
     wrapper = 0 if flat else count(WRAPPER)
     typical = typical_record(agent.kind) if flat else {"unit": 10, **typical_record(agent.kind)}
     one = measured.output_tokens if measured else count(json.dumps(typical, separators=COMPACT))
@@ -306,9 +310,9 @@ def _mapped(
     return spent
 
 
-def _has_tools(work: Work, spent: Spent) -> bool:
+def _has_tools(spec: Spec, spent: Spent) -> bool:
     """Whether agents take as many turns as they like."""
-    return bool(work.tools(spent.phase, spent.agent)) or work.has_repl(spent.phase, spent.agent)
+    return bool(spec.tools(spent.phase, spent.agent)) or spec.has_repl(spent.phase, spent.agent)
 
 
 def in_pieces(agent: AgentMapper, shard: Shard) -> bool:
@@ -334,7 +338,10 @@ def _pieces(agent: AgentMapper, long: Sequence[Shard]) -> tuple[int, bool]:
 
 def _merged_by_agent(agent: AgentMapper) -> bool:
     """Whether one more request makes one finding of those of the pieces."""
-    return not agent.alone and "agent" in rules_of(agent.kind.model, agent.merge).values()
+    return (
+        not agent.prompt.is_single
+        and "agent" in rules_of(agent.kind.model, agent.merge_rules).values()
+    )
 
 
 def counted_tokens(agent: AgentMapper, shard: Shard) -> int:
@@ -349,9 +356,12 @@ def counted_tokens(agent: AgentMapper, shard: Shard) -> int:
 
 def prompt_tokens(agent: AgentMapper, shard: Shard) -> int:
     """The tokens of the messages that open an agent's work."""
-    positions = agent.askable(shard.positions)
+    positions = agent.prompt.askable(shard.positions)
     return (
-        sum(agent.count(message.content or "") for message in agent.opening(positions))
+        sum(
+            agent.count(message.content or "")
+            for message in agent.prompt.messages(positions, one_unit=len(positions) == 1)
+        )
         if positions
         else 0
     )
@@ -382,50 +392,50 @@ def _typical(schema: dict[str, Any]) -> Any:
 
 
 def _reducing(
-    work: Work, units: Units, shards: Sequence[Shard], measured: Measured | None, *, again: bool
+    spec: Spec, units: Units, shards: Sequence[Shard], measured: Measured | None, *, again: bool
 ) -> tuple[list[Spent], tuple[int, ...]]:
     """The reduce's calls and tokens, and the shape of its tree; ``again``: the journal has some of the findings."""
-    plan, job = work.plan, work.job
+    plan, job = spec.plan, spec.job
     parts: list[Spent] = []
     shape: tuple[int, ...] = ()
-    if not job.reduces or not work.lms or not len(units.asked):
+    if not job.reduces or not spec.lms or not len(units.asked):
         return parts, shape
-    one = _finding_tokens(work, units, measured)
+    one = _finding_tokens(spec, units, measured)
     each = measured.findings if measured else 1.0
-    groups = _groups(work, units) if job.by is not None else [len(units.asked)]
-    if work.written:
-        task = the_task(work)
+    groups = _groups(spec, units) if job.by is not None else [len(units.asked)]
+    if spec.is_written:
+        task = the_task(spec)
         spent = Spent("reduce", task.agent)
-        if chooses(work):
+        if spec.is_number_chosen:
             spent.calls = 1
-            spent.input_tokens = _system(work, task) + min(CHOICE_SAMPLE, len(units.asked)) * one
+            spent.input_tokens = _system(spec, task) + min(CHOICE_SAMPLE, len(units.asked)) * one
             spent.output_tokens = NUMBER_TOKENS * 3
             spent.about = True  # what no column can answer is written, by more agents
         elif job.by is None and plan.fan_in is not None and not again:
             shown = (
-                one - NUMBER_TOKENS + _number_tokens(work)
+                one - NUMBER_TOKENS + _number_tokens(spec)
             )  # no budget is kept to: what is sent, not what is reserved
             sizes = [len(shard.positions) * each * shown for shard in shards]
-            shape = _tree(work, task, sizes, spent, measured)
+            shape = _tree(spec, task, sizes, spent, measured)
         else:
             for rows in groups:
-                _tree(work, task, _leaves(work, rows * each, one), spent, measured)
+                _tree(spec, task, _leaves(spec, rows * each, one), spent, measured)
         parts.append(spent)
     for agent in job.column_agents:
         spent = Spent("reduce", agent)
         for rows in groups:
             _tree(
-                work, Task(agent.text, str, agent), _leaves(work, rows * each, one), spent, measured
+                spec, Task(agent.text, str, agent), _leaves(spec, rows * each, one), spent, measured
             )
         parts.append(spent)
     for spent in parts:
-        spent.about |= again or _depends(work, tree=bool(shape)) or _has_tools(work, spent)
+        spent.about |= again or _depends(spec, tree=bool(shape)) or _has_tools(spec, spent)
     return parts, shape
 
 
-def _depends(work: Work, *, tree: bool) -> bool:
+def _depends(spec: Spec, *, tree: bool) -> bool:
     """Whether what is found decides how much is reduced: some rows of all, groups of it, or none or many a unit."""
-    plan, job = work.plan, work.job
+    plan, job = spec.plan, spec.job
     grouped = job.by is not None and bool(
         missing_keys(job.by, all_labels(job.frame), job.frame.index)
     )
@@ -435,9 +445,9 @@ def _depends(work: Work, *, tree: bool) -> bool:
     return plan.where is not None or grouped or (many and not tree)
 
 
-def _leaves(work: Work, findings: float, one: float) -> list[float]:
+def _leaves(spec: Spec, findings: float, one: float) -> list[float]:
     """What a tree begins with, in tokens: batches as large as a shard where it is static, else the findings."""
-    plan, count = work.plan, math.ceil(findings)
+    plan, count = spec.plan, math.ceil(findings)
     if plan.fan_in is None:
         return [one] * count
     assert plan.shard_size is not None
@@ -446,59 +456,59 @@ def _leaves(work: Work, findings: float, one: float) -> list[float]:
     return [min(size, count - start) * one for start in range(0, count, size)]
 
 
-def _finding_tokens(work: Work, units: Units, measured: Measured | None) -> float:
+def _finding_tokens(spec: Spec, units: Units, measured: Measured | None) -> float:
     """Of one finding, as a reducer reads it; where nothing is mapped, of one row."""
     if measured is not None:
         return measured.finding_tokens
-    count = work.counter("reduce")
-    if not work.job.maps:
+    count = spec.counter("reduce")
+    if not spec.job.maps:
         lines = units.lines(units.asked[_spread(len(units.asked), min(RENDERED, len(units.asked)))])
         return sum(map(count, lines)) / len(lines) + NUMBER_TOKENS
-    kinds = finding_types(work.job, work.plan)
+    kinds = finding_types(spec.job, spec.plan)
     found = [
         TYPICAL_TEXT
-        if kind is None or name in work.job.callables
+        if kind is None or name in spec.job.callables
         else json.dumps(typical_record(kind))
         for name, kind in kinds.items()
     ]
     return sum(map(count, found)) + NUMBER_TOKENS
 
 
-def _number_tokens(work: Work) -> int:
+def _number_tokens(spec: Spec) -> int:
     """What a finding's number and its line's end take in a prompt."""
-    count = work.counter("reduce")
+    count = spec.counter("reduce")
     return count(prompts.numbered("finding", 100, '{"a": 1}') + "\n") - count('{"a": 1}')
 
 
-def _system(work: Work, task: Task) -> int:
+def _system(spec: Spec, task: Task) -> int:
     output = OutputType(task.output)
     strict = output.submission().response.strict
     words = prompts.reduce_system(
         task.instruction, final=True, output=output.schema, tools=False, enforced=strict
     )
-    return work.counter("reduce", task.agent)(words)
+    return spec.counter("reduce", task.agent)(words)
 
 
-def _groups(work: Work, units: Units) -> list[int]:
+def _groups(spec: Spec, units: Units) -> list[int]:
     """How many rows each group has; one group of all where the groups are of what is still to be found."""
-    assert work.job.by is not None
-    if missing_keys(work.job.by, all_labels(work.job.frame), work.job.frame.index):
+    assert spec.job.by is not None
+    if missing_keys(spec.job.by, all_labels(spec.job.frame), spec.job.frame.index):
         return [len(units.asked)]
-    _, groups = groups_of(work.job.frame, work.job.by)
+    _, groups = groups_of(spec.job.frame, spec.job.by)
     return [len(rows) for rows in groups if rows]
 
 
 def _tree(
-    work: Work, task: Task, sizes: list[float], spent: Spent, measured: Measured | None
+    spec: Spec, task: Task, sizes: list[float], spent: Spent, measured: Measured | None
 ) -> tuple[int, ...]:
     """Add what one tree takes; its leaves' tokens are ``sizes``: batches of a static tree, findings of another."""
-    system = _system(work, task)
+    system = _system(spec, task)
     written = (
         measured.reduction_tokens
         if measured and measured.reduction_tokens
-        else _written_tokens(work, task)
+        else _written_tokens(spec, task)
     )
-    fan_in = work.plan.fan_in
+    fan_in = spec.plan.fan_in
     if fan_in is not None:
         shape = static_sizes(len(sizes), fan_in)
         calls = reduce_calls(shape, fan_in)
@@ -512,9 +522,9 @@ def _tree(
         spent.output_tokens += written
         spent.calls += calls
         return tuple(shape)
-    budget = reduce_budget(work, task)[0]
+    budget = reduce_budget(spec, task)[0]
     many, size = len(sizes), sizes[0] if sizes else 0.0
-    for _ in range(work.plan.max_reduce_levels or MAX_LEVELS):
+    for _ in range(spec.plan.max_reduce_levels or MAX_LEVELS):
         together = int(budget // size) if size else many
         if many * size <= budget or together < LEAST_BLOCKS:
             break
@@ -530,21 +540,21 @@ def _tree(
     return ()
 
 
-def _written_tokens(work: Work, task: Task) -> int:
+def _written_tokens(spec: Spec, task: Task) -> int:
     """Of a reduction: from its schema where that says something, else of some notes."""
     if task.output is str:
         return NOTES_TOKENS
-    return work.counter("reduce")(
+    return spec.counter("reduce")(
         json.dumps({"output": _typical(json_schema(task.output)), "sources": [1, 2, 3]})
     )
 
 
-def _money(work: Work, parts: Sequence[Spent]) -> float | None:
+def _money(spec: Spec, parts: Sequence[Spent]) -> float | None:
     total = 0.0
     for spent in parts:
         if not spent.calls:
             continue
-        lm = work.lm(spent.phase, spent.agent)
+        lm = spec.lm(spent.phase, spent.agent)
         money = spent.money
         if money is None:
             tokens = Usage(
@@ -553,32 +563,34 @@ def _money(work: Work, parts: Sequence[Spent]) -> float | None:
             money = price_of(lm)(tokens)
             if money is None:
                 return None
-            half = lm.batch and spent.phase == "map" and not _has_tools(work, spent)
+            half = lm.batch and spent.phase == "map" and not _has_tools(spec, spent)
             money = money / 2 if half else money
         total += money
     return total
 
 
-def _seconds(work: Work, parts: Sequence[Spent], measured: Measured | None) -> float | None:
+def _seconds(
+    spec: Spec, services: Services, parts: Sequence[Spent], measured: Measured | None
+) -> float | None:
     """At the limits that are known, by the user or from headers, and at the latency of the sample; None without any."""
     by_model: dict[LM, Spent] = {}
     for spent in parts:
         if spent.calls:
-            known = by_model.setdefault(work.lm(spent.phase, spent.agent), Spent(spent.phase))
+            known = by_model.setdefault(spec.lm(spent.phase, spent.agent), Spent(spent.phase))
             known.calls += spent.calls
             known.input_tokens += spent.input_tokens
             known.output_tokens += spent.output_tokens
     times: list[float] = []
     for lm, spent in by_model.items():
-        assert work.wired is not None
-        throttle = throttle_for(lm, *work.wired.bare[lm].address)
+        assert services.wired is not None
+        throttle = throttle_for(lm, *services.wired.bare[lm].address)
         if throttle.requests is not None:
             times.append(spent.calls / throttle.requests.rate)
         if throttle.tokens is not None:
             times.append(spent.tokens / throttle.tokens.rate)
     if measured is not None and measured.latency_s:
         calls = sum(spent.calls for spent in parts)
-        times.append(measured.latency_s * math.ceil(calls / work.parallelism))
+        times.append(measured.latency_s * math.ceil(calls / services.parallelism(spec)))
     return max(times) if times else None
 
 

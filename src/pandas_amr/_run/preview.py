@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_amr._agent.loop import turn_request
-from pandas_amr._findings.inputs import found_of
-from pandas_amr._map.agent import AgentMapper, SoFar
-from pandas_amr._map.cached import bare
-from pandas_amr._map.stage import MapStage, context_of, make_mappers
+from pandas_amr._map.agent import AgentMapper
+from pandas_amr._map.cached import uncached
+from pandas_amr._map.cut import make_context
+from pandas_amr._map.mappers import make_mappers
+from pandas_amr._map.prompt import Pieces
+from pandas_amr._map.stage import MapStage
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.agent import NUMBER_TOKENS
 from pandas_amr._reduce.stage import (
     Alone,
     alone,
-    chooses,
     chosen,
     list_or_raise,
     reduce_inputs,
@@ -45,10 +46,13 @@ if TYPE_CHECKING:
     from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr._agent.loop import Submission
     from pandas_amr._agent.repl import Repl
-    from pandas_amr._context.work import Work
+    from pandas_amr._context.services import Services
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._context.state import State
     from pandas_amr._findings.inputs import Found
-    from pandas_amr._map.agent import Mapper
-    from pandas_amr._map.stage import Answered, Sample
+    from pandas_amr._map.cut import Sample
+    from pandas_amr._map.mapper import Mapper
+    from pandas_amr._map.stage import MapNode
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.usage import Phase
@@ -61,8 +65,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is wanted of a rehearsal, beside the estimate.
+class PreviewOptions:
+    """What ``plan()`` wants to know beside the estimate.
 
     Attributes:
         sample: how many units are mapped to find out.
@@ -88,64 +92,69 @@ class Draft:
     result: Result | None = None
 
 
-async def rehearse(work: Work, units: Units, wish: Wish) -> Draft:
+async def preview(
+    spec: Spec, services: Services, state: State, units: Units, options: PreviewOptions
+) -> Draft:
     """What a run would take and send, without running it; with a sample, some units are mapped."""
-    answering = await work.aside(alone, work, units) if work.lms else None
+    answering = (
+        await services.run_large(spec, alone, spec, services, state, units) if spec.lms else None
+    )
     measured = None
-    if wish.sample and work.lms and len(units) and answering is None:
-        async with work.in_time():
-            sample = await work.aside(sample_of, work, units, wish.sample)
-            measured = await _measured(work, units, sample)
-    requests = await _rendered(work, units, wish.requests, answering)
-    estimate = await work.aside(forecast, work, units, measured)
-    return Draft(work.plan, estimate, requests, tuple(work.warnings))
+    if options.sample and spec.lms and len(units) and answering is None:
+        async with services.time_limit(spec):
+            sample = await services.run_large(spec, sample_of, spec, units, options.sample)
+            measured = await _measured(spec, services, state, units, sample)
+    requests = await _rendered(spec, services, state, units, options.requests, answering)
+    estimate = await services.run_large(spec, forecast, spec, services, state, units, measured)
+    return Draft(spec.plan, estimate, requests, tuple(state.warnings))
 
 
 async def _rendered(
-    work: Work, units: Units, count: int, answering: Alone | None
+    spec: Spec, services: Services, state: State, units: Units, count: int, answering: Alone | None
 ) -> list[dict[str, Any]]:
     """The bodies of the first requests, in the form that the server is known to take, or the best one."""
     bodies: list[dict[str, Any]] = []
-    if not count or work.wired is None:
+    if not count or services.wired is None:
         return bodies
     if answering is not None:
-        return [_body_alone(work, answering)]
-    mappers = make_mappers(work, units, context_of(work, units))
-    for shard in await work.aside(shards_of, work, units):
+        return [_body_alone(spec, services, answering)]
+    mappers = make_mappers(spec, services, units, make_context(spec, units))
+    for shard in await services.run_large(spec, shards_of, spec, units):
         for mapper in mappers:
-            agent = bare(mapper)
+            agent = uncached(mapper)
             if isinstance(agent, AgentMapper) and len(bodies) < count:
-                bodies += await _bodies(work, agent, shard, count - len(bodies))
+                bodies += await _bodies(spec, services, agent, shard, count - len(bodies))
         if len(bodies) >= count:
             break
     return bodies
 
 
-async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> list[dict[str, Any]]:
+async def _bodies(
+    spec: Spec, services: Services, agent: AgentMapper, shard: Shard, count: int
+) -> list[dict[str, Any]]:
     """The first of an agent's requests about a shard: one, or one a piece of a unit that is larger than a shard."""
-    positions = agent.askable(shard.positions)
+    positions = agent.prompt.askable(shard.positions)
     if not positions:
         return []
-    lm = work.lm("map", work.job.map_agents.get(agent.name))
+    lm = spec.lm("map", spec.job.map_agents.get(agent.name))
     repl: Repl | None = None
-    state: SoFar | None = None
     if in_pieces(agent, shard):
-        lines = pieces_in(agent, shard)
-        state = SoFar(
-            lambda numbers: [lines[number] for number in numbers],
-            single=True,
-            of_rows=False,
-            of=shard.positions[0],
-        )
-        openings = [agent.opening((number,), state) for number in range(min(count, len(lines)))]
+        pieces = Pieces(shard.positions[0], pieces_in(agent, shard))
+        openings = [
+            agent.prompt.messages((number,), one_unit=True, pieces=pieces)
+            for number in range(min(count, len(pieces.lines)))
+        ]
+        is_flat = agent.prompt.is_flat(one_unit=True, pieces=pieces)
     else:
-        changed = (
-            await agent.changed() if agent.repls is not None and agent.changed is not None else ()
-        )
-        repl = agent.repl_of(positions)
-        openings = [agent.opening(positions, changed=changed)]
-    submission = agent.kind.submission(alone=agent.is_flat(positions, state))
-    asked = _Asked(work, lm, submission, "map")
+        differences: tuple[str, ...] = ()
+        if agent.open_repl is not None and agent.frame_differences is not None:
+            differences = await agent.frame_differences()
+        repl = agent.repl_for(positions)
+        one_unit = len(positions) == 1
+        openings = [agent.prompt.messages(positions, one_unit=one_unit, differences=differences)]
+        is_flat = agent.prompt.is_flat(one_unit=one_unit)
+    submission = agent.kind.submission(alone=is_flat)
+    asked = _Asked(services, lm, submission, "map")
     return [asked.body(opening, repl, agent.tools) for opening in openings]
 
 
@@ -153,7 +162,7 @@ async def _bodies(work: Work, agent: AgentMapper, shard: Shard, count: int) -> l
 class _Asked:
     """An agent's first turn as it would be sent."""
 
-    work: Work
+    services: Services
     lm: LM
     submission: Submission
     phase: Phase
@@ -162,8 +171,8 @@ class _Asked:
         self, opening: Sequence[Message], repl: Repl | None, own: Sequence[Tool]
     ) -> dict[str, Any]:
         """The body of the request: a call, or code in its place if the server is known to make no calls."""
-        assert self.work.wired is not None
-        server = self.work.wired.bare[self.lm]
+        assert self.services.wired is not None
+        server = self.services.wired.bare[self.lm]
         tools: list[AgentTool] = [*([] if repl is None else [repl]), *own]
         lessons = forms_of(server.address[0], self.lm.model)
         if repl is not None and lessons.writes_code and repl.code == "possible" and not own:
@@ -174,46 +183,55 @@ class _Asked:
         return server.body(as_asked(request, server=server.address[0], name=self.lm.model))
 
 
-def _body_alone(work: Work, answering: Alone) -> dict[str, Any]:
+def _body_alone(spec: Spec, services: Services, answering: Alone) -> dict[str, Any]:
     """The request of one agent that answers from the whole content."""
     reducer, lines = answering.reducer, [one.line for one in answering.inputs]
-    lm = work.lm("reduce", answering.task.agent)
+    lm = spec.lm("reduce", answering.task.agent)
     repl = reducer.repl_of(lines, reducer.output)
     opening = reducer.opening(lines, final=True, tools=repl is not None or bool(reducer.tools))
-    return _Asked(work, lm, reducer.output.submission(), "reduce").body(
+    return _Asked(services, lm, reducer.output.submission(), "reduce").body(
         opening, repl, reducer.tools
     )
 
 
-async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None:
+async def _measured(
+    spec: Spec, services: Services, state: State, units: Units, sample: Sample
+) -> Measured | None:
     """Map a sample, reduce what was found, and see what it took; None where nothing is mapped, or all of it failed.
 
     Raises:
         RunStopped: a budget ended it, or ``errors="raise"`` met a failure.
     """
-    if not work.job.maps:
+    if not spec.job.maps:
         return None
-    work.stage = stage = await work.aside(partial(MapStage, sample=sample), work, units)
-    work.kept = stage.kept
+    stage = await services.run_large(
+        spec, partial(MapStage, sample=sample), spec, services, state, units
+    )
+    state.findings, state.made_by = stage.findings, stage.made_by
     await stage.recall()
-    before = work.ledger.total
+    before = services.ledger.total
     await stage.run(None)
-    mapped = work.ledger.total - before
-    if work.ended_by is not None:
-        raise work.ended_by
-    if _all_failed(work, sample):
+    mapped = services.ledger.total - before
+    if state.ended_by is not None:
+        raise state.ended_by
+    if _all_failed(spec, state, sample):
         return None
-    found = chosen(work.plan.where, _of(found_of(work), sample))
-    lines = [one.line for one in reduce_inputs(work, units, found, np.arange(len(found.positions)))]
-    asked = list(stage.answered())
-    count = work.counter("reduce")
+    found = chosen(spec.plan.where, _of(state.found(spec.job), sample))
+    lines = [
+        one.line
+        for one in reduce_inputs(
+            spec, services, state, units, found, np.arange(len(found.positions))
+        )
+    ]
+    asked = stage.model_nodes()
+    count = spec.counter("reduce")
     outputs, weights = (
-        _outputs(work, stage, asked)
+        _outputs(spec, stage, asked)
         if asked
         else ([float(count(one)) for one in lines], [1] * len(lines))
     )
     total = sum((node.usage for _, _, node in asked), Usage())
-    inside = _inside(work, mapped - total)
+    inside = _inside(spec, mapped - total)
     return Measured(
         units=len(sample.positions),
         input_ratio=_ratio(stage, asked, total),
@@ -223,42 +241,46 @@ async def _measured(work: Work, units: Units, sample: Sample) -> Measured | None
         if lines
         else NUMBER_TOKENS,
         findings=len(lines) / len(sample.positions),
-        reduction_tokens=await _reduction_tokens(work, units, found) if lines else None,
+        reduction_tokens=await _reduction_tokens(spec, services, state, units, found)
+        if lines
+        else None,
         latency_s=total.seconds / max(1, total.calls),
         spread=max(
             interval(
                 outputs, weights, of=len(units.asked) * max(1, len({name for _, name, _ in asked}))
             ),
-            interval(*_of_pipelines(work), of=len(units.asked)) if inside is not None else 0.0,
+            interval(*_of_pipelines(services), of=len(units.asked)) if inside is not None else 0.0,
         ),
         inside=inside,
     )
 
 
-def _inside(work: Work, mapped: Usage) -> Usage | None:
+def _inside(spec: Spec, mapped: Usage) -> Usage | None:
     """What the pipelines took that rows of a sample went through; None where there is none, or the journal had some."""
-    piped = any(getattr(one, "needs_model", False) for one in work.job.callables.values())
+    piped = any(getattr(one, "needs_model", False) for one in spec.job.callables.values())
     return mapped if piped and not mapped.recalled else None
 
 
-def _of_pipelines(work: Work) -> tuple[list[float], list[int]]:
+def _of_pipelines(services: Services) -> tuple[list[float], list[int]]:
     """The tokens a unit of what pipelines took, by shard, and the shards' units."""
-    taken = {node.id: 0 for node in work.trace.nodes if node.type == "map" and "/" not in node.id}
-    sizes = {node.id: node.units for node in work.trace.nodes}
-    for node in work.trace.nodes:
+    taken = {
+        node.id: 0 for node in services.trace.nodes if node.type == "map" and "/" not in node.id
+    }
+    sizes = {node.id: node.units for node in services.trace.nodes}
+    for node in services.trace.nodes:
         outer, _, inner = node.id.partition("/")
         taken[outer] += node.usage.tokens if inner and outer in taken else 0
     return [tokens / sizes[name] for name, tokens in taken.items()], [sizes[name] for name in taken]
 
 
-def _all_failed(work: Work, sample: Sample) -> bool:
+def _all_failed(spec: Spec, state: State, sample: Sample) -> bool:
     """Whether all of a sample failed; what failed of it is told.
 
     Raises:
         MapFailed: something did, and ``errors="raise"``.
     """
     sampled = set(sample.positions.tolist())
-    failures = [one for one in work.in_order if one.position in sampled]
+    failures = [one for one in state.sorted_failures(spec.job.names) if one.position in sampled]
     if not failures:
         return False
     rows = len({one.position for one in failures})
@@ -266,34 +288,36 @@ def _all_failed(work: Work, sample: Sample) -> bool:
     said = (
         f"{what}; the first, row {failures[0].position}: {failures[0].reason} ({failures[0].who})"
     )
-    if work.settings.errors == "raise":
+    if spec.settings.errors == "raise":
         raise MapFailed(said)
-    nothing = len(failures) == len(sampled) * len(work.job.names)
+    nothing = len(failures) == len(sampled) * len(spec.job.names)
     scaled = (
         "The estimate is that without a sample."
         if nothing
         else "The estimate is scaled up from the rest."
     )
-    work.warnings.append(FailureWarning(f"{said}. {scaled}"))
+    state.warnings.append(FailureWarning(f"{said}. {scaled}"))
     return nothing
 
 
 def _outputs(
-    work: Work, stage: MapStage, asked: Sequence[Answered]
+    spec: Spec, stage: MapStage, asked: Sequence[MapNode]
 ) -> tuple[list[float], list[int]]:
     """The answers' tokens a unit, by shard, and the shards' units."""
-    wrapper, agents = work.counter("map")(WRAPPER), _agents(stage)
+    wrapper, agents = spec.counter("map")(WRAPPER), _agents(stage)
     outputs: list[float] = []
     for shard, name, node in asked:
         agent = agents[name]
-        flat = isinstance(agent, AgentMapper) and agent.is_flat(shard.positions)
+        flat = isinstance(agent, AgentMapper) and agent.prompt.is_flat(
+            one_unit=len(shard.positions) == 1
+        )
         outputs.append(
             max(0, node.usage.output_tokens - (0 if flat else wrapper)) / len(shard.positions)
         )
     return outputs, [len(shard.positions) for shard, _, _ in asked]
 
 
-def _ratio(stage: MapStage, asked: Sequence[Answered], total: Usage) -> float:
+def _ratio(stage: MapStage, asked: Sequence[MapNode], total: Usage) -> float:
     """What the provider counted of the prompts, to what was counted here."""
     agents = _agents(stage)
     ours = sum(
@@ -305,32 +329,36 @@ def _ratio(stage: MapStage, asked: Sequence[Answered], total: Usage) -> float:
 
 
 def _agents(stage: MapStage) -> dict[str | None, Mapper]:
-    return {one.name: bare(one) for one in stage.mappers}
+    return {one.name: uncached(one) for one in stage.mappers}
 
 
-async def _reduction_tokens(work: Work, units: Units, found: Found) -> float | None:
+async def _reduction_tokens(
+    spec: Spec, services: Services, state: State, units: Units, found: Found
+) -> float | None:
     """What a reduce agent writes; None where none does, or one says how the answer is computed."""
-    if not work.written or chooses(work):
+    if not spec.is_written or spec.is_number_chosen:
         return None
-    line: tuple[Phase, str] = ("reduce", work.lm("reduce").model)
-    before = work.ledger.lines.get(line, Usage())
+    line: tuple[Phase, str] = ("reduce", spec.lm("reduce").model)
+    before = services.ledger.lines.get(line, Usage())
     try:
-        reduced = await write(work, units, found, np.arange(len(found.positions)), the_task(work))
+        reduced = await write(
+            spec, services, state, units, found, np.arange(len(found.positions)), the_task(spec)
+        )
     except ModelError as error:
-        list_or_raise(work, str(error), error)
-        work.warnings.append(
+        list_or_raise(spec, state, str(error), error)
+        state.warnings.append(
             FailureWarning(
                 f"The reduce of the sample failed: {error}. It is reckoned as without one."
             )
         )
         return None
-    after = work.ledger.lines.get(line, Usage())
+    after = services.ledger.lines.get(line, Usage())
     if after.calls > before.calls:
         return (after.output_tokens - before.output_tokens) / (after.calls - before.calls)
     if reduced is None:
         return None
     return float(
-        sum(work.counter("reduce")(one.line) for one in reduced.inputs())
+        sum(spec.counter("reduce")(one.line) for one in reduced.inputs())
     )  # the journal had it
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pandas_amr._context.progress import Progress, Watch
 from pandas_amr._context.settings import Settings, current_settings, use_block_settings
+from pandas_amr._context.spec import Spec
 from pandas_amr._context.wiring import check_budget, resolve_lm, resolve_lms
 from pandas_amr._journal.journal import journal_for
 from pandas_amr._plan.call import Call, Job, check, check_model
@@ -21,14 +22,15 @@ from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._result.recent import kept_rows, remembered
 from pandas_amr._result.result import Origin, Result
 from pandas_amr._result.stopped import give_partial, stop_with
-from pandas_amr._run.pipeline import Look, run
-from pandas_amr._run.preview import Draft, Wish
+from pandas_amr._run.execution import Execution, VerificationSample
+from pandas_amr._run.pipeline import run
+from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 
-    from pandas_amr._context.work import Inside
+    from pandas_amr._context.subrun import SharedRun
     from pandas_amr._findings.held import Kept
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.usage import Phase
@@ -269,11 +271,11 @@ def made(
     job: Job,
     settings: Settings,
     lms: Mapping[Phase, LM],
-    kept: Kept | None = None,
+    findings: Kept | None = None,
     *,
     whole: bool = False,
-    wish: Wish | None = None,
-    look: Look | None = None,
+    preview: PreviewOptions | None = None,
+    sample: VerificationSample | None = None,
 ) -> Run[Any]:
     """The run of a checked call, not begun yet; ``whole`` gives the ``Result`` whatever the verb.
 
@@ -287,21 +289,19 @@ def made(
     journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
     journal = journal_for(settings.journal, by_default=journaled)
 
+    execution = Execution(
+        spec=Spec(
+            job, settings, lms, sample_name="" if sample is None else f"second {sample.seed}"
+        ),
+        journal=journal,
+        findings=findings,
+        preview=preview,
+        sample=sample,
+    )
+
     async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
         with use_block_settings(settings):
-            return await run(
-                job,
-                settings,
-                lms,
-                kept=kept,
-                again=run_again,
-                journal=journal,
-                watch=watch,
-                interrupted=interrupted,
-                wish=wish,
-                second_look=looked_again,
-                look=look,
-            )
+            return await run(execution, watch, interrupted)
 
     def given(outcome: Any) -> Any:
         if whole:
@@ -337,14 +337,14 @@ class Rehearsed:
 
     def sampled(self, units: int) -> Estimate:
         """What it would take, by a sample that is mapped."""
-        return self._draft(Wish(sample=units)).estimate
+        return self._draft(PreviewOptions(sample=units)).estimate
 
     def requests(self, count: int) -> list[dict[str, Any]]:
         """The first requests, as they would be sent."""
-        return self._draft(Wish(requests=count)).requests
+        return self._draft(PreviewOptions(requests=count)).requests
 
-    def _draft(self, wish: Wish) -> Draft:
-        draft: Draft = made(self.job, self.settings, self.lms, whole=True, wish=wish).result()
+    def _draft(self, options: PreviewOptions) -> Draft:
+        draft: Draft = made(self.job, self.settings, self.lms, whole=True, preview=options).result()
         return draft
 
 
@@ -360,7 +360,7 @@ def run_of(call: Call) -> Run[Any]:
 
 
 def prepared(
-    call: Call, settings: Settings, inside: Inside | None = None
+    call: Call, settings: Settings, parent: SharedRun | None = None
 ) -> tuple[Job, Mapping[Phase, LM]]:
     """A call, checked, and the models of its phases; inside another run, that one's where it names none.
 
@@ -380,8 +380,8 @@ def prepared(
         else job.lm
     )
     lms = (
-        inside.lms
-        if own is None and inside is not None and inside.lms
+        parent.lms
+        if own is None and parent is not None and parent.lms
         else resolve_lms(own, settings)
     )
     check_planning(job, lms["plan"])
@@ -390,19 +390,27 @@ def prepared(
     return job, lms
 
 
-def run_again(origin: Origin, lm: Any, errors: Any) -> Result:
-    """Run once more what failed."""
-    settings = origin.settings.with_changes({"errors": errors} if errors is not None else {})
-    lms = resolve_lms(lm, settings) if lm is not None else origin.lms
-    outcome: Result = made(origin.job, settings, lms, origin.kept.copy(), whole=True).result()
-    return outcome
+class Rerun:
+    """Carries out once more what a result came from."""
+
+    def retry(self, origin: Origin, lm: Any, errors: Any) -> Result:
+        """Run again what failed."""
+        settings = origin.settings
+        if errors is not None:
+            settings = settings.with_changes({"errors": errors})
+        lms = resolve_lms(lm, settings) if lm is not None else origin.lms
+        run = made(origin.job, settings, lms, origin.kept.copy(), whole=True)
+        result: Result = run.result()
+        return result
+
+    def verify(self, origin: Origin, lm: Any, share: float, seed: int) -> Result:
+        """Map a random share once more; nothing is reduced, and its findings are a result of their own."""
+        lms = resolve_lms(lm, origin.settings) if lm is not None else origin.lms
+        settings = origin.settings.with_changes({"errors": "coerce"})
+        job = replace(origin.job, verb="map")
+        sample = VerificationSample(share, seed)
+        result: Result = made(job, settings, lms, whole=True, sample=sample).result()
+        return result
 
 
-def looked_again(origin: Origin, lm: Any, share: float, seed: int) -> Result:
-    """Map a random share once more; nothing is reduced, and what is found stands beside what was."""
-    lms = resolve_lms(lm, origin.settings) if lm is not None else origin.lms
-    settings = origin.settings.with_changes({"errors": "coerce"})
-    outcome: Result = made(
-        replace(origin.job, verb="map"), settings, lms, whole=True, look=Look(share, seed)
-    ).result()
-    return outcome
+Origin.runner = Rerun()

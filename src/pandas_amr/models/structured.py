@@ -143,10 +143,31 @@ class Forms:
 
     def takes_no_tools(self, kind: str, error: ModelError) -> bool:
         """Whether a refusal says that tools are not taken, by a server that has answered no request with some."""
-        is_known = self.calls_tools or bool(self._known & {TOOLS, REPL})
-        if kind not in {TOOLS, REPL} or is_known or error.status not in REFUSALS | NOT_BUILT:
+        if (
+            kind not in {TOOLS, REPL}
+            or self._has_taken_tools
+            or error.status not in REFUSALS | NOT_BUILT | {403}
+        ):
             return False
-        return bool(NO_TOOLS.search(str(error)))
+        of_router = error.status == 404 and NO_SERVER.search(str(error))
+        return bool(of_router or NO_TOOLS.search(str(error)))
+
+    def may_write_code(self, kind: str, error: ModelError) -> bool:
+        """Whether code is worth a request where calls of the REPL were refused: the refusal may be of the tools."""
+        if (
+            kind != REPL
+            or self._has_taken_tools
+            or isinstance(error, ModelConfigError)
+            or _is_too_long(error)
+        ):
+            return False
+        if error.status not in REFUSALS or self.vain.get(REPL, 0) >= VAIN_DESCENTS:
+            return False
+        return bool(ABOUT_FORM.search(str(error))) and not ABOUT_CONTENT.search(str(error))
+
+    @property
+    def _has_taken_tools(self) -> bool:
+        return self.calls_tools or bool(self._known & {TOOLS, REPL})
 
     def learn_taken(self, kind: str, rung: int, refusals: Mapping[int, ModelError]) -> None:
         """Remember the form that was answered, and those above it that were refused."""
@@ -247,8 +268,9 @@ class Structured:
         """Ask without a schema. That a server takes no tools is its configuration, and no row's."""
         try:
             reply = await self._model.complete(request)
-        except (ModelRejected, ModelUnavailable) as error:
-            if not self._forms.takes_no_tools(kind, error):
+        except (ModelRejected, ModelUnavailable, ModelConfigError) as error:
+            refuses_tools = self._forms.takes_no_tools(kind, error)
+            if not refuses_tools and not self._forms.may_write_code(kind, error):
                 raise
             known: dict[str, Any] = {
                 "status": error.status,
@@ -257,7 +279,8 @@ class Structured:
             }
             said = f"{str(error).removesuffix('.')}. Without tools {self._lm.model} can be asked as it is."
             if kind == REPL:
-                self._forms.writes_code = True
+                self._forms.writes_code |= refuses_tools
+                self._forms.vain[REPL] = self._forms.vain.get(REPL, 0) + (not refuses_tools)
                 raise CallsNoTools(said, **known) from error
             raise ModelConfigError(said, **known) from error
         if reply.message.tool_calls or any(message.tool_calls for message in request.messages):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ALL_AGAIN = "Report those of all units again."
+ONE_AGAIN = "This answer cannot be used: "  # of the flat form, which has one unit
 SCHEMA_IN_WORDS = re.compile("\n\n" + WORDS.format(r"(\w+)"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)\n?^```$", re.DOTALL | re.MULTILINE)
 REPAIR_LINE = re.compile(r"^- units? ([\d, to]+): ", re.MULTILINE)
@@ -82,11 +83,9 @@ class ScriptedRequest:
         """The shard's units, each with its number and its content."""
         units = self._fenced_lines("units")
         if units is None and self.schema == "finding":
-            for text in self._texts("user")[
-                :1
-            ]:  # one unit per request stands there without a fence
-                return [loads(SCHEMA_IN_WORDS.split(text)[0])]
-        return units or []
+            # The flat form has one unit, without a fence and without a number.
+            units = [loads(SCHEMA_IN_WORDS.split(text)[0]) for text in self._texts("user")[:1]]
+        return [{"unit": 0, **unit} for unit in units or ()]
 
     @property
     def findings(self) -> list[dict[str, Any]]:
@@ -98,7 +97,7 @@ class ScriptedRequest:
         """The unit numbers that a repair turn asks for again; empty in other turns."""
         if len(self._texts("user")) < 2:
             return []
-        if ALL_AGAIN in self.user:
+        if ALL_AGAIN in self.user or (ONE_AGAIN in self.user and self.schema == "finding"):
             return [int(unit["unit"]) for unit in self.units]
         numbers: list[int] = []
         for ranges in REPAIR_LINE.findall(self.user):

@@ -28,16 +28,27 @@ if TYPE_CHECKING:
 RETRYABLE = frozenset({408, 409, 425, 429})
 CONFIG = frozenset({401, 402, 403, 404})
 NO_QUOTA = frozenset(
-    {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "access_terminated"}
+    {
+        "insufficient_quota",
+        "billing_not_active",
+        "billing_hard_limit_reached",
+        "access_terminated",
+        "budget_exceeded",
+    }
 )
+NO_QUOTA_STATUSES = frozenset({400, 412, 429})  # 412: Portkey
 # Gateways put the code of the server behind them into a sentence.
 NO_QUOTA_WORDS = re.compile(
     r"insufficient[ _](quota|balance|credits?|funds)|billing[ _](is )?not[ _]active|billing[ _]hard[ _]limit|"
-    r"account is not active|check your billing",
+    r"account is not active|check your billing|"
+    r"budget (has been |is )?(exceeded|exhausted)|exceeded ?(token ?)?budget|over budget",
     re.IGNORECASE,
 )
 # OpenAI says this of an empty account; Gemini of a minute's limit, too, and then tells when to come back.
-CHECK_BILLING = re.compile(r"check your plan and billing", re.IGNORECASE)
+CHECK_BILLING = re.compile(
+    r"check your plan and billing|usage limit\b.{0,40}\bexceeded|used up your\b.{0,40}\b(allocation|quota|credits?)",
+    re.IGNORECASE,
+)
 PASSES = frozenset({"resource_exhausted"})
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 STARVED_WORDS = re.compile(
@@ -48,21 +59,48 @@ REASON_CHARACTERS = 300
 # Of these statuses a server may mean this request alone, such as a row that its filter does not let pass.
 OF_REQUEST = frozenset({400, 403, 404, 422})
 # What servers say with 400 of a key or a model that they do not know: Gemini, xAI, Mistral, DeepSeek, OpenRouter,
-# LiteLLM. What they say of a parameter names the model, too, and is about the form of the request.
+# LiteLLM, Portkey, Kong, Cloudflare.
 NOT_SERVED = re.compile(
-    r"api[ _-]?key|invalid (authentication|credentials?|token)|no connected db|deployment\b.{0,60}\bnot|"
+    r"api[ _-]?key|invalid (authentication|credentials?|token)|no connected db|"
+    r"deployment\b.{0,60}\bnot|deploymentnotfound|"
     r"\b(invalid|unknown|no such|unsupported|not a valid) model|\bno models? (is |are )?loaded|"
     r"\bmodel\b.{0,80}?\b(not (a )?(valid|found|exist|available|loaded)|(does ?n.t|does not) exist|"
-    r"is (invalid|unknown|retired)|decommissioned)|model_not_found|unknown_model|invalid_model",
+    r"is (invalid|unknown|retired)|decommissioned)|model_not_found|unknown_model|invalid_model|"
+    r"authentication error|no auth credentials|virtual key|invalid (provider|config)|configure ai gateway|"
+    r"could not route to|x-portkey-\w+|missing required query parameter|subscription key",
     re.IGNORECASE,
 )
+# What else names what is configured is taken for it, unless it speaks of what this request says, or how it says it.
+OF_CONFIGURATION = re.compile(
+    r"\b(models?|(api[ _-]?|virtual )?keys?|deployments?|auth(entication|orization)?|credentials?|provider|"
+    r"api version)\b",
+    re.IGNORECASE,
+)
+OF_CONTENT = re.compile(
+    r"prompt|content|\binputs?\b|\bmessages?\b|image|audio|video|\bfiles?\b|flagged|filter|polic(y|ies)|safety|moderat|"
+    r"harm|guardrail|refus|produced|generat|output|json|\bbody\b|\bstring|\bobject|duplicate|\bpars(e|ing)|context|length|"
+    r"too (long|large|many)|tokens\b|provider returned error|\bkey (must|in|is required)\b",
+    re.IGNORECASE,
+)
+# What they say of a parameter names the model, too, and is about the form of the request.
 ABOUT_PARAMETER = re.compile(
-    r"response_format|json_schema|schema|\btools?\b|tool_choice|parameter|argument|temperature|max_(completion_)?tokens",
+    r"response_format|json_schema|schema|\btools?\b|tool_choice|(?<!model )(?<!query )parameter|argument|temperature|"
+    r"max_(completion_)?tokens",
     re.IGNORECASE,
 )
+OF_FORM = re.compile(
+    r"structured|function|grammar|\bseed\b|stream|logprobs|top_p|reasoning|\bfield|propert(y|ies)|unrecogni[sz]ed|"
+    r"\bextra\b|n[o']t support\b|\bsupport(s|ed)?\b.{0,20}\b(by|with|for|in|on) (this|the|that|your)\b.{0,20}\bmodel",
+    re.IGNORECASE,
+)
+# LiteLLM ends whatever it says so.
+LITELLM_END = re.compile(r"\breceived model group=.*", re.IGNORECASE | re.DOTALL)
 # A gateway that has nobody behind it just now says 404, too.
 NO_UPSTREAM = re.compile(
-    r"no healthy upstream|upstream connect|no available (server|worker|instance)", re.IGNORECASE
+    r"no healthy (upstream|deployments?)|upstream connect|no available (server|worker|instance)|"
+    r"no deployments? available|"
+    r"\brate[ _-]?limit(ed\b|s?\b.{0,20}\b(exceeded|reached))|too many requests",  # with 400: Cloudflare
+    re.IGNORECASE,
 )
 
 # What HTTP libraries raise of an answer that is none, where the client lets it pass: bad status lines, headers, chunks,
@@ -144,7 +182,7 @@ class Failures:
         known: dict[str, Any] = {"status": status, "request_id": request_id}
         said = f"The server answered {status}: {self.scrubbed(body.message or 'no reason given')}"
         if _has_no_quota(body, status, headers):
-            return ModelConfigError(f"{said} {self._way_out(status, body.message)}", **known)
+            return ModelConfigError(f"{said} Check the account's quota and billing.", **known)
         if is_too_long(status, body):
             return ModelRejected(said, too_long=True, **known)
         if _names_configuration(status, body):
@@ -162,12 +200,13 @@ class Failures:
 
     def _way_out(self, status: int, message: str) -> str:
         """Which setting to look at."""
-        is_of_model = (
-            status in {400, 422} and "key" not in message.lower() and "model" in message.lower()
-        )
+        named = re.search(
+            r"model|key|auth|credential", message, re.IGNORECASE
+        )  # what is said first is what it is of
+        is_of_model = status in {400, 422} and named is not None and named[0].lower() == "model"
         if status == 404 or is_of_model:
             return f"Check the model's name (LM({self.lm.model!r}), AMR_MODEL) and the address (OPENAI_BASE_URL)."
-        if status in {402, 429}:
+        if status == 402:
             return "Check the account's quota and billing."
         return "Check the key (LM(api_key=...), OPENAI_API_KEY) and what it may use."
 
@@ -200,23 +239,41 @@ class Failures:
 
 def _names_configuration(status: int, body: ErrorBody) -> bool:
     """Whether a refusal is of the key, the model or the address, and not of what a request says."""
+    message = LITELLM_END.sub("", body.message)
+    if NO_UPSTREAM.search(message):
+        return False
     if status in CONFIG:
-        return not NO_UPSTREAM.search(body.message)
-    if status not in OF_REQUEST or ABOUT_PARAMETER.search(f"{body.param} {body.message}"):
+        return True
+    said = f"{body.param} {message}"
+    if (
+        status not in OF_REQUEST
+        or ABOUT_PARAMETER.search(said)
+        or body.param.startswith("messages")
+    ):
         return False  # codes do not tell: INVALID_ARGUMENT is all that Gemini has
-    return bool(NOT_SERVED.search(" ".join((*sorted(body.codes), body.message))))
+    if NOT_SERVED.search(" ".join((*sorted(body.codes), message))):
+        return True
+    return (
+        bool(OF_CONFIGURATION.search(said))
+        and not OF_CONTENT.search(said)
+        and not OF_FORM.search(said)
+    )
 
 
 def _has_no_quota(body: ErrorBody, status: int, headers: Mapping[str, str]) -> bool:
     """Tell whether nothing will be served until somebody pays: whatever the status, wherever the code stands."""
-    if body.codes & NO_QUOTA or (status in {400, 429} and NO_QUOTA_WORDS.search(body.message)):
+    if body.codes & NO_QUOTA or (
+        status in NO_QUOTA_STATUSES and NO_QUOTA_WORDS.search(body.message)
+    ):
         return True
     waits = (
         body.retry_after_s is not None
         or retry_after_of(headers) is not None
         or bool(body.codes & PASSES)
     )
-    return status == 429 and not waits and CHECK_BILLING.search(body.message) is not None
+    return (
+        status in NO_QUOTA_STATUSES and not waits and CHECK_BILLING.search(body.message) is not None
+    )
 
 
 def _is_starved(links: Sequence[BaseException]) -> bool:

@@ -1,0 +1,51 @@
+"""Units into shards, as the plan cuts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pandas_amr._units.neighbours import CONTEXT_ROWS, Context
+from pandas_amr._units.shards import Shard, make_shards
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._units.units import Units
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some of the asked units, in blocks: ``blocks`` has a number for each of ``positions``."""
+
+    positions: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+
+    def blocks_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the blocks of some of them."""
+        order = np.argsort(self.positions)
+        return self.blocks[order][np.searchsorted(self.positions[order], positions)]
+
+
+def cut_shards(spec: Spec, units: Units, groups: NDArray[np.int64] | None) -> list[Shard]:
+    """Cut the asked units into shards; with a group for each, no shard has units of two."""
+    size, tokens = spec.plan.shard_size, spec.plan.shard_tokens
+    assert size is not None
+    assert tokens is not None
+    return make_shards(
+        units.asked, units.tokens, shard_size=size, shard_tokens=tokens, groups=groups
+    )
+
+
+def make_context(spec: Spec, units: Units) -> Context | None:
+    """Make what is shown with a shard: neighbouring rows, or its group; None if nothing is."""
+    plan = spec.plan
+    if plan.segmentation in {None, "rows"} or spec.job.all_callable:
+        return None
+    assert plan.segmentation is not None
+    labels = list(spec.job.frame.columns)
+    columns = tuple(labels.index(label) for label in plan.group_columns or ())
+    return Context(units, plan.segmentation, plan.context_rows or CONTEXT_ROWS, columns)

@@ -1,0 +1,100 @@
+"""Findings as the leaves of a reduce tree: one batch per shard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pandas_amr._findings.citations import nodes_behind
+from pandas_amr._findings.findings import items_frame
+from pandas_amr._findings.inputs import Input, finding_inputs
+from pandas_amr._units.units import cell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pandas_amr._findings.held import Kept
+    from pandas_amr._units.shards import Shard
+
+# Of one map: its name, the positions of findings, and a row for each of them.
+Part: TypeAlias = tuple[str | None, Sequence[int], pa.Table]
+
+
+class FindingSink(Protocol):
+    """Takes findings as they land: a reduce tree."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it takes nothing more."""
+        ...
+
+    def offer(self, leaf: int, nodes: tuple[str, ...], inputs: list[Input]) -> None:
+        """Take a shard's findings; ``nodes`` made them."""
+        ...
+
+
+class Leaves:
+    """Renders findings for reducers, as ``reduce_inputs`` renders all of them at once.
+
+    Args:
+        findings: what the map stage has found.
+        where: the plan's condition: a field, or else a column of the frame, that is true of a row.
+    """
+
+    def __init__(self, findings: Kept, where: str | None) -> None:
+        self._findings = findings
+        self._units = findings.units
+        self._where = where
+
+    def inputs(self, parts: Sequence[Part]) -> list[Input]:
+        """Render a batch of findings: those of all maps, in the order of the maps."""
+        columns_of: list[tuple[Sequence[int], Mapping[str, Any]]] = []
+        for name, positions, table in parts:
+            columns = self._findings.stores[name].arrays(table)
+            if self._findings.listed is None:
+                columns_of.append((positions, columns))
+                continue
+            records, places = items_frame(pd.DataFrame(columns), self._findings.listed)
+            rows = np.asarray(positions, dtype=np.int64)[places].tolist()
+            arrays = {label: records[label].array for label in records.columns}
+            columns_of.append((rows, arrays))
+        where = self._is_wanted if self._where else None
+        return finding_inputs(columns_of, self._rows_of, where=where)
+
+    async def offer_all(
+        self,
+        sink: FindingSink,
+        shards: Sequence[Shard],
+        made_by: Callable[[int], tuple[str, ...]],
+    ) -> None:
+        """Hand over everything, in the batches of a first run."""
+        by_map = {name: store.by_position() for name, store in self._findings.stores.items()}
+        for leaf, shard in enumerate(shards):
+            parts: list[Part] = []
+            for name, (positions, table) in by_map.items():
+                places = np.searchsorted(positions, shard.positions)
+                found: list[int] = []
+                rows: list[int] = []
+                for position, place in zip(shard.positions, places.tolist(), strict=True):
+                    if place < len(positions) and positions[place] == position:
+                        found.append(position)
+                        rows.append(place)
+                parts.append((name, found, table.take(pa.array(rows, pa.int64()))))
+            sink.offer(leaf, nodes_behind(made_by, shard.positions), self.inputs(parts))
+            await asyncio.sleep(0)  # others' turn: there may be as many shards as rows
+
+    def _rows_of(self, position: int) -> list[int]:
+        """List the rows that a unit answers for."""
+        rows: list[int] = self._units.answered(position).tolist()
+        return rows
+
+    def _is_wanted(self, position: int, record: Mapping[str, Any]) -> bool:
+        where = str(self._where)
+        if where in record:
+            return record[where] is True
+        return cell(self._units.frame[where].iloc[position]) is True

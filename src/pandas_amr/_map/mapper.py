@@ -1,0 +1,99 @@
+"""The port of the map stage: whoever finds something of a shard's units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+
+    from pandas_amr._findings.findings import Failure, FindingType
+    from pandas_amr._records.usage import Usage
+    from pandas_amr._units.shards import Shard
+    from pandas_amr.errors import RunStopped
+
+
+@dataclass(frozen=True, slots=True)
+class MappedShard:
+    """What came of one shard.
+
+    Attributes:
+        map: the map's name; None if there is one map.
+        positions: the units that have a finding.
+        table: their findings, one row per position.
+        repaired: those whose finding came in a repair turn.
+        failures: the units that have none, and why.
+        form: in which form the model was asked, as the trace shows it.
+        ended_by: what ended the run while the shard was mapped.
+        cached: those whose finding the journal had.
+    """
+
+    shard: Shard
+    map: str | None
+    positions: list[int]
+    table: pa.Table
+    repaired: frozenset[int]
+    failures: list[Failure]
+    usage: Usage
+    form: str = ""
+    ended_by: RunStopped | None = None
+    cached: frozenset[int] = frozenset()
+
+
+class ShardCache(Protocol):
+    """Makes the findings of a shard durable before they count."""
+
+    async def keep(
+        self, found: Mapping[int, dict[str, Any]], answered: Mapping[int, dict[str, Any]]
+    ) -> None:
+        """Keep findings by position; ``answered`` is what the model said for each, if it did."""
+        ...
+
+    async def keep_pieces(
+        self, found: Mapping[str, dict[str, Any]], answered: Mapping[str, dict[str, Any]]
+    ) -> None:
+        """Keep findings of a long unit's pieces, by the piece's line."""
+        ...
+
+    async def recall_pieces(self, lines: Sequence[str]) -> dict[int, dict[str, Any]]:
+        """Return the findings of pieces that are cached, by the number of the line."""
+        ...
+
+
+class Mapper(Protocol):
+    """Finds something of units: an agent, or a function of the user's.
+
+    The fingerprints are what a unit's key in the journal is made of.
+    """
+
+    @property
+    def name(self) -> str | None:
+        """The map's name, if several run side by side."""
+        ...
+
+    @property
+    def kind(self) -> FindingType | None:
+        """The type of a finding; None if a function's own columns say it."""
+        ...
+
+    @property
+    def is_function(self) -> bool:
+        """Whether a function of the user's makes the findings, and no model."""
+        ...
+
+    def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
+        """Digest each unit's content and what is asked of it; ``former`` as the first format did."""
+        ...
+
+    def context_fingerprints(
+        self, positions: Sequence[int], *, former: bool = False
+    ) -> list[bytes]:
+        """Digest what is shown beside a shard of these units; nothing if nothing is."""
+        ...
+
+    async def map_shard(self, shard: Shard, cache: ShardCache | None = None) -> MappedShard:
+        """Give each unit of the shard a finding or a failure."""
+        ...

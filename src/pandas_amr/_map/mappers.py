@@ -1,0 +1,211 @@
+"""Who maps: agents and functions of the user's, and the journal around them."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pandas_amr._agent.agent import NoInstruction, check_instruction
+from pandas_amr._agent.threads import called_here
+from pandas_amr._journal.first_format import former_dtypes, former_persona
+from pandas_amr._journal.keys import Question
+from pandas_amr._map.agent import AgentMapper
+from pandas_amr._map.cached import CachedMapper
+from pandas_amr._map.function import FunctionMapper, PipelineMapper
+from pandas_amr._map.prompt import MapPrompt
+from pandas_amr._plan.call import ONE_ROW, VERSION, finding_types
+from pandas_amr._records.raised import described
+from pandas_amr._units.profile import preview
+from pandas_amr._units.units import json_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pandas_amr._agent.agent import Agent
+    from pandas_amr._context.services import Services
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._map.mapper import Mapper
+    from pandas_amr._units.neighbours import Context
+    from pandas_amr._units.units import Units
+
+MOST_INSTRUCTIONS = 10_000  # that a function of the user's gave and that are remembered
+
+# Of which kind a column of objects is, by what it holds.
+KIND_OF_OBJECTS = {
+    "integer": "n",
+    "floating": "n",
+    "mixed-integer-float": "n",
+    "boolean": "b",
+    "datetime": "M",
+    "datetime64": "M",
+    "timedelta": "m",
+    "timedelta64": "m",
+}
+
+
+def make_mappers(
+    spec: Spec, services: Services, units: Units, context: Context | None
+) -> list[Mapper]:
+    """Make a mapper for each map of the call: a function of the user's, or an agent."""
+    kinds = finding_types(spec.job, spec.plan)
+    mappers: list[Mapper] = []
+    for name in spec.job.names:
+        kind = kinds[name]
+        if name in spec.job.callables:
+            mappers.append(_make_function_mapper(spec, services, name, kind, units))
+        else:
+            assert kind is not None
+            mappers.append(_make_agent_mapper(spec, services, name, kind, units, context))
+    return mappers
+
+
+def _make_function_mapper(
+    spec: Spec, services: Services, name: str | None, kind: FindingType | None, units: Units
+) -> Mapper:
+    """Make a mapper of a function or a recipe; one with a version is kept in the journal."""
+    function = spec.job.callables[name]
+    run_row = getattr(function, ONE_ROW, None)
+    if run_row is not None:
+        return PipelineMapper(name, run_row, kind, units, services.parallelism(spec))
+    mapper = FunctionMapper(name, function, kind, units, raises=not spec.job.needs_model)
+    version = getattr(function, VERSION, None)
+    if not version or kind is None:
+        return mapper
+    former = _view(spec) | {"alone": False} | _former_segmentation(spec)
+    if spec.plan.view == "preview" or spec.has_repl("map"):
+        former["kinds"] = former_dtypes(units.frame)
+    parts = {"function": getattr(function, "__qualname__", ""), "version": version}
+    question = Question(parts=parts, finding=kind.model, former=former)
+    cache = services.cache(spec, "finding", "map", question, function=True)
+    if cache is None:
+        return mapper
+    return CachedMapper(mapper, cache, units, by_shard=spec.plan.keyed == "shard")
+
+
+def _make_agent_mapper(  # noqa: PLR0917 (each is named where it is made)
+    spec: Spec,
+    services: Services,
+    name: str | None,
+    kind: FindingType,
+    units: Units,
+    context: Context | None,
+) -> Mapper:
+    """Make an agent; its findings are kept if there is a journal."""
+    agent = spec.job.map_agents.get(name)
+    sessions = services.sessions(spec, "map", agent)
+    tools = spec.tools("map", agent)
+    prompt = MapPrompt(
+        instruction=spec.instruction(name),
+        kind=kind,
+        units=units,
+        is_single=spec.abilities("map", agent).units_per_request == 1,
+        persona=agent.persona if agent is not None else "",
+        instructions=_instruct_by_row(agent, units),
+        has_tools=bool(tools),
+        has_repl=sessions is not None,
+        preview=functools.partial(_preview, units) if spec.plan.view == "preview" else None,
+        context=context,
+    )
+    mapper = AgentMapper(
+        name=name,
+        prompt=prompt,
+        model=services.model(spec, "map", agent),
+        tools=tools,
+        max_steps=spec.max_steps(agent),
+        max_repairs=spec.max_repairs,
+        max_tokens=spec.plan.shard_tokens or 1,
+        count=spec.counter("map", agent),
+        merge_rules=spec.plan.merge or {},
+        window=spec.window("map", agent),
+        open_repl=sessions.of_shard if sessions is not None else None,
+        frame_differences=sessions.changed if sessions is not None else None,
+    )
+    question = _agent_question(spec, prompt, agent)
+    cache = services.cache(spec, "finding", "map", question, agent)
+    if cache is None:
+        return mapper
+    return CachedMapper(mapper, cache, units, by_shard=spec.plan.keyed == "shard")
+
+
+def _preview(units: Units, positions: Sequence[int]) -> str:
+    return preview(units.rows(positions))
+
+
+def _instruct_by_row(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
+    """Return what gives the instruction for the row at a position; None if it is one text."""
+    if agent is None or isinstance(agent.instruction, str):
+        return None
+    function = agent.instruction
+
+    @functools.lru_cache(MOST_INSTRUCTIONS)  # a shard's are needed more than once
+    def call(position: int) -> str | NoInstruction:
+        try:
+            return check_instruction(called_here(function, units.frame.iloc[position]))
+        except NoInstruction as error:
+            return error
+        except Exception as error:  # noqa: BLE001 (the function is the user's: the unit fails)
+            return NoInstruction(f"its instruction raised {described(error)}", attempts=0)
+
+    def instruct(position: int) -> str:
+        instruction = call(position)
+        if isinstance(instruction, NoInstruction):
+            raise instruction
+        return instruction
+
+    return instruct
+
+
+def _agent_question(spec: Spec, prompt: MapPrompt, agent: Agent | None) -> Question:
+    """Describe what the findings of an agent depend on, beside the units and its model."""
+    parts: dict[str, Any] = _view(spec) | {"alone": prompt.is_single}
+    former: dict[str, Any] = {
+        "instruction": prompt.instruction,
+        "persona": former_persona(agent),
+    }
+    former |= _former_segmentation(spec)
+    if prompt.instructions is None:  # else what is asked of each unit is part of its key
+        parts["instruction"] = prompt.instruction
+    if prompt.context is not None:
+        segmentation = prompt.context.segmentation
+        rows = [prompt.context.rows] if segmentation == "neighbours" else []
+        parts["segmentation"] = [segmentation, *rows]
+    if spec.plan.view == "preview" or spec.has_repl("map", agent):
+        parts["kinds"] = _column_kinds(prompt.units)
+        former["kinds"] = former_dtypes(prompt.units.frame)
+    return Question(parts=parts, finding=prompt.kind.model, agent=agent, former=former)
+
+
+def _view(spec: Spec) -> dict[str, Any]:
+    """Describe how units are shown, and how the findings of a long one's pieces become one."""
+    return {"view": spec.plan.view, "merge": spec.plan.merge or {}}
+
+
+def _former_segmentation(spec: Spec) -> dict[str, Any]:
+    """Describe what is shown beside a shard as the journal's first format did."""
+    if spec.plan.segmentation in {None, "rows"}:
+        return {}
+    return {"segmentation": [spec.plan.segmentation, spec.plan.context_rows]}
+
+
+def _column_kinds(units: Units) -> list[list[str]]:
+    """Name the kind of each column that code sees, by a letter that all types of such values share.
+
+    A column that is missing one value may be stored otherwise: integers as floats, bools as objects.
+    """
+    kinds: list[list[str]] = []
+    for number, label in enumerate(json_keys(list(units.frame.columns))):
+        kinds.append([label, _column_kind(units.frame.iloc[:, number])])
+    return sorted(kinds)
+
+
+def _column_kind(column: pd.Series) -> str:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return "c"
+    kind = str(getattr(column.dtype, "kind", "O"))
+    if kind in "OSUV":
+        inferred = pd.api.types.infer_dtype(column, skipna=True)
+        kind = KIND_OF_OBJECTS.get(inferred, "O")
+    return "n" if kind in "iuf" else kind

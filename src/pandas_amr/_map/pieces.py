@@ -1,0 +1,111 @@
+"""Findings of a long unit's pieces, merged into one: by rule, and texts that differ by an agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pandas_amr._agent import prompts
+from pandas_amr._agent.loop import Submission, run_agent
+from pandas_amr._findings.merge import merge_records, rules_of
+from pandas_amr._journal.entries import Check
+from pandas_amr._records.usage import Usage
+from pandas_amr._types.arrow import json_form
+from pandas_amr._types.schema import closed_object
+from pandas_amr._types.violations import find_violation
+from pandas_amr._units.units import line_of, reader_keys
+from pandas_amr.errors import InvalidOutput
+from pandas_amr.models.base import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pandas_amr._findings.findings import FindingType
+    from pandas_amr.models.base import Model
+
+Place: TypeAlias = tuple[str, ...]  # of a text in a finding: its field, and the keys within it
+
+
+@dataclass
+class PieceMerger:
+    """Merges the findings of one unit's pieces.
+
+    Attributes:
+        rules: how a field's findings become one, by the field's name, if it is not by its type.
+        by_agent: whether the model may be asked to write one text of several. One that takes a
+            single unit per request is not.
+        usage: what the model was asked.
+    """
+
+    model: Model
+    instruction: str
+    kind: FindingType
+    rules: Mapping[str, str]
+    by_agent: bool
+    usage: Usage = field(default_factory=Usage)
+
+    async def merge(self, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """Merge the pieces' records, which come in order.
+
+        Raises:
+            InvalidOutput: what comes of it is not a valid finding.
+            ModelError: the model could not be asked for a text.
+        """
+        merged = merge_records(records, self.kind.model, rules_of(self.kind.model, self.rules))
+        if merged.texts and self.by_agent:
+            written = await self._write_texts(merged.texts)
+        else:
+            written = {place: "\n".join(texts) for place, texts in merged.texts.items()}
+        for place, text in written.items():
+            merged.put(place, text)
+        record, problem = self.kind.record(merged.values)
+        if record is None:
+            raise InvalidOutput(problem or "invalid")
+        if not Check(self.kind).is_stable(json_form(record, self.kind.model), record):
+            raise InvalidOutput("a validator changes again what it has changed in each of them")
+        return record
+
+    async def _write_texts(self, texts: Mapping[Place, list[str]]) -> dict[Place, str]:
+        """Ask the model for one text in place of those that the pieces write differently."""
+        places: dict[str, Place] = {}
+        for number, place in enumerate(texts):
+            name = place[0] if len(place) == 1 else f"{place[0]}_{number}"
+            places[name] = place
+        fields = self._fields(places)
+        output = closed_object(fields)
+        submission = Submission("reduction", closed_object({"output": output}))
+        system = prompts.merge_system(self.instruction, fields, enforced=submission.response.strict)
+        lines = _piece_lines(places, texts)
+        messages = (Message("system", system), Message("user", prompts.finding_lines(lines)))
+        answer = await run_agent(self.model, messages, submission=submission, phase="map")
+        self.usage += answer.usage
+        written = answer.payload.get("output") if answer.problem is None else None
+        if not isinstance(written, dict):
+            raise InvalidOutput(answer.problem or f"without {', '.join(places)}")
+        violation = find_violation(written, output)
+        if violation is not None:
+            raise InvalidOutput(violation)
+        return {place: written[name] for name, place in places.items()}
+
+    def _fields(self, places: Mapping[str, Place]) -> dict[str, Any]:
+        """Return the schema of each text that is to be written."""
+        fields: dict[str, Any] = {}
+        for name, place in places.items():
+            if len(place) == 1:
+                fields[name] = self.kind.schema["properties"][name]
+            else:
+                fields[name] = {"type": "string", "description": f"a part of {place[0]}"}
+        return fields
+
+
+def _piece_lines(places: Mapping[str, Place], texts: Mapping[Place, list[str]]) -> list[str]:
+    """Render the texts of each piece as one line."""
+    keys = dict(zip(places, reader_keys(list(places)), strict=True))
+    lines: list[str] = []
+    for piece in range(max(len(pieces) for pieces in texts.values())):
+        shown: dict[str, str] = {}
+        for name, place in places.items():
+            if piece < len(texts[place]):
+                shown[keys[name]] = texts[place][piece]
+        lines.append(line_of(shown))
+    return lines

@@ -1,0 +1,124 @@
+"""The result of a run: what its stages found and made, put together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pandas_amr._findings.findings import with_findings
+from pandas_amr._findings.inputs import no_nodes
+from pandas_amr._records.raised import described
+from pandas_amr._records.usage import Ledger
+from pandas_amr._reduce.sources import covered, sources_frame
+from pandas_amr._reduce.stage import REDUCE_POSITION, Outcome
+from pandas_amr._result.frames import failures_frame, late, status_frame, trace_frame, usage_frame
+from pandas_amr._result.result import Origin, Result
+from pandas_amr.errors import FailureWarning, ModelUnavailable
+
+if TYPE_CHECKING:
+    from pandas_amr._context.services import Services
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._context.state import State
+    from pandas_amr._context.subrun import SharedRun
+
+
+def make_result(
+    spec: Spec, services: Services, state: State, outcome: Outcome, parent: SharedRun | None
+) -> Result:
+    """Make the result of a run that has come to its end."""
+    services.account_cached()
+    if parent is not None:
+        parent.ends.extend(_last_nodes(services))
+    elif services.journal is not None:
+        state.warnings += services.journal.told()
+    _add_warnings(spec, state)
+    return _assemble(spec, services, state, outcome, parent)
+
+
+def make_partial_result(
+    spec: Spec, services: Services, state: State, parent: SharedRun | None
+) -> Result:
+    """Make a result of what was found until now."""
+    services.account_cached()
+    try:
+        return _assemble(spec, services, state, Outcome(None), parent)
+    except Exception as error:  # noqa: BLE001 (what it cost is told, even if it cannot be shown)
+        message = f"What was found cannot be shown: {described(error)}."
+        state.warnings.append(FailureWarning(message))
+        state.findings = None
+        return _assemble(spec, services, state, Outcome(None), parent)
+
+
+def _last_nodes(services: Services) -> list[str]:
+    """Name the nodes that the answer comes from: the last reduce, the maps, or the outer run's."""
+    nodes = services.trace.at(services.prefix)
+    last = [node.id for node in nodes if node.type in {"final-reduce", "direct"}]
+    maps = [node.id for node in nodes if node.type == "map"]
+    return last or maps or list(services.parents(None))
+
+
+def _add_warnings(spec: Spec, state: State) -> None:
+    """Warn of failures that the answer does not show: a frame tells nothing of them, unlike a Result."""
+    verb = spec.job.verb
+    for failure in state.sorted_failures(spec.job.names):
+        if failure.position == REDUCE_POSITION:
+            reason = failure.reason.removeprefix("reduce: ")
+            message = f"The reduce failed and is listed in failures: {reason}"
+            state.warnings.append(FailureWarning(message))
+    rows = len(spec.job.frame)
+    failed = len({failure.position for failure in state.failures if failure.position >= 0})
+    if verb in {"map", "filter"} and failed:
+        fate = "<NA>" if verb == "map" else "kept"
+        message = (
+            f"{failed} of {rows} units failed; they are {fate}, "
+            "and listed in amr.result_of(frame).failures."
+        )
+        state.warnings.append(FailureWarning(message))
+    is_hidden = verb != "map_reduce" or isinstance(state.ended_by, ModelUnavailable)
+    if state.end_reason and is_hidden:
+        state.warnings.append(FailureWarning(f"The run stopped early: {state.end_reason}"))
+
+
+def _assemble(
+    spec: Spec, services: Services, state: State, outcome: Outcome, parent: SharedRun | None
+) -> Result:
+    frame, findings = spec.job.frame, state.findings
+    failures = state.sorted_failures(spec.job.names)
+    found = state.found(spec.job)
+    status = None
+    if findings is not None:
+        status = late(status_frame, findings.of_rows(), failures, frame.index)
+        frame = found.table
+        if findings.listed is not None:
+            frame = with_findings(spec.job.frame, findings.findings())
+    if status is not None and spec.plan.status_columns:
+        status = status()
+        named = status.set_axis(list(spec.plan.status_columns), axis=1)
+        frame = with_findings(frame, named)
+    nodes = services.trace.nodes if parent is None else services.trace.at(services.prefix)
+    return Result(
+        output=outcome.output,
+        frame=frame,
+        findings=found.findings,
+        plan=spec.plan,
+        usage=late(usage_frame, Ledger(dict(services.ledger.lines))),
+        failures=late(failures_frame, failures, frame.index),
+        trace=late(trace_frame, [replace(node) for node in nodes]),
+        total=services.ledger.total,
+        seconds=services.trace.seconds,
+        status=status,
+        stopped=state.end_reason,
+        sandbox=spec.sandbox_tier or None,
+        made_by=None if state.made_by is no_nodes else state.made_by,
+        sources=sources_frame(outcome.cited, frame.index) if outcome.cited else None,
+        coverage=covered(outcome.cited, len(frame)),
+        warnings=tuple(state.warnings),
+        origin=_origin(spec, state),
+    )
+
+
+def _origin(spec: Spec, state: State) -> Origin | None:
+    """Name where a retry begins; None if nothing is mapped, or only a sample of it was."""
+    if state.findings is None or spec.job.verb == "plan":
+        return None
+    return Origin(spec.planned_job(), spec.settings, spec.lms, state.findings)
