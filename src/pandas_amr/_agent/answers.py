@@ -71,7 +71,7 @@ def is_never_quoted(text: str) -> bool:
     return False
 
 
-def decoded(
+def decode_answer(
     text: str | None,
     finish_reason: str = "stop",
     *,
@@ -90,13 +90,13 @@ def decoded(
             row is not an answer.
 
     Example:
-        >>> decoded('{"a": 1}')
+        >>> decode_answer('{"a": 1}')
         ({'a': 1}, None)
-        >>> decoded('<think>{"a": 2}?</think>It is {"a": 1}.')
+        >>> decode_answer('<think>{"a": 2}?</think>It is {"a": 1}.')
         ({'a': 1}, None)
-        >>> decoded("I think so.")
+        >>> decode_answer("I think so.")
         (None, 'the answer is not a JSON object')
-        >>> decoded('{"a": 1, "a": 2}')
+        >>> decode_answer('{"a": 1, "a": 2}')
         (None, 'the answer cannot be read: an object in it names a key twice')
     """
     was_cut = finish_reason == "length"
@@ -205,7 +205,7 @@ def _decode_object(
 
     Args:
         text: the answer without thoughts.
-        is_quoted: as in ``decoded``.
+        is_quoted: as in ``decode_answer``.
         at_end: whether the object must end the text, since what precedes it may be thoughts.
         alone: whether nothing else may be in the text, since the answer was cut off.
     """

@@ -9,11 +9,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.answers import decoded, without_thoughts
-from pandas_amr._agent.dispatch import tool_meant
+from pandas_amr._agent.answers import decode_answer, without_thoughts
+from pandas_amr._agent.dispatch import find_tool
 from pandas_amr._agent.expressions import read_loosely
 from pandas_amr._agent.repl import FENCED, REPL, Code, without_fence
-from pandas_amr._agent.spoken import WrittenCall
+from pandas_amr._agent.written_calls import WrittenCall
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.wire import wire_of
 from pandas_amr.models.base import Message, ResponseSchema, ToolCall
@@ -99,7 +99,7 @@ def read_code(
 
 
 def _meant(name: str) -> str:
-    return REPL if tool_meant(name, [FORCED_CALL]) else name
+    return REPL if find_tool(name, [FORCED_CALL]) else name
 
 
 def _code_in(text: str, finish_reason: str) -> WrittenCall | None:
@@ -123,7 +123,7 @@ def _code_in(text: str, finish_reason: str) -> WrittenCall | None:
 
 def _object_in(text: str, said: str, finish_reason: str) -> dict[str, Any] | None:
     """The object that a text is, or holds; one that is all of it may be written as JSON is not."""
-    payload, problem = decoded(text, finish_reason)
+    payload, problem = decode_answer(text, finish_reason)
     if problem is None or finish_reason == "length":
         return payload if problem is None else None
     try:

@@ -76,7 +76,7 @@ class AgentTool(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class HandedIn:
+class ToolSubmission:
     """A tool's result that is the agent's submission: a text for the agent, and the payload."""
 
     text: str
@@ -85,7 +85,7 @@ class HandedIn:
 
 async def dispatch(
     calls: Sequence[ToolCall], tools: Sequence[AgentTool]
-) -> tuple[list[Message], HandedIn | None]:
+) -> tuple[list[Message], ToolSubmission | None]:
     """Run the calls concurrently.
 
     Returns:
@@ -97,18 +97,18 @@ async def dispatch(
     await asyncio.gather(*running, return_exceptions=True)
     results = [future.result() for future in running]
     messages: list[Message] = []
-    submissions: list[HandedIn] = []
+    submissions: list[ToolSubmission] = []
     for call, result in zip(calls, results, strict=True):
-        if isinstance(result, HandedIn):
+        if isinstance(result, ToolSubmission):
             submissions.append(result)
             text = result.text
         else:
             text = result
         messages.append(Message(role="tool", content=text, tool_call_id=call.id))
-    return messages, merged(submissions)
+    return messages, merge_submissions(submissions)
 
 
-def merged(submissions: Sequence[HandedIn]) -> HandedIn | None:
+def merge_submissions(submissions: Sequence[ToolSubmission]) -> ToolSubmission | None:
     """Merge the submissions of one turn: all findings, each once; else the last submission."""
     if not submissions:
         return None
@@ -124,25 +124,25 @@ def merged(submissions: Sequence[HandedIn]) -> HandedIn | None:
             if text not in seen:
                 findings.append(finding)
         seen.update(texts)
-    return HandedIn(submissions[-1].text, {"findings": findings})
+    return ToolSubmission(submissions[-1].text, {"findings": findings})
 
 
-def _findings_of(submission: HandedIn) -> list[Any] | None:
+def _findings_of(submission: ToolSubmission) -> list[Any] | None:
     if not isinstance(submission.payload, dict):
         return None
     listed = submission.payload.get("findings")
     return listed if isinstance(listed, list) else None
 
 
-def tool_meant(name: str, tools: Iterable[str]) -> str | None:
+def find_tool(name: str, tools: Iterable[str]) -> str | None:
     """Return the tool that a call's name means, if it means one.
 
     Models write the name of a namespace before it, as in ``functions.look``, or change its case.
 
     Example:
-        >>> tool_meant("functions.look", ["look"]), tool_meant("Look", ["look"])
+        >>> find_tool("functions.look", ["look"]), find_tool("Look", ["look"])
         ('look', 'look')
-        >>> tool_meant("Look", ["look", "LOOK"]) is None
+        >>> find_tool("Look", ["look", "LOOK"]) is None
         True
     """
     names = list(tools)
@@ -156,8 +156,8 @@ def tool_meant(name: str, tools: Iterable[str]) -> str | None:
     return similar[0] if len(similar) == 1 else None
 
 
-async def _run(call: ToolCall, by_name: dict[str, AgentTool]) -> str | HandedIn:
-    name = tool_meant(call.name, by_name)
+async def _run(call: ToolCall, by_name: dict[str, AgentTool]) -> str | ToolSubmission:
+    name = find_tool(call.name, by_name)
     if name is None:
         listed = ", ".join(by_name) or "none"
         return f"There is no tool {call.name[:LONGEST_NAME]!r}. There is: {listed}."
@@ -182,9 +182,9 @@ async def _run(call: ToolCall, by_name: dict[str, AgentTool]) -> str | HandedIn:
         return _describe_failure(tool, error)
 
 
-async def _call(tool: AgentTool, arguments: dict[str, Any]) -> str | HandedIn:
+async def _call(tool: AgentTool, arguments: dict[str, Any]) -> str | ToolSubmission:
     result = await called(tool.func, **arguments)
-    if isinstance(result, HandedIn):
+    if isinstance(result, ToolSubmission):
         return result
     # A text needs no thread; anything else may be large, or an object of the user's.
     text = as_text(result) if isinstance(result, str) else await called(as_text, result)
@@ -238,14 +238,14 @@ def argument_text(arguments: str) -> str:
         'nothing'
     """
     try:
-        decoded = json.loads(arguments)
+        value = json.loads(arguments)
     except ValueError:
-        decoded = None
+        value = None
     except RecursionError:
         return arguments
-    if isinstance(decoded, str):
-        return decoded
-    if decoded is not None:
+    if isinstance(value, str):
+        return value
+    if value is not None:
         return arguments
     try:
         read = read_loosely(arguments)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.dispatch import HandedIn
+from pandas_amr._agent.dispatch import ToolSubmission
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.wire import Wire, wire_of
@@ -93,7 +93,7 @@ class Repl:
         """How the argument, ``code``, is asked of a model."""
         return _wire()
 
-    async def func(self, code: str) -> str | HandedIn:
+    async def func(self, code: str) -> str | ToolSubmission:
         """Run a cell; several of one turn run one after the other.
 
         Raises:
@@ -108,7 +108,7 @@ class Repl:
                 await self.close()
                 raise
         if cell.submitted is not None:
-            return HandedIn(cell.text or "Received.", cell.submitted.payload)
+            return ToolSubmission(cell.text or "Received.", cell.submitted.payload)
         output = cell.text.strip("\n") or "(no output)"
         return output + prompts.not_handed_in(self.line)
 
