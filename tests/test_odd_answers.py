@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from pandas_amr.models.error_bodies import read_error_body
-from pandas_amr.models.failures import Failures
+from pandas_amr.models.openai.error_bodies import read_error_body
+from pandas_amr.models.openai.failures import Failures
 from pydantic import BaseModel
 
 import pandas_amr as amr

@@ -24,7 +24,7 @@ from pandas_amr._journal.cache import Keeper
 from pandas_amr._journal.entries import Check, read_findings, readable_form
 from pandas_amr._journal.first_format import former_base
 from pandas_amr._journal.keys import Question, describe_address, describe_question, describe_type
-from pandas_amr._map.cached import Pieces
+from pandas_amr._map.cached import ShardWriter, piece_key
 from pandas_amr._run.run import submit
 from pandas_amr._types.arrow import json_form
 from pandas_amr._units.units import make_units
@@ -552,9 +552,11 @@ def test_the_findings_of_pieces_are_checked(path):
     check = Check(FindingType.of(Plain, None))
 
     async def known() -> dict[int, Any]:
-        store = Pieces(Keeper(amr.Journal(path), "finding", {"x": 1}, 0), check)
-        await store.keep({'{"a": 1.0}': {"n": 1}, '{"a": 2}': {"n": "two"}})
-        return await store.recall(['{"a": 2}', '{"a": 1}', '{"a": 3}'])
+        cache = Keeper(amr.Journal(path), "finding", {"x": 1}, 0)
+        writer = ShardWriter(cache, check, make_units(long, (0,)), {})
+        await writer.keep_pieces({'{"a": 1.0}': {"n": 1}}, {})
+        await cache.keep({piece_key(cache, '{"a": 2}'): {"n": "two"}})
+        return await writer.recall_pieces(['{"a": 2}', '{"a": 1}', '{"a": 3}'])
 
     assert asyncio.run(known()) == {1: {"n": 1}}
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr import _prompts
+from pandas_amr._agent import prompts
 from pandas_amr._agent.spoken import is_in_data, read_calls
-from pandas_amr._units import line_of
+from pandas_amr._units.units import line_of
 from pandas_amr.models.base import Message, ToolSpec
 from pandas_amr.sandbox.base import Cell, Submitted
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
@@ -485,7 +485,7 @@ GIVEN = {"key": "d\u00e4nger/../zone", "times": 3}
 
 
 def shown(*cells: dict[str, Any]) -> list[Message]:
-    return [Message("user", _prompts.unit_lines([line_of(cell) for cell in cells]))]
+    return [Message("user", prompts.unit_lines([line_of(cell) for cell in cells]))]
 
 
 @written

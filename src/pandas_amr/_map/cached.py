@@ -233,7 +233,7 @@ class CachedMapper:
         """Have these units mapped, and their findings kept."""
         part = Shard(shard.number, shard.of, tuple(positions))
         return await self.mapper.map_shard(
-            part, _ShardWriter(self.cache, self._check, self._units, keys)
+            part, ShardWriter(self.cache, self._check, self._units, keys)
         )
 
     async def _look_up(
@@ -274,7 +274,7 @@ class CachedMapper:
 
 
 @dataclass(frozen=True, slots=True)
-class _ShardWriter:
+class ShardWriter:
     """Makes the findings of one shard durable, under the keys of its units."""
 
     cache: Keeper
@@ -303,11 +303,11 @@ class _ShardWriter:
         """Keep findings of pieces, by the piece's line."""
         forms = _readable_forms(found, answered, self.check)
         if forms:
-            await self.cache.keep({_piece_key(self.cache, line): f for line, f in forms.items()})
+            await self.cache.keep({piece_key(self.cache, line): f for line, f in forms.items()})
 
     async def recall_pieces(self, lines: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Return the findings of pieces that are cached, by the number of the line."""
-        keys = [_piece_key(self.cache, line) for line in lines]
+        keys = [piece_key(self.cache, line) for line in lines]
         texts = _by_id(range(len(lines)), keys, await self.cache.recall(keys))
         found = read_findings(texts, self.check)
         missing = [number for number in range(len(lines)) if number not in found]
@@ -318,7 +318,7 @@ class _ShardWriter:
         return found
 
 
-def _piece_key(cache: Keeper, line: str) -> bytes:
+def piece_key(cache: Keeper, line: str) -> bytes:
     content = canonical_json(json.loads(line)).encode()
     return cache.key(fingerprint(b"piece", content))
 
