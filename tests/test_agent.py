@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
-from pandas_amr._agent.loop import decoded
+from pandas_amr._agent.answers import decode_answer
 from pandas_amr.testing import Call, Raw, ScriptedServer
 
 DF = pd.DataFrame({"text": ["row 1"]})
@@ -201,4 +201,4 @@ def test_a_tool_that_cannot_be_told_to_a_model_is_refused():
     ],
 )
 def test_what_is_no_answer_is_told_by_its_reason(text, finish, problem):
-    assert decoded(text, finish) == (None, problem)
+    assert decode_answer(text, finish) == (None, problem)

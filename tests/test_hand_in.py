@@ -295,7 +295,7 @@ def test_what_hands_in_nothing_to_the_end_fails_with_the_reason_and_makes_nothin
         result = severity(FRAME, server, max_steps=2, plan=PREVIEW | {"max_repairs": 0})
     assert result.frame["severity"].isna().all()
     assert set(result.failures["reason"]) == {
-        "nothing was handed in: no cell of code called submit(...), the last one that was left neither"
+        "nothing was handed in: no code called submit(...), not even in the last turn"
     }
     assert len(server.requests) <= 12  # the shard, then its halves
 
@@ -565,7 +565,7 @@ CODE = {
 @pytest.mark.parametrize("tools", [True, "code"])
 @pytest.mark.parametrize("form", CODE.values(), ids=CODE.keys())
 def test_code_is_run_in_whichever_form_it_is_written(form, tools):
-    cell = f"{COMPUTE}\n{_prompts.finding_line(['severity']).replace('<expression>', 'severity')}"
+    cell = f"{COMPUTE}\n{prompts.finding_line(['severity']).replace('<expression>', 'severity')}"
     with ScriptedServer(lambda request: Raw(form(cell))) as server:
         result = severity(FRAME, server, server.lm(abilities=amr.Abilities(tools=tools)))
         assert len(server.requests) == 1
@@ -573,7 +573,7 @@ def test_code_is_run_in_whichever_form_it_is_written(form, tools):
 
 
 def test_code_in_a_fence_is_run_out_of_it_where_a_server_makes_the_call():
-    cell = f"```python\n{COMPUTE}\n{_prompts.finding_line(['severity']).replace('<expression>', 'severity')}\n```"
+    cell = f"```python\n{COMPUTE}\n{prompts.finding_line(['severity']).replace('<expression>', 'severity')}\n```"
     with ScriptedServer(lambda request: code(cell)) as server:
         result = severity(FRAME, server)
         assert len(server.requests) == 1

@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from pandas_amr.models.openai.error_bodies import read_error_body
-from pandas_amr.models.openai.failures import Failures
 from pydantic import BaseModel
 
 import pandas_amr as amr
 from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr.models.base import Abilities
+from pandas_amr.models.openai.error_bodies import read_error_body
+from pandas_amr.models.openai.failures import Failures
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 
 ONE_BY_ONE = {"shard_size": 1}

@@ -167,6 +167,10 @@ class _Reader:
             return None if call is None else ([call], match.end())
         if (match := GLM_CALL.match(text, position)) is not None:
             return [self._of_pairs(match)], match.end()
+        return self._json_at(text, position)
+
+    def _json_at(self, text: str, position: int) -> tuple[list[WrittenCall], int] | None:
+        """Read the JSON at a position; the name of the call may precede it."""
         named = NAMED.match(text, position)
         start = position if named is None else named.end()
         value = None
@@ -175,9 +179,10 @@ class _Reader:
         if value is None or value.problem is not None:
             return self._loose_at(text, position, start, named)
         end = start + value.end
+        written = text[position:end]
         if named is None:
-            return list(self._of_value(value.value, text[position:end])), end
-        call = WrittenCall(named["name"], value.value, text[position:end])
+            return list(self._of_value(value.value, written)), end
+        call = WrittenCall(named["name"], value.value, written)
         fence = FENCE_AFTER.match(text, end)
         return [call], end if fence is None else fence.end()
 

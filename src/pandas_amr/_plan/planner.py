@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 from pandas_amr._agent import prompts
 from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.dispatch import complaint
-from pandas_amr._agent.loop import Submission, run_agent
+from pandas_amr._agent.loop import run_agent
+from pandas_amr._agent.submission import Submission
 from pandas_amr._findings.findings import ITEMS
 from pandas_amr._journal.first_format import PLAN_SYSTEM, PLAN_VIEW
 from pandas_amr._journal.keys import describe_type
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pandas_amr._agent.loop import Answer
+    from pandas_amr._agent.submission import Answer
     from pandas_amr._journal.cache import Answers
     from pandas_amr._plan.answer import PlannedField
     from pandas_amr._plan.call import Job

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.loop import REPL_FORM, Answer, run_agent
+from pandas_amr._agent.loop import run_agent
+from pandas_amr._agent.submission import REPL_FORM, Answer
 from pandas_amr._findings.inputs import CUT_KEY, Input
 from pandas_amr._findings.output import FROM_ALL_KEY, SOURCES_KEY, OutputType, Reduced
 from pandas_amr._records.concurrency import is_cancelled

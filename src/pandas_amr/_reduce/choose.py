@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pandas_amr._agent.loop import Answer
+    from pandas_amr._agent.submission import Answer
     from pandas_amr._findings.citations import Support
     from pandas_amr._findings.inputs import Input
 

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pandas_amr._agent.dispatch import AgentTool
-    from pandas_amr._agent.loop import Submission
     from pandas_amr._agent.repl import Repl
+    from pandas_amr._agent.submission import Submission
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
