@@ -1,6 +1,6 @@
 """Agentic map-reduce for pandas: ``import pandas_amr`` registers ``df.amr`` and does nothing else.
 
-Every public name is imported when it is first used, so that the import adds next to nothing to that of pandas.
+A public name is imported at its first use, so that this import takes little longer than pandas'.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ __all__ = [
     "tool",
 ]
 
+# The modules that define the public names which are imported at their first use.
 _HOMES = {
     "models.base": ("LM", "Abilities"),
     "sandbox.base": ("Limits", "Sandbox"),
@@ -144,7 +145,9 @@ _HOMES = {
     "_records.usage": ("Budget", "Usage"),
     "_result.verify": ("Verification",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF: dict[str, str] = {}
+for _home, _names in _HOMES.items():
+    _HOME_OF.update(dict.fromkeys(_names, _home))
 
 
 def __getattr__(name: str) -> Any:

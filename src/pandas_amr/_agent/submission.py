@@ -1,4 +1,4 @@
-"""The submission of an agent: its schema, the tool that takes it, and the answer that comes of it."""
+"""The submission of an agent: its schema and tool, and the answer of its turns."""
 
 from __future__ import annotations
 

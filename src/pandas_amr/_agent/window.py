@@ -75,10 +75,8 @@ class Window:
 
     def _cut_unread(self, messages: list[Message], unread: int, excess: int) -> int:
         """Cut the results of the last turn, all by the same share; return as ``_shorten``."""
-        numbers: list[int] = []
-        for number in range(unread, len(messages)):
-            if messages[number].role == "tool":
-                numbers.append(number)
+        last_turn = range(unread, len(messages))
+        numbers = [number for number in last_turn if messages[number].role == "tool"]
         size = sum(self._size(messages[number]) for number in numbers)
         if not size:
             return excess
@@ -110,9 +108,10 @@ def _length(message: Message) -> int:
 
 def _fixed_text(request: Request) -> str:
     """Return what is sent besides the messages: tools and schema."""
-    parts = []
-    for tool in request.tools:
-        parts.append(f"{tool.name} {tool.description} {json.dumps(dict(tool.parameters))}")
+    parts = [
+        f"{tool.name} {tool.description} {json.dumps(dict(tool.parameters))}"
+        for tool in request.tools
+    ]
     if request.schema is not None:
         parts.append(json.dumps(dict(request.schema.schema)))
     return "\n".join(parts)

@@ -47,7 +47,7 @@ def repl_description(*, reduces: bool) -> str:
         "pandas as `pd`, numpy as `np`."
     )
     submits = SUBMITS_REDUCTION if reduces else SUBMITS_FINDINGS
-    return "\n".join([session, submits, ASKS, COMPUTES])
+    return f"{session}\n{submits}\n{ASKS}\n{COMPUTES}"
 
 
 def finding_line(fields: Iterable[str]) -> str:

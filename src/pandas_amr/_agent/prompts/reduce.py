@@ -41,6 +41,20 @@ FUNCTION_WORDS = {
     "min": "of numbers",
     "max": "of numbers",
 }
+CHOICE = (
+    "The answer is a number, and pandas computes it exactly. Say how: by which `function`, of "
+    "which `field`,\n"
+    "over the rows that meet every `condition`. A question about some rows only (How many are "
+    "positive?) takes\n"
+    "a condition; without one (null) all rows are meant. The functions:"
+)
+WRITTEN = (
+    "- written: none of these computes what is asked. Then agents who read all findings write the "
+    "number."
+)
+MISSING = (
+    "A row without a value in a condition's field meets `is missing`, and no other comparison."
+)
 
 
 def reduce_system(
@@ -88,19 +102,9 @@ def reduce_system(
 
 def choice_instruction(instruction: str, functions: Sequence[str], *, grouped: bool) -> str:
     """Return the instruction to choose how a number is computed, among some functions."""
-    lines = [
-        "The answer is a number, and pandas computes it exactly. Say how: by which `function`, of "
-        "which `field`,",
-        "over the rows that meet every `condition`. A question about some rows only (How many are "
-        "positive?) takes",
-        "a condition; without one (null) all rows are meant. The functions:",
-    ]
+    lines = [CHOICE]
     lines += [f"- {name}: {FUNCTION_WORDS[name]}" for name in functions]
-    lines += [
-        "- written: none of these computes what is asked. Then agents who read all findings write "
-        "the number.",
-        "A row without a value in a condition's field meets `is missing`, and no other comparison.",
-    ]
+    lines += [WRITTEN, MISSING]
     if grouped:
         lines.append(
             "It is computed for each group by itself; do not name a condition for the groups."

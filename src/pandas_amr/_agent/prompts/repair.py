@@ -30,9 +30,7 @@ def map_repair(problems: Mapping[int, str], *, hand_in: str = "") -> str:
         - units 0 to 1: no finding
         - unit 3: n: too large
     """
-    units: dict[str, list[int]] = {}
-    for number, problem in problems.items():
-        units.setdefault(problem, []).append(number)
+    units = _units_by_problem(problems)
     described = list(units)[:MOST_PROBLEMS]
     head = SOME_AGAIN
     names = {problem: unit_ranges(units[problem]) for problem in described}
@@ -50,6 +48,13 @@ def map_repair(problems: Mapping[int, str], *, hand_in: str = "") -> str:
     if hand_in:
         lines.append(hand_in)
     return "\n".join(lines)
+
+
+def _units_by_problem(problems: Mapping[int, str]) -> dict[str, list[int]]:
+    units: dict[str, list[int]] = {}
+    for number, problem in problems.items():
+        units.setdefault(problem, []).append(number)
+    return units
 
 
 def _other_units(units: Mapping[str, list[int]]) -> str:
