@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from pandas_amr._records.public import public
 from pandas_amr._types.schema import asked_as, json_schema, kept_schema
 from pandas_amr._types.wire import Wire, wire_of
 from pandas_amr.errors import UsageError
@@ -33,6 +34,7 @@ OTHERS_MAY_READ = 0o004
 RESERVED = frozenset({"submit_findings", "submit_reduction", "python_repl"})
 
 
+@public
 @dataclass(frozen=True)
 class Tool:
     """A function that agents may call, with its description for them.
@@ -149,6 +151,7 @@ def tool(
     return Tool(func, **options)
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class PythonREPLTool:
     """A Python session for every agent, in a sandbox, with its shard as the frame ``df``.

@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.public import public
 from pandas_amr.errors import InvalidOutput, UsageError
 from pandas_amr.tools import PythonREPLTool, Tool, as_tools
 
@@ -32,6 +33,7 @@ def is_instruction(value: object) -> bool:
     return bool(value.strip()) and value.strip() not in PLACEHOLDERS
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class Agent:
     """An agent for a map or a reduce; a plain text is short for ``Agent(text)``.

@@ -25,6 +25,7 @@ from pandas_amr._plan.call_text import check_call_planning
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._records.concurrency import await_contained
+from pandas_amr._records.public import public
 from pandas_amr._result.frames import failures_frame, trace_frame, usage_frame
 from pandas_amr._result.recent import kept_places, kept_rows
 from pandas_amr._result.result import Result
@@ -87,6 +88,7 @@ class Stage:
         )
 
 
+@public
 class Recipe:
     """Verbs in a row, without a frame: ``recipe(df)`` runs them, on one throttle, journal, budget and graph.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pandas_amr._records.public import public
+
 import contextlib
 import difflib
 import functools
@@ -114,6 +116,7 @@ def _leave(entry: _Entry) -> None:
         _entries.set(remaining)
 
 
+@public
 class settings:  # noqa: N801 (used like a function)
     """Set what holds for calls that do not say otherwise, in a ``with`` block; as pandas' ``option_context``.
 

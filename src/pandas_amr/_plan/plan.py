@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from pandas_amr._records.graph import Graph, graph_of_shape
+from pandas_amr._records.public import public
 from pandas_amr._types.constraints import find_lost_checks
 from pandas_amr._types.schema import (
     DATETIME_PATTERN,
@@ -280,6 +281,7 @@ FindingType = Annotated[Any, BeforeValidator(_as_findings), PlainSerializer(_sch
 OutputType = Annotated[Any, BeforeValidator(as_output), PlainSerializer(_schema_or_none)]
 
 
+@public
 class Ranking(BaseModel):
     """The rows that rank first by a field of the finding: computed, whole rows, in their order.
 
@@ -313,6 +315,7 @@ class Made(Protocol):
         ...
 
 
+@public
 class Plan(BaseModel):
     """What a run does. Frozen: ``replace`` gives an edited copy; its JSON, kept in a file, repeats the run.
 

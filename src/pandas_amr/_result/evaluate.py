@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_amr._records.public import public
 from pandas_amr._result.aggregates import compare_aggregates
 from pandas_amr._result.compare import compare_columns, is_number, is_same, wilson_interval
 from pandas_amr._result.labels import labels_by_field
@@ -22,6 +23,7 @@ MOST_CLASSES = 50
 CLASS_COLUMNS = ("precision", "recall", "f1", "support")
 
 
+@public
 @dataclass(frozen=True, repr=False)
 class Score:
     """How findings compare with labels.

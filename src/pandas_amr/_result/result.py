@@ -11,6 +11,7 @@ import numpy as np
 from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.findings import FOUND, FindingType
 from pandas_amr._records.graph import Graph, graph_of
+from pandas_amr._records.public import public
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
 from pandas_amr._result.display import result_html, result_line
@@ -60,6 +61,7 @@ class Origin:
     runner: ClassVar[Runner]  # set by the room of runs, which this room may not import
 
 
+@public
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """The outcome of a run.

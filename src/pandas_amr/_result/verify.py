@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_amr._records.public import public
 from pandas_amr._result.compare import compare_columns, wilson_interval
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@public
 @dataclass(frozen=True, repr=False)
 class Verification:
     """How a second model agrees with the findings on a share of the rows; no finding was changed.

@@ -19,6 +19,7 @@ from pandas_amr._journal.journal import journal_for
 from pandas_amr._plan.call import Call, Job, check, check_model
 from pandas_amr._plan.call_text import check_planning
 from pandas_amr._records.engine import THREAD, engine_loop, submit
+from pandas_amr._records.public import public
 from pandas_amr._result.recent import kept_rows, remembered
 from pandas_amr._result.result import Origin, Result
 from pandas_amr._result.stopped import give_partial, stop_with
@@ -51,6 +52,7 @@ class Carried(Protocol):
         ...
 
 
+@public
 class Run(Generic[Given]):
     """One execution: awaitable, iterable, cancellable, and in the end what the verb gives.
 
