@@ -1,8 +1,10 @@
 """Check how much the code asks of its reader, and print the figures of the whole.
 
-A function has at most 250 AST nodes (its docstring not counted), one lambda, and a complexity of 12: one for each
-branch, each part of a condition, each loop and condition of a comprehension. No comprehension within a call holds a
-conditional expression. Usage: ``python .ci/density.py src/pandas_amr``; status 1 if a function is over a limit.
+A function has at most 250 AST nodes (its docstring not counted), one lambda, and a complexity of
+12: one for each branch, each part of a condition, each loop and condition of a comprehension. No
+comprehension within a call holds a conditional expression.
+
+Usage: ``python .ci/density.py src/pandas_amr``; the status is 1 if a function is over a limit.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def strip_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def complexity(function: ast.AST) -> int:
-    """Count the ways through a function: branches, parts of conditions, loops and conditions of comprehensions."""
+    """Count branches, parts of conditions, loops and conditions of comprehensions."""
     count = 1
     for node in ast.walk(function):
         if isinstance(node, BRANCHES):
@@ -105,9 +107,7 @@ def main() -> int:
                 for problem in problems(function):
                     over += 1
                     print(f"{path}:{function.lineno}: {function.name}: {problem}")
-    print(
-        f"{nodes / max(1, lines):.1f} AST nodes per line of code that begins one; {over} over a limit"
-    )
+    print(f"{nodes / max(1, lines):.1f} AST nodes per line that begins one; {over} over a limit")
     return int(over > 0)
 
 

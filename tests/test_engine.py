@@ -105,7 +105,7 @@ def test_each_draws_nothing_after_an_exception_and_raises_it_once_what_is_in_fli
 
     async def collect():
         async for done in each(work, range(9), limit=3):
-            landed.append(done)  # noqa: PERF401 (it raises in the end)
+            landed.append(done)
 
     with pytest.raises(KeyError):
         asyncio.run(collect())

@@ -324,7 +324,7 @@ def test_a_recipe_s_result_is_saved_with_its_stages(tmp_path):
         (lambda lm: amr.Recipe().then(3), "a recipe or a function"),
         (lambda lm: amr.Recipe({"shard_sise": 3}), "shard_sise"),
         (lambda lm: amr.Recipe().map("x", tools=[3]), "A tool is a function"),
-        (lambda lm: amr.Recipe().map("x")(ROWS, lm=lm, tools=[]), "takes lm, errors"),
+        (lambda lm: amr.Recipe().map("x")(ROWS, lm=lm, tools=[]), "takes: lm, errors"),
         (lambda lm: amr.Recipe().map("x", columns=["tex"])(ROWS, lm=lm), "Did you mean 'text'"),
         (lambda lm: amr.Recipe().reduce({"text": "count"}).map("x")(ROWS, lm=lm), "Stage 2, map, takes a frame"),
         (lambda lm: recipe()([1, 2], lm=lm), "a pandas DataFrame"),

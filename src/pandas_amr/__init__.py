@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._api.accessor import register
+from pandas_amr._api.accessor import accessor, register
 from pandas_amr._api.verbs import filter, map, map_reduce, plan, reduce, start  # noqa: A004 (this library's words)
 from pandas_amr.errors import (
     AMRError,
@@ -105,6 +105,7 @@ __all__ = [
     "Usage",
     "UsageError",
     "Verification",
+    "accessor",
     "configure",
     "filter",
     "from_documents",

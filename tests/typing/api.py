@@ -52,6 +52,16 @@ def script(df: pd.DataFrame) -> None:
     assert_type(recipe(df, lm="local", budget=few), amr.Result)
     assert_type(df.pipe(recipe, lm="local"), amr.Result)
     amr.map_reduce(df, map=recipe, reduce=recipe)
+    assert_type(amr.map_reduce(df, "What?", output=int).output, int)
+    assert_type(amr.map_reduce(df, "What?", output=Finding).output, Finding)
+    assert_type(amr.map_reduce(df, "What?", output=list[Finding]).output, pd.DataFrame)
+    assert_type(amr.map_reduce(df, "What?", by="a").output, Any)
+    assert_type(amr.accessor(df).map_reduce("What?", columns=["a"]), amr.Result)
+    assert_type(amr.accessor(df).map("What?", finding={"a": str}), pd.DataFrame)
+    assert_type(amr.accessor(df["a"]).filter("What?"), pd.DataFrame)
+    amr.map_reduce(df, "What?", colums=["a"])  # type: ignore[call-overload]
+    amr.map(df, "What?", colums=["a"])  # type: ignore[call-arg]
+    amr.accessor(df).filter("What?", colums=["a"])  # type: ignore[call-arg]
 
 
 async def notebook(df: pd.DataFrame) -> None:

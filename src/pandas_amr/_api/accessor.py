@@ -1,8 +1,8 @@
-"""``df.amr``: the verbs, bound to a frame."""
+"""``df.amr`` and ``series.amr``: the verbs, bound to a frame or to one column."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import pandas as pd
 
@@ -10,9 +10,15 @@ from pandas_amr._api import verbs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Unpack
+
+    from pandas_amr._api.options import Groups, QuestionOptions
+    from pandas_amr._result.result import Result
+    from pandas_amr._run.run import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
+VERBS = ("start", "map_reduce", "map", "filter", "reduce", "plan")
 
 
 class _Bound(Generic[P, R]):
@@ -36,24 +42,81 @@ class _Bound(Generic[P, R]):
 
 
 class Accessor:
-    """Agentic map-reduce over rows: ``map_reduce``, ``map``, ``filter``, ``reduce``, ``plan``, ``start``."""
+    """Agentic map-reduce over rows: ``start map_reduce map filter reduce plan``.
+
+    Type checkers cannot see what ``df.amr`` is; ``amr.accessor(df)`` is the same object with its
+    type, and the functions ``amr.map_reduce(df, ...)`` have theirs.
+    """
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        # pandas makes an accessor anew at every `df.amr`, and when an editor completes names: nothing happens here.
+        # pandas makes an accessor at every `df.amr`, and editors when they complete names.
         self.frame = frame
 
-    start = _Bound(verbs.start)
-    map_reduce = _Bound(verbs.map_reduce)
+    # The functions have overloads, of which a bound one would show the first alone.
+    if TYPE_CHECKING:
+
+        def start(
+            self,
+            task: str | None = None,
+            *,
+            output: Any = None,
+            by: Groups = None,
+            **options: Unpack[QuestionOptions],
+        ) -> Run[Result]:
+            """Begin a ``map_reduce``."""
+            ...
+
+        def map_reduce(
+            self,
+            task: str | None = None,
+            *,
+            output: Any = None,
+            by: Groups = None,
+            **options: Unpack[QuestionOptions],
+        ) -> Result:
+            """Map every row and reduce the findings."""
+            ...
+    else:
+        start = _Bound(verbs.start)
+        map_reduce = _Bound(verbs.map_reduce)
+
     map = _Bound(verbs.map)
     filter = _Bound(verbs.filter)
     reduce = _Bound(verbs.reduce)
     plan = _Bound(verbs.plan)
 
     def __repr__(self) -> str:
-        return f"<df.amr of {len(self.frame)} rows: start, map_reduce, map, filter, reduce, plan>"
+        return f"<df.amr of {len(self.frame)} rows: {', '.join(VERBS)}>"
+
+
+class SeriesAccessor(Accessor):
+    """The verbs over one column: its values are the units.
+
+    What a verb gives is what it gives for a frame of this column; a Series without a name is the
+    column ``value``.
+    """
+
+    def __init__(self, series: pd.Series) -> None:
+        super().__init__(series.to_frame("value" if series.name is None else series.name))
+
+    def __repr__(self) -> str:
+        return f"<series.amr of {len(self.frame)} rows: {', '.join(VERBS)}>"
+
+
+def accessor(data: pd.DataFrame | pd.Series) -> Accessor:
+    """Return ``data.amr`` with its type, for type checkers and editors.
+
+    Example:
+        >>> import pandas as pd, pandas_amr as amr
+        >>> amr.accessor(pd.DataFrame({"text": ["good", "bad"]}))
+        <df.amr of 2 rows: start, map_reduce, map, filter, reduce, plan>
+    """
+    return SeriesAccessor(data) if isinstance(data, pd.Series) else Accessor(data)
 
 
 def register() -> None:
-    """Make ``df.amr``, once: reloading the package is no reason for a warning."""
+    """Make ``df.amr`` and ``series.amr``, once: reloading the package is no reason for a warning."""
     if not hasattr(pd.DataFrame, "amr"):
         pd.api.extensions.register_dataframe_accessor("amr")(Accessor)
+    if not hasattr(pd.Series, "amr"):
+        pd.api.extensions.register_series_accessor("amr")(SeriesAccessor)

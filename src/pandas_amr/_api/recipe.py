@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._agent.threads import called
+from pandas_amr._api.options import check_keywords
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.services import Services
 from pandas_amr._context.settings import current_settings
@@ -184,11 +185,7 @@ class Recipe:
             raise UsageError(
                 'This recipe has no stage: amr.Recipe().map("...").reduce({...}), or amr.Recipe(plan).'
             )
-        unknown = settings.keys() - {"lm", "errors", *OF_THE_RUN}
-        if unknown:
-            raise UsageError(
-                f"A recipe's run takes lm, errors, {', '.join(OF_THE_RUN)}, not {min(unknown)!r}."
-            )
+        check_keywords("A recipe's run", settings, ("lm", "errors", *OF_THE_RUN))
         changed = {
             name: value for name, value in settings.items() if value is not None and name != "lm"
         }
@@ -379,7 +376,7 @@ class Reached:
     places: NDArray[np.int64] | None = None
 
 
-class RecipeResult(Result):
+class RecipeResult(Result[Any]):
     """A recipe's result. What can be run again is one of its stages."""
 
     def retry(self, **options: Any) -> Result:  # noqa: ARG002 (whatever is asked of it)
@@ -414,9 +411,7 @@ def _stage(verb: StageVerb, given: dict[str, Any]) -> Stage:
             f"{of_the_run[0]}= is the whole run's: recipe(frame, {of_the_run[0]}=...)."
         )
     known = Call.__dataclass_fields__.keys() - {"verb", "frame", *OF_THE_RUN}
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise UsageError(f"{verb} takes no {unknown[0]!r}. It takes: {', '.join(sorted(known))}.")
+    check_keywords(verb, given, sorted(known))
     read_plan(given.get("plan", "auto"))  # what needs no frame to be seen is told now
     as_tools(given.get("tools"))
     _check_settings({name: given[name] for name in ("errors", "max_steps") if name in given})

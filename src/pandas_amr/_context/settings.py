@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pandas_amr._records.public import public
-
 import contextlib
 import difflib
 import functools
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, get_args
 from pandas_amr._journal.journal import Journal
 from pandas_amr._plan.call import Errors
 from pandas_amr._records.paths import absolute_path
+from pandas_amr._records.public import public
 from pandas_amr._records.usage import Budget, Phase
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM

@@ -92,8 +92,13 @@ class Spec:
             return ()
         has_own_tools = agent is not None and agent.tools is not None
         tools = agent.own_tools if agent is not None and has_own_tools else self.job.tools
-        sandbox = sandbox_for(self.repl(agent))
-        return tuple(isolate(tool, sandbox) if tool.isolated else tool for tool in tools)
+        usable: list[Tool] = []
+        for tool in tools:
+            if tool.isolated:
+                usable.append(isolate(tool, sandbox_for(self.repl(agent))))
+            else:
+                usable.append(tool)
+        return tuple(usable)
 
     def repl(self, agent: Agent | None) -> PythonREPLTool | None:
         """Return the REPL that the call, or the agent, names."""

@@ -85,7 +85,7 @@ def _make_function_mapper(
     return CachedMapper(mapper, cache, units, by_shard=spec.plan.keyed == "shard")
 
 
-def _make_agent_mapper(  # noqa: PLR0917 (each is named where it is made)
+def _make_agent_mapper(
     spec: Spec,
     services: Services,
     name: str | None,

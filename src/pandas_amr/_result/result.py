@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 import numpy as np
+from typing_extensions import TypeVar
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.findings import FOUND, FindingType
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM
 
 
+Output = TypeVar("Output", default=Any)  # the type of result.output
+
+
 class Runner(Protocol):
     """Runs again what a result came from."""
 
@@ -63,7 +67,7 @@ class Origin:
 
 @public
 @dataclass(frozen=True, eq=False, repr=False)
-class Result:
+class Result(Generic[Output]):
     """The outcome of a run.
 
     Attributes:
@@ -95,7 +99,7 @@ class Result:
             ``reason``.
     """
 
-    output: Any
+    output: Output
     frame: pd.DataFrame
     findings: pd.DataFrame
     plan: Plan

@@ -65,7 +65,7 @@ def split_text(text: str, *, limit: int, overlap: int, count: TokenCounter) -> l
     ]
 
 
-def _parts(  # noqa: PLR0917 (it calls itself, all of it changes)
+def _parts(
     text: str, start: int, end: int, limit: int, count: TokenCounter, level: int
 ) -> Iterator[tuple[int, int]]:
     """The ends of parts within the limit, each with its size: coarse boundaries where they do, finer where not."""
