@@ -68,7 +68,7 @@ def _as_text(message: Message, repl: Repl) -> Message:
     if message.role == "tool":
         # The reminder of how to submit is the library's, and stays outside of the fence.
         output = message.content or ""
-        reminder = prompts.not_handed_in(repl.line)
+        reminder = prompts.submit_reminder(repl.line)
         if not reminder or not output.endswith(reminder):
             return Message("user", prompts.cell_output(output))
         printed = prompts.cell_output(output.removesuffix(reminder))

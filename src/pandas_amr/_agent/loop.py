@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.answers import decode_answer
-from pandas_amr._agent.coding import CODE, as_texts, code_response, read_code
-from pandas_amr._agent.dispatch import (
-    ToolSubmission,
-    argument_text,
-    dispatch,
-    find_tool,
-    merge_submissions,
+from pandas_amr._agent.call_submissions import (
+    RECEIVED,
+    CallSubmission,
+    are_contradictory,
+    merge_payloads,
 )
+from pandas_amr._agent.coding import CODE, read_code
+from pandas_amr._agent.dispatch import argument_text, dispatch, find_tool
 from pandas_amr._agent.messages import (
     rejected_keys,
     with_ids,
@@ -24,22 +24,22 @@ from pandas_amr._agent.messages import (
 )
 from pandas_amr._agent.quotes import is_in_data, is_text_in_data
 from pandas_amr._agent.repl import REPL, Repl, without_fence
+from pandas_amr._agent.requests import tool_specs, turn_request
 from pandas_amr._agent.submission import REPL_FORM, Answer, Submission
 from pandas_amr._agent.written_calls import read_calls
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr.errors import ModelRejected
-from pandas_amr.models.base import CallsNoTools, Message, Request, ToolCall, ToolSpec
+from pandas_amr.models.base import CallsNoTools, Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pandas_amr._agent.dispatch import AgentTool
+    from pandas_amr._agent.dispatch import AgentTool, ToolSubmission
     from pandas_amr._agent.window import Window
     from pandas_amr._agent.written_calls import WrittenCall, WrittenCalls
-    from pandas_amr.models.base import CodeUse, Model, Reply
+    from pandas_amr.models.base import CodeUse, Model, Reply, Request, ToolCall
 
 FORCED = "No more tool calls are possible. Answer now, with what you know."
-RECEIVED = "Received."
 NOT_OPEN = "No tool can be called any more."
 CONTRADICTS = "several calls hand in different answers, and one is asked for"
 CALLS_TOOLS = "the answer calls a tool, and no tool can be called any more"
@@ -199,7 +199,7 @@ class _Conversation:
         if written is None:
             return self._answer(payload, problem, reply.form)
         self.has_written_calls = True
-        submissions = [_CallSubmission(RECEIVED, call.arguments) for call in written.calls]
+        submissions = [CallSubmission(RECEIVED, call.arguments) for call in written.calls]
         return self._combine(submissions, reply.form)
 
     async def _take_last_cell(self) -> Answer:
@@ -296,14 +296,14 @@ class _Conversation:
 
     def _answer_to_turn(
         self,
-        submissions: list[_CallSubmission],
+        submissions: list[CallSubmission],
         submitted_by_code: ToolSubmission | None,
         reply: Reply,
     ) -> Answer | None:
         """Return the answer of a turn with calls; None if another turn follows."""
         if submitted_by_code is not None:
             usable = [submission for submission in submissions if submission.is_usable]
-            by_code = _CallSubmission(submitted_by_code.text, submitted_by_code.payload)
+            by_code = CallSubmission(submitted_by_code.text, submitted_by_code.payload)
             return self._combine([*usable, by_code], REPL_FORM)
         if self.only_code_submits or not submissions:
             return None
@@ -312,29 +312,29 @@ class _Conversation:
         self.is_nudged = True  # the results of the calls say what to call
         return None
 
-    def _submissions(self, calls: Sequence[ToolCall], reply: Reply) -> dict[str, _CallSubmission]:
+    def _submissions(self, calls: Sequence[ToolCall], reply: Reply) -> dict[str, CallSubmission]:
         """Read the calls of the tool that submits, by their ids."""
         name = self.submission.tool.name
         names = [name, *(tool.name for tool in self.tools)]
-        submissions: dict[str, _CallSubmission] = {}
+        submissions: dict[str, CallSubmission] = {}
         for call in calls:
             if find_tool(call.name, names) == name:
                 submissions[call.id] = self._read_submission(call, reply)
         return submissions
 
-    def _read_submission(self, call: ToolCall, reply: Reply) -> _CallSubmission:
+    def _read_submission(self, call: ToolCall, reply: Reply) -> CallSubmission:
         if self.only_code_submits:
-            return _CallSubmission(self._reminder(), None, is_shaped=False)
+            return CallSubmission(self._reminder(), None, is_shaped=False)
         name = self.submission.tool.name
         arguments = argument_text(call.arguments)
         payload, problem = decode_answer(arguments, reply.finish_reason)
         if problem is not None:
-            return _CallSubmission(f"{name}: {problem}.", payload, problem)
+            return CallSubmission(f"{name}: {problem}.", payload, problem)
         if self.submission.is_shaped(payload):
-            return _CallSubmission(RECEIVED, payload)
-        return _CallSubmission(f"{name}: {self._reminder()}", payload, is_shaped=False)
+            return CallSubmission(RECEIVED, payload)
+        return CallSubmission(f"{name}: {self._reminder()}", payload, is_shaped=False)
 
-    def _combine(self, submissions: Sequence[_CallSubmission], form: str) -> Answer:
+    def _combine(self, submissions: Sequence[CallSubmission], form: str) -> Answer:
         """Make one answer of the submissions of a turn.
 
         A submission that cannot be read counts only if no other one can.
@@ -343,11 +343,11 @@ class _Conversation:
         payloads = [submission.payload for submission in submissions if submission.is_usable]
         if last.problem is not None and last.payload is not None:
             # The turn was cut off within its last call: what precedes the cut is used.
-            return self._answer(_merge_payloads([*payloads, last.payload]), last.problem, form)
-        if form != REPL_FORM and _are_contradictory(payloads):
+            return self._answer(merge_payloads([*payloads, last.payload]), last.problem, form)
+        if form != REPL_FORM and are_contradictory(payloads):
             return self._answer(None, CONTRADICTS, form)
         if payloads:
-            return self._answer(_merge_payloads(payloads), None, form)
+            return self._answer(merge_payloads(payloads), None, form)
         return self._answer(last.payload, last.problem, form)
 
     def _nudge(self) -> None:
@@ -386,67 +386,3 @@ class _Conversation:
             self.has_written_calls,
             self.code_form,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _CallSubmission:
-    """A call of the tool that submits: its payload or problem, and the text for the model."""
-
-    text: str
-    payload: Any
-    problem: str | None = None
-    is_shaped: bool = True
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether it can be read, and is meant as a submission."""
-        return self.problem is None and self.is_shaped
-
-
-def _merge_payloads(payloads: Sequence[Any]) -> Any:
-    merged = merge_submissions([ToolSubmission(RECEIVED, payload) for payload in payloads])
-    return None if merged is None else merged.payload
-
-
-def _are_contradictory(payloads: Sequence[Any]) -> bool:
-    """Whether there are several different answers, of which none can be preferred.
-
-    Lists of findings are no contradiction: they are merged.
-    """
-    for payload in payloads:
-        if isinstance(payload, dict) and isinstance(payload.get("findings"), list):
-            return False
-    return any(payload != payloads[0] for payload in payloads)
-
-
-def tool_specs(submission: Submission, tools: Sequence[AgentTool]) -> tuple[ToolSpec, ...]:
-    """Return the tools of a request; the one that submits is the last, unless only code submits."""
-    specs = [ToolSpec(tool.name, tool.description, tool.wire.schema) for tool in tools]
-    if any(isinstance(tool, Repl) and tool.hands_in_alone for tool in tools):
-        return tuple(specs)
-    return (*specs, submission.tool)
-
-
-def turn_request(
-    conversation: Sequence[Message],
-    *,
-    submission: Submission,
-    phase: Phase,
-    tools: Sequence[AgentTool] = (),
-    repl: Repl | None = None,
-) -> Request:
-    """Make the request of a turn.
-
-    With tools, one of them submits; without, the answer follows the submission's schema. An agent
-    that writes code in place of calls of its ``repl`` is asked for code, in a conversation without
-    calls.
-    """
-    messages = tuple(conversation)
-    if repl is not None and repl.code != "possible":
-        messages = as_texts(conversation, repl, is_open=bool(tools))
-    if not tools:
-        return Request(messages, phase=phase, schema=submission.response)
-    code = repl.code if repl is not None and len(tools) == 1 else None
-    if code is not None and code != "possible":
-        return Request(messages, phase=phase, schema=code_response(), code=code)
-    return Request(messages, phase=phase, tools=tool_specs(submission, tools), code=code)

@@ -110,7 +110,7 @@ class Repl:
         if cell.submitted is not None:
             return ToolSubmission(cell.text or "Received.", cell.submitted.payload)
         output = cell.text.strip("\n") or "(no output)"
-        return output + prompts.not_handed_in(self.line)
+        return output + prompts.submit_reminder(self.line)
 
     async def close(self) -> None:
         """End the session, if it has begun."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_amr._agent.loop import turn_request
+from pandas_amr._agent.requests import turn_request
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import uncached
 from pandas_amr._map.cut import make_context

@@ -21,10 +21,10 @@ from pandas_amr._agent.prompts.code import (
     code_system,
     finding_line,
     last_cell,
-    not_handed_in,
     nudge,
     reduction_line,
     repl_description,
+    submit_reminder,
 )
 from pandas_amr._agent.prompts.map import (
     around_lines,
@@ -75,7 +75,6 @@ __all__ = [
     "map_repair",
     "map_system",
     "merge_system",
-    "not_handed_in",
     "nudge",
     "numbered",
     "plan_user",
@@ -86,5 +85,6 @@ __all__ = [
     "reduction_line",
     "repl_description",
     "shortened",
+    "submit_reminder",
     "unit_lines",
 ]

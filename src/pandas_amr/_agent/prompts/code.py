@@ -85,7 +85,7 @@ def _expressions(fields: Iterable[str]) -> list[str]:
     return [f"{json.dumps(name, ensure_ascii=False)}: {EXPRESSION}" for name in fields]
 
 
-def not_handed_in(line: str) -> str:
+def submit_reminder(line: str) -> str:
     """Return the end of a cell's output if it did not submit: the line that does, if known."""
     return f"\n\nNothing is handed in yet. What hands in:\n{line}" if line else ""
 
