@@ -121,4 +121,4 @@ def check_instruction(value: Any) -> str:
     if inspect.iscoroutine(value):
         value.close()  # nothing awaits it
     what = "an empty text" if isinstance(value, str) else type(value).__name__
-    raise NoInstruction(f"its instruction gave {what}, where a text is wanted", attempts=0)
+    raise NoInstruction(f"its instruction gave {what} instead of a text", attempts=0)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 FORCED = "No more tool calls are possible. Answer now, with what you know."
 NOT_OPEN = "No tool can be called any more."
-CONTRADICTS = "several calls hand in different answers, and one is asked for"
+CONTRADICTS = "several calls hand in different answers, not one"
 CALLS_TOOLS = "the answer calls a tool, and no tool can be called any more"
 NO_SUBMISSION = "nothing was handed in: no code called submit(...), not even in the last turn"
 

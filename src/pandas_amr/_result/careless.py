@@ -119,9 +119,11 @@ def _is_ordered(values: Sequence[Any], before: Sequence[str]) -> bool:
     if all(_is_sortable(value) for value in values):
         pairs = list(itertools.pairwise(values))
         rises = all(first <= second for first, second in pairs)
-        return rises or all(first >= second for first, second in pairs)
-    blocks = [text for text, _ in itertools.groupby(before)]
-    return len(blocks) == len(set(before)) < len(before)
+        falls = all(first >= second for first, second in pairs)
+        return rises or falls
+    blocks = len(list(itertools.groupby(before)))
+    classes = len(set(before))
+    return blocks == classes < len(before)
 
 
 def _is_sortable(value: Any) -> bool:
@@ -137,8 +139,10 @@ def _chance_of_end(values: Sequence[Any], end: int, common: Mapping[str, int]) -
     last = _comparable(values[-1])
     head = _head_of(values, end)
     # Laplace's rule of succession: a value that was not seen before is still possible.
-    common_share = (common.get(last, 0) + 1) / (sum(common.values()) + 2)
-    share = (head.count(last) + HEADS_COUNT * common_share) / (len(head) + HEADS_COUNT)
+    seen, total = common.get(last, 0), sum(common.values())
+    common_share = (seen + 1) / (total + 2)
+    hits = head.count(last) + HEADS_COUNT * common_share
+    share = hits / (len(head) + HEADS_COUNT)
     return float(share ** (end - 1))  # the first value of the end may be any
 
 

@@ -61,14 +61,17 @@ def plain_value(value: Any) -> Any:
 
 def is_same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
     """Whether two values are equal: numbers within a relative tolerance, texts but for case and spaces."""
-    if first is None or second is None:
-        return first is None and second is None
+    match first, second:
+        case (None, None):
+            return True
+        case (None, _) | (_, None):
+            return False
+        case (str(), str()):
+            return _normalized(first) == _normalized(second)
+        case (list(), list()):
+            return sorted(map(str, first)) == sorted(map(str, second))
     if is_number(first) and is_number(second):
         return math.isclose(first, second, rel_tol=max(tolerance, LEAST_TOLERANCE))
-    if isinstance(first, str) and isinstance(second, str):
-        return _normalized(first) == _normalized(second)
-    if isinstance(first, list) and isinstance(second, list):
-        return sorted(map(str, first)) == sorted(map(str, second))
     return bool(first == second)
 
 

@@ -61,11 +61,12 @@ class Score:
             UsageError: the field has no labels.
         """
         if field not in self.fields.index:
-            labelled = ", ".join(map(repr, self.fields.index))
-            raise UsageError(f"There are no labels of {field!r}, only of {labelled}.")
+            others = ", ".join(map(repr, self.fields.index))
+            raise UsageError(f"There are no labels of {field!r}, only of {others}.")
         pairs = self.pairs[self.pairs["field"] == field]
+        labelled = pairs["labelled"]
         found = pairs["found"].map(_missing_by_name)
-        return pd.crosstab(pairs["labelled"].rename("labelled"), found.rename("found"))
+        return pd.crosstab(labelled, found)
 
     def __repr__(self) -> str:
         parts = []

@@ -92,9 +92,11 @@ def most_in_doubt(
 
 
 def _doubt_statuses(doubts: _Doubts, status: pd.DataFrame) -> None:
+    reasons = status["reason"]
     for kind in ("failed", "skipped", "repaired"):
-        for position in np.flatnonzero((status["status"] == kind).to_numpy()).tolist():
-            reason = status["reason"].iloc[position]
+        is_kind = (status["status"] == kind).to_numpy()
+        for position in np.flatnonzero(is_kind).tolist():
+            reason = reasons.iloc[position]
             doubts.add([position], kind, kind if pd.isna(reason) else str(reason))
 
 

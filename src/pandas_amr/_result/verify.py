@@ -46,7 +46,8 @@ class Verification:
         for name, row in self.agreement[self.agreement["rows"] > 0].iterrows():
             interval = f"{row.low:.1%} to {row.high:.1%}"
             parts.append(f"{name} {row.agreement:.1%} ({interval}) of {int(row.rows)}")
-        return f"<Verification by {self.model}: {'; '.join(parts) or 'nothing was seen twice'}>"
+        agreement = "; ".join(parts) or "nothing was seen twice"
+        return f"<Verification by {self.model}: {agreement}>"
 
     def _repr_html_(self) -> str:
         tables = (self.agreement.round(3), self.disagreements.head(10))
