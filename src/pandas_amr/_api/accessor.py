@@ -115,7 +115,7 @@ def accessor(data: pd.DataFrame | pd.Series) -> Accessor:
 
 
 def register() -> None:
-    """Make ``df.amr`` and ``series.amr``, once: reloading the package is no reason for a warning."""
+    """Make ``df.amr`` and ``series.amr``, once: reloading the package does not warn."""
     if not hasattr(pd.DataFrame, "amr"):
         pd.api.extensions.register_dataframe_accessor("amr")(Accessor)
     if not hasattr(pd.Series, "amr"):

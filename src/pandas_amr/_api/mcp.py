@@ -1,4 +1,4 @@
-"""Tools of MCP servers, as tools of agents. By the official SDK, ``pip install "pandas-amr[mcp]"``."""
+"""Tools of MCP servers as tools of agents, by the official SDK (``pandas-amr[mcp]``)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 CONNECT_S = 30.0
+LONGEST_NAME = 64  # of a tool, as OpenAI takes it
 MOST_PAGES = 250  # of a server's list of tools
 MOST_PARTS = 100  # of one answer
 MOST_LABEL = 300  # characters of an address or a name; an address may hold the data itself
@@ -31,7 +32,7 @@ CLOSED = (
 
 
 class MCPTools(list[Tool]):
-    """The tools of one MCP server, connected until ``close``, the end of a ``with``, or of the process.
+    """The tools of one MCP server, connected until ``close``, the end of a ``with`` or the process.
 
     A server that has died is begun again for the next call.
     """
@@ -100,7 +101,7 @@ def mcp_tools(
 
 
 class _Server:
-    """A server and the connection to it; where that has ended, there is another one for the next call."""
+    """A server and the connection to it; if that has ended, the next call makes another one."""
 
     def __init__(self, client: Callable[[], Any], shown: Any) -> None:
         self._client = client
@@ -146,7 +147,7 @@ class _Server:
 
 
 class _Connection:
-    """A client of the SDK's, which lives in one task of the engine from its beginning to its end."""
+    """A client of the SDK, which lives in one task of the engine from begin to end."""
 
     def __init__(self, client: Any, shown: Any) -> None:
         self._client = client
@@ -262,9 +263,7 @@ async def _list_tools(client: Any, shown: Any) -> list[Any]:
 
 
 def _tool(told: Any, prefix: str, server: _Server, options: dict[str, Any]) -> Tool:
-    name = prefix + told.name
-    if not NAME.fullmatch(name):
-        name = "".join(letter if NAME.fullmatch(letter) else "_" for letter in name)[:64]
+    name = _usable_name(prefix + told.name)
 
     async def called(**arguments: Any) -> str:
         result = await server.call(told.name, arguments)
@@ -285,8 +284,18 @@ def _tool(told: Any, prefix: str, server: _Server, options: dict[str, Any]) -> T
     return tool
 
 
+def _usable_name(name: str) -> str:
+    """Replace the characters of a tool's name that models cannot call."""
+    if NAME.fullmatch(name):
+        return name
+    letters: list[str] = []
+    for letter in name[:LONGEST_NAME]:
+        letters.append(letter if NAME.fullmatch(letter) else "_")
+    return "".join(letters)
+
+
 def _text_of(result: Any, most: int | None) -> str:
-    """Write a tool's answer as text that an agent can use: its parts one after the other, the longest shortened."""
+    """Write a tool's answer as text: its parts one after the other, the longest shortened."""
     content = list(result.content or ())
     parts = [_part_text(part) for part in content[:MOST_PARTS]]
     if len(content) > MOST_PARTS:
@@ -309,7 +318,8 @@ def _part_text(part: Any) -> str:
             about = [part.title or part.name, part.uri, part.mime_type]
             size = f"{part.size:,} bytes" if part.size is not None else None
             return f"[link to a resource: {_labels(*about, size, part.description)}]"
-    return f"[{part.type}: {_labels(getattr(part, 'mime_type', None), _size(getattr(part, 'data', '')))}]"
+    size = _size(getattr(part, "data", ""))
+    return f"[{part.type}: {_labels(getattr(part, 'mime_type', None), size)}]"
 
 
 def _resource_text(resource: Any) -> str:
@@ -334,7 +344,7 @@ def _size(encoded: str) -> str:
 
 
 def _is_told(structured: Any, texts: Sequence[str]) -> bool:
-    """Whether structured content stands in the texts, too, as the protocol recommends: whole, or item by item."""
+    """Tell whether structured content stands in the texts, too: whole, or item by item."""
     wanted = [structured]
     if isinstance(structured, dict) and list(structured) == [
         "result"
@@ -354,7 +364,7 @@ def _decoded(text: str) -> Any:
 
 
 def _within(parts: Sequence[str], most: int | None) -> list[str]:
-    """Shorten the longest parts, so that all together, a new line between any two, have at most so many characters."""
+    """Shorten the longest parts until all, joined by new lines, fit ``most`` characters."""
     if most is None:
         return list(parts)
     left = most - len(parts)

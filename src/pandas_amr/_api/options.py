@@ -1,4 +1,4 @@
-"""The keywords that verbs have in common: one definition of their names, types, words and defaults."""
+"""The keywords that verbs share: one definition of their names, types, words, defaults."""
 
 from __future__ import annotations
 
@@ -80,49 +80,51 @@ DEFAULTS: dict[str, Any] = {"plan": "auto"}  # of the others: None, so that amr.
 DESCRIPTIONS = {
     "columns": """\
 the content columns that agents read: a label, a list of labels, or a slice of them as in
-``df.loc[:, a:b]``; with several levels of labels, one of the first level stands for all below it.
-Default: all.""",
+``df.loc[:, a:b]``; with several levels of labels, one of the first level stands for all below
+it. Default: all.""",
     "axis": """\
-``"columns"`` makes each content column a unit (its name, type, profile and sampled values), and the
-frame of the result one row per column. Default: ``"rows"``.""",
+``"columns"`` makes each content column a unit (its name, type, profile and sampled values),
+and the frame of the result one row per column. Default: ``"rows"``.""",
     "finding": """\
-what to find in a unit: a pydantic model, a dict of types, or ``list[Model]`` if a unit holds none or
-many. Default: a text column ``finding``.""",
+what to find in a unit: a pydantic model, a dict of types, or ``list[Model]`` if a unit holds
+none or many. Default: a text column ``finding``.""",
     "map": """\
-the agents' instruction; a function ``f(shard_frame)`` that gives a frame or a list of findings; or a
-dict of them by name, side by side over the same shards, each with columns of its own. A function's
-rows are those of the shard in their order if they have its own index (``index=shard.index``) or a
-fresh one, and are matched by label if they have its labels in another order, or by number if they
-have a column ``unit`` with each row's number in the shard, from 0. What does not show which rows are
-meant is an error that says what would: doubled labels in another order, or a fresh index on a shard
-with these labels in another order.""",
+the agents' instruction; a function ``f(shard_frame)`` that gives a frame or a list of
+findings; or a dict of them by name, side by side over the same shards, each with columns of
+its own. A function's rows are those of the shard in their order if they have its own index
+(``index=shard.index``) or a fresh one, and are matched by label if they have its labels in
+another order, or by number if they have a column ``unit`` with each row's number in the
+shard, from 0. What does not show which rows are meant is an error that says what would:
+doubled labels in another order, or a fresh index on a shard with these labels in another
+order.""",
     "reduce": """\
-the reducers' instruction (agents, in a tree); a function ``f(findings_frame)``; or a dict of pandas
-aggregations by column, exact and without a model. Of lists the values in them are counted. With
-``list[Model]`` the records' fields are aggregated over the records, the frame's own columns over the
-units: each counts once, units without a record too; once per group in which it has a record if a
-field of the records groups or chooses them.""",
+the reducers' instruction (agents, in a tree); a function ``f(findings_frame)``; or a dict of
+pandas aggregations by column, exact and without a model. Of lists the values in them are
+counted. With ``list[Model]`` the records' fields are aggregated over the records, the frame's
+own columns over the units: each counts once, units without a record too; once per group in
+which it has a record if a field of the records groups or chooses them.""",
     "output": """\
 the answer's type: ``str int float bool``, a pydantic model, or ``list[Model]`` (a frame).""",
     "by": """\
-what to group by, as in ``groupby``: columns or index levels, a Series with the frame's index, a
-function or a dict of index labels, a ``pd.Grouper``, a list of these, or ``amr.By``; the answer is
-then a summary frame, one row per group.""",
+what to group by, as in ``groupby``: columns or index levels, a Series with the frame's index,
+a function or a dict of index labels, a ``pd.Grouper``, a list of these, or ``amr.By``; the
+answer is then a summary frame, one row per group.""",
     "tools": "``amr.Tool`` objects or plain functions that agents may call. Default: none.",
     "plan": """\
 ``"auto"``, a ``Plan``, its JSON or a path to it, or a dict of the fields to fix. Default:
 ``"auto"``.""",
     "lm": """\
-the model: ``amr.LM(...)``, a model's name, ``"local"``, an ``openai.AsyncOpenAI`` client, or a dict
-of them by phase: ``{"plan": ..., "map": ..., "reduce": ...}``. Default: what ``AMR_MODEL`` names.""",
+the model: ``amr.LM(...)``, a model's name, ``"local"``, an ``openai.AsyncOpenAI`` client, or
+a dict of them by phase: ``{"plan": ..., "map": ..., "reduce": ...}``. Default: what
+``AMR_MODEL`` names.""",
     "max_parallelism": "most requests in flight at once. Default: the plan's.",
     "max_steps": "most turns of an agent with tools, before one last turn without. Default: 6.",
     "errors": """\
-``"coerce"`` leaves ``<NA>`` in failed units' columns and lists them; ``"raise"`` stops at a failure.
-Default: ``"coerce"``.""",
+``"coerce"`` leaves ``<NA>`` in failed units' columns and lists them; ``"raise"`` stops at a
+failure. Default: ``"coerce"``.""",
     "budget": """\
-``amr.Budget(money=, tokens=, calls=, seconds=)``: at the limit the run stops cleanly. Default:
-none.""",
+``amr.Budget(money=, tokens=, calls=, seconds=)``: at the limit the run stops cleanly.
+Default: none.""",
     "journal": """\
 where what is paid for is kept, so that the same call again pays only for what is new: a path,
 ``amr.Journal(path)``, or False. Default: a file in the user's cache folder.""",
@@ -151,8 +153,8 @@ DESCRIBED_HERE = "    {options}\n"  # in a docstring: where the options are desc
 def has_options(kind: type) -> Callable[[Function], Function]:
     """Show the options of a verb in its signature and its docstring, and take no others.
 
-    Type checkers read the options from ``**options: Unpack[kind]``; ``help`` and editors at run time
-    read them from here.
+    Type checkers read the options from ``**options: Unpack[kind]``; ``help`` and editors at run
+    time read them from here.
     """
 
     def describe(function: Function) -> Function:

@@ -1,10 +1,11 @@
-"""A pipeline without its frame: the verbs' calls, kept, to be run on any frame and inside other pipelines."""
+"""A pipeline without its frame: verbs in a row, to be run on any frame or in other pipelines."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,6 +13,14 @@ import pandas as pd
 
 from pandas_amr._agent.threads import called
 from pandas_amr._api.options import check_keywords
+from pandas_amr._api.recipe_result import (
+    Reached,
+    end_reason,
+    is_rows,
+    join_partial,
+    join_results,
+    rows_so_far,
+)
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.services import Services
 from pandas_amr._context.settings import current_settings
@@ -21,19 +30,19 @@ from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import nodes_behind
 from pandas_amr._journal.journal import journal_for
 from pandas_amr._map.ask import make_ask
-from pandas_amr._plan.call import KEEP, Call, check, check_model, open_fields
+from pandas_amr._plan.call import Call, check, check_model, open_fields
 from pandas_amr._plan.call_text import check_call_planning
 from pandas_amr._plan.defaults import PARALLELISM
-from pandas_amr._plan.plan import Plan, read_plan
+from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.concurrency import await_contained
 from pandas_amr._records.public import public
-from pandas_amr._result.frames import failures_frame, trace_frame, usage_frame
-from pandas_amr._result.recent import kept_places, kept_rows
+from pandas_amr._result.frames import trace_frame
+from pandas_amr._result.recent import kept_places
 from pandas_amr._result.result import Result
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.execution import Execution
 from pandas_amr._run.pipeline import RunRecord, run
-from pandas_amr._run.run import Run, prepared, what_is_given
+from pandas_amr._run.run import Run, answer_of, prepared
 from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError
 from pandas_amr.tools import as_tools
 
@@ -46,7 +55,6 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Parents
     from pandas_amr._context.settings import Settings
     from pandas_amr._records.usage import Phase
-    from pandas_amr._result.verify import Verification
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
@@ -91,23 +99,26 @@ class Stage:
 
 @public
 class Recipe:
-    """Verbs in a row, without a frame: ``recipe(df)`` runs them, on one throttle, journal, budget and graph.
+    """Verbs in a row, without a frame: ``recipe(df)`` runs them as one run.
 
-    Begin with a plan, which is one ``map_reduce``, or with nothing, and add stages: each gets the frame that the one
-    before gave. A recipe is a stage of another (``then``), or its ``map=`` (each row, as a frame of its own, goes
-    through it, and its answer is the row's finding) or its ``reduce=``.
+    Begin with a plan, which is one ``map_reduce``, or with nothing, and add stages: each gets the
+    frame that the one before gave. A recipe is a stage of another (``then``), or its ``map=`` (each
+    row, as a frame of its own, goes through it, and its answer is the row's finding) or its
+    ``reduce=``.
 
     Args:
         plan: as in ``map_reduce``; None begins without a stage.
-        arguments: what else ``map_reduce`` takes, but the frame and what is the run's: ``journal``, ``budget``,
-            ``progress``, ``max_parallelism``; those are said when it runs.
+        arguments: what else ``map_reduce`` takes, but the frame and what is the run's: ``journal``,
+            ``budget``, ``progress``, ``max_parallelism``; those are said when it runs.
 
     Raises:
         UsageError: an argument is none of the verb's.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
-        >>> recipe = amr.Recipe().map(lambda shard: [{"length": len(text)} for text in shard["text"]])
+        >>> def lengths(shard):
+        ...     return [{"length": len(text)} for text in shard["text"]]
+        >>> recipe = amr.Recipe().map(lengths)
         >>> recipe = recipe.filter(lambda shard: shard["length"] > 3).reduce({"length": "sum"})
         >>> recipe
         <Recipe map, filter, reduce>
@@ -144,7 +155,7 @@ class Recipe:
         return self._with(_stage("map_reduce", arguments | _first("map_reduce", task)))
 
     def then(self, what: Recipe | Callable[[pd.DataFrame], Any]) -> Recipe:
-        """This recipe and then another one, or a function of the frame: plain pandas, sync or async.
+        """Return this recipe with another one, or a function of the frame, after it.
 
         Raises:
             UsageError: it is neither.
@@ -158,17 +169,19 @@ class Recipe:
 
         Args:
             frame: the rows; never changed.
-            settings: ``lm``, ``errors``, ``journal``, ``budget``, ``progress``, ``max_parallelism``, as in
-                ``map_reduce``; ``lm`` and ``errors`` hold for stages that do not say otherwise.
+            settings: ``lm``, ``errors``, ``journal``, ``budget``, ``progress``,
+                ``max_parallelism``, as in ``map_reduce``; ``lm`` and ``errors`` hold for stages
+                that do not say otherwise.
 
         Returns:
-            A ``Result``: ``output`` and ``frame`` of the last stage; ``usage``, ``trace``, ``graph()`` and
-            ``failures`` (with the column ``stage``) of all; ``stages`` has each stage's own.
+            A ``Result``: ``output`` and ``frame`` of the last stage; ``usage``, ``trace``,
+            ``graph()`` and ``failures`` (with the column ``stage``) of all; ``stages`` has each
+            stage's own.
 
         Raises:
             UsageError: an argument cannot be used, or a stage gives no frame for the next.
-            RunStopped: as the verbs do. What the stages found until then is in its ``partial``, a ``Result`` with their
-                own in ``stages``.
+            RunStopped: as the verbs do. What the stages found until then is in its ``partial``, a
+                ``Result`` with their own in ``stages``.
         """
         return self._run(frame, settings).result()
 
@@ -183,32 +196,24 @@ class Recipe:
     def _run(self, frame: pd.DataFrame, settings: dict[str, Any]) -> Run[Result]:
         if not self._stages:
             raise UsageError(
-                'This recipe has no stage: amr.Recipe().map("...").reduce({...}), or amr.Recipe(plan).'
+                'This recipe has no stage: amr.Recipe().map("...").reduce({...}), '
+                "or amr.Recipe(plan)."
             )
         check_keywords("A recipe's run", settings, ("lm", "errors", *OF_THE_RUN))
-        changed = {
-            name: value for name, value in settings.items() if value is not None and name != "lm"
-        }
+        changed = {name: value for name, value in settings.items() if value is not None}
+        lm = changed.pop("lm", self.lm)
         _check_settings(changed)
         known = current_settings().with_changes(changed)
-        lm = settings.get("lm") if settings.get("lm") is not None else self.lm
         lms = resolve_lms(lm, known) if self.needs_model else {}
         if lms:
             check_budget(known.budget, lms.values())
         first = self._stages[0]
-        if first.verb != "then":
-            prepared(
-                Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known
-            )  # told before anything runs
+        if first.verb != "then":  # what is wrong with it is told before anything runs
+            prepared(Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known)
         self.check_planning(lms, known)  # of the later stages, too
-        top = _Top(known, lms)
-
-        async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result:
-            return await self._from_the_top(frame, top, watch, interrupted)
-
-        return Run(
-            work, lambda result: result, f"recipe of {len(self._stages)} stages, {len(frame)} rows"
-        )
+        work = partial(self._from_the_top, frame, _Top(known, lms))
+        about = f"recipe of {len(self._stages)} stages, {len(frame)} rows"
+        return Run(work, _itself, about)
 
     @property
     def lm(self) -> Any:
@@ -221,7 +226,7 @@ class Recipe:
         return any(stage.needs_model for stage in self._stages)
 
     def check_planning(self, lms: Mapping[Phase, LM], settings: Settings) -> None:
-        """Refuse a stage that leaves something open to a model that cannot plan; ``lms`` are those of the run.
+        """Refuse a stage that leaves something open to a model that cannot plan.
 
         Raises:
             PlanError: there is one; nothing was sent.
@@ -236,31 +241,40 @@ class Recipe:
                 recipe.check_planning(here, settings)
 
     async def _from_the_top(
-        self, frame: pd.DataFrame, top: _Top, watch: Watch, interrupted: Callable[[Result], None]
+        self,
+        frame: pd.DataFrame,
+        top: _Top,
+        *,
+        watch: Watch,
+        interrupted: Callable[[Result], None],
     ) -> Result:
-        settings = top.settings
-        kept = bool(top.lms) and all(lm.journaled for lm in top.lms.values())
+        parent = self._make_parent(frame, top, watch)
+        services = parent.services
+        done: list[Result] = []
+        try:
+            reached = await await_contained(self._carried_out(frame, parent, done))
+        except asyncio.CancelledError:
+            interrupted(join_partial(frame, done, services))
+            raise
+        except Exception as error:
+            if isinstance(error, UsageError) and not _has_begun(done, parent):
+                raise
+            stop_with(error, join_partial(frame, done, services), where="a recipe")
+        return join_results(reached, done, services, trace_frame(services.trace.nodes))
+
+    def _make_parent(self, frame: pd.DataFrame, top: _Top, watch: Watch) -> SharedRun:
+        """Make what the stages share: models, throttle, journal, usage, trace."""
+        is_journaled = bool(top.lms) and all(lm.journaled for lm in top.lms.values())
         warnings: list[AMRWarning] = []
         services = Services(
             make_ask,
             warnings.append,
             Converted(frame),
-            semaphore=asyncio.Semaphore(self._parallelism(settings)),
-            journal=journal_for(settings.journal, by_default=kept),
+            semaphore=asyncio.Semaphore(self._parallelism(top.settings)),
+            journal=journal_for(top.settings.journal, by_default=is_journaled),
             watch=watch,
         )
-        parent = SharedRun(services, settings, top.lms, warnings=warnings)
-        done: list[Result] = []
-        try:
-            reached = await await_contained(self._carried_out(frame, parent, done))
-        except asyncio.CancelledError:
-            interrupted(_partial(frame, done, parent))
-            raise
-        except Exception as error:
-            if isinstance(error, UsageError) and not _has_begun(done, parent):
-                raise
-            stop_with(error, _partial(frame, done, parent), where="a recipe")
-        return _joined(reached, done, parent, trace_frame(parent.services.trace.nodes))
+        return SharedRun(services, top.settings, top.lms, warnings=warnings)
 
     async def _carried_out(
         self, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
@@ -275,13 +289,13 @@ class Recipe:
             if journal is not None:
                 services.run_number = await journal.begin("recipe", None, len(frame))
                 record = RunRecord(
-                    journal, services.run_number, services.ledger, lambda: _stopped(done)
+                    journal, services.run_number, services.ledger, lambda: end_reason(done)
                 )
                 stack.push_async_exit(record)
             return await self.within(frame, parent, done)
 
     def _parallelism(self, settings: Settings) -> int:
-        """How many requests of all stages may be in flight. What goes into a batch is not counted."""
+        """Return how many requests of all stages may be in flight, batches not counted."""
         plans = [
             read_plan(stage.given.get("plan", "auto"))
             for stage in self._stages
@@ -294,7 +308,7 @@ class Recipe:
     async def within(
         self, frame: pd.DataFrame, parent: SharedRun, done: list[Result], *, complete: bool = False
     ) -> Reached:
-        """What the last stage gives, as a part of another run; ``done`` takes the stages' results as they come.
+        """Run the stages as a part of another run; ``done`` takes their results as they come.
 
         With ``complete`` nothing more is asked once a unit failed, since no answer will be taken.
 
@@ -307,12 +321,13 @@ class Recipe:
             if not isinstance(value, pd.DataFrame):
                 before = self._stages[number - 2].verb
                 raise UsageError(
-                    f"Stage {number}, {stage.verb}, takes a frame; {before} gave {type(value).__name__}."
+                    f"Stage {number}, {stage.verb}, takes a frame; "
+                    f"{before} gave {type(value).__name__}."
                 )
             prefix = f"{number}-{stage.verb}/" if len(self._stages) > 1 else ""
             here = parent.at(prefix, ends=[])
-            reached, before_next = await _carried_out(stage, value, here, done)
-            if _stopped(done) is not None or (complete and _missing(done, parent) is not None):
+            reached, before_next = await _run_stage(stage, value, here, done)
+            if end_reason(done) is not None or (complete and _missing(done, parent) is not None):
                 break
             parent = parent.at("", parents=before_next)
         parent.ends.extend(here.ends)
@@ -338,7 +353,7 @@ class Recipe:
                 )
             if missing is not None:
                 raise missing
-            return None if _is_frame(value, done) else value
+            return None if is_rows(value, done) else value
 
         return one_row
 
@@ -355,45 +370,12 @@ class Recipe:
             ).value
             if (missing := _missing(done, parent)) is not None:
                 raise missing
-            return None if _is_frame(value, done) else value
+            return None if is_rows(value, done) else value
 
         return whole
 
     def __repr__(self) -> str:
         return f"<Recipe {', '.join(stage.verb for stage in self._stages)}>"
-
-
-@dataclass(frozen=True)
-class Reached:
-    """What a stage gives.
-
-    Attributes:
-        value: rows for the next stage, or an answer.
-        places: where rows stand in the frame of the last result; None where nobody knows.
-    """
-
-    value: Any
-    places: NDArray[np.int64] | None = None
-
-
-class RecipeResult(Result[Any]):
-    """A recipe's result. What can be run again is one of its stages."""
-
-    def retry(self, **options: Any) -> Result:  # noqa: ARG002 (whatever is asked of it)
-        """Refused: see ``stages``."""
-        raise UsageError(
-            f"A recipe's stages are run again one by one: result.stages[i].retry(){self._which}."
-        )
-
-    def verify(self, **options: Any) -> Verification:  # noqa: ARG002 (likewise)
-        """Refused: see ``stages``."""
-        raise UsageError(
-            f"A recipe's stages are verified one by one: result.stages[i].verify(){self._which}."
-        )
-
-    @property
-    def _which(self) -> str:
-        return f", i from 0 to {len(self.stages) - 1}" if self.stages else "; this one has none"
 
 
 @dataclass(frozen=True)
@@ -427,18 +409,13 @@ def _first(verb: str, value: Any) -> dict[str, Any]:
     return {} if value is None else {FIRST[verb]: value}
 
 
-def _stopped(done: Sequence[Result]) -> str | None:
-    """Why a stage stopped before its end."""
-    return next((one.stopped for one in done if one.stopped is not None), None)
-
-
 def _missing(done: Sequence[Result], parent: SharedRun) -> BudgetExceeded | InvalidOutput | None:
     """Why an answer of a pipeline inside another run rests on a part only, where it does.
 
-    A stage stopped before its end; or units failed in it: what they would have found is in no answer, and their
-    failures would be listed nowhere.
+    A stage stopped before its end; or units failed in it: what they would have found is in no
+    answer, and their failures would be listed nowhere.
     """
-    if (stopped := _stopped(done)) is not None:
+    if (stopped := end_reason(done)) is not None:
         return BudgetExceeded(stopped, parent.services.ledger.total)
     failed = next((one for one in done if len(one.failures)), None)
     if failed is None:
@@ -452,22 +429,46 @@ def _missing(done: Sequence[Result], parent: SharedRun) -> BudgetExceeded | Inva
     return InvalidOutput(f"inside its pipeline, {where}{first['reason']} ({first['who']})")
 
 
-async def _carried_out(
+async def _run_stage(
     stage: Stage, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
 ) -> tuple[Reached, Parents]:
-    """What a stage gives, and what made the rows of that; ``done`` gets its result, in part where it does not end."""
+    """Run a stage; ``done`` gets its result, in part if it does not come to its end.
+
+    Returns:
+        What it gives, and what names the nodes behind its rows.
+    """
     if stage.verb == "then":
-        what = stage.given["what"]
-        if isinstance(what, Recipe):
-            return await _nested(what, frame, parent, done), _all_of(parent.ends)
-        return Reached(await called(what, frame)), lambda _: parent.services.parents(None)
-    job, lms = prepared(Call(verb=stage.verb, frame=frame, **stage.given), parent.settings, parent)
+        function = stage.given["what"]
+        if isinstance(function, Recipe):
+            return await _run_nested(function, frame, parent, done), _all_of(parent.ends)
+        return Reached(await called(function, frame)), _same_parents(parent)
+    result = await _run_verb(stage, frame, parent, done)
+    answer = answer_of(stage.verb, result)
+    match stage.verb:
+        case "map":
+            places = np.arange(len(frame))
+        case "filter":
+            places = kept_places(result)
+        case "map_reduce":
+            return Reached(result.output), _all_of(parent.ends)
+        case _:
+            return Reached(answer), _all_of(parent.ends)
+    return Reached(answer, places), _nodes_of_rows(result, places, parent.ends)
+
+
+async def _run_verb(
+    stage: Stage, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
+) -> Result:
+    """Run a stage that is a verb, as a part of another run."""
+    assert stage.verb != "then"
+    call = Call(verb=stage.verb, frame=frame, **stage.given)
+    job, lms = prepared(call, parent.settings, parent)
     if lms:
         check_model(job, lms["map"])
     settings = parent.settings.with_changes(job.settings)
     try:
         execution = Execution(Spec(job, settings, lms), parent=parent)
-        outcome = await run(execution, on_cancel=done.append)
+        result = await run(execution, on_cancel=done.append)
     except NotConfirmed:  # the stage has not begun
         raise
     except (RunStopped, Warning) as error:
@@ -475,117 +476,75 @@ async def _carried_out(
         if partial is not None:
             done.append(partial)
         raise
-    assert isinstance(outcome, Result)
-    done.append(outcome)
-    value = what_is_given(stage.verb, outcome)
-    if stage.verb in {"map", "filter"}:
-        places = kept_places(outcome) if stage.verb == "filter" else np.arange(len(frame))
-        made_by = outcome.made_by or (lambda _: ())
-        ends = tuple(parent.ends)
-        return Reached(
-            value, places
-        ), lambda rows: ends if rows is None else nodes_behind(made_by, places[list(rows)])
-    return Reached(value.output if stage.verb == "map_reduce" else value), _all_of(parent.ends)
+    assert isinstance(result, Result)
+    done.append(result)
+    return result
 
 
-async def _nested(
+def _same_parents(parent: SharedRun) -> Parents:
+    """Name the nodes behind all rows for each of them: a function may have made others of them."""
+    parents = parent.services.parents(None)
+
+    def nodes(rows: Sequence[int] | None) -> tuple[str, ...]:
+        del rows
+        return parents
+
+    return nodes
+
+
+def _nodes_of_rows(result: Result, places: NDArray[np.int64], ends: Sequence[str]) -> Parents:
+    """Name the map nodes behind the rows that a stage gives; all its last nodes for all of them."""
+    last = tuple(ends)
+
+    def nodes(rows: Sequence[int] | None) -> tuple[str, ...]:
+        if rows is None:
+            return last
+        if result.made_by is None:
+            return ()
+        return nodes_behind(result.made_by, places[list(rows)])
+
+    return nodes
+
+
+async def _run_nested(
     what: Recipe, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
 ) -> Reached:
-    """What a recipe gives as a stage of another; ``done`` gets its result, in part where it does not end."""
+    """Run a recipe as a stage of another; ``done`` gets its result, in part if it does not end."""
     parts: list[Result] = []
 
     def joined(reached: Reached) -> Result:
         traces = [one.trace.astype(object) for one in parts] or [
             trace_frame(())
         ]  # pandas 2 warns of columns of <NA>
-        return _joined(reached, parts, parent, pd.concat(traces, ignore_index=True).infer_objects())
+        return join_results(
+            reached, parts, parent.services, pd.concat(traces, ignore_index=True).infer_objects()
+        )
 
     try:
         reached = await what.within(frame, parent, parts)
     except BaseException:
         if parts:
-            done.append(joined(_so_far(frame, parts)))
+            done.append(joined(rows_so_far(frame, parts)))
         raise
     done.append(joined(reached))
     return Reached(reached.value, np.arange(len(done[-1].frame)))
 
 
+def _itself(result: Result) -> Result:
+    return result
+
+
 def _all_of(ends: Sequence[str]) -> Parents:
-    return lambda _: tuple(ends)
+    """Name the last nodes of a stage for each row of what it gives."""
 
+    def nodes(rows: Sequence[int] | None) -> tuple[str, ...]:
+        del rows
+        return tuple(ends)
 
-def _is_frame(value: Any, done: Sequence[Result]) -> bool:
-    """Whether what goes on is the rows, and no answer."""
-    return isinstance(value, pd.DataFrame) and (not done or value is not done[-1].output)
-
-
-def _so_far(frame: pd.DataFrame, done: Sequence[Result]) -> Reached:
-    """The rows that the stages of a run give so far, where it does not come to its end."""
-    if not done:
-        return Reached(frame)
-    if KEEP in done[-1].findings.columns:
-        return Reached(kept_rows(done[-1]), kept_places(done[-1]))
-    return Reached(done[-1].frame, np.arange(len(done[-1].frame)))
-
-
-def _partial(frame: pd.DataFrame, done: Sequence[Result], parent: SharedRun) -> Result:
-    """What the stages found until now."""
-    return _joined(_so_far(frame, done), done, parent, trace_frame(parent.services.trace.nodes))
+    return nodes
 
 
 def _has_begun(done: Sequence[Result], parent: SharedRun) -> bool:
     """Whether a request was sent or answered by the journal, or rows were mapped."""
     total = parent.services.ledger.total
     return bool(total.tries or total.recalled) or any(one.status is not None for one in done)
-
-
-def _joined(
-    reached: Reached, done: Sequence[Result], parent: SharedRun, trace: pd.DataFrame
-) -> Result:
-    """What all stages gave, as one result; of the last one's, what still is of the rows or the answer."""
-    value = reached.value
-    whole = _is_frame(value, done)
-    last = done[-1] if done else None
-    frame = value if whole else last.frame if last is not None else pd.DataFrame()
-    listed = [
-        one.failures.assign(stage=number)
-        for number, one in enumerate(done, start=1)
-        if len(one.failures)
-    ]
-    empty = failures_frame((), frame.index).assign(stage=pd.Series([], dtype="int64"))
-    answered = last if last is not None and value is last.output else None
-    return RecipeResult(
-        output=None if whole else value,
-        frame=frame,
-        findings=_findings_in(frame, done),
-        plan=last.plan if last is not None else Plan(),
-        usage=usage_frame(parent.services.ledger),
-        failures=pd.concat(listed, ignore_index=True) if listed else empty,
-        trace=trace,
-        total=parent.services.ledger.total,
-        seconds=parent.services.trace.seconds,
-        status=_status_of(last, reached.places if whole else slice(None))
-        if last is not None
-        else None,
-        stopped=_stopped(done),
-        sandbox=next((one.sandbox for one in done if one.sandbox is not None), None),
-        sources=answered.sources if answered is not None else None,
-        coverage=answered.coverage if answered is not None else None,
-        warnings=tuple(warning for one in done for warning in one.warnings),
-        stages=tuple(done),
-    )
-
-
-def _findings_in(frame: pd.DataFrame, done: Sequence[Result]) -> pd.DataFrame:
-    """The last stage's findings; where later steps made other rows of them, what stages found and these still have."""
-    if done and frame is done[-1].frame:
-        return done[-1].findings
-    found = dict.fromkeys(
-        name for one in done for name in one.findings.columns if name in frame.columns
-    )
-    return frame[list(found)]
-
-
-def _status_of(last: Result, places: NDArray[np.int64] | slice | None) -> pd.DataFrame | None:
-    """The status of some rows of a stage's result; None where nobody knows which they are."""
-    return None if last.status is None or places is None else last.status.iloc[places]

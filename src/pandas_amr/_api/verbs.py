@@ -115,7 +115,7 @@ def map_reduce(
     by: Groups = None,
     **options: Unpack[QuestionOptions],
 ) -> Result[Any]:
-    """Read every row with a model, write each finding back as columns, and reduce them to an answer.
+    """Read every row with a model, write findings back as columns, reduce them to an answer.
 
     Args:
         frame: the rows; never changed.

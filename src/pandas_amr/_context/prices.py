@@ -1,4 +1,4 @@
-"""What tokens cost: by the user's own figures, or by the package ``genai-prices`` (``pandas-amr[prices]``)."""
+"""What tokens cost: by the user's figures, or by ``genai-prices`` (``pandas-amr[prices]``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _importing = forkable_lock()
 def price_of(lm: LM) -> Callable[[Usage], float | None]:
     """Money for a usage; None where the model's prices are not known, never 0.
 
-    The user's own prices come first, then what a gateway said that the request cost, then those of the package.
+    The user's own prices come first, then what a gateway said that the request cost, then those of
+    the package.
     """
     if lm.prices is not None:
         return lambda usage: _priced(usage, lm.prices or ())

@@ -1,4 +1,4 @@
-"""What comes of a run while it goes: findings as they land, and how far it is. For any thread, and any loop."""
+"""How far a run is, and its findings as they land: for any thread and any event loop."""
 
 from __future__ import annotations
 
@@ -51,13 +51,14 @@ class Progress:
     def __repr__(self) -> str:
         state = "done" if self.done else self.waiting or "running"
         return (
-            f"<Progress {self.found + self.failed}/{self.units} units, {self.failed} failed, {self.calls} calls, "
+            f"<Progress {self.found + self.failed}/{self.units} units, "
+            f"{self.failed} failed, {self.calls} calls, "
             f"{self.tokens} tokens, {self.seconds:.1f} s, {state}>"
         )
 
 
 class Watch:
-    """Batches of findings in the order in which they landed, as columns; whoever reads them makes records of them.
+    """Batches of findings as columns, in the order in which they landed.
 
     Attributes:
         waits: what the run's requests wait for.
@@ -94,7 +95,7 @@ class Watch:
         self._wake()
 
     def next(self, place: int) -> concurrent.futures.Future[None] | None:
-        """What to wait for until there is a batch at ``place``; None where there is one, or none will be."""
+        """Return what ends when a batch is at ``place``; None if it is there or will not be."""
         with self._lock:
             if place < len(self._batches) or self._done:
                 return None
@@ -103,7 +104,10 @@ class Watch:
             return future
 
     def batch(self, place: int) -> Iterator[dict[str, Any]] | None:
-        """The findings of a batch: ``label`` and ``position`` of the row, then the fields; None at the end."""
+        """Return a batch's findings: ``label`` and ``position`` of the row, then the fields.
+
+        None at the end.
+        """
         with self._lock:
             if place >= len(self._batches):
                 return None

@@ -1,4 +1,4 @@
-"""Where a run's agents get their Python: the data of a session, and who answers what its code asks of the model."""
+"""Where a run's agents get their Python: the data of a session, and what answers ``ask()``."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def isolate(tool: Tool, sandbox: Sandbox) -> Tool:
         session = await sandbox.open(Data("arguments"), limits)
         try:
             given = json.dumps(json.dumps(to_jsonable_python(arguments, fallback=str)))
-            code = f"from __future__ import annotations\nimport json\n{source}\nsubmit({name}(**json.loads({given})))"
+            head = f"from __future__ import annotations\nimport json\n{source}"
+            code = f"{head}\nsubmit({name}(**json.loads({given})))"
             cell = await session.run(code)
         finally:
             await session.close()

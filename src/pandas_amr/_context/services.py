@@ -36,7 +36,7 @@ Parents: TypeAlias = "Callable[[Sequence[int] | None], tuple[str, ...]]"
 
 
 class MakeAsk(Protocol):
-    """Makes what answers ``ask()`` in a REPL; the map stage has it, and every stage's REPLs use it."""
+    """Makes what answers ``ask()`` in a REPL: it maps texts, so that the map room has it."""
 
     def __call__(
         self, spec: Spec, services: Services, phase: Phase, agent: Agent | None
@@ -60,7 +60,8 @@ class Services:
         warn: takes what the run's user is to be told.
         frame: the frame as Arrow, for all Python sessions.
         wired: the models, once they are open.
-        semaphore: bounds the requests in flight, once the plan says how many; a batch does not pass it.
+        semaphore: bounds the requests in flight, once the plan says how many; a batch does not pass
+            it.
         journal: where answers are kept; None without a journal.
         run_number: the run's number in the journal.
         prefix: what the names of its nodes in the trace begin with.
@@ -83,7 +84,7 @@ class Services:
     caches: list[tuple[Phase, Keeper]] = field(default_factory=list)
 
     def nested(self, prefix: str, parents: Parents = no_parents) -> Services:
-        """Return the services of a run within this one: the same models, journal, usage and trace."""
+        """Return the services of a run within this one: it shares models, journal and trace."""
         return replace(self, prefix=prefix, parents=parents, watch=Watch(), caches=[])
 
     def model(self, spec: Spec, phase: Phase, agent: Agent | None = None) -> Model:
@@ -118,7 +119,7 @@ class Services:
         *,
         function: bool = False,
     ) -> Keeper | None:
-        """Open the journal's answers to a question that the phase's model, or a ``function``, is asked.
+        """Open the journal's answers to a question to the phase's model, or to a ``function``.
 
         Returns:
             None without a journal.

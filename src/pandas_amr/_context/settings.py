@@ -1,4 +1,4 @@
-"""What holds for calls that do not say otherwise: for the process, or for a ``with`` block in its own context."""
+"""Defaults of calls: of the process, or of a ``with`` block in its own context."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Settings:
     """What holds for calls that do not say otherwise.
 
     Attributes:
-        of_block: the settings among these that ``with`` blocks have set. They hold for the calls that the user's
-            functions make, too, whenever these run.
+        of_block: the settings among these that ``with`` blocks have set. They hold for the calls
+            that the user's functions make, too, whenever these run.
     """
 
     lm: Any = None
@@ -72,12 +72,13 @@ class _Entry:
 
 _process = Settings()
 _process_lock = threading.Lock()
-# The changes alone, and not whole settings: what the process sets meanwhile under other names is seen in a block, too.
+# The changes alone, and not whole settings: what the process sets meanwhile under other names is
+# seen in a block, too.
 _entries: ContextVar[tuple[_Entry, ...]] = ContextVar("pandas_amr_settings", default=())
 
 
 def current_settings() -> Settings:
-    """Give the settings in force here: the process's, with the changes of the blocks around this call."""
+    """Return the settings in force: the process's, with the changes of the blocks around."""
     changes: dict[str, Any] = {}
     for entry in _entries.get():
         if not entry.ended:
@@ -87,7 +88,7 @@ def current_settings() -> Settings:
 
 @contextlib.contextmanager
 def use_block_settings(known: Settings) -> Iterator[None]:
-    """Let the block's settings of a call hold again: what runs for it later, such as ``retry()``, has them as well."""
+    """Let a call's block settings hold again, for what runs for it later, such as ``retry()``."""
     entry = _enter(None, known.of_block)
     try:
         yield
@@ -102,7 +103,7 @@ def _enter(owner: settings | None, changes: Mapping[str, Any]) -> _Entry:
 
 
 def _leave(entry: _Entry) -> None:
-    """Take one entry out, wherever it stands: blocks need not be left in the reverse order of their beginnings."""
+    """Take one entry out, wherever it stands: blocks may be left in any order."""
     remaining = tuple(other for other in _entries.get() if other is not entry)
     assert entry.token is not None
     try:
@@ -117,12 +118,13 @@ def _leave(entry: _Entry) -> None:
 
 @public
 class settings:  # noqa: N801 (used like a function)
-    """Set what holds for calls that do not say otherwise, in a ``with`` block; as pandas' ``option_context``.
+    """Set defaults of calls in a ``with`` block, as pandas' ``option_context``.
 
-    Only the settings that are named change, only inside of the block, and only in its context: other threads and other
-    tasks keep theirs, while threads and tasks that copy the context have these. A call takes its settings when it is
-    made, and keeps them: a run that is started inside of the block and read outside of it, and its ``retry()``.
-    The object may be entered again, and decorates plain functions.
+    Only the settings that are named change, only inside of the block, and only in its context:
+    other threads and other tasks keep theirs, while threads and tasks that copy the context have
+    these. A call takes its settings when it is made, and keeps them: a run that is started inside
+    of the block and read outside of it, and its ``retry()``. The object may be entered again, and
+    decorates plain functions.
 
     Args:
         lm: the model: an ``LM``, a model's name, ``"local"``, a client, or a dict by phase.
@@ -131,7 +133,8 @@ class settings:  # noqa: N801 (used like a function)
         errors: ``"coerce"`` or ``"raise"``.
         progress: whether a bar is shown; None shows it to people who watch.
         budget: what one run may spend.
-        journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's cache folder.
+        journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's
+            cache folder.
 
     Raises:
         UsageError: a setting does not exist or a value does not fit.
@@ -157,7 +160,7 @@ class settings:  # noqa: N801 (used like a function)
         _leave(entry)
 
     def _innermost(self) -> _Entry:
-        """Find the entry that ends: the last one of this context, else (it began in another one) the last of all."""
+        """Find the entry that ends: the last of this context, else (begun elsewhere) of all."""
         for entry in reversed(_entries.get()):
             if entry.owner is self and entry in self._open:
                 return entry
@@ -191,7 +194,7 @@ def _runs_later(function: Callable[..., Any]) -> bool:
 
 
 def configure(*unnamed: object, **changes: Any) -> object:
-    """Set what holds for calls that do not say otherwise, for the process. In a block: ``with amr.settings(...):``.
+    """Set defaults of calls for the process. For a block: ``with amr.settings(...):``.
 
     Args:
         unnamed: none; settings are given by name.
@@ -204,7 +207,8 @@ def configure(*unnamed: object, **changes: Any) -> object:
         UsageError: a setting does not exist or a value does not fit; nothing was changed.
 
     Example:
-        ``amr.configure(lm=amr.LM("model-name", base_url="http://127.0.0.1:8000/v1"), max_parallelism=8)``
+        ``amr.configure(lm=amr.LM("model-name", base_url="http://127.0.0.1:8000/v1"),
+        max_parallelism=8)``
     """
     global _process  # noqa: PLW0603 (the process's settings are one)
     checked = _checked("configure", unnamed, changes)
@@ -215,7 +219,7 @@ def configure(*unnamed: object, **changes: Any) -> object:
 
 
 class _Configured:
-    """What ``configure`` gives: as a context manager or a decorator it takes the change back, and says what is right.
+    """What ``configure`` returns: used as a context manager it takes the change back and refuses.
 
     Attributes:
         changes: what was set.
@@ -239,7 +243,7 @@ class _Configured:
                     _process = replace(_process, **{name: self._before[name]})
         given = ", ".join(f"{name}=..." for name in self._changes)
         raise UsageError(
-            f"configure(...) sets what holds for the process, and was taken back here. For a block: "
+            "configure(...) sets what holds for the process, and was taken back here. For a block: "
             f"with amr.settings(...): ..., such as with amr.settings({given}):"
         )
 
@@ -261,7 +265,7 @@ class _Configured:
 def _checked(
     caller: Caller, unnamed: tuple[object, ...], changes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Check settings, and give them as they are kept: a change of a dict or of the folder changes them no more.
+    """Check settings and return a copy that later changes of a dict or the folder do not reach.
 
     Raises:
         UsageError: a setting does not exist or a value does not fit.
@@ -348,7 +352,8 @@ def check_lm(given: Any, where: str = "lm=") -> None:
         and not is_client(given)
     ):
         raise UsageError(
-            f'{where} takes amr.LM("name"), a name, "local", a client, or a dict by phase, not {given!r}.'
+            f'{where} takes amr.LM("name"), a name, "local", a client, or a dict by phase, '
+            f"not {given!r}."
         )
 
 

@@ -66,7 +66,7 @@ class Spec:
         return counter_for(lm.model)
 
     def window(self, phase: Phase, agent: Agent | None = None) -> Window:
-        """Return what a prompt may take of the model's context window; the rest is for the answer."""
+        """Return what a prompt may take of the context window; the rest is for the answer."""
         lm = self.lm(phase, agent)
         window_tokens = lm.abilities.context_window
         answer_tokens = min(lm.max_output_tokens or ANSWER_TOKENS, window_tokens // 4)
@@ -130,7 +130,7 @@ class Spec:
 
     @property
     def is_number_chosen(self) -> bool:
-        """Whether an agent says how the answer is computed: a number, and no REPL to compute it in."""
+        """Whether an agent says how the answer, a number, is computed: it has no REPL for it."""
         if number_type(self.plan.output) is None or not self.is_written:
             return False
         return not self.has_repl("reduce", self.job.reduce_agent)
@@ -162,7 +162,7 @@ class Spec:
     def question(
         self, phase: Phase, question: Question, agent: Agent | None, *, server: str
     ) -> Question:
-        """Complete what an answer's key in the journal depends on: the model, its tools, its Python."""
+        """Complete what an answer's key depends on: the model, its tools, its Python."""
         python = _describe_python(self.repl(agent)) if self.has_repl(phase, agent) else None
         return replace(
             question,

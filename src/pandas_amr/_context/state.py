@@ -58,7 +58,7 @@ class State:
         return None if self.ended_by is None else str(self.ended_by)
 
     def sorted_failures(self, names: Sequence[str | None]) -> list[Failure]:
-        """Return the failures in the order of the frame and of its maps; the reduce's come first."""
+        """Return the failures in the order of the frame and the maps; the reduce's come first."""
         order = {name: place for place, name in enumerate(names)}
 
         def place(failure: Failure) -> tuple[int, int, str]:

@@ -43,7 +43,7 @@ class SharedRun:
     def at(
         self, prefix: str, *, parents: Parents | None = None, ends: list[str] | None = None
     ) -> SharedRun:
-        """Return a place further in the trace: ``prefix`` is added, and the rest kept if not given."""
+        """Return a place further in the trace: ``prefix`` is added to the one here."""
         services = replace(
             self.services,
             prefix=self.services.prefix + prefix,

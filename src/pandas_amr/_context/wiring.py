@@ -1,4 +1,4 @@
-"""From settings to wired parts: which model, how many requests at once. The one place that assembles."""
+"""From settings to wired parts: the one place that assembles models and sandboxes."""
 
 from __future__ import annotations
 
@@ -36,9 +36,12 @@ from pandas_amr._records.usage import Budget, Ledger, Phase, Usage
 
 NO_MODEL = """\
 No model is configured. There are three ways:
-  - a server: set OPENAI_API_KEY (and OPENAI_BASE_URL for one of your own) and AMR_MODEL to the model's name;
-  - in code: amr.configure(lm=amr.LM("model-name", base_url="http://127.0.0.1:8000/v1")), or lm= in the call;
-  - a small model in this process, no key and no network: lm="local" (pip install "pandas-amr[local]")."""
+  - a server: set OPENAI_API_KEY (and OPENAI_BASE_URL for one of your own), and AMR_MODEL to the
+    model's name;
+  - in code: amr.configure(lm=amr.LM("model-name", base_url="http://127.0.0.1:8000/v1")), or lm= in
+    the call;
+  - a small model in this process, no key and no network: lm="local"
+    (pip install "pandas-amr[local]")."""
 
 
 def check_budget(budget: Budget | None, lms: Iterable[LM]) -> None:
@@ -68,12 +71,19 @@ def resolve_lms(given: Any, settings: Settings) -> dict[Phase, LM]:
     if not isinstance(named, dict):
         return dict.fromkeys(PHASES, resolve_lm(named))
     check_lm(named)
-    default = settings.lm if not isinstance(settings.lm, dict) else None
-    given_lms = {phase: resolve_lm(one) for phase, one in named.items()}
-    missing = [phase for phase in PHASES if phase not in given_lms]
-    fallback = given_lms.get("map") if default is None and not os.environ.get("AMR_MODEL") else None
-    rest = {phase: fallback or resolve_lm(default) for phase in missing}
-    return {phase: given_lms.get(phase) or rest[phase] for phase in PHASES}
+    default = None if isinstance(settings.lm, dict) else settings.lm
+    has_default = default is not None or bool(os.environ.get("AMR_MODEL"))
+    resolved: dict[Phase, LM] = {}
+    for phase, lm in named.items():
+        resolved[phase] = resolve_lm(lm)
+    for phase in PHASES:
+        if phase in resolved:
+            continue
+        if "map" in named and not has_default:
+            resolved[phase] = resolved["map"]
+        else:
+            resolved[phase] = resolve_lm(default)
+    return {phase: resolved[phase] for phase in PHASES}
 
 
 def resolve_lm(given: Any) -> LM:
@@ -92,7 +102,8 @@ def resolve_lm(given: Any) -> LM:
         model = os.environ.get("AMR_MODEL")
         if not model:
             raise UsageError(
-                'A client does not say which model: lm=amr.LM("model-name", client=client), or AMR_MODEL.'
+                "A client does not say which model: "
+                'lm=amr.LM("model-name", client=client), or AMR_MODEL.'
             )
         return LM(model, client=named)
     if named == "local":
@@ -111,7 +122,7 @@ _sandboxes: dict[tuple[Any, ...], Sandbox] = {}
 
 
 def sandbox_for(repl: PythonREPLTool | None) -> Sandbox:
-    """The sandbox behind a REPL tool: its own, or the process's one for its packages, files and isolation.
+    """Return the sandbox of a REPL tool: its own, or the process's for its packages and files.
 
     Its warm process is begun at the first session and ends with this process.
     """
@@ -128,7 +139,7 @@ def sandbox_for(repl: PythonREPLTool | None) -> Sandbox:
 
 
 def _version(path: str | Path) -> tuple[int, int, int]:
-    """What tells a file from the one that takes its place: a sandbox has the one that was there at its start."""
+    """Identify a file: a sandbox has the one that was there at its start."""
     there = Path(path).stat()
     return there.st_ino, there.st_mtime_ns, there.st_size
 
@@ -142,7 +153,7 @@ class Wired:
     purse: Purse
 
     def parallelism(self, lm: LM, wanted: int, *, tools: bool) -> int:
-        """How many requests may be in flight: what the run wants and the model bears; a batch takes all at once."""
+        """Return how many requests may be in flight; a batch takes all at once."""
         if lm.batch and not tools:
             return MOST_REQUESTS
         return min(wanted, lm.max_parallelism or wanted)
@@ -154,7 +165,7 @@ class Wired:
     def model(
         self, lm: LM, gate: asyncio.Semaphore, warn: Callable[[SettingWarning], None]
     ) -> Model:
-        """A model, wrapped: from the HTTP call up throttled, gated, metered, retried, and its settings and form found.
+        """Wrap a model: from the HTTP call up throttled, bounded, metered, retried, adapted.
 
         ``warn`` takes what the run's user is to be told.
         """
@@ -189,7 +200,7 @@ class Wired:
 async def wire(
     lms: Iterable[LM], ledger: Ledger, budget: Budget | None, *, within: Wired | None = None
 ) -> AsyncIterator[Wired]:
-    """Give a run its models for its time; ``within`` another run, with its connections and its purse."""
+    """Open a run's models; ``within`` another run it shares their connections and budget."""
     async with contextlib.AsyncExitStack() as stack:
         known = within.bare if within is not None else {}
         new = [lm for lm in dict.fromkeys(lms) if lm not in known]

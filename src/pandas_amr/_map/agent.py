@@ -40,7 +40,7 @@ from pandas_amr.errors import (
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from pandas_amr._agent.repl import Repl
     from pandas_amr._agent.window import Window
@@ -100,6 +100,27 @@ class Progress:
     too_long: set[int] = field(default_factory=set)
     usage: Usage = field(default_factory=Usage)
     form: str = ""
+
+    def count_attempt(self, positions: Iterable[int]) -> None:
+        """Note that units are asked about once more."""
+        for position in positions:
+            self.attempts[position] = self.attempts.get(position, 0) + 1
+
+    def add_failures(self, attempt: Attempt, problems: Mapping[int, str]) -> None:
+        """Note the units that have failed, and why."""
+        for position, problem in problems.items():
+            self.failed[position] = (attempt.who, problem)
+        if attempt.too_long:
+            self.too_long.update(problems)
+
+    def add_pieces(self, pieces: Progress, position: int) -> None:
+        """Add what the pieces of a unit took."""
+        self.usage += pieces.usage
+        self.failed.pop(position, None)
+        earlier = self.attempts.get(position, 0)
+        self.attempts[position] = earlier + sum(pieces.attempts.values())
+        if pieces.repaired:
+            self.repaired.add(position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,15 +246,13 @@ class AgentMapper:
         if is_alone and not is_halved and attempt.who == "schema":
             await self._ask_until_done(positions, progress, is_halved=True)
             return
-        poor_halvings = poor_halvings + 1 if 2 * len(problems) > len(positions) else 0
+        is_poor = 2 * len(problems) > len(positions)
+        poor_halvings = poor_halvings + 1 if is_poor else 0
         is_in_vain = self.prompt.preview is not None and poor_halvings > MOST_POOR_HALVINGS
         if is_alone or not attempt.may_halve or is_in_vain:
-            for position, problem in problems.items():
-                progress.failed[position] = (attempt.who, problem)
-            if attempt.too_long:
-                progress.too_long.update(problems)
-            return
-        await self._ask_halves(list(problems), progress, poor_halvings)
+            progress.add_failures(attempt, problems)
+        else:
+            await self._ask_halves(list(problems), progress, poor_halvings)
 
     async def _ask_halves(
         self, positions: list[int], progress: Progress, poor_halvings: int
@@ -273,6 +292,18 @@ class AgentMapper:
         record = self.units.record(position)
         lines = pieces_of(record, limit=limit, count=self.count, line_of=line_of)
         pieces = Progress(progress.cache, Pieces(position, lines), one_unit=True)
+        await self._ask_pieces(pieces, lines)
+        progress.add_pieces(pieces, position)
+        if pieces.failed:
+            number, (who, reason) = min(pieces.failed.items())
+            progress.failed[position] = (who, f"piece {number + 1} of {len(lines)}: {reason}")
+            return bool(pieces.too_long)
+        records = [pieces.found[number] for number in range(len(lines))]
+        await self._merge_pieces(position, records, progress)
+        return False
+
+    async def _ask_pieces(self, pieces: Progress, lines: list[str]) -> None:
+        """Ask about the pieces of a unit that are not cached, several side by side."""
         if pieces.cache is not None:
             pieces.found |= await pieces.cache.recall_pieces(lines)
         rest = [number for number in range(len(lines)) if number not in pieces.found]
@@ -282,19 +313,6 @@ class AgentMapper:
 
         async for _ in each(ask_piece, rest, limit=PIECES_AT_ONCE):
             pass
-        progress.usage += pieces.usage
-        earlier = progress.attempts.get(position, 0)
-        progress.attempts[position] = earlier + sum(pieces.attempts.values())
-        progress.failed.pop(position, None)
-        if pieces.failed:
-            number, (who, reason) = min(pieces.failed.items())
-            progress.failed[position] = (who, f"piece {number + 1} of {len(lines)}: {reason}")
-            return bool(pieces.too_long)
-        if pieces.repaired:
-            progress.repaired.add(position)
-        records = [pieces.found[number] for number in range(len(lines))]
-        await self._merge_pieces(position, records, progress)
-        return False
 
     async def _merge_pieces(
         self, position: int, records: list[dict[str, Any]], progress: Progress
@@ -390,19 +408,9 @@ class AgentMapper:
         repl: Repl | None,
     ) -> Attempt:
         """Have one agent work on the units with these ``numbers`` among ``positions``."""
-        for number in numbers:
-            position = positions[number]
-            progress.attempts[position] = progress.attempts.get(position, 0) + 1
+        progress.count_attempt(positions[number] for number in numbers)
         try:
-            answer = await run_agent(
-                self.model,
-                messages,
-                submission=self.kind.submission(alone=self._is_flat(progress)),
-                phase="map",
-                tools=self.tools if repl is None else (repl, *self.tools),
-                max_steps=self.max_steps,
-                window=self.window,
-            )
+            answer = await self._run_agent(messages, progress, repl)
         except SandboxUnavailable:
             raise
         except SandboxError as error:
@@ -416,11 +424,28 @@ class AgentMapper:
         progress.usage += answer.usage
         progress.form = answer.ways or progress.form
         checked = await self._check(answer, numbers, positions, progress)
+        await self._accept(checked, positions, progress)
+        return Attempt(checked, conversation=answer.conversation)
+
+    async def _accept(self, checked: Checked, positions: Sequence[int], progress: Progress) -> None:
+        """Make accepted findings durable; only then they count."""
         found = {positions[number]: record for number, record in checked.accepted.items()}
         answered = {positions[number]: form for number, form in checked.said.items()}
         await self._make_durable(found, answered, progress)
         progress.found |= found
-        return Attempt(checked, conversation=answer.conversation)
+
+    async def _run_agent(
+        self, messages: tuple[Message, ...], progress: Progress, repl: Repl | None
+    ) -> Answer:
+        return await run_agent(
+            self.model,
+            messages,
+            submission=self.kind.submission(alone=self._is_flat(progress)),
+            phase="map",
+            tools=self.tools if repl is None else (repl, *self.tools),
+            max_steps=self.max_steps,
+            window=self.window,
+        )
 
     async def _check(
         self,

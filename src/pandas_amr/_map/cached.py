@@ -150,7 +150,10 @@ class CachedMapper:
         return self.mapper.context_fingerprints(positions, former=former)
 
     async def look_up_all(self, positions: Sequence[int]) -> AsyncIterator[Found]:
-        """Look many units up, in parts. The rest is looked up again only once somebody else has written."""
+        """Look many units up, in parts.
+
+        The rest is looked up again only if somebody else has written meanwhile.
+        """
         _asks_no_more(asyncio.current_task())
         mark = await self.cache.mark()
         for start in range(0, len(positions), LOOK_UP_SIZE):
@@ -159,7 +162,7 @@ class CachedMapper:
         self._mark = mark
 
     async def map_shard(self, shard: Shard, cache: object = None) -> MappedShard:
-        """Map what is not cached; wait for what another map or run of this process is asking for."""
+        """Map what is not cached; wait for what another map or run of this process asks for."""
         del cache  # it has its own
         keys = dict(zip(shard.positions, self.keys.of(shard.positions), strict=True))
         claims = self.cache.journal.claims
@@ -244,7 +247,8 @@ class CachedMapper:
         Args:
             positions: the units.
             keys: their keys.
-            shard: the units of their shard: if keys are made by shard, they are made of all of these.
+            shard: the units of their shard: if keys are made by shard, they are made of all of
+                these.
         """
         texts = _by_id(positions, keys, await self.cache.recall(keys))
         found: dict[int, dict[str, Any]] = await aside(
@@ -380,13 +384,18 @@ def join_parts(
         shard, name, positions[order].tolist(), table, frozenset(), [], Usage(), cached=cached
     )
     for part in parts:
-        joined = replace(
-            joined,
-            repaired=joined.repaired | part.repaired,
-            failures=joined.failures + part.failures,
-            usage=joined.usage + part.usage,
-            form=joined.form or part.form,
-            ended_by=joined.ended_by or part.ended_by,
-        )
+        joined = _add_part(joined, part)
     failures = sorted(joined.failures, key=lambda failure: failure.position)
     return replace(joined, failures=failures)
+
+
+def _add_part(joined: MappedShard, part: MappedShard) -> MappedShard:
+    """Add what came of a part, but for its findings."""
+    return replace(
+        joined,
+        repaired=joined.repaired | part.repaired,
+        failures=joined.failures + part.failures,
+        usage=joined.usage + part.usage,
+        form=joined.form or part.form,
+        ended_by=joined.ended_by or part.ended_by,
+    )

@@ -1,4 +1,4 @@
-"""Maps without an agent: a function of a shard's frame, and a pipeline that each row goes through."""
+"""Maps without an agent: a function of a shard's frame, and a pipeline for each row."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class FunctionMapper:
     """A function of the user's: a shard's frame in, a frame or a list of findings out, no model.
 
     Attributes:
-        raises: whether a mistake of the function, such as findings that cannot be matched with rows,
-            ends the call. It does if no model is asked for anything; else the units fail, and what
-            was paid for is kept.
+        raises: whether a mistake of the function, such as findings that cannot be matched with
+            rows, ends the call. It does if no model is asked for anything; else the units fail, and
+            what was paid for is kept.
     """
 
     name: str | None
@@ -166,10 +166,11 @@ class FunctionMapper:
         )
 
     def _in_order(self, given: pd.Series | pd.DataFrame, index: pd.Index) -> pd.DataFrame:
-        """The function's frame in the order of the shard's rows; refused if that order cannot be known."""
+        """Put the function's frame into the order of the shard's rows, or refuse it."""
         if len(given) != len(index):
             raise UsageError(
-                f"{self._called()} gives one finding a row: {len(index)} rows, {len(given)} findings."
+                f"{self._called()} gives one finding a row: "
+                f"{len(index)} rows, {len(given)} findings."
             )
         units = None
         if isinstance(given, pd.DataFrame) and UNIT in given.columns and not self._has_unit:
@@ -193,7 +194,7 @@ class FunctionMapper:
         return given.name if given.name is not None else "finding"
 
     def _records_in_order(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The function's findings in the order of the shard's rows, without the numbers that say it."""
+        """Put the function's findings into the order of the rows, without their numbers."""
         if self._has_unit:
             return records
         try:
@@ -207,11 +208,11 @@ class FunctionMapper:
 
     @property
     def _has_unit(self) -> bool:
-        """Whether the user's frame has a column `unit` of its own, which then is no number of a row."""
+        """Whether the user's frame has a column `unit`: it is not the number of a row then."""
         return UNIT in self.units.frame.columns
 
     def _check_names(self, names: list[Any]) -> None:
-        """Refuse findings without a name or with the same one, and those that would hide a column of the frame."""
+        """Refuse findings without a name, with one name twice, or with that of a frame's column."""
         if not names:
             raise UsageError(
                 f"{self._called()} gives no column: a frame or dicts with a name for each finding."

@@ -18,6 +18,8 @@ from pandas_amr._units.units import cell
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from pandas_amr._findings.held import Kept
     from pandas_amr._units.shards import Shard
 
@@ -36,6 +38,18 @@ class FindingSink(Protocol):
     def offer(self, leaf: int, nodes: tuple[str, ...], inputs: list[Input]) -> None:
         """Take a shard's findings; ``nodes`` made them."""
         ...
+
+
+def _rows_at(positions: NDArray[np.int64], wanted: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Find the wanted positions that have a finding, and the rows where it stands."""
+    found: list[int] = []
+    rows: list[int] = []
+    places = np.searchsorted(positions, wanted)
+    for position, place in zip(wanted, places.tolist(), strict=True):
+        if place < len(positions) and positions[place] == position:
+            found.append(position)
+            rows.append(place)
+    return found, rows
 
 
 class Leaves:
@@ -77,13 +91,7 @@ class Leaves:
         for leaf, shard in enumerate(shards):
             parts: list[Part] = []
             for name, (positions, table) in by_map.items():
-                places = np.searchsorted(positions, shard.positions)
-                found: list[int] = []
-                rows: list[int] = []
-                for position, place in zip(shard.positions, places.tolist(), strict=True):
-                    if place < len(positions) and positions[place] == position:
-                        found.append(position)
-                        rows.append(place)
+                found, rows = _rows_at(positions, shard.positions)
                 parts.append((name, found, table.take(pa.array(rows, pa.int64()))))
             sink.offer(leaf, nodes_behind(made_by, shard.positions), self.inputs(parts))
             await asyncio.sleep(0)  # others' turn: there may be as many shards as rows

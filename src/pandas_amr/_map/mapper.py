@@ -85,7 +85,7 @@ class Mapper(Protocol):
         ...
 
     def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
-        """Digest each unit's content and what is asked of it; ``former`` as the first format did."""
+        """Digest each unit and what is asked of it; ``former`` as the first format did."""
         ...
 
     def context_fingerprints(

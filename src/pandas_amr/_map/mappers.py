@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._findings.findings import FindingType
+    from pandas_amr._journal.cache import Keeper
     from pandas_amr._map.mapper import Mapper
     from pandas_amr._units.neighbours import Context
     from pandas_amr._units.units import Units
@@ -74,15 +75,11 @@ def _make_function_mapper(
     version = getattr(function, VERSION, None)
     if not version or kind is None:
         return mapper
-    former = _view(spec) | {"alone": False} | _former_segmentation(spec)
-    if spec.plan.view == "preview" or spec.has_repl("map"):
-        former["kinds"] = former_dtypes(units.frame)
     parts = {"function": getattr(function, "__qualname__", ""), "version": version}
+    former = _former_function_parts(spec, units)
     question = Question(parts=parts, finding=kind.model, former=former)
     cache = services.cache(spec, "finding", "map", question, function=True)
-    if cache is None:
-        return mapper
-    return CachedMapper(mapper, cache, units, by_shard=spec.plan.keyed == "shard")
+    return _add_cache(spec, mapper, cache, units)
 
 
 def _make_agent_mapper(
@@ -97,18 +94,7 @@ def _make_agent_mapper(
     agent = spec.job.map_agents.get(name)
     sessions = services.sessions(spec, "map", agent)
     tools = spec.tools("map", agent)
-    prompt = MapPrompt(
-        instruction=spec.instruction(name),
-        kind=kind,
-        units=units,
-        is_single=spec.abilities("map", agent).units_per_request == 1,
-        persona=agent.persona if agent is not None else "",
-        instructions=_instruct_by_row(agent, units),
-        has_tools=bool(tools),
-        has_repl=sessions is not None,
-        preview=functools.partial(_preview, units) if spec.plan.view == "preview" else None,
-        context=context,
-    )
+    prompt = _make_prompt(spec, name, kind, units, context)
     mapper = AgentMapper(
         name=name,
         prompt=prompt,
@@ -125,13 +111,44 @@ def _make_agent_mapper(
     )
     question = _agent_question(spec, prompt, agent)
     cache = services.cache(spec, "finding", "map", question, agent)
+    return _add_cache(spec, mapper, cache, units)
+
+
+def _make_prompt(
+    spec: Spec, name: str | None, kind: FindingType, units: Units, context: Context | None
+) -> MapPrompt:
+    """Make what writes the first messages to an agent."""
+    agent = spec.job.map_agents.get(name)
+    return MapPrompt(
+        instruction=spec.instruction(name),
+        kind=kind,
+        units=units,
+        is_single=spec.abilities("map", agent).units_per_request == 1,
+        persona=agent.persona if agent is not None else "",
+        instructions=_instruct_by_row(agent, units),
+        has_tools=bool(spec.tools("map", agent)),
+        has_repl=spec.has_repl("map", agent),
+        preview=_make_preview(spec, units),
+        context=context,
+    )
+
+
+def _add_cache(spec: Spec, mapper: Mapper, cache: Keeper | None, units: Units) -> Mapper:
+    """Put the journal around a mapper, if there is one."""
     if cache is None:
         return mapper
     return CachedMapper(mapper, cache, units, by_shard=spec.plan.keyed == "shard")
 
 
-def _preview(units: Units, positions: Sequence[int]) -> str:
-    return preview(units.rows(positions))
+def _make_preview(spec: Spec, units: Units) -> Callable[[Sequence[int]], str] | None:
+    """Return what shows units in part; None if the prompt shows them whole."""
+    if spec.plan.view != "preview":
+        return None
+
+    def show(positions: Sequence[int]) -> str:
+        return preview(units.rows(positions))
+
+    return show
 
 
 def _instruct_by_row(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
@@ -178,6 +195,14 @@ def _agent_question(spec: Spec, prompt: MapPrompt, agent: Agent | None) -> Quest
     return Question(parts=parts, finding=prompt.kind.model, agent=agent, former=former)
 
 
+def _former_function_parts(spec: Spec, units: Units) -> dict[str, Any]:
+    """Describe what a function's findings depended on in the journal's first format."""
+    former = _view(spec) | {"alone": False} | _former_segmentation(spec)
+    if spec.plan.view == "preview" or spec.has_repl("map"):
+        former["kinds"] = former_dtypes(units.frame)
+    return former
+
+
 def _view(spec: Spec) -> dict[str, Any]:
     """Describe how units are shown, and how the findings of a long one's pieces become one."""
     return {"view": spec.plan.view, "merge": spec.plan.merge or {}}
@@ -193,7 +218,8 @@ def _former_segmentation(spec: Spec) -> dict[str, Any]:
 def _column_kinds(units: Units) -> list[list[str]]:
     """Name the kind of each column that code sees, by a letter that all types of such values share.
 
-    A column that is missing one value may be stored otherwise: integers as floats, bools as objects.
+    A column that is missing one value may be stored otherwise: integers as floats, bools as
+    objects.
     """
     kinds: list[list[str]] = []
     for number, label in enumerate(json_keys(list(units.frame.columns))):

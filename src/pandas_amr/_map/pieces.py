@@ -68,16 +68,14 @@ class PieceMerger:
 
     async def _write_texts(self, texts: Mapping[Place, list[str]]) -> dict[Place, str]:
         """Ask the model for one text in place of those that the pieces write differently."""
-        places: dict[str, Place] = {}
-        for number, place in enumerate(texts):
-            name = place[0] if len(place) == 1 else f"{place[0]}_{number}"
-            places[name] = place
+        places = _name_places(texts)
         fields = self._fields(places)
         output = closed_object(fields)
         submission = Submission("reduction", closed_object({"output": output}))
-        system = prompts.merge_system(self.instruction, fields, enforced=submission.response.strict)
-        lines = _piece_lines(places, texts)
-        messages = (Message("system", system), Message("user", prompts.finding_lines(lines)))
+        enforced = submission.response.strict
+        system = prompts.merge_system(self.instruction, fields, enforced=enforced)
+        user = prompts.finding_lines(_piece_lines(places, texts))
+        messages = (Message("system", system), Message("user", user))
         answer = await run_agent(self.model, messages, submission=submission, phase="map")
         self.usage += answer.usage
         written = answer.payload.get("output") if answer.problem is None else None
@@ -97,6 +95,15 @@ class PieceMerger:
             else:
                 fields[name] = {"type": "string", "description": f"a part of {place[0]}"}
         return fields
+
+
+def _name_places(texts: Mapping[Place, list[str]]) -> dict[str, Place]:
+    """Name each text after its field; one within a field has a number, too."""
+    places: dict[str, Place] = {}
+    for number, place in enumerate(texts):
+        name = place[0] if len(place) == 1 else f"{place[0]}_{number}"
+        places[name] = place
+    return places
 
 
 def _piece_lines(places: Mapping[str, Place], texts: Mapping[Place, list[str]]) -> list[str]:

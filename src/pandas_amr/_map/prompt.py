@@ -77,7 +77,7 @@ class MapPrompt:
         return tuple(position for position in positions if position not in problems)
 
     def instruction_or_problem(self, position: int) -> str:
-        """Return what is asked of a unit; of one that cannot be asked about, why: a key of its own."""
+        """Return what is asked of a unit; if it cannot be asked about, why it cannot."""
         if self.instructions is None:
             return self.instruction
         try:

@@ -1,4 +1,4 @@
-"""The map stage: shards are mapped in parallel; findings become columns, and leaves of the reduce tree."""
+"""The map stage: shards are mapped in parallel, and findings become columns."""
 
 from __future__ import annotations
 
@@ -53,6 +53,8 @@ class MapStage:
         sample: some of the units, each block a shard: only these are asked.
     """
 
+    _nodes_of: dict[int, tuple[str, ...]] | None = None  # the nodes of each unit, once asked for
+
     def __init__(
         self,
         spec: Spec,
@@ -72,25 +74,28 @@ class MapStage:
         self.mappers = make_mappers(spec, services, units, self._context)
         self._is_first = findings is None  # nothing was found before, by a run or in the journal
         if findings is not None and sample is None:
-            for mapper in self.mappers:
-                if isinstance(mapper, CachedMapper) and mapper.keys.by_shard:
-                    mapper.keys.shards = self._all_shards
+            self._key_by_whole_shards()
         self.findings = _no_findings(units, self.mappers) if findings is None else findings
         self._leaves = Leaves(self.findings, spec.plan.where)
         self._counter = _RowCounter(self.findings)
         self._nodes: list[MapNode] = []
         self._waiting: dict[int, dict[str | None, MappedShard]] = {}
-        self._nodes_of: dict[int, tuple[str, ...]] | None = None
-        self._items: list[Item] = []
-        self._cut_all()
+        self._items = self._cut_all()
 
-    def _cut_all(self) -> None:
-        """Cut what is still to be asked into shards, for each map."""
-        self._items = []
+    def _key_by_whole_shards(self) -> None:
+        """Make the keys of the shards of a first run: the same call looks for those."""
         for mapper in self.mappers:
-            self._items += [(shard, mapper) for shard in self._cut(mapper)]
+            if isinstance(mapper, CachedMapper) and mapper.keys.by_shard:
+                mapper.keys.shards = self._all_shards
+
+    def _cut_all(self) -> list[Item]:
+        """Cut what is still to be asked into shards, for each map."""
+        items: list[Item] = []
+        for mapper in self.mappers:
+            items += [(shard, mapper) for shard in self._cut(mapper)]
         if self._is_first:  # all maps have the same shards: side by side, each is soon complete
-            self._items.sort(key=_number_of)
+            items.sort(key=_number_of)
+        return items
 
     def _cut(self, mapper: Mapper) -> list[Shard]:
         unmapped = self._units.only(self._is_open(mapper.name))
@@ -153,7 +158,7 @@ class MapStage:
                     mapper.cache.recalled += len(positions)
                     self._add_cached(mapper.name, positions, table)
         if not self._is_first:
-            await self._services.run_large(self._spec, self._cut_all)
+            self._items = await self._services.run_large(self._spec, self._cut_all)
 
     def _add_cached(self, name: str | None, positions: list[int], table: pa.Table) -> None:
         self.findings.stores[name].add(positions, table)
@@ -164,24 +169,27 @@ class MapStage:
         self._show(name, positions, table)
 
     async def run(self, sink: FindingSink | None) -> None:
-        """Give every unit a finding or a failure; hand each shard's findings to ``sink`` as they land."""
+        """Give every unit a finding or a failure; ``sink`` gets each shard's findings."""
         services = self._services
         total = sum(len(shard.positions) for shard, _ in self._items)
         bar = ProgressBar(shown=self._spec.settings.progress, units=total)
         with bar, services.watch.waits.shown_by(bar.wait):
             self._report_progress()
             limit = min(services.parallelism(self._spec), max(1, len(self._items)))
-            async for done in each(self._map_item, self._draw(sink), limit=limit):
-                mapped = self._check_columns(done)
-                self._add(mapped)
-                progress = self._report_progress()
-                self._show(mapped.map, mapped.positions, mapped.table)
-                failed = len(mapped.failures)
-                bar.step(len(mapped.shard.positions), failed=failed, tokens=progress.tokens)
-                if sink is not None and self._offers_as_they_land:
-                    self._offer(sink, mapped)
+            async for mapped in each(self._map_item, self._draw(sink), limit=limit):
+                self._land(self._check_columns(mapped), bar, sink)
         if sink is not None and not self._offers_as_they_land and not self._state.halted:
             await self._leaves.offer_all(sink, self._all_shards, self.made_by)
+
+    def _land(self, mapped: MappedShard, bar: ProgressBar, sink: FindingSink | None) -> None:
+        """Add what came of a shard, and show it."""
+        self._add(mapped)
+        progress = self._report_progress()
+        self._show(mapped.map, mapped.positions, mapped.table)
+        failed = len(mapped.failures)
+        bar.step(len(mapped.shard.positions), failed=failed, tokens=progress.tokens)
+        if sink is not None and self._offers_as_they_land:
+            self._offer(sink, mapped)
 
     @property
     def _offers_as_they_land(self) -> bool:
@@ -262,26 +270,22 @@ class MapStage:
         stores = self.findings.stores
         columns = stores[mapped.map].labels(mapped.table)
         for name, store in stores.items():
-            if name == mapped.map:
-                continue
-            others = store.labels()
-            doubled = [column for column in columns if column in others]
+            doubled = set() if name == mapped.map else set(columns).intersection(store.labels())
             if doubled:
                 first, second = (one for one in stores if one in {name, mapped.map})
+                column = min(doubled, key=columns.index)
                 return (
-                    f"The maps {first!r} and {second!r} both give a column {doubled[0]!r}; "
+                    f"The maps {first!r} and {second!r} both give a column {column!r}; "
                     "name them apart."
                 )
         labels = self._units.frame.columns
         status_columns = self._spec.plan.status_columns or ()
-        taken = {*labels, *labels.get_level_values(0), *status_columns}
-        hidden = [column for column in columns if column in taken]
+        hidden = {*labels, *labels.get_level_values(0), *status_columns}.intersection(columns)
         if not hidden:
             return None
+        column = min(hidden, key=columns.index)
         whose = "the map" if mapped.map is None else f"the map {mapped.map!r}"
-        return (
-            f"The column {hidden[0]!r} of {whose} would hide one of the frame; rename one of them."
-        )
+        return f"The column {column!r} of {whose} would hide one of the frame; rename one of them."
 
     def _add(self, mapped: MappedShard) -> None:
         """Add what came of a shard to the findings, statuses and failures."""

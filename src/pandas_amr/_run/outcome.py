@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pandas_amr._findings.findings import with_findings
 from pandas_amr._findings.inputs import no_nodes
@@ -16,10 +16,15 @@ from pandas_amr._result.result import Origin, Result
 from pandas_amr.errors import FailureWarning, ModelUnavailable
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
     from pandas_amr._context.subrun import SharedRun
+    from pandas_amr._findings.findings import Failure
+    from pandas_amr._findings.inputs import Found
+    from pandas_amr._records.trace import Node
 
 
 def make_result(
@@ -58,7 +63,7 @@ def _last_nodes(services: Services) -> list[str]:
 
 
 def _add_warnings(spec: Spec, state: State) -> None:
-    """Warn of failures that the answer does not show: a frame tells nothing of them, unlike a Result."""
+    """Warn of failures that the answer does not show: a frame, unlike a Result."""
     verb = spec.job.verb
     for failure in state.sorted_failures(spec.job.names):
         if failure.position == REDUCE_POSITION:
@@ -82,20 +87,10 @@ def _add_warnings(spec: Spec, state: State) -> None:
 def _assemble(
     spec: Spec, services: Services, state: State, outcome: Outcome, parent: SharedRun | None
 ) -> Result:
-    frame, findings = spec.job.frame, state.findings
     failures = state.sorted_failures(spec.job.names)
     found = state.found(spec.job)
-    status = None
-    if findings is not None:
-        status = late(status_frame, findings.of_rows(), failures, frame.index)
-        frame = found.table
-        if findings.listed is not None:
-            frame = with_findings(spec.job.frame, findings.findings())
-    if status is not None and spec.plan.status_columns:
-        status = status()
-        named = status.set_axis(list(spec.plan.status_columns), axis=1)
-        frame = with_findings(frame, named)
-    nodes = services.trace.nodes if parent is None else services.trace.at(services.prefix)
+    frame, status = _frame_and_status(spec, state, found, failures)
+    nodes = _copy_nodes(services, parent)
     return Result(
         output=outcome.output,
         frame=frame,
@@ -103,7 +98,7 @@ def _assemble(
         plan=spec.plan,
         usage=late(usage_frame, Ledger(dict(services.ledger.lines))),
         failures=late(failures_frame, failures, frame.index),
-        trace=late(trace_frame, [replace(node) for node in nodes]),
+        trace=late(trace_frame, nodes),
         total=services.ledger.total,
         seconds=services.trace.seconds,
         status=status,
@@ -115,6 +110,30 @@ def _assemble(
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
     )
+
+
+def _copy_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
+    """Copy the nodes of the run out of the trace, which goes on if the run is part of another."""
+    nodes = services.trace.nodes if parent is None else services.trace.at(services.prefix)
+    return [replace(node) for node in nodes]
+
+
+def _frame_and_status(
+    spec: Spec, state: State, found: Found, failures: list[Failure]
+) -> tuple[pd.DataFrame, Any]:
+    """Write findings beside the frame's columns, and statuses if the plan says so."""
+    findings, index = state.findings, spec.job.frame.index
+    if findings is None:
+        return spec.job.frame, None
+    frame = found.table
+    if findings.listed is not None:
+        frame = with_findings(spec.job.frame, findings.findings())
+    status = late(status_frame, findings.of_rows(), failures, index)
+    if spec.plan.status_columns:
+        status = status()
+        named = status.set_axis(list(spec.plan.status_columns), axis=1)
+        frame = with_findings(frame, named)
+    return frame, status
 
 
 def _origin(spec: Spec, state: State) -> Origin | None:

@@ -132,7 +132,7 @@ class Pipeline:
             return self._result
 
     async def _open_models(self, stack: AsyncExitStack) -> None:
-        """Open the models that the run's phases and agents name; those of an outer run are shared."""
+        """Open the models of the run's phases and agents; those of an outer run are shared."""
         spec = self.spec
         if not spec.lms:
             return
@@ -158,7 +158,7 @@ class Pipeline:
         stack.push_async_exit(record)
 
     async def _plan(self) -> None:
-        """Complete what the user left open: by the planner for a task, by type and default otherwise."""
+        """Complete what the user left open: a task by the planner, the rest by type and default."""
         spec, services, state = self.spec, self.services, self.state
         job = spec.job
         if job.open:
@@ -209,7 +209,7 @@ class Pipeline:
         return replace(draft, result=self.partial_result())
 
     async def _answer_directly(self, units: Units) -> Outcome | None:
-        """Have one agent answer from the whole content, if the plan says so and it fits its budget."""
+        """Have one agent answer from the whole content, if the plan says so and it fits."""
         spec, services, state = self.spec, self.services, self.state
         if not spec.plan.direct or state.findings is not None:
             return None
@@ -265,7 +265,7 @@ class Pipeline:
         self._is_confirmed = True
 
     def _begin_tree(self, stage: MapStage | None, stack: AsyncExitStack) -> StaticTree | None:
-        """Make the tree that takes findings as they land; None if the reduce waits for all of them."""
+        """Make the tree that takes findings as they land; None if the reduce waits for all."""
         spec, services, state = self.spec, self.services, self.state
         if stage is None or not stage.leaves or not spec.reduces_as_findings_land:
             return None
@@ -362,14 +362,14 @@ def _begin_services(execution: Execution, watch: Watch, state: State) -> Service
 
 
 def _can_be_continued(error: RunStopped) -> bool:
-    """Tell whether a run that was ended by this has a result: later, or with more, it goes on from it."""
+    """Tell whether a run that this ended has a result, which a later run goes on from."""
     if isinstance(error, BudgetExceeded):
         return True
     return isinstance(error, ModelUnavailable) and not error.gone
 
 
 def make_read_units(spec: Spec) -> Units:
-    """Make units of the rows; if a model reads them, equal ones are asked about once, in its tokens."""
+    """Make units of the rows; equal ones that a model reads are asked about once."""
     job = spec.job
     if job.maps:
         is_read = not job.all_callable and spec.plan.view != "preview"

@@ -56,11 +56,12 @@ class Carried(Protocol):
 class Run(Generic[Given]):
     """One execution: awaitable, iterable, cancellable, and in the end what the verb gives.
 
-    It begins with ``begun()``, or with the wait for it: so an interrupt finds nothing begun, or a run to stop.
+    It begins with ``begun()``, or with the wait for it: so an interrupt finds nothing begun, or a
+    run to stop.
 
     Args:
-        work: carries it out, and tells ``watch`` what comes of it and ``interrupted`` what was found when it is
-            cancelled.
+        work: carries it out, and tells ``watch`` what comes of it and ``interrupted`` what was
+            found when it is cancelled.
         given: makes what the verb gives of what comes of it.
         about: what is run, for people.
     """
@@ -96,7 +97,8 @@ class Run(Generic[Given]):
         """What comes of it; whoever asks begins it."""
         if self._process != os.getpid():
             raise UsageError(
-                "This run is another process's, which forked this one: begin a run of your own here."
+                "This run is another process's, which forked this one: "
+                "begin a run of your own here."
             )
         if self._submitted is None:
             self._submitted = submit(self._carried_out())
@@ -125,9 +127,10 @@ class Run(Generic[Given]):
         self._partial = partial
 
     def result(self) -> Given:
-        """Wait for the end and give what the verb gives. Ctrl-C, or what another signal's handler raises, cancels it.
+        """Wait for the end and return what the verb gives; a signal's exception cancels the run.
 
-        Such an exception has what was found as its ``partial``, a ``Result``; the same call goes on from there.
+        Such an exception has what was found as its ``partial``, a ``Result``; the same call goes on
+        from there.
 
         Raises:
             AMRError: the run failed; see the errors' tree.
@@ -135,7 +138,8 @@ class Run(Generic[Given]):
         """
         if threading.current_thread().name == THREAD:
             raise UsageError(
-                "This is the engine's own thread: in async tools and callables, await df.amr.start(...)."
+                "This is the engine's own thread: "
+                "in async tools and callables, await df.amr.start(...)."
             )
         try:
             return self._given(self._future.result())
@@ -153,9 +157,10 @@ class Run(Generic[Given]):
         return replace(self._watch.progress, done=self.done())
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The findings as they land: a dict each, ``label`` and ``position`` of the row, then the fields.
+        """Give the findings as they land: ``label`` and ``position`` of the row, then the fields.
 
-        Those from the journal come first. A run that fails raises at the end; leaving the loop does not stop the run.
+        Those from the journal come first. A run that fails raises at the end; leaving the loop does
+        not stop the run.
         """
         try:
             yield from self._landed()
@@ -196,7 +201,7 @@ class Run(Generic[Given]):
         await self
 
     def _stop_for(self, error: BaseException) -> None:
-        """Stop the run for what came from outside it, as a signal's handler raises, and give it what was found."""
+        """Stop the run for an exception from outside it, and give that what was found."""
         if (
             self._submitted is None
             or not self._submitted.done()
@@ -207,7 +212,7 @@ class Run(Generic[Given]):
             give_partial(error, self._partial)
 
     async def _waited_for(self, future: concurrent.futures.Future[Any]) -> Any:
-        """What a future gives. Cancelled meanwhile, it stops the run, and takes what was found with it."""
+        """Wait for a future; if cancelled, stop the run and give the error what was found."""
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError as error:
@@ -269,55 +274,72 @@ def _result_of(outcome: Result | Draft) -> Result | None:
     return outcome if isinstance(outcome, Result) else outcome.result
 
 
-def made(
-    job: Job,
-    settings: Settings,
-    lms: Mapping[Phase, LM],
-    findings: Kept | None = None,
+def make_run(
+    spec: Spec,
     *,
+    findings: Kept | None = None,
     whole: bool = False,
     preview: PreviewOptions | None = None,
     sample: VerificationSample | None = None,
 ) -> Run[Any]:
-    """The run of a checked call, not begun yet; ``whole`` gives the ``Result`` whatever the verb.
+    """Make the run of a checked call; it is not begun yet.
+
+    Args:
+        spec: what is asked for.
+        findings: what an earlier run found; only the rest is mapped.
+        whole: whether it gives the ``Result``, whatever the verb.
+        preview: what ``plan()`` wants to know beside the estimate.
+        sample: the units that are mapped, if not all are.
 
     Raises:
         UsageError: the model or the budget does not fit; nothing was sent.
     """
-    if lms:
-        check_model(job, lms["map"])
-        own = [resolve_lm(agent.lm) for agent in job.agents if agent.lm is not None]
-        check_budget(settings.budget, [*lms.values(), *own])
-    journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
-    journal = journal_for(settings.journal, by_default=journaled)
-
+    _check_models(spec)
+    job, settings, lms = spec.job, spec.settings, spec.lms
+    is_journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
     execution = Execution(
-        spec=Spec(
-            job, settings, lms, sample_name="" if sample is None else f"second {sample.seed}"
-        ),
-        journal=journal,
+        spec,
+        journal=journal_for(settings.journal, by_default=is_journaled),
         findings=findings,
         preview=preview,
         sample=sample,
     )
 
-    async def work(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
+    async def carry_out(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
         with use_block_settings(settings):
             return await run(execution, watch, interrupted)
 
-    def given(outcome: Any) -> Any:
-        if whole:
-            return outcome
-        if isinstance(outcome, Draft):
-            planned = replace(job, given=outcome.plan, open=(), by=job.by or outcome.plan.by)
-            return outcome.plan.made_for(Rehearsed(outcome.estimate, planned, settings, lms))
-        return what_is_given(job.verb, outcome)
+    def answer(outcome: Any) -> Any:
+        return outcome if whole else _answer(spec, outcome)
 
-    return Run(work, given, f"{job.verb} of {len(job.frame)} rows")
+    return Run(carry_out, answer, f"{job.verb} of {len(job.frame)} rows")
 
 
-def what_is_given(verb: str, result: Result) -> Any:
-    """What a verb gives of a result: a frame, an answer, or the result itself."""
+def _check_models(spec: Spec) -> None:
+    """Check that the models can do what is asked, and that a budget of money can be kept.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if not spec.lms:
+        return
+    check_model(spec.job, spec.lms["map"])
+    own_lms = [resolve_lm(agent.lm) for agent in spec.job.agents if agent.lm is not None]
+    check_budget(spec.settings.budget, [*spec.lms.values(), *own_lms])
+
+
+def _answer(spec: Spec, outcome: Result | Draft) -> Any:
+    """Return what the verb gives."""
+    if isinstance(outcome, Result):
+        return answer_of(spec.job.verb, outcome)
+    plan = outcome.plan
+    job = replace(spec.job, given=plan, open=(), by=spec.job.by or plan.by)
+    planned = PlannedCall(outcome.estimate, replace(spec, job=job))
+    return plan.made_for(planned)
+
+
+def answer_of(verb: str, result: Result) -> Any:
+    """Return what a verb gives of a result: a frame, an answer, or the result itself."""
     match verb:
         case "map":
             return remembered(result)
@@ -329,24 +351,22 @@ def what_is_given(verb: str, result: Result) -> Any:
 
 
 @dataclass(frozen=True)
-class Rehearsed:
-    """A plan's frame and model: what it would take there, and send."""
+class PlannedCall:
+    """The call that a plan was made for: what it would take, and send."""
 
     estimate: Estimate
-    job: Job
-    settings: Settings
-    lms: Mapping[Phase, LM]
+    spec: Spec
 
     def sampled(self, units: int) -> Estimate:
-        """What it would take, by a sample that is mapped."""
-        return self._draft(PreviewOptions(sample=units)).estimate
+        """Estimate what it would take, by a sample that is mapped."""
+        return self._preview(PreviewOptions(sample=units)).estimate
 
     def requests(self, count: int) -> list[dict[str, Any]]:
-        """The first requests, as they would be sent."""
-        return self._draft(PreviewOptions(requests=count)).requests
+        """Render the first requests, as they would be sent."""
+        return self._preview(PreviewOptions(requests=count)).requests
 
-    def _draft(self, options: PreviewOptions) -> Draft:
-        draft: Draft = made(self.job, self.settings, self.lms, whole=True, preview=options).result()
+    def _preview(self, options: PreviewOptions) -> Draft:
+        draft: Draft = make_run(self.spec, whole=True, preview=options).result()
         return draft
 
 
@@ -358,13 +378,13 @@ def run_of(call: Call) -> Run[Any]:
     """
     settings = current_settings()
     job, lms = prepared(call, settings)
-    return made(job, settings.with_changes(job.settings), lms)
+    return make_run(Spec(job, settings.with_changes(job.settings), lms))
 
 
 def prepared(
     call: Call, settings: Settings, parent: SharedRun | None = None
 ) -> tuple[Job, Mapping[Phase, LM]]:
-    """A call, checked, and the models of its phases; inside another run, that one's where it names none.
+    """Check a call and find the models of its phases: in another run that one's, if it names none.
 
     Raises:
         UsageError: the call cannot be carried out; nothing was sent.
@@ -401,17 +421,18 @@ class Rerun:
         if errors is not None:
             settings = settings.with_changes({"errors": errors})
         lms = resolve_lms(lm, settings) if lm is not None else origin.lms
-        run = made(origin.job, settings, lms, origin.kept.copy(), whole=True)
-        result: Result = run.result()
+        spec = Spec(origin.job, settings, lms)
+        result: Result = make_run(spec, findings=origin.kept.copy(), whole=True).result()
         return result
 
     def verify(self, origin: Origin, lm: Any, share: float, seed: int) -> Result:
-        """Map a random share once more; nothing is reduced, and its findings are a result of their own."""
+        """Map a random share once more, as a result of its own; nothing is reduced."""
         lms = resolve_lms(lm, origin.settings) if lm is not None else origin.lms
         settings = origin.settings.with_changes({"errors": "coerce"})
         job = replace(origin.job, verb="map")
+        spec = Spec(job, settings, lms, sample_name=f"second {seed}")
         sample = VerificationSample(share, seed)
-        result: Result = made(job, settings, lms, whole=True, sample=sample).result()
+        result: Result = make_run(spec, whole=True, sample=sample).result()
         return result
 
 
