@@ -282,13 +282,13 @@ def as_tools(tools: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLT
         raise UsageError(f"tools= takes a list of tools, not {tools!r}.")
     functions: list[Tool] = []
     repls: list[PythonREPLTool] = []
-    for given in tools:
-        if isinstance(given, PythonREPLTool):
-            repls.append(given)
-        elif given is PythonREPLTool:
+    for candidate in tools:
+        if isinstance(candidate, PythonREPLTool):
+            repls.append(candidate)
+        elif candidate is PythonREPLTool:
             raise UsageError("tools= takes PythonREPLTool(), with parentheses.")
         else:
-            functions.append(given if isinstance(given, Tool) else Tool(given))
+            functions.append(candidate if isinstance(candidate, Tool) else Tool(candidate))
     if len(repls) > 1:
         raise UsageError("tools= takes one PythonREPLTool(): an agent has one session.")
     names: set[str] = set()
@@ -357,12 +357,12 @@ def _args_schema(func: Callable[..., Any], name: str) -> type[BaseModel]:
 
 def _asked_of(schema: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of arguments, each with its default if JSON can express that."""
-    asked = kept_schema(schema)
+    described = kept_schema(schema)
     for name, info in schema.model_fields.items():
-        part = asked["properties"].get(asked_as(name, info)[0])
+        part = described["properties"].get(asked_as(name, info)[0])
         if part is not None and isinstance(info.default, str | int | float | bool):
             part["default"] = info.default
-    return asked
+    return described
 
 
 def _required(schema: type[BaseModel]) -> list[str]:

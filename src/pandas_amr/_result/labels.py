@@ -39,8 +39,8 @@ def labels_by_field(frame: pd.DataFrame, fields: list[str], labels: Any) -> dict
     Raises:
         UsageError: the labels name no field, do not match the rows, or have another type.
     """
-    given = _name_fields(fields, labels)
-    columns = {name: _match_rows(frame, name, values) for name, values in given.items()}
+    by_field = _name_fields(fields, labels)
+    columns = {name: _match_rows(frame, name, values) for name, values in by_field.items()}
     return {name: _convert(name, frame[name], column) for name, column in columns.items()}
 
 
@@ -50,20 +50,20 @@ def _name_fields(fields: list[str], labels: Any) -> dict[Any, Any]:
             "There is nothing to compare labels with: the result's frame holds no findings."
         )
     if isinstance(labels, pd.DataFrame):
-        given: dict[Any, Any] = {name: labels[name] for name in labels.columns if name in fields}
+        by_field: dict[Any, Any] = {name: labels[name] for name in labels.columns if name in fields}
     elif isinstance(labels, Mapping):
-        given = dict(labels)
+        by_field = dict(labels)
     elif len(fields) == 1:
-        given = {fields[0]: labels}
+        by_field = {fields[0]: labels}
     else:
-        given = {getattr(labels, "name", None): labels}
+        by_field = {getattr(labels, "name", None): labels}
     listed = ", ".join(map(repr, fields))
-    if not given:
+    if not by_field:
         raise UsageError(f"Labels are of the findings {listed}, and these name none of them.")
-    for name in given:
+    for name in by_field:
         if name not in fields:
             raise UsageError(f"Labels are of the findings {listed}, not {name!r}.")
-    return given
+    return by_field
 
 
 def _match_rows(frame: pd.DataFrame, field: str, values: Any) -> pd.Series:

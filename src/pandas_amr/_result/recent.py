@@ -39,7 +39,7 @@ def remembered(result: Result) -> pd.DataFrame:
 def kept_places(result: Result) -> NDArray[np.int64]:
     """Return the positions of the rows that a filter keeps.
 
-    A row is kept if it met the criterion, or if it failed: nobody knows then.
+    A row is kept if it met the criterion. A failed row is kept, too: it might meet it.
     """
     keep = result.frame[KEEP].fillna(True).astype(bool)  # noqa: FBT003 (a value, not a flag)
     return np.flatnonzero(keep.to_numpy())
@@ -48,9 +48,9 @@ def kept_places(result: Result) -> NDArray[np.int64]:
 def kept_rows(result: Result) -> pd.DataFrame:
     """Return the rows that a filter keeps."""
     frame = remembered(result)
-    kept = frame.drop(columns=KEEP).iloc[kept_places(result)]
-    kept.attrs = dict(frame.attrs)
-    return kept
+    rows = frame.drop(columns=KEEP).iloc[kept_places(result)]
+    rows.attrs = dict(frame.attrs)
+    return rows
 
 
 def result_of(frame: pd.DataFrame) -> Result:

@@ -120,7 +120,7 @@ class Result(Generic[Output]):
     aggregations: Mapping[Any, Any] | None = field(default=None)
 
     def retry(self, *, lm: LM | str | None = None, errors: Errors | None = None) -> Result:
-        """Run again what failed or was skipped, keep the findings, and reduce anew.
+        """Run again what failed or was skipped, keep the findings, and reduce again.
 
         Args:
             lm: another model for it; default: the same model.
@@ -245,8 +245,10 @@ class Result(Generic[Output]):
 
     def _computed_aggregations(self) -> dict[Any, Any]:
         """Return the aggregations of the call, without those that agents write."""
-        given = self.aggregations if self.origin is None else self.origin.job.computed
-        return {name: how for name, how in (given or {}).items() if not isinstance(how, Agent)}
+        aggregations = self.aggregations if self.origin is None else self.origin.job.computed
+        return {
+            name: how for name, how in (aggregations or {}).items() if not isinstance(how, Agent)
+        }
 
     def _finding_columns(self) -> list[str]:
         """Return the columns that the findings added to the frame, without the status columns."""
