@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._api.accessor import accessor, register
-from pandas_amr._api.verbs import filter, map, map_reduce, plan, reduce, start  # noqa: A004 (this library's words)
+
+# These verbs shadow builtins: they are the words of map-reduce.
+from pandas_amr._api.verbs import filter, map, map_reduce, plan, reduce, start  # noqa: A004
 from pandas_amr.errors import (
     AMRError,
     AMRWarning,

@@ -176,7 +176,7 @@ async def _run(call: ToolCall, by_name: dict[str, AgentTool]) -> str | ToolSubmi
             return await _call(tool, arguments)
     except tool.passes:
         raise
-    except Exception as error:  # noqa: BLE001 (the tool is the user's; the agent reads what it raised)
+    except Exception as error:  # noqa: BLE001 (the user's tool; the agent reads of it)
         if isinstance(error, TimeoutError) and deadline.expired():  # and not the function's own
             return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
         return _describe_failure(tool, error)

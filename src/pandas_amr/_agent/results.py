@@ -74,7 +74,7 @@ def text_of(value: Any) -> str:
     """Return an object's text; if its ``__str__`` raises, its type and the error's."""
     try:
         return str(value)
-    except BaseException as error:  # noqa: BLE001 (an object of the user's: __str__ may do anything)
+    except BaseException as error:  # noqa: BLE001 (a user's __str__ may do anything)
         raised = type(contained(error)).__name__
         return f"<{type(value).__name__}: its text raised {raised}>"
 

@@ -106,7 +106,7 @@ class _Comparison:
         return rows
 
     def _labelled_rows(self, field: str) -> NDArray[np.bool_]:
-        """Return the rows whose labels say whether the row counts, in which group, and its value."""
+        """Return the rows whose labels say if the row counts, in which group, and its value."""
         rows: NDArray[np.bool_] = self.labels[field].notna().to_numpy()
         if self.answer.where in self.labels:
             chosen = self.labels[self.answer.where].tolist()

@@ -60,7 +60,7 @@ def plain_value(value: Any) -> Any:
 
 
 def is_same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
-    """Whether two values are equal: numbers within a relative tolerance, texts but for case and spaces."""
+    """Whether two values are equal: numbers within a tolerance, texts but for case and spaces."""
     match first, second:
         case (None, None):
             return True

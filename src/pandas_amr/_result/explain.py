@@ -50,8 +50,8 @@ def _select_group(sources: pd.DataFrame, rows: pd.DataFrame, item: int, group: A
     groups = sources["group"]
     if group is None and not any(_is_same_group(other, None) for other in groups):
         raise UsageError(
-            f"This answer has one part per group or column; pass group= (one of {_listed(groups)}): "
-            f"explain({item!r}, group=...)."
+            "This answer has one part per group or column; pass group= "
+            f"(one of {_listed(groups)}): explain({item!r}, group=...)."
         )
     matches = [_is_same_group(other, group) for other in rows["group"]]
     return rows[np.array(matches, dtype=bool)]
@@ -63,14 +63,15 @@ def _select_column(
     if "column" not in rows.columns:
         if column is not None:
             raise UsageError(
-                f"Agents did not write this answer by columns. Leave out column=: explain({item!r})."
+                "Agents did not write this answer by columns. Leave out column=: "
+                f"explain({item!r})."
             )
         return rows
     columns = list(dict.fromkeys(sources["column"]))
     if column is None and len(columns) > 1:
         raise UsageError(
-            f"Agents wrote several columns of this answer; pass column= (one of {_listed(columns)}): "
-            f"explain({item!r}, column=...)."
+            "Agents wrote several columns of this answer; pass column= "
+            f"(one of {_listed(columns)}): explain({item!r}, column=...)."
         )
     wanted = columns[0] if column is None else column
     selected: pd.DataFrame = rows[rows["column"] == wanted]

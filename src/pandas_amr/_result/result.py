@@ -194,7 +194,7 @@ class Result(Generic[Output]):
         second: Result = self.origin.runner.verify(self.origin, lm, share, seed)
         try:
             return self._compare_with(second, tolerance)
-        except Exception as error:  # noqa: BLE001 (the second run is paid for: its result goes along)
+        except Exception as error:  # noqa: BLE001 (its result is paid for)
             stop_with(error, second, where="its verification")
 
     def _compare_with(self, second: Result, tolerance: float) -> Verification:
@@ -286,7 +286,7 @@ class Result(Generic[Output]):
         return self.frame.iloc[find_positions(self.sources, item, group, column)]
 
     def graph(self) -> Graph:
-        """Return the graph of the run: which node fed which, how long each took, the longest path."""
+        """Return the graph of the run: which node fed which, their times, the longest path."""
         return graph_of(self.trace, static=self.plan.fan_in is not None)
 
     def save(self, folder: str | Path) -> None:

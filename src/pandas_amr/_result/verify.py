@@ -103,7 +103,7 @@ def _agreement(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _kappa(first: list[Any], second: list[Any], same: list[bool]) -> float | None:
-    """Return the agreement beyond chance; None if values are not classes, or chance alone agrees."""
+    """Return the agreement beyond chance; None without classes, or if chance alone agrees."""
     if not same or not all(isinstance(value, str | bool | None) for value in [*first, *second]):
         return None
     chance = float(_shares(first).mul(_shares(second), fill_value=0.0).sum())

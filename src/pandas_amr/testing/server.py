@@ -191,7 +191,7 @@ class ScriptedServer(BatchEndpoints):
             answer = self._script(request)
             if inspect.isawaitable(answer):
                 answer = await answer
-        except Exception as error:  # noqa: BLE001 (the test's script; reported at the end of the block)
+        except Exception as error:  # noqa: BLE001 (reported at the end of the block)
             raised = f"{type(error).__name__} on request {request.number}: {error}"
             self._problems.append(f"the script raised {raised}")
             return Status(400, "the script raised")
