@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
-from pandas_amr._agent.answers import decoded
+from pandas_amr._agent.answers import decode_answer
 from pandas_amr.testing import Call, Raw, ScriptedServer
 
 DF = pd.DataFrame({"text": ["row 1"]})
@@ -182,9 +182,9 @@ def test_plain_functions_serve_as_tools_and_decorated_ones_stay_functions():
 def test_a_tool_that_cannot_be_told_to_a_model_is_refused():
     with pytest.raises(amr.UsageError, match="needs a description"):
         amr.Tool(lambda x: x, name="f")
-    with pytest.raises(amr.UsageError, match="taken by the library"):
+    with pytest.raises(amr.UsageError, match="has its own tool"):
         amr.Tool(lookup.func, name="submit_findings")
-    with pytest.raises(amr.UsageError, match="cannot be given by name"):
+    with pytest.raises(amr.UsageError, match="cannot be passed by name"):
         amr.Tool(lambda *xs: xs, name="f", description="F.")
     with pytest.raises(amr.UsageError, match="two tools named lookup"):
         DF.amr.map("Read.", tools=[lookup, lookup], lm=amr.LM("m", base_url="http://127.0.0.1:9"))
@@ -196,9 +196,9 @@ def test_a_tool_that_cannot_be_told_to_a_model_is_refused():
         ("", "stop", "the answer is empty"),
         (" ", "length", "the answer is empty, its tokens were used up"),
         ("{a", "length", "the answer was cut off at its greatest length"),
-        ("[1]", "stop", "the answer is no JSON object"),
+        ("[1]", "stop", "the answer is not a JSON object"),
         (None, "stop", "the answer is empty"),
     ],
 )
 def test_what_is_no_answer_is_told_by_its_reason(text, finish, problem):
-    assert decoded(text, finish) == (None, problem)
+    assert decode_answer(text, finish) == (None, problem)

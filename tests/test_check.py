@@ -117,7 +117,7 @@ def test_a_loaded_result_is_scored_too(tmp_path):
     [
         ({"mood": TRUTH}, "not 'mood'"),
         ({"kind": "nowhere"}, "no column 'nowhere'"),
-        ({"kind": TRUTH[:5]}, "one a row: 90"),
+        ({"kind": TRUTH[:5]}, "one label per row: 90"),
         (pd.Series(TRUTH, name="kind"), "no row of the frame"),
         (pd.DataFrame({"mood": TRUTH}), "these name none"),
         (TRUTH, "not None"),
@@ -210,13 +210,13 @@ def test_decimals_and_numbers_in_texts_have_errors_as_numbers_have():
 @pytest.mark.parametrize(
     ("sort", "label", "reason"),
     [
-        ("whole", "n/a", "are numbers; 'n/a' is none"),
+        ("whole", "n/a", "are numbers; 'n/a' is not a number"),
         ("whole", [1], "are numbers"),
         ("decimal", dt.date(2026, 1, 1), "are numbers"),
         ("truth", "maybe", "are bools: True or False; 'maybe' is neither"),
         ("truth", 2, "is neither"),
-        ("day", "01/02/2026", "ISO 8601; '01/02/2026' is none"),
-        ("day", 20260101, "20260101 is none"),
+        ("day", "01/02/2026", "ISO 8601; '01/02/2026' is not ISO 8601"),
+        ("day", 20260101, "20260101 is not a date"),
         ("time", "soon", "pd.to_datetime"),
     ],
 )

@@ -363,7 +363,7 @@ def test_an_instruction_that_is_no_text_fails_its_row_alone_before_any_request(g
         assert result.output["n"] == 5
         plan = frame().amr.plan(reduce={"n": "sum"}, lm=server.lm(), **MAPPED | {"map": agent})
         assert len(plan.requests(ROWS)) == ROWS - 1
-    assert "text is wanted" in result.failures["reason"][0]
+    assert "instead of a text" in result.failures["reason"][0]
     assert not any("None" in str(request.body) for request in server.requests)
 
 

@@ -274,9 +274,9 @@ def test_explain_knows_the_group_without_a_key_and_groups_of_several_keys_saved_
 
 def test_explain_says_whether_it_takes_a_group():
     df = texts(4).assign(shop=["a", "b"] * 2)
-    with pytest.raises(amr.UsageError, match=r"Say which: explain\(0, group=\.\.\.\)"):
+    with pytest.raises(amr.UsageError, match=r"group= \(one of 'a', 'b'\): explain\(0, group=\.\.\.\)"):
         written(df, "shop").explain()
-    with pytest.raises(amr.UsageError, match=r"not told by groups. Leave group= out: explain\(0\)"):
+    with pytest.raises(amr.UsageError, match=r"has no groups. Leave out group=: explain\(0\)"):
         written(df, None).explain(group="a")
     with pytest.raises(amr.UsageError, match="no item 0 of group 'z'"):
         written(df, "shop").explain(group="z")

@@ -295,7 +295,7 @@ def test_what_hands_in_nothing_to_the_end_fails_with_the_reason_and_makes_nothin
         result = severity(FRAME, server, max_steps=2, plan=PREVIEW | {"max_repairs": 0})
     assert result.frame["severity"].isna().all()
     assert set(result.failures["reason"]) == {
-        "nothing was handed in: no cell of code called submit(...), the last one that was left neither"
+        "nothing was handed in: no code called submit(...), not even in the last turn"
     }
     assert len(server.requests) <= 12  # the shard, then its halves
 

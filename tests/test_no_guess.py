@@ -394,7 +394,7 @@ def test_a_recipe_in_a_verb_is_refused_likewise_and_a_stage_with_a_planner_of_it
 
 CELL = "ticket 2 was closed by the agent"
 GARBAGE: dict[str, tuple[Any, int, str]] = {
-    "prose": (Raw(f"I cannot plan {CELL}."), 2, "could not be used (the answer is no JSON object)"),
+    "prose": (Raw(f"I cannot plan {CELL}."), 2, "could not be used (the answer is not a JSON object)"),
     "nothing": (Raw(""), 2, "could not be used (the answer is empty)"),
     "cut off": (
         Raw(json.dumps(COUNTED)[:-4], finish_reason="length"),

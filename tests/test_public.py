@@ -98,3 +98,18 @@ def test_the_verbs_of_the_accessor_have_the_functions_own_signature_and_docstrin
     bound = pd.DataFrame({"a": [1]}).amr.map_reduce
     assert list(inspect.signature(bound).parameters) == list(inspect.signature(amr.map_reduce).parameters)[1:]
     assert bound.__doc__ == amr.map_reduce.__doc__
+
+
+def test_public_classes_name_the_package_as_their_module_and_pickles_find_them():
+    import pickle
+
+    public = [getattr(amr, name) for name in amr.__all__]
+    classes = [value for value in public if isinstance(value, type)]
+    assert len(classes) > 40
+    for kind in classes:
+        assert f"{kind.__module__}.{kind.__qualname__}" == f"pandas_amr.{kind.__name__}"
+        assert pickle.loads(pickle.dumps(kind)) is kind
+    error = pickle.loads(pickle.dumps(amr.ModelRejected("too long", too_long=True)))
+    assert type(error) is amr.ModelRejected
+    assert error.too_long
+    assert pickle.loads(pickle.dumps(amr.Limits(memory_mb=64))) == amr.Limits(memory_mb=64)

@@ -408,10 +408,10 @@ def test_an_isolated_tool_must_be_a_plain_function_of_its_own():
     [
         ({"packages": "numpy"}, "list of names"),
         ({"packages": ["no_such_package"]}, "no package 'no_such_package'"),
-        ({"files": ["/no/such/file"]}, "is no file"),
+        ({"files": ["/no/such/file"]}, "is not a file"),
         ({"limits": {"memory_mb": 1}}, "amr.Limits"),
         ({"isolation": "weak"}, "'strong', 'strict-lite', 'process'"),
-        ({"sandbox": object()}, "takes what has tier"),
+        ({"sandbox": object()}, "takes an object with tier"),
     ],
 )
 def test_a_wrong_repl_is_told_at_once(options, match):

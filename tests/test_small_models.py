@@ -17,7 +17,8 @@ from pandas_amr._findings.citations import Support, in_runs, support_of
 from pandas_amr._findings.inputs import ReduceInput
 from pandas_amr._plan.answer import PlanAnswer
 from pandas_amr._records.tokens import counter_for
-from pandas_amr._result.verify import constant_end, most_in_doubt
+from pandas_amr._result.careless import constant_end
+from pandas_amr._result.review import most_in_doubt
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.wire import wire_of
 from pandas_amr.models.base import Abilities

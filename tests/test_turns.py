@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._agent.answers import decoded
+from pandas_amr._agent.answers import decode_answer
 from pandas_amr.sandbox.base import Cell, Submitted
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status
 
@@ -439,16 +439,16 @@ READ = {
 
 @pytest.mark.parametrize("text", READ.values(), ids=READ.keys())
 def test_an_object_is_read_with_whatever_stands_around_it(text):
-    assert decoded(text) == (OBJECT, None)
+    assert decode_answer(text) == (OBJECT, None)
 
 
 def test_marks_inside_of_an_object_are_part_of_it():
     said = {"a": "<think>no</think>", "b": "```json\n{}\n```", "c": '{"a": 1}', "d": "[/THINK]", "e": "\ufeff"}
     for text in (json.dumps(said), f"It is {json.dumps(said)}.", f"```json\n{json.dumps(said)}\n```"):
-        assert decoded(text) == (said, None)
+        assert decode_answer(text) == (said, None)
 
 
-NO_OBJECT = "the answer is no JSON object"
+NO_OBJECT = "the answer is not a JSON object"
 MANY = "the answer holds several JSON objects, not one"
 TWICE = "the answer cannot be read: an object in it names a key twice"
 UNREAD = {
@@ -483,7 +483,7 @@ UNREAD = {
 
 @pytest.mark.parametrize(("text", "problem"), UNREAD.values(), ids=UNREAD.keys())
 def test_what_is_not_one_object_is_none(text, problem):
-    payload, said = decoded(text)
+    payload, said = decode_answer(text)
     assert payload is None
     assert said is not None
     assert said == problem or "nested too deeply" in said
@@ -503,7 +503,7 @@ def test_what_is_not_one_object_is_none(text, problem):
     ],
 )
 def test_of_an_answer_that_was_cut_off_what_stands_before_the_cut_is_read(text, payload):
-    assert decoded(text, "length") == (payload, "the answer was cut off at its greatest length")
+    assert decode_answer(text, "length") == (payload, "the answer was cut off at its greatest length")
 
 
 QUOTED = '{"findings": [{"unit": 0, "n": 9}, {"unit": 1, "n": 9}]}'

@@ -1,7 +1,6 @@
 """Agentic map-reduce for pandas: ``import pandas_amr`` registers ``df.amr`` and does nothing else.
 
-Every public name is imported when it is first used, so that the import adds next to nothing to that
-of pandas.
+A public name is imported at its first use, so that this import takes little longer than pandas'.
 """
 
 from __future__ import annotations
@@ -10,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._api.accessor import accessor, register
-from pandas_amr._api.verbs import filter, map, map_reduce, plan, reduce, start  # noqa: A004 (this library's words)
+
+# These verbs shadow builtins: they are the words of map-reduce.
+from pandas_amr._api.verbs import filter, map, map_reduce, plan, reduce, start  # noqa: A004
 from pandas_amr.errors import (
     AMRError,
     AMRWarning,
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     from pandas_amr._records.graph import Graph
     from pandas_amr._records.usage import Budget, Usage
     from pandas_amr._result.evaluate import Score
-    from pandas_amr._result.result import Result, load, result_of
+    from pandas_amr._result.recent import result_of
+    from pandas_amr._result.result import Result, load
     from pandas_amr._result.verify import Verification
     from pandas_amr._run.run import Run
     from pandas_amr._units.by import By
@@ -123,6 +125,7 @@ __all__ = [
     "tool",
 ]
 
+# The modules that define the public names which are imported at their first use.
 _HOMES = {
     "models.base": ("LM", "Abilities"),
     "sandbox.base": ("Limits", "Sandbox"),
@@ -137,14 +140,17 @@ _HOMES = {
     "_records.estimate": ("Estimate",),
     "_plan.plan": ("Plan", "Ranking"),
     "_api.recipe": ("Recipe",),
-    "_result.result": ("Result", "load", "result_of"),
+    "_result.recent": ("result_of",),
+    "_result.result": ("Result", "load"),
     "_run.run": ("Run",),
     "_result.evaluate": ("Score",),
     "_context.settings": ("configure", "settings"),
     "_records.usage": ("Budget", "Usage"),
     "_result.verify": ("Verification",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF: dict[str, str] = {}
+for _home, _names in _HOMES.items():
+    _HOME_OF.update(dict.fromkeys(_names, _home))
 
 
 def __getattr__(name: str) -> Any:

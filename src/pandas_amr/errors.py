@@ -1,39 +1,39 @@
-"""Everything that can go wrong, as one tree.
+"""Every error and warning of the library, as one tree.
 
 ::
 
     AMRError
-    ├─ UsageError(ValueError)           a bad argument, before a request; says what would be right
-    │  └─ ColumnError(KeyError)         missing, doubled or colliding columns
-    └─ RunStopped                       a run ended early; carries the partial Result. The base alone: an exception that
-       │                                is not ours (a reducer's, a validator's, a bug) stands as its __cause__
-       ├─ PlanError(ValueError)         a plan that cannot be used, or none to be had: says what to pass
-       ├─ ModelError                    who: the model service. Never carries keys or cell text
-       │  ├─ ModelUnavailable           429, time-out, 5xx, connection: retried first
-       │  ├─ ModelConfigError           401, 402, no quota; 403, 404 before any answer: ends the run
-       │  ├─ ModelRejected              400, 403: this request cannot be served (a context too long, a filter)
+    ├─ UsageError(ValueError)           a wrong argument, before any request; says what is right
+    │  └─ ColumnError(KeyError)         a column is missing, doubled or collides with a finding
+    └─ RunStopped                       a run ended early; carries the partial Result. This class
+       │                                itself: the cause is an exception of other code
+       ├─ PlanError(ValueError)         the plan cannot be used, or none was derived
+       ├─ ModelError                    the model service failed; never holds keys or cell text
+       │  ├─ ModelUnavailable           429, time-out, 5xx, connection; raised after retries
+       │  ├─ ModelConfigError           401, 402, no quota; 403, 404 before any answer
+       │  ├─ ModelRejected              400, 403: this request only (too long, filtered)
        │  ├─ ModelRefused               the model declined to answer
-       │  └─ InvalidOutput(ValueError)  not the promised schema
-       ├─ SandboxError                  who: the sandbox, not the code in it
-       │  └─ SandboxUnavailable         none can be had here; says why, and what the choices are
+       │  └─ InvalidOutput(ValueError)  the answer does not match the schema
+       ├─ SandboxError                  the sandbox failed, and not the code in it
+       │  └─ SandboxUnavailable         no sandbox can be used here; says why
        ├─ JournalError                  the journal cannot be read or written
-       ├─ BudgetExceeded                carries the usage, too
-       ├─ NotConfirmed                  the estimate was not confirmed; carries it
-       └─ MapFailed                     errors="raise" met a failure
+       ├─ BudgetExceeded                the budget is spent; carries the usage
+       ├─ NotConfirmed                  the estimate was not confirmed; carries the estimate
+       └─ MapFailed                     a unit failed, with errors="raise"
 
     AMRWarning(UserWarning)
-    ├─ PlanWarning                   the plan is not carried out as a whole: a part left out, a group read in parts
-    ├─ FailureWarning                some units failed and are listed
-    ├─ JournalWarning                the journal is not what it was: damaged, gone, or not to be had
-    ├─ SettingWarning                a setting is left out, since the model refuses it
-    └─ CorpusWarning                 some files were left out
+    ├─ PlanWarning                      part of a plan is not carried out
+    ├─ FailureWarning                   some units failed and are listed
+    ├─ JournalWarning                   the journal is damaged, missing or unavailable
+    ├─ SettingWarning                   a setting is left out: the model rejects it
+    └─ CorpusWarning                    some files were left out
 """
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-# What errors carry is defined by modules that import this one: here their classes have no more than names.
+# Modules that define these classes import this one: here the classes are names only.
 Estimate: TypeAlias = Any
 Limits: TypeAlias = Any
 Result: TypeAlias = Any
@@ -67,34 +67,37 @@ __all__ = [
 
 
 class AMRError(Exception):
-    """The root: catch this to catch everything the library raises.
+    """The root: ``except AMRError`` catches everything the library raises.
 
-    A copy of an error, as for another process, is without its ``partial``: that holds clients and functions.
+    A copy of an error, for another process for example, has no ``partial``: a result holds clients
+    and functions.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        told = {name: None if name == "partial" else value for name, value in self.__dict__.items()}
-        return type(self).__new__, (type(self), *self.args), told
+        state = dict(self.__dict__)
+        if "partial" in state:
+            state["partial"] = None
+        return type(self).__new__, (type(self), *self.args), state
 
 
 class UsageError(AMRError, ValueError):
-    """An argument that cannot be used; the message says what would be right."""
+    """An argument cannot be used; the message says what would be right."""
 
 
 class ColumnError(UsageError, KeyError):
-    """A column that is missing, doubled, or in the way of a finding."""
+    """A column is missing, doubled, or has the name of a finding's column."""
 
     __str__ = Exception.__str__  # KeyError's own shows the message in quotes
 
 
 class RunStopped(AMRError):
-    """A run ended before its end.
+    """A run ended early.
 
-    This class alone stands for an exception that is not this library's, or for arguments that turned out to be wrong
-    once requests were sent; the original is its ``__cause__``.
+    This class itself stands for an exception of other code, such as a user's reducer, or for
+    arguments that turned out wrong after requests were sent; its ``__cause__`` is the original.
 
     Attributes:
-        partial: the ``Result`` with all that was found until then; None before a run, and in a copy.
+        partial: the ``Result`` with all findings so far; None before a run, and in a copy.
     """
 
     def __init__(self, message: str, *, partial: Result | None = None) -> None:
@@ -103,20 +106,20 @@ class RunStopped(AMRError):
 
 
 class PlanError(RunStopped, ValueError):
-    """A plan that cannot be used; or a task for which there is none: the message writes out the call to make."""
+    """The plan cannot be used, or none was derived: the message shows the call to make."""
 
 
 class ModelError(RunStopped):
     """The model service failed.
 
     Attributes:
-        status: the HTTP status, where there was an answer.
-        request_id: the service's own name for the request, for its support.
+        status: the HTTP status, if there was an answer.
+        request_id: the service's id of the request, for its support.
         attempts: how often the request was sent.
-        usage: what its answers took, where there were some that could not be used; None if nothing was paid for.
+        usage: the usage of answers that could not be used; None if nothing was paid for.
     """
 
-    stops_run = False  # whether nothing that follows could succeed
+    stops_run = False  # whether later requests would fail the same way
     usage: Usage | None = None
 
     def __init__(
@@ -134,15 +137,15 @@ class ModelError(RunStopped):
 
 
 class ModelUnavailable(ModelError):
-    """Busy, slow or unreachable: the service may answer the same request later.
+    """The service is busy, slow or unreachable: it may answer the same request later.
 
     Attributes:
-        retry_after_s: seconds that the service asked to wait, where it said so.
-        busy: the service said 429.
-        gone: no service was reached.
-        starved: this process could open no more connections.
-        said: what went wrong, without what came of it for the run.
-        limits: what its headers told of its limits.
+        retry_after_s: how many seconds the service asked to wait, if it did.
+        busy: whether the service answered 429.
+        gone: whether no service was reached.
+        starved: whether this process could open no more connections.
+        said: what went wrong, without what it means for the run.
+        limits: the limits in its headers.
     """
 
     def __init__(
@@ -154,9 +157,11 @@ class ModelUnavailable(ModelError):
         gone: bool = False,
         starved: bool = False,
         limits: Limits | None = None,
-        **known: object,
+        status: int | None = None,
+        request_id: str | None = None,
+        attempts: int = 1,
     ) -> None:
-        super().__init__(message, **known)  # type: ignore[arg-type]
+        super().__init__(message, status=status, request_id=request_id, attempts=attempts)
         self.said = message
         self.retry_after_s = retry_after_s
         self.busy = busy
@@ -166,11 +171,11 @@ class ModelUnavailable(ModelError):
 
 
 class ModelConfigError(ModelError):
-    """The service will not serve this key, model or address at all.
+    """The service rejects this key, model or address for every request.
 
     Attributes:
-        of_request: the same failure as one of this request alone, if that may be what the service means; it does where
-            it has answered other requests.
+        of_request: the same failure as an error of this request only, if the service may mean
+            that. It does if it has answered other requests.
     """
 
     stops_run = True
@@ -178,14 +183,22 @@ class ModelConfigError(ModelError):
 
 
 class ModelRejected(ModelError):
-    """The service cannot serve this one request: too long, filtered, malformed.
+    """The service rejects this one request: too long, filtered, malformed.
 
     Attributes:
-        too_long: whether the prompt was longer than the model's context window.
+        too_long: whether the prompt is longer than the model's context window.
     """
 
-    def __init__(self, message: str, *, too_long: bool = False, **known: object) -> None:
-        super().__init__(message, **known)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        message: str,
+        *,
+        too_long: bool = False,
+        status: int | None = None,
+        request_id: str | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message, status=status, request_id=request_id, attempts=attempts)
         self.too_long = too_long
 
 
@@ -194,7 +207,7 @@ class ModelRefused(ModelError):
 
 
 class InvalidOutput(ModelError, ValueError):
-    """The model's answer is not what the schema promises."""
+    """The model's answer does not match the schema."""
 
 
 class SandboxError(RunStopped):
@@ -202,15 +215,15 @@ class SandboxError(RunStopped):
 
 
 class SandboxUnavailable(SandboxError):
-    """No sandbox as strong as was asked for can be had here; the message says why, and what the choices are."""
+    """No sandbox of the wanted strength can be used here; the message says why, and what can."""
 
 
 class JournalError(RunStopped):
-    """The journal cannot be used; the message says why, and what the choices are."""
+    """The journal cannot be used; the message says why, and what to do."""
 
 
 class BudgetExceeded(RunStopped):
-    """The budget is used up, and ``errors="raise"`` was asked for.
+    """The budget is spent, with ``errors="raise"``.
 
     Attributes:
         usage: what was spent.
@@ -222,10 +235,10 @@ class BudgetExceeded(RunStopped):
 
 
 class NotConfirmed(RunStopped):
-    """``Budget(confirm=...)`` said no to the estimate; nothing was mapped.
+    """``Budget(confirm=...)`` did not confirm the estimate; nothing was mapped.
 
     Attributes:
-        estimate: what it was asked about.
+        estimate: the estimate that was not confirmed.
     """
 
     def __init__(self, message: str, estimate: Estimate) -> None:
@@ -234,34 +247,39 @@ class NotConfirmed(RunStopped):
 
 
 class MapFailed(RunStopped):
-    """``errors="raise"`` met a failure."""
+    """A unit failed, with ``errors="raise"``."""
 
 
 class AMRWarning(UserWarning):
     """The root of the library's warnings.
 
     Attributes:
-        partial: the ``Result``, where a warning of a run is raised as an error.
+        partial: the ``Result``, if a warning of a run is raised as an error.
     """
 
     partial: Result | None = None
 
 
 class PlanWarning(AMRWarning):
-    """A plan is not carried out as a whole: a part of a planner's was left out, or a group is read in parts."""
+    """Part of a plan is not carried out: a planner's field is left out, a group is split."""
 
 
 class FailureWarning(AMRWarning):
-    """Some units failed; they are ``<NA>`` and listed in ``failures``."""
+    """Some units failed: they are ``<NA>``, and ``failures`` lists them."""
 
 
 class JournalWarning(AMRWarning):
-    """The journal is not what it was: damaged and set aside, gone, or not to be had here."""
+    """The journal is damaged and was set aside, or is missing or unavailable."""
 
 
 class SettingWarning(AMRWarning):
-    """A setting of an ``LM`` is left out, since the model refuses it."""
+    """A setting of an ``LM`` is left out: the model rejects it."""
 
 
 class CorpusWarning(AMRWarning):
-    """Some files were left out; which and why stands in the frame's ``attrs["left_out"]``."""
+    """Some files were left out; the frame's ``attrs["left_out"]`` lists them with the reasons."""
+
+
+# Tracebacks and pickles name the public module: pandas_amr.UsageError.
+for _name in __all__:
+    globals()[_name].__module__ = "pandas_amr"

@@ -1,4 +1,4 @@
-"""Tools: functions of the user's that agents may call, and the Python that they may write."""
+"""Tools: functions that agents may call, and a Python session for the code they write."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from pandas_amr._records.public import public
 from pandas_amr._types.schema import asked_as, json_schema, kept_schema
 from pandas_amr._types.wire import Wire, wire_of
 from pandas_amr.errors import UsageError
@@ -29,28 +30,32 @@ __all__ = ["PythonREPLTool", "Tool", "tool"]
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 LEAST_RESULT_CHARS = 100
 MOST_RESULT_CHARS = 20_000
+OTHERS_MAY_READ = 0o004
 RESERVED = frozenset({"submit_findings", "submit_reduction", "python_repl"})
 
 
+@public
 @dataclass(frozen=True)
 class Tool:
-    """A function that agents may call, with what they are told of it.
+    """A function that agents may call, with its description for them.
 
     Args:
-        func: the function, sync (runs in a thread) or async. Its arguments are checked first.
-        name: what agents call it; default: the function's name.
+        func: the function, sync (it runs in a thread) or async. Its arguments are checked first.
+        name: the tool's name for agents; default: the function's name.
         description: what it does; default: the function's docstring.
-        args_schema: a pydantic model of the arguments; default: made from the function's annotations.
-        timeout_s: seconds that one call may take; the agent is told when they are over.
-        max_result_chars: characters of a result that the agent gets to read; of a longer one the middle is left out,
-            and the agent is told so. None is no bound: a result may then fill the model's window.
-        isolated: run it in a sandbox and not beside the library, a session each call. It sees its arguments, pandas as
-            ``pd``, numpy as ``np``, what it imports itself, and nothing else of yours. Arguments come as JSON has them:
-            a date as text, a model as a dict.
-        version: part of what findings are known by in the journal: another version pays anew.
+        args_schema: a pydantic model of the arguments; default: from the function's annotations.
+        timeout_s: how long one call may take; after that, the agent reads that there is no answer.
+        max_result_chars: how many characters of a result the agent reads; a longer one loses its
+            middle, and the agent reads so. None sets no limit: a result may then fill the model's
+            context window.
+        isolated: run it in a sandbox, in a new session per call. It sees its arguments, pandas as
+            ``pd``, numpy as ``np``, what it imports itself, and nothing else of your program.
+            Arguments are as in JSON: a date is a text, a model is a dict.
+        version: part of the journal's key of a finding: with another version, units are asked
+            again.
 
     Raises:
-        UsageError: the name, the description or the arguments cannot be told to a model.
+        UsageError: the name, the description or the arguments cannot be sent to a model.
 
     Example:
         >>> def rate(currency: str) -> float:
@@ -75,34 +80,40 @@ class Tool:
     def __post_init__(self) -> None:
         if not callable(self.func):
             raise UsageError(f"A tool is a function, not {self.func!r}.")
-        name = self.name or getattr(self.func, "__name__", "")
-        if not NAME.fullmatch(name):
-            raise UsageError(
-                f"A tool's name is made of letters, digits, _ and -, not {name!r}: Tool(f, name=...)."
-            )
-        if name in RESERVED:
-            raise UsageError(f"The tool name {name!r} is taken by the library: Tool(f, name=...).")
-        description = self.description or inspect.getdoc(self.func) or ""
+        name = self._checked_name()
+        description = self.description or inspect.getdoc(self.func)
         if not description:
             raise UsageError(
                 f"Tool {name!r} needs a description, or its function a docstring: agents read it."
             )
         check_bound(self.max_result_chars)
         if self.isolated:
-            source_of(self.func)  # what cannot be sent is told now
+            source_of(self.func)  # raises now if it cannot be sent
         schema = self.args_schema or _args_schema(self.func, name)
         required = _required(schema)
-        for key, value in {
+        derived = {
             "name": name,
             "description": description,
             "args_schema": schema,
             "parameters": json_schema(schema) | {"required": required},
             "wire": wire_of(_asked_of(schema) | {"required": required}, required=required),
-        }.items():
-            object.__setattr__(self, key, value)
+        }
+        for attribute, value in derived.items():
+            object.__setattr__(self, attribute, value)
+
+    def _checked_name(self) -> str:
+        name = self.name or getattr(self.func, "__name__", "")
+        if not NAME.fullmatch(name):
+            raise UsageError(
+                f"A tool's name consists of letters, digits, _ and -, and is not {name!r}: "
+                "Tool(f, name=...)."
+            )
+        if name in RESERVED:
+            raise UsageError(f"The library has its own tool {name!r}: Tool(f, name=...).")
+        return name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function itself: a decorated function stays one."""
+        """Call the function itself: a decorated function can still be called."""
         return self.func(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -140,22 +151,25 @@ def tool(
     return Tool(func, **options)
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class PythonREPLTool:
-    """A live Python for every agent, in a sandbox, with its shard as the frame ``df`` (reducers: ``findings``).
+    """A Python session for every agent, in a sandbox, with its shard as the frame ``df``.
 
-    Agents call it ``python_repl(code)``. State lasts through an agent's turns. In it ``submit(frame)`` hands in
-    findings with no model writing them out, and ``ask(texts, instruction, schema)`` has the model read what code has
-    chosen.
+    Reducers have ``findings`` in place of ``df``. Agents call it as ``python_repl(code)``. The
+    session keeps its state over an agent's turns. ``submit(frame)`` submits findings without a
+    model writing them, and ``ask(texts, instruction, schema)`` has the model read texts that code
+    selected.
 
     Args:
-        packages: further packages of this environment that code may import, beside pandas, numpy and pyarrow and what
-            lies in the same folder.
-        files: further files, read-only: paths, or a dict of the names they get; their paths stand in ``files``.
+        packages: more packages of this environment that code may import, besides pandas, numpy and
+            pyarrow and what is installed in the same folder.
+        files: files that code may read: paths, or a dict of names to paths. In the session,
+            ``files`` holds their paths.
         limits: what a session may use; see ``Limits``.
-        isolation: ``"strong"``, ``"strict-lite"``, ``"process"``, or ``"auto"`` for the strongest that can be had and
-            never ``"process"``; see ``pandas_amr.sandbox``.
-        sandbox: a sandbox of your own in place of the embedded one, such as ``ContainerSandbox``.
+        isolation: ``"strong"``, ``"strict-lite"``, ``"process"``; or ``"auto"`` for the strongest
+            one available here, but never ``"process"``; see ``pandas_amr.sandbox``.
+        sandbox: your own sandbox in place of the embedded one, such as ``ContainerSandbox``.
 
     Raises:
         UsageError: an argument cannot be used; a package or a file does not exist.
@@ -172,121 +186,140 @@ class PythonREPLTool:
     sandbox: Sandbox | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.packages, str):
-            raise UsageError(
-                f"PythonREPLTool(packages=...) takes a list of names: [{self.packages!r}]."
-            )
+        _check_packages(self.packages)
         if not isinstance(self.limits, Limits):
             raise UsageError(
                 f"PythonREPLTool(limits=...) takes amr.Limits(...), not {self.limits!r}."
             )
-        if self.isolation not in typing.get_args(Isolation):
-            names = ", ".join(repr(name) for name in typing.get_args(Isolation))
+        choices = typing.get_args(Isolation)
+        if self.isolation not in choices:
+            listed = ", ".join(map(repr, choices))
             raise UsageError(
-                f"PythonREPLTool(isolation=...) takes {names}, not {self.isolation!r}."
+                f"PythonREPLTool(isolation=...) takes {listed}, not {self.isolation!r}."
             )
-        if self.sandbox is not None and not isinstance(self.sandbox, Sandbox):
-            raise UsageError(
-                f"PythonREPLTool(sandbox=...) takes what has tier, open() and close(), not {self.sandbox!r}."
-            )
-        if self.sandbox is not None and (self.packages or self.files or self.isolation != "auto"):
-            raise UsageError(
-                "PythonREPLTool(sandbox=...) brings its own packages, files and isolation."
-            )
-        for name in self.packages:
-            if importlib.util.find_spec(name.partition(".")[0]) is None:
-                raise UsageError(
-                    f"PythonREPLTool(packages=...): there is no package {name!r} in this environment."
-                )
+        if self.sandbox is not None:
+            self._check_sandbox()
         object.__setattr__(self, "packages", tuple(self.packages))
-        root = hasattr(os, "getuid") and os.getuid() == 0  # Windows knows no such user
-        object.__setattr__(
-            self, "files", _files(self.files, of_root=root and self.isolation != "process")
-        )
+        is_root = hasattr(os, "getuid") and os.getuid() == 0  # Windows has no such user
+        drops_rights = is_root and self.isolation != "process"
+        object.__setattr__(self, "files", _paths_by_name(self.files, drops_rights=drops_rights))
+
+    def _check_sandbox(self) -> None:
+        if not isinstance(self.sandbox, Sandbox):
+            raise UsageError(
+                "PythonREPLTool(sandbox=...) takes an object with tier, open() and close(), not "
+                f"{self.sandbox!r}."
+            )
+        if self.packages or self.files or self.isolation != "auto":
+            raise UsageError(
+                "PythonREPLTool(sandbox=...) has its own packages, files and isolation: leave out "
+                "the arguments of these names."
+            )
 
     @property
     def tier(self) -> str:
-        """What is in force; ``auto`` until a session has begun in this process."""
-        return (
-            found.get(self.isolation, self.isolation) if self.sandbox is None else self.sandbox.tier
-        )
+        """The tier in force; ``auto`` until the first session of this process has begun."""
+        if self.sandbox is not None:
+            return self.sandbox.tier
+        return found.get(self.isolation, self.isolation)
 
     def __repr__(self) -> str:
         return f"<PythonREPLTool {self.tier}>"
 
 
-def _files(
-    given: Sequence[str | Path] | Mapping[str, str | Path], *, of_root: bool
+def _check_packages(packages: Sequence[str]) -> None:
+    if isinstance(packages, str):
+        raise UsageError(f"PythonREPLTool(packages=...) takes a list of names: [{packages!r}].")
+    for name in packages:
+        if importlib.util.find_spec(name.partition(".")[0]) is None:
+            raise UsageError(
+                f"PythonREPLTool(packages=...): there is no package {name!r} in this environment."
+            )
+
+
+def _paths_by_name(
+    files: Sequence[str | Path] | Mapping[str, str | Path], *, drops_rights: bool
 ) -> dict[str, str]:
-    """Files by the names they get. ``of_root``: code will run as somebody with fewer rights than this process."""
-    named = (
-        given.items() if isinstance(given, Mapping) else [(Path(path).name, path) for path in given]
-    )
-    files = {name: str(Path(path).absolute()) for name, path in named}
-    if len(files) < len(named):
+    """Return the paths of the files for a session, by their names in it.
+
+    Args:
+        files: paths, or a dict of names to paths.
+        drops_rights: whether code runs with fewer rights than this process.
+    """
+    if isinstance(files, Mapping):
+        named = list(files.items())
+    else:
+        named = [(Path(path).name, path) for path in files]
+    paths = {name: Path(path).absolute() for name, path in named}
+    if len(paths) < len(named):
         raise UsageError(
-            "PythonREPLTool(files=...): two files have one name; give a dict of names to paths."
+            "PythonREPLTool(files=...): two files have the same name; pass a dict of names to "
+            "paths."
         )
-    for name, path in files.items():
-        if "/" in name or not Path(path).is_file():
+    for name, path in paths.items():
+        if not path.is_file():
+            raise UsageError(f"PythonREPLTool(files=...): {path} is not a file.")
+        if "/" in name:
+            raise UsageError(f"PythonREPLTool(files=...): the name {name!r} contains a slash.")
+        if drops_rights and not path.stat().st_mode & OTHERS_MAY_READ:
             raise UsageError(
-                f"PythonREPLTool(files=...): {path} is no file, or {name!r} no name for one."
+                f"PythonREPLTool(files=...): only its owner can read {path}, and code does not "
+                "run as root: chmod o+r, or pass a copy."
             )
-        if of_root and not Path(path).stat().st_mode & 0o004:
-            raise UsageError(
-                f"PythonREPLTool(files=...): {path} can be read by its owner only, and code does not run as root: "
-                "chmod o+r, or give a copy."
-            )
-    return files
+    return {name: str(path) for name, path in paths.items()}
 
 
-def as_tools(given: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLTool | None]:
-    """The tools that a user gave: tools, or functions that become tools; and the REPL, where it is among them.
+def as_tools(tools: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLTool | None]:
+    """Convert functions to tools, and separate the REPL from the other tools.
 
     Raises:
-        UsageError: something is no tool, or two have one name.
+        UsageError: something is not a tool, or two tools have the same name.
     """
-    if given is None:
+    if tools is None:
         return (), None
-    if isinstance(given, str | bytes | Tool | PythonREPLTool) or not isinstance(
-        given, typing.Iterable
-    ):
-        raise UsageError(f"tools= takes a list of tools, not {given!r}.")
-    given = list(given)
-    repls = [one for one in given if isinstance(one, PythonREPLTool)]
-    if len(repls) > 1 or PythonREPLTool in given:
+    is_single = isinstance(tools, str | bytes | Tool | PythonREPLTool)
+    if is_single or not isinstance(tools, typing.Iterable):
+        raise UsageError(f"tools= takes a list of tools, not {tools!r}.")
+    functions: list[Tool] = []
+    repls: list[PythonREPLTool] = []
+    for candidate in tools:
+        if isinstance(candidate, PythonREPLTool):
+            repls.append(candidate)
+        elif candidate is PythonREPLTool:
+            raise UsageError("tools= takes PythonREPLTool(), with parentheses.")
+        else:
+            functions.append(candidate if isinstance(candidate, Tool) else Tool(candidate))
+    if len(repls) > 1:
         raise UsageError("tools= takes one PythonREPLTool(): an agent has one session.")
-    tools = tuple(
-        one if isinstance(one, Tool) else Tool(one)
-        for one in given
-        if not isinstance(one, PythonREPLTool)
-    )
-    names = [one.name for one in tools]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise UsageError(f"tools= has two tools named {', '.join(doubled)}.")
-    return tools, repls[0] if repls else None
+    names: set[str] = set()
+    for function in functions:
+        if function.name in names:
+            raise UsageError(f"tools= has two tools named {function.name}.")
+        names.add(function.name)
+    return tuple(functions), repls[0] if repls else None
 
 
-def check_bound(most: Any) -> None:
-    """Refuse what cannot bound a result.
+def check_bound(characters: Any) -> None:
+    """Check that a number can limit the length of a result.
 
     Raises:
-        UsageError: it is no whole number, or too small to say anything.
+        UsageError: it is not a whole number, or too small for any result.
     """
-    is_whole = isinstance(most, int) and not isinstance(most, bool)
-    if most is not None and (not is_whole or most < LEAST_RESULT_CHARS):
+    if characters is None:
+        return
+    is_whole = isinstance(characters, int) and not isinstance(characters, bool)
+    if not is_whole or characters < LEAST_RESULT_CHARS:
         raise UsageError(
-            f"Tool(max_result_chars=...) takes a whole number from {LEAST_RESULT_CHARS}, or None for no bound, "
-            f"not {most!r}."
+            f"Tool(max_result_chars=...) takes a whole number from {LEAST_RESULT_CHARS}, or None "
+            f"for no limit, not {characters!r}."
         )
 
 
 def source_of(func: Callable[..., Any]) -> tuple[str, str]:
-    """A function's source without its decorators, and its name, for a sandbox to run.
+    """Return a function's source without its decorators, and its name, for a sandbox to run.
 
     Raises:
-        UsageError: there is no source, or it is no plain function.
+        UsageError: it is not a plain function, or its source cannot be read.
     """
     if inspect.iscoroutinefunction(func) or not inspect.isfunction(func):
         raise UsageError(f"Tool(isolated=True) takes a plain function with def, not {func!r}.")
@@ -301,7 +334,8 @@ def source_of(func: Callable[..., Any]) -> tuple[str, str]:
         raise UsageError(f"Tool(isolated=True) takes a function with def, not {func!r}.")
     if func.__closure__:
         raise UsageError(
-            f"Tool(isolated=True): {func.__name__} uses variables around it, which a sandbox has not."
+            f"Tool(isolated=True): {func.__name__} uses variables around it, which do not exist in "
+            "a sandbox. Pass them as arguments."
         )
     definition.decorator_list = []
     return ast.unparse(tree), definition.name
@@ -311,13 +345,10 @@ def _args_schema(func: Callable[..., Any], name: str) -> type[BaseModel]:
     hints = typing.get_type_hints(func, include_extras=True)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(func).parameters.values():
-        if parameter.kind in {
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-            parameter.POSITIONAL_ONLY,
-        }:
+        if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
             raise UsageError(
-                f"Tool {name!r}: its parameter {parameter} cannot be given by name; use args_schema=."
+                f"Tool {name!r}: its parameter {parameter} cannot be passed by name; use "
+                "args_schema=."
             )
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), Field(default))
@@ -325,19 +356,19 @@ def _args_schema(func: Callable[..., Any], name: str) -> type[BaseModel]:
 
 
 def _asked_of(schema: type[BaseModel]) -> dict[str, Any]:
-    """The schema of arguments, each with its default where it has one that JSON can say."""
-    asked = kept_schema(schema)
+    """Return the schema of arguments, each with its default if JSON can express that."""
+    described = kept_schema(schema)
     for name, info in schema.model_fields.items():
-        part = asked["properties"].get(asked_as(name, info)[0])
+        part = described["properties"].get(asked_as(name, info)[0])
         if part is not None and isinstance(info.default, str | int | float | bool):
             part["default"] = info.default
-    return asked
+    return described
 
 
 def _required(schema: type[BaseModel]) -> list[str]:
-    """Unlike a finding's fields, arguments with a default may be left out."""
-    return [
-        asked_as(name, field)[0]
-        for name, field in schema.model_fields.items()
-        if field.is_required()
-    ]
+    """Return the arguments without a default: unlike a finding's fields, others may be left out."""
+    required = []
+    for name, info in schema.model_fields.items():
+        if info.is_required():
+            required.append(asked_as(name, info)[0])
+    return required

@@ -1,4 +1,4 @@
-"""Who does a map or a reduce: an instruction, a persona, and what it works with."""
+"""An agent: its instruction, its persona, its model and tools."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.public import public
 from pandas_amr.errors import InvalidOutput, UsageError
 from pandas_amr.tools import PythonREPLTool, Tool, as_tools
 
@@ -18,29 +19,34 @@ if TYPE_CHECKING:
 PLACEHOLDERS = frozenset({"...", "\N{HORIZONTAL ELLIPSIS}"})
 
 
-def is_instruction(given: object) -> bool:
-    """Whether something is a text that says what to do; dots alone stand for one that is yet to be written.
+def is_instruction(value: object) -> bool:
+    """Whether a value is a text that says what to do; dots alone are a placeholder for one.
 
     Example:
-        >>> is_instruction("Which risks?"), is_instruction("..."), is_instruction(" "), is_instruction(None)
-        (True, False, False, False)
+        >>> is_instruction("Which risks?"), is_instruction("...")
+        (True, False)
+        >>> is_instruction(" "), is_instruction(None)
+        (False, False)
     """
-    return isinstance(given, str) and bool(given.strip()) and given.strip() not in PLACEHOLDERS
+    if not isinstance(value, str):
+        return False
+    return bool(value.strip()) and value.strip() not in PLACEHOLDERS
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class Agent:
-    """Who does a map or a reduce; a bare text is short for ``Agent(text)``.
+    """An agent for a map or a reduce; a plain text is short for ``Agent(text)``.
 
     Args:
-        instruction: what to do; or a function that says it: of a row (a Series) in a map, of a group's findings (a
-            frame) in a reduce.
+        instruction: what to do; or a function that returns it: of a row (a Series) in a map, of a
+            group's findings (a frame) in a reduce.
         role: who the agent is, such as ``"a claims adjuster"``.
         goal: what it works towards.
         background: what it knows.
-        lm: a model of its own.
-        tools: tools of its own, in place of the call's.
-        max_steps: most turns with tools, in place of the call's.
+        lm: its own model.
+        tools: its own tools, in place of the call's.
+        max_steps: its own limit of turns with tools, in place of the call's.
 
     Raises:
         UsageError: an argument cannot be used.
@@ -63,54 +69,56 @@ class Agent:
     def __post_init__(self) -> None:
         if not callable(self.instruction) and not is_instruction(self.instruction):
             raise UsageError(
-                f"Agent(instruction) takes a text, or a function that gives one, not {self.instruction!r}."
+                "Agent(instruction) takes a text, or a function that returns one, not "
+                f"{self.instruction!r}."
             )
         for name in ("role", "goal", "background"):
-            if not isinstance(getattr(self, name), str):
-                raise UsageError(f"Agent({name}=...) takes a text, not {getattr(self, name)!r}.")
-        if self.max_steps is not None and (
-            not isinstance(self.max_steps, int) or self.max_steps < 1
-        ):
-            raise UsageError(
-                f"Agent(max_steps=...) takes a whole number from 1, not {self.max_steps!r}."
-            )
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise UsageError(f"Agent({name}=...) takes a text, not {value!r}.")
+        steps = self.max_steps
+        if steps is not None and (not isinstance(steps, int) or steps < 1):
+            raise UsageError(f"Agent(max_steps=...) takes a whole number from 1, not {steps!r}.")
         tools, repl = as_tools(self.tools)
         object.__setattr__(self, "own_tools", tools)
         object.__setattr__(self, "own_repl", repl)
 
     @property
     def persona(self) -> str:
-        """Who the agent is, as its prompt says it; empty where nothing is said."""
-        lines = [
-            f"You are {self.role}." if self.role else "",
-            f"Your goal: {self.goal}" if self.goal else "",
-            f"What you know: {self.background}" if self.background else "",
-        ]
-        return "\n".join(line for line in lines if line)
+        """Who the agent is, as its prompt says it; empty without role, goal and background."""
+        lines = []
+        if self.role:
+            lines.append(f"You are {self.role}.")
+        if self.goal:
+            lines.append(f"Your goal: {self.goal}")
+        if self.background:
+            lines.append(f"What you know: {self.background}")
+        return "\n".join(lines)
 
     @property
     def text(self) -> str:
-        """The instruction, where it is one for all."""
+        """The instruction, if it is a text; empty if it is a function."""
         return self.instruction if isinstance(self.instruction, str) else ""
 
     def __repr__(self) -> str:
         shown = self.text or f"{getattr(self.instruction, '__name__', 'a function')}(...)"
-        return f"<Agent {f'{self.role}: ' if self.role else ''}{shown}>"
+        role = f"{self.role}: " if self.role else ""
+        return f"<Agent {role}{shown}>"
 
 
 class NoInstruction(InvalidOutput):
-    """The user's function that says what is asked gave no text, or raised."""
+    """A user's function returned no instruction, or raised."""
 
 
-def check_instruction(given: Any) -> str:
-    """Check what a user's function gave as an instruction.
+def check_instruction(value: Any) -> str:
+    """Check the instruction that a user's function returned.
 
     Raises:
-        NoInstruction: it is no text, or nothing stands in it.
+        NoInstruction: it is not a text, or blank.
     """
-    if isinstance(given, str) and given.strip():
-        return given
-    if inspect.iscoroutine(given):
-        given.close()  # nobody awaits it
-    what = "an empty text" if isinstance(given, str) else type(given).__name__
-    raise NoInstruction(f"its instruction gave {what}, where a text is wanted", attempts=0)
+    if isinstance(value, str) and value.strip():
+        return value
+    if inspect.iscoroutine(value):
+        value.close()  # nothing awaits it
+    what = "an empty text" if isinstance(value, str) else type(value).__name__
+    raise NoInstruction(f"its instruction gave {what} instead of a text", attempts=0)

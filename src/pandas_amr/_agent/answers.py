@@ -1,4 +1,4 @@
-"""The JSON object in a model's text, whatever stands around it: thoughts, fences, prose, a BOM."""
+"""Find the JSON object in a model's answer, among thoughts, fences, prose and a byte-order mark."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pandas_amr.models.openai.reply import is_too_deep
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-NO_JSON = "it is no JSON"
-NO_OBJECT = "the answer is no JSON object"
+NO_JSON = "it is not JSON"
+NO_OBJECT = "the answer is not a JSON object"
 SEVERAL = "the answer holds several JSON objects, not one"
 CUT_OFF = "the answer was cut off at its greatest length"
 
 BYTE_ORDER_MARK = "\ufeff"
-# Of JSON: texts (one that does not end goes on to the end), and what opens, closes and follows a key.
+# Parts of JSON: a string (one that is not closed extends to the end), brackets, and the colon.
 JSON_MARK = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[{}\[\]:]', re.DOTALL)
 OPENING = re.compile(r"[{\[]")
 OPENED = re.compile(
@@ -33,19 +33,19 @@ CLOSED = re.compile(
 )
 FENCE_BEFORE = re.compile(r"```[\w-]*\s*\Z")
 FENCE_AFTER = re.compile(r"\s*```")
-# What chat templates put at the end of a turn, and servers forget to take away.
+# Chat templates end a turn with such marks, and some servers leave them in the answer.
 END_MARK = re.compile(r"<\|\w+\|>|</s>|<end_of_turn>|<\uff5c[\w\u2581]+\uff5c>")
 
 
 class DoubledKey(ValueError):
-    """An object of a model's JSON names a key twice, so that nobody can tell which value was meant."""
+    """An object in a model's JSON names a key twice: which value it means is unknown."""
 
     def __init__(self) -> None:
         super().__init__("an object in it names a key twice")
 
 
 class TooDeep(ValueError):
-    """A model's JSON is nested deeper than any answer is: the model did not stop."""
+    """A model's JSON is nested deeper than any answer: the model did not stop."""
 
     def __init__(self) -> None:
         super().__init__("it is nested too deeply")
@@ -53,10 +53,10 @@ class TooDeep(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A list or an object that stands in a text, and where.
+    """A list or an object within a text, with its place.
 
     Attributes:
-        problem: why it cannot be read; None if it was.
+        problem: why it cannot be read; None if it can.
     """
 
     start: int
@@ -66,61 +66,63 @@ class Value:
 
 
 def is_never_quoted(text: str) -> bool:
-    """Tell that a text stands in no data: where there are none."""
+    """Say that a text is not in the data, for requests without data."""
     del text
     return False
 
 
-def decoded(
+def decode_answer(
     text: str | None,
     finish_reason: str = "stop",
     *,
     is_quoted: Callable[[str], bool] = is_never_quoted,
 ) -> tuple[Any, str | None]:
-    """The JSON object in an answer's text, or what is wrong with it.
+    """Decode the JSON object in an answer, or say what is wrong.
 
-    The text may be the object; or it stands in it once, in a fence or beside prose, and after the model's thoughts. Of
-    several objects the only one in a fence is meant; else nobody can tell which one is, and none is taken.
+    The text may be the object, or contain it once: in a fence or beside prose, after the model's
+    thoughts. Of several objects, the only one in a fence counts; otherwise none does, since it is
+    unknown which one is the answer.
 
     Args:
-        text: what the model said.
+        text: the answer.
         finish_reason: why it ended.
-        is_quoted: tells what stands verbatim in the data: prose that quotes an object of a row is no answer.
+        is_quoted: whether a text is in the data word for word: prose that quotes an object from a
+            row is not an answer.
 
     Example:
-        >>> decoded('{"a": 1}')
+        >>> decode_answer('{"a": 1}')
         ({'a': 1}, None)
-        >>> decoded('<think>{"a": 2}?</think>It is {"a": 1}.')
+        >>> decode_answer('<think>{"a": 2}?</think>It is {"a": 1}.')
         ({'a': 1}, None)
-        >>> decoded("I think so.")
-        (None, 'the answer is no JSON object')
-        >>> decoded('{"a": 1, "a": 2}')
+        >>> decode_answer("I think so.")
+        (None, 'the answer is not a JSON object')
+        >>> decode_answer('{"a": 1, "a": 2}')
         (None, 'the answer cannot be read: an object in it names a key twice')
     """
-    cut = finish_reason == "length"
-    said = (text or "").strip().strip(BYTE_ORDER_MARK).strip()
-    if not said:
-        return None, _empty_words(cut=cut)
-    payload, problem = _whole(said)
+    was_cut = finish_reason == "length"
+    content = (text or "").strip().strip(BYTE_ORDER_MARK).strip()
+    if not content:
+        return None, _empty_problem(was_cut=was_cut)
+    payload, problem = _decode_whole(content)
     if isinstance(payload, dict) or (problem is not None and problem != NO_OBJECT):
         return payload, problem
-    rest, thinks_on = without_thoughts(said)
-    if not rest:
-        return None, _empty_words(cut=cut)
-    if cut and thinks_on:
+    answer, thinks_on = without_thoughts(content)
+    if not answer:
+        return None, _empty_problem(was_cut=was_cut)
+    if was_cut and thinks_on:
         return None, CUT_OFF
-    payload, problem = _object_in(rest, is_quoted, ends=thinks_on, alone=cut)
-    if cut and problem is not None:
-        return _beginning(rest), CUT_OFF
+    payload, problem = _decode_object(answer, is_quoted, at_end=thinks_on, alone=was_cut)
+    if was_cut and problem is not None:
+        return _decode_beginning(answer), CUT_OFF
     return payload, problem
 
 
-def _empty_words(*, cut: bool) -> str:
-    return "the answer is empty" + (", its tokens were used up" if cut else "")
+def _empty_problem(*, was_cut: bool) -> str:
+    return "the answer is empty" + (", its tokens were used up" if was_cut else "")
 
 
-def _whole(text: str) -> tuple[Any, str | None]:
-    """The object that a text is."""
+def _decode_whole(text: str) -> tuple[Any, str | None]:
+    """Decode a text that is an object as a whole."""
     try:
         payload = loads(text)
     except DoubledKey as error:
@@ -131,44 +133,45 @@ def _whole(text: str) -> tuple[Any, str | None]:
 
 
 def without_thoughts(text: str) -> tuple[str, bool]:
-    """What a model says after it has thought, and whether it does not say where its thoughts end.
+    """Return the text after the model's thoughts, and whether the thoughts have no end mark.
 
     Example:
-        >>> without_thoughts("<think>Hm.</think> Yes."), without_thoughts("Hm.</think> Yes."), without_thoughts("Yes.")
-        (('Yes.', False), ('Yes.', False), ('Yes.', False))
+        >>> without_thoughts("<think>Hm.</think> Yes."), without_thoughts("Hm.</think> Yes.")
+        (('Yes.', False), ('Yes.', False))
+        >>> without_thoughts("Yes."), without_thoughts("<think>Hm.")
+        (('Yes.', False), ('Hm.', True))
     """
     closings = list(CLOSED.finditer(text))
     if closings:
-        spans = [(value.start, value.end) for value in values_in(text) if value.problem is None]
+        values = [value for value in values_in(text) if value.problem is None]
         for closing in reversed(closings):
-            if not any(
-                start < closing.start() < end for start, end in spans
-            ):  # else an answer that quotes the mark
+            # A mark within a value is quoted by the answer, and ends no thoughts.
+            if not any(value.start < closing.start() < value.end for value in values):
                 return text[closing.end() :].strip(), False
     opened = OPENED.match(text)
     return (text[opened.end() :].strip(), True) if opened else (text, False)
 
 
 def values_in(text: str) -> Iterator[Value]:
-    """Yield the outermost lists and objects in a text; what stands in one that cannot be read is none of them."""
-    at = 0
-    while (opening := OPENING.search(text, at)) is not None:
+    """Yield the outermost lists and objects in a text; nothing from within unreadable ones."""
+    position = 0
+    while (opening := OPENING.search(text, position)) is not None:
         start = opening.start()
         try:
             value, end = _DECODER.raw_decode(text, start)
             problem = "it is nested too deeply" if is_too_deep(value) else None
         except (ValueError, RecursionError) as error:
-            closing = _closing(text, start)
+            closing = _find_closing(text, start)
             if closing is None:
                 return
             value, end = None, closing
             problem = str(error) if isinstance(error, DoubledKey) else NO_JSON
         yield Value(start, end, value, problem)
-        at = end
+        position = end
 
 
-def _closing(text: str, start: int) -> int | None:
-    """Where what opens at ``start`` is closed; None if it is not."""
+def _find_closing(text: str, start: int) -> int | None:
+    """Return the place after the bracket that closes the one at ``start``; None if none does."""
     depth = 0
     for match in JSON_MARK.finditer(text, start):
         mark = match.group()
@@ -182,33 +185,35 @@ def _closing(text: str, start: int) -> int | None:
 
 
 def is_fenced(text: str, value: Value) -> bool:
-    """Whether a value is all that stands in a fenced block."""
-    before, after = text[max(0, value.start - 40) : value.start], text[value.end : value.end + 40]
+    """Whether a fenced block contains a value and nothing else."""
+    before = text[max(0, value.start - 40) : value.start]
+    after = text[value.end : value.end + 40]
     return bool(FENCE_BEFORE.search(before) and FENCE_AFTER.match(after))
 
 
 def stands_alone(text: str, value: Value) -> bool:
-    """Whether nothing stands around a value but its fence, and marks of the chat template."""
-    around = FENCE_BEFORE.sub("", text[: value.start]) + FENCE_AFTER.sub(
-        "", text[value.end :], count=1
-    )
-    return not END_MARK.sub("", around).strip()
+    """Whether a text contains nothing but a value, its fence, and marks of the chat template."""
+    before = FENCE_BEFORE.sub("", text[: value.start])
+    after = FENCE_AFTER.sub("", text[value.end :], count=1)
+    return not END_MARK.sub("", before + after).strip()
 
 
-def _object_in(
-    text: str, is_quoted: Callable[[str], bool], *, ends: bool, alone: bool
+def _decode_object(
+    text: str, is_quoted: Callable[[str], bool], *, at_end: bool, alone: bool
 ) -> tuple[Any, str | None]:
-    """The one object in a text.
+    """Decode the one object in a text.
 
-    With ``ends`` it has to be its end, since what comes before may be thoughts; with ``alone`` nothing may stand
-    around it, since the answer was not at its end.
+    Args:
+        text: the answer without thoughts.
+        is_quoted: as in ``decode_answer``.
+        at_end: whether the object must end the text, since what precedes it may be thoughts.
+        alone: whether nothing else may be in the text, since the answer was cut off.
     """
-    objects = _last_object_in(text) if ends else _objects_in(text)
+    objects = _last_object_in(text) if at_end else _objects_in(text)
     if len(objects) > 1:
-        fenced = [value for value in objects if is_fenced(text, value)]
-        if len(fenced) != 1:
+        objects = [value for value in objects if is_fenced(text, value)]
+        if len(objects) != 1:
             return None, SEVERAL
-        objects = fenced
     if not objects:
         return None, NO_OBJECT
     only = objects[0]
@@ -220,31 +225,32 @@ def _object_in(
 
 
 def _objects_in(text: str) -> list[Value]:
-    """The outermost objects in a text; what only looks like one is none."""
-    return [
-        value for value in values_in(text) if text[value.start] == "{" and value.problem != NO_JSON
-    ]
+    """Return the outermost objects in a text, without those that are not JSON."""
+    values = [value for value in values_in(text) if value.problem != NO_JSON]
+    return [value for value in values if text[value.start] == "{"]
 
 
 def _last_object_in(text: str) -> list[Value]:
-    """The object with which a text ends, if it does."""
-    return [value for value in _objects_in(text)[-1:] if _ends(text, value)]
+    """Return the object that ends a text, if one does."""
+    last = _objects_in(text)[-1:]
+    return [value for value in last if _is_at_end(text, value)]
 
 
-def _ends(text: str, value: Value) -> bool:
-    """Whether a text ends with a value."""
+def _is_at_end(text: str, value: Value) -> bool:
+    """Whether a text ends with a value, its fence, and marks of the chat template."""
     return not END_MARK.sub("", text[value.end :]).strip(" \t\r\n`")
 
 
 def loads(text: str) -> Any:
-    """Decode JSON in which no object names a key twice; ``json.loads`` would keep the last in silence.
+    """Decode JSON and refuse doubled keys; ``json.loads`` would keep the last one in silence.
 
-    A whole number of more digits than Python reads is infinite: no field takes it, and other findings stand.
+    An integer with more digits than Python reads becomes infinite: no field accepts it, and the
+    other findings of the answer can still be used.
 
     Raises:
-        DoubledKey: one does.
-        TooDeep: it is nested deeper than any answer is.
-        ValueError: it is no JSON.
+        DoubledKey: an object names a key twice.
+        TooDeep: it is nested deeper than any answer.
+        ValueError: it is not JSON.
 
     Example:
         >>> loads('{"unit": 0}')
@@ -259,27 +265,27 @@ def loads(text: str) -> Any:
     return value
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         raise DoubledKey
     return made
 
 
-def _whole_number(digits: str) -> int | float:
+def _make_integer(digits: str) -> int | float:
     try:
         return int(digits)
     except ValueError:  # more digits than Python reads
         return float(digits)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_doubles, parse_int=_whole_number)
+_DECODER = json.JSONDecoder(object_pairs_hook=_make_object, parse_int=_make_integer)
 
 
-def _beginning(text: str) -> Any:
-    """What an answer that was cut off says before the cut; None if an object in it names a key twice."""
+def _decode_beginning(text: str) -> Any:
+    """Decode an answer up to where it was cut off; None if an object in it names a key twice."""
     opening = text.find("{")
-    if opening < 0 or _closing(text, opening) is not None or _has_doubled_key(text):
+    if opening < 0 or _find_closing(text, opening) is not None or _has_doubled_key(text):
         return None
     try:
         payload = from_json(text[opening:], allow_partial=True)
@@ -289,31 +295,33 @@ def _beginning(text: str) -> Any:
 
 
 def _has_doubled_key(text: str) -> bool:
-    """Tell whether an object in a JSON text that was cut off names a key twice.
+    """Whether an object in JSON that was cut off names a key twice.
 
     Example:
-        >>> _has_doubled_key('[{"unit": 0, "unit": 1}, {"un'), _has_doubled_key('[{"unit": 0}, {"unit": ')
-        (True, False)
+        >>> _has_doubled_key('[{"unit": 0, "unit": 1}, {"un')
+        True
+        >>> _has_doubled_key('[{"unit": 0}, {"unit": ')
+        False
     """
-    open_: list[set[str]] = []  # the keys of each object or list that is not closed yet
+    open_keys: list[set[str]] = []  # the keys of each object or list that is not closed yet
     last = ""
     for match in JSON_MARK.finditer(text):
         mark = match.group()
         if mark in {"{", "["}:
-            open_.append(set())
+            open_keys.append(set())
         elif mark in {"}", "]"}:
-            del open_[-1:]
+            del open_keys[-1:]
         elif mark != ":":
-            last = _spelled(mark)
-        elif open_ and last in open_[-1]:
+            last = _decode_string(mark)
+        elif open_keys and last in open_keys[-1]:
             return True
-        elif open_:
-            open_[-1].add(last)
+        elif open_keys:
+            open_keys[-1].add(last)
     return False
 
 
-def _spelled(text: str) -> str:
-    """Decode a JSON text; what is none stays as it is."""
+def _decode_string(text: str) -> str:
+    """Decode a JSON string; return one that cannot be decoded as it is."""
     try:
         return str(json.loads(text))
     except ValueError:

@@ -1,4 +1,7 @@
-"""Code as the answer, where a server makes no tool calls: the conversation with a REPL, written out as texts."""
+"""Code as the answer, if a server makes no tool calls.
+
+The conversation with a REPL is then sent as texts, and code in an answer becomes a call.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.answers import decoded, without_thoughts
-from pandas_amr._agent.dispatch import tool_meant
+from pandas_amr._agent.answers import decode_answer, without_thoughts
+from pandas_amr._agent.dispatch import find_tool
 from pandas_amr._agent.expressions import read_loosely
+from pandas_amr._agent.messages import without_keys
 from pandas_amr._agent.repl import FENCED, REPL, Code, without_fence
-from pandas_amr._agent.spoken import WrittenCall
+from pandas_amr._agent.written_calls import WrittenCall
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.wire import wire_of
 from pandas_amr.models.base import Message, ResponseSchema, ToolCall
@@ -24,8 +28,8 @@ if TYPE_CHECKING:
     from pandas_amr._agent.repl import Repl
 
 CODE = "code"
-FORCED_CALL = f"submit_{CODE}"  # what a server calls that takes no schema of an answer
-# Llama writes code behind a mark of its own.
+FORCED_CALL = f"submit_{CODE}"  # servers that take no schema of an answer call this tool
+# Llama has its own mark for code.
 MARKED = re.compile(
     r"<\|python_(?:tag|start)\|>(?P<code>.*?)(?:<\|(?:eom_id|eot_id|python_end)\|>\s*)*\Z",
     re.DOTALL,
@@ -34,100 +38,112 @@ MARKED = re.compile(
 
 @cache
 def code_response() -> ResponseSchema:
-    """The form of an answer that is code."""
+    """Return the schema of an answer that is code."""
     wire = wire_of(json_schema(Code))
     return ResponseSchema(CODE, wire.schema, strict=wire.strict)
 
 
 def as_texts(conversation: Sequence[Message], repl: Repl, *, is_open: bool) -> tuple[Message, ...]:
-    """Write out a conversation for a server without tools: calls as the answers that they were, results as messages.
+    """Write a conversation without tools: calls as the model's answers, results as messages.
 
-    While code ``is_open``, what an agent is told of its REPL stands with what it is to do. What the user's side says at
-    once is one message, since many chat templates refuse two.
+    While code ``is_open``, the system message describes the REPL. Adjacent messages of the user
+    become one, since many chat templates reject two.
     """
-    about = prompts.code_system(repl.description)
-    written: list[Message] = []
+    description = prompts.code_system(repl.description)
+    texts: list[Message] = []
     for message in conversation:
-        one = _as_text(message, repl)
-        if one.role == "system" and is_open:
-            one = replace(one, content=f"{one.content}\n\n{about}")
-        last = written[-1] if written else None
-        if last is not None and last.role == one.role == "user":
-            written[-1] = replace(last, content=f"{last.content}\n\n{one.content}")
+        text = _as_text(message, repl)
+        if text.role == "system" and is_open:
+            text = replace(text, content=f"{text.content}\n\n{description}")
+        last = texts[-1] if texts else None
+        if last is not None and last.role == text.role == "user":
+            texts[-1] = replace(last, content=f"{last.content}\n\n{text.content}")
         else:
-            written.append(one)
-    return tuple(written)
+            texts.append(text)
+    return tuple(texts)
 
 
 def _as_text(message: Message, repl: Repl) -> Message:
-    """A message without tools."""
+    """Write a message without tools."""
     if message.role == "tool":
-        hint = prompts.not_handed_in(repl.line)
+        # The reminder of how to submit is the library's, and stays outside of the fence.
         output = message.content or ""
-        told = hint if hint and output.endswith(hint) else ""
-        return Message("user", prompts.cell_output(output.removesuffix(told)) + told)
+        reminder = prompts.submit_reminder(repl.line)
+        if not reminder or not output.endswith(reminder):
+            return Message("user", prompts.cell_output(output))
+        printed = prompts.cell_output(output.removesuffix(reminder))
+        return Message("user", printed + reminder)
     if not message.tool_calls:
         return message
     answers = [
-        call.arguments if call.name == REPL else _spelled(call) for call in message.tool_calls
+        call.arguments if call.name == REPL else _call_as_json(call) for call in message.tool_calls
     ]
     return replace(message, content="\n".join(answers), tool_calls=())
 
 
-def _spelled(call: ToolCall) -> str:
-    """A call that is none of the REPL."""
+def _call_as_json(call: ToolCall) -> str:
     return json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
 
 
 def read_code(
     message: Message, finish_reason: str, is_quoted: Callable[[WrittenCall], bool]
 ) -> Message | None:
-    """An answer that is code, as the call that it stands for; None if it is none.
+    """Turn an answer that is code into a call of the REPL; return None if it is not code.
 
-    Taken are an object with the text ``code``, the forced call that holds one, and a message whose only fence is
-    Python; never what stands in the data, as no call is.
+    Code is an object with the text ``code``, the forced call with one, or the only fence of a
+    message if it is Python; but never what is in the data.
     """
     if message.tool_calls:
-        calls = [replace(call, name=_meant(call.name)) for call in message.tool_calls]
+        calls = [_as_repl_call(call) for call in message.tool_calls]
         return replace(message, tool_calls=tuple(calls))
-    code = _code_in(message.content or "", finish_reason)
+    code = _find_code(message.content or "", finish_reason)
     if code is None or is_quoted(code):
         return None
-    arguments = json.dumps(code.arguments, ensure_ascii=False)
-    extra = {key: value for key, value in message.extra.items() if key != "content"}
-    return replace(message, content=None, tool_calls=(ToolCall("", REPL, arguments),), extra=extra)
+    call = ToolCall("", REPL, json.dumps(code.arguments, ensure_ascii=False))
+    extra = without_keys(message.extra, ("content",))
+    return replace(message, content=None, tool_calls=(call,), extra=extra)
 
 
-def _meant(name: str) -> str:
-    return REPL if tool_meant(name, [FORCED_CALL]) else name
+def _as_repl_call(call: ToolCall) -> ToolCall:
+    is_forced = find_tool(call.name, [FORCED_CALL]) is not None
+    return replace(call, name=REPL) if is_forced else call
 
 
-def _code_in(text: str, finish_reason: str) -> WrittenCall | None:
-    """The code that a text is; of one that was cut off nobody knows what is missing."""
-    said, _ = without_thoughts(text.strip())
-    payload = _object_in(text, said, finish_reason)
+def _find_code(text: str, finish_reason: str) -> WrittenCall | None:
+    """Return the code in an answer; None if it was cut off, since its end is missing."""
+    answer, _ = without_thoughts(text.strip())
+    payload = _find_object(text, answer, finish_reason)
     if payload is not None:
         code = payload.get(CODE) if len(payload) == 1 else None
+        if not isinstance(code, str):
+            return None
     elif finish_reason == "length":
-        code = None
-    elif (marked := MARKED.match(said)) is not None:
-        code = marked["code"]
-    else:
-        fences = FENCED.findall(said)
-        code = fences[0] if len(fences) == 1 and said.count("```") == 2 else None
-    if not isinstance(code, str) or (payload is None and not code.strip()):
         return None
+    else:
+        code = _marked_code(answer)
+        if code is None or not code.strip():
+            return None
     code = without_fence(code)
     return WrittenCall(REPL, {CODE: code}, code)
 
 
-def _object_in(text: str, said: str, finish_reason: str) -> dict[str, Any] | None:
-    """The object that a text is, or holds; one that is all of it may be written as JSON is not."""
-    payload, problem = decoded(text, finish_reason)
-    if problem is None or finish_reason == "length":
-        return payload if problem is None else None
-    try:
-        payload = read_loosely(said)
-    except ValueError:
+def _marked_code(answer: str) -> str | None:
+    """Return the code behind a mark, or in the only fence."""
+    marked = MARKED.match(answer)
+    if marked is not None:
+        return marked["code"]
+    fenced = FENCED.findall(answer)
+    return fenced[0] if len(fenced) == 1 and answer.count("```") == 2 else None
+
+
+def _find_object(text: str, answer: str, finish_reason: str) -> dict[str, Any] | None:
+    """Return the object in an answer; if it is the whole answer, it may be nearly JSON."""
+    payload, problem = decode_answer(text, finish_reason)
+    if problem is not None and finish_reason == "length":
         return None
+    if problem is not None:
+        try:
+            payload = read_loosely(answer)
+        except ValueError:
+            return None
     return payload if isinstance(payload, dict) else None

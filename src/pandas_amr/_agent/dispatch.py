@@ -1,4 +1,4 @@
-"""Tool calls of one turn, run at once; whatever goes wrong goes back to the agent as text."""
+"""Run the tool calls of one turn; every failure goes back to the agent as text."""
 
 from __future__ import annotations
 
@@ -26,58 +26,58 @@ if TYPE_CHECKING:
 
 
 LONGEST_NAME = 64
-NAMESPACES = ("functions.", "default_api.", "tools.")
-TOLD_ERRORS = 3
+NAMESPACES = ("functions.", "default_api.", "tools.")  # models put these before a tool's name
+SHOWN_ERRORS = 3
 PLACE_CHARS = 100  # of one part of the path to a value
 
 
 class AgentTool(Protocol):
-    """What an agent may call: a tool of the user's, or the library's REPL."""
+    """What an agent can call: a tool of the user, or the library's REPL."""
 
     @property
     def name(self) -> str:
-        """What agents call it."""
+        """The name for agents."""
         ...
 
     @property
     def description(self) -> str:
-        """What agents are told of it."""
+        """The description for agents."""
         ...
 
     @property
     def wire(self) -> Wire:
-        """How its arguments are asked of a model, and how they are read."""
+        """How its arguments are described to a model, and how they are read."""
         ...
 
     @property
     def args_schema(self) -> type[BaseModel] | None:
-        """What checks its arguments."""
+        """The model that checks its arguments."""
         ...
 
     @property
     def func(self) -> Callable[..., Any]:
-        """What runs; sync functions in a thread."""
+        """The function; a sync function runs in a thread."""
         ...
 
     @property
     def timeout_s(self) -> float | None:
-        """Seconds that one call may take; None where it keeps its own time."""
+        """How long one call may take; None if the tool has its own time limit."""
         ...
 
     @property
     def max_result_chars(self) -> int | None:
-        """Characters of a result that an agent gets to read; None if the tool bounds its results."""
+        """How many characters of a result an agent reads; None if the tool limits them itself."""
         ...
 
     @property
     def passes(self) -> tuple[type[Exception], ...]:
-        """What it raises that is not the agent's to read, and ends the agent's work."""
+        """The exceptions that end the agent's work instead of being shown to it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class HandedIn:
-    """A tool's result that is the agent's submission: what it says to the agent, and the payload."""
+class ToolSubmission:
+    """A tool's result that is the agent's submission: a text for the agent, and the payload."""
 
     text: str
     payload: Any
@@ -85,140 +85,167 @@ class HandedIn:
 
 async def dispatch(
     calls: Sequence[ToolCall], tools: Sequence[AgentTool]
-) -> tuple[list[Message], HandedIn | None]:
-    """Run the calls side by side; one tool message each, in the order of the calls, and what they handed in."""
-    known = {tool.name: tool for tool in tools}
-    running = [asyncio.ensure_future(await_contained(_run(call, known))) for call in calls]
-    await asyncio.gather(*running, return_exceptions=True)  # none is left to run on by itself
-    results = [one.result() for one in running]
-    messages = [
-        Message(
-            role="tool",
-            content=one.text if isinstance(one, HandedIn) else one,
-            tool_call_id=call.id,
-        )
-        for call, one in zip(calls, results, strict=True)
-    ]
-    return messages, merged([one for one in results if isinstance(one, HandedIn)])
+) -> tuple[list[Message], ToolSubmission | None]:
+    """Run the calls concurrently.
+
+    Returns:
+        One tool message per call, in the order of the calls; and what the calls submitted.
+    """
+    by_name = {tool.name: tool for tool in tools}
+    running = [asyncio.ensure_future(await_contained(_run(call, by_name))) for call in calls]
+    # Wait for all of them, so that no call runs on by itself if another one raises.
+    await asyncio.gather(*running, return_exceptions=True)
+    results = [future.result() for future in running]
+    messages: list[Message] = []
+    submissions: list[ToolSubmission] = []
+    for call, result in zip(calls, results, strict=True):
+        if isinstance(result, ToolSubmission):
+            submissions.append(result)
+            text = result.text
+        else:
+            text = result
+        messages.append(Message(role="tool", content=text, tool_call_id=call.id))
+    return messages, merge_submissions(submissions)
 
 
-def merged(handed_in: Sequence[HandedIn]) -> HandedIn | None:
-    """What several calls of one turn handed in: all their findings, once if several name it; or else the last value."""
-    lists = [_findings_of(one) for one in handed_in]
-    if len(handed_in) < 2 or None in lists:
-        return handed_in[-1] if handed_in else None
+def merge_submissions(submissions: Sequence[ToolSubmission]) -> ToolSubmission | None:
+    """Merge the submissions of one turn: all findings, each once; else the last submission."""
+    if not submissions:
+        return None
+    lists = [_findings_of(submission) for submission in submissions]
+    if len(submissions) < 2 or None in lists:
+        return submissions[-1]
     findings: list[Any] = []
     seen: set[str] = set()
     for listed in lists:
+        # Compare between submissions only: one submission may repeat a finding on purpose.
         texts = [json.dumps(finding, sort_keys=True, default=str) for finding in listed or ()]
         for finding, text in zip(listed or (), texts, strict=True):
             if text not in seen:
                 findings.append(finding)
         seen.update(texts)
-    return HandedIn(handed_in[-1].text, {"findings": findings})
+    return ToolSubmission(submissions[-1].text, {"findings": findings})
 
 
-def _findings_of(handed_in: HandedIn) -> list[Any] | None:
-    listed = handed_in.payload.get("findings") if isinstance(handed_in.payload, dict) else None
+def _findings_of(submission: ToolSubmission) -> list[Any] | None:
+    if not isinstance(submission.payload, dict):
+        return None
+    listed = submission.payload.get("findings")
     return listed if isinstance(listed, list) else None
 
 
-def tool_meant(name: str, tools: Iterable[str]) -> str | None:
-    """The tool that a call means, if it means one.
+def find_tool(name: str, tools: Iterable[str]) -> str | None:
+    """Return the tool that a call's name means, if it means one.
 
-    Models put the name of a namespace before it, as in ``functions.look``, and write ``Look``.
+    Models write the name of a namespace before it, as in ``functions.look``, or change its case.
 
     Example:
-        >>> tool_meant("functions.look", ["look"]), tool_meant("Look", ["look"]), tool_meant("Look", ["look", "LOOK"])
-        ('look', 'look', None)
+        >>> find_tool("functions.look", ["look"]), find_tool("Look", ["look"])
+        ('look', 'look')
+        >>> find_tool("Look", ["look", "LOOK"]) is None
+        True
     """
-    known = list(tools)
+    names = list(tools)
     tail = name.partition("<|")[0].strip()
     for namespace in NAMESPACES:
         tail = tail.removeprefix(namespace)
     for exact in (name, tail):
-        if exact in known:
+        if exact in names:
             return exact
-    alike = [tool for tool in known if tool.casefold() == tail.casefold()]
-    return alike[0] if len(alike) == 1 else None
+    similar = [tool for tool in names if tool.casefold() == tail.casefold()]
+    return similar[0] if len(similar) == 1 else None
 
 
-async def _run(call: ToolCall, known: dict[str, AgentTool]) -> str | HandedIn:
-    meant = tool_meant(call.name, known)
-    if meant is None:
-        return f"There is no tool {call.name[:LONGEST_NAME]!r}. There is: {', '.join(known) or 'none'}."
-    tool = known[meant]
-    assert tool.args_schema is not None
-    deadline = asyncio.timeout(tool.timeout_s)
+async def _run(call: ToolCall, by_name: dict[str, AgentTool]) -> str | ToolSubmission:
+    name = find_tool(call.name, by_name)
+    if name is None:
+        listed = ", ".join(by_name) or "none"
+        return f"There is no tool {call.name[:LONGEST_NAME]!r}. There is: {listed}."
+    tool = by_name[name]
     try:
-        given = _arguments_of(call, tool)
-        arguments = called_here(tool.args_schema.model_validate_json, given)
+        arguments = _read_arguments(call, tool)
     except UnreadableArguments as error:
         return f"{tool.name}: these arguments do not fit: {error}"
     except ValidationError as error:
         return f"{tool.name}: these arguments do not fit: {complaint(error)}"
-    except Exception as error:  # noqa: BLE001 (the checks are the user's)
-        return _told(tool, error)
-    values = {name: getattr(arguments, name) for name in type(arguments).model_fields} | (
-        arguments.model_extra or {}
-    )
+    except Exception as error:  # noqa: BLE001 (a validator of the user's)
+        return _describe_failure(tool, error)
+    deadline = asyncio.timeout(tool.timeout_s)
     try:
         async with deadline:
-            result = await called(tool.func, **values)
-            if isinstance(result, HandedIn):
-                return result
-            text = as_text(result) if isinstance(result, str) else await called(as_text, result)
-        return cut_middle(text, tool.max_result_chars)
+            return await _call(tool, arguments)
     except tool.passes:
         raise
-    except Exception as error:  # noqa: BLE001 (the tool is the user's, whatever it raises is told to the agent)
-        return _told(tool, error, late=deadline.expired())
+    except Exception as error:  # noqa: BLE001 (the user's tool; the agent reads of it)
+        if isinstance(error, TimeoutError) and deadline.expired():  # and not the function's own
+            return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
+        return _describe_failure(tool, error)
 
 
-def _told(tool: AgentTool, error: Exception, *, late: bool = False) -> str:
-    """What an agent is told of a call that gave nothing."""
-    if isinstance(error, TimeoutError) and late:  # and not the function's own
-        return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
+async def _call(tool: AgentTool, arguments: dict[str, Any]) -> str | ToolSubmission:
+    result = await called(tool.func, **arguments)
+    if isinstance(result, ToolSubmission):
+        return result
+    # A text needs no thread; anything else may be large, or an object of the user's.
+    text = as_text(result) if isinstance(result, str) else await called(as_text, result)
+    return cut_middle(text, tool.max_result_chars)
+
+
+def _describe_failure(tool: AgentTool, error: Exception) -> str:
     return cut_middle(as_text(f"{tool.name} raised {described(error)}"), tool.max_result_chars)
 
 
 class UnreadableArguments(ValueError):
-    """Arguments that are JSON, but not JSON that says one thing."""
+    """Arguments are JSON, but ambiguous or nested too deeply."""
 
 
-def _arguments_of(call: ToolCall, tool: AgentTool) -> str:
-    """A call's arguments as the tool has them, as JSON; whether it is JSON at all, pydantic says with the place.
+def _read_arguments(call: ToolCall, tool: AgentTool) -> dict[str, Any]:
+    """Check a call's arguments, and return them by name.
 
     Raises:
-        UnreadableArguments: an object names a key twice, or the nesting has no end.
+        UnreadableArguments: an object names a key twice, or the nesting is too deep.
+        ValidationError: they do not match the tool's schema.
+    """
+    assert tool.args_schema is not None
+    model = called_here(tool.args_schema.model_validate_json, _arguments_json(call, tool))
+    arguments = {name: getattr(model, name) for name in type(model).model_fields}
+    return arguments | (model.model_extra or {})
+
+
+def _arguments_json(call: ToolCall, tool: AgentTool) -> str:
+    """Return a call's arguments as JSON in the tool's own form.
+
+    Text that is not JSON stays as it is: pydantic says what is wrong, and where.
     """
     text = argument_text(call.arguments)
     try:
-        given = loads(text)
+        arguments = loads(text)
     except (DoubledKey, TooDeep) as error:
         raise UnreadableArguments(str(error)) from None
     except ValueError:
         return text
-    read = tool.wire.read_arguments(given)
-    return text if read == given else json.dumps(read)
+    read = tool.wire.read_arguments(arguments)
+    return text if read == arguments else json.dumps(read)
 
 
 def argument_text(arguments: str) -> str:
-    r"""A call's arguments as JSON: what was encoded twice once, and what is JSON but for its spelling spelled right.
+    r"""Return a call's arguments as JSON, if models wrote them twice encoded or nearly as JSON.
 
     Example:
-        >>> argument_text('"{\\"a\\": 1}"'), argument_text("{'a': 1,}"), argument_text("nothing")
-        ('{"a": 1}', '{"a": 1}', 'nothing')
+        >>> argument_text('"{\\"a\\": 1}"'), argument_text("{'a': 1,}")
+        ('{"a": 1}', '{"a": 1}')
+        >>> argument_text("nothing")
+        'nothing'
     """
     try:
-        given = json.loads(arguments)
+        value = json.loads(arguments)
     except ValueError:
-        given = None
+        value = None
     except RecursionError:
         return arguments
-    if isinstance(given, str):
-        return given
-    if given is not None:
+    if isinstance(value, str):
+        return value
+    if value is not None:
         return arguments
     try:
         read = read_loosely(arguments)
@@ -228,16 +255,16 @@ def argument_text(arguments: str) -> str:
 
 
 def complaint(error: ValidationError) -> str:
-    """What does not fit, where, in one line that an agent can act on; without the value itself.
+    """Describe what is invalid, and where, in one line for an agent; without the values.
 
-    A list may have as many errors as values, and the name of a place may be as long as an answer: the first ones are
-    told, and so much of them as helps.
+    A list can have as many errors as values, and the path to a value can be as long as the
+    answer: only the first errors are named, and each part of a path is cut.
     """
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    told = []
-    for problem in errors[:TOLD_ERRORS]:
+    parts = []
+    for problem in errors[:SHOWN_ERRORS]:
         place = ".".join(str(part)[:PLACE_CHARS] for part in problem["loc"]) or "value"
-        told.append(f"{place}: {problem['msg']}")
-    if len(errors) > TOLD_ERRORS:
-        told.append(f"and {len(errors) - TOLD_ERRORS:,} more")
-    return shortened("; ".join(told))
+        parts.append(f"{place}: {problem['msg']}")
+    if len(errors) > SHOWN_ERRORS:
+        parts.append(f"and {len(errors) - SHOWN_ERRORS:,} more")
+    return shortened("; ".join(parts))

@@ -1,4 +1,4 @@
-"""The tool ``python_repl``: an agent's own live session in a sandbox."""
+"""The tool ``python_repl``: an agent's own Python session in a sandbox."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.dispatch import HandedIn
+from pandas_amr._agent.dispatch import ToolSubmission
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.wire import Wire, wire_of
@@ -30,9 +30,9 @@ FENCED = re.compile(
 
 
 def without_fence(code: str) -> str:
-    """Code without the fence around all of it."""
-    fenced = FENCED.fullmatch(code.strip())
-    return fenced[1] if fenced is not None else code
+    """Remove the fence, if it is around all of the code."""
+    match = FENCED.fullmatch(code.strip())
+    return code if match is None else match[1]
 
 
 class Code(BaseModel):
@@ -45,7 +45,7 @@ class Code(BaseModel):
     @field_validator("code")
     @classmethod
     def unfence(cls, code: str) -> str:
-        """Take code out of the fence that models put around it."""
+        """Remove the fence that models write around code."""
         return without_fence(code)
 
 
@@ -56,16 +56,16 @@ def _wire() -> Wire:
 
 @dataclass(slots=True)
 class Repl:
-    """One agent's REPL. Its session begins with the first cell, and ends with ``close``.
+    """The REPL of one agent. Its session begins with the first cell and ends with ``close``.
 
     Attributes:
         open: begins the session.
-        ask: answers what code asks of the model.
-        spent: what the code has asked of the model.
+        ask: answers what code asks the model.
         reduces: whether the session holds findings, and not a shard.
-        line: the line of code that hands in; a cell that did not hand in ends with it.
-        hands_in_alone: whether nothing but code can hand in.
-        code: whether the agent writes code in place of calls; what was found out stays for the agent's repairs.
+        line: the line of code that submits; a cell that did not submit ends with it.
+        hands_in_alone: whether nothing but code can submit.
+        code: whether the agent writes code in place of calls; the agent's repairs keep it.
+        spent: the usage of what code asked the model.
     """
 
     open: Callable[[], Awaitable[Session]]
@@ -77,24 +77,24 @@ class Repl:
     name: str = REPL
     args_schema: type[BaseModel] = Code
     timeout_s: None = None
-    max_result_chars: None = None  # a session bounds its cells' output
-    passes: tuple[type[Exception], ...] = (Exception,)  # what code raises stands in its cell's text
+    max_result_chars: None = None  # a session limits the output of its cells
+    passes: tuple[type[Exception], ...] = (Exception,)  # what code raises is in the cell's text
     spent: Usage = field(default_factory=Usage)
     _session: Session | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def description(self) -> str:
-        """What agents are told of it."""
+        """The description for agents."""
         return prompts.repl_description(reduces=self.reduces)
 
     @property
     def wire(self) -> Wire:
-        """How the argument, ``code``, is asked of a model."""
+        """How the argument, ``code``, is described to a model."""
         return _wire()
 
-    async def func(self, code: str) -> str | HandedIn:
-        """Run a cell; several of one turn run one after the other.
+    async def func(self, code: str) -> str | ToolSubmission:
+        """Run a cell; several cells of one turn run one after another.
 
         Raises:
             SandboxError: the sandbox failed, and not the code.
@@ -108,12 +108,12 @@ class Repl:
                 await self.close()
                 raise
         if cell.submitted is not None:
-            return HandedIn(cell.text or "Received.", cell.submitted.payload)
+            return ToolSubmission(cell.text or "Received.", cell.submitted.payload)
         output = cell.text.strip("\n") or "(no output)"
-        return output + prompts.not_handed_in(self.line)
+        return output + prompts.submit_reminder(self.line)
 
     async def close(self) -> None:
-        """End the session, where one began."""
+        """End the session, if it has begun."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()

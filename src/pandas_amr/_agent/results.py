@@ -1,4 +1,4 @@
-"""A tool's result as an agent reads it: text, whatever it is, and no more of it than a prompt can hold."""
+"""Convert any result of a tool to text that fits into a prompt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import enum
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,15 +19,15 @@ from pydantic import BaseModel
 from pandas_amr._records.raised import contained
 from pandas_amr.models.openai.reply import whole_text
 
-DEEPEST = 20  # levels that an agent is shown
+DEEPEST = 20  # levels that an agent sees
 MOST_VALUES = 100_000  # in one result
-LONGEST_NUMBER = 10**4000  # Python writes no more digits than 4,300
-# How objects of libraries that this module does not know say what they hold: frames, arrays, scalars, dates.
-WAYS = ("to_csv", "to_pylist", "to_dicts", "tolist", "as_py", "item", "isoformat")
+LONGEST_NUMBER = 10**4000  # Python writes at most 4,300 digits
+# Methods by which frames, arrays, scalars and dates of other libraries say what they hold.
+CONVERTERS = ("to_csv", "to_pylist", "to_dicts", "tolist", "as_py", "item", "isoformat")
 
 
 def as_text(value: Any) -> str:
-    """A tool's result as an agent reads it: text as it is, a frame as CSV, all else as JSON.
+    """Convert a tool's result to text: a frame to CSV, a text unchanged, all else to JSON.
 
     Example:
         >>> as_text({dt.date(2026, 1, 31): float("nan"), (1, 2): {3}})
@@ -37,13 +37,13 @@ def as_text(value: Any) -> str:
         return str(whole_text(value))
     if isinstance(value, bytes | bytearray | memoryview):
         return _text_of_bytes(bytes(value))
-    plain = _Plain().of(value)
+    plain = _PlainConverter().convert(value)
     text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
     return str(whole_text(text))
 
 
 def cut_middle(text: str, most: int | None) -> str:
-    """A text in at most so many characters: its beginning and its end, and how much is left out between them.
+    """Cut a text to a number of characters: its beginning, how much is left out, and its end.
 
     Example:
         >>> print(cut_middle("a" * 50 + "b" * 50, 60))
@@ -53,12 +53,13 @@ def cut_middle(text: str, most: int | None) -> str:
     """
     if most is None or len(text) <= most:
         return text
-    kept = max(0, most - len(_cut_words(len(text))))
-    head = kept // 2
-    return text[:head] + _cut_words(len(text) - kept) + text[len(text) - (kept - head) :]
+    shown = max(0, most - len(_cut_note(len(text))))
+    head = shown // 2
+    tail = shown - head
+    return text[:head] + _cut_note(len(text) - shown) + text[len(text) - tail :]
 
 
-def _cut_words(count: int) -> str:
+def _cut_note(count: int) -> str:
     return f"\n[{count:,} characters left out here]\n"
 
 
@@ -70,22 +71,26 @@ def _text_of_bytes(value: bytes) -> str:
 
 
 def text_of(value: Any) -> str:
-    """An object's own text; if it cannot be had, its type and why."""
+    """Return an object's text; if its ``__str__`` raises, its type and the error's."""
     try:
         return str(value)
-    except BaseException as error:  # noqa: BLE001 (an object of the user's, whose __str__ may do anything)
-        return f"<{type(value).__name__}: its text raised {type(contained(error)).__name__}>"
+    except BaseException as error:  # noqa: BLE001 (a user's __str__ may do anything)
+        raised = type(contained(error)).__name__
+        return f"<{type(value).__name__}: its text raised {raised}>"
 
 
 @dataclass(slots=True)
-class _Plain:
-    """Makes JSON of a value: each object once on its way down, and not without end."""
+class _PlainConverter:
+    """Converts a value to what JSON can hold.
+
+    An object within itself is named and not entered again. Depth and number of values are limited.
+    """
 
     left: int = MOST_VALUES
-    above: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
 
-    def of(self, value: Any) -> Any:
-        """The value as JSON has it."""
+    def convert(self, value: Any) -> Any:
+        """Return the value as JSON can hold it."""
         self.left -= 1
         if self.left < 0:
             return "..."
@@ -95,67 +100,74 @@ class _Plain:
             return _number(value)
         if isinstance(value, bytes | bytearray | memoryview):
             return _text_of_bytes(bytes(value))
-        if id(value) in self.above:
+        return self._convert_once(value)
+
+    def _convert_once(self, value: Any) -> Any:
+        """Convert an object that may hold others, unless it is within itself."""
+        if id(value) in self.parents:
             return f"<{type(value).__name__} that holds itself>"
-        if len(self.above) >= DEEPEST:
+        if len(self.parents) >= DEEPEST:
             return f"<{type(value).__name__}>"
-        self.above.append(id(value))
+        self.parents.append(id(value))
         try:
-            return self._of_object(value)
-        except Exception:  # noqa: BLE001 (an object of the user's may raise whatever it is asked)
+            return self._convert_object(value)
+        except Exception:  # noqa: BLE001 (an object of the user's: anything may raise)
             return text_of(value)
         finally:
-            self.above.pop()
+            self.parents.pop()
 
-    def _of_object(self, value: Any) -> Any:
+    def _convert_object(self, value: Any) -> Any:
         if isinstance(value, enum.Enum):
-            return self.of(value.value)
+            return self.convert(value.value)
         if isinstance(value, BaseModel):
-            return self._of_model(value)
+            return self._convert_model(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return self._of_pairs(
-                (one.name, getattr(value, one.name)) for one in dataclasses.fields(value)
-            )
+            names = [part.name for part in dataclasses.fields(value)]
+            return self._convert_pairs((name, getattr(value, name)) for name in names)
         if isinstance(value, Mapping):
-            return self._of_pairs(value.items())
+            return self._convert_pairs(value.items())
         if isinstance(value, AbstractSet):
-            return self._of_items(sorted(value, key=text_of))
+            return self._convert_items(sorted(value, key=text_of))
         if isinstance(value, Sequence | Iterator) and not isinstance(value, range):
-            return self._of_items(value)
-        return self._of_foreign(value)
+            return self._convert_items(value)
+        return text_of(value) if isinstance(value, type) else self._convert_foreign(value)
 
-    def _of_model(self, value: BaseModel) -> Any:
+    def _convert_model(self, value: BaseModel) -> Any:
         try:
-            return self.of(value.model_dump(mode="json"))
-        except Exception:  # noqa: BLE001 (of a type that pydantic cannot write)
-            return self._of_pairs((name, getattr(value, name)) for name in type(value).model_fields)
+            return self.convert(value.model_dump(mode="json"))
+        except Exception:  # noqa: BLE001 (a type that pydantic cannot write)
+            names = type(value).model_fields
+            return self._convert_pairs((name, getattr(value, name)) for name in names)
 
-    def _of_pairs(self, pairs: Any) -> dict[str, Any]:
-        made: dict[str, Any] = {}
-        for key, one in pairs:
+    def _convert_pairs(self, pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+        converted: dict[str, Any] = {}
+        for key, value in pairs:
             if self.left < 0:
-                made["..."] = "..."
+                converted["..."] = "..."
                 break
             name = _key(key)
-            made[name if name not in made else f"{name} ({type(key).__name__})"] = self.of(one)
-        return made
+            if name in converted:
+                name = f"{name} ({type(key).__name__})"
+            converted[name] = self.convert(value)
+        return converted
 
-    def _of_items(self, values: Any) -> list[Any]:
-        made = [self.of(one) for one in itertools.islice(values, max(0, self.left))]
-        return made if self.left > 0 else [*made, "..."]
+    def _convert_items(self, values: Iterable[Any]) -> list[Any]:
+        items = itertools.islice(values, max(0, self.left))
+        converted = [self.convert(item) for item in items]
+        return converted if self.left > 0 else [*converted, "..."]
 
-    def _of_foreign(self, value: Any) -> Any:
-        """What an object says of itself, in the first way that it has; else its text."""
-        for name in WAYS if not isinstance(value, type) else ():
-            way = getattr(value, name, None)
-            if not callable(way):
+    def _convert_foreign(self, value: Any) -> Any:
+        """Convert an object by the first of its own methods that works; else return its text."""
+        for name in CONVERTERS:
+            method = getattr(value, name, None)
+            if not callable(method):
                 continue
             try:
-                said = way()
-            except Exception:  # noqa: BLE001, S112 (another of its ways may do)
+                converted = method()
+            except Exception:  # noqa: BLE001, S112 (another method may work)
                 continue
-            if said is not value and type(said) is not type(value):
-                return self.of(said)
+            if converted is not value and type(converted) is not type(value):
+                return self.convert(converted)
         return text_of(value)
 
 
@@ -169,7 +181,7 @@ def _number(value: float) -> Any:
 
 
 def _key(key: Any) -> str:
-    """A key as JSON has it: a text."""
+    """Return a key as the text that JSON wants."""
     if isinstance(key, str):
         return key
     if isinstance(key, dt.date | dt.time):

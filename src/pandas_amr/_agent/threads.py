@@ -1,4 +1,7 @@
-"""A user's functions in threads of their own: one that never returns holds up nothing else, and no end of Python."""
+"""Call a user's functions in threads of their own.
+
+A function that never returns blocks nothing else, not even the end of the program.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def called(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-    """What a function of the user's gives: called in a thread, where it is no coroutine function, and awaited."""
+    """Call a user's function and return its value: sync in a thread, async awaited."""
     if inspect.iscoroutinefunction(function):
         return await await_contained(function(*args, **options))
     value = await in_thread(function, *args, **options)
@@ -22,12 +25,12 @@ async def called(function: Callable[..., Any], /, *args: Any, **options: Any) ->
 
 
 def called_here(function: Callable[..., Any], /, *args: Any) -> Any:
-    """What a short function of the user's gives, where there is no waiting."""
+    """Call a short function of the user's in this thread, for callers that cannot wait."""
     try:
         return function(*args)
-    except Exception as error:
-        if isinstance(error, StopIteration):
-            raise contained(error) from error
+    except StopIteration as error:
+        raise contained(error) from error
+    except Exception:
         raise
-    except BaseException as raised:
-        raise contained(raised) from raised
+    except BaseException as error:
+        raise contained(error) from error

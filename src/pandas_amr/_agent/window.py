@@ -1,4 +1,4 @@
-"""A conversation in the model's window: what grows beyond it is shortened, oldest results first."""
+"""Fit a conversation into the model's context window: the oldest tool results go first."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from pandas_amr._records.tokens import TokenCounter
     from pandas_amr.models.base import Message, Request
 
-MESSAGE_TOKENS = 8  # of a message's role, and what stands between messages
-LEAST_CHARS = 200  # of a result of the last turn that was cut
-LONGEST_SAID = 2_000  # characters of an answer of the model's own, where there is no room for all
-SAFETY = 0.9  # of the room, where it is reckoned in characters
+MESSAGE_TOKENS = 8  # a message's role, and what separates messages
+LEAST_CHARS = 200  # of a result of the last turn, however much is cut
+LONGEST_ANSWER = 2_000  # characters of an earlier answer of the model, if space is short
+SAFETY = 0.9  # part of the space that is used where it is counted in characters
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a prompt may take of a model's context window.
+    """How much of a model's context window a prompt may use.
 
     Attributes:
         whole: the window, in tokens.
-        tokens: the same without what is kept for the answer.
+        tokens: the window without the tokens reserved for the answer.
         count: counts the tokens of a text.
     """
 
@@ -36,52 +36,57 @@ class Window:
     count: TokenCounter
 
     def fit(self, request: Request) -> list[Message]:
-        """The request's conversation, shortened until it fits.
+        """Return the request's messages, shortened until they fit.
 
-        Results of tools are left out, the oldest first; then what the model itself has said is cut, and the results of
-        the last turn, which nobody has read.
+        Tool results are left out, the oldest first; then earlier answers of the model are cut, and
+        at last the results of the last turn, which the model has not read yet.
 
         Raises:
-            ModelRejected: it does not fit, whatever is left out: nothing was sent.
+            ModelRejected: the conversation does not fit whatever is left out; nothing was sent.
         """
         messages = list(request.messages)
         fixed = _fixed_text(request)
-        if len(fixed) + sum(_length(message) for message in messages) <= self.tokens:
-            return (
-                messages  # a token has a character at least, as good as always: nothing is counted
-            )
-        excess = self.count(fixed) + sum(self._size(message) for message in messages) - self.tokens
-        unread = _first_unread(messages)
-        for shorten in (_without_result, _without_middle):
-            for number, message in enumerate(messages[:unread]):
-                if excess > 0:
-                    messages[number] = shorten(message)
-                    excess -= self._size(message) - self._size(messages[number])
-        if excess > 0:
-            excess = self._cut_unread(messages, unread, excess)
-        if excess > self.whole - self.tokens:  # else the answer may yet be short enough
+        characters = len(fixed) + sum(_length(message) for message in messages)
+        if characters <= self.tokens:
+            # A token has at least one character in practice: this fits without counting tokens.
+            return messages
+        tokens = self.count(fixed) + sum(self._size(message) for message in messages)
+        excess = self._shorten(messages, tokens - self.tokens)
+        if excess > self.whole - self.tokens:  # else a shorter answer may still fit
             raise ModelRejected(
-                f"The conversation would be longer than the model's window of {self.whole:,} tokens "
-                "(LM(abilities=amr.Abilities(context_window=...))).",
+                f"The conversation would be longer than the model's window of {self.whole:,} "
+                "tokens (LM(abilities=amr.Abilities(context_window=...))).",
                 too_long=True,
                 attempts=0,
             )
         return messages
 
+    def _shorten(self, messages: list[Message], excess: int) -> int:
+        """Shorten the messages; return how many tokens are still too many."""
+        unread = _first_unread(messages)
+        for shorten in (_without_result, _without_middle):
+            for number in range(unread):
+                if excess <= 0:
+                    return excess
+                message = messages[number]
+                messages[number] = shorten(message)
+                excess -= self._size(message) - self._size(messages[number])
+        return self._cut_unread(messages, unread, excess) if excess > 0 else excess
+
     def _cut_unread(self, messages: list[Message], unread: int, excess: int) -> int:
-        """Cut the last turn's results, all by the same share; return the tokens that are still too many."""
-        numbers = [
-            number for number in range(unread, len(messages)) if messages[number].role == "tool"
-        ]
+        """Cut the results of the last turn, all by the same share; return as ``_shorten``."""
+        last_turn = range(unread, len(messages))
+        numbers = [number for number in last_turn if messages[number].role == "tool"]
         size = sum(self._size(messages[number]) for number in numbers)
-        share = max(0.0, 1 - excess / size) * SAFETY if size else 0.0
+        if not size:
+            return excess
+        share = max(0.0, 1 - excess / size) * SAFETY
         for number in numbers:
-            before = messages[number]
-            text = before.content or ""
-            messages[number] = replace(
-                before, content=cut_middle(text, max(LEAST_CHARS, int(len(text) * share)))
-            )
-            excess -= self._size(before) - self._size(messages[number])
+            message = messages[number]
+            text = message.content or ""
+            shorter = cut_middle(text, max(LEAST_CHARS, int(len(text) * share)))
+            messages[number] = replace(message, content=shorter)
+            excess -= self._size(message) - self._size(messages[number])
         return excess
 
     def _size(self, message: Message) -> int:
@@ -89,10 +94,12 @@ class Window:
 
 
 def _texts(message: Message) -> list[str]:
-    """All that is sent of a message."""
-    calls = [f"{call.name} {call.arguments}" for call in message.tool_calls]
-    extra = [json.dumps(dict(message.extra), ensure_ascii=False)] if message.extra else []
-    return [message.content or "", *calls, *extra]
+    """Return all texts of a message that are sent."""
+    texts = [message.content or ""]
+    texts += [f"{call.name} {call.arguments}" for call in message.tool_calls]
+    if message.extra:
+        texts.append(json.dumps(dict(message.extra), ensure_ascii=False))
+    return texts
 
 
 def _length(message: Message) -> int:
@@ -100,17 +107,18 @@ def _length(message: Message) -> int:
 
 
 def _fixed_text(request: Request) -> str:
-    """What is sent beside the messages."""
-    tools = [
+    """Return what is sent besides the messages: tools and schema."""
+    parts = [
         f"{tool.name} {tool.description} {json.dumps(dict(tool.parameters))}"
         for tool in request.tools
     ]
-    schema = [json.dumps(dict(request.schema.schema))] if request.schema is not None else []
-    return "\n".join([*tools, *schema])
+    if request.schema is not None:
+        parts.append(json.dumps(dict(request.schema.schema)))
+    return "\n".join(parts)
 
 
 def _first_unread(messages: Sequence[Message]) -> int:
-    """The number of the first message after the model's last one."""
+    """Return the number of the first message after the model's last one."""
     for number in range(len(messages) - 1, -1, -1):
         if messages[number].role == "assistant":
             return number + 1
@@ -118,22 +126,22 @@ def _first_unread(messages: Sequence[Message]) -> int:
 
 
 def _without_result(message: Message) -> Message:
-    """A tool's message whose result is left out; any other as it is."""
+    """Leave out the result of a tool's message; return any other message as it is."""
     text = message.content or ""
-    note = f"[This result of {len(text):,} characters was left out: the conversation has grown too long.]"
-    return (
-        replace(message, content=note)
-        if message.role == "tool" and len(note) < len(text)
-        else message
+    note = (
+        f"[This result of {len(text):,} characters was left out: the conversation has grown too "
+        "long.]"
     )
+    if message.role != "tool" or len(note) >= len(text):
+        return message
+    return replace(message, content=note)
 
 
 def _without_middle(message: Message) -> Message:
-    """What the model said at length, without its middle; any other message as it is."""
+    """Cut the middle of a long answer of the model; return any other message as it is."""
     text = message.content or ""
-    if message.role != "assistant" or len(text) <= LONGEST_SAID:
+    if message.role != "assistant" or len(text) <= LONGEST_ANSWER:
         return message
-    extra = {
-        key: value for key, value in message.extra.items() if key != "content"
-    }  # the same text, in parts
-    return replace(message, content=cut_middle(text, LONGEST_SAID), extra=extra)
+    # Some servers send the same text again, in parts.
+    extra = {key: value for key, value in message.extra.items() if key != "content"}
+    return replace(message, content=cut_middle(text, LONGEST_ANSWER), extra=extra)

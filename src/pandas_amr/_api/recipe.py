@@ -37,11 +37,10 @@ from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.concurrency import await_contained
-from pandas_amr._result.result import (
-    Result,
-    kept_places,
-    trace_frame,
-)
+from pandas_amr._records.public import public
+from pandas_amr._result.frames import trace_frame
+from pandas_amr._result.recent import kept_places
+from pandas_amr._result.result import Result
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.execution import Execution
 from pandas_amr._run.pipeline import RunRecord, run
@@ -100,6 +99,7 @@ class Stage:
         )
 
 
+@public
 class Recipe:
     """Verbs in a row, without a frame: ``recipe(df)`` runs them as one run.
 

@@ -10,14 +10,9 @@ import pandas as pd
 
 from pandas_amr._plan.call import KEEP
 from pandas_amr._plan.plan import Plan
-from pandas_amr._result.result import (
-    Result,
-    failures_frame,
-    kept_places,
-    kept_rows,
-    trace_frame,
-    usage_frame,
-)
+from pandas_amr._result.frames import failures_frame, trace_frame, usage_frame
+from pandas_amr._result.recent import kept_places, kept_rows
+from pandas_amr._result.result import Result
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:

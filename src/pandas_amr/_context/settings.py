@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, get_args
 from pandas_amr._journal.journal import Journal
 from pandas_amr._plan.call import Errors
 from pandas_amr._records.paths import absolute_path
+from pandas_amr._records.public import public
 from pandas_amr._records.usage import Budget, Phase
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM
@@ -115,6 +116,7 @@ def _leave(entry: _Entry) -> None:
         _entries.set(remaining)
 
 
+@public
 class settings:  # noqa: N801 (used like a function)
     """Set defaults of calls in a ``with`` block, as pandas' ``option_context``.
 

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, RootModel, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
-from pandas_amr._agent.loop import REPL_FORM, Submission
 from pandas_amr._agent.prompts import shortened
+from pandas_amr._agent.submission import REPL_FORM, Submission
 from pandas_amr._types.arrow import (
     TEXT_LIKE,
     arrow_schema,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pandas_amr._agent.loop import Answer
+    from pandas_amr._agent.submission import Answer
 
 Who = Literal["model", "schema", "callable", "sandbox"]
 FOUND = ("ok", "cached", "repaired")  # statuses of units that have a finding

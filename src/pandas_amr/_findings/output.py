@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import complaint
-from pandas_amr._agent.loop import REPL_FORM, Answer, Submission
+from pandas_amr._agent.submission import REPL_FORM, Answer, Submission
 from pandas_amr._findings.citations import Support, support_of
 from pandas_amr._findings.findings import check_held
 from pandas_amr._findings.inputs import ReduceInput

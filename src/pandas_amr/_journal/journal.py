@@ -31,6 +31,7 @@ from pandas_amr._journal.database import (
     wrong,
 )
 from pandas_amr._records.paths import absolute_path, cache_folder
+from pandas_amr._records.public import public
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr.errors import JournalError, JournalWarning, UsageError
 
@@ -46,6 +47,7 @@ MOST_DAYS = 1e9
 DEFAULT_NAME = "journal.sqlite"
 
 
+@public
 class Journal:
     """A journal in a file of its own. Runs that are given it pay for nothing that it has.
 

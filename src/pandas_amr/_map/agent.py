@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.loop import REPL_FORM, Answer, run_agent
+from pandas_amr._agent.loop import run_agent
+from pandas_amr._agent.submission import REPL_FORM, Answer
 from pandas_amr._findings.findings import (
     Checked,
     Failure,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.loop import Submission, run_agent
+from pandas_amr._agent.loop import run_agent
+from pandas_amr._agent.submission import Submission
 from pandas_amr._findings.merge import merge_records, rules_of
 from pandas_amr._journal.entries import Check
 from pandas_amr._records.usage import Usage

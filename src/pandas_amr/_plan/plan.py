@@ -28,6 +28,7 @@ from pandas_amr._plan.plan_types import (
     remove_zones,
 )
 from pandas_amr._records.graph import Graph, graph_of_shape
+from pandas_amr._records.public import public
 from pandas_amr._types.constraints import find_lost_checks
 from pandas_amr._units.neighbours import Segmentation
 from pandas_amr.errors import PlanError, PlanWarning, UsageError
@@ -92,6 +93,7 @@ class PlanBinding(Protocol):
         ...
 
 
+@public
 class Plan(BaseModel):
     """What a run does. Frozen: ``replace`` gives an edited copy. Its JSON repeats the run.
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.agent import Agent
-from pandas_amr._agent.loop import Submission, run_agent
+from pandas_amr._agent.loop import run_agent
+from pandas_amr._agent.submission import Submission
 from pandas_amr._journal.first_format import PLAN_SYSTEM, PLAN_VIEW
 from pandas_amr._journal.keys import describe_type
 from pandas_amr._plan.aggregations import column_of, function_of, name_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pandas_amr._agent.loop import Answer
+    from pandas_amr._agent.submission import Answer
     from pandas_amr._journal.cache import Answers
     from pandas_amr._plan.call import Job
     from pandas_amr.models.base import Abilities, Model

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pandas_amr._records.public import public
 
+
+@public
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What a plan would take on the frame it was made for.

@@ -8,6 +8,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pandas_amr._records.public import public
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -46,6 +48,7 @@ class GraphNode:
     status: str = ""
 
 
+@public
 @dataclass(frozen=True)
 class Graph:
     """The nodes of a run, and what follows from them.

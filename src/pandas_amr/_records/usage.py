@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from pandas_amr._records.public import public
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Phase = Literal["plan", "map", "reduce"]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Calls, tokens and seconds of some work; addable.
@@ -76,6 +78,7 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
 
+@public
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Budget:
     """What a run may spend. At the limit it stops cleanly: what was found is there, and ``result.stopped`` says why.

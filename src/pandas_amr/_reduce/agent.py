@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.loop import REPL_FORM, Answer, run_agent
+from pandas_amr._agent.loop import run_agent
+from pandas_amr._agent.submission import REPL_FORM, Answer
 from pandas_amr._findings.output import FROM_ALL_KEY, SOURCES_KEY, Reduction, ReductionType
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.failures import LostFindings

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from pandas_amr._agent.loop import Answer
+    from pandas_amr._agent.submission import Answer
     from pandas_amr._findings.citations import Support
     from pandas_amr._findings.inputs import ReduceInput
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from pandas_amr._agent import prompts
+from pandas_amr._plan.compute import aggregate
 from pandas_amr._plan.outputs import computed_text
 from pandas_amr._reduce.inputs import rows_without_findings, select_where
 from pandas_amr._reduce.ranking import rank_places

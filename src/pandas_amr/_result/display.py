@@ -1,4 +1,4 @@
-"""How runs and results show themselves: reprs, HTML for notebooks, progress."""
+"""Show a result: its repr, and its HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -18,22 +18,31 @@ TEXT_CHARACTERS = 2000
 
 
 def result_line(result: Result) -> str:
-    """One line, such as ``<Result 60 rows, 0 failed, 60 calls, 3912 tokens, 7.2 s>``."""
+    """Return one line: ``<Result 60 rows, 0 failed, 60 calls, 3912 tokens, 7.2 s>``."""
     failed, total = result.failures["position"].nunique(), result.total
-    counted = f"{total.calls} calls, {total.tokens} tokens, {result.seconds:.1f} s"
-    sandboxed = f", sandbox {result.sandbox}" if result.sandbox else ""
-    return f"<Result {len(result.frame)} rows, {failed} failed, {counted}{sandboxed}>"
+    parts = [
+        f"{len(result.frame)} rows",
+        f"{failed} failed",
+        f"{total.calls} calls",
+        f"{total.tokens} tokens",
+        f"{result.seconds:.1f} s",
+    ]
+    if result.sandbox:
+        parts.append(f"sandbox {result.sandbox}")
+    return f"<Result {', '.join(parts)}>"
 
 
 def result_html(result: Result) -> str:
-    """A result in a notebook: the line, the output, the frame's head; cell text is escaped."""
-    parts = [f"<p><b>{html.escape(result_line(result))}</b></p>", _output_html(result.output)]
+    """Return HTML: the line, the output, the head of the frame; the text of cells is escaped."""
     head = result.frame.head(HEAD_ROWS)
-    parts.append(
-        f"<p>frame, the first {len(head)} of {len(result.frame)} rows:</p>{_frame_html(head)}"
-    )
+    parts = [
+        f"<p><b>{html.escape(result_line(result))}</b></p>",
+        _output_html(result.output),
+        f"<p>frame, the first {len(head)} of {len(result.frame)} rows:</p>",
+        _frame_html(head),
+    ]
     if len(result.failures):
-        parts.append(f"<p>failures:</p>{_frame_html(result.failures.head(HEAD_ROWS))}")
+        parts += ["<p>failures:</p>", _frame_html(result.failures.head(HEAD_ROWS))]
     return f"<div>{''.join(parts)}</div>"
 
 
@@ -44,7 +53,8 @@ def _output_html(output: Any) -> str:
         return _frame_html(output.head(2 * HEAD_ROWS).to_frame("output"))
     if output is None:
         return ""
-    return f"<pre style='white-space: pre-wrap'>{html.escape(shortened(str(output), TEXT_CHARACTERS))}</pre>"
+    text = html.escape(shortened(str(output), TEXT_CHARACTERS))
+    return f"<pre style='white-space: pre-wrap'>{text}</pre>"
 
 
 def _frame_html(frame: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""A whole result in a folder: frames as Parquet, the rest as JSON; it comes back exactly. Never a pickle."""
+"""Save a whole result in a folder: frames as Parquet, the rest as JSON. Never a pickle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pandas_amr import errors
 from pandas_amr._plan.aggregations import column_of, function_of, is_named, name_of
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.folders import check_folder, replace_folder
-from pandas_amr._result import saved_before
+from pandas_amr._result import saved_format_1
 from pandas_amr._units.codec import (
     REFUSED,
     CannotEncode,
@@ -38,16 +38,19 @@ if TYPE_CHECKING:
     from pandas_amr._plan.plan import Plan
 
 FORMAT = 2
-TOLD = "result.json"
+RESULT = "result.json"
 PLAN = "plan.json"
 FRAMES = ("frame", "findings", "usage", "failures", "trace", "status", "sources")
 FIGURES = ("seconds", "sandbox", "coverage", "stopped", "total")
-OWN = re.compile(rf"{TOLD}|{PLAN}|({'|'.join(FRAMES)}|output[-\d]*)\.parquet")
+OWN_FILE = re.compile(rf"{RESULT}|{PLAN}|({'|'.join(FRAMES)}|output[-\d]*)\.parquet")
 OWN_STAGE = re.compile(r"stage-\d+")
 
 
-class Lost:
-    """A function that a result was computed by, in a result that was loaded: its name is known, and nothing else."""
+class NamedFunction:
+    """The name of a function by which the answer of a loaded result was computed.
+
+    The function itself is not saved.
+    """
 
     def __init__(self, name: str) -> None:
         self.__name__ = name
@@ -63,194 +66,77 @@ class Lost:
         )
 
 
-def save_result(parts: Mapping[str, Any], given: str | os.PathLike[str]) -> None:
-    """Write a result, by its parts, as a folder, in the place of one that was written so before.
+def save_result(parts: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
+    """Write the parts of a result into a folder, and replace a result that was saved there.
 
     Raises:
-        UsageError: another folder or file is there, or a part of the result would not come back; nothing is written.
+        UsageError: the folder holds something else, or a part would not come back as it is;
+            nothing is written then.
     """
-    folder = check_folder(given, is_saved)
-    replace_folder(folder, _files(parts))
+    replace_folder(check_folder(folder, is_saved), _files(parts))
 
 
 def load_parts(folder: Path) -> dict[str, Any]:
-    """Bring back what was saved: frames, plan, output and figures, by name.
+    """Load what was saved: frames, plan, output and figures, by name.
 
     Raises:
-        UsageError: the folder holds no result, one of a later version, or a damaged one.
+        UsageError: the folder holds no result, a damaged one, or one of a later version.
     """
+    saved_format = _read_format(folder)
+    if saved_format not in {FORMAT, saved_format_1.FORMAT}:
+        raise UsageError(
+            f"{folder} was saved in format {saved_format}; this version reads up to {FORMAT}. "
+            "Upgrade pandas-amr."
+        )
     try:
-        told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
-        known = told["format"]
+        if saved_format == saved_format_1.FORMAT:
+            return saved_format_1.load_parts(folder)
+        return _read_parts(folder)
+    except (OSError, KeyError, IndexError, *REFUSED) as error:
+        raise UsageError(
+            f"The result in {folder} is damaged ({type(error).__name__}): save it again."
+        ) from error
+
+
+def _read_format(folder: Path) -> Any:
+    try:
+        return json.loads((folder / RESULT).read_text(encoding="utf-8"))["format"]
     except OSError:
         raise UsageError(f"{folder} holds no saved result.") from None
     except (ValueError, TypeError, KeyError):
         raise UsageError(
-            f"{folder} holds no saved result: its {TOLD} is not one that save() wrote."
+            f"{folder} holds no saved result: its {RESULT} is not one that save() wrote."
         ) from None
-    if known not in {FORMAT, saved_before.FORMAT}:
-        raise UsageError(
-            f"{folder} was saved in format {known}; this version reads up to {FORMAT}. Upgrade it."
-        )
-    try:
-        if known == saved_before.FORMAT:
-            return saved_before.load_parts(folder)
-        return _parts(folder)
-    except (OSError, KeyError, IndexError, *REFUSED) as error:
-        raise UsageError(
-            f"The result in {folder} is damaged ({type(error).__name__}): save it anew."
-        ) from error
 
 
 def is_saved(folder: Path) -> bool:
     """Whether a folder is a saved result and holds nothing else."""
     try:
-        told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
+        description = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    if not isinstance(told, dict) or not {"format", "total", "output"} <= told.keys():
+    if not isinstance(description, dict):
         return False
-    for entry in folder.iterdir():
-        stage = (
-            OWN_STAGE.fullmatch(entry.name)
-            and entry.is_dir()
-            and not entry.is_symlink()
-            and is_saved(entry)
-        )
-        if not stage and not (OWN.fullmatch(entry.name) and entry.is_file()):
-            return False
-    return True
+    if not {"format", "total", "output"} <= description.keys():
+        return False
+    return all(_is_own(entry) for entry in folder.iterdir())
 
 
-# To files and back
+def _is_own(entry: Path) -> bool:
+    """Whether ``save`` wrote a file or a stage's folder."""
+    if OWN_STAGE.fullmatch(entry.name):
+        return entry.is_dir() and not entry.is_symlink() and is_saved(entry)
+    return OWN_FILE.fullmatch(entry.name) is not None and entry.is_file()
 
 
-class _Tables:
-    """The tables of a result as files, each read again before it counts; a frame in the output is one of them."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.labels: dict[str, Any] = {}
-        self.frames: dict[str, pd.DataFrame] = {}
-        self._aside = 0
-
-    def add(self, part: str, name: str, frame: pd.DataFrame) -> None:
-        """Encode a frame.
-
-        Raises:
-            UsageError: it would not come back.
-        """
-        sink = io.BytesIO()
-        try:
-            encoded = encode_frame(frame)
-            pq.write_table(encoded.table, sink)
-            read = Encoded(
-                pq.read_table(io.BytesIO(sink.getvalue())), json.loads(json.dumps(encoded.labels))
-            )
-            self.frames[name] = decode_table(read)
-            again = encode_frame(self.frames[name])
-        except CannotEncode as error:
-            raise _refusal(part, str(error)) from None
-        except REFUSED:
-            raise _refusal(part, _unwritten(encoded)) from None
-        changed = first_difference(encoded.table, again.table)
-        if changed is not None or again.labels != encoded.labels:
-            raise _refusal(part, _place(encoded, changed))
-        self.files[f"{name}.parquet"] = sink.getvalue()
-        self.labels[name] = encoded.labels
-
-    def put_aside(self, value: pd.DataFrame | pd.Series) -> dict[str, Any]:
-        """Take a table out of the output, and give what stands for it."""
-        name = f"output-{self._aside}"
-        self._aside += 1
-        if isinstance(value, pd.DataFrame):
-            self.add("output", name, value)
-            return {"DataFrame": [name]}
-        frame = value.rename(None).to_frame()
-        frame.attrs = value.attrs
-        self.add("output", name, frame)
-        return {"Series": [name, encode(value.name)]}
+# Write
 
 
-def _encoded_output(output: Any, plan: Plan, tables: _Tables) -> Any:
-    """An output as JSON, once it came back; of models their fields, since the plan's file has their type.
+def _files(parts: Mapping[str, Any], prefix: str = "") -> dict[str, bytes]:
+    """Encode a result and its stages as files, by their paths in the folder.
 
     Raises:
-        UsageError: it would not come back.
-    """
-    try:
-        encoded = encode(output, tables.put_aside)
-        again = decode_value(json.loads(json.dumps(encoded)), _output_makers(tables.frames, plan))
-        if encode(again, _Tables().put_aside) == encoded:
-            return encoded
-        why = f"a {type(output).__name__} of parts that change"
-    except CannotEncode as error:
-        if plan.output is not None and _holds_models(output):
-            return _encoded_models(output, plan)
-        why = str(error)
-    except UsageError:  # of a table in it
-        raise
-    except REFUSED:
-        why = "it holds itself, too much in one another, or a whole number of thousands of digits"
-    raise _refusal("output", why)
-
-
-def _encoded_models(output: Any, plan: Plan) -> Any:
-    try:
-        fields = _fields(plan.output, output)
-        encoded = {"typed": [encode(fields)]}
-        loaded = read_plan(plan.to_json())
-        again = decode_value(encoded, _output_makers({}, loaded))
-        changed = encode(_fields(loaded.output, again)) != encode(fields)
-    except (PydanticSerializationError, ValidationError, CannotEncode):
-        changed = True
-    if changed:
-        raise _refusal("output", "a model that the type in the plan's JSON does not hold")
-    return encoded
-
-
-def _fields(kind: Any, output: Any) -> Any:
-    return TypeAdapter(kind).dump_python(output, by_alias=True, warnings="error")
-
-
-def _holds_models(value: Any) -> bool:
-    if isinstance(value, list | tuple | dict):
-        return any(map(_holds_models, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, BaseModel)
-
-
-def _refusal(part: str, why: str) -> UsageError:
-    holds = "" if why.startswith(("column ", "the ", "attrs ", "it ")) else "it holds "
-    return UsageError(
-        f"result.{part} cannot be saved: {holds}{why}, which would not come back as it is. Nothing was written. Put "
-        "values of Python's or pandas' own types in its place (texts, say: .map(str)), in a copy: "
-        f"dataclasses.replace(result, {part}=...).save(folder)."
-    )
-
-
-def _unwritten(encoded: Encoded) -> str:
-    """What Parquet refuses of a table."""
-    for name in encoded.table.column_names:
-        try:
-            pq.write_table(encoded.table.select([name]), io.BytesIO())
-        except REFUSED:
-            return _place(encoded, name)
-    return _place(encoded, None)
-
-
-def _place(encoded: Encoded, array: str | None) -> str:
-    """What an array of a table is in its frame."""
-    if array is None or array.startswith("i"):
-        return "the index, or the names of the columns, hold labels of a rare kind"
-    columns = decode_value(encoded.labels["columns"])
-    return f"column {columns[int(array[1:])]!r} is of a type that Parquet does not hold"
-
-
-def _files(parts: Mapping[str, Any], place: str = "") -> dict[str, bytes]:
-    """The files of a result and its stages, by their paths in the folder.
-
-    Raises:
-        UsageError: a part would not come back.
+        UsageError: a part would not come back as it is.
     """
     tables = _Tables()
     for part in FRAMES:
@@ -260,81 +146,216 @@ def _files(parts: Mapping[str, Any], place: str = "") -> dict[str, bytes]:
         plan = parts["plan"].to_json()
     except PlanError as error:
         raise UsageError(f"result.plan cannot be saved: {error} Nothing was written.") from None
-    told = {
-        "format": FORMAT,
-        **{name: parts[name] for name in FIGURES},
-        "warnings": [[type(one).__name__, str(one)] for one in parts["warnings"]],
-        "aggregations": [
-            [encode(name), _encoded_how(how)] for name, how in parts["aggregations"].items()
-        ],
-        "stages": len(parts["stages"]),
-        "output": _encoded_output(parts["output"], parts["plan"], tables),
-        "frames": tables.labels,
-    }
-    files = {PLAN: plan.encode(), **tables.files, TOLD: json.dumps(told, indent=1).encode()}
-    files = {place + name: data for name, data in files.items()}
+    output = _encode_output(parts["output"], parts["plan"], tables)
+    description = _describe(parts, output, tables)
+    files = {f"{prefix}{PLAN}": plan.encode()}
+    for name, data in tables.files.items():
+        files[f"{prefix}{name}"] = data
+    files[f"{prefix}{RESULT}"] = json.dumps(description, indent=1).encode()
     for number, stage in enumerate(parts["stages"], start=1):
-        files |= _files(stage, f"{place}stage-{number}/")
+        files |= _files(stage, f"{prefix}stage-{number}/")
     return files
 
 
-def _parts(folder: Path) -> dict[str, Any]:
-    """The parts of a result and its stages, as a folder has them."""
-    told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
-    plan = read_plan(folder / PLAN)
-    tables = {
-        name: Encoded(pq.read_table(folder / f"{name}.parquet"), how)
-        for name, how in told["frames"].items()
-    }
-    frames = {name: decode_table(encoded) for name, encoded in tables.items()}
+def _describe(parts: Mapping[str, Any], output: Any, tables: _Tables) -> dict[str, Any]:
+    """Return what stands in a result's JSON file."""
     aggregations = [
-        (decode_value(name), decode_value(how, {"function": Lost}))
-        for name, how in told["aggregations"]
+        [encode(name), _encode_aggregation(how)] for name, how in parts["aggregations"].items()
     ]
     return {
-        **{name: frames.get(name) for name in FRAMES},
-        **{name: told[name] for name in FIGURES},
-        "plan": plan,
-        "output": decode_value(told["output"], _output_makers(frames, plan)),
-        "warnings": tuple(_warning(*one) for one in told["warnings"]),
-        "aggregations": dict(aggregations),
-        "stages": [_parts(folder / f"stage-{number}") for number in range(1, told["stages"] + 1)],
+        "format": FORMAT,
+        **{name: parts[name] for name in FIGURES},
+        "warnings": [[type(warning).__name__, str(warning)] for warning in parts["warnings"]],
+        "aggregations": aggregations,
+        "stages": len(parts["stages"]),
+        "output": output,
+        "frames": tables.labels,
     }
 
 
-def _output_makers(frames: Mapping[str, pd.DataFrame], plan: Plan) -> dict[str, Any]:
-    """What makes the parts of an output that stand aside, or are of the plan's type."""
-    validated = TypeAdapter(Any if plan.output is None else plan.output).validate_python
+class _Tables:
+    """The tables of a result as Parquet files; each file is read back before it counts."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.labels: dict[str, Any] = {}
+        self.frames: dict[str, pd.DataFrame] = {}
+        self._output_tables = 0
+
+    def add(self, part: str, name: str, frame: pd.DataFrame) -> None:
+        """Encode a frame.
+
+        Raises:
+            UsageError: it would not come back as it is.
+        """
+        sink = io.BytesIO()
+        try:
+            encoded = encode_frame(frame)
+            pq.write_table(encoded.table, sink)
+            labels = json.loads(json.dumps(encoded.labels))
+            decoded = Encoded(pq.read_table(io.BytesIO(sink.getvalue())), labels)
+            self.frames[name] = decode_table(decoded)
+            again = encode_frame(self.frames[name])
+        except CannotEncode as error:
+            raise _refusal(part, str(error)) from None
+        except REFUSED:
+            raise _refusal(part, _refused_column(encoded)) from None
+        changed = first_difference(encoded.table, again.table)
+        if changed is not None or again.labels != encoded.labels:
+            raise _refusal(part, _describe_array(encoded, changed))
+        self.files[f"{name}.parquet"] = sink.getvalue()
+        self.labels[name] = encoded.labels
+
+    def add_of_output(self, value: pd.DataFrame | pd.Series) -> dict[str, Any]:
+        """Encode a table within the output, and return the JSON that refers to it."""
+        name = f"output-{self._output_tables}"
+        self._output_tables += 1
+        if isinstance(value, pd.DataFrame):
+            self.add("output", name, value)
+            return {"DataFrame": [name]}
+        frame = value.rename(None).to_frame()
+        frame.attrs = value.attrs
+        self.add("output", name, frame)
+        return {"Series": [name, encode(value.name)]}
+
+
+def _encode_output(output: Any, plan: Plan, tables: _Tables) -> Any:
+    """Encode an output as JSON, and check that it comes back as it is.
+
+    Of models only the fields are encoded: the plan's file has their type.
+
+    Raises:
+        UsageError: it would not come back as it is.
+    """
+    try:
+        encoded = encode(output, tables.add_of_output)
+        decoders = _output_decoders(tables.frames, plan)
+        again = decode_value(json.loads(json.dumps(encoded)), decoders)
+        if encode(again, _Tables().add_of_output) == encoded:
+            return encoded
+        why = f"a {type(output).__name__} of parts that change"
+    except CannotEncode as error:
+        if plan.output is not None and _holds_models(output):
+            return _encode_models(output, plan)
+        why = str(error)
+    except UsageError:  # about a table in the output
+        raise
+    except REFUSED:
+        why = "it holds itself, is nested too deeply, or holds an integer of thousands of digits"
+    raise _refusal("output", why)
+
+
+def _encode_models(output: Any, plan: Plan) -> Any:
+    try:
+        fields = _dump_models(plan.output, output)
+        encoded = {"typed": [encode(fields)]}
+        loaded = read_plan(plan.to_json())
+        again = decode_value(encoded, _output_decoders({}, loaded))
+        changed = encode(_dump_models(loaded.output, again)) != encode(fields)
+    except (PydanticSerializationError, ValidationError, CannotEncode):
+        changed = True
+    if changed:
+        raise _refusal("output", "a model that the type in the plan's JSON does not hold")
+    return encoded
+
+
+def _dump_models(kind: Any, output: Any) -> Any:
+    return TypeAdapter(kind).dump_python(output, by_alias=True, warnings="error")
+
+
+def _holds_models(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_models, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_models, value))
+    return isinstance(value, BaseModel)
+
+
+def _encode_aggregation(how: Any) -> Any:
+    """Encode an aggregation as JSON; a function by its name."""
+    if is_named(how):
+        function = function_of(how)
+        if getattr(how, "args", ()) or getattr(how, "kwargs", ()):
+            # With its arguments bound, "quantile" is not pandas' quantile: keep the name only.
+            function = NamedFunction(name_of(how[1]))
+        return {"tuple": [encode(column_of(None, how)), _encode_aggregation(function)]}
+    if isinstance(how, list):
+        return [_encode_aggregation(function) for function in how]
+    return how if isinstance(how, str) else {"function": [name_of(how)]}
+
+
+def _refusal(part: str, why: str) -> UsageError:
+    is_sentence = why.startswith(("column ", "the ", "attrs ", "it "))
+    reason = why if is_sentence else f"it holds {why}"
+    return UsageError(
+        f"result.{part} cannot be saved: {reason}, which would not come back as it is. Nothing was "
+        "written. Convert such values to types of Python or pandas, to texts for example "
+        "(.map(str)), and save a copy of the result: "
+        f"dataclasses.replace(result, {part}=...).save(folder)."
+    )
+
+
+def _refused_column(encoded: Encoded) -> str:
+    """Describe what Parquet refuses of a table."""
+    for name in encoded.table.column_names:
+        try:
+            pq.write_table(encoded.table.select([name]), io.BytesIO())
+        except REFUSED:
+            return _describe_array(encoded, name)
+    return _describe_array(encoded, None)
+
+
+def _describe_array(encoded: Encoded, array: str | None) -> str:
+    """Describe an array of a table as the part of the frame that it stands for."""
+    if array is None or array.startswith("i"):
+        return "the index, or the names of the columns, hold labels that Parquet does not hold"
+    columns = decode_value(encoded.labels["columns"])
+    return f"column {columns[int(array[1:])]!r} is of a type that Parquet does not hold"
+
+
+# Read
+
+
+def _read_parts(folder: Path) -> dict[str, Any]:
+    """Read the parts of a result and its stages."""
+    description = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    plan = read_plan(folder / PLAN)
+    frames: dict[str, pd.DataFrame] = {}
+    for name, labels in description["frames"].items():
+        frames[name] = decode_table(Encoded(pq.read_table(folder / f"{name}.parquet"), labels))
+    aggregations = {}
+    for name, how in description["aggregations"]:
+        aggregations[decode_value(name)] = decode_value(how, {"function": NamedFunction})
+    stages = range(1, description["stages"] + 1)
+    return {
+        **{name: frames.get(name) for name in FRAMES},
+        **{name: description[name] for name in FIGURES},
+        "plan": plan,
+        "output": decode_value(description["output"], _output_decoders(frames, plan)),
+        "warnings": tuple(_decode_warning(*warning) for warning in description["warnings"]),
+        "aggregations": aggregations,
+        "stages": [_read_parts(folder / f"stage-{number}") for number in stages],
+    }
+
+
+def _output_decoders(frames: Mapping[str, pd.DataFrame], plan: Plan) -> dict[str, Any]:
+    """Return what decodes the tables of an output, and values of the plan's type."""
+    kind = Any if plan.output is None else plan.output
     return {
         "DataFrame": frames.__getitem__,
-        "Series": partial(_series_at, frames),
-        "typed": validated,
+        "Series": partial(_decode_series, frames),
+        "typed": TypeAdapter(kind).validate_python,
     }
 
 
-def _series_at(frames: Mapping[str, pd.DataFrame], table: str, name: Hashable) -> pd.Series:
+def _decode_series(frames: Mapping[str, pd.DataFrame], table: str, name: Hashable) -> pd.Series:
     series = frames[table].iloc[:, 0]
     series.name, series.attrs = name, frames[table].attrs
     return series
 
 
-def _warning(name: str, text: str) -> AMRWarning:
+def _decode_warning(name: str, text: str) -> AMRWarning:
     kind = getattr(errors, name, AMRWarning)
-    return (
-        kind(text) if isinstance(kind, type) and issubclass(kind, AMRWarning) else AMRWarning(text)
-    )
-
-
-def _encoded_how(how: Any) -> Any:
-    """An aggregation as JSON; of a function its name."""
-    if is_named(how):
-        bound = getattr(how, "args", ()) or getattr(how, "kwargs", ())
-        return {
-            "tuple": [
-                encode(column_of(None, how)),
-                _encoded_how(Lost(name_of(how[1])) if bound else function_of(how)),
-            ]
-        }
-    if isinstance(how, list):
-        return [_encoded_how(one) for one in how]
-    return how if isinstance(how, str) else {"function": [name_of(how)]}
+    if isinstance(kind, type) and issubclass(kind, AMRWarning):
+        return kind(text)
+    return AMRWarning(text)

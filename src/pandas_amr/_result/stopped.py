@@ -1,4 +1,4 @@
-"""What ends a run: the errors of others become this library's, and take with them what was found."""
+"""End a run: errors of other libraries become ours, and every error carries the partial result."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pandas_amr.errors import AMRError, AMRWarning, PlanError, RunStopped, Usage
 if TYPE_CHECKING:
     from pandas_amr._result.result import Result
 
-HAS_PARTIAL = "What was found is in the exception's .partial, a Result."
+HAS_PARTIAL = "The findings so far are in the exception's .partial, a Result."
 
 
 def give_partial(error: BaseException, partial: Result | None) -> None:
-    """Give an error what was found."""
+    """Set the ``partial`` of an error, and add a note that says so."""
     if isinstance(error, RunStopped | AMRWarning):
         error.partial = partial
-    else:  # Ctrl-C, cancellation and the like keep their own types, which know of no Result
+    else:  # Ctrl-C, cancellation and the like keep their own types, which have no such attribute
         vars(error)["partial"] = partial
     if partial is not None and HAS_PARTIAL not in getattr(error, "__notes__", ()):
         error.add_note(HAS_PARTIAL)
@@ -26,9 +26,10 @@ def give_partial(error: BaseException, partial: Result | None) -> None:
 def stop_with(
     error: Exception, partial: Result | None, *, where: str, planned: bool = False
 ) -> NoReturn:
-    """Raise what a run ends with: an error that keeps its type, or a ``RunStopped`` in its place.
+    """Raise the error that ends a run, with what was found until then.
 
-    Ours keep their types, and so do warnings that are raised as errors.
+    A ``RunStopped`` keeps its type, and so does a warning that is raised as an error. Any other
+    error is raised as a ``RunStopped``, with the original as its cause.
 
     Args:
         error: what was raised.
@@ -41,13 +42,11 @@ def stop_with(
         raise error
     cause = error.__cause__
     original = cause if cause is not None and ends_more(cause) else error
-    # The text of another's error may quote a cell.
-    said = (
-        str(error)
-        if isinstance(error, AMRError)
-        else f"{type(original).__name__} was raised in {where}."
-    )
-    kind = PlanError if planned and isinstance(error, UsageError) else RunStopped
-    stopped = kind(said)
+    if isinstance(error, AMRError):
+        message = str(error)
+    else:  # the text of another library's error may quote a cell
+        message = f"{type(original).__name__} was raised in {where}."
+    is_plan_error = planned and isinstance(error, UsageError)
+    stopped = PlanError(message) if is_plan_error else RunStopped(message)
     give_partial(stopped, partial)
     raise stopped from original

@@ -11,15 +11,8 @@ from pandas_amr._records.raised import described
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import ReduceOutcome, evidence_share, sources_frame
-from pandas_amr._result.result import (
-    Origin,
-    Result,
-    failures_frame,
-    late,
-    status_frame,
-    trace_frame,
-    usage_frame,
-)
+from pandas_amr._result.frames import failures_frame, late, status_frame, trace_frame, usage_frame
+from pandas_amr._result.result import Origin, Result
 from pandas_amr.errors import FailureWarning, ModelUnavailable
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_amr._agent.loop import turn_request
+from pandas_amr._agent.requests import turn_request
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import uncached
 from pandas_amr._map.cut import make_context
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pandas_amr._agent.dispatch import AgentTool
-    from pandas_amr._agent.loop import Submission
     from pandas_amr._agent.repl import Repl
+    from pandas_amr._agent.submission import Submission
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State

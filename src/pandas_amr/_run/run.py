@@ -20,7 +20,9 @@ from pandas_amr._plan.arguments import check
 from pandas_amr._plan.call_text import check_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._records.engine import THREAD, engine_loop, submit
-from pandas_amr._result.result import Origin, Result, kept_rows, remembered
+from pandas_amr._records.public import public
+from pandas_amr._result.recent import kept_rows, remembered
+from pandas_amr._result.result import Origin, Result
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.execution import Execution, VerificationSample
 from pandas_amr._run.pipeline import run
@@ -52,6 +54,7 @@ class Carried(Protocol):
         ...
 
 
+@public
 class Run(Generic[Given]):
     """One execution: awaitable, iterable, cancellable, and in the end what the verb gives.
 

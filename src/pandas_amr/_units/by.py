@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from pandas_amr._records.public import public
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 POSITION = "amr_position"
 
 
+@public
 @dataclass(frozen=True, init=False, eq=False)
 class By:
     """Columns to group by, with the options of ``DataFrame.groupby``.

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from pandas_amr._records.public import public
 from pandas_amr.errors import ModelConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Model(Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Abilities:
     """What a model can do; a plan never asks for more.
@@ -238,6 +240,7 @@ def _check_counter(counter: object) -> None:
         )
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class LM:
     """Which model answers, and how it is reached and asked.

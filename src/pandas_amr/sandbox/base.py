@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from pandas_amr._records.public import public
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ MOST = {
 found: dict[str, str] = {}
 
 
+@public
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What one session may use.
@@ -145,6 +147,7 @@ class Session(Protocol):
         ...
 
 
+@public
 @runtime_checkable
 class Sandbox(Protocol):
     """Where sessions come from.

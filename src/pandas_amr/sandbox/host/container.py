@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.public import public
 from pandas_amr.errors import SandboxUnavailable, UsageError
 from pandas_amr.sandbox.base import MIB, Limits
 from pandas_amr.sandbox.guest import worker
@@ -32,6 +33,7 @@ LOADED_TASKS = 16  # its threads, and those of its libraries
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_IO_THREADS")
 
 
+@public
 class ContainerSandbox:
     """Sessions in processes that a command begins: containers, virtual machines, another machine.
 

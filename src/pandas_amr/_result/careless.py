@@ -1,0 +1,160 @@
+"""Find the ends of shards that a model labelled carelessly.
+
+Models grow careless late in a long shard: they repeat one label.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+
+LEAST_SHARD = 6  # units; the end of a smaller shard is not examined
+LEAST_END = 3
+HEADS_COUNT = 10  # how many values of a shard's own head the heads of all shards count for
+CHANCE = 0.05  # an end is reported only if chance alone makes it less often than this
+FALSE_REPORTS = 0.5  # shards that may be reported although they end so by chance
+FALSE_SHARE = 0.2  # likewise, as a share of those that are reported
+
+
+def find_careless_ends(
+    column: pd.Series, shards: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[list[int], str]]:
+    """Yield the positions of the shard ends at which a column is constant, each with the reason.
+
+    An end counts if the values before it vary, and if neither the frame's order nor chance
+    explains it.
+    """
+    values: dict[str, list[Any]] = {}
+    for name, positions in shards.items():
+        if len(positions) >= LEAST_SHARD:
+            values[name] = column.iloc[list(positions)].tolist()
+    ends = {name: _varied_end(shard) for name, shard in values.items()}
+    chances = _chances_of_ends(values, ends)
+    highest = _highest_reported(chances.values(), examined=len(values))
+    for name, chance in chances.items():
+        if chance <= highest:
+            end = ends[name]
+            yield list(shards[name][-end:]), _reason(column.name, end, len(values[name]), name)
+
+
+def _reason(field: Hashable, end: int, units: int, shard: str) -> str:
+    return f"{field} is the same in the last {end} of the {units} units of {shard}, not before"
+
+
+def _chances_of_ends(
+    values: Mapping[str, Sequence[Any]], ends: Mapping[str, int]
+) -> dict[str, float]:
+    """Return the chance of each constant end, by the shard's name."""
+    common: Counter[str] = Counter()
+    for name, shard in values.items():
+        common.update(_head_of(shard, ends[name]))
+    chances: dict[str, float] = {}
+    for name, end in ends.items():
+        if end:
+            chances[name] = _chance_of_end(values[name], end, common)
+    return chances
+
+
+def _highest_reported(chances: Iterable[float], *, examined: int) -> float:
+    """Return the highest chance of an end that is reported.
+
+    Of many shards, some end so by chance; among the reported ones these should be few. This is the
+    procedure of Benjamini and Hochberg (1995), except that half a false report is always allowed.
+    """
+    highest = -1.0
+    for rank, chance in enumerate(sorted(chances), 1):
+        expected = examined * chance  # how many of the shards end so by chance
+        if chance <= CHANCE and expected <= max(FALSE_REPORTS, FALSE_SHARE * rank):
+            highest = chance
+    return highest
+
+
+def constant_end(values: Sequence[Any]) -> int:
+    """Count the equal values at the end of one shard; 0 if chance explains them.
+
+    Example:
+        >>> constant_end(["a", "b", "a", "c", "b", "a", "b", "b", "b", "b", "b"])
+        5
+        >>> constant_end(["a"] * 10 + ["b"])
+        0
+    """
+    end = _varied_end(values)
+    if not end:
+        return 0
+    chance = _chance_of_end(values, end, Counter(_head_of(values, end)))
+    return end if chance <= CHANCE else 0
+
+
+def _varied_end(values: Sequence[Any]) -> int:
+    """Count the equal values at the end of a shard; 0 if they are too few to be examined.
+
+    That is so if the end is short, if the values before it do not vary, or if an order explains it.
+    """
+    if len(values) < LEAST_SHARD:
+        return 0
+    texts = [_comparable(value) for value in values]
+    end = 1
+    while end < len(texts) and texts[-1 - end] == texts[-1]:
+        end += 1
+    before = texts[:-end]
+    if end < max(LEAST_END, len(texts) / 3) or len(set(before)) < 2:
+        return 0
+    return 0 if _is_ordered(values, before) else end
+
+
+def _is_ordered(values: Sequence[Any], before: Sequence[str]) -> bool:
+    """Whether the frame is sorted by the values: numbers rise or fall, classes form blocks.
+
+    Args:
+        values: the values of a shard.
+        before: those before its constant end, as texts.
+    """
+    if all(_is_sortable(value) for value in values):
+        pairs = list(itertools.pairwise(values))
+        rises = all(first <= second for first, second in pairs)
+        falls = all(first >= second for first, second in pairs)
+        return rises or falls
+    blocks = len(list(itertools.groupby(before)))
+    classes = len(set(before))
+    return blocks == classes < len(before)
+
+
+def _is_sortable(value: Any) -> bool:
+    return isinstance(value, int | float | dt.date) and not isinstance(value, bool)
+
+
+def _chance_of_end(values: Sequence[Any], end: int, common: Mapping[str, int]) -> float:
+    """Return how often a shard ends so if the end has the same distribution as the values before.
+
+    The values before one end are a small sample. Those of all shards, which ``common`` counts, are
+    added with the weight of ``HEADS_COUNT`` values.
+    """
+    last = _comparable(values[-1])
+    head = _head_of(values, end)
+    # Laplace's rule of succession: a value that was not seen before is still possible.
+    seen, total = common.get(last, 0), sum(common.values())
+    common_share = (seen + 1) / (total + 2)
+    hits = head.count(last) + HEADS_COUNT * common_share
+    share = hits / (len(head) + HEADS_COUNT)
+    return float(share ** (end - 1))  # the first value of the end may be any
+
+
+def _head_of(values: Sequence[Any], end: int) -> list[str]:
+    """Return the values before a constant end, as texts.
+
+    The value just before the end is left out: it differs by definition.
+    """
+    return [_comparable(value) for value in values[: len(values) - end - 1]]
+
+
+def _comparable(value: Any) -> str:
+    """Return a value as a text to compare; all missing values are equal."""
+    is_missing = pd.api.types.is_scalar(value) and pd.isna(value)
+    return repr(None) if is_missing else repr(value)

@@ -1,0 +1,102 @@
+"""Compare values, and two columns row by row."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_amr._units.units import cell
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Z_95 = 1.96  # the normal quantile of a 95 % interval
+LEAST_TOLERANCE = 1e-9
+
+
+def compare_columns(
+    field: str,
+    found: pd.Series,
+    others: pd.Series,
+    positions: NDArray[np.int64],
+    *,
+    names: tuple[str, str],
+    tolerance: float,
+) -> pd.DataFrame:
+    """Compare two columns at some positions: one row each.
+
+    Args:
+        field: the name of the field.
+        found: its findings.
+        others: the values to compare them with.
+        positions: which rows.
+        names: the columns of the other value and of the verdict.
+        tolerance: the relative difference up to which two numbers count as equal.
+    """
+    first = [plain_value(value) for value in found.iloc[positions].tolist()]
+    second = [plain_value(value) for value in others.iloc[positions].tolist()]
+    equal = [is_same(*pair, tolerance) for pair in zip(first, second, strict=True)]
+    return pd.DataFrame(
+        {
+            "field": field,
+            "label": pd.Series(list(found.index.take(positions)), dtype=object),
+            "position": positions,
+            "found": pd.Series(first, dtype=object),
+            names[0]: pd.Series(second, dtype=object),
+            names[1]: np.array(equal, dtype=bool),
+        }
+    )
+
+
+def plain_value(value: Any) -> Any:
+    """Return a cell as it is compared: as a model reads it, but a decimal stays a number."""
+    if isinstance(value, Decimal) and not value.is_nan():
+        return value
+    return cell(value)
+
+
+def is_same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
+    """Whether two values are equal: numbers within a tolerance, texts but for case and spaces."""
+    match first, second:
+        case (None, None):
+            return True
+        case (None, _) | (_, None):
+            return False
+        case (str(), str()):
+            return _normalized(first) == _normalized(second)
+        case (list(), list()):
+            return sorted(map(str, first)) == sorted(map(str, second))
+    if is_number(first) and is_number(second):
+        return math.isclose(first, second, rel_tol=max(tolerance, LEAST_TOLERANCE))
+    return bool(first == second)
+
+
+def _normalized(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value counts as a number; a bool does not."""
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def wilson_interval(hits: int, rows: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927); (0, 1) without any row.
+
+    Example:
+        >>> [round(bound, 3) for bound in wilson_interval(45, 50)]
+        [0.786, 0.957]
+    """
+    if not rows:
+        return 0.0, 1.0
+    share = hits / rows
+    squared = Z_95 * Z_95
+    scale = 1 + squared / rows
+    middle = (share + squared / (2 * rows)) / scale
+    variance = share * (1 - share) / rows + squared / (4 * rows * rows)
+    half_width = Z_95 * math.sqrt(variance) / scale
+    return max(0.0, middle - half_width), min(1.0, middle + half_width)

@@ -1,0 +1,168 @@
+"""The frames of a result: usage, trace, failures and status."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from functools import partial
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pandas_amr._findings.findings import array_of
+from pandas_amr._records.usage import Phase, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from pandas_amr._findings.findings import Failure
+    from pandas_amr._records.trace import Node
+    from pandas_amr._records.usage import Ledger
+
+STATUSES = ("ok", "repaired", "cached", "failed", "skipped")
+SKIPPED_REASON = "the run stopped before its turn"
+TRACE_COLUMNS = (
+    "id",
+    "type",
+    "level",
+    "parents",
+    "units",
+    "start",
+    "seconds",
+    "tokens",
+    "money",
+    "form",
+    "sandbox",
+    "status",
+)
+
+
+class LazyField:
+    """A field of a result that is built at its first access, if it was given as ``late(...)``."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, result: Any, owner: type | None = None) -> Any:
+        if result is None:
+            return self
+        values = vars(result)
+        if isinstance(values[self._name], partial):
+            values[self._name] = values[self._name]()
+        return values[self._name]
+
+    def __set__(self, result: Any, value: Any) -> None:
+        vars(result)[self._name] = value
+
+
+def late(build: Callable[..., pd.DataFrame], *args: Any) -> Any:
+    """Delay the building of a frame until it is read.
+
+    A call about one row should not take the time of four frames that nobody reads.
+    """
+    return partial(build, *args)
+
+
+def usage_frame(ledger: Ledger) -> pd.DataFrame:
+    """Build ``Result.usage``: one row per phase and model, in the order of the phases."""
+    phases = get_args(Phase)
+    keys = sorted(ledger.lines, key=lambda key: (phases.index(key[0]), key[1]))
+    rows = []
+    for phase, model in keys:
+        usage = ledger.lines[phase, model]
+        rows.append({"phase": phase, "model": model, **asdict(usage)})
+    columns = ["phase", "model", *(part.name for part in fields(Usage))]
+    return pd.DataFrame(rows, columns=columns).set_index("phase")
+
+
+def trace_frame(nodes: Sequence[Node]) -> pd.DataFrame:
+    """Build ``Result.trace``: one row per node."""
+    levels = levels_of(nodes)
+    rows = []
+    for node in nodes:
+        row = (
+            node.id,
+            node.type,
+            levels[node.id],
+            list(node.parents),
+            node.units,
+            node.start,
+            node.seconds,
+            node.usage.tokens,
+            node.usage.money,
+            node.form,
+            node.sandbox or None,
+            node.status,
+        )
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(TRACE_COLUMNS))
+
+
+def levels_of(nodes: Sequence[Node]) -> dict[str, int]:
+    """Return the level of each node; a sub-run's nodes are counted from the nodes that feed it."""
+    levels = {node.id: node.level for node in nodes}
+    if not any("/" in name for name in levels):
+        return levels
+    parents: dict[str, list[str]] = {}
+    for node in nodes:
+        parents[node.id] = [parent for parent in node.parents if parent in levels]
+    for name in TopologicalSorter(parents).static_order():
+        after_parents = [levels[parent] + 1 for parent in parents[name]]
+        levels[name] = max([levels[name], *after_parents])
+    return levels
+
+
+def failures_frame(failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame:
+    """Build ``Result.failures``: one row per failed unit.
+
+    A failed reduce has no label and no position.
+    """
+    listed = list(failures)
+    labels: list[Any] = []
+    positions: list[int | None] = []
+    for failure in listed:
+        of_unit = failure.position >= 0
+        labels.append(index[failure.position] if of_unit else None)
+        positions.append(failure.position if of_unit else None)
+    shards = [_none_if_negative(failure.shard) for failure in listed]
+    return pd.DataFrame(
+        {
+            "label": pd.Series(labels, dtype=object),
+            "position": pd.array(positions, dtype="Int64"),
+            "shard": pd.array(shards, dtype="Int64"),
+            "map": pd.Series([failure.map for failure in listed], dtype=object),
+            "who": pd.Series([failure.who for failure in listed], dtype=object),
+            "reason": pd.Series([failure.reason for failure in listed], dtype=object),
+            "attempts": pd.array([failure.attempts for failure in listed], dtype="Int64"),
+        }
+    )
+
+
+def _none_if_negative(number: int) -> int | None:
+    return number if number >= 0 else None
+
+
+def status_frame(
+    statuses: NDArray[np.object_], failures: Iterable[Failure], index: pd.Index
+) -> pd.DataFrame:
+    """Build ``Result.status``: one row per unit, with the reason if it has no finding."""
+    reasons: list[str | None] = [None] * len(statuses)
+    for position in np.flatnonzero(statuses == "skipped").tolist():
+        reasons[position] = SKIPPED_REASON
+    for failure in failures:
+        if failure.position < 0:  # the reduce failed, and not a unit
+            continue
+        reason = f"{failure.who}: {failure.reason}"
+        earlier = reasons[failure.position]
+        reasons[failure.position] = reason if earlier is None else f"{earlier}; {reason}"
+    return pd.DataFrame(
+        {
+            "status": pd.Categorical(statuses, categories=list(STATUSES)),
+            "reason": array_of(pa.chunked_array([pa.array(reasons, pa.string())])),
+        },
+        index=index,
+    )

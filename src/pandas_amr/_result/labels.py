@@ -1,0 +1,196 @@
+"""Match labels with the rows of a result, and convert them to the type of its findings."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sized
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from pandas_amr._result.compare import is_number, plain_value
+from pandas_amr._units.units import cell
+from pandas_amr.errors import UsageError
+
+if TYPE_CHECKING:
+    ValueKind: TypeAlias = Literal["bool", "number", "time", "date", "text"]
+
+TRUTHS = {"true": True, "false": False, "1": True, "0": False}
+WANTED = {
+    "bool": "bools: True or False",
+    "number": "numbers",
+    "time": "times: pd.to_datetime(...), or ISO 8601",
+    "date": "dates: pd.to_datetime(...), or ISO 8601",
+}
+KINDS: tuple[tuple[ValueKind, type | tuple[type, ...]], ...] = (
+    ("bool", (bool, np.bool_)),
+    ("number", (int, float, Decimal, np.number)),
+    ("time", dt.datetime),
+    ("date", dt.date),
+    ("text", str),
+)
+
+
+def labels_by_field(frame: pd.DataFrame, fields: list[str], labels: Any) -> dict[str, pd.Series]:
+    """Return the labels of each field: one per row of the frame, None for a row without a label.
+
+    Raises:
+        UsageError: the labels name no field, do not match the rows, or have another type.
+    """
+    by_field = _name_fields(fields, labels)
+    columns = {name: _match_rows(frame, name, values) for name, values in by_field.items()}
+    return {name: _convert(name, frame[name], column) for name, column in columns.items()}
+
+
+def _name_fields(fields: list[str], labels: Any) -> dict[Any, Any]:
+    if not fields:
+        raise UsageError(
+            "There is nothing to compare labels with: the result's frame holds no findings."
+        )
+    if isinstance(labels, pd.DataFrame):
+        by_field: dict[Any, Any] = {name: labels[name] for name in labels.columns if name in fields}
+    elif isinstance(labels, Mapping):
+        by_field = dict(labels)
+    elif len(fields) == 1:
+        by_field = {fields[0]: labels}
+    else:
+        by_field = {getattr(labels, "name", None): labels}
+    listed = ", ".join(map(repr, fields))
+    if not by_field:
+        raise UsageError(f"Labels are of the findings {listed}, and these name none of them.")
+    for name in by_field:
+        if name not in fields:
+            raise UsageError(f"Labels are of the findings {listed}, not {name!r}.")
+    return by_field
+
+
+def _match_rows(frame: pd.DataFrame, field: str, values: Any) -> pd.Series:
+    """Return one label per row of the frame: by column name, by index, or by order."""
+    if isinstance(values, str):
+        if values not in frame.columns:
+            raise UsageError(f"The labels of {field!r}: the frame has no column {values!r}.")
+        return frame[values]
+    if isinstance(values, pd.Series) and not values.index.equals(frame.index):
+        return _match_index(frame.index, field, values)
+    fits = isinstance(values, Sized) and len(values) == len(frame)
+    if not fits:
+        raise UsageError(
+            f"The labels of {field!r} are a Series with the frame's index, or one label per row: "
+            f"{len(frame)}."
+        )
+    return pd.Series(list(values), index=frame.index, dtype=object)
+
+
+def _match_index(index: pd.Index, field: str, values: pd.Series) -> pd.Series:
+    if not values.index.is_unique or not index.is_unique:
+        raise UsageError(
+            f"The labels of {field!r} cannot be matched with the rows: the index has duplicates. "
+            "Pass one label per row, as a list."
+        )
+    if not values.index.isin(index).any():
+        raise UsageError(f"The labels of {field!r} have no row of the frame in their index.")
+    return values.reindex(index)
+
+
+def _convert(field: str, found: pd.Series, labels: pd.Series) -> pd.Series:
+    """Convert labels to the type of the findings: texts become numbers and dates."""
+    kind, zone = _kind_of(found)
+    try:
+        values = [_convert_label(kind, zone, label) for label in labels.tolist()]
+    except ValueError as error:
+        raise UsageError(f"The labels of {field!r} are {WANTED[str(kind)]}; {error}.") from None
+    return pd.Series(values, index=labels.index, dtype=object)
+
+
+def _kind_of(found: pd.Series) -> tuple[ValueKind | None, dt.tzinfo | None]:
+    """Return the one kind of a column's values, if they have one, and the time zone of times."""
+    if pd.api.types.is_bool_dtype(found.dtype):
+        return "bool", None
+    if pd.api.types.is_numeric_dtype(found.dtype):
+        return "number", None
+    values = [value for value in found.tolist() if cell(value) is not None]
+    if not values:
+        return None, None
+    for kind, types in KINDS:
+        if all(isinstance(value, types) for value in values):
+            return kind, values[0].tzinfo if kind == "time" else None
+    return None, None
+
+
+def _convert_label(kind: ValueKind | None, zone: dt.tzinfo | None, label: Any) -> Any:
+    """Convert one label to a kind; None if it is missing or blank.
+
+    Raises:
+        ValueError: it is not of that kind.
+    """
+    if cell(label) is None:
+        return None
+    if kind not in {"text", None} and isinstance(label, str) and not label.strip():
+        return None
+    match kind:
+        case "bool":
+            return _to_bool(plain_value(label))
+        case "number":
+            return _to_number(label)
+        case "time":
+            return _to_zone(pd.Timestamp(_to_date(label)), zone)
+        case "date":
+            date = _to_date(label)
+            return date.date() if isinstance(date, dt.datetime) else date
+        case "text":
+            return _to_text(label)
+    return label
+
+
+def _to_bool(label: Any) -> bool:
+    if is_number(label) and label in {0, 1}:
+        return bool(label)
+    text = str(label).strip().casefold()
+    if text not in TRUTHS:
+        raise ValueError(f"{label!r} is neither")
+    return TRUTHS[text]
+
+
+def _to_number(label: Any) -> Any:
+    number = label.item() if isinstance(label, np.generic) else label
+    if isinstance(label, str):
+        try:
+            number = int(label) if label.strip().lstrip("+-").isdigit() else float(label)
+        except ValueError:
+            raise ValueError(f"{label!r} is not a number") from None
+    if isinstance(number, bool):
+        return int(number)
+    if not is_number(number):
+        raise ValueError(f"{label!r} is not a number")
+    return None if cell(number) is None else number
+
+
+def _to_date(label: Any) -> dt.date:
+    """Convert a label to a date; to a ``datetime`` if it has a time."""
+    if isinstance(label, str):
+        try:
+            return dt.datetime.fromisoformat(label.strip())
+        except ValueError:
+            raise ValueError(f"{label!r} is not ISO 8601") from None
+    if isinstance(label, np.datetime64):
+        return pd.Timestamp(label)
+    if not isinstance(label, dt.date):
+        raise ValueError(f"{label!r} is not a date")  # noqa: TRY004 (caught with the others)
+    return label
+
+
+def _to_zone(moment: pd.Timestamp, zone: dt.tzinfo | None) -> pd.Timestamp:
+    """Convert a time to the zone of the findings; to UTC without a zone, if they have none."""
+    return moment.tz_localize(zone) if moment.tzinfo is None else moment.tz_convert(zone)
+
+
+def _to_text(label: Any) -> Any:
+    number = plain_value(label)
+    if not is_number(number):
+        return label
+    # A column of whole numbers with holes holds floats: 3.0 is the label "3".
+    if isinstance(number, float) and number.is_integer():
+        return str(int(number))
+    return str(number)
