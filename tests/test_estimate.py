@@ -402,7 +402,7 @@ def test_what_a_recipe_inside_takes_is_not_known_and_never_none_at_all(case):
         assert server.requests == []
     for told in (estimate, *asked):
         assert (told.calls, told.input_tokens, told.output_tokens, told.tokens, told.money) == (None,) * 5
-        assert "calls, tokens and money are not known, since a recipe" in str(told)
+        assert "calls, tokens and money are unknown, since a recipe" in str(told)
 
 
 def test_a_sample_tells_what_a_recipe_that_maps_takes():
