@@ -395,9 +395,9 @@ def test_what_a_recipe_inside_takes_is_not_known_and_never_none_at_all(case):
     with ScriptedServer(provider) as server:
         lm = server.lm(prices=(1.0, 4.0))
         estimate = ROWS.amr.plan(lm=lm, columns=["text"], **case).estimate()
-        with pytest.raises(amr.NotConfirmed, match="not known"):
+        with pytest.raises(amr.NotConfirmed, match="unknown"):
             ROWS.amr.map_reduce(lm=lm, columns=["text"], budget=budget, **case)
-        with pytest.raises(amr.NotConfirmed, match="not known"):
+        with pytest.raises(amr.NotConfirmed, match="unknown"):
             amr.Recipe(columns=["text"], **case)(ROWS, lm=lm, budget=budget)
         assert server.requests == []
     for told in (estimate, *asked):

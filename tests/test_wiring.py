@@ -19,10 +19,10 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr.models.lessons import lessons_of
+from pandas_amr.models.lessons import statistics_of
 from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.model import OpenAIModel
-from pandas_amr.models.throttle import throttle_for
+from pandas_amr.models.throttle.model import throttle_for
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 
@@ -186,8 +186,8 @@ child = os.fork()
 if child == 0:
     print("child", call(), flush=True)
     from pandas_amr.models.openai.connections import _known
-    for place in [place for place in _known if place.process != os.getpid()]:
-        del _known[place]  # as at the end of Python
+    for key in [key for key in _known if key.process != os.getpid()]:
+        del _known[key]  # as at the end of Python
     gc.collect()
     sys.exit()
 assert os.waitpid(child, 0)[1] == 0
@@ -217,7 +217,7 @@ def test_what_is_learned_of_a_model_holds_for_all_its_runs_and_keys():
     with ScriptedServer(ones) as server:
         for key in ("one", "two"):
             found(server.lm("learned", api_key=key, hedge=True), 30, plan={"shard_size": 1})
-        lessons = lessons_of(f"{server.base_url}/", "learned")
+        lessons = statistics_of(f"{server.base_url}/", "learned")
     assert len(lessons.latencies) == 60
     assert 0 < lessons.expected_tokens("map") < 50
     assert lessons.expected_tokens("reduce") == 100

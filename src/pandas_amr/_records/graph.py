@@ -318,25 +318,32 @@ def graph_of_shape(
     nodes: list[GraphNode] = []
     inputs: list[list[str]] = []  # of the next level: node ids, those of one shard together
     for number, size in enumerate(units, start=1):
-        names = [_map_name(name, number) for name in maps]
-        nodes += [GraphNode(name, "map", 0, (), size) for name in names]
-        inputs.append(names)
+        maps_of_shard = [_map_node(name, number, size) for name in maps]
+        nodes += maps_of_shard
+        inputs.append([node.id for node in maps_of_shard])
     final_level = len(sizes) - 1
     for level in range(1, final_level):
-        outputs: list[list[str]] = []
-        for number in range(sizes[level]):
-            group = inputs[number * fan_in : (number + 1) * fan_in]
-            node = _reduce_node(f"reduce-{level}-{number}", "reduce", level, group)
-            nodes.append(node)
-            outputs.append([node.id])
-        inputs = outputs
+        reducers = _reduce_level(level, sizes[level], inputs, fan_in)
+        nodes += reducers
+        inputs = [[node.id] for node in reducers]
     if final_level >= 1:
         nodes.append(_reduce_node("final-reduce", "final-reduce", final_level, inputs))
     return Graph("static", tuple(nodes))
 
 
-def _map_name(name: str | None, number: int) -> str:
-    return f"map-{number}" if name is None else f"map-{name}-{number}"
+def _map_node(name: str | None, number: int, units: int) -> GraphNode:
+    node_id = f"map-{number}" if name is None else f"map-{name}-{number}"
+    return GraphNode(node_id, "map", 0, (), units)
+
+
+def _reduce_level(
+    level: int, size: int, inputs: Sequence[Sequence[str]], fan_in: int
+) -> list[GraphNode]:
+    nodes: list[GraphNode] = []
+    for number in range(size):
+        group = inputs[number * fan_in : (number + 1) * fan_in]
+        nodes.append(_reduce_node(f"reduce-{level}-{number}", "reduce", level, group))
+    return nodes
 
 
 def _reduce_node(name: str, type: str, level: int, inputs: Sequence[Sequence[str]]) -> GraphNode:

@@ -1,4 +1,4 @@
-"""What this process has learned of a model at a server, whoever asked it: a run, its reduce, a group of it."""
+"""What this process has learned about a model at a server; all runs share it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from pandas_amr._records.usage import Phase, Usage
 
-Place = ParamSpec("Place")
-Known = TypeVar("Known")
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
 
 FIRST_ANSWER_TOKENS = 100.0
 CORRECTION = 0.25
@@ -22,41 +22,41 @@ LATENCIES = 200
 
 
 @dataclass
-class Lessons:
-    """What was learned of one model at one server, and holds for all keys.
+class ModelStatistics:
+    """Statistics of one model at one server, for all keys.
 
     Attributes:
-        latencies: seconds that the last answered requests took, those of hedged calls alone.
+        latencies: seconds that the last answered requests took, of hedged calls only.
     """
 
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
     _answer_tokens: dict[Phase, float] = field(default_factory=dict)
 
     def expected_tokens(self, phase: Phase) -> float:
-        """How large the next answer of a phase will be, in tokens."""
+        """Give the expected size of the next answer of a phase, in tokens."""
         return self._answer_tokens.get(phase, FIRST_ANSWER_TOKENS)
 
     def learn_answer(self, phase: Phase, usage: Usage) -> None:
-        """Take in what one answer took."""
-        before = self.expected_tokens(phase)
-        self._answer_tokens[phase] = before + (usage.output_tokens - before) * CORRECTION
+        """Correct the expected size by one answer."""
+        expected = self.expected_tokens(phase)
+        self._answer_tokens[phase] = expected + (usage.output_tokens - expected) * CORRECTION
 
 
-def made_once(make: Callable[Place, Known]) -> Callable[Place, Known]:
-    """Give what a function made for the same arguments before, in this process: a fork begins with nothing."""
-    known: dict[tuple[object, ...], Known] = {}
+def cached_per_process(make: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
+    """Make a function return the same object for the same arguments; a fork starts empty."""
+    values: dict[tuple[object, ...], Value] = {}
 
     @wraps(make)
-    def look_up(*args: Place.args, **options: Place.kwargs) -> Known:
-        place = (os.getpid(), *args, *options.items())
-        if place not in known:
-            known.setdefault(place, make(*args, **options))
-        return known[place]
+    def look_up(*args: Arguments.args, **options: Arguments.kwargs) -> Value:
+        key = (os.getpid(), *args, *options.items())
+        if key not in values:
+            values.setdefault(key, make(*args, **options))
+        return values[key]
 
     return look_up
 
 
-@made_once
-def lessons_of(server: str, model: str) -> Lessons:  # noqa: ARG001 (what it is known by)
-    """Give what this process has learned of a model at a server; at first that is nothing."""
-    return Lessons()
+@cached_per_process
+def statistics_of(server: str, model: str) -> ModelStatistics:  # noqa: ARG001 (cache key)
+    """Give the statistics of a model at a server in this process."""
+    return ModelStatistics()

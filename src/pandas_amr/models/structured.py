@@ -1,4 +1,8 @@
-"""Structured output: the best form that a server takes for a schema is found out by asking, once, and remembered."""
+"""Structured output: find the best form that a server accepts for a schema, and remember it.
+
+A JSON-schema response is best; then a forced tool call, which is read as an answer; then a JSON
+object with the schema in words; then words alone.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,15 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
 from pandas_amr.models.base import CallsNoTools, Message, Reply, Request, ToolSpec
 from pandas_amr.models.first import FirstRequests
-from pandas_amr.models.lessons import made_once
-from pandas_amr.models.throttle import asked_now
+from pandas_amr.models.lessons import cached_per_process
+from pandas_amr.models.throttle.patience import measure_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -23,325 +28,374 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM, Model, ResponseSchema
 
 WORDS = "Answer with one JSON object, the {}, that follows this JSON schema:"
-RUNGS = ("schema", "tool", "json_object", "prompt")
-SCHEMA, TOOL, JSON_OBJECT, PROMPT = range(len(RUNGS))
 
-# Servers that are known to promise no schema. They begin at the form that they take.
-FIRST_RUNGS = {
-    "api.deepseek.com": JSON_OBJECT,  # api-docs.deepseek.com, "Create Chat Completion"; llm-exe/llm-exe issue 662
-    "api.z.ai": JSON_OBJECT,  # docs.z.ai/api-reference/llm/chat-completion, as promptfoo/promptfoo pull 9905 reads it
-    "open.bigmodel.cn": JSON_OBJECT,  # the same service: langchain4j/langchain4j-community pull 641
-    "api.minimax.io": JSON_OBJECT,  # cisco-ai-defense/skill-scanner pull 115; of one old model it is known otherwise
-    "api.minimaxi.com": JSON_OBJECT,
-    "api.minimax.chat": JSON_OBJECT,
-    "dashscope.aliyuncs.com": JSON_OBJECT,  # Model Studio, "JSON mode"; langchain4j/langchain4j issue 4111
-    "dashscope-intl.aliyuncs.com": JSON_OBJECT,
-    "dashscope-us.aliyuncs.com": JSON_OBJECT,
-    "api.anthropic.com": TOOL,  # docs.anthropic.com, "OpenAI SDK compatibility": response_format is ignored
+
+class Form(IntEnum):
+    """The forms in which structured output is requested, the best one first."""
+
+    SCHEMA = 0
+    TOOL = 1
+    JSON_OBJECT = 2
+    PROMPT = 3
+
+    @property
+    def label(self) -> str:
+        """Its name in a trace."""
+        return self.name.lower()
+
+
+# Servers that are known not to guarantee a schema. They start with the form that they accept.
+FIRST_FORMS = {
+    # api-docs.deepseek.com, "Create Chat Completion"; llm-exe/llm-exe issue 662
+    "api.deepseek.com": Form.JSON_OBJECT,
+    # docs.z.ai/api-reference/llm/chat-completion, as promptfoo/promptfoo pull 9905 reads it
+    "api.z.ai": Form.JSON_OBJECT,
+    # the same service: langchain4j/langchain4j-community pull 641
+    "open.bigmodel.cn": Form.JSON_OBJECT,
+    # cisco-ai-defense/skill-scanner pull 115; one old model is known to differ
+    "api.minimax.io": Form.JSON_OBJECT,
+    "api.minimaxi.com": Form.JSON_OBJECT,
+    "api.minimax.chat": Form.JSON_OBJECT,
+    # Model Studio, "JSON mode"; langchain4j/langchain4j issue 4111
+    "dashscope.aliyuncs.com": Form.JSON_OBJECT,
+    "dashscope-intl.aliyuncs.com": Form.JSON_OBJECT,
+    "dashscope-us.aliyuncs.com": Form.JSON_OBJECT,
+    # docs.anthropic.com, "OpenAI SDK compatibility": response_format is ignored
+    "api.anthropic.com": Form.TOOL,
 }
 
-# What servers say when it is the form that they cannot, not the content; or when they do not say what it is. A refusal
-# in other words is the row's: each form would cost a request more for every row that is refused.
+# What servers say if they refuse the form and not the content, or do not say what they refuse. Any
+# other refusal is about the row: to try all forms would cost more requests for each such row.
 ABOUT_FORM = re.compile(
-    r"response_?format|json|schema|structured|grammar|tool|function|not (supported|implemented|available)|unavailable|"
+    r"response_?format|json|schema|structured|grammar|tool|function|"
+    r"not (supported|implemented|available)|unavailable|"
     r"unsupported|unrecogni[sz]ed|unknown|unexpected|extra|cannot find field|"
     r"parameter|argument|propert(y|ies)|keyword|\bfield|output_config|"
-    r"bad request|invalid (request|value|input|body)|provider returned error|unprocessable|no reason given",
+    r"bad request|invalid (request|value|input|body)|provider returned error|unprocessable|"
+    r"no reason given",
     re.IGNORECASE,
 )
-# ... that they cannot for any schema ...
-FOR_ANY = re.compile(
+# What they say if they refuse the form for every schema.
+FOR_ANY_SCHEMA = re.compile(
     r"(response_format|json_schema|json_object|tool|function)\S*.{0,40}"
     r"\b(not (supported|implemented|available)|unsupported|unavailable|unknown|unrecogni[sz]ed)|"
     r"\b(not support|unsupported|unknown|unrecogni[sz]ed).{0,40}"
     r"(response_format|json_schema|json_object|tool|function)",
     re.IGNORECASE,
 )
-# ... and what says that it is the content.
+# What they say if they refuse the content.
 ABOUT_CONTENT = re.compile(
     r"polic(y|ies)|safety|moderat|content.?filter|harmful|flagged|inappropriate", re.IGNORECASE
 )
-# A router says 404 where none of its servers has what a request needs (OpenRouter: "No endpoints found that support").
+# A router says 404 if none of its servers has what a request needs (OpenRouter: "No endpoints found
+# that support").
 NO_SERVER = re.compile(
     r"support.{0,40}(tool|response_format|structured|parameter|json)", re.IGNORECASE
 )
 REFUSALS = frozenset({400, 404, 422})
-# What servers say that take no tools at all: vLLM without a parser, llama.cpp's without templates (500), Ollama and
-# Groq of some models, Gemini's endpoint of Gemma, FastAPI; or not these: OpenAI of a schema.
+# What servers say that accept no tools at all: vLLM without a parser, llama.cpp without templates
+# (500), Ollama and Groq for some models, Gemini's endpoint for Gemma, FastAPI. OpenAI says it if it
+# does not accept the schema of a tool.
 NO_TOOLS = re.compile(
-    r"\b(tools?|functions?)\b.{0,40}(\bnot (supported|enabled|available|implemented)|\bunsupported|"
-    r"\brequires? .{0,20}--)|--tool-call-parser|\bbody\.tools\b|\binvalid schema for function\b|"
-    r"(\bnot support|n[o']t support|\bunsupported|\bno support for|\bunrecogni[sz]ed|\bunknown|\bunexpected).{0,40}"
-    r"\b(tools?|functions?)\b",
+    r"\b(tools?|functions?)\b.{0,40}"
+    r"(\bnot (supported|enabled|available|implemented)|\bunsupported|\brequires? .{0,20}--)|"
+    r"--tool-call-parser|\bbody\.tools\b|\binvalid schema for function\b|"
+    r"(\bnot support|n[o']t support|\bunsupported|\bno support for|\bunrecogni[sz]ed|\bunknown|"
+    r"\bunexpected).{0,40}\b(tools?|functions?)\b",
     re.IGNORECASE,
 )
 
 NOT_BUILT = frozenset({500, 501})
-TOOLS = "tools"  # the kind of requests that may call some
-REPL = "repl"  # of those that may call the REPL alone, and write code in its place
+TOOLS = "tools"  # the kind of requests that may call tools
+REPL = "repl"  # the kind of those that may call only the REPL, and write code instead of calls
 
-ENOUGH_KINDS = (
-    2  # of schemas refused in a form, and none taken, after which others do not begin with it
-)
-VAIN_DESCENTS = 2  # of a schema, refused in every form, after which a refusal is the row's
+# So many kinds of schemas refused in a form, and none answered: others do not start with it.
+ENOUGH_KINDS = 2
+# So often a kind was refused in every form: a further refusal is about the row.
+VAIN_FALLBACKS = 2
 
 
 @dataclass
-class Forms:
-    """What one server and model have taught of forms, in this process.
+class SchemaSupport:
+    """What this process has learned about structured output of one server and model.
 
     Attributes:
-        first: the form to begin with.
-        rungs: the form in which a kind of schema was answered.
-        begins: the form in which a kind of schema was read, if not answered.
-        taken: forms that were answered for some kind.
+        first: the form to start with.
+        answered: the form in which a kind of schema was answered.
+        read: the form in which a kind of schema was read, though not answered.
+        accepted: forms that were answered for some kind.
         refused: how many kinds were refused in a form and answered in a lower one.
         vain: how often a kind was refused in every form.
-        kept: forms in which an answer was of the schema's shape.
+        followed: forms in which an answer had the shape of the schema.
         calls_tools: whether a tool was ever called.
-        writes_code: whether agents with a REPL are asked for code, since no tool is called here.
+        writes_code: whether agents with a REPL write code, since no tool is called here.
     """
 
-    first: int = SCHEMA
-    rungs: dict[str, int] = field(default_factory=dict)
-    begins: dict[str, int] = field(default_factory=dict)
-    taken: set[int] = field(default_factory=set)
-    refused: dict[int, int] = field(default_factory=dict)
+    first: Form = Form.SCHEMA
+    answered: dict[str, Form] = field(default_factory=dict)
+    read: dict[str, Form] = field(default_factory=dict)
+    accepted: set[Form] = field(default_factory=set)
+    refused: dict[Form, int] = field(default_factory=dict)
     vain: dict[str, int] = field(default_factory=dict)
-    kept: set[int] = field(default_factory=set)
+    followed: set[Form] = field(default_factory=set)
     calls_tools: bool = False
     writes_code: bool = False
-    _known: set[str] = field(default_factory=set)
-    _first: dict[tuple[int, str, LM], FirstRequests] = field(default_factory=dict)
+    _known_kinds: set[str] = field(default_factory=set)
+    _first_requests: dict[tuple[int, str, LM], FirstRequests] = field(default_factory=dict)
 
-    def rung_of(self, kind: str, *, strict: bool) -> int:
-        """The form in which a kind of schema is asked for next."""
-        rung = self.rungs.get(kind, self.begins.get(kind))
-        if rung is None:
-            rung = self.first if strict else max(self.first, JSON_OBJECT)
-            while (
-                rung < PROMPT
-                and rung not in self.taken
-                and self.refused.get(rung, 0) >= ENOUGH_KINDS
-            ):
-                rung += 1
-        return max(rung, self.first)
+    def next_form(self, kind: str, *, strict: bool) -> Form:
+        """Give the form in which to request a kind of schema next."""
+        form = self.answered.get(kind, self.read.get(kind))
+        if form is not None:
+            return max(form, self.first)
+        form = self.first if strict else max(self.first, Form.JSON_OBJECT)
+        while form < Form.PROMPT and self._is_refused(form):
+            form = Form(form + 1)
+        return form
 
-    def may_descend(self, kind: str, rung: int, error: ModelError) -> bool:
-        """Whether a refusal may be of the form, so that a lower one is worth a request."""
-        if (
-            rung == PROMPT
-            or self.rungs.get(kind) == rung
-            or self.vain.get(kind, 0) >= VAIN_DESCENTS
-        ):
+    def _is_refused(self, form: Form) -> bool:
+        return form not in self.accepted and self.refused.get(form, 0) >= ENOUGH_KINDS
+
+    def may_fall_back(self, kind: str, form: Form, error: ModelError) -> bool:
+        """Tell whether a refusal may be about the form, so that a lower one is worth a request."""
+        if form == Form.PROMPT or self.answered.get(kind) == form:
+            return False
+        if self.vain.get(kind, 0) >= VAIN_FALLBACKS:
             return False
         if error.status not in REFUSALS or _is_too_long(error):
             return False
+        message = str(error)
         if isinstance(error, ModelConfigError):
-            return bool(NO_SERVER.search(str(error)))
-        return bool(ABOUT_FORM.search(str(error))) and not ABOUT_CONTENT.search(str(error))
+            return bool(NO_SERVER.search(message))
+        return bool(ABOUT_FORM.search(message)) and not ABOUT_CONTENT.search(message)
 
-    def takes_no_tools(self, kind: str, error: ModelError) -> bool:
-        """Whether a refusal says that tools are not taken, by a server that has answered no request with some."""
-        is_known = self.calls_tools or bool(self._known & {TOOLS, REPL})
-        if kind not in {TOOLS, REPL} or is_known or error.status not in REFUSALS | NOT_BUILT:
+    def refuses_tools(self, kind: str, error: ModelError) -> bool:
+        """Tell whether an error says that the server accepts no tools.
+
+        It does not say so if the server has answered a request with tools before.
+        """
+        if kind not in {TOOLS, REPL} or error.status not in REFUSALS | NOT_BUILT:
+            return False
+        if self.calls_tools or self._known_kinds & {TOOLS, REPL}:
             return False
         return bool(NO_TOOLS.search(str(error)))
 
-    def learn_taken(self, kind: str, rung: int, refusals: Mapping[int, ModelError]) -> None:
-        """Remember the form that was answered, and those above it that were refused."""
-        self.taken.add(rung)
-        self.rungs[kind] = min(rung, self.rungs.get(kind, rung))
+    def learn_answered(self, kind: str, form: Form, refusals: Mapping[Form, ModelError]) -> None:
+        """Remember the form that was answered, and the better ones that were refused."""
+        self.accepted.add(form)
+        self.answered[kind] = min(form, self.answered.get(kind, form))
         self._learn_refused(refusals)
 
-    def learn_read(self, kind: str, rung: int, refusals: Mapping[int, ModelError]) -> None:
-        """Remember the form in which a request was only too long: a server that reads so far has read the form."""
-        self.begins[kind] = max(rung, self.begins.get(kind, rung))
+    def learn_read(self, kind: str, form: Form, refusals: Mapping[Form, ModelError]) -> None:
+        """Remember the form of a request that was too long: so the server has read the form."""
+        self.read[kind] = max(form, self.read.get(kind, form))
         self._learn_refused(refusals)
 
-    def _learn_refused(self, refusals: Mapping[int, ModelError]) -> None:
-        for rung, error in refusals.items():
-            for_any = FOR_ANY.search(str(error)) or isinstance(error, ModelConfigError)
-            self.refused[rung] = self.refused.get(rung, 0) + (ENOUGH_KINDS if for_any else 1)
+    def _learn_refused(self, refusals: Mapping[Form, ModelError]) -> None:
+        for form, error in refusals.items():
+            kinds = 1
+            if isinstance(error, ModelConfigError) or FOR_ANY_SCHEMA.search(str(error)):
+                kinds = ENOUGH_KINDS
+            self.refused[form] = self.refused.get(form, 0) + kinds
 
-    def learn_kept(self, rung: int, *, is_kept: bool) -> None:
-        """Remember whether a form is kept. A server that takes it and never kept it ignores it: words are left.
+    def learn_vain(self, kind: str) -> None:
+        """Remember that a kind was refused in every form."""
+        self.vain[kind] = self.vain.get(kind, 0) + 1
 
-        Forced calls are not kept by servers without tools, whose JSON mode may work.
+    def learn_followed(self, form: Form, *, is_followed: bool) -> None:
+        """Remember whether an answer followed the schema in a form.
+
+        A server that accepts a form and never followed it ignores it: words are left. If it ignores
+        forced calls, it has no tools, but its JSON mode may work.
         """
-        if is_kept:
-            self.kept.add(rung)
-        elif rung not in self.kept:
-            self.first = max(self.first, JSON_OBJECT if rung == TOOL else PROMPT)
+        if is_followed:
+            self.followed.add(form)
+        elif form not in self.followed:
+            lower = Form.JSON_OBJECT if form == Form.TOOL else Form.PROMPT
+            self.first = max(self.first, lower)
 
     @contextlib.asynccontextmanager
     async def in_turn(self, kind: str, lm: LM) -> AsyncIterator[None]:
-        """Let the first request of its kind go alone.
+        """Let the first request of a kind go alone.
 
         Raises:
             ModelRejected: this request was refused, and another one was answered.
-            ModelConfigError: nothing that follows could succeed, as the first ones have shown.
+            ModelConfigError: no later request could succeed, as the first ones show.
         """
-        if kind in self._known:
+        if kind in self._known_kinds:
             yield
             return
         key = (id(asyncio.get_running_loop()), kind, lm)
-        first = self._first.setdefault(key, FirstRequests())
+        first = self._first_requests.setdefault(key, FirstRequests())
         try:
             async with first.in_turn():
                 yield
-                self._known.add(kind)
+                self._known_kinds.add(kind)
         finally:
             if first.is_empty:
-                self._first.pop(key, None)
-        await asyncio.sleep(0)  # who has waited goes before who comes now
+                self._first_requests.pop(key, None)
+        await asyncio.sleep(0)  # those who have waited go before those who come now
 
 
 def _is_too_long(error: ModelError) -> bool:
     return isinstance(error, ModelRejected) and error.too_long
 
 
-@made_once
-def forms_of(server: str, name: str) -> Forms:  # noqa: ARG001 (what they are known by)
-    """What a server and model have taught of forms in this process."""
-    return Forms(FIRST_RUNGS.get(urlsplit(server).hostname or "", SCHEMA))
+@cached_per_process
+def forms_of(server: str, name: str) -> SchemaSupport:  # noqa: ARG001 (cache key)
+    """Give what this process has learned about structured output of a server and model."""
+    return SchemaSupport(FIRST_FORMS.get(urlsplit(server).hostname or "", Form.SCHEMA))
 
 
 class Structured:
-    """Answers like the model inside; a schema is asked for in the best form that the server takes.
+    """A model that requests a schema in the best form that its server accepts.
 
-    A JSON-schema response, else a forced tool call, which whoever asks reads as an answer, else a JSON object with the
-    schema in words, else words alone. A refusal takes a schema one form down; the form that is answered is where the
-    next of its kind begins. The first request of a kind goes alone, so that what is refused is refused once; but not in
-    a batch, which is one request.
+    A refusal leads to the next lower form. The next request of the same kind starts with the form
+    that was answered. The first request of a kind goes alone, so that what is refused is refused
+    only once; but not in a batch, where all are one request.
     """
 
     def __init__(self, model: Model, *, server: str, lm: LM) -> None:
         self._model = model
-        self._forms = forms_of(server, lm.model)
+        self._support = forms_of(server, lm.model)
         self._lm = lm
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn.
 
         Raises:
-            ModelRejected: no form is taken, or it is the content that the server will not take.
-            ModelConfigError: the server takes no tools.
+            ModelRejected: no form is accepted, or the server refuses the content.
+            ModelConfigError: the server accepts no tools.
             CallsNoTools: likewise, or it never calls any, and the agent can write code instead.
         """
         kind = _kind_of(request)
-        if kind == REPL and self._forms.writes_code:
-            raise CallsNoTools(f"{self._lm.model} calls no tools.", attempts=0)
+        if kind == REPL and self._support.writes_code:
+            raise CallsNoTools(f"{self._lm.model} makes no tool calls.", attempts=0)
         if self._lm.batch:
-            return await self._ask(request, kind)
-        with asked_now():  # whoever waits for the first of its kind waits for the server, too
-            async with self._forms.in_turn(kind, self._lm):
-                return await self._ask(request, kind)
+            return await self._complete(request, kind)
+        with measure_wait():  # who waits for the first of its kind waits for the server, too
+            async with self._support.in_turn(kind, self._lm):
+                return await self._complete(request, kind)
 
-    async def _ask(self, request: Request, kind: str) -> Reply:
+    async def _complete(self, request: Request, kind: str) -> Reply:
         if request.schema is not None:
-            return await self._descend(request, kind)
-        return await self._ask_plain(request, kind)
+            return await self._complete_with_schema(request, request.schema, kind)
+        return await self._complete_without_schema(request, kind)
 
-    async def _ask_plain(self, request: Request, kind: str) -> Reply:
-        """Ask without a schema. That a server takes no tools is its configuration, and no row's."""
+    async def _complete_without_schema(self, request: Request, kind: str) -> Reply:
+        """Answer one turn; a refusal of all tools becomes an error of the configuration."""
         try:
             reply = await self._model.complete(request)
         except (ModelRejected, ModelUnavailable) as error:
-            if not self._forms.takes_no_tools(kind, error):
+            if not self._support.refuses_tools(kind, error):
                 raise
-            known: dict[str, Any] = {
-                "status": error.status,
-                "request_id": error.request_id,
-                "attempts": error.attempts,
-            }
-            said = f"{str(error).removesuffix('.')}. Without tools {self._lm.model} can be asked as it is."
-            if kind == REPL:
-                self._forms.writes_code = True
-                raise CallsNoTools(said, **known) from error
-            raise ModelConfigError(said, **known) from error
+            raise self._tools_error(kind, error) from error
         if reply.message.tool_calls or any(message.tool_calls for message in request.messages):
-            self._forms.calls_tools = True
+            self._support.calls_tools = True
         return reply
 
-    async def _descend(self, request: Request, kind: str) -> Reply:
-        """Ask in one form after the other until one is taken. What is taken in none teaches nothing."""
-        assert request.schema is not None
-        forms = self._forms
-        rung = forms.rung_of(kind, strict=request.schema.strict)
-        refusals: dict[int, ModelError] = {}
-        refused = 0
+    def _tools_error(self, kind: str, error: ModelError) -> ModelConfigError:
+        error_class: type[ModelConfigError] = ModelConfigError
+        if kind == REPL:
+            self._support.writes_code = True
+            error_class = CallsNoTools
+        reason = str(error).removesuffix(".")
+        return error_class(
+            f"{reason}. Without tools {self._lm.model} can be used as it is.",
+            status=error.status,
+            request_id=error.request_id,
+            attempts=error.attempts,
+        )
+
+    async def _complete_with_schema(
+        self, request: Request, schema: ResponseSchema, kind: str
+    ) -> Reply:
+        """Try one form after the other until one is answered."""
+        form = self._support.next_form(kind, strict=schema.strict)
+        refusals: dict[Form, ModelError] = {}
+        tries = 0
         while True:
             try:
-                reply = await self._model.complete(_asked(request, rung))
+                reply = await self._model.complete(_in_form(request, schema, form))
             except (ModelRejected, ModelConfigError) as error:
-                error.attempts += refused
-                if refusals and _is_too_long(error):
-                    forms.learn_read(kind, rung, refusals)
-                if not forms.may_descend(kind, rung, error):
-                    forms.vain[kind] = forms.vain.get(kind, 0) + (rung == PROMPT and bool(refusals))
+                error.attempts += tries
+                if not self._falls_back(kind, form, error, refusals):
                     raise
-                refusals[rung] = error
-                refused = error.attempts
-                rung += 1
+                refusals[form] = error
+                tries = error.attempts
+                form = Form(form + 1)
             else:
-                forms.learn_taken(kind, rung, refusals)
-                forms.writes_code |= request.code == "found" and not forms.calls_tools
-                usage = replace(reply.usage, tries=reply.usage.tries + refused)
-                unsure = (
-                    rung < PROMPT and rung not in forms.kept and reply.finish_reason != "length"
-                )
-                text = _answer_in(reply.message, request.schema)
-                if unsure and text:
-                    forms.learn_kept(rung, is_kept=_has_shape(text, request.schema.schema))
-                return replace(reply, usage=usage, form=RUNGS[rung])
+                self._support.learn_answered(kind, form, refusals)
+                if request.code == "found" and not self._support.calls_tools:
+                    self._support.writes_code = True
+                self._learn_followed(reply, schema, form)
+                usage = replace(reply.usage, tries=reply.usage.tries + tries)
+                return replace(reply, usage=usage, form=form.label)
+
+    def _falls_back(
+        self, kind: str, form: Form, error: ModelError, refusals: Mapping[Form, ModelError]
+    ) -> bool:
+        """Tell whether to try the next form after a refusal; learn from it otherwise."""
+        if refusals and _is_too_long(error):
+            self._support.learn_read(kind, form, refusals)
+        if self._support.may_fall_back(kind, form, error):
+            return True
+        if refusals and form == Form.PROMPT:
+            self._support.learn_vain(kind)
+        return False
+
+    def _learn_followed(self, reply: Reply, schema: ResponseSchema, form: Form) -> None:
+        is_known = form == Form.PROMPT or form in self._support.followed
+        if is_known or reply.finish_reason == "length":
+            return
+        text = _answer_in(reply.message, schema)
+        if text:
+            is_followed = _has_shape(text, schema.schema)
+            self._support.learn_followed(form, is_followed=is_followed)
 
 
 def as_asked(request: Request, *, server: str, name: str) -> Request:
-    """The request as it would be sent now: in the form that the server is known to take, or the best one."""
+    """Give a request in the form in which it would be sent now."""
     if request.schema is None:
         return request
-    rung = forms_of(server, name).rung_of(_kind_of(request), strict=request.schema.strict)
-    return _asked(request, rung)
+    form = forms_of(server, name).next_form(_kind_of(request), strict=request.schema.strict)
+    return _in_form(request, request.schema, form)
 
 
 def _kind_of(request: Request) -> str:
-    """What requests that are refused alike have in common: the schema, or which tools they have, or none."""
-    if request.schema is None:
-        kind = REPL if request.code is not None else TOOLS
-        return kind if request.tools else ""
-    return hashlib.sha256(json.dumps(request.schema.schema).encode()).hexdigest()
+    """Give what requests have in common that are refused alike: their schema, or their tools."""
+    if request.schema is not None:
+        return hashlib.sha256(json.dumps(request.schema.schema).encode()).hexdigest()
+    if not request.tools:
+        return ""
+    return TOOLS if request.code is None else REPL
 
 
-def _asked(request: Request, rung: int) -> Request:
-    """The request in the form of a rung."""
-    schema = request.schema
-    assert schema is not None
-    match RUNGS[rung]:
-        case "schema":
-            return request
-        case "tool":
-            name = _tool_name(schema)
-            tool = ToolSpec(name, f"Hand in the {schema.name}.", schema.schema)
-            return replace(request, schema=None, tools=(tool,), forced_tool=name)
-        case form:
-            words = f"{WORDS.format(schema.name)}\n{json.dumps(schema.schema, ensure_ascii=False)}"
-            messages = (*request.messages[:-1], _with_words(request.messages[-1], words))
-            return replace(
-                request, schema=None, messages=messages, json_object=form == "json_object"
-            )
+def _in_form(request: Request, schema: ResponseSchema, form: Form) -> Request:
+    """Give the request in a form."""
+    if form == Form.SCHEMA:
+        return request
+    if form == Form.TOOL:
+        name = _tool_name(schema)
+        tool = ToolSpec(name, f"Hand in the {schema.name}.", schema.schema)
+        return replace(request, schema=None, tools=(tool,), forced_tool=name)
+    words = f"{WORDS.format(schema.name)}\n{json.dumps(schema.schema, ensure_ascii=False)}"
+    last = request.messages[-1]
+    last = replace(last, content=f"{last.content or ''}\n\n{words}")
+    return replace(
+        request,
+        schema=None,
+        messages=(*request.messages[:-1], last),
+        json_object=form == Form.JSON_OBJECT,
+    )
 
 
 def _tool_name(schema: ResponseSchema) -> str:
     return f"submit_{schema.name}"
 
 
-def _with_words(message: Message, words: str) -> Message:
-    return replace(message, content=f"{message.content or ''}\n\n{words}")
-
-
 def _answer_in(message: Message, schema: ResponseSchema) -> str | None:
-    """The text of an answer: what the first call of the forced tool holds, or else what was said."""
+    """Give the text of an answer: the arguments of the forced tool's call, or the content."""
     for call in message.tool_calls:
         if call.name == _tool_name(schema):
             return call.arguments
@@ -349,9 +403,10 @@ def _answer_in(message: Message, schema: ResponseSchema) -> str | None:
 
 
 def _has_shape(text: str, schema: Mapping[str, Any]) -> bool:
-    """Whether an answer can come of the schema: one JSON object, some of its keys, objects in its lists of objects.
+    """Tell whether an answer follows a schema roughly.
 
-    It is not looked at more closely: a server that leaves out a field may keep to the rest, and is repaired.
+    It must be one JSON object with some of the keys, and hold objects in lists of objects. No more
+    is checked: a server that leaves out a field may follow the rest, and gets a repair turn.
     """
     try:
         payload = json.loads(text)
@@ -361,12 +416,10 @@ def _has_shape(text: str, schema: Mapping[str, Any]) -> bool:
     if not isinstance(payload, dict) or payload.keys().isdisjoint(properties):
         return False
     for name, value in payload.items():
-        part = properties.get(name, {})
-        of_objects = part.get("type") == "array" and part["items"].get("type") == "object"
-        if (
-            of_objects
-            and isinstance(value, list)
-            and not all(isinstance(one, dict) for one in value)
-        ):
+        wanted = properties.get(name, {})
+        takes_objects = wanted.get("type") == "array" and wanted["items"].get("type") == "object"
+        if not takes_objects or not isinstance(value, list):
+            continue
+        if not all(isinstance(item, dict) for item in value):
             return False
     return True
