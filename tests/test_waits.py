@@ -27,7 +27,7 @@ from pandas_amr.models.base import Message, RateLimits, Reply, Request
 from pandas_amr.models.openai.error_bodies import delay_in, read_error_body
 from pandas_amr.models.openai.failures import Failures
 from pandas_amr.models.openai.headers import limits_of, retry_after_of, seconds_of
-from pandas_amr.models.structured import Structured
+from pandas_amr.models.structured.model import Structured
 from pandas_amr.models.throttle.pace import LONGEST_PACE_S
 from pandas_amr.models.throttle.patience import measure_wait
 from pandas_amr.models.throttle.throttle import Throttle

@@ -25,7 +25,8 @@ from pandas_amr._types.wire import wire_of
 from pandas_amr._types.wire_shapes import MOST_LEVELS, self_contained
 from pandas_amr.models.openai.error_bodies import read_error_body
 from pandas_amr.models.openai.settings import settings_of
-from pandas_amr.models.structured import FIRST_FORMS, Form, forms_of
+from pandas_amr.models.structured.forms import Form
+from pandas_amr.models.structured.support import FIRST_FORMS, forms_of
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once
 

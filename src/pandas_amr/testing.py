@@ -30,7 +30,7 @@ from aiohttp import web
 
 from pandas_amr._agent.answers import loads
 from pandas_amr.models.base import LM
-from pandas_amr.models.structured import WORDS
+from pandas_amr.models.structured.forms import WORDS
 from pandas_amr.models.throttle.rates import Bucket
 
 if TYPE_CHECKING:

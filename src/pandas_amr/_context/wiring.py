@@ -21,7 +21,7 @@ from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.settings import Adapting
 from pandas_amr.models.retry import Retrying
 from pandas_amr.models.sent import SendMarker
-from pandas_amr.models.structured import Structured
+from pandas_amr.models.structured.model import Structured
 from pandas_amr.models.throttle.model import Throttled, throttle_for
 from pandas_amr.sandbox.host.local import LocalSandbox
 

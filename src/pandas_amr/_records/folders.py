@@ -20,50 +20,46 @@ AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
 
-def check_folder(given: str | os.PathLike[str], is_own: Callable[[Path], bool]) -> Path:
+def check_folder(path: str | os.PathLike[str], is_own: Callable[[Path], bool]) -> Path:
     """Resolve a path to the folder that may be written there.
 
     Args:
-        given: the path; links are followed.
+        path: the path; links are followed.
         is_own: tells whether a folder was written by ``save()``. Such a folder may be replaced, and
             so may an empty one.
 
     Raises:
         UsageError: something else is there, or the folder cannot be replaced.
     """
-    if not isinstance(given, str | os.PathLike):
-        raise UsageError(f"save() takes the path of a folder, not {type(given).__name__}.")
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"save() takes the path of a folder, not {type(path).__name__}.")
     try:
-        folder = Path(given).resolve()
+        folder = Path(path).resolve()
     except (OSError, RuntimeError):  # links in a circle
         raise UsageError(
-            f"{given} cannot be saved to: its links lead nowhere. Name another folder."
+            f"{path} cannot be saved to: its links lead nowhere. Name another folder."
         ) from None
     if not os.path.lexists(folder):
-        _check_parents(given, folder)
+        _check_parents(path, folder)
         return folder
     if not folder.is_dir():
-        raise UsageError(
-            f"{given} is a file. Name a folder: one that is not there yet, or a result's."
-        )
+        raise UsageError(f"{path} is a file. Name a new folder, or one that save() wrote.")
     if Path.cwd().is_relative_to(folder) or os.path.ismount(folder):
-        raise UsageError(f"{given} cannot be replaced: it is in use. Name a folder inside of it.")
+        raise UsageError(f"{path} cannot be replaced: it is in use. Name a folder inside of it.")
     if any(folder.iterdir()) and not is_own(folder):
         raise UsageError(
-            f"{given} is not empty and holds what save() did not write, which it will not delete. "
+            f"{path} is not empty: it holds files that save() did not write and will not delete. "
             "Name a new folder, or empty this one first."
         )
     return folder
 
 
-def _check_parents(given: str | os.PathLike[str], folder: Path) -> None:
+def _check_parents(path: str | os.PathLike[str], folder: Path) -> None:
     for parent in folder.parents:
         if not os.path.lexists(parent):
             continue
         if not parent.is_dir():
-            raise UsageError(
-                f"{given} cannot be saved to: {parent} is a file. Name another folder."
-            )
+            raise UsageError(f"{path} cannot be saved to: {parent} is a file. Name another folder.")
         return
 
 

@@ -68,7 +68,7 @@ def counter_for(model: str) -> TokenCounter:
             f"tiktoken has no vocabulary {name!r} at hand ({type(error).__name__}); "
             "tokens are estimated by length."
         )
-        return estimated(model)
+        return length_estimator(model)
     return partial(_count_with, encoding)
 
 
@@ -105,18 +105,18 @@ def count_tokens(counter: Callable[[str], object], text: str) -> int:
     return math.ceil(float(tokens))
 
 
-def estimated(model: str) -> TokenCounter:
+def length_estimator(model: str) -> TokenCounter:
     """Make a function that estimates tokens by length.
 
     It uses the ratio that the counts of the provider have taught; before that it rather counts too
     many.
 
     Example:
-        >>> estimated("a model not met before")("0123456789ab")
+        >>> length_estimator("a model not met before")("0123456789ab")
         4
         >>> for _ in range(50):
-        ...     learn("a model met often", characters=1000, tokens=250)
-        >>> estimated("a model met often")("0123456789ab")
+        ...     learn_token_ratio("a model met often", characters=1000, tokens=250)
+        >>> length_estimator("a model met often")("0123456789ab")
         3
     """
     return partial(_estimate_by_length, model)
@@ -129,7 +129,7 @@ def _estimate_by_length(model: str, text: str) -> int:
     return math.ceil(len(text) * ratio)
 
 
-def learn(model: str, *, characters: int, tokens: int) -> None:
+def learn_token_ratio(model: str, *, characters: int, tokens: int) -> None:
     """Correct the ratio of a model by what a provider counted."""
     if characters > 0 and tokens > 0:
         counted = tokens / characters
@@ -137,7 +137,7 @@ def learn(model: str, *, characters: int, tokens: int) -> None:
         _ratios[model] = ratio + (counted - ratio) * CORRECTION
 
 
-def per_character(model: str) -> float:
+def tokens_per_character(model: str) -> float:
     """Give the tokens per character of a model, to reserve tokens before a request is sent."""
     return _ratios.get(model, 1 / CHARACTERS_PER_TOKEN)
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pandas_amr._records.tokens import per_character
+from pandas_amr._records.tokens import tokens_per_character
 from pandas_amr._records.usage import Budget, Ledger, Usage
 from pandas_amr.errors import BudgetExceeded, ModelError
 from pandas_amr.models.sent import SendRecord, sent_requests
@@ -134,7 +134,7 @@ class Metered:
         answer = self._most or self._statistics.expected_tokens(request.phase)
         usage = Usage(
             calls=1,
-            input_tokens=int(characters * per_character(self._name)),
+            input_tokens=int(characters * tokens_per_character(self._name)),
             output_tokens=int(answer),
         )
         return self._with_price(usage)

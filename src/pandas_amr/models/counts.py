@@ -6,7 +6,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._records.tokens import per_character
+from pandas_amr._records.json_fields import get_field, get_list
+from pandas_amr._records.tokens import tokens_per_character
 from pandas_amr._records.usage import Usage
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def usage_of(
         seconds: how long the answer took.
         cost: its money, as a gateway reports it.
     """
-    counts = answer.get("usage") if isinstance(answer, dict) else None
+    counts = get_field(answer, "usage")
     prompt, output, is_estimated = _prompt_and_output(counts, answer, request, model)
     total = _count(counts, "total_tokens") or 0
     uncounted = max(0, total - prompt - output)
@@ -77,7 +78,7 @@ def _prompt_and_output(
 
 def _count(counts: Any, name: str) -> int | None:
     """Read a count; None if there is none."""
-    value = counts.get(name) if isinstance(counts, dict) else None
+    value = get_field(counts, name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -87,19 +88,19 @@ def _count(counts: Any, name: str) -> int | None:
 
 def _detail(counts: Any, group: str, name: str) -> int:
     """Read a count in a group of details; 0 if there is none."""
-    details = counts.get(group) if isinstance(counts, dict) else None
-    return _count(details, name) or 0
+    return _count(get_field(counts, group), name) or 0
 
 
 def _estimate_tokens(characters: int, model: str) -> int:
-    return math.ceil(characters * per_character(model))
+    return math.ceil(characters * tokens_per_character(model))
 
 
 def _request_characters(request: Request) -> int:
     characters = 0
     for message in request.messages:
         characters += len(message.content or "")
-        characters += sum(len(call.arguments) for call in message.tool_calls)
+        for call in message.tool_calls:
+            characters += len(call.arguments)
     for tool in request.tools:
         characters += len(json.dumps(dict(tool.parameters))) + len(tool.description)
     if request.schema is not None:
@@ -109,16 +110,11 @@ def _request_characters(request: Request) -> int:
 
 def _written_characters(answer: Any, parts: Sequence[str]) -> int:
     """Count the characters of some parts of the messages of an answer, in whatever form."""
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    if not isinstance(choices, list):
-        return 0
     characters = 0
-    for choice in choices:
-        message = choice.get("message") if isinstance(choice, dict) else None
-        if not isinstance(message, dict):
-            continue
+    for choice in get_list(get_field(answer, "choices")):
+        message = get_field(choice, "message")
         for name in parts:
-            content = message.get(name)
+            content = get_field(message, name)
             if isinstance(content, str):
                 characters += len(content)
             elif content:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class ModelStatistics:
         latencies: seconds that the last answered requests took, of hedged calls only.
     """
 
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
+    latencies: deque[float] = field(default_factory=partial(deque, maxlen=LATENCIES))
     _answer_tokens: dict[Phase, float] = field(default_factory=dict)
 
     def expected_tokens(self, phase: Phase) -> float:

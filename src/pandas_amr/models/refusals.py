@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 
 OUTCOMES = 32  # the last requests at one pace, from which its share of refused ones is taken
 STRETCHES = 24  # former paces to compare with
@@ -24,9 +25,9 @@ QUIET = 8.0  # divided by the noise: so many answers in turn without a 429 are n
 class _Stretch:
     """The last outcomes of requests at one pace, since ``began``; True is a refusal."""
 
-    began: float
+    began: float = 0.0
     pace: float = 0.0
-    outcomes: deque[bool] = field(default_factory=lambda: deque(maxlen=OUTCOMES))
+    outcomes: deque[bool] = field(default_factory=partial(deque, maxlen=OUTCOMES))
 
 
 @dataclass
@@ -38,8 +39,8 @@ class Refusals:
     """
 
     noise: float = 0.0
-    _now: _Stretch = field(default_factory=lambda: _Stretch(0.0))
-    _before: deque[_Stretch] = field(default_factory=lambda: deque(maxlen=STRETCHES))
+    _now: _Stretch = field(default_factory=_Stretch)
+    _before: deque[_Stretch] = field(default_factory=partial(deque, maxlen=STRETCHES))
     _quiet: int = 0
 
     def note(self, began: float, *, refused: bool) -> None:

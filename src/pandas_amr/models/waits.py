@@ -150,7 +150,8 @@ class Waits:
     @property
     def text(self) -> str:
         """The waits that go on now, and until when; empty if there are none."""
-        return "; ".join(reporter.current for reporter in list(self.reporters) if reporter.current)
+        waits = [reporter.current for reporter in list(self.reporters)]
+        return "; ".join(filter(None, waits))
 
     def notify(self) -> None:
         """Show the waits that go on now."""

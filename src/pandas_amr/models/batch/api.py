@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from pandas_amr._records.json_fields import get_field, get_list, get_text
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
 from pandas_amr.models.batch.patience import Patience
 from pandas_amr.models.batch.state import (
@@ -96,8 +97,8 @@ class BatchAPI:
             ),
             of_file=True,
         )
-        file = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(file, str) or not file:
+        file = get_text(get_field(entry, "id"))
+        if file is None:
             raise ModelUnavailable("The server's answer is not a file.")
         return file
 
@@ -143,7 +144,9 @@ class BatchAPI:
                 return created
 
     async def _create(self, file: str, metadata: dict[str, str]) -> BatchState:
-        options: dict[str, Any] = {"metadata": metadata} if metadata else {}
+        options: dict[str, Any] = {}
+        if metadata:
+            options["metadata"] = metadata
         entry = await self._json(
             lambda client: client.batches.with_raw_response.create(
                 input_file_id=file, endpoint=ENDPOINT, completion_window="24h", **options
@@ -200,15 +203,15 @@ class BatchAPI:
             if isinstance(error, ModelUnavailable) and error.status not in NOT_THERE:
                 raise
             return None
-        found: list[BatchState] = []
+        batches: list[BatchState] = []
         for entry in entries:
             try:
                 state = state_of(entry)
             except ModelUnavailable:
                 continue  # the entry is not a batch
             if state.digest == digest or (file is not None and state.input_file == file):
-                found.append(state)
-        return found
+                batches.append(state)
+        return batches
 
     async def _list(self, kind: Literal["files", "batches"], pages: int) -> list[dict[str, Any]]:
         """List what a server has, page by page, up to so many; the newest entries come first."""
@@ -216,12 +219,9 @@ class BatchAPI:
         after: str | None = None
         for _ in range(pages):
             page = await self._repeat(partial(self._page, kind, after))
-            page = page if isinstance(page, dict) else {}
-            listed = page.get("data")
-            listed = listed if isinstance(listed, list) else []
-            new = [entry for entry in listed if isinstance(entry, dict)]
+            new = _entries_of(page)
             entries += new
-            last = new[-1].get("id") if new else None
+            last = get_field(new[-1], "id") if new else None
             if not isinstance(last, str) or last == after:
                 break
             if not page.get("has_more", len(new) >= PAGE):
@@ -269,10 +269,11 @@ class BatchAPI:
         """Say why a server failed a batch, in its own words and without the key."""
         if not batch.problems:
             return "it does not say why"
-        shown = batch.problems[:MOST_PROBLEMS]
-        reasons = "; ".join(self.model.without_key(str(problem)) for problem in shown)
-        more = len(batch.problems) - len(shown)
-        return f"{reasons}; and {more:,} more" if more else reasons
+        reasons = [self.model.without_key(str(problem)) for problem in batch.problems]
+        more = len(reasons) - MOST_PROBLEMS
+        if more > 0:
+            reasons = [*reasons[:MOST_PROBLEMS], f"and {more:,} more"]
+        return "; ".join(reasons)
 
     async def _repeat(self, step: Callable[[], Awaitable[Any]]) -> Any:
         """Run a step that may be repeated, until it succeeds.
@@ -347,6 +348,11 @@ class BatchAPI:
             request_id=error.request_id,
             attempts=0,
         )
+
+
+def _entries_of(page: Any) -> list[dict[str, Any]]:
+    items = get_list(get_field(page, "data"))
+    return [item for item in items if isinstance(item, dict)]
 
 
 def digest_of(content: bytes) -> str:

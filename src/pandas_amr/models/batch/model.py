@@ -1,7 +1,7 @@
 """A model behind the provider's batch endpoint: upload, create, poll, download.
 
 It follows OpenAI's Batch API. The requests of a batch are recorded while it is under way: the same
-requests after a crash find it again, among whatever others.
+requests after a crash find it again, even among other requests.
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ class Batched:
             if requests.keys().isdisjoint(creation.keys):
                 continue
             batches = await self._api.find(creation.digest, creation.file) or []
-            ids = [batch.id for batch in batches if batch.id not in creation.known]
-            self._records.end(creation, ids[0] if ids else None)
+            new = (batch.id for batch in batches if batch.id not in creation.known)
+            self._records.end(creation, next(new, None))
 
     async def _resume(self, part: Part, batch_id: str) -> None:
         """Answer requests from a batch of an earlier run. If it was given up, send them again."""
@@ -301,7 +301,7 @@ class Batched:
         """Answer requests from the files of a batch; give those that have no answer there."""
         lines: list[dict[str, Any]] = []
         for file in batch.files:
-            lines += (await self._api.lines(file)).read
+            lines += (await self._api.lines(file)).entries
         lines_of = by_request(lines)
         left: Part = {}
         for key, request in part.items():

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pandas_amr._records.json_fields import get_field, get_list, get_text
 from pandas_amr.errors import ModelUnavailable
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class BatchProblem:
     line: int | None = None
 
     def __str__(self) -> str:
-        return self.message if self.line is None else f"line {self.line}: {self.message}"
+        if self.line is None:
+            return self.message
+        return f"line {self.line}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,50 +90,46 @@ def state_of(entry: Any) -> BatchState:
     Raises:
         ModelUnavailable: the entry is not a batch.
     """
-    if not isinstance(entry, dict) or not _text(entry.get("id")):
+    if not isinstance(entry, dict) or not get_text(entry.get("id")):
         raise ModelUnavailable("The server's answer is not a batch.")
     status = str(entry.get("status") or "").strip().lower()
-    files = (_text(entry.get("output_file_id")), _text(entry.get("error_file_id")))
-    metadata = entry.get("metadata")
-    digest = _text(metadata.get(METADATA)) if isinstance(metadata, dict) else None
+    files = (get_text(entry.get("output_file_id")), get_text(entry.get("error_file_id")))
+    digest = get_text(get_field(entry.get("metadata"), METADATA))
     return BatchState(
         id=str(entry["id"]),
         status=ENDED.get(status, "under way"),
-        input_file=_text(entry.get("input_file_id")),
+        input_file=get_text(entry.get("input_file_id")),
         files=tuple(file for file in files if file is not None),
         digest=digest,
         problems=tuple(_read_problems(entry.get("errors"))),
     )
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
 def _read_problems(errors: Any) -> Iterator[BatchProblem]:
-    listed = errors.get("data") if isinstance(errors, dict) else errors
-    if not isinstance(listed, list):
-        return
-    for error in listed:
+    if isinstance(errors, dict):
+        errors = errors.get("data")
+    for error in get_list(errors):
         if isinstance(error, str):
             yield BatchProblem(error)
         elif isinstance(error, dict):
-            line, code = error.get("line"), _text(error.get("code"))
-            message = _text(error.get("message")) or code or "no reason given"
-            yield BatchProblem(message, code, line if isinstance(line, int) else None)
+            line, code = error.get("line"), get_text(error.get("code"))
+            if not isinstance(line, int):
+                line = None
+            message = get_text(error.get("message")) or code or "no reason given"
+            yield BatchProblem(message, code, line)
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
     """The lines of a batch's file; ``damaged`` counts the unreadable ones."""
 
-    read: tuple[dict[str, Any], ...]
+    entries: tuple[dict[str, Any], ...]
     damaged: int
 
 
 def lines_of(content: bytes) -> Lines:
     """Read the lines of a file. Only a line feed ends one: JSON allows other line ends in texts."""
-    read: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     damaged = 0
     for line in content.split(b"\n"):
         if not line.strip():
@@ -140,10 +139,10 @@ def lines_of(content: bytes) -> Lines:
         except (ValueError, RecursionError):
             decoded = None
         if isinstance(decoded, dict):
-            read.append(decoded)
+            entries.append(decoded)
         else:
             damaged += 1
-    return Lines(tuple(read), damaged)
+    return Lines(tuple(entries), damaged)
 
 
 def by_request(lines: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

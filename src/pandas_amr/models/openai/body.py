@@ -78,7 +78,9 @@ def _convert_call(call: ToolCall) -> dict[str, Any]:
     extra = dict(call.extra)
     function = dict(extra.pop("function", {}))
     function["name"] = _sendable_name(call.name)
-    function["arguments"] = call.arguments if is_json_object(call.arguments) else "{}"
+    function["arguments"] = "{}"
+    if is_json_object(call.arguments):
+        function["arguments"] = call.arguments
     return {"type": "function", **extra, "id": call.id, "function": function}
 
 

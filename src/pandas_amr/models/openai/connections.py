@@ -28,7 +28,10 @@ IDLE_S = 60.0
 MOST_IDLE = 32  # connections per server that are kept between runs; a pool that had more is closed
 MOST_SERVERS = 32  # whose connections are kept between runs
 EXIT_S = 2.0
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+PROXIES = (
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+)
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
 
 
@@ -108,15 +111,16 @@ async def connections_to(address: str) -> Connections:
 
 def current_environment() -> Environment:
     """Read what the connections depend on; for certificates also the version of the file."""
-    names = [spelling for name in PROXIES for spelling in (name, name.upper())]
-    proxies = tuple(os.environ.get(name) for name in names)
+    proxies = tuple(map(os.environ.get, PROXIES))
     paths = [os.environ.get(name) for name in CERTIFICATES]
     return Environment(proxies, tuple((path, _version(path)) for path in paths))
 
 
 def _version(path: str | None) -> int:
+    if not path:
+        return 0
     try:
-        return os.stat(path).st_mtime_ns if path else 0  # noqa: PTH116 (once per run, and sooner than a Path)
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 (once per run, and faster than a Path)
     except OSError:
         return 0
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pandas_amr.models.openai.headers import NUMBER, seconds_of, seconds_until_epoch
+from pandas_amr.models.openai.headers import EPOCH_S, NUMBER, seconds_of, seconds_until_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -118,10 +118,12 @@ def _unit(word: str) -> str:
 
 
 def _status(value: Any) -> int | None:
+    """Read an HTTP status of an error; None if it is not one."""
     if isinstance(value, str) and value.isdecimal() and len(value) == 3:
         value = int(value)
-    is_status = isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599
-    return value if is_status else None
+    if not isinstance(value, int) or not 400 <= value <= 599:
+        return None
+    return value
 
 
 def _delay_of(name: str, value: Any) -> float | None:
@@ -130,10 +132,12 @@ def _delay_of(name: str, value: Any) -> float | None:
     if plain in {"retrydelay", "retryafter", "retryafterseconds"}:
         if isinstance(value, Mapping):  # protobuf
             value = value.get("seconds", "")
-        return seconds_of(str(value)) if isinstance(value, str | int | float) else None
-    if plain == "xratelimitreset" and isinstance(value, str | int):
+        if isinstance(value, str | int | float):
+            return seconds_of(str(value))
+    elif plain == "xratelimitreset" and isinstance(value, str | int):
         number = seconds_of(str(value))
-        return seconds_until_epoch(number) if number is not None and number >= 1e9 else None
+        if number is not None and number >= EPOCH_S:
+            return seconds_until_epoch(number)
     return None
 
 
@@ -185,7 +189,9 @@ def _decode_error(text: str) -> Any:
         error = json.loads(text[start:end])
     except (ValueError, RecursionError):
         return None
-    first = next(iter(error), None) if isinstance(error, list) else error
+    first = error
+    if isinstance(error, list):
+        first = next(iter(error), None)
     if not isinstance(first, Mapping):
         return None
     names = {str(key).lower() for key in first}
@@ -199,8 +205,9 @@ def _text_before_json(text: str) -> str:
 
 def _json_bounds(text: str) -> tuple[int, int]:
     """Give the start and the end of the JSON in a text."""
-    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
-    return min(starts, default=0), max(text.rfind("}"), text.rfind("]")) + 1
+    start = re.search(r"[{\[]", text)
+    end = max(text.rfind("}"), text.rfind("]")) + 1
+    return (start.start() if start else 0), end
 
 
 def _remove_tags(text: str) -> str:

@@ -48,7 +48,7 @@ STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 STARVED_WORDS = re.compile(r"too many open files|no buffer space", re.IGNORECASE)
 REASON_CHARACTERS = 300
 
-# With these statuses a server may refuse this request alone, such as a row that its filter blocks.
+# With these statuses a server may refuse only this request, such as a row that a filter blocks.
 OF_REQUEST = frozenset({400, 403, 404, 422})
 # What servers say with 400 if they do not know a key or a model: Gemini, xAI, Mistral, DeepSeek,
 # OpenRouter, LiteLLM.
@@ -185,7 +185,7 @@ class Failures:
 
     @property
     def _address(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host  # IPv6
         return host if self.port is None else f"{host}:{self.port}"
 
     def _address_advice(self, links: Sequence[BaseException]) -> str:
@@ -202,7 +202,7 @@ class Failures:
         elif os.environ.get("OPENAI_BASE_URL"):
             setting = "OPENAI_BASE_URL"
         else:
-            setting = "LM(base_url=...) or OPENAI_BASE_URL, none of which is set"
+            setting = "LM(base_url=...) or OPENAI_BASE_URL; neither is set"
         return f"Check the address, {setting}, and the network."
 
     def remove_secrets(self, text: str) -> str:

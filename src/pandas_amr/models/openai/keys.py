@@ -128,7 +128,9 @@ def _unwrap(function: Any) -> Any:
 async def _call(function: Callable[[], Any]) -> Any:
     """Call a function of the user's, in a thread unless it is async: it may ask a server."""
     try:
-        value = function() if _is_async(function) else await in_thread(function)
+        if _is_async(function):
+            return await function()
+        value = await in_thread(function)
         return await value if inspect.isawaitable(value) else value
     except asyncio.CancelledError as raised:
         if is_cancelled():

@@ -15,6 +15,7 @@ import httpx2
 import openai
 
 from pandas_amr._records.engine import in_thread
+from pandas_amr._records.json_fields import get_field
 from pandas_amr._records.raised import contained
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 from pandas_amr.models.acceptance import acceptance_of
@@ -86,8 +87,10 @@ class OpenAIModel:
 
     def _secrets(self) -> tuple[str, ...]:
         """Give what no text may show."""
-        own = self._own_client.secrets if self._own_client is not None else ()
-        return (*self._key.secrets, *own, *secret_values(self._lm.extra_headers))
+        secrets = [*self._key.secrets, *secret_values(self._lm.extra_headers)]
+        if self._own_client is not None:
+            secrets += self._own_client.secrets
+        return tuple(secrets)
 
     async def __aenter__(self) -> Self:
         return self
@@ -222,13 +225,12 @@ class OpenAIModel:
         if isinstance(answer, str):  # JSON in JSON
             with contextlib.suppress(ValueError, RecursionError):
                 answer = json.loads(answer)
-        fields = answer if isinstance(answer, dict) else {}
         usage = usage_of(answer, request, self._lm.model, 0.0)
-        is_answered = status in range(200, 300) or (status is None and fields.get("choices"))
+        is_answered = status in range(200, 300) or (status is None and get_field(answer, "choices"))
         if is_answered:
             return self._read_reply(answer, usage, None)
         failure = self._batch_failure(status, answer)
-        if isinstance(fields.get("usage"), dict):  # refused, but paid for
+        if isinstance(get_field(answer, "usage"), dict):  # refused, but paid for
             failure.usage = usage
         raise failure
 

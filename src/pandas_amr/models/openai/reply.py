@@ -6,6 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.json_fields import get_field, get_list
 from pandas_amr.errors import ModelRefused, ModelRejected, ModelUnavailable
 from pandas_amr.models.base import Message, RateLimits, Reply, ToolCall
 
@@ -59,9 +60,10 @@ def is_too_deep(value: Any) -> bool:
         deeper: list[Any] = []
         for container in level:
             if isinstance(container, dict):
-                deeper += [item for item in container.values() if isinstance(item, dict | list)]
+                deeper += container.values()
             elif isinstance(container, list):
-                deeper += [item for item in container if isinstance(item, dict | list)]
+                deeper += container
+        deeper = [item for item in deeper if isinstance(item, dict | list)]
         if not deeper:
             return False
         level = deeper
@@ -100,24 +102,25 @@ def reply_of(answer: Any, usage: Usage, limits: RateLimits | None) -> Reply:
 
 def _first_choice(answer: Any) -> Mapping[str, Any]:
     """Give the first choice of an answer; empty if there is none."""
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    return choice if isinstance(choice, dict) else {}
+    choices = get_list(get_field(answer, "choices"))
+    if not choices or not isinstance(choices[0], dict):
+        return {}
+    return choices[0]
 
 
-def message_of(given: Mapping[str, Any]) -> Message:
+def message_of(answer: Mapping[str, Any]) -> Message:
     """Read an assistant's message: its text, its calls, and all else, to be sent back."""
-    content = given.get("content")
-    extra = _unread_parts(given, READ)
+    content = answer.get("content")
+    extra = _unread_parts(answer, READ)
     if isinstance(content, list) and content:
         extra["content"] = whole_text(content)
-    return Message("assistant", _text_of(content), tuple(_calls_of(given)), extra=extra)
+    return Message("assistant", _text_of(content), tuple(_calls_of(answer)), extra=extra)
 
 
-def _unread_parts(given: Mapping[str, Any], read: Collection[str]) -> dict[str, Any]:
+def _unread_parts(part: Mapping[str, Any], read: Collection[str]) -> dict[str, Any]:
     """Give what is not read of a message or a call; without nulls, which some servers refuse."""
     unread: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in part.items():
         is_left_out = value is None or (name in ANSWER_ONLY and not value)
         if name not in read and not is_left_out:
             unread[name] = whole_text(value)
@@ -152,11 +155,12 @@ def _text_of(content: Any) -> str | None:
         parts = [content]
     else:
         return json.dumps(content)  # a gateway has decoded the answer
-    texts = [_text_of_part(part) for part in parts]
-    joined = "".join(text for text in texts if text is not None)
-    if all(text is None for text in texts):
-        return None
-    return str(whole_text(joined))
+    texts: list[str] = []
+    for part in parts:
+        text = _text_of_part(part)
+        if text is not None:
+            texts.append(text)
+    return str(whole_text("".join(texts))) if texts else None
 
 
 def _is_part(content: Any) -> bool:
@@ -181,21 +185,21 @@ def _text_of_part(part: Any) -> str | None:
 
 def _has_refusal(content: Any) -> bool:
     parts = content if isinstance(content, list) else [content]
-    return any(isinstance(part, dict) and part.get("type") == "refusal" for part in parts)
+    return any(get_field(part, "type") == "refusal" for part in parts)
 
 
-def _calls_of(given: Mapping[str, Any]) -> list[ToolCall]:
+def _calls_of(message: Mapping[str, Any]) -> list[ToolCall]:
     """Read the calls in a message, or the single call of the protocol's first version."""
-    listed = given.get("tool_calls")
-    calls = _read_calls(listed if isinstance(listed, list) else [listed])
-    legacy = given.get("function_call")
+    items = message.get("tool_calls")
+    calls = _read_calls(items if isinstance(items, list) else [items])
+    legacy = message.get("function_call")
     if not calls and isinstance(legacy, dict) and legacy.get("name"):
         calls = _read_calls([{"function": legacy}])
     return calls
 
 
-def _read_calls(listed: Iterable[Any]) -> list[ToolCall]:
-    return [_read_call(call) for call in listed if isinstance(call, dict)]
+def _read_calls(items: Iterable[Any]) -> list[ToolCall]:
+    return [_read_call(call) for call in items if isinstance(call, dict)]
 
 
 def _read_call(call: Mapping[str, Any]) -> ToolCall:
@@ -215,21 +219,21 @@ def _read_call(call: Mapping[str, Any]) -> ToolCall:
     )
 
 
-def _arguments_of(given: Any) -> str:
+def _arguments_of(arguments: Any) -> str:
     """Give a call's arguments as JSON text.
 
     Missing arguments are an empty object. What was encoded twice is decoded once.
     """
-    if given is None:
+    if arguments is None:
         return "{}"
-    if not isinstance(given, str):
-        return str(whole_text(json.dumps(given)))
-    text = given.strip()
+    if not isinstance(arguments, str):
+        return str(whole_text(json.dumps(arguments)))
+    text = arguments.strip()
     if not text:
         return "{}"
     if text.startswith('"'):
         with contextlib.suppress(ValueError, RecursionError):
-            decoded = json.loads(given)
+            decoded = json.loads(arguments)
             if isinstance(decoded, str):
-                given = decoded
-    return str(whole_text(given))
+                arguments = decoded
+    return str(whole_text(arguments))

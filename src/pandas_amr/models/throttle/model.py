@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from pandas_amr._records.tokens import learn, per_character
+from pandas_amr._records.tokens import learn_token_ratio, tokens_per_character
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.contact import patience_s
 from pandas_amr.models.throttle.patience import as_unsent
@@ -57,7 +57,7 @@ class Throttled:
         """
         self._check_open()
         characters = sum(len(message.content or "") for message in request.messages)
-        prompt = characters * per_character(self._lm.model)
+        prompt = characters * tokens_per_character(self._lm.model)
         answer = self._statistics.expected_tokens(request.phase)
         ticket = await self._throttle.acquire(prompt + answer, self._lm)
         try:
@@ -74,7 +74,7 @@ class Throttled:
             raise
         usage = reply.usage
         if not usage.estimated:
-            learn(self._lm.model, characters=characters, tokens=usage.input_tokens)
+            learn_token_ratio(self._lm.model, characters=characters, tokens=usage.input_tokens)
         self._throttle.record_answer(ticket, tokens=float(usage.tokens), limits=reply.limits)
         return reply
 

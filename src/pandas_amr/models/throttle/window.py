@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 
 FIRST_WINDOW = 8.0
 LARGEST_WINDOW = 4096.0
@@ -32,7 +33,7 @@ class Window:
     cap: float = LARGEST_WINDOW
     is_doubling: bool = True
     _capped_at: float = 0.0
-    _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
+    _latencies: deque[float] = field(default_factory=partial(deque, maxlen=LATENCIES))
     _least_median_s: float = 0.0
 
     def limit(self, max_parallelism: int | None) -> int:

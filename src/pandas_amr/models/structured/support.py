@@ -1,48 +1,23 @@
-"""Structured output: find the best form that a server accepts for a schema, and remember it.
-
-A JSON-schema response is best; then a forced tool call, which is read as an answer; then a JSON
-object with the schema in words; then words alone.
-"""
+"""What a server supports of structured output and tools, as its answers and refusals show."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import re
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
-from pandas_amr.models.base import CallsNoTools, Message, Reply, Request, ToolSpec
+from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected
 from pandas_amr.models.first import FirstRequests
 from pandas_amr.models.lessons import cached_per_process
-from pandas_amr.models.throttle.patience import measure_wait
+from pandas_amr.models.structured.forms import Form
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from pandas_amr.models.base import LM, Model, ResponseSchema
-
-WORDS = "Answer with one JSON object, the {}, that follows this JSON schema:"
-
-
-class Form(IntEnum):
-    """The forms in which structured output is requested, the best one first."""
-
-    SCHEMA = 0
-    TOOL = 1
-    JSON_OBJECT = 2
-    PROMPT = 3
-
-    @property
-    def label(self) -> str:
-        """Its name in a trace."""
-        return self.name.lower()
-
+    from pandas_amr.models.base import LM
 
 # Servers that are known not to guarantee a schema. They start with the form that they accept.
 FIRST_FORMS = {
@@ -162,7 +137,7 @@ class SchemaSupport:
             return False
         if self.vain.get(kind, 0) >= VAIN_FALLBACKS:
             return False
-        if error.status not in REFUSALS or _is_too_long(error):
+        if error.status not in REFUSALS or is_too_long(error):
             return False
         message = str(error)
         if isinstance(error, ModelConfigError):
@@ -237,7 +212,8 @@ class SchemaSupport:
         await asyncio.sleep(0)  # those who have waited go before those who come now
 
 
-def _is_too_long(error: ModelError) -> bool:
+def is_too_long(error: ModelError) -> bool:
+    """Tell whether a request was refused since it is too long."""
     return isinstance(error, ModelRejected) and error.too_long
 
 
@@ -245,181 +221,3 @@ def _is_too_long(error: ModelError) -> bool:
 def forms_of(server: str, name: str) -> SchemaSupport:  # noqa: ARG001 (cache key)
     """Give what this process has learned about structured output of a server and model."""
     return SchemaSupport(FIRST_FORMS.get(urlsplit(server).hostname or "", Form.SCHEMA))
-
-
-class Structured:
-    """A model that requests a schema in the best form that its server accepts.
-
-    A refusal leads to the next lower form. The next request of the same kind starts with the form
-    that was answered. The first request of a kind goes alone, so that what is refused is refused
-    only once; but not in a batch, where all are one request.
-    """
-
-    def __init__(self, model: Model, *, server: str, lm: LM) -> None:
-        self._model = model
-        self._support = forms_of(server, lm.model)
-        self._lm = lm
-
-    async def complete(self, request: Request) -> Reply:
-        """Answer one turn.
-
-        Raises:
-            ModelRejected: no form is accepted, or the server refuses the content.
-            ModelConfigError: the server accepts no tools.
-            CallsNoTools: likewise, or it never calls any, and the agent can write code instead.
-        """
-        kind = _kind_of(request)
-        if kind == REPL and self._support.writes_code:
-            raise CallsNoTools(f"{self._lm.model} makes no tool calls.", attempts=0)
-        if self._lm.batch:
-            return await self._complete(request, kind)
-        with measure_wait():  # who waits for the first of its kind waits for the server, too
-            async with self._support.in_turn(kind, self._lm):
-                return await self._complete(request, kind)
-
-    async def _complete(self, request: Request, kind: str) -> Reply:
-        if request.schema is not None:
-            return await self._complete_with_schema(request, request.schema, kind)
-        return await self._complete_without_schema(request, kind)
-
-    async def _complete_without_schema(self, request: Request, kind: str) -> Reply:
-        """Answer one turn; a refusal of all tools becomes an error of the configuration."""
-        try:
-            reply = await self._model.complete(request)
-        except (ModelRejected, ModelUnavailable) as error:
-            if not self._support.refuses_tools(kind, error):
-                raise
-            raise self._tools_error(kind, error) from error
-        if reply.message.tool_calls or any(message.tool_calls for message in request.messages):
-            self._support.calls_tools = True
-        return reply
-
-    def _tools_error(self, kind: str, error: ModelError) -> ModelConfigError:
-        error_class: type[ModelConfigError] = ModelConfigError
-        if kind == REPL:
-            self._support.writes_code = True
-            error_class = CallsNoTools
-        reason = str(error).removesuffix(".")
-        return error_class(
-            f"{reason}. Without tools {self._lm.model} can be used as it is.",
-            status=error.status,
-            request_id=error.request_id,
-            attempts=error.attempts,
-        )
-
-    async def _complete_with_schema(
-        self, request: Request, schema: ResponseSchema, kind: str
-    ) -> Reply:
-        """Try one form after the other until one is answered."""
-        form = self._support.next_form(kind, strict=schema.strict)
-        refusals: dict[Form, ModelError] = {}
-        tries = 0
-        while True:
-            try:
-                reply = await self._model.complete(_in_form(request, schema, form))
-            except (ModelRejected, ModelConfigError) as error:
-                error.attempts += tries
-                if not self._falls_back(kind, form, error, refusals):
-                    raise
-                refusals[form] = error
-                tries = error.attempts
-                form = Form(form + 1)
-            else:
-                self._support.learn_answered(kind, form, refusals)
-                if request.code == "found" and not self._support.calls_tools:
-                    self._support.writes_code = True
-                self._learn_followed(reply, schema, form)
-                usage = replace(reply.usage, tries=reply.usage.tries + tries)
-                return replace(reply, usage=usage, form=form.label)
-
-    def _falls_back(
-        self, kind: str, form: Form, error: ModelError, refusals: Mapping[Form, ModelError]
-    ) -> bool:
-        """Tell whether to try the next form after a refusal; learn from it otherwise."""
-        if refusals and _is_too_long(error):
-            self._support.learn_read(kind, form, refusals)
-        if self._support.may_fall_back(kind, form, error):
-            return True
-        if refusals and form == Form.PROMPT:
-            self._support.learn_vain(kind)
-        return False
-
-    def _learn_followed(self, reply: Reply, schema: ResponseSchema, form: Form) -> None:
-        is_known = form == Form.PROMPT or form in self._support.followed
-        if is_known or reply.finish_reason == "length":
-            return
-        text = _answer_in(reply.message, schema)
-        if text:
-            is_followed = _has_shape(text, schema.schema)
-            self._support.learn_followed(form, is_followed=is_followed)
-
-
-def as_asked(request: Request, *, server: str, name: str) -> Request:
-    """Give a request in the form in which it would be sent now."""
-    if request.schema is None:
-        return request
-    form = forms_of(server, name).next_form(_kind_of(request), strict=request.schema.strict)
-    return _in_form(request, request.schema, form)
-
-
-def _kind_of(request: Request) -> str:
-    """Give what requests have in common that are refused alike: their schema, or their tools."""
-    if request.schema is not None:
-        return hashlib.sha256(json.dumps(request.schema.schema).encode()).hexdigest()
-    if not request.tools:
-        return ""
-    return TOOLS if request.code is None else REPL
-
-
-def _in_form(request: Request, schema: ResponseSchema, form: Form) -> Request:
-    """Give the request in a form."""
-    if form == Form.SCHEMA:
-        return request
-    if form == Form.TOOL:
-        name = _tool_name(schema)
-        tool = ToolSpec(name, f"Hand in the {schema.name}.", schema.schema)
-        return replace(request, schema=None, tools=(tool,), forced_tool=name)
-    words = f"{WORDS.format(schema.name)}\n{json.dumps(schema.schema, ensure_ascii=False)}"
-    last = request.messages[-1]
-    last = replace(last, content=f"{last.content or ''}\n\n{words}")
-    return replace(
-        request,
-        schema=None,
-        messages=(*request.messages[:-1], last),
-        json_object=form == Form.JSON_OBJECT,
-    )
-
-
-def _tool_name(schema: ResponseSchema) -> str:
-    return f"submit_{schema.name}"
-
-
-def _answer_in(message: Message, schema: ResponseSchema) -> str | None:
-    """Give the text of an answer: the arguments of the forced tool's call, or the content."""
-    for call in message.tool_calls:
-        if call.name == _tool_name(schema):
-            return call.arguments
-    return message.content
-
-
-def _has_shape(text: str, schema: Mapping[str, Any]) -> bool:
-    """Tell whether an answer follows a schema roughly.
-
-    It must be one JSON object with some of the keys, and hold objects in lists of objects. No more
-    is checked: a server that leaves out a field may follow the rest, and gets a repair turn.
-    """
-    try:
-        payload = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    properties = schema.get("properties", {})
-    if not isinstance(payload, dict) or payload.keys().isdisjoint(properties):
-        return False
-    for name, value in payload.items():
-        wanted = properties.get(name, {})
-        takes_objects = wanted.get("type") == "array" and wanted["items"].get("type") == "object"
-        if not takes_objects or not isinstance(value, list):
-            continue
-        if not all(isinstance(item, dict) for item in value):
-            return False
-    return True
