@@ -16,7 +16,7 @@ from pandas_amr.models.openai.headers import _limit, seconds_of
 from pandas_amr.models.throttle.model import _throttles, throttle_for
 from pandas_amr.models.throttle.pace import Pace
 from pandas_amr.models.throttle.throttle import Throttle
-from pandas_amr.models.throttle.window import Window
+from pandas_amr.models.throttle.window import ConcurrencyWindow
 from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status, findings
 from together import Together
 from versions import once
@@ -251,7 +251,7 @@ def test_the_window_doubles_while_it_can_and_halves_once_a_round_on_429():
 
 def test_the_window_shrinks_when_the_server_queues_and_a_few_slow_answers_are_no_queue():
     async def scenario(latencies):
-        throttle = Throttle(Pace(window=Window(64.0)))
+        throttle = Throttle(Pace(window=ConcurrencyWindow(64.0)))
         windows = []
         for latency in latencies:
             ticket = await throttle.acquire(0)

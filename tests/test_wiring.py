@@ -185,9 +185,9 @@ before = call()
 child = os.fork()
 if child == 0:
     print("child", call(), flush=True)
-    from pandas_amr.models.openai.connections import _known
-    for key in [key for key in _known if key.process != os.getpid()]:
-        del _known[key]  # as at the end of Python
+    from pandas_amr.models.openai.connections import _pools
+    for key in [key for key in _pools if key.process != os.getpid()]:
+        del _pools[key]  # as at the end of Python
     gc.collect()
     sys.exit()
 assert os.waitpid(child, 0)[1] == 0

@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pandas_amr.models.lessons import cached_per_process
+from pandas_amr.models.lessons import ProcessCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,11 +88,10 @@ class Acceptance:
                 waiting.set_result(None)
 
 
+_acceptances: ProcessCache[Acceptance] = ProcessCache()
+
+
 def acceptance_of(server: str, key: str, model: str) -> Acceptance:
     """Give the acceptance of a server, key and model in this process."""
-    return _acceptance_of(server, hashlib.sha256(key.encode()).hexdigest(), model)
-
-
-@cached_per_process
-def _acceptance_of(server: str, digest: str, model: str) -> Acceptance:  # noqa: ARG001 (cache key)
-    return Acceptance()
+    digest = hashlib.sha256(key.encode()).hexdigest()  # the key itself is not stored
+    return _acceptances.get((server, digest, model), Acceptance)

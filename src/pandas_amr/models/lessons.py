@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from dataclasses import dataclass, field
-from functools import partial, wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from pandas_amr._records.usage import Phase, Usage
 
-Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
 FIRST_ANSWER_TOKENS = 100.0
@@ -42,21 +41,23 @@ class ModelStatistics:
         self._answer_tokens[phase] = expected + (usage.output_tokens - expected) * CORRECTION
 
 
-def cached_per_process(make: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
-    """Make a function return the same object for the same arguments; a fork starts empty."""
-    values: dict[tuple[object, ...], Value] = {}
+class ProcessCache(Generic[Value]):
+    """Objects that all runs of a process share, by key; a fork starts empty."""
 
-    @wraps(make)
-    def look_up(*args: Arguments.args, **options: Arguments.kwargs) -> Value:
-        key = (os.getpid(), *args, *options.items())
-        if key not in values:
-            values.setdefault(key, make(*args, **options))
-        return values[key]
+    def __init__(self) -> None:
+        self._values: dict[tuple[int, Hashable], Value] = {}
 
-    return look_up
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Give the object of a key; make it if there is none."""
+        process_key = (os.getpid(), key)
+        if process_key not in self._values:
+            self._values.setdefault(process_key, make())
+        return self._values[process_key]
 
 
-@cached_per_process
-def statistics_of(server: str, model: str) -> ModelStatistics:  # noqa: ARG001 (cache key)
+_statistics: ProcessCache[ModelStatistics] = ProcessCache()
+
+
+def statistics_of(server: str, model: str) -> ModelStatistics:
     """Give the statistics of a model at a server in this process."""
-    return ModelStatistics()
+    return _statistics.get((server, model), ModelStatistics)

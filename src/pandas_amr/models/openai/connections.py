@@ -68,10 +68,10 @@ class Connections:
         """Release the pool. Once nobody uses it, it is kept for the next run, if the loop lives."""
         self.users -= 1
         if self.users == 0 and not self._is_kept:
-            await self._close()
-        elif len(_known) > MOST_SERVERS:
-            for connections in _idle()[: len(_known) - MOST_SERVERS]:
-                await connections._close()  # noqa: SLF001 (others like this one)
+            await self.close()
+        elif len(_pools) > MOST_SERVERS:
+            for connections in _idle()[: len(_pools) - MOST_SERVERS]:
+                await connections.close()
 
     @property
     def _is_kept(self) -> bool:
@@ -79,13 +79,14 @@ class Connections:
             return False
         return getattr(self.http, "most", 0) <= MOST_IDLE
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Close the pool."""
         if self.key is not None:
-            _known.pop(self.key, None)
+            _pools.pop(self.key, None)
         await self.http.aclose()
 
 
-_known: dict[PoolKey, Connections] = {}
+_pools: dict[PoolKey, Connections] = {}
 _contexts: dict[tuple[tuple[str | None, int], ...], ssl.SSLContext] = {}
 
 
@@ -99,12 +100,12 @@ async def connections_to(address: str) -> Connections:
     if environment.certificates not in _contexts:
         await in_thread(context_of, environment)
     key = PoolKey(os.getpid(), asyncio.get_running_loop(), address, environment)
-    connections = _known.get(key)
+    connections = _pools.get(key)
     if connections is None:
         # A cookie that a server gave to one key would be sent with another key: none is stored.
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         http = _HttpClient(verify=context_of(environment), cookies=no_cookies)
-        connections = _known[key] = Connections(http, key)
+        connections = _pools[key] = Connections(http, key)
     connections.users += 1
     return connections
 
@@ -204,7 +205,7 @@ class _Connector(aiohttp.TCPConnector):
 def _idle() -> list[Connections]:
     """Give the pools of this process that no run uses, the oldest first."""
     idle: list[Connections] = []
-    for connections in _known.values():
+    for connections in _pools.values():
         key = connections.key
         if key is not None and key.process == os.getpid() and connections.users == 0:
             idle.append(connections)
@@ -215,7 +216,7 @@ def _close_at_exit() -> None:
     """Close the idle pools on their loops: the engine's thread still runs, and is waited for."""
     for connections in _idle():
         assert connections.key is not None
-        closing = asyncio.run_coroutine_threadsafe(connections._close(), connections.key.loop)  # noqa: SLF001
+        closing = asyncio.run_coroutine_threadsafe(connections.close(), connections.key.loop)
         # If the loop is blocked, it ends with the process.
         with contextlib.suppress(concurrent.futures.TimeoutError):
             closing.result(EXIT_S)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, SettingWarning
-from pandas_amr.models.lessons import cached_per_process
+from pandas_amr.models.lessons import ProcessCache
 from pandas_amr.models.openai.body import body_of, options_of
 
 if TYPE_CHECKING:
@@ -102,9 +103,16 @@ def _other_limit(name: str) -> str:
     return OLD_LIMIT if name == NEW_LIMIT else NEW_LIMIT
 
 
-@cached_per_process
-def settings_of(server: str, name: str) -> LearnedSettings:  # noqa: ARG001 (cache key)
+_settings: ProcessCache[LearnedSettings] = ProcessCache()
+
+
+def settings_of(server: str, name: str) -> LearnedSettings:
     """Give what this process has learned about the settings of a server and model."""
+    return _settings.get((server, name), partial(_known_settings, server))
+
+
+def _known_settings(server: str) -> LearnedSettings:
+    """Give what is known about a server before its first answer."""
     url = urlsplit(server)
     if url.hostname in OLD_LIMIT_HOSTS or url.port in OLD_LIMIT_PORTS:
         return LearnedSettings(OLD_LIMIT)

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected
 from pandas_amr.models.first import FirstRequests
-from pandas_amr.models.lessons import cached_per_process
+from pandas_amr.models.lessons import ProcessCache
 from pandas_amr.models.structured.forms import Form
 
 if TYPE_CHECKING:
@@ -217,7 +218,10 @@ def is_too_long(error: ModelError) -> bool:
     return isinstance(error, ModelRejected) and error.too_long
 
 
-@cached_per_process
-def forms_of(server: str, name: str) -> SchemaSupport:  # noqa: ARG001 (cache key)
+_supports: ProcessCache[SchemaSupport] = ProcessCache()
+
+
+def forms_of(server: str, name: str) -> SchemaSupport:
     """Give what this process has learned about structured output of a server and model."""
-    return SchemaSupport(FIRST_FORMS.get(urlsplit(server).hostname or "", Form.SCHEMA))
+    first = FIRST_FORMS.get(urlsplit(server).hostname or "", Form.SCHEMA)
+    return _supports.get((server, name), partial(SchemaSupport, first))

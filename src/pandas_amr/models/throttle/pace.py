@@ -12,7 +12,7 @@ from pandas_amr.models.throttle.rates import (
     bucket_per_minute,
     update_from_headers,
 )
-from pandas_amr.models.throttle.window import Window
+from pandas_amr.models.throttle.window import ConcurrencyWindow
 
 if TYPE_CHECKING:
     from pandas_amr.models.base import RateLimits
@@ -64,7 +64,7 @@ class Pace:
     max_parallelism: int | None = None
     rpm: float | None = None
     tpm: float | None = None
-    window: Window = field(default_factory=Window)
+    window: ConcurrencyWindow = field(default_factory=ConcurrencyWindow)
     requests: Bucket | None = None
     tokens: Bucket | None = None
     sent: float = 0.0

@@ -19,7 +19,7 @@ RAISE_CAP_AFTER_S = 5.0  # without a further lack of file descriptors
 
 
 @dataclass(slots=True)
-class Window:
+class ConcurrencyWindow:
     """How many requests may be in flight.
 
     Attributes:
