@@ -766,7 +766,9 @@ def test_what_is_left_may_be_sent_now(limits, least, most):
 def test_a_burst_is_bounded_by_the_parallelism():
     async def scenario(throttle, loop):
         throttle.set_limits(5, None, None)
-        throttle.record_answer(await throttle.acquire(0), tokens=0, limits=RateLimits(requests=20.0, requests_left=1200.0))
+        throttle.record_answer(
+            await throttle.acquire(0), tokens=0, limits=RateLimits(requests=20.0, requests_left=1200.0)
+        )
         return throttle.limit
 
     assert played(scenario) == 5
