@@ -534,7 +534,7 @@ def test_polls_may_fail_but_not_for_ever(fault):
         server.faults["show"] = [fault] * 3
         all_found(server, max_tries=1)
         server.faults["show"] = [fault] * 10**6
-        ended("does not tell of the batch batch-1 any more", server, patience_s=0.2)
+        ended("no longer reports the batch batch-1", server, patience_s=0.2)
         server.faults.clear()
         all_found(server)
         assert len(server.batches) == 2

@@ -395,14 +395,14 @@ def test_what_a_recipe_inside_takes_is_not_known_and_never_none_at_all(case):
     with ScriptedServer(provider) as server:
         lm = server.lm(prices=(1.0, 4.0))
         estimate = ROWS.amr.plan(lm=lm, columns=["text"], **case).estimate()
-        with pytest.raises(amr.NotConfirmed, match="not known"):
+        with pytest.raises(amr.NotConfirmed, match="unknown"):
             ROWS.amr.map_reduce(lm=lm, columns=["text"], budget=budget, **case)
-        with pytest.raises(amr.NotConfirmed, match="not known"):
+        with pytest.raises(amr.NotConfirmed, match="unknown"):
             amr.Recipe(columns=["text"], **case)(ROWS, lm=lm, budget=budget)
         assert server.requests == []
     for told in (estimate, *asked):
         assert (told.calls, told.input_tokens, told.output_tokens, told.tokens, told.money) == (None,) * 5
-        assert "calls, tokens and money are not known, since a recipe" in str(told)
+        assert "calls, tokens and money are unknown, since a recipe" in str(told)
 
 
 @pytest.mark.long

@@ -203,7 +203,7 @@ def test_a_token_counter_that_gives_no_number_is_told_so(count, later):
 
     with ScriptedServer(truth) as server:
         lm = server.lm(token_counter=counter)
-        with pytest.raises(amr.AMRError, match=r"LM\(token_counter=...\) gives the number of tokens") as caught:
+        with pytest.raises(amr.AMRError, match=r"LM\(token_counter=...\) must return the number of tokens") as caught:
             frame().amr.map_reduce(reduce="Say it.", lm=lm, **MAPPED)
         assert isinstance(caught.value, amr.RunStopped) == (len(server.requests) > 0) == later
         with pytest.raises(amr.UsageError, match=r"LM\(token_counter=...\) takes a function"):

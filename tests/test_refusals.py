@@ -8,7 +8,7 @@ import random
 import pytest
 
 from pandas_amr.models.refusals import Refusals
-from pandas_amr.models.throttle import Bucket
+from pandas_amr.models.throttle.rates import Bucket
 from test_waits import played
 from versions import once
 
@@ -66,9 +66,9 @@ def seconds_of(server, requests, at_once=AT_ONCE):
             refused = server.refuses(loop.time())
             await asyncio.sleep(server.latency_s)
             if refused:
-                throttle.refused(ticket, retry_after_s=server.hint_s, limits=None)
+                throttle.record_refusal(ticket, retry_after_s=server.hint_s, limits=None)
             else:
-                throttle.answered(ticket, tokens=0, limits=None)
+                throttle.record_answer(ticket, tokens=0, limits=None)
             return not refused
 
         began = loop.time()

@@ -14,9 +14,11 @@ import pandas_amr as amr
 from moments import until
 from numbered import number, provider
 from numbered import rows as frame
-from pandas_amr.models import throttle as throttles
 from pandas_amr.models.openai.headers import _limit, seconds_of
-from pandas_amr.models.throttle import Throttle, throttle_for
+from pandas_amr.models.throttle.model import _throttles, throttle_for
+from pandas_amr.models.throttle.pace import Pace
+from pandas_amr.models.throttle.throttle import Throttle
+from pandas_amr.models.throttle.window import ConcurrencyWindow
 from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status
 from together import Together
 from versions import once
@@ -220,12 +222,12 @@ def test_the_window_doubles_while_it_can_and_halves_once_a_round_on_429():
         throttle = Throttle()
         under_way = [await throttle.acquire(0) for _ in range(throttle.limit)]
         for _ in range(8 + 16 + 32):  # three rounds of a window that is always full
-            throttle.answered(under_way.pop(0), tokens=0, limits=None)
+            throttle.record_answer(under_way.pop(0), tokens=0, limits=None)
             while throttle.in_flight < throttle.limit:
                 under_way.append(await throttle.acquire(0))
         grown = throttle.limit
         for ticket in under_way:
-            throttle.refused(ticket, retry_after_s=None, limits=None)
+            throttle.record_refusal(ticket, retry_after_s=None, limits=None)
         return grown, throttle.limit
 
     assert asyncio.run(scenario()) == (64, 32)
@@ -233,15 +235,15 @@ def test_the_window_doubles_while_it_can_and_halves_once_a_round_on_429():
 
 def test_the_window_shrinks_when_the_server_queues_and_a_few_slow_answers_are_no_queue():
     async def scenario(latencies):
-        throttle = Throttle(window=64.0)
+        throttle = Throttle(Pace(window=ConcurrencyWindow(64.0)))
         windows = []
         for latency in latencies:
             ticket = await throttle.acquire(0)
             ticket.began -= latency
             throttle.in_flight += 63  # a window that is full
-            throttle.answered(ticket, tokens=0, limits=None)
+            throttle.record_answer(ticket, tokens=0, limits=None)
             throttle.in_flight -= 63
-            windows.append(throttle.window)
+            windows.append(throttle.pace.window.size)
         return windows
 
     queueing = asyncio.run(scenario([0.1] * 64 + [1.0] * 200))
@@ -253,20 +255,20 @@ def test_the_window_shrinks_when_the_server_queues_and_a_few_slow_answers_are_no
 
 def test_places_are_given_in_the_order_of_asking_and_given_back_by_who_gives_up():
     async def scenario():
-        throttle = Throttle(told_parallelism=1)
+        throttle = Throttle(Pace(max_parallelism=1))
         order = []
 
         async def one(name):
             ticket = await throttle.acquire(0)
             order.append(name)
-            throttle.answered(ticket, tokens=0, limits=None)
+            throttle.record_answer(ticket, tokens=0, limits=None)
 
         held = await throttle.acquire(0)
         tasks = [asyncio.create_task(one(name)) for name in "abc"]
         await asyncio.sleep(0)
         tasks[1].cancel()
         await asyncio.sleep(0)
-        throttle.answered(held, tokens=0, limits=None)
+        throttle.record_answer(held, tokens=0, limits=None)
         await asyncio.gather(*tasks, return_exceptions=True)
         return order, throttle.in_flight
 
@@ -280,7 +282,7 @@ def test_one_throttle_serves_all_runs_on_a_server_key_and_model():
     assert throttle_for(lm, "http://s", "other") is not same
     assert throttle_for(lm.replace(rpm=60), "http://s", "key") is same
     assert same.requests.rate == 1
-    names = [name for name in throttles._throttles if name[1] == "http://s"]
+    names = [name for name in _throttles if name[1] == "http://s"]
     assert len(names) == 2
     assert "key" not in repr(names)
 

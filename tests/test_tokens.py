@@ -43,13 +43,13 @@ def audit(event, args):
     if event in ("socket.connect", "socket.getaddrinfo"):
         raise OSError("no network")
 sys.addaudithook(audit)
-from pandas_amr._records.tokens import counter_for, learn
+from pandas_amr._records.tokens import counter_for, learn_token_ratio
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     counts = [counter_for("own")("x" * 300), counter_for("own")("x" * 300)]
 print(counts, len(caught), str(caught[0].message)[:47])
 for _ in range(60):
-    learn("own", characters=400, tokens=100)
+    learn_token_ratio("own", characters=400, tokens=100)
 print(counter_for("own")("x" * 300))
 """
     env = {**os.environ, "TIKTOKEN_CACHE_DIR": str(tmp_path)}

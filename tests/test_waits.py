@@ -25,12 +25,14 @@ from numbered import provider
 from numbered import rows as frame
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelUnavailable
-from pandas_amr.models.base import Limits, Message, Reply, Request
+from pandas_amr.models.base import Message, RateLimits, Reply, Request
 from pandas_amr.models.openai.error_bodies import delay_in, read_error_body
 from pandas_amr.models.openai.failures import Failures
 from pandas_amr.models.openai.headers import limits_of, retry_after_of, seconds_of
-from pandas_amr.models.structured import Structured
-from pandas_amr.models.throttle import LONGEST_PACE_S, Throttle, asked_now
+from pandas_amr.models.structured.model import Structured
+from pandas_amr.models.throttle.pace import LONGEST_PACE_S
+from pandas_amr.models.throttle.patience import measure_wait
+from pandas_amr.models.throttle.throttle import Throttle
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
 from versions import once
 from wire import Play
@@ -498,7 +500,7 @@ def test_to_wait_for_the_first_of_a_kind_is_to_wait_for_the_server():
 
     class Inside:
         async def complete(self, request):
-            with asked_now() as one:
+            with measure_wait() as one:
                 since.append(one)
             while len(since) < 2:
                 await asyncio.sleep(0.01)
@@ -662,7 +664,7 @@ def burst_of(limits, *, most=2000):
 
     async def scenario(throttle, loop):
         ticket = await throttle.acquire(10)
-        throttle.answered(ticket, tokens=10, limits=limits)
+        throttle.record_answer(ticket, tokens=10, limits=limits)
         gone = 0
         while gone < most:
             try:
@@ -679,11 +681,11 @@ def burst_of(limits, *, most=2000):
 @pytest.mark.parametrize(
     ("limits", "least", "most"),
     [
-        (Limits(requests=20.0, requests_left=1200.0), 1200, 1201),
-        (Limits(requests=20.0, requests_left=30.0), 30, 31),
-        (Limits(requests=10 / 60, requests_left=500.0), 500, 501),  # of a day
-        (Limits(requests=20.0, requests_left=1200.0, tokens=500.0, tokens_left=3000.0), 290, 301),
-        (Limits(requests=20.0), 1, 30),
+        (RateLimits(requests=20.0, requests_left=1200.0), 1200, 1201),
+        (RateLimits(requests=20.0, requests_left=30.0), 30, 31),
+        (RateLimits(requests=10 / 60, requests_left=500.0), 500, 501),  # of a day
+        (RateLimits(requests=20.0, requests_left=1200.0, tokens=500.0, tokens_left=3000.0), 290, 301),
+        (RateLimits(requests=20.0), 1, 30),
     ],
 )
 def test_what_is_left_may_be_sent_now(limits, least, most):
@@ -692,8 +694,10 @@ def test_what_is_left_may_be_sent_now(limits, least, most):
 
 def test_a_burst_is_bounded_by_the_parallelism():
     async def scenario(throttle, loop):
-        throttle.tell(5, None, None)
-        throttle.answered(await throttle.acquire(0), tokens=0, limits=Limits(requests=20.0, requests_left=1200.0))
+        throttle.set_limits(5, None, None)
+        throttle.record_answer(
+            await throttle.acquire(0), tokens=0, limits=RateLimits(requests=20.0, requests_left=1200.0)
+        )
         return throttle.limit
 
     assert played(scenario) == 5
@@ -701,7 +705,7 @@ def test_a_burst_is_bounded_by_the_parallelism():
 
 def test_headers_that_leave_room_where_there_is_none_are_not_believed():
     """Each request over the fifth in a second is refused, and the headers say that 1,000 are left."""
-    lies = Limits(requests=1000.0, requests_left=1000.0)
+    lies = RateLimits(requests=1000.0, requests_left=1000.0)
 
     async def scenario(throttle, loop):
         admitted, refused = [], 0
@@ -710,10 +714,10 @@ def test_headers_that_leave_room_where_there_is_none_are_not_believed():
             now = loop.time()
             if sum(at > now - 1 for at in admitted) >= 5:
                 refused += 1
-                throttle.refused(ticket, retry_after_s=None, limits=lies)
+                throttle.record_refusal(ticket, retry_after_s=None, limits=lies)
             else:
                 admitted.append(now)
-                throttle.answered(ticket, tokens=0, limits=lies)
+                throttle.record_answer(ticket, tokens=0, limits=lies)
         return refused, admitted[-1] - admitted[0]
 
     refused, seconds = played(scenario)
@@ -726,10 +730,10 @@ def test_a_day_of_refusals_does_not_leave_a_crawl_behind():
 
     async def scenario(throttle, loop):
         for _ in range(30):
-            throttle.refused(await throttle.acquire(0), retry_after_s=None, limits=None)
+            throttle.record_refusal(await throttle.acquire(0), retry_after_s=None, limits=None)
         began = loop.time()
         for _ in range(500):
-            throttle.answered(await throttle.acquire(0), tokens=0, limits=None)
+            throttle.record_answer(await throttle.acquire(0), tokens=0, limits=None)
         return loop.time() - began
 
     assert played(scenario) < 200
@@ -757,11 +761,11 @@ def test_whatever_a_server_says_each_request_is_let_go_in_the_end(seed):
             longest = max(longest, loop.time() - asked)
             match rng.randrange(4):
                 case 0:
-                    throttle.refused(ticket, retry_after_s=rng.choice([None, None, 5.0]), limits=limits())
+                    throttle.record_refusal(ticket, retry_after_s=rng.choice([None, None, 5.0]), limits=limits())
                 case 1:
-                    throttle.failed(ticket, reached=rng.random() < 0.7)
+                    throttle.record_failure(ticket, reached=rng.random() < 0.7)
                 case _:
-                    throttle.answered(ticket, tokens=rng.choice([0, 10, 10**6]), limits=limits())
+                    throttle.record_answer(ticket, tokens=rng.choice([0, 10, 10**6]), limits=limits())
             assert throttle.in_flight == 0
         return longest
 
@@ -773,13 +777,13 @@ def test_a_limit_that_is_told_is_never_exceeded_whatever_is_learned(seed):
     rng = random.Random(seed)
 
     async def scenario(throttle, loop):
-        throttle.tell(None, 6.0, None)
+        throttle.set_limits(None, 6.0, None)
         sent = []
         for _ in range(30):
             ticket = await throttle.acquire(0)
             sent.append(loop.time())
-            limits = Limits(requests=1000.0, requests_left=float(rng.randrange(1000)))
-            throttle.answered(ticket, tokens=0, limits=limits)
+            limits = RateLimits(requests=1000.0, requests_left=float(rng.randrange(1000)))
+            throttle.record_answer(ticket, tokens=0, limits=limits)
         return sent
 
     sent = played(scenario)

@@ -27,7 +27,8 @@ from pandas_amr._types.wire import wire_of
 from pandas_amr._types.wire_shapes import MOST_LEVELS, self_contained
 from pandas_amr.models.openai.error_bodies import read_error_body
 from pandas_amr.models.openai.settings import settings_of
-from pandas_amr.models.structured import FIRST_RUNGS, RUNGS, forms_of
+from pandas_amr.models.structured.forms import Form
+from pandas_amr.models.structured.support import FIRST_FORMS, forms_of
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once
 
@@ -592,13 +593,13 @@ def test_a_row_that_is_refused_in_every_form_teaches_nothing_and_the_others_are_
         others = [form_of(r) for r in server.requests if r.units[0]["text"] != "row 0"]
     assert result.failures["position"].tolist() == [0]
     assert set(others) == {"schema"}
-    assert len(server.requests) - len(others) <= 2 * len(RUNGS)
+    assert len(server.requests) - len(others) <= 2 * len(Form)
 
 
 def test_where_all_rows_are_refused_the_forms_are_tried_a_few_times_only():
     with ScriptedServer(lambda request: Status(400, "Invalid request")) as server:
         result = DF.amr.map_reduce(max_parallelism=8, lm=server.lm(), **OPTIONS)
-        assert len(server.requests) <= 2 * ROWS + 3 * len(RUNGS)
+        assert len(server.requests) <= 2 * ROWS + 3 * len(Form)
         assert result.total.tries == len(server.requests)
     assert len(result.failures) == ROWS
 
@@ -664,11 +665,11 @@ def test_a_router_without_a_server_for_the_form_is_asked_in_a_lower_one():
     assert result.output["n"] == SUM
 
 
-@pytest.mark.parametrize("host", FIRST_RUNGS)
+@pytest.mark.parametrize("host", FIRST_FORMS)
 def test_servers_without_schemas_are_not_asked_for_one(host):
     asked = ONE.amr.plan(lm=amr.LM("m", base_url=f"https://{host}/v1", api_key="k"), **OPTIONS).requests()[0]
     form = asked.get("response_format", {}).get("type") or ("tool" if "tool_choice" in asked else "prompt")
-    assert form == RUNGS[FIRST_RUNGS[host]]
+    assert form == FIRST_FORMS[host].label
     assert "json_schema" not in str(asked.get("response_format"))
     assert form != "json_object" or "JSON" in str(asked["messages"])
 

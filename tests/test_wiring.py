@@ -20,10 +20,10 @@ import pytest
 
 import pandas_amr as amr
 from numbered import rows
-from pandas_amr.models.lessons import lessons_of
+from pandas_amr.models.lessons import statistics_of
 from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.model import OpenAIModel
-from pandas_amr.models.throttle import throttle_for
+from pandas_amr.models.throttle.model import throttle_for
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 
@@ -122,7 +122,7 @@ def test_models_with_other_keys_share_connections_but_neither_key_nor_cookie(pro
 
 def test_the_many_connections_of_a_large_run_are_not_kept(provider):
     lm = amr.LM("m", base_url=provider.url, api_key="k")
-    throttle_for(lm, *Endpoint(lm).address).window = 64.0  # it is known to bear them
+    throttle_for(lm, *Endpoint(lm).address).pace.window.size = 64.0  # it is known to bear them
     for count, after in ((32, 32), (1, 32), (40, 40), (1, 41)):
         provider.together = threading.Barrier(count)
         found(lm, count, plan={"shard_size": 1}, max_parallelism=count)
@@ -182,9 +182,9 @@ before = call()
 child = os.fork()
 if child == 0:
     print("child", call(), flush=True)
-    from pandas_amr.models.openai.connections import _known
-    for place in [place for place in _known if place.process != os.getpid()]:
-        del _known[place]  # as at the end of Python
+    from pandas_amr.models.openai.connections import _pools
+    for key in [key for key in _pools if key.process != os.getpid()]:
+        del _pools[key]  # as at the end of Python
     gc.collect()
     sys.exit()
 assert os.waitpid(child, 0)[1] == 0
@@ -214,7 +214,7 @@ def test_what_is_learned_of_a_model_holds_for_all_its_runs_and_keys():
     with ScriptedServer(ones) as server:
         for key in ("one", "two"):
             found(server.lm("learned", api_key=key, hedge=True), 30, plan={"shard_size": 1})
-        lessons = lessons_of(f"{server.base_url}/", "learned")
+        lessons = statistics_of(f"{server.base_url}/", "learned")
     assert len(lessons.latencies) == 60
     assert 0 < lessons.expected_tokens("map") < 50
     assert lessons.expected_tokens("reduce") == 100

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 
-from pandas_amr.models.throttle import FIRST_WINDOW
+from pandas_amr.models.throttle.window import FIRST_WINDOW
 
 WAIT_S = 30.0
 LINGER_S = 0.05

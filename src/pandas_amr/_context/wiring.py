@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._context.settings import PHASES, check_lm, is_client
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM, Model
-from pandas_amr.models.batch.model import MOST_REQUESTS, Batched, BatchFirst
+from pandas_amr.models.batch.fallback import BatchFirst
+from pandas_amr.models.batch.model import Batched
+from pandas_amr.models.batch.requests import MOST_REQUESTS
 from pandas_amr.models.budget import Metered, Purse
 from pandas_amr.models.gate import Gated
 from pandas_amr.models.hedge import Hedged
@@ -19,8 +21,8 @@ from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.settings import Adapting
 from pandas_amr.models.retry import Retrying
 from pandas_amr.models.sent import SendMarker
-from pandas_amr.models.structured import Structured
-from pandas_amr.models.throttle import Throttled, throttle_for
+from pandas_amr.models.structured.model import Structured
+from pandas_amr.models.throttle.model import Throttled, throttle_for
 from pandas_amr.sandbox.host.local import LocalSandbox
 
 if TYPE_CHECKING:

@@ -60,6 +60,7 @@ Merge = Literal[
 STATUS_COLUMNS = ("amr_status", "amr_reason")
 
 
+@public
 class Ranking(BaseModel):
     """An answer of whole rows: those that rank first by a field, in their order. pandas ranks them.
 

@@ -1,1 +1,1 @@
-"""Usage, trace, graph, tokens, folders and threads: what everything above records or uses."""
+"""What every room above records or uses: usage, trace, graph, tokens, folders, threads, locks."""

@@ -1,27 +1,34 @@
-"""Work on this machine's loop: bounded, drawn as places become free, results as they land."""
+"""Bounded concurrent work on the event loop of this process."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pandas_amr._records.raised import contained
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 Item = TypeVar("Item")
-Done = TypeVar("Done")
+Value = TypeVar("Value")
 
 
 def is_cancelled() -> bool:
-    """Whether somebody cancels the task that runs here: else a ``CancelledError`` came from what it waited for."""
+    """Tell whether the current task is being cancelled.
+
+    If it is not, a ``CancelledError`` came from what the task waited for.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-async def await_contained(awaited: Awaitable[Done]) -> Done:
-    """Await what may run functions of the user's: what would end the loop, or the task that waits, is its failure."""
+async def await_contained(awaited: Awaitable[Value]) -> Value:
+    """Await something that may run functions of the user's.
+
+    An exception that would end the loop, or the waiting task, becomes an ordinary exception.
+    """
     try:
         return await awaited
     except Exception:
@@ -32,56 +39,74 @@ async def await_contained(awaited: Awaitable[Done]) -> Done:
         raise contained(raised) from raised
 
 
-async def _done(work: Callable[[Item], Awaitable[Done]], item: Item) -> Done:
-    try:
-        return await work(item)
-    except Exception:
-        raise
-    except asyncio.CancelledError as raised:
-        if is_cancelled():
-            raise
-        raise RuntimeError("What was waited for has been cancelled.") from raised
-    except BaseException as raised:
-        raise contained(raised) from raised
-
-
 async def each(
-    work: Callable[[Item], Awaitable[Done]], items: Iterable[Item], *, limit: int
-) -> AsyncIterator[Done]:
-    """Yield ``work(item)`` for each item, in the order in which they finish, at most ``limit`` at once.
+    work: Callable[[Item], Awaitable[Value]], items: Iterable[Item], *, limit: int
+) -> AsyncIterator[Value]:
+    """Yield ``work(item)`` for each item, in the order in which they finish.
 
-    There are at most ``limit`` tasks, each begun by the one before it once that has an item; an item is drawn when a
-    task is free. After an exception none is drawn; what is in flight, and may be paid for, comes to its end and is
-    yielded before the first exception goes on. Whoever closes the iterator cancels what is in flight.
+    At most ``limit`` items are worked on at once. An item is drawn when a task is free. After an
+    exception no further item is drawn. Work in flight may be paid for, so it is finished and its
+    results are yielded before the first exception is raised. Closing the iterator cancels the work
+    in flight.
     """
-    source = iter(items)
-    landed: asyncio.Queue[tuple[Done] | None] = asyncio.Queue()
-    errors: list[Exception] = []
-    workers: list[asyncio.Task[None]] = []
-
-    async def worker() -> None:
-        is_first = True
-        try:
-            for item in source:
-                if errors:
-                    return
-                if is_first and len(workers) < limit:
-                    is_first = False
-                    workers.append(asyncio.create_task(worker()))
-                landed.put_nowait((await _done(work, item),))
-        except Exception as error:  # noqa: BLE001 (raised at the end)
-            errors.append(error)
-        finally:
-            landed.put_nowait(None)
-
-    workers.append(asyncio.create_task(worker()))
+    workers = _Workers(work, iter(items), limit)
+    workers.start_worker()
     try:
-        for _ in workers:  # a worker begins the next one before it ends: the list grows meanwhile
-            while (done := await landed.get()) is not None:
-                yield done[0]
-        if errors:
-            raise errors[0]
+        for _ in workers.tasks:  # the list grows: a worker starts the next one before it ends
+            while (result := await workers.results.get()) is not None:
+                yield result[0]
+        if workers.errors:
+            raise workers.errors[0]
     finally:
-        for task in workers:
+        for task in workers.tasks:
             task.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await asyncio.gather(*workers.tasks, return_exceptions=True)
+
+
+@dataclass(slots=True)
+class _Workers(Generic[Item, Value]):
+    """Tasks that draw items from one source.
+
+    Attributes:
+        results: one tuple per finished item, and None per ended worker.
+        errors: what the work raised.
+    """
+
+    work: Callable[[Item], Awaitable[Value]]
+    source: Iterator[Item]
+    limit: int
+    results: asyncio.Queue[tuple[Value] | None] = field(default_factory=asyncio.Queue)
+    errors: list[Exception] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def start_worker(self) -> None:
+        self.tasks.append(asyncio.create_task(self._run()))
+
+    async def _run(self) -> None:
+        """Work on items until there are none; start the next worker at the first item."""
+        has_started_next = False
+        try:
+            for item in self.source:
+                if self.errors:
+                    return
+                if not has_started_next and len(self.tasks) < self.limit:
+                    has_started_next = True
+                    self.start_worker()
+                value = await self._work_on(item)
+                self.results.put_nowait((value,))
+        except Exception as error:  # noqa: BLE001 (raised at the end)
+            self.errors.append(error)
+        finally:
+            self.results.put_nowait(None)
+
+    async def _work_on(self, item: Item) -> Value:
+        try:
+            return await self.work(item)
+        except Exception:
+            raise
+        except asyncio.CancelledError as raised:
+            if is_cancelled():
+                raise
+            raise RuntimeError("The work waited for something that was cancelled.") from raised
+        except BaseException as raised:
+            raise contained(raised) from raised

@@ -1,4 +1,4 @@
-"""The engine: one event loop on one daemon thread per process, and work in threads that does not hold it up."""
+"""The engine: one event loop on one daemon thread per process, and threads for slow functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _loops: dict[int, asyncio.AbstractEventLoop] = {}  # by process: a fork has no t
 
 
 def engine_loop() -> asyncio.AbstractEventLoop:
-    """The process's engine: one loop on one daemon thread, begun at the first call."""
+    """Give the engine of this process: one loop on one daemon thread, started at the first call."""
     with _lock:
         loop = _loops.get(os.getpid())
         if loop is None:
@@ -36,41 +36,52 @@ def engine_loop() -> asyncio.AbstractEventLoop:
 
 
 def is_engine(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether a loop is the process's engine, which runs until the process ends."""
+    """Tell whether a loop is the engine of this process, which runs until the process ends."""
     return _loops.get(os.getpid()) is loop
 
 
 def submit(work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
-    """Run a coroutine on the engine; the caller's context variables go with it."""
+    """Run a coroutine on the engine, with the context variables of the caller."""
     return asyncio.run_coroutine_threadsafe(work, engine_loop())
 
 
 async def in_thread(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-    """Call the function in a daemon thread, with the caller's context, and wait for what it gives or raises.
+    """Call a function in a daemon thread, with the context of the caller, and await its result.
 
-    ``asyncio.to_thread`` has few threads, shared with everything else, and Python's end waits for them.
+    ``asyncio.to_thread`` does not serve: its few threads are shared with everything else, and
+    Python waits for them before it ends.
     """
     loop = asyncio.get_running_loop()
-    given: asyncio.Future[Any] = loop.create_future()
+    result: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()
 
-    def told(value: Any, error: BaseException | None) -> None:
-        if not given.done():  # nobody may be waiting any more
-            given.set_result(value) if error is None else given.set_exception(error)
-
-    def run() -> None:
+    def call() -> None:
         value, error = None, None
         try:
             value = context.run(function, *args, **options)
-        except BaseException as raised:  # noqa: BLE001 (raised again where it is waited for)
+        except BaseException as raised:  # noqa: BLE001 (raised again where it is awaited)
             error = contained(raised)
         if not loop.is_closed():
-            loop.call_soon_threadsafe(told, value, error)
+            loop.call_soon_threadsafe(_set_result, result, value, error)
 
-    threading.Thread(target=run, name="pandas-amr-function", daemon=True).start()
-    return await given
+    threading.Thread(target=call, name="pandas-amr-function", daemon=True).start()
+    return await result
+
+
+def _set_result(result: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    if result.done():  # nobody waits any more
+        return
+    if error is None:
+        result.set_result(value)
+    else:
+        result.set_exception(error)
 
 
 async def aside(function: Callable[..., Any], /, *args: Any, size: int) -> Any:
-    """Call what takes as long as ``size`` says: in a thread, so that other runs go on, or at once if that is little."""
-    return await in_thread(function, *args) if size > FEW else function(*args)
+    """Call a function in a thread if it works on many items, else directly.
+
+    In a thread, large work does not block the other runs on the loop.
+    """
+    if size > FEW:
+        return await in_thread(function, *args)
+    return function(*args)

@@ -1,4 +1,4 @@
-"""A folder that is written whole or not at all, in the place of one that may be replaced."""
+"""A folder that is written as a whole or not at all; it may replace another one."""
 
 from __future__ import annotations
 
@@ -20,61 +20,76 @@ AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
 
-def check_folder(given: str | os.PathLike[str], is_own: Callable[[Path], bool]) -> Path:
-    """Find the folder that may be written at a path, links resolved; an empty one, or one that ``is_own``, is replaced.
+def check_folder(path: str | os.PathLike[str], is_own: Callable[[Path], bool]) -> Path:
+    """Resolve a path to the folder that may be written there.
+
+    Args:
+        path: the path; links are followed.
+        is_own: tells whether a folder was written by ``save()``. Such a folder may be replaced, and
+            so may an empty one.
 
     Raises:
-        UsageError: something else is there, or the folder can have no other in its place.
+        UsageError: something else is there, or the folder cannot be replaced.
     """
-    if not isinstance(given, str | os.PathLike):
-        raise UsageError(f"save() takes the path of a folder, not {type(given).__name__}.")
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"save() takes the path of a folder, not {type(path).__name__}.")
     try:
-        folder = Path(given).resolve()
+        folder = Path(path).resolve()
     except (OSError, RuntimeError):  # links in a circle
         raise UsageError(
-            f"{given} cannot be saved to: its links lead nowhere. Name another folder."
+            f"{path} cannot be saved to: its links lead nowhere. Name another folder."
         ) from None
-    above = next(parent for parent in folder.parents if os.path.lexists(parent))
-    if not above.is_dir():
-        raise UsageError(f"{given} cannot be saved to: {above} is a file. Name another folder.")
     if not os.path.lexists(folder):
+        _check_parents(path, folder)
         return folder
     if not folder.is_dir():
-        raise UsageError(
-            f"{given} is a file. Name a folder: one that is not there yet, or a result's."
-        )
+        raise UsageError(f"{path} is a file. Name a new folder, or one that save() wrote.")
     if Path.cwd().is_relative_to(folder) or os.path.ismount(folder):
-        raise UsageError(f"{given} cannot be replaced: it is in use. Name a folder inside of it.")
+        raise UsageError(f"{path} cannot be replaced: it is in use. Name a folder inside of it.")
     if any(folder.iterdir()) and not is_own(folder):
         raise UsageError(
-            f"{given} is not empty and holds what save() did not write, which it will not delete. "
+            f"{path} is not empty: it holds files that save() did not write and will not delete. "
             "Name a new folder, or empty this one first."
         )
     return folder
 
 
-def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files, by their paths inside it, as a folder: beside it first, then renamed into its place.
+def _check_parents(path: str | os.PathLike[str], folder: Path) -> None:
+    for parent in folder.parents:
+        if not os.path.lexists(parent):
+            continue
+        if not parent.is_dir():
+            raise UsageError(f"{path} cannot be saved to: {parent} is a file. Name another folder.")
+        return
 
-    Whatever ends it early leaves what was there before, or all of what is new.
+
+def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files as a folder, in the place of the one that is there.
+
+    The files are written to a folder beside it, which is then renamed. If this is interrupted, the
+    old folder is there, or the whole new one.
+
+    Args:
+        folder: where the files go.
+        files: their contents, by path inside the folder.
     """
-    made = [parent for parent in folder.parents if not parent.exists()]
-    beside = folder.with_name(f".{secrets.token_hex(8)}.saving")
+    new_parents = [parent for parent in folder.parents if not parent.exists()]
+    temporary = folder.with_name(f".{secrets.token_hex(8)}.saving")
     try:
-        beside.mkdir(parents=True)
+        temporary.mkdir(parents=True)
         for name, data in files.items():
-            _write(beside / name, data)
+            _write(temporary / name, data)
         if folder.exists():
-            shutil.copymode(folder, beside)
-        _put(beside, folder)
+            shutil.copymode(folder, temporary)
+        _move_into_place(temporary, folder)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        for parent in made:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in new_parents:
             with contextlib.suppress(OSError):
                 parent.rmdir()
         raise
-    if beside.exists():  # the old one, by now
-        shutil.rmtree(beside)
+    if temporary.exists():  # it is the old folder now
+        shutil.rmtree(temporary)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -85,8 +100,8 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _put(new: Path, folder: Path) -> None:
-    """Rename a folder into the place of another, which is then at ``new``, or gone if it was empty."""
+def _move_into_place(new: Path, folder: Path) -> None:
+    """Rename ``new`` to ``folder``. An old folder is at ``new`` afterwards, or removed if empty."""
     if not folder.exists():
         new.rename(folder)
     elif not any(folder.iterdir()):
@@ -103,10 +118,13 @@ def _put(new: Path, folder: Path) -> None:
         old.rename(new)
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step, which Linux can; False where it cannot be done so."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two folders in one step; False if the system cannot (only Linux can)."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is None:
         return False
-    done: int = rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
-    return done == 0
+    names = os.fsencode(first), os.fsencode(second)
+    status: int = rename(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE)
+    return status == 0

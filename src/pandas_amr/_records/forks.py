@@ -1,4 +1,7 @@
-"""Locks that a fork waits for: what one thread has half done would stay half done for ever in the child."""
+"""Locks that a fork waits for.
+
+Work that one thread has half done when the process forks is never finished in the child.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-LONGEST_WAIT_S = 30.0  # that a fork waits for one lock; then it goes on, as it would without
+LONGEST_WAIT_S = 30.0  # that a fork waits for one lock; then it goes on without
 
 
 class _ForkableLock:
@@ -36,7 +39,7 @@ class _ForkableLock:
             self._lock.release()
 
     def _renew(self) -> None:
-        """Begin with a lock that is free, or held by the thread that forked, the only one that the child has."""
+        """Start with a free lock, or one of the forking thread, the only thread of the child."""
         if self._forking:
             self._release()
         else:
@@ -44,15 +47,16 @@ class _ForkableLock:
 
 
 def forkable_lock() -> AbstractContextManager[None]:
-    """Make a lock for imports, loads and shared dicts; made once per module, since what a fork calls is never undone.
+    """Make a lock for imports, loading and shared dicts. Make one per module, at import.
 
-    The import system holds a lock per module while it is imported, and so do other libraries while they load. A child
-    that is forked meanwhile has those locks, and not the thread that would release them: it waits for ever. So what
-    this library imports and loads on threads of its own is done under a lock that the fork takes first.
+    The import system holds a lock per module during its import, and other libraries hold locks
+    while they load. A child that is forked then has these locks, but not the thread that would
+    release them: it waits for ever. So this library imports and loads on its threads only under a
+    lock that a fork acquires first. A registration for forks is never undone: hence one per module.
     """
     return _ForkableLock()
 
 
-# What the models import and read once per process. It is made here, and not where it is used: a fork that waits for an
-# import takes no lock that is made by what is imported.
+# For what the models import and load once per process. It is made here and not in the module that
+# uses it: while that module is imported, a fork must already know the lock.
 loading = forkable_lock()

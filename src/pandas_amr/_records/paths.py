@@ -1,4 +1,4 @@
-"""Where what can be had again is kept."""
+"""Folders and paths: the cache folder, and paths that do not depend on the working folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """The user's own folder for it; it need not be there yet.
+    """Give the user's own cache folder of this library; it need not exist yet.
 
     Raises:
         OSError: the process has no user with a home.
@@ -20,5 +20,5 @@ def cache_folder() -> Path:
 
 
 def absolute_path(path: str | Path) -> Path:
-    """A path that means the same file whatever the working folder becomes."""
+    """Make a path independent of the working folder, which may change."""
     return Path(path).expanduser().absolute()

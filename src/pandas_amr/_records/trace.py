@@ -1,4 +1,4 @@
-"""The run's graph as it happened: one ``Node`` a box, kept by a ``Trace``."""
+"""The trace of a run: one ``Node`` per step, collected in a ``Trace``."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ NodeStatus = Literal["running", "ok", "partial", "failed", "passed", "cancelled"
 
 @dataclass(slots=True)
 class Node:
-    """One box of the graph.
+    """One node of the graph of a run.
 
     Attributes:
         id: unique in the run, such as ``map-3``.
-        type: what the box does.
+        type: what the node does.
         level: 0 for maps, then counted up towards the final reduce; -1 for the plan.
         parents: ids of the nodes whose output this one reads.
         units: how many units (maps) or inputs (reduces) it got.
         start: seconds since the run began.
         seconds: how long it took.
-        form: how structured output was had of the server: ``schema``, ``tool``, ``json_object`` or
-            ``prompt``; ``code`` where it was handed in from a sandbox.
+        form: the form of structured output: ``schema``, ``tool``, ``json_object`` or ``prompt``;
+            ``code`` if the findings were submitted from a sandbox.
         sandbox: the tier in which the agent's code ran.
-        status: ``partial`` when some units failed, ``passed`` when a group of one needed no call.
+        status: ``partial`` if some units failed, ``passed`` if a group of one needed no call.
     """
 
     id: str
@@ -53,11 +53,11 @@ class Trace:
 
     began: float = field(default_factory=CLOCK.now)
     nodes: list[Node] = field(default_factory=list)
-    _places: dict[str, list[Node]] = field(default_factory=dict)
+    _by_prefix: dict[str, list[Node]] = field(default_factory=dict)
 
     def at(self, prefix: str) -> list[Node]:
-        """The nodes of one run: those of runs inside it have a longer prefix."""
-        return self._places.get(prefix, [])
+        """Give the nodes of one run; those of its sub-runs have a longer prefix."""
+        return self._by_prefix.get(prefix, [])
 
     @property
     def seconds(self) -> float:
@@ -74,13 +74,15 @@ class Trace:
         parents: tuple[str, ...] = (),
         units: int = 0,
     ) -> Iterator[Node]:
-        """Record a node while its work runs: ``ok`` unless the work says otherwise or raises."""
+        """Record a node for the time of the block.
+
+        Its status is ``ok`` unless the block sets another one or raises.
+        """
         name = id or f"{type}-{sum(node.type == type for node in self.nodes)}"
-        node = Node(
-            id=name, type=type, level=level, parents=parents, units=units, start=self.seconds
-        )
+        node = Node(name, type, level=level, parents=parents, units=units, start=self.seconds)
         self.nodes.append(node)
-        self._places.setdefault(name[: name.rfind("/") + 1], []).append(node)
+        prefix = name[: name.rfind("/") + 1]
+        self._by_prefix.setdefault(prefix, []).append(node)
         try:
             yield node
         except Exception:

@@ -1,4 +1,4 @@
-"""What calls cost: ``Usage`` adds; a ``Ledger`` keeps it per phase and model."""
+"""What calls cost: ``Usage`` is addable; a ``Ledger`` holds it per phase and model; ``Budget``."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ class Usage:
     """Calls, tokens and seconds of some work; addable.
 
     Attributes:
-        calls: requests that the run needed answered.
-        tries: requests sent, re-sends included.
+        calls: requests that were answered.
+        tries: requests that were sent, retries included.
         input_tokens: tokens of the prompts, cached ones included.
         cached_tokens: those of them that the provider had cached.
         output_tokens: tokens of the answers, reasoning included.
         reasoning_tokens: those of them spent on reasoning.
         seconds: time spent waiting for answers, summed over calls.
-        money: what it cost, in the prices' currency, or as a gateway tells it; None where neither is known.
-        recalled: answers that the journal had, and that cost nothing.
-        estimated: requests of which the service did not tell the tokens: what is said of them here is an estimate.
-        billed: requests of which a gateway told the cost. It is their money, unless ``LM(prices=...)`` is given.
+        money: the cost by the prices, or as a gateway reports it; None if neither is known.
+        recalled: answers that came from the journal and cost nothing.
+        estimated: requests whose tokens the service did not report; they are estimated here.
+        billed: requests whose cost a gateway reported. This is their money, unless
+            ``LM(prices=...)`` is given.
     """
 
     calls: int = 0
@@ -48,7 +49,10 @@ class Usage:
     billed: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(  # spelled out: it is done ten times a request
+        money = None
+        if self.money is not None and other.money is not None:
+            money = self.money + other.money
+        return Usage(  # spelled out, which is faster: each request adds about ten times
             calls=self.calls + other.calls,
             tries=self.tries + other.tries,
             input_tokens=self.input_tokens + other.input_tokens,
@@ -56,20 +60,20 @@ class Usage:
             output_tokens=self.output_tokens + other.output_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             seconds=self.seconds + other.seconds,
-            money=None if self.money is None or other.money is None else self.money + other.money,
+            money=money,
             recalled=self.recalled + other.recalled,
             estimated=self.estimated + other.estimated,
             billed=self.billed + other.billed,
         )
 
     def __sub__(self, other: Usage) -> Usage:
-        """What came since ``other``."""
-        money = None if self.money is None or other.money is None else self.money - other.money
-        counts = {
-            f.name: getattr(self, f.name) - getattr(other, f.name)
-            for f in fields(self)
-            if f.name != "money"
-        }
+        """Give what was added since ``other``."""
+        money = None
+        if self.money is not None and other.money is not None:
+            money = self.money - other.money
+        counts = {}
+        for name in COUNTS:
+            counts[name] = getattr(self, name) - getattr(other, name)
         return Usage(**counts, money=money)
 
     @property
@@ -78,24 +82,30 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
 
+COUNTS = tuple(entry.name for entry in fields(Usage) if entry.name != "money")
+
+
 @public
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Budget:
-    """What a run may spend. At the limit it stops cleanly: what was found is there, and ``result.stopped`` says why.
+    """What a run may spend.
 
-    Calls are reserved before they are sent, so that no more is spent than the budget and the error of the estimates of
-    the calls in flight.
+    At the limit the run stops cleanly: its findings so far are kept, and ``result.stopped`` says
+    why. Each call is reserved before it is sent. So no more is spent than the budget, plus the
+    error of the estimates of the calls in flight.
 
     Args:
-        money: in the currency of the model's prices (``LM(prices=...)`` or ``pandas-amr[prices]``).
+        money: in the currency of the model's prices (``LM(prices=...)`` or
+            ``pandas-amr[prices]``).
         tokens: input and output tokens together.
-        calls: requests answered.
-        seconds: time since the run began; requests in flight are then dropped.
-        confirm: a function, async or not, that is asked once, with the ``Estimate`` of what the journal has not, before
-            anything is mapped; unless it gives True the run ends with ``NotConfirmed``. A plan that had to be derived
-            has cost its one call by then. A recipe asks once a stage, since only what one found tells what the next
-            takes: after a no, what the stages before it found is in the error's ``partial``. Calls and money that
-            nobody knows are None: ``estimate.money is not None and estimate.money < 5``.
+        calls: answered requests.
+        seconds: time since the run began; at the limit the requests in flight are dropped.
+        confirm: a function, async or not. It is called once, before anything is mapped, with the
+            ``Estimate`` of what is not in the journal. Unless it returns True, the run ends with
+            ``NotConfirmed``. A plan that had to be derived has then cost its one call. A recipe
+            calls it once per stage, since the findings of a stage decide what the next one takes;
+            after a no, the error's ``partial`` holds the findings of the stages before. Unknown
+            calls and money are None: ``estimate.money is not None and estimate.money < 5``.
 
     Raises:
         UsageError: no limit is given, or one that is not above 0.
@@ -112,34 +122,33 @@ class Budget:
     confirm: Callable[[Estimate], Any] | None = None
 
     def __post_init__(self) -> None:
-        given = {
-            f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None
-        }
-        if not given:
+        limits = self._limits()
+        if not limits:
             raise UsageError(
                 "Budget takes at least one of money=, tokens=, calls=, seconds=, confirm=."
             )
-        confirm = given.pop("confirm", None)
+        confirm = limits.pop("confirm", None)
         if confirm is not None and not callable(confirm):
             raise UsageError(
                 f"Budget(confirm=...) takes a function of an Estimate, not {confirm!r}."
             )
-        for name, value in given.items():
+        for name, value in limits.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
                 raise UsageError(f"Budget({name}=...) takes a number above 0, not {value!r}.")
 
+    def _limits(self) -> dict[str, Any]:
+        """Give the arguments that are not None, by name."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def __repr__(self) -> str:
-        given = [
-            f"{f.name}={getattr(self, f.name)!r}"
-            for f in fields(self)
-            if getattr(self, f.name) is not None
-        ]
-        return f"Budget({', '.join(given)})"
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self._limits().items())
+        return f"Budget({arguments})"
 
 
 @dataclass(slots=True)
 class Ledger:
-    """Usage by phase and model, in the order in which they were first met."""
+    """Usage by phase and model, in the order of their first entry."""
 
     lines: dict[tuple[Phase, str], Usage] = field(default_factory=dict)
 
@@ -150,5 +159,5 @@ class Ledger:
 
     @property
     def total(self) -> Usage:
-        """All lines together."""
+        """The sum of all lines."""
         return sum(self.lines.values(), Usage())

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._plan.compute import aggregate
-from pandas_amr._plan.aggregations import column_of, , function_of, is_named
-from pandas_amr._plan.compute import groups_of
+from pandas_amr._plan.aggregations import column_of, function_of, is_named
+from pandas_amr._plan.compute import aggregate, groups_of
 from pandas_amr._result.compare import is_number
 from pandas_amr._units.by import By, grouping_keys, missing_keys
 from pandas_amr._units.units import cell

@@ -34,7 +34,8 @@ from pandas_amr._run.estimate import (
     shards_of,
 )
 from pandas_amr.errors import FailureWarning, MapFailed, ModelError
-from pandas_amr.models.structured import as_asked, forms_of
+from pandas_amr.models.structured.model import as_asked
+from pandas_amr.models.structured.support import forms_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Whether a server has ever answered a model and a key in this process: who is served once is configured rightly."""
+"""Whether a server has answered a model and a key in this process.
+
+If it has, they are configured rightly, and a later refusal is about its request alone.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pandas_amr.models.lessons import made_once
+from pandas_amr.models.lessons import ProcessCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,11 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Acceptance:
-    """What is known of one server, key and model.
+    """Whether one server accepts one key and model.
 
     Attributes:
         accepted: whether a request was answered.
-        most_refused: of how many refused requests it is clear that none will be answered; None if only of all.
+        most_refused: how many refused requests show that none will be answered; None if only all
+            requests under way show it.
     """
 
     accepted: bool = False
@@ -35,44 +39,45 @@ class Acceptance:
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[None]:
-        """Count a request as under way."""
+        """Count a request as under way for the time of the block."""
         self._open += 1
         try:
             yield
         finally:
             self._open -= 1
-            self._tell()
+            self._release_if_decided()
 
     def accept(self) -> None:
-        """A request was answered."""
+        """Record that a request was answered."""
         self.accepted = True
-        self._tell()
+        self._release_if_decided()
 
     async def is_accepted(self) -> bool:
-        """Tell whether a request was answered, once that is known: of those under way one may yet be.
+        """Tell whether a request was answered; wait while one under way may still be.
 
-        Whoever asks has had no answer, and is itself one of those under way.
+        The caller's own request was refused and still counts as under way.
         """
-        if not self.accepted and self._may_be_accepted():
-            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiting)
-            try:
-                await waiting
-            finally:
-                if waiting in self._waiting:
-                    self._waiting.remove(waiting)
-        else:
+        if self.accepted or not self._may_be_accepted():
             self._release()
+            return self.accepted
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        try:
+            await waiting
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
         return self.accepted
 
     def _may_be_accepted(self) -> bool:
-        """Tell whether enough requests are under way beside those that were refused, the one that asks among them."""
-        refused = len(self._waiting) + 1
-        is_few = self.most_refused is None or refused < self.most_refused
-        return is_few and self._open > refused
+        """Tell whether other requests are under way, and too few were refused to decide."""
+        refused = len(self._waiting) + 1  # the caller's own is the one more
+        if self.most_refused is not None and refused >= self.most_refused:
+            return False
+        return self._open > refused
 
-    def _tell(self) -> None:
-        """Let those go on that wait, if nothing more will be known than is."""
+    def _release_if_decided(self) -> None:
+        """Release those who wait, if no request is left that could change the result."""
         if self.accepted or self._open <= len(self._waiting):
             self._release()
 
@@ -83,11 +88,10 @@ class Acceptance:
                 waiting.set_result(None)
 
 
+_acceptances: ProcessCache[Acceptance] = ProcessCache()
+
+
 def acceptance_of(server: str, key: str, model: str) -> Acceptance:
-    """What this process knows of a server, key and model."""
-    return _acceptance_of(server, hashlib.sha256(key.encode()).hexdigest(), model)
-
-
-@made_once
-def _acceptance_of(server: str, digest: str, model: str) -> Acceptance:  # noqa: ARG001 (what it is known by)
-    return Acceptance()
+    """Give the acceptance of a server, key and model in this process."""
+    digest = hashlib.sha256(key.encode()).hexdigest()  # the key itself is not stored
+    return _acceptances.get((server, digest, model), Acceptance)

@@ -1,4 +1,4 @@
-"""What a model is asked and what it answers; ``LM`` says which one."""
+"""The port of the models: ``Model``, its requests and replies; and ``LM``, which names one."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from pandas_amr._records.usage import Phase, Usage
 
 Role = Literal["system", "user", "assistant", "tool"]
-# Of a turn of an agent whose only tool is the REPL: code may stand in for its calls; it does, as the model's abilities
-# say; it does, since the server was found to make no calls.
+# Whether an agent whose only tool is the REPL writes code instead of tool calls:
+# possible: it may;  declared: it does, by the model's abilities;
+# found: it does, since the server turned out to make no tool calls.
 CodeUse = Literal["possible", "declared", "found"]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call that a model makes.
+    """One tool call of a model.
 
     Attributes:
-        id: by which its result is known; empty if the server gave none.
+        id: matches the call to its result; empty if the server gave none.
         arguments: JSON text as the model wrote it.
         extra: what else the server put into the call, to be sent back unchanged.
     """
@@ -48,8 +49,8 @@ class Message:
 
     Attributes:
         content: its text.
-        extra: what else the server put into the message, to be sent back unchanged: reasoning, signatures, content that
-            came as a list of parts.
+        extra: what else the server put into the message, to be sent back unchanged: reasoning,
+            signatures, content that came as a list of parts.
     """
 
     role: Role
@@ -61,7 +62,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as a model is told of it; ``parameters`` is a JSON schema."""
+    """A tool as it is described to a model; ``parameters`` is a JSON schema."""
 
     name: str
     description: str
@@ -70,7 +71,7 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ResponseSchema:
-    """The JSON schema that an answer's text must follow."""
+    """The JSON schema that the text of an answer must follow."""
 
     name: str
     schema: Mapping[str, Any]
@@ -79,10 +80,11 @@ class ResponseSchema:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One turn asked of a model.
+    """One turn, as sent to a model.
 
     Attributes:
-        code: of an agent whose only tool is the REPL, whether it writes code in place of calls; None of all others.
+        code: if the agent's only tool is the REPL, whether it writes code instead of tool calls;
+            None for all other requests.
     """
 
     messages: tuple[Message, ...]
@@ -95,17 +97,17 @@ class Request:
 
 
 class CallsNoTools(ModelConfigError):
-    """The server makes no tool calls, and the agent that wanted one can write code instead."""
+    """The server makes no tool calls, but the agent that wanted one can write code instead."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """A server's limits, as its headers tell them.
+class RateLimits:
+    """The limits of a server, as its headers report them.
 
     Attributes:
-        requests: requests a second.
+        requests: requests per second.
         requests_left: how many may be sent at once now.
-        tokens: tokens a second.
+        tokens: tokens per second.
         tokens_left: how many may be spent at once now.
     """
 
@@ -117,17 +119,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One turn answered.
+    """The answer to one turn.
 
     Attributes:
-        limits: what the answer's headers tell of the server's limits.
-        form: how structured output was had: ``schema``, ``tool``, ``json_object`` or ``prompt``.
+        limits: the rate limits in the headers of the answer.
+        form: the form of structured output: ``schema``, ``tool``, ``json_object`` or ``prompt``.
     """
 
     message: Message
     finish_reason: str
     usage: Usage
-    limits: Limits | None = None
+    limits: RateLimits | None = None
     form: str = ""
 
 
@@ -149,9 +151,10 @@ class Abilities:
     """What a model can do; a plan never asks for more.
 
     Attributes:
-        tools: it can call tools; ``"code"``: it cannot, but writes Python where it is asked for code as its answer, so
-            that agents with a REPL can work. A server that refuses tools, or never calls any, is found to be so.
-        planning: it can derive a plan from a task.
+        tools: whether it can call tools. ``"code"``: it cannot, but it writes Python if its answer
+            is to be code, so that agents with a REPL can work. A server that refuses tools, or
+            never calls any, is treated so, too.
+        planning: whether it can derive a plan from a task.
         units_per_request: how many units it can tell apart in one request; None is no limit.
         context_window: tokens of prompt and answer together.
     """
@@ -168,25 +171,30 @@ class Abilities:
             )
 
 
-_AS_THEY_ARE = frozenset({"api_key", "client", "token_counter", "abilities"})
+# Fields of LM that stay as they are. The values of all others become plain Python and JSON values.
+OBJECT_FIELDS = frozenset({"api_key", "client", "token_counter", "abilities"})
+POSITIVE_FIELDS = ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s")
 
 
-def _plain(value: Any) -> Any:
-    """A setting as Python and JSON have it: numbers out of numpy and pandas become Python's own."""
+def _to_plain(value: Any) -> Any:
+    """Convert numbers of numpy and pandas to those of Python, in lists, tuples and dicts, too."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        plain = [_plain(inner) for inner in value]
-        return plain if isinstance(value, list) else tuple(plain)
-    return value.item() if isinstance(value, np.generic) else value
+        return {key: _to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_to_plain(inner) for inner in value]
+    if isinstance(value, tuple):
+        return tuple(_to_plain(inner) for inner in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
 
 
 def check_address(address: object, name: str) -> None:
-    """Refuse what is no address of a server, in words that do not repeat it: it may hold a password.
+    """Check the address of a server. The error does not repeat it: it may hold a password.
 
     Args:
-        address: what was given; None is no address, and the default one is meant.
-        name: where it was given, for people.
+        address: the address; None stands for the default one.
+        name: the argument or variable that holds it, for people.
 
     Raises:
         UsageError: it is not ``http(s)://host[:port][/path]``.
@@ -206,18 +214,19 @@ def check_address(address: object, name: str) -> None:
         raise UsageError(f"{wanted}; this one does not begin with http:// or https:// and a host.")
     if "@" in parts.netloc:
         raise UsageError(
-            f"{wanted}, without user and password: a key goes into api_key=, all else into extra_headers=."
+            f"{wanted}, without user and password. "
+            "A key goes into api_key=, everything else into extra_headers=."
         )
     if parts.query or parts.fragment:
         own_client = "client=openai.AsyncOpenAI(base_url=..., default_query=...)"
-        raise UsageError(f"{wanted}, without ? and #: a query goes into LM({own_client}).")
+        raise UsageError(f"{wanted}, without ? and #. A query goes into LM({own_client}).")
 
 
 def _check_key(key: object) -> None:
-    """Refuse what is no key, in words that do not repeat it.
+    """Check a key. The error does not repeat it.
 
     Raises:
-        UsageError: it is neither text nor a function that can be called without arguments.
+        UsageError: it is neither a text nor a function that can be called without arguments.
     """
     if key is None or isinstance(key, str):
         return
@@ -228,55 +237,76 @@ def _check_key(key: object) -> None:
         inspect.signature(key).bind()
     except TypeError:
         raise UsageError(f"{wanted}; this one takes arguments.") from None
-    except ValueError:  # a builtin, of which nothing is known
+    except ValueError:  # a builtin has no signature
         return
 
 
 def _check_counter(counter: object) -> None:
-    if counter is not None and (not callable(counter) or inspect.iscoroutinefunction(counter)):
-        what = "an async one" if callable(counter) else type(counter).__name__
-        raise UsageError(
-            f"LM(token_counter=...) takes a function that counts the tokens of a text, not {what}."
-        )
+    if counter is None:
+        return
+    wanted = "LM(token_counter=...) takes a function that counts the tokens of a text"
+    if not callable(counter):
+        raise UsageError(f"{wanted}, not {type(counter).__name__}.")
+    if inspect.iscoroutinefunction(counter):
+        raise UsageError(f"{wanted}, not an async one.")
+
+
+def _check_positive(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Real) or math.isnan(value) or value <= 0:
+        raise UsageError(f"LM({name}=...) must be a number above 0, not {value!r}.")
 
 
 @public
 @dataclass(frozen=True, kw_only=True)
 class LM:
-    """Which model answers, and how it is reached and asked.
+    """Which model answers, how it is reached, and how it is used.
 
-    ``base_url`` and ``api_key`` default to ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The key is shown nowhere.
+    ``base_url`` and ``api_key`` default to ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The key is
+    never shown.
 
     Args:
         model: the model's name, as the server knows it.
         base_url: the server's OpenAI-compatible address, such as ``http://127.0.0.1:8000/v1``.
-        api_key: the key, where the server wants one; or a function without arguments, sync or async, that gives the key
-            of now. It is called for each request. What was learned of the server holds for all its keys.
-        client: an ``openai.AsyncOpenAI`` or ``AsyncAzureOpenAI`` of your own, or a sync one, in place of address and
-            key. Requests use its address, key, headers, query and ``http_client``, over connections of their own.
+        api_key: the key, if the server wants one. Or a function without arguments, sync or async,
+            that gives the current key; it is called for each request. What was learned about the
+            server holds for all its keys.
+        client: an ``openai.AsyncOpenAI`` or ``AsyncAzureOpenAI`` of your own, or a sync one,
+            instead of address and key. Requests use its address, key, headers, query and
+            ``http_client``, over connections of their own.
         temperature: sampling temperature; None leaves it to the server.
-        seed: sampling seed, where the server takes one.
+        seed: sampling seed, if the server takes one.
         reasoning_effort: for models that reason: ``"low"``, ``"medium"``, ``"high"``.
         max_output_tokens: most tokens of one answer.
-        timeout_s: seconds that one request may take, from its connection to the last byte of its answer.
-        max_tries: how often a request is sent at most when the service fails (5xx, time-outs, malformed bodies).
-        patience_s: seconds without any answer after which a server that is gone, or says 429, ends the run; it is also
-            the longest wait that a server may ask for. Default: 300; but one that has never answered in this process
-            is not waited for unless this is given, and told as missing within seconds.
-        max_parallelism: most requests in flight at this model, whatever a run would like.
-        rpm: requests a minute, where the limit is known; else it is learned.
-        tpm: tokens a minute, likewise.
-        hedge: send a second request for the slowest few per cent, and take the first answer. Both are paid for.
-        batch: send maps without tools through the provider's batch API: half the price, whenever it has time.
-        batch_poll_s: how soon it is asked whether a batch is done; then less and less often, down to once a minute.
-        prices: money for a million input tokens and a million output tokens; a third figure for cached input tokens.
+        timeout_s: seconds that one request may take, from its connection to the last byte of its
+            answer.
+        max_tries: how often a request is sent at most if the service fails (5xx, time-outs,
+            malformed bodies).
+        patience_s: seconds without any answer after which the run ends, if the server is gone or
+            says 429. It is also the longest wait that a server may ask for. Default: 300; but if a
+            server has never answered in this process, the run ends within seconds, unless this is
+            given.
+        max_parallelism: most requests in flight to this model, whatever a run would like.
+        rpm: requests per minute, if the limit is known; otherwise it is learned.
+        tpm: tokens per minute, likewise.
+        hedge: send a second request for the slowest few per cent, and take the first answer. Both
+            are paid for.
+        batch: send maps without tools through the provider's batch API: half the price, whenever
+            it has time.
+        batch_poll_s: seconds until the state of a batch is first checked. The checks then become
+            less frequent, down to one per minute.
+        prices: money for a million input tokens and a million output tokens; a third figure for
+            cached input tokens.
         extra_headers: sent with each request.
         extra_body: added to each request's body.
         token_counter: counts the tokens of a text; default: ``tiktoken``.
         abilities: what the model can do.
-        journaled: whether its answers are kept in the default journal; a scripted model's are not.
-        journal_as: a name by which the journal knows the model, in place of ``model`` and the server's address: what is
-            called alike is one model, wherever it answers. Without it, another server is asked anew.
+        journaled: whether its answers are stored in the default journal; a scripted model's are
+            not.
+        journal_as: the model's name in the journal, instead of ``model`` and the server's address.
+            Models of the same name share their answers, on whatever server. Without it, another
+            server is asked anew.
 
     Example:
         >>> import pandas_amr as amr
@@ -313,28 +343,30 @@ class LM:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            if each.name not in _AS_THEY_ARE:
-                object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
-        if not isinstance(self.model, str) or not self.model:
-            raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
+            if each.name not in OBJECT_FIELDS:
+                object.__setattr__(self, each.name, _to_plain(getattr(self, each.name)))
+        self._check_names()
         check_address(self.base_url, "LM(base_url=...)")
-        if self.journal_as is not None and not (
-            isinstance(self.journal_as, str) and self.journal_as.strip()
-        ):
-            raise UsageError(f"LM(journal_as=...) takes a name, not {self.journal_as!r}.")
-        for name in ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s"):
-            value = getattr(self, name)
-            if value is not None and (
-                not isinstance(value, Real) or math.isnan(value) or value <= 0
-            ):
-                raise UsageError(f"LM({name}=...) must be a number above 0, not {value!r}.")
+        self._check_numbers()
         _check_key(self.api_key)
         _check_counter(self.token_counter)
         if not isinstance(self.abilities, Abilities):
             raise UsageError(f"LM(abilities=...) takes amr.Abilities(...), not {self.abilities!r}.")
+
+    def _check_names(self) -> None:
+        if not isinstance(self.model, str) or not self.model:
+            raise UsageError(f"LM(model=...) takes a model's name, not {self.model!r}.")
+        name = self.journal_as
+        if name is not None and not (isinstance(name, str) and name.strip()):
+            raise UsageError(f"LM(journal_as=...) takes a name, not {name!r}.")
+
+    def _check_numbers(self) -> None:
+        for name in POSITIVE_FIELDS:
+            _check_positive(name, getattr(self, name))
         if self.prices is not None and len(self.prices) not in {2, 3}:
             raise UsageError(
-                f"LM(prices=...) takes (input, output) or (input, output, cached), not {self.prices!r}."
+                "LM(prices=...) takes (input, output) or (input, output, cached), "
+                f"not {self.prices!r}."
             )
         if self.max_parallelism is not None and self.max_parallelism < 1:
             raise UsageError(
@@ -342,17 +374,17 @@ class LM:
             )
 
     def replace(self, **changes: Any) -> LM:
-        """Give a copy with some fields changed.
+        """Make a copy with some fields changed.
 
         Raises:
-            UsageError: a name is no field of ``LM``.
+            UsageError: a name is not a field of ``LM``.
         """
-        unknown = changes.keys() - {f.name for f in fields(self)}
+        names = [each.name for each in fields(self)]
+        unknown = changes.keys() - set(names)
         if unknown:
-            raise UsageError(
-                f"LM has no {', '.join(sorted(unknown))}. It has: {', '.join(f.name for f in fields(self))}."
-            )
+            raise UsageError(f"LM has no {', '.join(sorted(unknown))}. It has: {', '.join(names)}.")
         return replace(self, **changes)
 
     def __repr__(self) -> str:
-        return f"<LM {self.model}{f' at {self.base_url}' if self.base_url else ''}>"
+        place = f" at {self.base_url}" if self.base_url else ""
+        return f"<LM {self.model}{place}>"

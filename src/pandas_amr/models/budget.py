@@ -1,4 +1,4 @@
-"""The budget around a model: reserved before a request, settled after it."""
+"""The budget around a model: each request is reserved before it is sent, and settled after."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pandas_amr._records.tokens import per_character
+from pandas_amr._records.tokens import tokens_per_character
 from pandas_amr._records.usage import Budget, Ledger, Usage
 from pandas_amr.errors import BudgetExceeded, ModelError
-from pandas_amr.models.sent import Sent, sent_requests
+from pandas_amr.models.sent import SendRecord, sent_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pandas_amr.models.base import Model, Reply, Request
-    from pandas_amr.models.lessons import Lessons
+    from pandas_amr.models.lessons import ModelStatistics
 
 
 @dataclass
 class Purse:
-    """What a run may spend: its budget, what is spent and what requests in flight have reserved."""
+    """Tracks the budget of a run.
+
+    Attributes:
+        budget: what may be spent.
+        ledger: what was spent.
+        reserved: the estimates of the requests in flight.
+    """
 
     budget: Budget
     ledger: Ledger
@@ -28,45 +34,51 @@ class Purse:
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     async def reserve(self, estimate: Usage) -> None:
-        """Set an estimate aside; wait while only what is in flight stands in its way.
+        """Reserve an estimate; wait if it only fits once requests in flight are settled.
 
         Raises:
-            BudgetExceeded: what is left of the budget does not hold it.
+            BudgetExceeded: it does not fit into what is left of the budget.
         """
-        while (exceeded := self._exceeded(self.reserved + estimate)) is not None:
-            if self._exceeded(estimate) is not None:
-                raise BudgetExceeded(exceeded, self.ledger.total)
+        while (problem := self._exceeded_limit(self.reserved + estimate)) is not None:
+            if self._exceeded_limit(estimate) is not None:
+                raise BudgetExceeded(problem, self.ledger.total)
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiting)
             await waiting
         self.reserved += estimate
 
-    def _exceeded(self, more: Usage) -> str | None:
-        """Say which limit is exceeded by so much more than what is spent; None if none is."""
+    def _exceeded_limit(self, more: Usage) -> str | None:
+        """Say which limit is exceeded by ``more`` on top of what was spent; None if none is."""
         total = self.ledger.total + more
-        for name, spent, most in (
+        for name, spent, limit in (
             ("calls", total.calls, self.budget.calls),
             ("tokens", total.tokens, self.budget.tokens),
             ("money", total.money, self.budget.money),
         ):
-            if most is not None and spent is not None and spent > most:
-                return f"The budget of {most:g} {name} is used up."
+            if limit is not None and spent is not None and spent > limit:
+                return f"The budget of {limit:g} {name} is used up."
         return None
 
     def settle(self, estimate: Usage) -> None:
-        """Give an estimate back; what was really spent stands in the ledger."""
+        """Release a reserved estimate; what was really spent is in the ledger."""
         self.reserved = self.reserved - estimate
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            if not one.done():
-                one.set_result(None)
+        released, self._waiting = self._waiting, []
+        for waiting in released:
+            if not waiting.done():
+                waiting.set_result(None)
 
 
 class Metered:
-    """Answers like the model inside; each request is reserved before, and entered in the run's ledger after it.
+    """A model whose requests are reserved in the budget, and entered in the ledger of the run.
 
-    ``half`` says that its requests cost half, as those of a batch do. ``most`` is the greatest size of an answer, in
-    tokens, if it is bounded; else answers are expected to be as large as those before.
+    Args:
+        model: the model inside.
+        name: its name in the ledger.
+        lessons: how large its answers are.
+        purse: tracks the budget.
+        price: gives the money of a usage; None if unknown.
+        half: whether its requests cost half, as in a batch.
+        most: the largest size of an answer in tokens; None if it is not bounded.
     """
 
     def __init__(
@@ -74,7 +86,7 @@ class Metered:
         model: Model,
         *,
         name: str,
-        lessons: Lessons,
+        lessons: ModelStatistics,
         purse: Purse,
         price: Callable[[Usage], float | None],
         half: bool,
@@ -82,8 +94,8 @@ class Metered:
     ) -> None:
         self._model = model
         self._name = name
-        self._lessons = lessons
-        self._purse = purse
+        self._statistics = lessons
+        self._tracker = purse
         self._price = price
         self._half = half
         self._most = most
@@ -93,50 +105,53 @@ class Metered:
 
         Raises:
             BudgetExceeded: the budget does not hold another request.
-            ModelError: as the model inside; its ``usage`` is priced.
+            ModelError: as the model inside; its ``usage`` has its price.
         """
         estimate = self._estimate(request)
-        await self._purse.reserve(estimate)
-        sent = Sent()
-        mark = sent_requests.set(sent)
+        await self._tracker.reserve(estimate)
+        sent = SendRecord()
+        token = sent_requests.set(sent)
         try:
             reply = await self._model.complete(request)
         except ModelError as error:
-            usage = self._priced(error.usage or Usage())
-            error.usage = usage if error.usage is not None else None
+            usage = self._with_price(error.usage or Usage())
+            if error.usage is not None:
+                error.usage = usage
             self._enter(request, replace(usage, tries=error.attempts))
             raise
         except BaseException:
-            self._enter(request, self._dropped(sent, estimate))
+            self._enter(request, self._unanswered_usage(sent, estimate))
             raise
         finally:
-            sent_requests.reset(mark)
-            self._purse.settle(estimate)
-        usage = self._priced(reply.usage)
+            sent_requests.reset(token)
+            self._tracker.settle(estimate)
+        usage = self._with_price(reply.usage)
         self._enter(request, usage)
         return replace(reply, usage=usage)
 
     def _estimate(self, request: Request) -> Usage:
         characters = sum(len(message.content or "") for message in request.messages)
-        expected = self._most or self._lessons.expected_tokens(request.phase)
-        tokens = Usage(
+        answer = self._most or self._statistics.expected_tokens(request.phase)
+        usage = Usage(
             calls=1,
-            input_tokens=int(characters * per_character(self._name)),
-            output_tokens=int(expected),
+            input_tokens=int(characters * tokens_per_character(self._name)),
+            output_tokens=int(answer),
         )
-        return self._priced(tokens)
+        return self._with_price(usage)
 
-    def _dropped(self, sent: Sent, estimate: Usage) -> Usage:
-        """What requests took that were sent, and dropped before they were answered: nobody tells it."""
-        tokens = Usage(
+    def _unanswered_usage(self, sent: SendRecord, estimate: Usage) -> Usage:
+        """Estimate the usage of requests that were sent, and dropped before their answers came."""
+        usage = Usage(
             tries=sent.count, input_tokens=sent.open * estimate.input_tokens, estimated=sent.open
         )
-        return self._priced(tokens)
+        return self._with_price(usage)
 
     def _enter(self, request: Request, usage: Usage) -> None:
         if usage.tries:
-            self._purse.ledger.add(request.phase, self._name, usage)
+            self._tracker.ledger.add(request.phase, self._name, usage)
 
-    def _priced(self, usage: Usage) -> Usage:
+    def _with_price(self, usage: Usage) -> Usage:
         money = self._price(usage)
-        return replace(usage, money=money / 2 if money is not None and self._half else money)
+        if money is not None and self._half:
+            money /= 2
+        return replace(usage, money=money)

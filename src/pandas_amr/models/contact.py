@@ -1,4 +1,4 @@
-"""Which servers have answered in this process, and how long one that does not is waited for."""
+"""Which servers have answered in this process, and how long a silent one is waited for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM
 
 PATIENCE_S = 300.0
-FIRST_CONTACT_S = 3.0  # for a server that nobody has ever reached: a typing error is told soon
+FIRST_CONTACT_S = 3.0  # for a server that was never reached: a mistyped address shows soon
 CONNECT_S = 15.0
 LEAST_CONNECT_S = 1.0
 
@@ -16,7 +16,7 @@ _answered: set[str] = set()
 
 
 def note_answer(server: str) -> None:
-    """Note that a server has answered something, were it an error."""
+    """Record that a server has answered, be it with an error."""
     _answered.add(server)
 
 
@@ -26,15 +26,18 @@ def has_answered(server: str) -> bool:
 
 
 def patience_s(lm: LM, server: str, *, gone: bool) -> float:
-    """Tell for how long a server may answer nothing until the run ends.
+    """Give the seconds without any answer after which the run ends.
 
-    One that is ``gone`` is hardly waited for, unless it has answered before or the user gave ``patience_s``.
+    For a server that is ``gone`` they are few, unless it has answered before or the user set
+    ``patience_s``.
     """
     if lm.patience_s is not None:
         return lm.patience_s
-    return FIRST_CONTACT_S if gone and not has_answered(server) else PATIENCE_S
+    if gone and not has_answered(server):
+        return FIRST_CONTACT_S
+    return PATIENCE_S
 
 
 def connect_s(lm: LM, server: str) -> float:
-    """Tell how long making a connection may take."""
+    """Give the seconds that a connection attempt may take."""
     return min(lm.timeout_s, CONNECT_S, max(LEAST_CONNECT_S, patience_s(lm, server, gone=True)))

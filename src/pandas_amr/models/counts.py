@@ -1,4 +1,4 @@
-"""What an answer took, as the service tells it; what it does not tell is estimated, and marked so."""
+"""The usage of an answer, as the service reports it; what is missing is estimated and marked so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._records.tokens import per_character
+from pandas_amr._records.json_fields import get_field, get_list
+from pandas_amr._records.tokens import tokens_per_character
 from pandas_amr._records.usage import Usage
 
 if TYPE_CHECKING:
@@ -14,79 +15,108 @@ if TYPE_CHECKING:
 
     from pandas_amr.models.base import Request
 
-WRITTEN = ("content", "refusal", "reasoning_content", "tool_calls")
+ANSWER_PARTS = ("content", "tool_calls")
+WRITTEN_PARTS = ("content", "refusal", "reasoning_content", "tool_calls")
 
 
 def usage_of(
     answer: Any, request: Request, model: str, seconds: float, *, cost: float | None = None
 ) -> Usage:
-    """The usage of one answered request; ``cost`` is what a gateway says that it cost.
+    """Give the usage of one answered request.
 
-    A count that is missing, negative or no number is unknown, never 0: it is estimated by length. Where the total is
-    more than its parts (reasoning that is counted outside of them), the total is believed.
+    A count that is missing, negative or not a number is unknown, never 0: it is estimated by
+    length. If the total is more than its parts, the rest is reasoning that was not counted.
+
+    Args:
+        answer: the decoded body of the answer.
+        request: what was sent.
+        model: the model's name, for its tokens per character.
+        seconds: how long the answer took.
+        cost: its money, as a gateway reports it.
     """
-    given = answer.get("usage") if isinstance(answer, dict) else None
-    counts = given if isinstance(given, dict) else {}
-    prompt, output = _count(counts, "prompt_tokens"), _count(counts, "completion_tokens")
+    counts = get_field(answer, "usage")
+    prompt, output, is_estimated = _prompt_and_output(counts, answer, request, model)
     total = _count(counts, "total_tokens") or 0
-    reasoning = _count(counts.get("completion_tokens_details"), "reasoning_tokens") or 0
-    if output == 0 and _characters_of(answer, ("content", "tool_calls")):
-        output = None
-    is_told = bool(prompt) and output is not None
-    if not prompt:  # no request is without a token
-        known = total - output if output is not None else 0
-        prompt = known if known > 0 else _estimated(_asked_characters(request), model)
-    if output is None:
-        output = (
-            total - prompt if total > prompt else _estimated(_characters_of(answer, WRITTEN), model)
-        )
-    outside = max(0, total - prompt - output)
-    cached = _count(counts.get("prompt_tokens_details"), "cached_tokens") or 0
+    uncounted = max(0, total - prompt - output)
+    output += uncounted
+    reasoning = _detail(counts, "completion_tokens_details", "reasoning_tokens")
+    cached = _detail(counts, "prompt_tokens_details", "cached_tokens")
     return Usage(
         calls=1,
         tries=1,
         input_tokens=prompt,
         cached_tokens=min(cached, prompt),
-        output_tokens=output + outside,
-        reasoning_tokens=min(max(reasoning, outside), output + outside),
+        output_tokens=output,
+        reasoning_tokens=min(max(reasoning, uncounted), output),
         seconds=seconds,
-        estimated=0 if is_told else 1,
+        estimated=int(is_estimated),
         money=cost or 0.0,
-        billed=0 if cost is None else 1,
+        billed=int(cost is not None),
     )
+
+
+def _prompt_and_output(
+    counts: Any, answer: Any, request: Request, model: str
+) -> tuple[int, int, bool]:
+    """Give the tokens of prompt and output, and whether one of them is an estimate."""
+    prompt = _count(counts, "prompt_tokens")
+    output = _count(counts, "completion_tokens")
+    total = _count(counts, "total_tokens") or 0
+    if output == 0 and _written_characters(answer, ANSWER_PARTS):
+        output = None
+    is_estimated = not prompt or output is None
+    if not prompt:  # every request has tokens
+        prompt = 0 if output is None else total - output
+        if prompt <= 0:
+            prompt = _estimate_tokens(_request_characters(request), model)
+    if output is None:
+        output = total - prompt
+        if output <= 0:
+            output = _estimate_tokens(_written_characters(answer, WRITTEN_PARTS), model)
+    return prompt, output, is_estimated
 
 
 def _count(counts: Any, name: str) -> int | None:
-    """A count as the service tells it; None if it is none."""
-    value = counts.get(name) if isinstance(counts, dict) else None
+    """Read a count; None if there is none."""
+    value = get_field(counts, name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        return None
+    return value
 
 
-def _estimated(characters: int, model: str) -> int:
-    return math.ceil(characters * per_character(model))
+def _detail(counts: Any, group: str, name: str) -> int:
+    """Read a count in a group of details; 0 if there is none."""
+    return _count(get_field(counts, group), name) or 0
 
 
-def _asked_characters(request: Request) -> int:
-    messages = sum(len(message.content or "") for message in request.messages)
-    calls = sum(len(call.arguments) for message in request.messages for call in message.tool_calls)
-    tools = sum(
-        len(json.dumps(dict(tool.parameters))) + len(tool.description) for tool in request.tools
-    )
-    schema = len(json.dumps(dict(request.schema.schema))) if request.schema is not None else 0
-    return messages + calls + tools + schema
+def _estimate_tokens(characters: int, model: str) -> int:
+    return math.ceil(characters * tokens_per_character(model))
 
 
-def _characters_of(answer: Any, parts: Sequence[str]) -> int:
-    """The characters of what a model has written into some parts of its messages, whatever form it has."""
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    written = 0
-    for choice in choices if isinstance(choices, list) else ():
-        message = choice.get("message") if isinstance(choice, dict) else None
-        if isinstance(message, dict):
-            said = [message.get(name) for name in parts]
-            written += sum(
-                len(one if isinstance(one, str) else json.dumps(one)) for one in said if one
-            )
-    return written
+def _request_characters(request: Request) -> int:
+    characters = 0
+    for message in request.messages:
+        characters += len(message.content or "")
+        for call in message.tool_calls:
+            characters += len(call.arguments)
+    for tool in request.tools:
+        characters += len(json.dumps(dict(tool.parameters))) + len(tool.description)
+    if request.schema is not None:
+        characters += len(json.dumps(dict(request.schema.schema)))
+    return characters
+
+
+def _written_characters(answer: Any, parts: Sequence[str]) -> int:
+    """Count the characters of some parts of the messages of an answer, in whatever form."""
+    characters = 0
+    for choice in get_list(get_field(answer, "choices")):
+        message = get_field(choice, "message")
+        for name in parts:
+            content = get_field(message, name)
+            if isinstance(content, str):
+                characters += len(content)
+            elif content:
+                characters += len(json.dumps(content))
+    return characters

@@ -1,4 +1,7 @@
-"""The first requests of a kind: one goes ahead, others wait a little, so that what is refused is refused once."""
+"""The first requests of a kind.
+
+One goes ahead and the others wait a little, so that what is refused is refused only once.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import contextlib
 import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pandas_amr.errors import InvalidOutput, ModelConfigError, ModelRefused, ModelRejected
@@ -14,19 +18,16 @@ from pandas_amr.models.acceptance import Acceptance
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-LONGEST_WAIT_S = 2.0  # for the one ahead; a refusal comes at once, an answer may take long
-MOST_REFUSED = 3  # one after the other, each perhaps for what it says; then it is the configuration
-
-
-def _few_refusals() -> Acceptance:
-    return Acceptance(most_refused=MOST_REFUSED)
+LONGEST_WAIT_S = 2.0  # for the request ahead: a refusal comes at once, an answer may take long
+# So many requests refused in turn, each perhaps for its content, show that it is the configuration.
+MOST_REFUSED = 3
 
 
 @dataclass(slots=True)
 class FirstRequests:
-    """Requests of one kind, as long as none of them was answered."""
+    """Requests of one kind, until one of them is answered."""
 
-    _acceptance: Acceptance = field(default_factory=_few_refusals)
+    _acceptance: Acceptance = field(default_factory=partial(Acceptance, most_refused=MOST_REFUSED))
     _is_one_ahead: bool = False
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
     _failure: ModelConfigError | None = None
@@ -38,22 +39,22 @@ class FirstRequests:
 
     @property
     def is_empty(self) -> bool:
-        """Whether none is left that waits or is under way."""
+        """Whether none waits or is under way."""
         return self._acceptance.is_idle
 
     @contextlib.asynccontextmanager
     async def in_turn(self) -> AsyncIterator[None]:
-        """Let one request go ahead, and hold others until it has come to something.
+        """Let one request go ahead, and hold the others until it has an answer or an error.
 
-        If the one ahead is refused, perhaps for what it says, the next one goes; as soon as one is answered, those
-        refusals are known to be of their requests alone.
+        If the request ahead is refused, perhaps for its content, then the next one goes. As soon as
+        one is answered, the refusals are known to be about their requests alone.
 
         Raises:
             ModelRejected: this request was refused, and another one was answered.
-            ModelConfigError: nothing that follows could succeed, as this request or those ahead have shown.
+            ModelConfigError: no later request could succeed, as this one or those ahead show.
         """
         with self._acceptance.attempt():
-            is_ahead = await self._wait()
+            is_ahead = await self._wait_for_turn()
             try:
                 yield
             except ModelConfigError as error:
@@ -66,22 +67,22 @@ class FirstRequests:
                 return
             finally:
                 if is_ahead:
-                    self._let_next_go()
+                    self._release_waiting()
             if failure.of_request is not None and await self._acceptance.is_accepted():
-                raise _of_request(failure, failure.of_request)
+                raise _as_failure_of_request(failure, failure.of_request)
             self._failure = failure
             raise failure
 
-    async def _wait(self) -> bool:
-        """Wait as long as one is ahead; tell whether this one is the next to go ahead."""
+    async def _wait_for_turn(self) -> bool:
+        """Wait while a request is ahead, within bounds; tell whether this one is ahead now."""
         loop = asyncio.get_running_loop()
         latest = loop.time() + LONGEST_WAIT_S
         while self._is_one_ahead and not self.is_answered and loop.time() < latest:
-            own: asyncio.Future[None] = loop.create_future()
-            self._waiting.append(own)
-            timer = loop.call_at(latest, _let_go, own)
+            waiting: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(waiting)
+            timer = loop.call_at(latest, _release, waiting)
             try:
-                await own
+                await waiting
             finally:
                 timer.cancel()
         self._raise_if_failed()
@@ -92,24 +93,24 @@ class FirstRequests:
 
     def _raise_if_failed(self) -> None:
         if self._failure is not None:
-            failure = copy.copy(self._failure)  # to each its own: its tries are counted on it
+            failure = copy.copy(self._failure)  # each request counts its tries on its own error
             failure.attempts, failure.usage = 0, None
             raise failure
 
-    def _let_next_go(self) -> None:
-        """Wake all that wait: the first of them is ahead now, unless nobody need be."""
+    def _release_waiting(self) -> None:
+        """Release all that wait: the first of them goes ahead, unless one was answered."""
         self._is_one_ahead = False
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            _let_go(one)
+        released, self._waiting = self._waiting, []
+        for waiting in released:
+            _release(waiting)
 
 
-def _let_go(waiting: asyncio.Future[None]) -> None:
+def _release(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():
         waiting.set_result(None)
 
 
-def _of_request(failure: ModelConfigError, own: ModelRejected) -> ModelRejected:
-    """A failure as one of its request alone, with what it took."""
-    own.attempts, own.usage = failure.attempts, failure.usage
-    return own
+def _as_failure_of_request(failure: ModelConfigError, rejected: ModelRejected) -> ModelRejected:
+    """Give the same failure as one of its request alone, with the same attempts and usage."""
+    rejected.attempts, rejected.usage = failure.attempts, failure.usage
+    return rejected

@@ -1,4 +1,4 @@
-"""The gate below everything: how many requests of one run are in flight."""
+"""The bound on how many requests of one run are in flight."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class Gated:
-    """Answers like the model inside, a bounded number of requests at a time.
+    """A model that answers a bounded number of requests at a time.
 
-    It stands at the HTTP call, below agents and reducers, so that nested work cannot overshoot it; and below the
-    retry, so that a request that waits for its next try holds no place.
+    It wraps the HTTP call, below agents and reducers, so that nested work cannot exceed the bound.
+    It is below the retry, so that a request that waits for its next try does not count.
     """
 
-    def __init__(self, model: Model, gate: asyncio.Semaphore) -> None:
+    def __init__(self, model: Model, semaphore: asyncio.Semaphore) -> None:
         self._model = model
-        self._gate = gate
+        self._semaphore = semaphore
 
     async def complete(self, request: Request) -> Reply:
-        """Answer one turn once there is a place."""
-        async with self._gate:
+        """Answer one turn once the semaphore admits it."""
+        async with self._semaphore:
             return await self._model.complete(request)

@@ -1,4 +1,7 @@
-"""Hedging: a second request for the slowest few per cent (Dean and Barroso, "The Tail at Scale", 2013)."""
+"""Hedging: a second request for the slowest few per cent.
+
+Dean and Barroso, "The Tail at Scale", 2013.
+"""
 
 from __future__ import annotations
 
@@ -7,76 +10,80 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
-from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelError
-from pandas_amr.models.sent import Sent, sent_requests
+from pandas_amr.models.sent import SendRecord, sent_requests
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pandas_amr.models.base import Model, Reply, Request
-    from pandas_amr.models.lessons import Lessons
+    from pandas_amr.models.lessons import ModelStatistics
 
 SHARE = 0.95  # of requests are answered before a second one is sent
-ENOUGH = 20
+ENOUGH = 20  # latencies, to know how long such a share takes
 
 
 class Hedged:
-    """Answers like the model inside, by the first of two requests where one is among the slowest.
+    """A model that sends a second request if the first is among the slowest.
 
-    Whatever stands between, the model inside sends through ``SendMarker``: a request that waits there was not sent.
+    The model inside must send through ``SendMarker``: a request that still waits was not sent.
     """
 
-    def __init__(self, model: Model, lessons: Lessons) -> None:
+    def __init__(self, model: Model, lessons: ModelStatistics) -> None:
         self._model = model
-        self._took = lessons.latencies
+        self._latencies = lessons.latencies
 
     async def complete(self, request: Request) -> Reply:
-        """Answer one turn. Where two requests were sent both are counted, the dropped one as if answered.
+        """Answer one turn. If two requests were sent, the dropped one is counted as if answered.
 
         Raises:
             ModelError: neither was answered; its ``attempts`` are the requests sent.
         """
-        sent = sent_requests.get() or Sent()
-        mark = sent_requests.set(sent)
+        sent = sent_requests.get() or SendRecord()
+        token = sent_requests.set(sent)
         try:
-            return await self._first_of_two(request, sent)
+            return await self._complete(request, sent)
         except ModelError as error:
             error.attempts = sent.count
             raise
         finally:
-            sent_requests.reset(mark)
+            sent_requests.reset(token)
 
-    async def _first_of_two(self, request: Request, sent: Sent) -> Reply:
+    async def _complete(self, request: Request, sent: SendRecord) -> Reply:
         began = CLOCK.now()
-        first = asyncio.create_task(self._model.complete(request))
-        tasks = {first}
+        tasks = [asyncio.create_task(self._model.complete(request))]
         try:
-            await asyncio.wait(tasks, timeout=self._patience_s())
-            if not first.done():
-                tasks.add(asyncio.create_task(self._model.complete(request)))
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            done = [task for task in tasks if task.done()]
-            good = [task for task in done if task.exception() is None]
-            if not good and len(done) < len(
-                tasks
-            ):  # the faster one failed: the other may yet answer
-                await asyncio.wait(tasks - set(done))
-                good = [task for task in tasks if task.exception() is None]
-            reply = (good or done)[0].result()
+            reply = await self._race(request, tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        self._took.append(CLOCK.now() - began)
-        dropped = (
-            replace(reply.usage, calls=0, seconds=0.0, estimated=sent.open)
-            if sent.open
-            else Usage()
-        )
-        sent.open = 0  # it is counted here
-        return replace(reply, usage=replace(reply.usage + dropped, tries=sent.count))
+        self._latencies.append(CLOCK.now() - began)
+        usage = reply.usage
+        if sent.open:
+            usage += replace(usage, calls=0, seconds=0.0, estimated=sent.open)
+            sent.open = 0  # so that nobody counts it again
+        return replace(reply, usage=replace(usage, tries=sent.count))
 
-    def _patience_s(self) -> float | None:
-        """How long the first request has, once enough is known."""
-        if len(self._took) < ENOUGH:
+    async def _race(self, request: Request, tasks: list[asyncio.Task[Reply]]) -> Reply:
+        """Await the first answer; if the first task is slow, append a second one to ``tasks``."""
+        await asyncio.wait(tasks, timeout=self._hedge_after_s())
+        if not tasks[0].done():
+            tasks.append(asyncio.create_task(self._model.complete(request)))
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in tasks if task.done()]
+        answered = _without_error(ended)
+        if not answered:  # the faster one failed: the other one may still answer
+            await asyncio.wait(tasks)
+            answered = _without_error(tasks)
+        return (answered or ended)[0].result()
+
+    def _hedge_after_s(self) -> float | None:
+        """Give the seconds after which a second request is sent; None while too few are known."""
+        if len(self._latencies) < ENOUGH:
             return None
-        return sorted(self._took)[int(SHARE * len(self._took))]
+        return sorted(self._latencies)[int(SHARE * len(self._latencies))]
+
+
+def _without_error(tasks: Iterable[asyncio.Task[Reply]]) -> list[asyncio.Task[Reply]]:
+    return [task for task in tasks if task.exception() is None]

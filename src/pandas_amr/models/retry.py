@@ -1,4 +1,4 @@
-"""Retry around a model: an unavailable service is asked again, later."""
+"""Retry around a model: if the service is unavailable, the request is sent again later."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import tenacity
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.contact import patience_s
-from pandas_amr.models.throttle import asked_now, end_run
+from pandas_amr.models.throttle.patience import end_run, measure_wait
 from pandas_amr.models.waits import first_sentence, run_waits
 
 if TYPE_CHECKING:
     from pandas_amr.models.base import LM, Model, Reply, Request
-    from pandas_amr.models.throttle import Throttle
+    from pandas_amr.models.throttle.throttle import Throttle
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 
 
 class Retrying:
-    """Answers like the model inside, after as many tries as it takes.
+    """A model that sends a request again while the service is unavailable.
 
-    A service that fails (5xx, time-outs, malformed bodies) gets ``max_tries``, with waits that grow exponentially, with
-    full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015). One that says 429, asks for a time to
-    wait while it answers nothing, or is not there, is waited for: the throttle below sets the pace, and only a silence
-    of ``patience_s``, or a wait that is longer, ends it.
+    A service that fails (5xx, time-outs, malformed bodies) gets ``max_tries``. The waits between
+    them grow exponentially, with full jitter (AWS Architecture Blog, "Exponential Backoff And
+    Jitter", 2015). A service that says 429, that asks for a wait while it answers nothing, or that
+    is gone, is waited for: the throttle below sets the pace, and only a silence of ``patience_s``,
+    or a longer wait, ends it.
     """
 
     def __init__(self, model: Model, *, lm: LM, throttle: Throttle) -> None:
@@ -39,12 +40,14 @@ class Retrying:
         """Answer one turn; ``usage.tries`` counts the requests sent.
 
         Raises:
-            ModelUnavailable: the tries are used up; or the server has been silent for too long, which ends the run.
+            ModelUnavailable: the tries are used up; or the server has been silent for too long,
+                which ends the run.
         """
-        with asked_now(self._throttle.clock) as began:
-            return await self._tried(request, _Policy(self._lm, self._throttle, began))
+        with measure_wait(self._throttle.clock) as began:
+            policy = _RetryPolicy(self._lm, self._throttle, began)
+            return await self._complete(request, policy)
 
-    async def _tried(self, request: Request, policy: _Policy) -> Reply:
+    async def _complete(self, request: Request, policy: _RetryPolicy) -> Reply:
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(ModelUnavailable),
             stop=policy.stop,
@@ -52,63 +55,77 @@ class Retrying:
             reraise=True,
         )
         waits = run_waits.get()
-        self._throttle.teller.begin(waits)
+        self._throttle.reporter.subscribe(waits)
         try:
             reply: Reply = await attempts(self._model.complete, request)
         except ModelError as error:
-            error.usage = policy.spent_with(error.usage)
+            error.usage = policy.add_spent(error.usage)
             raise
         finally:
-            self._throttle.teller.end(waits)
+            self._throttle.reporter.unsubscribe(waits)
         usage = policy.spent + reply.usage
         return replace(reply, usage=replace(usage, tries=reply.usage.tries + policy.sent))
 
 
 @dataclass(slots=True)
-class _Policy:
-    """When one request is given up, and how long it waits until its next try."""
+class _RetryPolicy:
+    """Decides when one request is given up, and how long it waits until its next try.
+
+    Attributes:
+        began: since when it waits.
+        failed_at: when it first failed; 0 if it has not.
+        failures: how many count towards ``max_tries``.
+        sent: requests sent and not answered.
+        spent: usage of the answers that could not be used.
+    """
 
     lm: LM
     throttle: Throttle
     began: float
-    failed_at: float = 0.0  # for the first time
+    failed_at: float = 0.0
     failures: int = 0
     sent: int = 0
     spent: Usage = field(default_factory=Usage)
 
-    def spent_with(self, last: Usage | None) -> Usage | None:
-        """What the answers took that could not be used, the last one's among them; None if there were none."""
+    def add_spent(self, last: Usage | None) -> Usage | None:
+        """Give the usage of all answers that could not be used, the last included; None if 0."""
         spent = self.spent + (last or Usage())
         return spent if spent.calls else None
 
     def stop(self, state: tenacity.RetryCallState) -> bool:
-        """Whether this failure was the last."""
+        """Tell whether this failure was the last."""
         error = _error_of(state)
         self.failed_at = self.failed_at or self.throttle.clock()
         self.sent += error.attempts  # of a hedged request it may have been two
         error.attempts = self.sent
         if error.stops_run:
             return True
-        patience = patience_s(self.lm, self.throttle.server, gone=error.gone)
-        if error.retry_after_s is not None and error.retry_after_s > patience:
+        if self._is_out_of_patience(error):
             end_run(error, self.lm, self.throttle.server)
             return True
-        if self._is_waited_for(error):
-            if min(self.throttle.clock() - self.began, self.throttle.silent_s) < patience:
-                return False
-            end_run(error, self.lm, self.throttle.server)
-            return True
+        if self._waits_for_server(error):
+            return False
         self.failures += 1
         if self.failures >= self.lm.max_tries:
             return True
         if error.usage is not None:
-            self.spent += replace(error.usage, tries=0)  # they are in `sent`
+            self.spent += replace(error.usage, tries=0)  # `sent` counts them
         return False
 
-    def _is_waited_for(self, error: ModelUnavailable) -> bool:
-        """Tell whether a failure is the server's own, and none of this request's.
+    def _is_out_of_patience(self, error: ModelUnavailable) -> bool:
+        """Tell whether the server asks for too long a wait, or has been silent for too long."""
+        patience = patience_s(self.lm, self.throttle.server, gone=error.gone)
+        if error.retry_after_s is not None and error.retry_after_s > patience:
+            return True
+        if not self._waits_for_server(error):
+            return False
+        waited_s = self.throttle.clock() - self.began
+        return min(waited_s, self.throttle.silent_s) >= patience
 
-        A server that asks to come back later, and answers others meanwhile, fails this request.
+    def _waits_for_server(self, error: ModelUnavailable) -> bool:
+        """Tell whether a failure is about the server as a whole, and not about this request.
+
+        If a server asks for a wait, but answers others meanwhile, then this request has failed.
         """
         if error.busy or error.gone or error.starved:
             return True
@@ -116,13 +133,13 @@ class _Policy:
         return error.retry_after_s is not None and not answers_others
 
     def wait(self, state: tenacity.RetryCallState) -> float:
-        """Seconds until the next try may ask the throttle for a place."""
+        """Give the seconds until the next try may ask the throttle for a place."""
         error = _error_of(state)
-        if self._is_waited_for(error):
+        if self._waits_for_server(error):
             return 0.0  # the throttle pauses
         backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
         seconds: float = backoff(state)
-        self.throttle.teller.tell("retry", seconds, first_sentence(error.said))
+        self.throttle.reporter.report("retry", seconds, first_sentence(error.said))
         return seconds
 
 

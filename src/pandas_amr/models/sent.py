@@ -1,4 +1,4 @@
-"""Which requests have really left: one that waits for its place was not sent, and is not paid for."""
+"""Which requests were really sent: one that waits for its place was not, and is not paid for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Sent:
+class SendRecord:
     """The requests that one call of a model has sent: more than one if it is hedged.
 
     Attributes:
-        count: how many have left.
-        open: how many of them have not come back, with an answer or an error.
+        count: how many were sent.
+        open: how many of them have neither an answer nor an error yet.
         answered: whether one was answered.
     """
 
@@ -26,11 +26,11 @@ class Sent:
     answered: bool = False
 
 
-sent_requests: ContextVar[Sent | None] = ContextVar("pandas_amr_sent", default=None)
+sent_requests: ContextVar[SendRecord | None] = ContextVar("pandas_amr_sent", default=None)
 
 
 class SendMarker:
-    """Answers like the model inside, which sends at once: a request is noted as sent when it comes here."""
+    """A model that records each request as sent; the model inside sends at once."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -41,7 +41,7 @@ class SendMarker:
         Raises:
             ModelError: the service did not answer.
         """
-        sent = sent_requests.get() or Sent()
+        sent = sent_requests.get() or SendRecord()
         if sent.answered:  # while this one waited for its place: it is about to be cancelled
             await asyncio.get_running_loop().create_future()
         sent.count += 1

@@ -1,4 +1,4 @@
-"""What requests wait for, told: in the log once per wait and server, and to whoever watches a run."""
+"""Report what requests wait for: in the log, once per wait and server, and to the run."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LOGGER = logging.getLogger("pandas_amr")
-TOLD_S = 1.5  # a wait shorter than this is no news
-LOUD_S = 10.0  # and one longer than this is a warning
-QUIET_S = 30.0  # until the same is told again
+REPORTED_S = 1.5  # a shorter wait is not reported
+LOUD_S = 10.0  # a longer wait is logged as a warning
+QUIET_S = 30.0  # after a wait, until one of its kind is reported again
 FAR_S = 12 * 3600.0
 FARTHEST_S = 366 * 86400.0
 
 
 def clock_time(seconds: float) -> str:
-    """The time of day in so many seconds, with the date if that is far."""
-    at = dt.datetime.now().astimezone() + dt.timedelta(seconds=min(max(0.0, seconds), FARTHEST_S))
+    """Give the time of day in so many seconds, with the date if that is far."""
+    delay = dt.timedelta(seconds=min(max(0.0, seconds), FARTHEST_S))
+    at = dt.datetime.now().astimezone() + delay
     if seconds > FARTHEST_S:
         return f"after {at:%Y-%m-%d}"
-    return f"{at:%Y-%m-%d %H:%M}" if seconds > FAR_S else f"{at:%H:%M:%S}"
+    if seconds > FAR_S:
+        return f"{at:%Y-%m-%d %H:%M}"
+    return f"{at:%H:%M:%S}"
 
 
 def first_sentence(text: str) -> str:
-    """What a text says first, without its full stop.
+    """Give the first sentence of a text, without its full stop.
 
     Example:
         >>> first_sentence("No answer within 0.2 s. Check the network.")
@@ -43,97 +46,102 @@ def first_sentence(text: str) -> str:
 
 
 @dataclass(slots=True)
-class Teller:
-    """Tells the waits of one server.
+class WaitReporter:
+    """Reports the waits for one server.
 
     Attributes:
-        server: its address; only host and port are told.
-        text: the last wait that was told; empty once it is over.
+        server: its address; only host and port are shown.
+        text: the last reported wait; empty once it is over.
     """
 
     server: str = ""
     text: str = ""
     _kind: str = ""
     _until: float = 0.0
-    _listeners: Counter[Waits] = field(default_factory=Counter)
+    _runs: Counter[Waits] = field(default_factory=Counter)
 
     @property
     def name(self) -> str:
         """Host and port, for people."""
         return urlsplit(self.server).netloc.rpartition("@")[2] or "the server"
 
-    def tell(self, kind: str, seconds: float, reason: str, *, why: str = "") -> None:
-        """Tell a wait, if it is long enough and was not told just now.
+    def report(self, kind: str, seconds: float, reason: str, *, setting: str = "") -> None:
+        """Report a wait, if it is long enough and was not reported just now.
 
         Args:
-            kind: waits of one kind are told once, until they are over for a while.
+            kind: waits of one kind are reported once, until they are over for a while.
             seconds: how long it lasts.
             reason: what is waited for.
-            why: which setting bounds it.
+            setting: which setting bounds it.
         """
         now = CLOCK.now()
-        if seconds < TOLD_S or (kind == self._kind and now < self._until + QUIET_S):
+        is_repeated = kind == self._kind and now < self._until + QUIET_S
+        if seconds < REPORTED_S or is_repeated:
             return
         self._kind, self._until = kind, now + seconds
-        self.text = f"{self.name}: {reason}, waiting until {clock_time(seconds)}{f' ({why})' if why else ''}"
-        LOGGER.log(logging.WARNING if seconds >= LOUD_S else logging.INFO, "%s", self.text)
-        for waits in list(self._listeners):
-            waits.changed()
+        bound = f" ({setting})" if setting else ""
+        self.text = f"{self.name}: {reason}, waiting until {clock_time(seconds)}{bound}"
+        level = logging.WARNING if seconds >= LOUD_S else logging.INFO
+        LOGGER.log(level, "%s", self.text)
+        self._notify_runs()
 
-    def note(self, text: str) -> None:
-        """Tell what is no wait."""
+    def warn(self, text: str) -> None:
+        """Log something that is not a wait."""
         LOGGER.warning("%s: %s", self.name, text)
 
-    def over(self) -> None:
-        """What was waited for has come."""
+    def end_wait(self) -> None:
+        """End the wait, if there is one."""
         if not self.text:
             return
         self.text = ""
         if self._kind == "gone":
             self._kind = ""
             LOGGER.warning("%s: reached again", self.name)
-        for waits in list(self._listeners):
-            waits.changed()
+        self._notify_runs()
+
+    def _notify_runs(self) -> None:
+        for waits in list(self._runs):
+            waits.notify()
 
     @property
     def current(self) -> str:
         """The wait that goes on now; empty if there is none."""
         return self.text if CLOCK.now() < self._until else ""
 
-    def begin(self, waits: Waits | None) -> None:
-        """A request of a run begins to wait."""
+    def subscribe(self, waits: Waits | None) -> None:
+        """Let a run know of waits while one of its requests is under way."""
         if waits is None:
             return
-        self._listeners[waits] += 1
-        waits.tellers[self] += 1
+        self._runs[waits] += 1
+        waits.reporters[self] += 1
         if self.text:
-            waits.changed()
+            waits.notify()
 
-    def end(self, waits: Waits | None) -> None:
-        """It waits no more."""
+    def unsubscribe(self, waits: Waits | None) -> None:
+        """Undo one ``subscribe``."""
         if waits is None:
             return
-        self._listeners[waits] -= 1
-        waits.tellers[self] -= 1
-        if not self._listeners[waits]:
-            del self._listeners[waits], waits.tellers[self]
+        self._runs[waits] -= 1
+        waits.reporters[self] -= 1
+        if not self._runs[waits]:
+            del self._runs[waits], waits.reporters[self]
             if self.text:
-                waits.changed()
+                waits.notify()
 
     __hash__ = object.__hash__
     __eq__ = object.__eq__
 
 
 class Waits:
-    """What the requests of one run wait for; ``show`` is called whenever that is another thing."""
+    """What the requests of one run wait for; ``show`` is called at each change."""
 
     def __init__(self) -> None:
-        self.tellers: Counter[Teller] = Counter()
+        self.reporters: Counter[WaitReporter] = Counter()
         self.show: Callable[[str], None] | None = None
 
     @contextlib.contextmanager
     def shown_by(self, show: Callable[[str], None]) -> Iterator[None]:
-        """Show in the block what is waited for."""
+        """Call ``show`` with each change while the block runs."""
         before, self.show = self.show, show
         try:
             yield
@@ -142,11 +150,12 @@ class Waits:
 
     @property
     def text(self) -> str:
-        """What is waited for now, and until when; empty if nothing is."""
-        return "; ".join(teller.current for teller in list(self.tellers) if teller.current)
+        """The waits that go on now, and until when; empty if there are none."""
+        waits = [reporter.current for reporter in list(self.reporters)]
+        return "; ".join(filter(None, waits))
 
-    def changed(self) -> None:
-        """Show what is waited for now."""
+    def notify(self) -> None:
+        """Show the waits that go on now."""
         if self.show is not None:
             self.show(self.text)
 
@@ -156,7 +165,7 @@ run_waits: ContextVar[Waits | None] = ContextVar("pandas_amr_waits", default=Non
 
 @contextlib.contextmanager
 def noting_waits(waits: Waits) -> Iterator[None]:
-    """Let requests in the block tell a run what they wait for; inside another run, that one."""
+    """Collect the waits of the requests in the block; in a sub-run the parent run collects them."""
     token = run_waits.set(run_waits.get() or waits)
     try:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from pandas_amr.models.throttle import Bucket
+from pandas_amr.models.throttle.rates import Bucket
 
 # How full a bucket must be before a request is admitted. Tokens are counted only after the answer.
 LEAST_LEVELS = {"requests": 1, "tokens": 0}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent.answers import loads
-from pandas_amr.models.structured import WORDS
+from pandas_amr.models.structured.forms import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

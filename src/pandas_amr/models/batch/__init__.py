@@ -1,1 +1,1 @@
-"""The batch API of a server: what goes in, what comes back, what is remembered between two processes."""
+"""Maps without tools through the provider's batch API: half the price, whenever it has time."""

@@ -1,17 +1,16 @@
-"""The provider's batch endpoint, step by step: each is tried again by itself, and none of them is paid for twice."""
+"""The steps of the provider's batch API: each is tried again, and nothing is paid for twice."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import random
 import re
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from pandas_amr._records.clock import CLOCK
+from pandas_amr._records.json_fields import get_field, get_list, get_text
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
+from pandas_amr.models.batch.patience import Patience
 from pandas_amr.models.batch.state import (
     METADATA,
     BatchState,
@@ -20,26 +19,22 @@ from pandas_amr.models.batch.state import (
     says_queue_is_full,
     state_of,
 )
-from pandas_amr.models.contact import patience_s
 from pandas_amr.models.openai.reply import read_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pandas_amr.models.base import LM
     from pandas_amr.models.openai.endpoint import Endpoint
 
-LONGEST_WAIT_S = 60.0
-GROWTH = 1.5  # of the time between two polls, or two tries
 LONGEST_FILE_S = 600.0  # to upload or download one
-PAGE = 100  # of a list, the most that servers give
+PAGE = 100  # entries of a list, the most that servers give
 MOST_PAGES = 20
-DOWNLOADS = 2  # of a file with lines that cannot be read
-MOST_PROBLEMS = 3  # of a failed batch, that an error tells
+DOWNLOADS = 2  # of a file with unreadable lines
+MOST_PROBLEMS = 3  # of a failed batch, that an error lists
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 NOT_THERE = frozenset({404, 405, 501})
 TOO_LARGE = re.compile(r"too large|exceeds? .*(size|limit of \d+ ?[km]?b)", re.IGNORECASE)
-# A file is not known everywhere at once: a batch may be refused a moment after the upload of its file.
+# A new file is not known on all servers at once: a batch may be refused just after its upload.
 NO_FILE = re.compile(
     r"(cannot|could not|can't) find .*file|no such file|file .*(not found|does not exist)",
     re.IGNORECASE,
@@ -54,52 +49,14 @@ class TooMuch(Exception):
         self.queue_is_full = queue_is_full
 
 
-@dataclass(slots=True)
-class Patience:
-    """How often and how long one step is tried: as a request is, by ``max_tries`` and ``patience_s``.
-
-    Attributes:
-        counted: whether failures that are neither 429 nor a missing server use up ``max_tries``.
-    """
-
-    lm: LM
-    server: str
-    wait_s: float
-    counted: bool = True
-    failures: int = 0
-    began: float | None = None
-
-    async def wait(self, error: ModelUnavailable) -> None:
-        """Wait until the next try.
-
-        Raises:
-            ModelUnavailable: the error itself; there is none, and the run ends.
-        """
-        now = CLOCK.now()
-        self.began = now if self.began is None else self.began
-        self.failures += 1
-        wait_s = max(error.retry_after_s or 0.0, random.uniform(0.5, 1.0) * self.wait_s)  # noqa: S311 (jitter)
-        self.wait_s = min(LONGEST_WAIT_S, self.wait_s * GROWTH)
-        used_up = (
-            self.counted and not (error.busy or error.gone) and self.failures >= self.lm.max_tries
-        )
-        if used_up or now - self.began + wait_s > patience_s(self.lm, self.server, gone=error.gone):
-            error.stops_run = True
-            raise error
-        await asyncio.sleep(wait_s)
-
-    def restore(self) -> None:
-        """Begin anew, after a success."""
-        self.began, self.failures = None, 0
-
-
 @dataclass
 class BatchAPI:
-    """The batch endpoint behind a model, with the SDK's own retries off.
+    """The batch API of a server, with the SDK's own retries off.
 
     Attributes:
-        first_wait_s: between two tries of one step at first; then longer and longer.
-        stopping: the run ends: nothing new is created.
+        model: the server.
+        first_wait_s: between the first two tries of a step; later waits are longer.
+        stopping: whether the run ends, so that nothing new is created.
     """
 
     model: Endpoint
@@ -108,15 +65,17 @@ class BatchAPI:
     _clients: tuple[Any, Any] | None = field(default=None, init=False)
 
     def patience(self, *, counted: bool = True) -> Patience:
-        """What one step has."""
+        """Make the patience for one step."""
         return Patience(self.model.lm, self.model.address[0], self.first_wait_s, counted)
 
     async def upload(self, content: bytes) -> str:
-        """Upload a batch's requests; the file's id. After a try whose answer was lost, the file is looked for first.
+        """Upload the requests of a batch; give the id of the file.
+
+        If the answer to a try is lost, the file is looked for before it is uploaded again.
 
         Raises:
             TooMuch: the file is too large.
-            ModelError: it cannot be had.
+            ModelError: the upload failed.
         """
         name = f"pandas-amr-{digest_of(content)[:32]}.jsonl"
         patience = self.patience()
@@ -124,52 +83,50 @@ class BatchAPI:
             try:
                 return await self._upload(name, content)
             except ModelError as error:
-                failure = self._passing("/files", error)
+                failure = self._as_temporary("/files", error)
             await patience.wait(failure)
-            if (
-                may_have_arrived(failure)
-                and (file := await self._find_file(name, len(content))) is not None
-            ):
-                return file
+            if may_have_arrived(failure):
+                file = await self._find_file(name, len(content))
+                if file is not None:
+                    return file
 
     async def _upload(self, name: str, content: bytes) -> str:
-        told = await self._json(
+        entry = await self._json(
             lambda client: client.files.with_raw_response.create(
                 file=(name, content), purpose="batch"
             ),
             of_file=True,
         )
-        file = told.get("id") if isinstance(told, dict) else None
-        if not isinstance(file, str) or not file:
+        file = get_text(get_field(entry, "id"))
+        if file is None:
             raise ModelUnavailable("The server's answer is not a file.")
         return file
 
     async def _find_file(self, name: str, size: int) -> str | None:
-        """Find an uploaded file by its name, which holds the digest of its content, and its size."""
+        """Find an uploaded file by its size and its name, which has the digest of its content."""
         try:
-            listed = await self._list("files", MOST_PAGES)
-        except ModelError:  # a file that is uploaded twice costs nothing
+            entries = await self._list("files", MOST_PAGES)
+        except ModelError:  # then it is uploaded twice, which costs nothing
             return None
-        for told in listed:
-            if (
-                told.get("filename") == name
-                and told.get("bytes") == size
-                and isinstance(told.get("id"), str)
-            ):
-                return str(told["id"])
+        for entry in entries:
+            is_same = entry.get("filename") == name and entry.get("bytes") == size
+            if is_same and isinstance(entry.get("id"), str):
+                return str(entry["id"])
         return None
 
     async def create(self, file: str, digest: str, known: frozenset[str]) -> BatchState:
-        """Create a batch. After a try whose answer was lost, it is looked for before it is made again.
+        """Create a batch.
+
+        If the answer to a try is lost, the batch is looked for before it is created again.
 
         Args:
             file: its uploaded requests.
             digest: of their content.
-            known: batches of this content that were there before.
+            known: batches of this content that existed before.
 
         Raises:
             TooMuch: the account may have no more tokens in the queue.
-            ModelError: it cannot be had.
+            ModelError: the creation failed.
         """
         patience = self.patience()
         metadata = {METADATA: digest}
@@ -177,28 +134,27 @@ class BatchAPI:
             try:
                 return await self._create(file, metadata)
             except ModelError as error:
-                if (
-                    isinstance(error, ModelRejected)
-                    and metadata
-                    and "metadata" in str(error).lower()
-                ):
+                is_rejected = isinstance(error, ModelRejected)
+                if metadata and is_rejected and "metadata" in str(error).lower():
                     metadata = {}
                     continue
-                failure = self._passing("/batches", error)
-            found = await self._after(failure, patience, file, digest, known)
-            if found is not None:
-                return found
+                failure = self._as_temporary("/batches", error)
+            created = await self._look_after_failure(failure, patience, file, digest, known)
+            if created is not None:
+                return created
 
     async def _create(self, file: str, metadata: dict[str, str]) -> BatchState:
-        given: dict[str, Any] = {"metadata": metadata} if metadata else {}
-        told = await self._json(
+        options: dict[str, Any] = {}
+        if metadata:
+            options["metadata"] = metadata
+        entry = await self._json(
             lambda client: client.batches.with_raw_response.create(
-                input_file_id=file, endpoint=ENDPOINT, completion_window="24h", **given
+                input_file_id=file, endpoint=ENDPOINT, completion_window="24h", **options
             )
         )
-        return state_of(told)
+        return state_of(entry)
 
-    async def _after(
+    async def _look_after_failure(
         self,
         failure: ModelUnavailable,
         patience: Patience,
@@ -206,98 +162,99 @@ class BatchAPI:
         digest: str,
         known: frozenset[str],
     ) -> BatchState | None:
-        """After a creation that failed: wait, and look whether there is a batch all the same."""
-        ends = False
-        try:
-            if self.stopping:
-                failure.stops_run = ends = True
-            else:
+        """Wait after a failed creation, then look whether the batch exists all the same.
+
+        Raises:
+            ModelUnavailable: the patience is used up, or it cannot be known whether it exists.
+        """
+        is_last = self.stopping
+        if self.stopping:
+            failure.stops_run = True
+        else:
+            try:
                 await patience.wait(failure)
-        except ModelUnavailable:
-            ends = True
-        found = None
+            except ModelUnavailable:
+                is_last = True
         if may_have_arrived(failure):
-            listed = await self.find(digest, file)
-            if listed is None:
+            batches = await self.find(digest, file)
+            if batches is None:
                 raise run_ending(
-                    f"It is not known whether a batch was created ({failure}), and this server lists none. "
-                    "Look there first: the same call makes another."
+                    f"It is not known whether a batch was created ({failure}), and this server "
+                    "lists none. Look there first: the same call creates another one."
                 )
-            found = next((one for one in listed if one.id not in known), None)
-        if found is None and ends:
+            for batch in batches:
+                if batch.id not in known:
+                    return batch
+        if is_last:
             raise failure
-        return found
+        return None
 
     async def find(
         self, digest: str, file: str | None = None, *, pages: int = MOST_PAGES
     ) -> list[BatchState] | None:
-        """Find batches by the digest of their content, or their file; None if this server lists none.
+        """Find batches by the digest of their content, or their file; None if none are listed.
 
         Raises:
             ModelUnavailable: the server does not answer.
         """
         try:
-            listed = await self._list("batches", pages)
+            entries = await self._list("batches", pages)
         except ModelError as error:
             if isinstance(error, ModelUnavailable) and error.status not in NOT_THERE:
                 raise
             return None
-        found: list[BatchState] = []
-        for told in listed:
+        batches: list[BatchState] = []
+        for entry in entries:
             try:
-                state = state_of(told)
+                state = state_of(entry)
             except ModelUnavailable:
-                continue  # an entry of the list that is no batch
+                continue  # the entry is not a batch
             if state.digest == digest or (file is not None and state.input_file == file):
-                found.append(state)
-        return found
+                batches.append(state)
+        return batches
 
     async def _list(self, kind: Literal["files", "batches"], pages: int) -> list[dict[str, Any]]:
-        """List what a server has, page by page, within bounds; the newest come first."""
+        """List what a server has, page by page, up to so many; the newest entries come first."""
         entries: list[dict[str, Any]] = []
         after: str | None = None
         for _ in range(pages):
-            told = await self._tried(partial(self._page, kind, after))
-            listed = told.get("data") if isinstance(told, dict) else None
-            page = (
-                [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-            )
-            entries += page
-            last = page[-1].get("id") if page else None
-            if (
-                not isinstance(last, str)
-                or last == after
-                or not told.get("has_more", len(page) >= PAGE)
-            ):
+            page = await self._repeat(partial(self._page, kind, after))
+            new = _entries_of(page)
+            entries += new
+            last = get_field(new[-1], "id") if new else None
+            if not isinstance(last, str) or last == after:
+                break
+            if not page.get("has_more", len(new) >= PAGE):
                 break
             after = last
         return entries
 
     async def _page(self, kind: Literal["files", "batches"], after: str | None) -> Any:
-        given: dict[str, Any] = {"limit": PAGE} | ({"after": after} if after is not None else {})
+        options: dict[str, Any] = {"limit": PAGE}
+        if after is not None:
+            options["after"] = after
         return await self._json(
-            lambda client: getattr(client, kind).with_raw_response.list(**given)
+            lambda client: getattr(client, kind).with_raw_response.list(**options)
         )
 
     async def show(self, batch: str) -> BatchState:
-        """Look at a batch, once.
+        """Get the state of a batch, with one try.
 
         Raises:
-            ModelError: the server does not tell.
+            ModelError: the server does not report it.
         """
-        return state_of(
-            await self._json(lambda client: client.batches.with_raw_response.retrieve(batch))
-        )
+        entry = await self._json(lambda client: client.batches.with_raw_response.retrieve(batch))
+        return state_of(entry)
 
     async def lines(self, file: str) -> Lines:
-        """Read a batch's file; once more if lines of it are damaged.
+        """Download the lines of a file; twice if some of them are damaged.
 
         Raises:
-            ModelError: it cannot be had.
+            ModelError: the download failed.
         """
         lines = Lines((), 0)
         for _ in range(DOWNLOADS):
-            raw = await self._tried(partial(self._content, file))
+            raw = await self._repeat(partial(self._content, file))
             lines = lines_of(raw.content)
             if not lines.damaged:
                 break
@@ -310,16 +267,16 @@ class BatchAPI:
 
     def describe(self, batch: BatchState) -> str:
         """Say why a server failed a batch, in its own words and without the key."""
-        told = [self.model.without_key(str(problem)) for problem in batch.problems[:MOST_PROBLEMS]]
-        more = len(batch.problems) - len(told)
-        return (
-            "; ".join(told) + (f"; and {more:,} more" if more else "")
-            if told
-            else "it does not say why"
-        )
+        if not batch.problems:
+            return "it does not say why"
+        reasons = [self.model.without_key(str(problem)) for problem in batch.problems]
+        more = len(reasons) - MOST_PROBLEMS
+        if more > 0:
+            reasons = [*reasons[:MOST_PROBLEMS], f"and {more:,} more"]
+        return "; ".join(reasons)
 
-    async def _tried(self, step: Callable[[], Awaitable[Any]]) -> Any:
-        """Carry out a step that can be repeated, until it succeeds.
+    async def _repeat(self, step: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a step that may be repeated, until it succeeds.
 
         Raises:
             ModelError: it does not.
@@ -334,18 +291,20 @@ class BatchAPI:
                 await patience.wait(error)
 
     async def _json(self, work: Callable[[Any], Awaitable[Any]], *, of_file: bool = False) -> Any:
-        return read_body((await self._call(work, of_file=of_file)).content)
+        raw = await self._call(work, of_file=of_file)
+        return read_body(raw.content)
 
     async def _call(self, work: Callable[[Any], Awaitable[Any]], *, of_file: bool = False) -> Any:
-        """Carry out a step in the time of a request; one that moves a file has as long as that needs."""
+        """Call the client with the time limit of a request, or that of a file."""
         timeout_s = self.model.lm.timeout_s
-        timeout_s = max(LONGEST_FILE_S, timeout_s) if of_file else timeout_s
+        if of_file:
+            timeout_s = max(LONGEST_FILE_S, timeout_s)
         return await self.model.call(
             lambda client: work(self._without_retries(client)), timeout_s=timeout_s
         )
 
     def _without_retries(self, client: Any) -> Any:
-        """Give the client with the SDK's own retries off; it has the same connections."""
+        """Copy the client with the SDK's own retries off; the copy has the same connections."""
         if self._clients is None or self._clients[0] is not client:
             lm = self.model.lm
             headers = dict(lm.extra_headers or {})
@@ -355,41 +314,54 @@ class BatchAPI:
             self._clients = client, copied
         return self._clients[1]
 
-    def _passing(self, path: str, error: ModelError) -> ModelUnavailable:
-        """Give a failure after which a step is tried again.
+    def _as_temporary(self, path: str, error: ModelError) -> ModelUnavailable:
+        """Give the error of a step if it may be tried again.
 
         Raises:
             TooMuch: the server would take less.
             ModelConfigError: it takes no batch.
         """
-        if says_queue_is_full(str(error)):
-            raise TooMuch(str(error), queue_is_full=True)
-        if isinstance(error, ModelRejected) and (
-            error.status == 413 or TOO_LARGE.search(str(error))
-        ):
-            raise TooMuch(str(error), queue_is_full=False)
-        if NO_FILE.search(str(error)):
-            return ModelUnavailable(str(error), status=error.status, attempts=0)
-        error.attempts = 0  # of the requests in it none was answered, or refused
+        message = str(error)
+        if says_queue_is_full(message):
+            raise TooMuch(message, queue_is_full=True)
+        is_rejected = isinstance(error, ModelRejected)
+        if is_rejected and (error.status == 413 or TOO_LARGE.search(message)):
+            raise TooMuch(message, queue_is_full=False)
+        if NO_FILE.search(message):
+            return ModelUnavailable(message, status=error.status, attempts=0)
+        error.attempts = 0  # none of the requests in the batch was answered or refused
         if error.status in NOT_THERE:
-            said = f"LM(batch=True) needs a batch API, and this server has none: POST {path} was answered {error.status}."
-            said += " Without batch= the same call asks directly."
-            raise ModelConfigError(said, status=error.status, attempts=0)
+            raise ModelConfigError(
+                "LM(batch=True) needs a batch API, and this server has none: "
+                f"POST {path} was answered {error.status}. "
+                "Without batch= the same call sends its requests directly.",
+                status=error.status,
+                attempts=0,
+            )
         if isinstance(error, ModelUnavailable):
             return error
         if isinstance(error, ModelConfigError):
             raise error
-        said = f"The server takes no such batch (LM(batch=True)). {error}"
-        raise ModelConfigError(said, status=error.status, request_id=error.request_id, attempts=0)
+        raise ModelConfigError(
+            f"The server takes no such batch (LM(batch=True)). {message}",
+            status=error.status,
+            request_id=error.request_id,
+            attempts=0,
+        )
+
+
+def _entries_of(page: Any) -> list[dict[str, Any]]:
+    items = get_list(get_field(page, "data"))
+    return [item for item in items if isinstance(item, dict)]
 
 
 def digest_of(content: bytes) -> str:
-    """Give what a batch's content is known by."""
+    """Give the digest of the content of a batch."""
     return hashlib.sha256(content).hexdigest()
 
 
 def may_have_arrived(error: ModelUnavailable) -> bool:
-    """Whether the server may have done what was asked, though it did not answer so."""
+    """Tell whether the server may have done a step although its answer is an error."""
     return not (error.busy or error.gone or NO_FILE.search(str(error)))
 
 

@@ -1,298 +1,259 @@
-"""The provider's batch endpoint: maps without tools in one file, at half the price, whenever it has time.
+"""A model behind the provider's batch endpoint: upload, create, poll, download.
 
-Upload, create, poll, download, as OpenAI's Batch API has it. What is asked in a batch is remembered while it is under
-way: the same requests after a crash find it again, among whatever others. What a batch has no answer to is asked in the
-ordinary way.
+It follows OpenAI's Batch API. The requests of a batch are recorded while it is under way: the same
+requests after a crash find it again, even among other requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.clock import CLOCK
-from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
-from pandas_amr.models.batch.api import (
-    ENDPOINT,
-    GROWTH,
-    LONGEST_WAIT_S,
-    BatchAPI,
-    TooMuch,
-    digest_of,
-    run_ending,
-)
+from pandas_amr.models.batch.api import ENDPOINT, BatchAPI, TooMuch, digest_of, run_ending
+from pandas_amr.models.batch.patience import GROWTH, LONGEST_WAIT_S
 from pandas_amr.models.batch.records import Creation, Records
+from pandas_amr.models.batch.requests import (
+    MOST_REQUESTS,
+    BatchedRequest,
+    Part,
+    divide_into_batches,
+    fail_all,
+    halve,
+)
 from pandas_amr.models.batch.state import by_request, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection
 
-    from pandas_amr.models.base import Model, Reply, Request
-    from pandas_amr.models.batch.api import Patience
+    from pandas_amr.models.base import Reply, Request
+    from pandas_amr.models.batch.patience import Patience
     from pandas_amr.models.batch.state import BatchState
     from pandas_amr.models.openai.endpoint import Endpoint
 
-MOST_REQUESTS = 10_000  # in one batch; the provider's own bound is 50,000
-MOST_BYTES = 100_000_000  # of one batch's file; the provider's own bound is 200 MB
-LINGER_S = 0.25  # without a new request before a batch is sent
-LONGEST_CREATION_S = 8.0  # that a run which stops waits for the name of a batch it has asked for
+LINGER_S = 0.25  # without a new request, before a batch is sent
+LONGEST_CREATION_S = 8.0  # for which a run that stops waits for the id of a batch it has created
+# The provider's window is 24 hours. A server that never ends a batch is not waited for longer.
+LONGEST_BATCH_S = 26 * 3600.0
 NOT_FOUND = 404
-LONGEST_BATCH_S = (
-    26 * 3600.0
-)  # the window is 24 hours; a server that never ends a batch is not waited for longer
-
-
-def takes(request: Request) -> bool:
-    """Whether a request can wait for a batch: a map's, without tools and without code, which takes turns."""
-    return request.phase == "map" and not request.tools and not request.code
-
-
-@dataclass(frozen=True)
-class BatchFirst:
-    """Answers what can wait through a batch, and in the ordinary way all else, and what a batch did not answer.
-
-    What expired or failed in a batch does not wait for another one.
-    """
-
-    batched: Model
-    ordinary: Model
-
-    async def complete(self, request: Request) -> Reply:
-        """Answer one turn.
-
-        Raises:
-            ModelError: as the models inside; what a batch has taken for this request is in its ``usage``, too.
-        """
-        if not takes(request):
-            return await self.ordinary.complete(request)
-        try:
-            return await self.batched.complete(request)
-        except ModelUnavailable as error:
-            if error.stops_run:
-                raise
-            tries, spent = error.attempts, error.usage
-        try:
-            reply = await self.ordinary.complete(request)
-        except ModelError as error:
-            error.attempts += tries
-            if spent is not None:
-                error.usage = spent + (error.usage or Usage())
-            raise
-        return replace(reply, usage=replace(spent or Usage(), tries=tries) + reply.usage)
-
-
-@dataclass
-class _Asked:
-    request: Request
-    line: bytes
-    answer: asyncio.Future[Reply]
-
-
-_Part: TypeAlias = dict[str, _Asked]  # by the id of the request's line
 
 
 @dataclass
 class Batched:
-    """Collects requests, sends them as batches, and answers each when its batch is done.
+    """Collects requests, sends them as batches, and answers each when its batch has ended.
 
     Attributes:
-        first_poll_s: how soon it is asked whether a batch is done; then less and less often.
+        model: the server.
+        first_poll_s: seconds until the state of a batch is first checked; later ones are longer.
     """
 
     model: Endpoint
     first_poll_s: float
-    _waiting: _Part = field(default_factory=dict)
+    _queue: Part = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
-    _under_way: set[asyncio.Task[None]] = field(default_factory=set)
-    _creating: set[asyncio.Task[Any]] = field(default_factory=set)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _creations: set[asyncio.Task[Any]] = field(default_factory=set)
     _ended: list[tuple[str, Collection[str]]] = field(default_factory=list)
     _polled: set[asyncio.Future[None]] = field(default_factory=set)
-    _used: set[str] = field(default_factory=set)
+    _used_ids: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._api = BatchAPI(self.model, self.first_poll_s)
         self._records = Records(self.model.address[0])
 
     async def complete(self, request: Request) -> Reply:
-        """Answer one turn when its batch is done.
+        """Answer one turn when its batch has ended.
 
         Raises:
-            ModelUnavailable: the batch ended without an answer to this one: it may be asked again. Where it
-                ``stops_run``, there is no batch to be had.
+            ModelUnavailable: the batch ended without an answer to this request, which may be sent
+                again; unless the error ``stops_run``: then no batch can be created.
             ModelError: as the model inside.
         """
+        loop = asyncio.get_running_loop()
         body = self.model.body(request)
-        name = self._line_id(body)
-        line = json.dumps(
-            {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}
-        ).encode()
-        asked = _Asked(request, line, asyncio.get_running_loop().create_future())
-        self._waiting[name] = asked
+        line_id = self._new_line_id(body)
+        line = {"custom_id": line_id, "method": "POST", "url": ENDPOINT, "body": body}
+        queued = BatchedRequest(request, json.dumps(line).encode(), loop.create_future())
+        self._queue[line_id] = queued
         if self._timer is not None:
             self._timer.cancel()
-        linger_s = 0.0 if len(self._waiting) >= MOST_REQUESTS else LINGER_S
-        self._timer = asyncio.get_running_loop().call_later(linger_s, self._send)
-        return await asyncio.shield(asked.answer)
+        linger_s = 0.0 if len(self._queue) >= MOST_REQUESTS else LINGER_S
+        self._timer = loop.call_later(linger_s, self._send_queue)
+        return await asyncio.shield(queued.answer)
 
-    def _line_id(self, body: dict[str, Any]) -> str:
-        """Name a request's line by its content. One that is asked twice has two lines, and is paid for twice."""
+    def _new_line_id(self, body: dict[str, Any]) -> str:
+        """Make the id of a line from its content. An equal request has a line of its own."""
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
-        name, number = digest, 0
-        while name in self._used:
+        line_id, number = digest, 0
+        while line_id in self._used_ids:
             number += 1
-            name = f"{digest}-{number}"
-        self._used.add(name)
-        return name
+            line_id = f"{digest}-{number}"
+        self._used_ids.add(line_id)
+        return line_id
 
     async def end(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Stop waiting, as the run ends. A batch that is under way goes on; the same requests will find it.
+        """Stop waiting, as the run ends. A batch under way goes on; the same requests find it.
 
-        One that is being created is waited for, a little: unless it is remembered it would be paid twice. Those that
-        have ended are forgotten only here, and only where nothing was raised: what they held is in the journal now.
+        A batch that is being created is waited for, within bounds: unless it is recorded, it would
+        be paid for twice. The records of ended batches are dropped only here, and only if nothing
+        was raised: then their answers are in the journal.
         """
         self._api.stopping = True
         if self._timer is not None:
             self._timer.cancel()
-        await _cancelled(self._under_way)
-        if self._creating:
-            await asyncio.wait(self._creating, timeout=LONGEST_CREATION_S)
-        await _cancelled(self._creating)
-        for name, keys in self._ended if kind is None else ():
-            self._records.drop(name, keys)
+        await _cancel(self._tasks)
+        if self._creations:
+            await asyncio.wait(self._creations, timeout=LONGEST_CREATION_S)
+        await _cancel(self._creations)
+        if kind is None:
+            for batch_id, keys in self._ended:
+                self._records.drop(batch_id, keys)
 
-    def _send(self) -> None:
-        asked, self._waiting = self._waiting, {}
-        self._begin(asked, self._dispatch)
+    # -- from the queue to batches -----------------------------------------------------------------
 
-    def _begin(self, asked: _Part, step: Callable[..., Awaitable[None]], *more: Any) -> None:
-        task = asyncio.create_task(self._carry_out(asked, step, *more))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+    def _send_queue(self) -> None:
+        requests, self._queue = self._queue, {}
+        self._start(self._dispatch, requests)
 
-    async def _carry_out(
-        self, asked: _Part, step: Callable[..., Awaitable[None]], *more: Any
-    ) -> None:
-        """Do what answers some requests; whatever goes wrong is each request's own error."""
+    def _start(self, step: Callable[..., Awaitable[None]], part: Part, *more: Any) -> None:
+        task = asyncio.create_task(self._run(step, part, *more))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, step: Callable[..., Awaitable[None]], part: Part, *more: Any) -> None:
+        """Run a step that answers some requests; an error becomes that of each request."""
         try:
-            await step(asked, *more)
+            await step(part, *more)
         except ModelError as error:
-            _fail(asked, error)
-        except Exception as error:  # noqa: BLE001 (whoever waits is told; another batch would be paid for in vain)
-            said = f"The batch could not be carried out ({type(error).__name__}: {error})."
-            _fail(asked, ModelConfigError(said, attempts=0))
+            fail_all(part, error)
+        except Exception as error:  # noqa: BLE001 (each request raises it; a retry would be paid for in vain)
+            reason = f"{type(error).__name__}: {error}"
+            failure = ModelConfigError(f"The batch could not be processed ({reason}).", attempts=0)
+            fail_all(part, failure)
         except asyncio.CancelledError:
-            for one in asked.values():
-                one.answer.cancel()
+            for request in part.values():
+                request.answer.cancel()
             raise
 
-    async def _dispatch(self, asked: _Part) -> None:
-        """Sort requests by the batch that holds them already, and put the rest into new ones."""
-        await self._look_for_created(asked)
+    async def _dispatch(self, requests: Part) -> None:
+        """Resume the batches that hold some of the requests; create new ones for the rest."""
+        await self._find_created(requests)
         batch_of = self._records.batches()
-        known: dict[str, _Part] = {}
-        new: _Part = {}
-        for key, one in asked.items():
-            part = known.setdefault(batch_of[key], {}) if key in batch_of else new
-            part[key] = one
-        for name, part in known.items():
-            self._begin(part, self._resume, name)
-        for part in _parts(new):
-            self._begin(part, self._ask)
+        recorded: dict[str, Part] = {}
+        new: Part = {}
+        for key, request in requests.items():
+            if key in batch_of:
+                recorded.setdefault(batch_of[key], {})[key] = request
+            else:
+                new[key] = request
+        for batch_id, part in recorded.items():
+            self._start(self._resume, part, batch_id)
+        for part in divide_into_batches(new):
+            self._start(self._ask, part)
 
-    async def _look_for_created(self, asked: _Part) -> None:
-        """Find the batches whose creation an earlier process has asked for, and not lived to be told of."""
+    async def _find_created(self, requests: Part) -> None:
+        """Find batches that an earlier process created without living to see their ids."""
         for creation in self._records.creations():
-            if not asked.keys().isdisjoint(creation.keys):
-                found = await self._api.find(creation.digest, creation.file) or ()
-                name = next((one.id for one in found if one.id not in creation.known), None)
-                self._records.end(creation, name)
+            if requests.keys().isdisjoint(creation.keys):
+                continue
+            batches = await self._api.find(creation.digest, creation.file) or []
+            new = (batch.id for batch in batches if batch.id not in creation.known)
+            self._records.end(creation, next(new, None))
 
-    async def _resume(self, asked: _Part, name: str) -> None:
-        """Take the answers of a batch that an earlier run has left; what it gave up is asked anew."""
+    async def _resume(self, part: Part, batch_id: str) -> None:
+        """Answer requests from a batch of an earlier run. If it was given up, send them again."""
         try:
-            batch = await self._api.show(name)
-        except ModelUnavailable:  # it may be there all the same
-            batch = state_of({"id": name})
+            batch = await self._api.show(batch_id)
+        except ModelUnavailable:  # it may exist all the same
+            batch = state_of({"id": batch_id})
         except ModelError as error:
             if error.status != NOT_FOUND:
                 raise
-            self._records.drop(name)
-            await self._ask(asked)
+            self._records.drop(batch_id)
+            await self._ask(part)
             return
         was_given_up = batch.status in {"failed", "cancelled"}
         batch = await self._wait_for_end(batch)
-        left = await self._settle(batch, asked)
+        left = await self._answer(part, batch)
         if not was_given_up:
-            self._finish(batch, asked, left)
+            self._finish(batch, part, left)
             return
-        self._records.drop(name)
+        self._records.drop(batch_id)
         if left:
             await self._ask(left)
 
-    async def _ask(self, asked: _Part, patience: Patience | None = None) -> None:
-        """Ask requests in a new batch; in smaller ones, one after the other, if the server takes none so large."""
+    async def _ask(self, part: Part, patience: Patience | None = None) -> None:
+        """Send requests in a new batch; if the server takes none so large, in smaller ones."""
         try:
-            batch = await self._wait_for_end(await self._create(asked))
-            if batch.queue_is_full:
-                self._records.drop(batch.id)
-                raise TooMuch(self._api.describe(batch), queue_is_full=True)  # noqa: TRY301 (as a creation does)
+            batch = await self._run_batch(part)
         except TooMuch as error:
             refusal = error
         else:
-            self._finish(batch, asked, await self._settle(batch, asked))
+            self._finish(batch, part, await self._answer(part, batch))
             return
         if refusal.queue_is_full and await self._wait_for_another():
-            await self._ask(asked)
-        elif len(asked) > 1:
-            for half in _halves(asked):
+            await self._ask(part)
+        elif len(part) > 1:
+            for half in halve(part):
                 await self._ask(half)
         elif refusal.queue_is_full:
-            said = (
+            message = (
                 f"The provider's queue of batch tokens has no place for a single request. {refusal}"
             )
             patience = patience or self._api.patience()
-            await patience.wait(ModelUnavailable(said, busy=True, attempts=0))
-            await self._ask(asked, patience)
+            await patience.wait(ModelUnavailable(message, busy=True, attempts=0))
+            await self._ask(part, patience)
         else:
-            raise ModelConfigError(
-                f"The server takes no such batch (LM(batch=True)). {refusal}", attempts=0
-            )
+            message = f"The server takes no such batch (LM(batch=True)). {refusal}"
+            raise ModelConfigError(message, attempts=0)
 
-    async def _create(self, asked: _Part) -> BatchState:
-        """Have a batch of these requests: one of the same content that is under way, or a new one.
+    async def _run_batch(self, part: Part) -> BatchState:
+        """Create a batch and wait for its end.
 
-        Whoever stops waiting for it stops its upload, but not its creation.
+        Raises:
+            TooMuch: the server takes none of this size, at least not now.
         """
-        content = b"\n".join(asked[key].line for key in sorted(asked))
+        batch = await self._wait_for_end(await self._create(part))
+        if batch.queue_is_full:
+            self._records.drop(batch.id)
+            raise TooMuch(self._api.describe(batch), queue_is_full=True)
+        return batch
+
+    # -- one batch ---------------------------------------------------------------------------------
+
+    async def _create(self, part: Part) -> BatchState:
+        """Create a batch of some requests, unless one of the same content is under way.
+
+        If the task is cancelled, its upload stops, but not its creation.
+        """
+        content = b"\n".join(part[key].line for key in sorted(part))
         digest = digest_of(content)
         same = await self._api.find(digest, pages=1) or []
         for batch in same:
             if not batch.ended:
-                self._records.add(batch.id, asked)
+                self._records.add(batch.id, part)
                 return batch
         file = await self._api.upload(content)
-        creation = Creation(file, digest, tuple(batch.id for batch in same), tuple(asked))
-        creating = asyncio.create_task(self._created(creation))
-        self._creating.add(creating)
-        creating.add_done_callback(self._creating.discard)
-        await asyncio.wait({creating})
-        return creating.result()
+        creation = Creation(file, digest, tuple(batch.id for batch in same), tuple(part))
+        task = asyncio.create_task(self._create_recorded(creation))
+        self._creations.add(task)
+        task.add_done_callback(self._creations.discard)
+        await asyncio.wait({task})
+        return task.result()
 
-    async def _created(self, creation: Creation) -> BatchState:
-        """Create a batch and remember it: from its creation on it is paid for.
+    async def _create_recorded(self, creation: Creation) -> BatchState:
+        """Create a batch and record it: from its creation on it is paid for.
 
-        What may have been created is remembered, too, until it is known; the next run looks for it.
+        A creation without an outcome stays recorded; the next run looks for its batch.
         """
         self._records.begin(creation)
+        known = frozenset(creation.known)
         try:
-            batch = await self._api.create(
-                creation.file, creation.digest, frozenset(creation.known)
-            )
+            batch = await self._api.create(creation.file, creation.digest, known)
         except (TooMuch, ModelConfigError):
             self._records.end(creation, None)
             raise
@@ -300,163 +261,106 @@ class Batched:
         return batch
 
     async def _wait_for_end(self, batch: BatchState) -> BatchState:
-        """Ask after a batch until it has ended.
+        """Poll a batch until it has ended.
 
         Raises:
-            ModelUnavailable: the server does not tell of it any more, or it never ends; the run ends.
+            ModelUnavailable: the server no longer reports it, or it never ends; this ends the run.
         """
         marker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._polled.add(marker)
-        patience = self._api.patience(counted=False)  # a poll that fails says nothing of the batch
-        latest, poll_s = CLOCK.now() + LONGEST_BATCH_S, self.first_poll_s
         try:
-            while not batch.ended:
-                if CLOCK.now() > latest:
-                    raise _given_up(
-                        f"The batch {batch.id} has not ended within {LONGEST_BATCH_S / 3600:.0f} hours."
-                    )
-                await asyncio.sleep(poll_s)
-                poll_s = min(LONGEST_WAIT_S, poll_s * GROWTH)
-                try:
-                    batch = await self._api.show(batch.id)
-                    patience.restore()
-                except ModelError as error:
-                    await patience.wait(_unseen(batch, error))
-            return batch
+            return await self._poll(batch)
         finally:
             self._polled.discard(marker)
             marker.set_result(None)
 
+    async def _poll(self, batch: BatchState) -> BatchState:
+        patience = self._api.patience(counted=False)  # a failed poll says nothing about the batch
+        latest, poll_s = CLOCK.now() + LONGEST_BATCH_S, self.first_poll_s
+        while not batch.ended:
+            if CLOCK.now() > latest:
+                hours = f"{LONGEST_BATCH_S / 3600:.0f} hours"
+                raise _given_up(f"The batch {batch.id} has not ended within {hours}.")
+            await asyncio.sleep(poll_s)
+            poll_s = min(LONGEST_WAIT_S, poll_s * GROWTH)
+            try:
+                batch = await self._api.show(batch.id)
+                patience.restore()
+            except ModelError as error:
+                await patience.wait(_not_reported(batch, error))
+        return batch
+
     async def _wait_for_another(self) -> bool:
-        """Wait until another batch of this run has ended, and left its place in the queue; False if there is none."""
+        """Wait until another batch of this run leaves the queue; False if there is none."""
         if not self._polled:
             return False
         await asyncio.wait(set(self._polled), return_when=asyncio.FIRST_COMPLETED)
         return True
 
-    async def _settle(self, batch: BatchState, asked: _Part) -> _Part:
-        """Give each request what the batch's files have for it; those that it has not answered are given back."""
+    async def _answer(self, part: Part, batch: BatchState) -> Part:
+        """Answer requests from the files of a batch; give those that have no answer there."""
         lines: list[dict[str, Any]] = []
         for file in batch.files:
-            lines += (await self._api.lines(file)).read
-        answers = by_request(lines)
-        return {
-            key: one
-            for key, one in asked.items()
-            if not self._is_answered(one, answers.get(key, ()))
-        }
+            lines += (await self._api.lines(file)).entries
+        lines_of = by_request(lines)
+        left: Part = {}
+        for key, request in part.items():
+            if not request.read_lines(lines_of.get(key, ()), self.model.read):
+                left[key] = request
+        return left
 
-    def _is_answered(self, one: _Asked, lines: Sequence[Mapping[str, Any]]) -> bool:
-        """Answer a request by its lines, if one of them has an answer or an error. What all of them took is counted."""
-        reply: Reply | None = None
-        failure: ModelError | None = None
-        spent = Usage()
-        for line in lines:
-            response = line.get("response")
-            if not isinstance(response, dict):
-                continue  # the line says only why there is none
-            try:
-                answer = self.model.read(response, one.request)
-            except ModelError as error:
-                failure = failure or error
-                spent += error.usage or Usage()
-            else:
-                reply = reply or answer
-                spent += answer.usage
-        if one.answer.done() or (reply is None and failure is None):
-            return one.answer.done()
-        if reply is not None:
-            one.answer.set_result(replace(reply, usage=spent))
-        elif failure is not None:
-            failure.usage = spent if spent.calls else None
-            one.answer.set_exception(_of_one_request(failure))
-            one.answer.exception()  # whoever asked may be gone
-        return True
-
-    def _finish(self, batch: BatchState, asked: _Part, left: _Part) -> None:
-        """Tell those without an answer why.
+    def _finish(self, batch: BatchState, part: Part, left: Part) -> None:
+        """Note that a batch has ended; fail the requests that are left without an answer.
 
         Raises:
-            ModelError: nothing that follows would succeed, and the run ends.
+            ModelError: no later request would succeed, and the run ends.
         """
-        self._ended.append((batch.id, asked.keys()))
+        self._ended.append((batch.id, part.keys()))
         if not left:
             return
         if batch.status == "failed":
-            said = f"The server failed the whole batch {batch.id}: {self._api.describe(batch)}."
-            raise ModelConfigError(f"{said} Check LM(batch=True).", attempts=0)
+            reason = self._api.describe(batch)
+            raise ModelConfigError(
+                f"The server failed the whole batch {batch.id}: {reason}. Check LM(batch=True).",
+                attempts=0,
+            )
         if batch.status == "cancelled":
             raise _given_up(
-                f"The batch {batch.id} was cancelled before it had answered {len(left):,} of its requests."
+                f"The batch {batch.id} was cancelled before it had answered {len(left):,} of its "
+                "requests."
             )
-        _fail(
-            left, ModelUnavailable(f"The batch {batch.status} without an answer to this request.")
-        )
+        message = f"The batch {batch.status} without an answer to this request."
+        fail_all(left, ModelUnavailable(message))
 
 
-def _fail(asked: _Part, failure: ModelError) -> None:
-    for one in asked.values():
-        if not one.answer.done():
-            one.answer.set_exception(
-                copy.copy(failure)
-            )  # to each its own: its tries are counted on it
-            one.answer.exception()  # whoever asked may be gone
-
-
-def _of_one_request(error: ModelError) -> ModelError:
-    """Give the failure of a request among others: whether it is the configuration shows when it is asked alone."""
-    if not isinstance(error, ModelConfigError):
-        return error
-    failure = ModelUnavailable(str(error), status=error.status, request_id=error.request_id)
-    failure.usage = error.usage
-    return failure
-
-
-def _unseen(batch: BatchState, error: ModelError) -> ModelUnavailable:
-    """Say that a batch cannot be asked after, which may pass; unless it is a matter of the key.
+def _not_reported(batch: BatchState, error: ModelError) -> ModelUnavailable:
+    """Make the error of a failed poll, after which it may be tried again.
 
     Raises:
-        ModelError: it is.
+        ModelError: the error itself, if a retry does not help: it is about the key.
     """
-    if not isinstance(error, ModelUnavailable) and error.status != NOT_FOUND:
-        raise error
-    said = f"The server does not tell of the batch {batch.id} any more; the same call finds it again. {error}"
-    busy, gone = getattr(error, "busy", False), getattr(error, "gone", False)
-    return ModelUnavailable(
-        said,
-        status=error.status,
-        busy=busy,
-        gone=gone,
-        retry_after_s=getattr(error, "retry_after_s", None),
-        attempts=0,
+    message = (
+        f"The server no longer reports the batch {batch.id}; the same call finds it again. {error}"
     )
+    if isinstance(error, ModelUnavailable):
+        return ModelUnavailable(
+            message,
+            status=error.status,
+            busy=error.busy,
+            gone=error.gone,
+            retry_after_s=error.retry_after_s,
+            attempts=0,
+        )
+    if error.status == NOT_FOUND:
+        return ModelUnavailable(message, status=error.status, attempts=0)
+    raise error
 
 
 def _given_up(message: str) -> ModelUnavailable:
-    return run_ending(f"{message} What it has answered is found; the same call goes on from there.")
+    return run_ending(f"{message} Its answers are kept; the same call goes on from there.")
 
 
-def _parts(asked: _Part) -> Iterator[_Part]:
-    """Divide requests into batches that are neither too many nor too large."""
-    part: _Part = {}
-    size = 0
-    for key, one in asked.items():
-        if part and (len(part) >= MOST_REQUESTS or size + len(one.line) > MOST_BYTES):
-            yield part
-            part, size = {}, 0
-        part[key] = one
-        size += len(one.line) + 1
-    if part:
-        yield part
-
-
-def _halves(asked: _Part) -> tuple[_Part, _Part]:
-    keys = list(asked)
-    middle = len(keys) // 2
-    return {key: asked[key] for key in keys[:middle]}, {key: asked[key] for key in keys[middle:]}
-
-
-async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
     ended = [*tasks]
     for task in ended:
         task.cancel()

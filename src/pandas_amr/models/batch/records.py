@@ -1,4 +1,4 @@
-"""What is remembered of batches under way, in files: the same requests after a crash find theirs again."""
+"""Records of batches under way, in files: after a crash the same requests find their batch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)
 
 @dataclass(frozen=True)
 class Creation:
-    """A batch that is about to be created: whether it was stands with the server, if this process does not live on.
+    """A batch that is about to be created.
+
+    If this process ends early, only the server knows whether it was created.
 
     Attributes:
         file: its uploaded requests.
         digest: of their content.
-        known: batches of this content that were there before.
+        known: batches of this content that existed before.
         keys: the requests that it holds.
     """
 
@@ -36,58 +38,60 @@ class Creation:
 
 
 class Records:
-    """The batches under way at a server, each in a file: its id, and which requests it holds, as digests.
+    """The batches under way at a server: each has a file with its id and its requests.
 
-    Where the folder cannot be written nothing is found again after a crash, and no worse.
+    If the folder cannot be written, nothing is found again after a crash, and no more is lost.
     """
 
     def __init__(self, server: str) -> None:
         folder = hashlib.sha256(server.encode()).hexdigest()[:16]
         try:
             self._folder = cache_folder() / "batches" / folder
-        except OSError:  # no home: below this nothing can be written, and nothing is remembered
+        except OSError:  # no home: nothing can be written below this, so nothing is recorded
             self._folder = Path(os.devnull) / folder
 
     def batches(self) -> dict[str, str]:
-        """Give the batch that holds a request, by the request's digest."""
-        known: dict[str, str] = {}
+        """Give the batch of each request, by the key of the request."""
+        batch_of: dict[str, str] = {}
         for file in sorted(self._folder.glob("*.json")):
-            name, keys = _read(file)
-            known |= dict.fromkeys(keys, name)
-        return known
+            batch, keys = _read(file)
+            batch_of |= dict.fromkeys(keys, batch)
+        return batch_of
 
     def add(self, name: str, keys: Iterable[str]) -> None:
-        """Remember a batch."""
+        """Record a batch."""
         self._write(self._file(name), {"id": name, "keys": sorted(keys)})
 
     def drop(self, name: str, keys: Collection[str] | None = None) -> None:
-        """Forget a batch, or those of its requests that have been answered."""
-        left = (
-            [] if keys is None else [key for key in _read(self._file(name))[1] if key not in keys]
-        )
+        """Drop the record of a batch, or only those of its requests that have been answered."""
+        file = self._file(name)
+        left: list[str] = []
+        if keys is not None:
+            _, recorded = _read(file)
+            left = [key for key in recorded if key not in keys]
         if left:
             self.add(name, left)
         else:
-            _remove(self._file(name))
+            _remove(file)
 
     def creations(self) -> Iterator[Creation]:
-        """Give the batches of which it is not known whether they were created."""
+        """Give the creations without an outcome."""
         for file in sorted(self._folder.glob("*.creating")):
             with contextlib.suppress(*UNREADABLE):  # half written: nothing was sent yet
-                told = json.loads(file.read_text(encoding="utf-8"))
+                content = json.loads(file.read_text(encoding="utf-8"))
                 yield Creation(
-                    str(told["file"]),
-                    str(told["digest"]),
-                    tuple(told["known"]),
-                    tuple(told["keys"]),
+                    str(content["file"]),
+                    str(content["digest"]),
+                    tuple(content["known"]),
+                    tuple(content["keys"]),
                 )
 
     def begin(self, creation: Creation) -> None:
-        """Remember that a batch is about to be created."""
+        """Record that a batch is about to be created."""
         self._write(self._creating(creation), asdict(creation))
 
     def end(self, creation: Creation, name: str | None) -> None:
-        """Remember what came of it: a batch, or none."""
+        """Record the outcome of a creation: a batch, or none."""
         if name is not None:
             self.add(name, creation.keys)
         _remove(self._creating(creation))
@@ -105,13 +109,14 @@ class Records:
 
 
 def _remove(file: Path) -> None:
-    with contextlib.suppress(OSError):  # then it is looked at again, and found to hold nothing
+    with contextlib.suppress(OSError):  # it is read again later, and changes nothing
         file.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> tuple[str, list[str]]:
+    """Read the id of a batch and the keys of its requests."""
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        return str(told["id"]), [str(key) for key in told["keys"]]
-    except UNREADABLE:  # half written by a process that died: nothing is known of it
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return str(content["id"]), [str(key) for key in content["keys"]]
+    except UNREADABLE:  # half written by a process that died: it records nothing
         return "", []

@@ -1,4 +1,4 @@
-"""What a server tells of a batch, and the lines of its files: nothing is taken for granted."""
+"""Read the state of a batch and the lines of its files; nothing in them is relied on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pandas_amr._records.json_fields import get_field, get_list, get_text
 from pandas_amr.errors import ModelUnavailable
 
 if TYPE_CHECKING:
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
 
     Status = Literal["completed", "failed", "expired", "cancelled", "under way"]
 
-METADATA = "pandas_amr_content"  # the name under which a batch carries the digest of what it asks
+METADATA = "pandas_amr_content"  # the metadata of a batch that holds the digest of its content
 QUEUE_FULL = "token_limit_exceeded"
 QUEUE_FULL_WORDS = "enqueued token"
-# Compatible servers have words of their own: Maritaca "succeeded", others the American spelling.
+# Compatible servers have other words: Maritaca "succeeded", others the American spelling.
 ENDED: Mapping[str, Status] = {
     "completed": "completed",
     "succeeded": "completed",
@@ -33,24 +34,26 @@ ENDED: Mapping[str, Status] = {
 
 @dataclass(frozen=True, slots=True)
 class BatchProblem:
-    """Why a server failed a batch as a whole: one of its errors."""
+    """One of the errors for which a server failed a whole batch."""
 
     message: str
     code: str | None = None
     line: int | None = None
 
     def __str__(self) -> str:
-        return self.message if self.line is None else f"line {self.line}: {self.message}"
+        if self.line is None:
+            return self.message
+        return f"line {self.line}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """A batch as a server tells of it.
+    """The state of a batch, as a server reports it.
 
     Attributes:
         input_file: the file of its requests.
-        files: those of its answers and of its errors, as far as they are there.
-        digest: of what it asks, if this library made it.
+        files: the files of its answers and errors, if they exist.
+        digest: of its content, if this library made it.
     """
 
     id: str
@@ -62,72 +65,71 @@ class BatchState:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it has ended."""
         return self.status != "under way"
 
     @property
     def queue_is_full(self) -> bool:
         """Whether it failed because the account may have no more tokens in the queue."""
-        return self.status == "failed" and any(
-            problem.code == QUEUE_FULL or says_queue_is_full(problem.message)
-            for problem in self.problems
-        )
+        if self.status != "failed":
+            return False
+        for problem in self.problems:
+            if problem.code == QUEUE_FULL or says_queue_is_full(problem.message):
+                return True
+        return False
 
 
 def says_queue_is_full(message: str) -> bool:
-    """Whether an error's text says that the account may have no more tokens in the queue."""
+    """Tell whether a message says that the account may have no more tokens in the queue."""
     return QUEUE_FULL_WORDS in message.lower()
 
 
-def state_of(told: Any) -> BatchState:
-    """Read what a server tells of a batch. A status that is not known is no end.
+def state_of(entry: Any) -> BatchState:
+    """Read the state of a batch. One with an unknown status has not ended.
 
     Raises:
-        ModelUnavailable: the answer does not tell of a batch.
+        ModelUnavailable: the entry is not a batch.
     """
-    if not isinstance(told, dict) or not _text(told.get("id")):
+    if not isinstance(entry, dict) or not get_text(entry.get("id")):
         raise ModelUnavailable("The server's answer is not a batch.")
-    status = str(told.get("status") or "").strip().lower()
-    files = (_text(told.get("output_file_id")), _text(told.get("error_file_id")))
-    metadata = told.get("metadata")
+    status = str(entry.get("status") or "").strip().lower()
+    files = (get_text(entry.get("output_file_id")), get_text(entry.get("error_file_id")))
+    digest = get_text(get_field(entry.get("metadata"), METADATA))
     return BatchState(
-        id=str(told["id"]),
+        id=str(entry["id"]),
         status=ENDED.get(status, "under way"),
-        input_file=_text(told.get("input_file_id")),
+        input_file=get_text(entry.get("input_file_id")),
         files=tuple(file for file in files if file is not None),
-        digest=_text(metadata.get(METADATA)) if isinstance(metadata, dict) else None,
-        problems=tuple(_problems(told.get("errors"))),
+        digest=digest,
+        problems=tuple(_read_problems(entry.get("errors"))),
     )
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _problems(errors: Any) -> Iterator[BatchProblem]:
-    listed = errors.get("data") if isinstance(errors, dict) else errors
-    for one in listed if isinstance(listed, list) else ():
-        if isinstance(one, dict):
-            line = one.get("line")
-            message = _text(one.get("message")) or _text(one.get("code")) or "no reason given"
-            yield BatchProblem(
-                message, _text(one.get("code")), line if isinstance(line, int) else None
-            )
-        elif isinstance(one, str):
-            yield BatchProblem(one)
+def _read_problems(errors: Any) -> Iterator[BatchProblem]:
+    if isinstance(errors, dict):
+        errors = errors.get("data")
+    for error in get_list(errors):
+        if isinstance(error, str):
+            yield BatchProblem(error)
+        elif isinstance(error, dict):
+            line, code = error.get("line"), get_text(error.get("code"))
+            if not isinstance(line, int):
+                line = None
+            message = get_text(error.get("message")) or code or "no reason given"
+            yield BatchProblem(message, code, line)
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The lines of a batch's file; ``damaged`` counts those that cannot be read."""
+    """The lines of a batch's file; ``damaged`` counts the unreadable ones."""
 
-    read: tuple[dict[str, Any], ...]
+    entries: tuple[dict[str, Any], ...]
     damaged: int
 
 
 def lines_of(content: bytes) -> Lines:
-    """Read the lines of a file. Only a line feed ends one: other ends of lines are in texts, where JSON allows them."""
-    read: list[dict[str, Any]] = []
+    """Read the lines of a file. Only a line feed ends one: JSON allows other line ends in texts."""
+    entries: list[dict[str, Any]] = []
     damaged = 0
     for line in content.split(b"\n"):
         if not line.strip():
@@ -137,22 +139,23 @@ def lines_of(content: bytes) -> Lines:
         except (ValueError, RecursionError):
             decoded = None
         if isinstance(decoded, dict):
-            read.append(decoded)
+            entries.append(decoded)
         else:
             damaged += 1
-    return Lines(tuple(read), damaged)
+    return Lines(tuple(entries), damaged)
 
 
 def by_request(lines: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Sort lines by the request that they answer; the same line twice is one."""
-    sorted_lines: dict[str, list[dict[str, Any]]] = {}
+    """Group lines by the request that they answer; a repeated line counts once."""
+    groups: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
-        said = sorted_lines.setdefault(str(line.get("custom_id")), [])
-        if not any(_is_same(line, other) for other in said):
-            said.append(line)
-    return sorted_lines
+        group = groups.setdefault(str(line.get("custom_id")), [])
+        if not any(_is_same(line, other) for other in group):
+            group.append(line)
+    return groups
 
 
 def _is_same(line: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two lines are one answer: a server that lists it twice may give each line an id of its own."""
-    return line.get("response") == other.get("response") and line.get("error") == other.get("error")
+    """Tell whether two lines are the same answer; a repeated line may have another id."""
+    is_same_answer = line.get("response") == other.get("response")
+    return is_same_answer and line.get("error") == other.get("error")

@@ -1,4 +1,4 @@
-"""Where a model answers: its address in one form, whoever wrote it, and the key that goes there."""
+"""The address of a model's server in a normal form, and the key for it."""
 
 from __future__ import annotations
 
@@ -21,36 +21,38 @@ SECRET_HEADERS = re.compile(r"auth|key|token|secret|cookie|password", re.IGNOREC
 
 
 def address_of(lm: LM) -> str:
-    """Give the address of an ``LM`` that brings no client: its own, the environment's, or OpenAI's.
+    """Give the address of an ``LM`` without a client: its own, the environment's, or OpenAI's.
 
     Raises:
-        UsageError: it is not one.
+        UsageError: it is not an address.
     """
     address = lm.base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or ADDRESS
     check_address(address, "LM(base_url=...)" if lm.base_url else "OPENAI_BASE_URL")
-    return _normalized(address)
+    return _normalize(address)
 
 
-def _normalized(address: str) -> str:
-    """Write scheme and host in lower case, without a default port and with a slash at the end, as clients do.
+def _normalize(address: str) -> str:
+    """Write an address as clients do: in lower case, without a default port, with a final slash.
 
     Example:
-        >>> _normalized("HTTP://Host:80/v1")
+        >>> _normalize("HTTP://Host:80/v1")
         'http://host/v1/'
     """
     parts = urlsplit(address)
     host = parts.hostname or ""
-    place = f"[{host}]" if ":" in host else host
+    if ":" in host:  # IPv6
+        host = f"[{host}]"
     if parts.port not in {None, DEFAULT_PORTS.get(parts.scheme)}:
-        place = f"{place}:{parts.port}"
-    return f"{parts.scheme}://{place}{parts.path.rstrip('/')}/"
+        host = f"{host}:{parts.port}"
+    path = parts.path.rstrip("/")
+    return f"{parts.scheme}://{host}{path}/"
 
 
 def key_of(lm: LM) -> Key:
-    """Give the key of an ``LM`` that brings no client: its own, the environment's, or none.
+    """Give the key of an ``LM`` without a client: its own, the environment's, or none.
 
     Raises:
-        UsageError: no HTTP header can hold it.
+        UsageError: an HTTP header cannot hold it.
     """
     if callable(lm.api_key):
         return Key(lm.api_key, "LM(api_key=...)", lm.timeout_s)
@@ -59,6 +61,8 @@ def key_of(lm: LM) -> Key:
 
 
 def secret_values(headers: Mapping[str, object] | None) -> tuple[str, ...]:
-    """Give what stands in headers that may hold a secret."""
-    values = [value for name, value in (headers or {}).items() if SECRET_HEADERS.search(name)]
+    """Give the values of those headers that may hold a secret."""
+    if not headers:
+        return ()
+    values = [value for name, value in headers.items() if SECRET_HEADERS.search(name)]
     return tuple(value for value in values if isinstance(value, str) and value)

@@ -1,4 +1,4 @@
-"""A request as the protocol spells it."""
+"""Convert a request into the body of the chat-completions protocol."""
 
 from __future__ import annotations
 
@@ -7,31 +7,21 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pandas_amr.models.base import LM, Message, Request, ToolCall
+    from pandas_amr.models.base import LM, Message, Request, ToolCall, ToolSpec
 
 NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 LONGEST_NAME = 64
 
 
 def body_of(lm: LM, request: Request) -> dict[str, Any]:
-    """The request as the protocol spells it."""
+    """Convert a request into the body of an HTTP request."""
     body: dict[str, Any] = {
         "model": lm.model,
-        "messages": [_spelled(message) for message in request.messages],
+        "messages": [_convert_message(message) for message in request.messages],
     }
     body |= options_of(lm)
     if request.tools:
-        body["tools"] = [
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": dict(tool.parameters),
-                },
-            }
-            for tool in request.tools
-        ]
+        body["tools"] = [_convert_tool(tool) for tool in request.tools]
     if request.forced_tool is not None:
         body["tool_choice"] = {"type": "function", "function": {"name": request.forced_tool}}
     if request.schema is not None:
@@ -47,43 +37,50 @@ def body_of(lm: LM, request: Request) -> dict[str, Any]:
 
 
 def options_of(lm: LM) -> dict[str, Any]:
-    """The settings of a request, as the protocol names them; of each request of a model the same."""
-    options = {
+    """Give the settings under the names of the protocol; all requests of a model share them."""
+    values = {
         "temperature": lm.temperature,
         "seed": lm.seed,
         "reasoning_effort": lm.reasoning_effort,
         "max_completion_tokens": lm.max_output_tokens,
     }
-    return {name: value for name, value in options.items() if value is not None} | dict(
-        lm.extra_body or {}
-    )
+    options: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    options.update(lm.extra_body or {})
+    return options
 
 
-def _spelled(message: Message) -> dict[str, Any]:
-    """A message as the protocol spells it; an assistant's with all that its server put into it."""
-    spelled: dict[str, Any] = {"role": message.role, "content": message.content} | dict(
-        message.extra
-    )
+def _convert_tool(tool: ToolSpec) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
+    }
+    return {"type": "function", "function": function}
+
+
+def _convert_message(message: Message) -> dict[str, Any]:
+    """Convert a message; an assistant's keeps all that its server put into it."""
+    converted: dict[str, Any] = {"role": message.role, "content": message.content}
+    converted |= message.extra
     if message.tool_calls:
-        spelled["tool_calls"] = [_spelled_call(call) for call in message.tool_calls]
+        converted["tool_calls"] = [_convert_call(call) for call in message.tool_calls]
     if message.tool_call_id is not None:
-        spelled["tool_call_id"] = message.tool_call_id
-    return spelled
+        converted["tool_call_id"] = message.tool_call_id
+    return converted
 
 
-def _spelled_call(call: ToolCall) -> dict[str, Any]:
-    """A call as servers take it back: they refuse names that no tool can have, and arguments that are no JSON object.
+def _convert_call(call: ToolCall) -> dict[str, Any]:
+    """Convert a tool call into a form that servers take back.
 
-    What was wrong with them stands in the call's result.
+    They refuse names that no tool can have, and arguments that are not a JSON object. These are
+    replaced; the call's result tells the model what was wrong.
     """
     extra = dict(call.extra)
-    function = {
-        **extra.pop("function", {}),
-        "name": _sendable_name(call.name),
-        "arguments": call.arguments,
-    }
-    if not is_json_object(call.arguments):
-        function["arguments"] = "{}"
+    function = dict(extra.pop("function", {}))
+    function["name"] = _sendable_name(call.name)
+    function["arguments"] = "{}"
+    if is_json_object(call.arguments):
+        function["arguments"] = call.arguments
     return {"type": "function", **extra, "id": call.id, "function": function}
 
 
@@ -92,7 +89,7 @@ def _sendable_name(name: str) -> str:
 
 
 def is_json_object(text: str) -> bool:
-    """Whether a text is a JSON object as every server reads JSON: no NaN, and not nested without end."""
+    """Tell whether a text is a JSON object for every server: no NaN, not nested too deeply."""
     try:
         return isinstance(json.loads(text, parse_constant=_refuse_constant), dict)
     except (ValueError, RecursionError):

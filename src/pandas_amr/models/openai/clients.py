@@ -1,4 +1,4 @@
-"""Clients of the user's, over connections made here."""
+"""Use a client of the user's over connections of our own."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ KNOWN_CLASSES = (openai.AsyncOpenAI, openai.AsyncAzureOpenAI, openai.OpenAI, ope
 
 @functools.cache
 def platform() -> Any:
-    """What this process runs on, as the client tells its server. Python's own module holds a lock meanwhile."""
+    """Give the platform, which a client reports to its server. Python holds a lock meanwhile."""
     with loading:
         return get_platform()
 
 
 def spare_platform(client: openai.AsyncOpenAI) -> openai.AsyncOpenAI:
-    """Tell a client what it runs on: each finds it out anew, in a thread, before its first request."""
+    """Set the platform of a client. Otherwise it finds it out in a thread at its first request."""
     client._platform = platform()
     return client
 
 
 @dataclass(frozen=True)
 class OwnClient:
-    """A client of the user's: its address, key, headers and query are used, over connections made here.
+    """A client of the user's, used over connections of our own.
 
-    It may have been used on another loop, be closed, or not be async: what it sends through is not touched. Only where
-    its ``http_client`` is the user's own are the settings of that one used, over connections of a copy of it.
+    Its address, key, headers and query are used. It may have been used on another loop, be closed,
+    or not be async: its own connections are not touched. If its ``http_client`` is the user's own,
+    then the settings of that are used, over connections of a copy of it.
 
     Args:
         client: an ``AsyncOpenAI``, ``AsyncAzureOpenAI``, ``OpenAI`` or ``AzureOpenAI``.
@@ -56,73 +57,86 @@ class OwnClient:
         client = self.client
         if not isinstance(client, openai.AsyncOpenAI | openai.OpenAI):
             raise UsageError(
-                "LM(client=...) takes a client of the openai package (AsyncOpenAI, AsyncAzureOpenAI, OpenAI or "
-                f"AzureOpenAI), not {type(client).__name__}."
+                "LM(client=...) takes a client of the openai package "
+                "(AsyncOpenAI, AsyncAzureOpenAI, OpenAI or AzureOpenAI), "
+                f"not {type(client).__name__}."
             )
-        if self.is_sync and not isinstance(client._client, SyncHttpxClientWrapper):
-            raise UsageError(
-                "LM(client=...): the http_client of this client is not async, and requests are sent side by side. "
-                f"Make it with openai.Async{_base_of(client).__name__}(http_client=<an async one>)."
-            )
-        if self.is_sync and (client.workload_identity is not None or client._provider is not None):
-            raise UsageError(
-                f"LM(client=...): make this one with openai.Async{_base_of(client).__name__}(...)."
-            )
+        if self.is_sync:
+            self._check_sync()
         if type(client) not in KNOWN_CLASSES:
-            self._check_copied()
+            self._check_can_be_copied()
         if self.has_own_http and client.is_closed():
             raise UsageError(
                 "LM(client=...): the http_client of this client is closed. Give it an open one: "
                 "client.with_options(http_client=...)."
             )
 
+    def _check_sync(self) -> None:
+        """Check that an async client can be made from a sync one.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        client = self.client
+        async_class = f"openai.Async{_base_of(client).__name__}"
+        if not isinstance(client._client, SyncHttpxClientWrapper):
+            raise UsageError(
+                "LM(client=...): the http_client of this client is not async, and requests are "
+                f"sent concurrently. Make it with {async_class}(http_client=<an async one>)."
+            )
+        if client.workload_identity is not None or client._provider is not None:
+            raise UsageError(f"LM(client=...): make this one with {async_class}(...).")
+
     @property
     def is_sync(self) -> bool:
-        """Whether it is not async."""
+        """Whether the client is not async."""
         return isinstance(self.client, openai.OpenAI)
 
     @property
     def has_own_http(self) -> bool:
-        """Whether its ``http_client`` was given by the user."""
+        """Whether its ``http_client`` is the user's own."""
         return not isinstance(self.client._client, AsyncHttpxClientWrapper | SyncHttpxClientWrapper)
 
     @property
     def key(self) -> str | Any:
-        """The key, or the function that gives it, of Azure's tokens too."""
+        """The key, or the function that gives it; likewise a token of Azure."""
         client = self.client
-        token = getattr(client, "_azure_ad_token", None) or getattr(
-            client, "_azure_ad_token_provider", None
-        )
-        return token or client._api_key_provider or client.api_key or ""
+        token = getattr(client, "_azure_ad_token", None)
+        provider = getattr(client, "_azure_ad_token_provider", None)
+        return token or provider or client._api_key_provider or client.api_key or ""
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no text may show, beside the key."""
-        given = (self.client.api_key, self.client.admin_api_key)
-        return (*(one for one in given if one), *secret_values(self.client._custom_headers))
+        """What no text may show, besides the key."""
+        keys = (self.client.api_key, self.client.admin_api_key)
+        headers = secret_values(self.client._custom_headers)
+        return (*(key for key in keys if key), *headers)
 
     def http_client(self) -> httpx2.AsyncClient:
-        """A copy of the user's own ``http_client``, with connections of its own."""
+        """Copy the user's own ``http_client``; the copy has connections of its own."""
         http: httpx2.AsyncClient = copy.copy(self.client._client)
-        http._transport = _unconnected(http._transport)
-        http._mounts = {pattern: one and _unconnected(one) for pattern, one in http._mounts.items()}
+        http._transport = _without_connections(http._transport)
+        mounts: dict[Any, Any] = {}
+        for pattern, transport in http._mounts.items():
+            mounts[pattern] = transport and _without_connections(transport)
+        http._mounts = mounts
         return http
 
     def over(self, http: httpx2.AsyncClient, key: Key) -> openai.AsyncOpenAI:
-        """The client over other connections; a function for its key is asked through ``key``."""
+        """Give the client over other connections. If a function gives its key, ``key`` calls it."""
         options: dict[str, Any] = {"http_client": http, "max_retries": 0}  # retries are ours
-        azure = hasattr(self.client, "_azure_ad_token_provider")
-        if key.rotates and azure and self.client._azure_ad_token_provider is not None:
+        azure_function = getattr(self.client, "_azure_ad_token_provider", None)
+        if key.rotates and azure_function is not None:
             options["azure_ad_token_provider"] = key.current
         elif key.rotates:
             options["api_key"] = key.current
-        made: openai.AsyncOpenAI = (
-            _async_twin(self.client, options) if self.is_sync else self.client.copy(**options)
-        )
-        return made
+        if self.is_sync:
+            return _make_async(self.client, options)
+        copied: openai.AsyncOpenAI = self.client.copy(**options)
+        return copied
 
-    def _check_copied(self) -> None:
-        """Refuse a class of somebody else's that is not made as its parent is.
+    def _check_can_be_copied(self) -> None:
+        """Check a class that is not of the openai package: its constructor may differ.
 
         Raises:
             UsageError: it cannot be copied.
@@ -131,8 +145,9 @@ class OwnClient:
             self.client.copy()
         except Exception as error:  # noqa: BLE001 (the class is somebody else's)
             raise UsageError(
-                f"LM(client=...): a {type(self.client).__name__} cannot be copied ({type(error).__name__} in its "
-                "copy()), and requests need connections of their own. Give a client of the openai package."
+                f"LM(client=...): a {type(self.client).__name__} cannot be copied "
+                f"({type(error).__name__} in its copy()), and requests need connections of their "
+                "own. Give a client of the openai package."
             ) from None
 
 
@@ -140,9 +155,9 @@ def _base_of(client: Any) -> type:
     return openai.AzureOpenAI if isinstance(client, openai.AzureOpenAI) else openai.OpenAI
 
 
-def _async_twin(client: Any, options: dict[str, Any]) -> openai.AsyncOpenAI:
-    """An async client that asks what a sync one would."""
-    known: dict[str, Any] = {
+def _make_async(client: Any, options: dict[str, Any]) -> openai.AsyncOpenAI:
+    """Make an async client with the settings of a sync one."""
+    settings: dict[str, Any] = {
         "api_key": client.api_key,
         "admin_api_key": client.admin_api_key,
         "organization": client.organization,
@@ -155,33 +170,33 @@ def _async_twin(client: Any, options: dict[str, Any]) -> openai.AsyncOpenAI:
         "default_query": client._custom_query,
     }
     if not isinstance(client, openai.AzureOpenAI):
-        return openai.AsyncOpenAI(**known | options)
-    known |= {"api_version": client._api_version, "azure_ad_token": client._azure_ad_token}
-    twin = openai.AsyncAzureOpenAI(**known | options)
-    twin._azure_endpoint, twin._azure_deployment = client._azure_endpoint, client._azure_deployment
-    return twin
+        return openai.AsyncOpenAI(**settings | options)
+    settings |= {"api_version": client._api_version, "azure_ad_token": client._azure_ad_token}
+    made = openai.AsyncAzureOpenAI(**settings | options)
+    made._azure_endpoint, made._azure_deployment = client._azure_endpoint, client._azure_deployment
+    return made
 
 
-def _unconnected(transport: Any) -> httpx2.AsyncBaseTransport:
-    """A copy of an HTTP transport, without its connections: they belong to the loop that opened them.
+def _without_connections(transport: Any) -> httpx2.AsyncBaseTransport:
+    """Copy an HTTP transport without its connections: they belong to the loop that opened them.
 
-    Of a transport that is neither httpx's nor aiohttp's nothing is known: it is used as it is.
+    If it is neither httpx's nor aiohttp's, nothing is known about it, and it is used as it is.
     """
     pool = getattr(transport, "_pool", None)
-    made: Any = copy.copy(transport)
+    copied: Any = copy.copy(transport)
     if isinstance(getattr(transport, "client", ""), aiohttp.ClientSession | None):
-        made.client = None  # it makes another
+        copied.client = None  # it makes another one
     elif hasattr(pool, "_connections") and hasattr(pool, "_requests"):
-        made._pool = copy.copy(pool)
-        made._pool._connections, made._pool._requests = [], []
+        copied._pool = copy.copy(pool)
+        copied._pool._connections, copied._pool._requests = [], []
     else:
-        made = _Borrowed(transport)
-    unconnected: httpx2.AsyncBaseTransport = made
-    return unconnected
+        copied = _BorrowedTransport(transport)
+    result: httpx2.AsyncBaseTransport = copied
+    return result
 
 
-class _Borrowed(httpx2.AsyncBaseTransport):
-    """A transport that is not closed here."""
+class _BorrowedTransport(httpx2.AsyncBaseTransport):
+    """A transport of the user's, which is not closed here."""
 
     def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
         self._transport = transport

@@ -1,4 +1,4 @@
-"""Connections to servers: made once per process and server, kept between runs, and never shared over a fork."""
+"""Connections to servers: one pool per process and server, kept between runs, not after a fork."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ from pandas_amr.errors import ModelConfigError
 if TYPE_CHECKING:
     import ssl
 
-IDLE_S = 60.0  # that a connection is kept without a request, unless its server closes it: less than what routers keep
-MOST_IDLE = (
-    32  # connections that are kept between runs: a run that had more begins the next one without
-)
+# How long a connection is kept without a request; routers keep theirs longer.
+IDLE_S = 60.0
+MOST_IDLE = 32  # connections per server that are kept between runs; a pool that had more is closed
 MOST_SERVERS = 32  # whose connections are kept between runs
 EXIT_S = 2.0
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+PROXIES = (
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+)
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
 
 
 class Environment(NamedTuple):
-    """What of the environment connections are made by: another one makes others."""
+    """What the connections depend on in the environment: if it changes, new ones are made."""
 
     proxies: tuple[str | None, ...]
     certificates: tuple[tuple[str | None, int], ...]
 
 
-class Place(NamedTuple):
-    """Whose connections they are, where to, and made by what."""
+class PoolKey(NamedTuple):
+    """Which process, loop, server and environment a pool belongs to."""
 
     process: int
     loop: asyncio.AbstractEventLoop
@@ -51,46 +53,45 @@ class Place(NamedTuple):
 
 @dataclass(eq=False)
 class Connections:
-    """The connections to a server that a process has on one loop; no key is known to them, and no cookie kept.
+    """The connection pool of one server, process and loop; it knows no key and stores no cookie.
 
     Attributes:
-        place: None if they are one run's alone.
-        users: how many runs use them now.
+        key: None if the pool belongs to one run alone.
+        users: how many runs use it now.
     """
 
     http: httpx2.AsyncClient
-    place: Place | None = None
+    key: PoolKey | None = None
     users: int = 0
 
     async def release(self) -> None:
-        """Let go. What nobody uses is kept for the next run, where the loop goes on."""
+        """Release the pool. Once nobody uses it, it is kept for the next run, if the loop lives."""
         self.users -= 1
         if self.users == 0 and not self._is_kept:
-            await self._close()
-        elif len(_known) > MOST_SERVERS:
-            for connections in _idle()[: len(_known) - MOST_SERVERS]:
-                await connections._close()  # noqa: SLF001 (others like this one)
+            await self.close()
+        elif len(_pools) > MOST_SERVERS:
+            for connections in _idle()[: len(_pools) - MOST_SERVERS]:
+                await connections.close()
 
     @property
     def _is_kept(self) -> bool:
-        return (
-            self.place is not None
-            and is_engine(self.place.loop)
-            and getattr(self.http, "most", 0) <= MOST_IDLE
-        )
+        if self.key is None or not is_engine(self.key.loop):
+            return False
+        return getattr(self.http, "most", 0) <= MOST_IDLE
 
-    async def _close(self) -> None:
-        if self.place is not None:
-            _known.pop(self.place, None)
+    async def close(self) -> None:
+        """Close the pool."""
+        if self.key is not None:
+            _pools.pop(self.key, None)
         await self.http.aclose()
 
 
-_known: dict[Place, Connections] = {}
+_pools: dict[PoolKey, Connections] = {}
 _contexts: dict[tuple[tuple[str | None, int], ...], ssl.SSLContext] = {}
 
 
 async def connections_to(address: str) -> Connections:
-    """Give the connections of this process and loop to a server, made if there are none; ``release`` lets them go.
+    """Give the pool of a server in this process and loop; make it if there is none.
 
     Raises:
         ModelConfigError: none can be made here.
@@ -98,36 +99,38 @@ async def connections_to(address: str) -> Connections:
     environment = current_environment()
     if environment.certificates not in _contexts:
         await in_thread(context_of, environment)
-    place = Place(os.getpid(), asyncio.get_running_loop(), address, environment)
-    connections = _known.get(place)
+    key = PoolKey(os.getpid(), asyncio.get_running_loop(), address, environment)
+    connections = _pools.get(key)
     if connections is None:
-        # No cookie is kept: one that a server gave to one key would go to it with another.
+        # A cookie that a server gave to one key would be sent with another key: none is stored.
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-        http = _Client(verify=context_of(place.environment), cookies=no_cookies)
-        connections = _known[place] = Connections(http, place)
+        http = _HttpClient(verify=context_of(environment), cookies=no_cookies)
+        connections = _pools[key] = Connections(http, key)
     connections.users += 1
     return connections
 
 
 def current_environment() -> Environment:
-    """Read what of the environment connections are made by; of certificates also which version of the file it is."""
-    proxies = tuple(os.environ.get(name) for low in PROXIES for name in (low, low.upper()))
+    """Read what the connections depend on; for certificates also the version of the file."""
+    proxies = tuple(map(os.environ.get, PROXIES))
     paths = [os.environ.get(name) for name in CERTIFICATES]
     return Environment(proxies, tuple((path, _version(path)) for path in paths))
 
 
 def _version(path: str | None) -> int:
+    if not path:
+        return 0
     try:
-        return os.stat(path).st_mtime_ns if path else 0  # noqa: PTH116 (once per run, and sooner than a Path)
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 (once per run, and faster than a Path)
     except OSError:
         return 0
 
 
 def context_of(environment: Environment) -> ssl.SSLContext:
-    """Give the SSL context of an environment: reading the certificates takes 20 ms.
+    """Give the SSL context of an environment; it is cached, since reading certificates takes 20 ms.
 
     Raises:
-        ModelConfigError: they cannot be read.
+        ModelConfigError: the certificates cannot be read.
     """
     context = _contexts.get(environment.certificates)
     if context is None:
@@ -135,14 +138,19 @@ def context_of(environment: Environment) -> ssl.SSLContext:
             with loading:
                 context = httpx2.create_ssl_context()
         except OSError as error:
-            said = f"No HTTP client can be made ({error}): check SSL_CERT_FILE and SSL_CERT_DIR."
-            raise ModelConfigError(said) from None
+            raise ModelConfigError(
+                f"No HTTP client can be made ({error}): check SSL_CERT_FILE and SSL_CERT_DIR."
+            ) from None
         _contexts[environment.certificates] = context
     return context
 
 
-class _Client(openai.DefaultAioHttpClient):
-    """An HTTP client whose sessions are made here; ``most`` is how many requests it had under way at once."""
+class _HttpClient(openai.DefaultAioHttpClient):
+    """An HTTP client that makes its sessions here.
+
+    Attributes:
+        most: most requests that it had under way at once.
+    """
 
     most = 0
     _under_way = 0
@@ -157,29 +165,28 @@ class _Client(openai.DefaultAioHttpClient):
             self._under_way -= 1
 
     def _init_transport(self, *args: Any, **options: Any) -> httpx2.AsyncBaseTransport:
-        return _with_sessions(super()._init_transport(*args, **options))
+        return _set_session_factory(super()._init_transport(*args, **options))
 
     def _init_proxy_transport(self, *args: Any, **options: Any) -> httpx2.AsyncBaseTransport:
-        return _with_sessions(super()._init_proxy_transport(*args, **options))
+        return _set_session_factory(super()._init_proxy_transport(*args, **options))
 
 
-def _with_sessions(transport: Any) -> httpx2.AsyncBaseTransport:
-    made: httpx2.AsyncBaseTransport = transport
-    transport.client = partial(
-        _session, transport.ssl_context, transport.limits.max_connections or 0
-    )
-    return made
+def _set_session_factory(transport: Any) -> httpx2.AsyncBaseTransport:
+    most = transport.limits.max_connections or 0
+    transport.client = partial(_make_session, transport.ssl_context, most)
+    result: httpx2.AsyncBaseTransport = transport
+    return result
 
 
-def _session(context: ssl.SSLContext, most: int) -> aiohttp.ClientSession:
+def _make_session(context: ssl.SSLContext, most: int) -> aiohttp.ClientSession:
     connector = _Connector(ssl=context, limit=most, keepalive_timeout=IDLE_S)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Connections that a fork leaves alone: closing its copy of one would take it from the loop of its parent.
+    """Connections that a fork does not close: they are those of its parent's loop.
 
-    Both have one ``epoll``: what the child takes out of it, its parent no longer hears of.
+    Parent and child share one ``epoll``: what the child removes from it, its parent misses.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -196,21 +203,22 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _idle() -> list[Connections]:
-    """This process's connections that no run uses, the oldest first."""
-    own = [
-        one for one in _known.values() if one.place is not None and one.place.process == os.getpid()
-    ]
-    return [one for one in own if one.users == 0]
+    """Give the pools of this process that no run uses, the oldest first."""
+    idle: list[Connections] = []
+    for connections in _pools.values():
+        key = connections.key
+        if key is not None and key.process == os.getpid() and connections.users == 0:
+            idle.append(connections)
+    return idle
 
 
 def _close_at_exit() -> None:
-    """Close what is kept, on its loop: its thread is still there, and is waited for."""
+    """Close the idle pools on their loops: the engine's thread still runs, and is waited for."""
     for connections in _idle():
-        assert connections.place is not None
-        closing = asyncio.run_coroutine_threadsafe(connections._close(), connections.place.loop)  # noqa: SLF001
-        with contextlib.suppress(
-            concurrent.futures.TimeoutError
-        ):  # the loop is held up, and ends with the process
+        assert connections.key is not None
+        closing = asyncio.run_coroutine_threadsafe(connections.close(), connections.key.loop)
+        # If the loop is blocked, it ends with the process.
+        with contextlib.suppress(concurrent.futures.TimeoutError):
             closing.result(EXIT_S)
 
 

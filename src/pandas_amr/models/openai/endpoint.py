@@ -1,4 +1,4 @@
-"""A model at its server: known by its address from the start, connected at the first request."""
+"""A model at its server: its address is known at once, the connection is made when needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.forks import loading
-from pandas_amr.models.lessons import lessons_of
+from pandas_amr.models.lessons import statistics_of
 from pandas_amr.models.openai.addresses import address_of, key_of
 from pandas_amr.models.openai.settings import sent_body
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 class Endpoint:
     """One ``LM`` at its server, for the time of an ``async with`` block.
 
-    A call that the journal answers alone needs no connection: until the first request nothing is imported or opened.
+    A run that finds all answers in the journal needs no connection. So nothing is imported or
+    opened before the first request.
 
     Attributes:
-        lm: which model it is, and how it is asked.
-        address: the server, and what its limits are known by: the key, or the name of the function that gives it.
+        lm: the model and its settings.
+        address: the server, and the name under which its limits are tracked: the key, or the name
+            of the function that gives it.
         server: the address that answers.
-        lessons: what this process has learned of the model there.
+        lessons: what this process has learned about the model there.
 
     Raises:
         UsageError: the address, the key or the client cannot be used.
@@ -42,10 +44,10 @@ class Endpoint:
             self.server = address_of(lm)
             self.address = (self.server, key_of(lm).name)
         else:
-            self._model = _make(lm)  # whoever has a client has imported its package
+            self._model = _make_model(lm)  # its package is imported: the user has a client
             self.server = self._model.server
             self.address = self._model.address
-        self.lessons = lessons_of(self.server, lm.model)
+        self.lessons = statistics_of(self.server, lm.model)
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,46 +67,47 @@ class Endpoint:
         Raises:
             ModelError: the service did not answer.
         """
-        model = self._model or await self._opened()
+        model = self._model or await self._open_model()
         reply = await model.complete(request)
         self.lessons.learn_answer(request.phase, reply.usage)
         return reply
 
     async def call(self, work: Callable[[Any], Awaitable[Any]], *, timeout_s: float) -> Any:
-        """Ask the ``openai`` client for something else, and have all of it within a time.
+        """Call the ``openai`` client for something else than an answer, with a time limit.
 
         Raises:
             ModelError: the service did not answer.
         """
-        return await (await self._opened()).call(work, timeout_s=timeout_s)
+        model = await self._open_model()
+        return await model.call(work, timeout_s=timeout_s)
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The request as the protocol spells it, without what this model is known to refuse."""
+        """Convert a request into its body, without the settings that this model refuses."""
         return sent_body(self.lm, self.address[0], request)
 
     def read(self, response: Mapping[str, Any], request: Request) -> Reply:
-        """An answer that came in a batch: ``status_code`` and ``body``.
+        """Read an answer of a batch: its ``status_code`` and ``body``.
 
         Raises:
             ModelError: the answer is an error.
         """
-        assert self._model is not None  # the batch was asked for through it
+        assert self._model is not None  # the batch was created through it
         reply = self._model.read(response, request)
         self.lessons.learn_answer(request.phase, reply.usage)
         return reply
 
     def without_key(self, text: str) -> str:
-        """A server's text, bounded and without what no text may show."""
+        """Shorten a text of the server and remove secrets from it."""
         assert self._model is not None  # the text came through it
         return self._model.without_key(text)
 
-    async def _opened(self) -> OpenAIModel:
-        """The model, ready to send; what takes long at the first one of a process is done off the loop."""
+    async def _open_model(self) -> OpenAIModel:
+        """Give the model. The first one of a process imports in a thread, off the loop."""
         async with self._opening:
             if self._model is None:
                 if not _imported:
                     await in_thread(_import)
-                self._model = _make(self.lm)
+                self._model = _make_model(self.lm)
             return self._model
 
 
@@ -113,12 +116,12 @@ _imported: list[type[OpenAIModel]] = []
 
 def _import() -> None:
     with loading:
-        from pandas_amr.models.openai.model import OpenAIModel  # noqa: PLC0415 (importing openai takes half a second)
+        from pandas_amr.models.openai.model import OpenAIModel  # noqa: PLC0415 (takes 0.5 s)
 
         _imported[:] = [OpenAIModel]
 
 
-def _make(lm: LM) -> OpenAIModel:
+def _make_model(lm: LM) -> OpenAIModel:
     if not _imported:
         _import()
     return _imported[0](lm)

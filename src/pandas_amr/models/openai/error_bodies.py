@@ -1,4 +1,4 @@
-"""What the body of an error says, whatever shape it has."""
+"""Read the body of an error, whatever shape it has."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pandas_amr.models.openai.headers import NUMBER, seconds_of, seconds_until_epoch
+from pandas_amr.models.openai.headers import EPOCH_S, NUMBER, seconds_of, seconds_until_epoch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
-Known = TypeVar("Known")
+Value = TypeVar("Value")
 
-DEEPEST = 8  # an error in an error in an error: gateways wrap what they get
+DEEPEST = 8  # levels of errors within errors: gateways wrap what they get
 MOST_PARTS = 200
 MOST_CHARACTERS = 20_000
 MESSAGES = frozenset(
@@ -24,17 +24,20 @@ MESSAGES = frozenset(
 CODES = frozenset({"code", "type", "status", "error_code", "error_type", "reason", "errorcode"})
 STATUSES = frozenset({"code", "status", "status_code"})
 TAGS = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+HTML = re.compile(r"<(?:!doctype|html|head|body|title|h1|center)\b", re.IGNORECASE)
 TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 WRAPS = MESSAGES | {"error", "errors"}  # one of them is in each error that is JSON
 
 _UNITS = {
-    "ms": "ms", "millisecond": "ms", "s": "s", "sec": "s", "second": "s", "m": "m", "min": "m", "minute": "m",
-    "h": "h", "hr": "h", "hour": "h", "d": "d", "day": "d",
+    "ms": "ms", "millisecond": "ms", "s": "s", "sec": "s", "second": "s",
+    "m": "m", "min": "m", "minute": "m", "h": "h", "hr": "h", "hour": "h", "d": "d", "day": "d",
 }  # fmt: skip
 UNIT = "milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d"
-# "Please try again in 6m0s.", "Please retry after 55 seconds.", "Please wait 20 seconds", "resets in 3 hours"
+# "Please try again in 6m0s.", "Please retry after 55 seconds.", "Please wait 20 seconds",
+# "resets in 3 hours"
 TRY_AGAIN = re.compile(
-    rf"\b(?:try(?:ing)?\s+again|retry(?:ing)?|available\s+again|resets?|come\s+back|wait)\b[^.\d]{{0,30}}?"
+    r"\b(?:try(?:ing)?\s+again|retry(?:ing)?|available\s+again|resets?|come\s+back|wait)\b"
+    r"[^.\d]{0,30}?"
     rf"(?P<duration>(?<![\d.-])(?:{NUMBER}\s*(?:{UNIT})(?![a-z])[\s,]*(?:and\s+)?)+)",
     re.IGNORECASE,
 )
@@ -42,14 +45,14 @@ TRY_AGAIN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """An error in a server's words.
+    """An error as the server describes it.
 
     Attributes:
-        message: all that it says in words; empty if it says nothing.
-        codes: its codes, types and states, in lower case, in whatever place they stood.
-        param: which part of the request it speaks of; empty if it does not tell.
+        message: all its texts; empty if there are none.
+        codes: its codes, types and states, in lower case, wherever they stood.
+        param: the part of the request that it is about; empty if it does not say.
         retry_after_s: how long it asks to wait.
-        status: the HTTP status that it speaks of, if it does.
+        status: the HTTP status that it names.
     """
 
     message: str = ""
@@ -60,44 +63,53 @@ class ErrorBody:
 
 
 def read_error_body(body: Any) -> ErrorBody:
-    """Read an error's body: an object, a list of them (Gemini), a text, HTML, or JSON inside a text (gateways).
+    """Read the body of an error.
+
+    It may be an object, a list of objects (Gemini), a text, HTML, or JSON inside a text (gateways).
 
     Example:
-        >>> body = read_error_body([{"error": {"code": 429, "message": "Slow down", "status": "RESOURCE_EXHAUSTED"}}])
+        >>> error = {"code": 429, "message": "Slow down", "status": "RESOURCE_EXHAUSTED"}
+        >>> body = read_error_body([{"error": error}])
         >>> body.message, sorted(body.codes), body.status
         ('Slow down', ['resource_exhausted'], 429)
     """
     parts = list(_parts(body))
     texts = [(name, value) for name, value in parts if isinstance(value, str) and value]
-    said = dict.fromkeys(
-        value for name, value in texts if name in MESSAGES
-    )  # each once: gateways repeat
-    message = " ".join(" ".join(said).split())[:MOST_CHARACTERS]
+    # Gateways repeat messages: each counts once.
+    messages = dict.fromkeys(_values(texts, MESSAGES))
+    message = " ".join(" ".join(messages).split())[:MOST_CHARACTERS]
     delay = _first(_delay_of(name, value) for name, value in parts)
+    if delay is None:
+        delay = delay_in(message)
     return ErrorBody(
         message,
-        frozenset(value.lower() for name, value in texts if name in CODES),
-        next((value for name, value in texts if name == "param"), ""),
-        delay_in(message) if delay is None else delay,
-        _first(_status(value) for name, value in parts if name in STATUSES),
+        codes=frozenset(value.lower() for value in _values(texts, CODES)),
+        param=next(_values(texts, {"param"}), ""),
+        retry_after_s=delay,
+        status=_first(_status(value) for value in _values(parts, STATUSES)),
     )
 
 
-def _first(values: Iterable[Known | None]) -> Known | None:
+def _values(parts: Iterable[tuple[str, Value]], names: Container[str]) -> Iterator[Value]:
+    """Give the values of the parts that have one of the names."""
+    return (value for name, value in parts if name in names)
+
+
+def _first(values: Iterable[Value | None]) -> Value | None:
     return next((value for value in values if value is not None), None)
 
 
 def delay_in(message: str) -> float | None:
-    """How many seconds a sentence asks to wait; None if it does not.
+    """Give the seconds that a sentence asks to wait; None if it does not ask.
 
     Example:
-        >>> delay_in("Rate limit reached. Please try again in 1m2.5s."), delay_in("try again in 20ms")
+        >>> delay_in("Please try again in 1m2.5s."), delay_in("try again in 20ms")
         (62.5, 0.02)
     """
-    found = TRY_AGAIN.search(message)
-    if found is None:
+    match = TRY_AGAIN.search(message)
+    if match is None:
         return None
-    parts = re.findall(rf"({NUMBER})\s*({UNIT})(?![a-z])", found["duration"].lower())
+    parts = re.findall(rf"({NUMBER})\s*({UNIT})(?![a-z])", match["duration"].lower())
     return seconds_of("".join(number + _unit(unit) for number, unit in parts))
 
 
@@ -106,95 +118,104 @@ def _unit(word: str) -> str:
 
 
 def _status(value: Any) -> int | None:
+    """Read an HTTP status of an error; None if it is not one."""
     if isinstance(value, str) and value.isdecimal() and len(value) == 3:
         value = int(value)
-    is_status = isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599
-    return value if is_status else None
+    if not isinstance(value, int) or not 400 <= value <= 599:
+        return None
+    return value
 
 
 def _delay_of(name: str, value: Any) -> float | None:
-    """Read a delay that has a field of its own: Gemini's ``retryDelay``, ``retry_after``, OpenRouter's headers."""
+    """Read a delay with its own field: Gemini's ``retryDelay``, ``retry_after``, OpenRouter's."""
     plain = name.replace("-", "").replace("_", "").lower()
     if plain in {"retrydelay", "retryafter", "retryafterseconds"}:
-        if isinstance(value, Mapping):  # as protobuf has it
-            return seconds_of(f"{value.get('seconds', '')}")
-        return seconds_of(str(value)) if isinstance(value, str | int | float) else None
-    if plain == "xratelimitreset" and isinstance(value, str | int):
+        if isinstance(value, Mapping):  # protobuf
+            value = value.get("seconds", "")
+        if isinstance(value, str | int | float):
+            return seconds_of(str(value))
+    elif plain == "xratelimitreset" and isinstance(value, str | int):
         number = seconds_of(str(value))
-        return seconds_until_epoch(number) if number is not None and number >= 1e9 else None
+        if number is not None and number >= EPOCH_S:
+            return seconds_until_epoch(number)
     return None
 
 
 def _parts(body: Any) -> Iterator[tuple[str, Any]]:
-    """All named values of a body, outermost first; a text that is JSON counts as what it says."""
+    """Give all named values of a body, the outermost first; JSON in a text counts as its values."""
     level: list[tuple[str, Any]] = [("message", body)]
-    seen = 0
+    count = 0
     for _ in range(DEEPEST):
         deeper: list[tuple[str, Any]] = []
         for name, value in level:
-            seen += 1
-            if seen > MOST_PARTS:
+            count += 1
+            if count > MOST_PARTS:
                 return
-            if isinstance(value, str):
-                inner = _decoded(value)
-                if inner is not None:
-                    deeper.append(("message", inner))
-                    yield name, _before_json(value)
-                    continue
-                yield name, _without_tags(value)
+            if not isinstance(value, str):
+                yield name, value
+                deeper += _children(name, value)
                 continue
-            yield name, value
-            deeper += _inside(name, value)
+            error = _decode_error(value)
+            if error is None:
+                yield name, _remove_tags(value)
+            else:
+                deeper.append(("message", error))
+                yield name, _text_before_json(value)
         level = deeper
 
 
-def _inside(name: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        place, said = value.get("loc"), value.get("msg")
-        if isinstance(place, list) and isinstance(said, str):  # FastAPI
-            value = {**value, "msg": f"{'.'.join(map(str, place))}: {said}"}
-        # {"error": "model not found"} says it in words
-        return [
-            ("message" if key == "error" else str(key).lower(), one) for key, one in value.items()
-        ]
+def _children(name: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, list | tuple):
-        return [(name, one) for one in value[:MOST_PARTS]]
-    return []
+        return [(name, item) for item in value[:MOST_PARTS]]
+    if not isinstance(value, Mapping):
+        return []
+    place, message = value.get("loc"), value.get("msg")
+    if isinstance(place, list) and isinstance(message, str):  # FastAPI
+        value = {**value, "msg": f"{'.'.join(map(str, place))}: {message}"}
+    children: list[tuple[str, Any]] = []
+    for key, item in value.items():
+        # the value of "error" may be the message: {"error": "model not found"}
+        child = "message" if key == "error" else str(key).lower()
+        children.append((child, item))
+    return children
 
 
-def _decoded(text: str) -> Any:
-    """The error as JSON in a text, with what stands around it left aside; None if there is none."""
-    start, end = _place(text)
+def _decode_error(text: str) -> Any:
+    """Decode an error that is JSON in a text; None if there is none."""
+    start, end = _json_bounds(text)
     if end <= start or len(text) > MOST_CHARACTERS:
         return None
     try:
-        inner = json.loads(text[start:end])
+        error = json.loads(text[start:end])
     except (ValueError, RecursionError):
         return None
-    first = next(iter(inner), None) if isinstance(inner, list) else inner
-    return (
-        inner
-        if isinstance(first, Mapping) and WRAPS & {str(key).lower() for key in first}
-        else None
-    )
+    first = error
+    if isinstance(error, list):
+        first = next(iter(error), None)
+    if not isinstance(first, Mapping):
+        return None
+    names = {str(key).lower() for key in first}
+    return error if WRAPS & names else None
 
 
-def _before_json(text: str) -> str:
-    """What stands before the JSON in a text, such as "litellm.BadRequestError:"."""
-    return text[: _place(text)[0]].strip()
+def _text_before_json(text: str) -> str:
+    """Give the text before the JSON in it, such as "litellm.BadRequestError:"."""
+    return text[: _json_bounds(text)[0]].strip()
 
 
-def _place(text: str) -> tuple[int, int]:
-    """Where the JSON in a text begins and ends."""
-    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
-    return min(starts, default=0), max(text.rfind("}"), text.rfind("]")) + 1
+def _json_bounds(text: str) -> tuple[int, int]:
+    """Give the start and the end of the JSON in a text."""
+    start = re.search(r"[{\[]", text)
+    end = max(text.rfind("}"), text.rfind("]")) + 1
+    return (start.start() if start else 0), end
 
 
-def _without_tags(text: str) -> str:
+def _remove_tags(text: str) -> str:
+    """Give the title of an HTML page, or its text without tags; other texts as they are."""
     text = text[:MOST_CHARACTERS]
-    if "<" not in text or not re.search(
-        r"<(?:!doctype|html|head|body|title|h1|center)\b", text, re.IGNORECASE
-    ):
+    if "<" not in text or not HTML.search(text):
         return text
     title = TITLE.search(text)
-    return (title.group(1) if title is not None else TAGS.sub(" ", text)).strip()
+    if title is not None:
+        return title.group(1).strip()
+    return TAGS.sub(" ", text).strip()

@@ -1,4 +1,4 @@
-"""What goes wrong with a request, in this library's words and without the key."""
+"""Translate what goes wrong with a request into errors of this library, without the key."""
 
 from __future__ import annotations
 
@@ -27,84 +27,88 @@ if TYPE_CHECKING:
 
 RETRYABLE = frozenset({408, 409, 425, 429})
 CONFIG = frozenset({401, 402, 403, 404})
-NO_QUOTA = frozenset(
-    {
-        "insufficient_quota",
-        "billing_not_active",
-        "billing_hard_limit_reached",
-        "access_terminated",
-        "budget_exceeded",
-    }
-)
+NO_QUOTA = frozenset({
+    "insufficient_quota",
+    "billing_not_active",
+    "billing_hard_limit_reached",
+    "access_terminated",
+    "budget_exceeded",
+})  # fmt: skip
 NO_QUOTA_STATUSES = frozenset({400, 412, 429})  # 412: Portkey
 # Gateways put the code of the server behind them into a sentence.
 NO_QUOTA_WORDS = re.compile(
-    r"insufficient[ _](quota|balance|credits?|funds)|billing[ _](is )?not[ _]active|billing[ _]hard[ _]limit|"
-    r"account is not active|check your billing|"
+    r"insufficient[ _](quota|balance|credits?|funds)|billing[ _](is )?not[ _]active|"
+    r"billing[ _]hard[ _]limit|account is not active|check your billing|"
     r"budget (has been |is )?(exceeded|exhausted)|exceeded ?(token ?)?budget|over budget",
     re.IGNORECASE,
 )
-# OpenAI says this of an empty account; Gemini of a minute's limit, too, and then tells when to come back.
+# OpenAI says this if an account is empty. Gemini says it for a limit per minute, too, but then also
+# when to come back.
 CHECK_BILLING = re.compile(
-    r"check your plan and billing|usage limit\b.{0,40}\bexceeded|used up your\b.{0,40}\b(allocation|quota|credits?)",
+    r"check your plan and billing|usage limit\b.{0,40}\bexceeded|"
+    r"used up your\b.{0,40}\b(allocation|quota|credits?)",
     re.IGNORECASE,
 )
-PASSES = frozenset({"resource_exhausted"})
+TEMPORARY = frozenset({"resource_exhausted"})
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-STARVED_WORDS = re.compile(
-    r"too many open files|no buffer space", re.IGNORECASE
-)  # of several tries, joined
+# The texts of several connection attempts may be joined in one error without a number.
+STARVED_WORDS = re.compile(r"too many open files|no buffer space", re.IGNORECASE)
 REASON_CHARACTERS = 300
 
-# Of these statuses a server may mean this request alone, such as a row that its filter does not let pass.
+# With these statuses a server may refuse only this request, such as a row that a filter blocks.
 OF_REQUEST = frozenset({400, 403, 404, 422})
-# What servers say with 400 of a key or a model that they do not know: Gemini, xAI, Mistral, DeepSeek, OpenRouter,
-# LiteLLM, Portkey, Kong, Cloudflare.
+# What servers say with 400 if they do not know a key or a model: Gemini, xAI, Mistral, DeepSeek,
+# OpenRouter, LiteLLM, Portkey, Kong, Cloudflare.
 NOT_SERVED = re.compile(
     r"api[ _-]?key|invalid (authentication|credentials?|token)|no connected db|"
     r"deployment\b.{0,60}\bnot|deploymentnotfound|"
     r"\b(invalid|unknown|no such|unsupported|not a valid) model|\bno models? (is |are )?loaded|"
-    r"\bmodel\b.{0,80}?\b(not (a )?(valid|found|exist|available|loaded)|(does ?n.t|does not) exist|"
+    r"\bmodel\b.{0,80}?\b(not (a )?(valid|found|exist|available|loaded)|"
+    r"(does ?n.t|does not) exist|"
     r"is (invalid|unknown|retired)|decommissioned)|model_not_found|unknown_model|invalid_model|"
-    r"authentication error|no auth credentials|virtual key|invalid (provider|config)|configure ai gateway|"
-    r"could not route to|x-portkey-\w+|missing required query parameter|subscription key",
+    r"authentication error|no auth credentials|virtual key|invalid (provider|config)|"
+    r"configure ai gateway|could not route to|x-portkey-\w+|missing required query parameter|"
+    r"subscription key",
     re.IGNORECASE,
 )
-# What else names what is configured is taken for it, unless it speaks of what this request says, or how it says it.
+# A refusal that names what is configured is about that, unless it is about what a request says, or
+# about the form in which it says it.
 OF_CONFIGURATION = re.compile(
-    r"\b(models?|(api[ _-]?|virtual )?keys?|deployments?|auth(entication|orization)?|credentials?|provider|"
-    r"api version)\b",
+    r"\b(models?|(api[ _-]?|virtual )?keys?|deployments?|auth(entication|orization)?|credentials?|"
+    r"provider|api version)\b",
     re.IGNORECASE,
 )
 OF_CONTENT = re.compile(
-    r"prompt|content|\binputs?\b|\bmessages?\b|image|audio|video|\bfiles?\b|flagged|filter|polic(y|ies)|safety|moderat|"
-    r"harm|guardrail|refus|produced|generat|output|json|\bbody\b|\bstring|\bobject|duplicate|\bpars(e|ing)|context|length|"
-    r"too (long|large|many)|tokens\b|provider returned error|\bkey (must|in|is required)\b",
+    r"prompt|content|\binputs?\b|\bmessages?\b|image|audio|video|\bfiles?\b|flagged|filter|"
+    r"polic(y|ies)|safety|moderat|harm|guardrail|refus|produced|generat|output|json|\bbody\b|"
+    r"\bstring|\bobject|duplicate|\bpars(e|ing)|context|length|too (long|large|many)|tokens\b|"
+    r"provider returned error|\bkey (must|in|is required)\b",
     re.IGNORECASE,
 )
-# What they say of a parameter names the model, too, and is about the form of the request.
+# A refusal of a parameter may name the model, too, but it is about the form of the request.
 ABOUT_PARAMETER = re.compile(
-    r"response_format|json_schema|schema|\btools?\b|tool_choice|(?<!model )(?<!query )parameter|argument|temperature|"
-    r"max_(completion_)?tokens",
+    r"response_format|json_schema|schema|\btools?\b|tool_choice|(?<!model )(?<!query )parameter|"
+    r"argument|temperature|max_(completion_)?tokens",
     re.IGNORECASE,
 )
 OF_FORM = re.compile(
-    r"structured|function|grammar|\bseed\b|stream|logprobs|top_p|reasoning|\bfield|propert(y|ies)|unrecogni[sz]ed|"
-    r"\bextra\b|n[o']t support\b|\bsupport(s|ed)?\b.{0,20}\b(by|with|for|in|on) (this|the|that|your)\b.{0,20}\bmodel",
+    r"structured|function|grammar|\bseed\b|stream|logprobs|top_p|reasoning|\bfield|propert(y|ies)|"
+    r"unrecogni[sz]ed|\bextra\b|n[o']t support\b|"
+    r"\bsupport(s|ed)?\b.{0,20}\b(by|with|for|in|on) (this|the|that|your)\b.{0,20}\bmodel",
     re.IGNORECASE,
 )
-# LiteLLM ends whatever it says so.
+# LiteLLM ends each message with the model's name.
 LITELLM_END = re.compile(r"\breceived model group=.*", re.IGNORECASE | re.DOTALL)
-# A gateway that has nobody behind it just now says 404, too.
+# A gateway without a server behind it says 404, too; that passes.
 NO_UPSTREAM = re.compile(
     r"no healthy (upstream|deployments?)|upstream connect|no available (server|worker|instance)|"
     r"no deployments? available|"
-    r"\brate[ _-]?limit(ed\b|s?\b.{0,20}\b(exceeded|reached))|too many requests",  # with 400: Cloudflare
+    r"\brate[ _-]?limit(ed\b|s?\b.{0,20}\b(exceeded|reached))|too many requests",  # Cloudflare: 400
     re.IGNORECASE,
 )
 
-# What HTTP libraries raise of an answer that is none, where the client lets it pass: bad status lines, headers, chunks,
-# lengths, encodings.
+# What HTTP libraries raise if an answer is not valid HTTP, and the client does not catch: for bad
+# status lines, headers, chunks, lengths, encodings.
 BROKEN_ANSWERS = (
     httpx2.HTTPError,
     aiohttp.ClientError,
@@ -115,15 +119,18 @@ BROKEN_ANSWERS = (
     LookupError,
     RuntimeError,
 )
+AIOHTTP_CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+HTTPX_CONNECT_ERRORS = (httpx2.ConnectError, httpx2.ConnectTimeout, socket.gaierror)
 
 
 @dataclass(frozen=True)
 class Failures:
-    """The failures of one model's requests.
+    """Translates the failures of one model's requests.
 
     Attributes:
+        lm: the model and its settings.
         host: the server's name, for people.
-        secrets: gives what no text may show now; keys may rotate.
+        secrets: gives what no text may show now; keys may change.
         port: the server's port; None is the usual one.
     """
 
@@ -132,44 +139,44 @@ class Failures:
     secrets: Callable[[], Sequence[str]] = field(repr=False)
     port: int | None = None
 
-    def translated(self, error: openai.OpenAIError) -> ModelError:
-        """The same failure in this library's words, without the key."""
-        links = list(_chain(error))
+    def translate(self, error: openai.OpenAIError) -> ModelError:
+        """Translate an error of the ``openai`` client."""
         if isinstance(error, openai.APIStatusError):
             body = read_error_body(error.body)
             if not body.message:
                 body = read_error_body(error.response.reason_phrase or "no reason given")
-            return self.status_error(
-                error.status_code, body, error.response.headers, error.request_id
-            )
+            headers = error.response.headers
+            return self.status_error(error.status_code, body, headers, error.request_id)
+        links = list(_chain(error))
         if _is_starved(links):
             return ModelUnavailable(
                 "This process has too few file descriptors (ulimit -n).", starved=True
             )
         if _is_gone(links):
-            said = f"No connection to {self._address} ({_reason(links)}). {self._way_there(links)}"
-            return ModelUnavailable(said, gone=True)
-        # The aiohttp transport calls a lost connection a time-out too; the cause beneath tells them apart.
-        if isinstance(error, openai.APITimeoutError) and any(
-            isinstance(link, TimeoutError) for link in links
-        ):
+            reason, advice = _reason(links), self._address_advice(links)
+            message = f"No connection to {self._address} ({reason}). {advice}"
+            return ModelUnavailable(message, gone=True)
+        # The aiohttp transport reports a lost connection as a time-out, too; its cause is not one.
+        is_timeout = any(isinstance(link, TimeoutError) for link in links)
+        if isinstance(error, openai.APITimeoutError) and is_timeout:
             return self.timed_out()
         if isinstance(error, openai.APIConnectionError):
-            return ModelUnavailable(
-                f"No connection to {self._address} ({type(links[-1]).__name__})."
-            )
-        return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
+            name = type(links[-1]).__name__
+            return ModelUnavailable(f"No connection to {self._address} ({name}).")
+        return self.unreadable(error)
 
     def timed_out(self, timeout_s: float | None = None) -> ModelUnavailable:
-        """No whole answer came in time; default: that of a request."""
-        timeout_s = self.lm.timeout_s if timeout_s is None else timeout_s
+        """Make the error of an answer that did not come in time; default: that of a request."""
+        if timeout_s is None:
+            timeout_s = self.lm.timeout_s
         return ModelUnavailable(f"No answer within {timeout_s:g} s (LM(timeout_s=...)).")
 
     def unreadable(self, error: Exception) -> ModelUnavailable:
-        """An answer that no HTTP library can read: the connection is broken, and the next one may not be."""
+        """Make the error of an answer that no HTTP library can read; it may be sent again."""
         if isinstance(error, TimeoutError):
             return self.timed_out()
-        return ModelUnavailable(f"The server's answer could not be read ({type(error).__name__}).")
+        name = type(error).__name__
+        return ModelUnavailable(f"The server's answer could not be read ({name}).")
 
     def status_error(
         self,
@@ -178,47 +185,52 @@ class Failures:
         headers: Mapping[str, str],
         request_id: str | None = None,
     ) -> ModelError:
-        """What an HTTP status that is no 200 means."""
-        known: dict[str, Any] = {"status": status, "request_id": request_id}
-        said = f"The server answered {status}: {self.scrubbed(body.message or 'no reason given')}"
+        """Translate an HTTP status that is not a success."""
+        details: dict[str, Any] = {"status": status, "request_id": request_id}
+        reason = self.remove_secrets(body.message or "no reason given")
+        message = f"The server answered {status}: {reason}"
+        advice = self._setting_advice(status, body.message)
         if _has_no_quota(body, status, headers):
-            return ModelConfigError(f"{said} Check the account's quota and billing.", **known)
+            return ModelConfigError(f"{message} Check the account's quota and billing.", **details)
         if is_too_long(status, body):
-            return ModelRejected(said, too_long=True, **known)
+            return ModelRejected(message, too_long=True, **details)
         if _names_configuration(status, body):
-            failure = ModelConfigError(f"{said} {self._way_out(status, body.message)}", **known)
-            failure.of_request = ModelRejected(said, **known) if status in OF_REQUEST else None
+            failure = ModelConfigError(f"{message} {advice}", **details)
+            if status in OF_REQUEST:
+                failure.of_request = ModelRejected(message, **details)
             return failure
-        if status in RETRYABLE or not 400 <= status < 500 or NO_UPSTREAM.search(body.message):
+        if _is_temporary(status, body):
             wait_s = retry_after_of(headers)
-            known |= {
-                "retry_after_s": body.retry_after_s if wait_s is None else wait_s,
-                "limits": limits_of(headers),
-            }
-            return ModelUnavailable(said, busy=status == 429, **known)
-        return ModelRejected(said, **known)
+            if wait_s is None:
+                wait_s = body.retry_after_s
+            details |= {"retry_after_s": wait_s, "limits": limits_of(headers)}
+            return ModelUnavailable(message, busy=status == 429, **details)
+        return ModelRejected(message, **details)
 
-    def _way_out(self, status: int, message: str) -> str:
-        """Which setting to look at."""
-        named = re.search(
-            r"model|key|auth|credential", message, re.IGNORECASE
-        )  # what is said first is what it is of
-        is_of_model = status in {400, 422} and named is not None and named[0].lower() == "model"
-        if status == 404 or is_of_model:
-            return f"Check the model's name (LM({self.lm.model!r}), AMR_MODEL) and the address (OPENAI_BASE_URL)."
+    def _setting_advice(self, status: int, message: str) -> str:
+        """Say which setting to check."""
+        # What is named first is what the refusal is about.
+        named = re.search(r"model|key|auth|credential", message.lower())
+        is_about_model = status in {400, 422} and named is not None and named[0] == "model"
+        if status == 404 or is_about_model:
+            model = f"LM({self.lm.model!r}), AMR_MODEL"
+            return f"Check the model's name ({model}) and the address (OPENAI_BASE_URL)."
         if status == 402:
             return "Check the account's quota and billing."
         return "Check the key (LM(api_key=...), OPENAI_API_KEY) and what it may use."
 
     @property
     def _address(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host  # IPv6
         return host if self.port is None else f"{host}:{self.port}"
 
-    def _way_there(self, links: Sequence[BaseException]) -> str:
-        """Which setting holds the address."""
+    def _address_advice(self, links: Sequence[BaseException]) -> str:
+        """Say which setting holds the address."""
         if any(isinstance(link, ssl.SSLError | ssl.CertificateError) for link in links):
-            return "Check the address (http or https) and the certificates (SSL_CERT_FILE, SSL_CERT_DIR)."
+            return (
+                "Check the address (http or https) and the certificates "
+                "(SSL_CERT_FILE, SSL_CERT_DIR)."
+            )
         if self.lm.client is not None:
             setting = "LM(client=...)"
         elif self.lm.base_url is not None:
@@ -226,58 +238,58 @@ class Failures:
         elif os.environ.get("OPENAI_BASE_URL"):
             setting = "OPENAI_BASE_URL"
         else:
-            setting = "LM(base_url=...) or OPENAI_BASE_URL, none of which is set"
+            setting = "LM(base_url=...) or OPENAI_BASE_URL; neither is set"
         return f"Check the address, {setting}, and the network."
 
-    def scrubbed(self, text: str) -> str:
-        """A server's text, bounded and without the key."""
-        for secret in sorted(self.secrets(), key=len, reverse=True):  # one may be a part of another
+    def remove_secrets(self, text: str) -> str:
+        """Remove secrets from a text of the server, and shorten it."""
+        for secret in sorted(self.secrets(), key=len, reverse=True):  # one may be part of another
             text = text.replace(secret, "[key]")
         text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w*.-]{6,}", "[key]", text)
-        return text if len(text) <= REASON_CHARACTERS else text[:REASON_CHARACTERS] + " ..."
+        if len(text) <= REASON_CHARACTERS:
+            return text
+        return text[:REASON_CHARACTERS] + " ..."
+
+
+def _is_temporary(status: int, body: ErrorBody) -> bool:
+    if status in RETRYABLE or not 400 <= status < 500:
+        return True
+    return NO_UPSTREAM.search(body.message) is not None
 
 
 def _names_configuration(status: int, body: ErrorBody) -> bool:
-    """Whether a refusal is of the key, the model or the address, and not of what a request says."""
+    """Tell whether a refusal is about the key, the model or the address, not about the content."""
     message = LITELLM_END.sub("", body.message)
     if NO_UPSTREAM.search(message):
         return False
     if status in CONFIG:
         return True
-    said = f"{body.param} {message}"
-    if (
-        status not in OF_REQUEST
-        or ABOUT_PARAMETER.search(said)
-        or body.param.startswith("messages")
-    ):
-        return False  # codes do not tell: INVALID_ARGUMENT is all that Gemini has
-    if NOT_SERVED.search(" ".join((*sorted(body.codes), message))):
+    text = f"{body.param} {message}"
+    if status not in OF_REQUEST or ABOUT_PARAMETER.search(text):
+        return False
+    if body.param.startswith("messages"):
+        return False
+    # The code alone does not decide: Gemini's is always INVALID_ARGUMENT.
+    words = (*sorted(body.codes), message)
+    if NOT_SERVED.search(" ".join(words)):
         return True
-    return (
-        bool(OF_CONFIGURATION.search(said))
-        and not OF_CONTENT.search(said)
-        and not OF_FORM.search(said)
-    )
+    is_about_content = OF_CONTENT.search(text) or OF_FORM.search(text)
+    return bool(OF_CONFIGURATION.search(text)) and not is_about_content
 
 
 def _has_no_quota(body: ErrorBody, status: int, headers: Mapping[str, str]) -> bool:
-    """Tell whether nothing will be served until somebody pays: whatever the status, wherever the code stands."""
-    if body.codes & NO_QUOTA or (
-        status in NO_QUOTA_STATUSES and NO_QUOTA_WORDS.search(body.message)
-    ):
+    """Tell whether nothing is served until somebody pays: at any status, by code or text."""
+    if body.codes & NO_QUOTA:
         return True
-    waits = (
-        body.retry_after_s is not None
-        or retry_after_of(headers) is not None
-        or bool(body.codes & PASSES)
-    )
-    return (
-        status in NO_QUOTA_STATUSES and not waits and CHECK_BILLING.search(body.message) is not None
-    )
+    if status in NO_QUOTA_STATUSES and NO_QUOTA_WORDS.search(body.message):
+        return True
+    if status not in NO_QUOTA_STATUSES or body.codes & TEMPORARY or body.retry_after_s is not None:
+        return False
+    return retry_after_of(headers) is None and bool(CHECK_BILLING.search(body.message))
 
 
 def _is_starved(links: Sequence[BaseException]) -> bool:
-    """Tell whether this process could open no more connections."""
+    """Tell whether this process could not open another connection."""
     for link in links:
         if isinstance(link, OSError) and (link.errno in STARVED or STARVED_WORDS.search(str(link))):
             return True
@@ -285,22 +297,19 @@ def _is_starved(links: Sequence[BaseException]) -> bool:
 
 
 def _is_gone(links: Sequence[BaseException]) -> bool:
-    """Tell whether no connection was made: refused, no route, no such name, no certificate, nobody there in time.
+    """Tell whether no connection was made: refused, no route, unknown name, certificate, time-out.
 
-    aiohttp's transport calls each of its connection errors a connect time-out; aiohttp's own error tells which it was.
+    aiohttp's transport reports all its connection errors as connect time-outs; the error of aiohttp
+    beneath tells which it was.
     """
     by_aiohttp = [link for link in links if isinstance(link, aiohttp.ClientError)]
     if by_aiohttp:
-        made = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
-        return any(isinstance(link, made) for link in by_aiohttp)
-    return any(
-        isinstance(link, httpx2.ConnectError | httpx2.ConnectTimeout | socket.gaierror)
-        for link in links
-    )
+        return any(isinstance(link, AIOHTTP_CONNECT_ERRORS) for link in by_aiohttp)
+    return any(isinstance(link, HTTPX_CONNECT_ERRORS) for link in links)
 
 
 def _reason(links: Sequence[BaseException]) -> str:
-    """Why there is no connection."""
+    """Say why there is no connection."""
     for link in reversed(links):
         if isinstance(link, ssl.SSLError):
             return link.reason or type(link).__name__

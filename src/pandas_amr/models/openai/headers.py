@@ -1,4 +1,4 @@
-"""What a server's headers tell: its limits, when to come back, and what an answer cost."""
+"""Read the headers of an answer: rate limits, when to come back, and what it cost."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from pandas_amr.models.base import Limits
+from pandas_amr.models.base import RateLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
-AGREES = 0.2  # by which share a reset may differ from what a window predicts
-EPOCH_S = 1e9  # a number of seconds above it is a time since 1970, and no wait
+TOLERANCE = 0.2  # by which share a reset may differ from what a window predicts
+EPOCH_S = 1e9  # so many seconds or more are a time since 1970, not a wait
 EPOCH_MS = 1e12
 
-# Where limits are told, by what is limited: the names of limit, remaining and reset.
+# The headers of limits, by what is limited: the names of limit, remaining and reset.
 SPELLINGS = {
     "requests": (
         (
@@ -49,7 +49,7 @@ SPELLINGS = {
         ),  # Mistral, before that
     ),
 }
-# Of this gateway, and of one behind it, whose headers LiteLLM passes on.
+# The headers of this gateway, and those of one behind it, which LiteLLM passes on.
 COST_PREFIXES = ("x-litellm-response-cost", "llm_provider-x-litellm-response-cost")
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S}
 NUMBER = r"\d+(?:\.\d+)?"
@@ -57,17 +57,20 @@ DURATION = re.compile(rf"(?:{NUMBER}(?:ms|s|m|h|d)\s*)+")
 PLAIN = re.compile(rf"{NUMBER}|\.\d+")
 
 
-def limits_of(headers: Mapping[str, str]) -> Limits | None:
-    """Read the limits that headers tell: a minute's, unless limit, rest and reset together are an hour's or a day's."""
+def limits_of(headers: Mapping[str, str]) -> RateLimits | None:
+    """Read the rate limits; None if there are none.
+
+    They are per minute, unless limit, rest and reset together fit an hour or a day.
+    """
     requests, requests_left = _limit(headers, "requests")
     tokens, tokens_left = _limit(headers, "tokens")
     if requests is None and tokens is None:
         return None
-    return Limits(requests, requests_left, tokens, tokens_left)
+    return RateLimits(requests, requests_left, tokens, tokens_left)
 
 
 def _limit(headers: Mapping[str, str], what: str) -> tuple[float | None, float | None]:
-    """Read how much a second is admitted, and how much is left now; None for what is not known."""
+    """Read how much is admitted per second, and how much is left now; None if unknown."""
     for limit_name, left_name, reset_name in SPELLINGS[what]:
         limit = _number(headers.get(limit_name, ""))
         if not limit:
@@ -81,18 +84,19 @@ def _limit(headers: Mapping[str, str], what: str) -> tuple[float | None, float |
 
 
 def _window_s(limit: float, left: float | None, reset_s: float | None) -> float:
-    """Tell over which time a limit holds.
+    """Find the time over which a limit holds; the headers do not say it.
 
-    Servers do not say it. Some tell in how many seconds all of it is there again; where that is what a day's (or an
-    hour's) limit takes to refill what is used, it is a day's. Nothing else is concluded from a reset: OpenAI documents
-    16 tokens used of 150,000 with a reset in six minutes, and that is no limit of three tokens a minute.
+    Some servers say in how many seconds the whole limit is there again. If that is how long the
+    limit of a day (or an hour) takes to refill what is used, then it is one of a day. Nothing else
+    is concluded from a reset: OpenAI documents 16 tokens used of 150,000 with a reset in six
+    minutes, and that is not a limit of three tokens per minute.
     """
     if left is None or not reset_s or left >= limit:
         return MINUTE_S
     used = limit - left
     for window_s in (DAY_S, HOUR_S):
         refill_s = used * window_s / limit
-        if refill_s > 1.0 and abs(reset_s - refill_s) <= AGREES * refill_s:
+        if refill_s > 1.0 and abs(reset_s - refill_s) <= TOLERANCE * refill_s:
             minute_refill_s = used * MINUTE_S / limit
             if reset_s > 2 * minute_refill_s:
                 return window_s
@@ -107,7 +111,7 @@ def _reset_s(text: str, headers: Mapping[str, str]) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    """A number that is written as one; None for -1, NaN and the like, which servers send for what they do not know."""
+    """Read a plain number; None for -1, NaN and the like, which servers send if they know none."""
     text = text.strip()
     if not PLAIN.fullmatch(text):
         return None
@@ -116,29 +120,31 @@ def _number(text: str) -> float | None:
 
 
 def cost_of(headers: Mapping[str, str]) -> float | None:
-    """Read what a gateway says that an answer cost; None if it says nothing.
+    """Read what an answer cost, as a gateway reports it; None if it does not.
 
-    LiteLLM's proxy tells it in money, and in its parts: before a discount and a margin. Of models whose price it does
-    not know it says nothing, or 0.0 (BerriAI/litellm issue 13790), so that 0 tells nothing either.
+    LiteLLM's proxy reports the money, and its parts: before a discount and a margin. For a model
+    without a known price it reports nothing, or 0.0 (BerriAI/litellm issue 13790), so 0 is unknown.
 
     Example:
-        >>> cost_of({"x-litellm-response-cost": "3.45e-05"}), cost_of({"x-litellm-response-cost": "0.0"})
-        (3.45e-05, None)
+        >>> cost_of({"x-litellm-response-cost": "3.45e-05"})
+        3.45e-05
+        >>> cost_of({"x-litellm-response-cost": "0.0"}) is None
+        True
     """
     for prefix in COST_PREFIXES:
         cost = _amount(headers.get(prefix, ""))
         original = _amount(headers.get(f"{prefix}-original", ""))
         if cost is None and original is not None:
-            less = _amount(headers.get(f"{prefix}-discount-amount", "")) or 0.0
-            more = _amount(headers.get(f"{prefix}-margin-amount", "")) or 0.0
-            cost = original - less + more
+            discount = _amount(headers.get(f"{prefix}-discount-amount", "")) or 0.0
+            margin = _amount(headers.get(f"{prefix}-margin-amount", "")) or 0.0
+            cost = original - discount + margin
         if cost is not None and cost > 0:
             return cost
     return None
 
 
 def _amount(text: str) -> float | None:
-    """An amount of money, written with an exponent or without; None if it is none."""
+    """Read an amount of money, with or without an exponent; None if it is not one."""
     try:
         amount = float(text)
     except ValueError:
@@ -147,7 +153,7 @@ def _amount(text: str) -> float | None:
 
 
 def seconds_of(text: str) -> float | None:
-    """A duration such as ``6m0s``, ``120ms`` or ``1.5``, in seconds; None if it is none.
+    """Read a duration such as ``6m0s``, ``120ms`` or ``1.5``, in seconds; None if it is not one.
 
     Example:
         >>> seconds_of("6m0s"), seconds_of("1.2.3s"), seconds_of("-5")
@@ -162,10 +168,10 @@ def seconds_of(text: str) -> float | None:
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Read how many seconds a server asks to wait (RFC 9110, section 10.2.3, and what is in use beside it).
+    """Read how many seconds a server asks to wait; None if it does not ask.
 
-    In milliseconds, in seconds, or as a date, which is laid beside the server's own clock if it tells it. What is
-    negative or no number is as if it was not there.
+    RFC 9110, section 10.2.3, and what else is in use: milliseconds, seconds, or a date, which is
+    compared with the server's own clock if the headers have it. Anything else is ignored.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         milliseconds = _number(headers.get(name, ""))
@@ -179,14 +185,14 @@ def retry_after_of(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_until_epoch(number: float) -> float | None:
-    """Seconds until a time that is given in seconds or milliseconds since 1970; None if it is past."""
+    """Give the seconds until a time in seconds or milliseconds since 1970; None if it is past."""
     at = number / 1000 if number >= EPOCH_MS else number
     left = at - time.time()
     return left if left >= 0 else None
 
 
 def _seconds_until(text: str, headers: Mapping[str, str]) -> float | None:
-    """Seconds until a date; None if it is none, or past."""
+    """Give the seconds until a date; None if it is not one, or past."""
     until = _date(text)
     if until is None:
         return None
@@ -196,13 +202,15 @@ def _seconds_until(text: str, headers: Mapping[str, str]) -> float | None:
 
 
 def _date(text: str) -> dt.datetime | None:
-    """An HTTP date, or one of ISO 8601; None if it is none."""
+    """Read an HTTP date, or one of ISO 8601; None if it is not one."""
     if not re.search(r"\d:\d", text):
         return None
     for read in (parsedate_to_datetime, dt.datetime.fromisoformat):
         try:
             date = read(text.strip())
-            return date.replace(tzinfo=dt.UTC) if date.tzinfo is None else date.astimezone(dt.UTC)
+            if date.tzinfo is None:
+                return date.replace(tzinfo=dt.UTC)
+            return date.astimezone(dt.UTC)
         except (ValueError, TypeError, IndexError, OverflowError):
             continue
     return None

@@ -1,4 +1,4 @@
-"""The key of a server: a text, or a function that gives the one of now."""
+"""The key of a server: a text, or a function that gives the current one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.concurrency import is_cancelled
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.raised import contained, ends_more
 from pandas_amr.errors import ModelConfigError, UsageError
@@ -15,110 +16,124 @@ from pandas_amr.errors import ModelConfigError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REMEMBERED = 8  # keys that an error of a request under way may still name
+REMEMBERED = 8  # last keys that an error of a request under way may still contain
 
 
 class Key:
-    """A key as it is now.
+    """The key of a server, which may change.
 
     Args:
-        given: the key; or a function of no arguments, sync or async, that gives it and is called for each request.
-        what: where it was given, for people.
-        timeout_s: seconds that a request may take; the function, which is a part of it, may take half of them.
+        source: the key; or a function without arguments, sync or async, that gives it and is called
+            for each request.
+        place: the argument that holds it, for people.
+        timeout_s: seconds that a request may take. The function may take half of them.
 
     Attributes:
-        name: what limits are known by: the key; of a function its own name, whatever it gives.
+        name: the name under which limits are tracked: the key; or the function's own name, whatever
+            it gives.
 
     Raises:
-        UsageError: no HTTP header can hold the key.
+        UsageError: an HTTP header cannot hold the key.
     """
 
-    def __init__(self, given: str | Callable[[], Any], what: str, timeout_s: float) -> None:
-        self._what = what
+    def __init__(self, source: str | Callable[[], Any], place: str, timeout_s: float) -> None:
+        self._place = place
         self._longest_s = timeout_s / 2
-        self._function = None if isinstance(given, str) else given
-        self._known: deque[str] = deque(maxlen=REMEMBERED)
-        if isinstance(given, str):
-            key = given.strip()  # files of secrets end in a new line
-            if not _is_sendable(key):
+        self._function = None if isinstance(source, str) else source
+        self._last_keys: deque[str] = deque(maxlen=REMEMBERED)
+        if isinstance(source, str):
+            self.name = source.strip()  # files of secrets end in a new line
+            if not _is_sendable(self.name):
                 raise UsageError(
-                    f"The key has characters that no HTTP header can hold: see {what}."
+                    f"The key has characters that no HTTP header can hold: see {place}."
                 )
-            self._remember(key)
-            self.name = key
+            self._remember(self.name)
         else:
-            self.name = f"function {function_name(given)}"
+            self.name = f"function {function_name(source)}"
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no text may show: the key, or the last ones."""
-        return tuple(self._known)
+        """What no text may show: the key, or the last keys."""
+        return tuple(self._last_keys)
 
     @property
     def rotates(self) -> bool:
-        """Whether a function gives it."""
+        """Whether a function gives the key."""
         return self._function is not None
 
     async def current(self) -> str:
-        """The key of now.
+        """Give the current key.
 
         Raises:
-            ModelConfigError: its function raised, gave no key, or took too long; the text holds nothing of either.
+            ModelConfigError: its function raised, gave no key, or took too long. The text repeats
+                neither the key nor the text of the exception, which may hold it.
         """
         if self._function is None:
-            return self._known[-1] if self._known else ""
-        problem = ""
-        key: Any = None
-        try:
-            async with asyncio.timeout(self._longest_s) as deadline:
-                key = await _called(self._function)
-        except TimeoutError:
-            problem = (
-                f"gave none within {self._longest_s:g} s"
-                if deadline.expired()
-                else "raised TimeoutError"
-            )
-        except Exception as error:  # noqa: BLE001 (the user's function; its text may hold a secret)
-            cause = error.__cause__
-            problem = f"raised {type(cause if cause is not None and ends_more(cause) else error).__name__}"
-        if not problem and not (isinstance(key, str) and key.strip()):
-            problem = "gave an empty text" if isinstance(key, str) else f"gave {type(key).__name__}"
-        if not problem and not _is_sendable(key.strip()):
-            problem = "gave a text that no HTTP header can hold"
-        if problem:  # raised here, outside of the except block, which would chain what was raised
+            return self.name
+        key, problem = await self._call_function(self._function)
+        if problem:  # raised here: inside the except block it would chain what the function raised
             name = function_name(self._function)
             raise ModelConfigError(
-                f"{self._what} takes a key or a function that gives one; {name}() {problem}."
+                f"{self._place} takes a key or a function that gives one; {name}() {problem}."
             )
-        self._remember(key.strip())
-        return str(key.strip())
+        self._remember(key)
+        return key
+
+    async def _call_function(self, function: Callable[[], Any]) -> tuple[str, str]:
+        """Call the function of the key; give the key and what is wrong, one of them empty."""
+        try:
+            async with asyncio.timeout(self._longest_s) as deadline:
+                key = await _call(function)
+        except TimeoutError:
+            if deadline.expired():
+                return "", f"gave none within {self._longest_s:g} s"
+            return "", "raised TimeoutError"
+        except Exception as error:  # noqa: BLE001 (the user's function; its text may hold a secret)
+            raised: BaseException = error
+            if error.__cause__ is not None and ends_more(error.__cause__):
+                raised = error.__cause__
+            return "", f"raised {type(raised).__name__}"
+        if not isinstance(key, str):
+            return "", f"gave {type(key).__name__}"
+        key = key.strip()
+        if not key:
+            return "", "gave an empty text"
+        if not _is_sendable(key):
+            return "", "gave a text that no HTTP header can hold"
+        return key, ""
 
     def _remember(self, key: str) -> None:
-        if key and key not in self._known:
-            self._known.append(key)
+        if key and key not in self._last_keys:
+            self._last_keys.append(key)
 
 
 def function_name(function: Any) -> str:
-    """Name a function by what is the same in each process and for each of its copies.
+    """Give a name of a function that is the same in each process and for each of its copies.
 
     Example:
         >>> function_name(function_name)
         'pandas_amr.models.openai.keys.function_name'
     """
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = _unwrap(function)
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"
 
 
-async def _called(function: Callable[[], Any]) -> Any:
-    """What a function gives: called in a thread if it is not async, since it may ask a server for it."""
+def _unwrap(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+async def _call(function: Callable[[], Any]) -> Any:
+    """Call a function of the user's, in a thread unless it is async: it may ask a server."""
     try:
-        value = function() if _is_async(function) else await in_thread(function)
+        if _is_async(function):
+            return await function()
+        value = await in_thread(function)
         return await value if inspect.isawaitable(value) else value
     except asyncio.CancelledError as raised:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if is_cancelled():
             raise
         raise contained(raised) from raised
     except (KeyboardInterrupt, SystemExit) as raised:  # they would end the loop
@@ -126,11 +141,10 @@ async def _called(function: Callable[[], Any]) -> Any:
 
 
 def _is_async(function: Any) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        type(function).__call__
-    )
+    function = _unwrap(function)
+    if inspect.iscoroutinefunction(function):
+        return True
+    return inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _is_sendable(key: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ import openai
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.engine import in_thread
+from pandas_amr._records.json_fields import get_field
 from pandas_amr._records.raised import contained
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 from pandas_amr.models.acceptance import acceptance_of
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pandas_amr._records.usage import Usage
-    from pandas_amr.models.base import LM, Limits, Reply, Request
+    from pandas_amr.models.base import LM, RateLimits, Reply, Request
 
 
 class OpenAIModel:
-    """One ``LM`` behind one HTTP client, open from its first request to ``close``, or the end of an ``async with``.
+    """One ``LM`` behind one HTTP client.
+
+    The client is open from the first request to ``close``, or to the end of an ``async with``.
 
     Raises:
         UsageError: the address, the key or the client cannot be used.
@@ -46,11 +50,14 @@ class OpenAIModel:
 
     def __init__(self, lm: LM) -> None:
         self._lm = lm
-        self._own = OwnClient(lm.client) if lm.client is not None else None
-        self._key = (
-            key_of(lm) if self._own is None else Key(self._own.key, "LM(client=...)", lm.timeout_s)
-        )
-        self._url = address_of(lm) if self._own is None else str(self._own.client.base_url)
+        self._own_client: OwnClient | None = None
+        if lm.client is None:
+            self._key = key_of(lm)
+            self._url = address_of(lm)
+        else:
+            self._own_client = OwnClient(lm.client)
+            self._key = Key(self._own_client.key, "LM(client=...)", lm.timeout_s)
+            self._url = str(lm.client.base_url)
         address = urlsplit(self._url)
         self._failures = Failures(lm, address.hostname or "", self._secrets, address.port)
         self._acceptance = acceptance_of(self._url, self._key.name, lm.model)
@@ -60,28 +67,30 @@ class OpenAIModel:
 
     @property
     def lm(self) -> LM:
-        """Which model it is, and how it is asked."""
+        """The model and its settings."""
         return self._lm
 
     @property
     def address(self) -> tuple[str, str]:
-        """The server, and what its limits are known by: the key, or the name of the function that gives it."""
+        """The server, and the name under which its limits are tracked: see ``Key.name``."""
         return self._url, self._key.name
 
     @property
     def server(self) -> str:
-        """The address that answers; of Azure with the deployment, which its client adds at each request."""
-        azure = self._own is not None and isinstance(
-            self._own.client, openai.AzureOpenAI | openai.AsyncAzureOpenAI
-        )
-        if azure and "/deployments" not in httpx2.URL(self._url).path:
-            return f"{self._url.rstrip('/')}/deployments/{self._lm.model}"
+        """The address that answers. For Azure it has the deployment, which its client adds."""
+        azure = openai.AzureOpenAI | openai.AsyncAzureOpenAI
+        is_azure = isinstance(self._lm.client, azure)
+        if is_azure and "/deployments" not in httpx2.URL(self._url).path:
+            address = self._url.rstrip("/")
+            return f"{address}/deployments/{self._lm.model}"
         return self._url
 
     def _secrets(self) -> tuple[str, ...]:
-        """What no text may show."""
-        own = self._own.secrets if self._own is not None else ()
-        return (*self._key.secrets, *own, *secret_values(self._lm.extra_headers))
+        """Give what no text may show."""
+        secrets = [*self._key.secrets, *secret_values(self._lm.extra_headers)]
+        if self._own_client is not None:
+            secrets += self._own_client.secrets
+        return tuple(secrets)
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,13 +104,13 @@ class OpenAIModel:
         await self.close()
 
     async def close(self) -> None:
-        """Let the connections go; they are kept for the next run."""
+        """Release the connections; they are kept for the next run."""
         if self._connections is not None:
             connections, self._connections, self._client = self._connections, None, None
             await connections.release()
 
     async def open(self) -> openai.AsyncOpenAI:
-        """The client, connected; what takes long at the first one of a process is done off the loop.
+        """Give the client with its connections. The first one of a process is set up in a thread.
 
         Raises:
             ModelConfigError: no HTTP client can be made here.
@@ -110,20 +119,20 @@ class OpenAIModel:
             if self._client is None:
                 if not platform.cache_info().currsize:
                     await in_thread(platform)
-                self._connections = await self._connected()
-                self._client = spare_platform(self._made(self._connections.http))
+                self._connections = await self._open_connections()
+                self._client = spare_platform(self._make_client(self._connections.http))
             return self._client
 
-    async def _connected(self) -> Connections:
-        if self._own is not None and self._own.has_own_http:
-            return Connections(self._own.http_client(), users=1)
+    async def _open_connections(self) -> Connections:
+        if self._own_client is not None and self._own_client.has_own_http:
+            return Connections(self._own_client.http_client(), users=1)
         return await connections_to(self._url)
 
-    def _made(self, http: httpx2.AsyncClient) -> openai.AsyncOpenAI:
-        """The client over some connections."""
-        if self._own is not None:
-            return self._own.over(http, self._key)
-        # The client insists on a key, of servers without keys too.
+    def _make_client(self, http: httpx2.AsyncClient) -> openai.AsyncOpenAI:
+        """Make the client over an HTTP client."""
+        if self._own_client is not None:
+            return self._own_client.over(http, self._key)
+        # The client insists on a key, even if the server needs none.
         key = self._key.current if self._key.rotates else self._key.name or "none"
         return openai.AsyncOpenAI(api_key=key, base_url=self._url, http_client=http, max_retries=0)
 
@@ -131,8 +140,9 @@ class OpenAIModel:
         """Answer one turn with one HTTP request.
 
         Raises:
-            ModelError: the service did not answer; or as it says, which is about this request alone if it has answered
-                others: a row that a filter does not let pass is no reason to end the run.
+            ModelError: the service did not answer. If it refuses by a status that stands for the
+                configuration, but has answered others, the error is about this request alone: a row
+                that a filter blocks must not end the run.
         """
         with self._acceptance.attempt():
             try:
@@ -146,52 +156,52 @@ class OpenAIModel:
     async def _complete(self, request: Request) -> Reply:
         body = self.body(request)
         began = CLOCK.now()
-        # What dribbles in never ends a time-out of the transport's, which is one of each read: `call` ends the whole.
-        timeout = httpx2.Timeout(self._lm.timeout_s, **self._connect_timeouts())
-        # `post` with a raw response: the typed client spends more on models of the answer than the loopback takes.
-        raw = await self.call(
-            lambda client: client.post(
-                "/chat/completions",
-                cast_to=httpx2.Response,
-                body=body,
-                options={
-                    "max_retries": 0,  # retry, throttle and usage are ours
-                    "timeout": timeout,
-                    "headers": dict(self._lm.extra_headers or {}),
-                },
-            ),
-            timeout_s=self._lm.timeout_s,
-        )
+        raw = await self.call(partial(self._post, body), timeout_s=self._lm.timeout_s)
         seconds = CLOCK.now() - began
+        cost = cost_of(raw.headers)
         try:
             answer = read_body(raw.content)
         except ModelError as error:
-            error.usage = usage_of({}, request, self._lm.model, seconds, cost=cost_of(raw.headers))
+            error.usage = usage_of({}, request, self._lm.model, seconds, cost=cost)
             raise
-        if is_error(
-            answer
-        ):  # of a gateway's, as if all was well: what it says is what would have been the status
-            told = read_error_body(answer)
-            if told.status is not None:
-                raise self._failures.status_error(told.status, told, raw.headers)
-        usage = usage_of(answer, request, self._lm.model, seconds, cost=cost_of(raw.headers))
-        return self._reply(answer, usage, limits_of(raw.headers))
+        if is_error(answer):  # the status that it names is the one that counts
+            error_body = read_error_body(answer)
+            if error_body.status is not None:
+                raise self._failures.status_error(error_body.status, error_body, raw.headers)
+        usage = usage_of(answer, request, self._lm.model, seconds, cost=cost)
+        return self._read_reply(answer, usage, limits_of(raw.headers))
+
+    async def _post(self, body: dict[str, Any], client: openai.AsyncOpenAI) -> httpx2.Response:
+        """Send a request and give the raw response.
+
+        The typed client would spend more time on models of the answer than the loopback takes. The
+        time-out of the transport holds for each read; `call` bounds the time of the whole.
+        """
+        options: Any = {
+            "max_retries": 0,  # retry, throttle and usage are ours
+            "timeout": httpx2.Timeout(self._lm.timeout_s, **self._connect_timeouts()),
+            "headers": dict(self._lm.extra_headers or {}),
+        }
+        return await client.post(
+            "/chat/completions", cast_to=httpx2.Response, body=body, options=options
+        )
 
     def _connect_timeouts(self) -> dict[str, float | None]:
-        """How long making a connection may take; a server that was never reached is told soon.
+        """Give the seconds for making a connection; few if the server was never reached.
 
-        There the time for a place in the pool is bounded, too, since aiohttp counts looking up the name as part of it.
+        Then the wait for a place in the pool is bounded, too, since aiohttp counts the look-up of
+        the name as part of it.
         """
         server = self.address[0]
         seconds = connect_s(self._lm, server)
-        looks_up = self._own is None and not has_answered(server)
-        return {"connect": seconds, "pool": seconds if looks_up else None}
+        is_unknown = self._own_client is None and not has_answered(server)
+        return {"connect": seconds, "pool": seconds if is_unknown else None}
 
-    def _reply(self, answer: Any, usage: Usage, limits: Limits | None) -> Reply:
-        """The answer in this library's words.
+    def _read_reply(self, answer: Any, usage: Usage, limits: RateLimits | None) -> Reply:
+        """Read a decoded answer.
 
         Raises:
-            ModelError: it cannot be used; what it took is the error's ``usage``.
+            ModelError: it cannot be used; the error has its ``usage``.
         """
         if not is_error(answer):
             self._acceptance.accept()
@@ -202,45 +212,44 @@ class OpenAIModel:
             raise
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The request as the protocol spells it, without what this model is known to refuse."""
+        """Convert a request into its body, without the settings that this model refuses."""
         return sent_body(self._lm, self.address[0], request)
 
     def read(self, response: Mapping[str, Any], request: Request) -> Reply:
-        """An answer that came in a batch: ``status_code`` and ``body``.
+        """Read an answer of a batch: its ``status_code`` and ``body``.
 
         Raises:
             ModelError: the answer is an error.
         """
-        status, answer = _number(response.get("status_code")), response.get("body")
+        status, answer = _read_status(response.get("status_code")), response.get("body")
         if isinstance(answer, str):  # JSON in JSON
             with contextlib.suppress(ValueError, RecursionError):
                 answer = json.loads(answer)
-        has_answer = isinstance(answer, dict) and bool(answer.get("choices"))
-        if status in range(200, 300) or (status is None and has_answer):
-            return self._reply(answer, usage_of(answer, request, self._lm.model, 0.0), None)
+        usage = usage_of(answer, request, self._lm.model, 0.0)
+        is_answered = status in range(200, 300) or (status is None and get_field(answer, "choices"))
+        if is_answered:
+            return self._read_reply(answer, usage, None)
         failure = self._batch_failure(status, answer)
-        if isinstance(answer, dict) and isinstance(
-            answer.get("usage"), dict
-        ):  # refused, and paid for
-            failure.usage = usage_of(answer, request, self._lm.model, 0.0)
+        if isinstance(get_field(answer, "usage"), dict):  # refused, but paid for
+            failure.usage = usage
         raise failure
 
     def _batch_failure(self, status: int | None, answer: Any) -> ModelError:
-        """The failure of one request of a batch; one of the configuration is for the ordinary way to judge."""
-        told = read_error_body(answer)
+        """Make the error of one request of a batch."""
+        body = read_error_body(answer)
         if status is None or status < HTTPStatus.BAD_REQUEST:
-            said = self.without_key(told.message or "no reason given")
-            return ModelUnavailable(f"The batch has no usable answer to this request: {said}.")
-        return self._failures.status_error(status, told, {})
+            reason = self.without_key(body.message or "no reason given")
+            return ModelUnavailable(f"The batch has no usable answer to this request: {reason}.")
+        return self._failures.status_error(status, body, {})
 
     def without_key(self, text: str) -> str:
-        """A server's text, bounded and without what no text may show."""
-        return self._failures.scrubbed(text)
+        """Remove secrets from a text of the server, and shorten it."""
+        return self._failures.remove_secrets(text)
 
     async def call(
         self, work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], *, timeout_s: float
     ) -> Any:
-        """Ask the client for something, and have all of it within a time; what goes wrong is told in our words.
+        """Call the client, with a limit for the whole time, and translate its errors.
 
         Raises:
             ModelError: the service did not answer.
@@ -249,8 +258,9 @@ class OpenAIModel:
             async with asyncio.timeout(timeout_s) as deadline:
                 answer = await work(self._client or await self.open())
         except openai.OpenAIError as error:
-            # Raised anew below, outside of this block: the client's errors hold the request, and with it the key.
-            failure = self._failures.translated(error)
+            # It is raised below, outside of this block: an error of the client holds the request,
+            # and with it the key.
+            failure = self._failures.translate(error)
             if isinstance(error, openai.APIStatusError):
                 note_answer(self.address[0])
         except ModelError:  # no client can be made
@@ -258,14 +268,11 @@ class OpenAIModel:
         except Exception as error:
             if isinstance(error, TimeoutError) and deadline.expired():
                 failure = self._failures.timed_out(timeout_s)
-            elif self._own is None or isinstance(error, BROKEN_ANSWERS):
+            elif self._own_client is None or isinstance(error, BROKEN_ANSWERS):
                 failure = self._failures.unreadable(error)
             else:  # a bug in a client of the user's
                 raise
-        except (
-            KeyboardInterrupt,
-            SystemExit,
-        ) as raised:  # of a client of the user's; they would end the loop
+        except (KeyboardInterrupt, SystemExit) as raised:  # of a user's client; they end the loop
             raise contained(raised) from raised
         else:
             note_answer(self.address[0])
@@ -273,9 +280,11 @@ class OpenAIModel:
         raise failure
 
 
-def _number(status: Any) -> int | None:
-    """A status that may have been written as a text or with a decimal point; None if it is none."""
+def _read_status(status: Any) -> int | None:
+    """Read a status that may be a text or have a decimal point; None if it is not one."""
+    if isinstance(status, bool):
+        return None
     try:
-        return int(float(status)) if not isinstance(status, bool) else None
+        return int(float(status))
     except (TypeError, ValueError, OverflowError):
         return None

@@ -1,26 +1,28 @@
-"""A server's answer in this library's words."""
+"""Read the answer of a server."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.json_fields import get_field, get_list
 from pandas_amr.errors import ModelRefused, ModelRejected, ModelUnavailable
-from pandas_amr.models.base import Limits, Message, Reply, ToolCall
+from pandas_amr.models.base import Message, RateLimits, Reply, ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from pandas_amr._records.usage import Usage
 
-DEEPEST = (
-    100  # levels of lists and objects in an answer: what is deeper is a model that does not stop
-)
+# Levels of lists and objects in an answer. A deeper one is from a model that does not stop.
+DEEPEST = 100
 
-# What this library reads of a message; what else stands in it is sent back as it came.
+# The parts of a message that are read here; all others are sent back as they came.
 READ = frozenset({"role", "content", "tool_calls", "function_call"})
-# What many servers put into each answer, empty, and refuse in a request.
+# Many servers put these into each answer, empty, and refuse them in a request.
 ANSWER_ONLY = frozenset({"refusal", "annotations", "audio"})
+FUNCTION = ("name", "arguments")  # the parts of a call's function that are read here
 
 TEXT_TYPES = frozenset({"text", "output_text"})
 PART_TYPES = TEXT_TYPES | {"refusal", "thinking", "redacted_thinking", "reasoning"}
@@ -32,13 +34,15 @@ CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens"})
 FILTERED = frozenset(
     {"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"}
 )
+# The model's context window was full before the answer was complete: Mistral; Anthropic.
+WINDOW_IS_FULL = frozenset({"model_length", "model_context_window_exceeded"})
 
 
 def read_body(content: bytes) -> Any:
     """Decode the body of an answer.
 
     Raises:
-        ModelUnavailable: it is no JSON, or nested deeper than any answer is.
+        ModelUnavailable: it is not JSON, or nested deeper than any answer.
     """
     try:
         answer = json.loads(content)
@@ -50,40 +54,36 @@ def read_body(content: bytes) -> Any:
 
 
 def is_too_deep(value: Any) -> bool:
-    """Whether decoded JSON is nested deeper than an answer may be."""
+    """Tell whether decoded JSON is nested deeper than an answer may be."""
     level = [value]
     for _ in range(DEEPEST):
-        inner: list[Any] = []
-        for one in level:
-            if isinstance(one, dict):
-                inner += [child for child in one.values() if isinstance(child, dict | list)]
-            elif isinstance(one, list):
-                inner += [child for child in one if isinstance(child, dict | list)]
-        if not inner:
+        deeper: list[Any] = []
+        for container in level:
+            if isinstance(container, dict):
+                deeper += container.values()
+            elif isinstance(container, list):
+                deeper += container
+        deeper = [item for item in deeper if isinstance(item, dict | list)]
+        if not deeper:
             return False
-        level = inner
+        level = deeper
     return True
 
 
-# The model's window was full before the answer was whole: Mistral; Anthropic
-WINDOW_IS_FULL = frozenset({"model_length", "model_context_window_exceeded"})
-
-
-def reply_of(answer: Any, usage: Usage, limits: Limits | None) -> Reply:
-    """The answer in this library's words; servers leave out much, so nothing is taken for granted.
+def reply_of(answer: Any, usage: Usage, limits: RateLimits | None) -> Reply:
+    """Read the reply in a decoded answer. Servers leave out much, so nothing is relied on.
 
     Raises:
         ModelRefused: the model declined, or the provider's filter stopped it.
+        ModelRejected: prompt and answer were too long.
         ModelUnavailable: there is no message in it.
     """
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None  # of several, the first
-    said = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(said, dict):
+    choice = _first_choice(answer)
+    content = choice.get("message")
+    if not isinstance(content, dict):
         raise ModelUnavailable("The server's answer holds no message.")
-    assert isinstance(choice, dict)
     reason = str(choice.get("finish_reason") or "stop")
-    if said.get("refusal"):
+    if content.get("refusal"):
         raise ModelRefused("The model declined to answer.")
     if reason.lower() in FILTERED:
         raise ModelRefused("The provider's content filter stopped the answer.")
@@ -91,62 +91,80 @@ def reply_of(answer: Any, usage: Usage, limits: Limits | None) -> Reply:
         raise ModelRejected(
             "The prompt and the answer are longer than the model's context window.", too_long=True
         )
-    message = message_of(said)
-    if not (message.content or message.tool_calls) and _has_refusal(said.get("content")):
+    message = message_of(content)
+    is_empty = not message.content and not message.tool_calls
+    if is_empty and _has_refusal(content.get("content")):
         raise ModelRefused("The model declined to answer.")
-    return Reply(message, "length" if reason.lower() in CUT_OFF else reason, usage, limits)
+    if reason.lower() in CUT_OFF:
+        reason = "length"
+    return Reply(message, reason, usage, limits)
 
 
-def message_of(said: Mapping[str, Any]) -> Message:
-    """An assistant's message as it came: its text, its calls, and all else, to be sent back."""
-    content = said.get("content")
-    extra = _echoed(said, READ)
+def _first_choice(answer: Any) -> Mapping[str, Any]:
+    """Give the first choice of an answer; empty if there is none."""
+    choices = get_list(get_field(answer, "choices"))
+    if not choices or not isinstance(choices[0], dict):
+        return {}
+    return choices[0]
+
+
+def message_of(answer: Mapping[str, Any]) -> Message:
+    """Read an assistant's message: its text, its calls, and all else, to be sent back."""
+    content = answer.get("content")
+    extra = _unread_parts(answer, READ)
     if isinstance(content, list) and content:
         extra["content"] = whole_text(content)
-    return Message("assistant", _text_of(content), tuple(_calls_of(said)), extra=extra)
+    return Message("assistant", _text_of(content), tuple(_calls_of(answer)), extra=extra)
 
 
-def _echoed(given: Mapping[str, Any], read: Collection[str]) -> dict[str, Any]:
-    """What stands in a part of a message beside what is read of it; without nulls, which some servers refuse."""
-    echoed: dict[str, Any] = {}
-    for key, value in given.items():
-        is_left_out = value is None or (key in ANSWER_ONLY and not value)
-        if key not in read and not is_left_out:
-            echoed[key] = whole_text(value)
-    return echoed
+def _unread_parts(part: Mapping[str, Any], read: Collection[str]) -> dict[str, Any]:
+    """Give what is not read of a message or a call; without nulls, which some servers refuse."""
+    unread: dict[str, Any] = {}
+    for name, value in part.items():
+        is_left_out = value is None or (name in ANSWER_ONLY and not value)
+        if name not in read and not is_left_out:
+            unread[name] = whole_text(value)
+    return unread
 
 
 def is_error(answer: Any) -> bool:
-    """Whether an answer is an error of a gateway's, sent as if all was well: nothing was paid for."""
+    """Tell whether an answer is an error that a gateway sent with status 200; it costs nothing."""
     return isinstance(answer, dict) and bool(answer.get("error")) and not answer.get("choices")
 
 
 def whole_text(value: Any) -> Any:
-    """JSON whose texts can all be sent: a lone half of a character is replaced."""
+    """Replace lone surrogates in the texts of JSON: they cannot be encoded as UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [whole_text(one) for one in value]
+        return [whole_text(item) for item in value]
     if isinstance(value, dict):
-        return {whole_text(key): whole_text(one) for key, one in value.items()}
+        return {whole_text(name): whole_text(item) for name, item in value.items()}
     return value
 
 
 def _text_of(content: Any) -> str | None:
-    """The text of a message, whichever form its content has; what a model thought is no part of it."""
+    """Give the text of a message, in whatever form; reasoning is not part of it."""
     if content is None:
         return None
     if isinstance(content, str):
         return str(whole_text(content))
-    parts = content if isinstance(content, list) else [content] if _is_part(content) else None
-    if parts is None:
+    if isinstance(content, list):
+        parts = content
+    elif _is_part(content):
+        parts = [content]
+    else:
         return json.dumps(content)  # a gateway has decoded the answer
-    texts = [text for part in parts if (text := _text_of_part(part)) is not None]
+    texts: list[str] = []
+    for part in parts:
+        text = _text_of_part(part)
+        if text is not None:
+            texts.append(text)
     return str(whole_text("".join(texts))) if texts else None
 
 
 def _is_part(content: Any) -> bool:
-    """Whether an object is a part of a message, and not an answer."""
+    """Tell whether an object is part of a message, and not itself the answer."""
     return (
         isinstance(content, dict)
         and content.get("type") in PART_TYPES
@@ -167,46 +185,55 @@ def _text_of_part(part: Any) -> str | None:
 
 def _has_refusal(content: Any) -> bool:
     parts = content if isinstance(content, list) else [content]
-    return any(isinstance(part, dict) and part.get("type") == "refusal" for part in parts)
+    return any(get_field(part, "type") == "refusal" for part in parts)
 
 
-def _calls_of(said: Mapping[str, Any]) -> Iterator[ToolCall]:
-    """The calls in a message; a single one of the protocol's first form is read where there is no other."""
-    given = said.get("tool_calls")
-    calls = list(_calls(given if isinstance(given, list) else [given]))
-    legacy = said.get("function_call")
+def _calls_of(message: Mapping[str, Any]) -> list[ToolCall]:
+    """Read the calls in a message, or the single call of the protocol's first version."""
+    items = message.get("tool_calls")
+    calls = _read_calls(items if isinstance(items, list) else [items])
+    legacy = message.get("function_call")
     if not calls and isinstance(legacy, dict) and legacy.get("name"):
-        calls = list(_calls([{"function": legacy}]))
-    yield from calls
+        calls = _read_calls([{"function": legacy}])
+    return calls
 
 
-def _calls(given: Iterable[Any]) -> Iterator[ToolCall]:
-    for call in given:
-        if not isinstance(call, dict):
-            continue
-        function = call.get("function")
-        if not isinstance(function, dict):  # some gateways leave that level out
-            function = {key: call.get(key) for key in ("name", "arguments") if key in call}
-        extra = _echoed(call, {"id", "function", "name", "arguments"})
-        if more := _echoed(function, {"name", "arguments"}):
-            extra["function"] = more
-        name = function.get("name")
-        yield ToolCall(
-            id=str(call.get("id") or ""),
-            name=str(whole_text(name)) if isinstance(name, str) else "",
-            arguments=_arguments_of(function.get("arguments")),
-            extra=extra,
-        )
+def _read_calls(items: Iterable[Any]) -> list[ToolCall]:
+    return [_read_call(call) for call in items if isinstance(call, dict)]
 
 
-def _arguments_of(given: Any) -> str:
-    """A call's arguments as JSON text: none are an empty object, and what was encoded twice is decoded once."""
-    if given is None or (isinstance(given, str) and not given.strip()):
+def _read_call(call: Mapping[str, Any]) -> ToolCall:
+    function = call.get("function")
+    if not isinstance(function, dict):  # some gateways leave out this level
+        function = {name: call[name] for name in FUNCTION if name in call}
+    extra = _unread_parts(call, {"id", "function", *FUNCTION})
+    unread = _unread_parts(function, FUNCTION)
+    if unread:
+        extra["function"] = unread
+    name = function.get("name")
+    return ToolCall(
+        id=str(call.get("id") or ""),
+        name=str(whole_text(name)) if isinstance(name, str) else "",
+        arguments=_arguments_of(function.get("arguments")),
+        extra=extra,
+    )
+
+
+def _arguments_of(arguments: Any) -> str:
+    """Give a call's arguments as JSON text.
+
+    Missing arguments are an empty object. What was encoded twice is decoded once.
+    """
+    if arguments is None:
         return "{}"
-    if not isinstance(given, str):
-        return str(whole_text(json.dumps(given)))
-    try:
-        inner = json.loads(given) if given.lstrip().startswith('"') else None
-    except (ValueError, RecursionError):
-        inner = None
-    return str(whole_text(inner if isinstance(inner, str) else given))
+    if not isinstance(arguments, str):
+        return str(whole_text(json.dumps(arguments)))
+    text = arguments.strip()
+    if not text:
+        return "{}"
+    if text.startswith('"'):
+        with contextlib.suppress(ValueError, RecursionError):
+            decoded = json.loads(arguments)
+            if isinstance(decoded, str):
+                arguments = decoded
+    return str(whole_text(arguments))

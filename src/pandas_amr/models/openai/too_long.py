@@ -1,4 +1,7 @@
-"""Whether a refusal means that the prompt was too long: servers have dozens of wordings, and few codes."""
+"""Tell whether a refusal means that the prompt was too long.
+
+Servers have few codes for it, and dozens of wordings.
+"""
 
 from __future__ import annotations
 
@@ -19,25 +22,32 @@ CODES = frozenset({
 })  # fmt: skip
 PARTS = ("messages", "prompt", "input", "contents")
 
-# Each with who says so. What speaks of the answer's size only is not among them: less to read would not help.
-READ = r"(prompt|inputs?|request|messages?|text|conversation|content|document|query|payload|body|entity|sequence)"
+# Each wording with the servers that use it. Wordings about the size of the answer alone are not
+# here: a shorter prompt would not help.
+READ = (
+    r"(prompt|inputs?|request|messages?|text|conversation|content|document|query|payload|body|"
+    r"entity|sequence)"
+)
 WORDINGS = (
-    r"context[ _-]?(length|window|size|limit)",  # OpenAI, Azure, DeepSeek, vLLM, llama.cpp, LM Studio, OpenRouter
+    # OpenAI, Azure, DeepSeek, vLLM, llama.cpp, LM Studio, OpenRouter
+    r"context[ _-]?(length|window|size|limit)",
     r"maximum context",
     r"exceeds? .{0,60}\bcontext\b",
     r"\bcontext\b.{0,40}(exceed|overflow|too (long|small))",
     r"max(imum)?[ _]model[ _]len(gth)?",  # vLLM
     r"max(imum)? (prompt|input|sequence|message) (length|size|tokens)",  # xAI, SageMaker
-    READ
-    + r"\b[^.]{0,80}\btoo (long|large|big)",  # Anthropic, Bedrock, Mistral, nginx, llama.cpp, GitHub Models
+    # Anthropic, Bedrock, Mistral, nginx, llama.cpp, GitHub Models
+    READ + r"\b[^.]{0,80}\btoo (long|large|big)",
     r"too (long|large|many tokens) (for|to fit)",
     r"too many (input |prompt )?tokens",  # Cohere
     # Gemini, TGI, Together, watsonx
     READ
-    + r"`?[^.]{0,60}\btokens?\b[^.]{0,60}(exceed|greater|more than|larger|longer|must be|must have|over the)",
+    + r"`?[^.]{0,60}\btokens?\b[^.]{0,60}"
+    + r"(exceed|greater|more than|larger|longer|must be|must have|over the)",
     # DashScope, SageMaker, Ollama
     READ
-    + r"('s)? (token )?(length|count|size)[^.]{0,60}(exceed|greater|larger|longer|should be|must be|over the)",
+    + r"('s)? (token )?(length|count|size)[^.]{0,60}"
+    + r"(exceed|greater|larger|longer|should be|must be|over the)",
     r"must have (less|fewer) than \d+ tokens",  # TGI
     r"exceed\w*[^.]{0,40}\b(model )?token limit",  # Moonshot
     r"\btoken limit[^.]{0,20}exceeded",
@@ -49,22 +59,27 @@ WORDINGS = (
 )
 SAYS_TOO_LONG = re.compile("|".join(WORDINGS), re.IGNORECASE)
 OF_THE_ANSWER = re.compile(
-    r"`?'?\bmax_(completion_|output_|new_)?tokens\b.{0,80}(too (large|big|high)|exceeds?|must be|at most|greater)|"
-    r"\b(completion|output) tokens\b.{0,60}(at most|maximum|exceed)|supports? at most \d+ (completion|output) tokens",
+    r"`?'?\bmax_(completion_|output_|new_)?tokens\b.{0,80}"
+    r"(too (large|big|high)|exceeds?|must be|at most|greater)|"
+    r"\b(completion|output) tokens\b.{0,60}(at most|maximum|exceed)|"
+    r"supports? at most \d+ (completion|output) tokens",
     re.IGNORECASE,
 )
-OF_BOTH = r"\b(prompt|inputs?)`?( length| tokens?)? ?(\+|and|plus) ?`?max_(completion_|output_|new_)?tokens"  # Anthropic
+OF_BOTH = (  # Anthropic
+    r"\b(prompt|inputs?)`?( length| tokens?)? ?(\+|and|plus) ?"
+    r"`?max_(completion_|output_|new_)?tokens"
+)
 OF_INPUTS_TOO = re.compile(
     OF_BOTH + r"|inputs?`? tokens? ?\+|in the messages|\bprompt contains\b", re.IGNORECASE
 )
 # "The request took too long", "context deadline exceeded"
 OF_TIME = re.compile(r"\b(took|taking|waited|waiting|time[sd]?[ -]?out|deadline)\b", re.IGNORECASE)
-# vLLM: "'max_tokens' is too large: 3000. ... (3000 > 4096 - 2000)": with less to read it would fit
+# vLLM: "'max_tokens' is too large: 3000. ... (3000 > 4096 - 2000)": a shorter prompt would fit
 ANSWER_ABOVE_REST = re.compile(r"\((?P<answer>\d+) > (?P<limit>\d+) - \d+\)")
 # Anthropic says of the input and max_tokens, "... exceed context limit: 190000 + 20000 > 200000"
 SUM_ABOVE = re.compile(r"\d+ \+ (?P<answer>\d+) > (?P<limit>\d+)")
 
-# A rate limit that no waiting helps with: the one request is above it.
+# A rate limit for which no waiting helps: a single request is above it.
 ONE_IS_TOO_LARGE = re.compile(
     r"\b(request|prompt|input|message)s?\b[^.]{0,20} too (large|long|big)", re.IGNORECASE
 )
@@ -76,9 +91,10 @@ NEVER = frozenset({401, 402, 403, 404, 408, 409, 425})
 
 
 def is_too_long(status: int, body: ErrorBody) -> bool:
-    """Tell whether a refusal means that less in one request would be served.
+    """Tell whether a refusal means that a shorter prompt would be served.
 
-    A 429 is so if the one request is above the limit; a 413 always; else the words decide.
+    A 413 always means so. A 429 means so if a single request is above the limit. Otherwise the
+    words decide.
     """
     if status in NEVER:
         return False
@@ -86,31 +102,28 @@ def is_too_long(status: int, body: ErrorBody) -> bool:
         return True
     if status == 429:
         return _is_above_limit(body.message)
-    if (
-        body.param
-        and not body.param.startswith(PARTS)
-        and "string too long" in body.message.lower()
-    ):
+    is_about_prompt = body.param.startswith(PARTS)
+    if body.param and not is_about_prompt and "string too long" in body.message.lower():
         return False
     if "string_above_max_length" in body.codes:
-        return body.param.startswith(PARTS)
+        return is_about_prompt
     return _says_too_long(body.message)
 
 
 def _says_too_long(message: str) -> bool:
     if OF_TIME.search(message):
         return False
-    told = ANSWER_ABOVE_REST.search(message) or SUM_ABOVE.search(message)
-    if told is not None:
-        return int(told["answer"]) < int(told["limit"])
+    sizes = ANSWER_ABOVE_REST.search(message) or SUM_ABOVE.search(message)
+    if sizes is not None:
+        return int(sizes["answer"]) < int(sizes["limit"])
     if OF_THE_ANSWER.search(message) and not OF_INPUTS_TOO.search(message):
         return False
     return SAYS_TOO_LONG.search(message) is not None
 
 
 def _is_above_limit(message: str) -> bool:
-    found = LIMIT_AND_REQUESTED.search(message)
-    if found is not None:
-        limit, requested = (int(number.replace(",", "")) for number in found.groups())
+    numbers = LIMIT_AND_REQUESTED.search(message)
+    if numbers is not None:
+        limit, requested = (int(number.replace(",", "")) for number in numbers.groups())
         return requested > limit
     return ONE_IS_TOO_LARGE.search(message) is not None

@@ -1,0 +1,101 @@
+"""A model behind the throttle of its server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from pandas_amr._records.tokens import learn_token_ratio, tokens_per_character
+from pandas_amr.errors import ModelError, ModelUnavailable
+from pandas_amr.models.contact import patience_s
+from pandas_amr.models.throttle.patience import as_unsent
+from pandas_amr.models.throttle.throttle import Throttle
+from pandas_amr.models.waits import WaitReporter
+
+if TYPE_CHECKING:
+    from pandas_amr.models.base import LM, Model, Reply, Request
+    from pandas_amr.models.lessons import ModelStatistics
+    from pandas_amr.models.throttle.pace import Ticket
+
+_throttles: dict[tuple[int, str, str, str], Throttle] = {}
+
+
+def throttle_for(lm: LM, server: str, key: str) -> Throttle:
+    """Give the throttle of a server, key and model in this process.
+
+    The limits that the ``LM`` has hold from then on.
+    """
+    name = (os.getpid(), server, hashlib.sha256(key.encode()).hexdigest(), lm.model)
+    throttle = _throttles.setdefault(name, Throttle(server=server, reporter=WaitReporter(server)))
+    throttle.set_limits(lm.max_parallelism, lm.rpm, lm.tpm)
+    return throttle
+
+
+class Throttled:
+    """A model that answers at the pace which its server admits.
+
+    If the server asks for a longer wait than ``lm`` has patience, nothing more is sent here;
+    another run may still send.
+    """
+
+    def __init__(
+        self, model: Model, throttle: Throttle, *, lm: LM, lessons: ModelStatistics
+    ) -> None:
+        self._model = model
+        self._throttle = throttle
+        self._lm = lm
+        self._statistics = lessons
+        self._closed_by: ModelUnavailable | None = None
+
+    async def complete(self, request: Request) -> Reply:
+        """Answer one turn once the throttle admits it; the throttle learns from the outcome.
+
+        Raises:
+            ModelUnavailable: among others, the server is no longer waited for; its ``attempts`` are
+                then 0.
+        """
+        self._check_open()
+        characters = sum(len(message.content or "") for message in request.messages)
+        prompt = characters * tokens_per_character(self._lm.model)
+        answer = self._statistics.expected_tokens(request.phase)
+        ticket = await self._throttle.acquire(prompt + answer, self._lm)
+        try:
+            self._check_open()
+            reply = await self._model.complete(request)
+        except ModelUnavailable as error:
+            self._record_failure(ticket, error)
+            raise
+        except ModelError:
+            self._throttle.record_answer(ticket, tokens=0.0, limits=None)
+            raise
+        except BaseException:
+            self._throttle.release()
+            raise
+        usage = reply.usage
+        if not usage.estimated:
+            learn_token_ratio(self._lm.model, characters=characters, tokens=usage.input_tokens)
+        self._throttle.record_answer(ticket, tokens=float(usage.tokens), limits=reply.limits)
+        return reply
+
+    def _record_failure(self, ticket: Ticket, error: ModelUnavailable) -> None:
+        throttle, wait_s = self._throttle, error.retry_after_s
+        if not error.attempts:
+            throttle.release()
+        elif (wait_s or 0.0) > patience_s(self._lm, throttle.server, gone=False):
+            # This run ends; the wait does not concern runs that have more patience.
+            self._closed_by = as_unsent(error)
+            throttle.record_failure(ticket, reached=True)
+        elif error.starved:
+            throttle.record_starvation(ticket, error)
+        elif error.busy:
+            throttle.record_refusal(ticket, retry_after_s=wait_s, limits=error.limits, error=error)
+        else:
+            throttle.record_failure(
+                ticket, reached=not error.gone, retry_after_s=wait_s, error=error, lm=self._lm
+            )
+
+    def _check_open(self) -> None:
+        """Raise if the server asked this run for too long a wait."""
+        if self._closed_by is not None:
+            raise as_unsent(self._closed_by)

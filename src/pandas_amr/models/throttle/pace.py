@@ -1,0 +1,263 @@
+"""How fast requests are sent to one server: the window, the buckets, and what adapts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pandas_amr.models.refusals import Refusals
+from pandas_amr.models.throttle.rates import (
+    AdmittedRate,
+    Bucket,
+    bucket_per_minute,
+    update_from_headers,
+)
+from pandas_amr.models.throttle.window import ConcurrencyWindow
+
+if TYPE_CHECKING:
+    from pandas_amr.models.base import RateLimits
+
+BACK_OFF = 0.9  # of the admitted rate, after a 429 that reports no limit
+FIRST_GUESS = 1.0  # requests per second, if nothing was admitted yet
+LEAST_GUESS = 0.05
+GROWTH_PER_S = 0.05  # of a guessed rate, while no 429 comes
+SOON_S = 5.0  # without a 429; after each further time as long the rate grows faster by as much
+LONGEST_PACE_S = 60.0  # a learned rate holds no request back for longer after the one before
+DOUBT_S = 60.0  # for which headers are not believed that left room although the server said 429
+ROOM = 2.0  # requests: what headers say may be rounded
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A request under way.
+
+    Attributes:
+        began: when it was admitted.
+        tokens: how many it reserved.
+        probe: whether it probes for a server that is gone.
+        sent: how many requests had been sent until then, itself included.
+        sent_tokens: likewise the tokens.
+    """
+
+    began: float
+    tokens: float
+    probe: bool = False
+    sent: float = 0.0
+    sent_tokens: float = 0.0
+
+
+@dataclass
+class Pace:
+    """The pace of requests to one server.
+
+    Attributes:
+        max_parallelism: the limit that the user gave; None if there is none.
+        rpm: likewise the requests per minute.
+        tpm: likewise the tokens per minute.
+        window: how many requests may be in flight.
+        requests: the bucket of requests, once its rate is given or learned.
+        tokens: the bucket of tokens, likewise.
+        sent: requests sent so far.
+        sent_tokens: tokens sent so far.
+    """
+
+    max_parallelism: int | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+    window: ConcurrencyWindow = field(default_factory=ConcurrencyWindow)
+    requests: Bucket | None = None
+    tokens: Bucket | None = None
+    sent: float = 0.0
+    sent_tokens: float = 0.0
+    _sent_at: float = 0.0
+    _refusals: Refusals = field(default_factory=Refusals)
+    _admitted: AdmittedRate = field(default_factory=AdmittedRate)
+    _is_guessed: bool = False
+    _grown_at: float = 0.0
+    _shrunk_at: float = 0.0
+    _doubted_until: float = 0.0
+
+    def set_limits(
+        self, max_parallelism: int | None, rpm: float | None, tpm: float | None, now: float
+    ) -> None:
+        """Set the limits that the user gives; one that is None stays as it is."""
+        if max_parallelism is not None:
+            self.max_parallelism = max_parallelism
+        if rpm is not None and rpm != self.rpm:
+            self.rpm, self.requests = rpm, bucket_per_minute(rpm, now)
+        if tpm is not None and tpm != self.tpm:
+            self.tpm, self.tokens = tpm, bucket_per_minute(tpm, now)
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight now."""
+        return self.window.limit(self.max_parallelism)
+
+    # -- take from the buckets ---------------------------------------------------------------------
+
+    def wait_s(self, tokens: float, now: float) -> tuple[float, str]:
+        """Give the seconds until a request may be sent, and which bucket makes it wait."""
+        longest_s, reason = 0.0, ""
+        for name, bucket, amount, limit in (
+            ("requests", self.requests, 1.0, self.rpm),
+            ("tokens", self.tokens, tokens, self.tpm),
+        ):
+            if bucket is None:
+                continue
+            bucket.refill(now)
+            wait_s = bucket.wait_s(amount)
+            if limit is None:  # the rate is learned, and may be wrong
+                wait_s = min(wait_s, max(0.0, self._sent_at + LONGEST_PACE_S - now))
+            if wait_s > longest_s:
+                longest_s, reason = wait_s, name
+        return longest_s, reason
+
+    def describe_rate(self, name: str) -> str:
+        """Describe the rate of the bucket ``requests`` or ``tokens``; empty if it has none."""
+        bucket = self.requests if name == "requests" else self.tokens
+        if bucket is None:
+            return ""
+        return f"at most {bucket.rate * 60:.3g} {name} per minute"
+
+    def take(self, tokens: float, now: float) -> None:
+        """Take a request and its tokens out of the buckets."""
+        self.sent += 1
+        self.sent_tokens += tokens
+        self._sent_at = now
+        if self.requests:
+            self.requests.level -= 1
+        self.return_tokens(-tokens)
+
+    def take_back(self, tokens: float) -> None:
+        """Undo ``take`` for a request that is not sent after all."""
+        self.sent -= 1
+        self.sent_tokens -= tokens
+        if self.requests:
+            self.requests.level += 1
+        self.return_tokens(tokens)
+
+    def return_tokens(self, tokens: float) -> None:
+        """Return tokens that were taken and not used."""
+        if self.tokens:
+            self.tokens.level += tokens
+
+    # -- adapt -------------------------------------------------------------------------------------
+
+    def speed_up(self, began: float, now: float, in_flight: int) -> None:
+        """Send faster after an answer to a request that was sent at ``began``."""
+        self.window.raise_cap(now)
+        self._refusals.note(began, refused=False)
+        self._admitted.record_answer(now)
+        self.window.grow(now - began, in_flight)
+        self._grow_guess(now)
+
+    def slow_down(
+        self,
+        ticket: Ticket,
+        now: float,
+        in_flight: int,
+        *,
+        limits: RateLimits | None,
+        retry_after_s: float | None,
+    ) -> None:
+        """Send more slowly after a 429, if the pace may be its reason."""
+        if limits is not None and _leaves_room(limits, ticket):  # the 429 has another reason
+            self._doubted_until = now + DOUBT_S
+            limits = None
+        if limits is not None:
+            self.learn_limits(limits, ticket, now)
+        self._refusals.note(ticket.began, refused=True)
+        if ticket.began < self._shrunk_at:
+            return  # one decrease per round: this was sent before the last one
+        if limits is not None:
+            self.window.shrink_a_little()  # the buckets know the rate better than the window
+        elif not self._slow_down_without_limits(now, in_flight, retry_after_s):
+            return
+        self.window.is_doubling = False
+        self._shrunk_at = now
+
+    def _slow_down_without_limits(
+        self, now: float, in_flight: int, retry_after_s: float | None
+    ) -> bool:
+        """Halve the window and guess a rate; False if the 429 does not depend on the pace."""
+        pace, noise = self._current(now), self._refusals.noise
+        if self._refusals.are_noise(pace):
+            if not noise:
+                self._forget_guess()
+            return False
+        self._refusals.slow_down(now, pace)
+        self.window.halve(in_flight)
+        # A single pause that the server asks for tells nothing about a rate.
+        is_again = bool(self._shrunk_at) and now - self._shrunk_at < DOUBT_S
+        if is_again or retry_after_s is None:
+            self._guess_rate(now)
+        return True
+
+    def _current(self, now: float) -> float:
+        """Give the pace: requests per second, or requests in flight if the rate is given."""
+        if self.rpm is not None:
+            return self.window.size
+        admitted = self._admitted.per_second(now)
+        if self.requests is not None and self._is_guessed:
+            return min(admitted, self.requests.rate)
+        return admitted
+
+    def _guess_rate(self, now: float) -> None:
+        """Guess the rate, if no headers report it: a little less than was admitted lately."""
+        if self.rpm is not None:
+            return
+        rate = self._admitted.per_second(now) * BACK_OFF or FIRST_GUESS
+        if self.requests is not None and self._is_guessed:
+            rate = min(rate, self.requests.rate * BACK_OFF)
+        rate = max(rate, LEAST_GUESS)
+        self.requests = Bucket(rate, max(1.0, rate * 0.1), 0.0, now)
+        self._is_guessed = True
+
+    def _grow_guess(self, now: float) -> None:
+        """Raise a guessed rate, faster the longer no 429 has come (as CUBIC does: RFC 9438)."""
+        bucket = self.requests
+        if bucket is None or not self._is_guessed or now - self._shrunk_at <= 1.0:
+            return
+        since = max(self._shrunk_at, self._grown_at)
+        quiet = 1 + (now - self._shrunk_at) // SOON_S
+        bucket.refill(now)
+        bucket.rate *= 1 + GROWTH_PER_S * quiet * min(SOON_S, now - since)
+        bucket.burst = max(1.0, bucket.rate * 0.1)
+        self._grown_at = now
+
+    def _forget_guess(self) -> None:
+        """Drop a guessed rate, and let the window double again."""
+        if self._is_guessed:
+            self.requests, self._is_guessed = None, False
+        self.window.is_doubling = True
+
+    def learn_limits(self, limits: RateLimits, ticket: Ticket, now: float) -> None:
+        """Set the buckets to what the headers of an answer report.
+
+        What is left may be sent now: the window opens for it, unless a 429 has closed it.
+        """
+        if now < self._doubted_until:
+            return
+        left = limits.requests_left
+        if limits.requests is not None and self.rpm is None:
+            unknown = self.sent - ticket.sent  # sent after the request of these headers
+            self.requests = update_from_headers(self.requests, limits.requests, left, unknown, now)
+            self._is_guessed = False
+        if limits.tokens is not None and self.tpm is None:
+            unknown = self.sent_tokens - ticket.sent_tokens
+            self.tokens = update_from_headers(
+                self.tokens, limits.tokens, limits.tokens_left, unknown, now
+            )
+        if left is None or not self.window.is_doubling:
+            return
+        if limits.tokens_left is not None and ticket.tokens > 0:
+            left = min(left, limits.tokens_left / ticket.tokens)
+        self.window.open_for(left)
+
+
+def _leaves_room(limits: RateLimits, ticket: Ticket) -> bool:
+    """Tell whether, by its headers, a server would have admitted the request that it refused."""
+    requests, tokens = limits.requests_left, limits.tokens_left
+    if requests is not None and requests < ROOM:
+        return False
+    return tokens is None or tokens >= max(1.0, ticket.tokens)

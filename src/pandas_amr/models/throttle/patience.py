@@ -1,0 +1,68 @@
+"""How long a request has waited, and the errors that end a run when its patience is used up."""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from pandas_amr._records.clock import CLOCK
+from pandas_amr.errors import ModelUnavailable
+from pandas_amr.models.contact import patience_s
+from pandas_amr.models.waits import clock_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pandas_amr.models.base import LM
+
+waiting_since: ContextVar[float | None] = ContextVar("pandas_amr_waiting_since", default=None)
+
+
+@contextlib.contextmanager
+def measure_wait(clock: Callable[[], float] = CLOCK.now) -> Iterator[float]:
+    """Measure from now how long the request in the block waits, unless that is measured already.
+
+    Yields:
+        The time since when it waits.
+    """
+    since = waiting_since.get()
+    if since is None:
+        since = clock()
+    token = waiting_since.set(since)
+    try:
+        yield since
+    finally:
+        waiting_since.reset(token)
+
+
+def as_unsent(error: ModelUnavailable) -> ModelUnavailable:
+    """Give the same failure for a request that was not sent."""
+    return ModelUnavailable(
+        error.said,
+        busy=error.busy,
+        gone=error.gone,
+        starved=error.starved,
+        retry_after_s=error.retry_after_s,
+        status=error.status,
+        attempts=0,
+    )
+
+
+def end_run(error: ModelUnavailable, lm: LM, server: str) -> None:
+    """Make an error end its run. Its text then says how long was waited, and when to call again."""
+    error.stops_run = True
+    patience = patience_s(lm, server, gone=error.gone)
+    wait_s = error.retry_after_s
+    if wait_s is not None and wait_s > patience:
+        until = clock_time(wait_s)
+        advice = (
+            f"It asks to wait until {until}, longer than LM(patience_s={patience:g}) allows: "
+            "call again then."
+        )
+    elif error.gone:
+        advice = f"It was waited for {patience:g} s; LM(patience_s=...) sets for how long."
+    else:
+        advice = f"Nothing was answered for {patience:g} s (LM(patience_s=...)): call again later."
+    failure = error.said.rstrip(". ")
+    error.args = (f"{failure}. {advice}",)

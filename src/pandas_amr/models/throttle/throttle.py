@@ -1,0 +1,331 @@
+"""``Throttle`` admits requests to one server, and learns from what comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pandas_amr._records.clock import CLOCK
+from pandas_amr.models.contact import has_answered, patience_s
+from pandas_amr.models.throttle.outage import PROBE_FIRST_S, PROBE_LONGEST_S, PROBES, Outage
+from pandas_amr.models.throttle.pace import Pace, Ticket
+from pandas_amr.models.throttle.patience import as_unsent, end_run, waiting_since
+from pandas_amr.models.throttle.window import LARGEST_WINDOW
+from pandas_amr.models.waits import WaitReporter, first_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pandas_amr.errors import ModelUnavailable
+    from pandas_amr.models.base import LM, RateLimits
+    from pandas_amr.models.throttle.rates import Bucket
+
+NO_TIME_S = 1e-6  # what rounding leaves of a wait that is over
+
+
+@dataclass
+class Throttle:
+    """Admits requests to one server.
+
+    Attributes:
+        pace: how fast they are sent.
+        in_flight: how many have no outcome yet.
+        server: the address of the server.
+        clock: gives the time in seconds.
+        reporter: reports long waits.
+    """
+
+    pace: Pace = field(default_factory=Pace)
+    in_flight: int = 0
+    server: str = ""
+    clock: Callable[[], float] = CLOCK.now
+    reporter: WaitReporter = field(default_factory=WaitReporter)
+    _waiting: deque[tuple[asyncio.Future[Ticket], float]] = field(default_factory=deque)
+    _timer: asyncio.TimerHandle | None = None
+    _answered_at: float = 0.0
+    _paused_until: float = 0.0
+    _pause_reason: str = ""
+    _trouble: ModelUnavailable | None = None
+    _trouble_signal: asyncio.Future[None] | None = None
+    _outage: Outage = field(default_factory=Outage)
+
+    def set_limits(self, max_parallelism: int | None, rpm: float | None, tpm: float | None) -> None:
+        """Set the limits that the user gives; one that is None stays as it is."""
+        self.pace.set_limits(max_parallelism, rpm, tpm, self.clock())
+
+    def __repr__(self) -> str:
+        requests, tokens = self.pace.requests, self.pace.tokens
+        rpm = f"{requests.rate * 60:.0f}" if requests else "unknown"
+        tpm = f"{tokens.rate * 60:.0f}" if tokens else "unknown"
+        window = f"{self.pace.window.size:.1f}"
+        return f"<Throttle window={window} in_flight={self.in_flight} rpm={rpm} tpm={tpm}>"
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight now."""
+        return self.pace.limit
+
+    @property
+    def requests(self) -> Bucket | None:
+        """The bucket of requests, once its rate is given or learned."""
+        return self.pace.requests
+
+    @property
+    def tokens(self) -> Bucket | None:
+        """The bucket of tokens, once its rate is given or learned."""
+        return self.pace.tokens
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the server last answered anything."""
+        return self.clock() - self._answered_at
+
+    # -- admit a request ---------------------------------------------------------------------------
+
+    async def acquire(self, tokens: float, lm: LM | None = None) -> Ticket:
+        """Wait until a request is admitted, in order of arrival, and reserve its tokens.
+
+        Raises:
+            ModelUnavailable: the server has answered nothing for longer than the patience of
+                ``lm``; nothing was sent.
+        """
+        if self._waiting or self._delay(tokens)[0] > 0:
+            return await self._wait(tokens, lm)
+        return self._admit(tokens)
+
+    async def _wait(self, tokens: float, lm: LM | None) -> Ticket:
+        """Wait in the queue."""
+        since = waiting_since.get()
+        if since is None:
+            since = self.clock()
+        place: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
+        entry = (place, tokens)
+        self._waiting.append(entry)
+        try:
+            self._admit_waiting()
+            while not place.done():
+                left_s = self._patience_left_s(lm, since)
+                events = (place, self._next_trouble())
+                await asyncio.wait(events, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            elif place.done():  # it was admitted already
+                self.in_flight -= 1
+                self.pace.take_back(tokens)
+                self._outage.is_probing = False
+            self._admit_waiting()
+            raise
+        return place.result()
+
+    def _next_trouble(self) -> asyncio.Future[None]:
+        """Give a future that is done as soon as something new is wrong with the server."""
+        if self._trouble_signal is None:
+            self._trouble_signal = asyncio.get_running_loop().create_future()
+        return self._trouble_signal
+
+    def _set_trouble(self, error: ModelUnavailable | None) -> None:
+        """Set what is wrong with the server. If it is new, those who wait check their patience."""
+        is_new = error is not None and (self._trouble is None or error.gone != self._trouble.gone)
+        self._trouble = error
+        if is_new and self._trouble_signal is not None:
+            self._trouble_signal.set_result(None)
+            self._trouble_signal = None
+
+    def _patience_left_s(self, lm: LM | None, since: float) -> float | None:
+        """Give how long a request may still wait; None if nothing is wrong with the server.
+
+        Raises:
+            ModelUnavailable: its patience is used up.
+        """
+        if self._trouble is None or lm is None:
+            return None
+        patience = patience_s(lm, self.server, gone=self._trouble.gone)
+        left_s = max(since, self._answered_at) + patience - self.clock()
+        if left_s > 0:
+            return left_s
+        error = as_unsent(self._trouble)
+        end_run(error, lm, self.server)
+        raise error
+
+    def _admit(self, tokens: float) -> Ticket:
+        now = self.clock()
+        self.in_flight += 1
+        self.pace.take(tokens, now)
+        is_probe = self._outage.since is not None
+        self._outage.is_probing = is_probe
+        return Ticket(now, tokens, is_probe, self.pace.sent, self.pace.sent_tokens)
+
+    def _delay(self, tokens: float) -> tuple[float, str]:
+        """Give the seconds until a request may be sent, and the reason.
+
+        They are infinite if only the end of another request can admit it.
+        """
+        now = self.clock()
+        if self.in_flight >= self.limit or self._outage.blocks:
+            return float("inf"), ""
+        pause_s = max(0.0, self._paused_until - now)
+        pace_s, reason = self.pace.wait_s(tokens, now)
+        if max(pause_s, pace_s) <= NO_TIME_S:
+            return 0.0, ""
+        if pace_s > pause_s:
+            return pace_s, reason
+        return pause_s, "pause"
+
+    def _admit_waiting(self) -> None:
+        """Admit all that may be sent now, in order; set a timer for the next one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            place, tokens = self._waiting[0]
+            delay, reason = self._delay(tokens)
+            if delay == float("inf"):
+                return
+            if delay > 0:
+                self._report_wait(delay, reason)
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(delay, self._admit_waiting)
+                return
+            self._waiting.popleft()
+            if not place.done():
+                place.set_result(self._admit(tokens))
+
+    def _report_wait(self, delay: float, reason: str) -> None:
+        """Report a wait; that of a server which is gone is reported by ``record_failure``."""
+        if reason != "pause":
+            self.reporter.report(reason, delay, self.pace.describe_rate(reason))
+        elif self._outage.since is None and self._pause_reason:
+            self.reporter.report(reason, delay, self._pause_reason)
+
+    # -- learn from the outcome of a request -------------------------------------------------------
+
+    def record_answer(self, ticket: Ticket, *, tokens: float, limits: RateLimits | None) -> None:
+        """Record that a request was answered; ``tokens`` is its usage, 0 if unknown."""
+        now = self._answered_at = self.clock()
+        self._end(ticket)
+        self._set_trouble(None)
+        if now >= self._paused_until:  # otherwise it was sent before the pause
+            self.reporter.end_wait()
+        if tokens:
+            self.pace.return_tokens(ticket.tokens - tokens)
+        self.pace.speed_up(ticket.began, now, self.in_flight)
+        if limits is not None:
+            self.pace.learn_limits(limits, ticket, now)
+        self._admit_waiting()
+
+    def record_refusal(
+        self,
+        ticket: Ticket,
+        *,
+        retry_after_s: float | None,
+        limits: RateLimits | None,
+        error: ModelUnavailable | None = None,
+    ) -> None:
+        """Record that the server said 429."""
+        now = self.clock()
+        self._end(ticket)
+        self._set_trouble(error)
+        self.pace.return_tokens(ticket.tokens)
+        self.pace.slow_down(ticket, now, self.in_flight, limits=limits, retry_after_s=retry_after_s)
+        self._pause(now, retry_after_s, error)
+        self._admit_waiting()
+
+    def record_failure(
+        self,
+        ticket: Ticket,
+        *,
+        reached: bool,
+        retry_after_s: float | None = None,
+        error: ModelUnavailable | None = None,
+        lm: LM | None = None,
+    ) -> None:
+        """Record that there was no answer.
+
+        Args:
+            ticket: the request.
+            reached: whether the server was reached: it had an error, or ran out of time.
+            retry_after_s: how long the server asks to wait.
+            error: what went wrong.
+            lm: whose patience counts.
+        """
+        now = self.clock()
+        self._end(ticket, reached=reached)
+        self.pace.return_tokens(ticket.tokens)
+        if not reached:
+            self._record_outage(ticket, now, error, lm)
+        elif retry_after_s is not None:
+            self._set_trouble(error)
+            self._pause(now, retry_after_s, error)
+        elif self._trouble is not None and self._trouble.gone:  # it is there again
+            self._set_trouble(None)
+        self._admit_waiting()
+
+    def record_starvation(self, ticket: Ticket, error: ModelUnavailable | None = None) -> None:
+        """Record that this process could open no connection: fewer are open from now on."""
+        now = self.clock()
+        self._end(ticket, reached=False)
+        self._set_trouble(error)
+        self.pace.return_tokens(ticket.tokens)
+        window = self.pace.window
+        if window.cap == LARGEST_WINDOW:
+            self.reporter.warn(
+                "too few file descriptors (ulimit -n): fewer requests at once from now on"
+            )
+        window.lower_cap(self.in_flight, now)
+        if not self.in_flight:  # another part of the process has them all
+            self._paused_until = max(self._paused_until, now + PROBE_FIRST_S)
+        self._admit_waiting()
+
+    def release(self) -> None:
+        """Release the place of a request whose outcome tells nothing: its run has cancelled it."""
+        self.in_flight -= 1
+        self._outage.is_probing = False
+        self._admit_waiting()
+
+    def _end(self, ticket: Ticket, *, reached: bool = True) -> None:
+        """Release the place of a request; end the outage if the server was reached."""
+        self.in_flight -= 1
+        if ticket.probe:
+            self._outage.is_probing = False
+        if not reached:
+            return
+        if self._outage.since is not None:
+            self.reporter.end_wait()
+            self._paused_until = 0.0  # it was a pause for the outage
+        self._outage.end()
+
+    def _record_outage(
+        self, ticket: Ticket, now: float, error: ModelUnavailable | None, lm: LM | None
+    ) -> None:
+        self._set_trouble(error)
+        if not self._outage.count_failure(now, has_answered=has_answered(self.server)):
+            return
+        self._paused_until = max(self._paused_until, now + self._outage.probe_wait_s)
+        patience = PROBE_LONGEST_S * PROBES
+        if lm is not None:
+            patience = patience_s(lm, self.server, gone=True)
+        if ticket.probe:
+            self._outage.extend_probe_wait(patience)
+        gone_s = now - (self._outage.since or now)
+        self.reporter.report(
+            "gone",
+            patience - gone_s,
+            f"not reached for {gone_s:.0f} s",
+            setting=f"LM(patience_s={patience:g})",
+        )
+
+    def _pause(
+        self, now: float, retry_after_s: float | None, error: ModelUnavailable | None
+    ) -> None:
+        if retry_after_s is not None and now + retry_after_s > self._paused_until:
+            self._paused_until = now + retry_after_s
+            self._pause_reason = "" if error is None else _shorten(error)
+
+
+def _shorten(error: ModelUnavailable) -> str:
+    if error.status is not None:
+        return str(error.status)
+    return first_sentence(str(error))
