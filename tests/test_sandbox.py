@@ -455,7 +455,7 @@ def test_the_shard_is_the_shard_types_index_names_and_missing_values(tier):
 def test_the_index_is_the_frame_s_own(index):
     frame = pd.DataFrame({"a": [1, 2, 3]}, index=index)
     data = ArrowFrame.of(frame).data("df", [1, 2])
-    back = worker.loaded(data.parquet, dict(data.labels))
+    back = worker.load_frame(data.parquet, dict(data.labels))
     assert back.index.tolist() == frame.index[1:].tolist()
     assert back.index.names == frame.index.names
 
@@ -474,7 +474,7 @@ def test_an_empty_frame_and_strange_cells_go_through():
     ):
         arrow = ArrowFrame.of(frame)
         data = arrow.data("df")
-        assert len(worker.loaded(data.parquet, dict(data.labels))) == len(frame)
+        assert len(worker.load_frame(data.parquet, dict(data.labels))) == len(frame)
         assert frame.empty or arrow.changed
 
 

@@ -26,7 +26,7 @@ from pandas_amr.errors import SandboxError
 from pandas_amr.sandbox.base import Cell, Data, Limits, Submitted
 from pandas_amr.sandbox.conformance import kit as conformance
 from pandas_amr.sandbox.guest import syscalls
-from pandas_amr.sandbox.host import channel
+from pandas_amr.sandbox.host import messages
 from pandas_amr.sandbox.host.cgroups import SessionGroups
 from pandas_amr.sandbox.host.local import LocalSandbox
 from pandas_amr.testing import Call, ScriptedServer, findings
@@ -482,8 +482,8 @@ def test_findings_hold_nothing_that_a_terminal_obeys_and_code_is_told(by):
     [b'{"findings": [{}{}]}', b'{"findings": [{}], "more": 1}', b'{"findings": [', b'{"findings": [1 2]}', b"[]", b"{"],
 )
 def test_what_is_no_json_is_not_read_as_if_it_were(text):
-    with pytest.raises(channel._Broken):
-        channel._loaded(text)
+    with pytest.raises(messages.ProtocolError):
+        messages.decode_message(text)
 
 
 @once
@@ -491,7 +491,7 @@ def test_what_is_no_json_is_not_read_as_if_it_were(text):
     "payload", [{"findings": []}, {"findings": [{"unit": 0, "a": [1, {"b": "]}"}]}, 2, "x"]}, {"output": 1}]
 )
 def test_json_is_read_as_json(payload):
-    assert channel._loaded(json.dumps(payload).encode()) == payload
+    assert messages.decode_message(json.dumps(payload).encode()) == payload
 
 
 # What a repair says
