@@ -104,11 +104,11 @@ class TestAttempts:
 
     def test_the_kit_sees_a_sandbox_that_does_not_hold(self):
         async def run():
-            with conformance.World() as world:
+            with conformance.AttackKit() as kit:
                 sandbox = LocalSandbox("process")
                 read = next(one for one in conformance.attempts() if one.name == "secret-file")
                 try:
-                    return await world.holds(read, sandbox)
+                    return await kit.holds(read, sandbox)
                 finally:
                     await sandbox.close()
 

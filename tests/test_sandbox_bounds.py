@@ -25,6 +25,8 @@ from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.errors import SandboxError
 from pandas_amr.sandbox.base import Cell, Data, Limits, Submitted
 from pandas_amr.sandbox.conformance import kit as conformance
+from pandas_amr.sandbox.conformance import report
+from pandas_amr.sandbox.conformance.memory import Levels
 from pandas_amr.sandbox.guest import syscalls
 from pandas_amr.sandbox.host import messages
 from pandas_amr.sandbox.host.cgroups import SessionGroups
@@ -622,9 +624,9 @@ def test_nothing_passes_from_a_session_to_another(tier, kind):
         sandbox = LocalSandbox(tier)
         tried = [one for one in conformance.attempts() if one.name.startswith(kind)]
         try:
-            with conformance.World() as world:
+            with conformance.AttackKit() as kit:
                 return {
-                    one.name: await world.holds(one, sandbox) for one in tried if tier == "strong" or not one.strong
+                    one.name: await kit.holds(one, sandbox) for one in tried if tier == "strong" or not one.strong_only
                 }
         finally:
             await sandbox.close()
@@ -733,23 +735,23 @@ def test_six_hundred_sessions_can_be_begun_at_once():
 
 
 def test_the_kit_says_that_controls_were_not_run():
-    nothing = conformance.Report({}, {})
-    assert "0 open, controls not run" in conformance._lines("strong", nothing, None)[-1]
-    assert "0 open, 0 without control" in conformance._lines("strong", nothing, {})[-1]
+    nothing = report.Report({}, {})
+    assert "0 open, controls not run" in report._lines("strong", nothing, None)[-1]
+    assert "0 open, 0 without control" in report._lines("strong", nothing, {})[-1]
 
 
 def test_the_kit_names_what_shows_nothing_here():
-    aside = conformance.inapplicable("strict-lite")
-    assert "secrets/seen-host-name" in aside
-    assert ("kernel/chroot" in aside) == (os.getuid() != 0)
-    last = conformance._lines("strict-lite", conformance.Report({}, {}), {})
-    assert f"{len(aside)} not applicable" in last[-1]
-    assert sum(line.startswith("NOT APPLICABLE") for line in last) == len(aside)
+    skipped = report.inapplicable("strict-lite")
+    assert "secrets/seen-host-name" in skipped
+    assert ("kernel/chroot" in skipped) == (os.getuid() != 0)
+    last = report._lines("strict-lite", report.Report({}, {}), {})
+    assert f"{len(skipped)} not applicable" in last[-1]
+    assert sum(line.startswith("NOT APPLICABLE") for line in last) == len(skipped)
 
 
 def test_the_kit_has_a_table_of_both_memories():
-    levels = {"resources/x": conformance.Levels((1 << 20, 9 << 20, 2 << 20), (5 << 20, 6 << 20, 5 << 20))}
-    lines = conformance._lines("strong", conformance.Report({}, levels), None)
+    levels = {"resources/x": Levels((1 << 20, 9 << 20, 2 << 20), (5 << 20, 6 << 20, 5 << 20))}
+    lines = report._lines("strong", report.Report({}, levels), None)
     (row,) = [line for line in lines if line.startswith("resources/x")]
     assert row.split() == ["resources/x", "1/9/2", "5/6/5"]
 
@@ -802,8 +804,8 @@ def test_the_kit_judges_what_is_handed_in_and_the_host_s_memory(name, payload, t
         sandbox = Careless(payload, taken)
         attempt = next(one for one in conformance.attempts() if one.name == name)
         try:
-            with conformance.World() as world:
-                return await world.holds(attempt, sandbox)
+            with conformance.AttackKit() as kit:
+                return await kit.holds(attempt, sandbox)
         finally:
             await sandbox._sandbox.close()
 

@@ -218,19 +218,10 @@ def enter_small_root(
     root = _find_mount_point(visible)
     # All is opened before the new mount can hide a path.
     folder_handles = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in visible}
-    file_handles: dict[str, int] = {}
-    for target, path in _bind_targets(visible, files, modules).items():
-        file_handles[target] = os.open(path, os.O_PATH)
+    targets = _bind_targets(visible, files, modules)
+    file_handles = {target: os.open(path, os.O_PATH) for target, path in targets.items()}
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=4m")
-    for path, handle in folder_handles.items():
-        os.makedirs(root + path, exist_ok=True)
-        _bind(handle, root + path, MS_REC)
-    for path in ("/dev", FILES, SCRATCH):
-        os.makedirs(root + path, exist_ok=True)
-    for path, handle in file_handles.items():
-        os.makedirs(root + os.path.dirname(path), exist_ok=True)
-        os.close(os.open(root + path, os.O_CREAT | os.O_WRONLY, 0o644))
-        _bind(handle, root + path)
+    _bind_all(root, folder_handles, file_handles)
     _link_libraries(root)
     if not os.path.lexists(root + "/tmp"):  # it exists if a visible folder lies in it
         os.symlink(SCRATCH, root + "/tmp")
@@ -257,6 +248,19 @@ def _bind_targets(
         if not any(_is_within(path, folder) for folder in visible):
             targets[path] = path
     return targets | {f"/dev/{name}": f"/dev/{name}" for name in DEVICES}
+
+
+def _bind_all(root: str, folders: Mapping[str, int], files: Mapping[str, int]) -> None:
+    """Mount open folders and files in the new root, by their paths in it."""
+    for path, handle in folders.items():
+        os.makedirs(root + path, exist_ok=True)
+        _bind(handle, root + path, MS_REC)
+    for path in ("/dev", FILES, SCRATCH):
+        os.makedirs(root + path, exist_ok=True)
+    for path, handle in files.items():
+        os.makedirs(root + os.path.dirname(path), exist_ok=True)
+        os.close(os.open(root + path, os.O_CREAT | os.O_WRONLY, 0o644))
+        _bind(handle, root + path)
 
 
 def _bind(handle: int, target: str, flags: int = 0) -> None:

@@ -236,24 +236,14 @@ class ChannelSession:
         transport = await self._begin(self._cpu_left)
         self._transport = transport
         self._refused = 0
-        name = secrets.token_hex(8)
-        opening = {
-            "do": "open",
-            "id": name,
-            "name": self._data.name,
-            "labels": dict(self._data.labels),
-            "output_chars": self._limits.output_chars,
-            "result_bytes": self._limits.result_mb * MIB,
-            "asks": self._limits.asks,
-            **self._opening,
-        }
+        opening = self._opening_message()
         blobs = []
         if self._data.parquet and not self._opening.get("shared"):
             blobs.append(self._data.parquet)
         try:
             async with asyncio.timeout(OPEN_S):
                 await _send(transport, opening, *blobs)
-                reply, _ = await self._receive(transport, name)
+                reply, _ = await self._receive(transport, opening["id"])
         except (TimeoutError, EOFError, OSError, ProtocolError):
             status = await self._end(has_ended=True)
             reason = self._explain_end(status)
@@ -263,6 +253,18 @@ class ChannelSession:
             reason = clean_output(reply.get("out"), PROBLEM_CHARS)
             raise SandboxError(f"A session could not load its data: {reason}")
         return transport
+
+    def _opening_message(self) -> dict[str, Any]:
+        return {
+            "do": "open",
+            "id": secrets.token_hex(8),
+            "name": self._data.name,
+            "labels": dict(self._data.labels),
+            "output_chars": self._limits.output_chars,
+            "result_bytes": self._limits.result_mb * MIB,
+            "asks": self._limits.asks,
+            **self._opening,
+        }
 
     async def _receive_reply(
         self, transport: Transport, name: str, ask: Ask | None, clock: _Clock

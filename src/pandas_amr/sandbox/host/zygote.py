@@ -188,32 +188,41 @@ class ZygoteProcess:
     async def _begin(self, data: Data, limits: Limits, cpu_s: float) -> LocalTransport:
         if self._control is None:
             raise SandboxError(DIED)
-        name = secrets.token_hex(8)
         self.last_used = self.loop.time()
-        begin = self._begin_futures[name] = self.loop.create_future()
-        end = self._end_futures[name] = self.loop.create_future()
+        name = secrets.token_hex(8)
         request = {"session": name, "limits": _limits_message(limits, cpu_s)}
-        with contextlib.ExitStack() as stack, contextlib.ExitStack() as on_failure:
-            stack.callback(self._begin_futures.pop, name, None)
+        end = self._end_futures[name] = self.loop.create_future()
+        with contextlib.ExitStack() as on_failure:
             on_failure.callback(self._end_futures.pop, name, None)
             try:
                 own_end, its_end = socket.socketpair()
                 on_failure.callback(own_end.close)
-                stack.callback(its_end.close)
                 own_end.settimeout(0)
-                handles = [its_end.fileno()]
-                if data.parquet:
-                    handles.append(_write_sealed(data.parquet))
-                    stack.callback(os.close, handles[1])
-                async with asyncio.timeout(BEGIN_S):
-                    await self._send(request, *handles)
-                    pidfd = await begin
+                with its_end:
+                    pidfd = await self._fork(request, its_end, data.parquet)
                 self._limit_group(name, pidfd, limits)
             except (TimeoutError, OSError) as error:
                 reason = os.strerror(error.errno) if error.errno else type(error).__name__
                 raise SandboxError(f"A session could not be started: {reason}.") from None
             on_failure.pop_all()
         return LocalTransport(self, own_end, pidfd, end)
+
+    async def _fork(self, request: dict[str, Any], stream: socket.socket, parquet: bytes) -> int:
+        """Have the process fork a session with a stream and a frame; return its pidfd."""
+        name = request["session"]
+        begin: asyncio.Future[int] = self.loop.create_future()
+        self._begin_futures[name] = begin
+        handles = [stream.fileno()]
+        try:
+            if parquet:
+                handles.append(_write_sealed(parquet))
+            async with asyncio.timeout(BEGIN_S):
+                await self._send(request, *handles)
+                return await begin
+        finally:
+            for shard in handles[1:]:
+                os.close(shard)
+            self._begin_futures.pop(name, None)
 
     def _limit_group(self, name: str, pidfd: int, limits: Limits) -> None:
         """Put the session into a control group if possible, before it runs any code.
