@@ -232,7 +232,7 @@ WRONG = [
     (int, choice("count", ["mood"]), "`field` is one of the fields shown"),
     (int, choice("mode", "mood"), "`function` is one of"),
     (int, {"field": "mood"}, "`function` is one of"),
-    (int, choice("count", "mood") | {"by": "x"}, "nothing beside them"),
+    (int, choice("count", "mood") | {"by": "x"}, "and nothing else"),
     (int, choice("count", "mood") | {"condition": "mood = positive"}, "`condition` is a list"),
     (int, choice("count", "mood", "positive"), "a condition has `field`, `comparison` and `value`"),
     (int, choice("count", "mood", {"field": "mood"}), "a condition has `field`, `comparison` and `value`"),
@@ -439,7 +439,7 @@ def test_that_no_row_is_left_does_not_change_what_a_column_may_be_asked_for(shop
 
 
 def amr_record(fields: dict[str, Any]) -> Any:
-    from pandas_amr._types.schema import record_type
+    from pandas_amr._types.record import record_type
 
     return record_type("Item", fields)
 

@@ -26,7 +26,7 @@ from pandas_amr._journal.first_format import former_base
 from pandas_amr._journal.keys import Question, describe_address, describe_question, describe_type
 from pandas_amr._map.cached import Pieces
 from pandas_amr._run.run import submit
-from pandas_amr._types.arrow import json_form
+from pandas_amr._types.arrow_values import json_form
 from pandas_amr._units.units import make_units
 from pandas_amr.models.local import local_lm
 from pandas_amr.models.openai.model import OpenAIModel

@@ -19,7 +19,8 @@ from typing_extensions import NotRequired, TypedDict  # noqa: UP035 (pydantic ta
 import pandas_amr as amr
 from pandas_amr._findings.findings import FindingType
 from pandas_amr._findings.output import OutputType
-from pandas_amr._types.schema import kept_schema, record_type
+from pandas_amr._types.record import record_type
+from pandas_amr._types.schema import kept_schema
 from pandas_amr._types.violations import Leniency, find_violation
 from pandas_amr._types.wire import wire_of
 from pandas_amr._types.wire_shapes import MOST_LEVELS, self_contained

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
+from pandas_amr._types.json_text import DoubledKey, make_object
 from pandas_amr.models.openai.reply import is_too_deep
 
 if TYPE_CHECKING:
@@ -35,13 +36,6 @@ FENCE_BEFORE = re.compile(r"```[\w-]*\s*\Z")
 FENCE_AFTER = re.compile(r"\s*```")
 # What chat templates put at the end of a turn, and servers forget to take away.
 END_MARK = re.compile(r"<\|\w+\|>|</s>|<end_of_turn>|<\uff5c[\w\u2581]+\uff5c>")
-
-
-class DoubledKey(ValueError):
-    """An object of a model's JSON names a key twice, so that nobody can tell which value was meant."""
-
-    def __init__(self) -> None:
-        super().__init__("an object in it names a key twice")
 
 
 class TooDeep(ValueError):
@@ -259,13 +253,6 @@ def loads(text: str) -> Any:
     return value
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise DoubledKey
-    return made
-
-
 def _whole_number(digits: str) -> int | float:
     try:
         return int(digits)
@@ -273,7 +260,7 @@ def _whole_number(digits: str) -> int | float:
         return float(digits)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_doubles, parse_int=_whole_number)
+_DECODER = json.JSONDecoder(object_pairs_hook=make_object, parse_int=_whole_number)
 
 
 def _beginning(text: str) -> Any:

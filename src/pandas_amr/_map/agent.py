@@ -21,7 +21,7 @@ from pandas_amr._findings.merge import merge_records, rules_of
 from pandas_amr._journal.entries import Check, readable_form
 from pandas_amr._records.concurrency import await_contained, each
 from pandas_amr._records.usage import Usage
-from pandas_amr._types.arrow import json_form, table_of
+from pandas_amr._types.arrow_values import json_form, table_of
 from pandas_amr._types.schema import closed_object
 from pandas_amr._types.violations import find_violation
 from pandas_amr._units.split import pieces_of

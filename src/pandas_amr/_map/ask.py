@@ -13,7 +13,8 @@ import pandas as pd
 from pandas_amr._findings.findings import FindingStore, FindingType
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._records.concurrency import each
-from pandas_amr._types.schema import named_type, record_type
+from pandas_amr._types.from_schema import named_type
+from pandas_amr._types.record import record_type
 from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr._units.shards import make_shards
 from pandas_amr._units.units import make_units

@@ -16,7 +16,7 @@ from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.threads import called
 from pandas_amr._findings.findings import records_frame, values_array
 from pandas_amr._records.engine import in_thread
-from pandas_amr._types.schema import is_model
+from pandas_amr._types.resolve import is_model
 from pandas_amr._units.by import column as column_at
 from pandas_amr._units.by import group_numbers, grouped, missing_keys
 from pandas_amr.errors import ColumnError, UsageError

@@ -23,7 +23,8 @@ from pandas_amr._plan.plan import Aggregation, Plan, as_finding, as_output, is_r
 from pandas_amr._plan.trial import SCALARS, Trial
 from pandas_amr._records.usage import Budget
 from pandas_amr._types.arrow import field_types
-from pandas_amr._types.schema import TEXT_FINDING, record_type
+from pandas_amr._types.record import record_type
+from pandas_amr._types.schema import TEXT_FINDING
 from pandas_amr._units.by import By, column, missing_keys, resolve_by
 from pandas_amr._units.profile import column_units
 from pandas_amr._units.units import check_frame, content_columns

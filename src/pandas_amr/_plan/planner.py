@@ -35,7 +35,8 @@ from pandas_amr._plan.plan import Aggregation, Plan, Ranking, View
 from pandas_amr._plan.trial import Trial
 from pandas_amr._types.arrow import sort_of
 from pandas_amr._types.canonical import canonical_json
-from pandas_amr._types.schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
+from pandas_amr._types.record import UNUSABLE, record_type
+from pandas_amr._types.schema import RESERVED, TEXT_FINDING, json_schema
 from pandas_amr._units.by import By
 from pandas_amr._units.neighbours import Segmentation
 from pandas_amr._units.profile import profile_lines, shortened, spread

@@ -27,8 +27,11 @@ from pandas_amr._plan.aggregations import (
     ranked,
 )
 from pandas_amr._plan.plan import Aggregation
-from pandas_amr._types.arrow import arrow_type, is_json_text, plain, sort_of
-from pandas_amr._types.schema import CONSTRAINTS, DECIMAL_PATTERN, choices_of, json_schema, type_of
+from pandas_amr._types.arrow import arrow_type, is_json_text, sort_of
+from pandas_amr._types.arrow_values import plain
+from pandas_amr._types.from_schema import type_of
+from pandas_amr._types.resolve import choices_of
+from pandas_amr._types.schema import CONSTRAINTS, DECIMAL_PATTERN, json_schema
 from pandas_amr._units.by import By, column, described_key, group_numbers, is_code
 from pandas_amr._units.profile import spread
 from pandas_amr.errors import UsageError

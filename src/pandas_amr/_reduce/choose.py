@@ -17,7 +17,8 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr._findings.output import OutputType
-from pandas_amr._types.schema import closed_object, without_none
+from pandas_amr._types.resolve import without_none
+from pandas_amr._types.schema import closed_object
 from pandas_amr._units.profile import shortened, spread
 from pandas_amr._units.units import cell, line_of, reader_keys
 from pandas_amr.errors import InvalidOutput

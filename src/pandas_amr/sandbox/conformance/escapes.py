@@ -468,8 +468,10 @@ won(p.exitcode == 0)""",
     ),
     (
         "exec",
-        "os.execv(sys.executable, [sys.executable, "
-        f'"-c", "print({SUCCESS_MARK[:5]!r} + {SUCCESS_MARK[5:]!r})"])',
+        (
+            "os.execv(sys.executable, [sys.executable, "
+            f'"-c", "print({SUCCESS_MARK[:5]!r} + {SUCCESS_MARK[5:]!r})"])'
+        ),
         False,
     ),
     (

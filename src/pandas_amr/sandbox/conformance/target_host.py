@@ -132,7 +132,7 @@ class TargetHost:
         """Start a process that runs the sibling's code. It ends with this process."""
         folder = self._folder / "sibling"
         folder.mkdir()
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 (a program of our own)
             [sys.executable, "-c", self.sibling_code + "import sys; sys.stdin.read()"],
             process_group=0,
             cwd=folder,

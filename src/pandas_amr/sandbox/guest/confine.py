@@ -244,10 +244,9 @@ def _bind_targets(
 ) -> dict[str, str]:
     """Map the paths of single files in the new root to their paths in the old one."""
     targets = {f"{FILES}/{name}": path for name, path in files.items()}
-    for path in modules:
-        if not any(_is_within(path, folder) for folder in visible):
-            targets[path] = path
-    return targets | {f"/dev/{name}": f"/dev/{name}" for name in DEVICES}
+    hidden = [path for path in modules if not any(_is_within(path, other) for other in visible)]
+    own_paths = (*hidden, *(f"/dev/{name}" for name in DEVICES))
+    return targets | {path: path for path in own_paths}
 
 
 def _bind_all(root: str, folders: Mapping[str, int], files: Mapping[str, int]) -> None:

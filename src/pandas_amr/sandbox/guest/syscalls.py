@@ -224,7 +224,7 @@ def _check_argument(
 
 
 def _check_mmap(number: int) -> list[bytes]:
-    """Allow memory except huge pages from the machine's pool, which no limit of a process counts."""
+    """Allow memory except huge pages of the machine, which no limit of a process counts."""
     steps = [
         _load_argument(3),
         _step(_ANY_BIT, MAP_HUGETLB, 1, 0),

@@ -310,7 +310,7 @@ class Zygote:
         os._exit(0)
 
     def _remove_scratch(self, session: str = "") -> None:
-        """Remove the folder of a session in the process tier, or all; what code has locked stays."""
+        """Remove a session's folder in the process tier, or all; what code has locked stays."""
         if self._scratch is not None:
             shutil.rmtree(os.path.join(self._scratch, session), ignore_errors=True)
 
