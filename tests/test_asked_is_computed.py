@@ -232,7 +232,7 @@ WRONG = [
     (int, choice("count", ["mood"]), "`field` is one of the fields shown"),
     (int, choice("mode", "mood"), "`function` is one of"),
     (int, {"field": "mood"}, "`function` is one of"),
-    (int, choice("count", "mood") | {"by": "x"}, "and nothing else"),
+    (int, choice("count", "mood") | {"by": "x"}, "nothing beside them"),
     (int, choice("count", "mood") | {"condition": "mood = positive"}, "`condition` is a list"),
     (int, choice("count", "mood", "positive"), "a condition has `field`, `comparison` and `value`"),
     (int, choice("count", "mood", {"field": "mood"}), "a condition has `field`, `comparison` and `value`"),

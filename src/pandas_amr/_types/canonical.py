@@ -1,4 +1,4 @@
-"""Write equal values as the same JSON text, whatever their types: the journal's keys are made so."""
+"""Write equal values as the same JSON text, whatever their types, for the keys of the journal."""
 
 from __future__ import annotations
 

@@ -164,23 +164,27 @@ def _unknown_type(given: Any) -> UsageError:
 def _record_type(schema: dict[str, Any], name: str) -> type[BaseModel]:
     """Return the model of an object. Keywords that no type expresses are kept in its schema."""
     beside = {key: value for key, value in schema.items() if key not in _MODEL_KEYWORDS}
-    about = schema.get("description")
-    if not isinstance(about, str):
-        about = None
+    about = _description_of(schema)
+    properties = schema["properties"]
     fields: dict[str, Any] = {}
     aliases: dict[str, str] = {}
-    for alias, part in schema["properties"].items():
+    for alias, part in properties.items():
         field = part.get(NAME, alias)
         aliases[field] = alias
         fields[field] = _field_definition(part, field, alias)
     record = record_type(name, fields, about=about, beside=beside)
-    inexact = _inexact_fields(record, schema["properties"], aliases)
+    inexact = _inexact_fields(record, properties, aliases)
     if not inexact:
         return record
     for field, wanted in inexact.items():
         kind, options = fields[field]
         fields[field] = (Annotated[kind, WithJsonSchema(wanted)], options)
     return record_type(name, fields, about=about, beside=beside)
+
+
+def _description_of(schema: dict[str, Any]) -> str | None:
+    description = schema.get("description")
+    return description if isinstance(description, str) else None
 
 
 def _inexact_fields(

@@ -96,7 +96,11 @@ def resolve_type(kind: Any) -> Any:
 
 def _resolve_parts(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     """Resolve the arguments of a generic type; the ellipsis of a tuple stays."""
-    return tuple(part if part is ... else resolve_type(part) for part in parts)
+    resolved = list(parts)
+    for place, part in enumerate(parts):
+        if part is not ...:
+            resolved[place] = resolve_type(part)
+    return tuple(resolved)
 
 
 def _make_union(parts: tuple[Any, ...]) -> Any:
