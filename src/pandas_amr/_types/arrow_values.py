@@ -50,7 +50,9 @@ def plain(value: Any, kind: Any) -> Any:
         return json.dumps(value, ensure_ascii=False, default=str)
     choices = choices_of(kind)
     if choices is not None:
-        return json.dumps(value, ensure_ascii=False) if is_mixed(choices) else value
+        if is_mixed(choices):
+            return json.dumps(value, ensure_ascii=False)
+        return value
     fields = object_fields(kind)
     if fields is not None:
         return {name: plain(_read_field(value, name), part) for name, part in fields.items()}
@@ -65,14 +67,18 @@ def plain(value: Any, kind: Any) -> Any:
 def _plain_list(value: Any, item_kind: Any) -> list[Any]:
     """Convert a list, a tuple or a set; the items of a set are sorted."""
     items = [plain(item, item_kind) for item in value]
-    return sorted(items, key=str) if isinstance(value, set | frozenset) else items
+    if isinstance(value, set | frozenset):
+        return sorted(items, key=str)
+    return items
 
 
 def _plain_scalar(value: Any) -> Any:
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         # Arrow would convert the zone without refusing years before 1 and after 9999.
         return value.astimezone(dt.UTC)
-    return str(value) if isinstance(value, TEXT_LIKE) else value
+    if isinstance(value, TEXT_LIKE):
+        return str(value)
+    return value
 
 
 def key_text(key: Any) -> str:
@@ -84,7 +90,9 @@ def key_text(key: Any) -> str:
 
 def _read_field(value: Any, name: str) -> Any:
     """Return a field of a model, a dataclass or a TypedDict."""
-    return value.get(name) if isinstance(value, dict) else getattr(value, name)
+    if isinstance(value, dict):
+        return value.get(name)
+    return getattr(value, name)
 
 
 def plain_record(record: BaseModel) -> dict[str, Any]:
@@ -199,7 +207,9 @@ def as_said(value: Any, kind: Any, *, former: bool = False) -> Any:
     if choices is not None:
         return _choice_form(value, choices, former=former)
     if is_json_text(kind):
-        return json.loads(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return json.loads(value)
+        return value
     if object_fields(kind) is not None:
         return _object_form(value, kind, former=former)
     if get_origin(kind) in LIST_TYPES and isinstance(value, list):
@@ -230,7 +240,9 @@ def _choice_form(value: Any, choices: tuple[Any, ...], *, former: bool) -> Any:
     if not former:
         return json.loads(value)
     matching = [choice for choice in choices if value in _former_texts(choice)]
-    return matching[0] if len(matching) == 1 else value
+    if len(matching) == 1:
+        return matching[0]
+    return value
 
 
 def _former_texts(choice: Any) -> tuple[str, str]:
@@ -255,15 +267,21 @@ def scalar_form(value: Any, kind: Any) -> Any:
         value = _parse(value, kind)
     if isinstance(value, decimal.Decimal):
         return _format_decimal(value)
-    return value if isinstance(value, str | int | float) else to_jsonable_python(value)
+    if isinstance(value, str | int | float):
+        return value
+    return to_jsonable_python(value)
 
 
 def _parse(text: str, kind: Any) -> Any:
     """Return the value of a text in a column of a type; the text itself if it has none."""
+    if kind is decimal.Decimal:
+        convert = decimal.Decimal
+    elif kind in (dt.datetime, dt.date, dt.time):
+        convert = kind.fromisoformat
+    else:
+        return text
     try:
-        if kind is decimal.Decimal:
-            return decimal.Decimal(text)
-        return kind.fromisoformat(text) if kind in (dt.datetime, dt.date, dt.time) else text
+        return convert(text)
     except (ValueError, decimal.InvalidOperation):
         return text
 
@@ -271,4 +289,6 @@ def _parse(text: str, kind: Any) -> Any:
 def _format_decimal(value: decimal.Decimal) -> str:
     """Format a decimal without exponent or trailing zeros: columns pad all to the same places."""
     text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    if "." in text:
+        return text.rstrip("0").rstrip(".")
+    return text

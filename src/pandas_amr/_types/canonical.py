@@ -57,4 +57,6 @@ def _canonical_number(value: Any) -> int | float | str:
     number = float(value)
     if not math.isfinite(number):
         return str(number)
-    return int(number) if number.is_integer() else number
+    if number.is_integer():
+        return int(number)
+    return number

@@ -59,7 +59,8 @@ def _checks_at(
     for check in _own_checks(core):
         yield f"{place}: {check}" if place else check
     for name, field in _fields(core):
-        yield from _checks_at(field["schema"], f"{place}.{name}" if place else name, definitions)
+        inner_place = f"{place}.{name}" if place else name
+        yield from _checks_at(field["schema"], inner_place, definitions)
     for key in _INNER:
         inner = core.get(key, ())
         parts = inner if isinstance(inner, list) else [inner]

@@ -20,6 +20,7 @@ from pandas_amr._types.schema import (
     NON_FINITE,
     OPTIONAL,
     TIME_PATTERN,
+    Schema,
     close_schema,
     json_schema,
 )
@@ -56,7 +57,7 @@ _MODEL_KEYWORDS = frozenset({
 })  # fmt: skip
 
 
-def type_of(schema: dict[str, Any], name: str = "Record") -> Any:
+def type_of(schema: Schema, name: str = "Record") -> Any:
     """Return the type whose ``json_schema`` is ``schema``.
 
     Args:
@@ -87,7 +88,7 @@ def type_of(schema: dict[str, Any], name: str = "Record") -> Any:
     raise UsageError(f"The schema of {name} uses {schema!r}, which findings cannot hold.")
 
 
-def _object_type(schema: dict[str, Any], name: str) -> Any:
+def _object_type(schema: Schema, name: str) -> Any:
     """Return a model if the schema has properties, else a dict."""
     if "properties" in schema:
         return _record_type(schema, name)
@@ -96,7 +97,7 @@ def _object_type(schema: dict[str, Any], name: str) -> Any:
     return dict[str, kind]  # type: ignore[valid-type]
 
 
-def _array_type(schema: dict[str, Any], name: str) -> Any:
+def _array_type(schema: Schema, name: str) -> Any:
     """Return a tuple, a set or a list."""
     places = schema.get("prefixItems")
     if places:
@@ -107,7 +108,7 @@ def _array_type(schema: dict[str, Any], name: str) -> Any:
     return list[item]  # type: ignore[valid-type]
 
 
-def _scalar_type(schema: dict[str, Any]) -> Any:
+def _scalar_type(schema: Schema) -> Any:
     if schema["type"] != "string":
         return _SCALARS[schema["type"]]
     by_pattern = _BY_PATTERN.get(schema.get("pattern", ""))
@@ -161,7 +162,7 @@ def _unknown_type(given: Any) -> UsageError:
     )
 
 
-def _record_type(schema: dict[str, Any], name: str) -> type[BaseModel]:
+def _record_type(schema: Schema, name: str) -> type[BaseModel]:
     """Return the model of an object. Keywords that no type expresses are kept in its schema."""
     beside = {key: value for key, value in schema.items() if key not in _MODEL_KEYWORDS}
     about = _description_of(schema)
@@ -182,13 +183,13 @@ def _record_type(schema: dict[str, Any], name: str) -> type[BaseModel]:
     return record_type(name, fields, about=about, beside=beside)
 
 
-def _description_of(schema: dict[str, Any]) -> str | None:
+def _description_of(schema: Schema) -> str | None:
     description = schema.get("description")
     return description if isinstance(description, str) else None
 
 
 def _inexact_fields(
-    record: type[BaseModel], properties: dict[str, Any], aliases: dict[str, str]
+    record: type[BaseModel], properties: Schema, aliases: dict[str, str]
 ) -> dict[str, Any]:
     """Return the fields of a model whose schema differs from the given one, with the given one."""
     made = json_schema(record, marked=True)["properties"]
@@ -200,22 +201,26 @@ def _inexact_fields(
     return inexact
 
 
-def bounded_type_of(schema: dict[str, Any], name: str = "Record") -> Any:
+def bounded_type_of(schema: Schema, name: str = "Record") -> Any:
     """Return the type of a value outside a record, with its bounds; a list has none."""
     kind, bounds = type_of(schema, name), _bounds_of(schema)
-    return kind if get_origin(kind) is list else _add_bounds(kind, bounds)
+    if get_origin(kind) is list:
+        return kind
+    return _add_bounds(kind, bounds)
 
 
-def _item_type(schema: dict[str, Any], name: str) -> Any:
+def _item_type(schema: Schema, name: str) -> Any:
     """Return the type of the items of a list or the values of a dict, with their bounds."""
     return _add_bounds(type_of(schema, name), _bounds_of(schema))
 
 
 def _add_bounds(kind: Any, bounds: dict[str, Any]) -> Any:
-    return Annotated[kind, Field(**bounds)] if bounds else kind
+    if bounds:
+        return Annotated[kind, Field(**bounds)]
+    return kind
 
 
-def _field_definition(schema: dict[str, Any], name: str, alias: str) -> Any:
+def _field_definition(schema: Schema, name: str, alias: str) -> Any:
     """Return a field as ``record_type`` takes it."""
     kind = type_of(schema, name.title().replace("_", ""))
     options = _bounds_of(schema)
@@ -227,7 +232,7 @@ def _field_definition(schema: dict[str, Any], name: str, alias: str) -> Any:
     return (kind, Field(alias=alias if alias != name else None, **options))
 
 
-def _bounds_of(schema: dict[str, Any]) -> dict[str, Any]:
+def _bounds_of(schema: Schema) -> dict[str, Any]:
     """Return the bounds of a schema as arguments of pydantic's ``Field``."""
     parts = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
     if len(parts) == 1:  # a field that may be null has the bounds of its other type

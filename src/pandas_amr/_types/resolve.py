@@ -87,7 +87,9 @@ def resolve_type(kind: Any) -> Any:
         return resolve_type(kind.model_fields["root"].annotation)
     if origin is None or origin is Literal:
         is_hashable = isinstance(kind, collections.abc.Hashable)
-        return _ALIASES.get(kind, kind) if is_hashable else kind
+        if is_hashable:
+            return _ALIASES.get(kind, kind)
+        return kind
     parts = _resolve_parts(inner)
     if origin in UNIONS:
         return _make_union(parts)
@@ -143,7 +145,9 @@ def choices_of(kind: Any) -> tuple[Any, ...] | None:
 
 def plain_choice(choice: Any) -> Any:
     """Return the value of a member of an Enum; any other choice as it is."""
-    return choice.value if isinstance(choice, enum.Enum) else choice
+    if isinstance(choice, enum.Enum):
+        return choice.value
+    return choice
 
 
 def object_fields(kind: Any) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import AliasChoices, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
@@ -15,6 +15,9 @@ from pandas_amr.errors import UsageError
 if typing.TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_core import core_schema
+
+# A JSON schema, or a part of one.
+Schema: TypeAlias = dict[str, Any]
 
 DECIMAL_PATTERN = r"^-?\d+(\.\d+)?$"
 # ``date-time`` and ``time`` mean RFC 3339, which requires a zone. Times without one have a pattern.
@@ -48,7 +51,7 @@ _PLAIN_KEYWORDS = frozenset({"enum", "const", "examples", "required"})
 _DROPPED_KEYWORDS = frozenset({"title", "default", "discriminator", NAME})
 
 
-def json_schema(kind: Any, *, by_alias: bool = True, marked: bool = False) -> dict[str, Any]:
+def json_schema(kind: Any, *, by_alias: bool = True, marked: bool = False) -> Schema:
     """Return the JSON schema of a type: self-contained, each property required, no other allowed.
 
     Strict structured output takes this form: servers reject ``$ref``, and a default would let an
@@ -68,10 +71,10 @@ def json_schema(kind: Any, *, by_alias: bool = True, marked: bool = False) -> di
         raise UsageError(
             f"{kind!r} cannot be asked of a model: {str(error).splitlines()[0]}"
         ) from None
-    closed: dict[str, Any] = close_schema(schema, schema.pop("$defs", {}))
+    closed: Schema = close_schema(schema, schema.pop("$defs", {}))
     if marked:
         return closed
-    unmarked: dict[str, Any] = without_marks(closed)
+    unmarked: Schema = without_marks(closed)
     return unmarked
 
 
@@ -81,7 +84,7 @@ def without_marks(schema: Any) -> Any:
         return [without_marks(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    unmarked: dict[str, Any] = {}
+    unmarked: Schema = {}
     for key, value in schema.items():
         if key in MARKS:
             continue
@@ -94,7 +97,7 @@ def without_marks(schema: Any) -> Any:
     return unmarked
 
 
-def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
+def closed_object(properties: dict[str, Any]) -> Schema:
     """Return the schema of an object that requires these properties and allows no other."""
     return {
         "type": "object",
@@ -116,11 +119,11 @@ def asked_as(name: str, field: FieldInfo) -> tuple[str, ...]:
     return tuple(str(path[0]) for path in sorted(paths, key=len))
 
 
-def kept_schema(kind: Any) -> dict[str, Any]:
+def kept_schema(kind: Any) -> Schema:
     """Return the JSON schema to store: with marks, and the names of fields that have aliases."""
     by_alias = json_schema(kind, marked=True)
     by_name = json_schema(kind, by_alias=False, marked=True)
-    named: dict[str, Any] = _add_names(by_alias, by_name)
+    named: Schema = _add_names(by_alias, by_name)
     return named
 
 
@@ -135,7 +138,7 @@ def _add_names(by_alias: Any, by_name: Any) -> Any:
         return [_add_names(*pair) for pair in zip(by_alias, by_name, strict=True)]
     if not isinstance(by_alias, dict):
         return by_alias
-    named: dict[str, Any] = {}
+    named: Schema = {}
     for key, value in by_alias.items():
         if key != "properties":
             named[key] = _add_names(value, by_name[key])
@@ -186,10 +189,12 @@ class _Generator(GenerateJsonSchema):
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         """Mark a field that may be left out: the closed schema requires it."""
         inner = super().default_schema(schema)
-        return {OPTIONAL: True} | inner if schema.get("default", 0) is None else inner
+        if schema.get("default", 0) is None:
+            return {OPTIONAL: True} | inner
+        return inner
 
 
-def close_schema(schema: Any, definitions: dict[str, Any], path: tuple[str, ...] = ()) -> Any:
+def close_schema(schema: Any, definitions: Schema, path: tuple[str, ...] = ()) -> Any:
     """Inline references, drop titles and defaults, and close objects.
 
     Args:
@@ -206,7 +211,7 @@ def close_schema(schema: Any, definitions: dict[str, Any], path: tuple[str, ...]
         return schema
     if "$ref" in schema:
         return _inline_reference(schema, definitions, path)
-    closed: dict[str, Any] = {}
+    closed: Schema = {}
     for key, value in schema.items():
         if key == "properties":
             closed[key] = {}
@@ -216,10 +221,12 @@ def close_schema(schema: Any, definitions: dict[str, Any], path: tuple[str, ...]
             closed[key] = value
         elif key not in _DROPPED_KEYWORDS:
             closed[key] = close_schema(value, definitions, path)
-    return _close_object(closed) if "properties" in closed else closed
+    if "properties" in closed:
+        return _close_object(closed)
+    return closed
 
 
-def _close_object(schema: dict[str, Any]) -> dict[str, Any]:
+def _close_object(schema: Schema) -> Schema:
     """Require all properties and allow no other; these keywords come last, in one order."""
     last = {
         "required": list(schema["properties"]),
@@ -236,9 +243,7 @@ def recursion_error(name: str) -> UsageError:
     )
 
 
-def _inline_reference(
-    schema: dict[str, Any], definitions: dict[str, Any], path: tuple[str, ...]
-) -> Any:
+def _inline_reference(schema: Schema, definitions: Schema, path: tuple[str, ...]) -> Any:
     """Return what a reference refers to, with the keywords beside the reference."""
     name = schema["$ref"].removeprefix("#/$defs/")
     if name in path:

@@ -20,10 +20,11 @@ from pandas_amr._types.schema import (
     NON_FINITE,
     OPTIONAL,
     TIME_PATTERN,
+    Schema,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 MIDNIGHT = "T00:00:00"
 EMPTY = "is empty; a text has at least 1 character"
@@ -71,9 +72,7 @@ class Leniency:
 STRICT = Leniency()
 
 
-def find_violation(
-    value: Any, schema: Mapping[str, Any], leniency: Leniency = STRICT
-) -> str | None:
+def find_violation(value: Any, schema: Schema, leniency: Leniency = STRICT) -> str | None:
     """Return what in a JSON value violates its schema, without quoting the value; None if nothing.
 
     Args:
@@ -104,7 +103,7 @@ def find_violation(
     return _violation_of_any(value, leniency)
 
 
-def without_absent(value: Any, schema: Mapping[str, Any]) -> Any:
+def without_absent(value: Any, schema: Schema) -> Any:
     """Return a JSON value without the keys whose null means that they are left out."""
     if not isinstance(value, dict | list):
         return value
@@ -123,7 +122,7 @@ def without_absent(value: Any, schema: Mapping[str, Any]) -> Any:
     return present
 
 
-def _items_without_absent(items: list[Any], schema: Mapping[str, Any]) -> list[Any]:
+def _items_without_absent(items: list[Any], schema: Schema) -> list[Any]:
     places, others = schema.get("prefixItems", []), schema.get("items", {})
     kept: list[Any] = []
     for number, item in enumerate(items):
@@ -132,7 +131,7 @@ def _items_without_absent(items: list[Any], schema: Mapping[str, Any]) -> list[A
     return kept
 
 
-def describe_format(schema: Mapping[str, Any]) -> str | None:
+def describe_format(schema: Schema) -> str | None:
     """Describe how a text must be written; None if in any way.
 
     Known patterns and formats are described in words, others are quoted.
@@ -157,7 +156,7 @@ def describe_format(schema: Mapping[str, Any]) -> str | None:
     return "; ".join(words) or None
 
 
-def _violation_of_all(value: Any, parts: list[Mapping[str, Any]], leniency: Leniency) -> str | None:
+def _violation_of_all(value: Any, parts: list[Schema], leniency: Leniency) -> str | None:
     """Return what violates all of several types; if all but one are null, what violates that."""
     violations: list[str] = []
     for part in parts:
@@ -166,7 +165,9 @@ def _violation_of_all(value: Any, parts: list[Mapping[str, Any]], leniency: Leni
             return None
         if part.get("type") != "null":
             violations.append(violation)
-    return violations[0] if len(violations) == 1 else "has none of the types that the field takes"
+    if len(violations) == 1:
+        return violations[0]
+    return "has none of the types that the field takes"
 
 
 def _violation_of_choices(value: Any, choices: list[Any]) -> str | None:
@@ -175,7 +176,7 @@ def _violation_of_choices(value: Any, choices: list[Any]) -> str | None:
     return "is not one of the choices"
 
 
-def _violation_of_object(value: Any, schema: Mapping[str, Any], leniency: Leniency) -> str | None:
+def _violation_of_object(value: Any, schema: Schema, leniency: Leniency) -> str | None:
     if not isinstance(value, dict):
         return "should be an object"
     checked: set[str] = set()
@@ -200,7 +201,7 @@ def _violation_of_object(value: Any, schema: Mapping[str, Any], leniency: Lenien
     return None
 
 
-def _violation_of_array(value: Any, schema: Mapping[str, Any], leniency: Leniency) -> str | None:
+def _violation_of_array(value: Any, schema: Schema, leniency: Leniency) -> str | None:
     if not isinstance(value, list):
         return "should be a list"
     places, others = schema.get("prefixItems", []), schema.get("items", {})
@@ -233,7 +234,7 @@ def add_place(place: str, violation: str) -> str:
     return f"{place}: {violation}"
 
 
-def _violation_of_text(value: Any, schema: Mapping[str, Any], leniency: Leniency) -> str | None:
+def _violation_of_text(value: Any, schema: Schema, leniency: Leniency) -> str | None:
     format_ = schema.get("format", "")
     known = _PATTERNS.get(schema.get("pattern", "")) or _FORMATS.get(format_)
     if known is not None:
@@ -266,7 +267,7 @@ def _violation_of_any(value: Any, leniency: Leniency) -> str | None:
     return None
 
 
-def _violation_of_number(value: Any, schema: Mapping[str, Any]) -> str | None:
+def _violation_of_number(value: Any, schema: Schema) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "should be a number"
     if isinstance(value, float):
@@ -275,23 +276,23 @@ def _violation_of_number(value: Any, schema: Mapping[str, Any]) -> str | None:
     return None if _is_exact(value) else "has more digits than a float holds"
 
 
-def _violation_of_integer(value: Any, schema: Mapping[str, Any]) -> str | None:
+def _violation_of_integer(value: Any, schema: Schema) -> str | None:
     del schema
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     return None if whole and not isinstance(value, bool) else "should be an integer"
 
 
-def _violation_of_bool(value: Any, schema: Mapping[str, Any]) -> str | None:
+def _violation_of_bool(value: Any, schema: Schema) -> str | None:
     del schema
     return None if isinstance(value, bool) else "should be true or false"
 
 
-def _violation_of_null(value: Any, schema: Mapping[str, Any]) -> str | None:
+def _violation_of_null(value: Any, schema: Schema) -> str | None:
     del schema
     return None if value is None else "should be null"
 
 
-_SCALARS: dict[str, Callable[[Any, Mapping[str, Any]], str | None]] = {
+_SCALARS: dict[str, Callable[[Any, Schema], str | None]] = {
     "number": _violation_of_number,
     "integer": _violation_of_integer,
     "boolean": _violation_of_bool,

@@ -39,6 +39,8 @@ from pandas_amr._types.wire_words import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pandas_amr._types.schema import Schema
+
 # Limits of OpenAI's strict mode (platform.openai.com/docs/guides/structured-outputs, "Supported
 # schemas"), the only published ones. ``wire_shapes`` limits the depth.
 MAX_PROPERTIES = 5_000
@@ -60,9 +62,9 @@ class Wire:
         shape: the original schema, with marks on parts that are sent in another form.
     """
 
-    schema: dict[str, Any]
+    schema: Schema
     strict: bool
-    shape: dict[str, Any]
+    shape: Schema
 
     def read(self, payload: Any) -> Any:
         """Read an answer into the form of the original schema.
@@ -137,7 +139,7 @@ def _are_sent_as_enum(choices: Sequence[Any]) -> bool:
     return len(texts) <= MAX_CHOICES and not _is_too_large(texts)
 
 
-def _send(shape: Mapping[str, Any]) -> dict[str, Any]:
+def _send(shape: Schema) -> Schema:
     """Return the schema to send for a shape."""
     if shape.get(AS_TEXT):
         return _send_as_text(shape)
@@ -161,9 +163,7 @@ def _send(shape: Mapping[str, Any]) -> dict[str, Any]:
     return _send_any(shape)
 
 
-def _any_of(
-    parts: Sequence[dict[str, Any]], shape: Mapping[str, Any], words: Sequence[str]
-) -> dict[str, Any]:
+def _any_of(parts: Sequence[Schema], shape: Schema, words: Sequence[str]) -> Schema:
     """Return a schema of alternatives; a single one stands for itself."""
     alternatives = drop_repeated(parts)
     if len(alternatives) == 1:
@@ -171,7 +171,7 @@ def _any_of(
     return add_description({"anyOf": alternatives}, shape, words)
 
 
-def _send_as_text(shape: Mapping[str, Any]) -> dict[str, Any]:
+def _send_as_text(shape: Schema) -> Schema:
     """Send a part as JSON text, with its schema in the description."""
     left_out = {AS_TEXT, "description", "default"}
     own = {key: value for key, value in shape.items() if key not in left_out}
@@ -180,9 +180,9 @@ def _send_as_text(shape: Mapping[str, Any]) -> dict[str, Any]:
     return add_description({"type": "string"}, shape, words)
 
 
-def _send_map(shape: Mapping[str, Any]) -> dict[str, Any]:
+def _send_map(shape: Schema) -> Schema:
     """Send a dict as the list of its entries."""
-    key_schema: dict[str, Any] = {"type": "string"}
+    key_schema: Schema = {"type": "string"}
     names = shape.get("propertyNames")
     if isinstance(names, dict):
         key_schema |= names
@@ -190,20 +190,20 @@ def _send_map(shape: Mapping[str, Any]) -> dict[str, Any]:
     if "patternProperties" in shape:
         key = add_description(key, {}, [f"matching {' or '.join(shape['patternProperties'])}"])
     entry = closed_object({KEY: key, VALUE: _send(shape["additionalProperties"])})
-    sent: dict[str, Any] = {"type": "array", "items": entry}
+    sent: Schema = {"type": "array", "items": entry}
     if shape.get(WRAPPED):
         sent = closed_object({ENTRIES: sent})
     return add_description(sent, shape, ["each key once", *describe_limits(shape)])
 
 
-def _send_array(shape: Mapping[str, Any]) -> dict[str, Any]:
+def _send_array(shape: Schema) -> Schema:
     """Send a list. The places of a tuple are described in words; its items are any of theirs."""
     places = shape.get("prefixItems")
     words = describe_limits(shape)
     if places:
         words += describe_places(places)
     if shape.get("maxItems") == 0:
-        items: dict[str, Any] = {"type": "string"}  # there are none
+        items: Schema = {"type": "string"}  # there are none
     elif places:
         items = _send_places(places)
     else:
@@ -211,23 +211,23 @@ def _send_array(shape: Mapping[str, Any]) -> dict[str, Any]:
     return add_description({"type": "array", "items": items}, shape, words)
 
 
-def _send_places(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _send_places(places: Sequence[Schema]) -> Schema:
     """Send the items of a tuple, which may each be what any place takes."""
-    parts: list[dict[str, Any]] = []
+    parts: list[Schema] = []
     for place in places:
         sent = _send(place)
         parts += sent.get("anyOf", [sent])
     return _any_of([_without_description(part) for part in parts], {}, ())
 
 
-def _without_description(sent: Mapping[str, Any]) -> dict[str, Any]:
+def _without_description(sent: Schema) -> Schema:
     return {key: value for key, value in sent.items() if key != "description"}
 
 
-def _send_any(shape: Mapping[str, Any]) -> dict[str, Any]:
+def _send_any(shape: Schema) -> Schema:
     """Send a value of any type; a list or an object is JSON text in an object."""
     text = {"type": "string", "description": "a list or an object, as JSON text"}
-    parts: list[dict[str, Any]] = [{"type": kind} for kind in _ANY]
+    parts: list[Schema] = [{"type": kind} for kind in _ANY]
     parts.append(closed_object({JSON: text}))
     return _any_of(parts, shape, [*describe_choices(shape), *describe_limits(shape)])
 
@@ -235,13 +235,13 @@ def _send_any(shape: Mapping[str, Any]) -> dict[str, Any]:
 # Limits
 
 
-def _fit_enums(sent: dict[str, Any]) -> int:
+def _fit_enums(sent: Schema) -> int:
     """Replace the largest enums by texts with described choices, until all limits hold.
 
     Returns:
         The number of characters of names and choices that are left.
     """
-    enums: list[dict[str, Any]] = []
+    enums: list[Schema] = []
     count = characters = 0
     for node in _nodes(sent):
         characters += _count_characters(node.get("properties", ()))
@@ -265,13 +265,13 @@ def _is_too_large(choices: Sequence[str]) -> bool:
     return len(choices) > LARGE_ENUM and _count_characters(choices) > LARGE_ENUM_CHARACTERS
 
 
-def _replace_enum(node: dict[str, Any]) -> None:
+def _replace_enum(node: Schema) -> None:
     """Replace an enum by a description of its choices."""
     words = f"one of {join_json(node.pop('enum'))}"
     node["description"] = add_description({}, node, [words])["description"]
 
 
-def _enum_size(node: Mapping[str, Any]) -> int:
+def _enum_size(node: Schema) -> int:
     return len(node["enum"]) + _count_characters(node["enum"])
 
 
@@ -279,7 +279,7 @@ def _count_characters(texts: Sequence[str]) -> int:
     return sum(len(text) for text in texts)
 
 
-def _nodes(sent: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _nodes(sent: Schema) -> Iterator[Schema]:
     """Yield a schema and all schemas in it."""
     yield sent
     for part in sent.get("properties", {}).values():

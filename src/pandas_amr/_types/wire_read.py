@@ -11,7 +11,9 @@ from pandas_amr._types.violations import Leniency, add_place, find_violation
 from pandas_amr._types.wire_shapes import AS_TEXT, WRAPPED, is_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from pandas_amr._types.schema import Schema
 
 KEY, VALUE = "key", "value"  # of an entry of a dict
 # If a dict is an alternative to a list, it is an object with this one field, which has its entries.
@@ -21,10 +23,12 @@ JSON = "json"
 LENIENT = Leniency(empty_texts=True)
 
 
-def read_value(value: Any, shape: Mapping[str, Any]) -> Any:
+def read_value(value: Any, shape: Schema) -> Any:
     """Read a value. One that is in the form of its schema already, or cannot be read, stays."""
     if shape.get(AS_TEXT):
-        return _decode(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return _decode(value)
+        return value
     if "anyOf" in shape:
         return _read_one_of(value, shape["anyOf"])
     if is_map(shape):
@@ -34,10 +38,12 @@ def read_value(value: Any, shape: Mapping[str, Any]) -> Any:
         return _read_object(value, shape)
     if kind == "array" and isinstance(value, list):
         return [read_value(item, part) for item, part in _items(value, shape)]
-    return _read_any(value) if kind is None else value
+    if kind is None:
+        return _read_any(value)
+    return value
 
 
-def find_unread(value: Any, shape: Mapping[str, Any]) -> str | None:
+def find_unread(value: Any, shape: Schema) -> str | None:
     """Return which dict could not be read, by its place; None if all were.
 
     Keys are not quoted: they may be a cell's text.
@@ -51,7 +57,9 @@ def find_unread(value: Any, shape: Mapping[str, Any]) -> str | None:
         return None
     if "anyOf" in shape:
         parts = [part for part in shape["anyOf"] if part.get("type") != "null"]
-        return find_unread(value, parts[0]) if len(parts) == 1 else None
+        if len(parts) == 1:
+            return find_unread(value, parts[0])
+        return None
     if is_map(shape) and isinstance(value, list):
         return _unread_list(value)
     for place, inner, part in _places(value, shape):
@@ -69,14 +77,16 @@ def _unread_list(value: list[Any]) -> str:
     )
 
 
-def _read_object(value: dict[str, Any], shape: Mapping[str, Any]) -> dict[str, Any]:
+def _read_object(value: dict[str, Any], shape: Schema) -> dict[str, Any]:
     """Read an object. A field that has an alias may be called by its name, too."""
     parts = dict(shape["properties"])
     for name, part in shape["properties"].items():
         parts.setdefault(part.get(NAME, name), part)
     read: dict[str, Any] = {}
     for name, inner in value.items():
-        read[name] = read_value(inner, parts[name]) if name in parts else inner
+        read[name] = inner
+        if name in parts:
+            read[name] = read_value(inner, parts[name])
     return read
 
 
@@ -88,7 +98,7 @@ def _read_any(value: Any) -> Any:
     return nested if isinstance(nested, dict | list) else value
 
 
-def _read_one_of(value: Any, shapes: Sequence[Mapping[str, Any]]) -> Any:
+def _read_one_of(value: Any, shapes: Sequence[Schema]) -> Any:
     """Read a value by the first shape that it fits, preferably one that has all its keys."""
     if not isinstance(value, dict | list):
         return value
@@ -102,10 +112,12 @@ def _read_one_of(value: Any, shapes: Sequence[Mapping[str, Any]]) -> Any:
         if read.keys() <= shape.get("properties", {}).keys():
             return read
         second_best.append(read)
-    return second_best[0] if second_best else value
+    if second_best:
+        return second_best[0]
+    return value
 
 
-def _read_map(value: Any, shape: Mapping[str, Any]) -> Any:
+def _read_map(value: Any, shape: Schema) -> Any:
     """Read a dict from the list of its entries. With a repeated key it stays a list."""
     entries = value
     if shape.get(WRAPPED):
@@ -134,7 +146,9 @@ def _is_entry(value: Any) -> bool:
 
 def _key_of(key: Any) -> str:
     """Return a key as JSON has it; models write numbers as numbers."""
-    return key if isinstance(key, str) else json.dumps(key)
+    if isinstance(key, str):
+        return key
+    return json.dumps(key)
 
 
 def _decode(text: str) -> Any:
@@ -145,7 +159,7 @@ def _decode(text: str) -> Any:
         return text
 
 
-def _places(value: Any, shape: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+def _places(value: Any, shape: Schema) -> Iterator[tuple[str, Any, Schema]]:
     """Yield the parts of a value, each with its place and its shape."""
     if isinstance(value, list) and shape.get("type") == "array":
         for number, (item, part) in enumerate(_items(value, shape)):
@@ -159,7 +173,7 @@ def _places(value: Any, shape: Mapping[str, Any]) -> Iterator[tuple[str, Any, Ma
             yield name, inner, shape["properties"][name]
 
 
-def _items(value: list[Any], shape: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+def _items(value: list[Any], shape: Schema) -> Iterator[tuple[Any, Schema]]:
     """Yield the items of a list, each with its shape; those of a tuple by their places."""
     places = shape.get("prefixItems", [])
     for number, item in enumerate(value):

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._types.schema import ABSENT, MARKS, OPTIONAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from pandas_amr._types.schema import Schema
 
 # Lists count as levels, too: OpenAI writes "10 levels of nesting" and not of what.
 MOST_LEVELS = 10
@@ -28,7 +30,7 @@ _IMPLIED = {
 _ANNOTATIONS = ("description", "default", *MARKS)
 
 
-def make_shape(schema: Any, level: int) -> dict[str, Any]:
+def make_shape(schema: Any, level: int) -> Schema:
     """Make the shape of a schema without references.
 
     Args:
@@ -52,23 +54,23 @@ def make_shape(schema: Any, level: int) -> dict[str, Any]:
     return _annotate({"anyOf": shapes}, schema)
 
 
-def is_map(schema: Mapping[str, Any]) -> bool:
+def is_map(schema: Schema) -> bool:
     """Tell whether a schema is of a dict: an object with any keys."""
     if schema.get("type") != "object" or schema.get("properties"):
         return False
     return "patternProperties" in schema or schema.get("additionalProperties", True) is not False
 
 
-def drop_repeated(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def drop_repeated(parts: Sequence[Schema]) -> list[Schema]:
     """Return schemas without repeated ones."""
-    kept: list[dict[str, Any]] = []
+    kept: list[Schema] = []
     for part in parts:
         if part not in kept:
             kept.append(part)
     return kept
 
 
-def _annotate(shape: dict[str, Any], schema: Any) -> dict[str, Any]:
+def _annotate(shape: Schema, schema: Any) -> Schema:
     """Return a shape with the annotations of a schema."""
     annotated = dict(shape)
     for key in _ANNOTATIONS:
@@ -77,14 +79,14 @@ def _annotate(shape: dict[str, Any], schema: Any) -> dict[str, Any]:
     return annotated
 
 
-def _alternatives(schema: Any) -> list[dict[str, Any]]:
+def _alternatives(schema: Any) -> list[Schema]:
     """Split a schema into alternatives of one type each; one without a type takes any value."""
     if not isinstance(schema, dict):
         return [{}]
     schema = _merge_all_of(schema)
     for keyword in ("anyOf", "oneOf"):
         if keyword in schema:
-            parts: list[dict[str, Any]] = []
+            parts: list[Schema] = []
             for part in schema[keyword]:
                 parts += _alternatives(part)
             return drop_repeated(parts)
@@ -95,7 +97,7 @@ def _alternatives(schema: Any) -> list[dict[str, Any]]:
     return _split_types(schema)
 
 
-def _split_types(schema: dict[str, Any]) -> list[dict[str, Any]]:
+def _split_types(schema: Schema) -> list[Schema]:
     """Return a schema per type that a schema takes; the schema itself if it names none."""
     types = _types_of(schema)
     if types and schema.get("nullable") is True:  # OpenAPI's keyword
@@ -104,11 +106,13 @@ def _split_types(schema: dict[str, Any]) -> list[dict[str, Any]]:
     return drop_repeated(parts) or [schema]
 
 
-def _of_type(schema: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {"type": "null"} if kind == "null" else schema | {"type": kind}
+def _of_type(schema: Schema, kind: str) -> Schema:
+    if kind == "null":
+        return {"type": "null"}
+    return schema | {"type": kind}
 
 
-def _merge_all_of(schema: dict[str, Any]) -> dict[str, Any]:
+def _merge_all_of(schema: Schema) -> Schema:
     """Merge the parts of ``allOf`` into their schema."""
     merged = {key: value for key, value in schema.items() if key != "allOf"}
     for part in schema.get("allOf", ()):
@@ -123,7 +127,7 @@ def _merge_all_of(schema: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _types_of(schema: Mapping[str, Any]) -> list[str]:
+def _types_of(schema: Schema) -> list[str]:
     """Return the JSON types that a schema takes; none if it takes any value."""
     kind = schema.get("type")
     if isinstance(kind, list):
@@ -136,7 +140,7 @@ def _types_of(schema: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _choices_by_type(choices: Sequence[Any], schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _choices_by_type(choices: Sequence[Any], schema: Schema) -> list[Schema]:
     """Split choices by their types. A list or an object among them makes it any value."""
     others = {key: value for key, value in schema.items() if key not in {"enum", "const", "type"}}
     by_type: dict[str, list[Any]] = {}
@@ -160,9 +164,7 @@ def _type_of(value: Any) -> str:
     return "number"
 
 
-def _make_single_shape(
-    schema: dict[str, Any], level: int, *, wrapped: bool = False
-) -> dict[str, Any]:
+def _make_single_shape(schema: Schema, level: int, *, wrapped: bool = False) -> Schema:
     """Make the shape of a schema of one type. One that is nested too deep is sent as JSON text."""
     if level + _levels_of(schema, wrapped=wrapped) - 1 > MOST_LEVELS:
         return schema | {AS_TEXT: True}
@@ -176,18 +178,22 @@ def _make_single_shape(
     return schema
 
 
-def _make_map_shape(schema: dict[str, Any], level: int, *, wrapped: bool) -> dict[str, Any]:
+def _make_map_shape(schema: Schema, level: int, *, wrapped: bool) -> Schema:
     values = schema.get("additionalProperties", {})
     by_pattern = list(schema.get("patternProperties", {}).values())
     if by_pattern:
-        values = by_pattern[0] if len(by_pattern) == 1 else {"anyOf": by_pattern}
+        values = {"anyOf": by_pattern}
+        if len(by_pattern) == 1:
+            values = by_pattern[0]
     inner = make_shape(values, level + _levels_of(schema, wrapped=wrapped))
     shape = schema | {"additionalProperties": inner}
-    return shape | {WRAPPED: True} if wrapped else shape
+    if wrapped:
+        return shape | {WRAPPED: True}
+    return shape
 
 
-def _make_object_shape(schema: dict[str, Any], level: int) -> dict[str, Any]:
-    properties = schema.get("properties", {})
+def _make_object_shape(schema: Schema, level: int) -> Schema:
+    properties: Schema = schema.get("properties", {})
     required = schema.get("required", properties)
     shapes = {}
     for name, part in properties.items():
@@ -196,7 +202,7 @@ def _make_object_shape(schema: dict[str, Any], level: int) -> dict[str, Any]:
     return schema | {"properties": shapes, "required": list(shapes), "additionalProperties": False}
 
 
-def _allow_null(part: Any) -> dict[str, Any]:
+def _allow_null(part: Any) -> Schema:
     """Allow null for an optional property: it leaves the property out, unless null is a value."""
     nullable = _annotate({"anyOf": [part, {"type": "null"}]}, part)
     for alternative in _alternatives(part):
@@ -205,16 +211,18 @@ def _allow_null(part: Any) -> dict[str, Any]:
     return nullable | {OPTIONAL: ABSENT}
 
 
-def _make_array_shape(schema: dict[str, Any], level: int) -> dict[str, Any]:
+def _make_array_shape(schema: Schema, level: int) -> Schema:
     items = schema.get("items", {})
-    shape = schema | {"items": make_shape(items, level + 1) if isinstance(items, dict) else {}}
+    shape: Schema = schema | {"items": {}}
+    if isinstance(items, dict):
+        shape["items"] = make_shape(items, level + 1)
     places = schema.get("prefixItems")
     if places:
         shape["prefixItems"] = [make_shape(part, level + 1) for part in places]
     return shape
 
 
-def _levels_of(schema: Mapping[str, Any], *, wrapped: bool) -> int:
+def _levels_of(schema: Schema, *, wrapped: bool) -> int:
     """Return how many levels of nesting the sent form of a part adds."""
     if is_map(schema):
         return 3 if wrapped else 2
@@ -224,7 +232,7 @@ def _levels_of(schema: Mapping[str, Any], *, wrapped: bool) -> int:
 # References
 
 
-def self_contained(schema: Mapping[str, Any]) -> dict[str, Any]:
+def self_contained(schema: Schema) -> Schema:
     """Inline the references of a foreign schema.
 
     A recursive reference, or one to nothing, takes any value.
@@ -234,11 +242,11 @@ def self_contained(schema: Mapping[str, Any]) -> dict[str, Any]:
         {'items': {'type': 'integer'}}
     """
     body = {key: value for key, value in schema.items() if key not in {"$defs", "definitions"}}
-    inlined: dict[str, Any] = _inline(body, schema, ())
+    inlined: Schema = _inline(body, schema, ())
     return inlined
 
 
-def _inline(part: Any, whole: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+def _inline(part: Any, whole: Schema, path: tuple[str, ...]) -> Any:
     """Inline the references in a part of a schema.
 
     Args:

@@ -12,6 +12,8 @@ from pandas_amr._types.wire_shapes import AS_TEXT, WRAPPED, is_map
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pandas_amr._types.schema import Schema
+
 # Keywords that are sent in words only.
 IN_WORDS = frozenset({
     *("format", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
@@ -29,9 +31,7 @@ _HANDLED = frozenset({
 _BOUNDS = {"exclusiveMinimum": "above", "exclusiveMaximum": "below", "multipleOf": "a multiple of"}
 
 
-def add_description(
-    sent: dict[str, Any], shape: Mapping[str, Any], words: Sequence[str]
-) -> dict[str, Any]:
+def add_description(sent: Schema, shape: Schema, words: Sequence[str]) -> Schema:
     """Return a schema with a description: the user's, and the words for what it cannot express."""
     parts = []
     for schema in (shape, sent):
@@ -41,10 +41,12 @@ def add_description(
     limits = "; ".join(dict.fromkeys(words))
     if limits:
         parts.append(f"({limits})" if parts else limits)
-    return sent | {"description": " ".join(parts)} if parts else sent
+    if parts:
+        return sent | {"description": " ".join(parts)}
+    return sent
 
 
-def describe_limits(shape: Mapping[str, Any]) -> list[str]:
+def describe_limits(shape: Schema) -> list[str]:
     """Describe what a part requires besides its type."""
     words = [*_describe_range(shape), *count_words(shape)]
     if shape.get("uniqueItems"):
@@ -67,22 +69,24 @@ def count_words(shape: Mapping[str, Any]) -> list[str]:
     return words + _describe_count(shape, "Properties", "entry", "entries")
 
 
-def describe_default(shape: Mapping[str, Any]) -> list[str]:
+def describe_default(shape: Schema) -> list[str]:
     """Describe the default of an argument."""
     if "default" not in shape:
         return []
     return [f"default: {json.dumps(shape['default'], ensure_ascii=False)}"]
 
 
-def describe_choices(shape: Mapping[str, Any]) -> list[str]:
+def describe_choices(shape: Schema) -> list[str]:
     """Describe choices. Gemini takes enums of texts only (BrokkAi/bifrost issue 25)."""
     if "enum" not in shape or shape.get("type") == "null":
         return []
     choices = join_json(shape["enum"])
-    return [f"one of {choices}" if len(shape["enum"]) > 1 else f"always {choices}"]
+    if len(shape["enum"]) > 1:
+        return [f"one of {choices}"]
+    return [f"always {choices}"]
 
 
-def describe_places(shapes: Sequence[Mapping[str, Any]]) -> list[str]:
+def describe_places(shapes: Sequence[Schema]) -> list[str]:
     """Describe the places of a tuple, unless all have the same plain type."""
     briefs = [_describe_part(shape) for shape in shapes]
     if len(set(briefs)) == 1 and "(" not in briefs[0]:
@@ -95,7 +99,7 @@ def join_json(values: Sequence[Any]) -> str:
     return ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
 
 
-def _describe_part(shape: Mapping[str, Any]) -> str:
+def _describe_part(shape: Schema) -> str:
     """Describe a place of a tuple in a few words."""
     if "anyOf" in shape:
         return " or ".join(_describe_part(part) for part in shape["anyOf"])
@@ -107,10 +111,12 @@ def _describe_part(shape: Mapping[str, Any]) -> str:
     details = [*describe_choices(shape), *describe_limits(shape)]
     if shape.get("description"):
         details.insert(0, str(shape["description"]))
-    return f"{kind} ({', '.join(details)})" if details else kind
+    if details:
+        return f"{kind} ({', '.join(details)})"
+    return kind
 
 
-def _describe_range(shape: Mapping[str, Any]) -> list[str]:
+def _describe_range(shape: Schema) -> list[str]:
     """Describe the bounds of a number."""
     least, most = shape.get("minimum"), shape.get("maximum")
     words = []
