@@ -23,7 +23,7 @@ from pandas_amr._findings.findings import FindingType
 from pandas_amr._journal.database import Entry
 from pandas_amr._journal.entries import Check, read_findings
 from pandas_amr._journal.keys import fingerprint
-from pandas_amr._types.schema import record_type
+from pandas_amr._types.record import record_type
 
 ROUNDS = 3
 

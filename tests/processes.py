@@ -53,6 +53,6 @@ def _stat(pid: int) -> tuple[str, int]:
 
 def _is_sandbox(pid: int) -> bool:
     try:
-        return b"sandbox.zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"sandbox.guest.zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False

@@ -441,7 +441,7 @@ def test_that_no_row_is_left_does_not_change_what_a_column_may_be_asked_for(shop
 
 
 def amr_record(fields: dict[str, Any]) -> Any:
-    from pandas_amr._types.schema import record_type
+    from pandas_amr._types.record import record_type
 
     return record_type("Item", fields)
 

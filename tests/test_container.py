@@ -144,13 +144,13 @@ NAMES = [
 def test_the_host_goes_on_where_code_does_what_it_wants_in_a_process_that_nothing_confines(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # such a process writes where its host stands
     attempt = next(one for one in conformance.attempts() if one.name == name)
-    with conformance.World() as world:
-        assert asyncio.run(world.holds(attempt, ContainerSandbox(WORKER))) is None
+    with conformance.AttackKit() as kit:
+        assert asyncio.run(kit.holds(attempt, ContainerSandbox(WORKER))) is None
 
 
 def test_a_crash_s_control_dies_of_what_the_crash_is_called_after():
     crashes = {one.name: one for one in conformance.attempts() if one.kind == "crash"}
     named = {"illegal": signal.SIGILL, "bus": signal.SIGBUS, "stack": signal.SIGSEGV, "abort": signal.SIGABRT}
-    assert {name: crashes[name].dies_of for name in named} == named
-    with conformance.World() as world:
-        assert [world.control(crashes[name]) for name in named] == [None] * 4
+    assert {name: crashes[name].fatal_signal for name in named} == named
+    with conformance.AttackKit() as kit:
+        assert [kit.control(crashes[name]) for name in named] == [None] * 4

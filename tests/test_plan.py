@@ -13,7 +13,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
-from pandas_amr._types.schema import json_schema, type_of
+from pandas_amr._types.from_schema import type_of
+from pandas_amr._types.schema import json_schema
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
 

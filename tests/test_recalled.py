@@ -27,7 +27,7 @@ from pandas_amr._journal.first_format import former_base
 from pandas_amr._journal.keys import Question, describe_address, describe_question, describe_type
 from pandas_amr._map.cached import ShardWriter, piece_key
 from pandas_amr._records.engine import submit
-from pandas_amr._types.arrow import json_form
+from pandas_amr._types.arrow_values import json_form
 from pandas_amr._units.units import make_units
 from pandas_amr.models.local import local_lm
 from pandas_amr.models.openai.model import OpenAIModel

@@ -23,6 +23,7 @@ from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.errors import SandboxError, SandboxUnavailable
 from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.conformance import kit as conformance
+from pandas_amr.sandbox.conformance import report
 from pandas_amr.sandbox.guest import confine, syscalls, worker
 from pandas_amr.sandbox.host.container import ContainerSandbox
 from pandas_amr.sandbox.host.local import LocalSandbox
@@ -122,17 +123,15 @@ class TestAttempts:
 
     def test_a_sample_of_the_kit_has_so_many_of_each_kind_from_the_whole_list_and_says_so(self):
         listed = conformance.attempts()
-        chosen = conformance.sample(listed, 10)
+        chosen = report.sample(listed, 10)
         assert Counter(one.kind for one in chosen) == dict.fromkeys({one.kind for one in listed}, 10)
         assert len({(one.kind, one.name) for one in chosen}) == len(chosen)
         halves = Counter(listed.index(one) * 2 // len(listed) for one in chosen)
         assert min(halves[0], halves[1]) >= 10
-        assert {one.name for one in conformance.sample(listed, len(listed))} == {one.name for one in listed}
-        nothing = conformance.Report({}, {})
-        assert (
-            f"80 attempts, a sample of {len(listed)}, 0 open" in conformance._lines("auto", nothing, None, chosen)[-1]
-        )
-        assert "a sample of" not in conformance._lines("auto", nothing, None)[-1]
+        assert {one.name for one in report.sample(listed, len(listed))} == {one.name for one in listed}
+        nothing = report.Report({}, {})
+        assert f"80 attempts, a sample of {len(listed)}, 0 open" in report._lines("auto", nothing, None, chosen)[-1]
+        assert "a sample of" not in report._lines("auto", nothing, None)[-1]
 
     def test_there_are_at_least_eighty_of_every_kind_and_none_twice(self):
         listed = conformance.attempts()
@@ -143,11 +142,11 @@ class TestAttempts:
 
     def test_the_kit_sees_a_sandbox_that_does_not_hold(self):
         async def run():
-            with conformance.World() as world:
+            with conformance.AttackKit() as kit:
                 sandbox = LocalSandbox("process")
                 read = next(one for one in conformance.attempts() if one.name == "secret-file")
                 try:
-                    return await world.holds(read, sandbox)
+                    return await kit.holds(read, sandbox)
                 finally:
                     await sandbox.close()
 
@@ -495,7 +494,7 @@ def test_the_shard_is_the_shard_types_index_names_and_missing_values(tier):
 def test_the_index_is_the_frame_s_own(index):
     frame = pd.DataFrame({"a": [1, 2, 3]}, index=index)
     data = ArrowFrame.of(frame).data("df", [1, 2])
-    back = worker.loaded(data.parquet, dict(data.labels))
+    back = worker.load_frame(data.parquet, dict(data.labels))
     assert back.index.tolist() == frame.index[1:].tolist()
     assert back.index.names == frame.index.names
 
@@ -514,7 +513,7 @@ def test_an_empty_frame_and_strange_cells_go_through():
     ):
         arrow = ArrowFrame.of(frame)
         data = arrow.data("df")
-        assert len(worker.loaded(data.parquet, dict(data.labels))) == len(frame)
+        assert len(worker.load_frame(data.parquet, dict(data.labels))) == len(frame)
         assert frame.empty or arrow.changed
 
 

@@ -25,8 +25,10 @@ from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.errors import SandboxError
 from pandas_amr.sandbox.base import Cell, Data, Limits, Submitted
 from pandas_amr.sandbox.conformance import kit as conformance
+from pandas_amr.sandbox.conformance import report
+from pandas_amr.sandbox.conformance.memory import Levels
 from pandas_amr.sandbox.guest import syscalls
-from pandas_amr.sandbox.host import channel
+from pandas_amr.sandbox.host import messages
 from pandas_amr.sandbox.host.cgroups import SessionGroups
 from pandas_amr.sandbox.host.local import LocalSandbox
 from pandas_amr.testing import Call, ScriptedServer, findings
@@ -484,8 +486,8 @@ def test_findings_hold_nothing_that_a_terminal_obeys_and_code_is_told(by):
     [b'{"findings": [{}{}]}', b'{"findings": [{}], "more": 1}', b'{"findings": [', b'{"findings": [1 2]}', b"[]", b"{"],
 )
 def test_what_is_no_json_is_not_read_as_if_it_were(text):
-    with pytest.raises(channel._Broken):
-        channel._loaded(text)
+    with pytest.raises(messages.ProtocolError):
+        messages.decode_message(text)
 
 
 @once
@@ -493,7 +495,7 @@ def test_what_is_no_json_is_not_read_as_if_it_were(text):
     "payload", [{"findings": []}, {"findings": [{"unit": 0, "a": [1, {"b": "]}"}]}, 2, "x"]}, {"output": 1}]
 )
 def test_json_is_read_as_json(payload):
-    assert channel._loaded(json.dumps(payload).encode()) == payload
+    assert messages.decode_message(json.dumps(payload).encode()) == payload
 
 
 # What a repair says
@@ -624,9 +626,9 @@ def test_nothing_passes_from_a_session_to_another(tier, kind):
         sandbox = LocalSandbox(tier)
         tried = [one for one in conformance.attempts() if one.name.startswith(kind)]
         try:
-            with conformance.World() as world:
+            with conformance.AttackKit() as kit:
                 return {
-                    one.name: await world.holds(one, sandbox) for one in tried if tier == "strong" or not one.strong
+                    one.name: await kit.holds(one, sandbox) for one in tried if tier == "strong" or not one.strong_only
                 }
         finally:
             await sandbox.close()
@@ -736,23 +738,23 @@ def test_six_hundred_sessions_can_be_begun_at_once():
 
 
 def test_the_kit_says_that_controls_were_not_run():
-    nothing = conformance.Report({}, {})
-    assert "0 open, controls not run" in conformance._lines("strong", nothing, None)[-1]
-    assert "0 open, 0 without control" in conformance._lines("strong", nothing, {})[-1]
+    nothing = report.Report({}, {})
+    assert "0 open, controls not run" in report._lines("strong", nothing, None)[-1]
+    assert "0 open, 0 without control" in report._lines("strong", nothing, {})[-1]
 
 
 def test_the_kit_names_what_shows_nothing_here():
-    aside = conformance.inapplicable("strict-lite")
-    assert "secrets/seen-host-name" in aside
-    assert ("kernel/chroot" in aside) == (os.getuid() != 0)
-    last = conformance._lines("strict-lite", conformance.Report({}, {}), {})
-    assert f"{len(aside)} not applicable" in last[-1]
-    assert sum(line.startswith("NOT APPLICABLE") for line in last) == len(aside)
+    skipped = report.inapplicable("strict-lite")
+    assert "secrets/seen-host-name" in skipped
+    assert ("kernel/chroot" in skipped) == (os.getuid() != 0)
+    last = report._lines("strict-lite", report.Report({}, {}), {})
+    assert f"{len(skipped)} not applicable" in last[-1]
+    assert sum(line.startswith("NOT APPLICABLE") for line in last) == len(skipped)
 
 
 def test_the_kit_has_a_table_of_both_memories():
-    levels = {"resources/x": conformance.Levels((1 << 20, 9 << 20, 2 << 20), (5 << 20, 6 << 20, 5 << 20))}
-    lines = conformance._lines("strong", conformance.Report({}, levels), None)
+    levels = {"resources/x": Levels((1 << 20, 9 << 20, 2 << 20), (5 << 20, 6 << 20, 5 << 20))}
+    lines = report._lines("strong", report.Report({}, levels), None)
     (row,) = [line for line in lines if line.startswith("resources/x")]
     assert row.split() == ["resources/x", "1/9/2", "5/6/5"]
 
@@ -805,8 +807,8 @@ def test_the_kit_judges_what_is_handed_in_and_the_host_s_memory(name, payload, t
         sandbox = Careless(payload, taken)
         attempt = next(one for one in conformance.attempts() if one.name == name)
         try:
-            with conformance.World() as world:
-                return await world.holds(attempt, sandbox)
+            with conformance.AttackKit() as kit:
+                return await kit.holds(attempt, sandbox)
         finally:
             await sandbox._sandbox.close()
 

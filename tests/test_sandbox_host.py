@@ -360,8 +360,8 @@ import os, sys
 from pandas_amr.sandbox.guest import confine
 if os.fork():  # a child has one thread, whatever the imports began
     sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
-confine.own_user_namespace(os.open("/proc", os.O_PATH | os.O_DIRECTORY), confine.NEW_MOUNTS)
-confine.small_root(["/usr/lib"], {}, sys.argv[1:])
+confine.enter_user_namespace(os.open("/proc", os.O_PATH | os.O_DIRECTORY), confine.NEW_MOUNTS)
+confine.enter_small_root(["/usr/lib"], {}, sys.argv[1:])
 print([open(path).read() for path in sys.argv[1:]], os.path.islink("/tmp"), flush=True)
 os._exit(0)
 """
@@ -536,7 +536,7 @@ def test_few_warm_processes_stand_idle_however_many_kinds_were_asked_for():
                 session = await sandbox.open(Data("df"), QUICK)
                 assert (await session.run("1")).text.strip() == "1"
                 await session.close()
-                while any(zygote._ended for zygote in sandbox._zygotes):
+                while any(zygote._end_futures for zygote in sandbox._zygotes):
                     await asyncio.sleep(0.01)
             alive = sum(zygote.alive for sandbox in sandboxes for zygote in sandbox._zygotes)
             again = await sandboxes[0].open(Data("df"), QUICK)
@@ -546,7 +546,7 @@ def test_few_warm_processes_stand_idle_however_many_kinds_were_asked_for():
                 await sandbox.close()
         return alive
 
-    assert asyncio.run(run()) <= local.MOST_IDLE + 1
+    assert asyncio.run(run()) <= local.MAX_IDLE + 1
 
 
 FOLDERS = """
@@ -578,7 +578,7 @@ def test_a_session_that_is_not_confined_has_a_folder_of_its_own_and_leaves_nothi
             assert all(len(set(names)) == 1 for names in named)
             for session in sessions:
                 await session.close()
-            while any(zygote._ended for zygote in sandbox._zygotes):
+            while any(zygote._end_futures for zygote in sandbox._zygotes):
                 await asyncio.sleep(0.01)
             assert not Path(first).exists()
             assert not Path(second).exists()

@@ -862,7 +862,7 @@ def test_any_frame_goes_through_the_saved_form_unchanged(frame):
 def test_any_frame_goes_to_a_session_with_its_rows_and_labels_and_what_changed_is_told(frame):
     arrow = ArrowFrame.of(frame)
     data = arrow.data("df")
-    back = worker.loaded(data.parquet, json.loads(json.dumps(data.labels)))
+    back = worker.load_frame(data.parquet, json.loads(json.dumps(data.labels)))
     assert back.shape == frame.shape
     assert list(map(type, back.index.names)) == list(map(type, arrow.index_names))
     if isinstance(frame.index, pd.RangeIndex):

@@ -14,7 +14,9 @@ import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
 import pandas_amr as amr
-from pandas_amr._types.schema import json_schema, named_type, record_type, type_of
+from pandas_amr._types.from_schema import named_type, type_of
+from pandas_amr._types.record import record_type
+from pandas_amr._types.schema import json_schema
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 
@@ -343,7 +345,7 @@ def test_code_that_asks_is_told_what_no_field_can_be():
         named_type({"kind": [[1]]})
     with pytest.raises(amr.UsageError, match="a choice is a text"):
         named_type({"enum": [{"a": 1}]})
-    with pytest.raises(amr.UsageError, match="pydantic keeps that name"):
+    with pytest.raises(amr.UsageError, match="pydantic reserves that name"):
         record_type("Answer", {"model_config": named_type("int")})
 
 

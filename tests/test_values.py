@@ -37,7 +37,8 @@ from typing_extensions import TypeAliasType, TypedDict
 
 import pandas_amr as amr
 from examples import examples
-from pandas_amr._types.schema import json_schema, record_type
+from pandas_amr._types.record import record_type
+from pandas_amr._types.schema import json_schema
 from pandas_amr._types.violations import find_violation
 from pandas_amr.testing import Call, Raw, ScriptedServer, findings
 from versions import once

@@ -21,7 +21,8 @@ from examples import examples
 from numbered import number
 from pandas_amr._findings.findings import FindingType
 from pandas_amr._findings.output import ReductionType
-from pandas_amr._types.schema import kept_schema, record_type
+from pandas_amr._types.record import record_type
+from pandas_amr._types.schema import kept_schema
 from pandas_amr._types.violations import Leniency, find_violation
 from pandas_amr._types.wire import wire_of
 from pandas_amr._types.wire_shapes import MOST_LEVELS, self_contained

@@ -121,12 +121,12 @@ WRONG = {
     "a field that pydantic keeps to itself": (
         lambda lm: DF.amr.map("Read.", finding={"model_config": int}, lm=lm),
         amr.UsageError,
-        "'model_config': pydantic keeps that name",
+        "'model_config': pydantic reserves that name",
     ),
     "a field that every record has as a method": (
         lambda lm: DF.amr.map("Read.", finding={"model_dump": int}, lm=lm),
         amr.UsageError,
-        "'model_dump': pydantic keeps that name",
+        "'model_dump': pydantic reserves that name",
     ),
     "a choice that is a list": (
         lambda lm: DF.amr.map("Read.", finding={"kind": [["a"], ["b"]]}, lm=lm),

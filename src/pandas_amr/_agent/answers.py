@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
+from pandas_amr._types.json_text import DoubledKey, make_object
 from pandas_amr.models.openai.reply import is_too_deep
 
 if TYPE_CHECKING:
@@ -35,13 +36,6 @@ FENCE_BEFORE = re.compile(r"```[\w-]*\s*\Z")
 FENCE_AFTER = re.compile(r"\s*```")
 # Chat templates end a turn with such marks, and some servers leave them in the answer.
 END_MARK = re.compile(r"<\|\w+\|>|</s>|<end_of_turn>|<\uff5c[\w\u2581]+\uff5c>")
-
-
-class DoubledKey(ValueError):
-    """An object in a model's JSON names a key twice: which value it means is unknown."""
-
-    def __init__(self) -> None:
-        super().__init__("an object in it names a key twice")
 
 
 class TooDeep(ValueError):
@@ -265,21 +259,14 @@ def loads(text: str) -> Any:
     return value
 
 
-def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise DoubledKey
-    return made
-
-
-def _make_integer(digits: str) -> int | float:
+def _whole_number(digits: str) -> int | float:
     try:
         return int(digits)
     except ValueError:  # more digits than Python reads
         return float(digits)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_make_object, parse_int=_make_integer)
+_DECODER = json.JSONDecoder(object_pairs_hook=make_object, parse_int=_whole_number)
 
 
 def _decode_beginning(text: str) -> Any:

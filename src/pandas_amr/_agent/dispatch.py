@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from pandas_amr._agent.answers import DoubledKey, TooDeep, loads
+from pandas_amr._agent.answers import TooDeep, loads
 from pandas_amr._agent.expressions import read_loosely
 from pandas_amr._agent.prompts import shortened
 from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr._agent.threads import called, called_here
 from pandas_amr._records.concurrency import await_contained
 from pandas_amr._records.raised import described
+from pandas_amr._types.json_text import DoubledKey
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from pandas_amr._agent.answers import DoubledKey, TooDeep, loads
+from pandas_amr._agent.answers import TooDeep, loads
+from pandas_amr._types.json_text import DoubledKey
 
 JSON_NAMES = {"true": True, "false": False, "null": None}
 # A string (one that is not closed extends to the end), or a comma that nothing follows.

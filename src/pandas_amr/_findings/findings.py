@@ -21,29 +21,19 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.prompts import shortened
 from pandas_amr._agent.submission import REPL_FORM, Submission
-from pandas_amr._types.arrow import (
-    TEXT_LIKE,
-    arrow_schema,
-    arrow_type,
-    check_fits,
-    field_types,
-    find_stray,
-    is_mixed,
-    key_text,
-    plain,
-    plain_record,
-    table_of,
-)
+from pandas_amr._types.arrow import TEXT_LIKE, arrow_schema, arrow_type, field_types, is_mixed
+from pandas_amr._types.arrow_values import check_fits, key_text, plain, plain_record, table_of
+from pandas_amr._types.record import record_type
+from pandas_amr._types.resolve import choices_of
 from pandas_amr._types.schema import (
     RESERVED,
     TEXT_FINDING,
     asked_as,
-    choices_of,
     closed_object,
     json_schema,
     kept_schema,
-    record_type,
 )
+from pandas_amr._types.type_check import find_stray
 from pandas_amr._types.violations import Leniency, find_violation, without_absent
 from pandas_amr._units.units import cell
 from pandas_amr.errors import InvalidOutput, UsageError

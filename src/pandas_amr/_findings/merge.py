@@ -9,8 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from pandas_amr._types.arrow import as_said, field_types, is_json_text, is_number_union, said_fields
-from pandas_amr._types.schema import choices_of, object_fields, without_none
+from pandas_amr._types.arrow import field_types, is_json_text, is_number_union
+from pandas_amr._types.arrow_values import as_said, said_fields
+from pandas_amr._types.resolve import choices_of, object_fields, without_none
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:

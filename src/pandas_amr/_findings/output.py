@@ -16,15 +16,10 @@ from pandas_amr._findings.citations import Support, support_of
 from pandas_amr._findings.findings import check_held
 from pandas_amr._findings.inputs import ReduceInput
 from pandas_amr._records.usage import Usage
-from pandas_amr._types.arrow import arrow_schema, column_type, is_stray
-from pandas_amr._types.schema import (
-    closed_object,
-    is_model,
-    json_schema,
-    kept_schema,
-    object_fields,
-    without_none,
-)
+from pandas_amr._types.arrow import arrow_schema, column_type
+from pandas_amr._types.resolve import is_model, object_fields, without_none
+from pandas_amr._types.schema import closed_object, json_schema, kept_schema
+from pandas_amr._types.type_check import is_stray
 from pandas_amr._types.violations import Leniency, find_violation, without_absent
 from pandas_amr._types.wire_read import find_unread
 from pandas_amr._units.units import cell, line_of, reader_keys

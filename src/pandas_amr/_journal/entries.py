@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pandas_amr._types.arrow import json_form, scalar_form
+from pandas_amr._types.arrow_values import json_form, scalar_form
 from pandas_amr._types.canonical import canonical_json
 
 if TYPE_CHECKING:

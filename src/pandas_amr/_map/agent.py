@@ -23,7 +23,7 @@ from pandas_amr._map.pieces import PieceMerger
 from pandas_amr._map.prompt import Pieces
 from pandas_amr._records.concurrency import await_contained, each
 from pandas_amr._records.usage import Usage
-from pandas_amr._types.arrow import table_of
+from pandas_amr._types.arrow_values import table_of
 from pandas_amr._units.split import pieces_of
 from pandas_amr._units.units import line_of
 from pandas_amr.errors import (

@@ -17,7 +17,8 @@ from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import CachedMapper
 from pandas_amr._map.prompt import MapPrompt
 from pandas_amr._records.concurrency import each
-from pandas_amr._types.schema import named_type, record_type
+from pandas_amr._types.from_schema import named_type
+from pandas_amr._types.record import record_type
 from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr._units.shards import make_shards
 from pandas_amr._units.units import make_units

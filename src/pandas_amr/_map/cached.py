@@ -18,7 +18,7 @@ from pandas_amr._journal.keys import KEY_BYTES, fingerprint
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._records.engine import aside
 from pandas_amr._records.usage import Usage
-from pandas_amr._types.arrow import table_of
+from pandas_amr._types.arrow_values import table_of
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._units.shards import Shard
 from pandas_amr.errors import JournalError

@@ -16,7 +16,7 @@ from pandas_amr._map.mapper import MappedShard
 from pandas_amr._records.concurrency import each
 from pandas_amr._records.raised import described
 from pandas_amr._records.usage import Usage
-from pandas_amr._types.arrow import table_of
+from pandas_amr._types.arrow_values import table_of
 from pandas_amr._types.schema import TEXT_FINDING
 from pandas_amr.errors import (
     BudgetExceeded,

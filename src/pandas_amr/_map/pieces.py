@@ -11,7 +11,7 @@ from pandas_amr._agent.submission import Submission
 from pandas_amr._findings.merge import merge_records, rules_of
 from pandas_amr._journal.entries import Check
 from pandas_amr._records.usage import Usage
-from pandas_amr._types.arrow import json_form
+from pandas_amr._types.arrow_values import json_form
 from pandas_amr._types.schema import closed_object
 from pandas_amr._types.violations import find_violation
 from pandas_amr._units.units import line_of, reader_keys

@@ -17,7 +17,8 @@ from pandas_amr._plan.defaults import gives_output
 from pandas_amr._plan.feasibility import FeasibilityCheck
 from pandas_amr._plan.plan import Ranking
 from pandas_amr._types.arrow import sort_of
-from pandas_amr._types.schema import RESERVED, UNUSABLE, record_type
+from pandas_amr._types.record import UNUSABLE, record_type
+from pandas_amr._types.schema import RESERVED
 from pandas_amr._units.by import By
 from pandas_amr.errors import InvalidOutput, UsageError
 

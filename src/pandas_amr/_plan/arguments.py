@@ -14,7 +14,8 @@ from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._plan.plan_types import as_finding, as_output, is_record
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._records.usage import Budget
-from pandas_amr._types.schema import TEXT_FINDING, record_type
+from pandas_amr._types.record import record_type
+from pandas_amr._types.schema import TEXT_FINDING
 from pandas_amr._units.by import By, resolve_by
 from pandas_amr._units.profile import column_units
 from pandas_amr._units.units import check_frame, content_columns

@@ -11,7 +11,8 @@ from pandas_amr._plan.call import finding_types, reduced_types
 from pandas_amr._plan.feasibility import FeasibilityCheck
 from pandas_amr._plan.plan import Plan
 from pandas_amr._types.arrow import Sort, sort_of
-from pandas_amr._types.schema import TEXT_FINDING, record_type
+from pandas_amr._types.record import record_type
+from pandas_amr._types.schema import TEXT_FINDING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pandas_amr._plan.outputs import fitting_outputs
 from pandas_amr._plan.plan_types import item_type
-from pandas_amr._types.schema import CONSTRAINTS, DECIMAL_PATTERN, json_schema, type_of
+from pandas_amr._types.from_schema import type_of
+from pandas_amr._types.schema import CONSTRAINTS, DECIMAL_PATTERN, json_schema
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,19 +11,15 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
 
 from pandas_amr._records.suggest import closest_name
+from pandas_amr._types.from_schema import bounded_type_of, type_of
+from pandas_amr._types.record import model_of_fields, record_type
+from pandas_amr._types.resolve import is_model, is_plain_record, without_alias
 from pandas_amr._types.schema import (
     DATETIME_PATTERN,
     TEXT_FINDING,
     TIME_PATTERN,
-    bounded_type_of,
-    is_model,
-    is_plain_record,
     json_schema,
     kept_schema,
-    model_of_fields,
-    record_type,
-    type_of,
-    without_alias,
 )
 from pandas_amr._units.by import By, described_key, is_code
 from pandas_amr.errors import PlanError, UsageError

@@ -13,8 +13,9 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._findings.findings import array_of
-from pandas_amr._types.arrow import arrow_type, is_json_text, plain
-from pandas_amr._types.schema import choices_of
+from pandas_amr._types.arrow import arrow_type, is_json_text
+from pandas_amr._types.arrow_values import plain
+from pandas_amr._types.resolve import choices_of
 from pandas_amr._units.profile import spread
 
 if TYPE_CHECKING:

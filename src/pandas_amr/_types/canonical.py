@@ -1,4 +1,4 @@
-"""One JSON text for equal values, whatever type held them: what is told apart by its content is told apart by this."""
+"""Write equal values as the same JSON text, whatever their types, for the keys of the journal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numbers import Integral, Real
 from typing import Any
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
+_JSON_TYPES = frozenset({str, int, bool, type(None)})
 
 
 def canonical_json(value: Any) -> str:
-    """Write a value as JSON: ASCII, keys in order, equal numbers alike. What JSON has no form for is its text.
+    """Write a value as JSON: ASCII, sorted keys, equal numbers alike. Other objects become texts.
 
     Example:
         >>> canonical_json({"b": 1.0, "a": (True, "1.0", -0.0)})
@@ -23,8 +23,8 @@ def canonical_json(value: Any) -> str:
 
 
 def canonical_value(value: Any) -> Any:
-    """Reduce a value to what JSON has: a whole number is an integer, be it a float or numpy's; a bool is no number."""
-    if type(value) in _AS_THEY_ARE:
+    """Reduce a value to what JSON has. Whole numbers become integers, whatever their type."""
+    if type(value) in _JSON_TYPES:
         return value
     if type(value) is float:
         return _canonical_number(value)
@@ -38,8 +38,17 @@ def canonical_value(value: Any) -> Any:
         return sorted((canonical_value(inner) for inner in value), key=str)
     if isinstance(value, Real):
         return _canonical_number(value)
-    item = getattr(value, "item", None)  # numpy's bool is none of Python's numbers
-    return item() if callable(item) and isinstance(item(), bool) else str(value)
+    return _canonical_object(value)
+
+
+def _canonical_object(value: Any) -> bool | str:
+    """Reduce numpy's bool, which is no Python number, to a bool; other objects to their texts."""
+    item = getattr(value, "item", None)
+    if callable(item):
+        inner = item()
+        if isinstance(inner, bool):
+            return inner
+    return str(value)
 
 
 def _canonical_number(value: Any) -> int | float | str:
@@ -48,4 +57,6 @@ def _canonical_number(value: Any) -> int | float | str:
     number = float(value)
     if not math.isfinite(number):
         return str(number)
-    return int(number) if number.is_integer() else number
+    if number.is_integer():
+        return int(number)
+    return number

@@ -1,7 +1,8 @@
-"""Check JSON against a JSON schema: pydantic would convert in silence what is of another type than was asked for.
+"""Check JSON against a JSON schema: types, choices, formats.
 
-Ranges, lengths and the user's own patterns are pydantic's to check; here are types, choices, formats, and what no type
-says of an answer: a text is not empty, a number is finite.
+Pydantic would convert values of other types silently. It checks ranges, lengths and the user's own
+patterns; this module does not. It also checks what no type states: a text is not empty, a number is
+finite.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from pandas_amr._types.schema import (
     NON_FINITE,
     OPTIONAL,
     TIME_PATTERN,
+    Schema,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
 MIDNIGHT = "T00:00:00"
 EMPTY = "is empty; a text has at least 1 character"
 
 _DATE = r"\d{4}-\d{2}-\d{2}"
 _TIME = r"\d{2}:\d{2}:\d{2}(\.\d{1,6})?"
+_UUID_FORMATS = ("uuid", "uuid1", "uuid3", "uuid4", "uuid5")
 _UUID = (re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"), "a UUID")
 _FORMATS = {
     "date": (re.compile(_DATE), "a date such as 2026-01-31"),
@@ -41,7 +44,7 @@ _FORMATS = {
         re.compile(r"-?P(?=[\dT])(\d+W)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+(\.\d{1,6})?S)?)?"),
         "a duration in weeks, days, hours, minutes and seconds, such as P1DT2H",
     ),
-    **dict.fromkeys(("uuid", "uuid1", "uuid3", "uuid4", "uuid5"), _UUID),
+    **dict.fromkeys(_UUID_FORMATS, _UUID),
 }
 _PATTERNS = {
     DATETIME_PATTERN: (
@@ -55,11 +58,11 @@ _PATTERNS = {
 
 @dataclass(frozen=True, slots=True)
 class Leniency:
-    """What is let pass that a model is not to write.
+    """What is allowed that a model may not write.
 
     Attributes:
-        empty_texts: a text may be empty, as one of a user's own function may.
-        coded: code made the value: pandas has no dates, so that one may come as its midnight.
+        empty_texts: a text may be empty, as it may be from a user's function.
+        coded: code made the value. Pandas has no dates, so a date may be given as its midnight.
     """
 
     empty_texts: bool = False
@@ -69,30 +72,25 @@ class Leniency:
 STRICT = Leniency()
 
 
-def find_violation(
-    value: Any, schema: Mapping[str, Any], leniency: Leniency = STRICT
-) -> str | None:
-    """Say what in a JSON value its schema forbids; None if nothing. The value itself is not quoted.
+def find_violation(value: Any, schema: Schema, leniency: Leniency = STRICT) -> str | None:
+    """Return what in a JSON value violates its schema, without quoting the value; None if nothing.
 
     Args:
         value: JSON, as Python has it.
-        schema: a schema of this library's (``kept_schema``).
-        leniency: what is let pass.
+        schema: a schema of this library (``kept_schema``).
+        leniency: what is allowed nevertheless.
 
     Example:
-        >>> find_violation({"n": "3"}, {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
+        >>> find_violation({"n": "3"}, {"type": "object", "properties": {"n": {"type": "integer"}}})
         'n: should be an integer'
     """
     parts = schema.get("anyOf", schema.get("oneOf"))
     if parts is not None:
         return _violation_of_all(value, parts, leniency)
-    choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if choices is not None:
-        return (
-            None
-            if any(_is_same(value, choice) for choice in choices)
-            else "is not one of the choices"
-        )
+    if "enum" in schema:
+        return _violation_of_choices(value, schema["enum"])
+    if "const" in schema:
+        return _violation_of_choices(value, [schema["const"]])
     match schema.get("type"):
         case "object":
             return _violation_of_object(value, schema, leniency)
@@ -105,33 +103,44 @@ def find_violation(
     return _violation_of_any(value, leniency)
 
 
-def without_absent(value: Any, schema: Mapping[str, Any]) -> Any:
-    """A JSON value without the keys that its schema asks for and its type need not have, where null stands for them."""
+def without_absent(value: Any, schema: Schema) -> Any:
+    """Return a JSON value without the keys whose null means that they are left out."""
     if not isinstance(value, dict | list):
         return value
     for part in schema.get("anyOf", ()):
         value = without_absent(value, part)
     if isinstance(value, list):
-        first, items = schema.get("prefixItems", []), schema.get("items", {})
-        return [
-            without_absent(one, (first[n] if n < len(first) else items) or {})
-            for n, one in enumerate(value)
-        ]
-    parts, others = schema.get("properties", {}), schema.get("additionalProperties")
-    there: dict[str, Any] = {}
-    for name, one in value.items():
-        part = parts.get(name, others if isinstance(others, dict) else {})
-        if one is not None or part.get(OPTIONAL) != ABSENT:
-            there[name] = without_absent(one, part)
-    return there
+        return _items_without_absent(value, schema)
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+    if not isinstance(others, dict):
+        others = {}
+    present: dict[str, Any] = {}
+    for name, inner in value.items():
+        part = properties.get(name, others)
+        if inner is not None or part.get(OPTIONAL) != ABSENT:
+            present[name] = without_absent(inner, part)
+    return present
 
 
-def form_words(schema: Mapping[str, Any]) -> str | None:
-    """Say how a text is to be written, in words if they are known, else by its pattern or format; None if anyhow.
+def _items_without_absent(items: list[Any], schema: Schema) -> list[Any]:
+    places, others = schema.get("prefixItems", []), schema.get("items", {})
+    kept: list[Any] = []
+    for number, item in enumerate(items):
+        part = places[number] if number < len(places) else others
+        kept.append(without_absent(item, part or {}))
+    return kept
+
+
+def describe_format(schema: Schema) -> str | None:
+    """Describe how a text must be written; None if in any way.
+
+    Known patterns and formats are described in words, others are quoted.
 
     Example:
-        >>> form_words({"type": "string", "format": "date"}), form_words({"type": "string", "pattern": "^x"})
-        ('a date such as 2026-01-31', 'matching ^x')
+        >>> describe_format({"type": "string", "format": "date"})
+        'a date such as 2026-01-31'
+        >>> describe_format({"type": "string", "pattern": "^x"})
+        'matching ^x'
     """
     pattern, format_ = schema.get("pattern"), schema.get("format")
     known = _PATTERNS.get(pattern or "") or _FORMATS.get(format_ or "")
@@ -139,123 +148,151 @@ def form_words(schema: Mapping[str, Any]) -> str | None:
         return known[1]
     if schema.get("contentMediaType") == "application/json":
         return "JSON text"
-    words = [f"matching {pattern}"] if pattern else []
-    return "; ".join([*words, *([f"format {format_}"] if format_ else [])]) or None
+    words: list[str] = []
+    if pattern:
+        words.append(f"matching {pattern}")
+    if format_:
+        words.append(f"format {format_}")
+    return "; ".join(words) or None
 
 
-def _violation_of_all(value: Any, parts: list[Mapping[str, Any]], leniency: Leniency) -> str | None:
-    """What keeps a value from all of several types; of a type that may be null, the other one says it."""
-    found = [find_violation(value, part, leniency) for part in parts]
-    if None in found:
+def _violation_of_all(value: Any, parts: list[Schema], leniency: Leniency) -> str | None:
+    """Return what violates all of several types; if all but one are null, what violates that."""
+    violations: list[str] = []
+    for part in parts:
+        violation = find_violation(value, part, leniency)
+        if violation is None:
+            return None
+        if part.get("type") != "null":
+            violations.append(violation)
+    if len(violations) == 1:
+        return violations[0]
+    return "has none of the types that the field takes"
+
+
+def _violation_of_choices(value: Any, choices: list[Any]) -> str | None:
+    if any(_is_same(value, choice) for choice in choices):
         return None
-    told = [one for one, part in zip(found, parts, strict=True) if part.get("type") != "null"]
-    return told[0] if len(told) == 1 else "is of none of the types that the field takes"
+    return "is not one of the choices"
 
 
-def _violation_of_object(value: Any, schema: Mapping[str, Any], leniency: Leniency) -> str | None:
+def _violation_of_object(value: Any, schema: Schema, leniency: Leniency) -> str | None:
     if not isinstance(value, dict):
         return "should be an object"
-    properties = schema.get("properties", {})
-    read: set[str] = set()
-    for name, part in properties.items():
-        key = (
-            name if name in value else part.get(NAME, name)
-        )  # which a type may take, too: pydantic has seen to that
-        read.add(key)
+    checked: set[str] = set()
+    for name, part in schema.get("properties", {}).items():
+        # Pydantic has checked whether the type allows its name in place of its alias.
+        key = name if name in value else part.get(NAME, name)
+        checked.add(key)
         if key not in value:
             if find_violation(None, part) is None:
                 continue  # what may be null may be left out
             return f"{name}: is missing"
-        if (wrong := find_violation(value[key], part, leniency)) is not None:
-            return at_place(name, wrong)
+        violation = find_violation(value[key], part, leniency)
+        if violation is not None:
+            return add_place(name, violation)
     others = schema.get("additionalProperties", True)
-    for name in value.keys() - read:
-        part = others if isinstance(others, dict) else {}
-        if (wrong := find_violation(value[name], part, leniency)) is not None:
-            return at_place(
-                "a value", wrong
-            )  # its key is the model's word, and may be a cell's text
+    part = others if isinstance(others, dict) else {}
+    for name in value.keys() - checked:
+        violation = find_violation(value[name], part, leniency)
+        if violation is not None:
+            # The key comes from the model, and may be a cell's text: it is not quoted.
+            return add_place("a value", violation)
     return None
 
 
-def _violation_of_array(value: Any, schema: Mapping[str, Any], leniency: Leniency) -> str | None:
+def _violation_of_array(value: Any, schema: Schema, leniency: Leniency) -> str | None:
     if not isinstance(value, list):
         return "should be a list"
-    first = schema.get("prefixItems", [])
-    if len(value) < len(first):
-        return f"should have {len(first)} items"
+    places, others = schema.get("prefixItems", []), schema.get("items", {})
+    if len(value) < len(places):
+        return f"should have {len(places)} items"
     for number, item in enumerate(value):
-        part = first[number] if number < len(first) else schema.get("items", {})
-        if isinstance(part, dict) and (wrong := find_violation(item, part, leniency)) is not None:
-            return at_place(str(number), wrong)
-    if schema.get("uniqueItems") and any(
-        _is_same(one, other) for n, one in enumerate(value) for other in value[:n]
-    ):
+        part = places[number] if number < len(places) else others
+        if not isinstance(part, dict):
+            continue
+        violation = find_violation(item, part, leniency)
+        if violation is not None:
+            return add_place(str(number), violation)
+    if schema.get("uniqueItems") and _has_repeated_item(value):
         return "holds an item twice"
     return None
 
 
-def at_place(place: str, wrong: str) -> str:
-    """A violation inside of something, with its place: ``place.city: is empty``."""
-    inner, colon, rest = wrong.partition(": ")
-    return f"{place}.{inner}{colon}{rest}" if colon else f"{place}: {wrong}"
+def _has_repeated_item(items: list[Any]) -> bool:
+    for number, item in enumerate(items):
+        if any(_is_same(item, other) for other in items[:number]):
+            return True
+    return False
 
 
-def _violation_of_text(value: Any, schema: Mapping[str, Any], leniency: Leniency) -> str | None:
+def add_place(place: str, violation: str) -> str:
+    """Add the place around a violation: ``place.city: is empty``."""
+    inner, colon, rest = violation.partition(": ")
+    if colon:
+        return f"{place}.{inner}{colon}{rest}"
+    return f"{place}: {violation}"
+
+
+def _violation_of_text(value: Any, schema: Schema, leniency: Leniency) -> str | None:
     format_ = schema.get("format", "")
     known = _PATTERNS.get(schema.get("pattern", "")) or _FORMATS.get(format_)
     if known is not None:
-        form, what = known
+        form, words = known
         if leniency.coded and format_ == "date" and isinstance(value, str):
             value = value.removesuffix(MIDNIGHT)
-        return None if isinstance(value, str) and form.fullmatch(value) else f"should be {what}"
+        if isinstance(value, str) and form.fullmatch(value):
+            return None
+        return f"should be {words}"
     if not isinstance(value, str):
         return "should be a text"
     return _violation_of_any(value, leniency)
 
 
 def _violation_of_any(value: Any, leniency: Leniency) -> str | None:
-    """What no value may be, whatever its shape: a text that is empty, a number that is not finite."""
+    """Return what violates every schema: an empty text, a number that is not finite."""
     if isinstance(value, str):
         return None if leniency.empty_texts or value.strip() else EMPTY
     if isinstance(value, float):
         return None if math.isfinite(value) else "holds a number that is not finite"
+    parts: Iterable[tuple[str, Any]] = ()
     if isinstance(value, dict):
-        found = (_violation_of_any(one, leniency) for one in value.values())
-        return next((at_place("a value", wrong) for wrong in found if wrong is not None), None)
-    if isinstance(value, list):
-        numbered = ((n, _violation_of_any(one, leniency)) for n, one in enumerate(value))
-        return next((at_place(str(n), wrong) for n, wrong in numbered if wrong is not None), None)
+        parts = (("a value", part) for part in value.values())
+    elif isinstance(value, list):
+        parts = ((str(number), part) for number, part in enumerate(value))
+    for place, part in parts:
+        violation = _violation_of_any(part, leniency)
+        if violation is not None:
+            return add_place(place, violation)
     return None
 
 
-def _violation_of_number(value: Any, schema: Mapping[str, Any]) -> str | None:
+def _violation_of_number(value: Any, schema: Schema) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "should be a number"
     if isinstance(value, float):
-        return (
-            None if math.isfinite(value) or schema.get(NON_FINITE) else "should be a finite number"
-        )
+        is_allowed = math.isfinite(value) or schema.get(NON_FINITE)
+        return None if is_allowed else "should be a finite number"
     return None if _is_exact(value) else "has more digits than a float holds"
 
 
-def _violation_of_integer(value: Any, schema: Mapping[str, Any]) -> str | None:
+def _violation_of_integer(value: Any, schema: Schema) -> str | None:
     del schema
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     return None if whole and not isinstance(value, bool) else "should be an integer"
 
 
-def _violation_of_bool(value: Any, schema: Mapping[str, Any]) -> str | None:
+def _violation_of_bool(value: Any, schema: Schema) -> str | None:
     del schema
     return None if isinstance(value, bool) else "should be true or false"
 
 
-def _violation_of_null(value: Any, schema: Mapping[str, Any]) -> str | None:
+def _violation_of_null(value: Any, schema: Schema) -> str | None:
     del schema
     return None if value is None else "should be null"
 
 
-_SCALARS: dict[str, Callable[[Any, Mapping[str, Any]], str | None]] = {
+_SCALARS: dict[str, Callable[[Any, Schema], str | None]] = {
     "number": _violation_of_number,
     "integer": _violation_of_integer,
     "boolean": _violation_of_bool,
@@ -271,5 +308,5 @@ def _is_exact(value: int) -> bool:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are the same: to JSON, unlike Python, true is not 1."""
+    """Tell whether two JSON values are equal; in JSON, unlike in Python, true is not 1."""
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

@@ -1,4 +1,4 @@
-"""Shapes: schemas with one type per part, and marks where a part is asked of a model in another form."""
+"""Make shapes: schemas with one type per part, and marks on parts that are sent in another form."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._types.schema import ABSENT, MARKS, OPTIONAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-# Lists are counted as levels, too: OpenAI says "10 levels of nesting" and not of what.
+    from pandas_amr._types.schema import Schema
+
+# Lists count as levels, too: OpenAI writes "10 levels of nesting" and not of what.
 MOST_LEVELS = 10
 
-# Marks of a shape; no model is sent them.
-AS_TEXT = "amr_as_text"  # the value is asked as JSON text
-WRAPPED = (
-    "amr_wrapped"  # the dict is asked as an object with its entries, since it stands beside lists
-)
+# Marks of a shape. They are not sent to a model.
+AS_TEXT = "amr_as_text"  # the value is sent as JSON text
+# The dict is sent as an object that holds its entries, since it is an alternative to a list.
+WRAPPED = "amr_wrapped"
 
 _SINGLE = frozenset({"string", "integer", "number", "boolean", "null"})
 _TYPES = _SINGLE | {"object", "array"}
@@ -26,103 +27,111 @@ _IMPLIED = {
     "items": "array",
     "prefixItems": "array",
 }
-_BESIDE = ("description", "default", *MARKS)  # what a schema says beside its types
+_ANNOTATIONS = ("description", "default", *MARKS)
 
 
-def shape_of(schema: Any, level: int) -> dict[str, Any]:
-    """The shape of a self-contained schema at a level of nesting."""
+def make_shape(schema: Any, level: int) -> Schema:
+    """Make the shape of a schema without references.
+
+    Args:
+        schema: the schema.
+        level: its level of nesting, from 1.
+    """
     parts = _alternatives(schema)
     if len(parts) == 1:
-        return _beside(schema, _shape_of_one(parts[0], level))
+        return _annotate(_make_single_shape(parts[0], level), schema)
     for part in parts:
-        if not _types_of(part):  # any value: what the others say is no bound
-            return _beside(schema, _shape_of_one({}, level))
+        if not _types_of(part):  # any value is allowed, so the other alternatives bound nothing
+            return _annotate(_make_single_shape({}, level), schema)
     wrapped = any(part["type"] == "array" for part in parts)
     shapes = []
     for part in parts:
-        shape = _shape_of_one(part, level, wrapped=wrapped)
-        if shape.get(AS_TEXT):  # a text beside it could not be told from JSON text: all of them are
-            return _beside(schema, {"anyOf": parts, AS_TEXT: True})
+        shape = _make_single_shape(part, level, wrapped=wrapped)
+        if shape.get(AS_TEXT):
+            # Another alternative may be a text, which could not be told from JSON text.
+            return _annotate({"anyOf": parts, AS_TEXT: True}, schema)
         shapes.append(shape)
-    return _beside(schema, {"anyOf": shapes})
+    return _annotate({"anyOf": shapes}, schema)
 
 
-def is_map(schema: Mapping[str, Any]) -> bool:
-    """Whether a schema is of an object whose keys are free."""
+def is_map(schema: Schema) -> bool:
+    """Tell whether a schema is of a dict: an object with any keys."""
     if schema.get("type") != "object" or schema.get("properties"):
         return False
     return "patternProperties" in schema or schema.get("additionalProperties", True) is not False
 
 
-def distinct(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Schemas, each once."""
-    kept: list[dict[str, Any]] = []
+def drop_repeated(parts: Sequence[Schema]) -> list[Schema]:
+    """Return schemas without repeated ones."""
+    kept: list[Schema] = []
     for part in parts:
         if part not in kept:
             kept.append(part)
     return kept
 
 
-def _beside(schema: Any, shape: dict[str, Any]) -> dict[str, Any]:
-    """A shape with what a schema says beside its types."""
-    said = dict(shape)
-    for key in _BESIDE:
+def _annotate(shape: Schema, schema: Any) -> Schema:
+    """Return a shape with the annotations of a schema."""
+    annotated = dict(shape)
+    for key in _ANNOTATIONS:
         if isinstance(schema, dict) and key in schema:
-            said[key] = schema[key]
-    return said
+            annotated[key] = schema[key]
+    return annotated
 
 
-def _alternatives(schema: Any) -> list[dict[str, Any]]:
-    """The schemas of one type each, of which a value follows one; one without a type takes any value."""
+def _alternatives(schema: Any) -> list[Schema]:
+    """Split a schema into alternatives of one type each; one without a type takes any value."""
     if not isinstance(schema, dict):
         return [{}]
-    schema = _merged(schema)
+    schema = _merge_all_of(schema)
     for keyword in ("anyOf", "oneOf"):
         if keyword in schema:
-            parts: list[dict[str, Any]] = []
+            parts: list[Schema] = []
             for part in schema[keyword]:
                 parts += _alternatives(part)
-            return distinct(parts)
+            return drop_repeated(parts)
     if "enum" in schema:
         return _choices_by_type(schema["enum"], schema)
     if "const" in schema:
         return _choices_by_type([schema["const"]], schema)
-    return _types_apart(schema)
+    return _split_types(schema)
 
 
-def _types_apart(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """A schema for each of the types that it takes; itself if it names none."""
+def _split_types(schema: Schema) -> list[Schema]:
+    """Return a schema per type that a schema takes; the schema itself if it names none."""
     types = _types_of(schema)
-    if types and schema.get("nullable") is True:  # as OpenAPI spells it
+    if types and schema.get("nullable") is True:  # OpenAPI's keyword
         types.append("null")
     parts = [_of_type(schema, kind) for kind in types]
-    return distinct(parts) or [schema]
+    return drop_repeated(parts) or [schema]
 
 
-def _of_type(schema: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {"type": "null"} if kind == "null" else schema | {"type": kind}
+def _of_type(schema: Schema, kind: str) -> Schema:
+    if kind == "null":
+        return {"type": "null"}
+    return schema | {"type": kind}
 
 
-def _merged(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema with the parts of its ``allOf`` in one."""
+def _merge_all_of(schema: Schema) -> Schema:
+    """Merge the parts of ``allOf`` into their schema."""
     merged = {key: value for key, value in schema.items() if key != "allOf"}
     for part in schema.get("allOf", ()):
         if not isinstance(part, dict):
             continue
-        one = _merged(part)
-        properties = one.get("properties", {}) | merged.get("properties", {})
-        required = [*one.get("required", ()), *merged.get("required", ())]
-        merged = one | merged
+        inner = _merge_all_of(part)
+        properties = inner.get("properties", {}) | merged.get("properties", {})
+        required = [*inner.get("required", ()), *merged.get("required", ())]
+        merged = inner | merged
         if properties:
             merged |= {"properties": properties, "required": required}
     return merged
 
 
-def _types_of(schema: Mapping[str, Any]) -> list[str]:
-    """The JSON types that a schema takes; none if it takes any value."""
+def _types_of(schema: Schema) -> list[str]:
+    """Return the JSON types that a schema takes; none if it takes any value."""
     kind = schema.get("type")
     if isinstance(kind, list):
-        return [one for one in kind if one in _TYPES]
+        return [name for name in kind if name in _TYPES]
     if kind in _TYPES:
         return [str(kind)]
     for keyword, implied in _IMPLIED.items():
@@ -131,15 +140,15 @@ def _types_of(schema: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _choices_by_type(choices: Sequence[Any], schema: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Choices of several types, each type by itself. A list or an object among them leaves any value."""
-    beside = {key: value for key, value in schema.items() if key not in {"enum", "const", "type"}}
+def _choices_by_type(choices: Sequence[Any], schema: Schema) -> list[Schema]:
+    """Split choices by their types. A list or an object among them makes it any value."""
+    others = {key: value for key, value in schema.items() if key not in {"enum", "const", "type"}}
     by_type: dict[str, list[Any]] = {}
     for choice in choices:
         if isinstance(choice, list | dict):
-            return [beside | {"enum": list(choices)}]
+            return [others | {"enum": list(choices)}]
         by_type.setdefault(_type_of(choice), []).append(choice)
-    return [beside | {"type": kind, "enum": some} for kind, some in by_type.items()]
+    return [others | {"type": kind, "enum": group} for kind, group in by_type.items()]
 
 
 def _type_of(value: Any) -> str:
@@ -155,60 +164,66 @@ def _type_of(value: Any) -> str:
     return "number"
 
 
-def _shape_of_one(schema: dict[str, Any], level: int, *, wrapped: bool = False) -> dict[str, Any]:
-    """The shape of a schema of one type. A part that is too deep stays as it is, and is asked as JSON text."""
+def _make_single_shape(schema: Schema, level: int, *, wrapped: bool = False) -> Schema:
+    """Make the shape of a schema of one type. One that is nested too deep is sent as JSON text."""
     if level + _levels_of(schema, wrapped=wrapped) - 1 > MOST_LEVELS:
         return schema | {AS_TEXT: True}
     if is_map(schema):
-        return _shape_of_map(schema, level, wrapped=wrapped)
+        return _make_map_shape(schema, level, wrapped=wrapped)
     match schema.get("type"):
         case "object":
-            return _shape_of_object(schema, level)
+            return _make_object_shape(schema, level)
         case "array":
-            return _shape_of_array(schema, level)
+            return _make_array_shape(schema, level)
     return schema
 
 
-def _shape_of_map(schema: dict[str, Any], level: int, *, wrapped: bool) -> dict[str, Any]:
+def _make_map_shape(schema: Schema, level: int, *, wrapped: bool) -> Schema:
     values = schema.get("additionalProperties", {})
     by_pattern = list(schema.get("patternProperties", {}).values())
     if by_pattern:
-        values = by_pattern[0] if len(by_pattern) == 1 else {"anyOf": by_pattern}
-    shape = schema | {
-        "additionalProperties": shape_of(values, level + _levels_of(schema, wrapped=wrapped))
-    }
-    return shape | {WRAPPED: True} if wrapped else shape
+        values = {"anyOf": by_pattern}
+        if len(by_pattern) == 1:
+            values = by_pattern[0]
+    inner = make_shape(values, level + _levels_of(schema, wrapped=wrapped))
+    shape = schema | {"additionalProperties": inner}
+    if wrapped:
+        return shape | {WRAPPED: True}
+    return shape
 
 
-def _shape_of_object(schema: dict[str, Any], level: int) -> dict[str, Any]:
-    properties = schema.get("properties", {})
+def _make_object_shape(schema: Schema, level: int) -> Schema:
+    properties: Schema = schema.get("properties", {})
     required = schema.get("required", properties)
     shapes = {}
     for name, part in properties.items():
-        shapes[name] = shape_of(part if name in required else _left_out_by_null(part), level + 1)
+        inner = part if name in required else _allow_null(part)
+        shapes[name] = make_shape(inner, level + 1)
     return schema | {"properties": shapes, "required": list(shapes), "additionalProperties": False}
 
 
-def _left_out_by_null(part: Any) -> dict[str, Any]:
-    """A property that need not be there: null leaves it out, unless null is a value of its own."""
-    made = _beside(part, {"anyOf": [part, {"type": "null"}]})
-    for one in _alternatives(part):
-        if one.get("type") == "null":
-            return made
-    return made | {OPTIONAL: ABSENT}
+def _allow_null(part: Any) -> Schema:
+    """Allow null for an optional property: it leaves the property out, unless null is a value."""
+    nullable = _annotate({"anyOf": [part, {"type": "null"}]}, part)
+    for alternative in _alternatives(part):
+        if alternative.get("type") == "null":
+            return nullable
+    return nullable | {OPTIONAL: ABSENT}
 
 
-def _shape_of_array(schema: dict[str, Any], level: int) -> dict[str, Any]:
+def _make_array_shape(schema: Schema, level: int) -> Schema:
     items = schema.get("items", {})
-    shape = schema | {"items": shape_of(items, level + 1) if isinstance(items, dict) else {}}
-    first = schema.get("prefixItems")
-    return (
-        shape | {"prefixItems": [shape_of(part, level + 1) for part in first]} if first else shape
-    )
+    shape: Schema = schema | {"items": {}}
+    if isinstance(items, dict):
+        shape["items"] = make_shape(items, level + 1)
+    places = schema.get("prefixItems")
+    if places:
+        shape["prefixItems"] = [make_shape(part, level + 1) for part in places]
+    return shape
 
 
-def _levels_of(schema: Mapping[str, Any], *, wrapped: bool) -> int:
-    """How many levels of nesting the sent form of a part has by itself."""
+def _levels_of(schema: Schema, *, wrapped: bool) -> int:
+    """Return how many levels of nesting the sent form of a part adds."""
     if is_map(schema):
         return 3 if wrapped else 2
     return 0 if schema.get("type") in _SINGLE else 1
@@ -217,36 +232,45 @@ def _levels_of(schema: Mapping[str, Any], *, wrapped: bool) -> int:
 # References
 
 
-def self_contained(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a foreign schema's references out in place; one that leads back to itself, or nowhere, takes any value.
+def self_contained(schema: Schema) -> Schema:
+    """Inline the references of a foreign schema.
+
+    A recursive reference, or one to nothing, takes any value.
 
     Example:
         >>> self_contained({"items": {"$ref": "#/$defs/n"}, "$defs": {"n": {"type": "integer"}}})
         {'items': {'type': 'integer'}}
     """
-    kept = {key: value for key, value in schema.items() if key not in {"$defs", "definitions"}}
-    written: dict[str, Any] = _written_out(kept, schema, ())
-    return written
+    body = {key: value for key, value in schema.items() if key not in {"$defs", "definitions"}}
+    inlined: Schema = _inline(body, schema, ())
+    return inlined
 
 
-def _written_out(part: Any, whole: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+def _inline(part: Any, whole: Schema, path: tuple[str, ...]) -> Any:
+    """Inline the references in a part of a schema.
+
+    Args:
+        part: the part.
+        whole: the schema that references refer to.
+        path: the references that lead to this part.
+    """
     if isinstance(part, list):
-        return [_written_out(one, whole, path) for one in part]
+        return [_inline(item, whole, path) for item in part]
     if not isinstance(part, dict):
         return part
-    written = {key: _written_out(one, whole, path) for key, one in part.items()}
+    inlined = {key: _inline(value, whole, path) for key, value in part.items()}
     reference = part.get("$ref")
     if not isinstance(reference, str):
-        return written
-    del written["$ref"]
-    target = None if reference in path else _target_of(reference, whole)
+        return inlined
+    del inlined["$ref"]
+    target = None if reference in path else _find_target(reference, whole)
     if not isinstance(target, dict):
-        return written
-    return _written_out(target, whole, (*path, reference)) | written
+        return inlined
+    return _inline(target, whole, (*path, reference)) | inlined
 
 
-def _target_of(reference: str, whole: Any) -> Any:
-    """What a reference within a schema refers to; None where it leads nowhere."""
+def _find_target(reference: str, whole: Any) -> Any:
+    """Return what a reference within a schema refers to; None if nothing."""
     if not reference.startswith("#"):
         return None
     for step in reference[1:].split("/")[1:]:

@@ -1,4 +1,4 @@
-"""What the common subset of schemas cannot say, in words: they stand in the description of a part."""
+"""Describe in words what the common subset of schemas cannot express."""
 
 from __future__ import annotations
 
@@ -6,112 +6,118 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._types.schema import MARKS
-from pandas_amr._types.violations import form_words
+from pandas_amr._types.violations import describe_format
 from pandas_amr._types.wire_shapes import AS_TEXT, WRAPPED, is_map
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# What a schema says that is sent in words alone.
+    from pandas_amr._types.schema import Schema
+
+# Keywords that are sent in words only.
 IN_WORDS = frozenset({
-    *("format", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems"),
-    *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "prefixItems"),
+    *("format", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    *("multipleOf", "uniqueItems", "minLength", "maxLength", "minItems", "maxItems"),
+    *("minProperties", "maxProperties", "prefixItems"),
 })  # fmt: skip
-# Keywords that need no words of their own: what is sent has them, or says the same in another form.
-_SAID = frozenset({
+# Keywords that need no description: the sent schema has them in one form or another.
+_HANDLED = frozenset({
     *("type", "properties", "required", "additionalProperties", "items", "anyOf", "oneOf", "allOf"),
-    *("enum", "const", "description", "title", "propertyNames", "patternProperties", "nullable", "discriminator"),
-    *("$schema", "$id", "$comment", "$defs", "definitions", "readOnly", "writeOnly", "deprecated", "contentMediaType"),
-    *("contentSchema", "default", "examples", AS_TEXT, WRAPPED, *MARKS, *IN_WORDS),
+    *("enum", "const", "description", "title", "propertyNames", "patternProperties", "nullable"),
+    *("discriminator", "$schema", "$id", "$comment", "$defs", "definitions", "readOnly"),
+    *("writeOnly", "deprecated", "contentMediaType", "contentSchema", "default", "examples"),
+    *(AS_TEXT, WRAPPED, *MARKS, *IN_WORDS),
 })  # fmt: skip
 _BOUNDS = {"exclusiveMinimum": "above", "exclusiveMaximum": "below", "multipleOf": "a multiple of"}
 
 
-def described(
-    sent: dict[str, Any], shape: Mapping[str, Any], words: Sequence[str]
-) -> dict[str, Any]:
-    """What is sent, with its description: what the user says of it, and what the subset cannot say."""
-    about = []
-    for one in (shape, sent):
-        text = one.get("description")
+def add_description(sent: Schema, shape: Schema, words: Sequence[str]) -> Schema:
+    """Return a schema with a description: the user's, and the words for what it cannot express."""
+    parts = []
+    for schema in (shape, sent):
+        text = schema.get("description")
         if isinstance(text, str) and text:
-            about.append(text)
+            parts.append(text)
     limits = "; ".join(dict.fromkeys(words))
     if limits:
-        about.append(f"({limits})" if about else limits)
-    return sent | {"description": " ".join(about)} if about else sent
+        parts.append(f"({limits})" if parts else limits)
+    if parts:
+        return sent | {"description": " ".join(parts)}
+    return sent
 
 
-def limit_words(shape: Mapping[str, Any]) -> list[str]:
-    """What a part asks beside its type."""
-    words = [*_range_words(shape), *count_words(shape)]
+def describe_limits(shape: Schema) -> list[str]:
+    """Describe what a part requires besides its type."""
+    words = [*_describe_range(shape), *count_words(shape)]
     if shape.get("uniqueItems"):
         words.append("no item twice")
-    form = form_words(shape)
+    form = describe_format(shape)
     if form:
         words.append(form)
     if shape.get("examples"):
-        words.append(f"for example {spelled(shape['examples'])}")
+        words.append(f"for example {join_json(shape['examples'])}")
     for key, value in shape.items():
-        if key not in _SAID:
+        if key not in _HANDLED:
             words.append(f"{key}: {json.dumps(value, ensure_ascii=False)}")
-    return words + default_words(shape)
+    return words + describe_default(shape)
 
 
 def count_words(shape: Mapping[str, Any]) -> list[str]:
-    """How long a text is to be, or how many items or entries there are to be."""
-    words = _count_words(shape, "Length", "character", "characters")
-    words += _count_words(shape, "Items", "item", "items")
-    return words + _count_words(shape, "Properties", "entry", "entries")
+    """Describe how long a text must be, or how many items or entries there must be."""
+    words = _describe_count(shape, "Length", "character", "characters")
+    words += _describe_count(shape, "Items", "item", "items")
+    return words + _describe_count(shape, "Properties", "entry", "entries")
 
 
-def default_words(shape: Mapping[str, Any]) -> list[str]:
-    """What stands in for an argument that is left out."""
-    return (
-        [f"default: {json.dumps(shape['default'], ensure_ascii=False)}"]
-        if "default" in shape
-        else []
-    )
+def describe_default(shape: Schema) -> list[str]:
+    """Describe the default of an argument."""
+    if "default" not in shape:
+        return []
+    return [f"default: {json.dumps(shape['default'], ensure_ascii=False)}"]
 
 
-def choice_words(shape: Mapping[str, Any]) -> list[str]:
-    """The choices that no enum names: Gemini takes none but of texts (BrokkAi/bifrost issue 25)."""
+def describe_choices(shape: Schema) -> list[str]:
+    """Describe choices. Gemini takes enums of texts only (BrokkAi/bifrost issue 25)."""
     if "enum" not in shape or shape.get("type") == "null":
         return []
-    choices = spelled(shape["enum"])
-    return [f"one of {choices}" if len(shape["enum"]) > 1 else f"always {choices}"]
+    choices = join_json(shape["enum"])
+    if len(shape["enum"]) > 1:
+        return [f"one of {choices}"]
+    return [f"always {choices}"]
 
 
-def place_words(shapes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What stands at each place of a tuple; nothing if all are alike, as its items then say."""
-    briefs = [_brief(shape) for shape in shapes]
+def describe_places(shapes: Sequence[Schema]) -> list[str]:
+    """Describe the places of a tuple, unless all have the same plain type."""
+    briefs = [_describe_part(shape) for shape in shapes]
     if len(set(briefs)) == 1 and "(" not in briefs[0]:
         return []
     return [f"item {number}: {brief}" for number, brief in enumerate(briefs, 1)]
 
 
-def spelled(values: Sequence[Any]) -> str:
-    """Values as JSON, one after the other."""
+def join_json(values: Sequence[Any]) -> str:
+    """Write values as JSON, separated by commas."""
     return ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
 
 
-def _brief(shape: Mapping[str, Any]) -> str:
-    """A part of a tuple in a few words."""
+def _describe_part(shape: Schema) -> str:
+    """Describe a place of a tuple in a few words."""
     if "anyOf" in shape:
-        return " or ".join(_brief(part) for part in shape["anyOf"])
+        return " or ".join(_describe_part(part) for part in shape["anyOf"])
     kind = str(shape.get("type", "any value"))
     if kind == "string":
         kind = "text"
     elif is_map(shape):
         kind = "list of keys and values"
-    about = [*choice_words(shape), *limit_words(shape)]
+    details = [*describe_choices(shape), *describe_limits(shape)]
     if shape.get("description"):
-        about.insert(0, str(shape["description"]))
-    return f"{kind} ({', '.join(about)})" if about else kind
+        details.insert(0, str(shape["description"]))
+    if details:
+        return f"{kind} ({', '.join(details)})"
+    return kind
 
 
-def _range_words(shape: Mapping[str, Any]) -> list[str]:
-    """The bounds of a number."""
+def _describe_range(shape: Schema) -> list[str]:
+    """Describe the bounds of a number."""
     least, most = shape.get("minimum"), shape.get("maximum")
     words = []
     if least is not None and most is not None:
@@ -126,14 +132,20 @@ def _range_words(shape: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _count_words(shape: Mapping[str, Any], of: str, one: str, many: str) -> list[str]:
-    """How many of something there are to be."""
-    least, most = shape.get(f"min{of}"), shape.get(f"max{of}")
+def _describe_count(
+    shape: Mapping[str, Any], keyword: str, singular: str, plural: str
+) -> list[str]:
+    """Describe the bounds of a number of things: ``minItems`` and ``maxItems``, for example."""
+    least, most = shape.get(f"min{keyword}"), shape.get(f"max{keyword}")
     if least is not None and least == most:
-        return [f"exactly {least} {one if least == 1 else many}"]
+        return [f"exactly {_counted(least, singular, plural)}"]
     words = []
     if least:
-        words.append(f"at least {least} {one if least == 1 else many}")
+        words.append(f"at least {_counted(least, singular, plural)}")
     if most is not None:
-        words.append(f"at most {most} {one if most == 1 else many}")
+        words.append(f"at most {_counted(most, singular, plural)}")
     return words
+
+
+def _counted(count: int, singular: str, plural: str) -> str:
+    return f"{count} {singular if count == 1 else plural}"

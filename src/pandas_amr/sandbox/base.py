@@ -1,7 +1,7 @@
-"""The port: anything that runs code which a model wrote.
+"""The port to a sandbox: anything that runs code of a model.
 
-Who failed is never mixed up. Code that fails, or runs into a limit, comes back as a ``Cell`` for the agent to read.
-A sandbox that fails raises ``SandboxError``, which is for the user.
+Code that fails, or reaches a limit, returns a ``Cell`` for the agent to read. A sandbox that fails
+raises ``SandboxError``, which is for the user.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Isolation = Literal["auto", "strong", "strict-lite", "process"]
 
 MIB = 1 << 20
-MOST = {
+LOADED_MB = 256  # for Python with pandas loaded, which ``Limits.memory_mb`` does not count
+MAXIMA = {
     "memory_mb": 1 << 24,
     "cpu_s": 10_000_000,
     "wall_s": 10_000_000,
@@ -29,7 +30,7 @@ MOST = {
     "threads": 10_000,
     "asks": 1 << 30,
 }
-# What `auto` has come to in this process.
+# The tier in force in this process, by the tier that was requested (such as ``auto``).
 found: dict[str, str] = {}
 
 
@@ -39,19 +40,19 @@ class Limits:
     """What one session may use.
 
     Args:
-        memory_mb: memory beyond that of Python with pandas loaded.
-        cpu_s: processor seconds in all, over deaths and restarts of the session.
-        wall_s: seconds that one cell may take, with all that it makes the host do; a model's own time, which ``ask``
-            waits for, does not count.
-        scratch_mb: size of the session's folder (memory, too).
+        memory_mb: memory, on top of that of Python with pandas loaded.
+        cpu_s: processor seconds in all, over all restarts of the session.
+        wall_s: seconds per cell, with all that it makes the host do. The time for which ``ask``
+            waits for a model does not count.
+        scratch_mb: size of the session's folder, which is in memory.
         scratch_files: files and folders in it.
-        output_chars: characters of a cell's output that the agent gets to read.
+        output_chars: characters per cell that the agent gets to read.
         result_mb: size of what ``submit`` hands over.
-        threads: threads beside the session's own.
-        asks: texts that ``ask`` may be called with, in all; a long text counts once for each piece it is read in.
+        threads: threads in addition to the main thread.
+        asks: texts that ``ask`` may be called with, in all; a long text counts once per piece.
 
     Raises:
-        UsageError: a limit is no number, not positive, or beyond what any machine has.
+        UsageError: a limit is not a number, not positive, or beyond what any machine has.
     """
 
     memory_mb: int = 1024
@@ -67,28 +68,29 @@ class Limits:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            kinds: Any = (int, float) if name == "wall_s" else int
-            if (
-                not isinstance(value, kinds)
-                or isinstance(value, bool)
-                or not 0 < value <= MOST[name]
-            ):
-                kind = "number" if name == "wall_s" else "whole number"
+            types: tuple[type, ...] = (int,)
+            kind = "whole number"
+            if name == "wall_s":
+                types = (int, float)
+                kind = "number"
+            is_number = isinstance(value, types) and not isinstance(value, bool)
+            if not is_number or not 0 < value <= MAXIMA[name]:
                 raise UsageError(
-                    f"Limits({name}=...) takes a positive {kind} up to {MOST[name]:,}, not {value!r}."
+                    f"Limits({name}=...) takes a positive {kind} up to {MAXIMA[name]:,}, "
+                    f"not {value!r}."
                 )
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What a session holds: a frame as Parquet bytes, and how to make of it what it was.
+    """The frame that a session holds, as Parquet, and the labels to restore it with.
 
     Attributes:
-        name: what the frame is called in the session: ``df``, or ``findings``.
-        parquet: the bytes; columns are ``c0`` and so on, levels of the index ``i0`` and so on.
+        name: the frame's name in the session: ``df`` or ``findings``.
+        parquet: columns are called ``c0`` and so on, levels of the index ``i0`` and so on.
         labels: JSON that gives columns and index their names back.
-        changed: what is not as in the user's frame, a sentence each, for the agent.
-        waited_s: of an answer to ``ask``: seconds of a model's own, which are not the cell's.
+        changed: one sentence, for the agent, per difference from the user's frame.
+        waited_s: seconds that an answer to ``ask`` took the model; they do not count as the cell's.
     """
 
     name: str
@@ -103,20 +105,20 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What code handed in with ``submit``: findings by unit, or a value with the findings it rests on."""
+    """What code submitted: findings by unit, or a value with the findings that it is based on."""
 
     payload: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What came of one piece of code.
+    """The result of one cell.
 
     Attributes:
-        text: what the agent gets to read: output, the last expression's value, a traceback.
-        submitted: what the code handed in, where it did.
-        ok: whether it ran to its end.
-        lost: whether the session's state is gone; the next cell begins anew.
+        text: for the agent to read: output, the last expression's value, a traceback.
+        submitted: what the code submitted, if it did.
+        ok: whether the cell ran to its end.
+        lost: whether the session's state is gone; the next cell starts a new session.
     """
 
     text: str
@@ -125,8 +127,8 @@ class Cell:
     lost: bool = False
 
 
-# Answers what code asks of the model: `{"texts", "instruction", "schema"}` in, one row for each text out.
-# A ValueError is told to the code; `changed` is told to it beside the rows.
+# Answers a question of code to the model: takes {"texts", "instruction", "schema"}, returns one row
+# per text. The code gets to read the message of a ValueError, and ``Data.changed`` with the rows.
 Ask: TypeAlias = "Callable[[dict[str, Any]], Awaitable[Data]]"
 
 
@@ -135,7 +137,11 @@ class Session(Protocol):
     """One agent's live Python: state lasts from cell to cell."""
 
     async def run(self, code: str, ask: Ask | None = None) -> Cell:
-        """Run a cell. ``ask`` answers what the code asks of the model: see ``Ask``.
+        """Run a cell.
+
+        Args:
+            code: Python.
+            ask: answers the code's questions to the model.
 
         Raises:
             SandboxError: the sandbox failed, not the code.
@@ -143,29 +149,29 @@ class Session(Protocol):
         ...
 
     async def close(self) -> None:
-        """End it; nothing of it is left."""
+        """End the session, with all that it holds."""
         ...
 
 
 @public
 @runtime_checkable
 class Sandbox(Protocol):
-    """Where sessions come from.
+    """Starts sessions.
 
     Attributes:
-        tier: what is in force, in a word: ``strong``, ``strict-lite``, ``process``, or a name of its own.
+        tier: the isolation in force: ``strong``, ``strict-lite``, ``process``, or another name.
     """
 
     tier: str
 
     async def open(self, data: Data, limits: Limits) -> Session:
-        """Begin a session that holds ``data``.
+        """Start a session that holds ``data``.
 
         Raises:
-            SandboxError: none can be begun.
+            SandboxError: it cannot be started.
         """
         ...
 
     async def close(self) -> None:
-        """End all sessions and what stands behind them."""
+        """End all sessions, and the processes that start them."""
         ...

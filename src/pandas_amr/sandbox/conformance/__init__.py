@@ -1,1 +1,1 @@
-"""The kit that attacks a sandbox: attempts, and what each of them must not do."""
+"""A kit of attempts to break out of a sandbox, which tests any sandbox."""

@@ -1,5 +1,5 @@
 """Attack the sandbox of this machine: ``python -m pandas_amr.sandbox.conformance strong``."""
 
-from pandas_amr.sandbox.conformance.kit import main
+from pandas_amr.sandbox.conformance.report import main
 
 raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""How much memory a process and the kernel hold while something goes on: before, at most, and after."""
+"""Measure the memory of this process and of the kernel while something runs."""
 
 from __future__ import annotations
 
@@ -8,64 +8,70 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-EVERY_S = 0.02
+INTERVAL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Bytes before, at most in between, and after: of this process, and of the kernel's slab."""
+    """Bytes before, at most in between, and after.
+
+    Attributes:
+        host: of this process.
+        slab: of the kernel's slab.
+    """
 
     host: tuple[int, int, int]
     slab: tuple[int, int, int]
 
     @property
     def host_taken(self) -> int:
-        """What this process took at most."""
+        """By how much this process grew at most."""
         return self.host[1] - self.host[0]
 
 
-class Watch:
-    """Looks at memory all the time, from a thread, while the ``with`` lasts.
+class MemoryWatch:
+    """Measures memory repeatedly, from a thread, while the ``with`` lasts.
 
     Args:
-        on: whether it looks at all.
+        on: whether it measures at all.
 
     Attributes:
-        levels: what was seen, at the end; None where there is no ``/proc``, or it did not look.
+        levels: the result, at the end; None if it was off, or there is no ``/proc``.
     """
 
     def __init__(self, *, on: bool = True) -> None:
         self._on = on
         self.levels: Levels | None = None
-        self._ended = threading.Event()
-        self._seen: list[tuple[int, int]] = []
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._stop = threading.Event()
+        self._samples: list[tuple[int, int]] = []
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> Self:
-        if self._on and _levels() is not None:
+        if self._on and _read_sample() is not None:
             self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._ended.set()
+        self._stop.set()
         if not self._thread.is_alive():
             return
         self._thread.join()
-        host, slab = zip(*self._seen, strict=True)
+        host, slab = zip(*self._samples, strict=True)
         self.levels = Levels((host[0], max(host), host[-1]), (slab[0], max(slab), slab[-1]))
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while True:
-            ended = self._ended.is_set()
-            level = _levels()
-            if level is not None:
-                self._seen.append(level)
-            if ended:
+            is_last = self._stop.is_set()
+            sample = _read_sample()
+            if sample is not None:
+                self._samples.append(sample)
+            if is_last:
                 return
-            self._ended.wait(EVERY_S)
+            self._stop.wait(INTERVAL_S)
 
 
-def _levels() -> tuple[int, int] | None:
+def _read_sample() -> tuple[int, int] | None:
+    """Return the bytes of this process and of the kernel's slab; None if there is no ``/proc``."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

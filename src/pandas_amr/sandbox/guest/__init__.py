@@ -1,1 +1,1 @@
-"""What runs inside a sandbox, or makes the process that it is."""
+"""What runs inside a sandbox, and what makes and confines its process."""

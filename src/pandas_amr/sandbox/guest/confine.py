@@ -1,6 +1,7 @@
-"""What confines a process on Linux: namespaces, a small root, Landlock, seccomp, limits. By ``ctypes``, no dependency.
+"""Confine a process on Linux: namespaces, a small root, Landlock, seccomp, resource limits.
 
-Runs inside the sandbox's own processes, so it imports nothing but the standard library and the table of calls.
+The calls are made by ``ctypes``. This module runs inside the sandbox's own processes, so it imports
+the standard library and the table of calls only.
 """
 
 from __future__ import annotations
@@ -19,37 +20,34 @@ if TYPE_CHECKING:
 
 NEW_MOUNTS, NEW_CGROUP, NEW_UTS, NEW_IPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 NEW_USER, NEW_PIDS, NEW_NET = 0x10000000, 0x20000000, 0x40000000
-NEW_ELSE = NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_NET
+NEW_OTHERS = NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_NET
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 MNT_DETACH = 2
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = (
-    1,
-    4,
-    24,
-    38,
-    47,
-)
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 1, 4, 8
+PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 24, 38, 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, LAST_CAP = 1, 2, 63
 SIGKILL = 9
 
 # Landlock (https://docs.kernel.org/userspace-api/landlock.html)
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-MIN_ABI = 3  # below it a file can be cut short by path
-READ_FILE, READ_DIR = 1 << 2, 1 << 3
-FILES_ALL = (1 << 15) - 1  # execute ... refer, truncate
+MIN_ABI = 3  # older ones do not stop truncation by path
+WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3
+FILES_ALL = (1 << 15) - 1  # from execute to refer and truncate
 DEVICE_IOCTL = 1 << 15  # ABI 5
 NET_ALL = 3  # TCP bind and connect, ABI 4
 SCOPES = 3  # abstract unix sockets and signals, ABI 6
 SCRATCH_RIGHTS = FILES_ALL & ~(1 << 0)  # all but execute
 
 MOUNT_SETATTR = 442
+SECCOMP_SET_MODE_FILTER = 1
 NUMBERS = {"x86_64": (155, 126, 317), "aarch64": (41, 91, 277)}  # pivot_root, capset, seccomp
 
-NOBODY = 65533  # whom the sandbox runs as where it was begun by root
+NOBODY = 65533  # the user of the sandbox if root started it
 MOUNT_POINTS = ("/mnt", "/media", "/srv", "/opt", "/run", "/var", "/tmp", "/home")
 HOST_NAME = b"sandbox"
 DEVICES = ("null", "zero", "random", "urandom")
@@ -57,54 +55,58 @@ DEVICES = ("null", "zero", "random", "urandom")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _checked(result: int, doing: str) -> int:
+def _check(result: int, action: str) -> int:
     if result == -1:
         number = ctypes.get_errno()
-        raise OSError(number, f"{doing}: {os.strerror(number)}")
+        raise OSError(number, f"{action}: {os.strerror(number)}")
     return result
 
 
 def _prctl(option: int, value: int) -> None:
-    _checked(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
+    _check(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
 
 
 def _syscall(number: int, *arguments: object) -> int:
-    return _checked(_libc.syscall(number, *arguments), f"syscall {number}")
+    return _check(_libc.syscall(number, *arguments), f"syscall {number}")
 
 
 def unshare(flags: int) -> None:
     """Enter new namespaces."""
-    _checked(_libc.unshare(flags), f"unshare {flags:#x}")
+    _check(_libc.unshare(flags), f"unshare {flags:#x}")
 
 
-def return_to(process: int, flags: int) -> None:
+def join_namespaces(process: int, flags: int) -> None:
     """Enter the namespaces of the process behind a pidfd."""
-    _checked(_libc.setns(process, flags), f"setns {flags:#x}")
+    _check(_libc.setns(process, flags), f"setns {flags:#x}")
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     """Mount a file system, or bind a folder."""
-    done = _libc.mount(
+    result = _libc.mount(
         source.encode(), target.encode(), kind.encode() or None, flags, options.encode() or None
     )
-    _checked(done, f"mount {kind or 'bind'} at {target}")
+    _check(result, f"mount {kind or 'bind'} at {target}")
 
 
-def offer_to_oom_killer(proc: int) -> None:
-    """Be what the kernel ends first when memory runs out; what is forked inherits it. ``proc`` is an open /proc."""
+def prefer_for_oom_kill(proc: int) -> None:
+    """Have the kernel kill this process and its forks first when memory runs out.
+
+    Args:
+        proc: a descriptor of /proc.
+    """
     handle = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=proc)
     os.write(handle, b"1000")
     os.close(handle)
 
 
 def hide_host_name() -> None:
-    """Give the namespace of names a name that tells nothing."""
+    """Replace the host name and the domain name in this namespace."""
     for call in (_libc.sethostname, _libc.setdomainname):
-        _checked(call(HOST_NAME, len(HOST_NAME)), "naming the namespace")
+        _check(call(HOST_NAME, len(HOST_NAME)), "set host name")
 
 
-def own_standard_streams() -> None:
-    """Open /dev/null anew on 0, 1 and 2: flags of a file that was inherited are seen by whoever else has it."""
+def replace_standard_streams() -> None:
+    """Open /dev/null on 0, 1 and 2: all who share an inherited file see its flags."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)
@@ -112,9 +114,10 @@ def own_standard_streams() -> None:
 
 
 def is_root_outside() -> bool:
-    """Whether root of this user namespace is the machine's root: the kernel limits the processes of all others.
+    """Tell whether root of this user namespace is the machine's root.
 
-    Found out by a child that may begin no process, and tries.
+    The kernel limits the number of processes of every user but that one. So a child sets its limit
+    to 0 and forks.
     """
     child = os.fork()
     if child:
@@ -133,48 +136,56 @@ def is_root_outside() -> bool:
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed when the parent's thread ends; gone at once where it has ended already."""
+    """Have the kernel kill this process when the parent's thread ends; exit if it has ended."""
     _prctl(PR_SET_PDEATHSIG, SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def hide_memory() -> None:
-    """No core file, no ptrace, no /proc/self/mem for others of the same user."""
+    """Refuse core files, ptrace, and access to /proc/self/mem by processes of the same user."""
     _prctl(PR_SET_DUMPABLE, 0)
 
 
 def leave_root(*, keep_reading: bool = False) -> None:
-    """Become a user who owns nothing. Nothing happens where the process is not root's.
+    """Become a user who owns nothing; do nothing if the process is not root's.
 
-    ``keep_reading`` keeps a right to read what the mode bits forbid, for a Python that lives in root's home; Landlock
-    then says which folders that reaches, and that nothing is written. Containers have only the wider of the two.
+    Args:
+        keep_reading: keep the capability to read what mode bits forbid, for a Python that lives in
+            root's home. Landlock then limits it to some folders, and forbids writing.
+
+    Raises:
+        PermissionError: this root may not become another user.
     """
     if os.getuid() != 0:
         return
     if keep_reading:
-        _prctl(8, 1)  # PR_SET_KEEPCAPS
+        _prctl(PR_SET_KEEPCAPS, 1)
     try:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-    except OSError:  # no right to, or nobody is unknown in a user namespace that maps one id
+    except OSError:  # root lacks the right, or its user namespace does not map NOBODY
         raise PermissionError(
-            "this root may not become another user (it lacks the right, or its user namespace maps one id), and code "
-            "does not run as root: begin as a plain user"
+            "root may not become another user here (it lacks the right, or its user namespace "
+            "maps one id only), and code is not run as root: start as a plain user"
         ) from None
     if keep_reading:
         try:
             _set_capabilities(1 << CAP_DAC_READ_SEARCH)
-        except PermissionError:
+        except PermissionError:  # containers have only the wider capability
             _set_capabilities(1 << CAP_DAC_OVERRIDE)
 
 
-def own_user_namespace(proc: int, extra: int = 0) -> None:
-    """A user namespace in which the process has all its rights inside and none outside.
+def enter_user_namespace(proc: int, extra: int = 0) -> None:
+    """Enter a user namespace in which the process has all capabilities inside and none outside.
 
-    It is who it was, or nobody where that is root: of a user namespace that maps no other id, so that it could not
-    leave root. ``proc`` is an open /proc, which the process may no longer see.
+    The user stays the same. Root becomes nobody: a namespace that maps one id only leaves no other
+    user to become.
+
+    Args:
+        proc: a descriptor of /proc, which the process may not see any more.
+        extra: flags of further namespaces to enter.
     """
     uid, gid = os.getuid(), os.getgid()
     _prctl(PR_SET_DUMPABLE, 1)  # else /proc/self belongs to root
@@ -190,93 +201,126 @@ def own_user_namespace(proc: int, extra: int = 0) -> None:
         os.close(handle)
 
 
-def small_root(
+def enter_small_root(
     folders: Iterable[str], files: Mapping[str, str], modules: Iterable[str] = ()
 ) -> None:
-    """Make a root that holds only ``folders``, single ``files`` (by name) and ``modules``, read-only, and enter it.
+    """Make a read-only root of some folders and files, and enter it.
 
     The old root is gone afterwards, and with it /proc, /sys, /etc and every home.
+
+    Args:
+        folders: folders to bind at their own paths.
+        files: paths of single files, by the names they get below ``FILES``.
+        modules: single files to bind at their own paths.
     """
-    shown = _outermost(folders)
+    visible = _drop_nested(folders)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
-    root = next(
-        point
-        for point in MOUNT_POINTS
-        if os.path.isdir(point) and not any(_within(folder, point) for folder in shown)
-    )
-    placed = {f"{FILES}/{name}": path for name, path in files.items()}
-    placed |= {path: path for path in modules if not any(_within(path, folder) for folder in shown)}
-    placed |= {f"/dev/{name}": f"/dev/{name}" for name in DEVICES}
-    opened = {target: os.open(path, os.O_PATH) for target, path in placed.items()}
-    held = {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in shown}
+    root = _find_mount_point(visible)
+    # All is opened before the new mount can hide a path.
+    folder_handles = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in visible}
+    targets = _bind_targets(visible, files, modules)
+    file_handles = {target: os.open(path, os.O_PATH) for target, path in targets.items()}
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=4m")
-    for folder, handle in held.items():
-        os.makedirs(root + folder, exist_ok=True)
-        mount(f"/proc/self/fd/{handle}", root + folder, flags=MS_BIND | MS_REC)
-    for folder in ("/dev", FILES, SCRATCH):
-        os.makedirs(root + folder, exist_ok=True)
-    for target, handle in opened.items():
-        os.makedirs(root + os.path.dirname(target), exist_ok=True)
-        os.close(os.open(root + target, os.O_CREAT | os.O_WRONLY, 0o644))
-        mount(f"/proc/self/fd/{handle}", root + target, flags=MS_BIND)
-    for handle in (*opened.values(), *held.values()):
-        os.close(handle)
-    _links(root)
-    if not os.path.lexists(root + "/tmp"):  # else something that is shown lies in it
+    _bind_all(root, folder_handles, file_handles)
+    _link_libraries(root)
+    if not os.path.lexists(root + "/tmp"):  # it exists if a visible folder lies in it
         os.symlink(SCRATCH, root + "/tmp")
-    _read_only(root)
+    _make_read_only(root)
     for name in DEVICES:
-        _read_only(f"{root}/dev/{name}", with_devices=True)
+        _make_read_only(f"{root}/dev/{name}", with_devices=True)
+    _pivot_root(root)
+
+
+def _find_mount_point(visible: list[str]) -> str:
+    """Return a folder to mount the new root on: one that holds no visible folder."""
+    for point in MOUNT_POINTS:
+        if os.path.isdir(point) and not any(_is_within(path, point) for path in visible):
+            return point
+    raise OSError(f"none of {', '.join(MOUNT_POINTS)} can be mounted on")
+
+
+def _bind_targets(
+    visible: list[str], files: Mapping[str, str], modules: Iterable[str]
+) -> dict[str, str]:
+    """Map the paths of single files in the new root to their paths in the old one."""
+    targets = {f"{FILES}/{name}": path for name, path in files.items()}
+    hidden = [path for path in modules if not any(_is_within(path, other) for other in visible)]
+    own_paths = (*hidden, *(f"/dev/{name}" for name in DEVICES))
+    return targets | {path: path for path in own_paths}
+
+
+def _bind_all(root: str, folders: Mapping[str, int], files: Mapping[str, int]) -> None:
+    """Mount open folders and files in the new root, by their paths in it."""
+    for path, handle in folders.items():
+        os.makedirs(root + path, exist_ok=True)
+        _bind(handle, root + path, MS_REC)
+    for path in ("/dev", FILES, SCRATCH):
+        os.makedirs(root + path, exist_ok=True)
+    for path, handle in files.items():
+        os.makedirs(root + os.path.dirname(path), exist_ok=True)
+        os.close(os.open(root + path, os.O_CREAT | os.O_WRONLY, 0o644))
+        _bind(handle, root + path)
+
+
+def _bind(handle: int, target: str, flags: int = 0) -> None:
+    """Mount an open file or folder at ``target``, and close it."""
+    mount(f"/proc/self/fd/{handle}", target, flags=MS_BIND | flags)
+    os.close(handle)
+
+
+def _pivot_root(root: str) -> None:
+    """Make ``root`` the root of this mount namespace, and unmount the old one."""
     os.chdir(root)
-    pivot = NUMBERS[os.uname().machine][0]
-    _syscall(pivot, b".", b".")
-    _checked(_libc.umount2(b".", MNT_DETACH), "umount of the old root")
+    _syscall(NUMBERS[os.uname().machine][0], b".", b".")
+    _check(_libc.umount2(b".", MNT_DETACH), "umount of the old root")
     os.chdir("/")
 
 
-def _links(root: str) -> None:
-    """Links at the top, as /lib -> usr/lib, by which the loader names its files."""
+def _link_libraries(root: str) -> None:
+    """Copy links at the top such as /lib -> usr/lib: the loader names its files by them."""
     for name in ("lib", "lib64", "lib32", "bin"):
         if os.path.islink(f"/{name}") and not os.path.lexists(f"{root}/{name}"):
             os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
 
 
-def _read_only(path: str, *, with_devices: bool = False) -> None:
-    set_, cleared = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, 0
-    if with_devices:  # what was set for all that lies below stays until it is cleared
-        set_, cleared = ATTR_RDONLY | ATTR_NOSUID, ATTR_NODEV
-    attributes = (ctypes.c_uint64 * 4)(set_, cleared, 0, 0)
+def _make_read_only(path: str, *, with_devices: bool = False) -> None:
+    to_set, to_clear = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, 0
+    if with_devices:  # the recursive call on the root has set NODEV here: it stays until cleared
+        to_set, to_clear = ATTR_RDONLY | ATTR_NOSUID, ATTR_NODEV
+    attributes = (ctypes.c_uint64 * 4)(to_set, to_clear, 0, 0)
     _syscall(
         MOUNT_SETATTR, AT_FDCWD, path.encode(), AT_RECURSIVE, attributes, ctypes.sizeof(attributes)
     )
 
 
-def _outermost(folders: Iterable[str]) -> list[str]:
-    real = sorted({folder for folder in folders if os.path.isdir(folder)})
-    return [
-        folder
-        for folder in real
-        if not any(folder != other and _within(folder, other) for other in real)
-    ]
+def _drop_nested(folders: Iterable[str]) -> list[str]:
+    """Return the existing folders that lie in no other one, sorted."""
+    outermost: list[str] = []
+    for folder in sorted(set(folders)):
+        if os.path.isdir(folder) and not any(_is_within(folder, other) for other in outermost):
+            outermost.append(folder)
+    return outermost
 
 
-def _within(path: str, folder: str) -> bool:
+def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def mount_scratch(size: int, inodes: int) -> None:
-    """A folder of the session's own that is as large as it may be, gone with the session."""
+    """Mount a private folder with a quota of bytes and of files. It ends with the session."""
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount("tmpfs", SCRATCH, "tmpfs", flags, f"mode=700,size={size},nr_inodes={inodes}")
 
 
 def drop_capabilities() -> None:
-    """No right is left, and none can come back."""
+    """Give up all capabilities for good."""
     for capability in range(LAST_CAP + 1):
+        # It fails past the last capability, and without the right to drop. In the second case
+        # ``no_new_privileges`` keeps the capability from being used.
         if _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == -1:
-            break  # past the last one, or not ours to drop: without new privileges it cannot be used
-    _libc.prctl(PR_CAP_AMBIENT, 4, 0, 0, 0)  # PR_CAP_AMBIENT_CLEAR_ALL
+            break
+    _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     _set_capabilities(0)
 
 
@@ -287,57 +331,77 @@ def _set_capabilities(mask: int) -> None:
 
 
 def no_new_privileges() -> None:
-    """Nothing that is executed gains a right."""
+    """Keep executed programs from gaining privileges."""
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def landlock_abi() -> int:
-    """The kernel's version of Landlock; 0 where it has none."""
+    """Return the kernel's version of Landlock; 0 if it has none."""
     return max(0, int(_libc.syscall(CREATE_RULESET, None, 0, 1)))
 
 
 def restrict_files(readable: Iterable[str], writable: Iterable[str] = ()) -> None:
-    """Landlock: read below ``readable``, write below ``writable``, nothing else; no TCP.
+    """Allow reading below ``readable`` and writing below ``writable``, and no TCP, by Landlock.
 
     Raises:
         OSError: the kernel's Landlock is too old.
     """
     abi = landlock_abi()
     if abi < MIN_ABI:
-        raise OSError(f"Landlock ABI {abi}, and {MIN_ABI} is needed")
-    handled = FILES_ALL | (DEVICE_IOCTL if abi >= 5 else 0)
-    words = [handled, *([NET_ALL] if abi >= 4 else []), *([SCOPES] if abi >= 6 else [])]
-    attributes = (ctypes.c_uint64 * len(words))(*words)
-    rules = _syscall(CREATE_RULESET, attributes, ctypes.sizeof(attributes), 0)
-    rights = [(path, READ_FILE | READ_DIR) for path in readable] + [
-        (path, SCRATCH_RIGHTS) for path in writable
-    ]
-    for path, allowed in rights:
-        handle = os.open(path, os.O_PATH)
-        if not stat.S_ISDIR(os.fstat(handle).st_mode):
-            allowed &= READ_FILE | 2  # noqa: PLW2901 (read and write of a single file)
-        packed = allowed.to_bytes(8, "little") + handle.to_bytes(4, "little")
-        _syscall(ADD_RULE, rules, 1, packed, 0)
-        os.close(handle)
-    _syscall(RESTRICT_SELF, rules, 0)
-    os.close(rules)
+        raise OSError(f"the kernel has Landlock ABI {abi}; {MIN_ABI} is needed")
+    ruleset = _create_ruleset(abi)
+    for path in readable:
+        _allow_path(ruleset, path, READ_FILE | READ_DIR)
+    for path in writable:
+        _allow_path(ruleset, path, SCRATCH_RIGHTS)
+    _syscall(RESTRICT_SELF, ruleset, 0)
+    os.close(ruleset)
+
+
+def _create_ruleset(abi: int) -> int:
+    """Create a ruleset that handles all that this version of Landlock can restrict."""
+    fields = [FILES_ALL]
+    if abi >= 4:
+        fields.append(NET_ALL)
+    if abi >= 5:
+        fields[0] |= DEVICE_IOCTL
+    if abi >= 6:
+        fields.append(SCOPES)
+    attributes = (ctypes.c_uint64 * len(fields))(*fields)
+    return _syscall(CREATE_RULESET, attributes, ctypes.sizeof(attributes), 0)
+
+
+def _allow_path(ruleset: int, path: str, access: int) -> None:
+    handle = os.open(path, os.O_PATH)
+    if not stat.S_ISDIR(os.fstat(handle).st_mode):
+        access &= READ_FILE | WRITE_FILE  # rights of folders are refused for a single file
+    rule = access.to_bytes(8, "little") + handle.to_bytes(4, "little")
+    _syscall(ADD_RULE, ruleset, 1, rule, 0)
+    os.close(handle)
+
+
+class _FilterProgram(ctypes.Structure):
+    """``struct sock_fprog``."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
 def filter_calls(program: bytes | None = None) -> None:
-    """seccomp: from here on only the calls of the table; with ``program``, a filter that was made before."""
+    """Allow only the system calls of the table from here on, by seccomp.
+
+    Args:
+        program: the filter; None builds it for this process.
+    """
     program = program or seccomp_filter(os.getpid())
     code = ctypes.create_string_buffer(program, len(program))
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-    packed = Program(len(program) // 8, ctypes.cast(code, ctypes.c_void_p))
-    _syscall(NUMBERS[os.uname().machine][2], 1, 0, ctypes.byref(packed))  # SECCOMP_SET_MODE_FILTER
+    packed = _FilterProgram(len(program) // 8, ctypes.cast(code, ctypes.c_void_p))
+    seccomp = NUMBERS[os.uname().machine][2]
+    _syscall(seccomp, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(packed))
 
 
 def limit(memory: int, cpu_s: int, file_size: int, open_files: int, processes: int) -> None:
-    """Resource limits, which cannot be raised again."""
-    for kind, most in (
+    """Set resource limits, which cannot be raised again."""
+    limits = (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_FSIZE, file_size),
@@ -347,8 +411,12 @@ def limit(memory: int, cpu_s: int, file_size: int, open_files: int, processes: i
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_SIGPENDING, 256),
-    ):
-        _, hard = resource.getrlimit(kind)
-        told = 1 if kind == resource.RLIMIT_CPU else 0  # a second before it is killed
-        bounded = most + told if hard == resource.RLIM_INFINITY else min(most + told, hard)
-        resource.setrlimit(kind, (max(0, bounded - told), bounded))
+    )
+    for kind, value in limits:
+        # The soft limit on processor time sends a signal one second before the hard one kills.
+        margin = 1 if kind == resource.RLIMIT_CPU else 0
+        hard = value + margin
+        _, inherited = resource.getrlimit(kind)
+        if inherited != resource.RLIM_INFINITY:
+            hard = min(hard, inherited)
+        resource.setrlimit(kind, (max(0, hard - margin), hard))

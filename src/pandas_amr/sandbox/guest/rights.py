@@ -1,4 +1,4 @@
-"""What the host and its warm process share: messages with descriptors beside them (unix(7)), and where things lie."""
+"""Messages with file descriptors between host and zygote (unix(7)), and paths that both know."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import json
 import socket
 from typing import Any
 
-NEWS = 1 << 16  # the longest message
-MOST_HANDLES = 2
-SCRATCH, FILES = (
-    "/amr/scratch",
-    "/amr/files",
-)  # in a folder of their own: Python itself may live below /scratch
+MESSAGE_BYTES = 1 << 16
+MAX_HANDLES = 2
+# Not directly below the root: Python itself may live in a folder /scratch.
+SCRATCH, FILES = "/amr/scratch", "/amr/files"
 
 
-def send(wire: socket.socket, words: dict[str, Any], *handles: int) -> None:
-    """One message; the other side gets descriptors of its own for the same things."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", handles))] if handles else []
-    wire.sendmsg([json.dumps(words).encode()], rights)
+def send(connection: socket.socket, message: dict[str, Any], *handles: int) -> None:
+    """Send one message; the other side gets its own descriptors for the same files."""
+    control = []
+    if handles:
+        control.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", handles)))
+    connection.sendmsg([json.dumps(message).encode()], control)
 
 
-def receive(wire: socket.socket) -> tuple[bytes, list[int]]:
-    """One message as it came, and the descriptors beside it; nothing where the other side has gone."""
+def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive one message and its descriptors; both are empty if the other side has gone."""
     handles = array.array("i")
-    room = socket.CMSG_LEN(MOST_HANDLES * handles.itemsize)
-    words, control, _, _ = wire.recvmsg(NEWS, room, socket.MSG_CMSG_CLOEXEC)
-    for level, kind, held in control:
+    space = socket.CMSG_LEN(MAX_HANDLES * handles.itemsize)
+    text, control, _, _ = connection.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            handles.frombytes(held[: len(held) - len(held) % handles.itemsize])
-    return words, list(handles)
+            handles.frombytes(content[: len(content) - len(content) % handles.itemsize])
+    return text, list(handles)

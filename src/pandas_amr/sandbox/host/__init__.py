@@ -1,1 +1,1 @@
-"""The host's side of a session: who begins sandboxes and what is said through their channel."""
+"""The host's side: start sandboxes, run cells in their sessions, check what comes back."""

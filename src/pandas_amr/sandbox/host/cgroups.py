@@ -1,7 +1,8 @@
-"""Control groups (cgroup v2) for sessions: what the kernel holds for one counts as its memory.
+"""Put sessions into control groups (cgroup v2), which also count what the kernel holds for them.
 
-Limits of a process count its own memory only. A group counts page tables, buffers of sockets and names that were looked
-up, too. Whether this process may make groups is found out by making one: in its own group, or beside it.
+The limits of a process count its own memory only. A group also counts page tables, socket buffers
+and cached names of files. To find out whether this process may make groups, one is made: in its own
+group, or beside it.
 """
 
 from __future__ import annotations
@@ -32,29 +33,32 @@ class SessionGroups:
 
     @classmethod
     def find(cls, proc: Path = Path("/proc/self")) -> SessionGroups | None:
-        """Find where groups can be made, by making one; None where they cannot."""
+        """Find where groups can be made, by making one; return None if nowhere."""
         for folder in _candidates(proc):
             groups = cls(folder)
             groups.sweep()
             try:
-                groups.remove(groups._made(1 << 30, 1))
+                groups.remove(groups._make(1 << 30, 1))
             except OSError:
                 continue
             return groups
         return None
 
     def enter(self, process: int, *, memory: int, tasks: int) -> Path:
-        """Put a process into a group of its own.
+        """Put a process into a new group.
 
         Args:
             process: a pidfd.
             memory: bytes that the group may hold.
             tasks: processes and threads that may be in it.
 
+        Returns:
+            The folder of the group.
+
         Raises:
-            OSError: it cannot be put there.
+            OSError: the process cannot be put there.
         """
-        group = self._made(memory, tasks)
+        group = self._make(memory, tasks)
         try:
             (group / "cgroup.procs").write_text(str(_pid_of(process)), encoding="ascii")
         except OSError:
@@ -63,18 +67,18 @@ class SessionGroups:
         return group
 
     def remove(self, group: Path) -> None:
-        """Remove a group whose processes have ended; one that still has some is left to a later sweep."""
+        """Remove a group. One that still has processes is left to a later ``sweep``."""
         with contextlib.suppress(OSError):
             group.rmdir()
 
     def sweep(self) -> None:
-        """Remove the groups of processes that were killed before they could do so."""
+        """Remove the groups that a killed host left behind."""
         for group in self._folder.glob(f"{PREFIX}-*-*"):
             owner = group.name.split("-")[2]
             if owner.isdigit() and not Path(f"/proc/{owner}").exists():
                 self.remove(group)
 
-    def _made(self, memory: int, tasks: int) -> Path:
+    def _make(self, memory: int, tasks: int) -> Path:
         group = self._folder / f"{PREFIX}-{os.getpid()}-{secrets.token_hex(4)}"
         group.mkdir()
         try:
@@ -87,29 +91,28 @@ class SessionGroups:
 
 
 def _candidates(proc: Path) -> Iterator[Path]:
-    """The group that this process is in, and the one above it, where groups below them are limited."""
-    mounted = _mounted(proc)
-    own = next((line[3:] for line in _lines(proc / "cgroup") if line.startswith("0::/")), None)
-    if mounted is None or own is None:
+    """Yield the group of this process and its parent, if groups in them can be limited."""
+    root = _find_root(proc)
+    own = next((line[3:] for line in _read_lines(proc / "cgroup") if line.startswith("0::/")), None)
+    if root is None or own is None:
         return
-    folder = mounted / own.lstrip("/")
-    for one in (folder, folder.parent):
-        if one.is_relative_to(mounted) and set(CONTROLLERS) <= set(
-            " ".join(_lines(one / CONTROL)).split()
-        ):
-            yield one
+    group = root / own.lstrip("/")
+    for folder in (group, group.parent):
+        controllers = " ".join(_read_lines(folder / CONTROL)).split()
+        if folder.is_relative_to(root) and set(CONTROLLERS) <= set(controllers):
+            yield folder
 
 
-def _mounted(proc: Path) -> Path | None:
-    """Where the tree of groups is mounted whole."""
-    for line in _lines(proc / "mountinfo"):
+def _find_root(proc: Path) -> Path | None:
+    """Return where the whole tree of groups is mounted."""
+    for line in _read_lines(proc / "mountinfo"):
         fields, _, rest = line.partition(" - ")
         if rest.startswith("cgroup2 ") and fields.split()[3] == "/":
             return Path(fields.split()[4])
     return None
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -117,8 +120,8 @@ def _lines(path: Path) -> list[str]:
 
 
 def _pid_of(process: int) -> int:
-    """The number here of the process behind a pidfd."""
-    for line in _lines(Path(f"/proc/self/fdinfo/{process}")):
+    """Return the number, in this pid namespace, of the process behind a pidfd."""
+    for line in _read_lines(Path(f"/proc/self/fdinfo/{process}")):
         name, _, value = line.partition(":")
         if name == "Pid" and int(value) > 0:
             return int(value)

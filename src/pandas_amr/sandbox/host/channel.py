@@ -1,28 +1,23 @@
-"""The host's side of a session: one cell at a time, every reply bounded and checked, every end told in words.
-
-Nothing that a session says is believed. A message that is too long, no JSON, of the wrong shape or not asked for ends
-it.
-"""
+"""The host's side of a session: send it cells, limit their time, and restart it when it is lost."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 import secrets
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pandas_amr.errors import AMRError, SandboxError, UsageError
+from pandas_amr.errors import AMRError, SandboxError
 from pandas_amr.sandbox.base import MIB, Ask, Cell, Data, Limits, Submitted
-from pandas_amr.sandbox.guest.worker import (
-    ASK_BYTES,
-    ASK_CHARS,
-    CELL_BYTES,
-    KIND_NAMES,
-    MISSING_TEXT,
-    MOST_VALUES,
-    find_large,
-    values_in,
+from pandas_amr.sandbox.guest.worker import ASK_BYTES
+from pandas_amr.sandbox.host.messages import (
+    ProtocolError,
+    check_question,
+    clean_output,
+    decode_message,
+    decode_off_loop,
+    decode_submitted,
+    read_question,
 )
 
 if TYPE_CHECKING:
@@ -31,31 +26,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OPEN_S = 30.0
-SEND_S = (
-    10.0  # a session that does not read what it is sent is ended, even where its cell has more time
-)
+# A session that does not read what it is sent is ended, even if its cell has more time.
+SEND_S = 10.0
 GRACE_S = 2.0  # from the interrupt to the kill
-HEADER_BYTES = 256 << 10  # of a message beside its output
-ESCAPED = 12  # bytes that JSON takes for a character
-OUT_OF_TIME = -24  # SIGXCPU
-MOST_REFUSALS = 5  # questions of one session that could not be asked; then it is ended
-DECODED_HERE = 64 << 10  # bytes that are decoded on the loop, which is quicker than to ask a thread
+HEADER_BYTES = 256 << 10  # of a message without its output
+ESCAPED_BYTES = 12  # that JSON may take for one character
+CPU_TIME_STATUS = -24  # SIGXCPU
+MAX_REFUSALS = 5  # refused questions per session; one more ends it
 PROBLEM_CHARS = 500
-ASK_FIELDS = 32
-ASK_NAME_CHARS = 64
-ASK_CHOICES = 100  # of a field
-ASK_CHOICE_CHARS = 200  # of a choice, or of a description
-ASKED_KINDS = (
-    f"ask(..., schema=) takes for a column {', '.join(KIND_NAMES)} or a list of at most {ASK_CHOICES} choices, alone "
-    f"or in a tuple with a description of at most {ASK_CHOICE_CHARS} characters"
+REPLACED = (
+    "Control characters, such as NUL and those that a terminal obeys, were replaced in what was "
+    "submitted."
 )
-REPLACEMENT = "\ufffd"
-FINDINGS = b'{"findings": ['
-REPLACED = "Control characters, such as NUL and those that a terminal obeys, were replaced in what was handed in."
-STAINS = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]"
-)  # no value needs them: tabs and ends of lines do
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SIGNALS = {
     4: "it crashed (illegal instruction)",
     6: "it aborted",
@@ -64,57 +46,60 @@ SIGNALS = {
     11: "it crashed (segmentation fault)",
     31: "it made a forbidden system call",
 }
-LOST = "Its variables are gone; the next cell begins anew, with {name} as it was."
+LOST = "Its variables are gone. The next cell starts a new session, with {name} as it was."
 
 
 class Transport(Protocol):
-    """A process at the other end: bytes both ways, and how it is stopped."""
+    """A process at the other end: bytes in both directions, and ways to stop it."""
 
     async def send(self, *parts: bytes) -> None:
-        """Hand over all of the bytes."""
+        """Send all of the bytes."""
         ...
 
     async def receive(self, size: int) -> bytes:
-        """Exactly so many bytes.
+        """Receive exactly ``size`` bytes.
 
         Raises:
-            EOFError: it has hung up.
+            EOFError: the process has closed its end.
         """
         ...
 
     def interrupt(self) -> None:
-        """What Ctrl-C would do."""
+        """Interrupt it as Ctrl-C would."""
         ...
 
     def pause(self) -> None:
-        """No processor time between cells."""
+        """Stop it between cells, so that it uses no processor time."""
         ...
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Let it run on after a pause."""
         ...
 
-    async def used(self) -> float | None:
-        """Processor seconds that it took, once it was killed; None where that is not known."""
+    async def cpu_seconds(self) -> float | None:
+        """Return the processor seconds of the killed process; None if they are not known."""
         ...
 
-    async def kill(self, *, hung_up: bool) -> int | None:
-        """End it; its exit status where it is known, negative for a signal.
+    async def kill(self, *, has_ended: bool) -> int | None:
+        """End the process.
 
-        Where it ``hung_up``, its own end is waited for, so that the status is its own.
+        Args:
+            has_ended: it has closed its end. Its own exit is awaited, so that the status is its
+                own.
+
+        Returns:
+            Its exit status, negative for a signal; None if it is not known.
 
         Raises:
-            SandboxError: it hung up because what stands behind it failed, and not the code in it.
+            SandboxError: the process ended because the sandbox failed, not because of its code.
         """
         ...
 
 
-class _Broken(Exception):
-    """The session said what no session says."""
-
-
 class _Clock:
-    """The time of one cell: all that it makes the host do counts, but for the model's own time.
+    """Measures the time of one cell, with all that it makes the host do.
+
+    The model's own time does not count.
 
     Attributes:
         stopped: whether the time was over, and the cell was interrupted.
@@ -125,19 +110,19 @@ class _Clock:
         self._interrupt = interrupt
         self.stopped = False
 
-    async def spend(self, doing: Awaitable[T]) -> T:
-        """Wait for something that the cell does or makes the host do. When its time is over, interrupt it.
+    async def run(self, work: Awaitable[T]) -> T:
+        """Await work of the cell, or work that it causes. Interrupt the cell when its time is over.
 
         Raises:
-            TimeoutError: it goes on after the interrupt.
+            TimeoutError: the work goes on after the interrupt.
         """
         loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(doing)
+        task = asyncio.ensure_future(work)
         try:
             while True:
-                begun = loop.time()
+                start = loop.time()
                 done, _ = await asyncio.wait({task}, timeout=self._left)
-                self.charge(loop.time() - begun)
+                self.charge(loop.time() - start)
                 if done:
                     return task.result()
                 if self.stopped:
@@ -149,7 +134,7 @@ class _Clock:
                 await asyncio.gather(task, return_exceptions=True)
 
     def charge(self, seconds: float) -> None:
-        """Take off time that was spent in another way."""
+        """Subtract time that was spent outside ``run``."""
         self._left = max(0.0, self._left - seconds)
 
     def _stop(self) -> None:
@@ -158,9 +143,15 @@ class _Clock:
 
 
 class ChannelSession:
-    """A session over a transport. Where it is lost, the next cell begins a new one with the same data.
+    """A session over a transport. If it is lost, the next cell starts a new one with the same data.
 
-    What may be used up is the agent's, and not anew with each process: ``begin`` is told the processor seconds left.
+    The limits hold for the agent over all its processes.
+
+    Args:
+        begin: starts a process; it gets the processor seconds that are left.
+        data: the frame that the session holds.
+        limits: what the session may use.
+        opening: further fields of the first message.
     """
 
     def __init__(
@@ -183,40 +174,37 @@ class ChannelSession:
 
     async def run(self, code: str, ask: Ask | None = None) -> Cell:
         """Run a cell; see ``Session.run``."""
-        await self._settle()
+        await self._charge_ended()
         if self._transport is None and self._cpu_left <= 0:
             return Cell(
                 f"The {self._limits.cpu_s} s of processor time are used up: no more code can run.",
                 ok=False,
             )
-        transport = self._transport or await self._opened()
-        name = secrets.token_hex(8)
+        transport = self._transport or await self._open()
         loop = asyncio.get_running_loop()
-        clock = _Clock(self._limits.wall_s, transport.interrupt)
+        start = loop.time()
         transport.resume()
-        begun = loop.time()
         try:
-            await clock.spend(_sent(transport, {"do": "run", "id": name, "code": _encodable(code)}))
-            reply, blobs = await self._answered(transport, name, ask, clock)
-            cell = await clock.spend(self._cell(reply, blobs, stopped=clock.stopped))
+            cell = await self._run_cell(transport, code, ask)
         except TimeoutError:
             await self._end()
-            return self._lost(
-                f"The cell ran for more than {self._limits.wall_s:g} s and could not be interrupted."
+            return self._lost_cell(
+                f"The cell ran for more than {self._limits.wall_s:g} s and could not be "
+                "interrupted."
             )
-        except _Broken as error:
+        except ProtocolError as error:
             await self._end()
-            return self._lost(f"The session was ended: {error}.")
+            return self._lost_cell(f"The session was ended: {error}.")
         except (EOFError, OSError):
-            status = await self._end(hung_up=True)
-            if status == OUT_OF_TIME:
+            status = await self._end(has_ended=True)
+            if status == CPU_TIME_STATUS:
                 self._cpu_left = 0.0
-            return self._lost(self._why(status))
+            return self._lost_cell(self._explain_end(status))
         except BaseException:
             await self._end()
             raise
         finally:
-            self._ran_s += loop.time() - begun
+            self._ran_s += loop.time() - start
         transport.pause()
         return cell
 
@@ -224,25 +212,52 @@ class ChannelSession:
         """End the session."""
         await self._end()
 
-    async def _settle(self) -> None:
-        """Take off what the last process used, before another one is begun."""
+    async def _run_cell(self, transport: Transport, code: str, ask: Ask | None) -> Cell:
+        name = secrets.token_hex(8)
+        clock = _Clock(self._limits.wall_s, transport.interrupt)
+        code = code.encode("utf-8", "replace").decode()
+        await clock.run(_send_in_time(transport, {"do": "run", "id": name, "code": code}))
+        reply, blobs = await self._receive_reply(transport, name, ask, clock)
+        return await clock.run(self._read_cell(reply, blobs, stopped=clock.stopped))
+
+    async def _charge_ended(self) -> None:
+        """Subtract what the last process used, before another one starts."""
         ended, self._ended = self._ended, None
         if ended is None:
             return
-        used = await ended.used()
-        self._cpu_left -= (
-            self._ran_s if used is None else used
-        )  # what is not known was at most so much of one core
+        used = await ended.cpu_seconds()
+        if used is None:  # one core at most, for as long as it ran
+            used = self._ran_s
+        self._cpu_left -= used
         self._ran_s = 0.0
 
-    async def _opened(self) -> Transport:
+    async def _open(self) -> Transport:
+        """Start a process, and have it load the data."""
         transport = await self._begin(self._cpu_left)
         self._transport = transport
         self._refused = 0
-        name = secrets.token_hex(8)
-        opening = {
+        opening = self._opening_message()
+        blobs = []
+        if self._data.parquet and not self._opening.get("shared"):
+            blobs.append(self._data.parquet)
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await _send(transport, opening, *blobs)
+                reply, _ = await self._receive(transport, opening["id"])
+        except (TimeoutError, EOFError, OSError, ProtocolError):
+            status = await self._end(has_ended=True)
+            reason = self._explain_end(status)
+            raise SandboxError(f"A session could not be started: {reason}") from None
+        if reply.get("ok") is not True:
+            await self._end()
+            reason = clean_output(reply.get("out"), PROBLEM_CHARS)
+            raise SandboxError(f"A session could not load its data: {reason}")
+        return transport
+
+    def _opening_message(self) -> dict[str, Any]:
+        return {
             "do": "open",
-            "id": name,
+            "id": secrets.token_hex(8),
             "name": self._data.name,
             "labels": dict(self._data.labels),
             "output_chars": self._limits.output_chars,
@@ -250,95 +265,87 @@ class ChannelSession:
             "asks": self._limits.asks,
             **self._opening,
         }
-        try:
-            async with asyncio.timeout(OPEN_S):
-                parquet = (
-                    [self._data.parquet]
-                    if self._data.parquet and not self._opening.get("shared")
-                    else []
-                )
-                await _send(transport, opening, *parquet)
-                reply, _ = await self._message(transport, name)
-        except (TimeoutError, EOFError, OSError, _Broken):
-            status = await self._end(hung_up=True)
-            raise SandboxError(f"A session could not be begun: {self._why(status)}") from None
-        if reply.get("ok") is not True:
-            await self._end()
-            raise SandboxError(
-                f"A session could not load its data: {_clean(reply.get('out'), 500)}"
-            )
-        return transport
 
-    async def _answered(
+    async def _receive_reply(
         self, transport: Transport, name: str, ask: Ask | None, clock: _Clock
     ) -> tuple[dict[str, Any], list[bytes]]:
-        """The cell's reply; the questions that it asks on the way are answered."""
+        """Receive the cell's reply; answer the questions that it asks before."""
         while True:
-            message, blobs = await clock.spend(self._message(transport, name))
+            message, blobs = await clock.run(self._receive(transport, name))
             if "ask" not in message:
                 return message, blobs
-            asked = await clock.spend(asyncio.to_thread(_question, message["ask"], blobs))
-            await self._answer(transport, name, asked, ask, clock)
+            question = await clock.run(asyncio.to_thread(read_question, message["ask"], blobs))
+            await self._answer(transport, name, question, ask, clock)
 
     async def _answer(
-        self, transport: Transport, name: str, asked: dict[str, Any], ask: Ask | None, clock: _Clock
+        self,
+        transport: Transport,
+        name: str,
+        question: dict[str, Any],
+        ask: Ask | None,
+        clock: _Clock,
     ) -> None:
-        """Answer what code asks of the model, within the session's bounds."""
-        self._asked += max(1, len(asked["texts"]))
+        """Answer a question of code, within the session's limits."""
+        answer = await self._ask(question, ask, clock)
+        if isinstance(answer, str):
+            self._count_refusal(answer, clock)
+            reply = {"do": "answer", "id": name, "ok": False, "out": answer}
+            await clock.run(_send_in_time(transport, reply))
+            return
+        reply = {
+            "do": "answer",
+            "id": name,
+            "ok": True,
+            "out": " ".join(answer.changed),
+            "labels": dict(answer.labels),
+        }
+        await clock.run(_send_in_time(transport, reply, answer.parquet))
+
+    async def _ask(self, question: dict[str, Any], ask: Ask | None, clock: _Clock) -> Data | str:
+        """Return the answer, or the reason why there is none."""
+        self._asked += max(1, len(question["texts"]))
         if ask is None or clock.stopped:
-            problem = (
-                "ask() is not possible here: nothing stands behind it, or the cell's time is over"
-            )
-        elif self._asked > self._limits.asks:
-            problem = (
-                f"ask() takes {self._limits.asks} texts in all, and these would be {self._asked}"
-            )
-        else:
-            answer = await _answer_of(ask, asked, clock)
-            if not isinstance(answer, str):
-                reply = {"ok": True, "out": " ".join(answer.changed), "labels": dict(answer.labels)}
-                await clock.spend(
-                    _sent(transport, {"do": "answer", "id": name, **reply}, answer.parquet)
-                )
-                return
-            problem = answer
+            return "ask() is not possible here: there is no model, or the cell's time is over"
+        if self._asked > self._limits.asks:
+            return f"ask() takes {self._limits.asks} texts in all, not {self._asked}"
+        return await _ask_model(ask, question, clock)
+
+    def _count_refusal(self, problem: str, clock: _Clock) -> None:
+        """Count a refused question; the session ends after too many."""
         self._refused += 1
-        if self._refused > MOST_REFUSALS and clock.stopped:
-            raise TimeoutError  # it asks on, though it was interrupted
-        if self._refused > MOST_REFUSALS:
-            raise _Broken(
-                f"it asked {self._refused} times what cannot be asked; the last: {problem}"
-            )
-        await clock.spend(
-            _sent(transport, {"do": "answer", "id": name, "ok": False, "out": problem})
+        if self._refused <= MAX_REFUSALS:
+            return
+        if clock.stopped:
+            raise TimeoutError  # it goes on asking after the interrupt
+        raise ProtocolError(
+            f"it asked {self._refused} times what cannot be asked; the last: {problem}"
         )
 
-    async def _message(self, transport: Transport, name: str) -> tuple[dict[str, Any], list[bytes]]:
-        """One message with its blobs, which belongs to what was asked last."""
+    async def _receive(self, transport: Transport, name: str) -> tuple[dict[str, Any], list[bytes]]:
+        """Receive one message with its blobs. Its id must be that of the last request."""
         size = int.from_bytes(await transport.receive(4), "big")
-        if size > HEADER_BYTES + ESCAPED * self._limits.output_chars:
-            raise _Broken(f"it sent a message of {size >> 10} kB")
-        message = await _read(_loaded, await transport.receive(size))
-        sizes = message.get("blobs", [])
+        if size > HEADER_BYTES + ESCAPED_BYTES * self._limits.output_chars:
+            raise ProtocolError(f"it sent a message of {size >> 10} kB")
+        message = await decode_off_loop(decode_message, await transport.receive(size))
         if message.get("id") != name:
-            raise _Broken("it spoke without being asked")
-        most, taker = (
-            (ASK_BYTES, "ask") if "ask" in message else (self._limits.result_mb * MIB, "submit")
-        )
-        if (
-            not isinstance(sizes, list)
-            or len(sizes) > 1
-            or not all(
-                isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in sizes
-            )
-            or sum(sizes) > most
-        ):
-            raise _Broken(f"it sent more than `{taker}` takes")
-        return message, [await transport.receive(one) for one in sizes]
+            raise ProtocolError("it sent a message that answers no request")
+        sizes = self._check_blobs(message)
+        return message, [await transport.receive(size) for size in sizes]
 
-    async def _cell(self, reply: dict[str, Any], blobs: list[bytes], *, stopped: bool) -> Cell:
+    def _check_blobs(self, message: dict[str, Any]) -> list[int]:
+        """Return the sizes of the message's blobs: at most one, and not too large."""
+        sizes = message.get("blobs", [])
+        limit, function = self._limits.result_mb * MIB, "submit"
+        if "ask" in message:
+            limit, function = ASK_BYTES, "ask"
+        is_valid = isinstance(sizes, list) and len(sizes) <= 1
+        if not is_valid or not all(type(size) is int and 0 <= size <= limit for size in sizes):
+            raise ProtocolError(f"it sent more than `{function}` takes")
+        return list(sizes)
+
+    async def _read_cell(self, reply: dict[str, Any], blobs: list[bytes], *, stopped: bool) -> Cell:
         ok = reply.get("ok") is True
-        text = _clean(reply.get("out"), self._limits.output_chars + 200)
+        text = clean_output(reply.get("out"), self._limits.output_chars + 200)
         if stopped and not ok:
             text += (
                 f"\nThe cell was stopped after {self._limits.wall_s:g} s. The variables are kept."
@@ -346,137 +353,63 @@ class ChannelSession:
         if reply.get("submitted") is not True:
             return Cell(text, ok=ok)
         if not blobs:
-            raise _Broken("it handed in nothing")
-        payload, replaced = await _read(_unstained, blobs[0])
+            raise ProtocolError("it submitted nothing")
+        payload, replaced = await decode_off_loop(decode_submitted, blobs[0])
         if replaced:
             text = f"{text.rstrip()}\n{REPLACED}".lstrip()
         return Cell(text, Submitted(payload), ok=ok)
 
-    def _lost(self, what: str) -> Cell:
+    def _lost_cell(self, reason: str) -> Cell:
         name = self._data.name if self._data.parquet else "its data"
-        return Cell(f"{what} {LOST.format(name=name)}", ok=False, lost=True)
+        return Cell(f"{reason} {LOST.format(name=name)}", ok=False, lost=True)
 
-    def _why(self, status: int | None) -> str:
+    def _explain_end(self, status: int | None) -> str:
         if status is None:
             return "The session ended."
-        if status == OUT_OF_TIME:
+        if status == CPU_TIME_STATUS:
             return f"The session ended: it used up its {self._limits.cpu_s} s of processor time."
         if status < 0:
             return f"The session ended: {SIGNALS.get(-status, f'signal {-status}')}."
         return f"The session ended itself, with status {status}."
 
-    async def _end(self, *, hung_up: bool = False) -> int | None:
+    async def _end(self, *, has_ended: bool = False) -> int | None:
         transport, self._transport = self._transport, None
         if transport is None:
             return None
         self._ended = transport
-        return await transport.kill(hung_up=hung_up)
+        return await transport.kill(has_ended=has_ended)
 
 
-async def _answer_of(ask: Ask, asked: dict[str, Any], clock: _Clock) -> Data | str:
-    """What is answered, or why nothing is. What it took counts as the cell's time, but for the model's own."""
+async def _ask_model(ask: Ask, question: dict[str, Any], clock: _Clock) -> Data | str:
+    """Check a question, and ask it; return the answer, or why the question is refused.
+
+    Its time counts as the cell's, except the model's own.
+    """
     loop = asyncio.get_running_loop()
-    begun = loop.time()
+    start = loop.time()
     waited_s = 0.0
     try:
-        _check_question(asked)
-        answer = await ask(asked)
+        check_question(question)
+        answer = await ask(question)
         waited_s = answer.waited_s
-    except ValueError as error:  # UsageError and what a schema's own errors are
-        return _clean(str(error), PROBLEM_CHARS)
+    except ValueError as error:  # UsageError, and errors of a schema
+        return clean_output(str(error), PROBLEM_CHARS)
     except AMRError:
         raise
     except Exception as error:
         raise SandboxError(
-            f"What ask() asked could not be answered: {type(error).__name__}: {error}"
+            f"A question of ask() could not be answered: {type(error).__name__}: {error}"
         ) from error
     finally:
-        clock.charge(loop.time() - begun - waited_s)
+        clock.charge(loop.time() - start - waited_s)
     return answer
 
 
-def _question(asked: Any, blobs: list[bytes]) -> dict[str, Any]:
-    """A question as ``Ask`` takes it: the texts came one after the other in a blob, by their lengths.
+async def _send_in_time(transport: Transport, header: dict[str, Any], *blobs: bytes) -> None:
+    """Send a message that the session waits for.
 
     Raises:
-        _Broken: it has another form.
-    """
-    lengths = asked.get("lengths") if isinstance(asked, dict) else None
-    if (
-        not isinstance(lengths, list)
-        or not isinstance(asked.get("instruction"), str)
-        or len(blobs) != 1
-    ):
-        raise _Broken("it asked in no known form")
-    if not all(type(one) is int and one >= MISSING_TEXT for one in lengths):
-        raise _Broken("it asked in no known form")
-    if sum(length for length in lengths if length != MISSING_TEXT) != len(blobs[0]):
-        raise _Broken("it asked in no known form")
-    texts: list[str | None] = []
-    start = 0
-    for length in lengths:
-        if length == MISSING_TEXT:
-            texts.append(None)
-            continue
-        texts.append(blobs[0][start : start + length].decode("utf-8", "replace"))
-        start += length
-    return {"texts": texts, "instruction": asked["instruction"], "schema": asked.get("schema")}
-
-
-def _check_question(asked: dict[str, Any]) -> None:
-    """Check what code asks of the model: plain types only, and little of them.
-
-    A JSON schema is not taken: its patterns and references are programs that the host would run.
-
-    Raises:
-        UsageError: it is something else, or too much.
-    """
-    fields = asked["schema"]
-    if not isinstance(fields, dict) or not 0 < len(fields) <= ASK_FIELDS:
-        raise UsageError(
-            f"ask(..., schema=) takes a dict of 1 to {ASK_FIELDS} column names to types"
-        )
-    if len(asked["instruction"]) > ASK_CHARS or len(json.dumps(fields)) > ASK_CHARS:
-        raise UsageError(
-            f"ask() takes an instruction and a schema of {ASK_CHARS:,} characters each"
-        )
-    for name, kind in fields.items():
-        if len(name) > ASK_NAME_CHARS:
-            raise UsageError(f"ask(..., schema=) takes column names of {ASK_NAME_CHARS} characters")
-        _check_kind(kind)
-
-
-def _check_kind(kind: Any) -> None:
-    """Check the type of a field that code asks for: a plain one, a list of one, or choices; or that and a description.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    plain = kind
-    if isinstance(kind, dict):
-        about = kind.get("description")
-        if (
-            kind.keys() != {"kind", "description"}
-            or not isinstance(about, str)
-            or len(about) > ASK_CHOICE_CHARS
-        ):
-            raise UsageError(ASKED_KINDS)
-        plain = kind["kind"]
-    if isinstance(plain, list):
-        scalars = all(isinstance(choice, str | int | float) for choice in plain)
-        if not scalars or not 0 < len(plain) <= ASK_CHOICES:
-            raise UsageError(ASKED_KINDS)
-        if max(len(str(choice)) for choice in plain) > ASK_CHOICE_CHARS:
-            raise UsageError(f"ask(..., schema=) takes choices of {ASK_CHOICE_CHARS} characters")
-    elif not isinstance(plain, str) or plain not in KIND_NAMES:
-        raise UsageError(ASKED_KINDS)
-
-
-async def _sent(transport: Transport, header: dict[str, Any], *blobs: bytes) -> None:
-    """Send what the session waits for.
-
-    Raises:
-        TimeoutError: it does not take it.
+        TimeoutError: the session does not read it.
     """
     async with asyncio.timeout(SEND_S):
         await _send(transport, header, *blobs)
@@ -485,82 +418,3 @@ async def _sent(transport: Transport, header: dict[str, Any], *blobs: bytes) -> 
 async def _send(transport: Transport, header: dict[str, Any], *blobs: bytes) -> None:
     text = json.dumps(header | {"blobs": [len(blob) for blob in blobs]}).encode()
     await transport.send(len(text).to_bytes(4, "big") + text, *blobs)
-
-
-async def _read(work: Callable[[bytes], T], given: bytes) -> T:
-    """Read what came: at once if it is little, else in a thread."""
-    return work(given) if len(given) <= DECODED_HERE else await asyncio.to_thread(work, given)
-
-
-def _loaded(given: bytes) -> dict[str, Any]:
-    """The JSON object of a message."""
-    if values_in(given) > MOST_VALUES:
-        raise _Broken(f"it sent more than {MOST_VALUES:,} values")
-    try:
-        decoded = _findings(given.decode()) if given.startswith(FINDINGS) else json.loads(given)
-    except (ValueError, RecursionError):
-        raise _Broken("it sent what is no JSON") from None
-    if not isinstance(decoded, dict):
-        raise _Broken("it sent no JSON object")
-    return decoded
-
-
-def _findings(text: str) -> dict[str, Any]:
-    """Findings, decoded one after the other: a decoder lets no other thread run until it is done.
-
-    Raises:
-        ValueError: it is no JSON object that holds findings alone.
-    """
-    scan = json.JSONDecoder().raw_decode
-    found: list[Any] = []
-    place = len(FINDINGS)
-    while not text.startswith("]", place):
-        one, place = scan(text, place)
-        found.append(one)
-        if text.startswith(", ", place):
-            place += 2
-        elif not text.startswith("]", place):
-            raise ValueError("no JSON")
-    if text[place:] != "]}":
-        raise ValueError("no JSON")
-    return {"findings": found}
-
-
-def _unstained(given: bytes) -> tuple[dict[str, Any], bool]:
-    """What was handed in, without control characters, and whether it had any."""
-    payload = _loaded(given)
-    findings = payload.get("findings")
-    for finding in findings if isinstance(findings, list) else ():
-        if isinstance(finding, dict) and find_large(finding) is not None:
-            raise _Broken(f"it handed in more than {CELL_BYTES >> 20} MB for one cell of the frame")
-    return payload, _remove_stains(payload)
-
-
-def _remove_stains(payload: dict[str, Any]) -> bool:
-    """Replace control characters in decoded JSON, in its place; whether there were any."""
-    found = False
-    rest: list[Any] = [payload]
-    while rest:
-        one = rest.pop()
-        for key, value in list(one.items()) if isinstance(one, dict) else enumerate(one):
-            if isinstance(value, list | dict):
-                rest.append(value)
-            elif isinstance(value, str) and STAINS.search(value):
-                one[key] = STAINS.sub(REPLACEMENT, value)
-                found = True
-        if isinstance(one, dict):
-            for key in [key for key in one if STAINS.search(key)]:
-                one[STAINS.sub(REPLACEMENT, key)] = one.pop(key)
-                found = True
-    return found
-
-
-def _clean(given: Any, most: int) -> str:
-    """What code printed, as text that a terminal, a log and a model's server take."""
-    if not isinstance(given, str):
-        raise _Broken("its output is no text")
-    return CONTROLS.sub(REPLACEMENT, given[:most])
-
-
-def _encodable(code: str) -> str:
-    return code.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""A container as a sandbox: the same worker, over the standard input and output of a command."""
+"""A sandbox in a container: the same worker, over the standard input and output of a command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.public import public
 from pandas_amr.errors import SandboxUnavailable, UsageError
-from pandas_amr.sandbox.base import MIB, Limits
+from pandas_amr.sandbox.base import LOADED_MB, MIB, Limits
 from pandas_amr.sandbox.guest import worker
 from pandas_amr.sandbox.host.channel import ChannelSession
 
@@ -27,32 +27,37 @@ if TYPE_CHECKING:
 
 WORKER = str(Path(worker.__file__).absolute())
 END_S = 5.0
-BY_SIGNAL = 128  # above it, `docker run` and shells tell the signal that ended what they ran
-LOADED_MB = 256  # Python with pandas loaded, which a session's limit does not count
-LOADED_TASKS = 16  # its threads, and those of its libraries
+SIGNAL_STATUS = 128  # `docker run` and shells return this plus the signal that ended the process
+LOADED_TASKS = 16  # threads of Python and its libraries
+SCRATCH_MOUNT = (
+    "/scratch:size={scratch_mb}m,nr_inodes={scratch_files},mode=1777,noexec,nosuid,nodev"
+)
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_IO_THREADS")
 
 
 @public
 class ContainerSandbox:
-    """Sessions in processes that a command begins: containers, virtual machines, another machine.
+    """Runs sessions in processes that a command starts, such as containers or virtual machines.
 
-    The command runs ``worker.py`` of this package with a Python that has pandas and pyarrow. What it confines is what
-    the command confines: this class adds the limits on time and output. These words in it are filled in:
+    The command runs ``worker.py`` of this package with a Python that has pandas and pyarrow. The
+    command confines the session; this class adds the limits on time and output. These fields in the
+    command are filled in:
 
     - ``{name}``: the session's name.
-    - ``{memory_mb}``: megabytes in all, of the session, of Python with pandas loaded and of the scratch folder.
+    - ``{memory_mb}``: megabytes for the session, Python with pandas loaded, and the scratch folder
+      together.
     - ``{tasks}``: processes and threads in all.
-    - ``{cpu_s}``, ``{last_cpu_s}``: processor seconds, and one more, for a limit that first tells and then kills.
-    - ``{scratch_mb}``, ``{scratch_files}``: of the scratch folder.
+    - ``{cpu_s}``, ``{last_cpu_s}``: processor seconds, and one more: soft and hard limit.
+    - ``{scratch_mb}``, ``{scratch_files}``: limits of the scratch folder.
 
     Args:
         command: the program and its arguments.
-        stop: a command that ends the session called ``{name}`` where it does not end with its standard input.
-        tier: what results and traces call it.
+        stop: a command that ends the session called ``{name}`` if it does not end with its standard
+            input.
+        tier: its name in results and traces.
 
     Raises:
-        UsageError: the command is empty or a text.
+        UsageError: the command is empty or a single text.
 
     Example:
         >>> ContainerSandbox.docker("python-with-pandas", runtime="runsc")
@@ -64,7 +69,7 @@ class ContainerSandbox:
     ) -> None:
         if isinstance(command, str) or not command:
             raise UsageError(
-                'ContainerSandbox(command) takes a list: ["docker", "run", "-i", ...].'
+                'ContainerSandbox(command) takes a list, such as ["docker", "run", "-i", ...].'
             )
         self._command = tuple(command)
         self._stop = tuple(stop)
@@ -74,72 +79,47 @@ class ContainerSandbox:
     def docker(
         cls, image: str, *, runtime: str | None = None, memory_mb: int | None = None
     ) -> ContainerSandbox:
-        """A Docker container without network, rights or a disk to write to; ``runtime="runsc"`` for gVisor.
+        """Return a sandbox in Docker containers without network, capabilities or writable disk.
 
-        It may use what the session's ``Limits`` say; ``memory_mb`` is its memory in all in place of that.
+        Args:
+            image: has Python with pandas and pyarrow.
+            runtime: of Docker; ``"runsc"`` is gVisor.
+            memory_mb: memory in all; default: what the session's ``Limits`` allow.
 
         Example:
             >>> " ".join(ContainerSandbox.docker("image").command("n1")[:8])
             'docker run -i --rm --name n1 --network none'
         """
         memory = "{memory_mb}m" if memory_mb is None else f"{memory_mb}m"
-        command = [
-            *(
-                "docker",
-                "run",
-                "-i",
-                "--rm",
-                "--name",
-                "{name}",
-                "--network",
-                "none",
-                "--read-only",
-            ),
-            *(
-                "--cap-drop",
-                "ALL",
-                "--security-opt",
-                "no-new-privileges",
-                "--pids-limit",
-                "{tasks}",
-            ),
-            *("--memory", memory, "--memory-swap", memory, "--ulimit", "cpu={cpu_s}:{last_cpu_s}"),
-            *(
-                "--tmpfs",
-                "/scratch:size={scratch_mb}m,nr_inodes={scratch_files},mode=1777,noexec,nosuid,nodev",
-            ),
-            *(
-                "--user",
-                "65534:65534",
-                "--workdir",
-                "/scratch",
-                "--env",
-                "TMPDIR=/scratch",
-                "--env",
-                "HOME=/scratch",
-            ),
-            *(part for name in THREADS for part in ("--env", f"{name}=1")),
-            *("--volume", f"{WORKER}:/worker.py:ro"),
-            *(("--runtime", runtime) if runtime else ()),
-            *(image, "python", "-I", "/worker.py"),
-        ]
+        command = ["docker", "run", "-i", "--rm", "--name", "{name}", "--network", "none"]
+        command += ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+        command += ["--pids-limit", "{tasks}", "--memory", memory, "--memory-swap", memory]
+        command += ["--ulimit", "cpu={cpu_s}:{last_cpu_s}", "--tmpfs", SCRATCH_MOUNT]
+        command += ["--user", "65534:65534", "--workdir", "/scratch"]
+        command += ["--env", "TMPDIR=/scratch", "--env", "HOME=/scratch"]
+        for name in THREADS:
+            command += ["--env", f"{name}=1"]
+        command += ["--volume", f"{WORKER}:/worker.py:ro"]
+        if runtime:
+            command += ["--runtime", runtime]
+        command += [image, "python", "-I", "/worker.py"]
         return cls(command, stop=("docker", "kill", "{name}"), tier=runtime or "container")
 
     def command(self, name: str, limits: Limits | None = None) -> list[str]:
-        """The command that begins the session called ``name``, within ``limits``."""
-        return _filled(self._command, _words(name, limits or Limits()))
+        """Return the command that starts the session called ``name``, with ``limits``."""
+        return _fill_in(self._command, _fields(name, limits or Limits()))
 
     def __repr__(self) -> str:
         return f"<ContainerSandbox {self.tier}: {' '.join(self._command[:2])} ...>"
 
     async def open(self, data: Data, limits: Limits) -> ChannelSession:
-        """Begin a session; see ``Sandbox.open``."""
-        return ChannelSession(partial(self._begun, limits), data, limits)
+        """Start a session; see ``Sandbox.open``."""
+        return ChannelSession(partial(self._begin, limits), data, limits)
 
     async def close(self) -> None:
-        """Nothing stands behind the sessions."""
+        """Do nothing: each session is a process of its own."""
 
-    async def _begun(self, limits: Limits, cpu_s: float) -> ProcessTransport:
+    async def _begin(self, limits: Limits, cpu_s: float) -> ProcessTransport:
         limits = replace(limits, cpu_s=max(1, math.ceil(cpu_s)))
         name = f"amr-{secrets.token_hex(6)}"
         try:
@@ -148,17 +128,17 @@ class ContainerSandbox:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C in a terminal is the host's to hear
+                start_new_session=True,  # Ctrl-C in a terminal is the host's to handle
             )
         except OSError as error:
             raise SandboxUnavailable(
                 f"{self._command[0]} cannot be run: {error.strerror}."
             ) from None
-        return ProcessTransport(process, _filled(self._stop, _words(name, limits)))
+        return ProcessTransport(process, _fill_in(self._stop, _fields(name, limits)))
 
 
-def _words(name: str, limits: Limits) -> dict[str, str]:
-    """What a command may name of a session."""
+def _fields(name: str, limits: Limits) -> dict[str, str]:
+    """Return the fields of a command, with their values for a session."""
     cpu_s, scratch_mb = math.ceil(limits.cpu_s), math.ceil(limits.scratch_mb)
     return {
         "name": name,
@@ -171,31 +151,30 @@ def _words(name: str, limits: Limits) -> dict[str, str]:
     }
 
 
-def _filled(command: Sequence[str], words: dict[str, str]) -> list[str]:
-    filled = []
-    for part in command:
-        for word, value in words.items():
-            part = part.replace(f"{{{word}}}", value)  # noqa: PLW2901 (filled in word by word)
-        filled.append(part)
-    return filled
+def _fill_in(command: Sequence[str], fields: dict[str, str]) -> list[str]:
+    """Fill fields such as ``{name}`` in; other braces stay."""
+    parts = list(command)
+    for name, value in fields.items():
+        parts = [part.replace(f"{{{name}}}", value) for part in parts]
+    return parts
 
 
 class ProcessTransport:
-    """A process at the ends of two pipes."""
+    """A process behind two pipes."""
 
     def __init__(self, process: asyncio.subprocess.Process, stop: list[str]) -> None:
         self._process = process
         self._stop = stop
 
     async def send(self, *parts: bytes) -> None:
-        """Hand over all of the bytes."""
+        """Send all of the bytes."""
         assert self._process.stdin is not None
         for part in parts:
             self._process.stdin.write(part)
             await self._process.stdin.drain()
 
     async def receive(self, size: int) -> bytes:
-        """Exactly so many bytes."""
+        """Receive exactly ``size`` bytes."""
         assert self._process.stdout is not None
         try:
             return await self._process.stdout.readexactly(size)
@@ -203,43 +182,45 @@ class ProcessTransport:
             raise EOFError from None
 
     def interrupt(self) -> None:
-        """SIGINT, which Docker hands on."""
+        """Send SIGINT, which Docker passes on."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGINT)
 
     def pause(self) -> None:
-        """A container's processor time is the container's own business."""
+        """Do nothing: a container limits its processor time itself."""
 
     def resume(self) -> None:
-        """Nothing was paused."""
+        """Do nothing: ``pause`` paused nothing."""
 
-    async def used(self) -> float | None:
-        """Nobody tells what ran in a container."""
+    async def cpu_seconds(self) -> float | None:
+        """Return None: what ran in a container is not known."""
         return None
 
-    async def kill(self, *, hung_up: bool) -> int | None:
-        """Close its standard input, stop it by its command, kill it."""
+    async def kill(self, *, has_ended: bool) -> int | None:
+        """Close its standard input, run the command that stops it, and kill it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            if not hung_up or await _ended(self._process) is None:
-                await self._stopped()
-        finally:  # whatever became of the command, and of the wait
+            if not has_ended or await _wait(self._process) is None:
+                await self._run_stop_command()
+        finally:  # even if the command failed, or the wait was cancelled
             _kill(self._process)
-        await self._read_out()
-        status = await _ended(self._process)
-        return status if status is None or status <= BY_SIGNAL else BY_SIGNAL - status
+        await self._drain_output()
+        status = await _wait(self._process)
+        if status is not None and status > SIGNAL_STATUS:
+            return SIGNAL_STATUS - status
+        return status
 
-    async def _read_out(self) -> None:
-        """Read what is still in its pipe: until then asyncio does not close its end."""
+    async def _drain_output(self) -> None:
+        """Read what is left in its pipe: asyncio closes the pipe only then."""
         assert self._process.stdout is not None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_S):
                 while await self._process.stdout.read(MIB):
                     pass
 
-    async def _stopped(self) -> None:
-        """Run the command that stops it, for as long as that may take."""
+    async def _run_stop_command(self) -> None:
+        """Run the command that stops the process, and wait for it."""
         if not self._stop or self._process.returncode is not None:
             return
         nothing = asyncio.subprocess.DEVNULL
@@ -248,16 +229,16 @@ class ProcessTransport:
                 *self._stop, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
             )
         except OSError:
-            return  # the process that began the session is killed all the same
+            return  # the process that started the session is killed in any case
         try:
-            await _ended(stopping)
+            await _wait(stopping)
         finally:
             _kill(stopping)
-        await _ended(stopping)
+        await _wait(stopping)
 
 
-async def _ended(process: asyncio.subprocess.Process) -> int | None:
-    """The status of a process once it has ended; None where that takes too long."""
+async def _wait(process: asyncio.subprocess.Process) -> int | None:
+    """Return the status of a process when it has ended; None if that takes too long."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(END_S):
             return await process.wait()
@@ -265,7 +246,7 @@ async def _ended(process: asyncio.subprocess.Process) -> int | None:
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    """Kill a process with what it began: it leads a group of its own."""
+    """Kill a process and its children: it leads a process group."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,244 @@
+"""Make pydantic models: of a dict of fields, of a dataclass, of a TypedDict."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+import warnings
+from typing import Any, Literal, get_args, get_origin
+
+import typing_extensions
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model, model_validator
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic.fields import FieldInfo
+
+from pandas_amr._types.resolve import ALIAS_TYPES, KEY_WRAPPERS, plain_choice
+from pandas_amr.errors import UsageError
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+UNUSABLE = frozenset(name for name in dir(BaseModel) if name.startswith("model_"))
+
+
+class Record(BaseModel):
+    """The base of findings and outputs that are made from a dict or a JSON schema."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+def record_type(
+    name: str,
+    fields: dict[str, Any],
+    *,
+    about: str | None = None,
+    beside: dict[str, Any] | None = None,
+) -> type[BaseModel]:
+    """Make a pydantic model.
+
+    Args:
+        name: of the model.
+        fields: name to type, to ``(type, description)``, or to a list of choices.
+        about: the model's description.
+        beside: further keywords of its JSON schema.
+
+    Raises:
+        UsageError: a name or a type cannot be used.
+    """
+    definitions: dict[str, Any] = {}
+    for field, definition in fields.items():
+        _check_name(field)
+        definitions[field] = _define_field(field, definition)
+    options = {"json_schema_extra": beside} if beside else {}
+    try:
+        with warnings.catch_warnings():
+            # A finding named `copy` or `json` hides an attribute of BaseModel, which nobody uses
+            # here.
+            warnings.filterwarnings(
+                "ignore", message=r".*shadows an attribute", category=UserWarning
+            )
+            return create_model(
+                name, __base__=Record, __doc__=about, __cls_kwargs__=options, **definitions
+            )
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        culprit = _find_unusable(definitions) or name
+        raise UsageError(f"{culprit!r}: {str(error).splitlines()[0]}") from None
+
+
+def _check_name(field: Any) -> None:
+    if not isinstance(field, str) or not field.isidentifier() or field.startswith("_"):
+        raise UsageError(f"A finding's field is named like a variable, not {field!r}.")
+    if field in UNUSABLE:
+        raise UsageError(
+            f"A finding's field cannot be named {field!r}: pydantic reserves that name; "
+            f"use {field}_ instead."
+        )
+
+
+def _find_unusable(definitions: dict[str, Any]) -> str | None:
+    """Return the first field whose type pydantic cannot use."""
+    for field, (kind, *_) in definitions.items():
+        try:
+            TypeAdapter(kind)
+        except (PydanticSchemaGenerationError, PydanticUserError):
+            return field
+    return None
+
+
+def _define_field(field: str, definition: Any) -> Any:
+    """Return a field as pydantic's ``create_model`` takes it."""
+    if isinstance(definition, tuple) and len(definition) == 2:
+        kind, about = definition
+        if isinstance(about, FieldInfo):
+            return definition
+        return (kind, Field(description=str(about)))
+    if isinstance(definition, list) and definition:
+        return (literal_of(definition, f"finding[{field!r}]"), ...)
+    if _is_type(definition):
+        return (definition, ...)
+    raise UsageError(
+        f"finding[{field!r}] takes a type, (type, 'description'), or a list of choices, "
+        f"not {definition!r}."
+    )
+
+
+def _is_type(value: Any) -> bool:
+    if value is Any or get_origin(value) is not None:
+        return True
+    kinds = (type, types.GenericAlias, types.UnionType, typing.NewType, *ALIAS_TYPES)
+    return isinstance(value, kinds)
+
+
+def literal_of(choices: list[Any], what: str) -> Any:
+    """Return the ``Literal`` of these choices.
+
+    Args:
+        choices: plain values, or members of an Enum.
+        what: names them in error messages.
+
+    Raises:
+        UsageError: a choice is not a single value.
+    """
+    values = [plain_choice(choice) for choice in choices]
+    for value in values:
+        if value is not None and not isinstance(value, str | int | float):
+            raise UsageError(
+                f"{what}: a choice is a text, a number, a bool or None, not {value!r}."
+            )
+    check_distinct(values, what)
+    return Literal[tuple(values)]
+
+
+def check_members(choices: Iterable[Any]) -> None:
+    """Refuse a ``Literal`` of an Enum's member that is neither text nor number: no JSON equals it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for choice in choices:
+        if isinstance(choice, enum.Enum) and not isinstance(choice, str | int):
+            raise UsageError(
+                f"A Literal of {choice} takes no answer in JSON: use {type(choice).__name__}."
+            )
+
+
+def check_distinct(choices: Sequence[Any], what: str) -> None:
+    """Refuse choices of different types that are equal to pandas, such as 1 and True.
+
+    Raises:
+        UsageError: two are equal.
+    """
+    seen: dict[Any, Any] = {}
+    for choice in choices:
+        other = seen.setdefault(choice, choice)
+        if type(other) is not type(choice):
+            raise UsageError(
+                f"{what}: the choices {other!r} and {choice!r} are equal to pandas; "
+                "rename one of them."
+            )
+
+
+# Models of dataclasses and TypedDicts
+
+
+def model_of_fields(kind: Any) -> type[BaseModel]:
+    """Make a model of a dataclass or a TypedDict. The type's own checks run on every record.
+
+    Raises:
+        UsageError: a name or a type cannot be used.
+    """
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise UsageError(
+            f"pydantic cannot check {kind.__name__}: {str(error).splitlines()[0]}"
+        ) from None
+    optional = _optional_keys(kind)
+    fields = record_type(kind.__name__, _field_definitions(kind, optional))
+    if not _has_own_checks(kind):
+        return fields
+
+    def check_whole(record: BaseModel) -> BaseModel:
+        """Run the type's own checks on a record: its ``__post_init__``, its validators."""
+        values: dict[str, Any] = {}
+        for name in type(record).model_fields:
+            value = getattr(record, name)
+            if value is not None or name not in optional:
+                values[name] = value
+        adapter.validate_python(values)
+        return record
+
+    validators: dict[str, Any] = {"check_whole": model_validator(mode="after")(check_whole)}
+    return create_model(kind.__name__, __base__=fields, __validators__=validators)
+
+
+def _has_own_checks(kind: Any) -> bool:
+    """Tell whether a type has checks besides those of its fields."""
+    return hasattr(kind, "__post_init__") or hasattr(kind, "__pydantic_decorators__")
+
+
+def _optional_keys(kind: Any) -> frozenset[str]:
+    """Return the keys of a TypedDict that may be left out.
+
+    If annotations are texts, the class itself does not know all of them.
+    """
+    optional: set[str] = set(getattr(kind, "__optional_keys__", ()))
+    for name, hint in typing_extensions.get_type_hints(kind, include_extras=True).items():
+        wrapper: Any = get_origin(hint)
+        if wrapper is typing_extensions.NotRequired:
+            optional.add(name)
+        elif wrapper is typing_extensions.Required:
+            optional.discard(name)
+    return frozenset(optional)
+
+
+def _field_definitions(kind: Any, optional: frozenset[str]) -> dict[str, Any]:
+    """Return the fields of a dataclass or a TypedDict as ``record_type`` takes them."""
+    fields: dict[str, Any] = {}
+    if dataclasses.is_dataclass(kind):
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+    definitions: dict[str, Any] = {}
+    for name, hint in typing_extensions.get_type_hints(kind, include_extras=True).items():
+        own = hint
+        while get_origin(own) in KEY_WRAPPERS:
+            own = get_args(own)[0]
+        if name in optional:
+            definitions[name] = (own | None, Field(default=None))
+        else:
+            definitions[name] = (own, _default_of(fields.get(name)))
+    return definitions
+
+
+def _default_of(field: Any) -> FieldInfo:
+    """Return the default of a dataclass' field in pydantic's form; without one it is required."""
+    if field is None:
+        return FieldInfo()
+    if isinstance(field.default, FieldInfo):
+        return field.default
+    if field.default is not dataclasses.MISSING:
+        return FieldInfo(default=field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return FieldInfo(default_factory=field.default_factory)
+    return FieldInfo()

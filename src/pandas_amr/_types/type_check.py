@@ -1,0 +1,106 @@
+"""Check that values have their types: pydantic lets a user's validators return anything."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import json
+import numbers
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import numpy as np
+from pydantic import BaseModel, RootModel
+
+from pandas_amr._types.arrow import ARROW_SCALARS, LIST_TYPES, field_types, is_mixed
+from pandas_amr._types.resolve import choices_of, plain_choice, without_none
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Types that Arrow takes in place of others.
+_ACCEPTED: dict[type, Any] = {
+    int: numbers.Integral,
+    float: numbers.Real,
+    decimal.Decimal: (decimal.Decimal, int),
+}
+
+
+def find_stray(record: BaseModel) -> str | None:
+    """Return the name of a field whose value does not have its type; None if all have."""
+    for name, kind in _checked_fields(type(record)):
+        if is_stray(getattr(record, name), kind):
+            return name
+    return None
+
+
+@lru_cache(maxsize=256)
+def _checked_fields(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
+    """Return the model's fields and their types; a field with the default None may be None."""
+    fields: list[tuple[str, Any]] = []
+    for name, kind in field_types(model).items():
+        optional = name in model.model_fields and model.model_fields[name].default is None
+        fields.append((name, kind | None if optional else kind))
+    return tuple(fields)
+
+
+def is_stray(value: Any, kind: Any) -> bool:
+    """Tell whether a value does not have its type, at any depth.
+
+    Example:
+        >>> is_stray([1, None], list[int]), is_stray("B", Literal["a", "b"])
+        (True, True)
+        >>> is_stray(None, int | None)
+        False
+    """
+    if isinstance(value, RootModel):
+        return is_stray(value.root, kind)
+    if isinstance(kind, type) and kind in ARROW_SCALARS:  # the common case first
+        return not _is_scalar(value, kind)
+    own, optional = without_none(kind)
+    if value is None:
+        return not (optional or _takes_none(own))
+    if isinstance(own, type) and own in ARROW_SCALARS:
+        return not _is_scalar(value, own)
+    choices = choices_of(own)
+    if choices is not None:
+        return not _is_choice(plain_choice(value), choices)
+    return _has_stray_part(value, own)
+
+
+def _has_stray_part(value: Any, kind: Any) -> bool:
+    """Tell whether a part of a record, a list or a dict does not have its type."""
+    if isinstance(value, BaseModel):
+        return find_stray(value) is not None
+    if get_origin(kind) in LIST_TYPES:
+        return any(is_stray(item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is dict:
+        return any(is_stray(item, get_args(kind)[1]) for item in value.values())
+    return False
+
+
+def _is_scalar(value: Any, kind: type) -> bool:
+    """Tell whether Arrow takes a value as one of a type; numpy's numbers are numbers."""
+    if kind is bool or isinstance(value, bool | np.bool_):
+        return kind is bool and isinstance(value, bool | np.bool_)
+    if kind is dt.date:
+        return isinstance(value, dt.date) and not isinstance(value, dt.datetime)
+    return isinstance(value, _ACCEPTED.get(kind, kind))
+
+
+def _is_choice(value: Any, choices: Sequence[Any]) -> bool:
+    if value is None:
+        return True  # a member of an Enum
+    if is_mixed(choices):
+        return json.dumps(value, default=str) in {json.dumps(choice) for choice in choices}
+    return value in choices
+
+
+def _takes_none(kind: Any) -> bool:
+    """Tell whether None is a value of a type without ``| None``, as far as that is known."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return any(member.value is None for member in kind)
+    if isinstance(kind, type):
+        return kind in {Any, object, type(None)}
+    return get_origin(kind) not in {*LIST_TYPES, dict, Literal} or None in get_args(kind)
