@@ -18,8 +18,9 @@ from pydantic import BaseModel, Field
 
 import pandas_amr as amr
 from pandas_amr._records.tokens import counter_for
+from pandas_amr._units.cells import cell, json_keys, line_of
 from pandas_amr._units.split import split_text
-from pandas_amr._units.units import cell, json_keys, line_of, make_units
+from pandas_amr._units.units import make_units
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import ScriptedServer, Status, findings
 

@@ -45,7 +45,7 @@ from pandas_amr._types.schema import (
     record_type,
 )
 from pandas_amr._types.violations import Leniency, find_violation, without_absent
-from pandas_amr._units.units import cell
+from pandas_amr._units.cells import cell
 from pandas_amr.errors import InvalidOutput, UsageError
 from pandas_amr.sandbox.guest.worker import CELL_BYTES, find_large
 

@@ -25,7 +25,7 @@ from pandas_amr._types.schema import (
 )
 from pandas_amr._types.violations import Leniency, find_violation, without_absent
 from pandas_amr._types.wire_read import find_unread
-from pandas_amr._units.units import cell, line_of, reader_keys
+from pandas_amr._units.cells import cell, line_of, reader_keys
 from pandas_amr.errors import InvalidOutput, UsageError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pandas_amr._journal.keys import fingerprint, former_schema
 from pandas_amr._types.schema import asked_as
-from pandas_amr._units.units import json_keys
+from pandas_amr._units.cells import json_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,8 +24,8 @@ from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow import json_form, table_of
 from pandas_amr._types.schema import closed_object
 from pandas_amr._types.violations import find_violation
+from pandas_amr._units.cells import line_of, reader_keys
 from pandas_amr._units.split import pieces_of
-from pandas_amr._units.units import line_of, reader_keys
 from pandas_amr.errors import (
     BudgetExceeded,
     InvalidOutput,

@@ -29,10 +29,10 @@ from pandas_amr._map.function import CallableMapper, UnitMapper
 from pandas_amr._plan.call import ONE_ROW, VERSION, finding_types
 from pandas_amr._records.concurrency import each
 from pandas_amr._records.raised import described
+from pandas_amr._units.cells import cell, json_keys
 from pandas_amr._units.neighbours import CONTEXT_ROWS, Context
 from pandas_amr._units.profile import preview
 from pandas_amr._units.shards import Shard, make_shards
-from pandas_amr._units.units import cell, json_keys
 from pandas_amr.errors import ColumnError, PlanWarning
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from pandas_amr._records.usage import Budget
 from pandas_amr._types.arrow import field_types
 from pandas_amr._types.schema import TEXT_FINDING, record_type
 from pandas_amr._units.by import By, column, missing_keys, resolve_by
+from pandas_amr._units.columns import check_frame, content_columns
 from pandas_amr._units.profile import column_units
-from pandas_amr._units.units import check_frame, content_columns
 from pandas_amr.errors import ColumnError, PlanError, UsageError
 from pandas_amr.tools import PythonREPLTool, Tool, as_tools
 

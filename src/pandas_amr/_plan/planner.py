@@ -37,9 +37,9 @@ from pandas_amr._types.arrow import sort_of
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import RESERVED, TEXT_FINDING, UNUSABLE, json_schema, record_type
 from pandas_amr._units.by import By
+from pandas_amr._units.cells import cell, json_keys, line_of
 from pandas_amr._units.neighbours import Segmentation
 from pandas_amr._units.profile import profile_lines, shortened, spread
-from pandas_amr._units.units import cell, json_keys, line_of
 from pandas_amr.errors import InvalidOutput, ModelError, ModelUnavailable, PlanWarning, UsageError
 from pandas_amr.models.base import Message
 

@@ -17,7 +17,7 @@ from pandas_amr._records.raised import contained
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.packing import group_of, static_sizes
 from pandas_amr._types.canonical import canonical_json
-from pandas_amr._units.units import line_of
+from pandas_amr._units.cells import line_of
 from pandas_amr.errors import InvalidOutput, ModelError
 from pandas_amr.models.base import Message
 

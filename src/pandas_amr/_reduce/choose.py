@@ -18,8 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr._findings.output import OutputType
 from pandas_amr._types.schema import closed_object, without_none
+from pandas_amr._units.cells import cell, line_of, reader_keys
 from pandas_amr._units.profile import shortened, spread
-from pandas_amr._units.units import cell, line_of, reader_keys
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:

@@ -45,9 +45,9 @@ from pandas_amr._reduce.choose import ChoiceType, Fields, as_number, number_type
 from pandas_amr._reduce.sources import Cited, coverage_words
 from pandas_amr._units.by import column as column_at
 from pandas_amr._units.by import described_key, missing_keys
+from pandas_amr._units.cells import cell, line_of, reader_keys
 from pandas_amr._units.profile import spread
 from pandas_amr._units.shards import make_shards
-from pandas_amr._units.units import cell, line_of, reader_keys
 from pandas_amr.errors import (
     AMRError,
     BudgetExceeded,

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pandas_amr._plan.aggregations import column_of, computed, function_of, groups_of, is_named
 from pandas_amr._units.by import By, grouping_keys, missing_keys
-from pandas_amr._units.units import cell
+from pandas_amr._units.cells import cell
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:

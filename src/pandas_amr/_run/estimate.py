@@ -35,8 +35,8 @@ from pandas_amr._reduce.stage import (
 )
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.by import missing_keys
+from pandas_amr._units.cells import line_of
 from pandas_amr._units.split import pieces_of
-from pandas_amr._units.units import line_of
 from pandas_amr.models.throttle import throttle_for
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pandas_amr._records.tokens import counter_for
-from pandas_amr._units.file_patterns import find_files, order_files, show_path
-from pandas_amr._units.file_text import SkippedFile, check_encoding, read_text_file
+from pandas_amr._units.file_patterns import FoundFiles, find_files, order_files, show_path
+from pandas_amr._units.file_text import SkippedFile, TextFile, check_encoding, read_text_file
 from pandas_amr._units.split import Span, split_text
 from pandas_amr.errors import CorpusWarning, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 TEXT_COLUMN = "text"
 FILE_COLUMNS = ["path", "content", "size", "encoding"]
@@ -59,13 +59,22 @@ def from_documents(documents: Iterable[Any] | Mapping[Any, Any]) -> pd.DataFrame
         index = pd.Index(list(documents), dtype=dtype)
     if items and all(isinstance(item, Mapping) for item in items):
         return pd.DataFrame([dict(item) for item in items], index=index)
+    _check_texts(items)
+    return pd.DataFrame({TEXT_COLUMN: pd.Series(items, index=index, dtype=dtype)})
+
+
+def _check_texts(items: Sequence[Any]) -> None:
+    """Check that documents that are not all records are all texts.
+
+    Raises:
+        UsageError: one is not.
+    """
     for item in items:
         if not isinstance(item, str):
             found = "None" if item is None else type(item).__name__
             raise UsageError(
                 f"from_documents takes texts, or records (dicts), all of one kind; found {found}."
             )
-    return pd.DataFrame({TEXT_COLUMN: pd.Series(items, index=index, dtype=dtype)})
 
 
 def read_text(
@@ -166,30 +175,47 @@ def read_files(
     """
     patterns = _list_patterns(pattern)
     check_encoding(encoding)
-    found = find_files(patterns)
+    found = _find(patterns)
     left_out = {show_path(folder): reason for folder, reason in found.closed.items()}
-    rows: list[dict[str, Any]] = []
-    total = 0
-    for path in order_files(found.paths):
-        shown = show_path(path)
-        if total >= max_total_bytes:
-            left_out[shown] = "max_total_bytes is reached"
-            continue
-        file = read_text_file(path, max_bytes, encoding)
+    rows: list[tuple[str, str, int, str]] = []
+    files = _read_each(order_files(found.paths), max_bytes, max_total_bytes, encoding)
+    for path, file in files:
         if isinstance(file, SkippedFile):
-            left_out[shown] = file.reason
-            continue
-        total += file.size
-        cells = (shown, file.content, file.size, file.encoding)
-        rows.append(dict(zip(FILE_COLUMNS, cells, strict=True)))
-    if not rows and not left_out:
-        names = " or ".join(map(repr, patterns)) or "an empty list"
-        raise UsageError(f"No file matches {names}.")
+            left_out[path] = file.reason
+        else:
+            rows.append((path, file.content, file.size, file.encoding))
     frame = pd.DataFrame(rows, columns=FILE_COLUMNS)
     frame.attrs[LEFT_OUT] = [list(item) for item in sorted(left_out.items())]
     if left_out:
         warnings.warn(CorpusWarning(_describe_left_out(frame)), stacklevel=2)
     return frame
+
+
+def _find(patterns: Sequence[str]) -> FoundFiles:
+    """Find the files that patterns name.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = find_files(patterns)
+    if not found.paths and not found.closed:
+        names = " or ".join(map(repr, patterns)) or "an empty list"
+        raise UsageError(f"No file matches {names}.")
+    return found
+
+
+def _read_each(
+    paths: Iterable[Path], max_bytes: int, max_total_bytes: int, encoding: str | None
+) -> Iterator[tuple[str, TextFile | SkippedFile]]:
+    """Read files one after another, until they have ``max_total_bytes`` together."""
+    total = 0
+    for path in paths:
+        file: TextFile | SkippedFile = SkippedFile("max_total_bytes is reached")
+        if total < max_total_bytes:
+            file = read_text_file(path, max_bytes, encoding)
+        if isinstance(file, TextFile):
+            total += file.size
+        yield show_path(path), file
 
 
 def _list_patterns(given: Any) -> list[str]:

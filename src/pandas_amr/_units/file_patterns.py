@@ -113,7 +113,7 @@ def _may_contain_matches(folder: tuple[str, ...], by_depth: list[re.Pattern[str]
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Compile a glob: ``**/`` is any number of folders, and no other wildcard but ``**`` crosses one.
+    """Compile a glob: ``**/`` is any number of folders; only ``**`` crosses folders.
 
     Python 3.11's standard library matches ``**`` only while it walks, and its walk neither reports
     the folders that it cannot list nor leaves out links.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pandas_amr._agent import prompts
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._units.by import By, group_numbers
-from pandas_amr._units.units import Units, cell, digest, json_keys, line_of
+from pandas_amr._units.cells import cell, json_keys, line_of
+from pandas_amr._units.units import Units, hash_text
 from pandas_amr.errors import ColumnError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Context:
         """Return the fingerprints of the context, made as those of units are."""
         if self.segmentation == "groups":
             group = self._group(positions[0])
-            return [digest(line_of(group) if former else canonical_json(group))]
+            return [hash_text(line_of(group) if former else canonical_json(group))]
         before, after = self._around(positions)
         fingerprints = self.units.fingerprints
         return [*fingerprints(before, former=former), b"units", *fingerprints(after, former=former)]

@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pandas_amr._units.cells import UNIT_KEY, cell
 from pandas_amr._units.codec import encode
-from pandas_amr._units.units import UNIT_KEY, cell
 from pandas_amr.sandbox.base import Data
 
 if TYPE_CHECKING:

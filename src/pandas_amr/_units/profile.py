@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._agent.prompts import preview_lines
-from pandas_amr._units.units import cell, json_keys, line_of
+from pandas_amr._units.cells import cell, json_keys, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def profile_lines(
 
 
 def preview(frame: pd.DataFrame) -> str:
-    """Write a frame for a prompt: the columns' profiles, and a few rows with long cells shortened."""
+    """Write a frame for a prompt: the columns' profiles, and a few rows, long cells cut."""
     keys = json_keys([str(name) for name in frame.columns])
     sample: dict[int, str] = {}
     for row in spread(len(frame), PREVIEW_ROWS):

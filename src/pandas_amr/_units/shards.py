@@ -57,23 +57,29 @@ def make_shards(
         order = np.argsort(ranks, kind="stable")
         asked, tokens = asked[order], tokens[order]
         begins_group = np.diff(ranks[order], prepend=-1) != 0
-    starts = [0]
-    total = 0
-    for index, (size, is_first) in enumerate(
-        zip(tokens.tolist(), begins_group.tolist(), strict=True)
-    ):
-        count = index - starts[-1]
-        is_full = count == shard_size or total + size > shard_tokens
-        if count and (is_first or is_full):
-            starts.append(index)
-            total = 0
-        total += size
+    starts = _find_starts(tokens.tolist(), begins_group.tolist(), shard_size, shard_tokens)
     positions = asked.tolist()
     bounds = itertools.pairwise([*starts, len(positions)])
     return [
         Shard(number, len(starts), tuple(positions[start:end]))
         for number, (start, end) in enumerate(bounds, start=1)
     ]
+
+
+def _find_starts(
+    tokens: list[int], begins_group: list[bool], shard_size: int, shard_tokens: int
+) -> list[int]:
+    """Find the index of the first unit of each shard."""
+    starts = [0]
+    total = 0
+    for index, (size, is_first_of_group) in enumerate(zip(tokens, begins_group, strict=True)):
+        count = index - starts[-1]
+        is_full = count == shard_size or total + size > shard_tokens
+        if count and (is_first_of_group or is_full):
+            starts.append(index)
+            total = 0
+        total += size
+    return starts
 
 
 def _rank_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:

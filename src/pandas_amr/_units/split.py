@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pandas_amr._records.tokens import TokenCounter
 
@@ -27,7 +27,7 @@ LAST_WORD = re.compile(r"\S+\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of a text: ``text[start:end]``. From ``start`` to ``fresh`` it repeats the piece before."""
+    """A piece of a text: ``text[start:end]``, the part before ``fresh`` is a repetition."""
 
     start: int
     fresh: int
@@ -35,7 +35,7 @@ class Span:
 
 
 def split_text(text: str, *, limit: int, overlap: int, count: TokenCounter) -> list[Span]:
-    """Cut a text into pieces of at most ``limit`` tokens, at paragraph, sentence, then word boundaries.
+    """Cut a text into pieces of at most ``limit`` tokens: at paragraphs, sentences, then words.
 
     Each piece begins with up to ``overlap`` tokens of the one before, from the beginning of a
     word. The pieces without their overlaps, joined, are the text.
@@ -116,28 +116,34 @@ def pieces_of(
 
     Every piece holds the small cells. The large cells are cut, one after another.
     """
-    small_limit = limit // (2 * len(record))
-    small = {
-        key: value for key, value in record.items() if count(line_of({key: value})) <= small_limit
-    }
+    small: dict[str, Any] = {}
+    large: dict[str, Any] = {}
+    for key, value in record.items():
+        is_small = count(line_of({key: value})) <= limit // (2 * len(record))
+        (small if is_small else large)[key] = value
     numbering = count(line_of({PART_KEY: "999 of 999"}))
     part_limit = max(1, limit - count(line_of(small)) - numbering)
     parts: list[tuple[str, str]] = []
-    for key, value in record.items():
-        if key not in small:
-            parts += [(key, text) for text in _split_cell(value, part_limit, count)]
+    for key, value in large.items():
+        parts += [(key, text) for text in _split_cell(value, part_limit, count)]
+    return _write_parts(record, small, parts, line_of)
+
+
+def _write_parts(
+    record: dict[str, Any],
+    small: dict[str, Any],
+    parts: Sequence[tuple[str, str]],
+    line_of: Callable[[dict[str, Any]], str],
+) -> list[str]:
+    """Write each part of a cell beside the small cells, in the record's order."""
     part_key = PART_KEY
     while part_key in record:
         part_key += "_"
     lines: list[str] = []
-    for number, (part_of, text) in enumerate(parts, start=1):
-        piece = {part_key: f"{number} of {len(parts)}"}
-        for key in record:  # in the record's order
-            if key == part_of:
-                piece[key] = text
-            elif key in small:
-                piece[key] = small[key]
-        lines.append(line_of(piece))
+    for number, (key, text) in enumerate(parts, start=1):
+        cells = small | {key: text}
+        ordered = {name: cells[name] for name in record if name in cells}
+        lines.append(line_of({part_key: f"{number} of {len(parts)}", **ordered}))
     return lines
 
 
