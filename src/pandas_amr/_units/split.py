@@ -27,7 +27,7 @@ LAST_WORD = re.compile(r"\S+\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of a text: ``text[start:end]``, the part before ``fresh`` is a repetition."""
+    """A piece of a text, ``text[start:end]``. Before ``fresh`` it repeats the piece before."""
 
     start: int
     fresh: int

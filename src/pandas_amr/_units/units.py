@@ -188,7 +188,7 @@ def _write_rows(frame: pd.DataFrame, columns: Sequence[int], keys: Sequence[str]
     """Write each row as one line of JSON, block by block."""
     for start in range(0, len(frame), BLOCK_ROWS):
         positions = np.arange(start, min(start + BLOCK_ROWS, len(frame)), dtype=np.int64)
-        yield from map(line_of, _convert_rows(frame, columns, keys, positions))
+        yield from [line_of(record) for record in _convert_rows(frame, columns, keys, positions)]
 
 
 def _convert_rows(
