@@ -24,7 +24,7 @@ def measure(rows: int) -> None:
 
     from pandas_amr._context.settings import Settings
     from pandas_amr._context.work import Work
-    from pandas_amr._findings.findings import with_findings
+    from pandas_amr._findings.columns import with_findings
     from pandas_amr._map.stage import MapStage
     from pandas_amr._plan.call import Call, check
     from pandas_amr._plan.defaults import fill_defaults

@@ -255,9 +255,9 @@ def test_the_plan_names_how_pieces_are_merged():
         finding = {"count": int, "first": int, "said": str}
         found = df.amr.map("Count.", finding=finding, plan=plan, lm=server.lm())
         pieces = len(server.requests)
-        with pytest.raises(amr.UsageError, match="names 'size', which is no field"):
+        with pytest.raises(amr.UsageError, match="names 'size', which is not a field"):
             df.amr.map("Count.", finding=finding, plan={"merge": {"size": "sum"}}, lm=server.lm())
-        with pytest.raises(amr.UsageError, match="'said' cannot be merged by 'sum'; it can by: agent"):
+        with pytest.raises(amr.UsageError, match="'said' cannot be merged by 'sum'. Possible rules: agent"):
             df.amr.map("Count.", finding=finding, plan={"merge": {"said": "sum"}}, lm=server.lm())
         assert len(server.requests) == pieces
     assert pieces > 3

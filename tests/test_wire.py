@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, HttpUrl
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 (pydantic takes no other below 3.12)
 
 import pandas_amr as amr
-from pandas_amr._findings.findings import FindingType
+from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._findings.output import OutputType
 from pandas_amr._types.schema import kept_schema, record_type
 from pandas_amr._types.violations import Leniency, find_violation

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pandas_amr._agent.agent import Agent
     from pandas_amr._context.settings import Settings
     from pandas_amr._context.wiring import Wired
-    from pandas_amr._findings.findings import Failure
     from pandas_amr._findings.held import Kept
+    from pandas_amr._findings.store import Failure
     from pandas_amr._journal.database import Kind
     from pandas_amr._journal.journal import Journal
     from pandas_amr._map.agent import AgentMapper, Mapper

@@ -12,7 +12,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import REPL_FORM, Answer, Submission
 from pandas_amr._findings.citations import Support, support_of
-from pandas_amr._findings.findings import check_held
+from pandas_amr._findings.finding_type import check_held
 from pandas_amr._findings.inputs import Input
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow import arrow_schema, column_type, is_stray

@@ -12,7 +12,7 @@ from pandas_amr._types.canonical import canonical_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
 
 Key = TypeVar("Key")
 
@@ -88,7 +88,7 @@ def read_findings(
         record = known[text]
         if record is not None:
             found[key] = record
-    fitting = check.kind.fit(list(found.values()))
+    fitting = check.kind.find_fitting(list(found.values()))
     return {key: record for (key, record), fits in zip(found.items(), fitting, strict=True) if fits}
 
 

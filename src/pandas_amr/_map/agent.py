@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pandas_amr._agent import prompts
 from pandas_amr._agent.agent import NoInstruction
 from pandas_amr._agent.loop import REPL_FORM, Submission, run_agent
-from pandas_amr._findings.findings import (
-    Checked,
-    Failure,
-    FindingType,
-    Who,
-    check_alone,
-    check_answer,
-)
+from pandas_amr._findings.check import Checked, check_alone, check_answer
+from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._findings.merge import merge_records, rules_of
+from pandas_amr._findings.store import Failure, Who
 from pandas_amr._journal.entries import Check, readable_form
 from pandas_amr._records.concurrency import await_contained, each
 from pandas_amr._records.usage import Usage

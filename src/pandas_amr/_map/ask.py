@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._findings.findings import FindingStore, FindingType
+from pandas_amr._findings.finding_type import FindingType
+from pandas_amr._findings.store import FindingStore
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._records.concurrency import each
 from pandas_amr._types.schema import named_type, record_type

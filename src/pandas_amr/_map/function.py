@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._agent.threads import called
-from pandas_amr._findings.findings import ITEMS, Failure, FindingType, check_joinable
+from pandas_amr._findings.finding_type import ITEMS, FindingType
+from pandas_amr._findings.store import Failure, check_joinable
 from pandas_amr._map.agent import Mapped
 from pandas_amr._records.concurrency import each
 from pandas_amr._records.raised import described

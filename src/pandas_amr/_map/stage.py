@@ -18,9 +18,10 @@ from pandas_amr._agent.threads import called_here
 from pandas_amr._context.progress import Progress, ProgressBar
 from pandas_amr._context.work import standing_inside
 from pandas_amr._findings.citations import nodes_behind
-from pandas_amr._findings.findings import FOUND, Failure, FindingStore, items_frame
+from pandas_amr._findings.columns import items_frame
 from pandas_amr._findings.held import SKIPPED, Kept
 from pandas_amr._findings.inputs import Input, finding_inputs
+from pandas_amr._findings.store import FOUND, Failure, FindingStore
 from pandas_amr._journal.first_format import former_dtypes, former_persona
 from pandas_amr._journal.keys import Question
 from pandas_amr._map.agent import AgentMapper, Mapped, Mapper
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._agent.agent import Agent
     from pandas_amr._context.work import Work
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._journal.cache import Keeper
     from pandas_amr._records.trace import Node
     from pandas_amr._reduce.agent import StaticTree

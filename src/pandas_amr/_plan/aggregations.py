@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.threads import called
-from pandas_amr._findings.findings import records_frame, values_array
+from pandas_amr._findings.columns import records_frame, values_array
 from pandas_amr._records.engine import in_thread
 from pandas_amr._types.schema import is_model
 from pandas_amr._units.by import column as column_at

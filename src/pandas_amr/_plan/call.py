@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import pandas as pd
 
 from pandas_amr._agent.agent import Agent, is_instruction
-from pandas_amr._findings.findings import FindingType
+from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._findings.merge import rules_of
 from pandas_amr._findings.output import OutputType
 from pandas_amr._plan.aggregations import (

@@ -15,7 +15,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.loop import Submission, run_agent
-from pandas_amr._findings.findings import ITEMS
+from pandas_amr._findings.finding_type import ITEMS
 from pandas_amr._journal.first_format import PLAN_SYSTEM, PLAN_VIEW
 from pandas_amr._journal.keys import describe_type
 from pandas_amr._plan.aggregations import column_of, function_of, name_of

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from pandas_amr._findings.findings import array_of, with_findings
+from pandas_amr._findings.columns import array_of, with_findings
 from pandas_amr._plan.aggregations import (
     SHARE,
     column_of,

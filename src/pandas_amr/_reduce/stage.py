@@ -13,9 +13,9 @@ from pandas_amr._agent.agent import Agent, NoInstruction, check_instruction
 from pandas_amr._agent.threads import called_here
 from pandas_amr._context.work import ANSWER_TOKENS, standing_inside
 from pandas_amr._findings.citations import Support
-from pandas_amr._findings.findings import Failure
 from pandas_amr._findings.inputs import Found, Input, finding_inputs, row_inputs
 from pandas_amr._findings.output import OutputType
+from pandas_amr._findings.store import Failure
 from pandas_amr._journal.first_format import former_persona
 from pandas_amr._journal.keys import Question, fingerprint
 from pandas_amr._plan.aggregations import (
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._context.work import Work
-    from pandas_amr._findings.findings import Who
     from pandas_amr._findings.output import Reduced
+    from pandas_amr._findings.store import Who
     from pandas_amr._reduce.choose import Choice
     from pandas_amr._units.units import Units
 

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pandas_amr._findings.findings import FOUND, FindingType, array_of
+from pandas_amr._findings.columns import array_of
+from pandas_amr._findings.finding_type import FindingType
+from pandas_amr._findings.store import FOUND
 from pandas_amr._plan.call import KEEP
 from pandas_amr._records.forks import forkable_lock
 from pandas_amr._records.graph import Graph, graph_of
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._context.settings import Settings
-    from pandas_amr._findings.findings import Failure
     from pandas_amr._findings.held import Kept
+    from pandas_amr._findings.store import Failure
     from pandas_amr._plan.call import Errors, Job
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.trace import Node

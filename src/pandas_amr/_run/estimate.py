@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._agent.agent import Agent
     from pandas_amr._context.work import Work
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._records.usage import Phase
     from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units

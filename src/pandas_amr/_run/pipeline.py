@@ -15,7 +15,7 @@ from pandas_amr._agent.threads import called
 from pandas_amr._context.progress import Watch
 from pandas_amr._context.wiring import wire
 from pandas_amr._context.work import Inside, Work
-from pandas_amr._findings.findings import with_findings
+from pandas_amr._findings.columns import with_findings
 from pandas_amr._findings.inputs import found_of
 from pandas_amr._journal.keys import Question
 from pandas_amr._map.stage import MapStage
