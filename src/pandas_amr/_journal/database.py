@@ -185,7 +185,7 @@ class Store:
             self.own.update((base, write.writer) for base in write.bases)
 
     def _work(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Run work on the database; if it is damaged, set it aside and run the work on a new one."""
+        """Run work on the database; if it is damaged, set it aside and use a new one."""
         try:
             with _in_use:
                 try:

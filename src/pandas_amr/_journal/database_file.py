@@ -27,7 +27,8 @@ SCHEMA = """
 CREATE TABLE bases (base BLOB PRIMARY KEY, about TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY AUTOINCREMENT, began REAL NOT NULL, ended REAL, verb TEXT NOT NULL,
-    task TEXT, units INTEGER NOT NULL, status TEXT, calls INTEGER, tokens INTEGER, money REAL, recalled INTEGER
+    task TEXT, units INTEGER NOT NULL, status TEXT, calls INTEGER, tokens INTEGER, money REAL,
+    recalled INTEGER
 );
 CREATE TABLE uses (run INTEGER NOT NULL, base BLOB NOT NULL, PRIMARY KEY (run, base)) WITHOUT ROWID;
 CREATE TABLE entries (
@@ -221,9 +222,7 @@ def find_entries(
             rows = connection.execute(query, part)
         else:
             rows = connection.execute(f"{query} AND run = ?", (*part, run))
-        for key, value, checked in rows:
-            if checksum(key, value) == checked:
-                values[key] = value
+        values |= {key: value for key, value, checked in rows if checksum(key, value) == checked}
     return values
 
 
@@ -269,8 +268,8 @@ def move_aside(path: Path, target: Path, damage: Exception) -> None:
                 Path(f"{path}{end}").rename(f"{target}{end}")
     except OSError as error:
         raise JournalError(
-            f"The journal {path} is damaged ({damage}), and cannot be set aside ({error.strerror}). "
-            "Choices: move it away, journal='another/path', or journal=False."
+            f"The journal {path} is damaged ({damage}), and cannot be set aside "
+            f"({error.strerror}). Choices: move it away, journal='another/path', or journal=False."
         ) from None
 
 

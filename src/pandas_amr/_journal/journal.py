@@ -1,7 +1,7 @@
-"""The journal: accepted answers, durable before they count. Cache and checkpoint in one SQLite file.
+"""The journal: accepted answers, durable before they count. Cache and checkpoint in one file.
 
-It holds answers by fingerprint, what was asked (instruction, schema, model), and one row per run. It
-holds no API keys, and the text of rows only if ``keep_inputs`` is set.
+It holds answers by fingerprint, what was asked (instruction, schema, model), and one row per run.
+It holds no API keys, and the text of rows only if ``keep_inputs`` is set.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ class Journal:
         """
         if older_than is None and keep is None:
             raise UsageError(
-                "prune() takes older_than= (a timedelta, or days), keep= (a number of runs), or both."
+                "prune() takes older_than= (a timedelta, or days), keep= (a number of runs), or "
+                "both."
             )
         conditions: list[str] = []
         values: list[float] = []
