@@ -82,7 +82,7 @@ class _DatabaseConnection:
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """Entries that wait to be committed, by whom, and what is done when they are."""
+    """Entries that wait to be committed, and the future of those who wait for it."""
 
     entries: Sequence[Entry]
     bases: frozenset[bytes]
@@ -216,7 +216,7 @@ class Store:
         self.connection.close()
         if self._inode and not self._is_same_file():
             self.notices.append(
-                f"The journal {self.path} has gone. A new one is begun, without what it held."
+                f"The journal {self.path} has gone. A new one is created, without its answers."
             )
         create_file(self.path)
         self._inode = self.path.stat().st_ino

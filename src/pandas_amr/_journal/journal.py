@@ -274,7 +274,7 @@ def _fetch_all(query: str, database: sqlite3.Connection) -> list[tuple[Any, ...]
 
 
 def _delete_entries(where: str, values: Sequence[float], database: sqlite3.Connection) -> int:
-    """Delete entries, and what is then left of bases; return how many entries there were."""
+    """Delete entries and the bases that are then unused; return the number of entries."""
     with transaction(database):
         deleted = database.execute(f"DELETE FROM entries WHERE {where}", values).rowcount  # noqa: S608
         # A running run does not write its bases again, so they stay.

@@ -104,7 +104,7 @@ class By:
 
     def __repr__(self) -> str:
         changed = [f"{name}={value}" for name, value in self.options.items() if value is not True]
-        keys = [described_key(one) if is_code(one) else repr(one) for one in self.keys]
+        keys = [described_key(key) if is_code(key) else repr(key) for key in self.keys]
         return f"By({', '.join([*keys, *changed])})"
 
 
@@ -230,8 +230,8 @@ def _map_index(index: pd.Index, function: Callable[[Any], Any]) -> pd.Series:
 
 def missing_keys(by: By, columns: Iterable[Any], index: pd.Index) -> list[Hashable]:
     """Return the labels that are neither columns nor levels of the index."""
-    known = set(columns) | {name for name in index.names if name is not None}
-    return [label for label in by.labels if label not in known]
+    names = set(columns) | {name for name in index.names if name is not None}
+    return [label for label in by.labels if label not in names]
 
 
 def column(frame: pd.DataFrame, label: Any) -> pd.Series:
@@ -240,11 +240,11 @@ def column(frame: pd.DataFrame, label: Any) -> pd.Series:
     Raises:
         ColumnError: several columns stand below it.
     """
-    found: Any = frame[label]
-    if isinstance(found, pd.DataFrame):
+    values: Any = frame[label]
+    if isinstance(values, pd.DataFrame):
         shown = ", ".join(map(repr, frame.columns[frame.columns.get_loc(label)]))
         raise ColumnError(f"{label!r} stands for several columns. Name one of them: {shown}.")
-    return cast("pd.Series", found)
+    return cast("pd.Series", values)
 
 
 def grouping_keys(frame: pd.DataFrame, by: By) -> list[Any]:

@@ -25,9 +25,9 @@ LINE_BREAKS = re.compile("[\x7f\x85\u2028\u2029]")  # those that JSON does not e
 
 
 def line_of(record: dict[str, Any], *, separators: tuple[str, str] = (", ", ": ")) -> str:
-    """Write a record as one line of JSON, by anyone's rule of what ends a line.
+    """Write a record as one line of JSON; characters that Unicode counts as line ends are escaped.
 
-    Characters stand as they are, unless one of them is a lone surrogate: then all are escaped.
+    Other characters stand as they are, unless there is a lone surrogate: then all are escaped.
     """
     line = json.dumps(record, ensure_ascii=False, separators=separators)
     if LINE_BREAKS.search(line):

@@ -95,7 +95,7 @@ def encode(value: Any, aside: Callable[[Any], Any] | None = None) -> Any:
 
 
 def decode_value(given: Any, more: dict[str, Any] | None = None) -> Any:
-    """Decode what ``encode`` returned; ``more`` makes what stands aside, by name."""
+    """Decode what ``encode`` returned; ``more`` has further functions that make values, by name."""
     return decode(given, MAKERS | (more or {}))
 
 

@@ -131,7 +131,7 @@ def _quote(labels: Sequence[Hashable]) -> str:
 
 
 def _suggest(missing: Sequence[Hashable], frame: pd.DataFrame) -> str:
-    """Suggest the columns that are closest to missing ones, or list what there is."""
+    """Suggest the columns that are closest to missing ones, or list the first columns."""
     names = [str(name) for name in frame.columns]
     close: list[str] = []
     for label in missing:

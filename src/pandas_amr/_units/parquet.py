@@ -40,7 +40,7 @@ class ArrowFrame:
     """A frame as an Arrow table: columns ``c0``, ``c1``, ... and levels of the index ``i0``, ...
 
     Attributes:
-        changed: what a session's ``df`` has otherwise than the frame, a sentence each.
+        changed: the differences between a session's ``df`` and the frame, a sentence each.
     """
 
     table: pa.Table
@@ -208,10 +208,10 @@ def _check_parquet(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedAr
 
 def _holds_same(array: pa.Array, column: pd.Series) -> bool:
     """Whether Arrow did not alter values, as by padding a dict or making a float of an integer."""
-    for held, value in zip(array.to_pylist(), column.tolist(), strict=True):
-        if held is None and _is_missing(value):
+    for converted, value in zip(array.to_pylist(), column.tolist(), strict=True):
+        if converted is None and _is_missing(value):
             continue
-        if _shape(held) != _shape(value):
+        if _shape(converted) != _shape(value):
             return False
     return True
 
