@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 import pandas_amr as amr
-from pandas_amr._findings.findings import FindingType
+from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._journal.database import Entry
 from pandas_amr._journal.entries import Check, read_findings
 from pandas_amr._journal.keys import fingerprint

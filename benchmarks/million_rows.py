@@ -27,7 +27,7 @@ def measure(rows: int) -> None:
     from pandas_amr._context.settings import Settings
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
-    from pandas_amr._findings.findings import with_findings
+    from pandas_amr._findings.columns import with_findings
     from pandas_amr._map.ask import make_ask
     from pandas_amr._map.stage import MapStage
     from pandas_amr._plan.arguments import check

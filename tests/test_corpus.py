@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import pandas_amr as amr
 from examples import examples
-from pandas_amr._units.corpus import _regex
+from pandas_amr._units.file_patterns import compile_glob
 
 SOURCE = Path(amr.__file__).parent
 
@@ -69,7 +69,7 @@ def test_hostile_files_are_left_out_and_told_and_memory_is_bounded(hostile):
     left = {Path(path).name: reason for path, reason in frame.attrs["left_out"]}
     assert left.keys() == {"bad.txt", "binary.txt", "sparse.txt", "pipe.txt", "self.txt", "gone.txt"}
     assert left["binary.txt"] == "binary"
-    assert left["pipe.txt"] == "no regular file"
+    assert left["pipe.txt"] == "not a regular file"
     assert left["sparse.txt"] == f"{200 << 20} bytes, more than {20 << 20}"
     assert "not text in utf-16" in left["bad.txt"]
 
@@ -140,7 +140,7 @@ def test_there_is_a_bound_on_all_files_together(tmp_path):
     ],
 )
 def test_patterns(pattern, path, matches):
-    assert bool(_regex(pattern).fullmatch(path)) == matches
+    assert bool(compile_glob(pattern).fullmatch(path)) == matches
 
 
 def test_several_patterns_read_each_file_once(tmp_path):
@@ -204,7 +204,7 @@ def test_files_come_in_the_order_of_their_paths_and_a_file_behind_links_once(tmp
 @pytest.mark.parametrize("encoding", ["utf-9", "", "hex", 8])
 def test_an_encoding_that_nobody_knows_is_told_before_anything_is_read(tmp_path, encoding):
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(amr.UsageError, match="There is no encoding"):
+    with pytest.raises(amr.UsageError, match="Unknown text encoding"):
         amr.read_files(tmp_path, encoding=encoding)
 
 

@@ -72,8 +72,9 @@ def run(frame, path, provider=scripted, **options):
 
 def forget_what_is_open() -> None:
     """Close all files of this process, as its end does."""
-    for line in (*database._left, *(store.line for store in list(database._stores.values()))):
-        line.thread.submit(line.hang_up).result()
+    stores = list(database._stores.values())
+    for connection in (*database._abandoned, *(store.connection for store in stores)):
+        connection.thread.submit(connection.close).result()
     database._stores.clear()
 
 
@@ -518,7 +519,7 @@ def test_a_damaged_file_is_set_aside_once_and_not_the_new_one_of_another_process
         return connection.execute("SELECT count(*) FROM runs").fetchone()
 
     with pytest.warns(amr.JournalWarning, match="another process has set it aside"):
-        assert amr.Journal(path)._store.now(read_while_another_process_sets_it_aside) == (0,)
+        assert amr.Journal(path)._store.execute(read_while_another_process_sets_it_aside) == (0,)
     assert not list(path.parent.glob("*.damaged-*"))
 
 
@@ -675,7 +676,7 @@ def test_a_file_that_is_no_journal_is_refused_and_a_later_format_too(path):
     other.execute("CREATE TABLE t(a)")
     other.commit()
     other.close()
-    with pytest.raises(amr.JournalError, match="no journal of pandas-amr"):
+    with pytest.raises(amr.JournalError, match="not a journal of pandas-amr"):
         amr.Journal(path)
     path.unlink()
     amr.Journal(path)
@@ -741,7 +742,7 @@ def test_nothing_wrong_is_read_back_from_a_file_with_corrupted_pages(path, seed)
 def test_an_entry_that_was_changed_by_hand_is_asked_again(path):
     run(rows(0, 5), path)
     journal = amr.Journal(path)
-    journal._store.now(lambda c: c.execute("UPDATE entries SET value = '{\"n\":99}' WHERE value = '{\"n\":3}'"))
+    journal._store.execute(lambda c: c.execute("UPDATE entries SET value = '{\"n\":99}' WHERE value = '{\"n\":3}'"))
     assert len(journal.verify()) == 1
     result, units, _ = run(rows(0, 5), path)
     assert units == 1

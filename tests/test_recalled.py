@@ -20,7 +20,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, field_vali
 import former
 import pandas_amr as amr
 from numbered import rows
-from pandas_amr._findings.findings import FindingType
+from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._journal.cache import Keeper
 from pandas_amr._journal.entries import Check, read_findings, readable_form
 from pandas_amr._journal.first_format import former_base

@@ -28,7 +28,7 @@ from pydantic import BaseModel, Field
 
 import pandas_amr as amr
 from examples import examples
-from pandas_amr._units.codec import Encoded, decode_table, encode_frame
+from pandas_amr._units.frame_codec import Encoded, decode_table, encode_frame
 from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.sandbox.guest import worker
 from pandas_amr.testing import ScriptedServer, Status, findings
@@ -545,7 +545,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
                 index=pd.date_range("2026-01-05", periods=2, freq=pd.offsets.CDay(holidays=["2026-01-06"])),
             )
         },
-        "the index holds dates with a frequency",
+        "the index holds dates with a custom frequency",
     ),
     "a circle": ({"output": circle()}, "holds itself"),
     "a class": ({"output": Own}, "a type"),

@@ -15,7 +15,7 @@ from numbered import number
 from pandas_amr._agent import prompts
 from pandas_amr._agent.quotes import is_in_data
 from pandas_amr._agent.written_calls import read_calls
-from pandas_amr._units.units import line_of
+from pandas_amr._units.cells import line_of
 from pandas_amr.models.base import Message, ToolSpec
 from pandas_amr.sandbox.base import Cell, Submitted
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings

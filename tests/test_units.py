@@ -19,8 +19,9 @@ from pydantic import BaseModel, Field
 import pandas_amr as amr
 from examples import examples
 from pandas_amr._records.tokens import counter_for
+from pandas_amr._units.cells import cell, json_keys, line_of
 from pandas_amr._units.split import split_text
-from pandas_amr._units.units import cell, json_keys, line_of, make_units
+from pandas_amr._units.units import make_units
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import ScriptedServer, Status, findings
 
@@ -255,9 +256,9 @@ def test_the_plan_names_how_pieces_are_merged():
         finding = {"count": int, "first": int, "said": str}
         found = df.amr.map("Count.", finding=finding, plan=plan, lm=server.lm())
         pieces = len(server.requests)
-        with pytest.raises(amr.UsageError, match="names 'size', which is no field"):
+        with pytest.raises(amr.UsageError, match="names 'size', which is not a field"):
             df.amr.map("Count.", finding=finding, plan={"merge": {"size": "sum"}}, lm=server.lm())
-        with pytest.raises(amr.UsageError, match="'said' cannot be merged by 'sum'; it can by: agent"):
+        with pytest.raises(amr.UsageError, match="'said' cannot be merged by 'sum'. Possible rules: agent"):
             df.amr.map("Count.", finding=finding, plan={"merge": {"said": "sum"}}, lm=server.lm())
         assert len(server.requests) == pieces
     assert pieces > 3

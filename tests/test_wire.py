@@ -19,7 +19,7 @@ from typing_extensions import NotRequired, TypedDict  # noqa: UP035 (pydantic ta
 import pandas_amr as amr
 from examples import examples
 from numbered import number
-from pandas_amr._findings.findings import FindingType
+from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._findings.output import ReductionType
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import kept_schema

@@ -10,9 +10,9 @@ from pandas_amr._findings.inputs import collect_finding_rows, no_nodes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pandas_amr._findings.findings import Failure
     from pandas_amr._findings.inputs import FindingRows
     from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._findings.store import Failure
     from pandas_amr._plan.call import Job
     from pandas_amr.errors import AMRWarning, ModelError, RunStopped
 

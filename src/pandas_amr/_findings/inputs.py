@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from pandas_amr._findings.citations import Support, nodes_behind
-from pandas_amr._findings.findings import with_findings
+from pandas_amr._findings.columns import with_findings
 from pandas_amr._findings.records import record_rows
-from pandas_amr._units.units import ROWS_KEY, cell, line_of, reader_keys
+from pandas_amr._units.cells import ROWS_KEY, cell, line_of, reader_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._findings.findings import FOUND, FindingStore
+from pandas_amr._findings.store import FOUND, FindingStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._units.units import Units
 
 SKIPPED = "skipped"

@@ -1,10 +1,12 @@
-"""The findings of a unit's pieces, merged into one by the same schema; by rule where a rule can, texts by an agent."""
+"""Merge the findings of a unit's pieces into one: by rules, and texts by an agent."""
 
 from __future__ import annotations
 
 import datetime as dt
 import decimal
+import itertools
 import json
+import operator
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -16,6 +18,7 @@ from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import UnionType
 
     from pydantic import BaseModel
 
@@ -25,7 +28,7 @@ NUMBERS = ("max", "min", "sum", "first", "last", "mode")
 
 
 def rules_for(kind: Any) -> tuple[str, ...]:
-    """The rules by which values of a type can be merged, the default first.
+    """Return the rules that can merge values of a type, the default first.
 
     Example:
         >>> [rules_for(kind)[0] for kind in (bool, int, list[str], str, dict[str, int])]
@@ -36,9 +39,8 @@ def rules_for(kind: Any) -> tuple[str, ...]:
         return ("mode", "first", "last")
     if object_fields(kind) is not None or is_json_text(kind) or get_origin(kind) is dict:
         return ("fields", "first", "last")
-    if get_origin(kind) in {list, set, frozenset} or (
-        get_origin(kind) is tuple and ... in get_args(kind)
-    ):
+    origin = get_origin(kind)
+    if origin in {list, set, frozenset} or (origin is tuple and ... in get_args(kind)):
         return ("union", "concat", "first", "last")
     if is_number_union(kind):
         return (*NUMBERS, "mean")
@@ -60,41 +62,42 @@ def _rules_for_scalar(kind: type) -> tuple[str, ...]:
 
 
 def rules_of(model: type[BaseModel], given: Mapping[str, str]) -> dict[str, str]:
-    """The rule of each field.
+    """Return the rule of each field: the one that is given, or the default of its type.
 
     Raises:
-        UsageError: a rule is given for what is no field, or does not suit its type.
+        UsageError: a rule is given for an unknown field, or does not suit the field's type.
     """
     kinds = field_types(model)
     for name, rule in given.items():
         if name not in kinds:
             raise UsageError(
-                f"plan={{'merge': ...}} names {name!r}, which is no field of the finding."
+                f"plan={{'merge': ...}} names {name!r}, which is not a field of the finding."
             )
-        if rule not in rules_for(kinds[name]):
+        possible = rules_for(kinds[name])
+        if rule not in possible:
             raise UsageError(
-                f"{name!r} cannot be merged by {rule!r}; it can by: {', '.join(rules_for(kinds[name]))}."
+                f"{name!r} cannot be merged by {rule!r}. Possible rules: {', '.join(possible)}."
             )
     return {name: given.get(name, rules_for(kind)[0]) for name, kind in kinds.items()}
 
 
 def merge_values(values: Sequence[Any], rule: str) -> Any:
-    """One value of the pieces' values, missing ones left aside; None where all are missing.
+    """Merge the pieces' values by a rule; missing ones do not count, and all missing gives None.
 
     Example:
         >>> merge_values(["a", "b", "b", None], "mode"), merge_values([[1, 2], [2, 3]], "union")
         ('b', [1, 2, 3])
     """
-    there = [value for value in values if value is not None]
-    return _RULES[rule](there) if there else None
+    present = [value for value in values if value is not None]
+    return _RULES[rule](present) if present else None
 
 
 @dataclass(slots=True)
 class MergedRecord:
-    """One record of the pieces', as Arrow holds it, and the texts in it that an agent is still to merge.
+    """The merged record in its JSON form, and the texts in it that an agent is still to merge.
 
     Attributes:
-        texts: where each text stands (what the fields are asked as, outermost first), and what the pieces say there.
+        texts: the pieces' texts by their place: the names of the fields, outermost first.
     """
 
     values: dict[str, Any]
@@ -111,7 +114,7 @@ class MergedRecord:
 def merge_records(
     records: Sequence[Mapping[str, Any]], model: type[BaseModel], rules: Mapping[str, str]
 ) -> MergedRecord:
-    """Merge the pieces' records, in the JSON form of each: by the fields' rules, and inside of them by their types'."""
+    """Merge the pieces' records: each field by its rule, its parts by the default of their type."""
     merged = MergedRecord({})
     for name, alias, kind in said_fields(model):
         values = [record[name] for record in records if record[name] is not None]
@@ -122,7 +125,7 @@ def merge_records(
 def _merge_field(
     values: list[Any], kind: Any, rule: str, place: tuple[str, ...], merged: MergedRecord
 ) -> Any:
-    """One value of a field's, in JSON form; a text that the pieces write differently is left to an agent."""
+    """Merge a field's values into its JSON form; texts that differ are left to an agent."""
     if not values:
         return None
     if rule == "fields":
@@ -137,49 +140,69 @@ def _merge_field(
 def _merge_objects(
     values: list[Any], kind: Any, place: tuple[str, ...], merged: MergedRecord
 ) -> Any:
-    """Objects key by key, each key's values by the default rule of their type."""
+    """Merge objects key by key, the values of each key by the default rule of their type."""
     kind, _ = without_none(kind)
     if is_json_text(kind):
-        said = [as_said(value, kind) for value in values]
-        return _merge_free(said) if all(isinstance(one, dict) for one in said) else said[0]
-    held = [dict(value) for value in values]
-    if get_origin(kind) is dict:
-        inner = get_args(kind)[1]
-        parts = tuple(
-            (key, key, inner) for key in dict.fromkeys(key for one in held for key in one)
-        )
-    else:
-        parts = said_fields(kind)
+        forms = [as_said(value, kind) for value in values]
+        are_dicts = all(isinstance(form, dict) for form in forms)
+        return _merge_untyped(forms) if are_dicts else forms[0]
+    records = [dict(value) for value in values]
     joined: dict[str, Any] = {}
-    for name, alias, part in parts:
-        there = [one[name] for one in held if one.get(name) is not None]
-        joined[alias] = _merge_field(there, part, rules_for(part)[0], (*place, alias), merged)
+    for name, alias, part in _list_fields(records, kind):
+        present = [record[name] for record in records if record.get(name) is not None]
+        joined[alias] = _merge_field(present, part, rules_for(part)[0], (*place, alias), merged)
     return joined
 
 
-def _merge_free(parts: list[Any]) -> Any:
-    """One value of several of no declared type: by what they are, the first if they are not all alike."""
+def _list_fields(records: list[dict[str, Any]], kind: Any) -> Sequence[tuple[str, str, Any]]:
+    """Return of each field of an object its name, its name in JSON, and its type."""
+    if get_origin(kind) is not dict:
+        return said_fields(kind)
+    value_kind = get_args(kind)[1]
+    return [(key, key, value_kind) for key in _union_of_keys(records)]
+
+
+def _union_of_keys(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys of all records, each once, in order."""
+    keys: dict[str, None] = {}
+    for record in records:
+        keys.update(dict.fromkeys(record))
+    return list(keys)
+
+
+def _merge_untyped(parts: list[Any]) -> Any:
+    """Merge values without a declared type, if they are of one kind; else take the first."""
     if not parts:
         return None
-    if all(isinstance(one, dict) for one in parts):
-        keys = dict.fromkeys(key for one in parts for key in one)
-        return {
-            key: _merge_free([one[key] for one in parts if one.get(key) is not None])
-            for key in keys
-        }
-    if all(isinstance(one, list) for one in parts):
+    if _are_all(parts, dict):
+        joined: dict[str, Any] = {}
+        for key in _union_of_keys(parts):
+            joined[key] = _merge_untyped(_take_key(parts, key))
+        return joined
+    if _are_all(parts, list):
         return _union(parts)
-    if all(isinstance(one, bool) for one in parts):
+    if _are_all(parts, bool):
         return any(parts)
-    if all(isinstance(one, int | float) and not isinstance(one, bool) for one in parts):
+    if _are_all(parts, int | float) and not any(isinstance(part, bool) for part in parts):
         return max(parts)
-    if all(isinstance(one, str) for one in parts):
+    if _are_all(parts, str):
         return _concat(list(dict.fromkeys(parts)))
     return parts[0]
 
 
+def _are_all(parts: list[Any], kind: type | UnionType) -> bool:
+    return all(isinstance(part, kind) for part in parts)
+
+
+def _take_key(records: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    return [record[key] for record in records if record.get(key) is not None]
+
+
+# Rules
+
+
 def _union(lists: Sequence[Sequence[Any]]) -> list[Any]:
-    """The items of all lists, each once; to JSON, unlike Python, true is not 1."""
+    """Return the items of all lists, each once; in JSON, unlike in Python, true is not 1."""
     joined: dict[str, Any] = {}
     for item in _concat(lists):
         joined.setdefault(json.dumps(item, sort_keys=True, default=str), item)
@@ -190,24 +213,32 @@ def _sum(values: Sequence[Any]) -> Any:
     return sum(values[1:], start=values[0])  # durations cannot be added to 0
 
 
+def _mean(values: Sequence[Any]) -> Any:
+    return sum(values) / len(values)
+
+
+def _mode(values: Sequence[Any]) -> Any:
+    """Return the most frequent value, the first of equally frequent ones."""
+    return Counter(values).most_common(1)[0][0]
+
+
 def _concat(lists: Sequence[Any]) -> Any:
-    return (
-        "\n".join(lists) if isinstance(lists[0], str) else [item for part in lists for item in part]
-    )
+    """Join texts by lines, or lists."""
+    if isinstance(lists[0], str):
+        return "\n".join(lists)
+    return list(itertools.chain.from_iterable(lists))
 
 
 _RULES: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "first": lambda values: values[0],
-    "last": lambda values: values[-1],
+    "first": operator.itemgetter(0),
+    "last": operator.itemgetter(-1),
     "min": min,
     "max": max,
     "sum": _sum,
-    "mean": lambda values: sum(values) / len(values),
+    "mean": _mean,
     "any": any,
     "all": all,
-    "mode": lambda values: Counter(values).most_common(1)[0][
-        0
-    ],  # of equally frequent ones the first met
+    "mode": _mode,
     "union": _union,
     "concat": _concat,
 }

@@ -13,7 +13,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.submission import REPL_FORM, Answer, Submission
 from pandas_amr._findings.citations import Support, support_of
-from pandas_amr._findings.findings import check_held
+from pandas_amr._findings.finding_type import check_held
 from pandas_amr._findings.inputs import ReduceInput
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow import arrow_schema, column_type
@@ -22,7 +22,7 @@ from pandas_amr._types.schema import closed_object, json_schema, kept_schema
 from pandas_amr._types.type_check import is_stray
 from pandas_amr._types.violations import Leniency, find_violation, without_absent
 from pandas_amr._types.wire_read import find_unread
-from pandas_amr._units.units import cell, line_of, reader_keys
+from pandas_amr._units.cells import cell, line_of, reader_keys
 from pandas_amr.errors import InvalidOutput, UsageError
 
 if TYPE_CHECKING:

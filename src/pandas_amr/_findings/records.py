@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._findings.findings import items_frame, with_findings
+from pandas_amr._findings.columns import items_frame, with_findings
 from pandas_amr._units.by import By, column, group_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def record_rows(
     """Give each record of a unit a row of its own.
 
     Returns:
-        The records beside the frame's own columns; the records alone; and the units behind them.
+        The records with the frame's own columns, the records alone, and the units behind them.
     """
     records, positions = items_frame(findings, kind)
     repeated = frame.set_flags(allows_duplicate_labels=True).iloc[positions]

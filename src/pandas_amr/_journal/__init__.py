@@ -1,1 +1,1 @@
-"""The journal: findings and reductions that were paid for, durable, found again by their keys."""
+"""The journal: the durable store of findings, reductions and plans, cache and checkpoint."""

@@ -1,4 +1,7 @@
-"""A map's or a reduce's way to the journal: keys, what is known and passes today's check, and who asks what now."""
+"""The part of the journal that one map, the reduce or the planner uses: keys, look-ups and claims.
+
+A claim is a key that a task is asking now; other tasks that need its answer wait for it.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,22 @@ if TYPE_CHECKING:
     from pandas_amr._journal.journal import Journal
 
 Answer = TypeVar("Answer")
-FORMAT = 2  # of keys: another one makes every key another; those of the first are in _former
+FORMAT = 2  # of keys; a new one changes every key. Those of the first are in `first_format.py`.
 
 
 @dataclass(slots=True)
 class Keeper:
-    """What one map, or the reduce, keeps in the journal under one common part of its keys.
+    """The answers of one map, or of the reduce: its part of the journal.
 
     Attributes:
-        about: all that an answer depends on beside its own input: instruction, type, model, options, tools.
+        about: all that an answer depends on, besides its own input: instruction, type, model,
+            options, tools.
         run: the run's number in the journal.
         recalled: how many answers came from the journal.
-        who: tells its own commits from others'.
+        who: the writer's number, which tells its commits from those of others.
         former: what the journal's first format wrote in place of ``about``.
-        label: what usage is listed under.
+        label: the phase in the frame of usage.
+        base: the part that all keys have in common: the fingerprint of ``about``.
     """
 
     journal: Journal
@@ -50,7 +55,7 @@ class Keeper:
     label: str = "function"
     base: bytes = field(init=False)
     _former_base: bytes = b""
-    _told: bool = False
+    _has_begun: bool = False
     _has_former: bool | None = None
 
     def __post_init__(self) -> None:
@@ -61,34 +66,39 @@ class Keeper:
             self._former_base = former_base(self.kind, self.former)
 
     def key(self, content: bytes, *, former: bool = False) -> bytes:
-        """The key of one answer, or the one that it had in the ``former`` format."""
+        """Make the key of an answer; with ``former`` the one that it had in the first format."""
         return fingerprint(self._former_base if former else self.base, content)
 
     async def recall(self, keys: Sequence[bytes]) -> dict[bytes, str]:
-        """The entries that are known, as they are kept."""
-        await self._tell()
+        """Look up answers; return those that the journal has, as JSON."""
+        await self._begin()
         return await self.journal.recall(keys, self.run)
 
     async def has_former(self) -> bool:
-        """Whether the journal's first format has answers to this question. They are then in use, as those of now."""
-        if self._has_former is None:
-            asks_all = self.former is None or self.journal.refresh
-            self._has_former = not asks_all and await self.journal.has_base(self._former_base)
-            if self._has_former and self.former is not None:
+        """Whether the journal has answers to this question in its first format.
+
+        If it has, they count as used by this run.
+        """
+        if self._has_former is not None:
+            return self._has_former
+        self._has_former = False
+        if self.former is not None and not self.journal.refresh:
+            self._has_former = await self.journal.has_base(self._former_base)
+            if self._has_former:
                 await self.journal.about(self._former_base, former_words(self.former), self.run)
         return self._has_former
 
-    async def _tell(self) -> None:
-        """Note once what is asked."""
-        if not self._told:
-            self._told = True
+    async def _begin(self) -> None:
+        """Write once what is asked."""
+        if not self._has_begun:
+            self._has_begun = True
             await self.journal.about(self.base, about_words(self.about), self.run)
 
     async def keep(
         self, answers: Mapping[bytes, Any], inputs: Mapping[bytes, str] | None = None
     ) -> None:
         """Make answers durable."""
-        await self._tell()
+        await self._begin()
         texts = inputs if inputs is not None and self.journal.keep_inputs else {}
         entries = [
             Entry(key, self.kind, self.base, encode(answer), texts.get(key))
@@ -97,16 +107,16 @@ class Keeper:
         await self.journal.keep(entries, self.run, self.who)
 
     async def mark(self) -> tuple[int, int]:
-        """Changes where anybody else may have written what this one wants to know."""
+        """Return a mark that changes when anyone else may have written answers of this base."""
         return await self.journal.mark(self.base, self.who)
 
     def claim(self, keys: Iterable[bytes]) -> None:
-        """Let others of this process who want to know these wait."""
+        """Claim keys: other tasks of this process that need them wait."""
         loop = asyncio.get_running_loop()
         self.journal.claims.update({key: loop.create_future() for key in keys})
 
     def release(self, keys: Iterable[bytes]) -> None:
-        """Let those who wait go on: the answers are there, or nobody is asking for them any more."""
+        """Release claims: the answers are there, or nobody asks for them any more."""
         for key in keys:
             claim = self.journal.claims.pop(key, None)
             if claim is not None:
@@ -115,17 +125,22 @@ class Keeper:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Reductions and plans, kept by the texts that were asked."""
+    """Reductions and plans in the journal, by the texts that were asked."""
 
     keeper: Keeper
 
     async def recall(
         self, asked: Sequence[str], read: Callable[[Any], Answer], *, former: Sequence[str] = ()
     ) -> Answer | None:
-        """The answer as ``read`` takes it today, or None: then this task is to ask, and others of this process wait.
+        """Look up an answer; return None if this task must ask.
 
-        They wait until the answer is kept, or until this task ends or asks something else: then it has got none, and
-        one of those who waited is to ask. ``former`` is what was asked as the journal's first format wrote it.
+        Then this task holds the claim, and other tasks of this process wait: until it keeps an
+        answer, ends, or looks up something else. Without an answer, one that waited must ask.
+
+        Args:
+            asked: what is asked.
+            read: reads the answer, and raises if it is not valid any more.
+            former: what is asked as the journal's first format wrote it.
         """
         task = asyncio.current_task()
         _asks_no_more(task)
@@ -137,29 +152,32 @@ class Answers:
         if task is not None:
             _asking[task] = (self.keeper, key)
             task.add_done_callback(_asks_no_more)
-        known = _read_answer((await self.keeper.recall([key])).get(key), read)
-        if known is None and former and await self.keeper.has_former():
-            key = self._key(former, former=True)
-            known = _read_answer((await self.keeper.recall([key])).get(key), read)
-        if known is not None:
+        answer = await self._look_up(key, read)
+        if answer is None and former and await self.keeper.has_former():
+            answer = await self._look_up(self._key(former, former=True), read)
+        if answer is not None:
             self.keeper.recalled += 1
             _asks_no_more(task)
-        return known
+        return answer
+
+    async def _look_up(self, key: bytes, read: Callable[[Any], Answer]) -> Answer | None:
+        values = await self.keeper.recall([key])
+        return _read_answer(values.get(key), read)
 
     async def keep(self, asked: Sequence[str], payload: Any) -> None:
-        """Make an answer durable."""
+        """Make an answer durable, and release its claim."""
         try:
             await self.keeper.keep({self._key(asked): payload})
         finally:
             _asks_no_more(asyncio.current_task())
 
     def _key(self, asked: Sequence[str], *, former: bool = False) -> bytes:
-        content = fingerprint(*(one.encode("utf-8", "surrogatepass") for one in asked))
+        content = fingerprint(*(text.encode("utf-8", "surrogatepass") for text in asked))
         return self.keeper.key(content, former=former)
 
 
 def _read_answer(text: str | None, read: Callable[[Any], Answer]) -> Answer | None:
-    """An answer as it is read today; None where it is damaged, or is none any more: then it is asked anew."""
+    """Read an answer; return None if it is damaged or not valid any more."""
     payload = None if text is None else decode(text)
     if payload is None:
         return None
@@ -169,14 +187,16 @@ def _read_answer(text: str | None, read: Callable[[Any], Answer]) -> Answer | No
         return None
 
 
+# The claim that each task holds.
 _asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[Keeper, bytes]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 def _asks_no_more(task: asyncio.Task[Any] | None) -> None:
-    """Let those go on who wait for what a task was to ask."""
-    if task is not None and (asked := _asking.pop(task, None)) is not None:
-        task.remove_done_callback(_asks_no_more)
-        keeper, key = asked
-        keeper.release([key])
+    """Release the claim that a task holds, if any."""
+    if task is None or task not in _asking:
+        return
+    keeper, key = _asking.pop(task)
+    task.remove_done_callback(_asks_no_more)
+    keeper.release([key])

@@ -1,6 +1,7 @@
-"""The journal's file: one SQLite database in write-ahead mode, on a thread of its own, shared by all that name it.
+"""The journal's database in this process: one connection per file, on a thread of its own.
 
-Several processes may write it. What is damaged is set aside, and what has gone is begun anew; either is told.
+Several processes may write the same file. A damaged file is set aside, and one that was removed is
+created anew; the user is warned of either.
 """
 
 from __future__ import annotations
@@ -13,37 +14,31 @@ import threading
 import time
 import warnings
 import weakref
-import zlib
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pandas_amr._journal.database_file import (
+    RunRecord,
+    checksum,
+    create_file,
+    describe_error,
+    flush_to_disk,
+    is_damaged,
+    move_aside,
+    open_database,
+    transaction,
+    writable,
+)
 from pandas_amr.errors import JournalError, JournalWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 Kind = Literal["finding", "plan", "reduction"]
-VERSION = 1
-APPLICATION = 0x414D524A  # "AMRJ"
-BUSY_S = 60.0
-BUSY_STEP_S = 0.01
-ASKED_AT_ONCE = 5000
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-SCHEMA = """
-CREATE TABLE bases (base BLOB PRIMARY KEY, about TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE runs (
-    run INTEGER PRIMARY KEY AUTOINCREMENT, began REAL NOT NULL, ended REAL, verb TEXT NOT NULL, task TEXT,
-    units INTEGER NOT NULL, status TEXT, calls INTEGER, tokens INTEGER, money REAL, recalled INTEGER
-);
-CREATE TABLE uses (run INTEGER NOT NULL, base BLOB NOT NULL, PRIMARY KEY (run, base)) WITHOUT ROWID;
-CREATE TABLE entries (
-    key BLOB PRIMARY KEY, kind TEXT NOT NULL, base BLOB NOT NULL, run INTEGER NOT NULL, made REAL NOT NULL,
-    value TEXT NOT NULL, checked INTEGER NOT NULL, input TEXT
-) WITHOUT ROWID;
-"""
 
 
 class Entry(NamedTuple):
@@ -56,451 +51,285 @@ class Entry(NamedTuple):
     input: str | None = None
 
 
-@dataclass(slots=True)
-class Noted:
-    """What a run that goes on has written of itself: it is written again where it is no longer there."""
-
-    began: float
-    verb: str
-    task: str | None
-    units: int
-    abouts: dict[bytes, str] = field(default_factory=dict)  # by base
-
-    def write(
-        self, connection: sqlite3.Connection, run: int | None, bases: Iterable[bytes] | None = None
-    ) -> int:
-        """Write what is missing of the run and of its bases; without a number it gets one. The number."""
-        row = (run, self.began, self.verb, self.task, self.units)
-        add = "INSERT OR IGNORE INTO"
-        number = connection.execute(
-            f"{add} runs (run, began, verb, task, units) VALUES (?, ?, ?, ?, ?)", row
-        ).lastrowid
-        for base in self.abouts if bases is None else self.abouts.keys() & set(bases):
-            connection.execute(f"{add} bases VALUES (?, ?)", (base, self.abouts[base]))
-            connection.execute(f"{add} uses VALUES (?, ?)", (run, base))
-        return int(number or 0) if run is None else run
-
-
 @dataclass(slots=True, eq=False)
-class _Line:
-    """A connection on a thread of its own, and the process that both are of.
+class _DatabaseConnection:
+    """A connection to the database on a thread of its own, and the process of both.
 
-    None is open while the process forks. A child that inherits one, though it never touches it, would let SQLite take
-    locks for its own that are its parent's, and damage the file (https://www.sqlite.org/howtocorrupt.html, 2.6).
+    No connection is open while the process forks. A child that inherits one, even if it does not
+    use it, would let SQLite take the parent's locks for its own, and damage the file
+    (https://www.sqlite.org/howtocorrupt.html, 2.6).
     """
 
     thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="pandas-amr-journal")
     )
-    connection: sqlite3.Connection | None = None
+    database: sqlite3.Connection | None = None
     process: int = field(default_factory=os.getpid)
 
-    def hang_up(self) -> None:
-        """Close the connection; it is opened again when it is wanted."""
-        with _at_work:
+    def close(self) -> None:
+        """Close the connection; it is opened again at the next use."""
+        with _in_use:
             _open.discard(self)
-            if self.connection is not None:
-                self.connection.close()
-                self.connection = None
+            if self.database is not None:
+                self.database.close()
+                self.database = None
 
     def end(self) -> None:
         """Close the connection and end the thread, without waiting."""
-        self.thread.submit(self.hang_up)
+        self.thread.submit(self.close)
         self.thread.shutdown(wait=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """Entries that wait to be committed, and the future of those who wait for it."""
+
+    entries: Sequence[Entry]
+    bases: frozenset[bytes]
+    run: int
+    writer: int
+    written: asyncio.Future[None]
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Store:
-    """One file in one process. It is closed once no journal and no run holds it.
+    """One file in one process. It is closed when no journal and no run refers to it.
 
     Attributes:
-        claims: what is being asked just now, by key; each is over when the answer is there or will not come.
-        told: what has happened to the file since somebody was told.
-        aside: what damaged files were set aside since somebody verified.
-        commits: how many there were, by base.
-        own: how many of them by each of those who write.
-        runs: those that go on.
+        claims: the keys that are being asked; a future is done when the answer is there, or will
+            not come.
+        notices: what happened to the file since the user was last warned.
+        aside: the damaged files that were set aside since the last ``verify``.
+        commits: the number of commits, by base.
+        own: the number of commits by each writer, by base and writer.
+        runs: the records of running runs.
     """
 
     path: Path
     claims: dict[bytes, asyncio.Future[None]] = field(default_factory=dict)
-    line: _Line = field(default_factory=_Line)
-    told: list[str] = field(default_factory=list)
+    connection: _DatabaseConnection = field(default_factory=_DatabaseConnection)
+    notices: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
     commits: Counter[bytes] = field(default_factory=Counter)
     own: Counter[tuple[bytes, int]] = field(default_factory=Counter)
-    runs: dict[int, Noted] = field(default_factory=dict)
+    runs: dict[int, RunRecord] = field(default_factory=dict)
     _inode: int = 0
-    _waiting: list[tuple[Sequence[Entry], int, int, asyncio.Future[None]]] = field(
-        default_factory=list
-    )
+    _waiting: list[_Write] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        weakref.finalize(
-            self, _left.append, self.line
-        ).atexit = False  # the end of the process closes it anyway
+        abandoned = weakref.finalize(self, _abandoned.append, self.connection)
+        abandoned.atexit = False  # the end of the process closes it anyway
 
-    def now(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Do some work and wait for it; where the file is damaged, on a new one."""
-        return self._waited_for(self._done, work)
+    def execute(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run work on the database and wait for it; on a new file if this one is damaged.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        return self._wait_for(self._work, work)
 
     def read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Do some work that wants what the file holds, and wait for it.
+        """Run work that needs what the file holds, and wait for it.
 
         Raises:
             JournalError: the file cannot be used, or is damaged; then it is set aside.
         """
-        return self._waited_for(self._read, work)
+        return self._wait_for(self._work_on_this_file, work)
 
-    def _waited_for(self, do: Callable[..., Any], work: Callable[[sqlite3.Connection], Any]) -> Any:
-        _end_what_is_left()
+    def _wait_for(
+        self, run_work: Callable[..., Any], work: Callable[[sqlite3.Connection], Any]
+    ) -> Any:
+        _close_abandoned()
         try:
-            return self.line.thread.submit(do, work).result()
+            return self.connection.thread.submit(run_work, work).result()
         finally:
-            while self.told:
-                warnings.warn(JournalWarning(self.told.pop(0)), stacklevel=5)
+            while self.notices:
+                warnings.warn(JournalWarning(self.notices.pop(0)), stacklevel=5)
 
-    async def soon(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Do some work without holding up the loop; where the file is damaged, on a new one."""
-        return await asyncio.get_running_loop().run_in_executor(self.line.thread, self._done, work)
-
-    async def keep(self, entries: Sequence[Entry], run: int, who: int) -> None:
-        """Write entries, together with those that others have brought meanwhile."""
+    async def execute_async(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run work on the database without blocking the loop; on a new file if it is damaged."""
         loop = asyncio.get_running_loop()
-        written = loop.create_future()
-        self._waiting.append((entries, run, who, written))
+        return await loop.run_in_executor(self.connection.thread, self._work, work)
+
+    async def keep(self, entries: Sequence[Entry], run: int, writer: int) -> None:
+        """Write entries, in one commit with those that others bring meanwhile."""
+        loop = asyncio.get_running_loop()
+        bases = frozenset(entry.base for entry in entries)
+        write = _Write(entries, bases, run, writer, loop.create_future())
+        self._waiting.append(write)
         if len(self._waiting) == 1:
             loop.call_soon(self._flush)
-        await written
+        await write.written
 
     def _flush(self) -> None:
-        batch, self._waiting = self._waiting, []
-        now = time.time()
-        rows = [
-            (
-                key,
-                kind,
-                base,
-                run,
-                now,
-                value,
-                _sum(key, value),
-                None if text is None else writable(text),
-            )
-            for entries, run, _, _ in batch
-            for key, kind, base, value, text in entries
-        ]
-
-        bases = [(run, who, {entry.base for entry in entries}) for entries, run, who, _ in batch]
-
-        def insert(connection: sqlite3.Connection) -> None:
-            with _written_through(connection), transaction(connection):
-                for run, _, asked in bases:
-                    if (noted := self.runs.get(run)) is not None:
-                        noted.write(connection, run, asked)
-                connection.executemany(
-                    "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
-                )
-            for _, who, asked in bases:
-                self.commits.update(asked)
-                self.own.update((base, who) for base in asked)
-
-        def told(done: asyncio.Future[Any]) -> None:
-            error = None if done.cancelled() else done.exception()
-            for _, _, _, written in batch:
-                if not written.done():
-                    written.set_exception(error) if error is not None else written.set_result(None)
-
+        """Commit all writes that wait."""
+        writes, self._waiting = self._waiting, []
+        insert = partial(self._insert, writes, _make_rows(writes))
         loop = asyncio.get_running_loop()
-        asyncio.ensure_future(
-            loop.run_in_executor(self.line.thread, self._done, insert)
-        ).add_done_callback(told)
+        committed = loop.run_in_executor(self.connection.thread, self._work, insert)
+        committed.add_done_callback(partial(_finish, writes))
 
-    def _done(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _insert(
+        self, writes: Sequence[_Write], rows: Sequence[Sequence[Any]], database: sqlite3.Connection
+    ) -> None:
+        with flush_to_disk(database), transaction(database):
+            for write in writes:
+                record = self.runs.get(write.run)
+                if record is not None:
+                    record.write(database, write.run, write.bases)
+            database.executemany(
+                "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
+        for write in writes:
+            self.commits.update(write.bases)
+            self.own.update((base, write.writer) for base in write.bases)
+
+    def _work(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run work on the database; if it is damaged, set it aside and use a new one."""
         try:
-            with _at_work:
+            with _in_use:
                 try:
-                    return work(self._connected())
+                    return work(self._connect())
                 except sqlite3.DatabaseError as error:
                     if not is_damaged(error):
                         raise
-                    self.told.append(self._set_aside(error))
-                    return work(
-                        self._connected()
-                    )  # nobody asks again for what was found since: this run holds it
+                    self.notices.append(self._set_aside(error))
+                    # What the run has found since stays with it, so nothing is asked again.
+                    return work(self._connect())
         except sqlite3.Error as error:
-            raise JournalError(_said(self.path, error)) from None
+            raise JournalError(describe_error(self.path, error)) from None
 
-    def _read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _work_on_this_file(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run work on the database; if it is damaged, set it aside and raise."""
         try:
-            with _at_work:
-                return work(self._connected())
+            with _in_use:
+                return work(self._connect())
         except sqlite3.Error as error:
-            raise JournalError(
-                self._set_aside(error) if is_damaged(error) else _said(self.path, error)
-            ) from None
+            if is_damaged(error):
+                raise JournalError(self._set_aside(error)) from None
+            raise JournalError(describe_error(self.path, error)) from None
 
-    def _connected(self) -> sqlite3.Connection:
-        """The connection; made anew where the file has gone."""
-        if self.line.connection is not None and self._still_there():
-            return self.line.connection
-        self.line.hang_up()
-        if self._inode and not self._still_there():
-            self.told.append(
-                f"The journal {self.path} has gone; it is begun anew, without what it held."
+    def _connect(self) -> sqlite3.Connection:
+        """Return the connection; a new one if the file was removed."""
+        if self.connection.database is not None and self._is_same_file():
+            return self.connection.database
+        self.connection.close()
+        if self._inode and not self._is_same_file():
+            self.notices.append(
+                f"The journal {self.path} has gone. A new one is created, without its answers."
             )
-        self.line.connection = self._opened()
-        _open.add(self.line)
-        return self.line.connection
-
-    def _opened(self) -> sqlite3.Connection:
-        _made(self.path)
+        create_file(self.path)
         self._inode = self.path.stat().st_ino
-        return _opened(self.path)
+        database = open_database(self.path)
+        self.connection.database = database
+        _open.add(self.connection)
+        return database
 
-    def _still_there(self) -> bool:
+    def _is_same_file(self) -> bool:
+        """Whether the path still names the file that was opened."""
         try:
             return self.path.stat().st_ino == self._inode
         except OSError:
             return False
 
     def _set_aside(self, error: Exception) -> str:
-        """Keep a damaged file where a new one is not in its way; what is to be said of it.
+        """Move a damaged file away, so that a new one can take its place.
+
+        Returns:
+            What to tell the user.
 
         Raises:
-            JournalError: it cannot be moved.
+            JournalError: the file cannot be moved.
         """
-        self.line.hang_up()
-        aside = Path(f"{self.path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-        told = f"The journal {self.path} is damaged ({error}). It is set aside as {aside.name}."
-        if self._still_there():
-            _move(self.path, aside, error)
-        else:  # another process was first, and what stands there now is its new one
-            told = f"The journal {self.path} was damaged ({error}), and another process has set it aside."
+        self.connection.close()
+        moment = time.strftime("%Y%m%d-%H%M%S")
+        target = Path(f"{self.path}.damaged-{moment}-{os.getpid()}")
+        if self._is_same_file():
+            move_aside(self.path, target, error)
+            notice = (
+                f"The journal {self.path} is damaged ({error}). It is set aside as {target.name}."
+            )
+        else:  # another process was first, and the path names its new file
+            notice = (
+                f"The journal {self.path} was damaged ({error}), and another process has set it "
+                "aside."
+            )
         self._inode = 0
-        self.aside.append(told)
-        return told
+        self.aside.append(notice)
+        return notice
 
 
-def _move(path: Path, aside: Path, damage: Exception) -> None:
-    try:
-        for end in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                Path(f"{path}{end}").rename(f"{aside}{end}")
-    except OSError as error:
-        raise JournalError(
-            f"The journal {path} is damaged ({damage}), and cannot be set aside ({error.strerror}). "
-            "Choices: move it away, journal='another/path', or journal=False."
-        ) from None
+def _make_rows(writes: Sequence[_Write]) -> list[tuple[Any, ...]]:
+    """Make the rows of the table of entries."""
+    now = time.time()
+    rows: list[tuple[Any, ...]] = []
+    for write in writes:
+        for key, kind, base, value, text in write.entries:
+            shown = None if text is None else writable(text)
+            rows.append((key, kind, base, write.run, now, value, checksum(key, value), shown))
+    return rows
 
+
+def _finish(writes: Sequence[_Write], committed: asyncio.Future[None]) -> None:
+    """Wake those who wait for a commit."""
+    error = None if committed.cancelled() else committed.exception()
+    for write in writes:
+        if write.written.done():
+            continue
+        if error is None:
+            write.written.set_result(None)
+        else:
+            write.written.set_exception(error)
+
+
+# The stores of this process
 
 _stores: weakref.WeakValueDictionary[tuple[int, Path], Store] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
-_at_work = (
-    threading.RLock()
-)  # held while anything is done with a connection, and while the process forks
-_open: set[_Line] = set()
-_left: deque[_Line] = (
-    deque()
-)  # of stores that nothing holds; a collector of garbage may add to it at any moment
+# Held while a connection is in use, and while the process forks.
+_in_use = threading.RLock()
+_open: set[_DatabaseConnection] = set()
+# Connections whose store was collected. The garbage collector may add one at any moment.
+_abandoned: deque[_DatabaseConnection] = deque()
 
 
-def _end_what_is_left() -> None:
-    """Close what was open of stores that nothing holds any more."""
+def _close_abandoned() -> None:
+    """Close the connections of stores that nothing refers to any more."""
     with contextlib.suppress(IndexError):
         while True:
-            line = _left.popleft()
-            if line.process == os.getpid():  # and not a fork of it, which has no such thread
-                line.end()
+            connection = _abandoned.popleft()
+            if connection.process == os.getpid():  # a fork does not have its thread
+                connection.end()
 
 
 def store_at(path: Path) -> Store:
-    """The process's one store for a file. Opened at once, so that what cannot be used is told before a run."""
+    """Return the process's one store for a file.
+
+    Raises:
+        JournalError: the file cannot be used.
+    """
     key = (os.getpid(), path)
     with _lock:
         store = _stores.get(key)
         if store is None:
             store = _stores[key] = Store(path)
-    store.now(_nothing)
+    store.execute(_do_nothing)  # opens the file, so that a run does not start in vain
     return store
 
 
-def _nothing(connection: sqlite3.Connection) -> None:
-    del connection  # it is there, and that was the question
-
-
-def _made(path: Path) -> None:
-    """See that there is a file that can be written; a new one is made so that nobody else can read it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        os.close(os.open(path, os.O_RDWR))
-    except OSError as error:
-        raise JournalError(
-            f"The journal {path} cannot be written ({error.strerror}). "
-            "Choices: journal='another/path', or journal=False."
-        ) from None
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    """A connection to a journal of this version."""
-    connection = sqlite3.connect(
-        path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        _write_ahead(connection)
-        connection.execute("PRAGMA synchronous=NORMAL")  # but for answers: see _written_through
-        connection.text_factory = _text
-        with transaction(connection):
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if empty:
-                for statement in SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id={APPLICATION}")
-                connection.execute(f"PRAGMA user_version={VERSION}")
-        if not empty:
-            _check_format(path, application, version)
-            _check_tables(connection)
-        connection.execute("SELECT count(*) FROM runs").fetchone()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Turn the write-ahead log on; waiting while another process begins the same file.
-
-    SQLite itself does not wait here: of two that hold a read lock and want the file to themselves, one is told at once
-    that the database is locked, whatever its time-out (https://www.sqlite.org/c3ref/busy_handler.html).
-    """
-    until = time.monotonic() + BUSY_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-            time.sleep(BUSY_STEP_S)
-        else:
-            return
-
-
-def _check_tables(connection: sqlite3.Connection) -> None:
-    """Take a file whose tables are not those of its format for what it is: damaged."""
-    wanted = {" ".join(statement.split()) for statement in SCHEMA.split(";") if statement.strip()}
-    there = connection.execute(
-        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-    )
-    if wanted != {" ".join(sql.split()) for (sql,) in there}:
-        error = sqlite3.DatabaseError("its tables are not those of a journal of its format")
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
-
-
-def is_damaged(error: Exception) -> bool:
-    """Whether SQLite says that a file is not what was written; any other error leaves the file where it is."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in DAMAGED
-
-
-def _text(raw: bytes) -> str:
-    """Text, whatever stands there: of an answer that is not what was written, its check tells."""
-    return raw.decode("utf-8", "replace")
-
-
-def writable(text: str) -> str:
-    """Text that SQLite takes: half of a surrogate pair as its number."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def wrong(connection: sqlite3.Connection) -> Iterator[str]:
-    """What is not as it was written, a sentence each."""
-    for (said,) in connection.execute("PRAGMA integrity_check"):
-        if said != "ok":
-            yield str(said)
-    for key, value, checked in connection.execute("SELECT key, value, checked FROM entries"):
-        if _sum(key, value) != checked:
-            yield f"The entry {bytes(key).hex()} is not what was written."
-
-
-def _check_format(path: Path, application: int, version: int) -> None:
-    if application != APPLICATION:
-        raise JournalError(
-            f"{path} is a database, and no journal of pandas-amr. Choose another path."
-        )
-    if version != VERSION:
-        raise JournalError(
-            f"The journal {path} has format {version}, and this version reads {VERSION}. "
-            "Choose another path, or update pandas-amr."
-        )
-
-
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextlib.contextmanager
-def _written_through(connection: sqlite3.Connection) -> Iterator[None]:
-    """Have what is committed in the block stand on the disk when it ends, with all that was committed before it.
-
-    Else a commit survives the process, and only a loss of power may take the last ones: of a run's notes, no answer.
-    """
-    connection.execute("PRAGMA synchronous=FULL")
-    try:
-        yield
-    finally:
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def known(
-    connection: sqlite3.Connection, keys: Sequence[bytes], run: int | None
-) -> dict[bytes, str]:
-    """What is known of keys; of what one run has written, where it is named."""
-    found: dict[bytes, str] = {}
-    for start in range(0, len(keys), ASKED_AT_ONCE):
-        part = keys[start : start + ASKED_AT_ONCE]
-        marks = ",".join("?" * len(part))
-        query = f"SELECT key, value, checked FROM entries WHERE key IN ({marks})"  # noqa: S608 (question marks)
-        rows = (
-            connection.execute(query, part)
-            if run is None
-            else connection.execute(f"{query} AND run = ?", (*part, run))
-        )
-        found |= {key: value for key, value, checked in rows if _sum(key, value) == checked}
-    return found
-
-
-def _sum(key: Any, value: Any) -> int | None:
-    """A check on the key and the value together, so that a value never stands for another key."""
-    if not (isinstance(key, bytes) and isinstance(value, str)):
-        return None
-    return zlib.crc32(value.encode("utf-8", "surrogatepass"), zlib.crc32(key))
-
-
-def _said(path: Path, error: Exception) -> str:
-    return f"The journal {path} cannot be used: {error}. Choices: make room, journal='another/path', or journal=False."
+def _do_nothing(database: sqlite3.Connection) -> None:
+    del database
 
 
 def _before_fork() -> None:
     _lock.acquire()
-    _at_work.acquire()
-    for line in list(_open):
-        line.hang_up()
+    _in_use.acquire()
+    for connection in list(_open):
+        connection.close()
 
 
 def _after_fork() -> None:
-    _at_work.release()
+    _in_use.release()
     _lock.release()
 
 

@@ -1,4 +1,4 @@
-"""Findings in the journal: as JSON that a model could have said, so that each look-up checks them as an answer."""
+"""Findings in the journal: as JSON that a model could have given, so that look-ups check them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,36 @@ from pandas_amr._types.canonical import canonical_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
 
 Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Today's check of findings of one type.
+    """The check that findings of one type must pass now.
 
     Attributes:
-        made: whether a function of the user's made them, and not a model.
+        made: whether a user's function made them, and not a model.
     """
 
     kind: FindingType
     made: bool = False
 
     def __call__(self, form: dict[str, Any]) -> dict[str, Any] | None:
-        """Check a finding in the form that a model gives: a record as Arrow takes it if it fits, or None."""
+        """Check a finding in JSON; return the record as Arrow takes it, or None."""
         return self.kind.record(form, empty_texts=self.made, fits=False)[0]
 
     def is_stable(self, form: dict[str, Any], record: Mapping[str, Any]) -> bool:
-        """Whether the form of a checked record is read back as that record: not if validators change it once more."""
+        """Whether the JSON of a record is read as that record again.
+
+        It is not if a validator changes its own output.
+        """
         again = self(form)
-        if again is None or again == record:
-            return again is not None
+        if again is None:
+            return False
+        if again == record:
+            return True
         return canonical_json(json_form(again, self.kind.model)) == canonical_json(form)
 
 
@@ -44,24 +49,24 @@ class Check:
 
 
 def encode(value: Any) -> str:
-    """Write an answer as the journal keeps it."""
+    """Encode an answer as JSON."""
     return _ENCODER.encode(value)
 
 
-def _encoded(value: Any) -> Any:
-    """What JSON has no form for: code hands in dates, decimals and so on as they are."""
+def _encode_scalar(value: Any) -> Any:
+    """Convert what JSON has no form for: code submits dates and decimals as they are."""
     return scalar_form(value, type(value))
 
 
-_ENCODER = json.JSONEncoder(default=_encoded, separators=(",", ":"))
+_ENCODER = json.JSONEncoder(default=_encode_scalar, separators=(",", ":"))
 
 
 def readable_form(
     record: Mapping[str, Any], check: Check, said: dict[str, Any] | None = None
 ) -> dict[str, Any] | None:
-    """Find the JSON that is read back as a record: what was said, if it passes as it stands; else the record's own.
+    """Return the JSON that is read as a record again: ``said`` if it passes, else the record's.
 
-    None if neither is.
+    Return None if neither is.
     """
     if said is not None and check(json.loads(encode(said))) is not None:
         return said
@@ -75,21 +80,23 @@ def readable_form(
 def read_findings(
     texts: Mapping[Key, str], check: Check, *, former: bool = False
 ) -> dict[Key, dict[str, Any]]:
-    """Read entries of the journal; what is damaged or does not pass today's check is left out.
+    """Read entries; those that are damaged or do not pass the check are left out.
 
-    Those of the ``former`` format hold records that validators have seen already: what these would change now is left
-    out, too.
+    Entries of the ``former`` format hold records that have passed the validators. Those that the
+    validators would change now are left out, too.
     """
-    known: dict[str, dict[str, Any] | None] = {}
-    found: dict[Key, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any] | None] = {}  # by text: few of many findings differ
+    passed: dict[Key, dict[str, Any]] = {}
     for key, text in texts.items():
-        if text not in known:  # few findings of many are different ones
-            known[text] = _read_former(text, check) if former else _read(text, check)
-        record = known[text]
+        if text not in records:
+            records[text] = _read_former(text, check) if former else _read(text, check)
+        record = records[text]
         if record is not None:
-            found[key] = record
-    fitting = check.kind.fit(list(found.values()))
-    return {key: record for (key, record), fits in zip(found.items(), fitting, strict=True) if fits}
+            passed[key] = record
+    fitting = check.kind.find_fitting(list(passed.values()))
+    return {
+        key: record for (key, record), fits in zip(passed.items(), fitting, strict=True) if fits
+    }
 
 
 def _read(text: str, check: Check) -> dict[str, Any] | None:
@@ -103,13 +110,13 @@ def _read_former(text: str, check: Check) -> dict[str, Any] | None:
         return None
     try:
         form = json_form(record, check.kind.model, former=True)
-    except (ValueError, RecursionError):  # a value of any shape, whose JSON is damaged
+    except (ValueError, RecursionError):  # an untyped value, whose JSON is damaged
         return None
     return check(form) if check.is_stable(form, record) else None
 
 
 def decode(text: str) -> Any:
-    """Read JSON; None if it is none."""
+    """Decode JSON; return None if the text is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

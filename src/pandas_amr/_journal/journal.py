@@ -1,7 +1,7 @@
-"""The journal: what was paid for, durable before it counts. Cache and checkpoint in one SQLite file.
+"""The journal: accepted answers, durable before they count. Cache and checkpoint in one file.
 
-It holds accepted answers by fingerprint, what was asked for (instruction, schema, model), and one row a run. It holds
-no keys, and no text of rows unless ``keep_inputs`` asks for it.
+It holds answers by fingerprint, what was asked (instruction, schema, model), and one row per run.
+It holds no API keys, and the text of rows only if ``keep_inputs`` is set.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_amr._journal.database import (
-    Noted,
-    Store,
+from pandas_amr._journal.database import Store, store_at
+from pandas_amr._journal.database_file import (
+    FILE_ENDS,
+    RunRecord,
+    find_damage,
+    find_entries,
     is_damaged,
-    known,
-    store_at,
     transaction,
     writable,
-    wrong,
 )
 from pandas_amr._records.paths import absolute_path, cache_folder
 from pandas_amr._records.public import public
@@ -43,17 +43,33 @@ if TYPE_CHECKING:
 
     from pandas_amr._journal.database import Entry
 
+RUN_COLUMNS = (
+    "run",
+    "began",
+    "ended",
+    "verb",
+    "task",
+    "units",
+    "status",
+    "calls",
+    "tokens",
+    "money",
+    "recalled",
+)
+ENTRY_COLUMNS = ("key", "kind", "about", "value", "run", "made", "input")
+TIME_COLUMNS = ("began", "ended", "made")
 MOST_DAYS = 1e9
 DEFAULT_NAME = "journal.sqlite"
+OFF = frozenset({"off", "0", "false"})  # values of the environment's AMR_JOURNAL
 
 
 @public
 class Journal:
-    """A journal in a file of its own. Runs that are given it pay for nothing that it has.
+    """A journal in a file. Runs that use it pay for no answer that it holds.
 
     Args:
-        path: the file; its folder is made. Several processes may share it.
-        refresh: ask everything again, and overwrite.
+        path: the file; its folder is created. Several processes may share it.
+        refresh: ask everything again, and overwrite what the journal holds.
         keep_inputs: also keep each unit's text beside its finding.
 
     Raises:
@@ -76,245 +92,257 @@ class Journal:
         self.path = absolute_path(path)
         self.refresh = refresh
         self.keep_inputs = keep_inputs
-        self._held: Store | None = None
-        _ = self._store
+        self._opened: Store | None = None
+        _ = self._store  # so that a file that cannot be used fails here
 
     @property
     def _store(self) -> Store:
-        """The process's own, whatever the file is called: a fork begins another."""
-        if self._held is None or self._held.line.process != os.getpid():
-            self._held = store_at(Path(os.path.realpath(self.path)))
-        return self._held
+        """The store of this process for the file, by any of its names; a fork opens another."""
+        if self._opened is None or self._opened.connection.process != os.getpid():
+            self._opened = store_at(Path(os.path.realpath(self.path)))
+        return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_held": None}
+        return self.__dict__ | {"_opened": None}
 
     def __repr__(self) -> str:
         try:
-            held = f"{len(self)} answers"
+            content = f"{len(self)} answers"
         except JournalError:
-            held = "cannot be read"
-        return f"<Journal {self.path.name}, {held}>"
+            content = "cannot be read"
+        return f"<Journal {self.path.name}, {content}>"
 
     def __len__(self) -> int:
-        """How many answers it holds."""
+        """Return the number of answers."""
         return int(self._rows("SELECT count(*) FROM entries")[0][0])
 
     def runs(self) -> pd.DataFrame:
-        """One row a run: when, what was asked, of how many units, at what cost.
+        """Return one row per run: when it was, what it asked, about how many units, at what cost.
 
-        ``status`` is missing for a run that was killed or goes on.
+        ``status`` is missing for a run that was killed or is still running.
         """
-        names = [
-            "run",
-            "began",
-            "ended",
-            "verb",
-            "task",
-            "units",
-            "status",
-            "calls",
-            "tokens",
-            "money",
-            "recalled",
-        ]
-        rows = self._rows(f"SELECT {', '.join(names)} FROM runs ORDER BY run")  # noqa: S608
-        return _frame(rows, names).set_index("run")
+        rows = self._rows(f"SELECT {', '.join(RUN_COLUMNS)} FROM runs ORDER BY run")  # noqa: S608
+        return _frame(rows, RUN_COLUMNS).set_index("run")
 
     def size(self) -> int:
-        """Bytes on disk."""
-        parts = (Path(f"{self._store.path}{end}") for end in ("", "-wal", "-shm"))
+        """Return the bytes on disk."""
+        parts = [Path(f"{self._store.path}{end}") for end in FILE_ENDS]
         return sum(part.stat().st_size for part in parts if part.exists())
 
     def prune(self, *, older_than: timedelta | float | None = None, keep: int | None = None) -> int:
-        """Forget answers, and give the room back.
+        """Delete answers, and return their space to the disk.
 
         Args:
-            older_than: those made longer ago: a timedelta, or days.
-            keep: all but the answers to what the last so many runs asked: instruction, schema and model.
+            older_than: delete the answers made longer ago: a timedelta, or days.
+            keep: keep only the answers to what the last ``keep`` runs asked: instruction, schema
+                and model.
 
         Returns:
-            How many were forgotten.
+            How many answers were deleted.
 
         Raises:
-            UsageError: neither is given, or one is no such time or number.
+            UsageError: neither is given, or one is not such a time or number.
             JournalError: the file is damaged; it is set aside.
         """
         if older_than is None and keep is None:
             raise UsageError(
-                "prune() takes older_than= (a timedelta, or days), keep= (a number of runs), or both."
+                "prune() takes older_than= (a timedelta, or days), keep= (a number of runs), or "
+                "both."
             )
-        wanted: list[str] = []
+        conditions: list[str] = []
         values: list[float] = []
         if older_than is not None:
-            wanted.append("made < ?")
+            conditions.append("made < ?")
             values.append(time.time() - _seconds(older_than))
         if keep is not None:
-            last = "SELECT run FROM runs ORDER BY run DESC LIMIT ?"
-            wanted.append(f"base NOT IN (SELECT base FROM uses WHERE run IN ({last}))")  # noqa: S608
-            values.append(_runs_kept(keep))
-        going = "SELECT run FROM runs WHERE ended IS NULL"  # what they are about is written again by nobody
-
-        def forget(connection: sqlite3.Connection) -> int:
-            with transaction(connection):
-                entries = f"DELETE FROM entries WHERE {' AND '.join(wanted)}"  # noqa: S608
-                gone = connection.execute(entries, values).rowcount
-                without = "base NOT IN (SELECT base FROM entries)"
-                connection.execute(f"DELETE FROM uses WHERE {without} AND run NOT IN ({going})")  # noqa: S608
-                bases = f"DELETE FROM bases WHERE {without} AND base NOT IN (SELECT base FROM uses)"  # noqa: S608
-                connection.execute(bases)
-            connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            return gone
-
-        gone: int = self._store.read(forget)
-        return gone
+            last_runs = "SELECT run FROM runs ORDER BY run DESC LIMIT ?"
+            last_bases = f"SELECT base FROM uses WHERE run IN ({last_runs})"  # noqa: S608
+            conditions.append(f"base NOT IN ({last_bases})")
+            values.append(_check_keep(keep))
+        where = " AND ".join(conditions)
+        deleted: int = self._store.read(functools.partial(_delete_entries, where, values))
+        return deleted
 
     def export(self) -> pd.DataFrame:
-        """All answers as a frame: ``key kind about value run made input``; ``about`` is what was asked, as JSON.
+        """Return all answers: ``key kind about value run made input``.
+
+        ``about`` is what was asked, as JSON.
 
         Raises:
             JournalError: the file is damaged; it is set aside.
         """
-        names = ["key", "kind", "about", "value", "run", "made", "input"]
         rows = self._rows(
-            "SELECT lower(hex(key)), kind, about, value, run, made, input FROM entries LEFT JOIN bases USING (base) "
-            "ORDER BY made, key"
+            "SELECT lower(hex(key)), kind, about, value, run, made, input FROM entries "
+            "LEFT JOIN bases USING (base) ORDER BY made, key"
         )
-        return _frame(rows, names)
+        return _frame(rows, ENTRY_COLUMNS)
 
     def verify(self) -> list[str]:
-        """Read everything; what is wrong, a sentence each. An entry that is wrong is never given to a run.
+        """Read everything, and return what is wrong, a sentence each.
 
-        A damaged file that was set aside since the last look is told, too; one that is found here stays where it is.
+        No run ever gets an entry that is wrong. Damaged files that were set aside since the last
+        call are named, too. A file that is found to be damaged now stays where it is.
         """
         store = self._store
-        found: list[str] = []
-
-        def verified(connection: sqlite3.Connection) -> None:
-            try:
-                found.extend(wrong(connection))
-            except sqlite3.DatabaseError as error:
-                if not is_damaged(error):
-                    raise
-                found.append(
-                    f"The journal {store.path} is damaged ({error}). The next run sets it aside."
-                )
-
+        problems: list[str] = []
         try:
-            store.read(verified)
+            store.read(functools.partial(_add_damage, store.path, problems))
         except JournalError:
             if not store.aside:
                 raise
-        told, store.aside = store.aside, []
-        return told + found
+        notices, store.aside = store.aside, []
+        return notices + problems
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._store.read(
-            lambda connection: connection.execute(query).fetchall()
-        )
+        rows: list[tuple[Any, ...]] = self._store.read(functools.partial(_fetch_all, query))
         return rows
 
     # For runs
 
     async def begin(self, verb: str, task: str | None, units: int) -> int:
-        """Note a run, and give its number."""
-        noted = Noted(time.time(), verb, None if task is None else writable(task), units)
-
-        def insert(connection: sqlite3.Connection) -> int:
-            with transaction(connection):
-                return noted.write(connection, None)
-
-        run: int = await self._store.soon(insert)
-        self._store.runs[run] = noted
+        """Add a run, and return its number."""
+        record = RunRecord(time.time(), verb, None if task is None else writable(task), units)
+        run: int = await self._store.execute_async(functools.partial(_write_run, record, None))
+        self._store.runs[run] = record
         return run
 
     async def end(
         self, run: int, status: str, *, calls: int, tokens: int, money: float | None, recalled: int
     ) -> None:
-        """Note how a run ended."""
-        noted = self._store.runs.pop(run, None)
-
-        def update(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                if noted is not None:
-                    noted.write(connection, run)
-                connection.execute(
-                    "UPDATE runs SET ended=?, status=?, calls=?, tokens=?, money=?, recalled=? WHERE run=?",
-                    (time.time(), status, calls, tokens, money, recalled, run),
-                )
-
-        await self._store.soon(update)
+        """Write how a run ended."""
+        record = self._store.runs.pop(run, None)
+        values = (time.time(), status, calls, tokens, money, recalled, run)
+        await self._store.execute_async(functools.partial(_end_run, record, run, values))
 
     async def about(self, base: bytes, about: str, run: int) -> None:
-        """Note what stands behind a fingerprint's common part, and that a run asks it."""
-        noted = self._store.runs.get(run)
-        if noted is None or base in noted.abouts:
+        """Write what a base stands for, and that a run asks it."""
+        record = self._store.runs.get(run)
+        if record is None or base in record.abouts:
             return
-        noted.abouts[base] = about
-
-        def insert(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                noted.write(connection, run, [base])
-
-        await self._store.soon(insert)
+        record.abouts[base] = about
+        await self._store.execute_async(functools.partial(_write_run, record, run, bases=[base]))
 
     async def has_base(self, base: bytes) -> bool:
-        """Whether anything was ever asked under a fingerprint's common part."""
-
-        def asked(connection: sqlite3.Connection) -> bool:
-            return (
-                connection.execute("SELECT 1 FROM bases WHERE base = ?", (base,)).fetchone()
-                is not None
-            )
-
-        there: bool = await self._store.soon(asked)
-        return there
+        """Whether anything was ever asked under a base."""
+        is_known: bool = await self._store.execute_async(functools.partial(_has_base, base))
+        return is_known
 
     async def recall(self, keys: Sequence[bytes], run: int = 0) -> dict[bytes, str]:
-        """The answers that are known, by key; with ``refresh``, those that the run itself has had.
+        """Return the answers that the journal holds, by key; no damaged ones.
 
-        What is not as it was written is not known.
+        With ``refresh``, only those that the run itself has written.
         """
         if not keys or (self.refresh and not run):
             return {}
-        by = run if self.refresh else None
-        answers: dict[bytes, str] = await self._store.soon(
-            lambda connection: known(connection, keys, by)
-        )
+        find = functools.partial(find_entries, keys=keys, run=run if self.refresh else None)
+        answers: dict[bytes, str] = await self._store.execute_async(find)
         return answers
 
-    async def mark(self, base: bytes, who: int) -> tuple[int, int]:
-        """Changes where others than ``who`` have written answers with this base, or another process anything."""
+    async def mark(self, base: bytes, writer: int) -> tuple[int, int]:
+        """Return a mark of the file's state.
 
-        def marked(connection: sqlite3.Connection) -> tuple[int, int]:
-            others = self._store.commits[base] - self._store.own[base, who]
-            return int(connection.execute("PRAGMA data_version").fetchone()[0]), others
-
-        mark: tuple[int, int] = await self._store.soon(marked)
+        It changes when others than ``writer`` have written answers with this base, or another
+        process has written anything.
+        """
+        mark: tuple[int, int] = await self._store.execute_async(
+            functools.partial(_read_mark, self._store, base, writer)
+        )
         return mark
 
-    async def keep(self, entries: Sequence[Entry], run: int, who: int = 0) -> None:
-        """Make answers durable. Those of several agents are committed together; ``who`` writes them.
+    async def keep(self, entries: Sequence[Entry], run: int, writer: int = 0) -> None:
+        """Make answers durable; those of several agents are committed together.
 
         Raises:
             JournalError: they could not be written.
         """
-        await self._store.keep(entries, run, who)
+        await self._store.keep(entries, run, writer)
 
     def told(self) -> list[JournalWarning]:
-        """What is to be told of the file since it was asked last."""
-        told, self._store.told = self._store.told, []
-        return [JournalWarning(one) for one in told]
+        """Return the warnings about the file since the last call."""
+        notices, self._store.notices = self._store.notices, []
+        return [JournalWarning(notice) for notice in notices]
 
     @property
     def claims(self) -> dict[bytes, asyncio.Future[None]]:
-        """What runs of this process are asking just now, by key."""
+        """The keys that runs of this process are asking now."""
         return self._store.claims
 
 
+# Work on the database
+
+
+def _fetch_all(query: str, database: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return database.execute(query).fetchall()
+
+
+def _delete_entries(where: str, values: Sequence[float], database: sqlite3.Connection) -> int:
+    """Delete entries and the bases that are then unused; return the number of entries."""
+    with transaction(database):
+        deleted = database.execute(f"DELETE FROM entries WHERE {where}", values).rowcount  # noqa: S608
+        # A running run does not write its bases again, so they stay.
+        running = "SELECT run FROM runs WHERE ended IS NULL"
+        unused = "base NOT IN (SELECT base FROM entries)"
+        database.execute(f"DELETE FROM uses WHERE {unused} AND run NOT IN ({running})")  # noqa: S608
+        database.execute(
+            f"DELETE FROM bases WHERE {unused} AND base NOT IN (SELECT base FROM uses)"  # noqa: S608
+        )
+    database.execute("VACUUM")
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return deleted
+
+
+def _add_damage(path: Path, problems: list[str], database: sqlite3.Connection) -> None:
+    try:
+        problems.extend(find_damage(database))
+    except sqlite3.DatabaseError as error:
+        if not is_damaged(error):
+            raise
+        problems.append(f"The journal {path} is damaged ({error}). The next run sets it aside.")
+
+
+def _write_run(
+    record: RunRecord,
+    run: int | None,
+    database: sqlite3.Connection,
+    bases: Sequence[bytes] | None = None,
+) -> int:
+    with transaction(database):
+        return record.write(database, run, bases)
+
+
+def _end_run(
+    record: RunRecord | None, run: int, values: Sequence[Any], database: sqlite3.Connection
+) -> None:
+    with transaction(database):
+        if record is not None:
+            record.write(database, run)
+        database.execute(
+            "UPDATE runs SET ended=?, status=?, calls=?, tokens=?, money=?, recalled=? WHERE run=?",
+            values,
+        )
+
+
+def _has_base(base: bytes, database: sqlite3.Connection) -> bool:
+    row = database.execute("SELECT 1 FROM bases WHERE base = ?", (base,)).fetchone()
+    return row is not None
+
+
+def _read_mark(
+    store: Store, base: bytes, writer: int, database: sqlite3.Connection
+) -> tuple[int, int]:
+    others = store.commits[base] - store.own[base, writer]
+    return int(database.execute("PRAGMA data_version").fetchone()[0]), others
+
+
+# Arguments and results
+
+
 def _seconds(older_than: Any) -> float:
-    """An age in seconds, of a timedelta or of days."""
+    """Convert an age, a timedelta or days, to seconds.
+
+    Raises:
+        UsageError: it is neither.
+    """
     days: Any = older_than
     if isinstance(older_than, timedelta):
         days = older_than / timedelta(days=1)
@@ -329,7 +357,7 @@ def _seconds(older_than: Any) -> float:
     return float(min(days, MOST_DAYS)) * 86_400
 
 
-def _runs_kept(keep: Any) -> int:
+def _check_keep(keep: Any) -> int:
     if isinstance(keep, bool | np.timedelta64) or not isinstance(keep, Integral) or int(keep) < 0:
         raise UsageError(f"prune(keep=) takes a whole number of runs, 0 or more, not {keep!r}.")
     return min(int(keep), sys.maxsize)
@@ -339,52 +367,60 @@ def _frame(rows: Iterable[tuple[Any, ...]], names: Sequence[str]) -> pd.DataFram
     import pandas as pd  # noqa: PLC0415 (a journal can be used without a frame)
 
     frame = pd.DataFrame(list(rows), columns=list(names))
-    for name in ("began", "ended", "made"):
+    for name in TIME_COLUMNS:
         if name in frame.columns:
             frame[name] = pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
     return frame
 
 
 def journal_for(given: Any, *, by_default: bool) -> Journal | None:
-    """The journal that ``journal=`` means: a journal, a path, False, or None for the default one.
+    """Return the journal that ``journal=`` means.
+
+    Args:
+        given: a journal, a path, False for none, True or None for the one that the environment
+            names, else the default one.
+        by_default: whether None means the default one, and not none.
 
     Raises:
         UsageError: it is none of these.
-        JournalError: the file cannot be used; of the default one that is a warning, and there is none.
+        JournalError: the file cannot be used. If nobody asked for the default one, that is only a
+            warning.
     """
     match given:
         case Journal():
             return given
-        case False:
-            return None
         case str() | Path():
             return Journal(given)
-        case None | True:
-            pass
-        case _:
-            raise UsageError(
-                f"journal= takes a path, amr.Journal(path), True or False, not {given!r}."
-            )
+        case False:
+            return None
+        case True | None:
+            return _default_journal(is_required=given is True, by_default=by_default)
+    raise UsageError(f"journal= takes a path, amr.Journal(path), True or False, not {given!r}.")
+
+
+def _default_journal(*, is_required: bool, by_default: bool) -> Journal | None:
     named = os.environ.get("AMR_JOURNAL", "")
-    if named.lower() in {"off", "0", "false"} or (not named and given is None and not by_default):
+    if named.lower() in OFF:
         return None
     if named:
-        return Journal(_path_of(named))
+        return Journal(_resolve_once(named))
+    if not (is_required or by_default):
+        return None
     try:
         return Journal(cache_folder() / DEFAULT_NAME)
     except (JournalError, OSError) as error:
-        if given is True:
+        if is_required:
             raise JournalError(str(error)) from None
-        warnings.warn(JournalWarning(f"This run keeps no journal. {error}"), stacklevel=2)
+        warnings.warn(JournalWarning(f"This run keeps no journal. {error}"), stacklevel=3)
         return None
 
 
 @functools.cache
-def _path_of(named: str) -> Path:
-    """The file that the environment names: the one that it was at the first use, where its path is relative."""
+def _resolve_once(named: str) -> Path:
+    """Return the file that a path in the environment named at its first use."""
     return absolute_path(named)
 
 
 def about_words(about: Mapping[str, Any]) -> str:
-    """What stands behind a fingerprint, canonical: the same for the same, whoever writes it."""
+    """Write what a fingerprint stands for: equal questions give equal texts."""
     return canonical_json(about)

@@ -1,7 +1,7 @@
-"""What a question is to the journal: all that an answer depends on beside its own input, however a model is asked it.
+"""The keys of the journal: all that an answer depends on, besides its own input.
 
-How types and prompts are put to a model changes from version to version. What is written here does not: each change of
-it would make every answer that was paid for be asked again.
+The way in which types and prompts are put to a model changes from version to version. What is
+written here must not: any change makes all answers be asked, and paid for, again.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 KEY_BYTES = 16
 TYPES = 64
 DEFAULT_PORTS = {"http": 80, "https": 443}
-NAME = "name"  # in a schema: what a field is called that is asked for by an alias
+NAME = "name"  # in a schema: the name of a field that is asked by an alias
+DROPPED = frozenset({"title", "default", "discriminator"})  # keys of a schema
+PLAIN_PARTS = frozenset({"enum", "const", "examples", "required"})  # keys that hold no schemas
 DECIMAL_PATTERN = r"^-?\d+(\.\d+)?$"
 
 
 def fingerprint(*parts: bytes) -> bytes:
-    """16 bytes of what was asked (BLAKE2b, RFC 7693)."""
+    """Hash parts to 16 bytes (BLAKE2b, RFC 7693)."""
     whole = hashlib.blake2b(digest_size=KEY_BYTES)
     for part in parts:
         whole.update(len(part).to_bytes(4, "big") + part)
@@ -44,18 +46,18 @@ def fingerprint(*parts: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What one map, the reduce or the planner is asked, beside the input of each answer.
+    """What a map, the reduce or the planner is asked, besides the input of each answer.
 
     Attributes:
-        parts: instruction, view, rules of merging and so on, by name.
+        parts: instruction, view, merge rules and so on, by name.
         finding: the model of a finding.
         output: the type of a reduction.
-        agent: who is asked, where the user said who.
-        lm: the model; None where a function answers.
+        agent: the agent that the user gave, if any.
+        lm: the model; None if a function answers.
         server: the model's address.
-        tools: what agents may call.
-        python: what code of theirs may use.
-        former: what the journal's first format wrote otherwise, or beside the parts.
+        tools: the tools that agents may call.
+        python: what their code may use.
+        former: what the journal's first format wrote in place of parts, or besides them.
     """
 
     parts: Mapping[str, Any] = field(default_factory=dict)
@@ -70,7 +72,7 @@ class Question:
 
 
 def describe_question(question: Question) -> dict[str, Any]:
-    """Say what a question is, as the journal keeps it. What is not set is left out, so that an option may be added."""
+    """Describe a question as JSON, without the parts that are not set: new ones can come."""
     about = {
         **question.parts,
         "persona": _describe_persona(question.agent),
@@ -84,13 +86,13 @@ def describe_question(question: Question) -> dict[str, Any]:
 
 
 def _is_set(value: Any) -> bool:
-    """Whether a part says anything; 0 does."""
+    """Whether a part is set; 0 is."""
     if value is None or value is False:
         return False
     return not isinstance(value, str | Mapping | Sequence) or len(value) > 0
 
 
-# Who is asked
+# Agents, models and tools
 
 
 def _describe_persona(agent: Agent | None) -> dict[str, str]:
@@ -101,14 +103,16 @@ def _describe_persona(agent: Agent | None) -> dict[str, str]:
 
 
 def _describe_model(lm: LM, server: str) -> dict[str, Any]:
-    """Say which model answers, where, and how it samples.
+    """Describe the model, its address, and how it samples.
 
-    What is added to its requests stands as a digest, since it may hold a secret.
+    The extra fields of its requests are hashed, since they may hold a secret.
     """
-    which = {"model": lm.model, "server": describe_address(server)}
+    identity = {"model": lm.model, "server": describe_address(server)}
+    if lm.journal_as is not None:
+        identity = {"journal_as": lm.journal_as}
     extra = canonical_json(lm.extra_body) if lm.extra_body else ""
     return {
-        **({"journal_as": lm.journal_as} if lm.journal_as is not None else which),
+        **identity,
         "temperature": lm.temperature,
         "seed": lm.seed,
         "reasoning_effort": lm.reasoning_effort,
@@ -118,7 +122,7 @@ def _describe_model(lm: LM, server: str) -> dict[str, Any]:
 
 
 def describe_address(url: str) -> str:
-    """Write a server's address in one form, without what may be a secret: a user is left out, a query is a digest.
+    """Write a server's address in one form, without user; the query, which may be secret, hashed.
 
     Example:
         >>> describe_address("HTTP://me:secret@Example.com:80/v1/")
@@ -134,32 +138,33 @@ def describe_address(url: str) -> str:
 
 def _host_of(parts: SplitResult) -> str:
     host = (parts.hostname or "").rstrip(".")
-    named = f"[{host}]" if ":" in host else host
+    if ":" in host:
+        host = f"[{host}]"
     if parts.port is None or parts.port == DEFAULT_PORTS.get(parts.scheme.lower()):
-        return named
-    return f"{named}:{parts.port}"
+        return host
+    return f"{host}:{parts.port}"
 
 
 def describe_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Say which tools there are, in the order of their names."""
-    told = [
-        {
-            "name": tool.name,
-            "about": tool.description,
-            "takes": _describe_arguments(tool),
-            "version": tool.version,
-        }
-        for tool in tools
-    ]
-    return sorted(told, key=_name_of)
+    """Describe tools, in the order of their names."""
+    return [_describe_tool(tool) for tool in sorted(tools, key=_tool_name)]
 
 
-def _name_of(tool: dict[str, Any]) -> str:
-    return str(tool["name"])
+def _tool_name(tool: Tool) -> str:
+    return tool.name
+
+
+def _describe_tool(tool: Tool) -> dict[str, Any]:
+    return {
+        "name": tool.name,
+        "about": tool.description,
+        "takes": _describe_arguments(tool),
+        "version": tool.version,
+    }
 
 
 def _describe_arguments(tool: Tool) -> dict[str, Any]:
-    """Say what a tool takes: by its type, or where it has none by the schema that its server gave."""
+    """Describe the arguments of a tool: by their type, else by the schema that its server gave."""
     schema = tool.args_schema
     if schema is None or not schema.model_fields:
         return dict(tool.parameters)
@@ -169,16 +174,16 @@ def _describe_arguments(tool: Tool) -> dict[str, Any]:
     return describe_type(schema) | {"required": required}
 
 
-# What is answered
+# Types
 
 
 def describe_type(kind: Any) -> dict[str, Any]:
-    """Say what a type takes, and what its fields are called, as the user meant it: as a JSON schema of one's own."""
+    """Describe a type as a JSON schema, which holds the names of fields beside their aliases."""
     return copy.deepcopy(_describe_record(kind)) if _is_record(kind) else _describe_type(kind)
 
 
 def _is_record(kind: Any) -> bool:
-    """Whether a type is equal to no other one, so that what is said of it may be kept: ``int | str`` is, to another."""
+    """Whether a type equals only itself and can be cached; ``int | str`` equals other unions."""
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
@@ -195,7 +200,7 @@ def _describe_type(kind: Any) -> dict[str, Any]:
 
 
 def former_schema(kind: Any) -> dict[str, Any]:
-    """The JSON schema by which the journal's first format knew a type."""
+    """Return the JSON schema of a type in the journal's first format."""
     return copy.deepcopy(_former_record(kind)) if _is_record(kind) else _former_schema(kind)
 
 
@@ -216,13 +221,13 @@ class _FormerGenerator(GenerateJsonSchema):
 
 class _Generator(_FormerGenerator):
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
-        """Tell times with a zone from those without."""
+        """Distinguish times with a zone from those without."""
         zone = schema.get("tz_constraint")
         return super().datetime_schema(schema) | ({"zone": zone} if zone is not None else {})
 
 
 def close_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema with references inlined, titles and defaults dropped, objects closed."""
+    """Inline the references of a JSON schema, drop titles and defaults, and close its objects."""
     definitions = schema.pop("$defs", {})
     closed: dict[str, Any] = _closed(schema, definitions)
     return closed
@@ -239,39 +244,43 @@ def _closed(schema: Any, definitions: Mapping[str, Any]) -> Any:
         return _closed(target, definitions) | beside
     closed: dict[str, Any] = {}
     for key, value in schema.items():
-        if key in {"title", "default", "discriminator"} or key.startswith("amr_"):
-            continue
-        if key == "properties":
-            closed[key] = {name: _closed(part, definitions) for name, part in value.items()}
-        elif key in {"enum", "const", "examples", "required"}:
-            closed[key] = value
-        else:
-            closed[key] = _closed(value, definitions)
+        if key not in DROPPED and not key.startswith("amr_"):
+            closed[key] = _close_part(key, value, definitions)
     if "properties" in closed:
-        closed |= {
-            "required": list(closed["properties"]),
-            "type": "object",
-            "additionalProperties": False,
-        }
+        closed["required"] = list(closed["properties"])
+        closed["type"] = "object"
+        closed["additionalProperties"] = False
     return closed
 
 
-def _name_fields(asked: Any, named: Any) -> Any:
-    """``asked``, with the names of ``named``, which is the same by name, where they differ."""
-    if isinstance(asked, list):
-        return [_name_fields(one, other) for one, other in zip(asked, named, strict=True)]
-    if not isinstance(asked, dict):
-        return asked
-    both = {
-        key: _name_fields(value, named[key]) for key, value in asked.items() if key != "properties"
-    }
-    if "properties" not in asked:
-        return both
+def _close_part(key: str, value: Any, definitions: Mapping[str, Any]) -> Any:
+    """Close the schemas that stand under a key of a schema."""
+    if key in PLAIN_PARTS:
+        return value
+    if key == "properties":  # whose keys are names
+        return {name: _closed(part, definitions) for name, part in value.items()}
+    return _closed(value, definitions)
+
+
+def _name_fields(by_alias: Any, by_name: Any) -> Any:
+    """Add the fields' names to a schema by alias, where they differ from it."""
+    if isinstance(by_alias, list):
+        return [_name_fields(one, other) for one, other in zip(by_alias, by_name, strict=True)]
+    if not isinstance(by_alias, dict):
+        return by_alias
+    named: dict[str, Any] = {}
+    for key, value in by_alias.items():
+        if key != "properties":
+            named[key] = _name_fields(value, by_name[key])
+    if "properties" in by_alias:
+        named["properties"] = _name_properties(by_alias["properties"], by_name["properties"])
+    return named
+
+
+def _name_properties(by_alias: dict[str, Any], by_name: dict[str, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = {}
-    for (alias, one), (name, other) in zip(
-        asked["properties"].items(), named["properties"].items(), strict=True
-    ):
+    for (alias, one), (name, other) in zip(by_alias.items(), by_name.items(), strict=True):
         properties[alias] = _name_fields(one, other)
         if name != alias:
             properties[alias][NAME] = name
-    return both | {"properties": properties}
+    return properties

@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._agent import prompts
 from pandas_amr._agent.loop import run_agent
 from pandas_amr._agent.submission import REPL_FORM, Answer
-from pandas_amr._findings.findings import (
-    Checked,
-    Failure,
-    FindingType,
-    Who,
-    check_alone,
-    check_answer,
-)
+from pandas_amr._findings.check import Checked, check_alone, check_answer
+from pandas_amr._findings.store import Failure, Who
 from pandas_amr._journal.keys import fingerprint
 from pandas_amr._map.mapper import MappedShard
 from pandas_amr._map.pieces import PieceMerger
@@ -24,8 +18,8 @@ from pandas_amr._map.prompt import Pieces
 from pandas_amr._records.concurrency import await_contained, each
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow_values import table_of
+from pandas_amr._units.cells import line_of
 from pandas_amr._units.split import pieces_of
-from pandas_amr._units.units import line_of
 from pandas_amr.errors import (
     BudgetExceeded,
     InvalidOutput,
@@ -44,6 +38,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._agent.repl import Repl
     from pandas_amr._agent.window import Window
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._map.mapper import ShardCache
     from pandas_amr._map.prompt import MapPrompt
     from pandas_amr._records.tokens import TokenCounter

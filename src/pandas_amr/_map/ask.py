@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._findings.findings import FindingStore, FindingType
+from pandas_amr._findings.finding_type import FindingType
+from pandas_amr._findings.store import FindingStore
 from pandas_amr._journal.keys import Question
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import CachedMapper
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pandas_amr._agent.repl import Repl
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
-    from pandas_amr._findings.findings import Failure
+    from pandas_amr._findings.store import Failure
     from pandas_amr._map.mapper import Mapper
     from pandas_amr._records.tokens import TokenCounter
     from pandas_amr._records.usage import Phase

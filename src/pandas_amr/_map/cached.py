@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._units.units import Units
 
 LOOK_UP_SIZE = 20_000  # keys in one look-up

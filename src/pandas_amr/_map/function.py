@@ -11,7 +11,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from pandas_amr._agent.threads import called
-from pandas_amr._findings.findings import ITEMS, Failure, FindingType, check_joinable
+from pandas_amr._findings.finding_type import ITEMS, FindingType
+from pandas_amr._findings.store import Failure, check_joinable
 from pandas_amr._map.mapper import MappedShard
 from pandas_amr._records.concurrency import each
 from pandas_amr._records.raised import described

@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._findings.citations import nodes_behind
-from pandas_amr._findings.findings import items_frame
+from pandas_amr._findings.columns import items_frame
 from pandas_amr._findings.inputs import ReduceInput, make_finding_inputs
-from pandas_amr._units.units import cell
+from pandas_amr._units.cells import cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from pandas_amr._findings.findings import Failure, FindingType
+    from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._findings.store import Failure
     from pandas_amr._records.usage import Usage
     from pandas_amr._units.shards import Shard
     from pandas_amr.errors import RunStopped

@@ -17,8 +17,8 @@ from pandas_amr._map.function import FunctionMapper, PipelineMapper
 from pandas_amr._map.prompt import MapPrompt
 from pandas_amr._plan.call import ONE_ROW, VERSION, finding_types
 from pandas_amr._records.raised import described
+from pandas_amr._units.cells import json_keys
 from pandas_amr._units.profile import preview
-from pandas_amr._units.units import json_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pandas_amr._agent.agent import Agent
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._journal.cache import Keeper
     from pandas_amr._map.mapper import Mapper
     from pandas_amr._units.neighbours import Context

@@ -14,14 +14,14 @@ from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow_values import json_form
 from pandas_amr._types.schema import closed_object
 from pandas_amr._types.violations import find_violation
-from pandas_amr._units.units import line_of, reader_keys
+from pandas_amr._units.cells import line_of, reader_keys
 from pandas_amr.errors import InvalidOutput
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr.models.base import Model
 
 Place: TypeAlias = tuple[str, ...]  # of a text in a finding: its field, and the keys within it

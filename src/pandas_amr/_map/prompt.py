@@ -12,7 +12,7 @@ from pandas_amr.models.base import Message
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._units.neighbours import Context
     from pandas_amr._units.units import Units
 

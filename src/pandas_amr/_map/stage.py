@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from pandas_amr._context.progress import Progress, ProgressBar
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
-from pandas_amr._findings.findings import FOUND, Failure, FindingStore
 from pandas_amr._findings.map_findings import SKIPPED, MapFindings
+from pandas_amr._findings.store import FOUND, Failure, FindingStore
 from pandas_amr._map.cached import CachedMapper
 from pandas_amr._map.cut import Sample, cut_shards, make_context
 from pandas_amr._map.leaves import Leaves, Part
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._map.leaves import FindingSink
     from pandas_amr._units.units import Units
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pandas_amr._findings.findings import ITEMS
+from pandas_amr._findings.finding_type import ITEMS
 from pandas_amr._plan.aggregations import column_of, columns_of
 from pandas_amr._plan.call import finding_types
 from pandas_amr._plan.call_text import user_finding_types

@@ -17,8 +17,8 @@ from pandas_amr._records.usage import Budget
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import TEXT_FINDING
 from pandas_amr._units.by import By, resolve_by
+from pandas_amr._units.columns import check_frame, content_columns
 from pandas_amr._units.profile import column_units
-from pandas_amr._units.units import check_frame, content_columns
 from pandas_amr.errors import UsageError
 from pandas_amr.tools import as_tools
 

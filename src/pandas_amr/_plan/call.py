@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from pandas_amr._agent.agent import Agent
-from pandas_amr._findings.findings import FindingType
+from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._plan.aggregations import function_of
 from pandas_amr._types.arrow import field_types
 

@@ -20,7 +20,7 @@ from pandas_amr.errors import ColumnError, PlanError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._plan.aggregations import Aggregations
     from pandas_amr._plan.call import ColumnTypes, Job
     from pandas_amr._plan.plan import Plan

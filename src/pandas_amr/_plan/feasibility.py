@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import pandas as pd
 
-from pandas_amr._findings.findings import with_findings
+from pandas_amr._findings.columns import with_findings
 from pandas_amr._plan.aggregations import (
     SHARE,
     Aggregation,

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
-from pandas_amr._findings.findings import records_frame, values_array
+from pandas_amr._findings.columns import records_frame, values_array
 from pandas_amr._plan.compute_groups import align_to_groups
 from pandas_amr._plan.plan_types import item_type
 from pandas_amr._types.resolve import is_model

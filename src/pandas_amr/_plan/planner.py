@@ -19,8 +19,8 @@ from pandas_amr._plan.call_text import no_plan_error
 from pandas_amr._plan.plan import Plan
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import json_schema
+from pandas_amr._units.cells import cell, json_keys, line_of
 from pandas_amr._units.profile import profile_lines, shortened, spread
-from pandas_amr._units.units import cell, json_keys, line_of
 from pandas_amr.errors import InvalidOutput, ModelError, ModelUnavailable, PlanWarning
 from pandas_amr.models.base import Message
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pandas_amr._findings.findings import array_of
+from pandas_amr._findings.columns import array_of
 from pandas_amr._types.arrow import arrow_type, is_json_text
 from pandas_amr._types.arrow_values import plain
 from pandas_amr._types.resolve import choices_of

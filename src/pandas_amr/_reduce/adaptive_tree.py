@@ -9,8 +9,8 @@ from pandas_amr._records.concurrency import each
 from pandas_amr._records.engine import aside
 from pandas_amr._reduce.packing import next_level
 from pandas_amr._reduce.truncate import truncate_to_fit
+from pandas_amr._units.cells import line_of
 from pandas_amr._units.split import split_text
-from pandas_amr._units.units import line_of
 from pandas_amr.errors import ModelError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pandas_amr._findings.output import ReductionType
 from pandas_amr._reduce.choice import Choice, Condition
 from pandas_amr._reduce.field import IS_MISSING, MISSING, NUMBERS, Field
 from pandas_amr._types.schema import closed_object
-from pandas_amr._units.units import reader_keys
+from pandas_amr._units.cells import reader_keys
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pandas_amr._agent.agent import NoInstruction
-from pandas_amr._findings.findings import Failure
+from pandas_amr._findings.store import Failure
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
-    from pandas_amr._findings.findings import Who
+    from pandas_amr._findings.store import Who
     from pandas_amr.errors import ModelError
 
 REDUCE_POSITION = -1  # of a failure that is not about a row

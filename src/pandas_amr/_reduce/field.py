@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from pandas_amr._units.cells import cell, line_of
 from pandas_amr._units.profile import shortened, spread
-from pandas_amr._units.units import cell, line_of
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pandas_amr._plan.compute import aggregate
 from pandas_amr._plan.outputs import computed_text
 from pandas_amr._reduce.inputs import rows_without_findings, select_where
 from pandas_amr._reduce.ranking import rank_places
-from pandas_amr._units.units import cell, line_of, reader_keys
+from pandas_amr._units.cells import cell, line_of, reader_keys
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from pandas_amr._findings.inputs import TRUNCATED_KEY, ReduceInput
-from pandas_amr._units.units import line_of
+from pandas_amr._units.cells import line_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

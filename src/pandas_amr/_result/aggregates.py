@@ -14,7 +14,7 @@ from pandas_amr._plan.aggregations import column_of, function_of, is_named
 from pandas_amr._plan.compute import aggregate, groups_of
 from pandas_amr._result.compare import is_number
 from pandas_amr._units.by import By, grouping_keys, missing_keys
-from pandas_amr._units.units import cell
+from pandas_amr._units.cells import cell
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping

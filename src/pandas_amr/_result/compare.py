@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._units.units import cell
+from pandas_amr._units.cells import cell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pandas_amr._findings.findings import array_of
+from pandas_amr._findings.columns import array_of
 from pandas_amr._records.usage import Phase, Usage
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pandas_amr._findings.findings import Failure
+    from pandas_amr._findings.store import Failure
     from pandas_amr._records.trace import Node
     from pandas_amr._records.usage import Ledger
 

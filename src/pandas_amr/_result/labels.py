@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._result.compare import is_number, plain_value
-from pandas_amr._units.units import cell
+from pandas_amr._units.cells import cell
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:

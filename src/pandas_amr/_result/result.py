@@ -10,7 +10,8 @@ import numpy as np
 from typing_extensions import TypeVar
 
 from pandas_amr._agent.agent import Agent
-from pandas_amr._findings.findings import FOUND, FindingType
+from pandas_amr._findings.finding_type import FindingType
+from pandas_amr._findings.store import FOUND
 from pandas_amr._records.graph import Graph, graph_of
 from pandas_amr._records.public import public
 from pandas_amr._records.usage import Phase, Usage

@@ -18,13 +18,11 @@ from pandas_amr._plan.aggregations import column_of, function_of, is_named, name
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.folders import check_folder, replace_folder
 from pandas_amr._result import saved_format_1
-from pandas_amr._units.codec import (
+from pandas_amr._units.codec import CannotEncode, decode_value, encode
+from pandas_amr._units.frame_codec import (
     REFUSED,
-    CannotEncode,
     Encoded,
     decode_table,
-    decode_value,
-    encode,
     encode_frame,
     first_difference,
 )

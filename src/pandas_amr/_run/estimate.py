@@ -31,8 +31,8 @@ from pandas_amr._reduce.trees import MAX_LEVELS
 from pandas_amr._reduce.truncate import NUMBER_TOKENS
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.by import missing_keys
+from pandas_amr._units.cells import line_of
 from pandas_amr._units.split import pieces_of
-from pandas_amr._units.units import line_of
 from pandas_amr.models.throttle.model import throttle_for
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
-    from pandas_amr._findings.findings import FindingType
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._records.usage import Phase
     from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._findings.findings import with_findings
+from pandas_amr._findings.columns import with_findings
 from pandas_amr._findings.inputs import no_nodes
 from pandas_amr._records.raised import described
 from pandas_amr._records.usage import Ledger
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
     from pandas_amr._context.subrun import SharedRun
-    from pandas_amr._findings.findings import Failure
     from pandas_amr._findings.inputs import FindingRows
+    from pandas_amr._findings.store import Failure
     from pandas_amr._records.trace import Node
 
 

@@ -1,1 +1,1 @@
-"""Units, shards, and the frames and texts that they are made of."""
+"""Units, shards, and the frames and texts that they are made from."""

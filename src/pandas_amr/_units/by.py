@@ -1,4 +1,4 @@
-"""How findings are grouped: as ``DataFrame.groupby`` groups."""
+"""Group rows as ``DataFrame.groupby`` does."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ class By:
     """Columns to group by, with the options of ``DataFrame.groupby``.
 
     Args:
-        keys: the columns; or what else ``groupby`` takes beside them: names of index levels, a Series with the frame's
-            index, an array of one value per row, a function or a dict of index labels, a ``pd.Grouper``.
-        sort: whether groups come sorted by their keys, or as they first appear.
-        dropna: whether rows without a key are in no group.
-        observed: of categories, whether only those that occur make groups.
+        keys: the columns; or what else ``groupby`` takes: names of index levels, a Series with the
+            frame's index, an array with one value per row, a function or a dict of index labels, a
+            ``pd.Grouper``.
+        sort: whether groups are sorted by their keys, or stand as they first appear.
+        dropna: whether rows with a missing key are left out.
+        observed: whether only the categories that occur make groups.
 
     Raises:
-        UsageError: no column is named.
+        UsageError: no key is given.
 
     Example:
         >>> By("shop", sort=False)
@@ -49,62 +50,63 @@ class By:
         self, *keys: Any, sort: bool = True, dropna: bool = True, observed: bool = True
     ) -> None:
         if not keys:
-            raise UsageError('By("column", ...) names the columns to group by.')
-        for name, value in {
-            "keys": keys,
-            "sort": sort,
-            "dropna": dropna,
-            "observed": observed,
-        }.items():
+            raise UsageError('By() needs at least one column to group by: By("column").')
+        fields = {"keys": keys, "sort": sort, "dropna": dropna, "observed": observed}
+        for name, value in fields.items():
             object.__setattr__(self, name, value)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What ``groupby`` takes beside the columns."""
+        """The options of ``groupby``."""
         return {"sort": self.sort, "dropna": self.dropna, "observed": self.observed}
 
     @property
     def key(self) -> Any:
-        """What ``groupby`` takes as its columns: one label, or a list."""
+        """The ``by`` of ``groupby``: one key, or a list."""
         return self.keys[0] if len(self.keys) == 1 else list(self.keys)
 
     @property
     def labels(self) -> list[Hashable]:
-        """The columns or index levels that it names."""
-        named = [one.key if isinstance(one, pd.Grouper) else one for one in self.keys]
-        return [one for one in named if one is not None and not is_code(one)]
+        """The columns or index levels that the keys name."""
+        labels: list[Hashable] = []
+        for key in self.keys:
+            label = key.key if isinstance(key, pd.Grouper) else key
+            if label is not None and not is_code(label):
+                labels.append(label)
+        return labels
 
     @property
     def described(self) -> list[Any]:
-        """The keys as a reader may see them: never a cell's content or an address."""
-        return [described_key(one) if is_code(one) else one for one in self.keys]
+        """The keys as a reader may see them: without contents of cells or addresses in memory."""
+        return [described_key(key) if is_code(key) else key for key in self.keys]
 
     def with_keys(self, keys: Iterable[Any]) -> By:
-        """The same options with other keys."""
+        """Replace the keys, and keep the options."""
         return By(*keys, **self.options)
 
     def at(self, rows: NDArray[np.int64], index: pd.Index) -> By:
-        """The same groups of some rows of the frame, which now have the labels ``index``."""
-        return self.with_keys(
-            one.iloc[rows].set_axis(index) if isinstance(one, pd.Series) else one
-            for one in self.keys
-        )
+        """Return the grouping of some rows of the frame, whose labels are now ``index``."""
+        keys: list[Any] = []
+        for key in self.keys:
+            if isinstance(key, pd.Series):
+                keys.append(key.iloc[rows].set_axis(index))
+            else:
+                keys.append(key)
+        return self.with_keys(keys)
 
     def __eq__(self, other: object) -> bool:
-        if (
-            not isinstance(other, By)
-            or self.options != other.options
-            or len(self.keys) != len(other.keys)
-        ):
-            return NotImplemented if not isinstance(other, By) else False
-        return all(_same_key(one, two) for one, two in zip(self.keys, other.keys, strict=True))
+        if not isinstance(other, By):
+            return NotImplemented
+        if self.options != other.options or len(self.keys) != len(other.keys):
+            return False
+        return all(map(_is_same_key, self.keys, other.keys))
 
     def __hash__(self) -> int:
         return hash((tuple(self.options.values()), tuple(map(str, self.described))))
 
     def __repr__(self) -> str:
         changed = [f"{name}={value}" for name, value in self.options.items() if value is not True]
-        keys = [described_key(one) if is_code(one) else repr(one) for one in self.keys]
+        keys = [described_key(key) if is_code(key) else repr(key) for key in self.keys]
         return f"By({', '.join([*keys, *changed])})"
 
 
@@ -118,7 +120,7 @@ def _is_array(key: Any) -> bool:
 
 
 def described_key(key: Any) -> str:
-    """What a key that is no label is called, without its contents.
+    """Describe a key that is not a label, without its contents.
 
     Example:
         >>> described_key(pd.Series([1, 2], name="shop")), described_key(len)
@@ -127,16 +129,24 @@ def described_key(key: Any) -> str:
     if isinstance(key, pd.Series):
         return f"<Series {key.name!r}>"
     if isinstance(key, pd.Grouper):
-        options = {name: getattr(key, name) for name in ("key", "level")} | {
-            "freq": getattr(getattr(key, "freq", None), "freqstr", None)
-        }
-        return f"<Grouper {', '.join(f'{name}={value!r}' for name, value in options.items() if value is not None)}>"
+        return _describe_grouper(key)
     if callable(key):
         return f"<function {getattr(key, '__name__', type(key).__name__)}>"
     return f"<{type(key).__name__}>"
 
 
-def _same_key(one: Any, other: Any) -> bool:
+def _describe_grouper(key: pd.Grouper) -> str:
+    frequency = getattr(key, "freq", None)
+    options = {
+        "key": key.key,
+        "level": key.level,
+        "freq": getattr(frequency, "freqstr", None),
+    }
+    shown = [f"{name}={value!r}" for name, value in options.items() if value is not None]
+    return f"<Grouper {', '.join(shown)}>"
+
+
+def _is_same_key(one: Any, other: Any) -> bool:
     if one is other:
         return True
     if isinstance(one, pd.Series) or isinstance(other, pd.Series):
@@ -147,44 +157,52 @@ def _same_key(one: Any, other: Any) -> bool:
 
 
 def resolve_by(by: By, frame: pd.DataFrame) -> By:
-    """Evaluate keys that are code against the frame's rows: each becomes a Series beside them.
+    """Evaluate keys that are code against the frame: each becomes a Series with its index.
 
-    Labels and Groupers stay. A function is called now, with the labels of the index, which are known.
+    Labels and Groupers stay. Functions are called here, once per label of the index.
 
     Raises:
-        UsageError: a key is nothing that ``groupby`` takes, or does not lie beside the rows.
+        UsageError: ``groupby`` does not take a key, or a key does not have one value per row.
     """
-    return by.with_keys(_resolved_key(one, frame) for one in by.keys)
+    return by.with_keys(_resolve_key(key, frame) for key in by.keys)
 
 
-def _resolved_key(key: Any, frame: pd.DataFrame) -> Any:
-    if isinstance(key, pd.Series):
-        if not key.index.equals(frame.index):
-            raise UsageError(
-                f"by={described_key(key)} has another index than the frame. Give it one value per row with the "
-                "frame's index: series.set_axis(df.index), or series.reindex(df.index)."
-            )
-        return key.copy()
+def _resolve_key(key: Any, frame: pd.DataFrame) -> Any:
     if isinstance(key, pd.Grouper):
         return key
+    if isinstance(key, pd.Series):
+        return _resolve_series(key, frame)
     if _is_array(key):
-        if getattr(key, "ndim", 1) != 1 or len(key) != len(frame):
-            raise UsageError(
-                f"by={described_key(key)} holds {len(key)} values; the frame has {len(frame)} rows: give one per row."
-            )
-        return pd.Series(key, index=frame.index, name=getattr(key, "name", None))
+        return _resolve_array(key, frame)
     if isinstance(key, Mapping):
-        return _of_labels(frame.index, key.get)
-    if isinstance(key, Hashable) and _is_label(key, frame):
+        return _map_index(frame.index, key.get)
+    is_hashable = isinstance(key, Hashable) and not isinstance(key, slice)
+    if is_hashable and (_is_label(key, frame) or not callable(key)):
         return key
     if callable(key):
-        return _of_labels(frame.index, key)
-    if isinstance(key, slice) or not isinstance(key, Hashable):
+        return _map_index(frame.index, key)
+    raise UsageError(
+        "by= takes column labels, a Series, a function or a dict of index labels, a pd.Grouper, "
+        f"or a list of these, not {type(key).__name__}."
+    )
+
+
+def _resolve_series(key: pd.Series, frame: pd.DataFrame) -> pd.Series:
+    if not key.index.equals(frame.index):
         raise UsageError(
-            "by= takes column labels, a Series, a function or a dict of index labels, a pd.Grouper, or a list of "
-            f"these, not {type(key).__name__} within a list or alone."
+            f"by={described_key(key)} does not have the frame's index. Give one value per row with "
+            "that index: series.set_axis(df.index), or series.reindex(df.index)."
         )
-    return key
+    return key.copy()
+
+
+def _resolve_array(key: Any, frame: pd.DataFrame) -> pd.Series:
+    if getattr(key, "ndim", 1) != 1 or len(key) != len(frame):
+        raise UsageError(
+            f"by={described_key(key)} has {len(key)} values, and the frame {len(frame)} rows. Give "
+            "one value per row."
+        )
+    return pd.Series(key, index=frame.index, name=getattr(key, "name", None))
 
 
 def _is_label(key: Hashable, frame: pd.DataFrame) -> bool:
@@ -194,42 +212,48 @@ def _is_label(key: Hashable, frame: pd.DataFrame) -> bool:
         return False
 
 
-def _of_labels(index: pd.Index, function: Callable[[Any], Any]) -> pd.Series:
-    """What a function says of each label of the index."""
+def _map_index(index: pd.Index, function: Callable[[Any], Any]) -> pd.Series:
+    """Apply a function to each label of the index.
+
+    Raises:
+        UsageError: the function raised.
+    """
     try:
         mapped = index.map(function)
     except Exception as error:
         raise UsageError(
-            f"by={described_key(function)} is called with each label of the index; it raised {type(error).__name__}."
+            f"by={described_key(function)} raised {type(error).__name__}. It is called with each "
+            "label of the index."
         ) from error
-    return pd.Series(
-        mapped.to_flat_index() if isinstance(mapped, pd.MultiIndex) else mapped,
-        index=index,
-        name=None,
-    )
+    if isinstance(mapped, pd.MultiIndex):
+        mapped = mapped.to_flat_index()
+    return pd.Series(mapped, index=index, name=None)
 
 
 def missing_keys(by: By, columns: Iterable[Any], index: pd.Index) -> list[Hashable]:
-    """The labels that are neither among some columns nor levels of the index."""
-    known = set(columns) | {name for name in index.names if name is not None}
-    return [label for label in by.labels if label not in known]
+    """Return the labels that are neither columns nor levels of the index."""
+    names = set(columns) | {name for name in index.names if name is not None}
+    return [label for label in by.labels if label not in names]
 
 
 def column(frame: pd.DataFrame, label: Any) -> pd.Series:
-    """A column of a frame; with several levels of labels, the one column below a label.
+    """Return a column; if labels have several levels, the only column below a label.
 
     Raises:
-        ColumnError: there are several.
+        ColumnError: several columns stand below it.
     """
-    found: Any = frame[label]
-    if isinstance(found, pd.DataFrame):
-        shown = ", ".join(repr(one) for one in frame.columns[frame.columns.get_loc(label)])
-        raise ColumnError(f"{label!r} stands for several columns; name one: {shown}.")
-    return cast("pd.Series", found)
+    values: Any = frame[label]
+    if isinstance(values, pd.DataFrame):
+        shown = ", ".join(map(repr, frame.columns[frame.columns.get_loc(label)]))
+        raise ColumnError(f"{label!r} stands for several columns. Name one of them: {shown}.")
+    return cast("pd.Series", values)
 
 
 def grouping_keys(frame: pd.DataFrame, by: By) -> list[Any]:
-    """What ``groupby`` is given: Series instead of labels, so that no label is taken for an index level's name."""
+    """Return the keys that ``groupby`` gets.
+
+    Labels become Series: ``groupby`` could take a column's label for the name of an index level.
+    """
     return [_grouping_key(frame, key) for key in by.keys]
 
 
@@ -244,9 +268,18 @@ def _grouping_key(frame: pd.DataFrame, key: Any) -> Any:
 def grouped(
     frame: pd.DataFrame, by: By, source: pd.DataFrame | None = None, *, observed: bool | None = None
 ) -> Any:
-    """Group a frame's rows; keys are columns of ``source``, which has the same rows, if it is given."""
+    """Group a frame's rows.
+
+    Args:
+        frame: the frame.
+        by: the keys and options.
+        source: the frame with the columns of the keys, which has the same rows; default: ``frame``.
+        observed: replaces the option of ``by``.
+    """
     source = frame if source is None else source
-    options = by.options if observed is None else by.options | {"observed": observed}
+    options = by.options
+    if observed is not None:
+        options["observed"] = observed
     dates: dict[Any, pd.Series] = {}
     for key in by.keys:
         if isinstance(key, pd.Grouper) and key.key is not None:
@@ -255,6 +288,7 @@ def grouped(
         frame = frame.copy(deep=False)
         for label, values in dates.items():
             frame[label] = values
+    # Copies of Groupers, because pandas writes into those that it uses.
     keys = [
         copy.copy(key) if isinstance(key, pd.Grouper) else key for key in grouping_keys(source, by)
     ]
@@ -262,7 +296,7 @@ def grouped(
 
 
 def _as_dates(values: pd.Series) -> pd.Series:
-    """A column as a Grouper's ``freq`` takes it: dates and times that Arrow holds become numpy's."""
+    """Convert dates and times of Arrow to numpy's, which a Grouper's ``freq`` needs."""
     kind = getattr(values.dtype, "pyarrow_dtype", None)
     if kind is None or not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
         return values
@@ -275,26 +309,28 @@ def group_numbers(frame: pd.DataFrame, by: By) -> tuple[pd.Index, NDArray[np.int
     """Number the groups as ``groupby`` makes them.
 
     Returns:
-        The index of the groups, and which of them each row is in; -1 if it is in none.
+        The index of the groups, and the number of each row's group; -1 if it has none.
     """
     positions = pd.DataFrame({POSITION: np.arange(len(frame), dtype=float)}, index=frame.index)
-    every = grouped(positions, by, frame)[POSITION]
-    index = every.size().index
+    groups = grouped(positions, by, frame)[POSITION]
+    index = groups.size().index
     occurring = grouped(positions, by, frame, observed=True)
     numbers = occurring.ngroup().to_numpy(dtype=float, na_value=-1.0).astype(np.int64)
     if len(index) == numbers.max(initial=-1) + 1:
         return index, numbers
-    places = _places(every, numbers)
-    return index, np.where(numbers < 0, -1, places[numbers] if len(places) else -1)
+    places = _find_places(groups, numbers)
+    if not len(places):
+        return index, np.full(len(numbers), -1, dtype=np.int64)
+    return index, np.where(numbers < 0, -1, places[numbers])
 
 
-def _places(positions: Any, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each group that occurs stands among all: pandas is asked for each group's first row.
+def _find_places(positions: Any, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find the place of each group that occurs among all groups, by its first row.
 
-    Keys would not do: a missing one is equal to none.
+    A look-up by key would fail: a missing key is equal to none.
     """
-    firsts = positions.min().to_numpy()
-    there = np.flatnonzero(~np.isnan(firsts))
+    first_rows = positions.min().to_numpy()
+    occurring = np.flatnonzero(~np.isnan(first_rows))
     places = np.full(numbers.max(initial=-1) + 1, -1, dtype=np.int64)
-    places[numbers[firsts[there].astype(np.int64)]] = there
+    places[numbers[first_rows[occurring].astype(np.int64)]] = occurring
     return places

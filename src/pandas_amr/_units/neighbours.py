@@ -1,4 +1,4 @@
-"""What units are judged in the light of, where not each alone: the rows around a shard, or the group it is of."""
+"""Context shown with a shard: the rows around it, or the group that its units belong to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pandas_amr._agent import prompts
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._units.by import By, group_numbers
-from pandas_amr._units.units import Units, cell, digest, json_keys, line_of
+from pandas_amr._units.cells import cell, json_keys, line_of
+from pandas_amr._units.units import Units, hash_text
 from pandas_amr.errors import ColumnError
 
 if TYPE_CHECKING:
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
 CONTEXT_ROWS = 3
+Segmentation = Literal["rows", "neighbours", "groups"]
 
 
 @dataclass(frozen=True)
 class Context:
-    """The surroundings of a shard's units.
+    """The context of a shard's units.
 
     Attributes:
-        rows: with ``neighbours``, how many rows before and after are shown.
+        rows: with ``neighbours``, how many rows before and after the shard are shown.
         columns: with ``groups``, the positions of the columns whose equal values make a group.
     """
 
@@ -36,7 +37,7 @@ class Context:
     columns: tuple[int, ...] = ()
 
     def words(self, positions: Sequence[int], shown: str) -> str:
-        """The units as they are shown, in their surroundings."""
+        """Put the context around the text that shows the units at some positions."""
         if self.segmentation == "groups":
             return prompts.group_line(line_of(self._group(positions[0])), shown)
         before, after = self._around(positions)
@@ -45,19 +46,19 @@ class Context:
         )
 
     def fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
-        """The surroundings' content, as that of units."""
+        """Return the fingerprints of the context, made as those of units are."""
         if self.segmentation == "groups":
             group = self._group(positions[0])
-            return [digest(line_of(group) if former else canonical_json(group))]
+            return [hash_text(line_of(group) if former else canonical_json(group))]
         before, after = self._around(positions)
         fingerprints = self.units.fingerprints
         return [*fingerprints(before, former=former), b"units", *fingerprints(after, former=former)]
 
     def groups(self, positions: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """A number for each unit, the same within a group; None where shards are cut without regard to groups.
+        """Return each unit's group by number; None if shards are cut without regard to groups.
 
         Raises:
-            ColumnError: a column's values cannot make groups, being lists or dicts.
+            ColumnError: a column's values (lists or dicts) cannot make groups.
         """
         if self.segmentation != "groups":
             return None
@@ -70,14 +71,14 @@ class Context:
         return numbers[positions]
 
     def _group(self, position: int) -> dict[str, Any]:
+        """Return the values that a unit shares with its group, by key."""
         keys = json_keys([self.units.frame.columns[column] for column in self.columns])
         values = [cell(self.units.frame.iloc[position, column]) for column in self.columns]
         return dict(sorted(zip(keys, values, strict=True)))
 
     def _around(self, positions: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return the positions of the rows before and after some units."""
         first, last = min(positions), max(positions)
         before = range(max(0, first - self.rows), first)
-        return list(before), list(range(last + 1, min(len(self.units), last + 1 + self.rows)))
-
-
-Segmentation = Literal["rows", "neighbours", "groups"]
+        after = range(last + 1, min(len(self.units), last + 1 + self.rows))
+        return list(before), list(after)

@@ -1,4 +1,7 @@
-"""Frames as Parquet bytes for a sandbox: dtypes, names and index go with them, and what could not is told."""
+"""Frames as Parquet bytes for a sandbox, with their dtypes, names and index.
+
+What a sandbox cannot have as it is, is changed, and each change is reported.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pandas_amr._units.cells import UNIT_KEY, cell
 from pandas_amr._units.codec import encode
-from pandas_amr._units.units import UNIT_KEY, cell
 from pandas_amr.sandbox.base import Data
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SHARD = "df"  # what a session calls a shard, whose rows are units
+SHARD = "df"  # a session's name for a shard, whose rows are units
 REFUSED = (
     pa.ArrowInvalid,
     pa.ArrowTypeError,
@@ -28,16 +31,16 @@ REFUSED = (
     OverflowError,
     UnicodeEncodeError,
     ValueError,
-    TypeError,  # of a Decimal that is infinite
+    TypeError,  # for an infinite Decimal
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ArrowFrame:
-    """A frame as an Arrow table: columns ``c0`` and so on, levels of the index ``i0`` and so on.
+    """A frame as an Arrow table: columns ``c0``, ``c1``, ... and levels of the index ``i0``, ...
 
     Attributes:
-        changed: what is not as in the frame where it is a session's ``df``, a sentence each.
+        changed: the differences between a session's ``df`` and the frame, a sentence each.
     """
 
     table: pa.Table
@@ -49,24 +52,18 @@ class ArrowFrame:
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> ArrowFrame:
-        """Convert a whole frame, so that every part of it has the same types."""
+        """Convert a frame as a whole, so that every part of it has the same types."""
         changed: list[str] = []
-        arrays: dict[str, pa.Array | pa.ChunkedArray] = {}
-        for number in range(len(frame.columns)):
-            arrays[f"c{number}"] = _array(
-                frame.iloc[:, number], repr(frame.columns[number]), changed
-            )
-        for number in range(frame.index.nlevels):
-            level = frame.index.get_level_values(number).to_series(index=pd.RangeIndex(len(frame)))
-            arrays[f"i{number}"] = _array(level, f"level {number} of the index", changed)
+        table = _convert_frame(frame, changed)
         labels = tuple(_label(label, changed) for label in frame.columns)
-        changed += [
-            f"Column {UNIT_KEY!r} is called {shown!r} here: `{UNIT_KEY}` is the row's number."
-            for label, shown in zip(labels, _beside_units(labels), strict=True)
-            if label != shown
-        ]
+        for label, shown in zip(labels, _avoid_unit(labels), strict=True):
+            if label != shown:
+                changed.append(
+                    f"Column {UNIT_KEY!r} is called {shown!r} here: `{UNIT_KEY}` is the row's "
+                    "number."
+                )
         return cls(
-            table=pa.table(arrays) if arrays else pa.table({}),
+            table=table,
             columns=labels,
             column_names=tuple(_label(name, changed) for name in frame.columns.names),
             index_names=tuple(_label(name, changed) for name in frame.index.names),
@@ -81,53 +78,74 @@ class ArrowFrame:
         *,
         numbered: bool = False,
     ) -> Data:
-        """The rows at ``positions``, or all of them, called ``name``.
+        """Write rows as Parquet.
 
-        If they are to be ``numbered``, the last column is ``unit``: it stays with its row when code sorts or filters.
+        Args:
+            name: the session's name for the frame.
+            positions: the rows; default: all.
+            numbered: append the column ``unit``, which keeps the number of a row when code sorts
+                or filters.
         """
-        table, index = self.table, self.index
-        if positions is not None:
-            chosen = np.asarray(positions, dtype=np.int64)
-            consecutive = len(chosen) > 0 and int(chosen[-1] - chosen[0]) == len(chosen) - 1
-            consecutive &= bool((np.diff(chosen) == 1).all())
-            start = int(chosen[0]) if len(chosen) else 0
-            table = table.slice(start, len(chosen)) if consecutive else table.take(pa.array(chosen))
-            index = index[start : start + len(chosen)] if consecutive else index[chosen]
-        ranged = _as_range(index)
-        if ranged is not None:
+        table, index = self._take(positions)
+        row_range = None
+        if isinstance(index, pd.RangeIndex):
+            row_range = [index.start, index.stop, index.step]
             table = table.drop_columns(["i0"])
-        columns = _beside_units(self.columns) if name == SHARD else self.columns
+        columns = _avoid_unit(self.columns) if name == SHARD else self.columns
         if numbered:
             numbers = pa.array(np.arange(len(index), dtype=np.int64))
             table = table.append_column(f"c{len(columns)}", numbers)
             columns = (*columns, _unit_label(len(self.column_names)))
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="snappy", write_statistics=False)
         labels = {
             "columns": tuple(map(encode, columns)),
             "column_names": tuple(map(encode, self.column_names)),
             "index_names": tuple(map(encode, self.index_names)),
-            "range": ranged,
+            "range": row_range,
         }
-        return Data(name, sink.getvalue().to_pybytes(), labels, self.changed)
+        return Data(name, _write_parquet(table), labels, self.changed)
+
+    def _take(
+        self, positions: Sequence[int] | NDArray[np.int64] | None
+    ) -> tuple[pa.Table, pd.Index]:
+        """Return some rows of the table and their labels."""
+        if positions is None:
+            return self.table, self.index
+        rows = np.asarray(positions, dtype=np.int64)
+        if len(rows) and bool((np.diff(rows) == 1).all()):
+            start, end = int(rows[0]), int(rows[-1]) + 1
+            return self.table.slice(start, end - start), self.index[start:end]
+        return self.table.take(pa.array(rows)), self.index[rows]
 
 
-def _as_range(index: pd.Index) -> list[int] | None:
-    if isinstance(index, pd.RangeIndex):
-        return [index.start, index.stop, index.step]
-    return None
+def _write_parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="snappy", write_statistics=False)
+    parquet: bytes = sink.getvalue().to_pybytes()
+    return parquet
+
+
+def _convert_frame(frame: pd.DataFrame, changed: list[str]) -> pa.Table:
+    """Convert the columns of a frame and the levels of its index."""
+    arrays: dict[str, pa.Array | pa.ChunkedArray] = {}
+    for number, label in enumerate(frame.columns):
+        arrays[f"c{number}"] = _convert_column(frame.iloc[:, number], repr(label), changed)
+    for number in range(frame.index.nlevels):
+        level = frame.index.get_level_values(number).to_series(index=pd.RangeIndex(len(frame)))
+        arrays[f"i{number}"] = _convert_column(level, f"level {number} of the index", changed)
+    return pa.table(arrays)
 
 
 def _label(label: Any, changed: list[str]) -> Any:
-    """A name as JSON and a session know it: a text, a number, a bool, None, or a tuple of such."""
+    """Convert a label to a text, a number, a bool, None, or a tuple of these."""
     if label is None:
         return None
     if isinstance(label, str):
-        return label.encode("utf-8", "replace").decode()
+        return _replace_surrogates(label)
     if isinstance(label, tuple):
         return tuple(_label(part, changed) for part in label)
-    times = isinstance(label, np.datetime64 | np.timedelta64)
-    plain = label.item() if isinstance(label, np.generic) and not times else label
+    plain = label
+    if isinstance(label, np.generic) and not isinstance(label, np.datetime64 | np.timedelta64):
+        plain = label.item()
     for kind in (bool, int, float):
         if isinstance(plain, kind):
             return kind(plain)
@@ -135,62 +153,75 @@ def _label(label: Any, changed: list[str]) -> Any:
     return str(label)
 
 
+def _replace_surrogates(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
 def _unit_label(levels: int) -> Any:
-    """The label of the column of the units' numbers; of columns in levels the first one, with nothing below."""
+    """Return the label of the column of unit numbers; with several levels, all but one empty."""
     return UNIT_KEY if levels == 1 else (UNIT_KEY, *[""] * (levels - 1))
 
 
-def _beside_units(labels: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The labels with none that ``submit`` would take for the unit's number."""
+def _avoid_unit(labels: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Rename a label that ``submit`` would take for the unit's number."""
     free = UNIT_KEY
     while free in labels:
         free += "_"
-    return tuple(free if label == UNIT_KEY else label for label in labels)
+    renamed = [free if label == UNIT_KEY else label for label in labels]
+    return tuple(renamed)
 
 
-def _array(column: pd.Series, name: str, changed: list[str]) -> pa.Array | pa.ChunkedArray:
-    """A column as Arrow; what Arrow or Parquet would refuse or bend becomes JSON text, and is told."""
+def _convert_column(column: pd.Series, name: str, changed: list[str]) -> pa.Array | pa.ChunkedArray:
+    """Convert a column to Arrow; to JSON text if Arrow or Parquet would refuse or alter values."""
     try:
         array = pa.array(column, from_pandas=True)
-        kept = column.dtype != object or _unbent(array, column)
-        if pa.types.is_dictionary(array.type):  # of which most methods of text would refuse
+        is_exact = column.dtype != object or _holds_same(array, column)
+        if pa.types.is_dictionary(array.type):  # most methods for texts refuse it
             changed.append(f"Column {name} (categorical) holds plain values.")
             array = array.cast(array.type.value_type)
-        if kept:
-            return _checked(array)
+        if is_exact:
+            return _check_parquet(array)
     except REFUSED:
         pass
     changed.append(f"Column {name} ({column.dtype}) is text: JSON of what each cell held.")
-    return pa.array([_text(value) for value in column.tolist()], pa.string())
+    return pa.array([_json_text(value) for value in column.tolist()], pa.string())
 
 
-def _checked(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The array, once Parquet has taken it."""
+def _check_parquet(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return an array that Parquet takes.
+
+    Raises:
+        pa.ArrowException: Parquet refuses its type.
+    """
     kind = array.type
     if pa.types.is_null(kind):
         return array.cast(pa.string())
     if isinstance(kind, pa.BaseExtensionType):
-        raise pa.ArrowInvalid("extension types do not go through Parquet as they are")
-    if not (
-        pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    ):
+        raise pa.ArrowInvalid("Parquet does not keep extension types as they are")
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not is_text and not pa.types.is_primitive(kind):
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table({"c0": array.slice(0, 100)}), sink)
         pq.ParquetFile(pa.BufferReader(sink.getvalue())).read()
     return array
 
 
-def _unbent(array: pa.Array, column: pd.Series) -> bool:
-    """Whether Arrow holds the very values: no dict padded, no whole number turned into a float."""
-    for held, value in zip(array.to_pylist(), column.tolist(), strict=True):
-        if held is None and (value is None or value is pd.NA or value is pd.NaT or value != value):  # noqa: PLR0124
+def _holds_same(array: pa.Array, column: pd.Series) -> bool:
+    """Whether Arrow did not alter values, as by padding a dict or making a float of an integer."""
+    for converted, value in zip(array.to_pylist(), column.tolist(), strict=True):
+        if converted is None and _is_missing(value):
             continue
-        if _shape(held) != _shape(value):
+        if _shape(converted) != _shape(value):
             return False
     return True
 
 
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or value != value  # noqa: PLR0124
+
+
 def _shape(value: Any) -> Any:
+    """Return what makes two values the same: contents and types."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, dict):
@@ -198,13 +229,17 @@ def _shape(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_shape(inner) for inner in value]
     plain = value.item() if isinstance(value, np.generic) else value
-    return plain.to_pydatetime() if isinstance(
-        plain, pd.Timestamp
-    ) else plain if plain == plain else None, type(plain)  # noqa: PLR0124
+    if isinstance(plain, pd.Timestamp):
+        return plain.to_pydatetime(), type(plain)
+    if plain != plain:  # noqa: PLR0124 (NaN)
+        return None, type(plain)
+    return plain, type(plain)
 
 
-def _text(value: Any) -> str | None:
+def _json_text(value: Any) -> str | None:
     plain = cell(value)
-    if plain is None or isinstance(plain, str):
-        return None if plain is None else plain.encode("utf-8", "replace").decode()
+    if plain is None:
+        return None
+    if isinstance(plain, str):
+        return _replace_surrogates(plain)
     return json.dumps(plain, ensure_ascii=True)

@@ -1,4 +1,4 @@
-"""Text too large for a shard, cut at the boundaries that a reader would choose; no token is lost between pieces."""
+"""Cut text that is too large for a shard, at the boundaries that a reader would choose."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pandas_amr._records.tokens import TokenCounter
 
-# Coarse to fine; each pattern matches the end of a part. The last cuts anywhere.
+# From coarse to fine; each pattern matches the end of a part.
 BOUNDARIES = (
     re.compile(r"\n[ \t]*\n\s*"),  # paragraphs
     re.compile(r"\n+"),  # lines
-    re.compile(
-        r"(?<=[.!?])[\"')\]]*\s+|(?<=[\u3002\uff01\uff1f])"
-    ),  # sentences, Chinese and Japanese ones too
+    re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[\u3002\uff01\uff1f])"),  # sentences, East Asian too
     re.compile(r"\s+"),  # words
 )
 OVERLAP_SHARE = 0.05
+WORD_CHARS = 200  # no word is searched for further back
 PART_KEY = "part"
+LAST_WORD = re.compile(r"\S+\s*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of a text: ``text[start:end]``; it repeats the text from ``start`` to ``fresh`` of the piece before."""
+    """A piece of a text, ``text[start:end]``. Before ``fresh`` it repeats the piece before."""
 
     start: int
     fresh: int
@@ -35,64 +35,71 @@ class Span:
 
 
 def split_text(text: str, *, limit: int, overlap: int, count: TokenCounter) -> list[Span]:
-    """Cut a text into pieces of at most ``limit`` tokens, at paragraph, sentence, then word boundaries.
+    """Cut a text into pieces of at most ``limit`` tokens: at paragraphs, sentences, then words.
 
-    Each piece begins with up to ``overlap`` tokens of the one before, from a word's beginning. The pieces without their
-    overlaps, joined, are the text.
+    Each piece begins with up to ``overlap`` tokens of the one before, from the beginning of a
+    word. The pieces without their overlaps, joined, are the text.
 
     Example:
         >>> text, words = "One two three. Four five six. Seven.", lambda text: len(text.split())
-        >>> [text[span.start : span.end] for span in split_text(text, limit=4, overlap=1, count=words)]
+        >>> spans = split_text(text, limit=4, overlap=1, count=words)
+        >>> [text[span.start : span.end] for span in spans]
         ['One two three. ', 'three. Four five six. ', 'six. Seven.']
     """
-    fresh = max(1, limit - overlap)
+    splitter = _Splitter(text, max(1, limit - overlap), count)
     ends: list[int] = []
-    held = 0
-    previous = 0
-    for end, size in _parts(text, 0, len(text), fresh, count, 0):
-        if ends and held + size <= fresh:
+    total = 0
+    for end, size in splitter.split(0, len(text)):
+        if ends and total + size <= splitter.limit:
             ends[-1] = end
-            held += size
+            total += size
         else:
             ends.append(end)
-            held = size
-        previous = end
-    assert previous == len(text)
-    starts = [0, *ends[:-1]]
-    return [
-        Span(_overlap_start(text, start, overlap, count) if number else 0, start, end)
-        for number, (start, end) in enumerate(zip(starts, ends, strict=True))
-    ]
+            total = size
+    assert ends[-1] == len(text)
+    spans: list[Span] = []
+    fresh = 0
+    for end in ends:
+        spans.append(Span(_find_overlap(text, fresh, overlap, count), fresh, end))
+        fresh = end
+    return spans
 
 
-def _parts(
-    text: str, start: int, end: int, limit: int, count: TokenCounter, level: int
-) -> Iterator[tuple[int, int]]:
-    """The ends of parts within the limit, each with its size: coarse boundaries where they do, finer where not."""
-    size = count(text[start:end])
-    if size <= limit or end - start <= 1:
-        yield end, size
-        return
-    if level == len(BOUNDARIES):
-        middle = (start + end) // 2
-        yield from _parts(text, start, middle, limit, count, level)
-        yield from _parts(text, middle, end, limit, count, level)
-        return
-    before = start
-    for match in BOUNDARIES[level].finditer(text, start, end):
-        if before < match.end() < end:
-            yield from _parts(text, before, match.end(), limit, count, level + 1)
-            before = match.end()
-    yield from _parts(text, before, end, limit, count, level + 1)
+@dataclass(frozen=True, slots=True)
+class _Splitter:
+    """Cuts a text into parts of at most ``limit`` tokens."""
+
+    text: str
+    limit: int
+    count: TokenCounter
+
+    def split(self, start: int, end: int, level: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield the end of each part and its size: at the coarsest boundaries that suffice."""
+        size = self.count(self.text[start:end])
+        if size <= self.limit or end - start <= 1:
+            yield end, size
+            return
+        if level == len(BOUNDARIES):  # one long word
+            middle = (start + end) // 2
+            yield from self.split(start, middle, level)
+            yield from self.split(middle, end, level)
+            return
+        for match in BOUNDARIES[level].finditer(self.text, start, end):
+            if start < match.end() < end:
+                yield from self.split(start, match.end(), level + 1)
+                start = match.end()
+        yield from self.split(start, end, level + 1)
 
 
-def _overlap_start(text: str, start: int, overlap: int, count: TokenCounter) -> int:
-    """Where a piece begins so that it repeats whole words of the one before, up to ``overlap`` tokens."""
+def _find_overlap(text: str, start: int, overlap: int, count: TokenCounter) -> int:
+    """Find where a piece begins if it repeats whole words before it, up to ``overlap`` tokens."""
     begin = start
     while overlap > 0 and begin > 0:
-        word = re.search(r"\S+\s*$", text[max(0, begin - 200) : begin])
-        earlier = begin - len(word.group()) if word else begin
-        if earlier == begin or count(text[earlier:start]) > overlap:
+        word = LAST_WORD.search(text[max(0, begin - WORD_CHARS) : begin])
+        if word is None:
+            break
+        earlier = begin - len(word.group())
+        if count(text[earlier:start]) > overlap:
             break
         begin = earlier
     return begin
@@ -105,41 +112,48 @@ def pieces_of(
     count: TokenCounter,
     line_of: Callable[[dict[str, Any]], str],
 ) -> list[str]:
-    """A unit's content in pieces within the limit, each a JSON line that says which part it is.
+    """Cut a unit's content into JSON lines within the limit, each with the number of its part.
 
-    The small cells stand in every piece; the large ones are cut, one after another.
+    Every piece holds the small cells. The large cells are cut, one after another.
     """
-    sizes = {key: count(line_of({key: value})) for key, value in record.items()}
-    small = {
-        key: value for key, value in record.items() if sizes[key] <= limit // (2 * len(record))
-    }
-    room = max(1, limit - count(line_of(small)) - count(line_of({PART_KEY: "999 of 999"})))
-    cut: list[dict[str, Any]] = []
+    small: dict[str, Any] = {}
+    large: dict[str, Any] = {}
     for key, value in record.items():
-        if key in small:
-            continue
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        # JSON escapes cost tokens, so a piece is measured as it will stand in the line.
-        spans = split_text(
-            text,
-            limit=room,
-            overlap=int(room * OVERLAP_SHARE),
-            count=lambda part: count(json.dumps(part, ensure_ascii=False)),
-        )
-        cut += [{key: text[span.start : span.end]} for span in spans]
+        is_small = count(line_of({key: value})) <= limit // (2 * len(record))
+        (small if is_small else large)[key] = value
+    numbering = count(line_of({PART_KEY: "999 of 999"}))
+    part_limit = max(1, limit - count(line_of(small)) - numbering)
+    parts: list[tuple[str, str]] = []
+    for key, value in large.items():
+        parts += [(key, text) for text in _split_cell(value, part_limit, count)]
+    return _write_parts(record, small, parts, line_of)
+
+
+def _write_parts(
+    record: dict[str, Any],
+    small: dict[str, Any],
+    parts: Sequence[tuple[str, str]],
+    line_of: Callable[[dict[str, Any]], str],
+) -> list[str]:
+    """Write each part of a cell beside the small cells, in the record's order."""
     part_key = PART_KEY
     while part_key in record:
         part_key += "_"
-    return [
-        line_of(
-            {
-                part_key: f"{number} of {len(cut)}",
-                **{
-                    key: part.get(key, small.get(key))
-                    for key in record
-                    if key in part or key in small
-                },
-            }
-        )
-        for number, part in enumerate(cut, start=1)
-    ]
+    lines: list[str] = []
+    for number, (key, text) in enumerate(parts, start=1):
+        cells = small | {key: text}
+        ordered = {name: cells[name] for name in record if name in cells}
+        lines.append(line_of({part_key: f"{number} of {len(parts)}", **ordered}))
+    return lines
+
+
+def _split_cell(value: Any, limit: int, count: TokenCounter) -> list[str]:
+    """Cut a cell into texts that take at most ``limit`` tokens in a JSON line."""
+
+    def count_as_json(part: str) -> int:
+        return count(json.dumps(part, ensure_ascii=False))  # JSON escapes cost tokens
+
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    overlap = int(limit * OVERLAP_SHARE)
+    spans = split_text(text, limit=limit, overlap=overlap, count=count_as_json)
+    return [text[span.start : span.end] for span in spans]

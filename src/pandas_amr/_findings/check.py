@@ -1,0 +1,144 @@
+"""Check an answer: match its findings with the units that were asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pandas_amr._agent.prompts import shortened
+from pandas_amr._agent.submission import REPL_FORM
+from pandas_amr.sandbox.guest.worker import CELL_BYTES, find_large
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from pandas_amr._agent.submission import Answer
+    from pandas_amr._findings.finding_type import FindingType
+
+SHOWN_NUMBERS = 3
+
+
+@dataclass(slots=True)
+class Checked:
+    """An answer's accepted records and its problems, each by the unit's number.
+
+    Attributes:
+        said: the accepted findings as the answer states them.
+    """
+
+    accepted: dict[int, dict[str, Any]] = field(default_factory=dict)
+    said: dict[int, dict[str, Any]] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
+
+    def check_unit(
+        self,
+        number: int,
+        findings: Sequence[Mapping[str, Any]],
+        kind: FindingType,
+        *,
+        coded: bool,
+    ) -> None:
+        """Check the findings that name a unit: there must be one."""
+        if len(findings) > 1:
+            self.problems[number] = f"{len(findings)} findings, not one"
+            return
+        fields = {key: value for key, value in findings[0].items() if key != "unit"}
+        self.check(number, fields, kind, coded=coded)
+
+    def check(self, number: int, fields: dict[str, Any], kind: FindingType, *, coded: bool) -> None:
+        """Check the fields of a unit's finding, and add the record or the problem."""
+        large = find_large(fields)
+        if large is not None:  # the check itself would take long
+            megabytes = CELL_BYTES >> 20
+            self.problems[number] = (
+                f"{large[:100]}: it holds more than {megabytes} MB, and a cell takes no more"
+            )
+            return
+        record, problem = kind.record(fields, coded=coded)
+        if record is None:
+            self.problems[number] = shortened(problem) if problem else "invalid"
+        else:
+            self.accepted[number] = record
+            self.said[number] = fields
+
+
+def check_answer(answer: Answer, kind: FindingType, *, asked: Collection[int], of: int) -> Checked:
+    """Match an answer's findings with the units that were asked.
+
+    Nothing is accepted of an answer that names a number which does not exist *and* leaves one out:
+    its findings may be shifted by a row. Of an answer that was cut off, the findings before the cut
+    are accepted.
+
+    Args:
+        answer: the answer.
+        kind: the type of a finding.
+        asked: the numbers of the units that were asked.
+        of: how many units there are, numbered from 0.
+    """
+    findings = _list_findings(answer)
+    if findings is None:
+        problem = answer.problem or "no finding: the answer has no list `findings`"
+        return Checked(problems=dict.fromkeys(asked, problem))
+    by_unit, unknown = _sort_by_unit(findings, of)
+    missing = [number for number in asked if number not in by_unit]
+    if unknown and missing:
+        shown = ", ".join(repr(number)[:20] for number in unknown[:SHOWN_NUMBERS])
+        problem = f"the answer names unit {shown}; units are 0 to {of - 1}"
+        return Checked(problems=dict.fromkeys(asked, problem))
+    checked = Checked(problems=dict.fromkeys(missing, answer.problem or "no finding"))
+    for number in asked:
+        if number in by_unit:
+            checked.check_unit(number, by_unit[number], kind, coded=answer.form == REPL_FORM)
+    return checked
+
+
+def _list_findings(answer: Answer) -> list[Any] | None:
+    """Return the findings of an answer; None if it has no list of them."""
+    findings = answer.payload.get("findings") if isinstance(answer.payload, dict) else None
+    if not isinstance(findings, list):
+        return None
+    return findings[:-1] if answer.cut_off else findings  # the last one may be incomplete
+
+
+def _sort_by_unit(
+    findings: Sequence[Any], of: int
+) -> tuple[dict[int, list[Mapping[str, Any]]], list[Any]]:
+    """Return the findings by the number of their unit, and the numbers that do not exist."""
+    by_unit: dict[int, list[Mapping[str, Any]]] = {}
+    unknown: list[Any] = []
+    for finding in findings:
+        name = finding.get("unit") if isinstance(finding, dict) else None
+        number = unit_number(name)
+        if number is not None and 0 <= number < of:
+            by_unit.setdefault(number, []).append(finding)
+        else:
+            unknown.append(name)
+    return by_unit, unknown
+
+
+def unit_number(name: Any) -> int | None:
+    """Read the number of a unit in an answer; models write it as a text or a float, too.
+
+    Example:
+        >>> unit_number(3), unit_number("3"), unit_number(3.0), unit_number("03"), unit_number(True)
+        (3, 3, 3, None, None)
+    """
+    if isinstance(name, bool):
+        return None
+    if isinstance(name, float) and name.is_integer():
+        return int(name)
+    if isinstance(name, str) and name.isascii() and name.isdigit() and str(int(name[:20])) == name:
+        return int(name)
+    return name if isinstance(name, int) else None
+
+
+def check_alone(answer: Answer, kind: FindingType) -> Checked:
+    """Check the flat finding of a unit that was asked alone; it may also be a list of one."""
+    if answer.problem is not None:
+        return Checked(problems={0: answer.problem})
+    fields = answer.payload
+    if "findings" in fields and kind.schema["properties"].keys().isdisjoint(fields):
+        return check_answer(answer, kind, asked=(0,), of=1)
+    checked = Checked()
+    checked.check(0, fields, kind, coded=False)
+    return checked

@@ -1,0 +1,168 @@
+"""The findings of one map as they arrive, joined with the frame by position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pandas_amr._findings.columns import array_of
+from pandas_amr._findings.finding_type import UNFIT
+from pandas_amr._types.arrow import field_types
+from pandas_amr.errors import InvalidOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pandas_amr._findings.finding_type import FindingType
+
+Who = Literal["model", "schema", "callable", "sandbox"]
+FOUND = ("ok", "cached", "repaired")  # statuses of units that have a finding
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A unit without a finding: who failed, why, and in how many requests it was asked."""
+
+    position: int
+    shard: int
+    who: Who
+    reason: str
+    attempts: int
+    map: str | None = None
+
+
+class FindingStore:
+    """One map's findings as they arrive, in any order; columns in the frame's order at the end.
+
+    They are joined by position alone: each row gets the finding of the unit that answers for it.
+    """
+
+    def __init__(self, name: str | None, kind: FindingType | None) -> None:
+        self._name = name
+        self._kind = kind
+        self._positions: list[NDArray[np.int64]] = []
+        self._tables: list[pa.Table] = []
+
+    def copy(self) -> FindingStore:
+        """Return a copy to which findings can be added."""
+        store = FindingStore(self._name, self._kind)
+        store._positions, store._tables = list(self._positions), list(self._tables)
+        return store
+
+    def add(self, positions: Sequence[int], table: pa.Table) -> None:
+        """Add the findings of some units, one row of ``table`` per unit."""
+        assert len(positions) == table.num_rows
+        self._positions.append(np.asarray(positions, dtype=np.int64))
+        self._tables.append(table)
+
+    def clash(self, table: pa.Table) -> str | None:
+        """Describe why a table cannot be joined with those added before; None if it can."""
+        if self._kind is not None or not self._tables:
+            return None
+        if table.schema.equals(self._tables[-1].schema):
+            return None
+        try:
+            check_joinable([*self._tables, table])
+        except InvalidOutput as error:
+            return str(error)
+        return None
+
+    def labels(self, table: pa.Table | None = None) -> list[str]:
+        """Return the names of the columns in the frame, including those of ``table``."""
+        if self._kind is not None:
+            return list(self._kind.all_columns)
+        tables = self._tables if table is None else [*self._tables, table]
+        fields = _union_of_names(tables)
+        empty = pa.table({name: pa.nulls(0) for name in fields})
+        names: list[str] = self.named(empty).column_names
+        return names
+
+    def named(self, table: pa.Table) -> pa.Table:
+        """Name a table's columns as in the frame.
+
+        A typed map has its names. The columns of a function without a type carry the map's name.
+        """
+        if self._kind is not None:
+            return table.rename_columns(list(self._kind.columns))
+        if self._name is None:
+            return table
+        names = table.column_names
+        if len(names) == 1:
+            return table.rename_columns([self._name])
+        return table.rename_columns([f"{self._name}_{name}" for name in names])
+
+    def by_position(self) -> tuple[NDArray[np.int64], pa.Table]:
+        """Return the units' positions in order, and the findings in the same order."""
+        positions = np.concatenate([np.empty(0, np.int64), *self._positions])
+        order = np.argsort(positions, kind="stable")
+        return positions[order], self._joined().take(pa.array(order))
+
+    def columns(self, asked: NDArray[np.int64], answered_by: NDArray[np.int64]) -> dict[str, Any]:
+        """Return one typed array per field, with one value per row; ``<NA>`` without a finding."""
+        table = self.named(self._joined())
+        row_of = np.full(len(asked), -1, dtype=np.int64)
+        if self._positions:
+            positions = np.concatenate(self._positions)
+            row_of[np.searchsorted(asked, positions)] = np.arange(len(positions))
+        rows = row_of[answered_by]
+        return self._arrays(table.take(pa.array(rows, mask=rows < 0)))
+
+    def arrays(self, table: pa.Table) -> dict[str, Any]:
+        """Convert some findings to the columns that all of them have in the frame."""
+        return self._arrays(self.named(table))
+
+    def _arrays(self, named: pa.Table) -> dict[str, Any]:
+        if self._kind is None:
+            return {name: array_of(named.column(name)) for name in named.column_names}
+        arrays: dict[str, Any] = {}
+        kinds = field_types(self._kind.model).values()
+        for name, kind in zip(named.column_names, kinds, strict=True):
+            arrays[name] = array_of(named.column(name), kind)
+        if self._kind.count_column is not None:
+            counts = pc.list_value_length(named.column(0)).cast(pa.int64())
+            arrays[self._kind.count_column] = array_of(counts)
+        return arrays
+
+    def _joined(self) -> pa.Table:
+        """Join the tables in the order in which they were added."""
+        if not self._tables:
+            schema = pa.schema([]) if self._kind is None else self._kind.arrow
+            return schema.empty_table()
+        joined = pa.concat_tables(self._tables, promote_options="permissive")
+        if self._kind is not None:
+            return joined
+        # The columns of a function in the frame's order, whichever shard came first.
+        order = sorted(range(len(self._tables)), key=self._first_position)
+        return joined.select(_union_of_names([self._tables[index] for index in order]))
+
+    def _first_position(self, index: int) -> list[int]:
+        first: list[int] = self._positions[index][:1].tolist()
+        return first
+
+
+def _union_of_names(tables: Sequence[pa.Table]) -> list[str]:
+    """Return the names of the columns of all tables, each once, in order."""
+    names: dict[str, None] = {}
+    for table in tables:
+        names.update(dict.fromkeys(table.column_names))
+    return list(names)
+
+
+def check_joinable(tables: Sequence[pa.Table]) -> None:
+    """Check that the tables of a function can stand in the same columns.
+
+    Raises:
+        InvalidOutput: they hold values of types that have none in common.
+    """
+    try:
+        pa.concat_tables(tables, promote_options="permissive")
+    except UNFIT as error:
+        raise InvalidOutput(
+            f"its values are of other types than those before ({type(error).__name__})"
+        ) from None

@@ -1,0 +1,141 @@
+"""Choose the content columns of a frame, as ``columns=`` names them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_amr.errors import ColumnError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SHOWN_COLUMNS = 20
+
+
+def check_frame(frame: Any) -> None:
+    """Check that the first argument of a verb is a DataFrame.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise UsageError(
+            f"The first argument must be a pandas DataFrame, not {type(frame).__name__}."
+        )
+
+
+def content_columns(frame: pd.DataFrame, columns: Any) -> tuple[int, ...]:
+    """Return the positions of the content columns.
+
+    Args:
+        frame: the frame.
+        columns: a label, a slice of labels, or a list of these; None for all columns. If labels
+            have several levels, a label of the first level means all columns below it.
+
+    Raises:
+        ColumnError: a column does not exist, or a label is not unique.
+    """
+    if not frame.columns.is_unique:
+        doubled = list(dict.fromkeys(frame.columns[frame.columns.duplicated()]))
+        raise ColumnError(
+            f"Column names must be unique; doubled: {doubled}. Rename them: df.columns = [...]."
+        )
+    if columns is None:
+        if not len(frame.columns):
+            raise ColumnError("The frame has no columns to read.")
+        return tuple(range(len(frame.columns)))
+    labels = _list_labels(columns, frame)
+    positions: list[int] = []
+    for label in labels:
+        positions += _find_positions(label, frame)
+    if not positions:
+        raise ColumnError(f"columns={_quote(labels)} holds no column. {_suggest([], frame)}")
+    if len(set(positions)) < len(positions):
+        raise ColumnError(f"columns= names a column twice: {labels}.")
+    return tuple(positions)
+
+
+def _list_labels(columns: Any, frame: pd.DataFrame) -> list[Any]:
+    """Return the labels and slices that ``columns=`` holds.
+
+    Raises:
+        ColumnError: there are none, or one is not a column's label.
+    """
+    labels = [columns]
+    if not _is_single(columns, frame):
+        labels = list(columns)
+    if not labels:
+        raise ColumnError(
+            "columns= is empty; name at least one column, or leave it out to read all."
+        )
+    missing: list[Hashable] = []
+    for label in labels:
+        if isinstance(label, slice):
+            continue
+        if not _is_hashable(label):
+            raise ColumnError(
+                "columns= takes a column label, a list of labels or a slice of them, not a "
+                f"{type(label).__name__} within a {type(columns).__name__}. {_suggest([], frame)}"
+            )
+        if label not in frame.columns:
+            missing.append(label)
+    if missing:
+        raise ColumnError(f"No column {_quote(missing)}. {_suggest(missing, frame)}")
+    return labels
+
+
+def _is_single(columns: Any, frame: pd.DataFrame) -> bool:
+    """Whether ``columns=`` is one label or slice, and not a list."""
+    if isinstance(columns, str | slice) or not isinstance(columns, Iterable):
+        return True
+    return isinstance(columns, tuple) and _is_hashable(columns) and columns in frame.columns
+
+
+def _is_hashable(label: Any) -> bool:
+    try:
+        hash(label)
+    except TypeError:
+        return False
+    return True
+
+
+def _find_positions(label: Any, frame: pd.DataFrame) -> list[int]:
+    """Return the positions of the columns of a label, or of a slice of labels.
+
+    Raises:
+        ColumnError: an end of a slice is not a label.
+    """
+    everywhere = np.arange(len(frame.columns))
+    chosen: Any
+    try:
+        if isinstance(label, slice):
+            chosen = frame.columns.slice_indexer(label.start, label.stop, label.step)
+        else:
+            chosen = frame.columns.get_loc(label)
+    except (KeyError, TypeError, ValueError):
+        raise ColumnError(
+            f"columns={label!r} takes two labels of the columns, as df.loc[:, a:b] does; labels in "
+            f"levels must be sorted. {_suggest([], frame)}"
+        ) from None
+    positions: list[int] = np.atleast_1d(everywhere[chosen]).tolist()
+    return positions
+
+
+def _quote(labels: Sequence[Hashable]) -> str:
+    return ", ".join(map(repr, labels))
+
+
+def _suggest(missing: Sequence[Hashable], frame: pd.DataFrame) -> str:
+    """Suggest the columns that are closest to missing ones, or list the first columns."""
+    names = [str(name) for name in frame.columns]
+    close: list[str] = []
+    for label in missing:
+        close += difflib.get_close_matches(str(label), names, n=1)
+    if close:
+        return f"Did you mean {_quote(close)}?"
+    return f"There is: {_quote(list(frame.columns[:SHOWN_COLUMNS]))}."
