@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._run.estimate import interval
+from pandas_amr._run.sample import interval
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Call, RateLimit, ScriptedServer, Status, findings
 

@@ -27,9 +27,10 @@ from pandas_amr._records.concurrency import await_contained
 from pandas_amr._records.engine import aside
 from pandas_amr._reduce.stage import Outcome, direct, list_or_raise, make_tree, reduce
 from pandas_amr._result.stopped import stop_with
-from pandas_amr._run.estimate import forecast, sample_of
+from pandas_amr._run.estimate import forecast
 from pandas_amr._run.outcome import make_partial_result, make_result
 from pandas_amr._run.preview import Draft, PreviewOptions, preview
+from pandas_amr._run.sample import sample_of
 from pandas_amr._units.units import Units, make_units
 from pandas_amr.errors import (
     BudgetExceeded,

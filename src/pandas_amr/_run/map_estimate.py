@@ -1,0 +1,167 @@
+"""What the maps of a plan take: prompts are rendered and counted, answers are typical or sampled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pandas_amr._findings.merge import rules_of
+from pandas_amr._map.agent import AgentMapper
+from pandas_amr._map.cached import uncached
+from pandas_amr._map.cut import make_context
+from pandas_amr._map.mappers import make_mappers
+from pandas_amr._run.cost import Cost, takes_turns
+from pandas_amr._run.sample import spread_places
+from pandas_amr._run.typical import NOTES_TOKENS, WRAPPER, answer_tokens
+from pandas_amr._units.split import pieces_of
+from pandas_amr._units.units import line_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pandas_amr._context.services import Services
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._records.usage import Usage
+    from pandas_amr._run.sample import Measurement
+    from pandas_amr._units.shards import Shard
+    from pandas_amr._units.units import Units
+
+RENDERED_SHARDS = 50  # whose prompts are counted; the others are scaled from them
+CUT_TOKENS = 500_000  # of long units that are cut to count their pieces: a second or two
+
+
+def estimate_maps(
+    spec: Spec,
+    services: Services,
+    units: Units,
+    shards: Sequence[Shard],
+    measurement: Measurement | None,
+) -> list[Cost]:
+    """Estimate what each map takes, and what recipes that map took in the sample."""
+    costs: list[Cost] = []
+    if not spec.job.maps or not spec.lms or not shards:
+        return costs
+    for mapper in make_mappers(spec, services, units, make_context(spec, units)):
+        agent = uncached(mapper)
+        if isinstance(agent, AgentMapper):
+            costs.append(_estimate_map(spec, units, shards, agent, measurement))
+    if measurement is not None and measurement.pipelines is not None:
+        scale = len(units.asked) / measurement.units
+        costs.append(_scale_pipelines(measurement.pipelines, scale))
+    return costs
+
+
+def _scale_pipelines(sampled: Usage, scale: float) -> Cost:
+    cost = Cost("map", about=True)
+    calls = round(sampled.calls * scale)
+    cost.add(calls, sampled.input_tokens * scale, sampled.output_tokens * scale)
+    if sampled.money is not None:
+        cost.money = sampled.money * scale
+    return cost
+
+
+def _estimate_map(
+    spec: Spec,
+    units: Units,
+    shards: Sequence[Shard],
+    agent: AgentMapper,
+    measurement: Measurement | None,
+) -> Cost:
+    """Estimate one map: a request per shard, or per piece of a unit that is longer than a shard."""
+    cost = Cost("map", spec.job.map_agents.get(agent.name))
+    long = [shard for shard in shards if is_in_pieces(agent, shard)]
+    pieces, is_exact = _count_pieces(agent, long)
+    merges = len(long) if _merges_by_agent(agent) else 0
+    requests = len(shards) - len(long) + pieces
+    cost.about = not is_exact or merges > 0 or takes_turns(spec, cost)
+
+    is_code = spec.plan.view == "preview"  # units are in the REPL, and findings come from code
+    is_flat = _is_flat(agent, shards)
+    if measurement is None:
+        finding_tokens: float = answer_tokens(agent.kind, is_flat=is_flat, count=agent.count)
+        findings = len(units.asked) - len(long) + pieces + merges
+        input_ratio = 1.0
+    else:
+        finding_tokens = measurement.output_tokens
+        findings = len(units.asked)
+        input_ratio = measurement.input_ratio
+
+    prompts = (requests + merges) * _mean_prompt(agent, shards, without_units=not is_code)
+    if not is_code:
+        prompts += int(units.tokens.sum())
+    output = findings * finding_tokens
+    if is_code and measurement is None:  # one cell of code, however many units
+        output = len(shards) * float(NOTES_TOKENS)
+    if not is_flat:
+        output += requests * agent.count(WRAPPER)
+    cost.add(requests + merges, input_ratio * prompts, output)
+    if merges:
+        cost.input_tokens += pieces * finding_tokens
+    return cost
+
+
+def _is_flat(agent: AgentMapper, shards: Sequence[Shard]) -> bool:
+    """Tell whether each answer is one finding, and no list of them."""
+    has_one_unit = {len(shard.positions) == 1 for shard in shards}
+    return all(agent.prompt.is_flat(one_unit=one_unit) for one_unit in has_one_unit)
+
+
+def _mean_prompt(agent: AgentMapper, shards: Sequence[Shard], *, without_units: bool) -> float:
+    """Count the prompts of some shards: the mean, with or without the units in them."""
+    places = spread_places(len(shards), min(RENDERED_SHARDS, len(shards)))
+    tokens = 0
+    for place in places:
+        tokens += prompt_tokens(agent, shards[place])
+        if without_units:
+            tokens -= sum(agent.units.size(position) for position in shards[place].positions)
+    return tokens / len(places)
+
+
+def is_in_pieces(agent: AgentMapper, shard: Shard) -> bool:
+    """Tell whether the shard is one unit that is so long that an agent reads it piece by piece."""
+    return len(shard.positions) == 1 and agent.units.size(shard.positions[0]) > agent.max_tokens
+
+
+def pieces_in(agent: AgentMapper, shard: Shard) -> list[str]:
+    """Cut such a unit into its pieces."""
+    record = agent.units.record(shard.positions[0])
+    return pieces_of(record, limit=agent.max_tokens, count=agent.count, line_of=line_of)
+
+
+def _count_pieces(agent: AgentMapper, long: Sequence[Shard]) -> tuple[int, bool]:
+    """Count the pieces of long units.
+
+    Returns:
+        How many pieces there are, and whether all units were cut. Else the number is scaled from
+        those that were.
+    """
+    sizes = [agent.units.size(shard.positions[0]) for shard in long]
+    most = max(1, CUT_TOKENS * len(long) // max(1, sum(sizes)))
+    places = spread_places(len(long), min(len(long), most))
+    pieces = sum(len(pieces_in(agent, long[place])) for place in places)
+    cut_tokens = sum(sizes[place] for place in places)
+    return round(pieces * sum(sizes) / max(1, cut_tokens)), len(places) == len(long)
+
+
+def _merges_by_agent(agent: AgentMapper) -> bool:
+    """Tell whether one more request makes one finding of those of the pieces."""
+    if agent.prompt.is_single:
+        return False
+    return "agent" in rules_of(agent.kind.model, agent.merge_rules).values()
+
+
+def counted_tokens(agent: AgentMapper, shard: Shard) -> int:
+    """Count the first messages of all requests about a shard: of several if it is in pieces."""
+    tokens = prompt_tokens(agent, shard)
+    if not is_in_pieces(agent, shard):
+        return tokens
+    tokens_without_unit = tokens - agent.units.size(shard.positions[0])
+    return tokens + (len(pieces_in(agent, shard)) - 1) * tokens_without_unit
+
+
+def prompt_tokens(agent: AgentMapper, shard: Shard) -> int:
+    """Count the first messages about a shard; 0 if the user's function asks nothing of its units."""
+    positions = agent.prompt.askable(shard.positions)
+    if not positions:
+        return 0
+    messages = agent.prompt.messages(positions, one_unit=len(positions) == 1)
+    return sum(agent.count(message.content or "") for message in messages)

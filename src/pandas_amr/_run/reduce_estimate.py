@@ -1,0 +1,300 @@
+"""What the agents of a reduce take: the trees' shapes by their own arithmetic, prompts counted."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pandas_amr._agent import prompts
+from pandas_amr._plan.aggregations import all_labels, groups_of
+from pandas_amr._plan.call import finding_types
+from pandas_amr._reduce.agent import NUMBER_TOKENS
+from pandas_amr._reduce.packing import reduce_calls, static_sizes
+from pandas_amr._reduce.stage import (
+    CHOICE_SAMPLE,
+    MAX_LEVELS,
+    Task,
+    alone,
+    make_reducer,
+    reduce_budget,
+    the_task,
+)
+from pandas_amr._run.cost import Cost, takes_turns
+from pandas_amr._run.sample import spread_places
+from pandas_amr._run.typical import NOTES_TOKENS, TYPICAL_TEXT, typical_finding, typical_value
+from pandas_amr._types.schema import json_schema
+from pandas_amr._units.by import missing_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pandas_amr._context.services import Services
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._context.state import State
+    from pandas_amr._records.tokens import TokenCounter
+    from pandas_amr._reduce.agent import Reducer
+    from pandas_amr._run.sample import Measurement
+    from pandas_amr._units.shards import Shard
+    from pandas_amr._units.units import Units
+
+COUNTED_LINES = 50  # of rows that are reduced without a map; the others are like them
+CHOICE_TOKENS = 24  # of an answer that says how a number is computed
+
+
+@dataclass(frozen=True)
+class ReduceEstimate:
+    """What the agents of a reduce take.
+
+    Attributes:
+        tree: nodes per level of a static tree, the maps' shards first; empty for any other.
+    """
+
+    costs: list[Cost]
+    tree: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The findings that are reduced, or rows if nothing is mapped.
+
+    Attributes:
+        tokens: of one line.
+        per_unit: lines per unit.
+        groups: units of each group; all units are one if there are no groups.
+    """
+
+    tokens: float
+    per_unit: float
+    groups: list[int]
+
+
+@dataclass(frozen=True)
+class _Node:
+    """What one node of a tree takes.
+
+    Attributes:
+        prompt_tokens: of its prompt without findings.
+        number_tokens: of a finding's number in the prompt. A budget reserves ``NUMBER_TOKENS``.
+        answer_tokens: of its answer.
+        budget: the tokens of findings that it may be given.
+    """
+
+    prompt_tokens: int
+    number_tokens: int
+    answer_tokens: float
+    budget: int
+
+
+def estimate_direct(
+    spec: Spec, services: Services, state: State, units: Units
+) -> ReduceEstimate | None:
+    """Estimate one agent that answers from the whole content.
+
+    Returns:
+        None if the plan has no such agent, or if the content does not fit its prompt.
+    """
+    answering = alone(spec, services, state, units) if spec.lms else None
+    if answering is None:
+        return None
+    task, reducer = answering.task, answering.reducer
+    cost = Cost("reduce", task.agent)
+    cost.about = takes_turns(spec, cost)
+    lines = [one.line for one in answering.inputs]
+    answer_tokens = _answer_tokens(task, reducer.count)
+    cost.add(1, _opening_tokens(spec, task, reducer, lines), answer_tokens)
+    return ReduceEstimate([cost])
+
+
+def estimate_reduce(
+    spec: Spec,
+    services: Services,
+    state: State,
+    units: Units,
+    shards: Sequence[Shard],
+    measurement: Measurement | None,
+) -> ReduceEstimate:
+    """Estimate what the agents of the reduce take.
+
+    Args:
+        spec: what the run is asked for.
+        services: what it works with.
+        state: what came of it so far.
+        units: all units: what the journal has of them is reduced, too.
+        shards: those that are still to be mapped.
+        measurement: what a sample took, if there was one.
+    """
+    job = spec.job
+    if not job.reduces or not spec.lms or not len(units.asked):
+        return ReduceEstimate([])
+    is_cached = sum(len(shard.positions) for shard in shards) < len(units.asked)
+    lines = _Lines(
+        _line_tokens(spec, units, measurement),
+        measurement.findings if measurement is not None else 1.0,
+        _group_sizes(spec, units),
+    )
+    services = replace(services, journal=None)  # an estimate looks nothing up
+    tree: tuple[int, ...] = ()
+    costs: list[Cost] = []
+    tasks = [Task(agent.text, str, agent) for agent in job.column_agents]
+    if spec.is_written:
+        tasks.insert(0, the_task(spec))
+    for task in tasks:
+        cost = Cost("reduce", task.agent)
+        node = _measure_node(spec, make_reducer(spec, services, state, task), task, measurement)
+        is_answer = spec.is_written and not costs
+        if is_answer and spec.is_number_chosen:
+            sampled = min(CHOICE_SAMPLE, len(units.asked))
+            line_tokens = lines.tokens + node.number_tokens
+            cost.add(1, node.prompt_tokens + sampled * line_tokens, CHOICE_TOKENS)
+            cost.about = True  # what no column can answer is written, by more agents
+        elif is_answer and job.by is None and spec.plan.fan_in is not None and not is_cached:
+            line_tokens = lines.per_unit * (lines.tokens + node.number_tokens)
+            leaves = [len(shard.positions) * line_tokens for shard in shards]
+            tree = _add_static_tree(cost, node, leaves, spec.plan.fan_in)
+        else:
+            for group_size in lines.groups:
+                _add_tree(cost, node, spec, math.ceil(group_size * lines.per_unit), lines.tokens)
+        costs.append(cost)
+    for cost in costs:
+        cost.about |= is_cached or _depends_on_findings(spec, has_leaves=bool(tree))
+        cost.about |= takes_turns(spec, cost)
+    return ReduceEstimate(costs, tree)
+
+
+def _depends_on_findings(spec: Spec, *, has_leaves: bool) -> bool:
+    """Tell whether what is found decides how many calls there are.
+
+    It does if only rows that meet a condition are reduced, if groups are of a found field, and if
+    a unit holds none or many findings; but a static tree has a leaf per shard in any case.
+    """
+    plan, job = spec.plan, spec.job
+    if plan.where is not None or _has_found_groups(spec):
+        return True
+    kinds = finding_types(job, plan).values()
+    has_lists = any(kind is not None and kind.item is not None for kind in kinds)
+    return has_lists and not has_leaves
+
+
+def _has_found_groups(spec: Spec) -> bool:
+    """Tell whether the groups are of a field that is still to be found."""
+    job = spec.job
+    if job.by is None:
+        return False
+    return bool(missing_keys(job.by, all_labels(job.frame), job.frame.index))
+
+
+def _group_sizes(spec: Spec, units: Units) -> list[int]:
+    """Count the units of each group; one of all units without groups that are known."""
+    job = spec.job
+    if job.by is None or _has_found_groups(spec):
+        return [len(units.asked)]
+    _, groups = groups_of(job.frame, job.by)
+    return [len(rows) for rows in groups if rows]
+
+
+def _line_tokens(spec: Spec, units: Units, measurement: Measurement | None) -> float:
+    """Count the line of a finding as a reducer reads it; of a row if nothing is mapped."""
+    if measurement is not None:
+        return measurement.line_tokens
+    count = spec.counter("reduce")
+    if not spec.job.maps:
+        places = spread_places(len(units.asked), min(COUNTED_LINES, len(units.asked)))
+        lines = units.lines(units.asked[places])
+        return sum(map(count, lines)) / len(lines)
+    tokens = 0
+    for name, kind in finding_types(spec.job, spec.plan).items():
+        is_untyped = kind is None or name in spec.job.callables
+        line = TYPICAL_TEXT if is_untyped else json.dumps(typical_finding(kind))
+        tokens += count(line)
+    return tokens
+
+
+def _measure_node(
+    spec: Spec, reducer: Reducer, task: Task, measurement: Measurement | None
+) -> _Node:
+    count = reducer.count
+    answer_tokens: float = _answer_tokens(task, count)
+    if measurement is not None and measurement.reduction_tokens:
+        answer_tokens = measurement.reduction_tokens
+    line = '{"a": 1}'
+    return _Node(
+        prompt_tokens=_opening_tokens(spec, task, reducer, ()),
+        number_tokens=count(prompts.numbered("finding", 100, line) + "\n") - count(line),
+        answer_tokens=answer_tokens,
+        budget=reduce_budget(spec, task)[0],
+    )
+
+
+def _opening_tokens(spec: Spec, task: Task, reducer: Reducer, lines: Sequence[str]) -> int:
+    """Count the first messages to a reduce agent that reads these lines."""
+    has_tools = takes_turns(spec, Cost("reduce", task.agent))
+    messages = reducer.opening(lines, final=True, tools=has_tools)
+    return sum(reducer.count(message.content or "") for message in messages)
+
+
+def _answer_tokens(task: Task, count: TokenCounter) -> int:
+    """Count a reduction: typical values of its schema; some notes if it is text."""
+    if task.output is str:
+        return NOTES_TOKENS
+    output = typical_value(json_schema(task.output))
+    return count(json.dumps({"output": output, "sources": [1, 2, 3]}))
+
+
+def _add_tree(cost: Cost, node: _Node, spec: Spec, lines: int, line_tokens: float) -> None:
+    """Add the tree over so many lines, that begins once all of them are there."""
+    plan = spec.plan
+    if plan.fan_in is None:
+        _add_adaptive_tree(cost, node, lines, line_tokens, plan.max_reduce_levels or MAX_LEVELS)
+        return
+    assert plan.shard_size is not None
+    assert plan.shard_tokens is not None
+    size = max(1, min(plan.shard_size, int(plan.shard_tokens // max(1.0, line_tokens))))
+    leaves: list[float] = []
+    for start in range(0, lines, size):
+        leaves.append(min(size, lines - start) * (line_tokens + node.number_tokens))
+    _add_static_tree(cost, node, leaves, plan.fan_in)
+
+
+def _add_static_tree(
+    cost: Cost, node: _Node, leaves: Sequence[float], fan_in: int
+) -> tuple[int, ...]:
+    """Add a static tree over leaves of so many tokens each.
+
+    Returns:
+        The nodes of each level.
+    """
+    shape = static_sizes(len(leaves), fan_in)
+    answer_line = node.answer_tokens + node.number_tokens
+    level = list(leaves)
+    for width in shape[1:-1]:
+        above: list[float] = []
+        for number in range(width):
+            group = level[number * fan_in : (number + 1) * fan_in]
+            if len(group) == 1:  # is passed on without a call
+                above += group
+                continue
+            cost.add(0, sum(group) + node.prompt_tokens, node.answer_tokens)
+            above.append(answer_line)
+        level = above
+    cost.add(reduce_calls(shape, fan_in), sum(level) + node.prompt_tokens, node.answer_tokens)
+    return tuple(shape)
+
+
+def _add_adaptive_tree(
+    cost: Cost, node: _Node, lines: int, line_tokens: float, most_levels: int
+) -> None:
+    """Add an adaptive tree: levels of as many lines per node as the budget holds."""
+    for _ in range(most_levels):
+        reserved = line_tokens + NUMBER_TOKENS
+        per_node = int(node.budget // reserved)
+        if lines * reserved <= node.budget or per_node < 2:
+            break
+        nodes = math.ceil(lines / per_node)
+        sent = lines * (line_tokens + node.number_tokens)
+        cost.add(nodes, sent + nodes * node.prompt_tokens, nodes * node.answer_tokens)
+        cost.about = True
+        lines, line_tokens = nodes, node.answer_tokens
+    sent = min(lines * (line_tokens + node.number_tokens), node.budget)
+    cost.add(1, sent + node.prompt_tokens, node.answer_tokens)
