@@ -9,28 +9,30 @@ from dataclasses import dataclass
 class Estimate:
     """What a plan would take on the frame it was made for.
 
-    Calls are exact where every agent needs one and the reduce is computed, a static tree or one a group; input tokens
-    are counted; output tokens are reckoned from the schema, or scaled up from a sample. Where a recipe with agents maps
-    or reduces, calls, tokens and money are not known, and None; a sample tells those of one that maps, as long as the
-    journal has nothing of it.
+    Calls are exact if each agent needs one, and if the reduce is computed, a static tree or one
+    call per group. Input tokens are counted. Output tokens are those of typical values of the
+    schema, or scaled up from a sample. If a recipe with agents maps or reduces, calls, tokens and
+    money are not known, and None. A sample tells those of a recipe that maps, unless the journal
+    has some of its answers.
 
     Attributes:
         units: rows of the frame.
-        asked: units that are asked, equal ones once.
+        asked: units that are asked about; equal ones once.
         shards: map agents' batches.
-        calls: requests; None where nobody knows.
+        calls: requests; None if not known.
         input_tokens: tokens of the prompts.
         output_tokens: tokens of the answers.
-        money: in the currency of the model's prices; None where they are not known.
-        seconds: at the limits that are known (``rpm``, ``tpm``) and, with a sample, at its latency; None where nothing
-            is known.
-        tree: boxes a level, the maps first and the final reduce last; empty where agents reduce nothing, or by groups.
+        money: in the currency of the model's prices; None if they are not known.
+        seconds: at the rate limits that are known (``rpm``, ``tpm``) and, with a sample, at its
+            latency; None if neither is known.
+        tree: nodes per level, the maps first and the final reduce last; empty if agents reduce
+            nothing, or by groups.
         sizes: units of each shard.
         maps: the names of the maps that run side by side.
-        sampled: how many units were mapped to find out.
+        sampled: how many units were mapped for the estimate.
         tokens_between: with a sample, the interval that holds the tokens in 19 of 20 samples.
-        money_between: likewise the money.
-        about: whether how many calls it takes depends on what is found.
+        money_between: likewise for the money.
+        about: whether the number of calls depends on what is found.
     """
 
     units: int
@@ -51,35 +53,36 @@ class Estimate:
 
     @property
     def tokens(self) -> int | None:
-        """Input and output tokens together; None where nobody knows."""
-        known = self.input_tokens is not None and self.output_tokens is not None
-        return self.input_tokens + self.output_tokens if known else None  # type: ignore[operator]
+        """Input and output tokens together; None if not known."""
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
+        return self.input_tokens + self.output_tokens
 
     def __str__(self) -> str:
-        told = [f"{self.units} units ({self.asked} asked) in {self.shards} shards: {self._calls}"]
+        parts = [f"{self.units} units ({self.asked} asked) in {self.shards} shards: {self._calls}"]
         if self.tokens is not None:
-            told.append(f"about {self.input_tokens} input and {self.output_tokens} output tokens")
+            parts.append(f"about {self.input_tokens} input and {self.output_tokens} output tokens")
         if self.tokens_between is not None:
-            told.append(
-                f"{self.tokens_between[0]} to {self.tokens_between[1]} in all by a sample of {self.sampled}"
-            )
+            low, high = self.tokens_between
+            parts.append(f"{low} to {high} in all by a sample of {self.sampled}")
         if self.money is not None:
-            between = (
-                f" ({self.money_between[0]:.4g} to {self.money_between[1]:.4g})"
-                if self.money_between
-                else ""
-            )
-            told.append(f"money {self.money:.4g}{between}")
+            parts.append(self._money)
         if self.seconds is not None:
-            told.append(f"{self.seconds:.0f} s")
+            parts.append(f"{self.seconds:.0f} s")
         if self.tree:
-            told.append(f"reduced {' -> '.join(map(str, self.tree))}")
-        return ", ".join(told)
+            parts.append(f"reduced {' -> '.join(map(str, self.tree))}")
+        return ", ".join(parts)
 
     @property
     def _calls(self) -> str:
         if self.calls is None:
-            return (
-                "calls, tokens and money are not known, since a recipe with agents maps or reduces"
-            )
+            reason = "since a recipe with agents maps or reduces"
+            return f"calls, tokens and money are not known, {reason}"
         return f"{'about ' if self.about else ''}{self.calls} calls"
+
+    @property
+    def _money(self) -> str:
+        if self.money_between is None:
+            return f"money {self.money:.4g}"
+        low, high = self.money_between
+        return f"money {self.money:.4g} ({low:.4g} to {high:.4g})"

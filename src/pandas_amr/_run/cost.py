@@ -11,7 +11,7 @@ from pandas_amr._records.usage import Usage
 from pandas_amr.models.throttle import throttle_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pandas_amr._agent.agent import Agent
     from pandas_amr._context.services import Services
@@ -48,6 +48,15 @@ class Cost:
         self.calls += calls
         self.input_tokens += input_tokens
         self.output_tokens += output_tokens
+
+
+def sum_costs(costs: Iterable[Cost]) -> Cost:
+    """Add up costs, whatever their phases and agents."""
+    total = Cost("map")
+    for cost in costs:
+        total.add(cost.calls, cost.input_tokens, cost.output_tokens)
+        total.about |= cost.about
+    return total
 
 
 def takes_turns(spec: Spec, cost: Cost) -> bool:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pandas_amr._records.estimate import Estimate
-from pandas_amr._run.cost import least_seconds, total_money
+from pandas_amr._run.cost import least_seconds, sum_costs, total_money
 from pandas_amr._run.map_estimate import estimate_maps
 from pandas_amr._run.reduce_estimate import estimate_direct, estimate_reduce
 from pandas_amr._run.sample import shards_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
     from pandas_amr._run.cost import Cost
+    from pandas_amr._run.reduce_estimate import ReduceEstimate
     from pandas_amr._run.sample import Measurement
-    from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units
 
 
@@ -48,49 +46,78 @@ def forecast(
         open_: the units that are still to be mapped; all if None.
     """
     unmapped = units if open_ is None else units.only(np.isin(units.asked, open_))
-    shards: list[Shard] = []
-    map_costs: list[Cost] = []
-    reduce = estimate_direct(spec, services, state, units)
-    if reduce is None:
-        shards = shards_of(spec, unmapped)
-        map_costs = estimate_maps(spec, services, unmapped, shards, measurement)
-        reduce = estimate_reduce(spec, services, state, units, shards, measurement)
-    costs = [*map_costs, *reduce.costs]
+    parts = _estimate_parts(
+        spec, services, state, units, unmapped=unmapped, measurement=measurement
+    )
+    total = sum_costs(parts.costs)
     latency_s = measurement.latency_s if measurement is not None else 0.0
     estimate = Estimate(
         units=len(unmapped),
         asked=len(unmapped.asked),
-        shards=len(shards),
-        calls=sum(cost.calls for cost in costs),
-        input_tokens=round(sum(cost.input_tokens for cost in costs)),
-        output_tokens=round(sum(cost.output_tokens for cost in costs)),
-        money=total_money(spec, costs),
-        seconds=least_seconds(spec, services, costs, latency_s),
-        tree=reduce.tree,
-        sizes=tuple(len(shard.positions) for shard in shards),
+        shards=len(parts.sizes),
+        calls=total.calls,
+        input_tokens=round(total.input_tokens),
+        output_tokens=round(total.output_tokens),
+        money=total_money(spec, parts.costs),
+        seconds=least_seconds(spec, services, parts.costs, latency_s),
+        tree=parts.reduce.tree,
+        sizes=parts.sizes,
         maps=spec.job.names,
-        about=any(cost.about for cost in costs),
+        about=total.about,
     )
     if measurement is not None:
-        estimate = _with_intervals(estimate, map_costs, reduce.costs, measurement)
+        estimate = _with_intervals(estimate, parts, measurement)
     if _has_unknown_pipelines(spec, unmapped, measurement):
         return _without_figures(estimate)
     return estimate
 
 
-def _with_intervals(
-    estimate: Estimate,
-    map_costs: Sequence[Cost],
-    reduce_costs: Sequence[Cost],
-    measurement: Measurement,
-) -> Estimate:
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of an estimate.
+
+    Attributes:
+        sizes: the units of each shard.
+    """
+
+    sizes: tuple[int, ...]
+    maps: list[Cost]
+    reduce: ReduceEstimate
+
+    @property
+    def costs(self) -> list[Cost]:
+        """Of maps and reduce together."""
+        return [*self.maps, *self.reduce.costs]
+
+
+def _estimate_parts(
+    spec: Spec,
+    services: Services,
+    state: State,
+    units: Units,
+    *,
+    unmapped: Units,
+    measurement: Measurement | None,
+) -> _Parts:
+    """Estimate the one agent that answers directly; else the maps, then the reduce."""
+    direct = estimate_direct(spec, services, state, units)
+    if direct is not None:
+        return _Parts((), [], direct)
+    shards = shards_of(spec, unmapped)
+    maps = estimate_maps(spec, services, unmapped, shards, measurement)
+    reduce = estimate_reduce(spec, services, state, units, shards, measurement=measurement)
+    sizes = tuple(len(shard.positions) for shard in shards)
+    return _Parts(sizes, maps, reduce)
+
+
+def _with_intervals(estimate: Estimate, parts: _Parts, measurement: Measurement) -> Estimate:
     """Add the intervals that hold the tokens and the money in 19 of 20 samples."""
-    uncertain = sum(cost.output_tokens for cost in map_costs)
-    for cost in map_costs:
+    uncertain = sum_costs(parts.reduce.costs).tokens
+    for cost in parts.maps:
+        uncertain += cost.output_tokens
         if cost.money is not None:  # recipes: their prompts were sampled, too
             uncertain += cost.input_tokens
-    uncertain += sum(cost.tokens for cost in reduce_costs)
-    total = sum(cost.tokens for cost in (*map_costs, *reduce_costs))
+    total = sum_costs(parts.costs).tokens
     half = measurement.spread * uncertain
     estimate = replace(
         estimate,

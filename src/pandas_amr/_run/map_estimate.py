@@ -1,7 +1,9 @@
-"""What the maps of a plan take: prompts are rendered and counted, answers are typical or sampled."""
+"""What the maps of a plan take: prompts are counted, answers are typical or sampled."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pandas_amr._findings.merge import rules_of
@@ -43,7 +45,8 @@ def estimate_maps(
     for mapper in make_mappers(spec, services, units, make_context(spec, units)):
         agent = uncached(mapper)
         if isinstance(agent, AgentMapper):
-            costs.append(_estimate_map(spec, units, shards, agent, measurement))
+            estimator = _MapEstimator(spec, units, shards, agent, measurement)
+            costs.append(estimator.estimate())
     if measurement is not None and measurement.pipelines is not None:
         scale = len(units.asked) / measurement.units
         costs.append(_scale_pipelines(measurement.pipelines, scale))
@@ -59,61 +62,76 @@ def _scale_pipelines(sampled: Usage, scale: float) -> Cost:
     return cost
 
 
-def _estimate_map(
-    spec: Spec,
-    units: Units,
-    shards: Sequence[Shard],
-    agent: AgentMapper,
-    measurement: Measurement | None,
-) -> Cost:
-    """Estimate one map: a request per shard, or per piece of a unit that is longer than a shard."""
-    cost = Cost("map", spec.job.map_agents.get(agent.name))
-    long = [shard for shard in shards if is_in_pieces(agent, shard)]
-    pieces, is_exact = _count_pieces(agent, long)
-    merges = len(long) if _merges_by_agent(agent) else 0
-    requests = len(shards) - len(long) + pieces
-    cost.about = not is_exact or merges > 0 or takes_turns(spec, cost)
+@dataclass(frozen=True)
+class _MapEstimator:
+    """Estimates one map.
 
-    is_code = spec.plan.view == "preview"  # units are in the REPL, and findings come from code
-    is_flat = _is_flat(agent, shards)
-    if measurement is None:
-        finding_tokens: float = answer_tokens(agent.kind, is_flat=is_flat, count=agent.count)
-        findings = len(units.asked) - len(long) + pieces + merges
-        input_ratio = 1.0
-    else:
-        finding_tokens = measurement.output_tokens
-        findings = len(units.asked)
-        input_ratio = measurement.input_ratio
+    A shard is one request; a unit that is longer than a shard is one request per piece, and one
+    more if an agent merges the findings of the pieces.
+    """
 
-    prompts = (requests + merges) * _mean_prompt(agent, shards, without_units=not is_code)
-    if not is_code:
-        prompts += int(units.tokens.sum())
-    output = findings * finding_tokens
-    if is_code and measurement is None:  # one cell of code, however many units
-        output = len(shards) * float(NOTES_TOKENS)
-    if not is_flat:
-        output += requests * agent.count(WRAPPER)
-    cost.add(requests + merges, input_ratio * prompts, output)
-    if merges:
-        cost.input_tokens += pieces * finding_tokens
-    return cost
+    spec: Spec
+    units: Units
+    shards: Sequence[Shard]
+    agent: AgentMapper
+    measurement: Measurement | None
 
+    def estimate(self) -> Cost:
+        """Count the requests, their prompts and their answers."""
+        agent = self.agent
+        cost = Cost("map", self.spec.job.map_agents.get(agent.name))
+        long = [shard for shard in self.shards if is_in_pieces(agent, shard)]
+        pieces, is_exact = _count_pieces(agent, long)
+        merges = len(long) if _merges_by_agent(agent) else 0
+        requests = len(self.shards) - len(long) + pieces
+        cost.about = not is_exact or merges > 0 or takes_turns(self.spec, cost)
 
-def _is_flat(agent: AgentMapper, shards: Sequence[Shard]) -> bool:
-    """Tell whether each answer is one finding, and no list of them."""
-    has_one_unit = {len(shard.positions) == 1 for shard in shards}
-    return all(agent.prompt.is_flat(one_unit=one_unit) for one_unit in has_one_unit)
+        input_tokens = self._count_prompts(requests + merges)
+        findings = len(self.units.asked)
+        if self.measurement is None:
+            findings += pieces + merges - len(long)
+        else:
+            input_tokens *= self.measurement.input_ratio
+        if merges:
+            input_tokens += pieces * self._finding_tokens
+        cost.add(requests + merges, input_tokens, self._count_answers(requests, findings))
+        return cost
 
+    @cached_property
+    def _finding_tokens(self) -> float:
+        if self.measurement is not None:
+            return self.measurement.output_tokens
+        return answer_tokens(self.agent.kind, is_flat=self._is_flat, count=self.agent.count)
 
-def _mean_prompt(agent: AgentMapper, shards: Sequence[Shard], *, without_units: bool) -> float:
-    """Count the prompts of some shards: the mean, with or without the units in them."""
-    places = spread_places(len(shards), min(RENDERED_SHARDS, len(shards)))
-    tokens = 0
-    for place in places:
-        tokens += prompt_tokens(agent, shards[place])
-        if without_units:
-            tokens -= sum(agent.units.size(position) for position in shards[place].positions)
-    return tokens / len(places)
+    @cached_property
+    def _is_flat(self) -> bool:
+        """Whether each answer is one finding, and no list of them."""
+        sizes = {len(shard.positions) for shard in self.shards}
+        return all(self.agent.prompt.is_flat(one_unit=size == 1) for size in sizes)
+
+    @property
+    def _is_code(self) -> bool:
+        """Whether the units are in the REPL and not in the prompt, and code hands in."""
+        return self.spec.plan.view == "preview"
+
+    def _count_answers(self, requests: int, findings: int) -> float:
+        tokens = findings * self._finding_tokens
+        if self._is_code and self.measurement is None:
+            tokens = len(self.shards) * NOTES_TOKENS  # one cell of code, however many units
+        if not self._is_flat:
+            tokens += requests * self.agent.count(WRAPPER)
+        return tokens
+
+    def _count_prompts(self, requests: int) -> float:
+        """Render the prompts of some shards, and scale what they hold beside their units."""
+        places = spread_places(len(self.shards), min(RENDERED_SHARDS, len(self.shards)))
+        rendered = [self.shards[place] for place in places]
+        tokens = sum(prompt_tokens(self.agent, shard) for shard in rendered)
+        if self._is_code:
+            return tokens * requests / len(rendered)
+        for shard in rendered:
+            tokens -= sum(self.agent.units.size(position) for position in shard.positions)
+        return int(self.units.tokens.sum()) + tokens * requests / len(rendered)
 
 
 def is_in_pieces(agent: AgentMapper, shard: Shard) -> bool:
@@ -159,7 +177,7 @@ def counted_tokens(agent: AgentMapper, shard: Shard) -> int:
 
 
 def prompt_tokens(agent: AgentMapper, shard: Shard) -> int:
-    """Count the first messages about a shard; 0 if the user's function asks nothing of its units."""
+    """Count the first messages about a shard; 0 if nothing is asked of any of its units."""
     positions = agent.prompt.askable(shard.positions)
     if not positions:
         return 0

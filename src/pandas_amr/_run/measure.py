@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,6 @@ from pandas_amr._run.typical import WRAPPER
 from pandas_amr.errors import FailureWarning, MapFailed, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
@@ -44,54 +43,161 @@ async def measure_sample(
     """
     if not spec.job.maps:
         return None
+    mapped = await _map_sample(spec, services, state, units, sample)
+    if _has_all_failed(spec, state, sample):
+        return None
+    found = chosen(spec.plan.where, _found_in(state.found(spec.job), sample))
+    lines = _count_lines(spec, services, state, units, found)
+    reduction_tokens: float | None = None
+    if lines.sizes:
+        reduction_tokens = await _measure_reduction(spec, services, state, units, found)
+    answers = mapped.answers() if mapped.nodes else lines
+    return Measurement(
+        units=len(sample.positions),
+        input_ratio=mapped.input_ratio(),
+        output_tokens=answers.mean,
+        line_tokens=lines.mean,
+        findings=len(lines.sizes) / len(sample.positions),
+        reduction_tokens=reduction_tokens,
+        latency_s=mapped.latency_s,
+        spread=mapped.spread(answers, of=len(units.asked)),
+        pipelines=mapped.pipelines_usage,
+    )
+
+
+async def _map_sample(
+    spec: Spec, services: Services, state: State, units: Units, sample: Sample
+) -> _MappedSample:
+    """Map a sample.
+
+    Raises:
+        RunStopped: a budget ended it, or a service is gone.
+    """
     begin = partial(MapStage, sample=sample)
     stage = await services.run_large(spec, begin, spec, services, state, units)
     state.findings, state.made_by = stage.findings, stage.made_by
     await stage.recall()
     before = services.ledger.total
     await stage.run(None)
-    usage = services.ledger.total - before
     if state.ended_by is not None:
         raise state.ended_by
-    if _has_all_failed(spec, state, sample):
-        return None
+    return _MappedSample(spec, services, stage, services.ledger.total - before)
 
-    found = chosen(spec.plan.where, _found_in(state.found(spec.job), sample))
-    rows = np.arange(len(found.positions))
-    lines = [one.line for one in reduce_inputs(spec, services, state, units, found, rows)]
-    count = spec.counter("reduce")
-    line_tokens = [float(count(line)) for line in lines]
-    reduction_tokens: float | None = None
-    if lines:
-        reduction_tokens = await _measure_reduction(spec, services, state, units, found)
 
-    nodes = stage.model_nodes()
-    agents_usage = sum((node.usage for _, _, node in nodes), Usage())
-    pipelines = _pipelines_usage(spec, usage - agents_usage)
-    outputs, weights = line_tokens, [1] * len(lines)
-    if nodes:
-        outputs, weights = _outputs_per_unit(spec, stage, nodes)
-    maps = len({name for _, name, _ in nodes})
-    spread = interval(outputs, weights, of=len(units.asked) * max(1, maps))
-    if pipelines is not None:
-        per_unit, sizes = _pipeline_tokens_per_unit(services)
-        spread = max(spread, interval(per_unit, sizes, of=len(units.asked)))
-    return Measurement(
-        units=len(sample.positions),
-        input_ratio=_input_ratio(stage, nodes, agents_usage),
-        output_tokens=weighted_mean(outputs, weights),
-        line_tokens=sum(line_tokens) / len(lines) if lines else 0.0,
-        findings=len(lines) / len(sample.positions),
-        reduction_tokens=reduction_tokens,
-        latency_s=agents_usage.seconds / max(1, agents_usage.calls),
-        spread=spread,
-        pipelines=pipelines,
-    )
+@dataclass(frozen=True)
+class _UnitTokens:
+    """Tokens per unit, block by block, and the units of each block."""
+
+    per_unit: list[float]
+    sizes: list[int]
+
+    def add(self, tokens: float, *, units: int) -> None:
+        """Add a block that took so many tokens."""
+        self.per_unit.append(tokens / units)
+        self.sizes.append(units)
+
+    @property
+    def mean(self) -> float:
+        """Tokens per unit, over all blocks."""
+        return weighted_mean(self.per_unit, self.sizes)
+
+
+@dataclass(frozen=True)
+class _MappedSample:
+    """A sample that is mapped, and the usage of its map stage."""
+
+    spec: Spec
+    services: Services
+    stage: MapStage
+    usage: Usage
+
+    @cached_property
+    def nodes(self) -> list[MapNode]:
+        """The shards that agents were asked about."""
+        return self.stage.model_nodes()
+
+    @cached_property
+    def agents_usage(self) -> Usage:
+        """What these agents took."""
+        return sum((node.usage for _, _, node in self.nodes), Usage())
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds per request."""
+        return self.agents_usage.seconds / max(1, self.agents_usage.calls)
+
+    @property
+    def pipelines_usage(self) -> Usage | None:
+        """What recipes took; None if there are none, or if the journal had some of it."""
+        functions = self.spec.job.callables.values()
+        has_pipelines = any(getattr(function, "needs_model", False) for function in functions)
+        usage = self.usage - self.agents_usage
+        return usage if has_pipelines and not usage.recalled else None
+
+    @cached_property
+    def _mappers(self) -> dict[str | None, Mapper]:
+        return {mapper.name: uncached(mapper) for mapper in self.stage.mappers}
+
+    def input_ratio(self) -> float:
+        """Compare the prompts' tokens as the provider counts them with our own count."""
+        counted = 0
+        for shard, name, _ in self.nodes:
+            agent = self._mappers[name]
+            if isinstance(agent, AgentMapper):
+                counted += counted_tokens(agent, shard)
+        tokens = self.agents_usage.input_tokens
+        return tokens / counted if counted and tokens else 1.0
+
+    def answers(self) -> _UnitTokens:
+        """Measure the agents' answers, without what is around the findings."""
+        wrapper_tokens = self.spec.counter("map")(WRAPPER)
+        answers = _UnitTokens([], [])
+        for shard, name, node in self.nodes:
+            agent, size = self._mappers[name], len(shard.positions)
+            tokens = node.usage.output_tokens
+            if not isinstance(agent, AgentMapper) or not agent.prompt.is_flat(one_unit=size == 1):
+                tokens = max(0, tokens - wrapper_tokens)
+            answers.add(tokens, units=size)
+        return answers
+
+    def spread(self, answers: _UnitTokens, *, of: int) -> float:
+        """Compute the wider interval: that of the agents' answers, or that of recipes."""
+        maps = len({name for _, name, _ in self.nodes})
+        spread = interval(answers.per_unit, answers.sizes, of=of * max(1, maps))
+        if self.pipelines_usage is None:
+            return spread
+        tokens = self._pipeline_tokens()
+        return max(spread, interval(tokens.per_unit, tokens.sizes, of=of))
+
+    def _pipeline_tokens(self) -> _UnitTokens:
+        """Measure what recipes took: the nodes of their runs are named after the shard's."""
+        by_shard: dict[str, int] = {}
+        for node in self.services.trace.nodes:
+            shard, _, inner = node.id.partition("/")
+            if inner:
+                by_shard[shard] = by_shard.get(shard, 0) + node.usage.tokens
+        tokens = _UnitTokens([], [])
+        for node in self.services.trace.nodes:
+            if node.type == "map" and "/" not in node.id:
+                tokens.add(by_shard.get(node.id, 0), units=node.units)
+        return tokens
 
 
 def _found_in(found: Found, sample: Sample) -> Found:
     """Return what was found of the sample: one row per asked unit."""
     return found.at(np.flatnonzero(np.isin(found.positions, sample.positions)))
+
+
+def _count_lines(
+    spec: Spec, services: Services, state: State, units: Units, found: Found
+) -> _UnitTokens:
+    """Count what was found, line by line, as a reducer reads it."""
+    rows = np.arange(len(found.positions))
+    count = spec.counter("reduce")
+    lines = _UnitTokens([], [])
+    for one in reduce_inputs(spec, services, state, units, found, rows):
+        lines.add(count(one.line), units=1)
+    return lines
 
 
 def _has_all_failed(spec: Spec, state: State, sample: Sample) -> bool:
@@ -119,61 +225,6 @@ def _has_all_failed(spec: Spec, state: State, sample: Sample) -> bool:
         consequence = "The estimate is that without a sample."
     state.warnings.append(FailureWarning(f"{message}. {consequence}"))
     return has_nothing
-
-
-def _pipelines_usage(spec: Spec, usage: Usage) -> Usage | None:
-    """Return what recipes took; None if there are none, or if the journal had some of it."""
-    functions = spec.job.callables.values()
-    has_pipelines = any(getattr(function, "needs_model", False) for function in functions)
-    return usage if has_pipelines and not usage.recalled else None
-
-
-def _pipeline_tokens_per_unit(services: Services) -> tuple[list[float], list[int]]:
-    """Return the tokens per unit that recipes took, by shard, and the shards' sizes."""
-    tokens: dict[str, int] = {}
-    sizes: dict[str, int] = {}
-    for node in services.trace.nodes:
-        if node.type == "map" and "/" not in node.id:
-            tokens[node.id] = 0
-            sizes[node.id] = node.units
-    for node in services.trace.nodes:
-        shard, _, inner = node.id.partition("/")
-        if inner and shard in tokens:
-            tokens[shard] += node.usage.tokens
-    return [tokens[shard] / sizes[shard] for shard in tokens], list(sizes.values())
-
-
-def _outputs_per_unit(
-    spec: Spec, stage: MapStage, nodes: Sequence[MapNode]
-) -> tuple[list[float], list[int]]:
-    """Return the tokens of the answers per unit, by shard, and the shards' sizes."""
-    wrapper_tokens = spec.counter("map")(WRAPPER)
-    agents = _mappers_by_name(stage)
-    outputs: list[float] = []
-    sizes: list[int] = []
-    for shard, name, node in nodes:
-        agent, size = agents[name], len(shard.positions)
-        tokens = node.usage.output_tokens
-        if not isinstance(agent, AgentMapper) or not agent.prompt.is_flat(one_unit=size == 1):
-            tokens = max(0, tokens - wrapper_tokens)
-        outputs.append(tokens / size)
-        sizes.append(size)
-    return outputs, sizes
-
-
-def _input_ratio(stage: MapStage, nodes: Sequence[MapNode], usage: Usage) -> float:
-    """Compare the prompts' tokens as the provider counts them with our own count."""
-    agents = _mappers_by_name(stage)
-    counted = 0
-    for shard, name, _ in nodes:
-        agent = agents[name]
-        if isinstance(agent, AgentMapper):
-            counted += counted_tokens(agent, shard)
-    return usage.input_tokens / counted if counted and usage.input_tokens else 1.0
-
-
-def _mappers_by_name(stage: MapStage) -> dict[str | None, Mapper]:
-    return {mapper.name: uncached(mapper) for mapper in stage.mappers}
 
 
 async def _measure_reduction(

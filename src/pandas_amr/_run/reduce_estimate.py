@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
-from pandas_amr._plan.aggregations import all_labels, groups_of
+from pandas_amr._agent.agent import Agent
+from pandas_amr._plan.aggregations import all_labels, column_of, function_of, groups_of
 from pandas_amr._plan.call import finding_types
 from pandas_amr._reduce.agent import NUMBER_TOKENS
 from pandas_amr._reduce.packing import reduce_calls, static_sizes
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._plan.plan import Plan
     from pandas_amr._records.tokens import TokenCounter
     from pandas_amr._reduce.agent import Reducer
     from pandas_amr._run.sample import Measurement
@@ -53,21 +55,6 @@ class ReduceEstimate:
 
     costs: list[Cost]
     tree: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """The findings that are reduced, or rows if nothing is mapped.
-
-    Attributes:
-        tokens: of one line.
-        per_unit: lines per unit.
-        groups: units of each group; all units are one if there are no groups.
-    """
-
-    tokens: float
-    per_unit: float
-    groups: list[int]
 
 
 @dataclass(frozen=True)
@@ -113,6 +100,7 @@ def estimate_reduce(
     state: State,
     units: Units,
     shards: Sequence[Shard],
+    *,
     measurement: Measurement | None,
 ) -> ReduceEstimate:
     """Estimate what the agents of the reduce take.
@@ -128,39 +116,125 @@ def estimate_reduce(
     job = spec.job
     if not job.reduces or not spec.lms or not len(units.asked):
         return ReduceEstimate([])
-    is_cached = sum(len(shard.positions) for shard in shards) < len(units.asked)
-    lines = _Lines(
-        _line_tokens(spec, units, measurement),
-        measurement.findings if measurement is not None else 1.0,
-        _group_sizes(spec, units),
-    )
     services = replace(services, journal=None)  # an estimate looks nothing up
+    estimator = _ReduceEstimator(spec, services, state, units, shards, measurement)
     tree: tuple[int, ...] = ()
     costs: list[Cost] = []
-    tasks = [Task(agent.text, str, agent) for agent in job.column_agents]
     if spec.is_written:
-        tasks.insert(0, the_task(spec))
-    for task in tasks:
-        cost = Cost("reduce", task.agent)
-        node = _measure_node(spec, make_reducer(spec, services, state, task), task, measurement)
-        is_answer = spec.is_written and not costs
-        if is_answer and spec.is_number_chosen:
-            sampled = min(CHOICE_SAMPLE, len(units.asked))
-            line_tokens = lines.tokens + node.number_tokens
-            cost.add(1, node.prompt_tokens + sampled * line_tokens, CHOICE_TOKENS)
-            cost.about = True  # what no column can answer is written, by more agents
-        elif is_answer and job.by is None and spec.plan.fan_in is not None and not is_cached:
-            line_tokens = lines.per_unit * (lines.tokens + node.number_tokens)
-            leaves = [len(shard.positions) * line_tokens for shard in shards]
-            tree = _add_static_tree(cost, node, leaves, spec.plan.fan_in)
-        else:
-            for group_size in lines.groups:
-                _add_tree(cost, node, spec, math.ceil(group_size * lines.per_unit), lines.tokens)
+        cost, tree = estimator.estimate_answer()
         costs.append(cost)
+    for name, how in (job.computed or {}).items():
+        agent = function_of(how)
+        if isinstance(agent, Agent):
+            costs.append(estimator.estimate_column(agent, column_of(name, how)))
+    is_uncertain = estimator.is_cached or _depends_on_findings(spec, has_leaves=bool(tree))
     for cost in costs:
-        cost.about |= is_cached or _depends_on_findings(spec, has_leaves=bool(tree))
-        cost.about |= takes_turns(spec, cost)
+        cost.about |= is_uncertain or takes_turns(spec, cost)
     return ReduceEstimate(costs, tree)
+
+
+@dataclass(frozen=True)
+class _ReduceEstimator:
+    """Estimates the agents of a reduce, one after the other."""
+
+    spec: Spec
+    services: Services
+    state: State
+    units: Units
+    shards: Sequence[Shard]
+    measurement: Measurement | None
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the journal has some of the findings."""
+        return sum(len(shard.positions) for shard in self.shards) < len(self.units.asked)
+
+    @property
+    def _lines_per_unit(self) -> float:
+        return 1.0 if self.measurement is None else self.measurement.findings
+
+    def estimate_answer(self) -> tuple[Cost, tuple[int, ...]]:
+        """Estimate the agents that write the whole answer.
+
+        Returns:
+            The nodes of each level, too, if they are a static tree over the maps' shards.
+        """
+        spec, task = self.spec, the_task(self.spec)
+        cost, node = Cost("reduce", task.agent), self._measure_node(task)
+        line_tokens = self._line_tokens()
+        sent_tokens = line_tokens + node.number_tokens
+        if spec.is_number_chosen:
+            lines = min(CHOICE_SAMPLE, len(self.units.asked))
+            cost.add(1, node.prompt_tokens + lines * sent_tokens, CHOICE_TOKENS)
+            cost.about = True  # what no column can answer is written, by more agents
+            return cost, ()
+        fan_in = spec.plan.fan_in
+        if spec.job.by is None and fan_in is not None and not self.is_cached:
+            unit_tokens = self._lines_per_unit * sent_tokens
+            leaves = [len(shard.positions) * unit_tokens for shard in self.shards]
+            return cost, _add_static_tree(cost, node, leaves, fan_in)
+        self._add_trees(cost, node, line_tokens)
+        return cost, ()
+
+    def estimate_column(self, agent: Agent, column: Any) -> Cost:
+        """Estimate the agents that write a column of the answer from a column of the findings."""
+        cost = Cost("reduce", agent)
+        node = self._measure_node(Task(agent.text, str, agent))
+        self._add_trees(cost, node, self._column_tokens(column))
+        return cost
+
+    def _add_trees(self, cost: Cost, node: _Node, line_tokens: float) -> None:
+        """Add a tree per group: one that begins once all findings are there."""
+        for units in _group_sizes(self.spec, self.units):
+            lines = math.ceil(units * self._lines_per_unit)
+            _add_tree(cost, node, self.spec.plan, lines, line_tokens)
+
+    def _line_tokens(self) -> float:
+        """Count the line of a finding as a reducer reads it; of a row if nothing is mapped."""
+        if self.measurement is not None:
+            return self.measurement.line_tokens
+        if not self.spec.job.maps:
+            return float(self.units.tokens.mean())
+        return sum(map(self.spec.counter("reduce"), map(json.dumps, self._typical_findings())))
+
+    def _column_tokens(self, column: Any) -> float:
+        """Count the line of a finding of which an agent reads one column."""
+        count, units = self.spec.counter("reduce"), self.units
+        if not self.spec.job.maps:
+            place = list(units.frame.columns).index(column)
+            places = spread_places(len(units.asked), min(COUNTED_LINES, len(units.asked)))
+            lines = units.with_columns((place,)).lines(units.asked[places])
+            return sum(map(count, lines)) / len(lines)
+        for finding in self._typical_findings():
+            if column in finding and self.measurement is None:
+                return count(json.dumps({column: finding[column]}))
+        return self._line_tokens()
+
+    def _typical_findings(self) -> list[dict[str, Any]]:
+        """Make a typical finding of each map."""
+        findings: list[dict[str, Any]] = []
+        for name, kind in finding_types(self.spec.job, self.spec.plan).items():
+            if kind is None or name in self.spec.job.callables:
+                findings.append({str(name): TYPICAL_TEXT})
+            else:
+                findings.append(typical_finding(kind))
+        return findings
+
+    def _measure_node(self, task: Task) -> _Node:
+        """Count what a node of a task's tree takes beside its findings."""
+        spec = self.spec
+        reducer = make_reducer(spec, self.services, self.state, task)
+        answer_tokens: float = _answer_tokens(task, reducer.count)
+        if self.measurement is not None and self.measurement.reduction_tokens:
+            answer_tokens = self.measurement.reduction_tokens
+        line = '{"a": 1}'
+        numbered = prompts.numbered("finding", 100, line) + "\n"
+        return _Node(
+            prompt_tokens=_opening_tokens(spec, task, reducer, ()),
+            number_tokens=reducer.count(numbered) - reducer.count(line),
+            answer_tokens=answer_tokens,
+            budget=reduce_budget(spec, task)[0],
+        )
 
 
 def _depends_on_findings(spec: Spec, *, has_leaves: bool) -> bool:
@@ -194,39 +268,6 @@ def _group_sizes(spec: Spec, units: Units) -> list[int]:
     return [len(rows) for rows in groups if rows]
 
 
-def _line_tokens(spec: Spec, units: Units, measurement: Measurement | None) -> float:
-    """Count the line of a finding as a reducer reads it; of a row if nothing is mapped."""
-    if measurement is not None:
-        return measurement.line_tokens
-    count = spec.counter("reduce")
-    if not spec.job.maps:
-        places = spread_places(len(units.asked), min(COUNTED_LINES, len(units.asked)))
-        lines = units.lines(units.asked[places])
-        return sum(map(count, lines)) / len(lines)
-    tokens = 0
-    for name, kind in finding_types(spec.job, spec.plan).items():
-        is_untyped = kind is None or name in spec.job.callables
-        line = TYPICAL_TEXT if is_untyped else json.dumps(typical_finding(kind))
-        tokens += count(line)
-    return tokens
-
-
-def _measure_node(
-    spec: Spec, reducer: Reducer, task: Task, measurement: Measurement | None
-) -> _Node:
-    count = reducer.count
-    answer_tokens: float = _answer_tokens(task, count)
-    if measurement is not None and measurement.reduction_tokens:
-        answer_tokens = measurement.reduction_tokens
-    line = '{"a": 1}'
-    return _Node(
-        prompt_tokens=_opening_tokens(spec, task, reducer, ()),
-        number_tokens=count(prompts.numbered("finding", 100, line) + "\n") - count(line),
-        answer_tokens=answer_tokens,
-        budget=reduce_budget(spec, task)[0],
-    )
-
-
 def _opening_tokens(spec: Spec, task: Task, reducer: Reducer, lines: Sequence[str]) -> int:
     """Count the first messages to a reduce agent that reads these lines."""
     has_tools = takes_turns(spec, Cost("reduce", task.agent))
@@ -242,18 +283,16 @@ def _answer_tokens(task: Task, count: TokenCounter) -> int:
     return count(json.dumps({"output": output, "sources": [1, 2, 3]}))
 
 
-def _add_tree(cost: Cost, node: _Node, spec: Spec, lines: int, line_tokens: float) -> None:
-    """Add the tree over so many lines, that begins once all of them are there."""
-    plan = spec.plan
+def _add_tree(cost: Cost, node: _Node, plan: Plan, lines: int, line_tokens: float) -> None:
+    """Add a tree over so many lines."""
     if plan.fan_in is None:
         _add_adaptive_tree(cost, node, lines, line_tokens, plan.max_reduce_levels or MAX_LEVELS)
         return
     assert plan.shard_size is not None
     assert plan.shard_tokens is not None
     size = max(1, min(plan.shard_size, int(plan.shard_tokens // max(1.0, line_tokens))))
-    leaves: list[float] = []
-    for start in range(0, lines, size):
-        leaves.append(min(size, lines - start) * (line_tokens + node.number_tokens))
+    sent_tokens = line_tokens + node.number_tokens
+    leaves = [min(size, lines - start) * sent_tokens for start in range(0, lines, size)]
     _add_static_tree(cost, node, leaves, plan.fan_in)
 
 

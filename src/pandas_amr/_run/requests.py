@@ -62,29 +62,30 @@ async def _render_map(
     positions = agent.prompt.askable(shard.positions)
     if not positions:
         return []
-    pieces: Pieces | None = None
-    repl: Repl | None = None
-    one_unit = len(positions) == 1
-    openings: list[tuple[Message, ...]] = []
+    lm = spec.lm("map", spec.job.map_agents.get(agent.name))
     if is_in_pieces(agent, shard):
-        pieces = Pieces(shard.positions[0], pieces_in(agent, shard))
-        for number in range(min(count, len(pieces.lines))):
-            openings.append(agent.prompt.messages((number,), one_unit=True, pieces=pieces))
-    else:
-        differences: tuple[str, ...] = ()
-        if agent.open_repl is not None and agent.frame_differences is not None:
-            differences = await agent.frame_differences()
-        repl = agent.repl_for(positions)
-        messages = agent.prompt.messages(positions, one_unit=one_unit, differences=differences)
-        openings.append(messages)
-    is_flat = agent.prompt.is_flat(one_unit=one_unit, pieces=pieces)
-    turn = _FirstTurn(
-        services,
-        spec.lm("map", spec.job.map_agents.get(agent.name)),
-        agent.kind.submission(alone=is_flat),
-        "map",
-    )
-    return [turn.body(opening, repl, agent.tools) for opening in openings]
+        pieces = Pieces(positions[0], pieces_in(agent, shard))
+        return _render_pieces(services, agent, lm, pieces, count)
+    one_unit = len(positions) == 1
+    differences: tuple[str, ...] = ()
+    if agent.open_repl is not None and agent.frame_differences is not None:
+        differences = await agent.frame_differences()
+    messages = agent.prompt.messages(positions, one_unit=one_unit, differences=differences)
+    submission = agent.kind.submission(alone=agent.prompt.is_flat(one_unit=one_unit))
+    turn = _FirstTurn(services, lm, submission, "map")
+    return [turn.body(messages, agent.repl_for(positions), agent.tools)]
+
+
+def _render_pieces(
+    services: Services, agent: AgentMapper, lm: LM, pieces: Pieces, count: int
+) -> list[dict[str, Any]]:
+    is_flat = agent.prompt.is_flat(one_unit=True, pieces=pieces)
+    turn = _FirstTurn(services, lm, agent.kind.submission(alone=is_flat), "map")
+    bodies: list[dict[str, Any]] = []
+    for number in range(min(count, len(pieces.lines))):
+        messages = agent.prompt.messages((number,), one_unit=True, pieces=pieces)
+        bodies.append(turn.body(messages, None, agent.tools))
+    return bodies
 
 
 def _render_direct(spec: Spec, services: Services, answering: Alone) -> dict[str, Any]:
