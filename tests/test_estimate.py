@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
-from pandas_amr._run.estimate import interval
+from pandas_amr._run.sample import interval
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Call, RateLimit, ScriptedServer, Status, findings
 
@@ -102,6 +103,57 @@ def test_the_estimate_against_the_actual(shape):
         == sampled.tree[1:]
         == tuple(level["nodes"] for level in result.graph().levels if before.tree)[1:]
     )
+
+
+def typical(request):
+    """The JSON of an answer as the estimate takes it to be: 17 tokens of text, notes of 150."""
+    answer = {"output": "n" * 570, "sources": [0]}
+    if request.schema != "reduction":
+        text = "a sentence of about a dozen words, as a model would write it here"
+        fields = str(request.body["response_format"])
+        found = {name: text for name in ("gist", "topic") if name in fields}
+        found |= {"mood": "good"} if "mood" in fields else {}
+        answer = findings(request, lambda unit: found)
+    return json.dumps(answer, separators=(",", ":"))
+
+
+ANALYST = amr.Agent("Combine.", role="a careful analyst of long experience, who reads all and writes little")
+WRITTEN: dict[str, dict[str, Any]] = {
+    "small budget": {"plan": {"shard_size": 10, "reduce_budget": 700}, "reduce": "Combine.", **TEXT},
+    "a role": {"plan": {"shard_size": 10, "fan_in": 3}, "reduce": ANALYST, **TEXT},
+    "a column": {"plan": {"shard_size": 10}, "reduce": {"gist": amr.Agent("Sum up.")}, **TEXT},
+}
+
+
+@pytest.mark.filterwarnings("ignore::pandas_amr.PlanWarning")
+@pytest.mark.parametrize("shape", SHAPES | WRITTEN)
+def test_the_estimate_is_what_answers_of_typical_size_take(shape):
+    case = {"map": "What does it say?"} | (SHAPES | WRITTEN)[shape]
+    frame = case.pop("frame", ROWS)
+    answers: list[str] = []
+
+    def answer(request):
+        answers.append(typical(request))
+        return answers[-1]
+
+    with ScriptedServer(answer) as server:
+        lm = server.lm(token_counter=counted)
+        estimate = frame.amr.plan(lm=lm, **case).estimate()
+        result = frame.amr.map_reduce(lm=lm, **case)
+        assert len(server.requests) == estimate.calls
+    assert estimate.input_tokens == pytest.approx(result.total.input_tokens, rel=0.04)
+    assert estimate.output_tokens == pytest.approx(sum(map(counted, answers)), rel=0.03)
+
+
+@pytest.mark.parametrize("by", [None, "group"])
+def test_of_rows_that_are_reduced_alone_each_is_counted(by):
+    asked: list[amr.Estimate] = []
+    budget = amr.Budget(confirm=lambda estimate: asked.append(estimate) or True)
+    with ScriptedServer(typical) as server:
+        lm = server.lm(token_counter=counted)
+        ROWS.amr.reduce("Say it.", columns=["text"], by=by, lm=lm, budget=budget)
+        sent = sum(counted(message["content"]) for one in server.requests for message in one.body["messages"])
+    assert asked[0].input_tokens == pytest.approx(sent, rel=0.02)
 
 
 def test_an_adaptive_tree_s_calls_are_near():

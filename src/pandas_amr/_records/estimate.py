@@ -1,40 +1,37 @@
-"""What a plan would cost, before anything is mapped."""
+"""What a plan would take, before anything is mapped."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pandas_amr._records.public import public
 
-
-@public
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a plan would cost on the frame that it was made for.
+    """What a plan would take on the frame it was made for.
 
-    Calls are exact if every agent needs one call and the reduce is computed, or is a static tree,
-    or one call per group. Input tokens are counted. Output tokens are derived from the schema, or
-    scaled up from a sample. If a recipe with agents maps or reduces, then calls, tokens and money
-    are unknown, and None; for a recipe that maps, a sample tells them as long as the journal has
-    none of its answers.
+    Calls are exact if each agent needs one, and if the reduce is computed, a static tree or one
+    call per group. Input tokens are counted. Output tokens are those of typical values of the
+    schema, or scaled up from a sample. If a recipe with agents maps or reduces, calls, tokens and
+    money are not known, and None. A sample tells those of a recipe that maps, unless the journal
+    has some of its answers.
 
     Attributes:
         units: rows of the frame.
-        asked: units that are sent; equal ones are sent once.
-        shards: batches of the map agents.
-        calls: requests; None if unknown.
+        asked: units that are asked about; equal ones once.
+        shards: map agents' batches.
+        calls: requests; None if not known.
         input_tokens: tokens of the prompts.
         output_tokens: tokens of the answers.
-        money: in the currency of the model's prices; None if they are unknown.
-        seconds: at the known limits (``rpm``, ``tpm``) and, with a sample, at its latency; None if
-            nothing is known.
-        tree: nodes per level, from the maps to the final reduce; empty if agents reduce nothing, or
-            reduce per group.
+        money: in the currency of the model's prices; None if they are not known.
+        seconds: at the rate limits that are known (``rpm``, ``tpm``) and, with a sample, at its
+            latency; None if neither is known.
+        tree: nodes per level, the maps first and the final reduce last; empty if agents reduce
+            nothing, or by groups.
         sizes: units of each shard.
-        maps: names of the maps that run side by side.
-        sampled: how many units were mapped to find out.
+        maps: the names of the maps that run side by side.
+        sampled: how many units were mapped for the estimate.
         tokens_between: with a sample, the interval that holds the tokens in 19 of 20 samples.
-        money_between: likewise the money.
+        money_between: likewise for the money.
         about: whether the number of calls depends on what is found.
     """
 
@@ -56,7 +53,7 @@ class Estimate:
 
     @property
     def tokens(self) -> int | None:
-        """Input and output tokens together; None if unknown."""
+        """Input and output tokens together; None if not known."""
         if self.input_tokens is None or self.output_tokens is None:
             return None
         return self.input_tokens + self.output_tokens
@@ -66,10 +63,10 @@ class Estimate:
         if self.tokens is not None:
             parts.append(f"about {self.input_tokens} input and {self.output_tokens} output tokens")
         if self.tokens_between is not None:
-            least, most = self.tokens_between
-            parts.append(f"{least} to {most} in all by a sample of {self.sampled}")
+            low, high = self.tokens_between
+            parts.append(f"{low} to {high} in all by a sample of {self.sampled}")
         if self.money is not None:
-            parts.append(f"money {self.money:.4g}{self._money_interval}")
+            parts.append(self._money)
         if self.seconds is not None:
             parts.append(f"{self.seconds:.0f} s")
         if self.tree:
@@ -79,13 +76,13 @@ class Estimate:
     @property
     def _calls(self) -> str:
         if self.calls is None:
-            return "calls, tokens and money are unknown, since a recipe with agents maps or reduces"
-        about = "about " if self.about else ""
-        return f"{about}{self.calls} calls"
+            reason = "since a recipe with agents maps or reduces"
+            return f"calls, tokens and money are not known, {reason}"
+        return f"{'about ' if self.about else ''}{self.calls} calls"
 
     @property
-    def _money_interval(self) -> str:
+    def _money(self) -> str:
         if self.money_between is None:
-            return ""
-        least, most = self.money_between
-        return f" ({least:.4g} to {most:.4g})"
+            return f"money {self.money:.4g}"
+        low, high = self.money_between
+        return f"money {self.money:.4g} ({low:.4g} to {high:.4g})"

@@ -31,9 +31,10 @@ from pandas_amr._reduce.sources import ReduceOutcome
 from pandas_amr._reduce.stage import reduce
 from pandas_amr._reduce.trees import begin_tree
 from pandas_amr._result.stopped import stop_with
-from pandas_amr._run.estimate import forecast, sample_of
+from pandas_amr._run.estimate import forecast
 from pandas_amr._run.outcome import make_partial_result, make_result
 from pandas_amr._run.preview import Draft, PreviewOptions, preview
+from pandas_amr._run.sample import sample_of
 from pandas_amr._units.units import Units, make_units
 from pandas_amr.errors import (
     BudgetExceeded,

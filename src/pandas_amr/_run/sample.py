@@ -1,0 +1,139 @@
+"""A sample of units: how it is drawn, what it measures, and how far that is from the whole."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pandas_amr._map.cut import Sample, cut_shards, make_context
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pandas_amr._context.spec import Spec
+    from pandas_amr._records.usage import Usage
+    from pandas_amr._units.shards import Shard
+    from pandas_amr._units.units import Units
+
+BLOCKS = 10  # of a sample: they show how much the answers vary
+LEAST_BLOCKS = 2
+T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
+T_95_OF_MANY = 2.0  # Student's t for more degrees of freedom
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What mapping a sample took.
+
+    Attributes:
+        units: how many units were mapped.
+        input_ratio: input tokens as the provider counts them, per token that is counted here.
+        output_tokens: per unit.
+        line_tokens: of one finding's line, as a reducer reads it.
+        findings: how many findings a unit gives to the reduce. A unit may hold many, and findings
+            that the plan's condition leaves out do not count.
+        reduction_tokens: of a reduce agent's answer; None if none answered.
+        latency_s: of one request.
+        spread: half of the interval that holds a unit's tokens, as a share of them.
+        pipelines: what recipes took that map rows; None if there are none, or if the journal had
+            some of their answers.
+    """
+
+    units: int
+    input_ratio: float
+    output_tokens: float
+    line_tokens: float
+    findings: float
+    reduction_tokens: float | None
+    latency_s: float
+    spread: float
+    pipelines: Usage | None = None
+
+
+def shards_of(spec: Spec, units: Units) -> list[Shard]:
+    """Cut units into the shards of a map."""
+    context = make_context(spec, units)
+    groups = context.groups(units.asked) if context is not None else None
+    return cut_shards(spec, units, groups)
+
+
+def sample_of(spec: Spec, units: Units, wanted: int, *, seed: int = 0) -> Sample:
+    """Draw units from all over the frame, in blocks.
+
+    A block is a whole shard if findings depend on the other units of the shard.
+    """
+    if spec.plan.keyed == "shard":
+        blocks = _draw_shards(spec, units, wanted, seed)
+    else:
+        blocks = _draw_blocks(spec, units, wanted, seed)
+    positions: list[int] = []
+    numbers: list[int] = []
+    for number, block in enumerate(blocks):
+        positions += block
+        numbers += [number] * len(block)
+    return Sample(np.array(positions, dtype=np.int64), np.array(numbers, dtype=np.int64))
+
+
+def _draw_shards(spec: Spec, units: Units, wanted: int, seed: int) -> list[Sequence[int]]:
+    shards = shards_of(spec, units)
+    count = math.ceil(wanted * len(shards) / max(1, len(units.asked)))
+    count = min(len(shards), max(LEAST_BLOCKS, count))
+    return [shards[place].positions for place in spread_places(len(shards), count, seed)]
+
+
+def _draw_blocks(spec: Spec, units: Units, wanted: int, seed: int) -> list[Sequence[int]]:
+    places = spread_places(len(units.asked), min(wanted, len(units.asked)), seed)
+    size = min(spec.plan.shard_size or 1, max(1, math.ceil(len(places) / BLOCKS)))
+    positions: list[int] = units.asked[places].tolist()
+    return [positions[start : start + size] for start in range(0, len(positions), size)]
+
+
+def spread_places(count: int, wanted: int, seed: int = 0) -> list[int]:
+    """Draw places out of ``count``, one from each of ``wanted`` equal parts.
+
+    The same seed draws the same places.
+    """
+    if not wanted:
+        return []
+    rng = np.random.default_rng(seed)
+    edges = np.linspace(0, count, wanted + 1).astype(int)
+    parts = itertools.pairwise(edges)
+    return [int(rng.integers(low, high)) for low, high in parts if high > low]
+
+
+def interval(per_unit: Sequence[float], weights: Sequence[int], *, of: int) -> float:
+    """Compute half of the interval that holds the mean in 19 of 20 samples, as a share of the mean.
+
+    Student's t over the sample's blocks, with the correction for a finite population (Cochran
+    1977, chapter 2).
+
+    Args:
+        per_unit: the mean of each block.
+        weights: how many units each block has.
+        of: how many units there are.
+
+    Returns:
+        0 if all units were sampled; 1 if the blocks are too few to tell.
+    """
+    sampled = sum(weights)
+    if sampled >= of:
+        return 0.0
+    mean = weighted_mean(per_unit, weights)
+    if len(per_unit) < LEAST_BLOCKS or not mean:
+        return 1.0
+    unsampled_share = 1 - sampled / of
+    error = statistics.stdev(per_unit) / math.sqrt(len(per_unit)) * math.sqrt(unsampled_share)
+    return T_95.get(len(per_unit) - 1, T_95_OF_MANY) * error / mean
+
+
+def weighted_mean(values: Sequence[float], weights: Sequence[int]) -> float:
+    """Compute the mean of values that stand for several units each; 0 without any."""
+    if not sum(weights):
+        return 0.0
+    total = sum(value * weight for value, weight in zip(values, weights, strict=True))
+    return total / sum(weights)
