@@ -818,7 +818,9 @@ def test_no_code_looks_into_the_user_s_task():
         "_plan/plan",
         "_plan/planner",
         "_run/pipeline",
-        "_agent/prompts",
+        "_plan/arguments",
+        "_agent/prompts/plan",
+        "_agent/prompts/map",
         "_run/run",
     ],
 )

@@ -351,10 +351,10 @@ def test_each_column_that_agents_write_of_a_group_has_sources_of_its_own(tmp_pat
     for one in (result, amr.load(tmp_path / "saved")):
         assert one.explain(group="a", column="n")["text"].tolist() == ["row 0"]
         assert one.explain(group="b", column="text")["text"].tolist() == ["row 3"]
-        with pytest.raises(amr.UsageError, match="Say which"):
+        with pytest.raises(amr.UsageError, match="pass column="):
             one.explain(group="a")
     plain, _, _ = run(rows(2))
-    with pytest.raises(amr.UsageError, match="not told by columns"):
+    with pytest.raises(amr.UsageError, match="did not write this answer by columns"):
         plain.explain(column="n")
 
 

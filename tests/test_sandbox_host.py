@@ -520,11 +520,11 @@ def test_files_that_code_could_not_read_are_refused_at_once(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same.csv").write_text("1")
-    with pytest.raises(amr.UsageError, match="two files have one name"):
+    with pytest.raises(amr.UsageError, match="two files have the same name"):
         amr.PythonREPLTool(files=[tmp_path / "a" / "same.csv", tmp_path / "b" / "same.csv"])
     if os.getuid() == 0:
         (tmp_path / "a" / "same.csv").chmod(0o600)
-        with pytest.raises(amr.UsageError, match="owner only"):
+        with pytest.raises(amr.UsageError, match="only its owner can read"):
             amr.PythonREPLTool(files=[tmp_path / "a" / "same.csv"])
 
 

@@ -160,4 +160,4 @@ def test_tool_arguments_that_are_no_json_are_sent_back():
     with ScriptedServer(lambda r: next(answers, None) or findings(r, number)) as server:
         found = DF.head(1).amr.map("Which?", finding={"n": int}, tools=[look], lm=server.lm())
     assert found["n"].tolist() == [0]
-    assert "no JSON object" in server.requests[1].user
+    assert "not a JSON object" in server.requests[1].user

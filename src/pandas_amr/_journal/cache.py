@@ -195,7 +195,7 @@ _asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[Keeper, bytes]] = (
 
 def _asks_no_more(task: asyncio.Task[Any] | None) -> None:
     """Release the claim that a task holds, if any."""
-    if task is None or task not in _asking:
+    if task is None or _asking.get(task) is None:
         return
     keeper, key = _asking.pop(task)
     task.remove_done_callback(_asks_no_more)

@@ -63,7 +63,7 @@ class Units:
 
     def lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Write each unit's content as one line of JSON."""
-        return list(map(line_of, self._records(self.columns, self.keys, positions)))
+        return [line_of(record) for record in self._records(self.columns, self.keys, positions)]
 
     def compact_lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Write each unit's content as one line of JSON without spaces, which would cost tokens."""
@@ -73,7 +73,7 @@ class Units:
     def reader_lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Write each unit's content as reducers read it, beside a finding's number."""
         keys = reader_keys(self._labels(self.columns), counted=False)
-        return list(map(line_of, self._records(self.columns, keys, positions)))
+        return [line_of(record) for record in self._records(self.columns, keys, positions)]
 
     def _labels(self, columns: Sequence[int]) -> list[Any]:
         return [self.frame.columns[column] for column in columns]
@@ -198,5 +198,8 @@ def _convert_rows(
     positions: NDArray[np.int64],
 ) -> list[dict[str, Any]]:
     """Convert rows to JSON records, column by column."""
-    cells = [list(map(cell, frame.iloc[positions, column].tolist())) for column in columns]
+    cells: list[list[Any]] = []
+    for column in columns:
+        # No map(): a cell of the user's whose text raises StopIteration would end it in silence.
+        cells.append([cell(value) for value in frame.iloc[positions, column].tolist()])
     return [dict(zip(keys, row, strict=True)) for row in zip(*cells, strict=True)]
