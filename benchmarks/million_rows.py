@@ -27,7 +27,7 @@ def measure(rows: int) -> None:
     from pandas_amr._context.settings import Settings
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
-    from pandas_amr._findings.columns import with_findings
+    from pandas_amr._findings.columns import add_findings
     from pandas_amr._map.ask import make_ask
     from pandas_amr._map.stage import MapStage
     from pandas_amr._plan.arguments import check
@@ -62,7 +62,7 @@ def measure(rows: int) -> None:
     stage = timed("shards", lambda: MapStage(spec, services, state, units))
     timed("map and findings", lambda: asyncio.run(stage.run(None)))
     found = timed("columns", stage.findings)
-    frame = timed("write-back", lambda: with_findings(df, found))
+    frame = timed("write-back", lambda: add_findings(df, found))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     assert frame["n"].sum() == df["stars"].sum()
     print(json.dumps({"rows": rows, "stages": stages, "over_mb": peak - before, "frame_mb": own}))

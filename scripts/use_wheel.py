@@ -1,4 +1,4 @@
-"""Use the installed package, and nothing else, for one real run against a server that plays the provider."""
+"""Use the installed package alone, for one real run against a server that plays the provider."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from numbered import rows as many
 from pandas_amr._records.clock import CLOCK
-from pandas_amr._records.concurrency import each
+from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import engine_loop, submit
 from pandas_amr.testing import ScriptedServer, findings
 from together import Together
@@ -84,7 +84,7 @@ def test_each_yields_in_the_order_of_finishing_and_draws_items_late():
         return item
 
     async def collect():
-        return [(done, len(drawn)) async for done in each(work, source(), limit=2)]
+        return [(done, len(drawn)) async for done in run_concurrently(work, source(), limit=2)]
 
     order = asyncio.run(collect())
     assert [done for done, _ in order] == [1, 2, 3, 4, 0]
@@ -102,7 +102,7 @@ def test_each_draws_nothing_after_an_exception_and_raises_it_once_what_is_in_fli
         return item
 
     async def collect():
-        async for done in each(work, range(9), limit=3):
+        async for done in run_concurrently(work, range(9), limit=3):
             landed.append(done)
 
     with pytest.raises(KeyError):
@@ -122,7 +122,7 @@ def test_each_cancels_what_is_in_flight_when_it_is_closed():
             raise
 
     async def first():
-        async with contextlib.aclosing(each(work, range(9), limit=3)) as results:
+        async with contextlib.aclosing(run_concurrently(work, range(9), limit=3)) as results:
             async for _ in results:
                 return
 
@@ -137,7 +137,7 @@ def test_each_tells_where_work_was_cancelled_by_nobody():
         return item
 
     async def collect():
-        return [done async for done in each(work, range(3), limit=2)]
+        return [done async for done in run_concurrently(work, range(3), limit=2)]
 
     with pytest.raises(RuntimeError, match="cancelled"):
         asyncio.run(collect())

@@ -29,7 +29,7 @@ from pydantic import BaseModel
 import pandas_amr as amr
 from numbered import number
 from pandas_amr._journal import database
-from pandas_amr._journal.cache import Keeper
+from pandas_amr._journal.cache import AnswerCache
 from pandas_amr._journal.keys import fingerprint
 from pandas_amr._units.units import make_units
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
@@ -962,9 +962,9 @@ def test_what_no_journal_and_no_run_holds_is_closed(tmp_path):
 # Fingerprints
 
 
-def keeper(**changes) -> Keeper:
+def keeper(**changes) -> AnswerCache:
     about = {"instruction": "The number.", "schema": {"type": "object"}, "model": "m", "temperature": 0, "tools": []}
-    return Keeper(None, "finding", about | changes, 0)
+    return AnswerCache(None, "finding", about | changes, 0)
 
 
 def prints(frame: pd.DataFrame, columns: tuple[int, ...] | None = None) -> list[str]:
@@ -1039,7 +1039,7 @@ def test_fingerprints_differ_for_each_ingredient_changed_alone():
         {"view": "preview"},
     ):
         assert keeper(**change).base != keeper().base
-    assert Keeper(None, "reduction", keeper().about, 0).base != keeper().base
+    assert AnswerCache(None, "reduction", keeper().about, 0).base != keeper().base
     assert fingerprint(b"ab", b"c") != fingerprint(b"a", b"bc")
 
 
@@ -1119,7 +1119,7 @@ def test_answers_of_several_agents_are_committed_together(path):
     journal = amr.Journal(path)
 
     async def kept():
-        one = Keeper(journal, "finding", {"x": 1}, 0)
+        one = AnswerCache(journal, "finding", {"x": 1}, 0)
         await asyncio.gather(*(one.keep({fingerprint(bytes([n])): {"n": n}}) for n in range(50)))
 
     asyncio.run(kept())

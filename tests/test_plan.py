@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import pandas_amr as amr
-from pandas_amr._types.from_schema import type_of
+from pandas_amr._types.from_schema import type_from_schema
 from pandas_amr._types.schema import json_schema
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
@@ -187,7 +187,7 @@ class Everything(BaseModel):
 )
 def test_a_type_is_found_again_in_its_schema(kind):
     schema = json_schema(kind)
-    assert json_schema(type_of(json.loads(json.dumps(schema)))) == schema
+    assert json_schema(type_from_schema(json.loads(json.dumps(schema)))) == schema
 
 
 def test_a_plan_survives_its_json_in_a_file(tmp_path):

@@ -21,13 +21,13 @@ import former
 import pandas_amr as amr
 from numbered import rows
 from pandas_amr._findings.finding_type import FindingType
-from pandas_amr._journal.cache import Keeper
-from pandas_amr._journal.entries import Check, read_findings, readable_form
-from pandas_amr._journal.first_format import former_base
+from pandas_amr._journal.cache import AnswerCache
+from pandas_amr._journal.entries import Check, find_readable_form, read_findings
+from pandas_amr._journal.first_format import make_former_base
 from pandas_amr._journal.keys import Question, describe_address, describe_question, describe_type
 from pandas_amr._map.cached import ShardWriter, piece_key
 from pandas_amr._records.engine import submit
-from pandas_amr._types.arrow_values import json_form
+from pandas_amr._types.arrow_values import json_record
 from pandas_amr._units.units import make_units
 from pandas_amr.models.local import local_lm
 from pandas_amr.models.openai.model import OpenAIModel
@@ -549,7 +549,7 @@ def test_the_findings_of_pieces_are_checked(path):
     check = Check(FindingType.of(Plain, None))
 
     async def known() -> dict[int, Any]:
-        cache = Keeper(amr.Journal(path), "finding", {"x": 1}, 0)
+        cache = AnswerCache(amr.Journal(path), "finding", {"x": 1}, 0)
         writer = ShardWriter(cache, check, make_units(long, (0,)), {})
         await writer.keep_pieces({'{"a": 1.0}': {"n": 1}}, {})
         await cache.keep({piece_key(cache, '{"a": 2}'): {"n": "two"}})
@@ -634,10 +634,10 @@ EXPECTED = {
 def test_a_record_has_the_form_in_which_a_model_would_have_given_it():
     check = Check(FindingType.of(former.Everything, None))
     record = check(former.EVERYTHING)
-    assert json_form(record, former.Everything) == EXPECTED
+    assert json_record(record, former.Everything) == EXPECTED
     assert check.is_stable(EXPECTED, record)
-    assert readable_form(record, check) == EXPECTED
-    assert readable_form(record, check, former.EVERYTHING) is former.EVERYTHING
+    assert find_readable_form(record, check) == EXPECTED
+    assert find_readable_form(record, check, former.EVERYTHING) is former.EVERYTHING
 
 
 class Choice(BaseModel):
@@ -646,7 +646,7 @@ class Choice(BaseModel):
 
 
 def test_a_text_of_the_first_format_that_may_be_two_choices_is_none_of_them():
-    form = json_form({"mixed": "1", "doubtful": "1"}, Choice, former=True)
+    form = json_record({"mixed": "1", "doubtful": "1"}, Choice, former=True)
     assert form == {"mixed": 1, "doubtful": "1"}
     texts = {n: json.dumps({"mixed": mixed, "doubtful": "1"}) for n, mixed in enumerate(["3", 2.5, None])}
     assert read_findings(texts, Check(FindingType.of(Choice, None)), former=True) == {}
@@ -680,18 +680,18 @@ def test_keys_are_those_of_every_version_from_the_second_format_on():
     assert sorted(about) == [
         "extra", "finding", "instruction", "model", "persona", "server", "temperature", "tools", "view"
     ]  # fmt: skip
-    assert Keeper(None, "finding", about, 0).base.hex() == BASES[0]
+    assert AnswerCache(None, "finding", about, 0).base.hex() == BASES[0]
     zoned = describe_question(Question(finding=Zoned))
     assert zoned["finding"]["properties"]["at"]["zone"] == "aware"
-    assert Keeper(None, "finding", zoned, 0).base.hex() == BASES[1]
+    assert AnswerCache(None, "finding", zoned, 0).base.hex() == BASES[1]
 
 
 def test_keys_of_the_first_format_are_those_of_then():
     about = {"instruction": "The number.", "schema": {"type": "object"}, "model": "m", "temperature": 0, "tools": []}
-    keeper = Keeper(None, "finding", about, 0, former=about)
+    keeper = AnswerCache(None, "finding", about, 0, former=about)
     prints = make_units(GOLDEN, (0, 1, 2, 3, 4)).fingerprints(range(3), former=True)
     assert [one.hex() for one in prints] == FORMER_PRINTS
-    assert former_base("finding", about).hex() == "95271766ebbfc137859c1af45877f69e"
+    assert make_former_base("finding", about).hex() == "95271766ebbfc137859c1af45877f69e"
     assert keeper.key(prints[0], former=True).hex() == "bafbe54a6b97855a6a4dcd5084ab5788"
     assert keeper.key(prints[0]) != keeper.key(prints[0], former=True)
 
@@ -795,7 +795,7 @@ def test_answers_of_the_first_format_are_in_use_and_so_are_not_pruned(old):
 def test_a_journal_without_the_question_is_not_asked_for_the_first_format(path):
     with ScriptedServer(former.play) as server:
         former.run("an agent", server, path)
-    keeper = Keeper(amr.Journal(path), "finding", {"x": 1}, 0, former={"x": 1})
+    keeper = AnswerCache(amr.Journal(path), "finding", {"x": 1}, 0, former={"x": 1})
     assert asyncio.run(keeper.has_former()) is False
     about = amr.Journal(path).export()["about"].map(json.loads)
     assert all("schema" not in one for one in about)

@@ -13,14 +13,14 @@ from pydantic import BaseModel, Field
 import pandas_amr as amr
 from numbered import labelled_rows as rows
 from pandas_amr._agent import prompts
-from pandas_amr._findings.citations import Support, in_runs, support_of
+from pandas_amr._findings.citations import Support, find_in_runs, resolve_support
 from pandas_amr._findings.inputs import ReduceInput
 from pandas_amr._plan.answer import PlanAnswer
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._result.careless import constant_end
 from pandas_amr._result.review import most_in_doubt
 from pandas_amr._types.schema import json_schema
-from pandas_amr._types.wire import wire_of
+from pandas_amr._types.wire import make_wire
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
 
@@ -174,7 +174,7 @@ def test_a_column_or_field_that_is_called_like_a_word_for_nothing_is_itself():
 
 def test_condition_and_ranking_may_be_null_in_a_schema_that_every_server_holds_an_answer_to():
     schema = json_schema(PlanAnswer)
-    assert wire_of(schema).strict
+    assert make_wire(schema).strict
     assert schema["required"] == list(schema["properties"])
     for name in ("where", "ranking", "reduce_instruction", "many_per_row_why"):
         assert {"type": "null"} in schema["properties"][name]["anyOf"]
@@ -440,9 +440,9 @@ def test_evidence_of_one_finding_is_not_undone_by_another_that_is_general():
     rows_of = frozenset({1, 2})
     bulk = ReduceInput("{}", Support(rows_of, general=rows_of))
     both = [bulk, ReduceInput("{}", Support(frozenset({2})))]
-    assert support_of([0, 1], both) == Support(rows_of, general=frozenset({1}))
-    assert support_of([0], both).evidence == frozenset()
-    assert support_of([], inputs(20)) == Support(frozenset())
+    assert resolve_support([0, 1], both) == Support(rows_of, general=frozenset({1}))
+    assert resolve_support([0], both).evidence == frozenset()
+    assert resolve_support([], inputs(20)) == Support(frozenset())
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_evidence_of_one_finding_is_not_undone_by_another_that_is_general():
     ],
 )
 def test_runs_are_found_whatever_the_order(numbers, runs):
-    assert in_runs(numbers) == runs
+    assert find_in_runs(numbers) == runs
 
 
 def test_reducers_are_asked_for_the_few_findings_that_carry_a_claim():

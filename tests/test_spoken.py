@@ -15,7 +15,7 @@ from numbered import number
 from pandas_amr._agent import prompts
 from pandas_amr._agent.quotes import is_in_data
 from pandas_amr._agent.written_calls import read_calls
-from pandas_amr._units.cells import line_of
+from pandas_amr._units.cells import to_json_line
 from pandas_amr.models.base import Message, ToolSpec
 from pandas_amr.sandbox.base import Cell, Submitted
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
@@ -483,7 +483,7 @@ GIVEN = {"key": "d\u00e4nger/../zone", "times": 3}
 
 
 def shown(*cells: dict[str, Any]) -> list[Message]:
-    return [Message("user", prompts.unit_lines([line_of(cell) for cell in cells]))]
+    return [Message("user", prompts.unit_lines([to_json_line(cell) for cell in cells]))]
 
 
 @written

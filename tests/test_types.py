@@ -14,7 +14,7 @@ import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
 import pandas_amr as amr
-from pandas_amr._types.from_schema import named_type, type_of
+from pandas_amr._types.from_schema import parse_type, type_from_schema
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import json_schema
 from pandas_amr.testing import ScriptedServer, Status, findings
@@ -337,16 +337,16 @@ def test_a_finding_with_aliases_is_reduced_by_its_own_names_from_json_too():
 
 def test_a_schema_that_refers_elsewhere_is_told():
     with pytest.raises(amr.UsageError, match="cannot hold"):
-        type_of({"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}})
+        type_from_schema({"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}})
 
 
 def test_code_that_asks_is_told_what_no_field_can_be():
     with pytest.raises(amr.UsageError, match="a choice is a text"):
-        named_type({"kind": [[1]]})
+        parse_type({"kind": [[1]]})
     with pytest.raises(amr.UsageError, match="a choice is a text"):
-        named_type({"enum": [{"a": 1}]})
+        parse_type({"enum": [{"a": 1}]})
     with pytest.raises(amr.UsageError, match="pydantic reserves that name"):
-        record_type("Answer", {"model_config": named_type("int")})
+        record_type("Answer", {"model_config": parse_type("int")})
 
 
 def test_columns_that_parquet_cannot_hold_come_back_as_they_are(tmp_path):

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 import pandas_amr as amr
 from examples import examples
 from pandas_amr._records.tokens import counter_for
-from pandas_amr._units.cells import cell, json_keys, line_of
+from pandas_amr._units.cells import cell, make_json_keys, to_json_line
 from pandas_amr._units.split import split_text
 from pandas_amr._units.units import make_units
 from pandas_amr.models.base import Abilities
@@ -68,7 +68,7 @@ CELLS = {
 
 @pytest.mark.parametrize(("value", "expected"), CELLS.values(), ids=CELLS.keys())
 def test_a_cell_of_any_kind_is_one_line_of_json_that_says_what_it_holds(value, expected):
-    line = line_of({"cell": cell(value)})
+    line = to_json_line({"cell": cell(value)})
     assert json.loads(line) == {"cell": expected}
     assert len(line.splitlines()) == 1
     line.encode()
@@ -168,7 +168,7 @@ def test_a_row_reads_the_same_alone_and_among_many(column):
 )
 def test_a_column_may_be_called_anything(name):
     df = pd.DataFrame({name: ["row 0", "row 1"], "other": [1, 2]})
-    key = json_keys([name])[0]
+    key = make_json_keys([name])[0]
     with ScriptedServer(lambda r: findings(r, lambda u: {"n": int(u[key].split()[1])})) as server:
         found = df.amr.map("Which?", finding={"n": int}, lm=server.lm())
         assert [unit["unit"] for unit in server.requests[0].units] == [0, 1]

@@ -22,14 +22,14 @@ from numbered import number
 from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._findings.output import ReductionType
 from pandas_amr._types.record import record_type
-from pandas_amr._types.schema import kept_schema
+from pandas_amr._types.schema import stored_schema
 from pandas_amr._types.violations import Leniency, find_violation
-from pandas_amr._types.wire import wire_of
-from pandas_amr._types.wire_shapes import MOST_LEVELS, self_contained
+from pandas_amr._types.wire import make_wire
+from pandas_amr._types.wire_shapes import MOST_LEVELS, inline_references
 from pandas_amr.models.openai.error_bodies import read_error_body
 from pandas_amr.models.openai.settings import settings_of
 from pandas_amr.models.structured.forms import Form
-from pandas_amr.models.structured.support import FIRST_FORMS, forms_of
+from pandas_amr.models.structured.support import FIRST_FORMS, schema_support_of
 from pandas_amr.testing import Call, Raw, ScriptedServer, Status, findings
 from versions import once
 
@@ -185,7 +185,7 @@ KINDS: dict[str, Any] = {
 @pytest.mark.parametrize("name", KINDS)
 def test_all_that_is_sent_is_of_the_subset(name):
     kind = KINDS[name]
-    sent = [wire_of(kept_schema(record_type("F", {"x": kind}))), ReductionType(kind).submission().wire]
+    sent = [make_wire(stored_schema(record_type("F", {"x": kind}))), ReductionType(kind).submission().wire]
     sent.append(ReductionType(list[kind]).submission().wire)
     for wire in sent:
         assert outside(wire.schema) == []
@@ -227,7 +227,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("kind", "words"), WORDS, ids=[" ".join(words) for _, words in WORDS])
 def test_what_the_subset_cannot_say_stands_in_words(kind, words):
-    sent = wire_of(kept_schema(record_type("F", {"x": kind}))).schema["properties"]["x"]
+    sent = make_wire(stored_schema(record_type("F", {"x": kind}))).schema["properties"]["x"]
     assert [word for word in words if word not in sent["description"]] == []
 
 
@@ -237,7 +237,7 @@ def test_what_the_subset_cannot_say_stands_in_words(kind, words):
 def test_the_largest_enums_are_words_where_there_are_too_many_choices():
     fields = {f"f{n}": Literal[tuple(f"{n}-{one}" for one in range(240))] for n in range(5)}
     fields["large"] = Literal[tuple(f"{one:0100d}" for one in range(251))]
-    wire = wire_of(kept_schema(record_type("F", fields)))
+    wire = make_wire(stored_schema(record_type("F", fields)))
     enums = [node for node in nodes(wire.schema) if "enum" in node]
     assert sum(len(node["enum"]) for node in enums) <= 1000
     assert "enum" not in wire.schema["properties"]["large"]
@@ -248,14 +248,14 @@ def test_the_largest_enums_are_words_where_there_are_too_many_choices():
 
 
 def test_more_properties_than_a_server_takes_are_asked_for_in_words():
-    wire = wire_of(kept_schema(record_type("F", {f"f{n}": int for n in range(5001)})))
+    wire = make_wire(stored_schema(record_type("F", {f"f{n}": int for n in range(5001)})))
     assert not wire.strict
 
 
 @pytest.mark.parametrize("levels", range(1, 9))
 def test_what_is_too_deep_is_json_text_and_read_as_what_it_is(levels):
     kind = deep(levels)
-    wire = wire_of(kept_schema(record_type("F", {"x": kind})))
+    wire = make_wire(stored_schema(record_type("F", {"x": kind})))
     value: Any = 1
     for _ in range(levels):
         value = {"a": [value]}
@@ -324,7 +324,7 @@ TYPED = st.recursive(LEAVES | st.just((Any, JSON_VALUES)), containers, max_leave
 def test_what_is_asked_of_a_value_is_read_back_as_the_value(data):
     kind, values = data.draw(TYPED)
     value = data.draw(values)
-    wire = wire_of(kept_schema(record_type("F", {"x": kind})))
+    wire = make_wire(stored_schema(record_type("F", {"x": kind})))
     said = asked({"x": value}, wire.schema)
     assert find_violation(said, wire.schema, Leniency(empty_texts=True)) is None
     assert wire.read(said) == {"x": value}
@@ -351,7 +351,7 @@ READ = [
 
 @pytest.mark.parametrize(("kind", "said", "value"), READ, ids=str)
 def test_what_a_model_says_is_read(kind, said, value):
-    assert wire_of(kept_schema(record_type("F", {"x": kind}))).read({"x": said}) == {"x": value}
+    assert make_wire(stored_schema(record_type("F", {"x": kind}))).read({"x": said}) == {"x": value}
 
 
 def found(kind: Any, *answers: Any, **options: Any) -> tuple[amr.Result, list[Any]]:
@@ -502,9 +502,9 @@ FOREIGN = {
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_foreign_server_s_schema_is_sent_in_the_subset(name):
-    whole = self_contained({"type": "object"} | FOREIGN[name])
+    whole = inline_references({"type": "object"} | FOREIGN[name])
     assert "$ref" not in json.dumps(whole)
-    assert outside(wire_of(whole | {"required": []}).schema) == []
+    assert outside(make_wire(whole | {"required": []}).schema) == []
 
 
 # What a server takes
@@ -861,8 +861,8 @@ def test_servers_that_are_known_to_take_the_old_name_get_it(address, name):
 
 
 def test_lessons_are_of_a_server_and_a_model():
-    assert forms_of("http://a/v1", "m") is forms_of("http://a/v1", "m")
-    assert forms_of("http://a/v1", "m") is not forms_of("http://a/v1", "n")
+    assert schema_support_of("http://a/v1", "m") is schema_support_of("http://a/v1", "m")
+    assert schema_support_of("http://a/v1", "m") is not schema_support_of("http://a/v1", "n")
     assert settings_of("http://a/v1", "m") is not settings_of("http://b/v1", "m")
 
 

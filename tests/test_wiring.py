@@ -20,9 +20,9 @@ import pytest
 
 import pandas_amr as amr
 from numbered import rows
-from pandas_amr.models.lessons import statistics_of
 from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.model import OpenAIModel
+from pandas_amr.models.statistics import statistics_of
 from pandas_amr.models.throttle.model import throttle_for
 from pandas_amr.testing import ScriptedServer, Status, findings
 
@@ -214,10 +214,10 @@ def test_what_is_learned_of_a_model_holds_for_all_its_runs_and_keys():
     with ScriptedServer(ones) as server:
         for key in ("one", "two"):
             found(server.lm("learned", api_key=key, hedge=True), 30, plan={"shard_size": 1})
-        lessons = statistics_of(f"{server.base_url}/", "learned")
-    assert len(lessons.latencies) == 60
-    assert 0 < lessons.expected_tokens("map") < 50
-    assert lessons.expected_tokens("reduce") == 100
+        statistics = statistics_of(f"{server.base_url}/", "learned")
+    assert len(statistics.latencies) == 60
+    assert 0 < statistics.expected_tokens("map") < 50
+    assert statistics.expected_tokens("reduce") == 100
 
 
 def test_a_reduce_by_groups_is_hedged_by_what_the_map_has_learned():

@@ -119,7 +119,7 @@ class ModelError(RunStopped):
         usage: the usage of answers that could not be used; None if nothing was paid for.
     """
 
-    stops_run = False  # whether later requests would fail the same way
+    fatal = False  # whether later requests would fail the same way
     usage: Usage | None = None
 
     def __init__(
@@ -178,8 +178,8 @@ class ModelConfigError(ModelError):
             that. It does if it has answered other requests.
     """
 
-    stops_run = True
-    of_request: ModelRejected | None = None
+    fatal = True
+    request_error: ModelRejected | None = None
 
 
 class ModelRejected(ModelError):

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, overload
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from pandas_amr._records.public import public
-from pandas_amr._types.schema import asked_as, json_schema, kept_schema
-from pandas_amr._types.wire import Wire, wire_of
+from pandas_amr._types.schema import accepted_names, json_schema, stored_schema
+from pandas_amr._types.wire import Wire, make_wire
 from pandas_amr.errors import UsageError
 from pandas_amr.sandbox.base import Isolation, Limits, Sandbox, found
 
@@ -86,7 +86,7 @@ class Tool:
             raise UsageError(
                 f"Tool {name!r} needs a description, or its function a docstring: agents read it."
             )
-        check_bound(self.max_result_chars)
+        check_result_limit(self.max_result_chars)
         if self.isolated:
             source_of(self.func)  # raises now if it cannot be sent
         schema = self.args_schema or _args_schema(self.func, name)
@@ -96,7 +96,7 @@ class Tool:
             "description": description,
             "args_schema": schema,
             "parameters": json_schema(schema) | {"required": required},
-            "wire": wire_of(_asked_of(schema) | {"required": required}, required=required),
+            "wire": make_wire(_asked_of(schema) | {"required": required}, required=required),
         }
         for attribute, value in derived.items():
             object.__setattr__(self, attribute, value)
@@ -299,7 +299,7 @@ def as_tools(tools: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLT
     return tuple(functions), repls[0] if repls else None
 
 
-def check_bound(characters: Any) -> None:
+def check_result_limit(characters: Any) -> None:
     """Check that a number can limit the length of a result.
 
     Raises:
@@ -357,9 +357,9 @@ def _args_schema(func: Callable[..., Any], name: str) -> type[BaseModel]:
 
 def _asked_of(schema: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of arguments, each with its default if JSON can express that."""
-    described = kept_schema(schema)
+    described = stored_schema(schema)
     for name, info in schema.model_fields.items():
-        part = described["properties"].get(asked_as(name, info)[0])
+        part = described["properties"].get(accepted_names(name, info)[0])
         if part is not None and isinstance(info.default, str | int | float | bool):
             part["default"] = info.default
     return described
@@ -370,5 +370,5 @@ def _required(schema: type[BaseModel]) -> list[str]:
     required = []
     for name, info in schema.model_fields.items():
         if info.is_required():
-            required.append(asked_as(name, info)[0])
+            required.append(accepted_names(name, info)[0])
     return required

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from pandas_amr._types.json_text import DoubledKey, make_object
+from pandas_amr._types.json_text import RepeatedKey, make_object
 from pandas_amr.models.openai.reply import is_too_deep
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _decode_whole(text: str) -> tuple[Any, str | None]:
     """Decode a text that is an object as a whole."""
     try:
         payload = loads(text)
-    except DoubledKey as error:
+    except RepeatedKey as error:
         return None, f"the answer cannot be read: {error}"
     except ValueError:
         return None, NO_OBJECT
@@ -159,7 +159,7 @@ def values_in(text: str) -> Iterator[Value]:
             if closing is None:
                 return
             value, end = None, closing
-            problem = str(error) if isinstance(error, DoubledKey) else NO_JSON
+            problem = str(error) if isinstance(error, RepeatedKey) else NO_JSON
         yield Value(start, end, value, problem)
         position = end
 

@@ -19,7 +19,7 @@ from pandas_amr._agent.messages import without_keys
 from pandas_amr._agent.repl import FENCED, REPL, Code, without_fence
 from pandas_amr._agent.written_calls import WrittenCall
 from pandas_amr._types.schema import json_schema
-from pandas_amr._types.wire import wire_of
+from pandas_amr._types.wire import make_wire
 from pandas_amr.models.base import Message, ResponseSchema, ToolCall
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ MARKED = re.compile(
 @cache
 def code_response() -> ResponseSchema:
     """Return the schema of an answer that is code."""
-    wire = wire_of(json_schema(Code))
+    wire = make_wire(json_schema(Code))
     return ResponseSchema(CODE, wire.schema, strict=wire.strict)
 
 

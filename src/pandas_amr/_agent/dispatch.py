@@ -13,10 +13,10 @@ from pandas_amr._agent.answers import TooDeep, loads
 from pandas_amr._agent.expressions import read_loosely
 from pandas_amr._agent.prompts import shortened
 from pandas_amr._agent.results import as_text, cut_middle
-from pandas_amr._agent.threads import called, called_here
-from pandas_amr._records.concurrency import await_contained
-from pandas_amr._records.raised import described
-from pandas_amr._types.json_text import DoubledKey
+from pandas_amr._agent.threads import call_contained, called
+from pandas_amr._records.concurrency import await_user_code
+from pandas_amr._records.raised import describe_error
+from pandas_amr._types.json_text import RepeatedKey
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def dispatch(
         One tool message per call, in the order of the calls; and what the calls submitted.
     """
     by_name = {tool.name: tool for tool in tools}
-    running = [asyncio.ensure_future(await_contained(_run(call, by_name))) for call in calls]
+    running = [asyncio.ensure_future(await_user_code(_run(call, by_name))) for call in calls]
     # Wait for all of them, so that no call runs on by itself if another one raises.
     await asyncio.gather(*running, return_exceptions=True)
     results = [future.result() for future in running]
@@ -193,7 +193,7 @@ async def _call(tool: AgentTool, arguments: dict[str, Any]) -> str | ToolSubmiss
 
 
 def _describe_failure(tool: AgentTool, error: Exception) -> str:
-    return cut_middle(as_text(f"{tool.name} raised {described(error)}"), tool.max_result_chars)
+    return cut_middle(as_text(f"{tool.name} raised {describe_error(error)}"), tool.max_result_chars)
 
 
 class UnreadableArguments(ValueError):
@@ -208,7 +208,7 @@ def _read_arguments(call: ToolCall, tool: AgentTool) -> dict[str, Any]:
         ValidationError: they do not match the tool's schema.
     """
     assert tool.args_schema is not None
-    model = called_here(tool.args_schema.model_validate_json, _arguments_json(call, tool))
+    model = call_contained(tool.args_schema.model_validate_json, _arguments_json(call, tool))
     arguments = {name: getattr(model, name) for name in type(model).model_fields}
     return arguments | (model.model_extra or {})
 
@@ -221,7 +221,7 @@ def _arguments_json(call: ToolCall, tool: AgentTool) -> str:
     text = argument_text(call.arguments)
     try:
         arguments = loads(text)
-    except (DoubledKey, TooDeep) as error:
+    except (RepeatedKey, TooDeep) as error:
         raise UnreadableArguments(str(error)) from None
     except ValueError:
         return text

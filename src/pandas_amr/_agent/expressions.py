@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pandas_amr._agent.answers import TooDeep, loads
-from pandas_amr._types.json_text import DoubledKey
+from pandas_amr._types.json_text import RepeatedKey
 
 JSON_NAMES = {"true": True, "false": False, "null": None}
 # A string (one that is not closed extends to the end), or a comma that nothing follows.
@@ -47,7 +47,7 @@ def read_loosely(text: str) -> Any:
     for candidate in (text, _repair_json(text)):
         try:
             return loads(candidate)
-        except (DoubledKey, TooDeep):
+        except (RepeatedKey, TooDeep):
             raise
         except ValueError:
             continue
@@ -112,7 +112,7 @@ def _read_object(keys: list[ast.expr | None], values: list[ast.expr]) -> dict[st
         if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
             raise ValueError("a key is not a text")  # noqa: TRY004 (the model's text is wrong)
         if key.value in made:
-            raise DoubledKey
+            raise RepeatedKey
         made[key.value] = _read_literal(value)
     return made
 
@@ -127,7 +127,7 @@ def _read_call(node: ast.Call) -> PythonCall:
         # Without a name it is ``**value``: an object of arguments.
         arguments = value if keyword.arg is None else {keyword.arg: value}
         if not isinstance(arguments, dict) or not named.keys().isdisjoint(arguments):
-            raise DoubledKey
+            raise RepeatedKey
         named |= arguments
     positional = tuple(_read_literal(argument) for argument in node.args)
     return PythonCall(name, positional, named)

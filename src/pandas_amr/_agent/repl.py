@@ -14,7 +14,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import ToolSubmission
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.schema import json_schema
-from pandas_amr._types.wire import Wire, wire_of
+from pandas_amr._types.wire import Wire, make_wire
 from pandas_amr.errors import SandboxError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Code(BaseModel):
 
 @functools.cache
 def _wire() -> Wire:
-    return wire_of(json_schema(Code))
+    return make_wire(json_schema(Code))
 
 
 @dataclass(slots=True)

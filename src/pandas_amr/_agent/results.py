@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pandas_amr._records.raised import contained
-from pandas_amr.models.openai.reply import whole_text
+from pandas_amr._records.raised import as_ordinary_error
+from pandas_amr.models.openai.reply import replace_lone_surrogates
 
 DEEPEST = 20  # levels that an agent sees
 MOST_VALUES = 100_000  # in one result
@@ -34,12 +34,12 @@ def as_text(value: Any) -> str:
         '{"2026-01-31": null, "(1, 2)": [3]}'
     """
     if isinstance(value, str):
-        return str(whole_text(value))
+        return str(replace_lone_surrogates(value))
     if isinstance(value, bytes | bytearray | memoryview):
         return _text_of_bytes(bytes(value))
     plain = _PlainConverter().convert(value)
     text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-    return str(whole_text(text))
+    return str(replace_lone_surrogates(text))
 
 
 def cut_middle(text: str, most: int | None) -> str:
@@ -75,7 +75,7 @@ def text_of(value: Any) -> str:
     try:
         return str(value)
     except BaseException as error:  # noqa: BLE001 (a user's __str__ may do anything)
-        raised = type(contained(error)).__name__
+        raised = type(as_ordinary_error(error)).__name__
         return f"<{type(value).__name__}: its text raised {raised}>"
 
 

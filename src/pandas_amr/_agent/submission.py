@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._types.wire import Wire, wire_of
+from pandas_amr._types.wire import Wire, make_wire
 from pandas_amr.models.base import Message, ResponseSchema, ToolSpec
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Submission:
     @cached_property
     def wire(self) -> Wire:
         """How the schema is sent to a model, and how the answer is read."""
-        return wire_of(self.schema)
+        return make_wire(self.schema)
 
     @cached_property
     def tool(self) -> ToolSpec:

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from pandas_amr._agent.results import cut_middle
 from pandas_amr._records.engine import submit
-from pandas_amr._types.wire import wire_of
-from pandas_amr._types.wire_shapes import self_contained
+from pandas_amr._types.wire import make_wire
+from pandas_amr._types.wire_shapes import inline_references
 from pandas_amr.errors import UsageError
-from pandas_amr.tools import MOST_RESULT_CHARS, NAME, Tool, check_bound
+from pandas_amr.tools import MOST_RESULT_CHARS, NAME, Tool, check_result_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +76,7 @@ def mcp_tools(
     Example:
         ``df.amr.map("...", tools=[*amr.mcp_tools("python server.py")])``
     """
-    check_bound(max_result_chars)
+    check_result_limit(max_result_chars)
     try:
         import mcp  # noqa: PLC0415 (an extra)
     except ImportError:
@@ -277,10 +277,10 @@ def _tool(told: Any, prefix: str, server: _Server, options: dict[str, Any]) -> T
     description = told.description or told.title or name
     tool = Tool(called, name=name, description=description, args_schema=free, **options)
     asked = {"type": "object", "properties": {}} | schema
-    whole = self_contained(asked) | {"type": "object", "additionalProperties": False}
+    whole = inline_references(asked) | {"type": "object", "additionalProperties": False}
     needed = [str(one) for one in schema.get("required") or ()]
     object.__setattr__(tool, "parameters", asked)
-    object.__setattr__(tool, "wire", wire_of(whole | {"required": needed}, required=needed))
+    object.__setattr__(tool, "wire", make_wire(whole | {"required": needed}, required=needed))
     return tool
 
 

@@ -27,19 +27,19 @@ from pandas_amr._context.settings import current_settings
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.subrun import SharedRun, parent_run
 from pandas_amr._context.wiring import check_budget, resolve_lms, wire
-from pandas_amr._findings.citations import nodes_behind
-from pandas_amr._journal.journal import journal_for
+from pandas_amr._findings.citations import find_nodes
+from pandas_amr._journal.journal import open_journal
 from pandas_amr._map.ask import make_ask
-from pandas_amr._plan.arguments import check, open_fields
+from pandas_amr._plan.arguments import check, list_open_fields
 from pandas_amr._plan.call import Call
 from pandas_amr._plan.call_text import check_call_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import read_plan
-from pandas_amr._records.concurrency import await_contained
+from pandas_amr._records.concurrency import await_user_code
 from pandas_amr._records.public import public
 from pandas_amr._result.frames import trace_frame
-from pandas_amr._result.recent import kept_places
+from pandas_amr._result.recent import filtered_positions
 from pandas_amr._result.result import Result
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.execution import Execution
@@ -237,7 +237,7 @@ class Recipe:
             here = lms if stage.lm is None else resolve_lms(stage.lm, settings)
             if stage.verb != "then":
                 call = Call(verb=stage.verb, frame=None, **stage.given)
-                if open_ := open_fields(call):
+                if open_ := list_open_fields(call):
                     check_call_planning(call, open_, here["plan"])
             for recipe in stage.recipes:
                 recipe.check_planning(here, settings)
@@ -254,7 +254,7 @@ class Recipe:
         services = parent.services
         done: list[Result] = []
         try:
-            reached = await await_contained(self._carried_out(frame, parent, done))
+            reached = await await_user_code(self._carried_out(frame, parent, done))
         except asyncio.CancelledError:
             interrupted(join_partial(frame, done, services))
             raise
@@ -273,7 +273,7 @@ class Recipe:
             warnings.append,
             Converted(frame),
             semaphore=asyncio.Semaphore(self._parallelism(top.settings)),
-            journal=journal_for(top.settings.journal, by_default=is_journaled),
+            journal=open_journal(top.settings.journal, by_default=is_journaled),
             watch=watch,
         )
         return SharedRun(services, top.settings, top.lms, warnings=warnings)
@@ -450,7 +450,7 @@ async def _run_stage(
         case "map":
             places = np.arange(len(frame))
         case "filter":
-            places = kept_places(result)
+            places = filtered_positions(result)
         case "map_reduce":
             return Reached(result.output), _all_of(parent.ends)
         case _:
@@ -503,7 +503,7 @@ def _nodes_of_rows(result: Result, places: NDArray[np.int64], ends: Sequence[str
             return last
         if result.made_by is None:
             return ()
-        return nodes_behind(result.made_by, places[list(rows)])
+        return find_nodes(result.made_by, places[list(rows)])
 
     return nodes
 

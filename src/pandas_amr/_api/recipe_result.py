@@ -11,7 +11,7 @@ import pandas as pd
 from pandas_amr._plan.call import KEEP
 from pandas_amr._plan.plan import Plan
 from pandas_amr._result.frames import failures_frame, trace_frame, usage_frame
-from pandas_amr._result.recent import kept_places, kept_rows
+from pandas_amr._result.recent import filtered_positions, filtered_rows
 from pandas_amr._result.result import Result
 from pandas_amr.errors import UsageError
 
@@ -72,7 +72,7 @@ def rows_so_far(frame: pd.DataFrame, done: Sequence[Result]) -> Reached:
     if not done:
         return Reached(frame)
     if KEEP in done[-1].findings.columns:
-        return Reached(kept_rows(done[-1]), kept_places(done[-1]))
+        return Reached(filtered_rows(done[-1]), filtered_positions(done[-1]))
     return Reached(done[-1].frame, np.arange(len(done[-1].frame)))
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted, Sessions
 from pandas_amr._context.wiring import sandbox_for
-from pandas_amr._journal.cache import Answers, Keeper
-from pandas_amr._journal.first_format import former_about
+from pandas_amr._journal.cache import AnswerCache, Answers
+from pandas_amr._journal.first_format import describe_former_question
 from pandas_amr._journal.keys import Question, describe_question
-from pandas_amr._records.engine import aside, in_thread
+from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._records.tokens import is_loaded
 from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Ledger, Phase, Usage
@@ -81,7 +81,7 @@ class Services:
     watch: Watch = field(default_factory=Watch)
     prefix: str = ""
     parents: Parents = no_parents
-    caches: list[tuple[Phase, Keeper]] = field(default_factory=list)
+    caches: list[tuple[Phase, AnswerCache]] = field(default_factory=list)
 
     def nested(self, prefix: str, parents: Parents = no_parents) -> Services:
         """Return the services of a run within this one: it shares models, journal and trace."""
@@ -118,7 +118,7 @@ class Services:
         agent: Agent | None = None,
         *,
         function: bool = False,
-    ) -> Keeper | None:
+    ) -> AnswerCache | None:
         """Open the journal's answers to a question to the phase's model, or to a ``function``.
 
         Returns:
@@ -133,12 +133,12 @@ class Services:
             server = self.server(spec, phase, agent)
             complete = spec.question(phase, question, agent, server=server)
             label = spec.lm(phase, agent).model
-        cache = Keeper(
+        cache = AnswerCache(
             self.journal,
             kind,
             describe_question(question if function else complete),
             self.run_number,
-            former=former_about(complete),
+            former=describe_former_question(complete),
             label=label,
         )
         self.caches.append((phase, cache))
@@ -184,7 +184,7 @@ class Services:
         if has_own_counter or (endpoints and not is_loaded()):
             own: Value = await in_thread(function, *args)
             return own
-        value: Value = await aside(function, *args, size=len(spec.job.frame))
+        value: Value = await run_off_loop(function, *args, size=len(spec.job.frame))
         return value
 
     @contextlib.asynccontextmanager

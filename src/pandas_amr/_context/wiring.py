@@ -14,13 +14,13 @@ from pandas_amr.models.base import LM, Model
 from pandas_amr.models.batch.fallback import BatchFirst
 from pandas_amr.models.batch.model import Batched
 from pandas_amr.models.batch.requests import MOST_REQUESTS
-from pandas_amr.models.budget import Metered, Purse
-from pandas_amr.models.gate import Gated
+from pandas_amr.models.budget import BudgetTracker, Metered
+from pandas_amr.models.concurrency_limit import ConcurrencyLimited
 from pandas_amr.models.hedge import Hedged
 from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.settings import Adapting
 from pandas_amr.models.retry import Retrying
-from pandas_amr.models.sent import SendMarker
+from pandas_amr.models.send_marker import SendMarker
 from pandas_amr.models.structured.model import Structured
 from pandas_amr.models.throttle.model import Throttled, throttle_for
 from pandas_amr.sandbox.host.local import LocalSandbox
@@ -152,7 +152,7 @@ class Wired:
 
     bare: Mapping[LM, Endpoint]
     batches: Mapping[LM, Batched]
-    purse: Purse
+    budget_tracker: BudgetTracker
 
     def parallelism(self, lm: LM, wanted: int, *, tools: bool) -> int:
         """Return how many requests may be in flight; a batch takes all at once."""
@@ -174,10 +174,10 @@ class Wired:
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
-        throttled = Throttled(SendMarker(bare), throttle, lm=lm, lessons=bare.lessons)
-        model: Model = Gated(throttled, gate)
+        throttled = Throttled(SendMarker(bare), throttle, lm=lm, statistics=bare.statistics)
+        model: Model = ConcurrencyLimited(throttled, gate)
         if lm.hedge:
-            model = Hedged(model, bare.lessons)
+            model = Hedged(model, bare.statistics)
         ordinary: Model = Retrying(self._metered(model, lm), lm=lm, throttle=throttle)
         if (
             lm.batch
@@ -190,8 +190,8 @@ class Wired:
         return Metered(
             model,
             name=lm.model,
-            lessons=self.bare[lm].lessons,
-            purse=self.purse,
+            statistics=self.bare[lm].statistics,
+            budget_tracker=self.budget_tracker,
             price=price_of(lm),
             half=half,
             most=lm.max_output_tokens,
@@ -211,6 +211,8 @@ async def wire(
         for batched in batches.values():
             stack.push_async_exit(batched.end)
         if within is not None:
-            yield Wired({**within.bare, **bare}, {**within.batches, **batches}, within.purse)
+            yield Wired(
+                {**within.bare, **bare}, {**within.batches, **batches}, within.budget_tracker
+            )
         else:
-            yield Wired(bare, batches, Purse(budget or Budget(calls=10**12), ledger))
+            yield Wired(bare, batches, BudgetTracker(budget or Budget(calls=10**12), ledger))

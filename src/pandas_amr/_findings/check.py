@@ -108,7 +108,7 @@ def _sort_by_unit(
     unknown: list[Any] = []
     for finding in findings:
         name = finding.get("unit") if isinstance(finding, dict) else None
-        number = unit_number(name)
+        number = read_unit_number(name)
         if number is not None and 0 <= number < of:
             by_unit.setdefault(number, []).append(finding)
         else:
@@ -116,11 +116,11 @@ def _sort_by_unit(
     return by_unit, unknown
 
 
-def unit_number(name: Any) -> int | None:
+def read_unit_number(name: Any) -> int | None:
     """Read the number of a unit in an answer; models write it as a text or a float, too.
 
     Example:
-        >>> unit_number(3), unit_number("3"), unit_number(3.0), unit_number("03"), unit_number(True)
+        >>> read_unit_number(3), read_unit_number("3"), read_unit_number(3.0), read_unit_number("03"), read_unit_number(True)
         (3, 3, 3, None, None)
     """
     if isinstance(name, bool):

@@ -34,7 +34,7 @@ class Support(NamedTuple):
         return self.rows - self.general
 
 
-class Supported(Protocol):
+class HasSupport(Protocol):
     """A finding that rests on rows."""
 
     @property
@@ -43,7 +43,7 @@ class Supported(Protocol):
         ...
 
 
-def support_of(numbers: Sequence[int], findings: Sequence[Supported]) -> Support:
+def resolve_support(numbers: Sequence[int], findings: Sequence[HasSupport]) -> Support:
     """Resolve the numbers of the findings that an agent cites, among those that it has read.
 
     A row that was cited in bulk at a lower level is not evidence, unless another finding cites it
@@ -55,17 +55,17 @@ def support_of(numbers: Sequence[int], findings: Sequence[Supported]) -> Support
     evidence = _union(support.evidence for support in supports)
     runs = _union(support.runs for support in supports)
     if len(findings) > FEW:
-        runs |= _union(findings[number].support.rows for number in in_runs(cited))
+        runs |= _union(findings[number].support.rows for number in find_in_runs(cited))
         if 2 * len(cited) > len(findings):
             evidence = frozenset()
     return Support(rows, general=rows - evidence, runs=runs)
 
 
-def in_runs(numbers: Sequence[int]) -> list[int]:
+def find_in_runs(numbers: Sequence[int]) -> list[int]:
     """Return the numbers that stand in a run of at least ``RUN`` consecutive ones.
 
     Example:
-        >>> in_runs([1, 4, 5, 6, 7, 8, 20])
+        >>> find_in_runs([1, 4, 5, 6, 7, 8, 20])
         [4, 5, 6, 7, 8]
     """
     runs: list[list[int]] = []
@@ -85,7 +85,7 @@ def _union(parts: Iterable[frozenset[int]]) -> frozenset[int]:
     return frozenset().union(*parts)
 
 
-def nodes_behind(
+def find_nodes(
     made_by: Callable[[int], tuple[str, ...]], positions: Iterable[int]
 ) -> tuple[str, ...]:
     """Return the nodes that made the rows at some positions, each once, in order."""

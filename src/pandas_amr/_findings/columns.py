@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pandas_amr._types.arrow import arrow_schema, arrow_type, field_types, is_mixed
-from pandas_amr._types.arrow_values import plain, plain_record, table_of
+from pandas_amr._types.arrow_values import arrow_record, make_table, plain
 from pandas_amr._types.resolve import choices_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pandas_amr._findings.finding_type import FindingType
 
 
-def items_frame(
+def spread_items(
     findings: pd.DataFrame, kind: FindingType
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Spread the records of units that hold none or many over rows of their own.
@@ -56,7 +56,7 @@ def array_of(column: pa.ChunkedArray, kind: Any = None) -> Any:
     return pd.Categorical.from_codes(codes, categories=pd.Index(distinct, dtype=object))
 
 
-def with_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
+def add_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     """Return a new frame with the columns of both, in the order and with the index of the first."""
     added = findings
     levels = frame.columns.nlevels
@@ -71,16 +71,16 @@ def with_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     return joined
 
 
-def values_array(values: Sequence[Any], kind: Any) -> Any:
+def make_typed_array(values: Sequence[Any], kind: Any) -> Any:
     """Convert checked values to a typed array; None becomes ``<NA>``."""
     array = pa.array([plain(value, kind) for value in values], type=arrow_type(kind))
     return array_of(pa.chunked_array([array]), kind)
 
 
-def records_frame(records: Iterable[BaseModel | None], model: type[BaseModel]) -> pd.DataFrame:
+def make_records_frame(records: Iterable[BaseModel | None], model: type[BaseModel]) -> pd.DataFrame:
     """Convert checked records to a typed frame; None becomes a row of ``<NA>``."""
     missing = dict.fromkeys(model.model_fields)
-    rows = [missing if record is None else plain_record(record) for record in records]
-    table = table_of(rows, arrow_schema(model))
+    rows = [missing if record is None else arrow_record(record) for record in records]
+    table = make_table(rows, arrow_schema(model))
     kinds = field_types(model)
     return pd.DataFrame({name: array_of(table.column(name), kind) for name, kind in kinds.items()})

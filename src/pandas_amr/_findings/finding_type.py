@@ -19,18 +19,18 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.submission import Submission
 from pandas_amr._types.arrow import TEXT_LIKE, arrow_schema, arrow_type
-from pandas_amr._types.arrow_values import check_fits, key_text, plain, plain_record
+from pandas_amr._types.arrow_values import arrow_record, check_fits, json_key, plain
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import (
     RESERVED,
     TEXT_FINDING,
-    asked_as,
-    closed_object,
+    accepted_names,
     json_schema,
-    kept_schema,
+    object_schema,
+    stored_schema,
 )
-from pandas_amr._types.type_check import find_stray
-from pandas_amr._types.violations import Leniency, find_violation, without_absent
+from pandas_amr._types.type_check import find_mistyped_field
+from pandas_amr._types.violations import Leniency, drop_absent, find_violation
 from pandas_amr._units.cells import cell
 from pandas_amr.errors import InvalidOutput, UsageError
 
@@ -121,7 +121,7 @@ class FindingType:
     @cached_property
     def _checked_schema(self) -> dict[str, Any]:
         """The schema that answers are checked against: with marks that are only for this check."""
-        return kept_schema(self.model)
+        return stored_schema(self.model)
 
     @cached_property
     def arrow(self) -> pa.Schema:
@@ -140,7 +140,7 @@ class FindingType:
         fields: list[_Field] = []
         for name, info in self.model.model_fields.items():
             needed = info.is_required() or info.default is not None
-            fields.append(_Field((*asked_as(name, info), name), needed))
+            fields.append(_Field((*accepted_names(name, info), name), needed))
         return tuple(fields)
 
     def submission(self, *, alone: bool) -> Submission:
@@ -156,7 +156,7 @@ class FindingType:
         numbered = {"unit": {"type": "integer"}, **self._checked_schema["properties"]}
         item = {**self._checked_schema, "properties": numbered, "required": list(numbered)}
         listed = {"type": "array", "items": item}
-        return Submission("findings", closed_object({"findings": listed}))
+        return Submission("findings", object_schema({"findings": listed}))
 
     def record(
         self,
@@ -184,7 +184,7 @@ class FindingType:
         problem = self._find_missing(given)
         if problem is not None:
             return None, problem
-        given = without_absent(dict(given), self._checked_schema)
+        given = drop_absent(dict(given), self._checked_schema)
         record, problem = self._validate(given)
         if record is None:
             return None, problem
@@ -192,7 +192,7 @@ class FindingType:
         if problem is not None:
             return None, problem
         try:
-            values = plain_record(record)
+            values = arrow_record(record)
             if fits:
                 check_fits(values, self._struct)
         except UNFIT as error:
@@ -220,7 +220,7 @@ class FindingType:
         # A user's validator may also return anything.
         stray: str | None = type(record).__name__
         if isinstance(record, self.model):
-            stray = find_stray(record)
+            stray = find_mistyped_field(record)
         if stray is not None:
             return None, f"its validator gave what the type does not take: {stray}"
         return record, None
@@ -301,7 +301,7 @@ def _describe_misfit(error: Exception) -> str:
     return f"a value does not fit the column type ({type(error).__name__})"
 
 
-def check_held(values: Sequence[Any], kind: Any) -> None:
+def check_column_values(values: Sequence[Any], kind: Any) -> None:
     """Check that a column can hold values of a type.
 
     Raises:
@@ -328,7 +328,7 @@ def as_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return as_json(dataclasses.asdict(value))
     if isinstance(value, dict):
-        return {key_text(key): as_json(inner) for key, inner in value.items()}
+        return {json_key(key): as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | np.ndarray | pd.Series):
         return [as_json(inner) for inner in value]
     if isinstance(value, set | frozenset):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from pandas_amr._findings.citations import Support, nodes_behind
-from pandas_amr._findings.columns import with_findings
-from pandas_amr._findings.records import record_rows
-from pandas_amr._units.cells import ROWS_KEY, cell, line_of, reader_keys
+from pandas_amr._findings.citations import Support, find_nodes
+from pandas_amr._findings.columns import add_findings
+from pandas_amr._findings.records import spread_records
+from pandas_amr._units.cells import ROWS_KEY, cell, make_reader_keys, to_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,8 +58,8 @@ def collect_finding_rows(
         return FindingRows(frame, findings, positions, by=by)
     findings = mapped.findings()
     if mapped.list_type is None:
-        return FindingRows(with_findings(frame, findings), findings, positions, made_by, by)
-    table, records, units = record_rows(frame, findings, mapped.list_type, by)
+        return FindingRows(add_findings(frame, findings), findings, positions, made_by, by)
+    table, records, units = spread_records(frame, findings, mapped.list_type, by)
     record_by = None
     if by is not None:
         record_by = by.at(units.positions, table.index)
@@ -88,7 +88,7 @@ class FindingRows:
 
     def nodes(self, rows: Sequence[int]) -> tuple[str, ...]:
         """Name the map nodes behind some of these rows, each once."""
-        return nodes_behind(self.made_by, (self.positions[row] for row in rows))
+        return find_nodes(self.made_by, (self.positions[row] for row in rows))
 
     def select(self, rows: NDArray[np.int64]) -> FindingRows:
         """Return some of the rows. Units without a selected record do not count any more."""
@@ -162,7 +162,7 @@ def make_finding_inputs(
         where: tells whether a record is read, from its position and its cells by name.
     """
     labels = [label for _, columns in parts for label in columns]
-    keys = reader_keys(labels)
+    keys = make_reader_keys(labels)
     inputs: list[ReduceInput] = []
     for (position, _), record in _collect_records(parts, labels):
         if where is not None and not where(position, record):
@@ -171,7 +171,7 @@ def make_finding_inputs(
         fields = dict(zip(keys, record.values(), strict=True))
         if len(rows) > 1:
             fields[ROWS_KEY] = len(rows)
-        inputs.append(ReduceInput(line_of(fields), Support(rows)))
+        inputs.append(ReduceInput(to_json_line(fields), Support(rows)))
     return inputs
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pandas_amr._types.arrow import field_types, is_json_text, is_number_union
-from pandas_amr._types.arrow_values import as_said, said_fields
+from pandas_amr._types.arrow_values import json_fields, json_value
 from pandas_amr._types.resolve import choices_of, object_fields, without_none
 from pandas_amr.errors import UsageError
 
@@ -27,11 +27,11 @@ ORDERED = ("first", "last", "min", "max", "mode")
 NUMBERS = ("max", "min", "sum", "first", "last", "mode")
 
 
-def rules_for(kind: Any) -> tuple[str, ...]:
+def list_merge_rules(kind: Any) -> tuple[str, ...]:
     """Return the rules that can merge values of a type, the default first.
 
     Example:
-        >>> [rules_for(kind)[0] for kind in (bool, int, list[str], str, dict[str, int])]
+        >>> [list_merge_rules(kind)[0] for kind in (bool, int, list[str], str, dict[str, int])]
         ['any', 'max', 'union', 'agent', 'fields']
     """
     kind, _ = without_none(kind)
@@ -61,7 +61,7 @@ def _rules_for_scalar(kind: type) -> tuple[str, ...]:
     return ("first", "last", *ORDERED)
 
 
-def rules_of(model: type[BaseModel], given: Mapping[str, str]) -> dict[str, str]:
+def choose_merge_rules(model: type[BaseModel], given: Mapping[str, str]) -> dict[str, str]:
     """Return the rule of each field: the one that is given, or the default of its type.
 
     Raises:
@@ -73,12 +73,12 @@ def rules_of(model: type[BaseModel], given: Mapping[str, str]) -> dict[str, str]
             raise UsageError(
                 f"plan={{'merge': ...}} names {name!r}, which is not a field of the finding."
             )
-        possible = rules_for(kinds[name])
+        possible = list_merge_rules(kinds[name])
         if rule not in possible:
             raise UsageError(
                 f"{name!r} cannot be merged by {rule!r}. Possible rules: {', '.join(possible)}."
             )
-    return {name: given.get(name, rules_for(kind)[0]) for name, kind in kinds.items()}
+    return {name: given.get(name, list_merge_rules(kind)[0]) for name, kind in kinds.items()}
 
 
 def merge_values(values: Sequence[Any], rule: str) -> Any:
@@ -116,7 +116,7 @@ def merge_records(
 ) -> MergedRecord:
     """Merge the pieces' records: each field by its rule, its parts by the default of their type."""
     merged = MergedRecord({})
-    for name, alias, kind in said_fields(model):
+    for name, alias, kind in json_fields(model):
         values = [record[name] for record in records if record[name] is not None]
         merged.values[alias] = _merge_field(values, kind, rules[name], (alias,), merged)
     return merged
@@ -134,7 +134,7 @@ def _merge_field(
         if len(set(values)) > 1:
             merged.texts[place] = values
         return values[0]
-    return as_said(merge_values(values, rule), kind)
+    return json_value(merge_values(values, rule), kind)
 
 
 def _merge_objects(
@@ -143,21 +143,23 @@ def _merge_objects(
     """Merge objects key by key, the values of each key by the default rule of their type."""
     kind, _ = without_none(kind)
     if is_json_text(kind):
-        forms = [as_said(value, kind) for value in values]
+        forms = [json_value(value, kind) for value in values]
         are_dicts = all(isinstance(form, dict) for form in forms)
         return _merge_untyped(forms) if are_dicts else forms[0]
     records = [dict(value) for value in values]
     joined: dict[str, Any] = {}
     for name, alias, part in _list_fields(records, kind):
         present = [record[name] for record in records if record.get(name) is not None]
-        joined[alias] = _merge_field(present, part, rules_for(part)[0], (*place, alias), merged)
+        joined[alias] = _merge_field(
+            present, part, list_merge_rules(part)[0], (*place, alias), merged
+        )
     return joined
 
 
 def _list_fields(records: list[dict[str, Any]], kind: Any) -> Sequence[tuple[str, str, Any]]:
     """Return of each field of an object its name, its name in JSON, and its type."""
     if get_origin(kind) is not dict:
-        return said_fields(kind)
+        return json_fields(kind)
     value_kind = get_args(kind)[1]
     return [(key, key, value_kind) for key in _union_of_keys(records)]
 

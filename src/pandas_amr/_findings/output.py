@@ -12,17 +12,17 @@ from pydantic import TypeAdapter, ValidationError
 from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import complaint
 from pandas_amr._agent.submission import REPL_FORM, Answer, Submission
-from pandas_amr._findings.citations import Support, support_of
-from pandas_amr._findings.finding_type import check_held
+from pandas_amr._findings.citations import Support, resolve_support
+from pandas_amr._findings.finding_type import check_column_values
 from pandas_amr._findings.inputs import ReduceInput
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow import arrow_schema, column_type
 from pandas_amr._types.resolve import is_model, object_fields, without_none
-from pandas_amr._types.schema import closed_object, json_schema, kept_schema
-from pandas_amr._types.type_check import is_stray
-from pandas_amr._types.violations import Leniency, find_violation, without_absent
+from pandas_amr._types.schema import json_schema, object_schema, stored_schema
+from pandas_amr._types.type_check import is_mistyped
+from pandas_amr._types.violations import Leniency, drop_absent, find_violation
 from pandas_amr._types.wire_read import find_unread
-from pandas_amr._units.cells import cell, line_of, reader_keys
+from pandas_amr._units.cells import cell, make_reader_keys, to_json_line
 from pandas_amr.errors import InvalidOutput, UsageError
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class Reduction:
 def _render_value(value: Any) -> str:
     """Render an answer, or an item of one, as a JSON object."""
     if not isinstance(value, dict):
-        return line_of({OUTPUT_KEY: value})
-    return line_of(dict(zip(reader_keys(list(value)), value.values(), strict=True)))
+        return to_json_line({OUTPUT_KEY: value})
+    return to_json_line(dict(zip(make_reader_keys(list(value)), value.values(), strict=True)))
 
 
 class ReductionType:
@@ -89,10 +89,10 @@ class ReductionType:
         self.kind = kind
         self.item = get_args(kind)[0] if get_origin(kind) is list else None
         self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
-        self._kept_schema = kept_schema(kind)
+        self._kept_schema = stored_schema(kind)
         self._column = self._column_type(in_column=in_column)
         self.schema = json_schema(kind if self.item is None else self.item)
-        self._item_schema = self._kept_schema if self.item is None else kept_schema(self.item)
+        self._item_schema = self._kept_schema if self.item is None else stored_schema(self.item)
         if SOURCES_KEY in self.schema.get("properties", {}):
             raise UsageError(
                 f"output= has a field {SOURCES_KEY!r}. Agents list there the findings that their "
@@ -154,7 +154,7 @@ class ReductionType:
             properties = {"output": {"type": "array", "items": item}}
         else:
             properties = {"output": {"type": "array", "items": schema}, "sources": sources}
-        return Submission("reduction", closed_object(properties))
+        return Submission("reduction", object_schema(properties))
 
     def read(
         self, answer: Answer, inputs: Sequence[ReduceInput]
@@ -189,7 +189,7 @@ class ReductionType:
         Raises:
             InvalidOutput: it is not of this type, or no column can hold it.
         """
-        output = without_absent(output, self._kept_schema)
+        output = drop_absent(output, self._kept_schema)
         try:
             value = self._adapter.validate_python(output)
         except ValidationError as error:
@@ -197,13 +197,13 @@ class ReductionType:
             raise InvalidOutput(unread or complaint(error)) from None
         except Exception as error:  # noqa: BLE001 (a validator of the user's may raise anything)
             raise InvalidOutput(f"its validator raised {type(error).__name__}") from None
-        if is_stray(value, self.kind):
+        if is_mistyped(value, self.kind):
             raise InvalidOutput("its validator returned a value that is not of the type")
         violation = find_violation(output, self._kept_schema, leniency) if self.strict else None
         if violation is not None:
             raise InvalidOutput(violation)
         if self._column is not None:
-            check_held([value] if self.item is None else value, self._column)
+            check_column_values([value] if self.item is None else value, self._column)
         return value
 
 
@@ -243,7 +243,7 @@ def _resolve_sources(numbers: Any, inputs: Sequence[ReduceInput], *, from_all: b
             raise InvalidOutput(f"`sources` names finding {number!r}; findings are 0 to {last}")
     if from_all:
         return Support(frozenset().union(*(one.rows for one in inputs)))
-    return support_of(numbers, inputs)
+    return resolve_support(numbers, inputs)
 
 
 def number_type(output: Any) -> type[int | float] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._findings.columns import items_frame, with_findings
+from pandas_amr._findings.columns import add_findings, spread_items
 from pandas_amr._units.by import By, column, group_numbers
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class UnitRows:
         """Return each unit that counts, once."""
         return self.table.iloc[np.unique(self.positions)] if self.chosen else self.table
 
-    def counted_by(self, records: pd.DataFrame, by: By) -> tuple[pd.DataFrame, By]:
+    def units_per_group(self, records: pd.DataFrame, by: By) -> tuple[pd.DataFrame, By]:
         """Return each unit once per group in which it has a record.
 
         Returns:
@@ -85,7 +85,7 @@ class UnitRows:
                 keys.append(column(first_records, key).rename(key))
             else:
                 keys.append(key)
-        return table, by.with_keys(keys)
+        return table, by.replace_keys(keys)
 
 
 def _is_field(key: Any, records: frozenset[Any]) -> bool:
@@ -93,7 +93,7 @@ def _is_field(key: Any, records: frozenset[Any]) -> bool:
     return not isinstance(key, pd.Series | pd.Grouper) and key in records
 
 
-def record_rows(
+def spread_records(
     frame: pd.DataFrame, findings: pd.DataFrame, kind: FindingType, by: By | None
 ) -> tuple[pd.DataFrame, pd.DataFrame, UnitRows]:
     """Give each record of a unit a row of its own.
@@ -101,12 +101,12 @@ def record_rows(
     Returns:
         The records with the frame's own columns, the records alone, and the units behind them.
     """
-    records, positions = items_frame(findings, kind)
+    records, positions = spread_items(findings, kind)
     repeated = frame.set_flags(allows_duplicate_labels=True).iloc[positions]
     unit_by = by
     if by is not None and any(label in kind.item_columns for label in by.labels):
         unit_by = None
     units = UnitRows(
-        with_findings(frame, findings), frozenset(kind.item_columns), positions, unit_by
+        add_findings(frame, findings), frozenset(kind.item_columns), positions, unit_by
     )
-    return with_findings(repeated, records), records, units
+    return add_findings(repeated, records), records, units

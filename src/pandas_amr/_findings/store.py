@@ -61,7 +61,7 @@ class FindingStore:
         self._positions.append(np.asarray(positions, dtype=np.int64))
         self._tables.append(table)
 
-    def clash(self, table: pa.Table) -> str | None:
+    def find_clash(self, table: pa.Table) -> str | None:
         """Describe why a table cannot be joined with those added before; None if it can."""
         if self._kind is not None or not self._tables:
             return None

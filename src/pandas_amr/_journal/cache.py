@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pandas_amr._journal.database import Entry
 from pandas_amr._journal.entries import decode, encode
-from pandas_amr._journal.first_format import former_base, former_words
+from pandas_amr._journal.first_format import make_former_base, write_former_question
 from pandas_amr._journal.journal import about_words
 from pandas_amr._journal.keys import fingerprint
 from pandas_amr.errors import InvalidOutput
@@ -31,7 +31,7 @@ FORMAT = 2  # of keys; a new one changes every key. Those of the first are in `f
 
 
 @dataclass(slots=True)
-class Keeper:
+class AnswerCache:
     """The answers of one map, or of the reduce: its part of the journal.
 
     Attributes:
@@ -63,7 +63,7 @@ class Keeper:
             about_words({"format": FORMAT, "kind": self.kind, **self.about}).encode()
         )
         if self.former is not None:
-            self._former_base = former_base(self.kind, self.former)
+            self._former_base = make_former_base(self.kind, self.former)
 
     def key(self, content: bytes, *, former: bool = False) -> bytes:
         """Make the key of an answer; with ``former`` the one that it had in the first format."""
@@ -85,7 +85,9 @@ class Keeper:
         if self.former is not None and not self.journal.refresh:
             self._has_former = await self.journal.has_base(self._former_base)
             if self._has_former:
-                await self.journal.about(self._former_base, former_words(self.former), self.run)
+                await self.journal.about(
+                    self._former_base, write_former_question(self.former), self.run
+                )
         return self._has_former
 
     async def _begin(self) -> None:
@@ -127,7 +129,7 @@ class Keeper:
 class Answers:
     """Reductions and plans in the journal, by the texts that were asked."""
 
-    keeper: Keeper
+    keeper: AnswerCache
 
     async def recall(
         self, asked: Sequence[str], read: Callable[[Any], Answer], *, former: Sequence[str] = ()
@@ -143,7 +145,7 @@ class Answers:
             former: what is asked as the journal's first format wrote it.
         """
         task = asyncio.current_task()
-        _asks_no_more(task)
+        release_claim(task)
         key = self._key(asked)
         claims = self.keeper.journal.claims
         while key in claims:
@@ -151,13 +153,13 @@ class Answers:
         self.keeper.claim([key])
         if task is not None:
             _asking[task] = (self.keeper, key)
-            task.add_done_callback(_asks_no_more)
+            task.add_done_callback(release_claim)
         answer = await self._look_up(key, read)
         if answer is None and former and await self.keeper.has_former():
             answer = await self._look_up(self._key(former, former=True), read)
         if answer is not None:
             self.keeper.recalled += 1
-            _asks_no_more(task)
+            release_claim(task)
         return answer
 
     async def _look_up(self, key: bytes, read: Callable[[Any], Answer]) -> Answer | None:
@@ -169,7 +171,7 @@ class Answers:
         try:
             await self.keeper.keep({self._key(asked): payload})
         finally:
-            _asks_no_more(asyncio.current_task())
+            release_claim(asyncio.current_task())
 
     def _key(self, asked: Sequence[str], *, former: bool = False) -> bytes:
         content = fingerprint(*(text.encode("utf-8", "surrogatepass") for text in asked))
@@ -188,15 +190,15 @@ def _read_answer(text: str | None, read: Callable[[Any], Answer]) -> Answer | No
 
 
 # The claim that each task holds.
-_asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[Keeper, bytes]] = (
+_asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[AnswerCache, bytes]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def _asks_no_more(task: asyncio.Task[Any] | None) -> None:
+def release_claim(task: asyncio.Task[Any] | None) -> None:
     """Release the claim that a task holds, if any."""
     if task is None or _asking.get(task) is None:
         return
     keeper, key = _asking.pop(task)
-    task.remove_done_callback(_asks_no_more)
+    task.remove_done_callback(release_claim)
     keeper.release([key])

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pandas_amr._types.arrow_values import json_form, scalar_form
+from pandas_amr._types.arrow_values import json_record, json_scalar
 from pandas_amr._types.canonical import canonical_json
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Check:
             return False
         if again == record:
             return True
-        return canonical_json(json_form(again, self.kind.model)) == canonical_json(form)
+        return canonical_json(json_record(again, self.kind.model)) == canonical_json(form)
 
 
 # Writing
@@ -55,13 +55,13 @@ def encode(value: Any) -> str:
 
 def _encode_scalar(value: Any) -> Any:
     """Convert what JSON has no form for: code submits dates and decimals as they are."""
-    return scalar_form(value, type(value))
+    return json_scalar(value, type(value))
 
 
 _ENCODER = json.JSONEncoder(default=_encode_scalar, separators=(",", ":"))
 
 
-def readable_form(
+def find_readable_form(
     record: Mapping[str, Any], check: Check, said: dict[str, Any] | None = None
 ) -> dict[str, Any] | None:
     """Return the JSON that is read as a record again: ``said`` if it passes, else the record's.
@@ -70,7 +70,7 @@ def readable_form(
     """
     if said is not None and check(json.loads(encode(said))) is not None:
         return said
-    form = json_form(record, check.kind.model)
+    form = json_record(record, check.kind.model)
     return form if check.is_stable(form, record) else None
 
 
@@ -109,7 +109,7 @@ def _read_former(text: str, check: Check) -> dict[str, Any] | None:
     if not isinstance(record, dict) or record.keys() != check.kind.model.model_fields.keys():
         return None
     try:
-        form = json_form(record, check.kind.model, former=True)
+        form = json_record(record, check.kind.model, former=True)
     except (ValueError, RecursionError):  # an untyped value, whose JSON is damaged
         return None
     return check(form) if check.is_stable(form, record) else None

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pandas_amr._journal.keys import fingerprint, former_schema
-from pandas_amr._types.schema import asked_as
-from pandas_amr._units.cells import json_keys
+from pandas_amr._types.schema import accepted_names
+from pandas_amr._units.cells import make_json_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def former_about(question: Question) -> dict[str, Any]:
+def describe_former_question(question: Question) -> dict[str, Any]:
     """Describe a question."""
     about = {**question.parts, **question.former}
     if question.finding is not None:
@@ -41,23 +41,23 @@ def former_about(question: Question) -> dict[str, Any]:
     return about
 
 
-def former_words(about: Mapping[str, Any]) -> str:
+def write_former_question(about: Mapping[str, Any]) -> str:
     """Write the description of a question."""
     return json.dumps(about, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
 
 
-def former_base(kind: str, about: Mapping[str, Any]) -> bytes:
+def make_former_base(kind: str, about: Mapping[str, Any]) -> bytes:
     """Make the base of a question: what its keys have in common."""
-    return fingerprint(former_words({"format": FORMAT, "kind": kind, **about}).encode())
+    return fingerprint(write_former_question({"format": FORMAT, "kind": kind, **about}).encode())
 
 
-def former_piece(line: str) -> bytes:
+def hash_former_piece(line: str) -> bytes:
     """Hash a piece of a long unit."""
     canonical = json.dumps(json.loads(line), sort_keys=True, separators=(",", ":")).encode()
     return fingerprint(b"piece", canonical)
 
 
-def former_persona(agent: Agent | None) -> str:
+def write_former_persona(agent: Agent | None) -> str:
     """Write an agent's persona as its prompt had it."""
     if agent is None:
         return ""
@@ -69,10 +69,10 @@ def former_persona(agent: Agent | None) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def former_dtypes(frame: pd.DataFrame) -> list[list[str]]:
+def list_former_kinds(frame: pd.DataFrame) -> list[list[str]]:
     """Return the name and the kind of each column that code sees."""
     kinds: list[list[str]] = []
-    for label, dtype in zip(json_keys(list(frame.columns)), frame.dtypes, strict=True):
+    for label, dtype in zip(make_json_keys(list(frame.columns)), frame.dtypes, strict=True):
         kind = str(getattr(dtype, "kind", "O"))
         if isinstance(dtype, pd.CategoricalDtype):
             kind = "c"
@@ -96,7 +96,9 @@ def _about_tool(tool: Tool) -> dict[str, Any]:
     takes = dict(tool.parameters)
     if tool.args_schema is not None and tool.args_schema.model_fields:
         fields = tool.args_schema.model_fields
-        required = [asked_as(name, info)[0] for name, info in fields.items() if info.is_required()]
+        required = [
+            accepted_names(name, info)[0] for name, info in fields.items() if info.is_required()
+        ]
         takes = former_schema(tool.args_schema) | {"required": required}
     return {"name": tool.name, "about": tool.description, "takes": takes, "version": tool.version}
 

@@ -373,7 +373,7 @@ def _frame(rows: Iterable[tuple[Any, ...]], names: Sequence[str]) -> pd.DataFram
     return frame
 
 
-def journal_for(given: Any, *, by_default: bool) -> Journal | None:
+def open_journal(given: Any, *, by_default: bool) -> Journal | None:
     """Return the journal that ``journal=`` means.
 
     Args:

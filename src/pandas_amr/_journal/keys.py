@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from pandas_amr._types.canonical import canonical_json
-from pandas_amr._types.schema import asked_as
+from pandas_amr._types.schema import accepted_names
 
 if TYPE_CHECKING:
     from pydantic_core import core_schema
@@ -169,7 +169,9 @@ def _describe_arguments(tool: Tool) -> dict[str, Any]:
     if schema is None or not schema.model_fields:
         return dict(tool.parameters)
     required = [
-        asked_as(name, info)[0] for name, info in schema.model_fields.items() if info.is_required()
+        accepted_names(name, info)[0]
+        for name, info in schema.model_fields.items()
+        if info.is_required()
     ]
     return describe_type(schema) | {"required": required}
 

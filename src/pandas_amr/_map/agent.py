@@ -15,11 +15,11 @@ from pandas_amr._journal.keys import fingerprint
 from pandas_amr._map.mapper import MappedShard
 from pandas_amr._map.pieces import PieceMerger
 from pandas_amr._map.prompt import Pieces
-from pandas_amr._records.concurrency import await_contained, each
+from pandas_amr._records.concurrency import await_user_code, run_concurrently
 from pandas_amr._records.usage import Usage
-from pandas_amr._types.arrow_values import table_of
-from pandas_amr._units.cells import line_of
-from pandas_amr._units.split import pieces_of
+from pandas_amr._types.arrow_values import make_table
+from pandas_amr._units.cells import to_json_line
+from pandas_amr._units.split import split_record
 from pandas_amr.errors import (
     BudgetExceeded,
     InvalidOutput,
@@ -196,7 +196,7 @@ class AgentMapper:
             shard=shard,
             map=self.name,
             positions=positions,
-            table=table_of(records, self.kind.arrow),
+            table=make_table(records, self.kind.arrow),
             repaired=frozenset(progress.repaired),
             failures=failures,
             usage=progress.usage,
@@ -264,7 +264,7 @@ class AgentMapper:
                 asking = self._ask_until_done(
                     half, progress, is_halved=True, poor_halvings=poor_halvings
                 )
-                tasks.append(await_contained(asking))
+                tasks.append(await_user_code(asking))
         for error in await asyncio.gather(*tasks, return_exceptions=True):
             if error is not None:
                 raise error
@@ -285,7 +285,7 @@ class AgentMapper:
             Whether the unit failed because a piece was too long.
         """
         record = self.units.record(position)
-        lines = pieces_of(record, limit=limit, count=self.count, line_of=line_of)
+        lines = split_record(record, limit=limit, count=self.count, to_json_line=to_json_line)
         pieces = Progress(progress.cache, Pieces(position, lines), one_unit=True)
         await self._ask_pieces(pieces, lines)
         progress.add_pieces(pieces, position)
@@ -306,7 +306,7 @@ class AgentMapper:
         async def ask_piece(number: int) -> None:
             await self._ask_until_done((number,), pieces)
 
-        async for _ in each(ask_piece, rest, limit=PIECES_AT_ONCE):
+        async for _ in run_concurrently(ask_piece, rest, limit=PIECES_AT_ONCE):
             pass
 
     async def _merge_pieces(
@@ -325,7 +325,7 @@ class AgentMapper:
             await self._make_durable({position: merged}, {}, progress)
             progress.found[position] = merged
         except ModelError as error:
-            if error.stops_run:
+            if error.fatal:
                 raise
             who: Who = "schema" if isinstance(error, InvalidOutput) else "model"
             reason = f"its {len(records)} pieces could not be merged: {error}"
@@ -412,7 +412,7 @@ class AgentMapper:
             problems = dict.fromkeys(numbers, str(error))
             return Attempt(Checked(problems=problems), who="sandbox", may_halve=False)
         except ModelError as error:
-            if error.stops_run:
+            if error.fatal:
                 raise
             progress.usage += replace(error.usage or Usage(), tries=error.attempts)
             return _failed_attempt(numbers, error)

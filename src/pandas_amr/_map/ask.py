@@ -17,8 +17,8 @@ from pandas_amr._journal.keys import Question
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import CachedMapper
 from pandas_amr._map.prompt import MapPrompt
-from pandas_amr._records.concurrency import each
-from pandas_amr._types.from_schema import named_type
+from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._types.from_schema import parse_type
 from pandas_amr._types.record import record_type
 from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr._units.shards import make_shards
@@ -160,7 +160,7 @@ class SessionReader:
         ends: list[RunStopped] = []
         begin_s = time.monotonic()
         open_shards = (shard for shard in shards if not ends)
-        async for mapped in each(mapper.map_shard, open_shards, limit=ASK_AT_ONCE):
+        async for mapped in run_concurrently(mapper.map_shard, open_shards, limit=ASK_AT_ONCE):
             self._repl.spent += mapped.usage
             if mapped.ended_by is not None:
                 ends.append(mapped.ended_by)
@@ -199,7 +199,7 @@ def _finding_type(fields: dict[str, Any]) -> FindingType:
     """
     try:
         return FindingType.of(
-            record_type("Answer", {name: named_type(one) for name, one in fields.items()}), None
+            record_type("Answer", {name: parse_type(one) for name, one in fields.items()}), None
         )
     except (TypeError, AttributeError, LookupError) as error:
         raise UsageError(

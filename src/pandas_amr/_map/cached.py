@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from pandas_amr._journal.cache import Keeper, _asks_no_more
-from pandas_amr._journal.entries import Check, read_findings, readable_form
-from pandas_amr._journal.first_format import former_piece
+from pandas_amr._journal.cache import AnswerCache, release_claim
+from pandas_amr._journal.entries import Check, find_readable_form, read_findings
+from pandas_amr._journal.first_format import hash_former_piece
 from pandas_amr._journal.keys import KEY_BYTES, fingerprint
 from pandas_amr._map.mapper import MappedShard, Mapper
-from pandas_amr._records.engine import aside
+from pandas_amr._records.engine import run_off_loop
 from pandas_amr._records.usage import Usage
-from pandas_amr._types.arrow_values import table_of
+from pandas_amr._types.arrow_values import make_table
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._units.shards import Shard
 from pandas_amr.errors import JournalError
@@ -53,7 +53,7 @@ class UnitKeys:
             all of them, and of its place among them.
     """
 
-    def __init__(self, mapper: Mapper, cache: Keeper, units: Units, *, by_shard: bool) -> None:
+    def __init__(self, mapper: Mapper, cache: AnswerCache, units: Units, *, by_shard: bool) -> None:
         self._mapper = mapper
         self._cache = cache
         self._units = units
@@ -115,7 +115,7 @@ class CachedMapper:
         by_shard: whether findings depend on the other units of their shard.
     """
 
-    def __init__(self, mapper: Mapper, cache: Keeper, units: Units, *, by_shard: bool) -> None:
+    def __init__(self, mapper: Mapper, cache: AnswerCache, units: Units, *, by_shard: bool) -> None:
         assert mapper.kind is not None
         self.mapper = mapper
         self.cache = cache
@@ -154,11 +154,13 @@ class CachedMapper:
 
         The rest is looked up again only if somebody else has written meanwhile.
         """
-        _asks_no_more(asyncio.current_task())
+        release_claim(asyncio.current_task())
         mark = await self.cache.mark()
         for start in range(0, len(positions), LOOK_UP_SIZE):
             part = positions[start : start + LOOK_UP_SIZE]
-            yield await self._look_up(part, await aside(self.keys.of, part, size=len(part)), part)
+            yield await self._look_up(
+                part, await run_off_loop(self.keys.of, part, size=len(part)), part
+            )
         self._mark = mark
 
     async def map_shard(self, shard: Shard, cache: object = None) -> MappedShard:
@@ -251,7 +253,7 @@ class CachedMapper:
                 these.
         """
         texts = _by_id(positions, keys, await self.cache.recall(keys))
-        found: dict[int, dict[str, Any]] = await aside(
+        found: dict[int, dict[str, Any]] = await run_off_loop(
             read_findings, texts, self._check, size=len(texts)
         )
         missing = [position for position in positions if position not in found]
@@ -259,7 +261,9 @@ class CachedMapper:
             found |= await self._look_up_former(missing, shard)
         cached = [position for position in positions if position in found]
         records = [found[position] for position in cached]
-        table: pa.Table = await aside(table_of, records, self._check.kind.arrow, size=len(records))
+        table: pa.Table = await run_off_loop(
+            make_table, records, self._check.kind.arrow, size=len(records)
+        )
         return cached, table
 
     async def _look_up_former(
@@ -268,12 +272,14 @@ class CachedMapper:
         """Look units up under the keys that the journal's first format gave them."""
         source = shard if self.keys.by_shard else missing
         make_keys = partial(self.keys.of, former=True)
-        former_keys: list[bytes] = await aside(make_keys, source, size=len(source))
+        former_keys: list[bytes] = await run_off_loop(make_keys, source, size=len(source))
         key_of = dict(zip(source, former_keys, strict=True))
         keys = [key_of[position] for position in missing]
         texts = _by_id(missing, keys, await self.cache.recall(keys))
         read = partial(read_findings, former=True)
-        found: dict[int, dict[str, Any]] = await aside(read, texts, self._check, size=len(texts))
+        found: dict[int, dict[str, Any]] = await run_off_loop(
+            read, texts, self._check, size=len(texts)
+        )
         return found
 
 
@@ -281,7 +287,7 @@ class CachedMapper:
 class ShardWriter:
     """Makes the findings of one shard durable, under the keys of its units."""
 
-    cache: Keeper
+    cache: AnswerCache
     check: Check
     units: Units
     keys: Mapping[int, bytes]
@@ -316,13 +322,13 @@ class ShardWriter:
         found = read_findings(texts, self.check)
         missing = [number for number in range(len(lines)) if number not in found]
         if missing and await self.cache.has_former():
-            keys = [self.cache.key(former_piece(lines[one]), former=True) for one in missing]
+            keys = [self.cache.key(hash_former_piece(lines[one]), former=True) for one in missing]
             texts = _by_id(missing, keys, await self.cache.recall(keys))
             found |= read_findings(texts, self.check, former=True)
         return found
 
 
-def piece_key(cache: Keeper, line: str) -> bytes:
+def piece_key(cache: AnswerCache, line: str) -> bytes:
     content = canonical_json(json.loads(line)).encode()
     return cache.key(fingerprint(b"piece", content))
 
@@ -336,7 +342,7 @@ def _readable_forms(
     """
     forms: dict[Id, dict[str, Any]] = {}
     for key, record in found.items():
-        form = readable_form(record, check, answered.get(key))
+        form = find_readable_form(record, check, answered.get(key))
         if form is not None:
             forms[key] = form
     return forms

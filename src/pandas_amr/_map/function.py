@@ -14,10 +14,10 @@ from pandas_amr._agent.threads import called
 from pandas_amr._findings.finding_type import ITEMS, FindingType
 from pandas_amr._findings.store import Failure, check_joinable
 from pandas_amr._map.mapper import MappedShard
-from pandas_amr._records.concurrency import each
-from pandas_amr._records.raised import described
+from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Usage
-from pandas_amr._types.arrow_values import table_of
+from pandas_amr._types.arrow_values import make_table
 from pandas_amr._types.schema import TEXT_FINDING
 from pandas_amr.errors import (
     BudgetExceeded,
@@ -156,11 +156,11 @@ class FunctionMapper:
         if self.kind is None:
             return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         records: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        return table_of([self.kind.valid(one) for one in records], self.kind.arrow)
+        return make_table([self.kind.valid(one) for one in records], self.kind.arrow)
 
     def _of_records(self, records: list[dict[str, Any]]) -> pa.Table:
         if self.kind is not None:
-            return table_of([self.kind.valid(one) for one in records], self.kind.arrow)
+            return make_table([self.kind.valid(one) for one in records], self.kind.arrow)
         self._check_names(list(dict.fromkeys(name for record in records for name in record)))
         return _untyped(
             [{str(name): value for name, value in record.items()} for record in records]
@@ -296,7 +296,7 @@ class PipelineMapper:
             if progress.ended_by is None:
                 await self._map_row(shard, position, progress)
 
-        async for _ in each(map_row, shard.positions, limit=self.limit):
+        async for _ in run_concurrently(map_row, shard.positions, limit=self.limit):
             pass
         positions = sorted(progress.found)
         records = [progress.found[position] for position in positions]
@@ -304,7 +304,7 @@ class PipelineMapper:
             shard=shard,
             map=self.name,
             positions=positions,
-            table=table_of(records, self.kind.arrow) if self.kind else _untyped(records),
+            table=make_table(records, self.kind.arrow) if self.kind else _untyped(records),
             repaired=frozenset(),
             failures=[progress.failed[position] for position in sorted(progress.failed)],
             usage=Usage(),
@@ -323,7 +323,7 @@ class PipelineMapper:
         except (BudgetExceeded, SandboxUnavailable, JournalError) as error:
             progress.ended_by = progress.ended_by or error
         except Exception as error:  # noqa: BLE001 (whatever stops a row's pipeline is its failure)
-            if isinstance(error, ModelError) and error.stops_run:
+            if isinstance(error, ModelError) and error.fatal:
                 progress.ended_by = progress.ended_by or error
                 return
             reason = _reason(error)
@@ -379,5 +379,5 @@ def _untyped(records: list[dict[str, Any]]) -> pa.Table:
 
 def _reason(error: Exception) -> str:
     if type(error) is RunStopped and error.__cause__ is not None:
-        return described(error.__cause__)
-    return str(error) if isinstance(error, InvalidOutput) else described(error)
+        return describe_error(error.__cause__)
+    return str(error) if isinstance(error, InvalidOutput) else describe_error(error)

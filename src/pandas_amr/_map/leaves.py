@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pandas_amr._findings.citations import nodes_behind
-from pandas_amr._findings.columns import items_frame
+from pandas_amr._findings.citations import find_nodes
+from pandas_amr._findings.columns import spread_items
 from pandas_amr._findings.inputs import ReduceInput, make_finding_inputs
 from pandas_amr._units.cells import cell
 
@@ -73,7 +73,7 @@ class Leaves:
             if self._findings.list_type is None:
                 columns_of.append((positions, columns))
                 continue
-            records, places = items_frame(pd.DataFrame(columns), self._findings.list_type)
+            records, places = spread_items(pd.DataFrame(columns), self._findings.list_type)
             rows = np.asarray(positions, dtype=np.int64)[places].tolist()
             arrays = {label: records[label].array for label in records.columns}
             columns_of.append((rows, arrays))
@@ -93,7 +93,7 @@ class Leaves:
             for name, (positions, table) in by_map.items():
                 found, rows = _rows_at(positions, shard.positions)
                 parts.append((name, found, table.take(pa.array(rows, pa.int64()))))
-            sink.offer(leaf, nodes_behind(made_by, shard.positions), self.inputs(parts))
+            sink.offer(leaf, find_nodes(made_by, shard.positions), self.inputs(parts))
             await asyncio.sleep(0)  # others' turn: there may be as many shards as rows
 
     def _rows_of(self, position: int) -> list[int]:

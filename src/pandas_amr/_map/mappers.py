@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pandas_amr._agent.agent import NoInstruction, check_instruction
-from pandas_amr._agent.threads import called_here
-from pandas_amr._journal.first_format import former_dtypes, former_persona
+from pandas_amr._agent.threads import call_contained
+from pandas_amr._journal.first_format import list_former_kinds, write_former_persona
 from pandas_amr._journal.keys import Question
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import CachedMapper
 from pandas_amr._map.function import FunctionMapper, PipelineMapper
 from pandas_amr._map.prompt import MapPrompt
 from pandas_amr._plan.call import ONE_ROW, VERSION, finding_types
-from pandas_amr._records.raised import described
-from pandas_amr._units.cells import json_keys
+from pandas_amr._records.raised import describe_error
+from pandas_amr._units.cells import make_json_keys
 from pandas_amr._units.profile import preview
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._findings.finding_type import FindingType
-    from pandas_amr._journal.cache import Keeper
+    from pandas_amr._journal.cache import AnswerCache
     from pandas_amr._map.mapper import Mapper
     from pandas_amr._units.neighbours import Context
     from pandas_amr._units.units import Units
@@ -133,7 +133,7 @@ def _make_prompt(
     )
 
 
-def _add_cache(spec: Spec, mapper: Mapper, cache: Keeper | None, units: Units) -> Mapper:
+def _add_cache(spec: Spec, mapper: Mapper, cache: AnswerCache | None, units: Units) -> Mapper:
     """Put the journal around a mapper, if there is one."""
     if cache is None:
         return mapper
@@ -160,11 +160,11 @@ def _instruct_by_row(agent: Agent | None, units: Units) -> Callable[[int], str] 
     @functools.lru_cache(MOST_INSTRUCTIONS)  # a shard's are needed more than once
     def call(position: int) -> str | NoInstruction:
         try:
-            return check_instruction(called_here(function, units.frame.iloc[position]))
+            return check_instruction(call_contained(function, units.frame.iloc[position]))
         except NoInstruction as error:
             return error
         except Exception as error:  # noqa: BLE001 (the function is the user's: the unit fails)
-            return NoInstruction(f"its instruction raised {described(error)}", attempts=0)
+            return NoInstruction(f"its instruction raised {describe_error(error)}", attempts=0)
 
     def instruct(position: int) -> str:
         instruction = call(position)
@@ -180,7 +180,7 @@ def _agent_question(spec: Spec, prompt: MapPrompt, agent: Agent | None) -> Quest
     parts: dict[str, Any] = _view(spec) | {"alone": prompt.is_single}
     former: dict[str, Any] = {
         "instruction": prompt.instruction,
-        "persona": former_persona(agent),
+        "persona": write_former_persona(agent),
     }
     former |= _former_segmentation(spec)
     if prompt.instructions is None:  # else what is asked of each unit is part of its key
@@ -191,7 +191,7 @@ def _agent_question(spec: Spec, prompt: MapPrompt, agent: Agent | None) -> Quest
         parts["segmentation"] = [segmentation, *rows]
     if spec.plan.view == "preview" or spec.has_repl("map", agent):
         parts["kinds"] = _column_kinds(prompt.units)
-        former["kinds"] = former_dtypes(prompt.units.frame)
+        former["kinds"] = list_former_kinds(prompt.units.frame)
     return Question(parts=parts, finding=prompt.kind.model, agent=agent, former=former)
 
 
@@ -199,7 +199,7 @@ def _former_function_parts(spec: Spec, units: Units) -> dict[str, Any]:
     """Describe what a function's findings depended on in the journal's first format."""
     former = _view(spec) | {"alone": False} | _former_segmentation(spec)
     if spec.plan.view == "preview" or spec.has_repl("map"):
-        former["kinds"] = former_dtypes(units.frame)
+        former["kinds"] = list_former_kinds(units.frame)
     return former
 
 
@@ -222,7 +222,7 @@ def _column_kinds(units: Units) -> list[list[str]]:
     objects.
     """
     kinds: list[list[str]] = []
-    for number, label in enumerate(json_keys(list(units.frame.columns))):
+    for number, label in enumerate(make_json_keys(list(units.frame.columns))):
         kinds.append([label, _column_kind(units.frame.iloc[:, number])])
     return sorted(kinds)
 

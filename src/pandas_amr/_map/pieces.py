@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pandas_amr._agent import prompts
 from pandas_amr._agent.loop import run_agent
 from pandas_amr._agent.submission import Submission
-from pandas_amr._findings.merge import merge_records, rules_of
+from pandas_amr._findings.merge import choose_merge_rules, merge_records
 from pandas_amr._journal.entries import Check
 from pandas_amr._records.usage import Usage
-from pandas_amr._types.arrow_values import json_form
-from pandas_amr._types.schema import closed_object
+from pandas_amr._types.arrow_values import json_record
+from pandas_amr._types.schema import object_schema
 from pandas_amr._types.violations import find_violation
-from pandas_amr._units.cells import line_of, reader_keys
+from pandas_amr._units.cells import make_reader_keys, to_json_line
 from pandas_amr.errors import InvalidOutput
 from pandas_amr.models.base import Message
 
@@ -52,7 +52,9 @@ class PieceMerger:
             InvalidOutput: what comes of it is not a valid finding.
             ModelError: the model could not be asked for a text.
         """
-        merged = merge_records(records, self.kind.model, rules_of(self.kind.model, self.rules))
+        merged = merge_records(
+            records, self.kind.model, choose_merge_rules(self.kind.model, self.rules)
+        )
         if merged.texts and self.by_agent:
             written = await self._write_texts(merged.texts)
         else:
@@ -62,7 +64,7 @@ class PieceMerger:
         record, problem = self.kind.record(merged.values)
         if record is None:
             raise InvalidOutput(problem or "invalid")
-        if not Check(self.kind).is_stable(json_form(record, self.kind.model), record):
+        if not Check(self.kind).is_stable(json_record(record, self.kind.model), record):
             raise InvalidOutput("a validator changes again what it has changed in each of them")
         return record
 
@@ -70,8 +72,8 @@ class PieceMerger:
         """Ask the model for one text in place of those that the pieces write differently."""
         places = _name_places(texts)
         fields = self._fields(places)
-        output = closed_object(fields)
-        submission = Submission("reduction", closed_object({"output": output}))
+        output = object_schema(fields)
+        submission = Submission("reduction", object_schema({"output": output}))
         enforced = submission.response.strict
         system = prompts.merge_system(self.instruction, fields, enforced=enforced)
         user = prompts.finding_lines(_piece_lines(places, texts))
@@ -108,12 +110,12 @@ def _name_places(texts: Mapping[Place, list[str]]) -> dict[str, Place]:
 
 def _piece_lines(places: Mapping[str, Place], texts: Mapping[Place, list[str]]) -> list[str]:
     """Render the texts of each piece as one line."""
-    keys = dict(zip(places, reader_keys(list(places)), strict=True))
+    keys = dict(zip(places, make_reader_keys(list(places)), strict=True))
     lines: list[str] = []
     for piece in range(max(len(pieces) for pieces in texts.values())):
         shown: dict[str, str] = {}
         for name, place in places.items():
             if piece < len(texts[place]):
                 shown[keys[name]] = texts[place][piece]
-        lines.append(line_of(shown))
+        lines.append(to_json_line(shown))
     return lines

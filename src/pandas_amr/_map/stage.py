@@ -20,7 +20,7 @@ from pandas_amr._map.cut import Sample, cut_shards, make_context
 from pandas_amr._map.leaves import Leaves, Part
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
-from pandas_amr._records.concurrency import each
+from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.trace import Node
 from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, PlanWarning
@@ -173,10 +173,10 @@ class MapStage:
         services = self._services
         total = sum(len(shard.positions) for shard, _ in self._items)
         bar = ProgressBar(shown=self._spec.settings.progress, units=total)
-        with bar, services.watch.waits.shown_by(bar.wait):
+        with bar, services.watch.waits.show_with(bar.wait):
             self._report_progress()
             limit = min(services.parallelism(self._spec), max(1, len(self._items)))
-            async for mapped in each(self._map_item, self._draw(sink), limit=limit):
+            async for mapped in run_concurrently(self._map_item, self._draw(sink), limit=limit):
                 self._land(self._check_columns(mapped), bar, sink)
         if sink is not None and not self._offers_as_they_land and not self._state.halted:
             await self._leaves.offer_all(sink, self._all_shards, self.made_by)
@@ -248,7 +248,7 @@ class MapStage:
         Raises:
             ColumnError: two columns would have one name, and no model is asked for anything.
         """
-        problem = self.findings.stores[mapped.map].clash(mapped.table)
+        problem = self.findings.stores[mapped.map].find_clash(mapped.table)
         if problem is None and mapped.positions:
             problem = self._doubled_name(mapped)
             if problem is not None and not self._spec.job.needs_model:

@@ -125,7 +125,10 @@ RIGHT: Mapping[str, str] = {
     "many_per_row_why": "null, or a text",
     "segmentation": '"rows", "neighbours" or "groups"',
     "group_columns": "[], or names of columns",
-    "shard_size": f"a whole number from 1 on, such as 10, and at most {MOST_INLINE} of rows that are read one by one",
+    "shard_size": (
+        "a whole number from 1 on, such as 10, "
+        f"and at most {MOST_INLINE} of rows that are read one by one"
+    ),
     "parallelism": f"a whole number from 1 to {MOST_AT_ONCE}, such as 8",
     "where": "null, or the name of a bool field of the finding",
     "by": "[], or names of columns or fields",

@@ -16,8 +16,8 @@ from pandas_amr._plan.call_text import user_finding_types
 from pandas_amr._plan.defaults import gives_output
 from pandas_amr._plan.feasibility import FeasibilityCheck
 from pandas_amr._plan.plan import Ranking
-from pandas_amr._types.arrow import sort_of
-from pandas_amr._types.record import UNUSABLE, record_type
+from pandas_amr._types.arrow import field_kind
+from pandas_amr._types.record import RESERVED_BY_PYDANTIC, record_type
 from pandas_amr._types.schema import RESERVED
 from pandas_amr._units.by import By
 from pandas_amr.errors import InvalidOutput, UsageError
@@ -62,7 +62,7 @@ class _Names:
         return [name for name, column in self.fields.items() if self._sort(column) in sorts]
 
     def _sort(self, column: Any) -> str:
-        return sort_of(self.types[column])
+        return field_kind(self.types[column])
 
 
 def plan_fields(answer: PlanAnswer, job: Job) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _choose_names(answer: PlanAnswer, job: Job) -> dict[str, str]:
                 "plan one finding per row"
             )
         taken |= record_columns
-    taken |= RESERVED | UNUSABLE | set(job.given.status_columns or ())
+    taken |= RESERVED | RESERVED_BY_PYDANTIC | set(job.given.status_columns or ())
     names = [field.name for field in answer.finding]
     for name in names:
         if names.count(name) > 1:
@@ -366,5 +366,5 @@ def _refuse_field(problem: str | None, types: ColumnTypes, sorts: Collection[str
     if problem is None:
         return
     right = ["null"]
-    right += [str(name) for name, kind in types.items() if sort_of(kind) in sorts]
+    right += [str(name) for name, kind in types.items() if field_kind(kind) in sorts]
     raise InvalidOutput(f"{problem}. Right would be: {' or '.join(right)}")

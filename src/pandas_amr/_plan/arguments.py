@@ -17,8 +17,8 @@ from pandas_amr._records.usage import Budget
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import TEXT_FINDING
 from pandas_amr._units.by import By, resolve_by
-from pandas_amr._units.columns import check_frame, content_columns
-from pandas_amr._units.profile import column_units
+from pandas_amr._units.columns import check_frame, find_content_columns
+from pandas_amr._units.profile import profile_columns
 from pandas_amr.errors import UsageError
 from pandas_amr.tools import as_tools
 
@@ -126,7 +126,7 @@ def _read_settings(call: Call) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def open_fields(call: Call) -> tuple[str, ...]:
+def list_open_fields(call: Call) -> tuple[str, ...]:
     """List what a planner would be asked for, in a call that has no frame yet.
 
     Raises:
@@ -213,14 +213,14 @@ def _read_content(call: Call, fixed: dict[str, Any]) -> tuple[pd.DataFrame, tupl
     if call.axis is not None:
         _check_choice("axis", call.axis, ("rows", "columns"))
     labels = fixed.get("columns") if call.columns is None else call.columns
-    columns = content_columns(call.frame, labels)
+    columns = find_content_columns(call.frame, labels)
     if labels is not None:
         fixed["columns"] = [call.frame.columns[column] for column in columns]
     if call.axis is not None:
         fixed["axis"] = call.axis
     if fixed.get("axis") != "columns":
         return call.frame, columns
-    frame = column_units(call.frame, columns)
+    frame = profile_columns(call.frame, columns)
     return frame, tuple(range(len(frame.columns)))
 
 

@@ -166,7 +166,7 @@ class Job:
         return agents
 
     @property
-    def versioned(self) -> bool:
+    def has_version(self) -> bool:
         """Whether a function has a version, so that its findings can be kept in the journal."""
         return any(hasattr(function, VERSION) for function in self.callables.values())
 

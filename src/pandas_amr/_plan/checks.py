@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, get_origin
 import pandas as pd
 
 from pandas_amr._agent.agent import Agent
-from pandas_amr._findings.merge import rules_of
+from pandas_amr._findings.merge import choose_merge_rules
 from pandas_amr._findings.output import ReductionType
 from pandas_amr._plan.aggregations import columns_of, function_of
 from pandas_amr._plan.call import added_types, finding_types
 from pandas_amr._plan.compute import all_labels
 from pandas_amr._plan.feasibility import FeasibilityCheck
 from pandas_amr._records.suggest import did_you_mean
-from pandas_amr._units.by import By, column, missing_keys
+from pandas_amr._units.by import By, column, find_missing_keys
 from pandas_amr.errors import ColumnError, PlanError, UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _check_new_columns(job: Job, plan: Plan, types: Sequence[FindingType]) -> se
         of_units += kind.all_columns
         of_records += kind.item_columns
         if plan.merge:
-            rules_of(kind.model, plan.merge)  # raises if a rule does not fit a field
+            choose_merge_rules(kind.model, plan.merge)  # raises if a rule does not fit a field
     labels = set(job.frame.columns.get_level_values(0))
     for name in [*of_units, *of_records]:
         if name in labels:
@@ -124,7 +124,7 @@ def _check_reduced(job: Job, labels: set[Any] | None) -> None:
     aggregated = columns_of(job.computed or {})
     if labels is not None:
         if job.by is not None:
-            _refuse_missing("by", missing_keys(job.by, labels, job.frame.index), labels)
+            _refuse_missing("by", find_missing_keys(job.by, labels, job.frame.index), labels)
         _refuse_missing("reduce", [label for label in aggregated if label not in labels], labels)
     for label in [*aggregated, *job.group_labels]:
         if label in job.frame.columns:

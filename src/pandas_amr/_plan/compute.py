@@ -29,7 +29,7 @@ from pandas_amr._plan.outputs import OUTPUT_COLUMN
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._units.by import column as column_at
-from pandas_amr._units.by import group_numbers, missing_keys
+from pandas_amr._units.by import find_missing_keys, group_numbers
 from pandas_amr.errors import ColumnError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _check_columns(
         if label not in frame.columns and not is_of_units:
             missing.append(label)
     if by is not None:
-        missing += missing_keys(by, all_labels(frame), frame.index)
+        missing += find_missing_keys(by, all_labels(frame), frame.index)
     if missing:
         suggestion = did_you_mean(missing[0], frame.columns)
         labels = ", ".join(map(repr, frame.columns))
@@ -263,7 +263,7 @@ def rank_rows(
         return positions[:most]
     ranks = {int(position): rank for rank, position in enumerate(positions)}
     firsts: list[int] = []
-    for rows in groups_of(table, by)[1]:
+    for rows in group_rows(table, by)[1]:
         ranking = sorted((row for row in rows if row in ranks), key=ranks.__getitem__)
         firsts += ranking[:most]
     return np.array(firsts, dtype=np.int64)
@@ -289,7 +289,7 @@ async def call_reducer(
     if by is None:
         with around(range(len(findings))):
             return await called(function, defensive_copy(findings))
-    index, groups = groups_of(frame, by)
+    index, groups = group_rows(frame, by)
     values = []
     for rows in groups:
         with around(rows):
@@ -300,7 +300,7 @@ async def call_reducer(
     return pd.DataFrame({OUTPUT_COLUMN: column})
 
 
-def groups_of(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
+def group_rows(frame: pd.DataFrame, by: By) -> tuple[pd.Index, list[list[int]]]:
     """Group rows as ``groupby`` does.
 
     Returns:

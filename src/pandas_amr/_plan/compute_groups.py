@@ -196,7 +196,7 @@ def aggregate_groups_of_units(
 def _grouped_units(frame: pd.DataFrame, by: By, units: UnitRows) -> tuple[pd.DataFrame, By]:
     if units.by is not None and not units.chosen:
         return units.table, units.by
-    return units.counted_by(frame, by)
+    return units.units_per_group(frame, by)
 
 
 def _add_empty_groups(

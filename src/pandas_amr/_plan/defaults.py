@@ -10,7 +10,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._plan.call import finding_types, reduced_types
 from pandas_amr._plan.feasibility import FeasibilityCheck
 from pandas_amr._plan.plan import Plan
-from pandas_amr._types.arrow import Sort, sort_of
+from pandas_amr._types.arrow import Sort, field_kind
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import TEXT_FINDING
 
@@ -39,7 +39,7 @@ def default_aggregations(types: ColumnTypes) -> dict[Any, Aggregation]:
         >>> default_aggregations({"late": bool, "stars": int, "why": str})
         {'late': 'mean', 'stars': 'mean', 'why': 'count'}
     """
-    return {name: BY_SORT.get(sort_of(kind), "count") for name, kind in types.items()}
+    return {name: BY_SORT.get(field_kind(kind), "count") for name, kind in types.items()}
 
 
 def fill_by_type(plan: Plan, job: Job, *, writes: bool) -> Plan:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import pandas as pd
 
-from pandas_amr._findings.columns import with_findings
+from pandas_amr._findings.columns import add_findings
 from pandas_amr._plan.aggregations import (
     SHARE,
     Aggregation,
@@ -34,8 +34,8 @@ from pandas_amr._plan.output_fit import (
     unbounded_type,
 )
 from pandas_amr._plan.sample_rows import choose_rows, column_positions, typical_column
-from pandas_amr._types.arrow import sort_of
-from pandas_amr._units.by import By, column, described_key, group_numbers, is_code
+from pandas_amr._types.arrow import field_kind
+from pandas_amr._units.by import By, column, describe_key, group_numbers, is_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -116,7 +116,7 @@ class FeasibilityCheck:
             index=part.index,
         )
         return cls(
-            with_findings(part, typical),
+            add_findings(part, typical),
             fields,
             by.at(rows, part.index) if by is not None else None,
             may_choose_none=may_choose_none,
@@ -128,7 +128,7 @@ class FeasibilityCheck:
 
     def where_problem(self, where: Any) -> str | None:
         """Tell why a column cannot choose rows."""
-        if where in self.fields and sort_of(self.fields[where]) != "bool":
+        if where in self.fields and field_kind(self.fields[where]) != "bool":
             return f"where={where!r} takes a bool field of the finding; {self._describe(where)}"
         return None
 
@@ -140,24 +140,24 @@ class FeasibilityCheck:
         if not _raises(group_numbers, self.table, by):
             return None
         for key in by.keys:
-            if _raises(group_numbers, self.table, by.with_keys([key])):
+            if _raises(group_numbers, self.table, by.replace_keys([key])):
                 return self._key_problem(key)
         return "by= cannot group by these keys together"
 
     def _key_problem(self, key: Any) -> str:
         if isinstance(key, pd.Grouper):
             return (
-                f"by={described_key(key)} cannot group the rows: "
+                f"by={describe_key(key)} cannot group the rows: "
                 "freq= takes a column, or an index level, of dates"
             )
         if is_code(key):
-            key_text = described_key(key)
+            json_key = describe_key(key)
         elif key in self.fields:
             return f"by={key!r} takes single values, not lists; {self._describe(key)}"
         else:
-            key_text = repr(key)
+            json_key = repr(key)
         return (
-            f"by={key_text} takes single values of one kind that can be compared, "
+            f"by={json_key} takes single values of one kind that can be compared, "
             "not lists or dicts"
         )
 
@@ -328,7 +328,7 @@ class FeasibilityCheck:
     def _describe(self, label: Any) -> str:
         """Say what values a column holds."""
         if label in self.fields:
-            return f"{label!r} holds {SORTS[sort_of(self.fields[label])]}"
+            return f"{label!r} holds {SORTS[field_kind(self.fields[label])]}"
         values = column(self.table, label)
         if values.dtype == object:
             types = sorted({type(value).__name__ for value in values.dropna().tolist()})

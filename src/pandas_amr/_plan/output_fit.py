@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from pandas_amr._plan.outputs import fitting_outputs
+from pandas_amr._plan.outputs import output_candidates
 from pandas_amr._plan.plan_types import item_type
-from pandas_amr._types.from_schema import type_of
+from pandas_amr._types.from_schema import type_from_schema
 from pandas_amr._types.schema import CONSTRAINTS, DECIMAL_PATTERN, json_schema
 from pandas_amr.errors import UsageError
 
@@ -34,7 +34,7 @@ JSON_TYPES: Mapping[type, str] = {
 def unbounded_type(output: Any) -> Any:
     """Return a type without its bounds and validators; None if it has no such form."""
     try:
-        return type_of(_drop_bounds(json_schema(output)), "Output")
+        return type_from_schema(_drop_bounds(json_schema(output)), "Output")
     except UsageError:
         return None
 
@@ -80,7 +80,7 @@ def fits_output(value: Any, kind: Any, output: Any, *, grouped: bool, all_rows: 
             return True
         if grouped or get_origin(kind) is list:
             return _do_rows_fit(value, kind, output)
-    candidates = fitting_outputs(value)
+    candidates = output_candidates(value)
     first = candidates[0]
     if first is None or (not all_rows and not pd.api.types.is_scalar(first)):
         return True
@@ -108,12 +108,12 @@ def _do_rows_fit(value: pd.DataFrame, kind: Any, output: Any) -> bool:
 
 
 def _plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name): fitting_outputs(cell)[0] for name, cell in row.items()}
+    return {str(name): output_candidates(cell)[0] for name, cell in row.items()}
 
 
 def _do_cells_fit(column: pd.Series, kind: Any, output: Any) -> bool:
     for value in column.tolist():
-        cell = fitting_outputs(value)[0]
+        cell = output_candidates(value)[0]
         if cell is not None and not _validates(cell, kind, output):
             return False
     return True
@@ -143,7 +143,7 @@ def describe_value(value: Any) -> str:
     """Describe what an aggregation gives, without its contents."""
     if isinstance(value, pd.DataFrame):
         return "a frame"
-    plain = fitting_outputs(value)[0]
+    plain = output_candidates(value)[0]
     if isinstance(plain, dict):
         return "a table of several values"
     return type(plain).__name__

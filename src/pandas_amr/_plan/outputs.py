@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from pandas_amr._agent.dispatch import complaint
-from pandas_amr._findings.columns import records_frame, values_array
+from pandas_amr._findings.columns import make_records_frame, make_typed_array
 from pandas_amr._plan.compute_groups import align_to_groups
 from pandas_amr._plan.plan_types import item_type
 from pandas_amr._types.resolve import is_model
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OUTPUT_COLUMN = "output"
 
 
-def joined_parts(
+def join_answer_parts(
     computed: Any,
     plain: Mapping[Any, Any],
     others: Mapping[Any, Any],
@@ -85,11 +85,11 @@ def _name_in_call(label: Any, order: Sequence[Any]) -> Any:
     return label
 
 
-def computed_text(result: Any) -> str:
+def describe_computed(result: Any) -> str:
     """Write what was computed, for an agent to read.
 
     Example:
-        >>> print(computed_text(pd.Series({"severity": 2.5})))
+        >>> print(describe_computed(pd.Series({"severity": 2.5})))
         Computed exactly over all findings; use these numbers as they are:
         severity: 2.5
     """
@@ -103,7 +103,7 @@ def computed_text(result: Any) -> str:
     return "\n".join(lines)
 
 
-def checked_output(value: Any, kind: Any, *, grouped: bool = True) -> Any:
+def convert_output(value: Any, kind: Any, *, grouped: bool = True) -> Any:
     """Convert a computed value to the type that the user asked for.
 
     A frame stays a frame, unless it is the counts of one column and ``kind`` is a dict.
@@ -118,39 +118,39 @@ def checked_output(value: Any, kind: Any, *, grouped: bool = True) -> Any:
         is_counts = not grouped and len(value.columns) == 1
         if not is_counts or get_origin(kind) is not dict:
             return value
-        candidates = fitting_outputs(value)
+        candidates = output_candidates(value)
     elif isinstance(value, pd.Series):
-        candidates = fitting_outputs(value)
+        candidates = output_candidates(value)
     elif isinstance(value, np.generic):
         candidates = [value.item()]
     problems: list[str] = []
     for candidate in candidates:
         try:
-            return shaped(TypeAdapter(kind).validate_python(candidate), kind)
+            return shape_output(TypeAdapter(kind).validate_python(candidate), kind)
         except ValidationError as error:
             problems.append(complaint(error))
     raise UsageError(f"The reduce gave no {kind}: {problems[0]}.") from None
 
 
-def shaped(value: Any, kind: Any) -> Any:
+def shape_output(value: Any, kind: Any) -> Any:
     """Convert a list of records to a frame; any other valid output stays as it is."""
     if not isinstance(value, list) or get_origin(kind) is not list:
         return value
     item = get_args(kind)[0]
     if is_model(item):
-        return records_frame(value, cast("type[BaseModel]", item))
+        return make_records_frame(value, cast("type[BaseModel]", item))
     if get_origin(item) is dict:
         return pd.DataFrame(value).convert_dtypes(dtype_backend="pyarrow")
     return value
 
 
-def fitting_outputs(value: Any) -> list[Any]:
+def output_candidates(value: Any) -> list[Any]:
     """Return the plain Python values that a computed value may stand for, None for a missing one.
 
     Example:
-        >>> fitting_outputs(pd.Series({"n": 3}))
+        >>> output_candidates(pd.Series({"n": 3}))
         [3, {'n': 3}]
-        >>> fitting_outputs(pd.Series({"a": 1.5, "b": float("nan")}))
+        >>> output_candidates(pd.Series({"a": 1.5, "b": float("nan")}))
         [{'a': 1.5, 'b': None}]
     """
     if isinstance(value, pd.DataFrame) and len(value.columns) == 1:
@@ -176,7 +176,7 @@ def _as_plain(value: Any) -> Any:
     return None if is_missing else value
 
 
-def group_output(values: Sequence[Any], index: pd.Index, kind: Any) -> pd.DataFrame:
+def join_group_outputs(values: Sequence[Any], index: pd.Index, kind: Any) -> pd.DataFrame:
     """Join the groups' answers to a frame: one row per group, or per item of a list."""
     item = item_type(kind)
     answers: list[Any] = []
@@ -187,8 +187,8 @@ def group_output(values: Sequence[Any], index: pd.Index, kind: Any) -> pd.DataFr
         positions += [position] * len(items)
     labels = index.take(np.array(positions, dtype=np.int64))
     if is_model(item):
-        return records_frame(answers, item).set_axis(labels)
+        return make_records_frame(answers, item).set_axis(labels)
     if item is dict or get_origin(item) is dict:
         rows = [{} if answer is None else answer for answer in answers]
         return pd.DataFrame(rows, index=labels).convert_dtypes(dtype_backend="pyarrow")
-    return pd.DataFrame({OUTPUT_COLUMN: values_array(answers, item)}, index=labels)
+    return pd.DataFrame({OUTPUT_COLUMN: make_typed_array(answers, item)}, index=labels)

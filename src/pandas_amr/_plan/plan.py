@@ -220,7 +220,7 @@ class Plan(BaseModel):
         """The names of the status columns; None if none are added."""
         return STATUS_COLUMNS if self.status is True else self.status or None
 
-    def made_for(self, binding: PlanBinding) -> Plan:
+    def bind_to(self, binding: PlanBinding) -> Plan:
         """Return a copy that is bound to a frame and a model."""
         plan = self.model_copy()
         plan._binding = binding  # noqa: SLF001 (its own)

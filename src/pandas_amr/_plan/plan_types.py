@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
 
 from pandas_amr._records.suggest import closest_name
-from pandas_amr._types.from_schema import bounded_type_of, type_of
+from pandas_amr._types.from_schema import bounded_type_from_schema, type_from_schema
 from pandas_amr._types.record import model_of_fields, record_type
 from pandas_amr._types.resolve import is_model, is_plain_record, without_alias
 from pandas_amr._types.schema import (
@@ -19,9 +19,9 @@ from pandas_amr._types.schema import (
     TEXT_FINDING,
     TIME_PATTERN,
     json_schema,
-    kept_schema,
+    stored_schema,
 )
-from pandas_amr._units.by import By, described_key, is_code
+from pandas_amr._units.by import By, describe_key, is_code
 from pandas_amr.errors import PlanError, UsageError
 
 CACHED_RECORDS = 64
@@ -41,14 +41,14 @@ def as_finding(value: Any) -> Any:
     """
     if value is None:
         return record_type("Finding", {TEXT_FINDING: (str, Field(min_length=1))})
-    if is_pydantic_model(value) or is_listed(value):
+    if is_pydantic_model(value) or is_list_of_models(value):
         return value
     if is_plain_record(value):
         return model_of_fields(value)
     if get_origin(value) is list and is_plain_record(get_args(value)[0]):
         return list[model_of_fields(get_args(value)[0])]  # type: ignore[misc]
     if _is_schema(value):
-        return type_of(value, str(value.get("title", "Finding")))
+        return type_from_schema(value, str(value.get("title", "Finding")))
     if isinstance(value, dict) and value:
         return _record_of(value)
     raise UsageError(
@@ -100,7 +100,7 @@ def is_pydantic_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def is_listed(kind: Any) -> bool:
+def is_list_of_models(kind: Any) -> bool:
     """Whether a type is ``list[Model]``."""
     return getattr(kind, "__origin__", None) is list and is_pydantic_model(get_args(kind)[0])
 
@@ -144,7 +144,7 @@ def as_output(value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, dict):
-        return bounded_type_of(value, "Output")
+        return bounded_type_from_schema(value, "Output")
     if _is_data_frame(value):
         return list[dict[str, Any]]
     kind = without_alias(value)
@@ -171,8 +171,8 @@ def _types_to_json(kind: Any) -> Any:
     if kind is None:
         return None
     if isinstance(kind, dict):
-        return {name: kept_schema(part) for name, part in kind.items()}
-    return kept_schema(kind)
+        return {name: stored_schema(part) for name, part in kind.items()}
+    return stored_schema(kind)
 
 
 def remove_zones(schema: Any) -> Any:
@@ -251,7 +251,7 @@ def _label_to_json(label: Any) -> Any:
         return label.item()
     if is_code(label):
         raise PlanError(
-            f"A plan's JSON cannot hold {described_key(label)} as a key of by=: "
+            f"A plan's JSON cannot hold {describe_key(label)} as a key of by=: "
             "name a column instead, or say by= again beside plan=."
         )
     raise PlanError(

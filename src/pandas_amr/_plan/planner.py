@@ -19,8 +19,8 @@ from pandas_amr._plan.call_text import no_plan_error
 from pandas_amr._plan.plan import Plan
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import json_schema
-from pandas_amr._units.cells import cell, json_keys, line_of
-from pandas_amr._units.profile import profile_lines, shortened, spread
+from pandas_amr._units.cells import cell, make_json_keys, to_json_line
+from pandas_amr._units.profile import shortened, spread, write_profiles
 from pandas_amr.errors import InvalidOutput, ModelError, ModelUnavailable, PlanWarning
 from pandas_amr.models.base import Message
 
@@ -71,7 +71,7 @@ async def derive(
         problem = str(error).removesuffix(".")
         raise no_plan_error(f"the planner's answer could not be used ({problem})", job) from None
     except ModelError as error:
-        if error.stops_run or isinstance(error, ModelUnavailable):
+        if error.fatal or isinstance(error, ModelUnavailable):
             raise
         problem = str(error).removesuffix(".")
         raise no_plan_error(f"the planner's request failed ({problem})", job) from error
@@ -134,7 +134,7 @@ def _make_messages(
     )
     user = prompts.plan_user(
         str(job.task),
-        columns=profile_lines(job.frame, PROFILED_VALUES, content=job.columns),
+        columns=write_profiles(job.frame, PROFILED_VALUES, content=job.columns),
         sample=sample_lines(job.frame, job.columns),
         rows=len(job.frame),
         fixed=fixed,
@@ -216,12 +216,12 @@ def sample_lines(frame: pd.DataFrame, columns: Sequence[int]) -> list[str]:
     lines = []
     for row in spread(len(frame), SAMPLE_ROWS):
         values = {key: cell(frame.iloc[row, column]) for key, column in keyed}
-        lines.append(line_of({key: _shorten(value) for key, value in values.items()}))
+        lines.append(to_json_line({key: _shorten(value) for key, value in values.items()}))
     return lines
 
 
 def _keyed_columns(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[str, int]]:
-    keys = json_keys([frame.columns[column] for column in columns])
+    keys = make_json_keys([frame.columns[column] for column in columns])
     return list(zip(keys, columns, strict=True))
 
 
@@ -243,7 +243,7 @@ def _describe_field(name: str, value: Any) -> Any:
             return {key: json_schema(part) for key, part in value.items()}
         return json_schema(value)
     if name == "by":
-        return Plan(by=value.with_keys(value.described)).plain()[name]
+        return Plan(by=value.replace_keys(value.described)).plain()[name]
     if name == "ranking":
         return Plan(ranking=value).plain()[name]
     return value

@@ -1,7 +1,7 @@
 """How models spell the parts of a plan: nothing, all rows, a name, a function, a type.
 
-Read is what can be meant in one way only. A condition that pandas cannot meet, or a function that it has not, stays as
-it is, and is sent back.
+A word is read if it can mean one thing only. A condition that pandas cannot meet, or a function
+that it does not have, stays as it is and is sent back.
 """
 
 from __future__ import annotations
@@ -52,13 +52,17 @@ IN_WHICH = re.compile(
 )  # before a field's name
 
 FUNCTIONS: Mapping[str, str] = {
-    "avg": "mean", "average": "mean", "total": "sum", "minimum": "min", "maximum": "max", "n_unique": "nunique",
-    "count_distinct": "nunique", "valuecounts": "value_counts", "percent": "share", "percentage": "share",
+    "avg": "mean", "average": "mean", "total": "sum",
+    "minimum": "min", "maximum": "max", "n_unique": "nunique",
+    "count_distinct": "nunique", "valuecounts": "value_counts",
+    "percent": "share", "percentage": "share",
     "proportion": "share",
 }  # fmt: skip
 TYPES: Mapping[str, str] = {
-    "string": "str", "text": "str", "integer": "int", "number": "float", "double": "float", "boolean": "bool",
-    "list": "list[str]", "array": "list[str]", "list[string]": "list[str]", "array[string]": "list[str]",
+    "string": "str", "text": "str", "integer": "int",
+    "number": "float", "double": "float", "boolean": "bool",
+    "list": "list[str]", "array": "list[str]",
+    "list[string]": "list[str]", "array[string]": "list[str]",
 }  # fmt: skip
 
 
@@ -66,7 +70,8 @@ def is_nothing(text: str) -> bool:
     """Whether a text stands for null.
 
     Example:
-        >>> [is_nothing(text) for text in ("None.", "[]", "n/a", "not applicable", "no filter", "nothing late")]
+        >>> texts = ("None.", "[]", "n/a", "not applicable", "no filter", "nothing late")
+        >>> [is_nothing(text) for text in texts]
         [True, True, True, True, True, False]
     """
     plain = " ".join(text.strip(f"{AROUND}<>").casefold().split())
@@ -74,10 +79,11 @@ def is_nothing(text: str) -> bool:
 
 
 def is_always(condition: str | None) -> bool:
-    """Whether a condition names no field, and speaks of all rows, or compares what is always the same.
+    """Tell whether a condition names no field: it speaks of all rows, or is always true.
 
     Example:
-        >>> [is_always(text) for text in ("true", "1 = 1", "*", "All rows.", "late", "days > 3", None)]
+        >>> texts = ("true", "1 = 1", "*", "All rows.", "late", "days > 3", None)
+        >>> [is_always(text) for text in texts]
         [True, True, True, True, False, False, False]
     """
     if condition is None or not condition.strip():
@@ -95,7 +101,7 @@ def read_text(given: Any) -> Any:
 
 
 def read_condition(given: Any) -> Any:
-    """Read a condition as a field's name: ``late == true`` is ``late``, an empty one none, a bare bool its text."""
+    """Read a condition as a field's name: ``late == true`` is ``late``, an empty one None."""
     if isinstance(given, bool | int | float):
         return str(given).casefold()
     if given in ([], {}):
@@ -122,7 +128,7 @@ def read_names(given: Any) -> Any:
 
 
 def read_choices(given: Any) -> Any:
-    """Read null as no choices, and numbers and bools as the texts that they are; leave out null and empty texts."""
+    """Read null as no choices, numbers and bools as texts; leave out null and empty texts."""
     if given is None or (isinstance(given, str) and is_nothing(given)):
         return []
     if not isinstance(given, list):
@@ -132,7 +138,7 @@ def read_choices(given: Any) -> Any:
 
 
 def read_aggregations(given: Any) -> Any:
-    """Read null as an empty list, one aggregation as a list of it; each counts once, and an empty one not at all."""
+    """Read null as an empty list, one aggregation as a list; each counts once, empty ones never."""
     if given is None or (isinstance(given, str) and is_nothing(given)):
         return []
     parts = [given] if isinstance(given, dict) and "function" in given else given
@@ -147,7 +153,7 @@ def read_aggregations(given: Any) -> Any:
 
 
 def read_ranking(given: Any) -> Any:
-    """Read a ranking without a field, or of no rows, as none; null in it is as if it was not there."""
+    """Read a ranking without a field, or of no rows, as None; leave out null within it."""
     if not given:
         return None
     if isinstance(given, list) and len(given) == 1:
@@ -203,11 +209,15 @@ def read_field_name(given: Any) -> Any:
 
 
 def match_name(name: str, names: Iterable[str]) -> str:
-    """The one of some names that a model means which quotes it, or writes it in another case; else its own word.
+    """Return the name that a model means if it quotes it or writes it in another case.
+
+    Else its own word.
 
     Example:
-        >>> match_name("`Late`", ["late", "days"]), match_name("row.late", ["late"]), match_name("A", ["a", "A", "b"])
-        ('late', 'late', 'A')
+        >>> match_name("`Late`", ["late", "days"]), match_name("row.late", ["late"])
+        ('late', 'late')
+        >>> match_name("A", ["a", "A", "b"])
+        'A'
     """
     known = list(names)
     if name in known:

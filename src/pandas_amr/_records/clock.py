@@ -1,4 +1,4 @@
-"""The clock that waits, deadlines and durations go by: the system's, which a test moves on instead of waiting."""
+"""The clock of waits, deadlines and durations: the system's, which a test can move on."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from pandas_amr._records.raised import contained
+from pandas_amr._records.raised import as_ordinary_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -24,7 +24,7 @@ def is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def await_contained(awaited: Awaitable[Value]) -> Value:
+async def await_user_code(awaited: Awaitable[Value]) -> Value:
     """Await something that may run functions of the user's.
 
     An exception that would end the loop, or the waiting task, becomes an ordinary exception.
@@ -36,10 +36,10 @@ async def await_contained(awaited: Awaitable[Value]) -> Value:
     except BaseException as raised:
         if isinstance(raised, asyncio.CancelledError) and is_cancelled():
             raise
-        raise contained(raised) from raised
+        raise as_ordinary_error(raised) from raised
 
 
-async def each(
+async def run_concurrently(
     work: Callable[[Item], Awaitable[Value]], items: Iterable[Item], *, limit: int
 ) -> AsyncIterator[Value]:
     """Yield ``work(item)`` for each item, in the order in which they finish.
@@ -109,4 +109,4 @@ class _Workers(Generic[Item, Value]):
                 raise
             raise RuntimeError("The work waited for something that was cancelled.") from raised
         except BaseException as raised:
-            raise contained(raised) from raised
+            raise as_ordinary_error(raised) from raised

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.forks import forkable_lock
-from pandas_amr._records.raised import contained
+from pandas_amr._records.raised import as_ordinary_error
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -60,7 +60,7 @@ async def in_thread(function: Callable[..., Any], /, *args: Any, **options: Any)
         try:
             value = context.run(function, *args, **options)
         except BaseException as raised:  # noqa: BLE001 (raised again where it is awaited)
-            error = contained(raised)
+            error = as_ordinary_error(raised)
         if not loop.is_closed():
             loop.call_soon_threadsafe(_set_result, result, value, error)
 
@@ -77,7 +77,7 @@ def _set_result(result: asyncio.Future[Any], value: Any, error: BaseException | 
         result.set_exception(error)
 
 
-async def aside(function: Callable[..., Any], /, *args: Any, size: int) -> Any:
+async def run_off_loop(function: Callable[..., Any], /, *args: Any, size: int) -> Any:
     """Call a function in a thread if it works on many items, else directly.
 
     In a thread, large work does not block the other runs on the loop.

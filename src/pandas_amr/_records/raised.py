@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 
-def ends_more(raised: BaseException) -> bool:
+def ends_loop(raised: BaseException) -> bool:
     """Tell whether an exception would end more than its function: the loop, or a waiting task."""
     return not isinstance(raised, Exception) or isinstance(raised, StopIteration)
 
 
-def contained(raised: BaseException) -> Exception:
+def as_ordinary_error(raised: BaseException) -> Exception:
     """Convert an exception that would end more than its function into an ordinary one."""
-    if isinstance(raised, Exception) and not ends_more(raised):
+    if isinstance(raised, Exception) and not ends_loop(raised):
         return raised
     error = RuntimeError(f"{type(raised).__name__} was raised")
     error.__cause__ = raised
     return error
 
 
-def described(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Give the type and text of an error, even if its text raises.
 
     Example:
-        >>> described(ValueError("no number"))
+        >>> describe_error(ValueError("no number"))
         'ValueError: no number'
     """
     try:

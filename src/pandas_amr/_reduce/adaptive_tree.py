@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pandas_amr._records.concurrency import each
-from pandas_amr._records.engine import aside
+from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._records.engine import run_off_loop
 from pandas_amr._reduce.packing import next_level
 from pandas_amr._reduce.truncate import truncate_to_fit
-from pandas_amr._units.cells import line_of
+from pandas_amr._units.cells import to_json_line
 from pandas_amr._units.split import split_text
 from pandas_amr.errors import ModelError
 
@@ -60,7 +60,7 @@ class AdaptiveTree:
         level = 1
         is_condensed = False
         while level <= self.max_levels:
-            sizes: list[int] = await aside(self._sizes, inputs, size=len(inputs))
+            sizes: list[int] = await run_off_loop(self._sizes, inputs, size=len(inputs))
             groups = next_level(sizes, self.budget)
             if groups is None and (is_condensed or self._nearly_fit(sizes)):
                 break
@@ -110,7 +110,7 @@ class AdaptiveTree:
             name = f"{self.name}reduce-{level}-{number}"
             outputs[number] = await self._combine(name, level, batches[number], may_pass=may_pass)
 
-        async for _ in each(run_node, range(len(batches)), limit=self.parallelism):
+        async for _ in run_concurrently(run_node, range(len(batches)), limit=self.parallelism):
             pass
         return outputs
 
@@ -159,7 +159,7 @@ class AdaptiveTree:
         pieces: list[ReduceInput] = []
         for span in split_text(one.line, limit=limit, overlap=0, count=self.agent.count):
             text = one.line[span.start : span.end]
-            pieces.append(replace(one, line=line_of({PIECE_KEY: text})))
+            pieces.append(replace(one, line=to_json_line({PIECE_KEY: text})))
         return pieces
 
     async def _answer(self, level: int, inputs: list[ReduceInput]) -> Reduction:

@@ -80,7 +80,7 @@ class ReduceAgent:
         Raises:
             ModelError: the failure ends the run.
         """
-        if error.stops_run:
+        if error.fatal:
             raise error
         self.failures.add(f"{node}: {error}", error)
         self.lost.rows.update(*(one.rows for one in inputs))

@@ -11,7 +11,7 @@ import pandas as pd
 from pandas_amr._agent.agent import Agent
 from pandas_amr._plan.aggregations import column_of, function_of
 from pandas_amr._plan.compute import compute
-from pandas_amr._plan.outputs import checked_output, fitting_outputs, joined_parts
+from pandas_amr._plan.outputs import convert_output, join_answer_parts, output_candidates
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.sources import PartSources, ReduceOutcome
 from pandas_amr._reduce.task import ReduceTask
@@ -43,7 +43,7 @@ async def aggregate(trees: ReduceTrees, rows: FindingRows) -> ReduceOutcome:
         written[name] = outcome.output
         sources += outcome.sources
     order = list(spec.aggregations)
-    output = joined_parts(aggregates, plain, written, order, grouped=spec.job.by is not None)
+    output = join_answer_parts(aggregates, plain, written, order, grouped=spec.job.by is not None)
     return ReduceOutcome(output, tuple(sources))
 
 
@@ -102,11 +102,11 @@ def convert_to_output(spec: Spec, state: State, value: Any) -> Any:
     """
     output = spec.plan.output
     if output is not None and not isinstance(value, pd.DataFrame):
-        is_missing = fitting_outputs(value)[0] is None
+        is_missing = output_candidates(value)[0] is None
         if is_missing:
             return None
     try:
-        return checked_output(value, output, grouped=spec.job.by is not None)
+        return convert_output(value, output, grouped=spec.job.by is not None)
     except UsageError as error:
         if not spec.job.maps or spec.job.reducer is not None:
             raise

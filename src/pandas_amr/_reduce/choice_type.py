@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._findings.output import ReductionType
 from pandas_amr._reduce.choice import Choice, Condition
 from pandas_amr._reduce.field import IS_MISSING, MISSING, NUMBERS, Field
-from pandas_amr._types.schema import closed_object
-from pandas_amr._units.cells import reader_keys
+from pandas_amr._types.schema import object_schema
+from pandas_amr._units.cells import make_reader_keys
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Fields:
             rows: which rows have a finding.
             counted: whether reduce agents read how many equal rows there are.
         """
-        keys = reader_keys([label for label, *_ in columns], counted=counted)
+        keys = make_reader_keys([label for label, *_ in columns], counted=counted)
         fields: dict[str, Field] = {}
         for key, (_, values, is_shown, source) in zip(
             keys[:MOST_FIELDS], columns[:MOST_FIELDS], strict=True
@@ -96,7 +96,7 @@ class Fields:
         null = {"type": "null"}
         if not self.fields:
             function = {"type": "string", "enum": [*self.functions, WRITTEN]}
-            return closed_object({"field": null, "function": function, "condition": null})
+            return object_schema({"field": null, "function": function, "condition": null})
         alike: dict[str, list[Field]] = {}
         for one in self.fields.values():
             shape = json.dumps([one.comparisons, one.value_schema])
@@ -104,7 +104,7 @@ class Fields:
         conditions = [_condition_schema(fields) for fields in alike.values()]
         condition = conditions[0] if len(conditions) == 1 else {"anyOf": conditions}
         names = {"type": "string", "enum": list(self.fields)}
-        return closed_object(
+        return object_schema(
             {
                 "field": {"anyOf": [names, null]},
                 "function": {"type": "string", "enum": [*self.functions, WRITTEN]},
@@ -208,7 +208,7 @@ class Fields:
 def _condition_schema(fields: Sequence[Field]) -> dict[str, Any]:
     """Return the JSON schema of a condition on fields whose values are compared alike."""
     first = fields[0]
-    return closed_object(
+    return object_schema(
         {
             "field": {"type": "string", "enum": [one.key for one in fields]},
             "comparison": {"type": "string", "enum": list(first.comparisons)},

@@ -56,7 +56,7 @@ class ReduceFailures:
         Raises:
             ModelError: later requests would fail the same way, or ``errors="raise"`` is set.
         """
-        if error.stops_run or self.spec.settings.errors == "raise":
+        if error.fatal or self.spec.settings.errors == "raise":
             self.state.reduce_error = self.state.reduce_error or error
             raise error
         who: Who = "model"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pandas_amr._units.cells import cell, line_of
+from pandas_amr._units.cells import cell, to_json_line
 from pandas_amr._units.profile import shortened, spread
 from pandas_amr.errors import InvalidOutput
 
@@ -158,7 +158,7 @@ class Field:
         description: dict[str, Any] = {"field": self.key, "type": self.kind}
         if self.is_shown:
             description |= self._describe_values()
-        return line_of(description)
+        return to_json_line(description)
 
     def _describe_values(self) -> dict[str, Any]:
         """Describe its values: all choices, the range, or the most frequent texts."""

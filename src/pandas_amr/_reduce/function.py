@@ -10,11 +10,11 @@ from pandas_amr._context.subrun import share_run, use_parent_run
 from pandas_amr._plan.aggregations import column_of
 from pandas_amr._plan.call import WHOLE
 from pandas_amr._plan.compute import all_labels, call_reducer
-from pandas_amr._records.raised import described
+from pandas_amr._records.raised import describe_error
 from pandas_amr._reduce.aggregate import convert_to_output
 from pandas_amr._reduce.failures import UnknownColumns
 from pandas_amr._reduce.sources import ReduceOutcome
-from pandas_amr._units.by import missing_keys
+from pandas_amr._units.by import find_missing_keys
 from pandas_amr.errors import AMRError, ColumnError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _missing_columns(spec: Spec, rows: FindingRows) -> list[Any]:
         if label not in rows.table.columns and not is_of_units:
             missing.append(label)
     if rows.by is not None:
-        missing += missing_keys(rows.by, all_labels(rows.table), rows.table.index)
+        missing += find_missing_keys(rows.by, all_labels(rows.table), rows.table.index)
     return missing
 
 
@@ -88,7 +88,7 @@ async def reduce_by_function(
         raise
     except Exception as error:
         if _has_unknown_columns(state):
-            raise UnknownColumns(described(error)) from error
+            raise UnknownColumns(describe_error(error)) from error
         raise
     return ReduceOutcome(convert_to_output(spec, state, value))
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from pandas_amr._agent import prompts
 from pandas_amr._plan.compute import aggregate
-from pandas_amr._plan.outputs import computed_text
+from pandas_amr._plan.outputs import describe_computed
 from pandas_amr._reduce.inputs import rows_without_findings, select_where
 from pandas_amr._reduce.ranking import rank_places
-from pandas_amr._units.cells import cell, line_of, reader_keys
+from pandas_amr._units.cells import cell, make_reader_keys, to_json_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ class FindingNotes:
                 aggregations[name] = how
         if not aggregations:
             return ""
-        return computed_text(aggregate(rows.table, aggregations, None, rows.units))
+        return describe_computed(aggregate(rows.table, aggregations, None, rows.units))
 
     def _render_ranking(self, rows: FindingRows) -> str:
         ranking = self.spec.plan.ranking
@@ -129,7 +129,7 @@ def render_coverage(
 
 def _table_lines(table: pd.DataFrame) -> list[str]:
     """Render rows of findings beside the frame's columns, a JSON object each."""
-    keys = reader_keys(list(table.columns))
+    keys = make_reader_keys(list(table.columns))
     arrays = [table.iloc[:, place].array for place in range(len(keys))]
     columns = [[cell(value) for value in array] for array in arrays]
-    return [line_of(dict(zip(keys, row, strict=True))) for row in zip(*columns, strict=True)]
+    return [to_json_line(dict(zip(keys, row, strict=True))) for row in zip(*columns, strict=True)]

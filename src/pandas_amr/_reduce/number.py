@@ -10,8 +10,8 @@ import numpy as np
 from pandas_amr._agent import prompts
 from pandas_amr._findings.citations import Support
 from pandas_amr._findings.output import number_type
-from pandas_amr._plan.compute import groups_of
-from pandas_amr._plan.outputs import OUTPUT_COLUMN, group_output
+from pandas_amr._plan.compute import group_rows
+from pandas_amr._plan.outputs import OUTPUT_COLUMN, join_group_outputs
 from pandas_amr._reduce.choice import convert_number
 from pandas_amr._reduce.choice_type import ChoiceType, Fields
 from pandas_amr._reduce.failures import ReduceFailures
@@ -19,7 +19,7 @@ from pandas_amr._reduce.inputs import rows_without_findings
 from pandas_amr._reduce.notes import FixedNotes
 from pandas_amr._reduce.sources import PartSources, ReduceOutcome
 from pandas_amr._reduce.task import answer_task, make_reduce_agent
-from pandas_amr._units.by import described_key
+from pandas_amr._units.by import describe_key
 from pandas_amr._units.profile import spread
 from pandas_amr.errors import InvalidOutput
 
@@ -87,7 +87,7 @@ def _choice_task(spec: Spec, fields: Fields, rows: FindingRows) -> ReduceTask:
 
 def _describe_fields(fields: Fields, by: By | None) -> FixedNotes:
     """Describe the fields to the agent, and the keys of the groups."""
-    keys = [] if by is None else [described_key(key) for key in by.keys]
+    keys = [] if by is None else [describe_key(key) for key in by.keys]
     return FixedNotes(prompts.choosable_lines(fields.lines, left_out=fields.left_out, by=keys))
 
 
@@ -141,7 +141,7 @@ def _compute_groups(
 ) -> ReduceOutcome:
     """Compute the number of each group; ``<NA>`` if a group has none."""
     assert rows.by is not None
-    index, groups = groups_of(rows.table, rows.by)
+    index, groups = group_rows(rows.table, rows.by)
     values: list[Any] = []
     sources: list[PartSources] = []
     for label, group in zip(index, groups, strict=True):
@@ -152,7 +152,7 @@ def _compute_groups(
         values.append(value)
         sources.append(_sources_of(rows, label, matches.select(places)))
     name = OUTPUT_COLUMN if choice.field is None else choice.field.column.name
-    frame = group_output(values, index, spec.plan.output)
+    frame = join_group_outputs(values, index, spec.plan.output)
     return ReduceOutcome(frame.set_axis([name], axis=1), tuple(sources))
 
 

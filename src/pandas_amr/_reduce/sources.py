@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pandas_amr._plan.outputs import shaped
+from pandas_amr._plan.outputs import shape_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def make_outcome(reduction: Reduction | None, output: Any) -> ReduceOutcome:
     if reduction is None:
         return ReduceOutcome(None)
     sources = PartSources(None, reduction.support)
-    return ReduceOutcome(shaped(reduction.value, output), (sources,))
+    return ReduceOutcome(shape_output(reduction.value, output), (sources,))
 
 
 def sources_frame(sources: Sequence[PartSources], index: pd.Index) -> pd.DataFrame:

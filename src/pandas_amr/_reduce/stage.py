@@ -52,7 +52,7 @@ async def reduce(
     except BudgetExceeded as error:
         state.end(error)
     except ModelError as error:
-        if error.stops_run:
+        if error.fatal:
             state.end(error)
         else:
             trees.failures.add(str(error), error)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from pandas_amr._records.concurrency import is_cancelled
-from pandas_amr._records.raised import contained
+from pandas_amr._records.raised import as_ordinary_error
 from pandas_amr._reduce.packing import group_of, static_sizes
 from pandas_amr.errors import ModelError
 
@@ -129,7 +129,7 @@ class StaticTree:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
             if not self._root.done():
-                self._root.set_exception(contained(error))
+                self._root.set_exception(as_ordinary_error(error))
 
     async def _combine(self, name: str, level: int, children: list[Child]) -> list[ReduceInput]:
         """Have an intermediate agent combine findings; return none of them if it fails."""

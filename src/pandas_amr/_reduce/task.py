@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.agent import check_instruction
-from pandas_amr._agent.threads import called_here
+from pandas_amr._agent.threads import call_contained
 from pandas_amr._context.spec import ANSWER_TOKENS
 from pandas_amr._findings.output import ReductionType
-from pandas_amr._journal.first_format import former_persona
+from pandas_amr._journal.first_format import write_former_persona
 from pandas_amr._journal.keys import Question, fingerprint
 from pandas_amr._reduce.agent import ReduceAgent
 from pandas_amr._reduce.failures import ReduceFailures
@@ -53,7 +53,7 @@ class ReduceTask:
         """
         if self.agent is None or isinstance(self.agent.instruction, str):
             return self
-        instruction = check_instruction(called_here(self.agent.instruction, findings))
+        instruction = check_instruction(call_contained(self.agent.instruction, findings))
         return replace(self, instruction=instruction)
 
 
@@ -169,5 +169,5 @@ def _question(task: ReduceTask, output: ReductionType | None) -> Question:
     parts: dict[str, Any] = {"instruction": instruction}
     if output is not None:
         parts["choice"] = output.schema
-    former = {"persona": former_persona(task.agent)}
+    former = {"persona": write_former_persona(task.agent)}
     return Question(parts=parts, output=task.output, agent=task.agent, former=former)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_amr._findings.output import ReductionType
-from pandas_amr._plan.compute import groups_of
-from pandas_amr._plan.outputs import group_output
-from pandas_amr._records.concurrency import each
-from pandas_amr._records.engine import aside
+from pandas_amr._plan.compute import group_rows
+from pandas_amr._plan.outputs import join_group_outputs
+from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._records.engine import run_off_loop
 from pandas_amr._reduce.adaptive_tree import AdaptiveTree, makers
 from pandas_amr._reduce.failures import LostFindings, ReduceFailures
 from pandas_amr._reduce.inputs import render_findings, render_frame_rows
@@ -88,7 +88,7 @@ class ReduceTrees:
     ) -> ReduceOutcome:
         """Run one tree per group, side by side; a group that fails is listed, and is ``<NA>``."""
         assert rows.by is not None
-        index, groups = groups_of(rows.table, rows.by)
+        index, groups = group_rows(rows.table, rows.by)
         reductions: list[Reduction | None] = [None] * len(groups)
 
         async def write_group(number: int) -> None:
@@ -97,7 +97,7 @@ class ReduceTrees:
             try:
                 reductions[number] = await self.write(rows, places, task, name=name)
             except ModelError as error:
-                if error.stops_run:
+                if error.fatal:
                     self.state.end(error)
                 else:
                     self.failures.add(f"group {index[number]}: {error}", error)
@@ -105,7 +105,7 @@ class ReduceTrees:
                 self.state.end(error)
 
         parallelism = self.services.parallelism(self.spec)
-        async for _ in each(write_group, range(len(groups)), limit=parallelism):
+        async for _ in run_concurrently(write_group, range(len(groups)), limit=parallelism):
             pass
         return _put_groups_together(index, reductions, task.output)
 
@@ -124,12 +124,14 @@ class ReduceTrees:
             None if there are no findings and the type of the answer is not a list.
         """
         spec, services, state = self.spec, self.services, self.state
-        inputs: list[ReduceInput] = await aside(self.render_inputs, rows, places, size=len(places))
+        inputs: list[ReduceInput] = await run_off_loop(
+            self.render_inputs, rows, places, size=len(places)
+        )
         if not inputs:
             return ReductionType(task.output).empty_reduction
         task = task.with_instruction_for(rows.findings.iloc[places])
         notes = self._make_notes(rows, places)
-        text = await aside(notes.render, LostFindings(), size=len(places))
+        text = await run_off_loop(notes.render, LostFindings(), size=len(places))
         agent = make_reduce_agent(spec, services, state, task, notes=text)
         name = services.prefix + name
         if spec.plan.fan_in is None:
@@ -179,7 +181,7 @@ class ReduceTrees:
         notes: FindingNotes,
         name: str,
     ) -> Reduction | None:
-        batches: list[list[ReduceInput]] = await aside(
+        batches: list[list[ReduceInput]] = await run_off_loop(
             _make_batches, self.spec, inputs, size=len(inputs)
         )
         tree = StaticTree(agent, len(batches), fan_in, self.services.trace, notes, name)
@@ -203,7 +205,7 @@ def _put_groups_together(
             continue
         values.append(reduction.value)
         sources.append(PartSources(index[number], reduction.support))
-    return ReduceOutcome(group_output(values, index, output), tuple(sources))
+    return ReduceOutcome(join_group_outputs(values, index, output), tuple(sources))
 
 
 def _make_batches(spec: Spec, inputs: list[ReduceInput]) -> list[list[ReduceInput]]:

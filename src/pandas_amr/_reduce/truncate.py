@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from pandas_amr._findings.inputs import TRUNCATED_KEY, ReduceInput
-from pandas_amr._units.cells import line_of
+from pandas_amr._units.cells import to_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,10 +78,10 @@ def _truncate(one: ReduceInput, max_tokens: int, count: TokenCounter) -> ReduceI
         return one
 
     def fits(length: int) -> bool:
-        return count(line_of({TRUNCATED_KEY: one.line[:length]})) <= max_tokens
+        return count(to_json_line({TRUNCATED_KEY: one.line[:length]})) <= max_tokens
 
     length = _largest(len(one.line), fits)
-    return replace(one, line=line_of({TRUNCATED_KEY: one.line[:length]}))
+    return replace(one, line=to_json_line({TRUNCATED_KEY: one.line[:length]}))
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._plan.aggregations import column_of, function_of, is_named
-from pandas_amr._plan.compute import aggregate, groups_of
+from pandas_amr._plan.compute import aggregate, group_rows
 from pandas_amr._result.compare import is_number
-from pandas_amr._units.by import By, grouping_keys, missing_keys
+from pandas_amr._units.by import By, find_missing_keys, make_grouping_keys
 from pandas_amr._units.cells import cell
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class _Comparison:
         by, where = self.answer.by, self.answer.where
         missing: list[Any] = []
         if by is not None:
-            missing += missing_keys(by, self.frame.columns, self.frame.index)
+            missing += find_missing_keys(by, self.frame.columns, self.frame.index)
         if where is not None and where not in self.frame.columns:
             missing.append(where)
         return f"the frame has no column {missing[0]!r}" if missing else None
@@ -153,9 +153,9 @@ class _Comparison:
         """Group the rows at some positions, and yield each group with places among those rows."""
         keys = pd.DataFrame(index=self.frame.index[positions])
         for key in self._keys:
-            column = labels[key] if key in labels else grouping_keys(self.frame, By(key))[0]
+            column = labels[key] if key in labels else make_grouping_keys(self.frame, By(key))[0]
             keys[key] = column.iloc[positions]
-        index, groups = groups_of(keys.infer_objects(), by.at(positions, keys.index))
+        index, groups = group_rows(keys.infer_objects(), by.at(positions, keys.index))
         yield from zip(index.tolist(), groups, strict=True)
 
 

@@ -36,7 +36,7 @@ def remembered(result: Result) -> pd.DataFrame:
     return result.frame
 
 
-def kept_places(result: Result) -> NDArray[np.int64]:
+def filtered_positions(result: Result) -> NDArray[np.int64]:
     """Return the positions of the rows that a filter keeps.
 
     A row is kept if it met the criterion. A failed row is kept, too: it might meet it.
@@ -45,10 +45,10 @@ def kept_places(result: Result) -> NDArray[np.int64]:
     return np.flatnonzero(keep.to_numpy())
 
 
-def kept_rows(result: Result) -> pd.DataFrame:
+def filtered_rows(result: Result) -> pd.DataFrame:
     """Return the rows that a filter keeps."""
     frame = remembered(result)
-    rows = frame.drop(columns=KEEP).iloc[kept_places(result)]
+    rows = frame.drop(columns=KEEP).iloc[filtered_positions(result)]
     rows.attrs = dict(frame.attrs)
     return rows
 

@@ -46,17 +46,17 @@ Output = TypeVar("Output", default=Any)  # the type of result.output
 class Runner(Protocol):
     """Runs again what a result came from."""
 
-    def retry(self, origin: Origin, lm: Any, errors: Any) -> Result:
+    def retry(self, origin: RunOrigin, lm: Any, errors: Any) -> Result:
         """Run the failed units again."""
         ...
 
-    def verify(self, origin: Origin, lm: Any, share: float, seed: int) -> Result:
+    def verify(self, origin: RunOrigin, lm: Any, share: float, seed: int) -> Result:
         """Map a random share once more."""
         ...
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunOrigin:
     """The run behind a result: what it takes to run failed units again."""
 
     job: Job
@@ -115,7 +115,7 @@ class Result(Generic[Output]):
     sources: pd.DataFrame | None = None
     coverage: float | None = None
     warnings: tuple[AMRWarning, ...] = field(default=())
-    origin: Origin | None = field(default=None)
+    origin: RunOrigin | None = field(default=None)
     stages: tuple[Result, ...] = field(default=())
     made_by: Callable[[int], tuple[str, ...]] | None = field(default=None)
     aggregations: Mapping[Any, Any] | None = field(default=None)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from pandas_amr._plan.plan import Plan, read_plan
-from pandas_amr._plan.plan_types import is_listed
+from pandas_amr._plan.plan_types import is_list_of_models
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,5 +161,5 @@ def _decode_output(encoded: dict[str, Any], folder: Path, plan: Plan) -> Any:
 
 
 def _decode_model(fields: Any, plan: Plan) -> Any:
-    kind = get_args(plan.output)[0] if is_listed(plan.output) else plan.output
+    kind = get_args(plan.output)[0] if is_list_of_models(plan.output) else plan.output
     return fields if kind is None else TypeAdapter(kind).validate_python(fields)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from pandas_amr._records.raised import ends_more
+from pandas_amr._records.raised import ends_loop
 from pandas_amr.errors import AMRError, AMRWarning, PlanError, RunStopped, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def stop_with(
         give_partial(error, partial)
         raise error
     cause = error.__cause__
-    original = cause if cause is not None and ends_more(cause) else error
+    original = cause if cause is not None and ends_loop(cause) else error
     if isinstance(error, AMRError):
         message = str(error)
     else:  # the text of another library's error may quote a cell

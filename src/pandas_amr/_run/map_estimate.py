@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pandas_amr._findings.merge import rules_of
+from pandas_amr._findings.merge import choose_merge_rules
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import uncached
 from pandas_amr._map.cut import make_context
@@ -14,8 +14,8 @@ from pandas_amr._map.mappers import make_mappers
 from pandas_amr._run.cost import Cost, takes_turns
 from pandas_amr._run.sample import spread_places
 from pandas_amr._run.typical import NOTES_TOKENS, WRAPPER, answer_tokens
-from pandas_amr._units.cells import line_of
-from pandas_amr._units.split import pieces_of
+from pandas_amr._units.cells import to_json_line
+from pandas_amr._units.split import split_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +142,9 @@ def is_in_pieces(agent: AgentMapper, shard: Shard) -> bool:
 def pieces_in(agent: AgentMapper, shard: Shard) -> list[str]:
     """Cut such a unit into its pieces."""
     record = agent.units.record(shard.positions[0])
-    return pieces_of(record, limit=agent.max_tokens, count=agent.count, line_of=line_of)
+    return split_record(
+        record, limit=agent.max_tokens, count=agent.count, to_json_line=to_json_line
+    )
 
 
 def _count_pieces(agent: AgentMapper, long: Sequence[Shard]) -> tuple[int, bool]:
@@ -164,7 +166,7 @@ def _merges_by_agent(agent: AgentMapper) -> bool:
     """Tell whether one more request makes one finding of those of the pieces."""
     if agent.prompt.is_single:
         return False
-    return "agent" in rules_of(agent.kind.model, agent.merge_rules).values()
+    return "agent" in choose_merge_rules(agent.kind.model, agent.merge_rules).values()
 
 
 def counted_tokens(agent: AgentMapper, shard: Shard) -> int:

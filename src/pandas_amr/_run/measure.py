@@ -238,14 +238,13 @@ async def _measure_reduction(
     Returns:
         None if no agent writes the answer, if it says how the answer is computed, or if it failed.
     """
-    if not spec.is_written or spec.reduce_kind == "chosen_number":
+    if spec.reduce_kind not in {"agents", "agents_by_group"}:
         return None
     line: tuple[Phase, str] = ("reduce", spec.lm("reduce").model)
     before = services.ledger.lines.get(line, Usage())
-    rows = np.arange(len(found.positions))
+    trees = ReduceTrees(spec, services, state, units)
     try:
-        trees = ReduceTrees(spec, services, state, units)
-        reduced = await trees.write(found, rows, answer_task(spec))
+        reduced = await trees.write(found, np.arange(len(found.positions)), answer_task(spec))
     except ModelError as error:
         ReduceFailures(spec, state).add(str(error), error)
         message = f"The reduce of the sample failed: {error}. It is reckoned as without one."

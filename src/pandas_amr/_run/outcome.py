@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._findings.columns import with_findings
+from pandas_amr._findings.columns import add_findings
 from pandas_amr._findings.inputs import no_nodes
-from pandas_amr._records.raised import described
+from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import ReduceOutcome, evidence_share, sources_frame
 from pandas_amr._result.frames import failures_frame, late, status_frame, trace_frame, usage_frame
-from pandas_amr._result.result import Origin, Result
+from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr.errors import FailureWarning, ModelUnavailable
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def make_partial_result(
     try:
         return _assemble(spec, services, state, ReduceOutcome(None), parent)
     except Exception as error:  # noqa: BLE001 (what it cost is told, even if it cannot be shown)
-        message = f"What was found cannot be shown: {described(error)}."
+        message = f"What was found cannot be shown: {describe_error(error)}."
         state.warnings.append(FailureWarning(message))
         state.findings = None
         return _assemble(spec, services, state, ReduceOutcome(None), parent)
@@ -127,17 +127,17 @@ def _frame_and_status(
         return spec.job.frame, None
     frame = found.table
     if findings.list_type is not None:
-        frame = with_findings(spec.job.frame, findings.findings())
+        frame = add_findings(spec.job.frame, findings.findings())
     status = late(status_frame, findings.row_statuses(), failures, index)
     if spec.plan.status_columns:
         status = status()
         named = status.set_axis(list(spec.plan.status_columns), axis=1)
-        frame = with_findings(frame, named)
+        frame = add_findings(frame, named)
     return frame, status
 
 
-def _origin(spec: Spec, state: State) -> Origin | None:
+def _origin(spec: Spec, state: State) -> RunOrigin | None:
     """Name where a retry begins; None if nothing is mapped, or only a sample of it was."""
     if state.findings is None or spec.job.verb == "plan":
         return None
-    return Origin(spec.planned_job(), spec.settings, spec.lms, state.findings)
+    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings)

@@ -23,8 +23,8 @@ from pandas_amr._map.stage import MapStage
 from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.defaults import fill_by_type, fill_defaults
 from pandas_amr._plan.planner import derive, given_plan
-from pandas_amr._records.concurrency import await_contained
-from pandas_amr._records.engine import aside
+from pandas_amr._records.concurrency import await_user_code
+from pandas_amr._records.engine import run_off_loop
 from pandas_amr._reduce.direct import answer_directly
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.sources import ReduceOutcome
@@ -45,7 +45,7 @@ from pandas_amr.errors import (
     NotConfirmed,
     UsageError,
 )
-from pandas_amr.models.waits import LOGGER, noting_waits
+from pandas_amr.models.waits import LOGGER, collect_waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,8 +83,8 @@ async def run(
     pipeline = Pipeline(execution, watch or Watch())
     state = pipeline.state
     try:
-        with noting_waits(pipeline.services.watch.waits):
-            result = await await_contained(pipeline.carry_out())
+        with collect_waits(pipeline.services.watch.waits):
+            result = await await_user_code(pipeline.carry_out())
     except asyncio.CancelledError:
         if on_cancel is not None:
             on_cancel(pipeline.partial_result())
@@ -133,7 +133,7 @@ class Pipeline:
                 outcome = await self._map_and_reduce(units, stage, tree)
             self.state.stage = "its result"
             rows = len(self.spec.job.frame)
-            self._result = await aside(self._make_result, outcome, size=rows)
+            self._result = await run_off_loop(self._make_result, outcome, size=rows)
             return self._result
 
     async def _open_models(self, stack: AsyncExitStack) -> None:
@@ -226,7 +226,7 @@ class Pipeline:
         except BudgetExceeded as error:
             state.end(error)
         except ModelError as error:
-            if not error.stops_run and spec.settings.errors != "raise":
+            if not error.fatal and spec.settings.errors != "raise":
                 ReduceFailures(spec, state).add(f"direct: {error}", error)
                 return None  # findings first, then a reduce, may still answer
             state.end(error)
@@ -291,7 +291,9 @@ class Pipeline:
                 self._raise_if_failed()
                 if state.ended_by is None and spec.job.reduces:
                     state.stage = "its reduce"
-                    rows = await aside(state.finding_rows, spec.job, size=len(spec.job.frame))
+                    rows = await run_off_loop(
+                        state.finding_rows, spec.job, size=len(spec.job.frame)
+                    )
                     return await reduce(spec, services, state, units, rows, tree=tree)
                 if state.ended_by is not None and tree is not None:
                     await tree.settle(state.ended_by)
@@ -318,7 +320,7 @@ class Pipeline:
 
     def log_end(self, error: Exception | None) -> None:
         """Log that the run waits no longer for its service: once, by the outermost run."""
-        is_gone = isinstance(error, ModelUnavailable) and error.stops_run
+        is_gone = isinstance(error, ModelUnavailable) and error.fatal
         if is_gone and self._parent is None:
             LOGGER.warning("The run stopped early: %s", error)
 

@@ -11,7 +11,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.agent import Agent
 from pandas_amr._plan.aggregations import column_of, function_of
 from pandas_amr._plan.call import finding_types
-from pandas_amr._plan.compute import all_labels, groups_of
+from pandas_amr._plan.compute import all_labels, group_rows
 from pandas_amr._reduce.direct import make_direct_answer
 from pandas_amr._reduce.number import CHOICE_SAMPLE
 from pandas_amr._reduce.packing import reduce_calls, static_sizes
@@ -22,7 +22,7 @@ from pandas_amr._run.cost import Cost, takes_turns
 from pandas_amr._run.sample import spread_places
 from pandas_amr._run.typical import NOTES_TOKENS, TYPICAL_TEXT, typical_finding, typical_value
 from pandas_amr._types.schema import json_schema
-from pandas_amr._units.by import missing_keys
+from pandas_amr._units.by import find_missing_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -252,7 +252,7 @@ def _has_found_groups(spec: Spec) -> bool:
     job = spec.job
     if job.by is None:
         return False
-    return bool(missing_keys(job.by, all_labels(job.frame), job.frame.index))
+    return bool(find_missing_keys(job.by, all_labels(job.frame), job.frame.index))
 
 
 def _group_sizes(spec: Spec, units: Units) -> list[int]:
@@ -260,7 +260,7 @@ def _group_sizes(spec: Spec, units: Units) -> list[int]:
     job = spec.job
     if job.by is None or _has_found_groups(spec):
         return [len(units.asked)]
-    _, groups = groups_of(job.frame, job.by)
+    _, groups = group_rows(job.frame, job.by)
     return [len(rows) for rows in groups if rows]
 
 

@@ -13,8 +13,8 @@ from pandas_amr._map.mappers import make_mappers
 from pandas_amr._map.prompt import Pieces
 from pandas_amr._run.map_estimate import is_in_pieces, pieces_in
 from pandas_amr._run.sample import shards_of
-from pandas_amr.models.structured.model import as_asked
-from pandas_amr.models.structured.support import forms_of
+from pandas_amr.models.structured.model import in_current_form
+from pandas_amr.models.structured.support import schema_support_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,10 +120,10 @@ class _FirstTurn:
         tools: list[AgentTool] = [*own_tools]
         if repl is not None:
             tools.insert(0, repl)
-            writes_code = forms_of(server, name).writes_code
+            writes_code = schema_support_of(server, name).writes_code
             if writes_code and repl.code == "possible" and not own_tools:
                 repl.code = "found"
         request = turn_request(
             opening, submission=self.submission, phase=self.phase, tools=tools, repl=repl
         )
-        return endpoint.body(as_asked(request, server=server, name=name))
+        return endpoint.body(in_current_form(request, server=server, name=name))

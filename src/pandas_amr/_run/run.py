@@ -15,14 +15,14 @@ from pandas_amr._context.progress import Progress, Watch
 from pandas_amr._context.settings import Settings, current_settings, use_block_settings
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.wiring import check_budget, resolve_lm, resolve_lms
-from pandas_amr._journal.journal import journal_for
+from pandas_amr._journal.journal import open_journal
 from pandas_amr._plan.arguments import check
 from pandas_amr._plan.call_text import check_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._records.public import public
-from pandas_amr._result.recent import kept_rows, remembered
-from pandas_amr._result.result import Origin, Result
+from pandas_amr._result.recent import filtered_rows, remembered
+from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.execution import Execution, VerificationSample
 from pandas_amr._run.pipeline import run
@@ -298,10 +298,10 @@ def make_run(
     """
     _check_models(spec)
     job, settings, lms = spec.job, spec.settings, spec.lms
-    is_journaled = all(lm.journaled for lm in lms.values()) if lms else job.versioned
+    is_journaled = all(lm.journaled for lm in lms.values()) if lms else job.has_version
     execution = Execution(
         spec,
-        journal=journal_for(settings.journal, by_default=is_journaled),
+        journal=open_journal(settings.journal, by_default=is_journaled),
         findings=findings,
         preview=preview,
         sample=sample,
@@ -337,7 +337,7 @@ def _answer(spec: Spec, outcome: Result | Draft) -> Any:
     plan = outcome.plan
     job = replace(spec.job, given=plan, open=(), by=spec.job.by or plan.by)
     planned = PlannedCall(outcome.estimate, replace(spec, job=job))
-    return plan.made_for(planned)
+    return plan.bind_to(planned)
 
 
 def answer_of(verb: str, result: Result) -> Any:
@@ -346,7 +346,7 @@ def answer_of(verb: str, result: Result) -> Any:
         case "map":
             return remembered(result)
         case "filter":
-            return kept_rows(result)
+            return filtered_rows(result)
         case "reduce":
             return result.output
     return result
@@ -417,7 +417,7 @@ def prepared(
 class Rerun:
     """Carries out once more what a result came from."""
 
-    def retry(self, origin: Origin, lm: Any, errors: Any) -> Result:
+    def retry(self, origin: RunOrigin, lm: Any, errors: Any) -> Result:
         """Run again what failed."""
         settings = origin.settings
         if errors is not None:
@@ -427,7 +427,7 @@ class Rerun:
         result: Result = make_run(spec, findings=origin.kept.copy(), whole=True).result()
         return result
 
-    def verify(self, origin: Origin, lm: Any, share: float, seed: int) -> Result:
+    def verify(self, origin: RunOrigin, lm: Any, share: float, seed: int) -> Result:
         """Map a random share once more, as a result of its own; nothing is reduced."""
         lms = resolve_lms(lm, origin.settings) if lm is not None else origin.lms
         settings = origin.settings.with_changes({"errors": "coerce"})
@@ -438,4 +438,4 @@ class Rerun:
         return result
 
 
-Origin.runner = Rerun()
+RunOrigin.runner = Rerun()

@@ -203,11 +203,11 @@ def arrow_schema(model: type[BaseModel]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def sort_of(annotation: Any) -> Sort:
+def field_kind(annotation: Any) -> Sort:
     """Return what kind of values a field holds.
 
     Example:
-        >>> [sort_of(kind) for kind in (int, bool, str | None, list[str], Literal["a", "b"])]
+        >>> [field_kind(kind) for kind in (int, bool, str | None, list[str], Literal["a", "b"])]
         ['number', 'bool', 'text', 'nested', 'choices']
     """
     kind, _ = without_none(annotation)

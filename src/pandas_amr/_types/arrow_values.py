@@ -23,7 +23,7 @@ from pandas_amr._types.arrow import (
     is_mixed,
 )
 from pandas_amr._types.resolve import choices_of, is_model, object_fields, without_none
-from pandas_amr._types.schema import asked_as, json_schema
+from pandas_amr._types.schema import accepted_names, json_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,7 +35,7 @@ _JSON_SCALARS = (str, int, float, bool)  # types whose values JSON has as they a
 
 
 def plain(value: Any, kind: Any) -> Any:
-    """Convert a value of a type to what Arrow takes. ``as_said`` converts it back.
+    """Convert a value of a type to what Arrow takes. ``json_value`` converts it back.
 
     Records become dicts, members of an Enum their values, and free shapes JSON text.
     """
@@ -60,7 +60,7 @@ def plain(value: Any, kind: Any) -> Any:
         return _plain_list(value, get_args(kind)[0])
     if get_origin(kind) is dict:
         inner = get_args(kind)[1]
-        return [(key_text(key), plain(item, inner)) for key, item in value.items()]
+        return [(json_key(key), plain(item, inner)) for key, item in value.items()]
     return _plain_scalar(value)
 
 
@@ -81,7 +81,7 @@ def _plain_scalar(value: Any) -> Any:
     return value
 
 
-def key_text(key: Any) -> str:
+def json_key(key: Any) -> str:
     """Return the key of a dict as JSON has it; of a member of an Enum, its value."""
     if type(key) is str:
         return key
@@ -95,7 +95,7 @@ def _read_field(value: Any, name: str) -> Any:
     return getattr(value, name)
 
 
-def plain_record(record: BaseModel) -> dict[str, Any]:
+def arrow_record(record: BaseModel) -> dict[str, Any]:
     """Convert a record to what Arrow takes."""
     plain_fields: dict[str, Any] = {}
     for name, kind, is_plain in _plain_kinds(type(record)):
@@ -135,7 +135,7 @@ def check_fits(record: Mapping[str, Any], struct: pa.StructType) -> None:
     pa.array([record], type=struct)
 
 
-def table_of(records: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+def make_table(records: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Make an Arrow table of records.
 
     Raises:
@@ -148,7 +148,7 @@ def table_of(records: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Tabl
 # To JSON, in the form in which a model gives a value
 
 
-def json_form(
+def json_record(
     record: Mapping[str, Any], model: type[BaseModel], *, former: bool = False
 ) -> dict[str, Any]:
     """Convert a record from Arrow to the JSON that a model would have given.
@@ -165,27 +165,27 @@ def json_form(
         ...     day: dt.date
         ...     costs: dict[str, decimal.Decimal]
         >>> day, fare = dt.date(2026, 1, 31), decimal.Decimal("1.500")
-        >>> json_form({"day": day, "costs": [("fare", fare)]}, Visit)
+        >>> json_record({"day": day, "costs": [("fare", fare)]}, Visit)
         {'day': '2026-01-31', 'costs': {'fare': '1.5'}}
     """
     form: dict[str, Any] = {}
-    for name, alias, kind in said_fields(model):
+    for name, alias, kind in json_fields(model):
         if name not in record:
             continue
         value = record[name]
         if kind not in _JSON_SCALARS:
-            value = as_said(value, kind, former=former)
+            value = json_value(value, kind, former=former)
         form[alias] = value
     return form
 
 
 @lru_cache(maxsize=256)
-def said_fields(kind: Any) -> tuple[tuple[str, str, Any], ...]:
+def json_fields(kind: Any) -> tuple[tuple[str, str, Any], ...]:
     """Return the fields of a model, a dataclass or a TypedDict: name, alias, and type of each."""
     fields = object_fields(kind) or {}
     if is_model(kind):
         infos = kind.model_fields
-        aliases = {name: asked_as(name, infos[name])[0] for name in fields}
+        aliases = {name: accepted_names(name, infos[name])[0] for name in fields}
     else:
         by_alias = json_schema(kind)["properties"]
         by_name = json_schema(kind, by_alias=False)["properties"]
@@ -193,11 +193,11 @@ def said_fields(kind: Any) -> tuple[tuple[str, str, Any], ...]:
     return tuple((name, aliases.get(name, name), part) for name, part in fields.items())
 
 
-def as_said(value: Any, kind: Any, *, former: bool = False) -> Any:
+def json_value(value: Any, kind: Any, *, former: bool = False) -> Any:
     """Convert a value from Arrow to the JSON that a model would have given: undo ``plain``.
 
     Example:
-        >>> as_said([("a", dt.date(2026, 1, 31))], dict[str, dt.date])
+        >>> json_value([("a", dt.date(2026, 1, 31))], dict[str, dt.date])
         {'a': '2026-01-31'}
     """
     kind, _ = without_none(kind)
@@ -214,19 +214,19 @@ def as_said(value: Any, kind: Any, *, former: bool = False) -> Any:
         return _object_form(value, kind, former=former)
     if get_origin(kind) in LIST_TYPES and isinstance(value, list):
         inner = (get_args(kind) or (Any,))[0]
-        return [as_said(item, inner, former=former) for item in value]
+        return [json_value(item, inner, former=former) for item in value]
     if get_origin(kind) is dict and isinstance(value, list):
         return _map_form(value, get_args(kind)[1], former=former)
-    return scalar_form(value, kind)
+    return json_scalar(value, kind)
 
 
 def _object_form(value: Any, kind: Any, *, former: bool) -> Any:
     if not isinstance(value, dict):
         return value
     form: dict[str, Any] = {}
-    for name, alias, part in said_fields(kind):
+    for name, alias, part in json_fields(kind):
         if name in value:
-            form[alias] = as_said(value[name], part, former=former)
+            form[alias] = json_value(value[name], part, former=former)
     return form
 
 
@@ -236,7 +236,7 @@ def _choice_form(value: Any, choices: tuple[Any, ...], *, former: bool) -> Any:
     The journal's first format held them as plain texts, which may be ambiguous.
     """
     if not isinstance(value, str) or not is_mixed(choices):
-        return scalar_form(value, type(value))
+        return json_scalar(value, type(value))
     if not former:
         return json.loads(value)
     matching = [choice for choice in choices if value in _former_texts(choice)]
@@ -253,10 +253,10 @@ def _map_form(pairs: list[Any], kind: Any, *, former: bool) -> Any:
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             return pairs
-    return {str(key): as_said(item, kind, former=former) for key, item in pairs}
+    return {str(key): json_value(item, kind, former=former) for key, item in pairs}
 
 
-def scalar_form(value: Any, kind: Any) -> Any:
+def json_scalar(value: Any, kind: Any) -> Any:
     """Convert a single value.
 
     The journal's first format had durations as microseconds, and dates and decimals as texts.

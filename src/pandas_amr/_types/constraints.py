@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from pandas_amr._types.from_schema import bounded_type_of
-from pandas_amr._types.schema import kept_schema
+from pandas_amr._types.from_schema import bounded_type_from_schema
+from pandas_amr._types.schema import stored_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ def find_lost_checks(kind: Any) -> list[str]:
         ['ge=0']
     """
     checks = dict.fromkeys(_checks(TypeAdapter(kind).core_schema))
-    restored = bounded_type_of(kept_schema(kind))
+    restored = bounded_type_from_schema(stored_schema(kind))
     kept = set(_checks(TypeAdapter(restored).core_schema))
     return [check for check in checks if check not in kept]
 

@@ -57,7 +57,7 @@ _MODEL_KEYWORDS = frozenset({
 })  # fmt: skip
 
 
-def type_of(schema: Schema, name: str = "Record") -> Any:
+def type_from_schema(schema: Schema, name: str = "Record") -> Any:
     """Return the type whose ``json_schema`` is ``schema``.
 
     Args:
@@ -68,13 +68,13 @@ def type_of(schema: Schema, name: str = "Record") -> Any:
         UsageError: the schema uses what findings cannot hold.
 
     Example:
-        >>> type_of({"type": "array", "items": {"type": "integer"}})
+        >>> type_from_schema({"type": "array", "items": {"type": "integer"}})
         list[int]
     """
     if "enum" in schema or "const" in schema:
         return literal_of(schema.get("enum", [schema.get("const")]), name)
     if "anyOf" in schema:
-        parts = [type_of(part, name) for part in schema["anyOf"]]
+        parts = [type_from_schema(part, name) for part in schema["anyOf"]]
         return typing.Union[tuple(parts)]  # noqa: UP007 (made at run time)
     kind = schema.get("type")
     if kind is None and not schema.keys() - {"description", "examples", *MARKS}:
@@ -115,7 +115,7 @@ def _scalar_type(schema: Schema) -> Any:
     return by_pattern or _BY_FORMAT.get(schema.get("format", ""), str)
 
 
-def named_type(given: Any) -> Any:
+def parse_type(given: Any) -> Any:
     """Return the type that code in a sandbox means.
 
     Args:
@@ -128,7 +128,7 @@ def named_type(given: Any) -> Any:
         UsageError: it is something else.
 
     Example:
-        >>> named_type("list[float]"), named_type(["yes", "no"])
+        >>> parse_type("list[float]"), parse_type(["yes", "no"])
         (list[float], ['yes', 'no'])
     """
     if isinstance(given, str):
@@ -136,12 +136,12 @@ def named_type(given: Any) -> Any:
     if isinstance(given, list) and given:
         return given
     if isinstance(given, dict) and "kind" in given:
-        kind = named_type(given["kind"])
+        kind = parse_type(given["kind"])
         if isinstance(kind, list):
             kind = literal_of(kind, "kind")
         return kind, str(given.get("description", ""))
     if isinstance(given, dict):
-        return type_of(given)
+        return type_from_schema(given)
     raise _unknown_type(given)
 
 
@@ -201,9 +201,9 @@ def _inexact_fields(
     return inexact
 
 
-def bounded_type_of(schema: Schema, name: str = "Record") -> Any:
+def bounded_type_from_schema(schema: Schema, name: str = "Record") -> Any:
     """Return the type of a value outside a record, with its bounds; a list has none."""
-    kind, bounds = type_of(schema, name), _bounds_of(schema)
+    kind, bounds = type_from_schema(schema, name), _bounds_of(schema)
     if get_origin(kind) is list:
         return kind
     return _add_bounds(kind, bounds)
@@ -211,7 +211,7 @@ def bounded_type_of(schema: Schema, name: str = "Record") -> Any:
 
 def _item_type(schema: Schema, name: str) -> Any:
     """Return the type of the items of a list or the values of a dict, with their bounds."""
-    return _add_bounds(type_of(schema, name), _bounds_of(schema))
+    return _add_bounds(type_from_schema(schema, name), _bounds_of(schema))
 
 
 def _add_bounds(kind: Any, bounds: dict[str, Any]) -> Any:
@@ -222,7 +222,7 @@ def _add_bounds(kind: Any, bounds: dict[str, Any]) -> Any:
 
 def _field_definition(schema: Schema, name: str, alias: str) -> Any:
     """Return a field as ``record_type`` takes it."""
-    kind = type_of(schema, name.title().replace("_", ""))
+    kind = type_from_schema(schema, name.title().replace("_", ""))
     options = _bounds_of(schema)
     for key in ("description", "examples"):
         if key in schema:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class DoubledKey(ValueError):
+class RepeatedKey(ValueError):
     """An object names a key twice, so that it is not known which value was meant."""
 
     def __init__(self) -> None:
@@ -20,5 +20,5 @@ def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise DoubledKey
+        raise RepeatedKey
     return made

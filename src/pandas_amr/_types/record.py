@@ -20,7 +20,7 @@ from pandas_amr.errors import UsageError
 if typing.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-UNUSABLE = frozenset(name for name in dir(BaseModel) if name.startswith("model_"))
+RESERVED_BY_PYDANTIC = frozenset(name for name in dir(BaseModel) if name.startswith("model_"))
 
 
 class Record(BaseModel):
@@ -70,7 +70,7 @@ def record_type(
 def _check_name(field: Any) -> None:
     if not isinstance(field, str) or not field.isidentifier() or field.startswith("_"):
         raise UsageError(f"A finding's field is named like a variable, not {field!r}.")
-    if field in UNUSABLE:
+    if field in RESERVED_BY_PYDANTIC:
         raise UsageError(
             f"A finding's field cannot be named {field!r}: pydantic reserves that name; "
             f"use {field}_ instead."

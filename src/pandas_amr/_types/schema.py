@@ -97,7 +97,7 @@ def without_marks(schema: Any) -> Any:
     return unmarked
 
 
-def closed_object(properties: dict[str, Any]) -> Schema:
+def object_schema(properties: dict[str, Any]) -> Schema:
     """Return the schema of an object that requires these properties and allows no other."""
     return {
         "type": "object",
@@ -107,7 +107,7 @@ def closed_object(properties: dict[str, Any]) -> Schema:
     }
 
 
-def asked_as(name: str, field: FieldInfo) -> tuple[str, ...]:
+def accepted_names(name: str, field: FieldInfo) -> tuple[str, ...]:
     """Return the names that a field may have in an answer, first that of the schema."""
     alias = field.validation_alias
     if alias is None or isinstance(alias, str):
@@ -119,7 +119,7 @@ def asked_as(name: str, field: FieldInfo) -> tuple[str, ...]:
     return tuple(str(path[0]) for path in sorted(paths, key=len))
 
 
-def kept_schema(kind: Any) -> Schema:
+def stored_schema(kind: Any) -> Schema:
     """Return the JSON schema to store: with marks, and the names of fields that have aliases."""
     by_alias = json_schema(kind, marked=True)
     by_name = json_schema(kind, by_alias=False, marked=True)

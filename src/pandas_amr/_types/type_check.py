@@ -27,10 +27,10 @@ _ACCEPTED: dict[type, Any] = {
 }
 
 
-def find_stray(record: BaseModel) -> str | None:
+def find_mistyped_field(record: BaseModel) -> str | None:
     """Return the name of a field whose value does not have its type; None if all have."""
     for name, kind in _checked_fields(type(record)):
-        if is_stray(getattr(record, name), kind):
+        if is_mistyped(getattr(record, name), kind):
             return name
     return None
 
@@ -45,17 +45,17 @@ def _checked_fields(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
     return tuple(fields)
 
 
-def is_stray(value: Any, kind: Any) -> bool:
+def is_mistyped(value: Any, kind: Any) -> bool:
     """Tell whether a value does not have its type, at any depth.
 
     Example:
-        >>> is_stray([1, None], list[int]), is_stray("B", Literal["a", "b"])
+        >>> is_mistyped([1, None], list[int]), is_mistyped("B", Literal["a", "b"])
         (True, True)
-        >>> is_stray(None, int | None)
+        >>> is_mistyped(None, int | None)
         False
     """
     if isinstance(value, RootModel):
-        return is_stray(value.root, kind)
+        return is_mistyped(value.root, kind)
     if isinstance(kind, type) and kind in ARROW_SCALARS:  # the common case first
         return not _is_scalar(value, kind)
     own, optional = without_none(kind)
@@ -72,11 +72,11 @@ def is_stray(value: Any, kind: Any) -> bool:
 def _has_stray_part(value: Any, kind: Any) -> bool:
     """Tell whether a part of a record, a list or a dict does not have its type."""
     if isinstance(value, BaseModel):
-        return find_stray(value) is not None
+        return find_mistyped_field(value) is not None
     if get_origin(kind) in LIST_TYPES:
-        return any(is_stray(item, get_args(kind)[0]) for item in value)
+        return any(is_mistyped(item, get_args(kind)[0]) for item in value)
     if get_origin(kind) is dict:
-        return any(is_stray(item, get_args(kind)[1]) for item in value.values())
+        return any(is_mistyped(item, get_args(kind)[1]) for item in value.values())
     return False
 
 

@@ -77,7 +77,7 @@ def find_violation(value: Any, schema: Schema, leniency: Leniency = STRICT) -> s
 
     Args:
         value: JSON, as Python has it.
-        schema: a schema of this library (``kept_schema``).
+        schema: a schema of this library (``stored_schema``).
         leniency: what is allowed nevertheless.
 
     Example:
@@ -103,12 +103,12 @@ def find_violation(value: Any, schema: Schema, leniency: Leniency = STRICT) -> s
     return _violation_of_any(value, leniency)
 
 
-def without_absent(value: Any, schema: Schema) -> Any:
+def drop_absent(value: Any, schema: Schema) -> Any:
     """Return a JSON value without the keys whose null means that they are left out."""
     if not isinstance(value, dict | list):
         return value
     for part in schema.get("anyOf", ()):
-        value = without_absent(value, part)
+        value = drop_absent(value, part)
     if isinstance(value, list):
         return _items_without_absent(value, schema)
     properties, others = schema.get("properties", {}), schema.get("additionalProperties")
@@ -118,7 +118,7 @@ def without_absent(value: Any, schema: Schema) -> Any:
     for name, inner in value.items():
         part = properties.get(name, others)
         if inner is not None or part.get(OPTIONAL) != ABSENT:
-            present[name] = without_absent(inner, part)
+            present[name] = drop_absent(inner, part)
     return present
 
 
@@ -127,7 +127,7 @@ def _items_without_absent(items: list[Any], schema: Schema) -> list[Any]:
     kept: list[Any] = []
     for number, item in enumerate(items):
         part = places[number] if number < len(places) else others
-        kept.append(without_absent(item, part or {}))
+        kept.append(drop_absent(item, part or {}))
     return kept
 
 

@@ -15,8 +15,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._types.schema import closed_object, without_marks
-from pandas_amr._types.violations import without_absent
+from pandas_amr._types.schema import object_schema, without_marks
+from pandas_amr._types.violations import drop_absent
 from pandas_amr._types.wire_read import ENTRIES, JSON, KEY, VALUE, find_unread, read_value
 from pandas_amr._types.wire_shapes import (
     AS_TEXT,
@@ -76,14 +76,14 @@ class Wire:
 
     def read_arguments(self, given: Any) -> Any:
         """Read a tool's arguments. Null leaves out an argument that has a default."""
-        return without_absent(self.read(given), self.shape)
+        return drop_absent(self.read(given), self.shape)
 
     def find_unread(self, payload: Any) -> str | None:
         """Return which dict could not be read, and why; None if all were."""
         return find_unread(payload, self.shape)
 
 
-def wire_of(schema: Mapping[str, Any], *, required: Sequence[str] | None = None) -> Wire:
+def make_wire(schema: Mapping[str, Any], *, required: Sequence[str] | None = None) -> Wire:
     """Convert a schema without references to the form to send.
 
     Args:
@@ -91,7 +91,7 @@ def wire_of(schema: Mapping[str, Any], *, required: Sequence[str] | None = None)
         required: the required fields; default: all. A tool's arguments with a default are not.
 
     Example:
-        >>> wire = wire_of({"type": "object", "additionalProperties": {"type": "integer"}})
+        >>> wire = make_wire({"type": "object", "additionalProperties": {"type": "integer"}})
         >>> wire.read([{"key": "a", "value": 1}])
         {'a': 1}
     """
@@ -105,19 +105,19 @@ def wire_of(schema: Mapping[str, Any], *, required: Sequence[str] | None = None)
     return Wire(sent, strict, shape)
 
 
-def is_held(schema: Any) -> bool:
+def is_enforced(schema: Any) -> bool:
     """Tell whether a server that enforces the sent schema enforces all of the original one.
 
     Example:
-        >>> is_held({"enum": ["good", "bad"]}), is_held({"enum": [1, 2]})
+        >>> is_enforced({"enum": ["good", "bad"]}), is_enforced({"enum": [1, 2]})
         (True, False)
-        >>> is_held({"type": "integer", "minimum": 0})
+        >>> is_enforced({"type": "integer", "minimum": 0})
         False
     """
     if not isinstance(schema, dict):
         return False
     if "anyOf" in schema:
-        return all(map(is_held, schema["anyOf"]))
+        return all(map(is_enforced, schema["anyOf"]))
     if schema.keys() & IN_WORDS or is_map(schema):
         return False
     if "enum" in schema or "const" in schema:
@@ -125,7 +125,7 @@ def is_held(schema: Any) -> bool:
     inner = list(schema.get("properties", {}).values())
     if schema.get("type") == "array":
         inner.append(schema.get("items"))
-    return "type" in schema and all(map(is_held, inner))
+    return "type" in schema and all(map(is_enforced, inner))
 
 
 def _are_sent_as_enum(choices: Sequence[Any]) -> bool:
@@ -151,7 +151,7 @@ def _send(shape: Schema) -> Schema:
     match shape.get("type"):
         case "object":
             properties = {name: _send(part) for name, part in shape["properties"].items()}
-            return add_description(closed_object(properties), shape, describe_limits(shape))
+            return add_description(object_schema(properties), shape, describe_limits(shape))
         case "array":
             return _send_array(shape)
         case "string" if "enum" in shape:
@@ -189,10 +189,10 @@ def _send_map(shape: Schema) -> Schema:
     key = _send(make_shape(key_schema, MOST_LEVELS))
     if "patternProperties" in shape:
         key = add_description(key, {}, [f"matching {' or '.join(shape['patternProperties'])}"])
-    entry = closed_object({KEY: key, VALUE: _send(shape["additionalProperties"])})
+    entry = object_schema({KEY: key, VALUE: _send(shape["additionalProperties"])})
     sent: Schema = {"type": "array", "items": entry}
     if shape.get(WRAPPED):
-        sent = closed_object({ENTRIES: sent})
+        sent = object_schema({ENTRIES: sent})
     return add_description(sent, shape, ["each key once", *describe_limits(shape)])
 
 
@@ -228,7 +228,7 @@ def _send_any(shape: Schema) -> Schema:
     """Send a value of any type; a list or an object is JSON text in an object."""
     text = {"type": "string", "description": "a list or an object, as JSON text"}
     parts: list[Schema] = [{"type": kind} for kind in _ANY]
-    parts.append(closed_object({JSON: text}))
+    parts.append(object_schema({JSON: text}))
     return _any_of(parts, shape, [*describe_choices(shape), *describe_limits(shape)])
 
 

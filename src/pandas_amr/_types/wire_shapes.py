@@ -232,13 +232,13 @@ def _levels_of(schema: Schema, *, wrapped: bool) -> int:
 # References
 
 
-def self_contained(schema: Schema) -> Schema:
+def inline_references(schema: Schema) -> Schema:
     """Inline the references of a foreign schema.
 
     A recursive reference, or one to nothing, takes any value.
 
     Example:
-        >>> self_contained({"items": {"$ref": "#/$defs/n"}, "$defs": {"n": {"type": "integer"}}})
+        >>> inline_references({"items": {"$ref": "#/$defs/n"}, "$defs": {"n": {"type": "integer"}}})
         {'items': {'type': 'integer'}}
     """
     body = {key: value for key, value in schema.items() if key not in {"$defs", "definitions"}}

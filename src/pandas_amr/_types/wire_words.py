@@ -48,7 +48,7 @@ def add_description(sent: Schema, shape: Schema, words: Sequence[str]) -> Schema
 
 def describe_limits(shape: Schema) -> list[str]:
     """Describe what a part requires besides its type."""
-    words = [*_describe_range(shape), *count_words(shape)]
+    words = [*_describe_range(shape), *describe_counts(shape)]
     if shape.get("uniqueItems"):
         words.append("no item twice")
     form = describe_format(shape)
@@ -62,7 +62,7 @@ def describe_limits(shape: Schema) -> list[str]:
     return words + describe_default(shape)
 
 
-def count_words(shape: Mapping[str, Any]) -> list[str]:
+def describe_counts(shape: Mapping[str, Any]) -> list[str]:
     """Describe how long a text must be, or how many items or entries there must be."""
     words = _describe_count(shape, "Length", "character", "characters")
     words += _describe_count(shape, "Items", "item", "items")

@@ -78,9 +78,9 @@ class By:
     @property
     def described(self) -> list[Any]:
         """The keys as a reader may see them: without contents of cells or addresses in memory."""
-        return [described_key(key) if is_code(key) else key for key in self.keys]
+        return [describe_key(key) if is_code(key) else key for key in self.keys]
 
-    def with_keys(self, keys: Iterable[Any]) -> By:
+    def replace_keys(self, keys: Iterable[Any]) -> By:
         """Replace the keys, and keep the options."""
         return By(*keys, **self.options)
 
@@ -92,7 +92,7 @@ class By:
                 keys.append(key.iloc[rows].set_axis(index))
             else:
                 keys.append(key)
-        return self.with_keys(keys)
+        return self.replace_keys(keys)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, By):
@@ -106,7 +106,7 @@ class By:
 
     def __repr__(self) -> str:
         changed = [f"{name}={value}" for name, value in self.options.items() if value is not True]
-        keys = [described_key(key) if is_code(key) else repr(key) for key in self.keys]
+        keys = [describe_key(key) if is_code(key) else repr(key) for key in self.keys]
         return f"By({', '.join([*keys, *changed])})"
 
 
@@ -119,11 +119,11 @@ def _is_array(key: Any) -> bool:
     return isinstance(key, np.ndarray | pd.Index | pd.api.extensions.ExtensionArray)
 
 
-def described_key(key: Any) -> str:
+def describe_key(key: Any) -> str:
     """Describe a key that is not a label, without its contents.
 
     Example:
-        >>> described_key(pd.Series([1, 2], name="shop")), described_key(len)
+        >>> describe_key(pd.Series([1, 2], name="shop")), describe_key(len)
         ("<Series 'shop'>", '<function len>')
     """
     if isinstance(key, pd.Series):
@@ -164,7 +164,7 @@ def resolve_by(by: By, frame: pd.DataFrame) -> By:
     Raises:
         UsageError: ``groupby`` does not take a key, or a key does not have one value per row.
     """
-    return by.with_keys(_resolve_key(key, frame) for key in by.keys)
+    return by.replace_keys(_resolve_key(key, frame) for key in by.keys)
 
 
 def _resolve_key(key: Any, frame: pd.DataFrame) -> Any:
@@ -190,7 +190,7 @@ def _resolve_key(key: Any, frame: pd.DataFrame) -> Any:
 def _resolve_series(key: pd.Series, frame: pd.DataFrame) -> pd.Series:
     if not key.index.equals(frame.index):
         raise UsageError(
-            f"by={described_key(key)} does not have the frame's index. Give one value per row with "
+            f"by={describe_key(key)} does not have the frame's index. Give one value per row with "
             "that index: series.set_axis(df.index), or series.reindex(df.index)."
         )
     return key.copy()
@@ -199,7 +199,7 @@ def _resolve_series(key: pd.Series, frame: pd.DataFrame) -> pd.Series:
 def _resolve_array(key: Any, frame: pd.DataFrame) -> pd.Series:
     if getattr(key, "ndim", 1) != 1 or len(key) != len(frame):
         raise UsageError(
-            f"by={described_key(key)} has {len(key)} values, and the frame {len(frame)} rows. Give "
+            f"by={describe_key(key)} has {len(key)} values, and the frame {len(frame)} rows. Give "
             "one value per row."
         )
     return pd.Series(key, index=frame.index, name=getattr(key, "name", None))
@@ -222,7 +222,7 @@ def _map_index(index: pd.Index, function: Callable[[Any], Any]) -> pd.Series:
         mapped = index.map(function)
     except Exception as error:
         raise UsageError(
-            f"by={described_key(function)} raised {type(error).__name__}. It is called with each "
+            f"by={describe_key(function)} raised {type(error).__name__}. It is called with each "
             "label of the index."
         ) from error
     if isinstance(mapped, pd.MultiIndex):
@@ -230,7 +230,7 @@ def _map_index(index: pd.Index, function: Callable[[Any], Any]) -> pd.Series:
     return pd.Series(mapped, index=index, name=None)
 
 
-def missing_keys(by: By, columns: Iterable[Any], index: pd.Index) -> list[Hashable]:
+def find_missing_keys(by: By, columns: Iterable[Any], index: pd.Index) -> list[Hashable]:
     """Return the labels that are neither columns nor levels of the index."""
     names = set(columns) | {name for name in index.names if name is not None}
     return [label for label in by.labels if label not in names]
@@ -249,7 +249,7 @@ def column(frame: pd.DataFrame, label: Any) -> pd.Series:
     return cast("pd.Series", values)
 
 
-def grouping_keys(frame: pd.DataFrame, by: By) -> list[Any]:
+def make_grouping_keys(frame: pd.DataFrame, by: By) -> list[Any]:
     """Return the keys that ``groupby`` gets.
 
     Labels become Series: ``groupby`` could take a column's label for the name of an index level.
@@ -290,7 +290,8 @@ def grouped(
             frame[label] = values
     # Copies of Groupers, because pandas writes into those that it uses.
     keys = [
-        copy.copy(key) if isinstance(key, pd.Grouper) else key for key in grouping_keys(source, by)
+        copy.copy(key) if isinstance(key, pd.Grouper) else key
+        for key in make_grouping_keys(source, by)
     ]
     return frame.groupby(keys, **options)
 

@@ -24,7 +24,7 @@ ROWS_KEY = "rows"  # the key of how many equal rows a finding stands for
 LINE_BREAKS = re.compile("[\x7f\x85\u2028\u2029]")  # those that JSON does not escape
 
 
-def line_of(record: dict[str, Any], *, separators: tuple[str, str] = (", ", ": ")) -> str:
+def to_json_line(record: dict[str, Any], *, separators: tuple[str, str] = (", ", ": ")) -> str:
     """Write a record as one line of JSON; characters that Unicode counts as line ends are escaped.
 
     Other characters stand as they are, unless there is a lone surrogate: then all are escaped.
@@ -43,11 +43,13 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(match.group()):04x}"
 
 
-def json_keys(labels: Sequence[Hashable], *, taken: Sequence[str] = (UNIT_KEY,)) -> tuple[str, ...]:
+def make_json_keys(
+    labels: Sequence[Hashable], *, taken: Sequence[str] = (UNIT_KEY,)
+) -> tuple[str, ...]:
     """Name columns in JSON: by unique texts, none of which is ``taken``.
 
     Example:
-        >>> json_keys(["text", ("a", "b"), "unit", 1, "1"])
+        >>> make_json_keys(["text", ("a", "b"), "unit", 1, "1"])
         ('text', 'a.b', 'unit_', '1', '1_')
     """
     used = set(taken)
@@ -61,16 +63,16 @@ def json_keys(labels: Sequence[Hashable], *, taken: Sequence[str] = (UNIT_KEY,))
     return tuple(keys)
 
 
-def reader_keys(labels: Sequence[Hashable], *, counted: bool = True) -> tuple[str, ...]:
+def make_reader_keys(labels: Sequence[Hashable], *, counted: bool = True) -> tuple[str, ...]:
     """Name columns as reducers read them: beside a finding's number.
 
     With ``counted``, the number of equal rows stands beside them, too.
 
     Example:
-        >>> reader_keys(["finding", "rows", "finding_"])
+        >>> make_reader_keys(["finding", "rows", "finding_"])
         ('finding_', 'rows_', 'finding__')
     """
-    return json_keys(labels, taken=(FINDING_KEY, ROWS_KEY) if counted else (FINDING_KEY,))
+    return make_json_keys(labels, taken=(FINDING_KEY, ROWS_KEY) if counted else (FINDING_KEY,))
 
 
 def cell(value: Any) -> Any:
@@ -103,7 +105,7 @@ def _convert_infinite(value: float) -> str | None:
 
 def _convert_container(value: Any) -> Any:
     if isinstance(value, dict):
-        keys = json_keys([str(key) for key in value], taken=())
+        keys = make_json_keys([str(key) for key in value], taken=())
         return {key: cell(inner) for key, inner in zip(keys, value.values(), strict=True)}
     if isinstance(value, set | frozenset):
         return sorted((cell(inner) for inner in value), key=str)

@@ -29,7 +29,7 @@ def check_frame(frame: Any) -> None:
         )
 
 
-def content_columns(frame: pd.DataFrame, columns: Any) -> tuple[int, ...]:
+def find_content_columns(frame: pd.DataFrame, columns: Any) -> tuple[int, ...]:
     """Return the positions of the content columns.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pandas_amr._agent import prompts
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._units.by import By, group_numbers
-from pandas_amr._units.cells import cell, json_keys, line_of
+from pandas_amr._units.cells import cell, make_json_keys, to_json_line
 from pandas_amr._units.units import Units, hash_text
 from pandas_amr.errors import ColumnError
 
@@ -39,7 +39,7 @@ class Context:
     def words(self, positions: Sequence[int], shown: str) -> str:
         """Put the context around the text that shows the units at some positions."""
         if self.segmentation == "groups":
-            return prompts.group_line(line_of(self._group(positions[0])), shown)
+            return prompts.group_line(to_json_line(self._group(positions[0])), shown)
         before, after = self._around(positions)
         return prompts.around_lines(
             self.units.compact_lines(before), shown, self.units.compact_lines(after)
@@ -49,7 +49,7 @@ class Context:
         """Return the fingerprints of the context, made as those of units are."""
         if self.segmentation == "groups":
             group = self._group(positions[0])
-            return [hash_text(line_of(group) if former else canonical_json(group))]
+            return [hash_text(to_json_line(group) if former else canonical_json(group))]
         before, after = self._around(positions)
         fingerprints = self.units.fingerprints
         return [*fingerprints(before, former=former), b"units", *fingerprints(after, former=former)]
@@ -72,7 +72,7 @@ class Context:
 
     def _group(self, position: int) -> dict[str, Any]:
         """Return the values that a unit shares with its group, by key."""
-        keys = json_keys([self.units.frame.columns[column] for column in self.columns])
+        keys = make_json_keys([self.units.frame.columns[column] for column in self.columns])
         values = [cell(self.units.frame.iloc[position, column]) for column in self.columns]
         return dict(sorted(zip(keys, values, strict=True)))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._agent.prompts import preview_lines
-from pandas_amr._units.cells import cell, json_keys, line_of
+from pandas_amr._units.cells import cell, make_json_keys, to_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ PREVIEW_ROWS = 5
 SHORT_PROFILE = ("column", "dtype", "distinct")
 
 
-def column_units(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame:
+def profile_columns(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame:
     """Profile columns, one row per column.
 
     Returns:
@@ -34,7 +34,7 @@ def column_units(frame: pd.DataFrame, columns: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(records, index=labels, columns=names)
 
 
-def profile_lines(
+def write_profiles(
     frame: pd.DataFrame, values: int = SAMPLED_VALUES, *, content: Sequence[int] | None = None
 ) -> list[str]:
     """Write each column's profile as a line of JSON, with at most ``values`` of its values.
@@ -46,25 +46,27 @@ def profile_lines(
             distinct values are written. Default: all columns.
     """
     lines: list[str] = []
-    records = column_units(frame, range(len(frame.columns))).to_dict("records")
+    records = profile_columns(frame, range(len(frame.columns))).to_dict("records")
     for column, record in enumerate(records):
         profile = {str(name): cell(value) for name, value in record.items() if name != "rows"}
         if content is None or column in content:
             profile["values"] = profile["values"][:values]
         else:
             profile = {name: profile[name] for name in SHORT_PROFILE}
-        lines.append(line_of({name: part for name, part in profile.items() if part is not None}))
+        lines.append(
+            to_json_line({name: part for name, part in profile.items() if part is not None})
+        )
     return lines
 
 
 def preview(frame: pd.DataFrame) -> str:
     """Write a frame for a prompt: the columns' profiles, and a few rows, long cells cut."""
-    keys = json_keys([str(name) for name in frame.columns])
+    keys = make_json_keys([str(name) for name in frame.columns])
     sample: dict[int, str] = {}
     for row in spread(len(frame), PREVIEW_ROWS):
         cells = [_shorten_cell(value) for value in frame.iloc[row].tolist()]
-        sample[row] = line_of(dict(zip(keys, cells, strict=True)))
-    return preview_lines(profile_lines(frame), len(frame), sample)
+        sample[row] = to_json_line(dict(zip(keys, cells, strict=True)))
+    return preview_lines(write_profiles(frame), len(frame), sample)
 
 
 def _shorten_cell(value: Any) -> Any:

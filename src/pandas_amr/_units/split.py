@@ -105,12 +105,12 @@ def _find_overlap(text: str, start: int, overlap: int, count: TokenCounter) -> i
     return begin
 
 
-def pieces_of(
+def split_record(
     record: dict[str, Any],
     *,
     limit: int,
     count: TokenCounter,
-    line_of: Callable[[dict[str, Any]], str],
+    to_json_line: Callable[[dict[str, Any]], str],
 ) -> list[str]:
     """Cut a unit's content into JSON lines within the limit, each with the number of its part.
 
@@ -119,21 +119,21 @@ def pieces_of(
     small: dict[str, Any] = {}
     large: dict[str, Any] = {}
     for key, value in record.items():
-        is_small = count(line_of({key: value})) <= limit // (2 * len(record))
+        is_small = count(to_json_line({key: value})) <= limit // (2 * len(record))
         (small if is_small else large)[key] = value
-    numbering = count(line_of({PART_KEY: "999 of 999"}))
-    part_limit = max(1, limit - count(line_of(small)) - numbering)
+    numbering = count(to_json_line({PART_KEY: "999 of 999"}))
+    part_limit = max(1, limit - count(to_json_line(small)) - numbering)
     parts: list[tuple[str, str]] = []
     for key, value in large.items():
         parts += [(key, text) for text in _split_cell(value, part_limit, count)]
-    return _write_parts(record, small, parts, line_of)
+    return _write_parts(record, small, parts, to_json_line)
 
 
 def _write_parts(
     record: dict[str, Any],
     small: dict[str, Any],
     parts: Sequence[tuple[str, str]],
-    line_of: Callable[[dict[str, Any]], str],
+    to_json_line: Callable[[dict[str, Any]], str],
 ) -> list[str]:
     """Write each part of a cell beside the small cells, in the record's order."""
     part_key = PART_KEY
@@ -143,7 +143,7 @@ def _write_parts(
     for number, (key, text) in enumerate(parts, start=1):
         cells = small | {key: text}
         ordered = {name: cells[name] for name in record if name in cells}
-        lines.append(line_of({part_key: f"{number} of {len(parts)}", **ordered}))
+        lines.append(to_json_line({part_key: f"{number} of {len(parts)}", **ordered}))
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_amr._types.canonical import canonical_json
-from pandas_amr._units.cells import cell, json_keys, line_of, reader_keys
+from pandas_amr._units.cells import cell, make_json_keys, make_reader_keys, to_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,21 +59,23 @@ class Units:
 
     def with_columns(self, columns: tuple[int, ...]) -> Units:
         """Replace the content columns."""
-        return replace(self, columns=columns, keys=json_keys(self._labels(columns)))
+        return replace(self, columns=columns, keys=make_json_keys(self._labels(columns)))
 
     def lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Write each unit's content as one line of JSON."""
-        return [line_of(record) for record in self._records(self.columns, self.keys, positions)]
+        return [
+            to_json_line(record) for record in self._records(self.columns, self.keys, positions)
+        ]
 
     def compact_lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Write each unit's content as one line of JSON without spaces, which would cost tokens."""
         records = self._records(self.columns, self.keys, positions)
-        return [line_of(record, separators=(",", ":")) for record in records]
+        return [to_json_line(record, separators=(",", ":")) for record in records]
 
     def reader_lines(self, positions: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Write each unit's content as reducers read it, beside a finding's number."""
-        keys = reader_keys(self._labels(self.columns), counted=False)
-        return [line_of(record) for record in self._records(self.columns, keys, positions)]
+        keys = make_reader_keys(self._labels(self.columns), counted=False)
+        return [to_json_line(record) for record in self._records(self.columns, keys, positions)]
 
     def _labels(self, columns: Sequence[int]) -> list[Any]:
         return [self.frame.columns[column] for column in columns]
@@ -106,10 +108,10 @@ class Units:
         With ``former`` as in the journal's first format: numbers as they are shown.
         """
         columns = self.known_by or self.columns
-        pairs = sorted(zip(json_keys(self._labels(columns)), columns, strict=True))
+        pairs = sorted(zip(make_json_keys(self._labels(columns)), columns, strict=True))
         keys = [key for key, _ in pairs]
         records = self._records([column for _, column in pairs], keys, positions)
-        write = line_of if former else canonical_json
+        write = to_json_line if former else canonical_json
         return [hash_text(write(record)) for record in records]
 
     def record(self, position: int) -> dict[str, Any]:
@@ -149,7 +151,7 @@ def make_units(
 
     Without a ``counter`` no tokens are counted.
     """
-    keys = json_keys([frame.columns[column] for column in columns])
+    keys = make_json_keys([frame.columns[column] for column in columns])
     if not dedupe and counter is None:
         return _make_plain_units(frame, columns, keys)
     asked: list[int] = []
@@ -188,7 +190,9 @@ def _write_rows(frame: pd.DataFrame, columns: Sequence[int], keys: Sequence[str]
     """Write each row as one line of JSON, block by block."""
     for start in range(0, len(frame), BLOCK_ROWS):
         positions = np.arange(start, min(start + BLOCK_ROWS, len(frame)), dtype=np.int64)
-        yield from [line_of(record) for record in _convert_rows(frame, columns, keys, positions)]
+        yield from [
+            to_json_line(record) for record in _convert_rows(frame, columns, keys, positions)
+        ]
 
 
 def _convert_rows(

@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pandas_amr.models.lessons import ProcessCache
+from pandas_amr.models.statistics import ProcessCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

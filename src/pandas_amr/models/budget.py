@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from pandas_amr._records.tokens import tokens_per_character
 from pandas_amr._records.usage import Budget, Ledger, Usage
 from pandas_amr.errors import BudgetExceeded, ModelError
-from pandas_amr.models.sent import SendRecord, sent_requests
+from pandas_amr.models.send_marker import SendRecord, sent_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pandas_amr.models.base import Model, Reply, Request
-    from pandas_amr.models.lessons import ModelStatistics
+    from pandas_amr.models.statistics import ModelStatistics
 
 
 @dataclass
-class Purse:
+class BudgetTracker:
     """Tracks the budget of a run.
 
     Attributes:
@@ -74,8 +74,8 @@ class Metered:
     Args:
         model: the model inside.
         name: its name in the ledger.
-        lessons: how large its answers are.
-        purse: tracks the budget.
+        statistics: how large its answers are.
+        budget_tracker: tracks the budget.
         price: gives the money of a usage; None if unknown.
         half: whether its requests cost half, as in a batch.
         most: the largest size of an answer in tokens; None if it is not bounded.
@@ -86,16 +86,16 @@ class Metered:
         model: Model,
         *,
         name: str,
-        lessons: ModelStatistics,
-        purse: Purse,
+        statistics: ModelStatistics,
+        budget_tracker: BudgetTracker,
         price: Callable[[Usage], float | None],
         half: bool,
         most: int | None = None,
     ) -> None:
         self._model = model
         self._name = name
-        self._statistics = lessons
-        self._tracker = purse
+        self._statistics = statistics
+        self._tracker = budget_tracker
         self._price = price
         self._half = half
         self._most = most

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr.errors import ModelError
-from pandas_amr.models.sent import SendRecord, sent_requests
+from pandas_amr.models.send_marker import SendRecord, sent_requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pandas_amr.models.base import Model, Reply, Request
-    from pandas_amr.models.lessons import ModelStatistics
+    from pandas_amr.models.statistics import ModelStatistics
 
 SHARE = 0.95  # of requests are answered before a second one is sent
 ENOUGH = 20  # latencies, to know how long such a share takes
@@ -29,9 +29,9 @@ class Hedged:
     The model inside must send through ``SendMarker``: a request that still waits was not sent.
     """
 
-    def __init__(self, model: Model, lessons: ModelStatistics) -> None:
+    def __init__(self, model: Model, statistics: ModelStatistics) -> None:
         self._model = model
-        self._latencies = lessons.latencies
+        self._latencies = statistics.latencies
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn. If two requests were sent, the dropped one is counted as if answered.

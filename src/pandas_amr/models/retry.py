@@ -9,7 +9,7 @@ import tenacity
 
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelError, ModelUnavailable
-from pandas_amr.models.contact import patience_s
+from pandas_amr.models.answered_servers import patience_s
 from pandas_amr.models.throttle.patience import end_run, measure_wait
 from pandas_amr.models.waits import first_sentence, run_waits
 
@@ -98,7 +98,7 @@ class _RetryPolicy:
         self.failed_at = self.failed_at or self.throttle.clock()
         self.sent += error.attempts  # of a hedged request it may have been two
         error.attempts = self.sent
-        if error.stops_run:
+        if error.fatal:
             return True
         if self._is_out_of_patience(error):
             end_run(error, self.lm, self.throttle.server)

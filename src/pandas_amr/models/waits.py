@@ -140,7 +140,7 @@ class Waits:
         self.show: Callable[[str], None] | None = None
 
     @contextlib.contextmanager
-    def shown_by(self, show: Callable[[str], None]) -> Iterator[None]:
+    def show_with(self, show: Callable[[str], None]) -> Iterator[None]:
         """Call ``show`` with each change while the block runs."""
         before, self.show = self.show, show
         try:
@@ -164,7 +164,7 @@ run_waits: ContextVar[Waits | None] = ContextVar("pandas_amr_waits", default=Non
 
 
 @contextlib.contextmanager
-def noting_waits(waits: Waits) -> Iterator[None]:
+def collect_waits(waits: Waits) -> Iterator[None]:
     """Collect the waits of the requests in the block; in a sub-run the parent run collects them."""
     token = run_waits.set(run_waits.get() or waits)
     try:

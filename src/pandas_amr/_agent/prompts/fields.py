@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent.prompts.code import EXPRESSION
 from pandas_amr._types.schema import DATETIME_PATTERN, DECIMAL_PATTERN, TIME_PATTERN
-from pandas_amr._types.wire import is_held
-from pandas_amr._types.wire_words import count_words
+from pandas_amr._types.wire import is_enforced
+from pandas_amr._types.wire_words import describe_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ def meaning_lines(fields: Mapping[str, Any]) -> list[str]:
     """
     lines: list[str] = []
     for name, schema in fields.items():
-        if not is_held(schema):
+        if not is_enforced(schema):
             lines += field_lines({name: schema})
         elif schema.get("description"):
             lines.append(f"- {name}{description_words(schema)}")
@@ -110,7 +110,7 @@ def _plain_words(kind: str, schema: Mapping[str, Any]) -> str:
 
 def _with_count(kind: str, schema: Mapping[str, Any]) -> str:
     """Append how long a value may be."""
-    words = ", ".join(count_words(schema))
+    words = ", ".join(describe_counts(schema))
     return f"{kind} ({words})" if words else kind
 
 

@@ -169,7 +169,7 @@ class BatchAPI:
         """
         is_last = self.stopping
         if self.stopping:
-            failure.stops_run = True
+            failure.fatal = True
         else:
             try:
                 await patience.wait(failure)
@@ -368,5 +368,5 @@ def may_have_arrived(error: ModelUnavailable) -> bool:
 def run_ending(message: str) -> ModelUnavailable:
     """Make an error that ends its run."""
     error = ModelUnavailable(message, attempts=0)
-    error.stops_run = True
+    error.fatal = True
     return error

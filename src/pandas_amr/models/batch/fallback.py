@@ -38,7 +38,7 @@ class BatchFirst:
         try:
             return await self.batched.complete(request)
         except ModelUnavailable as error:
-            if error.stops_run:
+            if error.fatal:
                 raise
             tries, spent = error.attempts, error.usage
         try:

@@ -70,7 +70,7 @@ class Batched:
 
         Raises:
             ModelUnavailable: the batch ended without an answer to this request, which may be sent
-                again; unless the error ``stops_run``: then no batch can be created.
+                again; unless the error ``fatal``: then no batch can be created.
             ModelError: as the model inside.
         """
         loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
-from pandas_amr.models.contact import patience_s
+from pandas_amr.models.answered_servers import patience_s
 
 if TYPE_CHECKING:
     from pandas_amr.errors import ModelUnavailable
@@ -53,7 +53,7 @@ class Patience:
         self.wait_s = min(LONGEST_WAIT_S, self.wait_s * GROWTH)
         patience = patience_s(self.lm, self.server, gone=error.gone)
         if self._tries_are_used_up(error) or now - self.began + wait_s > patience:
-            error.stops_run = True
+            error.fatal = True
             raise error
         await asyncio.sleep(wait_s)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.forks import loading
-from pandas_amr.models.lessons import statistics_of
 from pandas_amr.models.openai.addresses import address_of, key_of
 from pandas_amr.models.openai.settings import sent_body
+from pandas_amr.models.statistics import statistics_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -30,7 +30,7 @@ class Endpoint:
         address: the server, and the name under which its limits are tracked: the key, or the name
             of the function that gives it.
         server: the address that answers.
-        lessons: what this process has learned about the model there.
+        statistics: what this process has learned about the model there.
 
     Raises:
         UsageError: the address, the key or the client cannot be used.
@@ -47,7 +47,7 @@ class Endpoint:
             self._model = _make_model(lm)  # its package is imported: the user has a client
             self.server = self._model.server
             self.address = self._model.address
-        self.lessons = statistics_of(self.server, lm.model)
+        self.statistics = statistics_of(self.server, lm.model)
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,7 +69,7 @@ class Endpoint:
         """
         model = self._model or await self._open_model()
         reply = await model.complete(request)
-        self.lessons.learn_answer(request.phase, reply.usage)
+        self.statistics.learn_answer(request.phase, reply.usage)
         return reply
 
     async def call(self, work: Callable[[Any], Awaitable[Any]], *, timeout_s: float) -> Any:
@@ -93,7 +93,7 @@ class Endpoint:
         """
         assert self._model is not None  # the batch was created through it
         reply = self._model.read(response, request)
-        self.lessons.learn_answer(request.phase, reply.usage)
+        self.statistics.learn_answer(request.phase, reply.usage)
         return reply
 
     def without_key(self, text: str) -> str:

@@ -197,7 +197,7 @@ class Failures:
         if _names_configuration(status, body):
             failure = ModelConfigError(f"{message} {advice}", **details)
             if status in OF_REQUEST:
-                failure.of_request = ModelRejected(message, **details)
+                failure.request_error = ModelRejected(message, **details)
             return failure
         if _is_temporary(status, body):
             wait_s = retry_after_of(headers)

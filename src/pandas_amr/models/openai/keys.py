@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.concurrency import is_cancelled
 from pandas_amr._records.engine import in_thread
-from pandas_amr._records.raised import contained, ends_more
+from pandas_amr._records.raised import as_ordinary_error, ends_loop
 from pandas_amr.errors import ModelConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Key:
             return "", "raised TimeoutError"
         except Exception as error:  # noqa: BLE001 (the user's function; its text may hold a secret)
             raised: BaseException = error
-            if error.__cause__ is not None and ends_more(error.__cause__):
+            if error.__cause__ is not None and ends_loop(error.__cause__):
                 raised = error.__cause__
             return "", f"raised {type(raised).__name__}"
         if not isinstance(key, str):
@@ -135,9 +135,9 @@ async def _call(function: Callable[[], Any]) -> Any:
     except asyncio.CancelledError as raised:
         if is_cancelled():
             raise
-        raise contained(raised) from raised
+        raise as_ordinary_error(raised) from raised
     except (KeyboardInterrupt, SystemExit) as raised:  # they would end the loop
-        raise contained(raised) from raised
+        raise as_ordinary_error(raised) from raised
 
 
 def _is_async(function: Any) -> bool:

@@ -16,11 +16,10 @@ import openai
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.json_fields import get_field
-from pandas_amr._records.raised import contained
+from pandas_amr._records.raised import as_ordinary_error
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 from pandas_amr.models.acceptance import acceptance_of
-from pandas_amr.models.contact import connect_s, has_answered, note_answer
-from pandas_amr.models.counts import usage_of
+from pandas_amr.models.answered_servers import connect_s, has_answered, note_answer
 from pandas_amr.models.openai.addresses import address_of, key_of, secret_values
 from pandas_amr.models.openai.clients import OwnClient, platform, spare_platform
 from pandas_amr.models.openai.connections import Connections, connections_to
@@ -30,6 +29,7 @@ from pandas_amr.models.openai.headers import cost_of, limits_of
 from pandas_amr.models.openai.keys import Key
 from pandas_amr.models.openai.reply import is_error, read_body, reply_of
 from pandas_amr.models.openai.settings import sent_body
+from pandas_amr.models.usage_counts import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -149,8 +149,8 @@ class OpenAIModel:
                 return await self._complete(request)
             except ModelConfigError as error:
                 failure = error
-            if failure.of_request is not None and await self._acceptance.is_accepted():
-                raise failure.of_request
+            if failure.request_error is not None and await self._acceptance.is_accepted():
+                raise failure.request_error
             raise failure
 
     async def _complete(self, request: Request) -> Reply:
@@ -273,7 +273,7 @@ class OpenAIModel:
             else:  # a bug in a client of the user's
                 raise
         except (KeyboardInterrupt, SystemExit) as raised:  # of a user's client; they end the loop
-            raise contained(raised) from raised
+            raise as_ordinary_error(raised) from raised
         else:
             note_answer(self.address[0])
             return answer

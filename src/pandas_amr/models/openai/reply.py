@@ -113,7 +113,7 @@ def message_of(answer: Mapping[str, Any]) -> Message:
     content = answer.get("content")
     extra = _unread_parts(answer, READ)
     if isinstance(content, list) and content:
-        extra["content"] = whole_text(content)
+        extra["content"] = replace_lone_surrogates(content)
     return Message("assistant", _text_of(content), tuple(_calls_of(answer)), extra=extra)
 
 
@@ -123,7 +123,7 @@ def _unread_parts(part: Mapping[str, Any], read: Collection[str]) -> dict[str, A
     for name, value in part.items():
         is_left_out = value is None or (name in ANSWER_ONLY and not value)
         if name not in read and not is_left_out:
-            unread[name] = whole_text(value)
+            unread[name] = replace_lone_surrogates(value)
     return unread
 
 
@@ -132,14 +132,17 @@ def is_error(answer: Any) -> bool:
     return isinstance(answer, dict) and bool(answer.get("error")) and not answer.get("choices")
 
 
-def whole_text(value: Any) -> Any:
+def replace_lone_surrogates(value: Any) -> Any:
     """Replace lone surrogates in the texts of JSON: they cannot be encoded as UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [whole_text(item) for item in value]
+        return [replace_lone_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {whole_text(name): whole_text(item) for name, item in value.items()}
+        return {
+            replace_lone_surrogates(name): replace_lone_surrogates(item)
+            for name, item in value.items()
+        }
     return value
 
 
@@ -148,7 +151,7 @@ def _text_of(content: Any) -> str | None:
     if content is None:
         return None
     if isinstance(content, str):
-        return str(whole_text(content))
+        return str(replace_lone_surrogates(content))
     if isinstance(content, list):
         parts = content
     elif _is_part(content):
@@ -160,7 +163,7 @@ def _text_of(content: Any) -> str | None:
         text = _text_of_part(part)
         if text is not None:
             texts.append(text)
-    return str(whole_text("".join(texts))) if texts else None
+    return str(replace_lone_surrogates("".join(texts))) if texts else None
 
 
 def _is_part(content: Any) -> bool:
@@ -213,7 +216,7 @@ def _read_call(call: Mapping[str, Any]) -> ToolCall:
     name = function.get("name")
     return ToolCall(
         id=str(call.get("id") or ""),
-        name=str(whole_text(name)) if isinstance(name, str) else "",
+        name=str(replace_lone_surrogates(name)) if isinstance(name, str) else "",
         arguments=_arguments_of(function.get("arguments")),
         extra=extra,
     )
@@ -227,7 +230,7 @@ def _arguments_of(arguments: Any) -> str:
     if arguments is None:
         return "{}"
     if not isinstance(arguments, str):
-        return str(whole_text(json.dumps(arguments)))
+        return str(replace_lone_surrogates(json.dumps(arguments)))
     text = arguments.strip()
     if not text:
         return "{}"
@@ -236,4 +239,4 @@ def _arguments_of(arguments: Any) -> str:
             decoded = json.loads(arguments)
             if isinstance(decoded, str):
                 arguments = decoded
-    return str(whole_text(arguments))
+    return str(replace_lone_surrogates(arguments))

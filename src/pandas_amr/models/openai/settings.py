@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, SettingWarning
-from pandas_amr.models.lessons import ProcessCache
 from pandas_amr.models.openai.body import body_of, options_of
+from pandas_amr.models.statistics import ProcessCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

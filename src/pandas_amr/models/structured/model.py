@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
 from pandas_amr.models.base import CallsNoTools
 from pandas_amr.models.structured.forms import Form, answer_in, has_shape, in_form
-from pandas_amr.models.structured.support import REPL, TOOLS, forms_of, is_too_long
+from pandas_amr.models.structured.support import REPL, TOOLS, is_too_long, schema_support_of
 from pandas_amr.models.throttle.patience import measure_wait
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Structured:
 
     def __init__(self, model: Model, *, server: str, lm: LM) -> None:
         self._model = model
-        self._support = forms_of(server, lm.model)
+        self._support = schema_support_of(server, lm.model)
         self._lm = lm
 
     async def complete(self, request: Request) -> Reply:
@@ -132,11 +132,13 @@ class Structured:
             self._support.learn_followed(form, is_followed=is_followed)
 
 
-def as_asked(request: Request, *, server: str, name: str) -> Request:
+def in_current_form(request: Request, *, server: str, name: str) -> Request:
     """Give a request in the form in which it would be sent now."""
     if request.schema is None:
         return request
-    form = forms_of(server, name).next_form(_kind_of(request), strict=request.schema.strict)
+    form = schema_support_of(server, name).next_form(
+        _kind_of(request), strict=request.schema.strict
+    )
     return in_form(request, request.schema, form)
 
 

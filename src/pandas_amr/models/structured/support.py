@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected
-from pandas_amr.models.first import FirstRequests
-from pandas_amr.models.lessons import ProcessCache
+from pandas_amr.models.first_requests import FirstRequests
+from pandas_amr.models.statistics import ProcessCache
 from pandas_amr.models.structured.forms import Form
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def is_too_long(error: ModelError) -> bool:
 _supports: ProcessCache[SchemaSupport] = ProcessCache()
 
 
-def forms_of(server: str, name: str) -> SchemaSupport:
+def schema_support_of(server: str, name: str) -> SchemaSupport:
     """Give what this process has learned about structured output of a server and model."""
     first = FIRST_FORMS.get(urlsplit(server).hostname or "", Form.SCHEMA)
     return _supports.get((server, name), partial(SchemaSupport, first))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.tokens import learn_token_ratio, tokens_per_character
 from pandas_amr.errors import ModelError, ModelUnavailable
-from pandas_amr.models.contact import patience_s
+from pandas_amr.models.answered_servers import patience_s
 from pandas_amr.models.throttle.patience import as_unsent
 from pandas_amr.models.throttle.throttle import Throttle
 from pandas_amr.models.waits import WaitReporter
 
 if TYPE_CHECKING:
     from pandas_amr.models.base import LM, Model, Reply, Request
-    from pandas_amr.models.lessons import ModelStatistics
+    from pandas_amr.models.statistics import ModelStatistics
     from pandas_amr.models.throttle.pace import Ticket
 
 _throttles: dict[tuple[int, str, str, str], Throttle] = {}
@@ -40,12 +40,12 @@ class Throttled:
     """
 
     def __init__(
-        self, model: Model, throttle: Throttle, *, lm: LM, lessons: ModelStatistics
+        self, model: Model, throttle: Throttle, *, lm: LM, statistics: ModelStatistics
     ) -> None:
         self._model = model
         self._throttle = throttle
         self._lm = lm
-        self._statistics = lessons
+        self._statistics = statistics
         self._closed_by: ModelUnavailable | None = None
 
     async def complete(self, request: Request) -> Reply:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr.errors import ModelUnavailable
-from pandas_amr.models.contact import patience_s
+from pandas_amr.models.answered_servers import patience_s
 from pandas_amr.models.waits import clock_time
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def as_unsent(error: ModelUnavailable) -> ModelUnavailable:
 
 def end_run(error: ModelUnavailable, lm: LM, server: str) -> None:
     """Make an error end its run. Its text then says how long was waited, and when to call again."""
-    error.stops_run = True
+    error.fatal = True
     patience = patience_s(lm, server, gone=error.gone)
     wait_s = error.retry_after_s
     if wait_s is not None and wait_s > patience:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
-from pandas_amr.models.contact import has_answered, patience_s
+from pandas_amr.models.answered_servers import has_answered, patience_s
 from pandas_amr.models.throttle.outage import PROBE_FIRST_S, PROBE_LONGEST_S, PROBES, Outage
 from pandas_amr.models.throttle.pace import Pace, Ticket
 from pandas_amr.models.throttle.patience import as_unsent, end_run, waiting_since

@@ -240,21 +240,28 @@ def _lines(
         failures: controls that failed; None if no controls were run.
         listed: the attempts that the report is about; all, if none are given.
     """
-    every = every_attempt()
-    listed = every if listed is None else listed
-    names = {attempt.full_name for attempt in listed}
+    names = {attempt.full_name for attempt in every_attempt() if listed is None}
+    names.update(attempt.full_name for attempt in listed or ())
     lines = [f"OPEN {name}: {why}" for name, why in sorted(result.problems.items())]
     lines += [f"NO CONTROL {name}: {why}" for name, why in sorted((failures or {}).items())]
     lines += _table(result.levels)
     skipped = {name: why for name, why in inapplicable(tier).items() if name in names}
     lines += [f"NOT APPLICABLE {name}: {why}" for name, why in sorted(skipped.items())]
-    controls = "controls not run" if failures is None else f"{len(failures)} without control"
-    sampled = "" if len(listed) == len(every) else f", a sample of {len(every)}"
-    lines.append(
-        f"{tier}, uid {os.getuid()}: {len(listed) - len(skipped)} attempts{sampled}, "
-        f"{len(result.problems)} open, {controls}, {len(skipped)} not applicable"
-    )
+    lines.append(_summary(tier, result, failures, tried=len(names), skipped=len(skipped)))
     return lines
+
+
+def _summary(
+    tier: str, result: Report, failures: dict[str, str] | None, *, tried: int, skipped: int
+) -> str:
+    """Return the last line of the command's output."""
+    controls = "controls not run" if failures is None else f"{len(failures)} without control"
+    every = len(every_attempt())
+    sampled = "" if tried == every else f", a sample of {every}"
+    return (
+        f"{tier}, uid {os.getuid()}: {tried - skipped} attempts{sampled}, "
+        f"{len(result.problems)} open, {controls}, {skipped} not applicable"
+    )
 
 
 def _table(levels: dict[str, Levels]) -> list[str]:

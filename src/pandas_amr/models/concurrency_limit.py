@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import Model, Reply, Request
 
 
-class Gated:
+class ConcurrencyLimited:
     """A model that answers a bounded number of requests at a time.
 
     It wraps the HTTP call, below agents and reducers, so that nested work cannot exceed the bound.

@@ -68,8 +68,8 @@ class FirstRequests:
             finally:
                 if is_ahead:
                     self._release_waiting()
-            if failure.of_request is not None and await self._acceptance.is_accepted():
-                raise _as_failure_of_request(failure, failure.of_request)
+            if failure.request_error is not None and await self._acceptance.is_accepted():
+                raise _as_failure_of_request(failure, failure.request_error)
             self._failure = failure
             raise failure
 
