@@ -120,8 +120,8 @@ def read_unit_number(name: Any) -> int | None:
     """Read the number of a unit in an answer; models write it as a text or a float, too.
 
     Example:
-        >>> read_unit_number(3), read_unit_number("3"), read_unit_number(3.0), read_unit_number("03"), read_unit_number(True)
-        (3, 3, 3, None, None)
+        >>> [read_unit_number(name) for name in (3, "3", 3.0, "03", True)]
+        [3, 3, 3, None, None]
     """
     if isinstance(name, bool):
         return None
