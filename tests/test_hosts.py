@@ -184,13 +184,13 @@ def test_a_process_whose_user_has_no_home_keeps_no_journal_and_says_so():
     code = """
 import os
 os.environ.pop("AMR_JOURNAL")
-from pandas_amr._journal.journal import journal_for
+from pandas_amr._journal.journal import open_journal
 from pandas_amr.models.batch.records import Records  # while the package can be read: a checkout may be its owner's alone
 os.environ.pop("HOME"), os.environ.pop("XDG_CACHE_HOME", None)
 os.setuid(54321)
-print(journal_for(None, by_default=True))
+print(open_journal(None, by_default=True))
 try:
-    journal_for(True, by_default=True)
+    open_journal(True, by_default=True)
 except Exception as error:
     print(type(error).__name__)
 records = Records("http://127.0.0.1")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pandas_amr._records.public import public
 
+
+@public
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What a plan would take on the frame it was made for.
@@ -77,7 +80,7 @@ class Estimate:
     def _calls(self) -> str:
         if self.calls is None:
             reason = "since a recipe with agents maps or reduces"
-            return f"calls, tokens and money are not known, {reason}"
+            return f"calls, tokens and money are unknown, {reason}"
         return f"{'about ' if self.about else ''}{self.calls} calls"
 
     @property
