@@ -61,7 +61,7 @@ def measure(rows: int) -> None:
     units = timed("units and fingerprints", lambda: make_units(job.frame, job.columns, dedupe=True))
     stage = timed("shards", lambda: MapStage(spec, services, state, units))
     timed("map and findings", lambda: asyncio.run(stage.run(None)))
-    found = timed("columns", stage.findings)
+    found = timed("columns", stage.findings.findings)
     frame = timed("write-back", lambda: add_findings(df, found))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     assert frame["n"].sum() == df["stars"].sum()
