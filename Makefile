@@ -25,7 +25,7 @@ test-long: $(VENV)/dev.stamp ## the whole sandbox kit, all notebooks, more cases
 	AMR_EXAMPLES=long $(VENV)/bin/python $(PYTEST) -m "long or hypothesis" tests
 
 test-pandas22: .venv-pandas22/stamp ## the tests on pandas 2.2
-	AMR_EXAMPLES=long .venv-pandas22/bin/python $(PYTEST) tests
+	.venv-pandas22/bin/python $(PYTEST) tests
 
 test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every package that is required
 	.venv-lowest/bin/python $(PYTEST) -m "not long" tests
