@@ -31,7 +31,7 @@ test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every pack
 	.venv-lowest/bin/python $(PYTEST) -m "not long" tests
 
 test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each
-	.venv-extras/bin/python $(PYTEST) tests/test_mcp.py tests/test_corpus.py tests/test_local.py tests/test_budget.py
+	.venv-extras/bin/python $(PYTEST) tests/tools/test_mcp.py tests/units/test_corpus.py tests/models/test_local.py tests/models/test_budget.py
 
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py

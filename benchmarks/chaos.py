@@ -5,7 +5,7 @@ errors (500, HTML, 429 with and without a hint, 200 with an error); usage that i
 bodies that cannot be read; answers that are wrong or oddly said; and rows that a provider will not have, which alone
 cost their finding. All others are found, with the right value, and what is told is what the server has billed.
 
-``tests/chaos.py`` says what happens to which row; ``tests/test_chaos.py`` is the small one.
+``tests/chaos.py`` says what happens to which row; ``tests/run/test_chaos.py`` is the small one.
 """
 
 from __future__ import annotations

@@ -999,10 +999,10 @@ def test_fingerprints_are_those_of_every_version_of_the_second_format():
 
 
 def test_fingerprints_do_not_depend_on_the_process():
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from test_journal import GOLDEN, prints, keeper; print(prints(GOLDEN), keeper().base.hex())"
+    code = "import sys; sys.path[:0] = sys.argv[1:]; from test_journal import GOLDEN, prints, keeper; print(prints(GOLDEN), keeper().base.hex())"
     said = {
         subprocess.run(
-            [sys.executable, "-c", code, str(Path(__file__).parent)],
+            [sys.executable, "-c", code, str(Path(__file__).parent), str(Path(__file__).parents[1])],
             env=os.environ | {"PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,

@@ -18,6 +18,6 @@ def test_the_calls_that_users_write_type_check():
         [sys.executable, "-m", "mypy", "--strict", "--config-file", "pyproject.toml", str(HERE / "typing" / "api.py")],
         capture_output=True,
         text=True,
-        cwd=HERE.parent,
+        cwd=HERE.parents[1],
     )
     assert done.returncode == 0, done.stdout

@@ -33,7 +33,7 @@ from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.sandbox.guest import worker
 from pandas_amr.testing import ScriptedServer, Status, findings
 
-OLD = Path(__file__).parent / "data" / "saved-format-1"
+OLD = Path(__file__).parents[1] / "data" / "saved-format-1"
 NANS = float("nan")
 UTC = dt.UTC
 OSLO = zoneinfo.ZoneInfo("Europe/Oslo")

@@ -6,10 +6,10 @@ import asyncio
 import random
 
 import pytest
+from test_waits import played
 
 from pandas_amr.models.refusals import Refusals
 from pandas_amr.models.throttle.rates import Bucket
-from test_waits import played
 from versions import once
 
 pytestmark = once

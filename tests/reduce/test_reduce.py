@@ -14,7 +14,7 @@ import pandas_amr as amr
 from pandas_amr._reduce.packing import reduce_calls, static_sizes
 from pandas_amr.testing import ScriptedServer, Status, findings
 
-VECTORS = json.loads((Path(__file__).parent / "data" / "reduce_tree.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[1] / "data" / "reduce_tree.json").read_text())
 DF = pd.DataFrame({"shop": ["a", "b", "a", "c", "b", "a"], "text": [f"row {n}" for n in range(6)]})
 
 

@@ -57,7 +57,7 @@ def texts(tier, *cells, **options):
 
 def kit(tier, *options, as_user=False):
     """The kit's command, as a process of its own."""
-    plain = [str(Path(__file__).parent / "plain_user.py")] if as_user else []
+    plain = [str(Path(__file__).parents[1] / "plain_user.py")] if as_user else []
     return subprocess.Popen(
         [sys.executable, *plain, "-m", "pandas_amr.sandbox.conformance", tier, *options],
         stdout=subprocess.PIPE,

@@ -34,7 +34,7 @@ from pandas_amr.testing import ScriptedServer, Status, findings
 from versions import once
 
 MAPS = {"finding", "findings"}  # of one unit, and of several
-VECTORS = json.loads((Path(__file__).parent / "data" / "reduce_tree.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[1] / "data" / "reduce_tree.json").read_text())
 
 
 def words(text: str) -> int:

@@ -16,6 +16,7 @@ import openai
 import pandas as pd
 import pytest
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, field_validator
+from test_journal import GOLDEN
 
 import former
 import pandas_amr as amr
@@ -32,7 +33,6 @@ from pandas_amr._units.units import make_units
 from pandas_amr.models.local import local_lm
 from pandas_amr.models.openai.model import OpenAIModel
 from pandas_amr.testing import ScriptedServer, findings
-from test_journal import GOLDEN
 
 
 @pytest.fixture
