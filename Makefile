@@ -28,7 +28,7 @@ test-pandas22: .venv-pandas22/stamp ## the tests on pandas 2.2
 	.venv-pandas22/bin/python $(PYTEST) tests
 
 test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every package that is required
-	.venv-lowest/bin/python $(PYTEST) -m "not long" tests
+	AMR_LOWEST=1 .venv-lowest/bin/python $(PYTEST) -m "not long" tests
 
 test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each
 	.venv-extras/bin/python $(PYTEST) tests/tools/test_mcp.py tests/units/test_corpus.py tests/models/test_local.py tests/models/test_budget.py
