@@ -319,8 +319,15 @@ def test_when_the_process_behind_the_sessions_dies_the_sandbox_failed_and_then_g
         sandbox = LocalSandbox(tier)
         session = await sandbox.open(Data("df"), Limits(wall_s=20))
         assert (await session.run("1")).text.strip() == "1"
-        running = asyncio.ensure_future(session.run("import time; time.sleep(10)"))
-        await asyncio.sleep(0.2)
+        begun = asyncio.Event()
+
+        async def begin(asked):
+            begun.set()
+            return ArrowFrame.of(pd.DataFrame({"answer": asked["texts"]})).data("answers")
+
+        code = "import time\nask(['x'], 'i')\ntime.sleep(15)"
+        running = asyncio.ensure_future(session.run(code, begin))
+        await begun.wait()
         os.kill(sandbox._zygotes[0].pid, signal.SIGKILL)
         with pytest.raises(SandboxError, match="has died"):
             await running
