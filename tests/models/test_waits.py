@@ -23,6 +23,7 @@ import pandas_amr as amr
 from moments import move_on, until
 from numbered import provider
 from numbered import rows as frame
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelUnavailable
 from pandas_amr.models.base import Message, RateLimits, Reply, Request
@@ -510,7 +511,7 @@ def test_to_wait_for_the_first_of_a_kind_is_to_wait_for_the_server():
         structured = Structured(Inside(), server="http://first-of-a-kind", lm=amr.LM("m"))
         asked = [asyncio.create_task(structured.complete(Request((Message("user", "x"),), "map"))) for _ in range(2)]
         await asyncio.sleep(0)
-        both_asked = time.monotonic()
+        both_asked = CLOCK.now()
         await asyncio.gather(*asked)
         return both_asked
 

@@ -98,7 +98,7 @@ def run_python(code: str, *arguments: str, **environment: str) -> subprocess.Com
     begin = "import signal, sys; signal.alarm(90)\nimport pandas as pd, pandas_amr as amr\n"
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", begin + code, *arguments],
-        capture_output=True, text=True, timeout=120, env=os.environ | environment,
+        capture_output=True, text=True, timeout=600, env=os.environ | environment,
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ import json
 import math
 import random
 import threading
-import time
 import warnings
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import BaseModel
 
 import pandas_amr as amr
 from examples import examples
+from moments import until
 from numbered import labelled_rows as rows
 from pandas_amr._findings.citations import Support
 from pandas_amr._findings.inputs import ReduceInput
@@ -243,9 +243,7 @@ def test_a_static_tree_has_done_all_that_does_not_wait_for_a_slow_shard():
             plan={"shard_size": 1, "fan_in": 3, "parallelism": 9},
             lm=server.lm(),
         )
-        latest = time.monotonic() + 30
-        while (len(server.requests) < 27 + 8 + 2 or server.in_flight > 1) and time.monotonic() < latest:
-            time.sleep(0.01)
+        until(lambda: len(server.requests) == 27 + 8 + 2 and server.in_flight == 1)
         rows(28).tail(1).amr.map("x", lm=server.lm(), finding={"n": int})  # answered after all that was before it
         opened.set()
         result = run.result()
