@@ -424,7 +424,8 @@ class Rerun:
             settings = settings.with_changes({"errors": errors})
         lms = resolve_lms(lm, settings) if lm is not None else origin.lms
         spec = Spec(origin.job, settings, lms)
-        result: Result = make_run(spec, findings=origin.kept.copy(), whole=True).result()
+        findings = origin.kept.copy(leave_skipped=origin.gave_up)
+        result: Result = make_run(spec, findings=findings, whole=True).result()
         return result
 
     def verify(self, origin: RunOrigin, lm: Any, share: float, seed: int) -> Result:
