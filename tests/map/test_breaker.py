@@ -414,3 +414,49 @@ def test_a_batch_splits_one_shard_in_as_few_steps_as_ever():
         assert len(server.requests) <= 5 * 2 + 38 * 2
         assert len(server.batches) <= 2 * 6
     assert statuses(result) == {"failed": 100}
+
+
+# Tools
+
+
+@amr.tool
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return word
+
+
+NO_TOOLS = {"abilities": amr.Abilities(tools=False)}
+CODE = {"abilities": amr.Abilities(tools="code")}
+USELESS = {
+    "tools": (NO_TOOLS, {"tools": [look_up]}),
+    "a REPL": (NO_TOOLS, {"tools": [amr.PythonREPLTool()]}),
+    "tools where code is written": (CODE, {"tools": [look_up]}),
+    "an agent's own": (NO_TOOLS, {"map": amr.Agent("Which?", tools=[look_up])}),
+}
+
+
+@pytest.mark.parametrize(("lm", "options"), USELESS.values(), ids=USELESS.keys())
+def test_tools_are_refused_if_the_model_can_use_none(lm, options, refusing):
+    with pytest.raises(amr.UsageError, match="calls no tools.*[Ll]eave"):
+        rows(3).amr.map_reduce(**({"map": "Which?", "lm": refusing.lm(**lm)} | STARS | options))
+
+
+def test_tools_are_refused_at_a_server_that_has_refused_them():
+    with ScriptedServer(lambda request: Status(400, "this model does not support tools")) as server:
+        with pytest.raises(amr.ModelConfigError, match="Without tools"):
+            rows(3).amr.map("Which?", lm=server.lm(), tools=[look_up])
+        with pytest.raises(amr.UsageError, match="has refused tools: leave tools= out"):
+            rows(3).amr.map("Which?", lm=server.lm(), tools=[look_up])
+        assert len(server.requests) == 1
+
+
+def test_tools_that_one_of_the_models_can_use_stay():
+    def script(request):
+        return {"output": "fine", "sources": [0]} if request.tools else stars(request)
+
+    with ScriptedServer(script) as server:
+        lm = {"map": server.lm(**NO_TOOLS), "reduce": server.lm("able")}
+        result = rows(3).amr.map_reduce(
+            map="Which?", finding={"stars": int}, reduce="Sum up.", output=str, lm=lm, tools=[look_up]
+        )
+    assert result.output == "fine"

@@ -26,6 +26,7 @@ from pandas_amr._context.services import Services
 from pandas_amr._context.settings import current_settings
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.subrun import SharedRun, parent_run
+from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import find_nodes
 from pandas_amr._journal.journal import open_journal
@@ -471,6 +472,7 @@ async def _run_verb(
     spec = Spec(job, parent.settings.with_changes(job.settings), lms)
     if lms:
         check_model(job, lms["map"])
+        check_tools(spec)
     try:
         execution = Execution(spec, parent=parent)
         result = await run(execution, on_cancel=done.append)

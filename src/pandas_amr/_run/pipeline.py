@@ -16,6 +16,7 @@ from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.services import Services
 from pandas_amr._context.state import State
+from pandas_amr._context.tool_use import check_tools_at_server
 from pandas_amr._context.wiring import wire
 from pandas_amr._findings.map_findings import EMPTY
 from pandas_amr._journal.keys import Question
@@ -153,6 +154,7 @@ class Pipeline:
             within=shared,
         )
         self.services.wired = await stack.enter_async_context(wiring)
+        check_tools_at_server(spec, self.services.wired)
 
     async def _begin_journal(self, stack: AsyncExitStack) -> None:
         """Note in the journal that the run has begun; one that is part of another is not noted."""
