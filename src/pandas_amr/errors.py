@@ -19,7 +19,7 @@
        ├─ JournalError                  the journal cannot be read or written
        ├─ BudgetExceeded                the budget is spent; carries the usage
        ├─ NotConfirmed                  the estimate was not confirmed; carries the estimate
-       └─ MapFailed                     a unit failed, with errors="raise"
+       └─ MapFailed                     a unit failed, with errors="raise"; or nothing succeeded
 
     AMRWarning(UserWarning)
     ├─ PlanWarning                      part of a plan is not carried out
@@ -247,7 +247,7 @@ class NotConfirmed(RunStopped):
 
 
 class MapFailed(RunStopped):
-    """A unit failed, with ``errors="raise"``."""
+    """A unit failed, or units failed for one reason and none succeeded; with ``errors="raise"``."""
 
 
 class AMRWarning(UserWarning):

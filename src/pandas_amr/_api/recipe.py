@@ -26,6 +26,7 @@ from pandas_amr._context.services import Services
 from pandas_amr._context.settings import current_settings
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.subrun import SharedRun, parent_run
+from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import find_nodes
 from pandas_amr._journal.journal import open_journal
@@ -417,6 +418,9 @@ def _missing(done: Sequence[Result], parent: SharedRun) -> BudgetExceeded | Inva
     A stage stopped before its end; or units failed in it: what they would have found is in no
     answer, and their failures would be listed nowhere.
     """
+    gave_up = next((one for one in done if one.origin is not None and one.origin.gave_up), None)
+    if gave_up is not None:
+        return InvalidOutput(f"inside its pipeline, {gave_up.stopped}")
     if (stopped := end_reason(done)) is not None:
         return BudgetExceeded(stopped, parent.services.ledger.total)
     failed = next((one for one in done if len(one.failures)), None)
@@ -465,11 +469,12 @@ async def _run_verb(
     assert stage.verb != "then"
     call = Call(verb=stage.verb, frame=frame, **stage.given)
     job, lms = prepared(call, parent.settings, parent)
+    spec = Spec(job, parent.settings.with_changes(job.settings), lms)
     if lms:
         check_model(job, lms["map"])
-    settings = parent.settings.with_changes(job.settings)
+        check_tools(spec)
     try:
-        execution = Execution(Spec(job, settings, lms), parent=parent)
+        execution = Execution(spec, parent=parent)
         result = await run(execution, on_cancel=done.append)
     except NotConfirmed:  # the stage has not begun
         raise

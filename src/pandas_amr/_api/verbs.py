@@ -187,6 +187,8 @@ def filter(  # noqa: A001 (this library's word)
     With ``errors="coerce"`` a unit that failed is kept, told by a ``FailureWarning`` and listed in
     ``amr.result_of(frame).failures``: no row is dropped because it could not be read. So is one
     whose turn did not come before the budget was used up.
+    A row without content meets no criterion that a model reads: it is dropped, and has the status
+    ``empty`` in ``amr.result_of(frame).status``.
 
     Args:
         frame: the rows; never changed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,8 @@ from pandas_amr._units.neighbours import CONTEXT_ROWS, Context
 from pandas_amr._units.shards import Shard, make_shards
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pandas_amr._context.spec import Spec
@@ -38,6 +40,18 @@ def cut_shards(spec: Spec, units: Units, groups: NDArray[np.int64] | None) -> li
     return make_shards(
         units.asked, units.tokens, shard_size=size, shard_tokens=tokens, groups=groups
     )
+
+
+def drop_empty(shards: Sequence[Shard], units: Units) -> list[Shard]:
+    """Leave the units without content out of shards. A shard may then have no unit."""
+    if not len(units.empty):
+        return list(shards)
+    empty = set(units.empty.tolist())
+    read: list[Shard] = []
+    for shard in shards:
+        positions = tuple(one for one in shard.positions if one not in empty)
+        read.append(replace(shard, positions=positions))
+    return read
 
 
 def make_context(spec: Spec, units: Units) -> Context | None:

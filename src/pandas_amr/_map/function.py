@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from pandas_amr._agent.threads import called
 from pandas_amr._findings.finding_type import ITEMS, FindingType
-from pandas_amr._findings.store import Failure, check_joinable
+from pandas_amr._findings.store import Failure, Who, check_joinable
+from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.mapper import MappedShard
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.raised import describe_error
@@ -57,6 +58,7 @@ class FunctionMapper:
         raises: whether a mistake of the function, such as findings that cannot be matched with
             rows, ends the call. It does if no model is asked for anything; else the units fail, and
             what was paid for is kept.
+        breaker: decides whether to call a function again that has failed.
     """
 
     name: str | None
@@ -64,10 +66,16 @@ class FunctionMapper:
     kind: FindingType | None
     units: Units
     raises: bool = True
+    breaker: Breaker = field(default_factory=Breaker)
 
     @property
     def is_function(self) -> bool:
         """Whether a function of the user's makes the findings."""
+        return True
+
+    @property
+    def reads_empty_units(self) -> bool:
+        """Whether the function gets units without content, too: all that the user gave."""
         return True
 
     def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
@@ -84,7 +92,8 @@ class FunctionMapper:
     async def map_shard(self, shard: Shard, cache: ShardCache | None = None) -> MappedShard:
         """Call the function; if it fails, on halves, until the units that fail stand alone."""
         progress = _Progress()
-        await self._call_on(shard, shard.positions, progress)
+        if not self.breaker.has_given_up(self.name):
+            await self._call_on(shard, shard.positions, progress)
         parts = sorted(progress.tables, key=_first_position)
         positions = [position for part, _ in parts for position in part]
         mapped = MappedShard(
@@ -112,6 +121,32 @@ class FunctionMapper:
 
     async def _call_on(self, shard: Shard, positions: tuple[int, ...], progress: _Progress) -> None:
         """Call the function on some rows, and on their halves if it raises."""
+        failure = await self._try_on(positions, progress)
+        if failure is None:
+            self.breaker.add_success(self.name)
+            return
+        reason, is_final = failure
+        failures: dict[int, tuple[Who, str]] = dict.fromkeys(positions, ("callable", reason))
+        goes_on = await self.breaker.may_go_on(self.name, shard.number, failures, is_final=is_final)
+        if is_final or not goes_on:
+            self._add_failures(shard, positions, reason, progress)
+            return
+        middle = len(positions) // 2
+        for half in (positions[:middle], positions[middle:]):
+            if self.breaker.has_given_up(self.name):
+                self._add_failures(shard, half, reason, progress)
+            else:
+                await self._call_on(shard, half, progress)
+
+    async def _try_on(
+        self, positions: tuple[int, ...], progress: _Progress
+    ) -> tuple[str, bool] | None:
+        """Call the function on some rows.
+
+        Returns:
+            None if it has found something of each; else why not, and whether fewer rows would not
+            help.
+        """
         rows = self.units.rows(positions)
         index = rows.index.view()  # the same index, whatever the function does to the frame
         try:
@@ -122,15 +157,16 @@ class FunctionMapper:
         except UsageError as error:
             if self.raises:
                 raise
-            for position in positions:
-                progress.failures.append(self._failure(shard, position, str(error)))
+            return str(error), True
         except Exception as error:  # noqa: BLE001 (the function is the user's: the unit fails)
-            if len(positions) == 1:
-                progress.failures.append(self._failure(shard, positions[0], _reason(error)))
-                return
-            middle = len(positions) // 2
-            await self._call_on(shard, positions[:middle], progress)
-            await self._call_on(shard, positions[middle:], progress)
+            return _reason(error), len(positions) == 1
+        return None
+
+    def _add_failures(
+        self, shard: Shard, positions: tuple[int, ...], reason: str, progress: _Progress
+    ) -> None:
+        for position in positions:
+            progress.failures.append(self._failure(shard, position, reason))
 
     def _failure(self, shard: Shard, position: int, reason: str) -> Failure:
         return Failure(position, shard.number, "callable", reason, 1, self.name)
@@ -263,6 +299,8 @@ class PipelineMapper:
 
     Attributes:
         limit: how many rows go through it at once.
+        needs_model: whether it may ask a model.
+        breaker: decides whether further rows go through it.
     """
 
     name: str | None
@@ -270,11 +308,18 @@ class PipelineMapper:
     kind: FindingType | None
     units: Units
     limit: int
+    needs_model: bool = False
+    breaker: Breaker = field(default_factory=Breaker)
 
     @property
     def is_function(self) -> bool:
         """Whether a function of the user's makes the findings."""
         return True
+
+    @property
+    def reads_empty_units(self) -> bool:
+        """Whether units without content go through it: not if it asks a model about them."""
+        return not self.needs_model
 
     def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """Digest each unit's content."""
@@ -293,7 +338,7 @@ class PipelineMapper:
         progress = _RowProgress()
 
         async def map_row(position: int) -> None:
-            if progress.ended_by is None:
+            if progress.ended_by is None and not self.breaker.has_given_up(self.name):
                 await self._map_row(shard, position, progress)
 
         async for _ in run_concurrently(map_row, shard.positions, limit=self.limit):
@@ -320,6 +365,7 @@ class PipelineMapper:
                 check_joinable([*progress.tables, table])
                 progress.tables.append(table)
             progress.found[position] = record
+            self.breaker.add_success(self.name)
         except (BudgetExceeded, SandboxUnavailable, JournalError) as error:
             progress.ended_by = progress.ended_by or error
         except Exception as error:  # noqa: BLE001 (whatever stops a row's pipeline is its failure)
@@ -330,6 +376,7 @@ class PipelineMapper:
             progress.failed[position] = Failure(
                 position, shard.number, "callable", reason, 1, self.name
             )
+            self.breaker.add_failure(self.name, position, position, "callable", reason)
 
     def _record(self, answer: Any) -> dict[str, Any]:
         """Make the pipeline's answer a finding.

@@ -12,6 +12,7 @@ from pandas_amr._agent.threads import call_contained
 from pandas_amr._journal.first_format import list_former_kinds, write_former_persona
 from pandas_amr._journal.keys import Question
 from pandas_amr._map.agent import AgentMapper
+from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.cached import CachedMapper
 from pandas_amr._map.function import FunctionMapper, PipelineMapper
 from pandas_amr._map.prompt import MapPrompt
@@ -48,30 +49,51 @@ KIND_OF_OBJECTS = {
 
 
 def make_mappers(
-    spec: Spec, services: Services, units: Units, context: Context | None
+    spec: Spec,
+    services: Services,
+    units: Units,
+    context: Context | None,
+    breaker: Breaker | None = None,
 ) -> list[Mapper]:
-    """Make a mapper for each map of the call: a function of the user's, or an agent."""
+    """Make a mapper for each map of the call: a function of the user's, or an agent.
+
+    Args:
+        spec: what the run is asked for.
+        services: what it works with.
+        units: all units of the run.
+        context: what is shown beside a shard.
+        breaker: decides for all of them when to give up; without one none does.
+    """
+    breaker = breaker or Breaker()
     kinds = finding_types(spec.job, spec.plan)
     mappers: list[Mapper] = []
     for name in spec.job.names:
         kind = kinds[name]
         if name in spec.job.callables:
-            mappers.append(_make_function_mapper(spec, services, name, kind, units))
+            mappers.append(_make_function_mapper(spec, services, name, kind, units, breaker))
         else:
             assert kind is not None
-            mappers.append(_make_agent_mapper(spec, services, name, kind, units, context))
+            mappers.append(_make_agent_mapper(spec, services, name, kind, units, context, breaker))
     return mappers
 
 
 def _make_function_mapper(
-    spec: Spec, services: Services, name: str | None, kind: FindingType | None, units: Units
+    spec: Spec,
+    services: Services,
+    name: str | None,
+    kind: FindingType | None,
+    units: Units,
+    breaker: Breaker,
 ) -> Mapper:
     """Make a mapper of a function or a recipe; one with a version is kept in the journal."""
     function = spec.job.callables[name]
     run_row = getattr(function, ONE_ROW, None)
     if run_row is not None:
-        return PipelineMapper(name, run_row, kind, units, services.parallelism(spec))
-    mapper = FunctionMapper(name, function, kind, units, raises=not spec.job.needs_model)
+        needs_model = bool(getattr(function, "needs_model", False))
+        limit = services.parallelism(spec)
+        return PipelineMapper(name, run_row, kind, units, limit, needs_model, breaker)
+    raises = not spec.job.needs_model
+    mapper = FunctionMapper(name, function, kind, units, raises=raises, breaker=breaker)
     version = getattr(function, VERSION, None)
     if not version or kind is None:
         return mapper
@@ -89,6 +111,7 @@ def _make_agent_mapper(
     kind: FindingType,
     units: Units,
     context: Context | None,
+    breaker: Breaker,
 ) -> Mapper:
     """Make an agent; its findings are kept if there is a journal."""
     agent = spec.job.map_agents.get(name)
@@ -108,6 +131,7 @@ def _make_agent_mapper(
         window=spec.window("map", agent),
         open_repl=sessions.of_shard if sessions is not None else None,
         frame_differences=sessions.changed if sessions is not None else None,
+        breaker=breaker,
     )
     question = _agent_question(spec, prompt, agent)
     cache = services.cache(spec, "finding", "map", question, agent)

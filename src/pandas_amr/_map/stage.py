@@ -13,17 +13,20 @@ import pyarrow as pa
 
 from pandas_amr._context.progress import Progress, ProgressBar
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
-from pandas_amr._findings.map_findings import SKIPPED, MapFindings
+from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, Failure, FindingStore
+from pandas_amr._map.breaker import Breaker, Doom
 from pandas_amr._map.cached import CachedMapper
-from pandas_amr._map.cut import Sample, cut_shards, make_context
+from pandas_amr._map.cut import Sample, cut_shards, drop_empty, make_context
+from pandas_amr._map.function import PipelineMapper
 from pandas_amr._map.leaves import Leaves, Part
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.trace import Node
 from pandas_amr._units.shards import Shard
-from pandas_amr.errors import ColumnError, PlanWarning
+from pandas_amr.errors import ColumnError, FailureWarning, MapFailed, PlanWarning
+from pandas_amr.models.waits import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.state import State
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._map.leaves import FindingSink
+    from pandas_amr._records.usage import Usage
     from pandas_amr._units.units import Units
 
 Item: TypeAlias = tuple[Shard, Mapper]
@@ -71,9 +75,10 @@ class MapStage:
         self._units = units
         self._sample = sample
         self._context = make_context(spec, units)
-        self.mappers = make_mappers(spec, services, units, self._context)
+        self._breaker = _make_breaker(spec)
+        self.mappers = make_mappers(spec, services, units, self._context, self._breaker)
         self._is_first = findings is None  # nothing was found before, by a run or in the journal
-        if findings is not None and sample is None:
+        if len(units.empty) or (findings is not None and sample is None):
             self._key_by_whole_shards()
         self.findings = _no_findings(units, self.mappers) if findings is None else findings
         self._leaves = Leaves(self.findings, spec.plan.where)
@@ -82,11 +87,18 @@ class MapStage:
         self._waiting: dict[int, dict[str | None, MappedShard]] = {}
         self._items = self._cut_all()
 
+    @cached_property
+    def _cuts_empty(self) -> bool:
+        """Whether shards are cut with empty units: functions read them, or keys are made of all."""
+        if self._spec.plan.keyed == "shard":
+            return True
+        return any(mapper.reads_empty_units for mapper in self.mappers)
+
     def _key_by_whole_shards(self) -> None:
-        """Make the keys of the shards of a first run: the same call looks for those."""
+        """Make the keys of the shards of a first run, empty units among theirs."""
         for mapper in self.mappers:
             if isinstance(mapper, CachedMapper) and mapper.keys.by_shard:
-                mapper.keys.shards = self._all_shards
+                mapper.keys.use_shards(self._all_shards)
 
     def _cut_all(self) -> list[Item]:
         """Cut what is still to be asked into shards, for each map."""
@@ -98,15 +110,23 @@ class MapStage:
         return items
 
     def _cut(self, mapper: Mapper) -> list[Shard]:
-        unmapped = self._units.only(self._is_open(mapper.name))
+        if not self._is_first:
+            return self._cut_open(self._is_open(mapper.name))
+        is_open = self._is_open_for_any  # all maps have the same shards
+        if self._cuts_empty and self._sample is None:
+            is_open = is_open | self._units.is_empty
+        shards = self._cut_open(is_open, warns=mapper is self.mappers[0])
+        return shards if mapper.reads_empty_units else drop_empty(shards, self._units)
+
+    def _cut_open(self, is_open: NDArray[np.bool_], *, warns: bool = False) -> list[Shard]:
+        unmapped = self._units.only(is_open)
         if self._sample is not None:
             return cut_shards(self._spec, unmapped, self._sample.blocks_of(unmapped.asked))
         groups = None
         if self._context is not None:
             groups = self._context.groups(unmapped.asked)
         shards = cut_shards(self._spec, unmapped, groups)
-        is_first_cut = self._is_first and mapper is self.mappers[0]
-        if groups is not None and is_first_cut and len(shards) > len(np.unique(groups)):
+        if warns and groups is not None and len(shards) > len(np.unique(groups)):
             self._warn_of_split_groups()
         return shards
 
@@ -121,12 +141,19 @@ class MapStage:
     @property
     def open(self) -> NDArray[np.int64]:
         """The units that some map is still to be asked about."""
+        return self._units.asked[self._is_open_for_any]
+
+    @property
+    def _is_open_for_any(self) -> NDArray[np.bool_]:
         by_map = [self._is_open(name) for name in self.findings.statuses]
-        return self._units.asked[np.logical_or.reduce(by_map)]
+        is_open: NDArray[np.bool_] = np.logical_or.reduce(by_map)
+        return is_open
 
     def _is_open(self, name: str | None) -> NDArray[np.bool_]:
         """Tell which of the asked units a map is still to be asked about."""
         is_open = np.isin(self.findings.statuses[name], (SKIPPED, "failed"))
+        if name in self.findings.left:
+            is_open &= ~self.findings.left[name]
         if self._sample is None:
             return is_open
         return is_open & np.isin(self._units.asked, self._sample.positions)
@@ -141,10 +168,11 @@ class MapStage:
     @cached_property
     def _all_shards(self) -> list[Shard]:
         """Shards as a first run cuts them: the tree of a later run asks the same questions."""
+        units = self._units if self._cuts_empty else self._units.with_content()
         groups = None
         if self._context is not None:
-            groups = self._context.groups(self._units.asked)
-        return cut_shards(self._spec, self._units, groups)
+            groups = self._context.groups(units.asked)
+        return cut_shards(self._spec, units, groups)
 
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
@@ -175,11 +203,60 @@ class MapStage:
         bar = ProgressBar(shown=self._spec.settings.progress, units=total)
         with bar, services.watch.waits.show_with(bar.wait):
             self._report_progress()
-            limit = min(services.parallelism(self._spec), max(1, len(self._items)))
-            async for mapped in run_concurrently(self._map_item, self._draw(sink), limit=limit):
-                self._land(self._check_columns(mapped), bar, sink)
+            workers = self._arm_breaker()
+            async for mapped in run_concurrently(self._map_item, self._draw(sink), limit=workers):
+                if mapped is not None:
+                    self._land(self._check_columns(mapped), bar, sink)
+        if self._breaker.doom is not None:
+            self._give_up(self._breaker.doom)
+        else:
+            self._warn_of_left()
         if sink is not None and not self._offers_as_they_land and not self._state.halted:
             await self._leaves.offer_all(sink, self._all_shards, self.made_by)
+
+    def _arm_breaker(self) -> int:
+        """Have the breaker watch the maps, and return how many shards to begin at once."""
+        items = len(self._items)
+        limit = min(self._services.parallelism(self._spec), max(1, items))
+        return self._breaker.arm(self._count_shards(), items=items, limit=limit, on_doom=self._halt)
+
+    def _count_shards(self) -> dict[str | None, int]:
+        """Count the shards of each map; each row of a recipe is like one."""
+        counts: dict[str | None, int] = {mapper.name: 0 for mapper in self.mappers}
+        for shard, mapper in self._items:
+            is_recipe = isinstance(mapper, PipelineMapper)
+            counts[mapper.name] += len(shard.positions) if is_recipe else bool(shard.positions)
+        return counts
+
+    def _warn_of_left(self) -> None:
+        """Warn of rows that an earlier run skipped and this one leaves so."""
+        if not self.findings.left:
+            return
+        is_left = np.logical_or.reduce(list(self.findings.left.values()))
+        rows = int(is_left[self._units.answered_by].sum())
+        if rows:
+            message = (
+                f"{rows} rows were skipped by a run that gave up, and are not run again here; "
+                "the same call asks about them."
+            )
+            self._state.warnings.append(FailureWarning(message))
+
+    def _halt(self, doom: Doom) -> None:
+        """Begin no more shards, and tell it at once."""
+        self._state.halted = True
+        total = self._services.ledger.total
+        LOGGER.warning("The run gives up: %s %s so far.", doom.describe(), describe_spend(total))
+
+    def _give_up(self, doom: Doom) -> None:
+        """End the run, once what was under way has ended, too."""
+        skipped = self.findings.rows_with(SKIPPED)
+        spend = describe_spend(self._services.ledger.total)
+        parts = [f"{doom.describe()} {spend}."]
+        if skipped:
+            rows = len(self._units)
+            parts.append(f"{skipped} of {rows} rows are skipped; the same call asks about them.")
+        parts += [doom.advise(), 'plan={"give_up_after": None} goes on whatever fails.']
+        self._state.end(MapFailed(" ".join(parts)))
 
     def _land(self, mapped: MappedShard, bar: ProgressBar, sink: FindingSink | None) -> None:
         """Add what came of a shard, and show it."""
@@ -204,12 +281,20 @@ class MapStage:
         """Give one shard after the other, until the run is halted."""
         for item in self._items:
             if self._state.halted or (sink is not None and sink.failed):
+                self._breaker.release()  # no further shard comes that could decide
                 return
             yield item
 
-    async def _map_item(self, item: Item) -> MappedShard:
-        """Map one shard, as a node of the trace."""
+    async def _map_item(self, item: Item) -> MappedShard | None:
+        """Map one shard; None if the run was halted before its turn."""
         shard, mapper = item
+        async with self._breaker.mapping(mapper.name, shard.number):
+            if self._state.halted:
+                return None
+            return await self._map_as_node(shard, mapper)
+
+    async def _map_as_node(self, shard: Shard, mapper: Mapper) -> MappedShard:
+        """Map one shard, as a node of the trace."""
         spec, services, state = self._spec, self._services, self._state
         name = self._node_name(shard, mapper.name)
         with services.trace.node("map", id=name, units=len(shard.positions)) as node:
@@ -312,7 +397,7 @@ class MapStage:
         """Say how far the run is: before its findings are shown, so that none is seen uncounted."""
         total = self._services.ledger.total
         progress = Progress(
-            units=len(self._units) * len(self.mappers),
+            units=len(self._units) * len(self.mappers) - self._counter.empty,
             found=self._counter.found,
             failed=self._counter.failed,
             calls=total.calls,
@@ -355,7 +440,7 @@ class MapStage:
 
 
 class _RowCounter:
-    """Counts the rows that have a finding, and those that failed, over all maps."""
+    """Counts the rows that have a finding, that failed, and that are empty, over all maps."""
 
     def __init__(self, findings: MapFindings) -> None:
         self._statuses = findings.statuses
@@ -363,7 +448,9 @@ class _RowCounter:
         self._rows = np.bincount(units.answered_by, minlength=len(units.asked))
         self.found = 0
         self.failed = 0
-        for name in self._statuses:
+        self.empty = 0  # does not change
+        for name, column in self._statuses.items():
+            self.empty += int(self._rows[column == EMPTY].sum())
             self._add(name, np.arange(len(units.asked)), 1)
 
     def _add(self, name: str | None, places: NDArray[np.int_], sign: int) -> None:
@@ -379,6 +466,11 @@ class _RowCounter:
         self._add(name, places, 1)
 
 
+def _make_breaker(spec: Spec) -> Breaker:
+    is_batch = bool(spec.lms) and spec.lm("map").batch
+    return Breaker(spec.plan.give_up_after, in_order=not is_batch)
+
+
 def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
     """Make the findings that a first run begins with."""
     stores: dict[str | None, FindingStore] = {}
@@ -386,6 +478,8 @@ def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
     for mapper in mappers:
         stores[mapper.name] = FindingStore(mapper.name, mapper.kind)
         statuses[mapper.name] = np.full(len(units.asked), SKIPPED, dtype=object)
+        if not mapper.reads_empty_units:
+            statuses[mapper.name][units.is_empty] = EMPTY
     return MapFindings(units, stores, statuses, _list_type(mappers))
 
 
@@ -395,6 +489,14 @@ def _list_type(mappers: Sequence[Mapper]) -> FindingType | None:
     if len(mappers) > 1 or kind is None or kind.item is None:
         return None
     return kind
+
+
+def describe_spend(total: Usage) -> str:
+    """Say in words what was spent."""
+    requests, tokens = f"{total.tries} requests", f"{total.tokens} tokens"
+    if total.money:
+        return f"{requests}, {tokens} and money {total.money:.4g} were spent"
+    return f"{requests} and {tokens} were spent"
 
 
 def _number_of(item: Item) -> int:

@@ -136,10 +136,11 @@ class Job:
             return True
         if self.maps and not self.all_callable:
             return True
-        return self.reduces and not self._is_reduced_by_code
+        return self.reduces and not self.is_reduced_by_code
 
     @property
-    def _is_reduced_by_code(self) -> bool:
+    def is_reduced_by_code(self) -> bool:
+        """Whether a function, pandas or a ranking gives the answer, and no model."""
         if self.reducer is not None:
             return True
         if self.computed is not None and not self.column_agents:
@@ -180,6 +181,15 @@ class Job:
     def all_callable(self) -> bool:
         """Whether all maps are functions."""
         return self.maps and len(self.callables) == len(self.names)
+
+    @property
+    def reads_by_model(self) -> bool:
+        """Whether a map asks a model about units: an agent does, and a recipe may."""
+        if not self.maps:
+            return False
+        functions = self.callables.values()
+        has_recipe = any(getattr(function, "needs_model", False) for function in functions)
+        return has_recipe or not self.all_callable
 
 
 # By the name of the map; None for a function whose columns only the run can tell.

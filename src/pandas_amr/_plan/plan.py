@@ -20,6 +20,7 @@ from pandas_amr._plan.aggregations import Aggregation
 from pandas_amr._plan.plan_problems import describe_problems
 from pandas_amr._plan.plan_types import (
     ByField,
+    CountOrNever,
     FindingField,
     LabelsField,
     OutputField,
@@ -41,6 +42,7 @@ READ_FORMATS = (1, FORMAT)
 FORMAT_KEY = "amr_plan"
 
 Keyed = Literal["unit", "shard"]
+OnEmpty = Literal["skip", "ask"]
 View = Literal["inline", "preview"]
 Merge = Literal[
     "first",
@@ -57,6 +59,7 @@ Merge = Literal[
     "agent",
     "fields",
 ]
+GIVE_UP_AFTER = 10  # units
 STATUS_COLUMNS = ("amr_status", "amr_reason")
 
 
@@ -139,6 +142,11 @@ class Plan(BaseModel):
         keyed: the key of a finding in the journal. ``unit``: the unit's own content. ``shard``:
             the content of the whole shard, for findings that may depend on other units.
         max_repairs: how often an agent may correct an answer before its shard is halved.
+        give_up_after: the run stops if so many units, in at least three shards, have failed for the
+            same reason and none has succeeded. None: it goes on to its end.
+        on_empty: what is done with units whose content is empty (missing, or nothing but
+            whitespace). ``skip``: they are not asked, and have the status ``empty``. ``ask``: they
+            are asked like all others. Functions are given them in either case.
         merge: how the findings of a split unit's pieces become one, by field; default: ``any`` of
             bools, ``max`` of numbers, ``mode`` of choices, ``union`` of lists, ``first`` of dates;
             texts by an agent.
@@ -177,6 +185,8 @@ class Plan(BaseModel):
     dedupe: bool | None = None
     keyed: Keyed | None = None
     max_repairs: int | None = Field(default=None, ge=0, le=10)
+    give_up_after: CountOrNever = GIVE_UP_AFTER
+    on_empty: OnEmpty | None = None
     merge: dict[str, Merge] | None = None
     status: bool | tuple[str, str] | None = None
     made_by: Literal["user", "planner", "rules"] = "user"
@@ -334,18 +344,27 @@ class Plan(BaseModel):
         """
         for labels in (self.columns, self.group_columns, self.by.keys if self.by else None):
             labels_to_json(labels and list(labels))  # raises; pydantic would wrap its error
-        return self.model_dump(mode="json", exclude_none=True)
+        fields = self.model_dump(mode="json", exclude_none=True)
+        if self.give_up_after is None:  # of this field, None is a value
+            fields["give_up_after"] = None
+        return fields
 
     def fixed(self) -> dict[str, Any]:
         """Return what is set, by field."""
         fields = {name: getattr(self, name) for name in self.model_fields_set}
-        return {name: value for name, value in fields.items() if value is not None}
+        return {
+            name: value
+            for name, value in fields.items()
+            if value is not None or name == "give_up_after"
+        }
 
     def __repr__(self) -> str:
         lines = [f"<Plan by {self.made_by}>"]
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if value is not None and name != "made_by":
+            if name == "give_up_after" and value is None:
+                lines.append(f"  {name}: never")
+            elif value is not None and name != "made_by":
                 lines.append(f"  {name}: {_value_text(value)}")
         if self._binding is not None:
             lines.append(f"  estimate: {self._binding.estimate}")

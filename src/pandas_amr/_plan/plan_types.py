@@ -260,10 +260,18 @@ def _label_to_json(label: Any) -> Any:
     )
 
 
+def _check_not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        message = f"takes a whole number from 1, or None for never, not {value!r}"
+        raise ValueError(message)  # noqa: TRY004 (what pydantic reads)
+    return value
+
+
 def _labels_or_none(value: Any) -> list[Any] | None:
     return None if value is None else _labels_from_json(value)
 
 
+CountOrNever = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_check_not_bool)]
 ByField = Annotated[Any, BeforeValidator(_as_by), PlainSerializer(_by_to_json)]
 LabelsField = Annotated[
     list[Any] | None, BeforeValidator(_labels_or_none), PlainSerializer(labels_to_json)

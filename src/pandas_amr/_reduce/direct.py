@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pandas_amr._findings.inputs import make_row_inputs
 from pandas_amr._reduce.sources import make_outcome
 from pandas_amr._reduce.task import answer_task, make_reduce_agent, reduce_budget
@@ -47,7 +49,10 @@ def make_direct_answer(
     if not len(units) or int(units.tokens.sum()) > MOST_BUDGETS * share:
         return None
     agent = make_reduce_agent(spec, services, state, task)
-    inputs = make_row_inputs(units, list(range(len(units))))
+    positions = np.flatnonzero(~units.is_empty_row).tolist()
+    if not positions:
+        return None
+    inputs = make_row_inputs(units, positions)
     if agent.count("\n".join(one.line for one in inputs)) > share:
         return None
     if sum(agent.size(one) for one in inputs) > agent.max_tokens:

@@ -28,14 +28,14 @@ def select_where(where: str | None, rows: FindingRows) -> FindingRows:
     return rows.select(np.flatnonzero(is_true.to_numpy()))
 
 
-def rows_without_findings(spec: Spec, state: State) -> NDArray[np.int64]:
-    """Return the positions of the rows for which all maps failed. No reduce agent reads them."""
-    failed_maps: dict[int, set[str | None]] = {}
-    for failure in state.failures:
-        failed_maps.setdefault(failure.position, set()).add(failure.map)
-    all_maps = set(spec.job.names)
-    positions = [position for position, maps in failed_maps.items() if maps >= all_maps]
-    return np.array(sorted(positions), dtype=np.int64)
+def rows_without_findings(state: State) -> NDArray[np.int64]:
+    """Return the positions of the rows of which no map has found anything.
+
+    No reduce agent reads them.
+    """
+    if state.findings is None:
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(~state.findings.rows_found())
 
 
 def render_frame_rows(
@@ -50,7 +50,7 @@ def render_findings(
     spec: Spec, state: State, units: Units, rows: FindingRows, places: NDArray[np.int64]
 ) -> list[ReduceInput]:
     """Render the findings of the rows at some places, without the rows that have none."""
-    has_findings = ~np.isin(rows.positions[places], rows_without_findings(spec, state))
+    has_findings = ~np.isin(rows.positions[places], rows_without_findings(state))
     places = places[has_findings]
     shared_by = _group_equal_rows(spec, units, rows, places)
     firsts = places[np.isin(rows.positions[places], list(shared_by))]

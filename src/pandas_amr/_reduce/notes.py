@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from pandas_amr._agent import prompts
+from pandas_amr._findings.map_findings import EMPTY, SKIPPED
 from pandas_amr._plan.compute import aggregate
 from pandas_amr._plan.outputs import describe_computed
 from pandas_amr._reduce.inputs import rows_without_findings, select_where
@@ -13,7 +16,6 @@ from pandas_amr._reduce.ranking import rank_places
 from pandas_amr._units.cells import cell, make_reader_keys, to_json_line
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -86,22 +88,39 @@ class FindingNotes:
 
     def _render_coverage(self, lost: LostFindings) -> str:
         failed = {failure.position for failure in self.state.failures if failure.position >= 0}
-        without_any = set(rows_without_findings(self.spec, self.state).tolist())
+        without_any = set(rows_without_findings(self.state).tolist())
+        empty = without_any & self._rows_with(EMPTY)
+        skipped = without_any & self._rows_with(SKIPPED)
         if self.group is None:
             positions = set(range(len(self.spec.job.frame)))
         else:
             positions = set(self.group.tolist())
         return render_coverage(
             len(positions),
-            failed=len(without_any & positions),
+            failed=len((without_any - empty - skipped) & positions),
+            empty=len(empty & positions),
+            skipped=len(skipped & positions),
             partly_failed=len((failed - without_any) & positions),
             lost=len(lost.rows),
             truncated=lost.truncated,
         )
 
+    def _rows_with(self, status: str) -> set[int]:
+        if self.state.findings is None:
+            return set()
+        rows = np.flatnonzero(self.state.findings.row_statuses() == status)
+        return set(rows.tolist())
+
 
 def render_coverage(
-    rows: int, *, failed: int, partly_failed: int, lost: int, truncated: int
+    rows: int,
+    *,
+    failed: int,
+    partly_failed: int,
+    lost: int,
+    truncated: int,
+    empty: int = 0,
+    skipped: int = 0,
 ) -> str:
     """Render what the final agent does not see; empty if it sees all.
 
@@ -111,10 +130,16 @@ def render_coverage(
         partly_failed: the rows without the finding of some map.
         lost: the rows whose findings were lost with a node.
         truncated: the findings that were truncated.
+        empty: the rows without content.
+        skipped: the rows that nobody was asked about.
     """
     lines: list[str] = []
     if failed:
         lines.append(f"{failed} of {rows} rows have no finding: they failed.")
+    if empty:
+        lines.append(f"{empty} of {rows} rows are empty: there is nothing to find in them.")
+    if skipped:
+        lines.append(f"{skipped} of {rows} rows have no finding: they were not read.")
     if partly_failed:
         lines.append(
             f"{partly_failed} of {rows} rows have a part of their findings: a map failed, "

@@ -9,6 +9,7 @@ import numpy as np
 
 from pandas_amr._agent import prompts
 from pandas_amr._findings.citations import Support
+from pandas_amr._findings.map_findings import EMPTY
 from pandas_amr._findings.output import number_type
 from pandas_amr._plan.compute import group_rows
 from pandas_amr._plan.outputs import OUTPUT_COLUMN, join_group_outputs
@@ -39,7 +40,8 @@ CHOICE_SAMPLE = 10  # findings that the choosing agent reads
 
 async def reduce_to_number(trees: ReduceTrees, rows: FindingRows) -> ReduceOutcome:
     """Compute the number as an agent says; have it written if nothing computes it."""
-    if not len(trees.spec.job.frame):
+    findings, count = trees.state.findings, len(trees.spec.job.frame)
+    if not count or (findings is not None and findings.rows_with(EMPTY) == count):
         return ReduceOutcome(None)
     choice = await _ask_for_choice(trees, rows)
     if choice is None:
@@ -108,7 +110,7 @@ def _make_fields(spec: Spec, state: State, rows: FindingRows) -> Fields:
     for place in (*job.columns, *others):
         label, source = job.frame.columns[place], job.frame.iloc[:, place]
         columns.append((label, rows.table.iloc[:, place], place in job.columns, source))
-    has_findings = ~np.isin(rows.positions, rows_without_findings(spec, state))
+    has_findings = ~np.isin(rows.positions, rows_without_findings(state))
     return Fields.of(columns, number=number, rows=has_findings, counted=job.maps)
 
 
@@ -118,7 +120,7 @@ def _sample_inputs(trees: ReduceTrees, rows: FindingRows) -> list[ReduceInput]:
     All rows of a unit are rendered together, so that the finding says how many they are.
     """
     unit_of = trees.units.answered_by[rows.positions]
-    has_findings = ~np.isin(rows.positions, rows_without_findings(trees.spec, trees.state))
+    has_findings = ~np.isin(rows.positions, rows_without_findings(trees.state))
     units = np.unique(unit_of[has_findings])
     if len(units):
         units = units[spread(len(units), CHOICE_SAMPLE)]

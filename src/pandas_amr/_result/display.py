@@ -23,13 +23,26 @@ def result_line(result: Result) -> str:
     parts = [
         f"{len(result.frame)} rows",
         f"{failed} failed",
+        *_unread_parts(result),
         f"{total.calls} calls",
         f"{total.tokens} tokens",
         f"{result.seconds:.1f} s",
     ]
     if result.sandbox:
         parts.append(f"sandbox {result.sandbox}")
+    if result.stopped:
+        parts.append(f"stopped early: {result.stopped.partition('. ')[0].removesuffix('.')}")
     return f"<Result {', '.join(parts)}>"
+
+
+def _unread_parts(result: Result) -> list[str]:
+    """Count the rows that were not read."""
+    if result.status is None:
+        return []
+    counts = result.status["status"].value_counts()
+    return [
+        f"{counts[status]} {status}" for status in ("empty", "skipped") if counts.get(status, 0)
+    ]
 
 
 def result_html(result: Result) -> str:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pandas_amr._records.trace import Node
     from pandas_amr._records.usage import Ledger
 
-STATUSES = ("ok", "repaired", "cached", "failed", "skipped")
+STATUSES = ("ok", "repaired", "cached", "failed", "skipped", "empty")
+EMPTY_REASON = "its content is empty"
 SKIPPED_REASON = "the run stopped before its turn"
 TRACE_COLUMNS = (
     "id",
@@ -151,8 +152,9 @@ def status_frame(
 ) -> pd.DataFrame:
     """Build ``Result.status``: one row per unit, with the reason if it has no finding."""
     reasons: list[str | None] = [None] * len(statuses)
-    for position in np.flatnonzero(statuses == "skipped").tolist():
-        reasons[position] = SKIPPED_REASON
+    for status, reason in (("skipped", SKIPPED_REASON), ("empty", EMPTY_REASON)):
+        for position in np.flatnonzero(statuses == status).tolist():
+            reasons[position] = reason
     for failure in failures:
         if failure.position < 0:  # the reduce failed, and not a unit
             continue

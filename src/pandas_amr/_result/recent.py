@@ -39,10 +39,12 @@ def remembered(result: Result) -> pd.DataFrame:
 def filtered_positions(result: Result) -> NDArray[np.int64]:
     """Return the positions of the rows that a filter keeps.
 
-    A row is kept if it met the criterion. A failed row is kept, too: it might meet it.
+    A row is kept if it met the criterion. A failed row is kept, too: it might meet it. One without
+    content cannot, and is dropped.
     """
-    keep = result.frame[KEEP].fillna(True).astype(bool)  # noqa: FBT003 (a value, not a flag)
-    return np.flatnonzero(keep.to_numpy())
+    keep = result.frame[KEEP].fillna(True).astype(bool).to_numpy()  # noqa: FBT003 (a value)
+    assert result.status is not None
+    return np.flatnonzero(keep & (result.status["status"] != "empty").to_numpy())
 
 
 def filtered_rows(result: Result) -> pd.DataFrame:

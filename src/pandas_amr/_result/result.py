@@ -57,12 +57,17 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class RunOrigin:
-    """The run behind a result: what it takes to run failed units again."""
+    """The run behind a result: what it takes to run failed units again.
+
+    Attributes:
+        gave_up: whether the run gave up: what it skipped then is not run again.
+    """
 
     job: Job
     settings: Settings
     lms: Mapping[Phase, LM]
     kept: MapFindings
+    gave_up: bool = False
     runner: ClassVar[Runner]  # set by the room of runs, which this room may not import
 
 
@@ -85,8 +90,9 @@ class Result(Generic[Output]):
             sandbox status``.
         total: the sum of ``usage``.
         seconds: how long the run took.
-        stopped: why the run stopped early, if it did: the budget is spent, or the service did not
-            answer for ``LM(patience_s=...)``, or asked to wait longer: then it says until when.
+        stopped: why the run stopped early, if it did: the budget is spent; or the service did not
+            answer for ``LM(patience_s=...)``, or asked to wait longer: then it says until when; or
+            units failed for one reason and none succeeded (``plan={"give_up_after": ...}``).
         sandbox: the tier of the sandbox in which agents ran code, if they ran any.
         sources: the rows that the output is based on, one row per item and row: ``item label
             position general run``, after ``group`` if groups or columns were written; None if no
@@ -96,8 +102,8 @@ class Result(Generic[Output]):
         coverage: the share of rows that are evidence for the output: sources that are not general.
         stages: of a recipe, the result of each stage.
         aggregations: of a loaded result, how its answer was computed; functions by name only.
-        status: one row per unit: ``status`` (``ok repaired cached failed skipped``) and
-            ``reason``.
+        status: one row per unit: ``status`` (``ok repaired cached empty skipped failed``) and
+            ``reason``. An ``empty`` unit has no content, so that no model was asked about it.
     """
 
     output: Output
@@ -122,6 +128,8 @@ class Result(Generic[Output]):
 
     def retry(self, *, lm: LM | str | None = None, errors: Errors | None = None) -> Result:
         """Run again what failed or was skipped, keep the findings, and reduce again.
+
+        What a run skipped that gave up is not run again: the same call asks about that.
 
         Args:
             lm: another model for it; default: the same model.

@@ -45,7 +45,8 @@ def forecast(
         measurement: what a sample took, if one was mapped.
         open_: the units that are still to be mapped; all if None.
     """
-    unmapped = units if open_ is None else units.only(np.isin(units.asked, open_))
+    readable = units.with_content()
+    unmapped = readable if open_ is None else readable.only(np.isin(readable.asked, open_))
     parts = _estimate_parts(
         spec, services, state, units, unmapped=unmapped, measurement=measurement
     )
@@ -103,9 +104,12 @@ def _estimate_parts(
     direct = estimate_direct(spec, services, state, units)
     if direct is not None:
         return _Parts((), [], direct)
-    shards = shards_of(spec, unmapped)
+    is_cut = np.isin(units.asked, unmapped.asked) | units.is_empty
+    shards = shards_of(spec, units.only(is_cut))
     maps = estimate_maps(spec, services, unmapped, shards, measurement)
-    reduce = estimate_reduce(spec, services, state, units, shards, measurement=measurement)
+    reduce = estimate_reduce(
+        spec, services, state, units.with_content(), shards, measurement=measurement
+    )
     sizes = tuple(len(shard.positions) for shard in shards)
     return _Parts(sizes, maps, reduce)
 

@@ -44,7 +44,7 @@ async def measure_sample(
     Raises:
         RunStopped: a budget ended it, or ``errors="raise"`` met a failure.
     """
-    if not spec.job.maps:
+    if not spec.job.maps or not len(sample.positions):
         return None
     mapped = await _map_sample(spec, services, state, units, sample)
     if _has_all_failed(spec, state, sample):
@@ -82,7 +82,7 @@ async def _map_sample(
     await stage.recall()
     before = services.ledger.total
     await stage.run(None)
-    if state.ended_by is not None:
+    if state.ended_by is not None and not isinstance(state.ended_by, MapFailed):
         raise state.ended_by
     return _MappedSample(spec, services, stage, services.ledger.total - before)
 
@@ -223,6 +223,7 @@ def _has_all_failed(spec: Spec, state: State, sample: Sample) -> bool:
     if spec.settings.errors == "raise":
         raise MapFailed(message)
     has_nothing = len(failures) == len(sampled) * len(spec.job.names)
+    has_nothing = has_nothing or isinstance(state.ended_by, MapFailed)  # it has given up
     consequence = "The estimate is scaled up from the rest."
     if has_nothing:
         consequence = "The estimate is that without a sample."

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._findings.columns import add_findings
 from pandas_amr._findings.inputs import no_nodes
+from pandas_amr._findings.map_findings import EMPTY
 from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import ReduceOutcome, evidence_share, sources_frame
 from pandas_amr._result.frames import failures_frame, late, status_frame, trace_frame, usage_frame
 from pandas_amr._result.result import Result, RunOrigin
-from pandas_amr.errors import FailureWarning, ModelUnavailable
+from pandas_amr.errors import FailureWarning, MapFailed, ModelUnavailable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +80,7 @@ def _add_warnings(spec: Spec, state: State) -> None:
             "and listed in amr.result_of(frame).failures."
         )
         state.warnings.append(FailureWarning(message))
-    is_hidden = verb != "map_reduce" or isinstance(state.ended_by, ModelUnavailable)
+    is_hidden = verb != "map_reduce" or isinstance(state.ended_by, ModelUnavailable | MapFailed)
     if state.end_reason and is_hidden:
         state.warnings.append(FailureWarning(f"The run stopped early: {state.end_reason}"))
 
@@ -106,10 +107,17 @@ def _assemble(
         sandbox=spec.sandbox_tier or None,
         made_by=None if state.made_by is no_nodes else state.made_by,
         sources=sources_frame(outcome.sources, frame.index) if outcome.sources else None,
-        coverage=evidence_share(outcome.sources, len(frame)),
+        coverage=evidence_share(outcome.sources, _count_readable(state, frame)),
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
     )
+
+
+def _count_readable(state: State, frame: pd.DataFrame) -> int:
+    """Count the rows that have content."""
+    if state.findings is None:
+        return len(frame)
+    return len(frame) - state.findings.rows_with(EMPTY)
 
 
 def _copy_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
@@ -140,4 +148,5 @@ def _origin(spec: Spec, state: State) -> RunOrigin | None:
     """Name where a retry begins; None if nothing is mapped, or only a sample of it was."""
     if state.findings is None or spec.job.verb == "plan":
         return None
-    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings)
+    gave_up = isinstance(state.ended_by, MapFailed)
+    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings, gave_up)

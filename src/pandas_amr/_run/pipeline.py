@@ -16,7 +16,9 @@ from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.services import Services
 from pandas_amr._context.state import State
+from pandas_amr._context.tool_use import check_tools_at_server
 from pandas_amr._context.wiring import wire
+from pandas_amr._findings.map_findings import EMPTY
 from pandas_amr._journal.keys import Question
 from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
@@ -35,6 +37,8 @@ from pandas_amr._run.estimate import forecast
 from pandas_amr._run.outcome import make_partial_result, make_result
 from pandas_amr._run.preview import Draft, PreviewOptions, preview
 from pandas_amr._run.sample import sample_of
+from pandas_amr._units.columns import find_content_columns
+from pandas_amr._units.empty import find_empty_columns, find_empty_rows
 from pandas_amr._units.units import Units, make_units
 from pandas_amr.errors import (
     BudgetExceeded,
@@ -150,6 +154,7 @@ class Pipeline:
             within=shared,
         )
         self.services.wired = await stack.enter_async_context(wiring)
+        check_tools_at_server(spec, self.services.wired)
 
     async def _begin_journal(self, stack: AsyncExitStack) -> None:
         """Note in the journal that the run has begun; one that is part of another is not noted."""
@@ -241,7 +246,7 @@ class Pipeline:
         sample = None
         wanted = self._execution.sample
         if wanted is not None:
-            count = max(1, round(wanted.share * len(units.asked)))
+            count = max(1, round(wanted.share * len(units.with_content().asked)))
             draw = partial(sample_of, seed=wanted.seed)
             sample = await services.run_large(spec, draw, spec, units, count)
         begin = partial(MapStage, spec, services, state, units, state.findings, sample=sample)
@@ -345,8 +350,9 @@ class Pipeline:
         if state.ended_by is not None or not (state.halted and state.failures):
             return
         rows = len(job.frame)
+        empty = state.findings.rows_with(EMPTY) if state.findings is not None else 0
         failed = len({failure.position for failure in state.failures})
-        has_nothing = len(state.failures) == rows * len(job.names)
+        has_nothing = len(state.failures) == (rows - empty) * len(job.names)
         first = state.sorted_failures(job.names)[0]
         what = "No unit succeeded" if has_nothing else f"{failed} of {rows} units failed"
         raise MapFailed(f"{what}; the first, row {first.position}: {first.reason} ({first.who})")
@@ -370,13 +376,29 @@ def _begin_services(execution: Execution, watch: Watch, state: State) -> Service
 
 def _can_be_continued(error: RunStopped) -> bool:
     """Tell whether a run that this ended has a result, which a later run goes on from."""
-    if isinstance(error, BudgetExceeded):
+    if isinstance(error, BudgetExceeded | MapFailed):
         return True
     return isinstance(error, ModelUnavailable) and not error.gone
 
 
 def make_read_units(spec: Spec) -> Units:
-    """Make units of the rows; equal ones that a model reads are asked about once."""
+    """Make units of the rows; equal ones that a model reads are asked about once, empty ones never.
+
+    Functions are given the empty ones nevertheless.
+    """
+    job, units = spec.job, _make_distinct_units(spec)
+    if spec.plan.on_empty != "skip" or not job.reads_by_model:
+        return units
+    if spec.plan.axis != "columns":
+        return replace(units, empty=find_empty_rows(job.frame, job.columns, units.asked))
+    assert job.call is not None  # whose frame holds what the job's profiles
+    frame = job.call.frame
+    columns = find_content_columns(frame, spec.plan.columns)
+    empty = find_empty_columns(frame, columns)
+    return replace(units, empty=np.intersect1d(units.asked, empty))
+
+
+def _make_distinct_units(spec: Spec) -> Units:
     job = spec.job
     if job.maps:
         is_read = not job.all_callable and spec.plan.view != "preview"

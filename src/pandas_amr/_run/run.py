@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 from pandas_amr._context.progress import Progress, Watch
 from pandas_amr._context.settings import Settings, current_settings, use_block_settings
 from pandas_amr._context.spec import Spec
+from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lm, resolve_lms
 from pandas_amr._journal.journal import open_journal
 from pandas_amr._plan.arguments import check
@@ -326,6 +327,7 @@ def _check_models(spec: Spec) -> None:
     if not spec.lms:
         return
     check_model(spec.job, spec.lms["map"])
+    check_tools(spec)
     own_lms = [resolve_lm(agent.lm) for agent in spec.job.agents if agent.lm is not None]
     check_budget(spec.settings.budget, [*spec.lms.values(), *own_lms])
 
@@ -424,7 +426,8 @@ class Rerun:
             settings = settings.with_changes({"errors": errors})
         lms = resolve_lms(lm, settings) if lm is not None else origin.lms
         spec = Spec(origin.job, settings, lms)
-        result: Result = make_run(spec, findings=origin.kept.copy(), whole=True).result()
+        findings = origin.kept.copy(leave_skipped=origin.gave_up)
+        result: Result = make_run(spec, findings=findings, whole=True).result()
         return result
 
     def verify(self, origin: RunOrigin, lm: Any, share: float, seed: int) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ BLOCK_ROWS = 8192  # rendered at a time, so that memory stays bounded
 FEW_ROWS = 64
 
 
+def _no_positions() -> NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Units:
     """The rows of a frame as units.
@@ -37,6 +41,8 @@ class Units:
         tokens: tokens of each asked unit's JSON line; zeros if nothing is sent to a model.
         known_by: positions of the columns that tell units apart in the journal; default: the
             content columns.
+        empty: positions of the asked units that no model is asked about, since they have no
+            content; in order.
     """
 
     frame: pd.DataFrame
@@ -46,6 +52,7 @@ class Units:
     answered_by: NDArray[np.int64]
     tokens: NDArray[np.int64]
     known_by: tuple[int, ...] = ()
+    empty: NDArray[np.int64] = field(default_factory=_no_positions)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -56,6 +63,21 @@ class Units:
     def only(self, wanted: NDArray[np.bool_]) -> Units:
         """Ask only some of the asked units."""
         return replace(self, asked=self.asked[wanted], tokens=self.tokens[wanted])
+
+    @property
+    def is_empty(self) -> NDArray[np.bool_]:
+        """Tell of each asked unit whether no model is asked about it."""
+        return np.isin(self.asked, self.empty)
+
+    @property
+    def is_empty_row(self) -> NDArray[np.bool_]:
+        """Tell of each row whether no model is asked about it."""
+        rows: NDArray[np.bool_] = self.is_empty[self.answered_by]
+        return rows
+
+    def with_content(self) -> Units:
+        """Ask only the units that have content."""
+        return self.only(~self.is_empty) if len(self.empty) else self
 
     def with_columns(self, columns: tuple[int, ...]) -> Units:
         """Replace the content columns."""
