@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Unpack
 
-    from pandas_amr._api.options import Groups, QuestionOptions
+    from pandas_amr._api.options import Groups, Kind, QuestionOptions
     from pandas_amr._result.result import Result
     from pandas_amr._run.run import Run
 
@@ -61,8 +61,8 @@ class Accessor:
             *,
             output: Any = None,
             by: Groups = None,
-            **options: Unpack[QuestionOptions],
-        ) -> Run[Result]:
+            **options: Unpack[QuestionOptions[Kind]],
+        ) -> Run[Result[Any, Kind]]:
             """Begin a ``map_reduce``."""
             ...
 
@@ -72,8 +72,8 @@ class Accessor:
             *,
             output: Any = None,
             by: Groups = None,
-            **options: Unpack[QuestionOptions],
-        ) -> Result:
+            **options: Unpack[QuestionOptions[Kind]],
+        ) -> Result[Any, Kind]:
             """Map every row and reduce the findings."""
             ...
     else:

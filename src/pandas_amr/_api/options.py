@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
 
 from pandas_amr.errors import UsageError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from openai import AsyncOpenAI
-    from pydantic import BaseModel
+    from typing_extensions import TypeVar as TypeVarWithDefault
 
     from pandas_amr._agent.agent import Agent
     from pandas_amr._journal.journal import Journal
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     Key: TypeAlias = Hashable | pd.Series | pd.Grouper | Callable[[Any], Any] | Mapping[Any, Any]
     Groups: TypeAlias = Key | list[Any] | By | None
     Axis: TypeAlias = Literal["rows", "columns"]
-    Finding: TypeAlias = type[BaseModel | list[Any]] | Mapping[str, Any] | None
     ShardFunction: TypeAlias = Callable[[pd.DataFrame], Any]
     Map: TypeAlias = str | Agent | ShardFunction | Mapping[str, str | Agent | ShardFunction]
     Criterion: TypeAlias = str | Agent | ShardFunction
@@ -37,6 +36,11 @@ if TYPE_CHECKING:
     PlanLike: TypeAlias = Plan | Mapping[str, Any] | str | Path
     Model: TypeAlias = LM | str | Mapping[str, LM | str] | AsyncOpenAI | None
     Errors: TypeAlias = Literal["coerce", "raise"] | None
+
+    Kind = TypeVarWithDefault("Kind", default=Any)  # what finding= is: the type of result.records
+    Finding: TypeAlias = type[Kind] | Mapping[str, Any] | None
+else:
+    Kind = TypeVar("Kind")  # typing_extensions would make the import of the package longer
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 Function = TypeVar("Function", bound="Callable[..., Any]")
@@ -61,14 +65,14 @@ class Options(TypedDict, total=False):
     progress: bool | None
 
 
-class MapOptions(Options, total=False):
+class MapOptions(Options, Generic[Kind], total=False):
     """What a verb takes that finds something in every row."""
 
     axis: Axis | None
-    finding: Finding
+    finding: Finding[Kind]
 
 
-class QuestionOptions(MapOptions, total=False):
+class QuestionOptions(MapOptions[Kind], Generic[Kind], total=False):
     """What a verb takes that maps and reduces."""
 
     map: Map | None

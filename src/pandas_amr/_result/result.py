@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
@@ -20,6 +20,7 @@ from pandas_amr._result.display import result_html, result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import LazyField
+from pandas_amr._result.records import Kind, RecordsField, name_type, replace_types
 from pandas_amr._result.review import most_in_doubt
 from pandas_amr._result.saved import load_parts, save_result
 from pandas_amr._result.stopped import stop_with
@@ -68,7 +69,7 @@ class RunOrigin:
 
 @public
 @dataclass(frozen=True, eq=False, repr=False)
-class Result(Generic[Output]):
+class Result(Generic[Output, Kind]):
     """The outcome of a run.
 
     Attributes:
@@ -78,6 +79,9 @@ class Result(Generic[Output]):
             unit failed.
         findings: those columns alone, one row per unit. If a unit can hold many records: one row
             per record, labelled by its unit.
+        records: the findings as objects of the type that ``finding=`` gave (a model, a dataclass, a
+            TypedDict; of a dict of types, a model that was made of it): a Series with the labels of
+            ``findings``, None if a unit failed. With maps by name: a frame, one column per map.
         plan: the plan of the run; of a recipe, the plan of its last stage.
         usage: calls, tries, tokens, seconds and money, one row per phase and model.
         failures: one row per failed unit: ``label position shard map who reason attempts``.
@@ -98,6 +102,7 @@ class Result(Generic[Output]):
         aggregations: of a loaded result, how its answer was computed; functions by name only.
         status: one row per unit: ``status`` (``ok repaired cached failed skipped``) and
             ``reason``.
+        finding_types: the type of each map's findings, by the name of the map.
     """
 
     output: Output
@@ -119,8 +124,13 @@ class Result(Generic[Output]):
     stages: tuple[Result, ...] = field(default=())
     made_by: Callable[[int], tuple[str, ...]] | None = field(default=None)
     aggregations: Mapping[Any, Any] | None = field(default=None)
+    finding_types: Mapping[str | None, Any] | None = field(default=None)
 
-    def retry(self, *, lm: LM | str | None = None, errors: Errors | None = None) -> Result:
+    records = RecordsField()
+
+    def retry(
+        self, *, lm: LM | str | None = None, errors: Errors | None = None
+    ) -> Result[Output, Kind]:
         """Run again what failed or was skipped, keep the findings, and reduce again.
 
         Args:
@@ -310,6 +320,8 @@ class Result(Generic[Output]):
         parts["total"] = asdict(self.total)
         parts["stages"] = [stage._parts() for stage in self.stages]  # noqa: SLF001 (of this class)
         parts["aggregations"] = self._computed_aggregations()
+        kinds = self.finding_types or {}
+        parts["finding_types"] = {name: name_type(kind) for name, kind in kinds.items()}
         return parts
 
     def __repr__(self) -> str:
@@ -328,13 +340,22 @@ def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:
     return np.isin(status["status"].to_numpy(dtype=object), FOUND)
 
 
-def load(folder: str | Path) -> Result:
+def load(folder: str | Path, *, finding: Any = None) -> Result:
     """Load a result that ``result.save(folder)`` wrote, types included.
 
+    Args:
+        folder: where it was saved.
+        finding: the type of ``result.records``, as ``finding=`` of the verb took it. Default: it is
+            imported, when ``records`` is first read, from the module in which it was defined.
+
     Raises:
-        UsageError: the folder holds no result, a damaged one, or one of a later version.
+        UsageError: the folder holds no result, a damaged one, or one of a later version; or
+            ``finding`` is not the type of its findings.
     """
-    return _result_of_parts(load_parts(Path(folder)))
+    result = _result_of_parts(load_parts(Path(folder)))
+    if finding is None:
+        return result
+    return replace(result, finding_types=replace_types(result, finding))
 
 
 def _result_of_parts(parts: Mapping[str, Any]) -> Result:

@@ -109,7 +109,18 @@ def _assemble(
         coverage=evidence_share(outcome.sources, len(frame)),
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
+        finding_types=_finding_types(spec, state),
     )
+
+
+def _finding_types(spec: Spec, state: State) -> dict[str | None, Any]:
+    """Return the type of each map's findings; None for a function whose columns it alone knows."""
+    if state.findings is None:
+        return {}
+    planned = spec.plan.finding
+    if isinstance(planned, dict):
+        return {name: planned.get(name) for name in spec.job.names}
+    return dict.fromkeys(spec.job.names, planned)
 
 
 def _copy_nodes(services: Services, parent: SharedRun | None) -> list[Node]:

@@ -7,7 +7,7 @@ import enum
 import types
 import typing
 import warnings
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import typing_extensions
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model, model_validator
@@ -24,9 +24,21 @@ RESERVED_BY_PYDANTIC = frozenset(name for name in dir(BaseModel) if name.startsw
 
 
 class Record(BaseModel):
-    """The base of findings and outputs that are made from a dict or a JSON schema."""
+    """The base of findings and outputs that are made: from a dict, a JSON schema, a dataclass."""
 
     model_config = ConfigDict(protected_namespaces=())
+
+    _made_from: ClassVar[Any] = None  # the dataclass or the TypedDict that it stands for
+
+
+def users_type(model: type[BaseModel]) -> Any:
+    """Return the user's own type that a model checks: the model, a dataclass, a TypedDict.
+
+    None for a model that was made from a dict or a JSON schema.
+    """
+    if not issubclass(model, Record):
+        return model
+    return model._made_from  # noqa: SLF001 (this module's own)
 
 
 def record_type(
@@ -175,8 +187,9 @@ def model_of_fields(kind: Any) -> type[BaseModel]:
         raise UsageError(
             f"pydantic cannot check {kind.__name__}: {str(error).splitlines()[0]}"
         ) from None
-    optional = _optional_keys(kind)
+    optional = optional_keys(kind)
     fields = record_type(kind.__name__, _field_definitions(kind, optional))
+    fields._made_from = kind  # type: ignore[attr-defined]  # noqa: SLF001 (this module's own)
     if not _has_own_checks(kind):
         return fields
 
@@ -199,7 +212,7 @@ def _has_own_checks(kind: Any) -> bool:
     return hasattr(kind, "__post_init__") or hasattr(kind, "__pydantic_decorators__")
 
 
-def _optional_keys(kind: Any) -> frozenset[str]:
+def optional_keys(kind: Any) -> frozenset[str]:
     """Return the keys of a TypedDict that may be left out.
 
     If annotations are texts, the class itself does not know all of them.
