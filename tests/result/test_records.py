@@ -415,3 +415,16 @@ def test_a_stage_of_a_recipe_a_retry_and_a_filter_have_records():
         assert again.records.tolist() == [Place(city="Oslo"), None, Place(city="Oslo")]
     kept = ROWS.amr.filter(lambda shard: shard["text"] != "c")
     assert [record.amr_keep for record in amr.result_of(kept).records] == [True, True, False]
+
+
+def test_a_function_gives_objects_of_the_type_and_a_recipe_of_functions_needs_no_model():
+    def spots(shard: pd.DataFrame) -> list[Spot]:
+        return [Spot(len(text), Mood.GOOD, Place(city="Oslo")) for text in shard["text"]]
+
+    def sizes(shard: pd.DataFrame) -> list[dict[str, int]]:
+        return [{"n": 1}] * len(shard)
+
+    result = ROWS.amr.map_reduce(map=spots, finding=Spot, reduce=len)
+    assert result.records.tolist() == [Spot(1, Mood.GOOD, Place(city="Oslo"))] * 3
+    both = amr.Recipe().map({"spots": spots, "sizes": sizes}, finding={"spots": Spot, "sizes": {"n": int}})
+    assert both(ROWS).stages[0].records["spots"].tolist() == result.records.tolist()

@@ -51,6 +51,7 @@ class Settings:
         return replace(self, **changes)
 
 
+CLIENTS = ("AsyncOpenAI", "OpenAI")  # others of the package derive from these
 NAMES = tuple(each.name for each in fields(Settings) if each.name != "of_block")
 
 
@@ -358,5 +359,9 @@ def check_lm(given: Any, where: str = "lm=") -> None:
 
 
 def is_client(given: Any) -> bool:
-    """Whether it is a client of the ``openai`` package."""
-    return hasattr(given, "chat") and hasattr(given, "post")
+    """Tell whether something is a client of the ``openai`` package, without importing that."""
+    for kind in type(given).__mro__:
+        package = kind.__module__.partition(".")[0]
+        if package == "openai" and kind.__name__ in CLIENTS:
+            return True
+    return False

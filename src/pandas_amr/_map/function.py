@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -233,13 +234,16 @@ class FunctionMapper:
                 )
 
     def _record(self, one: Any) -> dict[str, Any]:
-        given = one.model_dump() if hasattr(one, "model_dump") else one
-        if isinstance(given, dict):
-            return given
+        if isinstance(one, BaseModel):
+            return one.model_dump()
+        if dataclasses.is_dataclass(one) and not isinstance(one, type):
+            return dataclasses.asdict(one)
+        if isinstance(one, dict):
+            return one
         only = list(self.kind.model.model_fields) if self.kind else ["finding"]
         if len(only) != 1:
             raise UsageError(f"{self._called()} gives dicts or records, not {type(one).__name__}.")
-        return {only[0]: given}
+        return {only[0]: one}
 
     def _called(self) -> str:
         return f"map={getattr(self.function, '__name__', 'the function')}"
