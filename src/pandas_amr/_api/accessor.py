@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 import pandas as pd
 
 from pandas_amr._api import verbs
+from pandas_amr._records.public import refuse_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +80,10 @@ class Accessor:
     else:
         start = _Bound(verbs.start)
         map_reduce = _Bound(verbs.map_reduce)
+
+        def __getattr__(self, name: str) -> Any:
+            """Refuse a verb that does not exist, and suggest one."""
+            refuse_attribute("df.amr", name, () if name.startswith("_") else VERBS)
 
     map = _Bound(verbs.map)
     filter = _Bound(verbs.filter)

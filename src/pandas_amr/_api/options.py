@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
 
-from pandas_amr.errors import UsageError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
     from pathlib import Path
@@ -44,10 +42,6 @@ else:
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 Function = TypeVar("Function", bound="Callable[..., Any]")
-
-
-class ArgumentError(UsageError, TypeError):
-    """A verb was given a keyword that it does not take."""
 
 
 class Options(TypedDict, total=False):
@@ -134,23 +128,6 @@ where what is paid for is kept, so that the same call again pays only for what i
 ``amr.Journal(path)``, or False. Default: a file in the user's cache folder.""",
     "progress": "whether a bar is shown. Default: in terminals and notebooks.",
 }
-SYNONYMS = {  # what other libraries call it
-    "model": ("lm",),
-    "llm": ("lm",),
-    "client": ("lm",),
-    "prompt": ("task",),
-    "question": ("task",),
-    "schema": ("finding", "output"),
-    "response_model": ("finding", "output"),
-    "output_type": ("output",),
-    "groupby": ("by",),
-    "group_by": ("by",),
-    "cache": ("journal",),
-    "concurrency": ("max_parallelism",),
-    "parallelism": ("max_parallelism",),
-    "max_workers": ("max_parallelism",),
-    "on_error": ("errors",),
-}
 DESCRIBED_HERE = "    {options}\n"  # in a docstring: where the options are described
 
 
@@ -193,21 +170,3 @@ def _describe(name: str) -> str:
     first, *rest = DESCRIPTIONS[name].split("\n")
     lines = [f"        {name}: {first}\n", *(f"            {line}\n" for line in rest)]
     return "".join(lines)
-
-
-def check_keywords(verb: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Refuse a keyword that a verb does not take.
-
-    Raises:
-        ArgumentError: there is one; the message names the nearest one that it takes.
-    """
-    names = list(known)
-    for name in options:
-        if name in names:
-            continue
-        import difflib  # noqa: PLC0415 (importing the package is to cost nothing)
-
-        near = [meant for meant in SYNONYMS.get(name, ()) if meant in names]
-        near = near or difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"It takes: {', '.join(names)}."
-        raise ArgumentError(f"{verb}() takes no {name!r}. {hint}")

@@ -13,7 +13,6 @@ import pandas as pd
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.threads import called
-from pandas_amr._api.options import check_keywords
 from pandas_amr._api.recipe_result import (
     Reached,
     end_reason,
@@ -39,6 +38,7 @@ from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.concurrency import await_user_code
+from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.public import public
 from pandas_amr._result.frames import trace_frame
 from pandas_amr._result.recent import filtered_positions

@@ -11,10 +11,10 @@ from pandas_amr._api.options import (
     MapOptions,
     Options,
     QuestionOptions,
-    check_keywords,
     has_options,
     option_types,
 )
+from pandas_amr._records.keywords import check_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

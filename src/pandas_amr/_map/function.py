@@ -148,8 +148,15 @@ class FunctionMapper:
         size = (
             f"{len(given)} findings" if isinstance(given, (list, *ARRAYS)) else type(given).__name__
         )
+        advice = ""
+        if isinstance(given, dict | str | bool | np.bool_ | int | float):
+            advice = (
+                " It gets a shard's rows as a frame, not one row: "
+                "[f(row) for _, row in shard.iterrows()] gives one finding per row."
+            )
         raise UsageError(
-            f"{self._called()} gives a frame or a list, one finding a row: {rows} rows, {size}."
+            f"{self._called()} gives a frame or a list, one finding per row: "
+            f"{rows} rows, {size}.{advice}"
         )
 
     def _of_frame(self, frame: pd.DataFrame) -> pa.Table:
@@ -171,7 +178,7 @@ class FunctionMapper:
         """Put the function's frame into the order of the shard's rows, or refuse it."""
         if len(given) != len(index):
             raise UsageError(
-                f"{self._called()} gives one finding a row: "
+                f"{self._called()} gives one finding per row: "
                 f"{len(index)} rows, {len(given)} findings."
             )
         units = None

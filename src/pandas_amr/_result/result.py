@@ -13,6 +13,7 @@ from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._findings.store import FOUND
 from pandas_amr._records.graph import Graph, graph_of
+from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.public import public
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
@@ -128,6 +129,7 @@ class Result(Generic[Output, Kind]):
 
     records = RecordsField()
 
+    @suggest_keywords
     def retry(
         self, *, lm: LM | str | None = None, errors: Errors | None = None
     ) -> Result[Output, Kind]:
@@ -150,6 +152,7 @@ class Result(Generic[Output, Kind]):
             )
         return self.origin.runner.retry(self.origin, lm, errors)
 
+    @suggest_keywords
     def score(self, labels: Any, *, tolerance: float = 0.0) -> Score:
         """Compare the findings with known labels.
 
@@ -171,6 +174,7 @@ class Result(Generic[Output, Kind]):
             self.frame, self._finding_columns(), labels, answer=answer, tolerance=tolerance
         )
 
+    @suggest_keywords
     def verify(
         self,
         *,
@@ -222,6 +226,7 @@ class Result(Generic[Output, Kind]):
             model="" if second.origin is None else second.origin.lms["map"].model,
         )
 
+    @suggest_keywords
     def review(self, most: int = 20, *, verification: Verification | None = None) -> pd.DataFrame:
         """Return the rows most in doubt, for a person to check.
 
@@ -281,6 +286,7 @@ class Result(Generic[Output, Kind]):
                 columns += FindingType.of(kind, name).all_columns
         return list(dict.fromkeys(columns))
 
+    @suggest_keywords
     def explain(self, item: int = 0, *, group: Any = None, column: Any = None) -> pd.DataFrame:
         """Return the rows of ``frame`` that an item of the output is based on.
 
@@ -340,6 +346,7 @@ def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:
     return np.isin(status["status"].to_numpy(dtype=object), FOUND)
 
 
+@suggest_keywords
 def load(folder: str | Path, *, finding: Any = None) -> Result:
     """Load a result that ``result.save(folder)`` wrote, types included.
 

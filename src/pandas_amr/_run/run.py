@@ -11,6 +11,7 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
+from pandas_amr._context.environment import check_environment
 from pandas_amr._context.progress import Progress, Watch
 from pandas_amr._context.settings import Settings, current_settings, use_block_settings
 from pandas_amr._context.spec import Spec
@@ -392,6 +393,7 @@ def prepared(
         UsageError: the call cannot be carried out; nothing was sent.
         PlanError: it leaves something open to a model that cannot plan; likewise.
     """
+    check_environment()
     job = check(call)
     for agent in job.agents:
         if agent.lm is not None:
