@@ -22,7 +22,7 @@ from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._types.schema import accepted_names, json_schema, stored_schema
 from pandas_amr._types.wire import Wire, make_wire
 from pandas_amr.errors import UsageError
-from pandas_amr.sandbox.base import Isolation, Limits, Sandbox, found
+from pandas_amr.sandbox.base import Isolation, Limits, Sandbox, tiers_in_force
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -230,7 +230,7 @@ class PythonREPLTool:
         """The tier in force; ``auto`` until the first session of this process has begun."""
         if self.sandbox is not None:
             return self.sandbox.tier
-        return found.get(self.isolation, self.isolation)
+        return tiers_in_force.get(self.isolation, self.isolation)
 
     def __repr__(self) -> str:
         return f"<PythonREPLTool {self.tier}>"

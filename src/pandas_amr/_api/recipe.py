@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._agent.agent import Agent
-from pandas_amr._agent.threads import called
+from pandas_amr._agent.threads import call_user_function
 from pandas_amr._api.recipe_result import (
     Reached,
     end_reason,
@@ -438,7 +438,7 @@ async def _run_stage(
         function = stage.given["what"]
         if isinstance(function, Recipe):
             return await _run_nested(function, frame, parent, done), _all_of(parent.ends)
-        return Reached(await called(function, frame)), _same_parents(parent)
+        return Reached(await call_user_function(function, frame)), _same_parents(parent)
     result = await _run_verb(stage, frame, parent, done)
     answer = answer_of(stage.verb, result)
     match stage.verb:

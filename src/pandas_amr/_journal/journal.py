@@ -259,7 +259,7 @@ class Journal:
         """
         await self._store.keep(entries, run, writer)
 
-    def told(self) -> list[JournalWarning]:
+    def take_warnings(self) -> list[JournalWarning]:
         """Return the warnings about the file since the last call."""
         notices, self._store.notices = self._store.notices, []
         return [JournalWarning(notice) for notice in notices]

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel
 
-from pandas_amr._agent.threads import called
+from pandas_amr._agent.threads import call_user_function
 from pandas_amr._findings.finding_type import ITEMS, FindingType
 from pandas_amr._findings.store import Failure, check_joinable
 from pandas_amr._map.mapper import MappedShard
@@ -116,7 +116,7 @@ class FunctionMapper:
         rows = self.units.rows(positions)
         index = rows.index.view()  # the same index, whatever the function does to the frame
         try:
-            table = self._table(await called(self.function, rows), index)
+            table = self._table(await call_user_function(self.function, rows), index)
             if self.kind is None:
                 check_joinable([*(part for _, part in progress.tables), table])
             progress.tables.append((positions, table))
@@ -383,7 +383,7 @@ def _position_of(failure: Failure) -> int:
 
 
 def _untyped(records: list[dict[str, Any]]) -> pa.Table:
-    """Records as Arrow finds them; one may have a key that the first has not."""
+    """Make a table of records with the types that Arrow finds; a later one may have more keys."""
     names = dict.fromkeys(name for record in records for name in record)
     return pa.Table.from_pylist([names | record for record in records])
 

@@ -64,7 +64,7 @@ class RunOrigin:
     job: Job
     settings: Settings
     lms: Mapping[Phase, LM]
-    kept: MapFindings
+    findings: MapFindings
     runner: ClassVar[Runner]  # set by the room of runs, which this room may not import
 
 
@@ -252,7 +252,7 @@ class Result(Generic[Output, Kind]):
         if self.origin is None or self.made_by is None or self.status is None:
             return shards
         has_finding = _has_finding(self.status)
-        for position in self.origin.kept.units.asked.tolist():
+        for position in self.origin.findings.units.asked.tolist():
             if not has_finding[position]:
                 continue
             for node in self.made_by(position):

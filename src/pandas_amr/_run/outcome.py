@@ -11,7 +11,13 @@ from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import ReduceOutcome, evidence_share, sources_frame
-from pandas_amr._result.frames import failures_frame, late, status_frame, trace_frame, usage_frame
+from pandas_amr._result.frames import (
+    build_later,
+    failures_frame,
+    status_frame,
+    trace_frame,
+    usage_frame,
+)
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr.errors import FailureWarning, ModelUnavailable
 
@@ -35,7 +41,7 @@ def make_result(
     if parent is not None:
         parent.ends.extend(_last_nodes(services))
     elif services.journal is not None:
-        state.warnings += services.journal.told()
+        state.warnings += services.journal.take_warnings()
     _add_warnings(spec, state)
     return _assemble(spec, services, state, outcome, parent)
 
@@ -96,9 +102,9 @@ def _assemble(
         frame=frame,
         findings=found.findings,
         plan=spec.plan,
-        usage=late(usage_frame, Ledger(dict(services.ledger.lines))),
-        failures=late(failures_frame, failures, frame.index),
-        trace=late(trace_frame, nodes),
+        usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
+        failures=build_later(failures_frame, failures, frame.index),
+        trace=build_later(trace_frame, nodes),
         total=services.ledger.total,
         seconds=services.trace.seconds,
         status=status,
@@ -139,7 +145,7 @@ def _frame_and_status(
     frame = found.table
     if findings.list_type is not None:
         frame = add_findings(spec.job.frame, findings.findings())
-    status = late(status_frame, findings.row_statuses(), failures, index)
+    status = build_later(status_frame, findings.row_statuses(), failures, index)
     if spec.plan.status_columns:
         status = status()
         named = status.set_axis(list(spec.plan.status_columns), axis=1)

@@ -22,7 +22,7 @@ from pandas_amr._plan.call_text import check_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._records.public import public
-from pandas_amr._result.recent import filtered_rows, remembered
+from pandas_amr._result.recent import filtered_rows, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.execution import Execution, VerificationSample
@@ -345,7 +345,7 @@ def answer_of(verb: str, result: Result) -> Any:
     """Return what a verb gives of a result: a frame, an answer, or the result itself."""
     match verb:
         case "map":
-            return remembered(result)
+            return remember_result(result)
         case "filter":
             return filtered_rows(result)
         case "reduce":
@@ -426,7 +426,7 @@ class Rerun:
             settings = settings.with_changes({"errors": errors})
         lms = resolve_lms(lm, settings) if lm is not None else origin.lms
         spec = Spec(origin.job, settings, lms)
-        result: Result = make_run(spec, findings=origin.kept.copy(), whole=True).result()
+        result: Result = make_run(spec, findings=origin.findings.copy(), whole=True).result()
         return result
 
     def verify(self, origin: RunOrigin, lm: Any, share: float, seed: int) -> Result:
