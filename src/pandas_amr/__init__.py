@@ -155,7 +155,9 @@ for _home, _names in _HOMES.items():
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from pandas_amr._records.public import refuse_attribute  # noqa: PLC0415 (seldom needed)
+
+        refuse_attribute(f"module {__name__!r}", name, () if name.startswith("_") else __dir__())
     value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     globals()[name] = value
     return value

@@ -82,7 +82,7 @@ def test_whoever_gives_up_watching_as_something_lands_does_not_fail_the_run():
             waiting = [watch.next(10**9) for _ in range(100)]
             giving_up = threading.Thread(target=lambda futures=waiting: [future.cancel() for future in futures])
             giving_up.start()
-            watch.told(Progress())
+            watch.show_progress(Progress())
             giving_up.join()
     finally:
         sys.setswitchinterval(interval)

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from pandas_amr._agent.answers import TooDeep, loads
 from pandas_amr._agent.expressions import read_loosely
-from pandas_amr._agent.prompts import shortened
+from pandas_amr._agent.prompts import shorten_problem
 from pandas_amr._agent.results import as_text, cut_middle
-from pandas_amr._agent.threads import call_contained, called
+from pandas_amr._agent.threads import call_contained, call_user_function
 from pandas_amr._records.concurrency import await_user_code
 from pandas_amr._records.raised import describe_error
 from pandas_amr._types.json_text import RepeatedKey
@@ -184,11 +184,11 @@ async def _run(call: ToolCall, by_name: dict[str, AgentTool]) -> str | ToolSubmi
 
 
 async def _call(tool: AgentTool, arguments: dict[str, Any]) -> str | ToolSubmission:
-    result = await called(tool.func, **arguments)
+    result = await call_user_function(tool.func, **arguments)
     if isinstance(result, ToolSubmission):
         return result
     # A text needs no thread; anything else may be large, or an object of the user's.
-    text = as_text(result) if isinstance(result, str) else await called(as_text, result)
+    text = as_text(result) if isinstance(result, str) else await call_user_function(as_text, result)
     return cut_middle(text, tool.max_result_chars)
 
 
@@ -268,4 +268,4 @@ def complaint(error: ValidationError) -> str:
         parts.append(f"{place}: {problem['msg']}")
     if len(errors) > SHOWN_ERRORS:
         parts.append(f"and {len(errors) - SHOWN_ERRORS:,} more")
-    return shortened("; ".join(parts))
+    return shorten_problem("; ".join(parts))

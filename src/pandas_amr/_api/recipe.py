@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from pandas_amr._agent.threads import called
-from pandas_amr._api.options import check_keywords
+from pandas_amr._agent.agent import Agent
+from pandas_amr._agent.threads import call_user_function
 from pandas_amr._api.recipe_result import (
     Reached,
     end_reason,
@@ -31,13 +31,15 @@ from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import find_nodes
 from pandas_amr._journal.journal import open_journal
 from pandas_amr._map.ask import make_ask
+from pandas_amr._plan.aggregations import function_of
 from pandas_amr._plan.arguments import check, list_open_fields
-from pandas_amr._plan.call import Call
+from pandas_amr._plan.call import Call, Pipeline, may_ask_model
 from pandas_amr._plan.call_text import check_call_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.concurrency import await_user_code
+from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.public import public
 from pandas_amr._result.frames import trace_frame
 from pandas_amr._result.recent import filtered_positions
@@ -91,17 +93,20 @@ class Stage:
     def needs_model(self) -> bool:
         """Whether anything may be asked of a model."""
         if self.verb == "then":
-            return bool(getattr(self.given["what"], "needs_model", False))
+            return may_ask_model(self.given["what"])
+        if self.verb == "map_reduce":
+            return True
         how = self.given.get("reduce" if self.verb == "reduce" else "map")
-        coded = callable(how) and not getattr(how, "needs_model", False)  # a recipe may hold agents
-        computed = isinstance(how, dict) and all(not hasattr(one, "text") for one in how.values())
-        return not {"map": coded, "filter": coded, "reduce": coded or computed}.get(
-            self.verb, False
-        )
+        if not isinstance(how, dict):
+            return not callable(how) or may_ask_model(how)
+        if self.verb == "reduce":
+            functions = [function_of(aggregation) for aggregation in how.values()]
+            return any(isinstance(function, Agent) for function in functions)
+        return any(not callable(one) or may_ask_model(one) for one in how.values())
 
 
 @public
-class Recipe:
+class Recipe(Pipeline):
     """Verbs in a row, without a frame: ``recipe(df)`` runs them as one run.
 
     Begin with a plan, which is one ``map_reduce``, or with nothing, and add stages: each gets the
@@ -336,46 +341,36 @@ class Recipe:
         parent.ends.extend(here.ends)
         return reached
 
-    @property
-    def amr_one_row(self) -> Callable[[pd.DataFrame, int], Any]:
-        """What a map that is a recipe does with one row."""
+    async def map_row(self, frame: pd.DataFrame, position: int) -> Any:
+        """Run the stages on one row, as a part of the run whose map this recipe is."""
+        parent = parent_run()
+        assert parent is not None
+        ends: list[str] = []
+        here = replace(parent.at(f"row-{position}/", ends=ends), confirmed=True)
+        done: list[Result] = []
+        reached = await self.within(frame, here, done, complete=True)
+        parent.ends.extend(ends)
+        missing = _missing(done, parent)
+        if not isinstance(missing, InvalidOutput):  # that is listed as the row's failure
+            known = {str(warning) for warning in parent.warnings}
+            for part in done:
+                new = [warning for warning in part.warnings if str(warning) not in known]
+                parent.warnings.extend(new)
+        if missing is not None:
+            raise missing
+        return None if is_rows(reached.value, done) else reached.value
 
-        async def one_row(frame: pd.DataFrame, position: int) -> Any:
-            parent = parent_run()
-            assert parent is not None
-            ends: list[str] = []
-            here = replace(parent.at(f"row-{position}/", ends=ends), confirmed=True)
-            done: list[Result] = []
-            value = (await self.within(frame, here, done, complete=True)).value
-            parent.ends.extend(ends)
-            missing = _missing(done, parent)
-            if not isinstance(missing, InvalidOutput):  # that is listed as the row's failure
-                told = {str(warning) for warning in parent.warnings}
-                parent.warnings.extend(
-                    one for part in done for one in part.warnings if str(one) not in told
-                )
-            if missing is not None:
-                raise missing
-            return None if is_rows(value, done) else value
-
-        return one_row
-
-    @property
-    def amr_whole(self) -> Callable[[pd.DataFrame], Any]:
-        """What a reduce that is a recipe does with the findings."""
-
-        async def whole(frame: pd.DataFrame) -> Any:
-            parent = parent_run()
-            assert parent is not None
-            done: list[Result] = []
-            value = (
-                await self.within(frame, replace(parent, confirmed=True), done, complete=True)
-            ).value
-            if (missing := _missing(done, parent)) is not None:
-                raise missing
-            return None if is_rows(value, done) else value
-
-        return whole
+    async def reduce_findings(self, findings: pd.DataFrame) -> Any:
+        """Run the stages on findings, as a part of the run whose reduce this recipe is."""
+        parent = parent_run()
+        assert parent is not None
+        done: list[Result] = []
+        here = replace(parent, confirmed=True)
+        reached = await self.within(findings, here, done, complete=True)
+        missing = _missing(done, parent)
+        if missing is not None:
+            raise missing
+        return None if is_rows(reached.value, done) else reached.value
 
     def __repr__(self) -> str:
         return f"<Recipe {', '.join(stage.verb for stage in self._stages)}>"
@@ -447,7 +442,7 @@ async def _run_stage(
         function = stage.given["what"]
         if isinstance(function, Recipe):
             return await _run_nested(function, frame, parent, done), _all_of(parent.ends)
-        return Reached(await called(function, frame)), _same_parents(parent)
+        return Reached(await call_user_function(function, frame)), _same_parents(parent)
     result = await _run_verb(stage, frame, parent, done)
     answer = answer_of(stage.verb, result)
     match stage.verb:

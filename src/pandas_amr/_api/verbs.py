@@ -11,10 +11,10 @@ from pandas_amr._api.options import (
     MapOptions,
     Options,
     QuestionOptions,
-    check_keywords,
     has_options,
     option_types,
 )
+from pandas_amr._records.keywords import check_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pandas_amr._api.options import Criterion, Groups, Map, Reduce
+    from pandas_amr._api.options import Criterion, Groups, Kind, Map, Reduce
     from pandas_amr._plan.plan import Plan
     from pandas_amr._result.result import Result
     from pandas_amr._run.run import Run
@@ -37,8 +37,8 @@ def start(
     *,
     output: type[list[Any]],
     by: Groups = None,
-    **options: Unpack[QuestionOptions],
-) -> Run[Result[pd.DataFrame]]: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Run[Result[pd.DataFrame, Kind]]: ...
 @overload
 def start(
     frame: pd.DataFrame,
@@ -46,8 +46,8 @@ def start(
     *,
     output: type[Answer],
     by: None = None,
-    **options: Unpack[QuestionOptions],
-) -> Run[Result[Answer]]: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Run[Result[Answer, Kind]]: ...
 @overload
 def start(
     frame: pd.DataFrame,
@@ -55,8 +55,8 @@ def start(
     *,
     output: Any = None,
     by: Groups = None,
-    **options: Unpack[QuestionOptions],
-) -> Run[Result]: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Run[Result[Any, Kind]]: ...
 @has_options(QuestionOptions)
 def start(
     frame: pd.DataFrame,
@@ -86,8 +86,8 @@ def map_reduce(
     *,
     output: type[list[Any]],
     by: Groups = None,
-    **options: Unpack[QuestionOptions],
-) -> Result[pd.DataFrame]: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Result[pd.DataFrame, Kind]: ...
 @overload
 def map_reduce(
     frame: pd.DataFrame,
@@ -95,8 +95,8 @@ def map_reduce(
     *,
     output: type[Answer],
     by: None = None,
-    **options: Unpack[QuestionOptions],
-) -> Result[Answer]: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Result[Answer, Kind]: ...
 @overload
 def map_reduce(
     frame: pd.DataFrame,
@@ -104,8 +104,8 @@ def map_reduce(
     *,
     output: Any = None,
     by: Groups = None,
-    **options: Unpack[QuestionOptions],
-) -> Result: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Result[Any, Kind]: ...
 @has_options(QuestionOptions)
 def map_reduce(
     frame: pd.DataFrame,

@@ -77,7 +77,7 @@ class Watch:
         """How far it is now."""
         return replace(self._progress, waiting=self.waits.text)
 
-    def told(self, progress: Progress) -> None:
+    def show_progress(self, progress: Progress) -> None:
         """Note how far it is."""
         self._progress = progress
         self._wake()

@@ -102,7 +102,7 @@ def isolate(tool: Tool, sandbox: Sandbox) -> Tool:
     source, name = source_of(tool.func)
     limits = Limits(wall_s=tool.timeout_s or Limits().wall_s)
 
-    async def called(**arguments: Any) -> Any:
+    async def call_in_session(**arguments: Any) -> Any:
         session = await sandbox.open(Data("arguments"), limits)
         try:
             given = json.dumps(json.dumps(to_jsonable_python(arguments, fallback=str)))
@@ -115,7 +115,7 @@ def isolate(tool: Tool, sandbox: Sandbox) -> Tool:
             raise InvalidOutput(cell.text.strip())
         return cell.submitted.payload.get("output")
 
-    bound = replace(tool, isolated=False, func=called)
+    bound = replace(tool, isolated=False, func=call_in_session)
     object.__setattr__(bound, "parameters", tool.parameters)
     object.__setattr__(bound, "passes", (SandboxError,))
     return bound

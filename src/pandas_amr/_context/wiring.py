@@ -58,7 +58,7 @@ def check_budget(budget: Budget | None, lms: Iterable[LM]) -> None:
         if price_of(lm)(Usage(input_tokens=1, output_tokens=1)) is None:
             raise UsageError(
                 f"Budget(money=...) needs prices, and those of {lm.model} are not known: "
-                'LM(prices=(input, output)) a million tokens, or pip install "pandas-amr[prices]".'
+                'LM(prices=(input, output)) per million, or pip install "pandas-amr[prices]".'
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel
 
-from pandas_amr._agent.threads import called
+from pandas_amr._agent.threads import call_user_function
 from pandas_amr._findings.finding_type import ITEMS, FindingType
 from pandas_amr._findings.store import Failure, Who, check_joinable
 from pandas_amr._map.breaker import Breaker
@@ -150,7 +151,7 @@ class FunctionMapper:
         rows = self.units.rows(positions)
         index = rows.index.view()  # the same index, whatever the function does to the frame
         try:
-            table = self._table(await called(self.function, rows), index)
+            table = self._table(await call_user_function(self.function, rows), index)
             if self.kind is None:
                 check_joinable([*(part for _, part in progress.tables), table])
             progress.tables.append((positions, table))
@@ -183,8 +184,15 @@ class FunctionMapper:
         size = (
             f"{len(given)} findings" if isinstance(given, (list, *ARRAYS)) else type(given).__name__
         )
+        advice = ""
+        if isinstance(given, dict | str | bool | np.bool_ | int | float):
+            advice = (
+                " It gets a shard's rows as a frame, not one row: "
+                "[f(row) for _, row in shard.iterrows()] gives one finding per row."
+            )
         raise UsageError(
-            f"{self._called()} gives a frame or a list, one finding a row: {rows} rows, {size}."
+            f"{self._called()} gives a frame or a list, one finding per row: "
+            f"{rows} rows, {size}.{advice}"
         )
 
     def _of_frame(self, frame: pd.DataFrame) -> pa.Table:
@@ -206,7 +214,7 @@ class FunctionMapper:
         """Put the function's frame into the order of the shard's rows, or refuse it."""
         if len(given) != len(index):
             raise UsageError(
-                f"{self._called()} gives one finding a row: "
+                f"{self._called()} gives one finding per row: "
                 f"{len(index)} rows, {len(given)} findings."
             )
         units = None
@@ -269,13 +277,16 @@ class FunctionMapper:
                 )
 
     def _record(self, one: Any) -> dict[str, Any]:
-        given = one.model_dump() if hasattr(one, "model_dump") else one
-        if isinstance(given, dict):
-            return given
+        if isinstance(one, BaseModel):
+            return one.model_dump()
+        if dataclasses.is_dataclass(one) and not isinstance(one, type):
+            return dataclasses.asdict(one)
+        if isinstance(one, dict):
+            return one
         only = list(self.kind.model.model_fields) if self.kind else ["finding"]
         if len(only) != 1:
             raise UsageError(f"{self._called()} gives dicts or records, not {type(one).__name__}.")
-        return {only[0]: given}
+        return {only[0]: one}
 
     def _called(self) -> str:
         return f"map={getattr(self.function, '__name__', 'the function')}"
@@ -419,7 +430,7 @@ def _position_of(failure: Failure) -> int:
 
 
 def _untyped(records: list[dict[str, Any]]) -> pa.Table:
-    """Records as Arrow finds them; one may have a key that the first has not."""
+    """Make a table of records with the types that Arrow finds; a later one may have more keys."""
     names = dict.fromkeys(name for record in records for name in record)
     return pa.Table.from_pylist([names | record for record in records])
 

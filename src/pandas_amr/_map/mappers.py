@@ -16,7 +16,7 @@ from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.cached import CachedMapper
 from pandas_amr._map.function import FunctionMapper, PipelineMapper
 from pandas_amr._map.prompt import MapPrompt
-from pandas_amr._plan.call import ONE_ROW, VERSION, finding_types
+from pandas_amr._plan.call import Pipeline, finding_types, version_of
 from pandas_amr._records.raised import describe_error
 from pandas_amr._units.cells import make_json_keys
 from pandas_amr._units.profile import preview
@@ -87,14 +87,14 @@ def _make_function_mapper(
 ) -> Mapper:
     """Make a mapper of a function or a recipe; one with a version is kept in the journal."""
     function = spec.job.callables[name]
-    run_row = getattr(function, ONE_ROW, None)
-    if run_row is not None:
-        needs_model = bool(getattr(function, "needs_model", False))
+    if isinstance(function, Pipeline):
         limit = services.parallelism(spec)
-        return PipelineMapper(name, run_row, kind, units, limit, needs_model, breaker)
+        return PipelineMapper(
+            name, function.map_row, kind, units, limit, function.needs_model, breaker
+        )
     raises = not spec.job.needs_model
     mapper = FunctionMapper(name, function, kind, units, raises=raises, breaker=breaker)
-    version = getattr(function, VERSION, None)
+    version = version_of(function)
     if not version or kind is None:
         return mapper
     parts = {"function": getattr(function, "__qualname__", ""), "version": version}

@@ -404,7 +404,7 @@ class MapStage:
             tokens=total.tokens,
             seconds=self._services.trace.seconds,
         )
-        self._services.watch.told(progress)
+        self._services.watch.show_progress(progress)
         return progress
 
     def made_by(self, position: int) -> tuple[str, ...]:

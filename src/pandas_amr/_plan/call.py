@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.finding_type import FindingType
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pandas_amr._plan.plan import Plan
+    from pandas_amr._records.usage import Phase
     from pandas_amr._units.by import By
     from pandas_amr.models.base import LM
     from pandas_amr.tools import PythonREPLTool, Tool
@@ -24,37 +26,48 @@ if TYPE_CHECKING:
 Verb = Literal["map_reduce", "map", "filter", "reduce", "plan"]
 Errors = Literal["coerce", "raise"]
 KEEP = "amr_keep"
-
-# Attributes of what a user passes as map= or reduce=.
-VERSION = "amr_version"  # of a function: with it, its findings are kept in the journal
-ONE_ROW = "amr_one_row"  # of a pipeline: a function that gives the finding of one row
-WHOLE = "amr_whole"  # of a pipeline: a function that gives the answer to a frame of findings
+VERSION = "amr_version"  # an attribute of a user's function
 
 
-@runtime_checkable
-class Pipeline(Protocol):
+class Pipeline(ABC):
     """A map or a reduce that runs verbs of its own inside the run: a ``Recipe``."""
 
-    lm: Any
+    @property
+    @abstractmethod
+    def lm(self) -> Any:
+        """The model that the pipeline names."""
 
     @property
+    @abstractmethod
     def needs_model(self) -> bool:
         """Whether the pipeline may ask a model."""
-        ...
 
-    @property
-    def amr_one_row(self) -> Callable[[pd.DataFrame, int], Any]:
-        """The function that gives the finding of one row."""
-        ...
+    @abstractmethod
+    async def map_row(self, frame: pd.DataFrame, position: int) -> Any:
+        """Return the finding of one row.
 
-    @property
-    def amr_whole(self) -> Callable[[pd.DataFrame], Any]:
-        """The function that gives the answer to a frame of findings."""
-        ...
+        Args:
+            frame: the row.
+            position: where it stands in the frame of the run.
+        """
 
-    def check_planning(self, lms: Mapping[Any, LM], settings: Any) -> None:
+    @abstractmethod
+    async def reduce_findings(self, findings: pd.DataFrame) -> Any:
+        """Return the answer to a frame of findings."""
+
+    @abstractmethod
+    def check_planning(self, lms: Mapping[Phase, LM], settings: Any) -> None:
         """Refuse a task in the pipeline if the model cannot plan."""
-        ...
+
+
+def may_ask_model(function: object) -> bool:
+    """Tell whether a function is a pipeline that may ask a model."""
+    return isinstance(function, Pipeline) and function.needs_model
+
+
+def version_of(function: object) -> Any:
+    """Return the version that the user gave a function; with it, its findings are kept."""
+    return getattr(function, VERSION, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +120,8 @@ class Job:
     given: Plan
     open: tuple[str, ...]
     names: tuple[str | None, ...]
-    callables: Mapping[str | None, Callable[..., Any]]
-    reducer: Callable[..., Any] | None
+    callables: Mapping[str | None, Callable[..., Any] | Pipeline]
+    reducer: Callable[..., Any] | Pipeline | None
     computed: Mapping[str, Any] | None
     by: By | None
     tools: tuple[Tool, ...]
@@ -169,7 +182,7 @@ class Job:
     @property
     def has_version(self) -> bool:
         """Whether a function has a version, so that its findings can be kept in the journal."""
-        return any(hasattr(function, VERSION) for function in self.callables.values())
+        return any(version_of(function) for function in self.callables.values())
 
     @property
     def pipelines(self) -> list[Pipeline]:
@@ -188,7 +201,7 @@ class Job:
         if not self.maps:
             return False
         functions = self.callables.values()
-        has_recipe = any(getattr(function, "needs_model", False) for function in functions)
+        has_recipe = any(may_ask_model(function) for function in functions)
         return has_recipe or not self.all_callable
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -29,13 +30,17 @@ from pandas_amr._plan.plan_types import (
     remove_zones,
 )
 from pandas_amr._records.graph import Graph, graph_of_shape
+from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.public import public
+from pandas_amr._records.suggest import closest_name
 from pandas_amr._types.constraints import find_lost_checks
 from pandas_amr._units.neighbours import Segmentation
 from pandas_amr.errors import PlanError, PlanWarning, UsageError
 
 if TYPE_CHECKING:
     from pandas_amr._records.estimate import Estimate
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 FORMAT = 2  # of a plan's JSON
 READ_FORMATS = (1, FORMAT)
@@ -244,6 +249,7 @@ class Plan(BaseModel):
             )
         return self._binding
 
+    @suggest_keywords
     def estimate(self, sample: int | None = None) -> Estimate:
         """Estimate what the plan would take on the frame that it was made for.
 
@@ -373,6 +379,28 @@ class Plan(BaseModel):
     __str__ = __repr__
 
 
+def _explain_fields(model: type[AnyModel]) -> type[AnyModel]:
+    """Let a class that users make refuse wrong fields as ``plan=`` does."""
+    validate = model.__init__
+
+    @functools.wraps(validate)
+    def make(self: AnyModel, /, **fields: Any) -> None:
+        try:
+            validate(self, **fields)
+        except UsageError as error:
+            raise PlanError(f"This {model.__name__.lower()} cannot be used: {error}") from None
+        except ValidationError as error:
+            field_names = {"": list(model.model_fields), "ranking": list(Ranking.model_fields)}
+            raise PlanError(describe_problems(error, field_names, model.__name__)) from None
+
+    model.__init__ = make  # type: ignore[assignment]
+    return model
+
+
+_explain_fields(Ranking)
+_explain_fields(Plan)
+
+
 def _value_text(value: Any) -> str:
     """Write a field's value for the plan's repr."""
     if isinstance(value, dict):
@@ -413,13 +441,7 @@ def make_plan(fields: dict[str, Any]) -> Plan:
             f"This plan is of format {version!r}; this version of pandas-amr reads up to {FORMAT}. "
             "Upgrade it."
         )
-    try:
-        return Plan(**fields)
-    except UsageError as error:
-        raise PlanError(f"This plan cannot be used: {error}") from None
-    except ValidationError as error:
-        field_names = {"": list(Plan.model_fields), "ranking": list(Ranking.model_fields)}
-        raise PlanError(describe_problems(error, field_names)) from None
+    return Plan(**fields)
 
 
 def read_plan(value: Any) -> Plan:
@@ -437,6 +459,8 @@ def read_plan(value: Any) -> Plan:
             return make_plan(value)
         case str() if value.lstrip().startswith("{"):
             return make_plan(_decode(value, "plan="))
+        case str() if closest_name(value, ["auto"]) is not None and not Path(value).exists():
+            raise PlanError(f"plan={value!r} is not a file. Did you mean 'auto'?")
         case str() | Path():
             return make_plan(_decode(_read_file(value), str(value)))
     raise PlanError(f'plan= takes "auto", a Plan, a dict, JSON or a path, not {value!r}.')

@@ -20,7 +20,7 @@ from pandas_amr._plan.plan import Plan
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.cells import cell, make_json_keys, to_json_line
-from pandas_amr._units.profile import shortened, spread, write_profiles
+from pandas_amr._units.profile import shorten_text, spread, write_profiles
 from pandas_amr.errors import InvalidOutput, ModelError, ModelUnavailable, PlanWarning
 from pandas_amr.models.base import Message
 
@@ -227,7 +227,7 @@ def _keyed_columns(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[st
 
 def _shorten(value: Any) -> Any:
     if isinstance(value, str):
-        return shortened(value, SAMPLE_CELL_CHARACTERS)
+        return shorten_text(value, SAMPLE_CELL_CHARACTERS)
     return value
 
 

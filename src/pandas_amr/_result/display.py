@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pandas_amr._units.profile import shortened
+from pandas_amr._units.profile import shorten_text
 
 if TYPE_CHECKING:
     from pandas_amr._result.result import Result
@@ -66,7 +66,7 @@ def _output_html(output: Any) -> str:
         return _frame_html(output.head(2 * HEAD_ROWS).to_frame("output"))
     if output is None:
         return ""
-    text = html.escape(shortened(str(output), TEXT_CHARACTERS))
+    text = html.escape(shorten_text(str(output), TEXT_CHARACTERS))
     return f"<pre style='white-space: pre-wrap'>{text}</pre>"
 
 

@@ -43,7 +43,7 @@ TRACE_COLUMNS = (
 
 
 class LazyField:
-    """A field of a result that is built at its first access, if it was given as ``late(...)``."""
+    """A field of a result; what ``build_later`` made is built at the first access."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -60,7 +60,7 @@ class LazyField:
         vars(result)[self._name] = value
 
 
-def late(build: Callable[..., pd.DataFrame], *args: Any) -> Any:
+def build_later(build: Callable[..., pd.DataFrame], *args: Any) -> Any:
     """Delay the building of a frame until it is read.
 
     A call about one row should not take the time of four frames that nobody reads.

@@ -25,7 +25,7 @@ _recent: OrderedDict[str, Result] = OrderedDict()
 _lock = forkable_lock()
 
 
-def remembered(result: Result) -> pd.DataFrame:
+def remember_result(result: Result) -> pd.DataFrame:
     """Return the result's frame, marked so that ``result_of`` finds the result of it."""
     key = secrets.token_hex(8)
     with _lock:
@@ -49,7 +49,7 @@ def filtered_positions(result: Result) -> NDArray[np.int64]:
 
 def filtered_rows(result: Result) -> pd.DataFrame:
     """Return the rows that a filter keeps."""
-    frame = remembered(result)
+    frame = remember_result(result)
     rows = frame.drop(columns=KEEP).iloc[filtered_positions(result)]
     rows.attrs = dict(frame.attrs)
     return rows

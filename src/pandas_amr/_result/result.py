@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
@@ -13,6 +13,7 @@ from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._findings.store import FOUND
 from pandas_amr._records.graph import Graph, graph_of
+from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.public import public
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
@@ -20,6 +21,7 @@ from pandas_amr._result.display import result_html, result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import LazyField
+from pandas_amr._result.records import Kind, RecordsField, name_type, replace_types
 from pandas_amr._result.review import most_in_doubt
 from pandas_amr._result.saved import load_parts, save_result
 from pandas_amr._result.stopped import stop_with
@@ -66,14 +68,14 @@ class RunOrigin:
     job: Job
     settings: Settings
     lms: Mapping[Phase, LM]
-    kept: MapFindings
+    findings: MapFindings
     gave_up: bool = False
     runner: ClassVar[Runner]  # set by the room of runs, which this room may not import
 
 
 @public
 @dataclass(frozen=True, eq=False, repr=False)
-class Result(Generic[Output]):
+class Result(Generic[Output, Kind]):
     """The outcome of a run.
 
     Attributes:
@@ -83,6 +85,9 @@ class Result(Generic[Output]):
             unit failed.
         findings: those columns alone, one row per unit. If a unit can hold many records: one row
             per record, labelled by its unit.
+        records: the findings as objects of the type that ``finding=`` gave (a model, a dataclass, a
+            TypedDict; of a dict of types, a model that was made of it): a Series with the labels of
+            ``findings``, None if a unit failed. With maps by name: a frame, one column per map.
         plan: the plan of the run; of a recipe, the plan of its last stage.
         usage: calls, tries, tokens, seconds and money, one row per phase and model.
         failures: one row per failed unit: ``label position shard map who reason attempts``.
@@ -104,6 +109,7 @@ class Result(Generic[Output]):
         aggregations: of a loaded result, how its answer was computed; functions by name only.
         status: one row per unit: ``status`` (``ok repaired cached empty skipped failed``) and
             ``reason``. An ``empty`` unit has no content, so that no model was asked about it.
+        finding_types: the type of each map's findings, by the name of the map.
     """
 
     output: Output
@@ -125,8 +131,14 @@ class Result(Generic[Output]):
     stages: tuple[Result, ...] = field(default=())
     made_by: Callable[[int], tuple[str, ...]] | None = field(default=None)
     aggregations: Mapping[Any, Any] | None = field(default=None)
+    finding_types: Mapping[str | None, Any] | None = field(default=None)
 
-    def retry(self, *, lm: LM | str | None = None, errors: Errors | None = None) -> Result:
+    records = RecordsField()
+
+    @suggest_keywords
+    def retry(
+        self, *, lm: LM | str | None = None, errors: Errors | None = None
+    ) -> Result[Output, Kind]:
         """Run again what failed or was skipped, keep the findings, and reduce again.
 
         What a run skipped that gave up is not run again: the same call asks about that.
@@ -148,6 +160,7 @@ class Result(Generic[Output]):
             )
         return self.origin.runner.retry(self.origin, lm, errors)
 
+    @suggest_keywords
     def score(self, labels: Any, *, tolerance: float = 0.0) -> Score:
         """Compare the findings with known labels.
 
@@ -169,6 +182,7 @@ class Result(Generic[Output]):
             self.frame, self._finding_columns(), labels, answer=answer, tolerance=tolerance
         )
 
+    @suggest_keywords
     def verify(
         self,
         *,
@@ -220,6 +234,7 @@ class Result(Generic[Output]):
             model="" if second.origin is None else second.origin.lms["map"].model,
         )
 
+    @suggest_keywords
     def review(self, most: int = 20, *, verification: Verification | None = None) -> pd.DataFrame:
         """Return the rows most in doubt, for a person to check.
 
@@ -245,7 +260,7 @@ class Result(Generic[Output]):
         if self.origin is None or self.made_by is None or self.status is None:
             return shards
         has_finding = _has_finding(self.status)
-        for position in self.origin.kept.units.asked.tolist():
+        for position in self.origin.findings.units.asked.tolist():
             if not has_finding[position]:
                 continue
             for node in self.made_by(position):
@@ -279,6 +294,7 @@ class Result(Generic[Output]):
                 columns += FindingType.of(kind, name).all_columns
         return list(dict.fromkeys(columns))
 
+    @suggest_keywords
     def explain(self, item: int = 0, *, group: Any = None, column: Any = None) -> pd.DataFrame:
         """Return the rows of ``frame`` that an item of the output is based on.
 
@@ -318,6 +334,8 @@ class Result(Generic[Output]):
         parts["total"] = asdict(self.total)
         parts["stages"] = [stage._parts() for stage in self.stages]  # noqa: SLF001 (of this class)
         parts["aggregations"] = self._computed_aggregations()
+        kinds = self.finding_types or {}
+        parts["finding_types"] = {name: name_type(kind) for name, kind in kinds.items()}
         return parts
 
     def __repr__(self) -> str:
@@ -336,13 +354,23 @@ def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:
     return np.isin(status["status"].to_numpy(dtype=object), FOUND)
 
 
-def load(folder: str | Path) -> Result:
+@suggest_keywords
+def load(folder: str | Path, *, finding: Any = None) -> Result:
     """Load a result that ``result.save(folder)`` wrote, types included.
 
+    Args:
+        folder: where it was saved.
+        finding: the type of ``result.records``, as ``finding=`` of the verb took it. Default: it is
+            imported, when ``records`` is first read, from the module in which it was defined.
+
     Raises:
-        UsageError: the folder holds no result, a damaged one, or one of a later version.
+        UsageError: the folder holds no result, a damaged one, or one of a later version; or
+            ``finding`` is not the type of its findings.
     """
-    return _result_of_parts(load_parts(Path(folder)))
+    result = _result_of_parts(load_parts(Path(folder)))
+    if finding is None:
+        return result
+    return replace(result, finding_types=replace_types(result, finding))
 
 
 def _result_of_parts(parts: Mapping[str, Any]) -> Result:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pandas_amr._plan.call import may_ask_model
 from pandas_amr._records.estimate import Estimate
 from pandas_amr._run.cost import least_seconds, sum_costs, total_money
 from pandas_amr._run.map_estimate import estimate_maps
@@ -138,12 +139,12 @@ def _with_intervals(estimate: Estimate, parts: _Parts, measurement: Measurement)
 def _has_unknown_pipelines(spec: Spec, units: Units, measurement: Measurement | None) -> bool:
     """Tell whether a recipe with agents maps or reduces: what it takes shows when it runs."""
     job = spec.job
-    if job.reduces and getattr(job.reducer, "needs_model", False):
+    if job.reduces and may_ask_model(job.reducer):
         return True
     is_measured = measurement is not None and measurement.pipelines is not None
     if is_measured or not len(units.asked):
         return False
-    return any(getattr(function, "needs_model", False) for function in job.callables.values())
+    return any(may_ask_model(function) for function in job.callables.values())
 
 
 def _without_figures(estimate: Estimate) -> Estimate:

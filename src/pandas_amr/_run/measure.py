@@ -11,6 +11,7 @@ import numpy as np
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import uncached
 from pandas_amr._map.stage import MapStage
+from pandas_amr._plan.call import may_ask_model
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.inputs import select_where
@@ -133,7 +134,7 @@ class _MappedSample:
     def pipelines_usage(self) -> Usage | None:
         """What recipes took; None if there are none, or if the journal had some of it."""
         functions = self.spec.job.callables.values()
-        has_pipelines = any(getattr(function, "needs_model", False) for function in functions)
+        has_pipelines = any(may_ask_model(function) for function in functions)
         usage = self.usage - self.agents_usage
         return usage if has_pipelines and not usage.recalled else None
 

@@ -12,7 +12,13 @@ from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import ReduceOutcome, evidence_share, sources_frame
-from pandas_amr._result.frames import failures_frame, late, status_frame, trace_frame, usage_frame
+from pandas_amr._result.frames import (
+    build_later,
+    failures_frame,
+    status_frame,
+    trace_frame,
+    usage_frame,
+)
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr.errors import FailureWarning, MapFailed, ModelUnavailable
 
@@ -36,7 +42,7 @@ def make_result(
     if parent is not None:
         parent.ends.extend(_last_nodes(services))
     elif services.journal is not None:
-        state.warnings += services.journal.told()
+        state.warnings += services.journal.take_warnings()
     _add_warnings(spec, state)
     return _assemble(spec, services, state, outcome, parent)
 
@@ -97,9 +103,9 @@ def _assemble(
         frame=frame,
         findings=found.findings,
         plan=spec.plan,
-        usage=late(usage_frame, Ledger(dict(services.ledger.lines))),
-        failures=late(failures_frame, failures, frame.index),
-        trace=late(trace_frame, nodes),
+        usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
+        failures=build_later(failures_frame, failures, frame.index),
+        trace=build_later(trace_frame, nodes),
         total=services.ledger.total,
         seconds=services.trace.seconds,
         status=status,
@@ -110,6 +116,7 @@ def _assemble(
         coverage=evidence_share(outcome.sources, _count_readable(state, frame)),
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
+        finding_types=_finding_types(spec, state),
     )
 
 
@@ -118,6 +125,16 @@ def _count_readable(state: State, frame: pd.DataFrame) -> int:
     if state.findings is None:
         return len(frame)
     return len(frame) - state.findings.rows_with(EMPTY)
+
+
+def _finding_types(spec: Spec, state: State) -> dict[str | None, Any]:
+    """Return the type of each map's findings; None for a function whose columns it alone knows."""
+    if state.findings is None:
+        return {}
+    planned = spec.plan.finding
+    if isinstance(planned, dict):
+        return {name: planned.get(name) for name in spec.job.names}
+    return dict.fromkeys(spec.job.names, planned)
 
 
 def _copy_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
@@ -136,7 +153,7 @@ def _frame_and_status(
     frame = found.table
     if findings.list_type is not None:
         frame = add_findings(spec.job.frame, findings.findings())
-    status = late(status_frame, findings.row_statuses(), failures, index)
+    status = build_later(status_frame, findings.row_statuses(), failures, index)
     if spec.plan.status_columns:
         status = status()
         named = status.set_axis(list(spec.plan.status_columns), axis=1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pandas_amr._agent.threads import called
+from pandas_amr._agent.threads import call_user_function
 from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.services import Services
@@ -269,7 +269,7 @@ class Pipeline:
         unmapped = stage.open if stage is not None else None
         estimate_rest = partial(forecast, open_=unmapped)
         estimate = await services.run_large(spec, estimate_rest, spec, services, self.state, units)
-        answer = await called(confirm, estimate)
+        answer = await call_user_function(confirm, estimate)
         if not isinstance(answer, bool | np.bool_) or not answer:
             raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
         self._is_confirmed = True

@@ -11,6 +11,7 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
+from pandas_amr._context.environment import check_environment
 from pandas_amr._context.progress import Progress, Watch
 from pandas_amr._context.settings import Settings, current_settings, use_block_settings
 from pandas_amr._context.spec import Spec
@@ -22,7 +23,7 @@ from pandas_amr._plan.call_text import check_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._records.public import public
-from pandas_amr._result.recent import filtered_rows, remembered
+from pandas_amr._result.recent import filtered_rows, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.execution import Execution, VerificationSample
@@ -346,7 +347,7 @@ def answer_of(verb: str, result: Result) -> Any:
     """Return what a verb gives of a result: a frame, an answer, or the result itself."""
     match verb:
         case "map":
-            return remembered(result)
+            return remember_result(result)
         case "filter":
             return filtered_rows(result)
         case "reduce":
@@ -394,6 +395,7 @@ def prepared(
         UsageError: the call cannot be carried out; nothing was sent.
         PlanError: it leaves something open to a model that cannot plan; likewise.
     """
+    check_environment()
     job = check(call)
     for agent in job.agents:
         if agent.lm is not None:
@@ -426,7 +428,7 @@ class Rerun:
             settings = settings.with_changes({"errors": errors})
         lms = resolve_lms(lm, settings) if lm is not None else origin.lms
         spec = Spec(origin.job, settings, lms)
-        findings = origin.kept.copy(leave_skipped=origin.gave_up)
+        findings = origin.findings.copy(leave_skipped=origin.gave_up)
         result: Result = make_run(spec, findings=findings, whole=True).result()
         return result
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.tokens import counter_for
 from pandas_amr._units.file_patterns import FoundFiles, find_files, order_files, show_path
 from pandas_amr._units.file_text import SkippedFile, TextFile, check_encoding, read_text_file
@@ -30,6 +31,7 @@ OVERLAP = 100
 OVERLAP_PART = 5  # a chunk's overlap is at most a fifth of it
 
 
+@suggest_keywords
 def from_documents(documents: Iterable[Any] | Mapping[Any, Any]) -> pd.DataFrame:
     """Make a frame of documents, one row each.
 
@@ -77,6 +79,7 @@ def _check_texts(items: Sequence[Any]) -> None:
             )
 
 
+@suggest_keywords
 def read_text(
     source: str | Path, *, chunk_tokens: int = 1000, overlap: int | None = None, model: str = ""
 ) -> pd.DataFrame:
@@ -141,6 +144,7 @@ def _names_file(text: str) -> bool:
     return os.path.isfile(text)  # noqa: PTH113
 
 
+@suggest_keywords
 def read_files(
     pattern: str | Path | Sequence[str | Path],
     *,

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from pandas_amr._records.keywords import closest_keyword
 from pandas_amr._records.public import public
+from pandas_amr._records.suggest import did_you_mean
 from pandas_amr.errors import ModelConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -168,11 +170,13 @@ class Abilities:
         if not isinstance(self.tools, bool) and self.tools != "code":
             raise UsageError(
                 f'Abilities(tools=...) takes True, False or "code", not {self.tools!r}.'
+                f"{did_you_mean(self.tools, ['code'])}"
             )
 
 
 # Fields of LM that stay as they are. The values of all others become plain Python and JSON values.
 OBJECT_FIELDS = frozenset({"api_key", "client", "token_counter", "abilities"})
+KNOWN_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "auto", "default")
 POSITIVE_FIELDS = ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s")
 
 
@@ -249,6 +253,16 @@ def _check_counter(counter: object) -> None:
         raise UsageError(f"{wanted}, not {type(counter).__name__}.")
     if inspect.iscoroutinefunction(counter):
         raise UsageError(f"{wanted}, not an async one.")
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, Real) and not math.isnan(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_positive(name: str, value: object) -> None:
@@ -348,6 +362,8 @@ class LM:
         self._check_names()
         check_address(self.base_url, "LM(base_url=...)")
         self._check_numbers()
+        self._check_sampling()
+        self._check_switches()
         _check_key(self.api_key)
         _check_counter(self.token_counter)
         if not isinstance(self.abilities, Abilities):
@@ -373,6 +389,36 @@ class LM:
                 f"LM(max_parallelism=...) must be at least 1, not {self.max_parallelism!r}."
             )
 
+    def _check_sampling(self) -> None:
+        value = self.temperature
+        if value is not None and not _is_number(value):
+            raise UsageError(f"LM(temperature=...) takes a number, such as 0.2, not {value!r}.")
+        if self.seed is not None and not _is_whole(self.seed):
+            raise UsageError(f"LM(seed=...) takes a whole number, not {self.seed!r}.")
+        most = self.max_output_tokens
+        if most is not None and not (_is_whole(most) and most > 0):
+            raise UsageError(
+                f"LM(max_output_tokens=...) takes a whole number from 1, not {most!r}."
+            )
+        effort = self.reasoning_effort
+        if effort is None or effort in KNOWN_EFFORTS:
+            return
+        wanted = f"LM(reasoning_effort=...) takes 'low', 'medium' or 'high', not {effort!r}."
+        if not isinstance(effort, str):
+            raise UsageError(wanted)
+        suggestion = did_you_mean(effort, KNOWN_EFFORTS)
+        if suggestion:  # what is like none of them may be a server's own
+            raise UsageError(
+                f"{wanted}{suggestion} If the server does take it: "
+                f"extra_body={{'reasoning_effort': {effort!r}}}."
+            )
+
+    def _check_switches(self) -> None:
+        for name in ("hedge", "batch", "journaled"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise UsageError(f"LM({name}=...) takes True or False, not {value!r}.")
+
     def replace(self, **changes: Any) -> LM:
         """Make a copy with some fields changed.
 
@@ -380,9 +426,13 @@ class LM:
             UsageError: a name is not a field of ``LM``.
         """
         names = [each.name for each in fields(self)]
-        unknown = changes.keys() - set(names)
-        if unknown:
-            raise UsageError(f"LM has no {', '.join(sorted(unknown))}. It has: {', '.join(names)}.")
+        for name in changes:
+            if name not in names:
+                meant = closest_keyword(name, names)
+                hint = f"It has: {', '.join(names)}."
+                if meant is not None:
+                    hint = f"Did you mean {meant!r}?"
+                raise UsageError(f"LM has no {name}. {hint}")
         return replace(self, **changes)
 
     def __repr__(self) -> str:
