@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from pandas_amr._agent.results import cut_middle
 from pandas_amr._records.engine import submit
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._types.wire import make_wire
 from pandas_amr._types.wire_shapes import inline_references
 from pandas_amr.errors import UsageError
@@ -52,6 +53,7 @@ class MCPTools(list[Tool]):
         self.close()
 
 
+@user_traceback
 def mcp_tools(
     server: str | Sequence[str],
     *,

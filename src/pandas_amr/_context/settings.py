@@ -16,6 +16,7 @@ from pandas_amr._journal.journal import Journal
 from pandas_amr._plan.call import Errors
 from pandas_amr._records.paths import absolute_path
 from pandas_amr._records.public import public
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Budget, Phase
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM
@@ -193,6 +194,7 @@ def _runs_later(function: Callable[..., Any]) -> bool:
     return any(is_kind(function) for is_kind in kinds)
 
 
+@user_traceback
 def configure(*unnamed: object, **changes: Any) -> object:
     """Set defaults of calls for the process. For a block: ``with amr.settings(...):``.
 

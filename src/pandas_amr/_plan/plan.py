@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, get_origin
 
@@ -27,6 +26,7 @@ from pandas_amr._plan.plan_types import (
     labels_to_json,
     remove_zones,
 )
+from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.graph import Graph, graph_of_shape
 from pandas_amr._records.public import public
 from pandas_amr._types.constraints import find_lost_checks
@@ -299,11 +299,12 @@ class Plan(BaseModel):
         fields = self.plain()
         lost = self._find_lost_checks()
         if lost:
-            warning = PlanWarning(
-                f"A plan's JSON cannot hold: {'; '.join(lost)}. "
-                "Beside plan=, give finding= (or output=) again."
+            warn_caller(
+                PlanWarning(
+                    f"A plan's JSON cannot hold: {'; '.join(lost)}. "
+                    "Beside plan=, give finding= (or output=) again."
+                )
             )
-            warnings.warn(warning, stacklevel=2)
             fields["left_out"] = [*(self.left_out or ()), *lost]
         text = json.dumps({FORMAT_KEY: FORMAT} | fields, indent=2)
         if path is not None:

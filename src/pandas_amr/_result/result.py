@@ -14,6 +14,7 @@ from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._findings.store import FOUND
 from pandas_amr._records.graph import Graph, graph_of
 from pandas_amr._records.public import public
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
 from pandas_amr._result.display import result_html, result_line
@@ -328,6 +329,7 @@ def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:
     return np.isin(status["status"].to_numpy(dtype=object), FOUND)
 
 
+@user_traceback
 def load(folder: str | Path) -> Result:
     """Load a result that ``result.save(folder)`` wrote, types included.
 
