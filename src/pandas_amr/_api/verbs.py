@@ -152,7 +152,8 @@ def map_reduce(
     {options}
 
     Returns:
-        A ``Result`` with ``output frame findings plan usage failures trace``.
+        A ``Result`` with ``output frame findings plan usage failures trace``. If rows failed, a
+        ``FailureWarning`` says how many of them an answer that is computed rests on.
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
