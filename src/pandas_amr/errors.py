@@ -70,7 +70,8 @@ class AMRError(Exception):
     """The root: ``except AMRError`` catches everything the library raises.
 
     A copy of an error, for another process for example, has no ``partial``: a result holds clients
-    and functions.
+    and functions. Tracebacks show the user's lines; with ``AMR_DEBUG=1`` in the environment, the
+    library's too.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:

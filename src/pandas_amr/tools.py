@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import closest_name, did_you_mean
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._types.schema import accepted_names, json_schema, stored_schema
 from pandas_amr._types.wire import Wire, make_wire
 from pandas_amr.errors import UsageError
@@ -138,6 +139,7 @@ def tool(
     isolated: bool = False,
     version: str = "",
 ) -> Callable[[Callable[..., Any]], Tool]: ...
+@user_traceback
 def tool(
     func: Callable[..., Any] | None = None, /, **options: Any
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from pandas_amr._agent.results import cut_middle
 from pandas_amr._records.engine import submit
 from pandas_amr._records.keywords import suggest_keywords
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._types.wire import make_wire
 from pandas_amr._types.wire_shapes import inline_references
 from pandas_amr.errors import UsageError
@@ -54,6 +55,7 @@ class MCPTools(list[Tool]):
 
 
 @suggest_keywords
+@user_traceback
 def mcp_tools(
     server: str | Sequence[str],
     *,

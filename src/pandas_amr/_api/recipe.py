@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.progress import Watch
     from pandas_amr._context.services import Parents
     from pandas_amr._context.settings import Settings
+    from pandas_amr._journal.journal import Journal
     from pandas_amr._records.usage import Phase
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
@@ -219,9 +220,18 @@ class Recipe(Pipeline):
         if first.verb != "then":  # what is wrong with it is told before anything runs
             prepared(Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known)
         self.check_planning(lms, known)  # of the later stages, too
-        work = partial(self._from_the_top, frame, _Top(known, lms))
+        return self._make_run(frame, known, lms)
+
+    def _make_run(
+        self, frame: pd.DataFrame, settings: Settings, lms: Mapping[Phase, LM]
+    ) -> Run[Result]:
+        """Make the run of a checked recipe; it is not begun yet."""
+        is_journaled = bool(lms) and all(lm.journaled for lm in lms.values())
+        journal = open_journal(settings.journal, by_default=is_journaled)
+        work = partial(self._from_the_top, frame, _Top(settings, lms, journal))
         about = f"recipe of {len(self._stages)} stages, {len(frame)} rows"
-        return Run(work, _itself, about)
+        is_kept = journal is not None and bool(lms)
+        return Run(work, _itself, about, rows=len(frame), journaled=is_kept)
 
     @property
     def lm(self) -> Any:
@@ -272,17 +282,16 @@ class Recipe(Pipeline):
 
     def _make_parent(self, frame: pd.DataFrame, top: _Top, watch: Watch) -> SharedRun:
         """Make what the stages share: models, throttle, journal, usage, trace."""
-        is_journaled = bool(top.lms) and all(lm.journaled for lm in top.lms.values())
         warnings: list[AMRWarning] = []
         services = Services(
             make_ask,
             warnings.append,
             Converted(frame),
             semaphore=asyncio.Semaphore(self._parallelism(top.settings)),
-            journal=open_journal(top.settings.journal, by_default=is_journaled),
+            journal=top.journal,
             watch=watch,
         )
-        return SharedRun(services, top.settings, top.lms, warnings=warnings)
+        return SharedRun(services, top.settings, top.lms, warnings=warnings, issues_warnings=True)
 
     async def _carried_out(
         self, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
@@ -382,6 +391,7 @@ class _Top:
 
     settings: Settings
     lms: Mapping[Phase, LM]
+    journal: Journal | None
 
 
 def _stage(verb: StageVerb, given: dict[str, Any]) -> Stage:

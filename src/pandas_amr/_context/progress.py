@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import numpy as np
 
+from pandas_amr._context.notices import Notices
 from pandas_amr.models.waits import Waits
 
 if TYPE_CHECKING:
@@ -62,10 +63,12 @@ class Watch:
 
     Attributes:
         waits: what the run's requests wait for.
+        notices: issues the run's warnings.
     """
 
     def __init__(self) -> None:
         self.waits = Waits()
+        self.notices = Notices()
         self._lock = threading.Lock()
         self._batches: list[tuple[NDArray[np.int64], pa.Table, Units]] = []
         self._waiting: list[concurrent.futures.Future[None]] = []

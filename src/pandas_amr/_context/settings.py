@@ -17,6 +17,7 @@ from pandas_amr._records.keywords import ArgumentError, closest_keyword
 from pandas_amr._records.paths import absolute_path
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import closest_name, did_you_mean
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Budget, Phase
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM
@@ -197,6 +198,7 @@ def _runs_later(function: Callable[..., Any]) -> bool:
     return any(is_kind(function) for is_kind in kinds)
 
 
+@user_traceback
 def configure(*unnamed: object, **changes: Any) -> object:
     """Set defaults of calls for the process. For a block: ``with amr.settings(...):``.
 

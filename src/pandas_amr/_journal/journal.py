@@ -12,7 +12,6 @@ import os
 import sqlite3
 import sys
 import time
-import warnings
 from datetime import timedelta
 from numbers import Integral, Real
 from pathlib import Path
@@ -30,6 +29,7 @@ from pandas_amr._journal.database_file import (
     transaction,
     writable,
 )
+from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.paths import absolute_path, cache_folder
 from pandas_amr._records.public import public
 from pandas_amr._types.canonical import canonical_json
@@ -431,7 +431,7 @@ def _default_journal(*, is_required: bool, by_default: bool) -> Journal | None:
     except (JournalError, OSError) as error:
         if is_required:
             raise JournalError(str(error)) from None
-        warnings.warn(JournalWarning(f"This run keeps no journal. {error}"), stacklevel=3)
+        warn_caller(JournalWarning(f"This run keeps no journal. {error}"))
         return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, get_origin
 
@@ -29,6 +28,7 @@ from pandas_amr._plan.plan_types import (
     labels_to_json,
     remove_zones,
 )
+from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.graph import Graph, graph_of_shape
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.public import public
@@ -315,11 +315,12 @@ class Plan(BaseModel):
         fields = self.plain()
         lost = self._find_lost_checks()
         if lost:
-            warning = PlanWarning(
-                f"A plan's JSON cannot hold: {'; '.join(lost)}. "
-                "Beside plan=, give finding= (or output=) again."
+            warn_caller(
+                PlanWarning(
+                    f"A plan's JSON cannot hold: {'; '.join(lost)}. "
+                    "Beside plan=, give finding= (or output=) again."
+                )
             )
-            warnings.warn(warning, stacklevel=2)
             fields["left_out"] = [*(self.left_out or ()), *lost]
         text = json.dumps({FORMAT_KEY: FORMAT} | fields, indent=2)
         if path is not None:

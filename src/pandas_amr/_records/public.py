@@ -10,6 +10,8 @@ from pandas_amr._records.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+from pandas_amr._records.tracebacks import user_tracebacks
+
 PACKAGE = "pandas_amr"
 
 AnyClass = TypeVar("AnyClass", bound=type)
@@ -18,6 +20,7 @@ AnyClass = TypeVar("AnyClass", bound=type)
 def public(kind: AnyClass) -> AnyClass:
     """Name a class by its package, in tracebacks, reprs and pickles: ``pandas_amr.Plan``.
 
+    What its methods raise shows the user's line and none of ours.
     A keyword that it does not take, and an attribute that it does not have, are refused with the
     name that may be meant. Write it above all other decorators: they still need the module of the
     class.
@@ -25,11 +28,11 @@ def public(kind: AnyClass) -> AnyClass:
     kind.__module__ = PACKAGE
     own: Any = vars(kind)
     if own.get("_is_protocol"):  # what is added would be asked of every implementation
-        return kind
+        return user_tracebacks(kind)
     if hasattr(own.get("__init__"), "__code__"):
         kind.__init__ = suggest_keywords(own["__init__"], kind.__name__)  # type: ignore[misc]
     kind.__getattr__ = _explain_attribute(getattr(kind, "__getattr__", None))  # type: ignore[attr-defined]
-    return kind
+    return user_tracebacks(kind)
 
 
 def _explain_attribute(

@@ -10,6 +10,7 @@ import numpy as np
 
 from pandas_amr._plan.call import KEEP
 from pandas_amr._records.forks import forkable_lock
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def filtered_rows(result: Result) -> pd.DataFrame:
     return rows
 
 
+@user_traceback
 def result_of(frame: pd.DataFrame) -> Result:
     """Return the ``Result`` of a frame that a verb gave: its failures, usage, plan and trace.
 

@@ -15,6 +15,7 @@ from pandas_amr._findings.store import FOUND
 from pandas_amr._records.graph import Graph, graph_of
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.public import public
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
 from pandas_amr._result.display import result_html, result_line
@@ -355,6 +356,7 @@ def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:
 
 
 @suggest_keywords
+@user_traceback
 def load(folder: str | Path, *, finding: Any = None) -> Result:
     """Load a result that ``result.save(folder)`` wrote, types included.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._findings.columns import add_findings
 from pandas_amr._findings.inputs import no_nodes
-from pandas_amr._findings.map_findings import EMPTY
+from pandas_amr._findings.map_findings import EMPTY, SKIPPED
 from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
@@ -22,6 +22,9 @@ from pandas_amr._result.frames import (
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr.errors import FailureWarning, MapFailed, ModelUnavailable
 
+# What these compute does not say of how many rows; what agents write may.
+AGGREGATES = frozenset({"aggregations", "chosen_number", "function", "ranking"})
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -35,15 +38,23 @@ if TYPE_CHECKING:
 
 
 def make_result(
-    spec: Spec, services: Services, state: State, outcome: ReduceOutcome, parent: SharedRun | None
+    spec: Spec,
+    services: Services,
+    state: State,
+    outcome: ReduceOutcome,
+    parent: SharedRun | None,
+    *,
+    raises: bool,
 ) -> Result:
-    """Make the result of a run that has come to its end."""
+    """Make the result of a run that has come to its end; ``raises`` if that is an error."""
     services.account_cached()
     if parent is not None:
         parent.ends.extend(_last_nodes(services))
-    elif services.journal is not None:
-        state.warnings += services.journal.take_warnings()
-    _add_warnings(spec, state)
+    _add_last_warnings(spec, services, state, parent)
+    verb = spec.job.verb
+    is_hidden = verb != "map_reduce" or isinstance(state.ended_by, ModelUnavailable | MapFailed)
+    if state.end_reason and is_hidden and not raises:  # an error says it itself
+        state.warnings.append(FailureWarning(f"The run stopped early: {state.end_reason}"))
     return _assemble(spec, services, state, outcome, parent)
 
 
@@ -52,6 +63,7 @@ def make_partial_result(
 ) -> Result:
     """Make a result of what was found until now."""
     services.account_cached()
+    _add_last_warnings(spec, services, state, parent)
     try:
         return _assemble(spec, services, state, ReduceOutcome(None), parent)
     except Exception as error:  # noqa: BLE001 (what it cost is told, even if it cannot be shown)
@@ -69,26 +81,62 @@ def _last_nodes(services: Services) -> list[str]:
     return last or maps or list(services.parents(None))
 
 
-def _add_warnings(spec: Spec, state: State) -> None:
-    """Warn of failures that the answer does not show: a frame, unlike a Result."""
-    verb = spec.job.verb
+def _add_last_warnings(
+    spec: Spec, services: Services, state: State, parent: SharedRun | None
+) -> None:
+    """Warn of what happened to the journal and of what failed, as far as nothing has yet."""
+    if parent is None and services.journal is not None:
+        state.warnings += services.journal.take_warnings()
+    warn_of_failed_units(spec, state)
+    if state.has_warned_of_reduce:
+        return
+    state.has_warned_of_reduce = True
     for failure in state.sorted_failures(spec.job.names):
         if failure.position == REDUCE_POSITION:
             reason = failure.reason.removeprefix("reduce: ")
             message = f"The reduce failed and is listed in failures: {reason}"
             state.warnings.append(FailureWarning(message))
-    rows = len(spec.job.frame)
+
+
+def warn_of_failed_units(spec: Spec, state: State) -> None:
+    """Warn once of units that failed, if what the verb gives does not show it.
+
+    Under ``errors="raise"`` an error says it.
+    """
+    if state.has_warned_of_units or spec.settings.errors == "raise":
+        return
     failed = len({failure.position for failure in state.failures if failure.position >= 0})
-    if verb in {"map", "filter"} and failed:
+    if not failed:
+        return
+    state.has_warned_of_units = True
+    message = _describe_failed_units(spec, state, failed)
+    if message:
+        state.warnings.append(FailureWarning(message))
+
+
+def _describe_failed_units(spec: Spec, state: State, failed: int) -> str:
+    """Say what failed units mean for what the verb gives; empty if that shows it."""
+    verb, rows = spec.job.verb, len(spec.job.frame)
+    if spec.sample_name:
+        assert state.findings is not None
+        asked = int((state.findings.row_statuses() != SKIPPED).sum())
+        return (
+            f"The verification failed in part: {failed} of {asked} rows have no second finding, "
+            "and are not compared."
+        )
+    if verb in {"map", "filter"}:
         fate = "<NA>" if verb == "map" else "kept"
-        message = (
+        return (
             f"{failed} of {rows} units failed; they are {fate}, "
             "and listed in amr.result_of(frame).failures."
         )
-        state.warnings.append(FailureWarning(message))
-    is_hidden = verb != "map_reduce" or isinstance(state.ended_by, ModelUnavailable | MapFailed)
-    if state.end_reason and is_hidden:
-        state.warnings.append(FailureWarning(f"The run stopped early: {state.end_reason}"))
+    if verb == "map_reduce" and spec.reduce_kind in AGGREGATES:
+        least = "at least " if len(spec.job.names) > 1 else ""
+        return (
+            f"The answer rests on {least}{rows - failed} of {rows} rows: "
+            f"{failed} failed, and are listed in result.failures."
+        )
+    return ""
 
 
 def _assemble(

@@ -34,7 +34,7 @@ from pandas_amr._reduce.stage import reduce
 from pandas_amr._reduce.trees import begin_tree
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.estimate import forecast
-from pandas_amr._run.outcome import make_partial_result, make_result
+from pandas_amr._run.outcome import make_partial_result, make_result, warn_of_failed_units
 from pandas_amr._run.preview import Draft, PreviewOptions, preview
 from pandas_amr._run.sample import sample_of
 from pandas_amr._units.columns import find_content_columns
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from pandas_amr._reduce.static_tree import StaticTree
     from pandas_amr._result.result import Result
     from pandas_amr._run.execution import Execution
-    from pandas_amr.errors import PlanWarning, RunStopped
+    from pandas_amr.errors import AMRWarning, PlanWarning, RunStopped
 
 PLANNING = "its plan"
 
@@ -89,6 +89,7 @@ async def run(
     try:
         with collect_waits(pipeline.services.watch.waits):
             result = await await_user_code(pipeline.carry_out())
+        await pipeline.issue_warnings()
     except asyncio.CancelledError:
         if on_cancel is not None:
             on_cancel(pipeline.partial_result())
@@ -97,12 +98,18 @@ async def run(
         pipeline.log_end(error)
         has_begun = state.stage != "" or state.findings is not None
         found = pipeline.partial_result() if has_begun else None
+        pipeline.begin_issuing()
         if isinstance(error, UsageError) and not pipeline.has_spent:
             raise
         is_planned = state.stage == PLANNING
         stop_with(error, found, where=state.stage or "its beginning", planned=is_planned)
+    finally:
+        pipeline.leave_notices()
     pipeline.log_end(state.ended_by)
-    pipeline.raise_if_ended()
+    try:
+        pipeline.raise_if_ended()
+    finally:
+        state.ended_by = None  # the result keeps the state, and the error the result
     return result
 
 
@@ -112,11 +119,14 @@ class Pipeline:
     def __init__(self, execution: Execution, watch: Watch) -> None:
         self.spec = execution.spec
         self.state = State(findings=execution.findings)
-        self.services = _begin_services(execution, watch, self.state)
+        self.services = _begin_services(execution, watch, self._warn)
         self._execution = execution
         self._parent = execution.parent
         self._is_confirmed = execution.parent is not None and execution.parent.confirmed
         self._result: Result | None = None
+        self._notices = self.services.watch.notices
+        if self._issues_warnings:
+            self._notices.on_raised = self._halt
 
     async def carry_out(self) -> Result | Draft:
         """Plan, cut into units, map, reduce, and make the result."""
@@ -125,6 +135,7 @@ class Pipeline:
             await self._begin_journal(stack)
             self.state.stage = PLANNING
             await self._plan()
+            await self.issue_warnings()
             self.state.stage = "its units"
             units = await self.services.run_large(self.spec, make_read_units, self.spec)
             if self.spec.job.verb == "plan":
@@ -132,6 +143,7 @@ class Pipeline:
             outcome = await self._answer_directly(units)
             if outcome is None:
                 stage = await self._begin_map(units)
+                await self.issue_warnings()
                 await self._confirm(units, stage)
                 tree = self._begin_tree(stage, stack)
                 outcome = await self._map_and_reduce(units, stage, tree)
@@ -294,6 +306,8 @@ class Pipeline:
                 if stage is not None:
                     await stage.run(tree)
                 self._raise_if_failed()
+                warn_of_failed_units(spec, state)
+                await self.issue_warnings()
                 if state.ended_by is None and spec.job.reduces:
                     state.stage = "its reduce"
                     rows = await run_off_loop(
@@ -307,7 +321,9 @@ class Pipeline:
         return ReduceOutcome(None)
 
     def _make_result(self, outcome: ReduceOutcome) -> Result:
-        return make_result(self.spec, self.services, self.state, outcome, self._parent)
+        spec, services, state = self.spec, self.services, self.state
+        raises = self._ends_in_error
+        return make_result(spec, services, state, outcome, self._parent, raises=raises)
 
     def partial_result(self) -> Result:
         """Return the result, or what was found until now."""
@@ -329,12 +345,54 @@ class Pipeline:
         if is_gone and self._parent is None:
             LOGGER.warning("The run stopped early: %s", error)
 
+    @property
+    def _issues_warnings(self) -> bool:
+        """Whether warnings are issued here, and not by the run that this one is part of."""
+        return self._parent is None or self._parent.issues_warnings
+
+    def begin_issuing(self) -> None:
+        """Issue the warnings that are known by now; before an error is raised nothing waits."""
+        if self._issues_warnings:
+            self._notices.begin_issuing(self.state.warnings)
+
+    async def issue_warnings(self) -> None:
+        """Issue the warnings that are known by now, while nothing is in flight.
+
+        Raises:
+            Warning: a filter raises one. An error that ends the run goes before.
+        """
+        if not self._issues_warnings:
+            return
+        await self._notices.issue(self.state.warnings)
+        if not self._ends_in_error:
+            self._notices.raise_if_raised()
+
+    def leave_notices(self) -> None:
+        """Let go of what issues warnings, which outlives the run."""
+        if self._issues_warnings:
+            self._notices.on_raised = None
+
+    def _warn(self, warning: AMRWarning) -> None:
+        """Issue a warning at once, while requests are in flight."""
+        self.state.warnings.append(warning)
+        self.begin_issuing()
+
+    def _halt(self) -> None:
+        """Begin no more shards: a warning was raised as an error, which ends the run."""
+        self.state.halted = True
+
+    @property
+    def _ends_in_error(self) -> bool:
+        """Whether what ended the run early is raised."""
+        error = self.state.ended_by
+        if error is None:
+            return False
+        return not _can_be_continued(error) or self.spec.settings.errors == "raise"
+
     def raise_if_ended(self) -> None:
         """Raise what ended the run early, unless its result says so and it can be continued."""
         error = self.state.ended_by
-        if error is None:
-            return
-        if _can_be_continued(error) and self.spec.settings.errors != "raise":
+        if error is None or not self._ends_in_error:
             return
         if isinstance(error, BudgetExceeded):
             error.usage = self.services.ledger.total  # what was in flight has ended by now
@@ -347,7 +405,8 @@ class Pipeline:
             MapFailed: units failed.
         """
         job, state = self.spec.job, self.state
-        if state.ended_by is not None or not (state.halted and state.failures):
+        is_raised = self.spec.settings.errors == "raise" and state.halted and state.failures
+        if state.ended_by is not None or not is_raised:
             return
         rows = len(job.frame)
         empty = state.findings.rows_with(EMPTY) if state.findings is not None else 0
@@ -358,16 +417,16 @@ class Pipeline:
         raise MapFailed(f"{what}; the first, row {first.position}: {first.reason} ({first.who})")
 
 
-def _begin_services(execution: Execution, watch: Watch, state: State) -> Services:
+def _begin_services(
+    execution: Execution, watch: Watch, warn: Callable[[AMRWarning], None]
+) -> Services:
     """Make the services of a run; one that is part of another shares what that one has."""
     frame = Converted(execution.spec.job.frame)
     if execution.parent is None:
-        return Services(
-            make_ask, state.warnings.append, frame, journal=execution.journal, watch=watch
-        )
+        return Services(make_ask, warn, frame, journal=execution.journal, watch=watch)
     return replace(
         execution.parent.services,
-        warn=state.warnings.append,
+        warn=warn,
         frame=frame,
         wired=None,
         caches=[],

@@ -7,9 +7,10 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+
+import numpy as np
 
 from pandas_amr._context.environment import check_environment
 from pandas_amr._context.progress import Progress, Watch
@@ -17,12 +18,15 @@ from pandas_amr._context.settings import Settings, current_settings, use_block_s
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lm, resolve_lms
+from pandas_amr._findings.store import FOUND
 from pandas_amr._journal.journal import open_journal
 from pandas_amr._plan.arguments import check
 from pandas_amr._plan.call_text import check_planning
 from pandas_amr._plan.checks import check_model
+from pandas_amr._records.callers import find_caller, is_awaited, use_caller
 from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._records.public import public
+from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr._result.recent import filtered_rows, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
@@ -33,6 +37,7 @@ from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
+    from types import TracebackType
 
     from pandas_amr._context.subrun import SharedRun
     from pandas_amr._findings.map_findings import MapFindings
@@ -52,7 +57,7 @@ class Carried(Protocol):
     def __call__(
         self, *, watch: Watch, interrupted: Callable[[Result], None]
     ) -> Coroutine[Any, Any, Any]:
-        """Begin; what comes of it has ``warnings``."""
+        """Begin."""
         ...
 
 
@@ -63,23 +68,50 @@ class Run(Generic[Given]):
     It begins with ``begun()``, or with the wait for it: so an interrupt finds nothing begun, or a
     run to stop.
 
+    In a ``with`` block, or ``async with``, it ends with the block: left by ``break``, ``return`` or
+    an error, the block stops the run, and waits until nothing is in flight. Without a block a run
+    goes on in the background, and pays, until it ends or ``cancel()`` stops it.
+
     Args:
         work: carries it out, and tells ``watch`` what comes of it and ``interrupted`` what was
             found when it is cancelled.
         given: makes what the verb gives of what comes of it.
         about: what is run, for people.
+        rows: how many rows it is about.
+        journaled: whether a journal keeps what is found of them.
+
+    Example:
+        >>> import pandas as pd, pandas_amr as amr
+        >>> df = pd.DataFrame({"text": ["good", "bad", "good again"]})
+        >>> def lengths(shard):
+        ...     return [{"length": len(text)} for text in shard["text"]]
+        >>> with df.amr.start(map=lengths, reduce={"length": "sum"}) as run:
+        ...     for finding in run:
+        ...         print(finding["label"], finding["length"])
+        ...         break
+        0 4
     """
 
-    def __init__(self, work: Carried, given: Callable[[Any], Given], about: str) -> None:
+    def __init__(
+        self,
+        work: Carried,
+        given: Callable[[Any], Given],
+        about: str,
+        *,
+        rows: int = 0,
+        journaled: bool = False,
+    ) -> None:
         self._work = work
         self._make = given
         self._about = about
+        self._rows = rows
+        self._journaled = journaled
         self._partial: Result | None = None
         self._watch = Watch()
         self._process = os.getpid()
         self._ended = threading.Event()
-        self._warned = False
         self._unwanted = False
+        self._trace: TracebackType | None = None
         self._task: asyncio.Task[Any] | None = None
         self._submitted: concurrent.futures.Future[Any] | None = None
 
@@ -105,17 +137,28 @@ class Run(Generic[Given]):
                 "begin a run of your own here."
             )
         if self._submitted is None:
-            self._submitted = submit(self._carried_out())
+            self._begin(waits=False)
+        assert self._submitted is not None
         return self._submitted
+
+    def _begin(self, *, waits: bool) -> None:
+        """Begin it; ``waits`` if this thread waits for its end, and issues its warnings."""
+        caller = find_caller()
+        self._watch.notices.begin(caller, waits=waits)
+        with use_caller(caller):
+            self._submitted = submit(self._carried_out())
 
     async def _carried_out(self) -> Any:
         self._task = asyncio.current_task()
         try:
-            return await self._worked()
+            with UserTraceback():  # a task keeps the frames of its error, and those keep this run
+                return await self._worked()
         except Exception as error:
             self._partial = getattr(error, "partial", None)
+            self._trace = error.__traceback__
             raise
         finally:
+            self._task = None
             self._ended.set()
             self._watch.ended()
 
@@ -134,24 +177,31 @@ class Run(Generic[Given]):
         """Wait for the end and return what the verb gives; a signal's exception cancels the run.
 
         Such an exception has what was found as its ``partial``, a ``Result``; the same call goes on
-        from there.
+        from there. A ``KeyboardInterrupt`` says how many rows the journal keeps.
 
         Raises:
             AMRError: the run failed; see the errors' tree.
-            UsageError: called on the engine's own thread, which would wait for itself.
+            UsageError: called on the engine's own thread, which would wait for itself; or awaited:
+                ``await run``.
         """
         if threading.current_thread().name == THREAD:
             raise UsageError(
                 "This is the engine's own thread: "
                 "in async tools and callables, await df.amr.start(...)."
             )
+        if is_awaited():
+            raise UsageError("result() waits for the end and cannot be awaited: await the run.")
         try:
+            if self._submitted is None:
+                self._begin(waits=True)
+                self._watch.notices.issue_until_done(self._future)
             return self._given(self._future.result())
         except concurrent.futures.CancelledError:
             cancelled = asyncio.CancelledError("The run was cancelled.")
             self._stop_for(cancelled)
             raise cancelled from None
         except BaseException as error:
+            self._forget_waits(error)
             self._stop_for(error)
             raise
 
@@ -163,17 +213,18 @@ class Run(Generic[Given]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Give the findings as they land: ``label`` and ``position`` of the row, then the fields.
 
-        Those from the journal come first. A run that fails raises at the end; leaving the loop does
-        not stop the run.
+        Those from the journal come first. A run that fails raises at the end. ``break`` alone does
+        not stop the run, which goes on in the background; out of ``with run:`` it does.
         """
-        try:
-            yield from self._landed()
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # at whatever moment a signal's handler raises it
-            self._stop_for(error)
-            raise
-        self.result()
+        with UserTraceback():
+            try:
+                yield from self._landed()
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # at whatever moment a signal's handler raises it
+                self._stop_for(error)
+                raise
+            self.result()
 
     def _landed(self) -> Iterator[dict[str, Any]]:
         place = 0
@@ -191,18 +242,51 @@ class Run(Generic[Given]):
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
         """The findings as they land, in async code; see ``__iter__``."""
         place = 0
-        while True:
-            waiting = self._watch.next(place)
-            if waiting is not None:
-                await self._waited_for(waiting)
-                continue
-            batch = self._watch.batch(place)
-            if batch is None:
-                break
-            for finding in batch:
-                yield finding
-            place += 1
-        await self
+        with UserTraceback():
+            while True:
+                waiting = self._watch.next(place)
+                if waiting is not None:
+                    await self._waited_for(waiting)
+                    continue
+                batch = self._watch.batch(place)
+                if batch is None:
+                    break
+                for finding in batch:
+                    yield finding
+                place += 1
+            await self
+
+    def __enter__(self) -> Self:
+        """Begin it, if it has not begun."""
+        with UserTraceback():
+            return self.begun()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop it, if it has not ended, and wait until nothing is in flight."""
+        if not self.done():
+            self.cancel()
+            self._ended.wait(CANCEL_GRACE_S)
+
+    async def __aenter__(self) -> Self:
+        """Begin it, if it has not begun."""
+        with UserTraceback():
+            return self.begun()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop it, if it has not ended, and wait until nothing is in flight."""
+        if not self.done():
+            self.cancel()
+            await asyncio.to_thread(self._ended.wait, CANCEL_GRACE_S)
 
     def _stop_for(self, error: BaseException) -> None:
         """Stop the run for an exception from outside it, and give that what was found."""
@@ -212,8 +296,33 @@ class Run(Generic[Given]):
             or not isinstance(error, Exception)
         ):
             self.cancel()
-            self._ended.wait(CANCEL_GRACE_S)
-            give_partial(error, self._partial)
+            with contextlib.suppress(KeyboardInterrupt):  # the second one asks not to wait
+                self._ended.wait(CANCEL_GRACE_S)
+            self._describe_stop(error)
+
+    def _forget_waits(self, error: BaseException) -> None:
+        """Have the run's error show where it was raised, and not where somebody waited before."""
+        run = self._submitted
+        if run is not None and run.done() and not run.cancelled() and run.exception() is error:
+            error.__traceback__ = self._trace
+
+    def _describe_stop(self, error: BaseException) -> None:
+        """Give an exception from outside the run what was found, and say how to go on."""
+        give_partial(error, self._partial)
+        is_interrupt = isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
+        if is_interrupt and not error.args:
+            error.args = (self._count_kept(),)
+
+    def _count_kept(self) -> str:
+        """Say how many rows have a finding, and where it is kept."""
+        status = None if self._partial is None else self._partial.status
+        found = 0 if status is None else int(np.isin(status["status"], FOUND).sum())
+        count = f"{found} of {self._rows} rows"
+        if self._journaled:
+            return f"{count} kept in the journal; run it again to go on."
+        if not found:
+            return f"{count} found, and no journal keeps them; run it again to begin anew."
+        return f"{count} found, and no journal keeps them; take them from the exception's .partial."
 
     async def _waited_for(self, future: concurrent.futures.Future[Any]) -> Any:
         """Wait for a future; if cancelled, stop the run and give the error what was found."""
@@ -222,7 +331,7 @@ class Run(Generic[Given]):
         except asyncio.CancelledError as error:
             self.cancel()
             await asyncio.to_thread(self._ended.wait, CANCEL_GRACE_S)
-            give_partial(error, self._partial)
+            self._describe_stop(error)
             raise
 
     def cancel(self) -> None:
@@ -246,22 +355,20 @@ class Run(Generic[Given]):
         return self._future.done()
 
     def __await__(self) -> Generator[Any, None, Given]:
-        outcome = yield from self._waited_for(self._future).__await__()
-        return self._given(outcome)
+        with UserTraceback():
+            try:
+                outcome = yield from self._waited_for(self._future).__await__()
+            except Exception as error:
+                self._forget_waits(error)
+                raise
+            return self._given(outcome)
 
     def _given(self, outcome: Result | Draft) -> Given:
-        """What the verb gives; the run's warnings are told once, where the user called."""
-        result = _result_of(outcome)
-        told, self._warned = self._warned, True
+        """Return what the verb gives."""
         try:
-            for warning in () if told else outcome.warnings:
-                with contextlib.suppress(
-                    OSError, ValueError
-                ):  # nobody reads stderr; they stand in the result as well
-                    warnings.warn(warning, stacklevel=4)
             return self._make(outcome)
-        except Exception as error:  # noqa: BLE001 (warnings may be errors, and functions of the user's show them)
-            stop_with(error, result, where="its result")
+        except Exception as error:  # noqa: BLE001 (what is found is paid for)
+            stop_with(error, _result_of(outcome), where="its result")
 
     def __repr__(self) -> str:
         state = (
@@ -316,7 +423,9 @@ def make_run(
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    return Run(carry_out, answer, f"{job.verb} of {len(job.frame)} rows")
+    rows = len(job.frame)
+    is_kept = execution.journal is not None and (bool(lms) or job.has_version)
+    return Run(carry_out, answer, f"{job.verb} of {rows} rows", rows=rows, journaled=is_kept)
 
 
 def _check_models(spec: Spec) -> None:

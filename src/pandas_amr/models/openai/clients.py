@@ -110,7 +110,8 @@ class OwnClient:
         """What no text may show, besides the key."""
         keys = (self.client.api_key, self.client.admin_api_key)
         headers = secret_values(self.client._custom_headers)
-        return (*(key for key in keys if key), *headers)
+        query = secret_values(self.client._custom_query)
+        return (*(key for key in keys if key), *headers, *query)
 
     def http_client(self) -> httpx2.AsyncClient:
         """Copy the user's own ``http_client``; the copy has connections of its own."""

@@ -18,6 +18,7 @@ import openai
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
 from pandas_amr.models.openai.error_bodies import ErrorBody, read_error_body
 from pandas_amr.models.openai.headers import limits_of, retry_after_of
+from pandas_amr.models.openai.scrub import remove_secrets
 from pandas_amr.models.openai.too_long import is_too_long
 
 if TYPE_CHECKING:
@@ -243,9 +244,7 @@ class Failures:
 
     def remove_secrets(self, text: str) -> str:
         """Remove secrets from a text of the server, and shorten it."""
-        for secret in sorted(self.secrets(), key=len, reverse=True):  # one may be part of another
-            text = text.replace(secret, "[key]")
-        text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w*.-]{6,}", "[key]", text)
+        text = remove_secrets(text, self.secrets())
         if len(text) <= REASON_CHARACTERS:
             return text
         return text[:REASON_CHARACTERS] + " ..."
