@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from pandas_amr._context.progress import Progress, ProgressBar
+from pandas_amr._context.progress import Progress
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
 from pandas_amr._findings.map_findings import SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, Failure, FindingStore
@@ -78,6 +78,7 @@ class MapStage:
         self.findings = _no_findings(units, self.mappers) if findings is None else findings
         self._leaves = Leaves(self.findings, spec.plan.where)
         self._counter = _RowCounter(self.findings)
+        self._open_rows = 0
         self._nodes: list[MapNode] = []
         self._waiting: dict[int, dict[str | None, MappedShard]] = {}
         self._items = self._cut_all()
@@ -95,7 +96,20 @@ class MapStage:
             items += [(shard, mapper) for shard in self._cut(mapper)]
         if self._is_first:  # all maps have the same shards: side by side, each is soon complete
             items.sort(key=_number_of)
+        self._open_rows = sum(self._count_rows(shard.positions) for shard, _ in items)
         return items
+
+    @cached_property
+    def _rows(self) -> int:
+        """How many rows the stage is about."""
+        if self._sample is None:
+            return len(self._units)
+        return self._count_rows(self._sample.positions)
+
+    def _count_rows(self, positions: Sequence[int] | NDArray[np.int64]) -> int:
+        """Count the rows that some asked units answer."""
+        places = np.searchsorted(self._units.asked, np.asarray(positions, dtype=np.int64))
+        return int(self._counter.rows[places].sum())
 
     def _cut(self, mapper: Mapper) -> list[Shard]:
         unmapped = self._units.only(self._is_open(mapper.name))
@@ -148,6 +162,7 @@ class MapStage:
 
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
+        self._begin_steps()
         for mapper in self.mappers:
             if not isinstance(mapper, CachedMapper) or mapper.keys.by_shard:
                 continue
@@ -165,29 +180,32 @@ class MapStage:
         places = np.searchsorted(self._units.asked, positions)
         with self._counter.changing(name, places):
             self.findings.statuses[name][places] = "cached"
+        self._open_rows -= self._count_rows(positions)
         self._report_progress()
         self._show(name, positions, table)
 
     async def run(self, sink: FindingSink | None) -> None:
         """Give every unit a finding or a failure; ``sink`` gets each shard's findings."""
-        services = self._services
-        total = sum(len(shard.positions) for shard, _ in self._items)
-        bar = ProgressBar(shown=self._spec.settings.progress, units=total)
-        with bar, services.watch.waits.show_with(bar.wait):
-            self._report_progress()
-            limit = min(services.parallelism(self._spec), max(1, len(self._items)))
-            async for mapped in run_concurrently(self._map_item, self._draw(sink), limit=limit):
-                self._land(self._check_columns(mapped), bar, sink)
+        self._begin_steps()
+        limit = min(self._services.parallelism(self._spec), max(1, len(self._items)))
+        async for mapped in run_concurrently(self._map_item, self._draw(sink), limit=limit):
+            self._land(self._check_columns(mapped), sink)
         if sink is not None and not self._offers_as_they_land and not self._state.halted:
             await self._leaves.offer_all(sink, self._all_shards, self.made_by)
 
-    def _land(self, mapped: MappedShard, bar: ProgressBar, sink: FindingSink | None) -> None:
+    def _begin_steps(self) -> None:
+        """Say that the map begins, and how far it is."""
+        self._report_progress()
+        steps = self._services.watch.steps
+        if steps.rows:
+            steps.begin_map(len(self._items), is_written=self._spec.is_written)
+
+    def _land(self, mapped: MappedShard, sink: FindingSink | None) -> None:
         """Add what came of a shard, and show it."""
         self._add(mapped)
-        progress = self._report_progress()
+        self._open_rows -= self._count_rows(mapped.shard.positions)
+        self._report_progress()
         self._show(mapped.map, mapped.positions, mapped.table)
-        failed = len(mapped.failures)
-        bar.step(len(mapped.shard.positions), failed=failed, tokens=progress.tokens)
         if sink is not None and self._offers_as_they_land:
             self._offer(sink, mapped)
 
@@ -308,19 +326,16 @@ class MapStage:
         named = self.findings.stores[name].named(table)
         self._services.watch.landed(positions, named, self._units)
 
-    def _report_progress(self) -> Progress:
+    def _report_progress(self) -> None:
         """Say how far the run is: before its findings are shown, so that none is seen uncounted."""
-        total = self._services.ledger.total
+        counter, maps = self._counter, len(self.mappers)
         progress = Progress(
-            units=len(self._units) * len(self.mappers),
-            found=self._counter.found,
-            failed=self._counter.failed,
-            calls=total.calls,
-            tokens=total.tokens,
-            seconds=self._services.trace.seconds,
+            units=self._rows * maps,
+            found=counter.found,
+            failed=counter.failed,
+            cached=counter.cached,
         )
-        self._services.watch.told(progress)
-        return progress
+        self._services.watch.told(progress, open_rows=self._open_rows, maps=maps)
 
     def made_by(self, position: int) -> tuple[str, ...]:
         """Name the nodes that found something of a row; none if the journal had it."""
@@ -355,21 +370,29 @@ class MapStage:
 
 
 class _RowCounter:
-    """Counts the rows that have a finding, and those that failed, over all maps."""
+    """Counts the rows with a finding, those with one from the journal, and those that failed.
+
+    All maps count together.
+
+    Attributes:
+        rows: how many rows each of the asked units answers.
+    """
 
     def __init__(self, findings: MapFindings) -> None:
         self._statuses = findings.statuses
         units = findings.units
-        self._rows = np.bincount(units.answered_by, minlength=len(units.asked))
+        self.rows = np.bincount(units.answered_by, minlength=len(units.asked))
         self.found = 0
         self.failed = 0
+        self.cached = 0
         for name in self._statuses:
             self._add(name, np.arange(len(units.asked)), 1)
 
     def _add(self, name: str | None, places: NDArray[np.int_], sign: int) -> None:
-        statuses, rows = self._statuses[name][places], self._rows[places]
+        statuses, rows = self._statuses[name][places], self.rows[places]
         self.found += sign * int(rows[np.isin(statuses, FOUND)].sum())
         self.failed += sign * int(rows[statuses == "failed"].sum())
+        self.cached += sign * int(rows[statuses == "cached"].sum())
 
     @contextmanager
     def changing(self, name: str | None, places: NDArray[np.int_]) -> Iterator[None]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pandas_amr._context.progress import Progress, Watch
+from pandas_amr._context.progress_shown import ShownProgress
 from pandas_amr._context.settings import Settings, current_settings, use_block_settings
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.wiring import check_budget, resolve_lm, resolve_lms
@@ -66,12 +67,21 @@ class Run(Generic[Given]):
             found when it is cancelled.
         given: makes what the verb gives of what comes of it.
         about: what is run, for people.
+        shown: as the setting ``progress``.
     """
 
-    def __init__(self, work: Carried, given: Callable[[Any], Given], about: str) -> None:
+    def __init__(
+        self,
+        work: Carried,
+        given: Callable[[Any], Given],
+        about: str,
+        *,
+        shown: bool | None = None,
+    ) -> None:
         self._work = work
         self._make = given
         self._about = about
+        self._shown = shown
         self._partial: Result | None = None
         self._watch = Watch()
         self._process = os.getpid()
@@ -109,13 +119,38 @@ class Run(Generic[Given]):
     async def _carried_out(self) -> Any:
         self._task = asyncio.current_task()
         try:
-            return await self._worked()
+            return await self._show_while_working()
         except Exception as error:
             self._partial = getattr(error, "partial", None)
             raise
         finally:
             self._ended.set()
             self._watch.ended()
+
+    async def _show_while_working(self) -> Any:
+        """Give what comes of it, and show how far it is until then."""
+        shown = ShownProgress(self._watch, self._about, shown=self._shown)
+        shown.begin()
+        try:
+            outcome = await self._worked()
+        except asyncio.CancelledError:
+            await shown.end("partial", "cancelled", is_complete=False)
+            raise
+        except BaseException:
+            await shown.end("failed", "failed", is_complete=False)
+            raise
+        result = _result_of(outcome)
+        progress = self._watch.progress
+        if result is not None and result.stopped is not None:
+            await shown.end("partial", "stopped", is_complete=False)
+        elif result is None or not len(result.failures):
+            await shown.end("done", "done", is_complete=True)
+        elif progress.units and not progress.found:
+            await shown.end("failed", "no row succeeded", is_complete=True)
+        else:
+            ending = "done, with failures" if progress.failed else "done, but the reduce failed"
+            await shown.end("partial", ending, is_complete=True)
+        return outcome
 
     async def _worked(self) -> Any:
         """What comes of it; kept here too, since an interrupt may come before anybody takes it."""
@@ -262,14 +297,15 @@ class Run(Generic[Given]):
             stop_with(error, result, where="its result")
 
     def __repr__(self) -> str:
-        state = (
-            "cancelled"
-            if self._future.cancelled()
-            else "done"
-            if self._future.done()
-            else "running"
-        )
-        return f"<Run {self._about}, {state}>"
+        return f"<Run {self._about}, {self._state}>"
+
+    @property
+    def _state(self) -> str:
+        if self._future.cancelled():
+            return "cancelled"
+        if self._future.done():
+            return "failed" if self._future.exception() else "done"
+        return self._watch.waits.text or self._watch.steps.title or "running"
 
 
 def _result_of(outcome: Result | Draft) -> Result | None:
@@ -314,7 +350,8 @@ def make_run(
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    return Run(carry_out, answer, f"{job.verb} of {len(job.frame)} rows")
+    about = f"{job.verb} of {len(job.frame)} rows"
+    return Run(carry_out, answer, about, shown=settings.progress)
 
 
 def _check_models(spec: Spec) -> None:
