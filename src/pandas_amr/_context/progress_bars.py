@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
-import importlib.util
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -18,7 +18,8 @@ NOTEBOOK_TICK_S = 0.5  # each is a message to the browser
 LINES_TICK_S = 30.0
 NEVER_S = 1e9
 LENGTH = 1000  # of a bar, in whole steps
-TEXT_BAR = 24  # characters
+TEXT_TITLE, TEXT_BAR = 19, 24  # characters
+TITLE_WIDTH, TIMES_WIDTH = "11em", "14em"
 
 ERASE_REST = "\x1b[K"  # of a line: another bar may have been there
 TERMINAL_FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}" + ERASE_REST
@@ -42,7 +43,7 @@ WIDGET_STYLES: dict[Outcome, str] = {
 }
 
 
-_open_bars: list[Any] = []  # of tqdm, those of this module; guarded by the lock of tqdm
+_open_bars: list[Any] = []  # of tqdm, those of this module: all are drawn by one thread
 
 
 class Display(Protocol):
@@ -65,21 +66,13 @@ class TerminalBar:
     tick_s = TICK_S
 
     def __init__(self, stream: TextIO) -> None:
-        from tqdm.auto import tqdm  # noqa: PLC0415 (loaded when the first bar is shown)
-
-        self._lock = tqdm.get_lock()
-        with self._lock:
-            self._bar = tqdm(
-                total=LENGTH,
-                file=stream,
-                dynamic_ncols=True,
-                bar_format=TERMINAL_FORMAT,
-                delay=NEVER_S,  # the first view draws it
-            )
-            _open_bars.append(self._bar)
+        self._stream = stream
+        self._bar: Any = None
 
     def show(self, view: ProgressView) -> None:
         """Draw the line again; at the end leave it, above those of runs that go on."""
+        if self._bar is None:
+            self._open()
         bar = self._bar
         bar.n = round(view.share * LENGTH)
         bar.colour = COLOURS[view.outcome]
@@ -90,12 +83,24 @@ class TerminalBar:
         else:
             bar.refresh()
 
+    def _open(self) -> None:
+        from tqdm.auto import tqdm  # noqa: PLC0415 (loaded when the first bar is shown)
+
+        self._bar = tqdm(
+            total=LENGTH,
+            file=self._stream,
+            dynamic_ncols=True,
+            bar_format=TERMINAL_FORMAT,
+            delay=NEVER_S,  # the first view draws it
+        )
+        _open_bars.append(self._bar)
+
     def _close(self) -> None:
         """Draw the line for the last time, on top; move up the bars that were below.
 
         Of itself tqdm lets them stay as far below as they were, and leaves their old lines there.
         """
-        with self._lock:
+        with self._bar.get_lock():
             _open_bars.remove(self._bar)
             place = self._bar.pos
             for bar in (self._bar, *_open_bars):
@@ -112,25 +117,30 @@ class WidgetBar:
     """A bar of ipywidgets, with what people may want to know in a line below.
 
     That of tqdm has all text in one line, which cannot be wrapped.
-    """
 
-    tick_s = NOTEBOOK_TICK_S
+    Raises:
+        ImportError: there are no ipywidgets.
+    """
 
     def __init__(self) -> None:
         import ipywidgets  # noqa: PLC0415 (loaded when the first bar is shown)
-        from IPython.display import display  # noqa: PLC0415
 
-        self._title = ipywidgets.HTML()
-        self._bar = ipywidgets.IntProgress(min=0, max=LENGTH)
-        self._bar.layout.width = "auto"
-        self._bar.layout.flex = "1 1 8em"
-        self._times = ipywidgets.HTML()
+        # The texts are as wide while they change, so that bars of several runs stand in a column.
+        self._title = ipywidgets.HTML(layout={"min_width": TITLE_WIDTH})
+        self._bar = ipywidgets.IntProgress(max=LENGTH, layout={"width": "auto", "flex": "1 1 8em"})
+        self._times = ipywidgets.HTML(layout={"min_width": TIMES_WIDTH})
         self._details = ipywidgets.HTML()
         row = ipywidgets.HBox([self._title, self._bar, self._times])
-        display(ipywidgets.VBox([row, self._details]))  # type: ignore[no-untyped-call]
+        self._box = ipywidgets.VBox([row, self._details])
 
-    def show(self, view: ProgressView) -> None:
-        """Change the widgets."""
+    @property
+    def bundle(self) -> dict[str, Any]:
+        """What a front end needs to show it."""
+        bundle: dict[str, Any] = self._box._repr_mimebundle_()
+        return bundle
+
+    def change(self, view: ProgressView) -> None:
+        """Change it in all places where it is shown."""
         self._bar.value = round(view.share * LENGTH)
         self._bar.bar_style = WIDGET_STYLES[view.outcome]
         self._title.value = html.escape(view.title)
@@ -138,19 +148,31 @@ class WidgetBar:
         self._details.value = html.escape(view.details)
 
 
-class NotebookText:
-    """A bar of characters in a notebook without ipywidgets: an output that is changed in place."""
+class NotebookBar:
+    """A bar in an output of a notebook's cell: a widget; a text that changes, if there are none."""
 
     tick_s = NOTEBOOK_TICK_S
 
     def __init__(self) -> None:
+        self._widget: WidgetBar | None = None
         self._handle: Any = None
 
     def show(self, view: ProgressView) -> None:
-        """Change the output."""
+        """Draw it again; a notebook that is saved has the last view as text."""
+        if view.moment == "begin":
+            with contextlib.suppress(ImportError):  # pip install "pandas-amr[notebook]" brings them
+                self._widget = WidgetBar()
+        if self._widget is None:
+            self._output({"text/plain": draw_text(view, coloured=True)})
+            return
+        self._widget.change(view)
+        if view.moment in {"begin", "end"}:
+            self._output(self._widget.bundle | {"text/plain": draw_text(view)})
+
+    def _output(self, bundle: dict[str, Any]) -> None:
+        """Show something in the cell, or in place of what was shown before."""
         from IPython.display import display  # noqa: PLC0415 (loaded when the first bar is shown)
 
-        bundle = {"text/plain": draw_text(view)}
         if self._handle is None:
             self._handle = display(  # type: ignore[no-untyped-call]
                 bundle, raw=True, display_id=True
@@ -193,14 +215,15 @@ class LogLines:
             LOGGER.info("%s: %s", self._about, view.line)
 
 
-def draw_text(view: ProgressView) -> str:
-    """Draw a bar of characters, and a line below."""
+def draw_text(view: ProgressView, *, coloured: bool = False) -> str:
+    """Draw a bar of characters, and a line below; ``coloured`` by how the run ended."""
     full = round(view.share * TEXT_BAR)
     bar = "#" * full + "-" * (TEXT_BAR - full)
     code = ANSI_CODES[view.outcome]
-    if code:
+    if coloured and code:
         bar = f"{code}{bar}\x1b[0m"
-    return f"{view.title} |{bar}| {view.share:.0%}, {view.times}\n{view.details}"
+    title = f"{view.title:<{TEXT_TITLE}}"
+    return f"{title} |{bar}| {view.share:.0%}, {view.times}\n{view.details}"
 
 
 def make_display(about: str, *, shown: bool | None) -> Display | None:
@@ -215,8 +238,7 @@ def make_display(about: str, *, shown: bool | None) -> Display | None:
     if shown is False:
         return None
     if _is_notebook():
-        has_widgets = importlib.util.find_spec("ipywidgets") is not None
-        return WidgetBar() if has_widgets else NotebookText()
+        return NotebookBar()
     if _is_terminal(stream):
         return TerminalBar(stream)
     if shown:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import queue
 import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from pandas_amr._context.progress_bars import make_display
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.progress_bars import Display
     from pandas_amr._context.progress_view import Moment, Outcome, ProgressView
 
-MOST_WAITING = 4  # views that a slow stream has not taken yet: no further ones are made
+MOST_QUEUED = 64  # views that a slow stream has not taken yet: no further ticks are queued
 CLOSE_S = 2.0  # a stream that takes longer does not hold up the result
 
 Closed: TypeAlias = "asyncio.Future[None]"
@@ -26,10 +28,71 @@ Closed: TypeAlias = "asyncio.Future[None]"
 _is_shown: contextvars.ContextVar[bool] = contextvars.ContextVar("pandas_amr_shown", default=False)
 
 
+@dataclass(slots=True)
+class Sheet:
+    """What one run is drawn on.
+
+    Attributes:
+        display: draws.
+        context: that of the run, by which a notebook finds the cell.
+        is_broken: whether a stream has raised; nothing more is drawn.
+    """
+
+    display: Display
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    is_broken: bool = False
+
+    def draw(self, view: ProgressView) -> None:
+        """Draw a view, as long as the stream can be written to."""
+        if self.is_broken:
+            return
+        try:
+            self.context.run(self.display.show, view)
+        except Exception as error:  # noqa: BLE001 (nobody watches any more, or the stream is the user's)
+            LOGGER.debug("Progress is not shown any more: %s", describe_error(error))
+            self.is_broken = True
+
+
+class Painter:
+    """Draws the views of all runs of this process, one after the other, on a thread of its own."""
+
+    def __init__(self) -> None:
+        self._views: queue.SimpleQueue[tuple[Sheet, ProgressView, Closed | None]]
+        self._views = queue.SimpleQueue()
+        thread = threading.Thread(target=self._draw_all, name="pandas-amr-progress", daemon=True)
+        thread.start()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether many views are still to be drawn."""
+        return self._views.qsize() >= MOST_QUEUED
+
+    def draw(self, sheet: Sheet, view: ProgressView, closed: Closed | None = None) -> None:
+        """Draw a view soon; ``closed`` is done once it is drawn."""
+        self._views.put((sheet, view, closed))
+
+    def _draw_all(self) -> None:
+        while True:
+            sheet, view, closed = self._views.get()
+            sheet.draw(view)
+            if closed is not None and not closed.get_loop().is_closed():
+                closed.get_loop().call_soon_threadsafe(_finish, closed)
+
+
+_painters: dict[int, Painter] = {}  # by process: a fork has no thread of its own
+
+
+def _painter() -> Painter:
+    process = os.getpid()
+    if process not in _painters:
+        _painters[process] = Painter()
+    return _painters[process]
+
+
 class ShownProgress:
     """Shows one run, from its first stage to its end; a run begun within it shows nothing.
 
-    All but the display itself is called on the engine's loop.
+    It is used on the engine's loop.
 
     Args:
         watch: knows how far the run is.
@@ -41,8 +104,7 @@ class ShownProgress:
         self._watch = watch
         self._about = about
         self._shown = shown
-        self._views: queue.SimpleQueue[tuple[ProgressView, Closed | None]] = queue.SimpleQueue()
-        self._display: Display | None = None
+        self._sheet: Sheet | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = ""
 
@@ -55,45 +117,37 @@ class ShownProgress:
         self._watch.waits.show = self._show_wait
 
     def _show_stage(self) -> None:
-        if self._display is not None:
-            self._put("stage")
+        if self._sheet is not None:
+            self._draw("stage")
             return
-        try:
-            self._display = make_display(self._about, shown=self._shown)
-        except Exception as error:  # noqa: BLE001 (a stream of the user's)
-            LOGGER.debug("No progress is shown: %s", describe_error(error))
-        if self._display is None:
-            self._forget()
+        display = make_display(self._about, shown=self._shown)
+        if display is None:
+            self._end_updates()
             return
-        context = contextvars.copy_context()  # a notebook finds the cell by it
-        thread = threading.Thread(
-            target=context.run, args=(self._draw, self._display), name="pandas-amr-progress"
-        )
-        thread.daemon = True
-        thread.start()
-        self._put("begin")
+        self._sheet = Sheet(display)
+        self._draw("begin")
         self._start_timer()
 
     def _show_wait(self, text: str) -> None:
-        if self._display is not None and text != self._waiting:
+        if self._sheet is not None and text != self._waiting:
             self._waiting = text
-            self._put("wait")
+            self._draw("wait")
 
     def _start_timer(self) -> None:
-        assert self._display is not None
+        assert self._sheet is not None
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._display.tick_s, self._tick)
+        self._timer = loop.call_later(self._sheet.display.tick_s, self._tick)
 
     def _tick(self) -> None:
-        if self._views.qsize() < MOST_WAITING:
-            self._put("tick")
+        if not _painter().is_late:
+            self._draw("tick")
         self._start_timer()
 
-    def _put(self, moment: Moment) -> None:
-        self._views.put((make_view(self._watch, moment), None))
+    def _draw(self, moment: Moment) -> None:
+        assert self._sheet is not None
+        _painter().draw(self._sheet, make_view(self._watch, moment))
 
-    def _forget(self) -> None:
-        """Show nothing more."""
+    def _end_updates(self) -> None:
         self._watch.steps.on_stage = self._watch.waits.show = None
         if self._timer is not None:
             self._timer.cancel()
@@ -107,30 +161,13 @@ class ShownProgress:
             ending: how, in a word.
             is_complete: whether it came to its end, well or not.
         """
-        self._forget()
-        if self._display is None:
+        self._end_updates()
+        if self._sheet is None:
             return
         closed: Closed = asyncio.get_running_loop().create_future()
         view = make_last_view(self._watch, outcome, ending, is_complete=is_complete)
-        self._views.put((view, closed))
+        _painter().draw(self._sheet, view, closed)
         await asyncio.wait([closed], timeout=CLOSE_S)
-
-    def _draw(self, display: Display) -> None:
-        """Draw one view after the other, on the thread of the display."""
-        is_drawn = True
-        closed: Closed | None = None
-        while closed is None:
-            view, closed = self._views.get()
-            if not is_drawn:
-                continue
-            try:
-                display.show(view)
-            except Exception as error:  # noqa: BLE001 (nobody watches any more, or the stream is the user's)
-                LOGGER.debug("Progress is not shown any more: %s", describe_error(error))
-                is_drawn = False
-        loop = closed.get_loop()
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_finish, closed)
 
 
 def _finish(closed: Closed) -> None:

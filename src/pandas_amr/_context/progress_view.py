@@ -93,7 +93,7 @@ def make_view(watch: Watch, moment: Moment) -> ProgressView:
         facts=tuple(filter(None, facts)),
         waiting=waiting,
         seconds=watch.trace.seconds,
-        left_s=steps.left_s,
+        left_s=None if waiting else steps.left_s,
     )
 
 
