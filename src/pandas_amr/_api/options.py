@@ -126,7 +126,8 @@ Default: none.""",
     "journal": """\
 where what is paid for is kept, so that the same call again pays only for what is new: a path,
 ``amr.Journal(path)``, or False. Default: a file in the user's cache folder.""",
-    "progress": "whether a bar is shown. Default: in terminals and notebooks.",
+    "progress": "whether a bar is shown. Default: in terminals and notebooks, "
+    "else as lines in the log at INFO; True writes these to stderr.",
 }
 DESCRIBED_HERE = "    {options}\n"  # in a docstring: where the options are described
 

@@ -231,7 +231,14 @@ class Recipe(Pipeline):
         work = partial(self._from_the_top, frame, _Top(settings, lms, journal))
         about = f"recipe of {len(self._stages)} stages, {len(frame)} rows"
         is_kept = journal is not None and bool(lms)
-        return Run(work, _itself, about, rows=len(frame), journaled=is_kept)
+        return Run(
+            work,
+            _itself,
+            about,
+            rows=len(frame),
+            journaled=is_kept,
+            shown=settings.progress,
+        )
 
     @property
     def lm(self) -> Any:
@@ -283,12 +290,15 @@ class Recipe(Pipeline):
     def _make_parent(self, frame: pd.DataFrame, top: _Top, watch: Watch) -> SharedRun:
         """Make what the stages share: models, throttle, journal, usage, trace."""
         warnings: list[AMRWarning] = []
+        parallelism = watch.most_requests = self._parallelism(top.settings)
         services = Services(
             make_ask,
             warnings.append,
             Converted(frame),
-            semaphore=asyncio.Semaphore(self._parallelism(top.settings)),
+            semaphore=asyncio.Semaphore(parallelism),
             journal=top.journal,
+            trace=watch.trace,
+            ledger=watch.ledger,
             watch=watch,
         )
         return SharedRun(services, top.settings, top.lms, warnings=warnings, issues_warnings=True)
@@ -302,7 +312,7 @@ class Recipe(Pipeline):
         async with AsyncExitStack() as stack:
             if lms:
                 wiring = wire(lms.values(), services.ledger, parent.settings.budget)
-                services.wired = await stack.enter_async_context(wiring)
+                services.wired = services.watch.wired = await stack.enter_async_context(wiring)
             if journal is not None:
                 services.run_number = await journal.begin("recipe", None, len(frame))
                 record = RunRecord(
@@ -334,21 +344,31 @@ class Recipe(Pipeline):
         """
         reached = Reached(frame)
         for number, stage in enumerate(self._stages, start=1):
-            value = reached.value
-            if not isinstance(value, pd.DataFrame):
-                before = self._stages[number - 2].verb
-                raise UsageError(
-                    f"Stage {number}, {stage.verb}, takes a frame; "
-                    f"{before} gave {type(value).__name__}."
-                )
+            value = self._check_frame(reached.value, number)
             prefix = f"{number}-{stage.verb}/" if len(self._stages) > 1 else ""
             here = parent.at(prefix, ends=[])
-            reached, before_next = await _run_stage(stage, value, here, done)
+            steps = parent.services.watch.steps
+            with steps.part(number, len(self._stages), stage.verb):
+                reached, before_next = await _run_stage(stage, value, here, done)
             if end_reason(done) is not None or (complete and _missing(done, parent) is not None):
                 break
             parent = parent.at("", parents=before_next)
         parent.ends.extend(here.ends)
         return reached
+
+    def _check_frame(self, value: Any, number: int) -> pd.DataFrame:
+        """Return what a stage gave for the next one, if that can take it.
+
+        Raises:
+            UsageError: it is no frame.
+        """
+        if isinstance(value, pd.DataFrame):
+            return value
+        before, stage = self._stages[number - 2], self._stages[number - 1]
+        raise UsageError(
+            f"Stage {number}, {stage.verb}, takes a frame; "
+            f"{before.verb} gave {type(value).__name__}."
+        )
 
     async def map_row(self, frame: pd.DataFrame, position: int) -> Any:
         """Run the stages on one row, as a part of the run whose map this recipe is."""

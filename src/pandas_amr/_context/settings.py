@@ -136,7 +136,8 @@ class settings:  # noqa: N801 (used like a function)
         max_parallelism: most requests in flight in one run.
         max_steps: most turns of an agent with tools.
         errors: ``"coerce"`` or ``"raise"``.
-        progress: whether a bar is shown; None shows it to people who watch.
+        progress: None shows a bar in terminals and notebooks, else lines in the log
+            ``pandas_amr`` at INFO; True writes these lines to stderr; False shows nothing.
         budget: what one run may spend.
         journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's
             cache folder.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from pandas_amr._context.progress import Progress, ProgressBar
+from pandas_amr._context.progress import Progress
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, Failure, FindingStore
@@ -24,6 +24,7 @@ from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.trace import Node
+from pandas_amr._records.usage import describe_spend
 from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, FailureWarning, MapFailed, PlanWarning
 from pandas_amr.models.waits import LOGGER
@@ -58,6 +59,7 @@ class MapStage:
     """
 
     _nodes_of: dict[int, tuple[str, ...]] | None = None  # the nodes of each unit, once asked for
+    _open_rows = 0  # that are still to be mapped, by all maps
 
     def __init__(
         self,
@@ -107,7 +109,20 @@ class MapStage:
             items += [(shard, mapper) for shard in self._cut(mapper)]
         if self._is_first:  # all maps have the same shards: side by side, each is soon complete
             items.sort(key=_number_of)
+        self._open_rows = sum(self._count_rows(shard.positions) for shard, _ in items)
         return items
+
+    @cached_property
+    def _rows(self) -> int:
+        """How many rows the stage is about."""
+        if self._sample is None:
+            return len(self._units)
+        return self._count_rows(self._sample.positions)
+
+    def _count_rows(self, positions: Sequence[int] | NDArray[np.int64]) -> int:
+        """Count the rows that some asked units answer."""
+        places = np.searchsorted(self._units.asked, np.asarray(positions, dtype=np.int64))
+        return int(self._counter.rows[places].sum())
 
     def _cut(self, mapper: Mapper) -> list[Shard]:
         if not self._is_first:
@@ -176,6 +191,7 @@ class MapStage:
 
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
+        self._begin_steps()
         for mapper in self.mappers:
             if not isinstance(mapper, CachedMapper) or mapper.keys.by_shard:
                 continue
@@ -193,26 +209,30 @@ class MapStage:
         places = np.searchsorted(self._units.asked, positions)
         with self._counter.changing(name, places):
             self.findings.statuses[name][places] = "cached"
+        self._open_rows -= self._count_rows(positions)
         self._report_progress()
         self._show(name, positions, table)
 
     async def run(self, sink: FindingSink | None) -> None:
         """Give every unit a finding or a failure; ``sink`` gets each shard's findings."""
-        services = self._services
-        total = sum(len(shard.positions) for shard, _ in self._items)
-        bar = ProgressBar(shown=self._spec.settings.progress, units=total)
-        with bar, services.watch.waits.show_with(bar.wait):
-            self._report_progress()
-            workers = self._arm_breaker()
-            async for mapped in run_concurrently(self._map_item, self._draw(sink), limit=workers):
-                if mapped is not None:
-                    self._land(self._check_columns(mapped), bar, sink)
+        self._begin_steps()
+        workers = self._arm_breaker()
+        async for mapped in run_concurrently(self._map_item, self._draw(sink), limit=workers):
+            if mapped is not None:
+                self._land(self._check_columns(mapped), sink)
         if self._breaker.doom is not None:
             self._give_up(self._breaker.doom)
         else:
             self._warn_of_left()
         if sink is not None and not self._offers_as_they_land and not self._state.halted:
             await self._leaves.offer_all(sink, self._all_shards, self.made_by)
+
+    def _begin_steps(self) -> None:
+        """Say that the map begins, and how far it is."""
+        self._report_progress()
+        steps = self._services.watch.steps
+        if steps.rows:
+            steps.begin_map(len(self._items), is_written=self._spec.is_written)
 
     def _arm_breaker(self) -> int:
         """Have the breaker watch the maps, and return how many shards to begin at once."""
@@ -245,12 +265,12 @@ class MapStage:
         """Begin no more shards, and tell it at once."""
         self._state.halted = True
         total = self._services.ledger.total
-        LOGGER.warning("The run gives up: %s %s so far.", doom.describe(), describe_spend(total))
+        LOGGER.warning("The run gives up: %s %s.", doom.describe(), _describe_total(total))
 
     def _give_up(self, doom: Doom) -> None:
         """End the run, once what was under way has ended, too."""
         skipped = self.findings.rows_with(SKIPPED)
-        spend = describe_spend(self._services.ledger.total)
+        spend = _describe_total(self._services.ledger.total)
         parts = [f"{doom.describe()} {spend}."]
         if skipped:
             rows = len(self._units)
@@ -258,13 +278,12 @@ class MapStage:
         parts += [doom.advise(), 'plan={"give_up_after": None} goes on whatever fails.']
         self._state.end(MapFailed(" ".join(parts)))
 
-    def _land(self, mapped: MappedShard, bar: ProgressBar, sink: FindingSink | None) -> None:
+    def _land(self, mapped: MappedShard, sink: FindingSink | None) -> None:
         """Add what came of a shard, and show it."""
         self._add(mapped)
-        progress = self._report_progress()
+        self._open_rows -= self._count_rows(mapped.shard.positions)
+        self._report_progress()
         self._show(mapped.map, mapped.positions, mapped.table)
-        failed = len(mapped.failures)
-        bar.step(len(mapped.shard.positions), failed=failed, tokens=progress.tokens)
         if sink is not None and self._offers_as_they_land:
             self._offer(sink, mapped)
 
@@ -393,19 +412,16 @@ class MapStage:
         named = self.findings.stores[name].named(table)
         self._services.watch.landed(positions, named, self._units)
 
-    def _report_progress(self) -> Progress:
+    def _report_progress(self) -> None:
         """Say how far the run is: before its findings are shown, so that none is seen uncounted."""
-        total = self._services.ledger.total
+        counter, maps = self._counter, len(self.mappers)
         progress = Progress(
-            units=len(self._units) * len(self.mappers) - self._counter.empty,
-            found=self._counter.found,
-            failed=self._counter.failed,
-            calls=total.calls,
-            tokens=total.tokens,
-            seconds=self._services.trace.seconds,
+            units=self._rows * maps - counter.empty,
+            found=counter.found,
+            failed=counter.failed,
+            cached=counter.cached,
         )
-        self._services.watch.show_progress(progress)
-        return progress
+        self._services.watch.show_progress(progress, open_rows=self._open_rows, maps=maps)
 
     def made_by(self, position: int) -> tuple[str, ...]:
         """Name the nodes that found something of a row; none if the journal had it."""
@@ -440,23 +456,31 @@ class MapStage:
 
 
 class _RowCounter:
-    """Counts the rows that have a finding, that failed, and that are empty, over all maps."""
+    """Counts the rows that have a finding, some from the journal, that failed, and that are empty.
+
+    All maps count together.
+
+    Attributes:
+        rows: how many rows each of the asked units answers.
+    """
 
     def __init__(self, findings: MapFindings) -> None:
         self._statuses = findings.statuses
         units = findings.units
-        self._rows = np.bincount(units.answered_by, minlength=len(units.asked))
+        self.rows = np.bincount(units.answered_by, minlength=len(units.asked))
         self.found = 0
         self.failed = 0
         self.empty = 0  # does not change
+        self.cached = 0
         for name, column in self._statuses.items():
-            self.empty += int(self._rows[column == EMPTY].sum())
+            self.empty += int(self.rows[column == EMPTY].sum())
             self._add(name, np.arange(len(units.asked)), 1)
 
     def _add(self, name: str | None, places: NDArray[np.int_], sign: int) -> None:
-        statuses, rows = self._statuses[name][places], self._rows[places]
+        statuses, rows = self._statuses[name][places], self.rows[places]
         self.found += sign * int(rows[np.isin(statuses, FOUND)].sum())
         self.failed += sign * int(rows[statuses == "failed"].sum())
+        self.cached += sign * int(rows[statuses == "cached"].sum())
 
     @contextmanager
     def changing(self, name: str | None, places: NDArray[np.int_]) -> Iterator[None]:
@@ -491,12 +515,9 @@ def _list_type(mappers: Sequence[Mapper]) -> FindingType | None:
     return kind
 
 
-def describe_spend(total: Usage) -> str:
+def _describe_total(total: Usage) -> str:
     """Say in words what was spent."""
-    requests, tokens = f"{total.tries} requests", f"{total.tokens} tokens"
-    if total.money:
-        return f"{requests}, {tokens} and money {total.money:.4g} were spent"
-    return f"{requests} and {tokens} were spent"
+    return f"{total.tries} requests and {describe_spend(total) or 'nothing'} were spent"
 
 
 def _number_of(item: Item) -> int:

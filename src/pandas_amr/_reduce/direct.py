@@ -67,6 +67,7 @@ async def answer_directly(
     direct = make_direct_answer(spec, services, state, units)
     if direct is None:
         return None
+    services.watch.steps.begin_answer()
     with services.trace.node("direct", id=f"{services.prefix}direct", units=len(units)) as node:
         reduction = await direct.agent.reduce(direct.inputs, final=True)
         node.usage = reduction.usage

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._context.steps import ReduceSteps
     from pandas_amr._findings.inputs import FindingRows, ReduceInput
     from pandas_amr._findings.output import Reduction
     from pandas_amr._reduce.agent import ReduceAgent
@@ -47,6 +48,7 @@ def begin_tree(spec: Spec, services: Services, state: State, leaves: int) -> Sta
         trace=services.trace,
         notes=FindingNotes(spec, state),
         name=services.prefix,
+        steps=services.watch.steps.reduce,
     )
 
 
@@ -71,6 +73,11 @@ class ReduceTrees:
     units: Units
 
     @property
+    def _steps(self) -> ReduceSteps:
+        """Show how far the trees are."""
+        return self.services.watch.steps.reduce
+
+    @property
     def failures(self) -> ReduceFailures:
         """Takes what fails."""
         return ReduceFailures(self.spec, self.state)
@@ -90,6 +97,8 @@ class ReduceTrees:
         assert rows.by is not None
         index, groups = group_rows(rows.table, rows.by)
         reductions: list[Reduction | None] = [None] * len(groups)
+        steps = self._steps
+        steps.trees += len(groups)
 
         async def write_group(number: int) -> None:
             places = np.array(groups[number], dtype=np.int64)
@@ -103,6 +112,8 @@ class ReduceTrees:
                     self.failures.add(f"group {index[number]}: {error}", error)
             except BudgetExceeded as error:  # the answers of other groups count all the same
                 self.state.end(error)
+            finally:
+                steps.trees_done += 1
 
         parallelism = self.services.parallelism(self.spec)
         async for _ in run_concurrently(write_group, range(len(groups)), limit=parallelism):
@@ -170,6 +181,7 @@ class ReduceTrees:
             parallelism=self.services.parallelism(self.spec),
             notes=notes,
             name=name,
+            steps=self._steps,
         )
         return await tree.reduce(inputs)
 
@@ -184,7 +196,8 @@ class ReduceTrees:
         batches: list[list[ReduceInput]] = await run_off_loop(
             _make_batches, self.spec, inputs, size=len(inputs)
         )
-        tree = StaticTree(agent, len(batches), fan_in, self.services.trace, notes, name)
+        trace = self.services.trace
+        tree = StaticTree(agent, len(batches), fan_in, trace, notes, name, self._steps)
         try:
             for leaf, batch in enumerate(batches):
                 tree.offer(leaf, makers(batch), batch)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pandas_amr._findings.store import FOUND
+from pandas_amr._records.usage import describe_spend
 from pandas_amr._units.profile import shorten_text
 
 if TYPE_CHECKING:
@@ -15,24 +17,51 @@ if TYPE_CHECKING:
 HEAD_ROWS = 5
 CELL_CHARACTERS = 120
 TEXT_CHARACTERS = 2000
+STOPPED_CHARACTERS = 120
 
 
 def result_line(result: Result) -> str:
-    """Return one line: ``<Result 60 rows, 0 failed, 60 calls, 3912 tokens, 7.2 s>``."""
-    failed, total = result.failures["position"].nunique(), result.total
-    parts = [
-        f"{len(result.frame)} rows",
-        f"{failed} failed",
-        *_unread_parts(result),
-        f"{total.calls} calls",
-        f"{total.tokens} tokens",
-        f"{result.seconds:.1f} s",
-    ]
+    """Return one line: ``<Result 58 of 60 rows, 22 calls, 21 from journal, $0.04, 2 failed>``."""
+    total = result.total
+    parts = [_coverage(result), f"{total.calls} calls"]
+    recalled = _count_recalled(result)
+    if recalled:
+        parts.append(f"{recalled} from journal")
+    parts += [describe_spend(total), *_describe_problems(result)]
     if result.sandbox:
         parts.append(f"sandbox {result.sandbox}")
-    if result.stopped:
-        parts.append(f"stopped early: {result.stopped.partition('. ')[0].removesuffix('.')}")
-    return f"<Result {', '.join(parts)}>"
+    return f"<Result {', '.join(filter(None, parts))}>"
+
+
+def _coverage(result: Result) -> str:
+    """Say how many rows have a finding; of a result without findings, how many rows there are."""
+    rows = len(result.frame)
+    if result.status is None:
+        return f"{rows} rows"
+    return f"{int(result.status['status'].isin(FOUND).sum())} of {rows} rows"
+
+
+def _count_recalled(result: Result) -> int:
+    """Count the rows with a finding from the journal; without findings, the answers from it."""
+    if result.status is None:
+        return result.total.recalled
+    return int((result.status["status"] == "cached").sum())
+
+
+def _describe_problems(result: Result) -> list[str]:
+    """Say what failed, and why the run stopped."""
+    problems: list[str] = []
+    positions = result.failures["position"].dropna()
+    rows = int(positions[positions >= 0].nunique())
+    if rows:
+        problems.append(f"{rows} failed")
+    problems += _unread_parts(result)
+    if len(positions[positions >= 0]) < len(result.failures):
+        problems.append("the reduce failed")
+    if result.stopped is not None:
+        reason = shorten_text(result.stopped.partition(". ")[0].rstrip("."), STOPPED_CHARACTERS)
+        problems.append(f"stopped: {reason}")
+    return problems
 
 
 def _unread_parts(result: Result) -> list[str]:

@@ -167,6 +167,8 @@ class Pipeline:
         )
         self.services.wired = await stack.enter_async_context(wiring)
         check_tools_at_server(spec, self.services.wired)
+        if self._parent is None:
+            self.services.watch.wired = self.services.wired
 
     async def _begin_journal(self, stack: AsyncExitStack) -> None:
         """Note in the journal that the run has begun; one that is part of another is not noted."""
@@ -184,6 +186,7 @@ class Pipeline:
         spec, services, state = self.spec, self.services, self.state
         job = spec.job
         if job.open:
+            services.watch.steps.begin_plan()
             before = services.ledger.total
             with services.trace.node("plan", id=f"{services.prefix}plan", level=-1) as node:
                 plan, warning = await self._derive_plan()
@@ -202,9 +205,15 @@ class Pipeline:
         job = replace(job, by=job.by or plan.by)
         self.spec = replace(spec, job=job, plan=plan)
         check_names(job, plan)
+        self._bound_requests()
+
+    def _bound_requests(self) -> None:
+        """Bound the requests in flight; an outer run has done so."""
+        services = self.services
         if services.semaphore is None:
             most = services.most_requests(self.spec, tools=True)
             services.semaphore = asyncio.Semaphore(most)
+            services.watch.most_requests = most
 
     async def _derive_plan(self) -> tuple[Plan, PlanWarning | None]:
         """Ask the planner.
@@ -310,6 +319,7 @@ class Pipeline:
                 await self.issue_warnings()
                 if state.ended_by is None and spec.job.reduces:
                     state.stage = "its reduce"
+                    self._begin_reduce_steps(stage)
                     rows = await run_off_loop(
                         state.finding_rows, spec.job, size=len(spec.job.frame)
                     )
@@ -319,6 +329,11 @@ class Pipeline:
         except BudgetExceeded as error:
             state.end(error)
         return ReduceOutcome(None)
+
+    def _begin_reduce_steps(self, stage: MapStage | None) -> None:
+        """Say that the reduce begins, unless it is all there is and nobody waits for a model."""
+        if stage is not None or self.spec.lms:
+            self.services.watch.steps.begin_reduce()
 
     def _make_result(self, outcome: ReduceOutcome) -> Result:
         spec, services, state = self.spec, self.services, self.state
@@ -423,7 +438,15 @@ def _begin_services(
     """Make the services of a run; one that is part of another shares what that one has."""
     frame = Converted(execution.spec.job.frame)
     if execution.parent is None:
-        return Services(make_ask, warn, frame, journal=execution.journal, watch=watch)
+        return Services(
+            make_ask,
+            warn,
+            frame,
+            journal=execution.journal,
+            trace=watch.trace,
+            ledger=watch.ledger,
+            watch=watch,
+        )
     return replace(
         execution.parent.services,
         warn=warn,

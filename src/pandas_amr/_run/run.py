@@ -14,6 +14,7 @@ import numpy as np
 
 from pandas_amr._context.environment import check_environment
 from pandas_amr._context.progress import Progress, Watch
+from pandas_amr._context.progress_shown import ShownProgress
 from pandas_amr._context.settings import Settings, current_settings, use_block_settings
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.tool_use import check_tools
@@ -79,6 +80,7 @@ class Run(Generic[Given]):
         about: what is run, for people.
         rows: how many rows it is about.
         journaled: whether a journal keeps what is found of them.
+        shown: as the setting ``progress``.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -100,12 +102,14 @@ class Run(Generic[Given]):
         *,
         rows: int = 0,
         journaled: bool = False,
+        shown: bool | None = None,
     ) -> None:
         self._work = work
         self._make = given
         self._about = about
         self._rows = rows
         self._journaled = journaled
+        self._shown = shown
         self._partial: Result | None = None
         self._watch = Watch()
         self._process = os.getpid()
@@ -152,7 +156,7 @@ class Run(Generic[Given]):
         self._task = asyncio.current_task()
         try:
             with UserTraceback():  # a task keeps the frames of its error, and those keep this run
-                return await self._worked()
+                return await self._show_while_working()
         except Exception as error:
             self._partial = getattr(error, "partial", None)
             self._trace = error.__traceback__
@@ -161,6 +165,31 @@ class Run(Generic[Given]):
             self._task = None
             self._ended.set()
             self._watch.ended()
+
+    async def _show_while_working(self) -> Any:
+        """Give what comes of it, and show how far it is until then."""
+        shown = ShownProgress(self._watch, self._about, shown=self._shown)
+        shown.begin()
+        try:
+            outcome = await self._worked()
+        except asyncio.CancelledError:
+            await shown.end("partial", "cancelled", is_complete=False)
+            raise
+        except BaseException:
+            await shown.end("failed", "failed", is_complete=False)
+            raise
+        result = _result_of(outcome)
+        progress = self._watch.progress
+        if result is not None and result.stopped is not None:
+            await shown.end("partial", "stopped", is_complete=False)
+        elif result is None or not len(result.failures):
+            await shown.end("done", "done", is_complete=True)
+        elif progress.units and not progress.found:
+            await shown.end("failed", "no row succeeded", is_complete=True)
+        else:
+            ending = "done, with failures" if progress.failed else "done, but the reduce failed"
+            await shown.end("partial", ending, is_complete=True)
+        return outcome
 
     async def _worked(self) -> Any:
         """What comes of it; kept here too, since an interrupt may come before anybody takes it."""
@@ -371,14 +400,15 @@ class Run(Generic[Given]):
             stop_with(error, _result_of(outcome), where="its result")
 
     def __repr__(self) -> str:
-        state = (
-            "cancelled"
-            if self._future.cancelled()
-            else "done"
-            if self._future.done()
-            else "running"
-        )
-        return f"<Run {self._about}, {state}>"
+        return f"<Run {self._about}, {self._state}>"
+
+    @property
+    def _state(self) -> str:
+        if self._future.cancelled():
+            return "cancelled"
+        if self._future.done():
+            return "failed" if self._future.exception() else "done"
+        return self._watch.waits.text or self._watch.steps.title or "running"
 
 
 def _result_of(outcome: Result | Draft) -> Result | None:
@@ -425,7 +455,8 @@ def make_run(
 
     rows = len(job.frame)
     is_kept = execution.journal is not None and (bool(lms) or job.has_version)
-    return Run(carry_out, answer, f"{job.verb} of {rows} rows", rows=rows, journaled=is_kept)
+    about = f"{job.verb} of {rows} rows"
+    return Run(carry_out, answer, about, rows=rows, journaled=is_kept, shown=settings.progress)
 
 
 def _check_models(spec: Spec) -> None:

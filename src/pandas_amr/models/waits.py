@@ -139,15 +139,6 @@ class Waits:
         self.reporters: Counter[WaitReporter] = Counter()
         self.show: Callable[[str], None] | None = None
 
-    @contextlib.contextmanager
-    def show_with(self, show: Callable[[str], None]) -> Iterator[None]:
-        """Call ``show`` with each change while the block runs."""
-        before, self.show = self.show, show
-        try:
-            yield
-        finally:
-            self.show = before
-
     @property
     def text(self) -> str:
         """The waits that go on now, and until when; empty if there are none."""

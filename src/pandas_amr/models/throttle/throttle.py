@@ -78,6 +78,16 @@ class Throttle:
         return self.pace.tokens
 
     @property
+    def rate_in_force(self) -> str:
+        """The rate that holds requests back now, for people; empty if none does."""
+        if not self._waiting:
+            return ""
+        delay, reason = self._delay(self._waiting[0][1])
+        if delay in {0.0, float("inf")} or reason == "pause":
+            return ""
+        return self.pace.describe_rate(reason)
+
+    @property
     def silent_s(self) -> float:
         """Seconds since the server last answered anything."""
         return self.clock() - self._answered_at
