@@ -152,7 +152,13 @@ def test_missing_texts_are_not_asked():
 
     frame = pd.DataFrame({"text": ["a", None, "b"]})
     with ScriptedServer(provider) as server:
-        found = frame.amr.map("x", finding={"n": int}, tools=[amr.PythonREPLTool()], lm=server.lm())
+        found = frame.amr.map(
+            "x",
+            finding={"n": int},
+            tools=[amr.PythonREPLTool()],
+            plan={"on_empty": "ask"},
+            lm=server.lm(),
+        )
     assert asked == ["a", "b"]
     assert found["n"].tolist() == [0, 1, 0]
 

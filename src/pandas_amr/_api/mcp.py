@@ -54,8 +54,8 @@ class MCPTools(list[Tool]):
         self.close()
 
 
-@suggest_keywords
 @user_traceback
+@suggest_keywords
 def mcp_tools(
     server: str | Sequence[str],
     *,

@@ -355,8 +355,8 @@ def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:
     return np.isin(status["status"].to_numpy(dtype=object), FOUND)
 
 
-@suggest_keywords
 @user_traceback
+@suggest_keywords
 def load(folder: str | Path, *, finding: Any = None) -> Result:
     """Load a result that ``result.save(folder)`` wrote, types included.
 

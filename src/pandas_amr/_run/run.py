@@ -180,12 +180,13 @@ class Run(Generic[Given]):
             raise
         result = _result_of(outcome)
         progress = self._watch.progress
-        if result is not None and result.stopped is not None:
+        is_stopped = result is not None and result.stopped is not None
+        if progress.failed and not progress.found:
+            await shown.end("failed", "no row succeeded", is_complete=not is_stopped)
+        elif is_stopped:
             await shown.end("partial", "stopped", is_complete=False)
         elif result is None or not len(result.failures):
             await shown.end("done", "done", is_complete=True)
-        elif progress.units and not progress.found:
-            await shown.end("failed", "no row succeeded", is_complete=True)
         else:
             ending = "done, with failures" if progress.failed else "done, but the reduce failed"
             await shown.end("partial", ending, is_complete=True)

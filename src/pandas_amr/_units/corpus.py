@@ -32,8 +32,8 @@ OVERLAP = 100
 OVERLAP_PART = 5  # a chunk's overlap is at most a fifth of it
 
 
-@suggest_keywords
 @user_traceback
+@suggest_keywords
 def from_documents(documents: Iterable[Any] | Mapping[Any, Any]) -> pd.DataFrame:
     """Make a frame of documents, one row each.
 
@@ -81,8 +81,8 @@ def _check_texts(items: Sequence[Any]) -> None:
             )
 
 
-@suggest_keywords
 @user_traceback
+@suggest_keywords
 def read_text(
     source: str | Path, *, chunk_tokens: int = 1000, overlap: int | None = None, model: str = ""
 ) -> pd.DataFrame:
@@ -147,8 +147,8 @@ def _names_file(text: str) -> bool:
     return os.path.isfile(text)  # noqa: PTH113
 
 
-@suggest_keywords
 @user_traceback
+@suggest_keywords
 def read_files(
     pattern: str | Path | Sequence[str | Path],
     *,
