@@ -434,6 +434,23 @@ def test_a_terminal_that_takes_nothing_holds_up_no_run(monkeypatch):
         terminal.goes_on.set()
 
 
+class Broken(Terminal):
+    """A terminal that has gone."""
+
+    def write(self, text: str) -> int:
+        raise OSError("gone")
+
+
+def test_a_terminal_that_is_gone_takes_no_other_bar_with_it(monkeypatch):
+    with ScriptedServer(answer) as server:
+        monkeypatch.setattr(sys, "stderr", Broken())
+        run_mapped(server)
+        terminal = open_terminal(monkeypatch)
+        run_mapped(server)
+    assert terminal.titles[-1] == "done"
+    assert terminal.getvalue().count("\n") == 1
+
+
 # Where nobody watches
 
 
@@ -506,14 +523,13 @@ def test_a_wait_is_told_when_it_begins(capsys):
 
     with ScriptedServer(script) as server:
         run = numbered(2).amr.start(**MAPPED, plan=ONE_BY_ONE, lm=server.lm(), reduce={"n": "sum"}, progress=True)
-        written = ""
-        while "waiting until" not in written:
-            written += capsys.readouterr().err
+        written: list[str] = []
+        until(lambda: written.append(capsys.readouterr().err) or "waiting until" in "".join(written))
         assert "waiting until" in repr(run)
         move_on(20)
         run.result()
-    written += capsys.readouterr().err
-    assert len(re.findall("waiting until", written)) == 1
+    written.append(capsys.readouterr().err)
+    assert len(re.findall("waiting until", "".join(written))) == 1
 
 
 @pytest.mark.parametrize("frame", [numbered(0), numbered(3)], ids=["no rows", "pandas alone"])
