@@ -434,6 +434,23 @@ def test_a_terminal_that_takes_nothing_holds_up_no_run(monkeypatch):
         terminal.goes_on.set()
 
 
+class Broken(Terminal):
+    """A terminal that has gone."""
+
+    def write(self, text: str) -> int:
+        raise OSError("gone")
+
+
+def test_a_terminal_that_is_gone_takes_no_other_bar_with_it(monkeypatch):
+    with ScriptedServer(answer) as server:
+        monkeypatch.setattr(sys, "stderr", Broken())
+        run_mapped(server)
+        terminal = open_terminal(monkeypatch)
+        run_mapped(server)
+    assert terminal.titles[-1] == "done"
+    assert terminal.getvalue().count("\n") == 1
+
+
 # Where nobody watches
 
 
@@ -498,7 +515,9 @@ def test_progress_false_draws_nothing_in_a_terminal(monkeypatch):
     assert terminal.getvalue() == ""
 
 
-def test_a_wait_is_told_when_it_begins(capsys):
+def test_a_wait_is_told_when_it_begins(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
     refusals = iter([Status(429, "slow down", headers={"retry-after": "20"})])
 
     async def script(request: Any) -> Any:
@@ -506,14 +525,11 @@ def test_a_wait_is_told_when_it_begins(capsys):
 
     with ScriptedServer(script) as server:
         run = numbered(2).amr.start(**MAPPED, plan=ONE_BY_ONE, lm=server.lm(), reduce={"n": "sum"}, progress=True)
-        written = ""
-        while "waiting until" not in written:
-            written += capsys.readouterr().err
+        until(lambda: "waiting until" in stream.getvalue())
         assert "waiting until" in repr(run)
         move_on(20)
         run.result()
-    written += capsys.readouterr().err
-    assert len(re.findall("waiting until", written)) == 1
+    assert len(re.findall("waiting until", stream.getvalue())) == 1
 
 
 @pytest.mark.parametrize("frame", [numbered(0), numbered(3)], ids=["no rows", "pandas alone"])

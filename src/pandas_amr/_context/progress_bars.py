@@ -43,7 +43,7 @@ WIDGET_STYLES: dict[Outcome, str] = {
 }
 
 
-_open_bars: list[Any] = []  # of tqdm, those of this module: all are drawn by one thread
+_open_bars: list[TerminalBar] = []  # all are drawn by one thread
 
 
 class Display(Protocol):
@@ -71,17 +71,15 @@ class TerminalBar:
 
     def show(self, view: ProgressView) -> None:
         """Draw the line again; at the end leave it, above those of runs that go on."""
-        if self._bar is None:
-            self._open()
-        bar = self._bar
-        bar.n = round(view.share * LENGTH)
-        bar.colour = COLOURS[view.outcome]
-        bar.set_description_str(view.title, refresh=False)
-        bar.set_postfix_str(", ".join(filter(None, (view.left, view.details))), refresh=False)
-        if view.moment == "end":
-            self._close()
-        else:
-            bar.refresh()
+        try:
+            if self._bar is None:
+                self._open()
+            self._draw(view)
+        except (
+            BaseException
+        ):  # the stream cannot be written to: other bars do not wait for this one
+            self._forget()
+            raise
 
     def _open(self) -> None:
         from tqdm.auto import tqdm  # noqa: PLC0415 (loaded when the first bar is shown)
@@ -93,24 +91,44 @@ class TerminalBar:
             bar_format=TERMINAL_FORMAT,
             delay=NEVER_S,  # the first view draws it
         )
-        _open_bars.append(self._bar)
+        _open_bars.append(self)
+
+    def _draw(self, view: ProgressView) -> None:
+        bar = self._bar
+        bar.n = round(view.share * LENGTH)
+        bar.colour = COLOURS[view.outcome]
+        bar.set_description_str(view.title, refresh=False)
+        bar.set_postfix_str(", ".join(filter(None, (view.left, view.details))), refresh=False)
+        if view.moment == "end":
+            self._close()
+        else:
+            bar.refresh()
 
     def _close(self) -> None:
         """Draw the line for the last time, on top; move up the bars that were below.
 
         Of itself tqdm lets them stay as far below as they were, and leaves their old lines there.
         """
+        _open_bars.remove(self)
+        others = [one._bar for one in _open_bars if one._stream is self._stream]  # noqa: SLF001 (of this class)
         with self._bar.get_lock():
-            _open_bars.remove(self._bar)
             place = self._bar.pos
-            for bar in (self._bar, *_open_bars):
+            for bar in (self._bar, *others):
                 bar.clear(nolock=True)
             self._bar.delay = 0
             self._bar.close()
-            for bar in _open_bars:
+            for bar in others:
                 if bar.pos > place:
                     bar.pos -= 1
                 bar.refresh(nolock=True)
+
+    def _forget(self) -> None:
+        """Draw nothing more, and give the line back to tqdm."""
+        if self._bar is not None:
+            with contextlib.suppress(Exception):  # of the stream, which is being reported
+                self._bar.close()
+        if self in _open_bars:
+            _open_bars.remove(self)
 
 
 class WidgetBar:
