@@ -182,6 +182,10 @@ ENDPOINT = re.compile(
     r"/api/(chat|generate|tags))/*$",
     re.IGNORECASE,
 )
+# Parts of the paths of known APIs; others may hold a secret, and are not repeated.
+KNOWN_PATH = re.compile(
+    r"(/(v\d\w*|api|openai|inference|paas|compatible-mode|serving-endpoints))*/?"
+)
 HOST_WITHOUT_SCHEME = re.compile(
     r"(?://)?(?P<host>[\w.-]+)(?P<port>:\d{1,5})?(?P<path>(/[\w.-]+)*/?)"
 )
@@ -249,18 +253,20 @@ def check_path(address: str, name: str) -> None:
     if match is None:
         return
     base = address[: match.start()].rstrip("/")
-    if not urlsplit(base).path:
+    path = urlsplit(base).path
+    if not path:
         base += "/v1"
+    suggestion = f" Did you mean {base!r}?" if KNOWN_PATH.fullmatch(path) else ""
     raise UsageError(
-        f"{name} takes the address of a whole API, without {match[0].rstrip('/')!r}. "
-        f"Did you mean {base!r}?"
+        f"{name} takes a server's address, without {match[0].rstrip('/')!r}, which is added to it."
+        f"{suggestion}"
     )
 
 
 def _suggest_scheme(address: str) -> str:
     """Suggest an address with a scheme. What may be a key or a password is not repeated."""
     match = HOST_WITHOUT_SCHEME.fullmatch(address.strip())
-    if match is None:
+    if match is None or not KNOWN_PATH.fullmatch(match["path"]):
         return ""
     is_local = LOCAL_HOST.match(match["host"]) is not None
     has_port_or_path = bool(match["port"] or match["path"])
