@@ -142,9 +142,11 @@ class ModelUnavailable(ModelError):
 
     Attributes:
         retry_after_s: how many seconds the service asked to wait, if it did.
-        busy: whether the service answered 429.
+        busy: whether the service answered 429, or that it has too much to do.
         gone: whether no service was reached.
+        hung_up: whether there was a connection, and what is there has never answered.
         starved: whether this process could open no more connections.
+        loading: whether the service is loading its model.
         said: what went wrong, without what it means for the run.
         limits: the limits in its headers.
     """
@@ -168,6 +170,8 @@ class ModelUnavailable(ModelError):
         self.busy = busy
         self.gone = gone
         self.starved = starved
+        self.hung_up = False
+        self.loading = False
         self.limits = limits
 
 
@@ -177,9 +181,13 @@ class ModelConfigError(ModelError):
     Attributes:
         of_request: the same failure as an error of this request only, if the service may mean
             that. It does if it has answered other requests.
+        certain: whether it does not mean that if it has answered no other request yet.
+        unknown_path: whether the service knows no such path, and says nothing else.
     """
 
     fatal = True
+    certain = False
+    unknown_path = False
     request_error: ModelRejected | None = None
 
 

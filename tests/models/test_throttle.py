@@ -140,9 +140,11 @@ def answering(count):
 
 
 def test_a_scripted_server_that_ends_hangs_up_on_what_it_never_answers():
-    with ScriptedServer(answering(0)) as server:
-        run = frame(2).amr.start(**ONE_BY_ONE, lm=server.lm(timeout_s=10.0, max_tries=1), errors="raise")
-        until(lambda: len(server.requests) == 2)
+    with ScriptedServer(answering(1)) as server:
+        lm = server.lm(timeout_s=10.0, max_tries=1)
+        frame(1).amr.map_reduce(**ONE_BY_ONE, lm=lm)  # the first request goes alone
+        run = frame(3).iloc[1:].amr.start(**ONE_BY_ONE, lm=lm, errors="raise")
+        until(lambda: len(server.requests) == 3)
     with pytest.raises(amr.MapFailed, match="No connection"):  # and not: no answer within 10 s
         run.result()
 

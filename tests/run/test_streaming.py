@@ -35,11 +35,11 @@ def begun(server, frame, **options):
 
 
 def test_findings_come_as_they_land_and_not_in_the_end():
-    """The first row's answer is late: all others are seen before it."""
+    """The second row's answer is late: all others are seen before it. (Nothing is sent before the first one's.)"""
     others_seen = threading.Event()
 
     async def late(request):
-        if n_of(request.units[0]) == 0:
+        if n_of(request.units[0]) == 1:
             assert await asyncio.to_thread(others_seen.wait, 60)
         return provider(request)
 
@@ -52,7 +52,7 @@ def test_findings_come_as_they_land_and_not_in_the_end():
                 assert run.progress.found == 19
                 assert not run.progress.done
                 others_seen.set()
-        assert seen[-1] == {"label": "label 0", "position": 0, "n": 0}
+        assert seen[-1] == {"label": "label 1", "position": 1, "n": 1}
         assert sorted(one["n"] for one in seen) == list(range(20))
         assert run.result().output["n"] == sum(range(20))
         assert repr(run.progress).startswith("<Progress 20/20 units, 0 failed, 20 calls")

@@ -19,6 +19,7 @@ from pandas_amr._context.state import State
 from pandas_amr._context.tool_use import check_tools_at_server
 from pandas_amr._context.wiring import wire
 from pandas_amr._findings.map_findings import EMPTY
+from pandas_amr._findings.store import FOUND
 from pandas_amr._journal.keys import Question
 from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
@@ -336,9 +337,19 @@ class Pipeline:
             self.services.watch.steps.begin_reduce()
 
     def _make_result(self, outcome: ReduceOutcome) -> Result:
+        self._count_rows_done()
         spec, services, state = self.spec, self.services, self.state
         raises = self._ends_in_error
         return make_result(spec, services, state, outcome, self._parent, raises=raises)
+
+    def _count_rows_done(self) -> None:
+        """Add to the error of a service that serves nothing more how many rows are done."""
+        error, findings = self.state.ended_by, self.state.findings
+        if not isinstance(error, ModelUnavailable) or findings is None:
+            return
+        statuses = findings.row_statuses()
+        done = int(np.isin(statuses, FOUND).sum())
+        error.args = (f"{error} {done} of {len(statuses)} rows are done.",)
 
     def partial_result(self) -> Result:
         """Return the result, or what was found until now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
@@ -179,6 +180,21 @@ OBJECT_FIELDS = frozenset({"api_key", "client", "token_counter", "abilities"})
 KNOWN_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "auto", "default")
 POSITIVE_FIELDS = ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s")
 
+# Paths of an API, which its clients add to the address; the second line has Ollama's own.
+ENDPOINT = re.compile(
+    r"(/chat/completions|(?<=/v\d)/(chat|completions|responses|embeddings|models|messages)|"
+    r"/api/(chat|generate|tags))/*$",
+    re.IGNORECASE,
+)
+# Parts of the paths of known APIs; others may hold a secret, and are not repeated.
+KNOWN_PATH = re.compile(
+    r"(/(v\d\w*|api|openai|inference|paas|compatible-mode|serving-endpoints))*/?"
+)
+HOST_WITHOUT_SCHEME = re.compile(
+    r"(?://)?(?P<host>[\w.-]+)(?P<port>:\d{1,5})?(?P<path>(/[\w.-]+)*/?)"
+)
+LOCAL_HOST = re.compile(r"localhost$|[\d.]+$")
+
 
 def _to_plain(value: Any) -> Any:
     """Convert numbers of numpy and pandas to those of Python, in lists, tuples and dicts, too."""
@@ -215,7 +231,10 @@ def check_address(address: object, name: str) -> None:
     except ValueError:
         raise UsageError(f"{wanted}; the host or the port of this one cannot be read.") from None
     if parts.scheme not in {"http", "https"} or not has_host or address != address.strip():
-        raise UsageError(f"{wanted}; this one does not begin with http:// or https:// and a host.")
+        raise UsageError(
+            f"{wanted}; this one does not begin with http:// or https:// and a host."
+            f"{_suggest_scheme(address)}"
+        )
     if "@" in parts.netloc:
         raise UsageError(
             f"{wanted}, without user and password. "
@@ -224,6 +243,42 @@ def check_address(address: object, name: str) -> None:
     if parts.query or parts.fragment:
         own_client = "client=openai.AsyncOpenAI(base_url=..., default_query=...)"
         raise UsageError(f"{wanted}, without ? and #. A query goes into LM({own_client}).")
+    check_path(address, name)
+
+
+def check_path(address: str, name: str) -> None:
+    """Check that an address ends where the paths of an API begin.
+
+    Raises:
+        UsageError: it ends in one of these paths, which a client adds; the error says what is left
+            without it.
+    """
+    match = ENDPOINT.search(address)
+    if match is None:
+        return
+    base = address[: match.start()].rstrip("/")
+    path = urlsplit(base).path
+    if not path:
+        base += "/v1"
+    suggestion = f" Did you mean {base!r}?" if KNOWN_PATH.fullmatch(path) else ""
+    raise UsageError(
+        f"{name} takes a server's address, without {match[0].rstrip('/')!r}, which is added to it."
+        f"{suggestion}"
+    )
+
+
+def _suggest_scheme(address: str) -> str:
+    """Suggest an address with a scheme. What may be a key or a password is not repeated."""
+    match = HOST_WITHOUT_SCHEME.fullmatch(address.strip())
+    if match is None or not KNOWN_PATH.fullmatch(match["path"]):
+        return ""
+    is_local = LOCAL_HOST.match(match["host"]) is not None
+    has_port_or_path = bool(match["port"] or match["path"])
+    if not is_local and not (has_port_or_path and ("." in match["host"] or match["path"])):
+        return ""
+    scheme = "http" if is_local or match["port"] else "https"
+    path = match["path"].rstrip("/") or "/v1"
+    return f" Did you mean '{scheme}://{match['host']}{match['port'] or ''}{path}'?"
 
 
 def _check_key(key: object) -> None:
