@@ -109,7 +109,7 @@ class Throttle:
         """The rate that holds requests back now, for people; empty if none does."""
         if not self._waiting:
             return ""
-        delay, reason = self._delay(self._waiting[0][1])
+        delay, reason = self._delay(self._waiting[0].tokens)
         if delay in {0.0, float("inf")} or reason == "pause":
             return ""
         return self.pace.describe_rate(reason)
