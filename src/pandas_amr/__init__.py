@@ -15,6 +15,7 @@ from pandas_amr._api.verbs import filter, map, map_reduce, plan, reduce, start  
 from pandas_amr.errors import (
     AMRError,
     AMRWarning,
+    ArgumentError,
     BudgetExceeded,
     ColumnError,
     CorpusWarning,
@@ -68,6 +69,7 @@ __all__ = [
     "AMRWarning",
     "Abilities",
     "Agent",
+    "ArgumentError",
     "Budget",
     "BudgetExceeded",
     "By",

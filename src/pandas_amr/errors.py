@@ -4,6 +4,7 @@
 
     AMRError
     ├─ UsageError(ValueError)           a wrong argument, before any request; says what is right
+    │  ├─ ArgumentError(TypeError)     a keyword that a function does not take
     │  └─ ColumnError(KeyError)         a column is missing, doubled or collides with a finding
     └─ RunStopped                       a run ended early; carries the partial Result. This class
        │                                itself: the cause is an exception of other code
@@ -42,6 +43,7 @@ Usage: TypeAlias = Any
 __all__ = [
     "AMRError",
     "AMRWarning",
+    "ArgumentError",
     "BudgetExceeded",
     "ColumnError",
     "CorpusWarning",
@@ -83,6 +85,10 @@ class AMRError(Exception):
 
 class UsageError(AMRError, ValueError):
     """An argument cannot be used; the message says what would be right."""
+
+
+class ArgumentError(UsageError, TypeError):
+    """A function was given a keyword that it does not take; the message names the closest one."""
 
 
 class ColumnError(UsageError, KeyError):

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, get_args
 
 from pandas_amr._journal.journal import Journal, suggest_switch
 from pandas_amr._plan.call import Errors
-from pandas_amr._records.keywords import ArgumentError, closest_keyword
+from pandas_amr._records.keywords import closest_keyword
 from pandas_amr._records.paths import absolute_path
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Budget, Phase
-from pandas_amr.errors import UsageError
+from pandas_amr.errors import ArgumentError, UsageError
 from pandas_amr.models.base import LM
 
 if TYPE_CHECKING:

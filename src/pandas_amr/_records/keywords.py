@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pandas_amr._records.suggest import closest_name
-from pandas_amr.errors import UsageError
+from pandas_amr.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -61,10 +61,6 @@ SYNONYMS = {  # what other libraries call it; the first that is known is meant
     "n": ("most",),
     "top": ("most",),
 }
-
-
-class ArgumentError(UsageError, TypeError):
-    """A function was given a keyword that it does not take."""
 
 
 def check_keywords(function: str, options: Iterable[str], known: Iterable[str]) -> None:
