@@ -428,7 +428,8 @@ def test_rows_that_are_all_refused_do_not_go_one_by_one_for_ever():
         return Status(400, "not this")
 
     with ScriptedServer(script) as server:
-        result = run(server.lm(), errors="coerce")
+        options = ONE_BY_ONE | {"plan": ONE_BY_ONE["plan"] | {"give_up_after": None}}
+        result = rows(12).amr.map_reduce(**options, max_parallelism=8, lm=server.lm())
     assert len(result.failures) == 12
 
 
@@ -441,7 +442,7 @@ def test_a_first_answer_that_takes_long_is_shown_and_nothing_fails(caplog):
         return provider(request)
 
     with ScriptedServer(script) as server, caplog.at_level(logging.INFO, "pandas_amr"):
-        running = rows(5).amr.start(**ONE_BY_ONE, lm=server.lm())
+        running = rows(5).amr.start(**ONE_BY_ONE, lm=server.lm(), progress=False)
         until(lambda: server.requests)
         move_on(4.5)
         until(lambda: running.progress.waiting)

@@ -312,15 +312,13 @@ def test_the_bar_goes_on_if_the_loop_over_the_findings_is_left(monkeypatch):
 
 def test_runs_at_once_have_a_line_each_whichever_ends_first(monkeypatch):
     terminal = open_terminal(monkeypatch)
-    begun = asyncio.Event()
     waiting: list[Any] = []
 
     async def together(request: Any) -> Any:
-        """Answer nobody before both runs are under way."""
+        """Answer nobody before both runs are under way; each server has a loop of its own."""
         waiting.append(request)
-        if len(waiting) > 1:
-            begun.set()
-        await begun.wait()
+        while len(waiting) < 2:
+            await asyncio.sleep(0.005)
         return answer(request)
 
     with ScriptedServer(together) as server, ScriptedServer(together) as other:
