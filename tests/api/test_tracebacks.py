@@ -448,7 +448,7 @@ def test_ipython_shows_as_few_lines():
     for text, most in ((key, 8), (awaited, 8), (reducer, 18), (awaited_reducer, 18)):
         assert PACKAGE not in text
         assert len(text.splitlines()) <= most, text
-    assert "ModelConfigError: The server answered 401" in key
+    assert "answered 401: no. Check the key" in key
     assert "UsageError: map() waits for its result and cannot be awaited; nothing was sent." in awaited
     assert "return 1 / 0" in reducer
     assert "return 1 / 0" in awaited_reducer

@@ -72,7 +72,8 @@ class FirstRequests:
                 turn.end()
             if failure.request_error is not None and await self._acceptance.is_accepted():
                 raise _as_failure_of_request(failure, failure.request_error)
-            self._failure = failure
+            # A copy: what is raised holds the frames of its callers.
+            self._failure = copy.copy(failure)
             raise failure
 
     async def _wait_for_turn(self) -> bool:

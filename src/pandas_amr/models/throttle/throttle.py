@@ -144,8 +144,11 @@ class Throttle:
             self._admit_waiting()
             while not ticket.done():
                 left_s = self._patience_left_s(lm, since)
-                events = (ticket, self._next_trouble())
-                await asyncio.wait(events, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    (ticket, self._next_trouble()),
+                    timeout=left_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
         except BaseException:
             if place in self._waiting:
                 self._waiting.remove(place)
@@ -155,7 +158,10 @@ class Throttle:
                 self._outage.is_probing = False
             self._admit_waiting()
             raise
-        return ticket.result()
+        try:
+            return ticket.result()
+        finally:
+            del ticket, place  # an error holds this frame: it would hold itself
 
     def _queue(self, place: _Place) -> None:
         """Add a place to the queue, at its end.
