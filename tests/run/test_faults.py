@@ -891,6 +891,7 @@ def test_a_run_that_is_cancelled_has_what_was_found():
     async def awaited(server, *, iterated: bool):
         run = frame().amr.start(reduce={"n": "sum"}, lm=server.lm(), **MAPPED)
         task = asyncio.ensure_future(drained(run) if iterated else waited(run))
+        await asyncio.sleep(0)  # from now on it waits: three requests may be there before the next line
         while len(server.requests) < 3:
             await asyncio.sleep(0.005)
         task.cancel()
