@@ -62,9 +62,9 @@ class MapFindings:
                 left[name] = self.left[name]
         return replace(self, stores=stores, statuses=statuses, left=left)
 
-    def rows_with(self, status: str) -> int:
-        """Count the rows that have a status, the worst of their maps'."""
-        return int((self.row_statuses() == status).sum())
+    def rows_with(self, *statuses: str) -> int:
+        """Count the rows that have one of some statuses, the worst of their maps'."""
+        return int(np.isin(self.row_statuses(), statuses).sum())
 
     def rows_found(self) -> NDArray[np.bool_]:
         """Tell of each row whether any map has found something of it."""

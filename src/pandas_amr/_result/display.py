@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pandas_amr._findings.store import FOUND
 from pandas_amr._records.usage import describe_spend
+from pandas_amr._result.frames import have_findings
 from pandas_amr._units.profile import shorten_text
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _coverage(result: Result) -> str:
     rows = len(result.frame)
     if result.status is None:
         return f"{rows} rows"
-    return f"{int(result.status['status'].isin(FOUND).sum())} of {rows} rows"
+    return f"{int(have_findings(result.status).sum())} of {rows} rows"
 
 
 def _count_recalled(result: Result) -> int:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._findings.columns import array_of
+from pandas_amr._findings.store import FOUND
 from pandas_amr._records.usage import Phase, Usage
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ def levels_of(nodes: Sequence[Node]) -> dict[str, int]:
         after_parents = [levels[parent] + 1 for parent in parents[name]]
         levels[name] = max([levels[name], *after_parents])
     return levels
+
+
+def have_findings(status: pd.DataFrame) -> NDArray[np.bool_]:
+    """Tell which rows of ``Result.status`` are of units with a finding."""
+    return np.isin(status["status"].to_numpy(dtype=object), FOUND)
 
 
 def failures_frame(failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame:

@@ -13,10 +13,10 @@ import pyarrow as pa
 from typing_extensions import TypeVar
 
 from pandas_amr._findings.finding_type import FindingType
-from pandas_amr._findings.store import FOUND
 from pandas_amr._plan.plan import make_plan
 from pandas_amr._plan.plan_types import as_finding
 from pandas_amr._records.suggest import did_you_mean
+from pandas_amr._result.frames import have_findings
 from pandas_amr._types.arrow import field_types
 from pandas_amr._types.python_values import annotations_of, build_record, find_choice, python_value
 from pandas_amr._types.record import users_type
@@ -286,7 +286,7 @@ def _has_record(
     has_record: NDArray[np.bool_] = findings[list(names)].notna().any(axis=1).to_numpy()
     if status is None:
         return has_record
-    return has_record | status["status"].isin(FOUND).to_numpy()
+    return has_record | have_findings(status)
 
 
 def _python_column(column: pd.Series, annotation: Any) -> list[Any]:

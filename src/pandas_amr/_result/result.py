@@ -6,12 +6,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
-import numpy as np
 from typing_extensions import TypeVar
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.finding_type import FindingType
-from pandas_amr._findings.store import FOUND
 from pandas_amr._records.graph import Graph, graph_of
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.public import public
@@ -21,7 +19,7 @@ from pandas_amr._result.aggregates import ComputedAnswer
 from pandas_amr._result.display import result_html, result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
-from pandas_amr._result.frames import LazyField
+from pandas_amr._result.frames import LazyField, have_findings
 from pandas_amr._result.records import Kind, RecordsField, name_type, replace_types
 from pandas_amr._result.review import most_in_doubt
 from pandas_amr._result.saved import load_parts, save_result
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import pandas as pd
-    from numpy.typing import NDArray
 
     from pandas_amr._context.settings import Settings
     from pandas_amr._findings.map_findings import MapFindings
@@ -224,10 +221,11 @@ class Result(Generic[Output, Kind]):
     def _compare_with(self, second: Result, tolerance: float) -> Verification:
         status = second.status
         assert status is not None
+        assert self.status is not None
         return verification(
             self.frame,
             second.frame,
-            _has_finding(self.status) & _has_finding(status),
+            have_findings(self.status) & have_findings(status),
             self._finding_columns(),
             tolerance=tolerance,
             failed=int((status["status"] == "failed").sum()),
@@ -260,7 +258,7 @@ class Result(Generic[Output, Kind]):
         shards: dict[str, list[int]] = {}
         if self.origin is None or self.made_by is None or self.status is None:
             return shards
-        has_finding = _has_finding(self.status)
+        has_finding = have_findings(self.status)
         for position in self.origin.findings.units.asked.tolist():
             if not has_finding[position]:
                 continue
@@ -348,11 +346,6 @@ class Result(Generic[Output, Kind]):
 
 for _name in ("usage", "failures", "trace", "status"):
     setattr(Result, _name, LazyField(_name))
-
-
-def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:
-    assert status is not None
-    return np.isin(status["status"].to_numpy(dtype=object), FOUND)
 
 
 @user_traceback

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pandas_amr._findings.store import FOUND
 from pandas_amr._result.careless import find_careless_ends
+from pandas_amr._result.frames import have_findings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ def most_in_doubt(
     doubts = _Doubts(len(frame))
     if status is not None:
         _doubt_statuses(doubts, status)
-    has_finding = _have_findings(frame, status)
+    has_finding = np.ones(len(frame), dtype=bool) if status is None else have_findings(status)
     if seen_twice is not None:
         _doubt_disagreements(doubts, seen_twice.disagreements)
     for field in fields:
@@ -90,12 +90,6 @@ def most_in_doubt(
     shown.insert(0, DOUBT_COLUMN, doubts.amounts[positions])
     shown.insert(1, WHY_COLUMN, [doubts.why(position) for position in positions.tolist()])
     return shown
-
-
-def _have_findings(frame: pd.DataFrame, status: pd.DataFrame | None) -> NDArray[np.bool_]:
-    if status is None:
-        return np.ones(len(frame), dtype=bool)
-    return np.isin(status["status"].to_numpy(dtype=object), FOUND)
 
 
 def _doubt_statuses(doubts: _Doubts, status: pd.DataFrame) -> None:

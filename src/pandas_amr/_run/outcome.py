@@ -119,7 +119,7 @@ def _describe_failed_units(spec: Spec, state: State, failed: int) -> str:
     verb, rows = spec.job.verb, len(spec.job.frame)
     if spec.sample_name:
         assert state.findings is not None
-        asked = int((state.findings.row_statuses() != SKIPPED).sum())
+        asked = rows - state.findings.rows_with(SKIPPED)
         return (
             f"The verification failed in part: {failed} of {asked} rows have no second finding, "
             "and are not compared."

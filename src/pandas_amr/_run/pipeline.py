@@ -347,9 +347,8 @@ class Pipeline:
         error, findings = self.state.ended_by, self.state.findings
         if not isinstance(error, ModelUnavailable) or findings is None:
             return
-        statuses = findings.row_statuses()
-        done = int(np.isin(statuses, FOUND).sum())
-        error.args = (f"{error} {done} of {len(statuses)} rows are done.",)
+        done, rows = findings.rows_with(*FOUND), len(findings.units)
+        error.args = (f"{error} {done} of {rows} rows are done.",)
 
     def partial_result(self) -> Result:
         """Return the result, or what was found until now."""

@@ -10,8 +10,6 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
-import numpy as np
-
 from pandas_amr._context.environment import check_environment
 from pandas_amr._context.progress import Progress, Watch
 from pandas_amr._context.progress_shown import ShownProgress
@@ -19,7 +17,6 @@ from pandas_amr._context.settings import Settings, current_settings, use_block_s
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lm, resolve_lms
-from pandas_amr._findings.store import FOUND
 from pandas_amr._journal.journal import open_journal
 from pandas_amr._plan.arguments import check
 from pandas_amr._plan.call_text import check_planning
@@ -28,6 +25,7 @@ from pandas_amr._records.callers import find_caller, is_awaited, use_caller
 from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import UserTraceback
+from pandas_amr._result.frames import have_findings
 from pandas_amr._result.recent import filtered_rows, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
@@ -346,7 +344,7 @@ class Run(Generic[Given]):
     def _count_kept(self) -> str:
         """Say how many rows have a finding, and where it is kept."""
         status = None if self._partial is None else self._partial.status
-        found = 0 if status is None else int(np.isin(status["status"], FOUND).sum())
+        found = 0 if status is None else int(have_findings(status).sum())
         count = f"{found} of {self._rows} rows"
         if self._journaled:
             return f"{count} kept in the journal; run it again to go on."
