@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pandas_amr._plan.aggregations import SYNONYMS
-from pandas_amr._records.keywords import closest_keyword
+from pandas_amr._records.keywords import suggest_keyword
 from pandas_amr._records.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -45,13 +45,10 @@ def _describe_unknown(problem: ErrorDetails, names: Mapping[str, Sequence[str]],
     *parents, name = problem["loc"]
     parent = ".".join(map(str, parents))
     field_names = names[parent]
-    meant = closest_keyword(str(name), list(field_names))
-    suggestion = f" The fields are: {', '.join(field_names)}."
-    if meant is not None:
-        suggestion = f" Did you mean {meant!r}?"
+    suggestion = suggest_keyword(str(name), list(field_names), "The fields are")
     if not parent:
-        return f"Unknown {kind} field {name!r}.{suggestion}"
-    return f"Unknown field {name!r} of the plan's {parent}.{suggestion}"
+        return f"Unknown {kind} field {name!r}. {suggestion}"
+    return f"Unknown field {name!r} of the plan's {parent}. {suggestion}"
 
 
 def _is_repeated(problem: ErrorDetails) -> bool:

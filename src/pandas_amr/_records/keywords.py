@@ -73,11 +73,23 @@ def check_keywords(function: str, options: Iterable[str], known: Iterable[str]) 
     for name in options:
         if name in names:
             continue
-        meant = closest_keyword(name, names)
-        hint = f"It takes: {', '.join(names)}."
-        if meant is not None:
-            hint = f"Did you mean {meant!r}?"
+        hint = suggest_keyword(name, names, "It takes")
         raise ArgumentError(f"{function}() takes no {name!r}. {hint}")
+
+
+def suggest_keyword(name: str, known: list[str], otherwise: str) -> str:
+    """Suggest the keyword that is meant; if none is close, list all behind the words given.
+
+    Example:
+        >>> suggest_keyword("colum", ["column", "row"], "There are")
+        "Did you mean 'column'?"
+        >>> suggest_keyword("weather", ["column", "row"], "There are")
+        'There are: column, row.'
+    """
+    meant = closest_keyword(name, known)
+    if meant is not None:
+        return f"Did you mean {meant!r}?"
+    return f"{otherwise}: {', '.join(known)}."
 
 
 def closest_keyword(name: str, known: list[str]) -> object | None:

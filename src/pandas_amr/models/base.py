@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pandas_amr._records.keywords import closest_keyword
+from pandas_amr._records.keywords import suggest_keyword
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr.errors import ModelConfigError, UsageError
@@ -483,10 +483,7 @@ class LM:
         names = [each.name for each in fields(self)]
         for name in changes:
             if name not in names:
-                meant = closest_keyword(name, names)
-                hint = f"It has: {', '.join(names)}."
-                if meant is not None:
-                    hint = f"Did you mean {meant!r}?"
+                hint = suggest_keyword(name, names, "It has")
                 raise UsageError(f"LM has no {name}. {hint}")
         return replace(self, **changes)
 
