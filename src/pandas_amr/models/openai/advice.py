@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
+from pandas_amr.models.openai.addresses import DEFAULT_PORTS, host_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pandas_amr.models.base import LM
 
-PORTS = {"http": 80, "https": 443}
 # A segment such as "v1", "v1beta" or "v4": the address of an API has one.
 VERSION = re.compile(r"/v\d\w*(/|$)", re.IGNORECASE)
 MOST_NAMES = 5  # of models that an error lists
@@ -29,10 +30,8 @@ def host_and_port(url: str) -> str:
         'api.openai.com:443'
     """
     parts = urlsplit(url)
-    host = parts.hostname or "the server"
-    if ":" in host:  # IPv6
-        host = f"[{host}]"
-    port = parts.port or PORTS.get(parts.scheme)
+    host = host_of(parts) or "the server"
+    port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     return host if port is None else f"{host}:{port}"
 
 
@@ -97,7 +96,7 @@ def redirect_target(url: str, location: str) -> str | None:
     """
     try:
         parts = urlsplit(urljoin(url, location))
-        if not location or parts.scheme not in PORTS or not parts.hostname:
+        if not location or parts.scheme not in DEFAULT_PORTS or not parts.hostname:
             return None
     except ValueError:
         return None
