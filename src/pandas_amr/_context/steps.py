@@ -97,7 +97,6 @@ class Steps:
         maps: how many maps run side by side.
         reduce: how far the reduce is.
         on_stage: is called when a stage begins.
-        began: whether a stage has begun.
     """
 
     stage: StageName = ""
@@ -106,7 +105,6 @@ class Steps:
     maps: int = 1
     reduce: ReduceSteps = field(default_factory=ReduceSteps)
     on_stage: Callable[[], None] | None = None
-    began: bool = False
     _is_planned: bool = False
     _reduce_share: float = 0.0
     _map_began: float = 0.0
@@ -141,7 +139,6 @@ class Steps:
 
     def _begin(self, stage: StageName) -> None:
         self.stage = stage
-        self.began = True
         if self.on_stage is not None:
             self.on_stage()
 

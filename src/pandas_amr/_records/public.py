@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.suggest import did_you_mean
+from pandas_amr._records.tracebacks import user_tracebacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-from pandas_amr._records.tracebacks import user_tracebacks
 
 PACKAGE = "pandas_amr"
 

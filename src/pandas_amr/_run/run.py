@@ -297,8 +297,7 @@ class Run(Generic[Given]):
     ) -> None:
         """Stop it, if it has not ended, and wait until nothing is in flight."""
         if not self.done():
-            self.cancel()
-            self._ended.wait(CANCEL_GRACE_S)
+            self._cancel_and_wait()
 
     async def __aenter__(self) -> Self:
         """Begin it, if it has not begun."""
@@ -313,8 +312,12 @@ class Run(Generic[Given]):
     ) -> None:
         """Stop it, if it has not ended, and wait until nothing is in flight."""
         if not self.done():
-            self.cancel()
-            await asyncio.to_thread(self._ended.wait, CANCEL_GRACE_S)
+            await asyncio.to_thread(self._cancel_and_wait)
+
+    def _cancel_and_wait(self) -> None:
+        """Stop the run, and wait until nothing is in flight, but not for ever."""
+        self.cancel()
+        self._ended.wait(CANCEL_GRACE_S)
 
     def _stop_for(self, error: BaseException) -> None:
         """Stop the run for an exception from outside it, and give that what was found."""
