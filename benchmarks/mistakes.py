@@ -119,7 +119,6 @@ MISTAKES = (
     Mistake("a class as tool", f"{ASK}, tools=[amr.PythonREPLTool])"),
     Mistake("a number as model", f"{ASK}, lm=5)"),
     Mistake("a parameter of LM, mistyped", 'amr.LM("gpt-5", basurl="http://localhost:8000/v1")'),
-    Mistake("a sync client", 'import openai\namr.LM("gpt-5", client=openai.OpenAI(api_key="none"))'),
     Mistake("a setting, mistyped", "amr.configure(modle='gpt-5')"),
     Mistake("a number as budget", f"{ASK}, budget=5)"),
     Mistake("a budget's limit, mistyped", "amr.Budget(mony=5)"),
@@ -152,7 +151,7 @@ MISTAKES = (
     Mistake("a task for a model that cannot plan", 'df.amr.map_reduce("Which kinds recur?", lm="local")'),
     Mistake(
         "Ctrl-C",
-        f"import signal, threading\nthreading.Timer(1, signal.raise_signal, [signal.SIGINT]).start()\n{ASK}, plan={{'shard_size': 1}}, max_parallelism=1)",
+        f"import signal, threading\nthreading.Timer(2, os.kill, [os.getpid(), signal.SIGINT]).start()\n{ASK}, plan={{'shard_size': 1}}, max_parallelism=1)",
     ),
 )
 
