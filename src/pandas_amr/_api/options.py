@@ -147,6 +147,11 @@ SYNONYMS = {  # what other libraries call it
     "max_workers": ("max_parallelism",),
     "on_error": ("errors",),
 }
+ONLY_SETTINGS = {  # what holds for all calls, so that none can forget it
+    "redact": (
+        "It is a setting: amr.configure(redact=f), or for a block: with amr.settings(redact=f):"
+    ),
+}
 DESCRIBED_HERE = "    {options}\n"  # in a docstring: where the options are described
 
 
@@ -203,6 +208,8 @@ def check_keywords(verb: str, options: Mapping[str, Any], known: Iterable[str]) 
             continue
         import difflib  # noqa: PLC0415 (importing the package is to cost nothing)
 
+        if name in ONLY_SETTINGS:
+            raise ArgumentError(f"{verb}() takes no {name!r}. {ONLY_SETTINGS[name]}")
         near = [meant for meant in SYNONYMS.get(name, ()) if meant in names]
         near = near or difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"It takes: {', '.join(names)}."

@@ -21,6 +21,7 @@ from pandas_amr._map.leaves import Leaves, Part
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._records.engine import in_thread
 from pandas_amr._records.trace import Node
 from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, PlanWarning
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.state import State
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._map.leaves import FindingSink
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr._units.units import Units
 
 Item: TypeAlias = tuple[Shard, Mapper]
@@ -76,7 +78,8 @@ class MapStage:
         if findings is not None and sample is None:
             self._key_by_whole_shards()
         self.findings = _no_findings(units, self.mappers) if findings is None else findings
-        self._leaves = Leaves(self.findings, spec.plan.where)
+        self._redactions = _redactions_of(spec)
+        self._leaves = Leaves(self.findings, spec.plan.where, self._redactions)
         self._counter = _RowCounter(self.findings)
         self._nodes: list[MapNode] = []
         self._waiting: dict[int, dict[str | None, MappedShard]] = {}
@@ -153,6 +156,7 @@ class MapStage:
                 continue
             unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
             async for positions, table in mapper.look_up_all(unmapped):
+                await self._redact(mapper.name, table)
                 if positions:
                     self._is_first = False
                     mapper.cache.recalled += len(positions)
@@ -218,7 +222,7 @@ class MapStage:
             if spec.job.pipelines:
                 shared = share_run(spec, services, state, f"{name}/")
             with use_parent_run(shared):
-                mapped = await mapper.map_shard(shard)
+                mapped = await self._map_shard(shard, mapper)
             if shared is not None:
                 node.parents += tuple(sorted(shared.ends, key=_natural_key))
             # Here, and not when the findings are added: until then others would begin a shard.
@@ -228,6 +232,18 @@ class MapStage:
             self._nodes.append((shard, mapper.name, node))
             self._describe_node(node, mapped)
             return mapped
+
+    async def _map_shard(self, shard: Shard, mapper: Mapper) -> MappedShard:
+        mapped = await mapper.map_shard(shard)
+        await self._redact(mapper.name, mapped.table)
+        return mapped
+
+    async def _redact(self, name: str | None, table: pa.Table) -> None:
+        """Redact the texts that a function found, in a thread; they are known from then on."""
+        redaction = self._redactions.get(name)
+        if redaction is not None and table.num_rows:
+            place = "a finding" if name is None else f"a finding of the map {name!r}"
+            await in_thread(redaction.values, table.to_pylist(), place)
 
     def _describe_node(self, node: Node, mapped: MappedShard) -> None:
         node.usage = mapped.usage
@@ -387,6 +403,16 @@ def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
         stores[mapper.name] = FindingStore(mapper.name, mapper.kind)
         statuses[mapper.name] = np.full(len(units.asked), SKIPPED, dtype=object)
     return MapFindings(units, stores, statuses, _list_type(mappers))
+
+
+def _redactions_of(spec: Spec) -> dict[str | None, Redaction]:
+    """Return what the findings of functions pass before an agent reads them.
+
+    The functions are the user's and read the rows as they are.
+    """
+    if spec.job.redaction is None or not spec.is_written:
+        return {}
+    return dict.fromkeys(spec.job.callables, spec.job.redaction)
 
 
 def _list_type(mappers: Sequence[Mapper]) -> FindingType | None:
