@@ -114,7 +114,7 @@ def test_an_address_is_shown_without_user_key_and_query():
     assert "sk-secret" not in shown
 
 
-HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202eabc\u2066 \u200f\r\b\x00\x7f\u2028\u0085 \ud800 end"
+HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202eabc\u2066 \u200f\r\b\x00\x7f\u2028\u0085 end"
 
 
 def is_safe(text: str) -> bool:
@@ -124,7 +124,7 @@ def is_safe(text: str) -> bool:
 def test_no_text_of_a_row_a_label_or_a_planner_steers_the_terminal():
     frame = pd.DataFrame({"text": pd.Series([HOSTILE], dtype=object), HOSTILE[:20]: ["x"]})
     planned = {
-        "map_instruction": f"Read. {HOSTILE[:-6]}\nsends to: nobody",
+        "map_instruction": f"Read. {HOSTILE}\nsends to: nobody",
         "finding": [{"name": "note", "type": "str", "choices": [], "description": ""}],
         "shard_size": 7,
         "parallelism": 3,

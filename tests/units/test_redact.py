@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 import pandas_amr as amr
 from pandas_amr._journal.code_keys import describe_redact
+from pandas_amr._units.redaction import Redaction
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Call, ScriptedServer, findings
@@ -534,15 +535,15 @@ def test_each_distinct_text_is_redacted_once_on_the_callers_thread():
 
 
 def test_a_function_that_is_not_idempotent_is_applied_once():
-    with ScriptedServer(partial(provider, find=lambda unit: {"finding": unit["text"]})) as server:
-        with amr.settings(redact="<{}>".format):
-            frame = pd.DataFrame({"text": ["a", "b"], "n": [1, 2]})
-            result = frame.amr.map_reduce(
-                map={"read": "Read.", "own": lambda shard: shard[["text"]].rename(columns={"text": "own"})},
-                reduce="Sum up.",
-                columns=["text"],
-                lm=server.lm(),
-            )
+    frame = pd.DataFrame({"text": ["a", "b"], "n": [1, 2]})
+    script = partial(provider, find=lambda unit: {"finding": unit["text"]})
+    with ScriptedServer(script) as server, amr.settings(redact="<{}>".format):
+        result = frame.amr.map_reduce(
+            map={"read": "Read.", "own": lambda shard: shard[["text"]].rename(columns={"text": "own"})},
+            reduce="Sum up.",
+            columns=["text"],
+            lm=server.lm(),
+        )
     assert [unit["text"] for unit in server.requests[0].units] == ["<a>", "<b>"]
     read = [(finding["read"], finding["own"]) for finding in server.requests[-1].findings]
     assert read == [("<a>", "<a>"), ("<b>", "<b>")]
@@ -557,6 +558,29 @@ def test_numbers_stay_numbers_unless_something_is_taken_out_of_them():
         {"unit": 0, "n": 1, "x": 0.5, "card": "[CARD]", "ok": True},
         {"unit": 1, "n": 2, "x": None, "card": "[CARD]", "ok": False},
     ]
+
+
+def test_names_of_columns_and_the_users_own_words_are_sent_as_they_are():
+    frame = pd.DataFrame({"a@b.c": ["d@e.f"]})
+    with ScriptedServer(provider) as server, amr.settings(redact=mask):
+        frame.amr.map("Is it x@y.z?", lm=server.lm())
+    assert server.requests[0].units == [{"unit": 0, "a@b.c": "[EMAIL]"}]
+    assert "Is it x@y.z?" in server.requests[0].system
+
+
+def test_a_function_whose_findings_are_not_redacted_is_kept_and_one_whose_findings_are_is_called_again(tmp_path):
+    called = []
+
+    def sizes(shard: pd.DataFrame) -> pd.Series:
+        called.extend(shard["text"])
+        return shard["text"].str.replace("a@b.c", "somebody").rename("quote")
+
+    sizes.amr_version = "1"
+    options = {"map": sizes, "finding": {"quote": str}, "reduce": "Sum up.", "journal": tmp_path / "journal.sqlite"}
+    with ScriptedServer(provider) as server, amr.settings(redact=mask):
+        PAIR.amr.map_reduce(lm=server.lm(), **options)
+        PAIR.amr.map_reduce(lm=server.lm(), **options)
+    assert called == [*PAIR["text"], "d@e.f is angry"]
 
 
 def test_a_number_is_computed_from_the_rows_and_chosen_by_what_is_shown():
@@ -600,18 +624,24 @@ def nothing(text: str) -> Any:
 @pytest.mark.parametrize("verb", ["map", "start"])
 def test_a_function_that_fails_is_one_error_before_any_request_and_quotes_nothing(function, why, verb):
     frame = pd.DataFrame({"text": ["glad", "from ada@home.org"]}, index=["first", "second"])
+    options: dict[str, Any] = {"reduce": "Sum up."} if verb == "start" else {}
+    options |= {"instruction": "Read."} if verb == "map" else {"map": "Read."}
     with ScriptedServer(provider) as server, amr.settings(redact=function):
         with pytest.raises(UsageError, match=why) as caught:
-            if verb == "map":
-                frame.amr.map("Read.", lm=server.lm())
-            else:
-                frame.amr.start(map="Read.", reduce="Sum up.", lm=server.lm())
+            getattr(frame.amr, verb)(lm=server.lm(), **options)
         assert server.requests == []
     row = r"row 1 \(label 'second'\)" if function in {raises, nothing} else r"row 0"
     assert re.search(rf"{row}.*column 'text'", str(caught.value))
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     assert "ada@home" not in str(caught.value)
+
+
+def test_texts_that_no_encoding_takes_are_redacted_like_others():
+    texts = pd.Series(["\ud800 ada@home.org", "glad"], dtype=object)
+    frame = pd.DataFrame({"text": texts}).set_index(pd.Index(texts, dtype=object))
+    sent = Redaction(mask).frame(frame, has_index=True)
+    assert sent["text"].tolist() == sent.index.tolist() == ["\ud800 [EMAIL]", "glad"]
 
 
 def test_a_label_that_cannot_be_redacted_is_not_named():

@@ -243,7 +243,8 @@ class MapStage:
         redaction = self._redactions.get(name)
         if redaction is not None and table.num_rows:
             place = "a finding" if name is None else f"a finding of the map {name!r}"
-            await in_thread(redaction.values, table.to_pylist(), place)
+            for column in table.columns:
+                await in_thread(redaction.values, column.to_pylist(), place)
 
     def _describe_node(self, node: Node, mapped: MappedShard) -> None:
         node.usage = mapped.usage

@@ -80,9 +80,9 @@ class Redaction:
         """Return what is sent in place of some values."""
         return [self.value(value, place) for value in values]
 
-    def changes(self, value: Any, place: str) -> bool:
-        """Tell whether another value is sent in place of this one."""
-        return self.value(value, place) is not value
+    def changes_any(self, values: Iterable[Any], place: str) -> bool:
+        """Tell whether another value is sent in place of one of these."""
+        return any(self.value(value, place) is not value for value in values)
 
     def column(self, values: pd.Series, index: pd.Index | None = None) -> pd.Series:
         """Return what is sent in place of a column; the column itself if nothing in it changes.
@@ -230,7 +230,9 @@ class Redaction:
             values = pd.Series(level, index=pd.RangeIndex(len(level)), name="the index")
             redacted = self.column(values)
             is_same = is_same and redacted is values
-            levels.append(level if redacted is values else pd.Index(redacted.array))
+            levels.append(
+                level if redacted is values else pd.Index(redacted.array, dtype=redacted.dtype)
+            )
         if is_same:
             return index
         if index.nlevels == 1:
