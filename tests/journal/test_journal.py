@@ -87,7 +87,9 @@ def test_the_same_call_again_asks_nothing_and_gives_the_same(path):
     assert (units, no_units, no_requests) == (50, 0, 0)
     pd.testing.assert_frame_equal(first.frame, again.frame)
     assert again.output == first.output
-    assert set(again.status["status"]) == {"cached"}
+    assert set(again.status["status"]) == {"ok"}
+    assert again.status["from_journal"].all()
+    assert not first.status["from_journal"].any()
     assert again.usage["recalled"].to_dict() == {"map": 50, "reduce": int(again.usage["recalled"]["reduce"])}
     assert again.total.calls == again.total.tokens == 0
 
@@ -160,7 +162,8 @@ def test_failures_are_not_kept_and_repaired_answers_are(path):
     assert first.status["status"][7] == "repaired"
     again, units, _ = run(rows(0, 10), path)
     assert units == 1
-    assert again.status["status"].tolist() == ["cached"] * 3 + ["ok"] + ["cached"] * 6
+    assert again.status["status"].tolist() == ["ok"] * 7 + ["repaired"] + ["ok"] * 2
+    assert again.status["from_journal"].tolist() == [True] * 3 + [False] + [True] * 6
 
 
 def test_an_exception_in_a_reducer_costs_nothing_twice(path):

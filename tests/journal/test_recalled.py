@@ -726,7 +726,8 @@ def served(name: str, old: Path) -> None:
     pd.testing.assert_frame_equal(result.frame, before.frame)
     assert str(result.output) == str(before.output)
     is_read = result.status["status"] != "empty"  # what has no content was asked then, and is no more
-    assert set(result.status["status"][is_read]) == {"cached"}
+    assert set(result.status["status"][is_read]) == {"ok"}
+    assert result.status["from_journal"][is_read].all()
     assert result.total.recalled >= is_read.sum()
     assert amr.Journal(old).verify() == []
 

@@ -258,7 +258,8 @@ def test_a_retry_asks_what_failed_and_the_same_call_asks_the_rest(tmp_path):
         assert statuses(second) == statuses(third) == {"ok": 160, "skipped": 240}
         again = rows(400).amr.map_reduce(**call)
         assert len(server.requests) - before == 8 + 12
-        assert statuses(again) == {"cached": 160, "ok": 240}
+        assert statuses(again) == {"ok": 400}
+        assert again.status["from_journal"].sum() == 160
         assert again.stopped is None
 
 
@@ -272,7 +273,8 @@ def test_what_the_journal_has_is_no_success_of_this_run(tmp_path):
         before = len(server.requests)
         result = rows(400).amr.map_reduce(**call)
         assert len(server.requests) - before <= MOST_REQUESTS
-    assert statuses(result) == {"cached": 100, "failed": 160, "skipped": 140}
+    assert statuses(result) == {"ok": 100, "failed": 160, "skipped": 140}
+    assert result.status["from_journal"].tolist() == [True] * 100 + [False] * 300
 
 
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")

@@ -282,8 +282,8 @@ def test_units_that_are_judged_together_are_those_with_content(plan, tmp_path):
         asked = len(server.requests)
         again = map_reduce(MIXED, server.lm(), **options)
         assert len(server.requests) == asked == (2 if "group_columns" in plan else 1)
-    assert statuses(first) == STATUSES
-    assert statuses(again) == [status.replace("ok", "cached") for status in STATUSES]
+    assert statuses(first) == statuses(again) == STATUSES
+    assert again.status["from_journal"].tolist() == [status == "ok" for status in STATUSES]
 
 
 def test_the_estimate_and_the_requests_know_what_is_not_asked(refusing):
@@ -330,9 +330,11 @@ def test_a_journal_from_a_run_that_asked_everything_serves_one_that_does_not(tmp
         skipped = map_reduce(MIXED, server.lm(), **journal)
         asked_again = map_reduce(MIXED, server.lm(), plan={"on_empty": "ask"}, **journal)
         assert len(server.requests) == asked
-    assert statuses(skipped) == [status.replace("ok", "cached") for status in STATUSES]
+    assert statuses(skipped) == STATUSES
+    assert skipped.status["from_journal"].tolist() == [status == "ok" for status in STATUSES]
     assert skipped.frame["stars"].isna().tolist() == [False, True, True, False, True]
-    assert statuses(asked_again) == ["cached"] * 5
+    assert statuses(asked_again) == ["ok"] * 5
+    assert asked_again.status["from_journal"].all()
 
 
 def test_progress_counts_what_is_asked():

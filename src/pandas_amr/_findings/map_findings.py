@@ -29,6 +29,7 @@ class MapFindings:
         units: all units of the run.
         stores: the findings, by the map's name.
         statuses: the status of each distinct unit, by the map's name.
+        from_journal: which distinct units' findings or failures the journal had, by the map's name.
         list_type: the finding type, if each unit holds a list of records and there is one map.
         left: the asked units that a run that goes on from these findings leaves as they are, by the
             map's name.
@@ -37,6 +38,7 @@ class MapFindings:
     units: Units
     stores: dict[str | None, FindingStore]
     statuses: dict[str | None, NDArray[np.object_]]
+    from_journal: dict[str | None, NDArray[np.bool_]]
     list_type: FindingType | None = None
     left: dict[str | None, NDArray[np.bool_]] = field(default_factory=dict)
 
@@ -53,14 +55,16 @@ class MapFindings:
         """
         stores = {name: store.copy() for name, store in self.stores.items()}
         statuses: dict[str | None, NDArray[np.object_]] = {}
+        from_journal: dict[str | None, NDArray[np.bool_]] = {}
         left: dict[str | None, NDArray[np.bool_]] = {}
         for name, column in self.statuses.items():
             statuses[name] = np.where(column == "failed", SKIPPED, column)
+            from_journal[name] = self.from_journal[name] & (column != "failed")
             if leave_skipped:
                 left[name] = column == SKIPPED
             elif name in self.left:
                 left[name] = self.left[name]
-        return replace(self, stores=stores, statuses=statuses, left=left)
+        return replace(self, stores=stores, statuses=statuses, from_journal=from_journal, left=left)
 
     def rows_with(self, *statuses: str) -> int:
         """Count the rows that have one of some statuses, the worst of their maps'."""
@@ -94,3 +98,16 @@ class MapFindings:
             self.units.answered_by
         ]
         return statuses
+
+    def count_remembered(self) -> int:
+        """Count the rows that a map did not ask about, since they had failed before."""
+        is_remembered = np.zeros(len(self.units.asked), dtype=bool)
+        for name, column in self.statuses.items():
+            is_remembered |= (column == "failed") & self.from_journal[name]
+        return int(is_remembered[self.units.answered_by].sum())
+
+    def rows_from_journal(self) -> NDArray[np.bool_]:
+        """Tell of each row whether the journal had what all maps know of it."""
+        had = np.logical_and.reduce(list(self.from_journal.values()))
+        rows: NDArray[np.bool_] = had[self.units.answered_by]
+        return rows

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from pandas_amr._findings.finding_type import FindingType
 
 Who = Literal["model", "schema", "callable", "sandbox"]
-FOUND = ("ok", "cached", "repaired")  # statuses of units that have a finding
+FOUND = ("ok", "repaired")  # statuses of units that have a finding
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A unit without a finding: who failed, why, and in how many requests it was asked."""
+    """A unit without a finding: who failed, why, and in how many requests it was asked.
+
+    Attributes:
+        is_of_content: whether the unit would fail again as it is: it was refused or filtered, or
+            its finding was invalid after repair. The service may be gone only for a while.
+    """
 
     position: int
     shard: int
@@ -35,6 +40,7 @@ class Failure:
     reason: str
     attempts: int
     map: str | None = None
+    is_of_content: bool = False
 
 
 class FindingStore:

@@ -18,13 +18,15 @@ from pandas_amr._journal.entries import decode, encode
 from pandas_amr._journal.first_format import make_former_base, write_former_question
 from pandas_amr._journal.journal import about_words
 from pandas_amr._journal.keys import fingerprint
+from pandas_amr._journal.outcomes import FailureEntry
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from pandas_amr._journal.database import Kind
     from pandas_amr._journal.journal import Journal
+    from pandas_amr._journal.outcomes import RememberedFailure
 
 Answer = TypeVar("Answer")
 FORMAT = 2  # of keys; a new one changes every key. Those of the first are in `first_format.py`.
@@ -96,14 +98,33 @@ class AnswerCache:
             self._has_begun = True
             await self.journal.about(self.base, about_words(self.about), self.run)
 
+    async def recall_failures(
+        self, keys: Sequence[bytes], seconds: float
+    ) -> dict[bytes, RememberedFailure]:
+        """Look up units that failed at most so many seconds ago."""
+        return await self.journal.recall_failures(keys, seconds)
+
+    async def remember_failures(self, failures: Mapping[bytes, RememberedFailure]) -> None:
+        """Make failures durable, by the keys of the findings that did not come."""
+        await self._begin()
+        entries = [FailureEntry(key, self.base, failure) for key, failure in failures.items()]
+        await self.journal.remember_failures(entries)
+
+    async def find_repaired(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Find the answers among these that took a repair turn."""
+        return await self.journal.find_repaired(keys)
+
     async def keep(
-        self, answers: Mapping[bytes, Any], inputs: Mapping[bytes, str] | None = None
+        self,
+        answers: Mapping[bytes, Any],
+        inputs: Mapping[bytes, str] | None = None,
+        repaired: Collection[bytes] = (),
     ) -> None:
-        """Make answers durable."""
+        """Make answers durable; ``repaired`` are the keys of those that took a repair turn."""
         await self._begin()
         texts = inputs if inputs is not None and self.journal.keep_inputs else {}
         entries = [
-            Entry(key, self.kind, self.base, encode(answer), texts.get(key))
+            Entry(key, self.kind, self.base, encode(answer), texts.get(key), key in repaired)
             for key, answer in answers.items()
         ]
         await self.journal.keep(entries, self.run, self.who)

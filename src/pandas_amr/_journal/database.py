@@ -32,7 +32,9 @@ from pandas_amr._journal.database_file import (
     transaction,
     writable,
 )
+from pandas_amr._journal.outcomes import write_repaired
 from pandas_amr._records.callers import warn_caller
+from pandas_amr._records.clock import CLOCK
 from pandas_amr.errors import JournalError, JournalWarning
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Entry(NamedTuple):
     base: bytes
     value: str
     input: str | None = None
+    is_repaired: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -180,6 +183,9 @@ class Store:
             database.executemany(
                 "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
             )
+            entries = [entry for write in writes for entry in write.entries]
+            repaired = [entry.key for entry in entries if entry.is_repaired]
+            write_repaired(database, [entry.key for entry in entries], repaired)
         for write in writes:
             self.commits.update(write.bases)
             self.own.update((base, write.writer) for base in write.bases)
@@ -261,10 +267,10 @@ class Store:
 
 def _make_rows(writes: Sequence[_Write]) -> list[tuple[Any, ...]]:
     """Make the rows of the table of entries."""
-    now = time.time()
+    now = CLOCK.wall()
     rows: list[tuple[Any, ...]] = []
     for write in writes:
-        for key, kind, base, value, text in write.entries:
+        for key, kind, base, value, text, _ in write.entries:
             shown = None if text is None else writable(text)
             rows.append((key, kind, base, write.run, now, value, checksum(key, value), shown))
     return rows

@@ -16,14 +16,14 @@ from pandas_amr.errors import JournalError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x414D524A  # "AMRJ"
 BUSY_S = 60.0
 BUSY_STEP_S = 0.01
 KEYS_PER_QUERY = 5000
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 FILE_ENDS = ("", "-wal", "-shm")
-SCHEMA = """
+ANSWERS = """
 CREATE TABLE bases (base BLOB PRIMARY KEY, about TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY AUTOINCREMENT, began REAL NOT NULL, ended REAL, verb TEXT NOT NULL,
@@ -36,6 +36,15 @@ CREATE TABLE entries (
     made REAL NOT NULL, value TEXT NOT NULL, checked INTEGER NOT NULL, input TEXT
 ) WITHOUT ROWID;
 """
+# What is known of units beside their findings. New in version 2.
+OUTCOMES = """
+CREATE TABLE failures (
+    key BLOB PRIMARY KEY, base BLOB NOT NULL, made REAL NOT NULL, value TEXT NOT NULL,
+    checked INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE repaired (key BLOB PRIMARY KEY) WITHOUT ROWID;
+"""
+SCHEMA = ANSWERS + OUTCOMES
 
 
 @dataclass(slots=True)
@@ -122,13 +131,21 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if is_empty:
-            for statement in SCHEMA.split(";"):
-                connection.execute(statement)
+            _create_tables(connection, SCHEMA)
             connection.execute(f"PRAGMA application_id={APPLICATION}")
-            connection.execute(f"PRAGMA user_version={VERSION}")
+        elif application == APPLICATION and version == 1:
+            _check_tables(connection, ANSWERS)
+            _create_tables(connection, OUTCOMES)
+            version = VERSION
     if not is_empty:
         _check_format(path, application, version)
-        _check_tables(connection)
+        _check_tables(connection, SCHEMA)
+
+
+def _create_tables(connection: sqlite3.Connection, schema: str) -> None:
+    for statement in schema.split(";"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={VERSION}")
 
 
 def _start_write_ahead_log(connection: sqlite3.Connection) -> None:
@@ -162,9 +179,9 @@ def _check_format(path: Path, application: int, version: int) -> None:
         )
 
 
-def _check_tables(connection: sqlite3.Connection) -> None:
+def _check_tables(connection: sqlite3.Connection, schema: str) -> None:
     """Check that the tables are those of the format; a file with others is damaged."""
-    expected = {" ".join(statement.split()) for statement in SCHEMA.split(";") if statement.strip()}
+    expected = {" ".join(statement.split()) for statement in schema.split(";") if statement.strip()}
     rows = connection.execute(
         "SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
     )
@@ -254,6 +271,9 @@ def find_damage(connection: sqlite3.Connection) -> Iterator[str]:
     for key, value, checked in connection.execute("SELECT key, value, checked FROM entries"):
         if checksum(key, value) != checked:
             yield f"The entry {bytes(key).hex()} is not what was written."
+    for key, value, checked in connection.execute("SELECT key, value, checked FROM failures"):
+        if checksum(key, value) != checked:
+            yield f"The failure {bytes(key).hex()} is not what was written."
 
 
 def move_aside(path: Path, target: Path, damage: Exception) -> None:

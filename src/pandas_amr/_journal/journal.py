@@ -29,7 +29,16 @@ from pandas_amr._journal.database_file import (
     transaction,
     writable,
 )
+from pandas_amr._journal.outcomes import (
+    FailureEntry,
+    RememberedFailure,
+    delete_failures,
+    find_failures,
+    find_repaired,
+    write_failures,
+)
 from pandas_amr._records.callers import warn_caller
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.paths import absolute_path, cache_folder
 from pandas_amr._records.public import public
 from pandas_amr._types.canonical import canonical_json
@@ -155,7 +164,7 @@ class Journal:
         values: list[float] = []
         if older_than is not None:
             conditions.append("made < ?")
-            values.append(time.time() - _seconds(older_than))
+            values.append(CLOCK.wall() - _seconds(older_than))
         if keep is not None:
             last_runs = "SELECT run FROM runs ORDER BY run DESC LIMIT ?"
             last_bases = f"SELECT base FROM uses WHERE run IN ({last_runs})"  # noqa: S608
@@ -240,6 +249,37 @@ class Journal:
         answers: dict[bytes, str] = await self._store.execute_async(find)
         return answers
 
+    async def find_repaired(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Find the answers among these that took a repair turn."""
+        if not keys:
+            return set()
+        repaired: set[bytes] = await self._store.execute_async(
+            functools.partial(find_repaired, keys)
+        )
+        return repaired
+
+    async def recall_failures(
+        self, keys: Sequence[bytes], seconds: float
+    ) -> dict[bytes, RememberedFailure]:
+        """Return the failures that are remembered, by key, if they are not older; see ``recall``.
+
+        With ``refresh`` there are none.
+        """
+        if not keys or self.refresh:
+            return {}
+        failures: dict[bytes, RememberedFailure] = await self._store.execute_async(
+            functools.partial(find_failures, keys, seconds)
+        )
+        return failures
+
+    async def remember_failures(self, failures: Sequence[FailureEntry]) -> None:
+        """Make failures durable.
+
+        Raises:
+            JournalError: they could not be written.
+        """
+        await self._store.execute_async(functools.partial(write_failures, failures))
+
     async def mark(self, base: bytes, writer: int) -> tuple[int, int]:
         """Return a mark of the file's state.
 
@@ -281,9 +321,10 @@ def _delete_entries(where: str, values: Sequence[float], database: sqlite3.Conne
     """Delete entries and the bases that are then unused; return the number of entries."""
     with transaction(database):
         deleted = database.execute(f"DELETE FROM entries WHERE {where}", values).rowcount  # noqa: S608
+        delete_failures(database, where, values)
         # A running run does not write its bases again, so they stay.
         running = "SELECT run FROM runs WHERE ended IS NULL"
-        unused = "base NOT IN (SELECT base FROM entries)"
+        unused = "base NOT IN (SELECT base FROM entries UNION SELECT base FROM failures)"
         database.execute(f"DELETE FROM uses WHERE {unused} AND run NOT IN ({running})")  # noqa: S608
         database.execute(
             f"DELETE FROM bases WHERE {unused} AND base NOT IN (SELECT base FROM uses)"  # noqa: S608

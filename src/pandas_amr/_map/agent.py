@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 LEAST_PIECE_TOKENS = 64  # a server that calls less than this too long means something else
 PIECES_AT_ONCE = 8
+OF_CONTENT = (ModelRejected, ModelRefused, InvalidOutput)  # errors of what was asked, not of a day
 MOST_POOR_HALVINGS = 1  # in a row, if units stand in the REPL only: rows are not asked one by one
 
 
@@ -63,6 +64,7 @@ class Attempt:
         conversation: what a repair goes on from; empty if there was no answer.
         may_halve: whether fewer units may fare better.
         too_long: whether the server said that the prompt is too long.
+        is_of_content: whether the same units would fail again.
     """
 
     checked: Checked
@@ -70,6 +72,7 @@ class Attempt:
     conversation: tuple[Message, ...] = ()
     may_halve: bool = True
     too_long: bool = False
+    is_of_content: bool = True
 
     def failures(self, positions: Sequence[int]) -> dict[int, tuple[Who, str]]:
         """Return who failed, and why, for each of the units at ``positions`` that did."""
@@ -90,6 +93,7 @@ class Progress:
         attempts: how often each unit was asked about.
         failed: who failed, and why.
         too_long: the failed units that the server called too long.
+        of_content: those that would fail again as they are.
         form: the form in which the model answered last, as the trace shows it.
         cache: makes findings durable.
     """
@@ -103,6 +107,7 @@ class Progress:
     attempts: dict[int, int] = field(default_factory=dict)
     failed: dict[int, tuple[Who, str]] = field(default_factory=dict)
     too_long: set[int] = field(default_factory=set)
+    of_content: set[int] = field(default_factory=set)
     usage: Usage = field(default_factory=Usage)
     form: str = ""
 
@@ -112,17 +117,20 @@ class Progress:
             self.attempts[position] = self.attempts.get(position, 0) + 1
 
     def add_failures(
-        self, failures: Mapping[int, tuple[Who, str]], *, too_long: bool = False
+        self, failures: Mapping[int, tuple[Who, str]], attempt: Attempt | None = None
     ) -> None:
-        """Note the units that have failed, and why."""
+        """Note the units that have failed, and why: in an attempt, or since none is made."""
         self.failed.update(failures)
-        if too_long:
+        if attempt is not None and attempt.too_long:
             self.too_long.update(failures)
+        if attempt is not None and attempt.is_of_content:
+            self.of_content.update(failures)
 
     def add_pieces(self, pieces: Progress, position: int) -> None:
         """Add what the pieces of a unit took."""
         self.usage += pieces.usage
         self.failed.pop(position, None)
+        self.of_content.discard(position)
         earlier = self.attempts.get(position, 0)
         self.attempts[position] = earlier + sum(pieces.attempts.values())
         if pieces.repaired:
@@ -208,8 +216,16 @@ class AgentMapper:
         records = [progress.found[position] for position in positions]
         failures: list[Failure] = []
         for position, (who, reason) in sorted(progress.failed.items()):
-            attempts = progress.attempts[position]
-            failures.append(Failure(position, shard.number, who, reason, attempts, self.name))
+            failure = Failure(
+                position,
+                shard.number,
+                who,
+                reason,
+                progress.attempts[position],
+                self.name,
+                is_of_content=position in progress.of_content,
+            )
+            failures.append(failure)
         return MappedShard(
             shard=shard,
             map=self.name,
@@ -273,7 +289,7 @@ class AgentMapper:
         elif goes_on and is_split:
             await self._ask_halves(failures, progress, poor_halvings)
         else:
-            progress.add_failures(failures, too_long=attempt.too_long)
+            progress.add_failures(failures, attempt)
 
     def _may_halve(self, attempt: Attempt, poor_halvings: int) -> bool:
         """Tell whether fewer units may fare better; in the REPL only if some halves did."""
@@ -348,6 +364,8 @@ class AgentMapper:
         if pieces.failed:
             number, (who, reason) = min(pieces.failed.items())
             progress.failed[position] = (who, f"piece {number + 1} of {len(lines)}: {reason}")
+            if number in pieces.of_content:
+                progress.of_content.add(position)
             return bool(pieces.too_long)
         records = [pieces.found[number] for number in range(len(lines))]
         await self._merge_pieces(position, records, progress)
@@ -393,6 +411,8 @@ class AgentMapper:
             who: Who = "schema" if isinstance(error, InvalidOutput) else "model"
             reason = f"its {len(records)} pieces could not be merged: {error}"
             progress.failed[position] = (who, reason)
+            if isinstance(error, OF_CONTENT):
+                progress.of_content.add(position)
         finally:
             progress.usage += merger.usage
 
@@ -444,9 +464,9 @@ class AgentMapper:
         else:
             text = prompts.map_repair(problems, hand_in=self._hand_in_text(repl))
         messages = (*last.conversation, Message("user", text))
-        attempt = await self._ask_once(messages, positions, tuple(problems), progress, repl)
-        progress.repaired.update(positions[number] for number in attempt.checked.accepted)
-        return attempt
+        return await self._ask_once(
+            messages, positions, tuple(problems), progress, repl, is_repair=True
+        )
 
     def _is_flat(self, progress: Progress) -> bool:
         return self.prompt.is_flat(one_unit=progress.one_unit, pieces=progress.pieces)
@@ -464,6 +484,8 @@ class AgentMapper:
         numbers: tuple[int, ...],
         progress: Progress,
         repl: Repl | None,
+        *,
+        is_repair: bool = False,
     ) -> Attempt:
         """Have one agent work on the units with these ``numbers`` among ``positions``."""
         progress.count_attempt(positions[number] for number in numbers)
@@ -473,7 +495,8 @@ class AgentMapper:
             raise
         except SandboxError as error:
             problems = dict.fromkeys(numbers, str(error))
-            return Attempt(Checked(problems=problems), who="sandbox", may_halve=False)
+            checked = Checked(problems=problems)
+            return Attempt(checked, who="sandbox", may_halve=False, is_of_content=False)
         except ModelError as error:
             if error.fatal:
                 raise
@@ -482,6 +505,8 @@ class AgentMapper:
         progress.usage += answer.usage
         progress.form = answer.ways or progress.form
         checked = await self._check(answer, numbers, positions, progress)
+        if is_repair:
+            progress.repaired.update(positions[number] for number in checked.accepted)
         await self._accept(checked, positions, progress)
         return Attempt(checked, conversation=answer.conversation)
 
@@ -534,7 +559,7 @@ class AgentMapper:
         if cache is None or not found:
             return
         if pieces is None:
-            await cache.keep(found, answered)
+            await cache.keep(found, answered, progress.repaired.intersection(found))
             return
         found_by_line = {pieces.lines[number]: record for number, record in found.items()}
         answered_by_line = {pieces.lines[number]: form for number, form in answered.items()}
@@ -546,6 +571,7 @@ def _failed_attempt(numbers: tuple[int, ...], error: ModelError) -> Attempt:
     return Attempt(
         Checked(problems=dict.fromkeys(numbers, str(error))),
         who="model",
-        may_halve=isinstance(error, ModelRejected | ModelRefused | InvalidOutput),
+        may_halve=isinstance(error, OF_CONTENT),
         too_long=isinstance(error, ModelRejected) and error.too_long,
+        is_of_content=isinstance(error, OF_CONTENT),
     )

@@ -6,15 +6,17 @@ import asyncio
 import json
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from pandas_amr._findings.store import Failure
 from pandas_amr._journal.cache import AnswerCache, release_claim
 from pandas_amr._journal.entries import Check, find_readable_form, read_findings
 from pandas_amr._journal.first_format import hash_former_piece
 from pandas_amr._journal.keys import KEY_BYTES, fingerprint
+from pandas_amr._journal.outcomes import RememberedFailure
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._records.engine import run_off_loop
 from pandas_amr._records.usage import Usage
@@ -24,7 +26,7 @@ from pandas_amr._units.shards import Shard
 from pandas_amr.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,8 +36,21 @@ if TYPE_CHECKING:
 
 LOOK_UP_SIZE = 20_000  # keys in one look-up
 
-Found: TypeAlias = tuple[list[int], pa.Table]  # positions, and a row of findings for each of them
 Id = TypeVar("Id")
+
+
+class CachedFindings(NamedTuple):
+    """What the journal has of some units.
+
+    Attributes:
+        positions: the units.
+        table: their findings, one row per position.
+        repaired: those whose finding came in a repair turn.
+    """
+
+    positions: list[int]
+    table: pa.Table
+    repaired: frozenset[int] = frozenset()
 
 
 def uncached(mapper: Mapper) -> Mapper:
@@ -114,18 +129,34 @@ class UnitKeys:
 class CachedMapper:
     """A mapper that asks for nothing that the journal has or that is being asked for just now.
 
+    Attributes:
+        asks_failed_units: whether units that failed before are asked again.
+
     Args:
         mapper: is asked for the rest.
         cache: the journal's answers to this map's question.
         units: all units of the run.
         by_shard: whether findings depend on the other units of their shard.
+        retry_failed_after_s: how long a unit that failed for its content is not asked again; None
+            if each run asks it again.
     """
 
-    def __init__(self, mapper: Mapper, cache: AnswerCache, units: Units, *, by_shard: bool) -> None:
+    def __init__(
+        self,
+        mapper: Mapper,
+        cache: AnswerCache,
+        units: Units,
+        *,
+        by_shard: bool,
+        retry_failed_after_s: float | None = None,
+    ) -> None:
         assert mapper.kind is not None
         self.mapper = mapper
         self.cache = cache
         self.keys = UnitKeys(mapper, cache, units, by_shard=by_shard)
+        self.retry_failed_after_s = retry_failed_after_s
+        self.asks_failed_units = retry_failed_after_s is None
+        self._unwritten: dict[bytes, RememberedFailure] = {}
         self._units = units
         self._check = Check(mapper.kind, made=mapper.is_function)
         self._mark: tuple[int, int] | None = None
@@ -165,7 +196,7 @@ class CachedMapper:
         """Digest what is shown beside a shard, as the mapper does."""
         return self.mapper.context_fingerprints(positions, former=former)
 
-    async def look_up_all(self, positions: Sequence[int]) -> AsyncIterator[Found]:
+    async def look_up_all(self, positions: Sequence[int]) -> AsyncIterator[CachedFindings]:
         """Look many units up, in parts.
 
         The rest is looked up again only if somebody else has written meanwhile.
@@ -178,6 +209,52 @@ class CachedMapper:
                 part, await run_off_loop(self.keys.of, part, size=len(part)), part
             )
         self._mark = mark
+
+    async def recall_failures(self, positions: Sequence[int], shard: int = 0) -> list[Failure]:
+        """Look up which of some units failed before and are not to be asked again yet.
+
+        Args:
+            positions: the units, which have no finding.
+            shard: the number of their shard.
+        """
+        if self.asks_failed_units:
+            return []
+        keys = await run_off_loop(self.keys.of, positions, size=len(positions))
+        return await self._recall_failures(positions, keys, shard)
+
+    async def _recall_failures(
+        self, positions: Sequence[int], keys: Sequence[bytes], shard: int
+    ) -> list[Failure]:
+        if self.asks_failed_units or self.retry_failed_after_s is None:
+            return []
+        remembered = await self.cache.recall_failures(keys, self.retry_failed_after_s)
+        failures: list[Failure] = []
+        for position, key in zip(positions, keys, strict=True):
+            known = remembered.get(key)
+            if known is not None:
+                failures.append(_make_failure(position, shard, known, self.name))
+        return failures
+
+    async def _remember(self, mapped: MappedShard, keys: Mapping[int, bytes]) -> None:
+        """Remember which units failed for their content.
+
+        As long as no unit has succeeded, all may fail for a reason that is not theirs: then they
+        wait for ``write_failures``.
+        """
+        if self.retry_failed_after_s is None:
+            return
+        for failure in mapped.failures:
+            if failure.is_of_content:
+                known = RememberedFailure(failure.who, failure.reason, failure.attempts)
+                self._unwritten[keys[failure.position]] = known
+        if not self.breaker.is_unproven(self.name):
+            await self.write_failures()
+
+    async def write_failures(self) -> None:
+        """Write the failures that wait to be remembered: the run did not give up."""
+        failures, self._unwritten = self._unwritten, {}
+        if failures:
+            await self.cache.remember_failures(failures)
 
     async def map_shard(self, shard: Shard, cache: object = None) -> MappedShard:
         """Map what is not cached; wait for what another map or run of this process asks for."""
@@ -222,15 +299,21 @@ class CachedMapper:
         claimed = {keys[position] for position in positions}
         self.cache.claim(claimed)
         try:
-            found, table = await self._look_up_claimed(shard, positions, keys, has_waited)
-            cached = set(found)
+            found = await self._look_up_claimed(shard, positions, keys, has_waited)
+            cached = set(found.positions)
             done = {keys[position] for position in cached}
             self.cache.release(done)
             claimed -= done
             parts: list[MappedShard] = []
-            if found:
-                parts.append(_cached_part(shard, self.name, found, table))
+            if cached:
+                parts.append(_cached_part(shard, self.name, found))
             rest = [position for position in positions if position not in cached]
+            failures = await self._recall_failures(
+                rest, [keys[position] for position in rest], shard.number
+            )
+            if failures:
+                parts.append(self._failed_part(shard, failures))
+                rest = without_failed(rest, failures)
             if rest:
                 parts.append(await self._map_uncached(shard, rest, keys))
             return parts
@@ -240,7 +323,15 @@ class CachedMapper:
             self.cache.release(claimed)
 
     def _cached_nothing(self, shard: Shard) -> MappedShard:
-        return _cached_part(shard, self.name, [], self._check.kind.arrow.empty_table())
+        return _cached_part(shard, self.name, self._no_findings())
+
+    def _failed_part(self, shard: Shard, failures: list[Failure]) -> MappedShard:
+        """Make the units that failed before a part of what comes of a shard."""
+        remembered = frozenset(failure.position for failure in failures)
+        return replace(self._cached_nothing(shard), failures=failures, remembered=remembered)
+
+    def _no_findings(self) -> CachedFindings:
+        return CachedFindings([], self._check.kind.arrow.empty_table())
 
     async def _look_up_claimed(
         self,
@@ -248,10 +339,10 @@ class CachedMapper:
         positions: Sequence[int],
         keys: Mapping[int, bytes],
         has_waited: bool,  # noqa: FBT001 (private, and named where it is set)
-    ) -> Found:
+    ) -> CachedFindings:
         """Look up what somebody else may have written since all units were looked up."""
         if not has_waited and await self.cache.mark() == self._mark:
-            return [], self._check.kind.arrow.empty_table()
+            return self._no_findings()
         wanted = [keys[position] for position in positions]
         return await self._look_up(positions, wanted, shard.positions)
 
@@ -260,13 +351,15 @@ class CachedMapper:
     ) -> MappedShard:
         """Have these units mapped, and their findings kept."""
         part = Shard(shard.number, shard.of, tuple(positions))
-        return await self.mapper.map_shard(
+        mapped = await self.mapper.map_shard(
             part, ShardWriter(self.cache, self._check, self._units, keys)
         )
+        await self._remember(mapped, keys)
+        return mapped
 
     async def _look_up(
         self, positions: Sequence[int], keys: Sequence[bytes], shard: Sequence[int]
-    ) -> Found:
+    ) -> CachedFindings:
         """Return the units that are cached, and their findings as today's check reads them.
 
         Args:
@@ -279,6 +372,7 @@ class CachedMapper:
         found: dict[int, dict[str, Any]] = await run_off_loop(
             read_findings, texts, self._check, size=len(texts)
         )
+        repaired = await self._find_repaired(found, dict(zip(positions, keys, strict=True)))
         missing = [position for position in positions if position not in found]
         if missing and await self.cache.has_former():
             found |= await self._look_up_former(missing, shard)
@@ -287,7 +381,14 @@ class CachedMapper:
         table: pa.Table = await run_off_loop(
             make_table, records, self._check.kind.arrow, size=len(records)
         )
-        return cached, table
+        return CachedFindings(cached, table, repaired)
+
+    async def _find_repaired(
+        self, found: Collection[int], keys: Mapping[int, bytes]
+    ) -> frozenset[int]:
+        """Find the units among these whose finding came in a repair turn."""
+        marked = await self.cache.find_repaired([keys[position] for position in found])
+        return frozenset(position for position in found if keys[position] in marked)
 
     async def _look_up_former(
         self, missing: Sequence[int], shard: Sequence[int]
@@ -316,7 +417,10 @@ class ShardWriter:
     keys: Mapping[int, bytes]
 
     async def keep(
-        self, found: Mapping[int, dict[str, Any]], answered: Mapping[int, dict[str, Any]]
+        self,
+        found: Mapping[int, dict[str, Any]],
+        answered: Mapping[int, dict[str, Any]],
+        repaired: Collection[int] = (),
     ) -> None:
         """Keep findings by position; see ``_readable_forms``."""
         forms = _readable_forms(found, answered, self.check)
@@ -328,7 +432,7 @@ class ShardWriter:
             keys = [self.keys[position] for position in forms]
             inputs = dict(zip(keys, lines, strict=True))
         by_key = {self.keys[position]: form for position, form in forms.items()}
-        await self.cache.keep(by_key, inputs)
+        await self.cache.keep(by_key, inputs, {self.keys[position] for position in repaired})
 
     async def keep_pieces(
         self, found: Mapping[str, dict[str, Any]], answered: Mapping[str, dict[str, Any]]
@@ -391,12 +495,23 @@ def _by_id(ids: Sequence[Id], keys: Sequence[bytes], texts: Mapping[bytes, str])
     return found
 
 
-def _cached_part(
-    shard: Shard, name: str | None, positions: list[int], table: pa.Table
-) -> MappedShard:
+def _make_failure(position: int, shard: int, known: RememberedFailure, name: str | None) -> Failure:
+    """Make a failure of one that was remembered."""
+    who: Any = known.who
+    return Failure(position, shard, who, known.reason, known.attempts, name, is_of_content=True)
+
+
+def without_failed(positions: Sequence[int], failures: Sequence[Failure]) -> list[int]:
+    """Return the units that are not among the failed ones."""
+    failed = {failure.position for failure in failures}
+    return [position for position in positions if position not in failed]
+
+
+def _cached_part(shard: Shard, name: str | None, found: CachedFindings) -> MappedShard:
     """Make what the journal had of a shard a part of what comes of it."""
+    positions, table, repaired = found
     cached = frozenset(positions)
-    return MappedShard(shard, name, positions, table, frozenset(), [], Usage(), cached=cached)
+    return MappedShard(shard, name, positions, table, repaired, [], Usage(), cached=cached)
 
 
 def _has_ended(parts: Sequence[MappedShard]) -> bool:
@@ -428,6 +543,7 @@ def _add_part(joined: MappedShard, part: MappedShard) -> MappedShard:
     return replace(
         joined,
         repaired=joined.repaired | part.repaired,
+        remembered=joined.remembered | part.remembered,
         failures=joined.failures + part.failures,
         usage=joined.usage + part.usage,
         form=joined.form or part.form,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -31,6 +31,7 @@ class MappedShard:
         form: in which form the model was asked, as the trace shows it.
         ended_by: what ended the run while the shard was mapped.
         cached: those whose finding the journal had.
+        remembered: those whose failure it had, so that they were not asked again.
     """
 
     shard: Shard
@@ -43,15 +44,25 @@ class MappedShard:
     form: str = ""
     ended_by: RunStopped | None = None
     cached: frozenset[int] = frozenset()
+    remembered: frozenset[int] = frozenset()
 
 
 class ShardCache(Protocol):
     """Makes the findings of a shard durable before they count."""
 
     async def keep(
-        self, found: Mapping[int, dict[str, Any]], answered: Mapping[int, dict[str, Any]]
+        self,
+        found: Mapping[int, dict[str, Any]],
+        answered: Mapping[int, dict[str, Any]],
+        repaired: Collection[int] = (),
     ) -> None:
-        """Keep findings by position; ``answered`` is what the model said for each, if it did."""
+        """Keep findings by position.
+
+        Args:
+            found: the findings.
+            answered: what the model said for each, if it did.
+            repaired: those that took a repair turn.
+        """
         ...
 
     async def keep_pieces(

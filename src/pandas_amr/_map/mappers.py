@@ -170,7 +170,15 @@ def _add_cache(spec: Spec, mapper: Mapper, cache: AnswerCache | None, units: Uni
     """Put the journal around a mapper, if there is one."""
     if cache is None:
         return mapper
-    return CachedMapper(mapper, cache, units, by_shard=spec.plan.keyed == "shard")
+    retry_failed_after = spec.plan.retry_failed_after
+    seconds = None if retry_failed_after is None else retry_failed_after.total_seconds()
+    return CachedMapper(
+        mapper,
+        cache,
+        units,
+        by_shard=spec.plan.keyed == "shard",
+        retry_failed_after_s=seconds,
+    )
 
 
 def _make_preview(spec: Spec, units: Units) -> Callable[[Sequence[int]], str] | None:

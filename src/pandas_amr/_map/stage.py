@@ -16,7 +16,7 @@ from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, Failure, FindingStore
 from pandas_amr._map.breaker import Breaker, Doom
-from pandas_amr._map.cached import CachedMapper
+from pandas_amr._map.cached import CachedFindings, CachedMapper
 from pandas_amr._map.cut import Sample, cut_shards, drop_empty, make_context
 from pandas_amr._map.function import PipelineMapper
 from pandas_amr._map.leaves import Leaves, Part
@@ -27,11 +27,11 @@ from pandas_amr._records.engine import in_thread
 from pandas_amr._records.trace import Node
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._units.shards import Shard
-from pandas_amr.errors import ColumnError, FailureWarning, MapFailed, PlanWarning
+from pandas_amr.errors import ColumnError, FailureWarning, JournalError, MapFailed, PlanWarning
 from pandas_amr.models.waits import LOGGER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -83,6 +83,9 @@ class MapStage:
         self.mappers = make_mappers(spec, services, units, self._context, self._breaker)
         self._is_first = findings is None  # nothing was found before, by a run or in the journal
         self._key_by_whole_shards()
+        if findings is not None:
+            self._ask_failed_units()
+        self._remembered: dict[str | None, NDArray[np.bool_]] = {}
         self.findings = _no_findings(units, self.mappers) if findings is None else findings
         self._redactions = _redactions_of(spec)
         self._leaves = Leaves(self.findings, spec.plan.where, self._redactions)
@@ -109,6 +112,12 @@ class MapStage:
         for mapper in self.mappers:
             if isinstance(mapper, CachedMapper) and mapper.keys.by_shard:
                 mapper.keys.use_shards(self._all_shards)
+
+    def _ask_failed_units(self) -> None:
+        """Ask again what an earlier run found to fail, however long ago: this is its retry."""
+        for mapper in self.mappers:
+            if isinstance(mapper, CachedMapper):
+                mapper.asks_failed_units = True
 
     def _cut_all(self) -> list[Item]:
         """Cut what is still to be asked into shards, for each map."""
@@ -175,8 +184,9 @@ class MapStage:
     def _is_open(self, name: str | None) -> NDArray[np.bool_]:
         """Tell which of the asked units a map is still to be asked about."""
         is_open = np.isin(self.findings.statuses[name], (SKIPPED, "failed"))
-        if name in self.findings.left:
-            is_open &= ~self.findings.left[name]
+        for closed in (self.findings.left, self._remembered):
+            if name in closed:
+                is_open &= ~closed[name]
         if self._sample is None:
             return is_open
         return is_open & np.isin(self._units.asked, self._sample.positions)
@@ -204,23 +214,55 @@ class MapStage:
             if not isinstance(mapper, CachedMapper) or mapper.keys.by_shard:
                 continue
             unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
-            async for positions, table in mapper.look_up_all(unmapped):
-                await self._redact(mapper.name, table)
-                if positions:
+            async for found in mapper.look_up_all(unmapped):
+                await self._redact(mapper.name, found.table)
+                if found.positions:
                     self._is_first = False
-                    mapper.cache.recalled += len(positions)
-                    self._add_cached(mapper.name, positions, table)
+                    mapper.cache.recalled += len(found.positions)
+                    self._add_cached(mapper.name, found)
+            unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
+            self._add_remembered(mapper.name, await mapper.recall_failures(unmapped))
         if not self._is_first:
             self._items = await self._services.run_large(self._spec, self._cut_all)
 
-    def _add_cached(self, name: str | None, positions: list[int], table: pa.Table) -> None:
-        self.findings.stores[name].add(positions, table)
+    def _add_cached(self, name: str | None, found: CachedFindings) -> None:
+        positions = found.positions
+        self.findings.stores[name].add(positions, found.table)
         places = np.searchsorted(self._units.asked, positions)
         with self._counter.changing(name, places):
-            self.findings.statuses[name][places] = "cached"
+            self.findings.statuses[name][places] = "ok"
+            self._set_repaired(name, found.repaired)
+            self.findings.from_journal[name][places] = True
         self._open_rows -= self._count_rows(positions)
         self._report_progress()
-        self._show(name, positions, table)
+        self._show(name, positions, found.table)
+
+    def _add_remembered(self, name: str | None, failures: Sequence[Failure]) -> None:
+        """Add the units that failed before, and are not asked again yet."""
+        if not failures:
+            return
+        self._is_first = False
+        positions = [failure.position for failure in failures]
+        places = np.searchsorted(self._units.asked, positions)
+        self._remembered[name] = np.zeros(len(self._units.asked), dtype=bool)
+        self._remembered[name][places] = True
+        with self._counter.changing(name, places):
+            self.findings.statuses[name][places] = "failed"
+            self.findings.from_journal[name][places] = True
+        self._list_failures(failures)
+        self._state.halted |= self._spec.settings.errors == "raise"
+        self._open_rows -= self._count_rows(positions)
+        self._report_progress()
+
+    def _list_failures(self, failures: Sequence[Failure]) -> None:
+        """List the rows of units that failed."""
+        for failure in failures:
+            for position in self._units.answered(failure.position).tolist():
+                self._state.failures.append(replace(failure, position=position))
+
+    def _set_repaired(self, name: str | None, positions: Collection[int]) -> None:
+        places = np.searchsorted(self._units.asked, sorted(positions))
+        self.findings.statuses[name][places] = "repaired"
 
     async def run(self, sink: FindingSink | None) -> None:
         """Give every unit a finding or a failure; ``sink`` gets each shard's findings."""
@@ -232,9 +274,19 @@ class MapStage:
         if self._breaker.doom is not None:
             self._give_up(self._breaker.doom)
         else:
+            await self._write_failures()
             self._warn_of_left()
         if sink is not None and not self._offers_as_they_land and not self._state.halted:
             await self._leaves.offer_all(sink, self._all_shards, self.made_by)
+
+    async def _write_failures(self) -> None:
+        """Have the journal remember the failures that waited for the end of the map."""
+        try:
+            for mapper in self.mappers:
+                if isinstance(mapper, CachedMapper):
+                    await mapper.write_failures()
+        except JournalError as error:
+            self._state.end(error)
 
     def _begin_steps(self) -> None:
         """Say that the map begins, and how far it is."""
@@ -419,15 +471,12 @@ class MapStage:
         statuses, asked = self.findings.statuses[mapped.map], self._units.asked
         with self._counter.changing(mapped.map, np.searchsorted(asked, mapped.shard.positions)):
             statuses[np.searchsorted(asked, mapped.positions)] = "ok"
-            for position in mapped.repaired.intersection(mapped.positions):
-                statuses[np.searchsorted(asked, position)] = "repaired"
-            if mapped.cached:
-                statuses[np.searchsorted(asked, sorted(mapped.cached))] = "cached"
+            self._set_repaired(mapped.map, mapped.repaired.intersection(mapped.positions))
+            had = sorted(mapped.cached | mapped.remembered)
+            self.findings.from_journal[mapped.map][np.searchsorted(asked, had)] = True
             for failure in mapped.failures:
                 statuses[np.searchsorted(asked, failure.position)] = "failed"
-        for failure in mapped.failures:
-            for position in self._units.answered(failure.position).tolist():
-                self._state.failures.append(replace(failure, position=position))
+        self._list_failures(mapped.failures)
 
     def _show(self, name: str | None, positions: list[int], table: pa.Table) -> None:
         """Show findings to whoever watches."""
@@ -488,6 +537,7 @@ class _RowCounter:
 
     def __init__(self, findings: MapFindings) -> None:
         self._statuses = findings.statuses
+        self._from_journal = findings.from_journal
         units = findings.units
         self.rows = np.bincount(units.answered_by, minlength=len(units.asked))
         self.found = 0
@@ -500,9 +550,10 @@ class _RowCounter:
 
     def _add(self, name: str | None, places: NDArray[np.int_], sign: int) -> None:
         statuses, rows = self._statuses[name][places], self.rows[places]
-        self.found += sign * int(rows[np.isin(statuses, FOUND)].sum())
+        is_found = np.isin(statuses, FOUND)
+        self.found += sign * int(rows[is_found].sum())
         self.failed += sign * int(rows[statuses == "failed"].sum())
-        self.cached += sign * int(rows[statuses == "cached"].sum())
+        self.cached += sign * int(rows[is_found & self._from_journal[name][places]].sum())
 
     @contextmanager
     def changing(self, name: str | None, places: NDArray[np.int_]) -> Iterator[None]:
@@ -521,12 +572,14 @@ def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
     """Make the findings that a first run begins with."""
     stores: dict[str | None, FindingStore] = {}
     statuses: dict[str | None, NDArray[np.object_]] = {}
+    from_journal: dict[str | None, NDArray[np.bool_]] = {}
     for mapper in mappers:
+        from_journal[mapper.name] = np.zeros(len(units.asked), dtype=bool)
         stores[mapper.name] = FindingStore(mapper.name, mapper.kind)
         statuses[mapper.name] = np.full(len(units.asked), SKIPPED, dtype=object)
         if not mapper.reads_empty_units:
             statuses[mapper.name][units.is_empty] = EMPTY
-    return MapFindings(units, stores, statuses, _list_type(mappers))
+    return MapFindings(units, stores, statuses, from_journal, _list_type(mappers))
 
 
 def _redactions_of(spec: Spec) -> dict[str | None, Redaction]:

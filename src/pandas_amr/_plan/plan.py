@@ -21,6 +21,7 @@ from pandas_amr._plan.plan_problems import describe_problems
 from pandas_amr._plan.plan_types import (
     ByField,
     CountOrNever,
+    DurationField,
     FindingField,
     LabelsField,
     OutputField,
@@ -160,6 +161,10 @@ class Plan(BaseModel):
         on_empty: what is done with units whose content is empty (missing, or nothing but
             whitespace). ``skip``: they are not asked, and have the status ``empty``. ``ask``: they
             are asked like all others. Functions are given them in either case.
+        retry_failed_after: for how long the journal remembers that a unit failed for its content
+            (refused, filtered, or invalid after repair), so that the same call does not ask and pay
+            for it again: ``"7d"``, ``"12h"``, or a ``timedelta``. A changed unit, instruction, type
+            or model is asked at once. Default: failed units are asked each time.
         merge: how the findings of a split unit's pieces become one, by field; default: ``any`` of
             bools, ``max`` of numbers, ``mode`` of choices, ``union`` of lists, ``first`` of dates;
             texts by an agent.
@@ -202,6 +207,7 @@ class Plan(BaseModel):
     max_repairs: int | None = Field(default=None, ge=0, le=10)
     give_up_after: CountOrNever = GIVE_UP_AFTER
     on_empty: OnEmpty | None = None
+    retry_failed_after: DurationField = None
     merge: dict[str, Merge] | None = None
     status: bool | tuple[str, str] | None = None
     redact: str | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import math
+import re
 from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
@@ -26,6 +28,10 @@ from pandas_amr._units.by import By, describe_key, is_code
 from pandas_amr.errors import PlanError, UsageError
 
 CACHED_RECORDS = 64
+SECONDS_OF = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
+DURATION_PART = re.compile(r"(\d+)\s*([wdhms])", re.IGNORECASE)
+DURATION = re.compile(rf"({DURATION_PART.pattern}\s*)+", re.IGNORECASE)
+LONGEST_S = 100 * 366 * 86_400  # what is longer means "never again"
 PLAIN_TYPES = frozenset({str, int, float, bool, dt.date, dt.datetime})
 ZONELESS_PATTERNS = {"date-time": DATETIME_PATTERN, "time": TIME_PATTERN}
 
@@ -307,6 +313,57 @@ def _label_to_json(label: Any) -> Any:
     )
 
 
+def _as_duration(value: Any) -> dt.timedelta | None:
+    """Read a time such as ``"7d"``, ``"1d 12h"`` or a ``timedelta``.
+
+    Raises:
+        ValueError: it is none, or not above 0.
+    """
+    if value is None:
+        return None
+    seconds = _seconds_of(value)
+    if seconds is None:
+        advice = f" Did you mean '{value}d'?" if _is_count(value) else ""
+        message = f"takes a time such as '7d', '12h', '30m' or a timedelta, not {value!r}.{advice}"
+        raise ValueError(message)
+    if not seconds > 0:
+        message = f"takes a time above 0, not {value!r}; without it failed rows are always asked"
+        raise ValueError(message)
+    return dt.timedelta(seconds=min(seconds, LONGEST_S))
+
+
+def _seconds_of(value: Any) -> float | None:
+    """Return how many seconds a time is; None if it is none."""
+    if isinstance(value, dt.timedelta) and not pd.isna(value):
+        return value.total_seconds()
+    if isinstance(value, np.timedelta64) and not np.isnat(value):
+        return float(value / np.timedelta64(1, "s"))
+    if not isinstance(value, str) or not DURATION.fullmatch(value.strip()):
+        return None
+    parts = DURATION_PART.findall(value)
+    return sum(int(count) * SECONDS_OF[unit.lower()] for count, unit in parts)
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a value is a number of something that is not said."""
+    if isinstance(value, str):
+        return value.strip().isdecimal()
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _duration_to_json(value: dt.timedelta | None) -> str | None:
+    """Write a time as ``_as_duration`` reads it: in whole seconds, rounded up."""
+    if value is None:
+        return None
+    rest = math.ceil(value.total_seconds())
+    parts: list[str] = []
+    for unit in ("d", "h", "m", "s"):
+        count, rest = divmod(rest, SECONDS_OF[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts)
+
+
 def _check_not_bool(value: Any) -> Any:
     if isinstance(value, bool):
         message = f"takes a whole number from 1, or None for never, not {value!r}"
@@ -318,6 +375,9 @@ def _labels_or_none(value: Any) -> list[Any] | None:
     return None if value is None else _labels_from_json(value)
 
 
+DurationField = Annotated[
+    dt.timedelta | None, BeforeValidator(_as_duration), PlainSerializer(_duration_to_json)
+]
 CountOrNever = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_check_not_bool)]
 ByField = Annotated[Any, BeforeValidator(_as_by), PlainSerializer(_by_to_json)]
 LabelsField = Annotated[

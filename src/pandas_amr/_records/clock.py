@@ -21,6 +21,10 @@ class Clock:
         """Seconds since some moment that stays the same."""
         return time.monotonic() + self._ahead_s
 
+    def wall(self) -> float:
+        """Seconds since 1970: what other processes, and later ones, can compare with."""
+        return time.time() + self._ahead_s
+
     def drive(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let the timers of a loop go by this clock."""
         loop.time = self.now  # type: ignore[method-assign]

@@ -45,7 +45,7 @@ def _count_recalled(result: Result) -> int:
     """Count the rows with a finding from the journal; without findings, the answers from it."""
     if result.status is None:
         return result.total.recalled
-    return int((result.status["status"] == "cached").sum())
+    return int((have_findings(result.status) & result.status["from_journal"].to_numpy()).sum())
 
 
 def _describe_problems(result: Result) -> list[str]:

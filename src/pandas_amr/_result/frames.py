@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pandas_amr._records.trace import Node
     from pandas_amr._records.usage import Ledger
 
-STATUSES = ("ok", "repaired", "cached", "failed", "skipped", "empty")
+STATUSES = ("ok", "repaired", "failed", "skipped", "empty")
 EMPTY_REASON = "its content is empty"
 SKIPPED_REASON = "the run stopped before its turn"
 TRACE_COLUMNS = (
@@ -154,7 +154,10 @@ def _none_if_negative(number: int) -> int | None:
 
 
 def status_frame(
-    statuses: NDArray[np.object_], failures: Iterable[Failure], index: pd.Index
+    statuses: NDArray[np.object_],
+    from_journal: NDArray[np.bool_],
+    failures: Iterable[Failure],
+    index: pd.Index,
 ) -> pd.DataFrame:
     """Build ``Result.status``: one row per unit, with the reason if it has no finding."""
     reasons: list[str | None] = [None] * len(statuses)
@@ -171,6 +174,7 @@ def status_frame(
         {
             "status": pd.Categorical(statuses, categories=list(STATUSES)),
             "reason": array_of(pa.chunked_array([pa.array(reasons, pa.string())])),
+            "from_journal": from_journal,
         },
         index=index,
     )

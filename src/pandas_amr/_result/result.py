@@ -105,8 +105,9 @@ class Result(Generic[Output, Kind]):
         coverage: the share of rows that are evidence for the output: sources that are not general.
         stages: of a recipe, the result of each stage.
         aggregations: of a loaded result, how its answer was computed; functions by name only.
-        status: one row per unit: ``status`` (``ok repaired cached empty skipped failed``) and
-            ``reason``. An ``empty`` unit has no content, so that no model was asked about it.
+        status: one row per unit: ``status`` (``ok repaired empty skipped failed``), ``reason`` and
+            ``from_journal``: whether the journal had it, so that nothing was asked in this run. An
+            ``empty`` unit has no content, so that no model was asked about it.
         finding_types: the type of each map's findings, by the name of the map.
     """
 

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._plan.plan_types import is_list_of_models
+from pandas_amr._result.frames import STATUSES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 FRAMES = ("frame", "findings", "usage", "failures", "trace", "status", "sources")
 FIGURES = ("seconds", "sandbox", "coverage", "stopped", "total")
+FROM_JOURNAL = "cached"
 LABELLED = ("failures", "sources")  # their labels were not saved: they follow from the positions
 
 
@@ -33,6 +35,8 @@ def load_parts(folder: Path) -> dict[str, Any]:
         stages.append(load_parts(folder / f"stage-{number}"))
     if not stages:
         _insert_labels(frames)
+    if frames["status"] is not None:
+        frames["status"] = _move_origin(frames["status"])
     if frames["sources"] is not None:
         frames["sources"] = _join_group_columns(frames["sources"])
     return {
@@ -65,6 +69,14 @@ def _insert_labels(frames: dict[str, Any]) -> None:
             labels.append(None if pd.isna(position) else index[position])
         place = list(frame.columns).index("position") if name == "sources" else 0
         frame.insert(place, "label", pd.Series(labels, index=frame.index, dtype=object))
+
+
+def _move_origin(status: pd.DataFrame) -> pd.DataFrame:
+    """Say in a column of its own what came from the journal, which was a status, too."""
+    from_journal = (status["status"] == FROM_JOURNAL).to_numpy(dtype=bool)
+    names = ["ok" if name == FROM_JOURNAL else name for name in status["status"]]
+    categories = pd.Categorical(names, categories=list(STATUSES))
+    return status.assign(status=categories, from_journal=from_journal)
 
 
 def _join_group_columns(frame: pd.DataFrame) -> pd.DataFrame:

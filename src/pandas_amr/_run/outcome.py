@@ -111,6 +111,7 @@ def warn_of_failed_units(spec: Spec, state: State) -> None:
     state.has_warned_of_units = True
     message = _describe_failed_units(spec, state, failed)
     if message:
+        message += _describe_remembered(state)
         state.warnings.append(FailureWarning(message))
 
 
@@ -137,6 +138,17 @@ def _describe_failed_units(spec: Spec, state: State, failed: int) -> str:
             f"{failed} failed, and are listed in result.failures."
         )
     return ""
+
+
+def _describe_remembered(state: State) -> str:
+    """Say how many of the failed units were not asked again."""
+    remembered = 0 if state.findings is None else state.findings.count_remembered()
+    if not remembered:
+        return ""
+    return (
+        f" {remembered} of them failed before and were not asked again: "
+        'plan={"retry_failed_after": ...} says when they are.'
+    )
 
 
 def _assemble(
@@ -201,10 +213,13 @@ def _frame_and_status(
     frame = found.table
     if findings.list_type is not None:
         frame = add_findings(spec.job.frame, findings.findings())
-    status = build_later(status_frame, findings.row_statuses(), failures, index)
+    status = build_later(
+        status_frame, findings.row_statuses(), findings.rows_from_journal(), failures, index
+    )
     if spec.plan.status_columns:
         status = status()
-        named = status.set_axis(list(spec.plan.status_columns), axis=1)
+        # Where a finding came from stays out of the frame: the same call again gives the same one.
+        named = status[["status", "reason"]].set_axis(list(spec.plan.status_columns), axis=1)
         frame = add_findings(frame, named)
     return frame, status
 

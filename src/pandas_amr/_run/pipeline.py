@@ -49,6 +49,7 @@ from pandas_amr.errors import (
     ModelError,
     ModelUnavailable,
     NotConfirmed,
+    PlanWarning,
     UsageError,
 )
 from pandas_amr.models.waits import LOGGER, collect_waits
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from pandas_amr._reduce.static_tree import StaticTree
     from pandas_amr._result.result import Result
     from pandas_amr._run.execution import Execution
-    from pandas_amr.errors import AMRWarning, PlanWarning, RunStopped
+    from pandas_amr.errors import AMRWarning, RunStopped
 
 PLANNING = "its plan"
 
@@ -286,6 +287,12 @@ class Pipeline:
         begin = partial(MapStage, spec, services, state, units, state.findings, sample=sample)
         stage = await services.run_large(spec, begin)
         state.findings, state.made_by = stage.findings, stage.made_by
+        if services.journal is None and spec.plan.retry_failed_after is not None:
+            message = (
+                "Failed rows are asked again each time: without a journal nothing remembers them "
+                "(retry_failed_after). Give journal='a/path'."
+            )
+            state.warnings.append(PlanWarning(message))
         await stage.recall()
         return stage
 
