@@ -86,7 +86,14 @@ def test_by_default_a_failed_row_is_asked_each_time(path):
     assert requests == 1
 
 
-@pytest.mark.parametrize("provider", [filtered, refused, invalid])
+def flagged(request):
+    """OpenRouter's refusal of a row, which has the status of a key without a right."""
+    if has_poison(request):
+        return Status(403, "Your chosen model requires moderation and your input was flagged")
+    return findings(request, number)
+
+
+@pytest.mark.parametrize("provider", [filtered, refused, invalid, flagged])
 def test_a_failure_of_content_is_not_paid_for_again_while_it_is_remembered(provider, path):
     nights = Nights(path, plan=WEEK | {"status": True})
     first, paid = nights.run(rows(5, 3), provider)
@@ -109,10 +116,11 @@ def test_new_rows_beside_a_remembered_one_are_asked(path):
     assert result.status["from_journal"].tolist() == [True] * 5 + [False] * 10
 
 
-def test_a_run_about_one_poisoned_row_alone_has_a_result_and_pays_once(path):
+@pytest.mark.parametrize("provider", [filtered, refused, invalid, flagged])
+def test_a_run_about_one_poisoned_row_alone_has_a_result_and_pays_once(provider, path):
     nights = Nights(path)
-    first, paid = nights.run(rows(1, 0))
-    second, requests = nights.run(rows(1, 0))
+    first, paid = nights.run(rows(1, 0), provider)
+    second, requests = nights.run(rows(1, 0), provider)
     assert (paid > 0, requests) == (True, 0)
     for result in (first, second):
         assert result.frame["n"].isna().all()

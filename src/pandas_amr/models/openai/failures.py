@@ -136,6 +136,12 @@ NO_RIGHT = re.compile(
     r"(organization|project|country|region)\b.{0,40}\b(not supported|disabled|suspended)",
     re.IGNORECASE,
 )
+# A row that is flagged may be the only one that is asked: no other answer would tell.
+FLAGGED = re.compile(
+    r"\bflagged\b|\bmoderat(ed|ion)\b|\bcontent[ _-]?(polic(y|ies)|filter|management|safety)|"
+    r"\bsafety[ _-]?(system|polic(y|ies)|filter)",
+    re.IGNORECASE,
+)
 NO_POST = re.compile(r"unsupported method", re.IGNORECASE)  # 501: http.server of Python
 # A server that is about to serve: llama.cpp, Hugging Face, Ollama.
 LOADING = re.compile(
@@ -413,6 +419,11 @@ def _lacks_right(status: int, body: ErrorBody) -> bool:
     return status == 403 and NO_RIGHT.search(body.message) is not None
 
 
+def _is_flagged(status: int, body: ErrorBody) -> bool:
+    """Tell whether a row's content is refused with the status of a key without a right."""
+    return status == 403 and bool(FLAGGED.search(body.message)) and not _lacks_right(status, body)
+
+
 def _knows_no_path(status: int, body: ErrorBody) -> bool:
     """Tell whether a server says that it has no such path, and names no model."""
     if status == 501:
@@ -431,7 +442,7 @@ def _is_temporary(status: int, body: ErrorBody) -> bool:
 def _names_configuration(status: int, body: ErrorBody) -> bool:
     """Tell whether a refusal is about the key, the model or the address, not about the content."""
     message = LITELLM_END.sub("", body.message)
-    if NO_UPSTREAM.search(message):
+    if NO_UPSTREAM.search(message) or _is_flagged(status, body):
         return False
     if status in CONFIG or _knows_no_path(status, body):
         return True
