@@ -14,6 +14,7 @@
        │  ├─ ModelConfigError           401, 402, no quota; 403, 404 before any answer
        │  ├─ ModelRejected              400, 403: this request only (too long, filtered)
        │  ├─ ModelRefused               the model declined to answer
+       │  ├─ ModelOffline               the journal has no answer, and offline nothing is asked
        │  └─ InvalidOutput(ValueError)  the answer does not match the schema
        ├─ SandboxError                  the sandbox failed, and not the code in it
        │  └─ SandboxUnavailable         no sandbox can be used here; says why
@@ -54,6 +55,7 @@ __all__ = [
     "MapFailed",
     "ModelConfigError",
     "ModelError",
+    "ModelOffline",
     "ModelRefused",
     "ModelRejected",
     "ModelUnavailable",
@@ -219,6 +221,20 @@ class ModelRejected(ModelError):
 
 class ModelRefused(ModelError):
     """The model declined to answer."""
+
+
+class ModelOffline(ModelError):
+    """A model would be asked, and the setting ``offline`` lets the journal alone answer.
+
+    Attributes:
+        rows: how many rows would be asked; None if it is a plan, a reduction or the like.
+    """
+
+    fatal = True
+
+    def __init__(self, message: str, *, rows: int | None = None) -> None:
+        super().__init__(message, attempts=0)
+        self.rows = rows
 
 
 class InvalidOutput(ModelError, ValueError):

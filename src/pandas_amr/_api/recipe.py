@@ -314,7 +314,12 @@ class Recipe(Pipeline):
         journal = services.journal
         async with AsyncExitStack() as stack:
             if lms:
-                wiring = wire(lms.values(), services.ledger, parent.settings.budget)
+                wiring = wire(
+                    lms.values(),
+                    services.ledger,
+                    parent.settings.budget,
+                    offline=parent.settings.is_offline,
+                )
                 services.wired = services.watch.wired = await stack.enter_async_context(wiring)
             if journal is not None:
                 services.run_number = await journal.begin("recipe", None, len(frame))

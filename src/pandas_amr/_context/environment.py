@@ -9,7 +9,9 @@ from pandas_amr.errors import UsageError
 
 PREFIX = "AMR_"
 ALIKE = 0.8  # AMR is a word of other programs, too, whose variables are left alone
-VARIABLES = ("AMR_MODEL", "AMR_JOURNAL")
+VARIABLES = ("AMR_MODEL", "AMR_JOURNAL", "AMR_OFFLINE")
+SWITCHED_ON = frozenset({"1", "true", "yes", "on"})
+SWITCHED_OFF = frozenset({"", "0", "false", "no", "off"})
 
 
 def check_environment() -> None:
@@ -28,6 +30,21 @@ def check_environment() -> None:
             f"The environment sets {name}, which is not a variable of pandas-amr. "
             f"Did you mean {PREFIX}{meant}? Rename it, or unset it."
         )
+
+
+def is_offline_by_environment() -> bool:
+    """Tell whether ``AMR_OFFLINE`` lets the journal alone answer.
+
+    Raises:
+        UsageError: it is neither on nor off.
+    """
+    text = os.environ.get("AMR_OFFLINE", "")
+    switch = text.strip().casefold()
+    if switch in SWITCHED_ON:
+        return True
+    if switch in SWITCHED_OFF:
+        return False
+    raise UsageError(f"AMR_OFFLINE takes 1 or 0, not {text!r}.")
 
 
 def _short_names() -> list[str]:

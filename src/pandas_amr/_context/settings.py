@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, get_args
 
+from pandas_amr._context.environment import is_offline_by_environment
 from pandas_amr._journal.journal import Journal, suggest_switch
 from pandas_amr._plan.call import Errors
 from pandas_amr._records.keywords import closest_keyword
@@ -46,8 +47,18 @@ class Settings:
     progress: bool | None = None
     budget: Budget | None = None
     journal: Any = None
+    offline: bool | None = None
     redact: Callable[[str], str] | None = None
     of_block: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether the journal alone answers: by the setting, else by the environment.
+
+        Raises:
+            UsageError: the environment's variable is neither on nor off.
+        """
+        return is_offline_by_environment() if self.offline is None else self.offline
 
     def with_changes(self, changes: dict[str, Any]) -> Settings:
         """Give a copy with some of them changed."""
@@ -142,6 +153,10 @@ class settings:  # noqa: N801 (used like a function)
         budget: what one run may spend.
         journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's
             cache folder.
+        offline: True lets the journal alone answer: no request is sent to a server, be it on this
+            machine, and a call that needs one raises ``amr.ModelOffline``, which says for how many
+            rows. Functions, pandas and the embedded model (``lm="local"``) work as ever; tools are
+            yours, and may do what they do. Default: what ``AMR_OFFLINE`` says (1 or 0).
         redact: a function of a text that gives the text that is sent in its place. It is given
             every cell, every number and every result of a tool before it is sent; names of columns
             and your own words (tasks, instructions, types) are sent as they are.
@@ -325,6 +340,7 @@ _WANTED = {
     "progress": "True, False or None",
     "budget": "amr.Budget(money=, tokens=, calls=, seconds=)",
     "journal": "a path, amr.Journal(path), True, False or None",
+    "offline": "True, False or None",
     "redact": "a plain function that is given a text and gives a text, or None",
 }
 
@@ -333,7 +349,7 @@ def _fits(name: str, value: Any) -> bool:
     match name:
         case "errors":
             return isinstance(value, str) and value in get_args(Errors)
-        case "progress":
+        case "progress" | "offline":
             return isinstance(value, bool)
         case "budget":
             return isinstance(value, Budget)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._context.settings import PHASES, check_lm, is_client
+from pandas_amr._context.settings import PHASES, check_lm, current_settings, is_client
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM, Model
 from pandas_amr.models.batch.fallback import BatchFirst
@@ -113,12 +113,20 @@ def resolve_lm(given: Any) -> LM:
         from pandas_amr.models.local import local_lm  # noqa: PLC0415 (starts llama.cpp)
 
         return local_lm()
-    if not os.environ.get("OPENAI_API_KEY") and not os.environ.get("OPENAI_BASE_URL"):
+    has_server = os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")
+    if not has_server and not current_settings().is_offline:
         said = (
             f"The model {named!r} has no server: neither OPENAI_API_KEY nor OPENAI_BASE_URL is set."
         )
         raise UsageError(f"{said}\n{NO_MODEL}")
     return LM(named)
+
+
+def is_embedded(lm: LM) -> bool:
+    """Tell whether a model is the one in this process: its requests leave nothing."""
+    from pandas_amr.models.local import is_served_here  # noqa: PLC0415 (loads importlib.metadata)
+
+    return is_served_here(lm)
 
 
 _sandboxes: dict[tuple[Any, ...], Sandbox] = {}
@@ -228,13 +236,29 @@ class Wired:
 
 @contextlib.asynccontextmanager
 async def wire(
-    lms: Iterable[LM], ledger: Ledger, budget: Budget | None, *, within: Wired | None = None
+    lms: Iterable[LM],
+    ledger: Ledger,
+    budget: Budget | None,
+    *,
+    offline: bool = False,
+    within: Wired | None = None,
 ) -> AsyncIterator[Wired]:
-    """Open a run's models; ``within`` another run it shares their connections and budget."""
+    """Open a run's models.
+
+    Args:
+        lms: the models.
+        ledger: takes what they cost.
+        budget: what they may cost.
+        offline: whether servers are sent nothing.
+        within: the models of an outer run: their connections and budget are shared.
+    """
     async with contextlib.AsyncExitStack() as stack:
         known = within.bare if within is not None else {}
-        new = [lm for lm in dict.fromkeys(lms) if lm not in known]
-        bare = {lm: await stack.enter_async_context(Endpoint(lm)) for lm in new}
+        bare: dict[LM, Endpoint] = {}
+        for lm in dict.fromkeys(lms):
+            if lm not in known:
+                endpoint = Endpoint(lm, offline=offline and not is_embedded(lm))
+                bare[lm] = await stack.enter_async_context(endpoint)
         batches = {lm: Batched(model, lm.batch_poll_s) for lm, model in bare.items() if lm.batch}
         for batched in batches.values():
             stack.push_async_exit(batched.end)

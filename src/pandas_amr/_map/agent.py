@@ -494,9 +494,7 @@ class AgentMapper:
         except SandboxUnavailable:
             raise
         except SandboxError as error:
-            problems = dict.fromkeys(numbers, str(error))
-            checked = Checked(problems=problems)
-            return Attempt(checked, who="sandbox", may_halve=False, is_of_content=False)
+            return _sandbox_attempt(numbers, error)
         except ModelError as error:
             if error.fatal:
                 raise
@@ -564,6 +562,12 @@ class AgentMapper:
         found_by_line = {pieces.lines[number]: record for number, record in found.items()}
         answered_by_line = {pieces.lines[number]: form for number, form in answered.items()}
         await cache.keep_pieces(found_by_line, answered_by_line)
+
+
+def _sandbox_attempt(numbers: tuple[int, ...], error: SandboxError) -> Attempt:
+    """Make the attempt that a sandbox's error is; fewer units do not help."""
+    checked = Checked(problems=dict.fromkeys(numbers, str(error)))
+    return Attempt(checked, who="sandbox", may_halve=False, is_of_content=False)
 
 
 def _failed_attempt(numbers: tuple[int, ...], error: ModelError) -> Attempt:

@@ -210,6 +210,15 @@ class CachedMapper:
             )
         self._mark = mark
 
+    async def find_unknown(self, shard: Shard) -> list[int]:
+        """Return the units of a shard of which the journal has neither finding nor failure."""
+        positions = list(shard.positions)
+        keys = self.keys.of(positions)
+        found = await self._look_up(positions, keys, positions)
+        known = set(found.positions)
+        rest = [position for position in positions if position not in known]
+        return without_failed(rest, await self.recall_failures(rest))
+
     async def recall_failures(self, positions: Sequence[int], shard: int = 0) -> list[Failure]:
         """Look up which of some units failed before and are not to be asked again yet.
 
@@ -308,14 +317,8 @@ class CachedMapper:
             if cached:
                 parts.append(_cached_part(shard, self.name, found))
             rest = [position for position in positions if position not in cached]
-            failures = await self._recall_failures(
-                rest, [keys[position] for position in rest], shard.number
-            )
-            if failures:
-                parts.append(self._failed_part(shard, failures))
-                rest = without_failed(rest, failures)
             if rest:
-                parts.append(await self._map_uncached(shard, rest, keys))
+                parts += await self._map_rest(shard, rest, keys)
             return parts
         except JournalError as error:
             return [replace(self._cached_nothing(shard), ended_by=error)]
@@ -345,6 +348,20 @@ class CachedMapper:
             return self._no_findings()
         wanted = [keys[position] for position in positions]
         return await self._look_up(positions, wanted, shard.positions)
+
+    async def _map_rest(
+        self, shard: Shard, positions: list[int], keys: Mapping[int, bytes]
+    ) -> list[MappedShard]:
+        """Have units without a finding mapped, but for those that failed before."""
+        wanted = [keys[position] for position in positions]
+        failures = await self._recall_failures(positions, wanted, shard.number)
+        parts: list[MappedShard] = []
+        if failures:
+            parts.append(self._failed_part(shard, failures))
+        rest = without_failed(positions, failures)
+        if rest:
+            parts.append(await self._map_uncached(shard, rest, keys))
+        return parts
 
     async def _map_uncached(
         self, shard: Shard, positions: list[int], keys: Mapping[int, bytes]

@@ -13,10 +13,12 @@ import pyarrow as pa
 
 from pandas_amr._context.progress import Progress
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
+from pandas_amr._context.wiring import is_embedded
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, Failure, FindingStore
+from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.breaker import Breaker, Doom
-from pandas_amr._map.cached import CachedFindings, CachedMapper
+from pandas_amr._map.cached import CachedFindings, CachedMapper, uncached
 from pandas_amr._map.cut import Sample, cut_shards, drop_empty, make_context
 from pandas_amr._map.function import PipelineMapper
 from pandas_amr._map.leaves import Leaves, Part
@@ -83,9 +85,6 @@ class MapStage:
         self.mappers = make_mappers(spec, services, units, self._context, self._breaker)
         self._is_first = findings is None  # nothing was found before, by a run or in the journal
         self._key_by_whole_shards()
-        if findings is not None:
-            self._ask_failed_units()
-        self._remembered: dict[str | None, NDArray[np.bool_]] = {}
         self.findings = _no_findings(units, self.mappers) if findings is None else findings
         self._redactions = _redactions_of(spec)
         self._leaves = Leaves(self.findings, spec.plan.where, self._redactions)
@@ -184,9 +183,9 @@ class MapStage:
     def _is_open(self, name: str | None) -> NDArray[np.bool_]:
         """Tell which of the asked units a map is still to be asked about."""
         is_open = np.isin(self.findings.statuses[name], (SKIPPED, "failed"))
-        for closed in (self.findings.left, self._remembered):
-            if name in closed:
-                is_open &= ~closed[name]
+        is_open &= ~self.findings.from_journal[name]  # failures that are not asked again yet
+        if name in self.findings.left:
+            is_open &= ~self.findings.left[name]
         if self._sample is None:
             return is_open
         return is_open & np.isin(self._units.asked, self._sample.positions)
@@ -210,6 +209,8 @@ class MapStage:
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
         self._begin_steps()
+        if not self._is_first:
+            self._ask_failed_units()
         for mapper in self.mappers:
             if not isinstance(mapper, CachedMapper) or mapper.keys.by_shard:
                 continue
@@ -244,8 +245,6 @@ class MapStage:
         self._is_first = False
         positions = [failure.position for failure in failures]
         places = np.searchsorted(self._units.asked, positions)
-        self._remembered[name] = np.zeros(len(self._units.asked), dtype=bool)
-        self._remembered[name][places] = True
         with self._counter.changing(name, places):
             self.findings.statuses[name][places] = "failed"
             self.findings.from_journal[name][places] = True
@@ -263,6 +262,22 @@ class MapStage:
     def _set_repaired(self, name: str | None, positions: Collection[int]) -> None:
         places = np.searchsorted(self._units.asked, sorted(positions))
         self.findings.statuses[name][places] = "repaired"
+
+    async def count_unknown_rows(self) -> int:
+        """Count the rows that a model at a server would be asked about, by any map."""
+        unknown: set[int] = set()
+        for shard, mapper in self._items:
+            agent = uncached(mapper)
+            if not isinstance(agent, AgentMapper) or self._is_embedded(agent):
+                continue
+            positions = list(shard.positions)
+            if isinstance(mapper, CachedMapper) and mapper.keys.by_shard:
+                positions = await mapper.find_unknown(shard)
+            unknown.update(positions)
+        return self._count_rows(sorted(unknown))
+
+    def _is_embedded(self, agent: AgentMapper) -> bool:
+        return is_embedded(self._spec.lm("map", self._spec.job.map_agents.get(agent.name)))
 
     async def run(self, sink: FindingSink | None) -> None:
         """Give every unit a finding or a failure; ``sink`` gets each shard's findings."""

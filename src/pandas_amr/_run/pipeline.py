@@ -47,11 +47,13 @@ from pandas_amr.errors import (
     JournalError,
     MapFailed,
     ModelError,
+    ModelOffline,
     ModelUnavailable,
     NotConfirmed,
     PlanWarning,
     UsageError,
 )
+from pandas_amr.models.openai.endpoint import OFFLINE
 from pandas_amr.models.waits import LOGGER, collect_waits
 
 if TYPE_CHECKING:
@@ -177,6 +179,7 @@ class Pipeline:
             [*spec.lms.values(), *own_lms],
             self.services.ledger,
             spec.settings.budget,
+            offline=spec.settings.is_offline,
             within=shared,
         )
         self.services.wired = await stack.enter_async_context(wiring)
@@ -294,7 +297,24 @@ class Pipeline:
             )
             state.warnings.append(PlanWarning(message))
         await stage.recall()
+        if spec.settings.is_offline:
+            await self._check_all_known(stage)
         return stage
+
+    async def _check_all_known(self, stage: MapStage) -> None:
+        """Refuse to map offline what the journal does not have.
+
+        Raises:
+            ModelOffline: it lacks some rows.
+        """
+        rows = await stage.count_unknown_rows()
+        if not rows:
+            return
+        journal = self.services.journal
+        place = "and there is no journal" if journal is None else f"the journal is {journal.path}"
+        of = len(self.spec.job.frame)
+        message = f"{rows} of {of} rows would be asked about, {place}. {OFFLINE}"
+        raise ModelOffline(message, rows=rows)
 
     async def _confirm(self, units: Units, stage: MapStage | None) -> None:
         """Ask whether what is still to be done may be paid for, if somebody wants to be asked.

@@ -40,6 +40,12 @@ def local_lm() -> LM:
         return _served[os.getpid()][1]
 
 
+def is_served_here(lm: LM) -> bool:
+    """Tell whether an ``LM`` is the embedded model of this process, or one made of it."""
+    served = _served.get(os.getpid())
+    return served is not None and lm.client is None and lm.base_url == served[1].base_url
+
+
 def _weights() -> str:
     try:
         files = importlib.metadata.files(WEIGHTS_PACKAGE) or []

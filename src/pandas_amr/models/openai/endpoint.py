@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.forks import loading
+from pandas_amr.errors import ModelOffline
 from pandas_amr.models.openai.addresses import address_of, key_of
 from pandas_amr.models.openai.settings import sent_body
 from pandas_amr.models.statistics import statistics_of
@@ -15,12 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
+    from pandas_amr._records.usage import Phase
     from pandas_amr.models.base import LM, Reply, Request
     from pandas_amr.models.openai.model import OpenAIModel
 
 
+NEEDED: dict[Phase, str] = {
+    "plan": "A plan",
+    "map": "An answer about a row",
+    "reduce": "A reduction",
+}
+OFFLINE = "Offline nothing is asked (AMR_OFFLINE=1, or the setting offline=True)."
+
+
 class Endpoint:
-    """One ``LM`` at its server, for the time of an ``async with`` block.
+    """One ``LM`` at its server, for the time of an ``async with`` block; offline it sends nothing.
 
     A run that finds all answers in the journal needs no connection. So nothing is imported or
     opened before the first request.
@@ -36,8 +46,9 @@ class Endpoint:
         UsageError: the address, the key or the client cannot be used.
     """
 
-    def __init__(self, lm: LM) -> None:
+    def __init__(self, lm: LM, *, offline: bool = False) -> None:
         self.lm = lm
+        self._is_offline = offline
         self._opening = asyncio.Lock()
         self._model: OpenAIModel | None = None
         if lm.client is None:
@@ -67,6 +78,7 @@ class Endpoint:
         Raises:
             ModelError: the service did not answer.
         """
+        self._check_online(NEEDED[request.phase])
         model = self._model or await self._open_model()
         reply = await model.complete(request)
         self.statistics.learn_answer(request.phase, reply.usage)
@@ -78,6 +90,7 @@ class Endpoint:
         Raises:
             ModelError: the service did not answer.
         """
+        self._check_online("An answer of a batch")
         model = await self._open_model()
         return await model.call(work, timeout_s=timeout_s)
 
@@ -100,6 +113,15 @@ class Endpoint:
         """Shorten a text of the server and remove secrets from it."""
         assert self._model is not None  # the text came through it
         return self._model.without_key(text)
+
+    def _check_online(self, needed: str) -> None:
+        """Refuse to send anything if the journal alone answers.
+
+        Raises:
+            ModelOffline: it does.
+        """
+        if self._is_offline:
+            raise ModelOffline(f"{needed} is not in the journal. {OFFLINE}")
 
     async def _open_model(self) -> OpenAIModel:
         """Give the model. The first one of a process imports in a thread, off the loop."""
