@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
+import pandas as pd
 from typing_extensions import TypeVar
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._records.graph import Graph, graph_of
 from pandas_amr._records.keywords import suggest_keywords
+from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
@@ -30,8 +33,6 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import pandas as pd
-
     from pandas_amr._context.settings import Settings
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._plan.call import Errors, Job
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 
 Output = TypeVar("Output", default=Any)  # the type of result.output
+
+SHARED = frozenset({"plan", "origin", "made_by", "aggregations", "finding_types"})
+PLAIN_OUTPUTS = (str, int, float, bool, pd.DataFrame, pd.Series)  # which every pickle can hold
 
 
 class Runner(Protocol):
@@ -73,7 +77,7 @@ class RunOrigin:
 
 @public
 @dataclass(frozen=True, eq=False, repr=False)
-class Result(Generic[Output, Kind]):
+class Result(CopiedHere, Generic[Output, Kind]):
     """The outcome of a run.
 
     Attributes:
@@ -336,6 +340,28 @@ class Result(Generic[Output, Kind]):
         kinds = self.finding_types or {}
         parts["finding_types"] = {name: name_type(kind) for name, kind in kinds.items()}
         return parts
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Result[Output, Kind]:
+        """Return a copy with frames and an output of its own; the run behind it is the same."""
+        own: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            own[each.name] = value if each.name in SHARED else copy.deepcopy(value, memo)
+        return Result(**own)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what enters a pickle: what ``save`` writes, and the types and functions."""
+        state = {each.name: getattr(self, each.name) for each in fields(self)}
+        state |= {"origin": None, "made_by": None}
+        state["aggregations"] = pack(self._computed_aggregations(), "result.aggregations")
+        state["finding_types"] = pack(self.finding_types, "The type of result.records")
+        if not isinstance(self.output, PLAIN_OUTPUTS):
+            state["output"] = pack(self.output, "result.output")
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            vars(self)[name] = unpack(value)
 
     def __repr__(self) -> str:
         return result_line(self)

@@ -24,6 +24,7 @@ from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.callers import find_caller, is_awaited, use_caller
 from pandas_amr._records.engine import THREAD, engine_loop, submit
+from pandas_amr._records.pickles import refuse_pickling
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr._result.frames import have_findings
@@ -119,6 +120,10 @@ class Run(Generic[Given]):
         self._trace: TracebackType | None = None
         self._task: asyncio.Task[Any] | None = None
         self._submitted: concurrent.futures.Future[Any] | None = None
+
+    __reduce_ex__ = refuse_pickling(
+        "A run", "Take its result to the other process: result = run.result()."
+    )
 
     def begun(self) -> Self:
         """The run itself, under way.
