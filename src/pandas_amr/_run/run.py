@@ -526,13 +526,20 @@ class PlannedCall:
         return draft
 
 
-def run_of(call: Call) -> Run[Any]:
+def run_of(call: Call, changes: Mapping[str, Any] | None = None) -> Run[Any]:
     """Check a call, and give its run, not begun yet.
+
+    Args:
+        call: the call.
+        changes: the settings that hold for it, as in a block around it.
 
     Raises:
         UsageError: the call cannot be carried out; nothing was sent.
     """
     settings = current_settings()
+    if changes:
+        of_block = {**settings.of_block, **changes}
+        settings = settings.with_changes({**changes, "of_block": of_block})
     job, lms = prepared(call, settings)
     spec = Spec(job, settings.with_changes(job.settings), lms)
     _check_models(spec)

@@ -39,7 +39,7 @@ class Record(BaseModel, metaclass=RecordType):
 
     _made_from: ClassVar[Any] = None  # the dataclass or the TypedDict that it stands for
     # The function that made it, and its arguments. For ``Record`` itself: a module has it.
-    _made_with: ClassVar[tuple[Callable[..., Any], tuple[Any, ...]] | None] = None
+    _made_with: ClassVar[Any] = None
     _token: ClassVar[str] = ""  # its name in pickles, in every process
 
 
@@ -63,10 +63,10 @@ def _reduce_record(record: Any) -> Any:
     if made_with is None:
         return record.__qualname__  # a module has it
     with _lock:
-        if not record._token:  # noqa: SLF001 (this module's own)
-            record._token = secrets.token_hex(8)  # noqa: SLF001 (likewise)
-        _pickled.setdefault(record._token, record)  # noqa: SLF001 (likewise)
-    return _remake_record, (record._token, *made_with)  # noqa: SLF001 (likewise)
+        token = vars(record).get("_token") or secrets.token_hex(8)
+        record._token = token  # noqa: SLF001 (this module's own)
+        _pickled.setdefault(token, record)
+    return _remake_record, (token, *made_with)
 
 
 def _remake_record(token: str, make: Callable[..., Any], arguments: Any) -> type[Record]:
@@ -74,10 +74,11 @@ def _remake_record(token: str, make: Callable[..., Any], arguments: Any) -> type
     known = _pickled.get(token)
     if known is not None:
         return known
-    made = make(*arguments)
+    made: Any = make(*arguments)
     with _lock:
-        made._token = token
-        return _pickled.setdefault(token, made)
+        made._token = token  # noqa: SLF001 (this module's own)
+        record: type[Record] = _pickled.setdefault(token, made)
+    return record
 
 
 copyreg.pickle(RecordType, _reduce_record)
@@ -115,14 +116,15 @@ def record_type(
             warnings.filterwarnings(
                 "ignore", message=r".*shadows an attribute", category=UserWarning
             )
-            made = create_model(
+            made: Any = create_model(
                 name, __base__=Record, __doc__=about, __cls_kwargs__=options, **definitions
             )
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         culprit = _find_unusable(definitions) or name
         raise UsageError(f"{culprit!r}: {str(error).splitlines()[0]}") from None
-    made._made_with = (_make_record, (name, fields, about, beside))  # noqa: SLF001 (this module's own)
-    return made
+    made._made_with = _make_record, (name, fields, about, beside)  # noqa: SLF001 (its own)
+    record: type[BaseModel] = made
+    return record
 
 
 def _make_record(

@@ -318,14 +318,15 @@ def _check_key(key: object) -> None:
 
 
 def _is_named(key: object) -> bool:
-    """Tell whether a pickle holds no more of a key's source than the name of a function, or None.
+    """Tell whether every pickle holds the name of a key's function alone, or nothing.
 
-    Any other function may have the key in it.
+    Any other function may have the key in it, and cloudpickle takes those of scripts by value.
     """
     if key is None or isinstance(key, KeyPlace):
         return True
-    module = sys.modules.get(str(getattr(key, "__module__", None)))
-    return getattr(module, str(getattr(key, "__qualname__", None)), None) is key
+    module = str(getattr(key, "__module__", None))
+    name = str(getattr(key, "__qualname__", None))
+    return module != "__main__" and getattr(sys.modules.get(module), name, None) is key
 
 
 def client_error(where: str) -> UsageError:
