@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr.errors import InvalidOutput, UsageError
+from pandas_amr.models.base import refuse_clients
 from pandas_amr.tools import PythonREPLTool, Tool, as_tools
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Agent(CopiedHere):
         object.__setattr__(self, "own_repl", repl)
 
     def __getstate__(self) -> dict[str, Any]:
+        refuse_clients(self.lm)
         tools = None
         if self.tools is not None:  # they may have been an iterator
             repl = () if self.own_repl is None else (self.own_repl,)

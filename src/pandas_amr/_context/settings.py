@@ -21,7 +21,7 @@ from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Budget, Phase
 from pandas_amr.errors import ArgumentError, UsageError
-from pandas_amr.models.base import LM, client_error
+from pandas_amr.models.base import LM, is_client, refuse_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -63,7 +63,6 @@ class Settings(CopiedHere):
 
 LOCAL = "local"  # the name of the embedded model
 LIKE_LOCAL = 0.8  # how much alike a name must be to be taken for it
-CLIENTS = ("AsyncOpenAI", "OpenAI")  # others of the package derive from these
 NAMES = tuple(each.name for each in fields(Settings) if each.name != "of_block")
 
 
@@ -234,7 +233,7 @@ def pack_arguments(given: Mapping[str, Any], of: str) -> dict[str, Any]:
     packed: dict[str, Any] = {}
     for name, value in given.items():
         if name == "lm":
-            _refuse_clients(value)
+            refuse_clients(value)
         packed[name] = pack(value, f"{of}({name}=...)")
     return packed
 
@@ -242,17 +241,6 @@ def pack_arguments(given: Mapping[str, Any], of: str) -> dict[str, Any]:
 def unpack_arguments(packed: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments that ``pack_arguments`` gave as they were before."""
     return {name: unpack(value) for name, value in packed.items()}
-
-
-def _refuse_clients(lm: Any) -> None:
-    """Refuse to pickle a client, which holds a key.
-
-    Raises:
-        UsageError: there is one.
-    """
-    for each in lm.values() if isinstance(lm, dict) else [lm]:
-        if is_client(each):
-            raise client_error("lm=client")
 
 
 def _runs_later(function: Callable[..., Any]) -> bool:
@@ -460,12 +448,3 @@ def _advise_lm(given: Any) -> str:
     if inspect.ismodule(given) and given.__name__ == "openai":
         return ' Did you mean amr.LM("name", client=openai.AsyncOpenAI())?'
     return ""
-
-
-def is_client(given: Any) -> bool:
-    """Tell whether something is a client of the ``openai`` package, without importing that."""
-    for kind in type(given).__mro__:
-        package = kind.__module__.partition(".")[0]
-        if package == "openai" and kind.__name__ in CLIENTS:
-            return True
-    return False

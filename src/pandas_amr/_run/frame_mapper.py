@@ -20,7 +20,6 @@ from pandas_amr._context.settings import (
     Settings,
     check_lm,
     current_settings,
-    is_client,
     pack_arguments,
     unpack_arguments,
 )
@@ -37,6 +36,7 @@ from pandas_amr._result.frames import status_frame
 from pandas_amr._run.run import run_of
 from pandas_amr._types.arrow import is_mixed
 from pandas_amr.errors import UsageError
+from pandas_amr.models.base import is_client
 from pandas_amr.tools import as_tools
 
 if TYPE_CHECKING:

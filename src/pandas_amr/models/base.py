@@ -180,6 +180,7 @@ class Abilities:
 
 # Fields of LM that stay as they are. The values of all others become plain Python and JSON values.
 OBJECT_FIELDS = frozenset({"api_key", "client", "token_counter", "abilities"})
+CLIENTS = ("AsyncOpenAI", "OpenAI")  # others of the package derive from these
 KNOWN_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "auto", "default")
 POSITIVE_FIELDS = ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s")
 
@@ -329,8 +330,27 @@ def _is_named(key: object) -> bool:
     return module != "__main__" and getattr(sys.modules.get(module), name, None) is key
 
 
-def client_error(where: str) -> UsageError:
-    """Make the error for a client that would be pickled."""
+def is_client(given: Any) -> bool:
+    """Tell whether something is a client of the ``openai`` package, without importing that."""
+    for kind in type(given).__mro__:
+        package = kind.__module__.partition(".")[0]
+        if package == "openai" and kind.__name__ in CLIENTS:
+            return True
+    return False
+
+
+def refuse_clients(lm: Any) -> None:
+    """Refuse to pickle what ``lm=`` takes if it is a client, or a dict of them.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for each in lm.values() if isinstance(lm, Mapping) else [lm]:
+        if is_client(each):
+            raise _client_error("lm=client")
+
+
+def _client_error(where: str) -> UsageError:
     return UsageError(
         f"{where} cannot be pickled: a client holds a key and connections. Name its server: "
         "LM(model, base_url=...), and set OPENAI_API_KEY where it is used."
@@ -552,7 +572,7 @@ class LM(CopiedHere):
             UsageError: another field may hold a key, or cannot be pickled.
         """
         if self.client is not None:
-            raise client_error("LM(client=...)")
+            raise _client_error("LM(client=...)")
         _refuse_secrets("extra_headers", self.extra_headers, SECRET_HEADERS)
         _refuse_secrets("extra_body", self.extra_body, SECRET_FIELDS)
         state = dict(self.__dict__)
