@@ -199,7 +199,7 @@ def tool(
 
 @public
 @dataclass(frozen=True, kw_only=True)
-class PythonREPLTool:
+class PythonREPLTool(CopiedHere):
     """A Python session for every agent, in a sandbox, with its shard as the frame ``df``.
 
     Reducers have ``findings`` in place of ``df``. Agents call it as ``python_repl(code)``. The
@@ -252,6 +252,12 @@ class PythonREPLTool:
         is_root = hasattr(os, "getuid") and os.getuid() == 0  # Windows has no such user
         drops_rights = is_root and self.isolation != "process"
         object.__setattr__(self, "files", _paths_by_name(self.files, drops_rights=drops_rights))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"sandbox": pack(self.sandbox, "PythonREPLTool(sandbox=...)")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, sandbox=unpack(state["sandbox"]))
 
     def _check_sandbox(self) -> None:
         if not isinstance(self.sandbox, Sandbox):

@@ -24,7 +24,10 @@ import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 FRAME = pd.DataFrame(
-    {"text": [f"row {number}" for number in range(6)], "day": pd.date_range("2026-01-01", periods=6, tz="Europe/Berlin")},
+    {
+        "text": [f"row {number}" for number in range(6)],
+        "day": pd.date_range("2026-01-01", periods=6, tz="Europe/Berlin"),
+    },
     index=pd.Index(["a", "b", "b", "c", "d", "e"], name="key"),
 )
 PLANNED = {
@@ -257,7 +260,9 @@ def test_columns_of_every_arrow_type_come_back_as_they_went_in(name):
 def test_choices_are_plain_values_in_arrow_and_json_if_they_are_of_two_kinds():
     finding = {"word": ["odd", "even"], "size": [1, 2], "both": ["a", 1]}
     mapper = amr.mapper(lambda shard: [{"word": "odd", "size": 2, "both": "a"}] * len(shard), finding=finding)
-    assert mapper(table_of(FRAME)).slice(0, 1).select(list(finding)).to_pylist() == [{"word": "odd", "size": 2, "both": '"a"'}]
+    assert mapper(table_of(FRAME)).slice(0, 1).select(list(finding)).to_pylist() == [
+        {"word": "odd", "size": 2, "both": '"a"'}
+    ]
 
 
 # What is known before
@@ -275,7 +280,7 @@ def test_nothing_is_sent_to_make_a_mapper_or_to_know_its_types(refusing):
 def test_a_task_is_planned_once_and_its_plan_maps_every_partition():
     with ScriptedServer(provider) as server:
         plan = FRAME.amr.plan("Which numbers are there?", lm=server.lm())
-        mapper = amr.mapper(plan=plan, lm=server.lm())
+        mapper = amr.mapper(instruction=None, plan=plan, lm=server.lm())
         mapped = [mapper(part) for part in parts_of(FRAME)]
         assert [request.schema for request in server.requests].count("plan") == 1
     assert pd.concat(mapped)["n"].tolist() == [0, 1, 2, 3, 4, 5]
@@ -284,6 +289,8 @@ def test_a_task_is_planned_once_and_its_plan_maps_every_partition():
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "a frame": (lambda: amr.mapper(FRAME), r"takes no frame: mapper = amr.mapper\(...\), then mapper\(frame\)"),
+    "a frame by name": (lambda: amr.mapper("Which?", frame=FRAME), "takes no frame"),
+    "a Series": (lambda: amr.mapper(FRAME["text"]), "takes no frame"),
     "a frame first": (lambda: amr.mapper(FRAME, "Which?"), "takes no frame"),
     "nothing": (lambda: amr.mapper(), "say what to find"),
     "a plan without an instruction": (lambda: amr.mapper(plan={"task": "x"}), "say what to find"),
@@ -301,7 +308,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: amr.mapper({"a": lengths, "b": lengths}, finding={"a": {"length": int}}),
         r"finding=\{'b': \{...\}\}",
     ),
-    "a plan that was redacted": (lambda: amr.mapper(plan={"map_instruction": "Which?", "redact": "f"}), "no redact function is in force"),
+    "a plan that was redacted": (
+        lambda: amr.mapper(plan={"map_instruction": "Which?", "redact": "f"}),
+        "no redact function is in force",
+    ),
 }
 
 
@@ -346,7 +356,9 @@ def test_a_partition_that_does_not_fit_is_refused_before_a_request(name, refusin
 
 def test_a_frame_of_an_engine_is_refused_with_the_way_of_that_engine():
     collection = type("DataFrame", (), {"__module__": "dask.dataframe.dask_expr._collection"})()
-    with pytest.raises(amr.UsageError, match=r"For this one: ddf.map_partitions\(mapper, meta=mapper.meta\(ddf._meta\)\)"):
+    with pytest.raises(
+        amr.UsageError, match=r"For this one: ddf.map_partitions\(mapper, meta=mapper.meta\(ddf._meta\)\)"
+    ):
         amr.mapper(lengths, finding={"length": int})(collection)
 
 
@@ -367,7 +379,9 @@ def test_what_failed_of_a_partition_is_missing_and_its_status_says_so():
 def test_with_errors_raise_a_partition_raises_as_map_does():
     with ScriptedServer(refuses_odd) as server:
         plan = {"shard_size": 1}
-        mapper = amr.mapper("Which number?", finding={"n": int}, columns="text", lm=server.lm(), plan=plan, errors="raise")
+        mapper = amr.mapper(
+            "Which number?", finding={"n": int}, columns="text", lm=server.lm(), plan=plan, errors="raise"
+        )
         with pytest.raises(amr.MapFailed) as caught:
             mapper(FRAME)
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args

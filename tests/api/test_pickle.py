@@ -25,7 +25,9 @@ from typing_extensions import TypedDict
 
 import pandas_amr as amr
 from pandas_amr import errors, testing
+from pandas_amr._api.recipe import Stage
 from pandas_amr._context.settings import Settings, current_settings
+from pandas_amr.sandbox.host.local import LocalSandbox
 from pandas_amr.testing import ScriptedServer, Status, findings
 from processes import run_python
 
@@ -71,7 +73,10 @@ class Keys(TypedDict, total=False):
 
 SCHEMA = {
     "type": "object",
-    "properties": {"p": {"type": "integer", "minimum": 2}, "q": {"type": "object", "properties": {"r": {"type": "string"}}}},
+    "properties": {
+        "p": {"type": "integer", "minimum": 2},
+        "q": {"type": "object", "properties": {"r": {"type": "string"}}},
+    },
 }
 KINDS: dict[str, Any] = {
     "dict": {"n": int, "late": bool, "mood": ["good", "bad"], "when": (dt.datetime, "when it was")},
@@ -144,9 +149,11 @@ def failed() -> amr.Result:
     def refuses(request):
         return Status(400, "filtered") if "bad" in request.user else provider(request)
 
-    with ScriptedServer(refuses) as server, pytest.warns(amr.FailureWarning):
+    with ScriptedServer(refuses) as server:
         options: dict[str, Any] = {"finding": {"mood": str}, "lm": server.lm(api_key=SECRET), "plan": {"shard_size": 1}}
-        return amr.result_of(FRAME.amr.map("Which mood?", **options))
+        with pytest.warns(amr.FailureWarning):
+            frame = FRAME.amr.map("Which mood?", **options)
+        return amr.result_of(frame)
 
 
 def planned() -> amr.Plan:
@@ -202,16 +209,19 @@ MADE: dict[str, Any] = {
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "Run": (lambda: FRAME.amr.start(map=lengths, reduce={"length": "sum"}), "run.result()"),
+    "configured": (lambda: amr.configure(), "amr.configure(...)"),
     "testing.ScriptedServer": (lambda: ScriptedServer(provider), "server.lm()"),
 }
 WITHOUT_OBJECTS = {"Sandbox"}  # a protocol
 
 
 def errors_and_warnings() -> list[str]:
-    return [name for name in errors.__all__]
+    return list(errors.__all__)
 
 
-WAYS: dict[str, Any] = {f"protocol {number}": functools.partial(pickle.dumps, protocol=number) for number in range(2, 6)}
+WAYS: dict[str, Any] = {
+    f"protocol {number}": functools.partial(pickle.dumps, protocol=number) for number in range(2, 6)
+}
 WAYS["cloudpickle"] = cloudpickle.dumps
 
 
@@ -225,35 +235,67 @@ def copies_of(value: Any) -> dict[str, Any]:
 NOT_COMPARED = {"origin", "made_by", "aggregations", "args_schema", "wire", "tools"}
 
 
+@functools.singledispatch
 def assert_same(one: Any, other: Any) -> None:
     """Equal, also where a class leaves ``==`` to its identity, or to frames that have none."""
     assert type(one) is type(other)
-    if isinstance(one, pd.DataFrame):
-        pd.testing.assert_frame_equal(one, other)
-    elif isinstance(one, pd.Series):
-        pd.testing.assert_series_equal(one, other)
-    elif isinstance(one, pd.Grouper):
-        assert (one.key, one.freq) == (other.key, other.freq)
-    elif isinstance(one, Exception):
-        assert (str(one), one.args, {**vars(one), "partial": 0}) == (str(other), other.args, {**vars(other), "partial": 0})
-    elif isinstance(one, dict):
-        assert list(one) == list(other)
-        for name in one:
-            assert_same(one[name], other[name])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for part, same_part in zip(one, other, strict=True):
-            assert_same(part, same_part)
-    elif isinstance(one, amr.Result | amr.Score | amr.Verification | amr.FrameMapper | amr.Agent | amr.By) or (
-        dataclasses.is_dataclass(one) and "RateLimit" not in type(one).__name__ and one != other
-    ):
-        for field in dataclasses.fields(one):
-            if field.name not in NOT_COMPARED:
-                assert_same(getattr(one, field.name), getattr(other, field.name))
-    elif not isinstance(one, type) and type(one).__eq__ is object.__eq__ and hasattr(one, "__dict__"):
+    is_plain = isinstance(one, type) or not hasattr(one, "__dict__")
+    if not is_plain and type(one).__eq__ is object.__eq__:
         assert_same({**vars(one), "_open": []}, {**vars(other), "_open": []})
     else:
         assert one == other
+
+
+@assert_same.register
+def _(one: pd.DataFrame, other: Any) -> None:
+    pd.testing.assert_frame_equal(one, other)
+
+
+@assert_same.register
+def _(one: pd.Series, other: Any) -> None:
+    pd.testing.assert_series_equal(one, other)
+
+
+@assert_same.register
+def _(one: pd.Grouper, other: Any) -> None:
+    assert (one.key, one.freq) == (other.key, other.freq)
+
+
+@assert_same.register
+def _(one: Exception, other: Any) -> None:
+    assert type(one) is type(other)
+    assert (str(one), one.args) == (str(other), other.args)
+    assert {**vars(one), "partial": None} == {**vars(other), "partial": None}
+
+
+@assert_same.register
+def _(one: dict, other: Any) -> None:
+    assert list(one) == list(other)
+    for name, part in one.items():
+        assert_same(part, other[name])
+
+
+@assert_same.register(list)
+@assert_same.register(tuple)
+def _(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    assert len(one) == len(other)
+    for part, same_part in zip(one, other, strict=True):
+        assert_same(part, same_part)
+
+
+@assert_same.register(amr.Result)
+@assert_same.register(amr.Score)
+@assert_same.register(amr.Verification)
+@assert_same.register(amr.FrameMapper)
+@assert_same.register(amr.Agent)
+@assert_same.register(amr.By)
+@assert_same.register(Stage)
+def _(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    for field in dataclasses.fields(one):
+        if field.name not in NOT_COMPARED:
+            assert_same(getattr(one, field.name), getattr(other, field.name))
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -276,7 +318,12 @@ def test_pickle_what_belongs_to_a_process_refuses_in_a_sentence_that_says_what_t
 
 def test_pickle_the_tables_above_name_every_public_class():
     names = set()
-    for module, prefix in ((amr, ""), (errors, ""), (testing, "testing."), (importlib.import_module("pandas_amr.tools"), "")):
+    for module, prefix in (
+        (amr, ""),
+        (errors, ""),
+        (testing, "testing."),
+        (importlib.import_module("pandas_amr.tools"), ""),
+    ):
         for name in module.__all__:
             if isinstance(getattr(module, name), type):
                 names.add(f"{prefix}{name}")
@@ -374,6 +421,9 @@ def test_pickle_a_result_whose_output_cannot_be_pickled_names_it():
     result = FRAME.amr.map_reduce(map=lengths, reduce=lambda findings: Opaque(threading.Lock()))
     with pytest.raises(amr.UsageError, match=r"result\.output cannot be pickled \(a _thread\.lock\)"):
         pickle.dumps(result)
+    with pytest.raises(amr.UsageError, match=r"result\.output cannot be copied \(TypeError\)"):
+        copy.deepcopy(result)
+    assert copy.copy(result).output is result.output
 
 
 # Types
@@ -433,12 +483,16 @@ HIDDEN: dict[str, Any] = {
 def test_pickle_what_no_module_has_is_pickled_by_value_or_refused_where_nothing_can(name, monkeypatch):
     value = HIDDEN[name]()
     for dump in WAYS.values():
-        assert repr(pickle.loads(dump(value))) == repr(value) or name == "budget"  # whose repr has the function's address
+        assert (
+            repr(pickle.loads(dump(value))) == repr(value) or name == "budget"
+        )  # whose repr has the function's address
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
-    with pytest.raises(amr.UsageError, match=r"cannot be pickled \(.*\): it refers to something that no module has") as caught:
+    with pytest.raises(
+        amr.UsageError, match=r"cannot be pickled \(.*\): it refers to something that no module has"
+    ) as caught:
         pickle.dumps(value)
     assert "0x" not in str(caught.value)
-    assert "pip install cloudpickle" in str(caught.value)
+    assert "pandas-amr[pickle]" in str(caught.value)
     copies = [copy.copy(value), copy.deepcopy(value)]
     assert [repr(each) for each in copies] == [repr(value)] * 2
 
@@ -458,7 +512,19 @@ def test_pickle_a_tool_of_a_module_is_the_module_s_own_and_any_other_works_alike
     assert pickle.loads(pickle.dumps(double)) is double
     for made in (amr.Tool(double.func, name="other"), amr.Tool(triple), amr.Tool(triple, version="2")):
         for again in copies_of(made).values():
-            assert (again.name, again.version, again.parameters, again(4)) == (made.name, made.version, made.parameters, made(4))
+            assert (again.name, again.version, again.parameters, again(4)) == (
+                made.name,
+                made.version,
+                made.parameters,
+                made(4),
+            )
+
+
+def test_pickle_a_sandbox_of_one_s_own_starts_processes_of_its_own_in_the_other_process():
+    tool = amr.PythonREPLTool(sandbox=LocalSandbox("process", packages=["pyarrow"]))
+    for again in copies_of(tool).values():
+        assert repr(again) == repr(tool)
+        assert again.sandbox._packages == ("pyarrow",)
 
 
 # Keys
@@ -510,6 +576,13 @@ def test_pickle_a_copy_in_the_same_process_has_the_key():
     assert copy.deepcopy(Settings(lm=lm)).lm == lm
 
 
+@pytest.mark.parametrize("key", ["", "EMPTY", "none", "not-needed"])
+def test_pickle_what_only_stands_for_a_key_needs_no_variable(key):
+    with ScriptedServer(provider) as server:
+        lm = pickle.loads(pickle.dumps(server.lm(api_key=key)))
+        assert FRAME.amr.map("Which mood?", finding={"mood": str}, lm=lm)["mood"].tolist() == ["good", "bad", "good"]
+
+
 KEYLESS: dict[str, Any] = {
     "http://127.0.0.1:9/v1": "OPENAI_API_KEY",
     None: "OPENAI_API_KEY",
@@ -545,14 +618,20 @@ def client() -> Any:
 
 
 HOLDERS: dict[str, tuple[Any, str]] = {
-    "client of a model": (lambda: amr.LM("m", client=client()), "LM(client=...) cannot be pickled: a client holds a key"),
+    "client of a model": (
+        lambda: amr.LM("m", client=client()),
+        "LM(client=...) cannot be pickled: a client holds a key",
+    ),
     "client as a setting": (lambda: amr.settings(lm=client()), "a client holds a key"),
     "client by phase": (lambda: Settings(lm={"map": client()}), "a client holds a key"),
     "client of a mapper": (lambda: amr.mapper("Which?", lm=amr.LM("m", client=client())), "a client holds a key"),
     "client of a recipe": (lambda: amr.Recipe().map("Which?", lm=client()), "a client holds a key"),
     "client of an agent": (lambda: amr.Agent("Which?", lm=client()), "a client holds a key"),
     "header": (lambda: amr.LM("m", extra_headers={"X-Api-Key": SECRET}), "its 'X-Api-Key' may hold a key"),
-    "bearer": (lambda: amr.LM("m", extra_headers={"authorization": f"Bearer {SECRET}"}), "its 'authorization' may hold a key"),
+    "bearer": (
+        lambda: amr.LM("m", extra_headers={"authorization": f"Bearer {SECRET}"}),
+        "its 'authorization' may hold a key",
+    ),
     "body": (lambda: amr.LM("m", extra_body={"litellm": [{"api_key": SECRET}]}), "its 'api_key' may hold a key"),
 }
 
@@ -585,7 +664,18 @@ class Recording(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-HARMLESS = ("pandas", "numpy", "pyarrow", "pandas_amr", "copyreg", "builtins", "datetime", "collections", "test_pickle", "_codecs")
+HARMLESS = (
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "pandas_amr",
+    "copyreg",
+    "builtins",
+    "datetime",
+    "collections",
+    "test_pickle",
+    "_codecs",
+)
 
 
 def test_pickle_nothing_that_a_cell_holds_names_code():
@@ -613,7 +703,9 @@ def raise_in_worker(kind: str) -> None:
 def test_pickle_results_and_errors_come_back_from_spawned_processes():
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
-        futures = {kind: pool.submit(raise_in_worker, kind) for kind in ("NotConfirmed", "ModelUnavailable", "BudgetExceeded")}
+        futures = {
+            kind: pool.submit(raise_in_worker, kind) for kind in ("NotConfirmed", "ModelUnavailable", "BudgetExceeded")
+        }
         parts = np.array_split(np.arange(3), 3)
         results = list(pool.map(lengths_of, [FRAME.iloc[part] for part in parts]))
         assert [int(result.output["length"]) for result in results] == [4, 3, 10]

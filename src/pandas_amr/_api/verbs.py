@@ -220,7 +220,7 @@ def map(  # noqa: A001 (this library's word)
 @user_traceback
 @has_options(MapperOptions)
 def mapper(
-    instruction: Map | None = None, /, *unnamed: object, **options: Unpack[MapperOptions]
+    instruction: Map | None = None, *unnamed: object, **options: Unpack[MapperOptions]
 ) -> FrameMapper:
     """Make a map without its frame, which can be pickled: for engines that hand out partitions.
 
@@ -262,7 +262,7 @@ def mapper(
         >>> mapper.meta(df).dtypes["length"]
         int64[pyarrow]
     """
-    if unnamed or _is_frame(instruction):
+    if unnamed or "frame" in options or _is_frame(instruction):
         raise UsageError("mapper() takes no frame: mapper = amr.mapper(...), then mapper(frame).")
     for name in options:
         if name in _NOT_OF_A_MAPPER:
@@ -276,7 +276,7 @@ def mapper(
 
 def _is_frame(value: object) -> bool:
     """Tell whether a value is a frame or a table, of whatever library."""
-    return hasattr(value, "columns") or hasattr(value, "__arrow_c_stream__")
+    return any(hasattr(value, name) for name in ("columns", "iloc", "__arrow_c_stream__"))
 
 
 @user_traceback

@@ -15,7 +15,7 @@ from pandas_amr._journal.journal import Journal, suggest_switch
 from pandas_amr._plan.call import Errors
 from pandas_amr._records.keywords import closest_keyword
 from pandas_amr._records.paths import absolute_path
-from pandas_amr._records.pickles import CopiedHere, pack, unpack
+from pandas_amr._records.pickles import CopiedHere, pack, refuse_pickling, unpack
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._records.tracebacks import user_traceback
@@ -286,6 +286,10 @@ class _Configured:
     def __init__(self, changes: Mapping[str, Any], before: Mapping[str, Any]) -> None:
         self._changes = changes
         self._before = before
+
+    __reduce_ex__ = refuse_pickling(
+        "What configure() returns", "Call amr.configure(...) in the other process, too."
+    )
 
     def _refuse(self, *_: object) -> NoReturn:
         """Take the change back, but for what somebody else has set since.

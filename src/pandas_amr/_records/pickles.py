@@ -51,7 +51,7 @@ def pack(value: Any, what: str) -> Any:
         raise UsageError(
             f"{what} cannot be pickled ({problem}): it refers to something that no module has by "
             "that name, such as a lambda or what a function defines. Define it at the top of a "
-            "module, or pip install cloudpickle, which pickles it by value."
+            'module; or pip install "pandas-amr[pickle]", which pickles it by value.'
         )
     packed: list[bytes] = []
     problem = _find_problem(value, by_value, packed)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
-import pandas as pd
 from typing_extensions import TypeVar
 
 from pandas_amr._agent.agent import Agent
@@ -33,6 +32,8 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import pandas as pd
+
     from pandas_amr._context.settings import Settings
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._plan.call import Errors, Job
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 Output = TypeVar("Output", default=Any)  # the type of result.output
 
 SHARED = frozenset({"plan", "origin", "made_by", "aggregations", "finding_types"})
-PLAIN_OUTPUTS = (str, int, float, bool, pd.DataFrame, pd.Series)  # which every pickle can hold
 
 
 class Runner(Protocol):
@@ -342,11 +342,21 @@ class Result(CopiedHere, Generic[Output, Kind]):
         return parts
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Result[Output, Kind]:
-        """Return a copy with frames and an output of its own; the run behind it is the same."""
+        """Return a copy with frames and an output of its own; the run behind it is the same.
+
+        Raises:
+            UsageError: a part cannot be copied.
+        """
         own: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)
-            own[each.name] = value if each.name in SHARED else copy.deepcopy(value, memo)
+            try:
+                own[each.name] = value if each.name in SHARED else copy.deepcopy(value, memo)
+            except Exception as error:
+                raise UsageError(
+                    f"result.{each.name} cannot be copied ({type(error).__name__}); "
+                    "copy.copy(result) gives a copy that shares it."
+                ) from error
         return Result(**own)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -355,8 +365,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
         state |= {"origin": None, "made_by": None}
         state["aggregations"] = pack(self._computed_aggregations(), "result.aggregations")
         state["finding_types"] = pack(self.finding_types, "The type of result.records")
-        if not isinstance(self.output, PLAIN_OUTPUTS):
-            state["output"] = pack(self.output, "result.output")
+        state["output"] = pack(self.output, "result.output")
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

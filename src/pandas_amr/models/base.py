@@ -198,6 +198,12 @@ HOST_WITHOUT_SCHEME = re.compile(
     r"(?://)?(?P<host>[\w.-]+)(?P<port>:\d{1,5})?(?P<path>(/[\w.-]+)*/?)"
 )
 LOCAL_HOST = re.compile(r"localhost$|[\d.]+$")
+# What stands for a key where a client insists on one, or where an example was not filled in.
+PLACEHOLDER = re.compile(
+    r"none|null|empty|dummy|fake|no[-_ ]?key|not[-_ ]needed|changeme|your[-_ ].*|<.*>|\.\.\.|"
+    r"sk-(\.\.\.|x+|your.*)|x+",
+    re.IGNORECASE,
+)
 SECRET_HEADERS = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 SECRET_FIELDS = re.compile(
     r"api_?key|auth|secret|password|credential|(access|bearer|id|session)_?token$", re.IGNORECASE
@@ -318,13 +324,15 @@ def _check_key(key: object) -> None:
         return
 
 
-def _is_named(key: object) -> bool:
-    """Tell whether every pickle holds the name of a key's function alone, or nothing.
+def _is_public(key: object) -> bool:
+    """Tell whether what gives a key may enter a pickle: a placeholder, or a function by its name.
 
     Any other function may have the key in it, and cloudpickle takes those of scripts by value.
     """
     if key is None or isinstance(key, KeyPlace):
         return True
+    if isinstance(key, str):
+        return not key or PLACEHOLDER.fullmatch(key) is not None
     module = str(getattr(key, "__module__", None))
     name = str(getattr(key, "__qualname__", None))
     return module != "__main__" and getattr(sys.modules.get(module), name, None) is key
@@ -576,7 +584,7 @@ class LM(CopiedHere):
         _refuse_secrets("extra_headers", self.extra_headers, SECRET_HEADERS)
         _refuse_secrets("extra_body", self.extra_body, SECRET_FIELDS)
         state = dict(self.__dict__)
-        if isinstance(self.api_key, str) or not _is_named(self.api_key):
+        if not _is_public(self.api_key):
             state["api_key"] = KeyPlace.ENVIRONMENT
         state["token_counter"] = pack(self.token_counter, "LM(token_counter=...)")
         return state
