@@ -71,6 +71,10 @@ def parts_with_sizes(shard: pd.DataFrame) -> list[list[dict[str, Any]]]:
     return [[{"name": text, "size": None}] * (len(text) % 3) for text in shard["text"]]
 
 
+def maps_by_a_verb(shard: pd.DataFrame) -> pd.DataFrame:
+    return shard.amr.map("Which number?", finding={"n": int}, columns="text")[["n"]]
+
+
 def masked(text: str) -> str:
     return text.replace("row 3", "row 0")
 
@@ -127,6 +131,8 @@ NULLABLE: dict[str, tuple[Any, Any]] = {  # the type, and how an answer writes a
     "list": (list[int] | None, [1, 2]),
     "object": (Part | None, {"name": "a", "size": None}),
     "objects": (list[Part] | None, []),
+    "dict": (dict[str, int] | None, {"a": 1}),
+    "anything": (Any, {"a": [1, None]}),
 }
 
 
@@ -405,9 +411,16 @@ def test_pickle_a_mapper_of_a_model_by_its_name_goes_to_the_server_that_was_mean
     with ScriptedServer(provider) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "k")
-        data = pickle.dumps(amr.mapper("Which number?", finding={"n": int}, columns="text", lm="scripted"))
+        options: dict[str, Any] = {"finding": {"n": int}, "columns": "text"}
+        agent = amr.Agent("Which number?", lm="scripted")
+        made = [amr.mapper("Which number?", lm="scripted", **options), amr.mapper(agent, lm="scripted", **options)]
+        with amr.settings(lm={"map": "scripted"}):
+            made += [amr.mapper("Which number?", **options), amr.mapper(maps_by_a_verb, finding={"n": int})]
+        data = [pickle.dumps(mapper) for mapper in made]
         monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-        assert pickle.loads(data)(FRAME)["n"].tolist() == [0, 1, 2, 3, 4, 5]
+        for each in data:
+            assert pickle.loads(each)(FRAME)["n"].tolist() == [0, 1, 2, 3, 4, 5]
+        assert len(server.requests) == 4
 
 
 def test_pickle_the_embedded_model_is_each_process_s_own():

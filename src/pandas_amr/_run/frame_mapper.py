@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -271,8 +272,11 @@ def _settings_of(call: Call, settings: Settings) -> dict[str, Any]:
             value = getattr(settings, name)
         if value != getattr(defaults, name):
             known[name] = value
-    if is_client(known.get("lm")):
-        del known["lm"]  # the mapper has its model; only calls in functions would take this one
+    lm = known.pop("lm", None)  # the mapper has its own: this one is for calls that functions make
+    if lm is not None and not is_client(lm):
+        known["lm"] = lm
+        with contextlib.suppress(UsageError):  # a name without a server here may have one there
+            known["lm"] = _fix_lms(lm)
     return known
 
 
