@@ -72,7 +72,7 @@ def parts_with_sizes(shard: pd.DataFrame) -> list[list[dict[str, Any]]]:
 
 
 def maps_by_a_verb(shard: pd.DataFrame) -> pd.DataFrame:
-    return shard.amr.map("Which number?", finding={"n": int}, columns="text")[["n"]]
+    return shard.amr.map("Which number?", finding={"n": int}, columns="text")[["n"]].set_axis(shard.index)
 
 
 def masked(text: str) -> str:

@@ -702,7 +702,7 @@ def raise_in_worker(kind: str) -> None:
 
 def test_pickle_results_and_errors_come_back_from_spawned_processes():
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
         futures = {
             kind: pool.submit(raise_in_worker, kind) for kind in ("NotConfirmed", "ModelUnavailable", "BudgetExceeded")
         }
