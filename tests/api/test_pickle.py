@@ -384,7 +384,7 @@ def test_pickle_a_result_tells_what_it_told_before_and_what_could_run_again_refu
     assert list(again.review().columns) == list(computed().review().columns)
     assert again._repr_html_() == computed()._repr_html_()
     for call in (again.retry, again.verify):
-        with pytest.raises(amr.UsageError, match="this result was loaded"):
+        with pytest.raises(amr.UsageError, match="this result was loaded or unpickled"):
             call()
 
 

@@ -80,6 +80,9 @@ class RunOrigin:
 class Result(CopiedHere, Generic[Output, Kind]):
     """The outcome of a run.
 
+    A pickle holds what ``save`` writes, and the types of the findings: what is unpickled cannot
+    run again, as a loaded result.
+
     Attributes:
         output: the answer: a scalar, a text, an object, a Series or a summary frame; None if
             nothing was reduced.
@@ -153,11 +156,12 @@ class Result(CopiedHere, Generic[Output, Kind]):
             A new ``Result`` over all rows; its ``usage`` and ``trace`` are those of the retry.
 
         Raises:
-            UsageError: this result was loaded, or its run did not map: there is nothing to retry.
+            UsageError: this result was loaded or unpickled, or its run did not map.
         """
         if self.origin is None:
             raise UsageError(
-                "Nothing can be run again: this result was loaded, or its run did not map. "
+                "Nothing can be run again: this result was loaded or unpickled, or its run did not "
+                "map. "
                 "Call the verb again."
             )
         return self.origin.runner.retry(self.origin, lm, errors)
@@ -205,8 +209,8 @@ class Result(CopiedHere, Generic[Output, Kind]):
             tolerance: the relative difference up to which two numbers count as equal.
 
         Raises:
-            UsageError: this result was loaded, no model mapped, or the share is not above 0 and at
-                most 1.
+            UsageError: this result was loaded or unpickled, no model mapped, or the share is not
+                above 0 and at most 1.
         """
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise UsageError(
@@ -215,7 +219,9 @@ class Result(CopiedHere, Generic[Output, Kind]):
         if not isinstance(tolerance, int | float) or not tolerance >= 0:
             raise UsageError(f"verify(tolerance=...) takes a share from 0, not {tolerance!r}.")
         if self.origin is None or not self.origin.lms:
-            raise UsageError("Nothing can be verified: this result was loaded, or no model mapped.")
+            raise UsageError(
+                "Nothing can be verified: this result was loaded or unpickled, or no model mapped."
+            )
         second: Result = self.origin.runner.verify(self.origin, lm, share, seed)
         try:
             return self._compare_with(second, tolerance)
