@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,7 @@ def _read_metadata(table: pa.Table) -> _Known | None:
     for name in names:
         dtypes.append(_IS_INDEX if name in levels else next(remaining))
     index = table.select([name for name in names if name in levels]).to_pandas().index
-    return _Known(empty.columns, index, dtypes, empty.attrs)
+    return _Known(empty.columns, index, dtypes, dict(metadata.get("attributes") or {}))
 
 
 def _is_name(level: object) -> bool:
@@ -149,6 +150,7 @@ def _make_storable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     Raises:
         UsageError: values are of a zone that is not known, or cannot be converted.
     """
+    _check_dates(column, name)
     try:
         _check_zones(column.type)
         if isinstance(column.type, pa.BaseExtensionType):
@@ -258,6 +260,20 @@ def _check_zones(kind: pa.DataType) -> None:
         _check_zones(kind.value_type)
     for number in range(kind.num_fields):
         _check_zones(kind.field(number).type)
+
+
+def _check_dates(column: pa.ChunkedArray, name: str) -> None:
+    """Refuse dates that Python does not have, such as those that stand for infinity in SQL."""
+    if not pa.types.is_date(column.type) or column.null_count == len(column):
+        return
+    ends = pc.min_max(column.cast(pa.date32()).cast(pa.int32())).as_py()
+    epoch = dt.date(1970, 1, 1).toordinal()
+    first, last = (dt.date.min.toordinal() - epoch, dt.date.max.toordinal() - epoch)
+    if ends["min"] < first or ends["max"] > last:
+        raise UsageError(
+            f"Column {name!r} holds a date outside the years 1 to 9999, which Python does not "
+            "have. Cast it to text, or leave such rows out."
+        )
 
 
 def _column_error(name: str, kind: pa.DataType, error: Exception) -> UsageError:

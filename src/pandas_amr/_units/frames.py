@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 ARROW = ("__arrow_c_stream__", "__arrow_c_array__")  # the protocol of Arrow, in its two forms
 # How what is lazy is read, by the method of its class; each gives rows of a kind that is known.
-READERS = ("to_native", "collect", "to_table", "to_pyarrow")
+READERS = ("to_native", "to_pyarrow", "to_table", "collect")
 MOST_WRAPPERS = 4  # around rows: narwhals, a lazy frame, what that gives
 TAKEN = (
     "a pandas DataFrame or Series; a frame of Polars, DuckDB, Arrow, Ibis or narwhals; "
@@ -197,8 +197,16 @@ class _TableReader:
         self._data = data
 
     def __call__(self) -> pa.Table | None:
+        data = self._data
+        # Arrow's own need not go through the protocol: older versions do not get all views through.
+        if isinstance(data, pa.Table):
+            return data
+        if isinstance(data, pa.RecordBatch):
+            return pa.Table.from_batches([data])
+        if isinstance(data, pa.RecordBatchReader):
+            return data.read_all()
         try:
-            return pa.table(self._data)
+            return pa.table(data)
         except pa.ArrowInvalid as error:
             if "non-struct type" in str(error):
                 return None

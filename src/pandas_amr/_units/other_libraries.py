@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence, ValuesView
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +92,6 @@ def describe_refused(data: Any) -> str:
         return f"{interchange} Pass x.{method}()."
     if interchange:
         return f"{interchange} Convert it to pandas or Arrow by its own methods."
-    if hasattr(data, "__iter__"):
+    if isinstance(data, Iterator | AbstractSet | Sequence | ValuesView):
         return " Pass list(x)."
     return ""
