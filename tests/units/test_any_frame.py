@@ -403,6 +403,18 @@ def test_decimals_of_any_width_have_sums():
         assert amr.reduce(table, {"price": "sum"}).iloc[0] == 4
 
 
+def test_values_in_lists_of_any_kind_are_counted():
+    values = [["a", "b"], None, ["b", "b"]]
+    for kind in (
+        pa.list_(pa.string()),
+        pa.large_list(pa.string_view()),
+        pa.list_(pa.string_view(), 2),
+        pa.list_view(pa.string()),
+    ):
+        counts = amr.reduce(pa.table({"tags": pa.array(values, kind)}), {"tags": "value_counts"})
+        assert counts.iloc[:, 0].to_dict() == {"b": 3, "a": 1}
+
+
 def test_dictionaries_of_several_chunks_are_one_set_of_categories():
     chunks = [pa.array(["a", "b"]).dictionary_encode(), pa.array(["b", None, "c"]).dictionary_encode()]
     frame = amr.as_frame(pa.table({"x": pa.chunked_array(chunks)}))
