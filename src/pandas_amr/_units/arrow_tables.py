@@ -178,10 +178,10 @@ def storable_type(kind: pa.DataType) -> pa.DataType:
         ListType(list<item: large_string>)
     """
     types = pa.types
-    if types.is_list(kind) or types.is_list_view(kind) or types.is_fixed_size_list(kind):
-        return pa.list_(_storable_field(kind.value_field))  # of a fixed size, pandas counts none
-    if types.is_large_list(kind) or types.is_large_list_view(kind):
-        return pa.large_list(_storable_field(kind.value_field))
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if is_list or _is_list_view(kind):
+        # Of lists of another kind, not every pandas counts the values.
+        return pa.list_(_storable_field(kind.value_field))
     if types.is_struct(kind):
         return pa.struct([_storable_field(kind.field(n)) for n in range(kind.num_fields)])
     if types.is_map(kind):
