@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pandas_amr._result.result import Result
     from pandas_amr._run.frame_mapper import FrameMapper
     from pandas_amr._run.run import Run
+    from pandas_amr._units.frames import Frame
 
     Answer = TypeVar("Answer")
 
@@ -65,7 +66,7 @@ _ASYNC_WAYS = {
 
 @overload
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[list[Any]],
@@ -74,7 +75,7 @@ def start(
 ) -> Run[Result[pd.DataFrame, Kind]]: ...
 @overload
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[Answer],
@@ -83,7 +84,7 @@ def start(
 ) -> Run[Result[Answer, Kind]]: ...
 @overload
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -93,7 +94,7 @@ def start(
 @user_traceback
 @has_options(QuestionOptions)
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -117,7 +118,7 @@ def start(
 
 @overload
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[list[Any]],
@@ -126,7 +127,7 @@ def map_reduce(
 ) -> Result[pd.DataFrame, Kind]: ...
 @overload
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[Answer],
@@ -135,7 +136,7 @@ def map_reduce(
 ) -> Result[Answer, Kind]: ...
 @overload
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -145,7 +146,7 @@ def map_reduce(
 @user_traceback
 @has_options(QuestionOptions)
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -155,7 +156,7 @@ def map_reduce(
     """Read every row with a model, write findings back as columns, reduce them to an answer.
 
     Args:
-        frame: the rows; never changed.
+        frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
         task: the question, in a sentence; what is not given below is planned from it.
         output: the answer's type: ``str int float bool``, a pydantic model, or ``list[Model]`` (a
             frame). Default: what the reduce gives.
@@ -194,12 +195,12 @@ def map_reduce(
 @user_traceback
 @has_options(MapOptions)
 def map(  # noqa: A001 (this library's word)
-    frame: pd.DataFrame, instruction: Map | None = None, **options: Unpack[MapOptions]
+    frame: Frame, instruction: Map | None = None, **options: Unpack[MapOptions]
 ) -> pd.DataFrame:
     """Find something in every row: the frame plus one column per finding field.
 
     Args:
-        frame: the rows; never changed.
+        frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
         instruction: what to find: a text, a function, or a dict of them by name, as ``map=`` of
             ``map_reduce``.
     {options}
@@ -282,7 +283,7 @@ def _is_frame(value: object) -> bool:
 @user_traceback
 @has_options(Options)
 def filter(  # noqa: A001 (this library's word)
-    frame: pd.DataFrame, criterion: Criterion, **options: Unpack[Options]
+    frame: Frame, criterion: Criterion, **options: Unpack[Options]
 ) -> pd.DataFrame:
     """Keep the rows that meet a criterion, in order, with their labels.
 
@@ -293,7 +294,7 @@ def filter(  # noqa: A001 (this library's word)
     ``empty`` in ``amr.result_of(frame).status``.
 
     Args:
-        frame: the rows; never changed.
+        frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
         criterion: what a row must meet: a text, an ``Agent``, or a function of a shard's frame that
             gives one bool per row, matched with the rows as ``map=`` of ``map_reduce`` does.
     {options}
@@ -321,7 +322,7 @@ def filter(  # noqa: A001 (this library's word)
 @user_traceback
 @has_options(Options)
 def reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     instruction: Reduce,
     *,
     output: Any = None,
@@ -331,7 +332,8 @@ def reduce(
     """Reduce columns that are already there to a scalar, a text, an object or a summary frame.
 
     Args:
-        frame: the rows, which are the findings here; never changed.
+        frame: the rows, which are the findings here, in whatever ``amr.as_frame`` takes; never
+            changed.
         instruction: a text (agents, in a tree), a function of the frame, or a dict of pandas
             aggregations.
         output: the answer's type, as in ``map_reduce``.
@@ -361,7 +363,7 @@ def reduce(
 @user_traceback
 @has_options(QuestionOptions)
 def plan(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -406,5 +408,6 @@ def _begin(
         raise UsageError(_IN_ASYNC_CODE.format(verb=verb, way=_ASYNC_WAYS[verb]))
     from pandas_amr._plan.call import Call  # noqa: PLC0415 (see the module's docstring)
     from pandas_amr._run.run import run_of  # noqa: PLC0415
+    from pandas_amr._units.frames import as_frame  # noqa: PLC0415
 
-    return run_of(Call(verb=verb, frame=frame, **question, **options))
+    return run_of(Call(verb=verb, frame=as_frame(frame), **question, **options))
