@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 REFUSED = (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError)
 
 
-def table_of_frame(frame: pd.DataFrame) -> pa.Table:
+def table_of_frame(frame: pd.DataFrame, name: str = "result.frame") -> pa.Table:
     """Convert a frame; named levels of its index are the first columns, others are left out.
+
+    A column of objects without a value is one of texts: that is what pandas 2 has for those.
+
+    Args:
+        frame: the frame.
+        name: how it is called, for people.
 
     Raises:
         UsageError: a level has the name of a column, or a column holds what Arrow cannot.
@@ -31,30 +37,51 @@ def table_of_frame(frame: pd.DataFrame) -> pa.Table:
     """
     labels: list[Hashable] = []
     columns: list[pd.Series] = []
-    for number, name in enumerate(frame.index.names):
-        if name is not None:
-            labels.append(name)
+    for number, level in enumerate(frame.index.names):
+        if level is not None:
+            labels.append(level)
             columns.append(pd.Series(frame.index.get_level_values(number)))
-    _check_levels(labels, frame)
+    _check_levels(labels, frame, name)
     for number, label in enumerate(frame.columns):
         labels.append(label)
         columns.append(frame.iloc[:, number])
     arrays: dict[str, Any] = {}
-    for name, column in zip(make_json_keys(labels, taken=()), columns, strict=True):
-        arrays[name] = _to_one_type(column, name)
+    for label, column in zip(make_json_keys(labels, taken=()), columns, strict=True):
+        arrays[label] = _to_one_type(column, label, name)
     return pa.table(arrays)
 
 
-def _check_levels(names: list[Hashable], frame: pd.DataFrame) -> None:
-    for name in names:
-        if name in frame.columns:
+def table_of_summary(summary: pd.DataFrame) -> pa.Table:
+    """Convert a summary by group: what groups are known by are its first columns.
+
+    A level without a name is called ``group``, or ``group_1`` and so on if there are several.
+
+    Raises:
+        UsageError: as of ``table_of_frame``.
+
+    Example:
+        >>> summary = pd.DataFrame({"stars": [4.5, 2.0]}, index=[True, False])
+        >>> table_of_summary(summary).column_names
+        ['group', 'stars']
+    """
+    levels = summary.index.names
+    names: list[Any] = []
+    for number, name in enumerate(levels):
+        unnamed = "group" if len(levels) == 1 else f"group_{number + 1}"
+        names.append(unnamed if name is None else name)
+    return table_of_frame(summary.rename_axis(index=names), "result.output")
+
+
+def _check_levels(levels: list[Hashable], frame: pd.DataFrame, name: str) -> None:
+    for level in levels:
+        if level in frame.columns:
             raise UsageError(
-                f"The index and a column both have the name {name!r}, and both would be columns. "
-                "Rename the index: result.frame.rename_axis(...)."
+                f"The index and a column both have the name {level!r}, and both would be columns. "
+                f"Rename the index: {name}.rename_axis(...)."
             )
 
 
-def _to_one_type(column: pd.Series, name: str) -> pa.Array | pa.ChunkedArray:
+def _to_one_type(column: pd.Series, label: str, name: str) -> pa.Array | pa.ChunkedArray:
     """Convert a column.
 
     Raises:
@@ -66,11 +93,12 @@ def _to_one_type(column: pd.Series, name: str) -> pa.Array | pa.ChunkedArray:
     elif isinstance(column.dtype, pd.CategoricalDtype):
         values = _with_texts(column)
     try:
-        return pa.array(values, from_pandas=True)
+        array = pa.array(values, from_pandas=True)
+        return array.cast(pa.string()) if pa.types.is_null(array.type) else array
     except REFUSED as error:
         raise UsageError(
-            f"Column {name!r} ({column.dtype}) holds values that are not of one Arrow type "
-            f"({type(error).__name__}). Convert it: result.frame.astype({{{name!r}: str}})."
+            f"Column {label!r} ({column.dtype}) holds values that are not of one Arrow type "
+            f"({type(error).__name__}). Convert it: {name}.astype({{{label!r}: str}})."
         ) from None
 
 

@@ -118,6 +118,14 @@ def levels_of(nodes: Sequence[Node]) -> dict[str, int]:
     return levels
 
 
+def shown_columns(status: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return what a result's frame shows of its status, under these names.
+
+    Where a finding came from is not shown: the same call again gives the same frame.
+    """
+    return status[["status", "reason"]].set_axis(list(names), axis=1)
+
+
 def have_findings(status: pd.DataFrame) -> NDArray[np.bool_]:
     """Tell which rows of ``Result.status`` are of units with a finding."""
     return np.isin(status["status"].to_numpy(dtype=object), FOUND)

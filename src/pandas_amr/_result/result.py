@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
+import pandas as pd
 from typing_extensions import TypeVar
 
 from pandas_amr._agent.agent import Agent
@@ -18,7 +19,7 @@ from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
-from pandas_amr._result.arrow_stream import table_of_frame
+from pandas_amr._result.arrow_stream import table_of_frame, table_of_summary
 from pandas_amr._result.display import result_html, result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
@@ -32,8 +33,6 @@ from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    import pandas as pd
 
     from pandas_amr._context.settings import Settings
     from pandas_amr._findings.map_findings import MapFindings
@@ -343,13 +342,19 @@ class Result(CopiedHere, Generic[Output, Kind]):
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Give ``frame`` to what reads Arrow: ``pl.DataFrame(result)``, ``pa.table(result)``.
 
-        Named levels of the index are columns, the first ones; others are left out. The answer is
-        ``result.output``: if it is a frame, that can be handed on likewise.
+        Named levels of the index are columns, the first ones; others are left out. If the call
+        groups (``by=``), and the answer is a summary frame, it is the summary, with the keys of the
+        groups as its first columns. Any other answer is in ``result.output``.
 
         Raises:
             UsageError: Arrow cannot hold a column, or a level has the name of a column.
         """
-        stream: object = table_of_frame(self.frame).__arrow_c_stream__(requested_schema)
+        by = self.plan.by if self.origin is None else self.origin.job.by
+        if by is not None and isinstance(self.output, pd.DataFrame):
+            table = table_of_summary(self.output)
+        else:
+            table = table_of_frame(self.frame)
+        stream: object = table.__arrow_c_stream__(requested_schema)
         return stream
 
     def _parts(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.callers import is_awaited
 from pandas_amr._records.pickles import CopiedHere
 from pandas_amr._records.public import public
-from pandas_amr._result.frames import status_frame
+from pandas_amr._result.frames import shown_columns, status_frame
 from pandas_amr._run.run import run_of
 from pandas_amr._types.arrow import is_mixed
 from pandas_amr.errors import UsageError
@@ -146,10 +146,8 @@ class FrameMapper(CopiedHere):
         names = self.plan.status_columns
         if names is None:
             return whole
-        status = status_frame(
-            np.empty(0, dtype=object), np.empty(0, dtype=bool), [], none.index
-        )
-        return add_findings(whole, status.set_axis(list(names), axis=1))
+        status = status_frame(np.empty(0, dtype=object), np.empty(0, dtype=bool), [], none.index)
+        return add_findings(whole, shown_columns(status, names))
 
     def arrow_schema(self, partition: Any = None) -> pa.Schema:
         """Return the Arrow schema of what a partition becomes. Nothing is sent or run.

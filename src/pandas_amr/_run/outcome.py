@@ -15,6 +15,7 @@ from pandas_amr._reduce.sources import ReduceOutcome, evidence_share, sources_fr
 from pandas_amr._result.frames import (
     build_later,
     failures_frame,
+    shown_columns,
     status_frame,
     trace_frame,
     usage_frame,
@@ -218,9 +219,7 @@ def _frame_and_status(
     )
     if spec.plan.status_columns:
         status = status()
-        # Where a finding came from stays out of the frame: the same call again gives the same one.
-        named = status[["status", "reason"]].set_axis(list(spec.plan.status_columns), axis=1)
-        frame = add_findings(frame, named)
+        frame = add_findings(frame, shown_columns(status, spec.plan.status_columns))
     return frame, status
 
 
