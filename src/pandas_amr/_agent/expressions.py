@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from pandas_amr._agent.answers import TooDeep, loads
+from pandas_amr._records.quiet import ignore_warnings
 from pandas_amr._types.json_text import RepeatedKey
 
 JSON_NAMES = {"true": True, "false": False, "null": None}
@@ -76,8 +76,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _parse(text: str) -> ast.expr:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about backslashes in the model's code
+    with ignore_warnings():  # about backslashes in the model's code
         try:
             return ast.parse(text, mode="eval").body
         except (SyntaxError, RecursionError, MemoryError) as error:

@@ -7,7 +7,6 @@ still to be found.
 from __future__ import annotations
 
 import functools
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -34,6 +33,7 @@ from pandas_amr._plan.output_fit import (
     unbounded_type,
 )
 from pandas_amr._plan.sample_rows import choose_rows, column_positions, typical_column
+from pandas_amr._records.quiet import ignore_warnings
 from pandas_amr._types.arrow import field_kind
 from pandas_amr._units.by import By, column, describe_key, group_numbers, is_code
 
@@ -357,8 +357,7 @@ def _as_one_group(table: pd.DataFrame) -> By:
 
 
 def _without_warnings(function: Callable[..., Any], *arguments: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with ignore_warnings():
         return function(*arguments)
 
 

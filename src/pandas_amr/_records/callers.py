@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.dbt_models import find_dbt_model, is_model_code, log_in_dbt
+from pandas_amr._records.quiet import filters_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,14 +70,15 @@ class Caller:
         Raises:
             Warning: a filter raises it.
         """
-        warnings.warn_explicit(
-            warning,
-            type(warning),
-            self.file,
-            self.line,
-            module=self.module,
-            registry=self.registry,
-        )
+        with filters_lock:
+            warnings.warn_explicit(
+                warning,
+                type(warning),
+                self.file,
+                self.line,
+                module=self.module,
+                registry=self.registry,
+            )
         if self.is_in_dbt:
             log_in_dbt(f"{self.file}:{self.line}: {type(warning).__name__}: {warning}")
 

@@ -8,7 +8,6 @@ import enum
 import secrets
 import types
 import typing
-import warnings
 from typing import Any, ClassVar, Literal, get_args, get_origin
 from weakref import WeakValueDictionary
 
@@ -18,6 +17,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from pandas_amr._records.forks import forkable_lock
+from pandas_amr._records.quiet import ignore_warnings
 from pandas_amr._types.resolve import ALIAS_TYPES, KEY_WRAPPERS, plain_choice
 from pandas_amr._types.type_advice import advise_type
 from pandas_amr.errors import UsageError
@@ -110,12 +110,8 @@ def record_type(
         definitions[field] = _define_field(place or f"finding[{field!r}]", definition)
     options = {"json_schema_extra": beside} if beside else {}
     try:
-        with warnings.catch_warnings():
-            # A finding named `copy` or `json` hides an attribute of BaseModel, which nobody uses
-            # here.
-            warnings.filterwarnings(
-                "ignore", message=r".*shadows an attribute", category=UserWarning
-            )
+        # A finding named `copy` or `json` hides an attribute of BaseModel, which nobody uses here.
+        with ignore_warnings(r".*shadows an attribute", UserWarning):
             made: Any = create_model(
                 name, __base__=Record, __doc__=about, __cls_kwargs__=options, **definitions
             )
