@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pandas_amr._findings.inputs import make_row_inputs
@@ -13,28 +12,16 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
-    from pandas_amr._findings.inputs import ReduceInput
-    from pandas_amr._reduce.agent import ReduceAgent
     from pandas_amr._reduce.sources import ReduceOutcome
-    from pandas_amr._reduce.task import ReduceTask
     from pandas_amr._units.units import Units
 
 MOST_BUDGETS = 2  # content of more budgets than this is not counted line by line: it cannot fit
 
 
-@dataclass(frozen=True)
-class DirectAnswer:
-    """One agent that answers from the whole content: what it is asked, and what it reads."""
-
-    task: ReduceTask
-    agent: ReduceAgent
-    inputs: list[ReduceInput]
-
-
-def make_direct_answer(
+async def answer_directly(
     spec: Spec, services: Services, state: State, units: Units
-) -> DirectAnswer | None:
-    """Make the agent that answers from the whole content.
+) -> ReduceOutcome | None:
+    """Have one agent answer from the whole content, which nothing maps.
 
     Returns:
         None if the plan has no direct answer, or if the content does not fit one agent.
@@ -52,17 +39,7 @@ def make_direct_answer(
         return None
     if sum(agent.size(one) for one in inputs) > agent.max_tokens:
         return None  # with their numbers they do not fit, and none may be truncated
-    return DirectAnswer(task, agent, inputs)
-
-
-async def answer_directly(
-    spec: Spec, services: Services, state: State, units: Units
-) -> ReduceOutcome | None:
-    """Have one agent answer from the whole content; None if no agent can read all of it."""
-    direct = make_direct_answer(spec, services, state, units)
-    if direct is None:
-        return None
     with services.trace.node("direct", id=f"{services.prefix}direct", units=len(units)) as node:
-        reduction = await direct.agent.reduce(direct.inputs, final=True)
+        reduction = await agent.reduce(inputs, final=True)
         node.usage = reduction.usage
     return make_outcome(reduction, spec.plan.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,15 +25,15 @@ def static_sizes(leaves: int, fan_in: int) -> list[int]:
     return [*sizes, 1]
 
 
-def reduce_calls(sizes: list[int], fan_in: int) -> int:
-    """Return the model calls that a tree needs: one per node, but none for a node with one child.
+def level_calls(sizes: Sequence[int], fan_in: int) -> list[int]:
+    """Return the model calls of each level: one per node, but none for a node with one child.
 
     Example:
-        >>> reduce_calls([7, 3, 1], 3)
-        3
+        >>> level_calls([7, 3, 1], 3)
+        [2, 1]
     """
-    passed = sum(below % fan_in == 1 for below in sizes[:-2])
-    return sum(sizes[1:]) - passed
+    calls = [width - (below % fan_in == 1) for below, width in itertools.pairwise(sizes[:-1])]
+    return [*calls, 1]
 
 
 def group_of(index: int, level: int, sizes: list[int], fan_in: int) -> tuple[int, int]:

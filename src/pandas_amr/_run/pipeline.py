@@ -35,7 +35,7 @@ from pandas_amr._run.estimate import forecast
 from pandas_amr._run.outcome import make_partial_result, make_result
 from pandas_amr._run.preview import Draft, PreviewOptions, preview
 from pandas_amr._run.sample import sample_of
-from pandas_amr._units.units import Units, make_units
+from pandas_amr._run.units import make_read_units
 from pandas_amr.errors import (
     BudgetExceeded,
     JournalError,
@@ -50,13 +50,13 @@ from pandas_amr.models.waits import LOGGER, collect_waits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pandas_amr._context.spec import Spec
     from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.usage import Ledger
     from pandas_amr._reduce.static_tree import StaticTree
     from pandas_amr._result.result import Result
     from pandas_amr._run.execution import Execution
+    from pandas_amr._units.units import Units
     from pandas_amr.errors import PlanWarning, RunStopped
 
 PLANNING = "its plan"
@@ -261,9 +261,7 @@ class Pipeline:
         if confirm is None or self._is_confirmed:
             return
         self.state.stage = "its confirmation"
-        unmapped = stage.open if stage is not None else None
-        estimate_rest = partial(forecast, open_=unmapped)
-        estimate = await services.run_large(spec, estimate_rest, spec, services, self.state, units)
+        estimate = await forecast(spec, services, units, stage=stage)
         answer = await called(confirm, estimate)
         if not isinstance(answer, bool | np.bool_) or not answer:
             raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
@@ -373,33 +371,6 @@ def _can_be_continued(error: RunStopped) -> bool:
     if isinstance(error, BudgetExceeded):
         return True
     return isinstance(error, ModelUnavailable) and not error.gone
-
-
-def make_read_units(spec: Spec) -> Units:
-    """Make units of the rows; equal ones that a model reads are asked about once."""
-    job = spec.job
-    if job.maps:
-        is_read = not job.all_callable and spec.plan.view != "preview"
-    else:
-        is_read = spec.is_written
-    if spec.lms and is_read:
-        counter = spec.counter("map" if job.maps else "reduce")
-        units = make_units(job.frame, job.columns, dedupe=_may_dedupe(spec), counter=counter)
-    else:
-        units = make_units(job.frame, job.columns, dedupe=False)
-    if spec.has_repl("map") or job.all_callable:  # code sees all columns: they all make the key
-        return replace(units, known_by=tuple(range(len(job.frame.columns))))
-    return units
-
-
-def _may_dedupe(spec: Spec) -> bool:
-    """Tell whether units with equal content are equal to whoever maps them."""
-    job = spec.job
-    if not spec.plan.dedupe or not job.maps or job.callables:
-        return False
-    if spec.has_repl("map") and len(job.columns) < len(job.frame.columns):
-        return False  # code sees the other columns, too
-    return all(isinstance(agent.instruction, str) for agent in job.map_agents.values())
 
 
 class RunRecord:

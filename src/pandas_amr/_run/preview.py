@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._reduce.direct import make_direct_answer
+from pandas_amr._run.dry_run import DryRun
 from pandas_amr._run.estimate import forecast
 from pandas_amr._run.measure import measure_sample
 from pandas_amr._run.requests import render_requests
 from pandas_amr._run.sample import sample_of
+from pandas_amr._run.units import Part
 
 if TYPE_CHECKING:
     from pandas_amr._context.services import Services
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pandas_amr._context.state import State
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.estimate import Estimate
-    from pandas_amr._reduce.direct import DirectAnswer
     from pandas_amr._result.result import Result
     from pandas_amr._run.sample import Measurement
     from pandas_amr._units.units import Units
@@ -60,14 +60,12 @@ async def preview(
 
     A sample is really mapped, and paid for.
     """
-    answering: DirectAnswer | None = None
     measurement: Measurement | None = None
-    if spec.lms:
-        answering = await services.run_large(spec, make_direct_answer, spec, services, state, units)
-    if options.sample and spec.lms and len(units) and answering is None:
+    can_sample = bool(options.sample and spec.lms and len(units))
+    if can_sample and not await DryRun(Part(spec, units), services).answer_directly():
         async with services.time_limit(spec):
             sample = await services.run_large(spec, sample_of, spec, units, options.sample)
             measurement = await measure_sample(spec, services, state, units, sample)
-    requests = await render_requests(spec, services, units, options.requests, answering)
-    estimate = await services.run_large(spec, forecast, spec, services, state, units, measurement)
+    requests = await render_requests(spec, services, units, options.requests)
+    estimate = await forecast(spec, services, units, measurement)
     return Draft(spec.plan, estimate, requests, tuple(state.warnings))
