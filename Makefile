@@ -11,7 +11,7 @@ TOOLS := pytest pytest-xdist hypothesis jsonschema
 # What `make test-all` runs, each part in an environment of its own. To come: test-dbt, test-dask, test-browser.
 PARTS := test-long test-pandas22 test-lowest test-extras test-wheel
 
-.PHONY: demo test test-all $(PARTS) check doctest bench clean
+.PHONY: demo test test-all parts $(PARTS) check doctest bench clean
 
 demo: $(VENV)/demo.stamp ## the main job on real reviews, with a model inside the process
 	$(VENV)/bin/python notebooks/demo.py
@@ -19,7 +19,11 @@ demo: $(VENV)/demo.stamp ## the main job on real reviews, with a model inside th
 test: check doctest ## lint, types, layers, examples in docstrings; then the tests on the newest pandas, but for the long ones
 	$(VENV)/bin/python $(PYTEST) -m "not long" tests
 
-test-all: $(PARTS) ## everything that `make test` leaves out
+test-all: ## everything that `make test` leaves out; when a part fails the others still run
+	@scripts/run_parts $(PARTS)
+
+parts: ## the names of the parts of `make test-all`
+	@echo $(PARTS)
 
 test-long: $(VENV)/dev.stamp ## the whole sandbox kit, all notebooks, more cases and more examples of the rules that `make test` tests
 	AMR_EXAMPLES=long $(VENV)/bin/python $(PYTEST) -m "long or hypothesis" tests
@@ -28,7 +32,7 @@ test-pandas22: .venv-pandas22/stamp ## the tests on pandas 2.2
 	.venv-pandas22/bin/python $(PYTEST) tests
 
 test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every package that is required
-	.venv-lowest/bin/python $(PYTEST) -m "not long" tests
+	AMR_LOWEST=1 .venv-lowest/bin/python $(PYTEST) -m "not long" tests
 
 test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each
 	.venv-extras/bin/python $(PYTEST) tests/tools/test_mcp.py tests/units/test_corpus.py tests/models/test_local.py tests/models/test_budget.py

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from pandas_amr._records.clock import CLOCK
+from pandas_amr._records.engine import submit
 
 LONGEST_S = 120.0  # only what has failed waits so long
-NEVER_S = 3600.0
+NEVER_S = 7 * 86400.0
+TURNS = 200  # far more than a task takes from the moment it is woken to what it does then
 
 
 def until(reached: Callable[[], Any]) -> None:
@@ -23,6 +25,12 @@ def until(reached: Callable[[], Any]) -> None:
 async def never(request: Any) -> None:
     """Leave a request without an answer."""
     await asyncio.sleep(NEVER_S)
+
+
+def turn_engine() -> None:
+    """Let whatever is due in the engine, and needs no answer from outside, be done."""
+    for _ in range(TURNS):
+        submit(asyncio.sleep(0)).result(LONGEST_S)
 
 
 def move_on(seconds: float) -> None:

@@ -23,7 +23,7 @@ class Together:
     def __init__(self, script, count):
         self._script = script
         self._count = count
-        self._expected = min(count, int(FIRST_WINDOW))
+        self._expected = 1  # the first request goes alone
         self._held = deque()
         self._free = False
 
@@ -39,7 +39,7 @@ class Together:
             await asyncio.sleep(LINGER_S)
             self._release()
         elif len(self._held) >= self._expected:
-            self._expected += 1
+            self._expected = max(self._expected + 1, min(self._count, int(FIRST_WINDOW)))
             self._held.popleft().set_result(None)
         try:
             with contextlib.suppress(TimeoutError):

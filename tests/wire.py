@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from pandas_amr.testing.server import stop_accepting
+
 START_TIMEOUT_S = 10.0
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden"} | {
     404: "Not Found",
@@ -154,6 +156,7 @@ class Wire:
         self.address = f"http://{host}:{port}{self.root}"
         self._ready.set()
         await self._stop.wait()
+        await stop_accepting(server.sockets)
         server.close()
         for connection in self._connections:
             connection.cancel()

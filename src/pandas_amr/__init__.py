@@ -15,6 +15,7 @@ from pandas_amr._api.verbs import filter, map, map_reduce, plan, reduce, start  
 from pandas_amr.errors import (
     AMRError,
     AMRWarning,
+    ArgumentError,
     BudgetExceeded,
     ColumnError,
     CorpusWarning,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from pandas_amr._plan.plan import Plan, Ranking
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.graph import Graph
+    from pandas_amr._records.outgoing import Outgoing
     from pandas_amr._records.usage import Budget, Usage
     from pandas_amr._result.evaluate import Score
     from pandas_amr._result.recent import result_of
@@ -68,6 +70,7 @@ __all__ = [
     "AMRWarning",
     "Abilities",
     "Agent",
+    "ArgumentError",
     "Budget",
     "BudgetExceeded",
     "By",
@@ -89,6 +92,7 @@ __all__ = [
     "ModelRejected",
     "ModelUnavailable",
     "NotConfirmed",
+    "Outgoing",
     "Plan",
     "PlanError",
     "PlanWarning",
@@ -138,6 +142,7 @@ _HOMES = {
     "_api.mcp": ("mcp_tools",),
     "_agent.agent": ("Agent",),
     "_records.estimate": ("Estimate",),
+    "_records.outgoing": ("Outgoing",),
     "_plan.plan": ("Plan", "Ranking"),
     "_api.recipe": ("Recipe",),
     "_result.recent": ("result_of",),
@@ -155,7 +160,9 @@ for _home, _names in _HOMES.items():
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from pandas_amr._records.public import refuse_attribute  # noqa: PLC0415 (seldom needed)
+
+        refuse_attribute(f"module {__name__!r}", name, () if name.startswith("_") else __dir__())
     value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     globals()[name] = value
     return value

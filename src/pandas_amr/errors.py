@@ -4,6 +4,7 @@
 
     AMRError
     ├─ UsageError(ValueError)           a wrong argument, before any request; says what is right
+    │  ├─ ArgumentError(TypeError)     a keyword that a function does not take
     │  └─ ColumnError(KeyError)         a column is missing, doubled or collides with a finding
     └─ RunStopped                       a run ended early; carries the partial Result. This class
        │                                itself: the cause is an exception of other code
@@ -19,7 +20,7 @@
        ├─ JournalError                  the journal cannot be read or written
        ├─ BudgetExceeded                the budget is spent; carries the usage
        ├─ NotConfirmed                  the estimate was not confirmed; carries the estimate
-       └─ MapFailed                     a unit failed, with errors="raise"
+       └─ MapFailed                     a unit failed, with errors="raise"; or nothing succeeded
 
     AMRWarning(UserWarning)
     ├─ PlanWarning                      part of a plan is not carried out
@@ -42,6 +43,7 @@ Usage: TypeAlias = Any
 __all__ = [
     "AMRError",
     "AMRWarning",
+    "ArgumentError",
     "BudgetExceeded",
     "ColumnError",
     "CorpusWarning",
@@ -70,7 +72,8 @@ class AMRError(Exception):
     """The root: ``except AMRError`` catches everything the library raises.
 
     A copy of an error, for another process for example, has no ``partial``: a result holds clients
-    and functions.
+    and functions. Tracebacks show the user's lines; with ``AMR_DEBUG=1`` in the environment, the
+    library's too.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -82,6 +85,10 @@ class AMRError(Exception):
 
 class UsageError(AMRError, ValueError):
     """An argument cannot be used; the message says what would be right."""
+
+
+class ArgumentError(UsageError, TypeError):
+    """A function was given a keyword that it does not take; the message names the closest one."""
 
 
 class ColumnError(UsageError, KeyError):
@@ -141,9 +148,11 @@ class ModelUnavailable(ModelError):
 
     Attributes:
         retry_after_s: how many seconds the service asked to wait, if it did.
-        busy: whether the service answered 429.
+        busy: whether the service answered 429, or that it has too much to do.
         gone: whether no service was reached.
+        hung_up: whether there was a connection, and what is there has never answered.
         starved: whether this process could open no more connections.
+        loading: whether the service is loading its model.
         said: what went wrong, without what it means for the run.
         limits: the limits in its headers.
     """
@@ -167,6 +176,8 @@ class ModelUnavailable(ModelError):
         self.busy = busy
         self.gone = gone
         self.starved = starved
+        self.hung_up = False
+        self.loading = False
         self.limits = limits
 
 
@@ -176,9 +187,13 @@ class ModelConfigError(ModelError):
     Attributes:
         of_request: the same failure as an error of this request only, if the service may mean
             that. It does if it has answered other requests.
+        certain: whether it does not mean that if it has answered no other request yet.
+        unknown_path: whether the service knows no such path, and says nothing else.
     """
 
     fatal = True
+    certain = False
+    unknown_path = False
     request_error: ModelRejected | None = None
 
 
@@ -247,7 +262,7 @@ class NotConfirmed(RunStopped):
 
 
 class MapFailed(RunStopped):
-    """A unit failed, with ``errors="raise"``."""
+    """A unit failed, or units failed for one reason and none succeeded; with ``errors="raise"``."""
 
 
 class AMRWarning(UserWarning):

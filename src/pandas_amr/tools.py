@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib.util
 import inspect
 import os
@@ -10,17 +11,20 @@ import re
 import textwrap
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.public import public
+from pandas_amr._records.suggest import closest_name, did_you_mean
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._types.schema import accepted_names, json_schema, stored_schema
 from pandas_amr._types.wire import Wire, make_wire
 from pandas_amr.errors import UsageError
-from pandas_amr.sandbox.base import Isolation, Limits, Sandbox, found
+from pandas_amr.sandbox.base import Isolation, Limits, Sandbox, tiers_in_force
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +35,9 @@ NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 LEAST_RESULT_CHARS = 100
 MOST_RESULT_CHARS = 20_000
 OTHERS_MAY_READ = 0o004
+CONTAINERS = frozenset({"docker", "podman", "container", "gvisor"})
+REPL_NAMES = ("python", "repl", "python_repl", "PythonREPLTool", "code_interpreter")
+REPL_EXAMPLE = "[amr.PythonREPLTool()]"
 RESERVED = frozenset({"submit_findings", "submit_reduction", "python_repl"})
 
 
@@ -76,6 +83,7 @@ class Tool:
     parameters: dict[str, Any] = field(init=False, repr=False)
     wire: Wire = field(init=False, repr=False)
     passes: tuple[type[Exception], ...] = field(default=(), init=False, repr=False)
+    redact: Callable[[str], str] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.func):
@@ -133,6 +141,7 @@ def tool(
     isolated: bool = False,
     version: str = "",
 ) -> Callable[[Callable[..., Any]], Tool]: ...
+@user_traceback
 def tool(
     func: Callable[..., Any] | None = None, /, **options: Any
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
@@ -146,6 +155,7 @@ def tool(
         >>> double, double(4)
         (<Tool double(x)>, 8)
     """
+    check_keywords("tool", options, [each.name for each in fields(Tool) if each.init])
     if func is None:
         return lambda function: Tool(function, **options)
     return Tool(func, **options)
@@ -194,8 +204,11 @@ class PythonREPLTool:
         choices = typing.get_args(Isolation)
         if self.isolation not in choices:
             listed = ", ".join(map(repr, choices))
+            suggestion = did_you_mean(self.isolation, choices)
+            if self.isolation in CONTAINERS:
+                suggestion = " For a container: sandbox=amr.ContainerSandbox(...)."
             raise UsageError(
-                f"PythonREPLTool(isolation=...) takes {listed}, not {self.isolation!r}."
+                f"PythonREPLTool(isolation=...) takes {listed}, not {self.isolation!r}.{suggestion}"
             )
         if self.sandbox is not None:
             self._check_sandbox()
@@ -221,7 +234,7 @@ class PythonREPLTool:
         """The tier in force; ``auto`` until the first session of this process has begun."""
         if self.sandbox is not None:
             return self.sandbox.tier
-        return found.get(self.isolation, self.isolation)
+        return tiers_in_force.get(self.isolation, self.isolation)
 
     def __repr__(self) -> str:
         return f"<PythonREPLTool {self.tier}>"
@@ -269,6 +282,37 @@ def _paths_by_name(
     return {name: str(path) for name, path in paths.items()}
 
 
+def _check_list(tools: Any) -> None:
+    """Refuse what is not a list of tools.
+
+    Raises:
+        UsageError: it is a single tool, a text or a dict.
+    """
+    is_single = isinstance(tools, str | bytes | Tool | PythonREPLTool)
+    if is_single or not isinstance(tools, typing.Iterable):
+        raise UsageError(f"tools= takes a list of tools, not {tools!r}.{_advise_tools(tools)}")
+    if isinstance(tools, Mapping):
+        raise UsageError("tools= takes a list of tools, not a dict: tools=[*tools.values()].")
+
+
+def _advise_tools(tools: Any) -> str:
+    """Suggest the list that is meant by a single tool."""
+    if tools is PythonREPLTool or _names_repl(tools):
+        return f" Did you mean {REPL_EXAMPLE}?"
+    if isinstance(tools, Tool):
+        return f" Did you mean [{tools.name}]?"
+    if isinstance(tools, PythonREPLTool):
+        return " Did you mean a list of it, in square brackets?"
+    if callable(tools):
+        return f" Did you mean [{getattr(tools, '__name__', 'f')}]?"
+    return ""
+
+
+def _names_repl(tool: Any) -> bool:
+    """Tell whether a text names the REPL, or Python."""
+    return isinstance(tool, str) and closest_name(tool, REPL_NAMES) is not None
+
+
 def as_tools(tools: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLTool | None]:
     """Convert functions to tools, and separate the REPL from the other tools.
 
@@ -277,9 +321,7 @@ def as_tools(tools: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLT
     """
     if tools is None:
         return (), None
-    is_single = isinstance(tools, str | bytes | Tool | PythonREPLTool)
-    if is_single or not isinstance(tools, typing.Iterable):
-        raise UsageError(f"tools= takes a list of tools, not {tools!r}.")
+    _check_list(tools)
     functions: list[Tool] = []
     repls: list[PythonREPLTool] = []
     for candidate in tools:
@@ -287,6 +329,10 @@ def as_tools(tools: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLT
             repls.append(candidate)
         elif candidate is PythonREPLTool:
             raise UsageError("tools= takes PythonREPLTool(), with parentheses.")
+        elif _names_repl(candidate):
+            raise UsageError(
+                f"A tool is a function, not {candidate!r}. Did you mean {REPL_EXAMPLE}?"
+            )
         else:
             functions.append(candidate if isinstance(candidate, Tool) else Tool(candidate))
     if len(repls) > 1:
@@ -297,6 +343,13 @@ def as_tools(tools: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLT
             raise UsageError(f"tools= has two tools named {function.name}.")
         names.add(function.name)
     return tuple(functions), repls[0] if repls else None
+
+
+def with_redaction(tool: Tool, redact: Callable[[str], str]) -> Tool:
+    """Return the tool with what every result of it passes before an agent reads it."""
+    bound = copy.copy(tool)
+    object.__setattr__(bound, "redact", redact)
+    return bound
 
 
 def check_result_limit(characters: Any) -> None:

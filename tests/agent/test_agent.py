@@ -45,7 +45,7 @@ def test_tools_are_told_by_the_system_and_their_results_come_back():
 
 def test_several_calls_of_one_turn_run_at_once_and_answer_in_order():
     """Each waits for the other: one after another they would time out."""
-    barrier = threading.Barrier(3, timeout=10)
+    barrier = threading.Barrier(3, timeout=120)
 
     @amr.tool
     def meet(name: str) -> str:

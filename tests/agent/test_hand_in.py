@@ -519,10 +519,13 @@ def test_a_model_that_writes_code_only_gets_no_tools_of_the_user_s():
 def test_a_model_without_tools_stays_without_code():
     with ScriptedServer(lambda request: findings(request, lambda unit: {"severity": "low"})) as server:
         lm = server.lm(abilities=amr.Abilities(tools=False))
-        severity(FRAME, server, lm, plan={"shard_size": ROWS, "dedupe": False})
-        assert [request.schema for request in server.requests] == ["findings"]
+        plan = {"shard_size": ROWS, "dedupe": False}
+        severity(FRAME, server, lm, plan=plan, tools=[])
+        with pytest.raises(UsageError, match="calls no tools"):
+            severity(FRAME, server, lm, plan=plan)
         with pytest.raises(PlanError, match="calls no tools"):
             severity(FRAME, server, lm)
+        assert [request.schema for request in server.requests] == ["findings"]
 
 
 @pytest.mark.parametrize("tools", ["none", "Code", 1, None, "yes"])

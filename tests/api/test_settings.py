@@ -236,7 +236,11 @@ def test_a_refused_block_takes_back_no_more_than_its_own():
 
 
 WRONG = {
-    "an unknown name": ({"model": "x"}, r"There is no setting 'model'. CALLER\(\.\.\.\) takes: lm, max_parallelism"),
+    "an unknown name": (
+        {"weather": "x"},
+        r"There is no setting 'weather'. CALLER\(\.\.\.\) takes: lm, max_parallelism",
+    ),
+    "a name of other libraries": ({"model": "x"}, r"There is no setting 'model'. Did you mean CALLER\(lm=\.\.\.\)\?"),
     "nearly a name": ({"max_step": 3}, r"There is no setting 'max_step'. Did you mean CALLER\(max_steps=\.\.\.\)\?"),
     "what is inside": ({"of_block": {}}, "There is no setting 'of_block'"),
     "no parallelism": ({"max_parallelism": 0}, r"CALLER\(max_parallelism=\.\.\.\) takes a whole number from 1, not 0"),

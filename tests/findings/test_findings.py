@@ -328,8 +328,8 @@ def test_a_callable_that_fails_on_a_row_loses_that_row_alone():
         (lambda shard: pd.DataFrame({"n": shard["text"].str[4:].astype(int)}).sort_values("n", ascending=False), None),
         (lambda shard: shard["text"].str[4:].astype(int).rename("n"), None),
         (lambda shard: pd.DataFrame({"n": [int(t.split()[1]) for t in shard["text"]]}), None),
-        (lambda shard: [1], "one finding a row"),
-        (lambda shard: pd.DataFrame({"n": [1]}), "one finding a row"),
+        (lambda shard: [1], "one finding per row"),
+        (lambda shard: pd.DataFrame({"n": [1]}), "one finding per row"),
         (lambda shard: 5, "gives a frame or a list"),
     ],
 )

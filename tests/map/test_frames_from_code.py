@@ -190,7 +190,7 @@ def test_what_a_function_gives_for_rows_unknown_is_refused(case):
     with pytest.raises(UsageError) as refused:
         frame_of(case.kind).amr.map(lambda shard: run(case.code, shard), finding={"finding": int})
     assert case.told in str(refused.value)
-    assert any(word in str(refused.value) for word in ("one finding a row", "index=shard.index", "`unit`"))
+    assert any(word in str(refused.value) for word in ("one finding per row", "index=shard.index", "`unit`"))
 
 
 # `filter`
@@ -447,6 +447,6 @@ def test_a_value_is_on_its_own_row_or_nowhere(labels, values, index, steps, size
     try:
         found = frame.amr.map(function, finding={"finding": int}, plan={"shard_size": size})
     except (UsageError, RunStopped) as refused:  # the latter once a shard was found
-        assert any(word in str(refused) for word in ("one finding a row", "index=shard.index", "`unit`"))  # noqa: PT017
+        assert any(word in str(refused) for word in ("one finding per row", "index=shard.index", "`unit`"))  # noqa: PT017
     else:
         assert found["finding"].tolist() == values

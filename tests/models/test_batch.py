@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 import pandas_amr as amr
-from moments import until
+from moments import move_on, until
 from pandas_amr.testing import CHARACTERS_PER_TOKEN, Call, ScriptedServer, Status, findings
 from together import Together
 from versions import once
@@ -437,10 +437,11 @@ def test_an_answer_that_dribbles_in_does_not_hold_up_a_step(step):
             await response.prepare(http)
             while True:
                 await response.write(b" ")
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # in which it is read
+                move_on(20.0)
 
     with Dribbling(provider) as server:
-        all_found(server, timeout_s=0.5)
+        all_found(server, timeout_s=50.0)
         assert server.dribbled == 2
         assert len(server.batches) == 1
 

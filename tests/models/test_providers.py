@@ -203,8 +203,9 @@ def warned_of(omits: tuple[str, ...]) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         yield
-    assert [one.category for one in said] == [SettingWarning] * len(omits)
-    for setting, one in zip(sorted(omits), sorted(str(one.message) for one in said), strict=True):
+    told = [one for one in said if "The answer rests on" not in str(one.message)]
+    assert [one.category for one in told] == [SettingWarning] * len(omits)
+    for setting, one in zip(sorted(omits), sorted(str(one.message) for one in told), strict=True):
         assert f"({setting}=" in one
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import socket
 import threading
@@ -11,7 +12,7 @@ import time
 import pytest
 
 import pandas_amr as amr
-from moments import until
+from moments import move_on, never, turn_engine, until
 from numbered import number, provider
 from numbered import rows as frame
 from pandas_amr.models.openai.headers import _limit, seconds_of
@@ -26,6 +27,7 @@ from versions import once
 pytestmark = once
 
 
+TIMEOUT_S = 6000.0  # by a clock that is moved on
 ONE_BY_ONE = {"map": "Which?", "finding": {"n": int}, "reduce": {"n": "sum"}, "plan": {"shard_size": 1}}
 
 
@@ -79,7 +81,7 @@ def test_a_429_is_never_a_rows_failure():
 def test_faults_of_every_kind_together_lose_no_row_and_resends_are_counted():
     """5 % of 500s, 2 % resets, 2 % hangs, 2 % malformed bodies, 1 % wrong JSON.
 
-    Which rows hang is fixed, once each: they are waited for side by side, for longer than a busy machine stalls.
+    Which rows hang is fixed, once each: they are waited for side by side, and time out once all others are found.
     """
     rng = random.Random(5)
     faults = {"error": 0.05, "reset": 0.02, "malformed": 0.02, "wrong": 0.01}
@@ -109,11 +111,14 @@ def test_faults_of_every_kind_together_lose_no_row_and_resends_are_counted():
         kind = kind_of(request)
         counted[kind] += 1
         if kind == "hang":
-            await asyncio.sleep(3600)
+            await never(request)
         return answers.get(kind) or provider(request)
 
     with ScriptedServer(script) as server:
-        result = frame(1000).amr.map_reduce(**ONE_BY_ONE, max_parallelism=64, lm=server.lm(timeout_s=12.0))
+        run = frame(1000).amr.start(**ONE_BY_ONE, max_parallelism=64, lm=server.lm(timeout_s=TIMEOUT_S))
+        until(lambda: run.progress.found == 980 and server.in_flight == 20)
+        move_on(TIMEOUT_S)
+        result = run.result()
     assert result.output["n"] == sum(range(1000))
     assert len(result.failures) == 0
     assert counted["hang"] == 20
@@ -128,16 +133,18 @@ def answering(count):
 
     async def script(request):
         if request.number >= count:
-            await asyncio.sleep(3600)
+            await never(request)
         return provider(request)
 
     return script
 
 
 def test_a_scripted_server_that_ends_hangs_up_on_what_it_never_answers():
-    with ScriptedServer(answering(0)) as server:
-        run = frame(2).amr.start(**ONE_BY_ONE, lm=server.lm(timeout_s=10.0, max_tries=1), errors="raise")
-        until(lambda: len(server.requests) == 2)
+    with ScriptedServer(answering(1)) as server:
+        lm = server.lm(timeout_s=10.0, max_tries=1)
+        frame(1).amr.map_reduce(**ONE_BY_ONE, lm=lm)  # the first request goes alone
+        run = frame(3).iloc[1:].amr.start(**ONE_BY_ONE, lm=lm, errors="raise")
+        until(lambda: len(server.requests) == 3)
     with pytest.raises(amr.MapFailed, match="No connection"):  # and not: no answer within 10 s
         run.result()
 
@@ -166,22 +173,17 @@ def test_a_server_that_dies_and_comes_back_is_waited_for_and_the_run_ends_whole(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    results = []
-    first = ScriptedServer(answering(50), latency_s=0.01, port=port)
     lm = amr.LM("scripted", base_url=f"http://127.0.0.1:{port}/v1", api_key="k")
-    with first:
-        thread = threading.Thread(
-            target=lambda: results.append(frame(200).amr.map_reduce(**ONE_BY_ONE, max_parallelism=4, lm=lm))
-        )
-        thread.start()
+    with ScriptedServer(answering(50), latency_s=0.01, port=port) as first:
+        run = frame(200).amr.start(**ONE_BY_ONE, max_parallelism=4, lm=lm)
         until(lambda: len(first.requests) >= 50 + 4)
-    time.sleep(1.5)
-    assert not results
+    until(lambda: run.progress.waiting)
+    assert not run.done()
     with ScriptedServer(provider, port=port) as second:
-        thread.join(60)
+        result = run.result()
         assert len(second.requests) <= 200 - 50 + 4 + 4
-    assert results[0].output["n"] == sum(range(200))
-    assert len(results[0].failures) == 0
+    assert result.output["n"] == sum(range(200))
+    assert len(result.failures) == 0
 
 
 def test_a_server_that_never_comes_back_ends_the_run_with_one_error_and_the_findings_kept():
@@ -319,51 +321,92 @@ def test_durations_are_read_as_providers_write_them(text, seconds):
     assert seconds_of(text) == (None if seconds is None else pytest.approx(seconds))
 
 
-def test_hedging_takes_the_first_answer_and_counts_both():
-    """The first request for three rows is never answered: that the run ends at all is the second one's doing.
+SLOWEST_S = 600.0  # by the clock: longer than any other answer takes, however busy the machine is
+HEDGED_S = 2 * SLOWEST_S  # by then a second request is due
 
-    The first answers take so long that of the others none is among the slowest, however busy the machine is.
-    """
+
+def hedged_after_slow_answers(server):
+    """A model that sends a second request only after ``SLOWEST_S``: twenty answers before took so long."""
+    lm = server.lm(hedge=True, timeout_s=TIMEOUT_S)
+    frame(20).amr.map_reduce(**ONE_BY_ONE, max_parallelism=1, lm=lm)
+    server.requests.clear()
+    return lm
+
+
+def slow_at_first(script):
+    """A script, of which the first twenty answers take ``SLOWEST_S``."""
+    begun = itertools.count()
+
+    async def answer(request):
+        if next(begun) < 20:
+            move_on(SLOWEST_S)
+            return provider(request)
+        return await script(number(request.units[0])["n"], request)
+
+    return answer
+
+
+def test_hedging_takes_the_first_answer_and_counts_both():
+    """The first request for three rows is never answered: that the run ends at all is the second one's doing."""
     slow = {60, 75, 90}
 
-    async def script(request):
-        row = number(request.units[0])["n"]
-        if row < 20:
-            await asyncio.sleep(1.5)
-        elif row in slow:
+    async def script(row, request):
+        if row in slow:
             slow.remove(row)
-            await asyncio.sleep(3600)
+            await never(request)
         return provider(request)
 
-    with ScriptedServer(script) as server:
-        result = frame(100).amr.map_reduce(**ONE_BY_ONE, max_parallelism=8, lm=server.lm(hedge=True))
+    with ScriptedServer(slow_at_first(script)) as server:
+        lm = hedged_after_slow_answers(server)
+        run = frame(100).amr.start(**ONE_BY_ONE, max_parallelism=8, lm=lm)
+        until(lambda: run.progress.found == 97 and server.in_flight == 3)
+        assert len(server.requests) == 100
+        move_on(HEDGED_S)
+        result = run.result()
     assert result.output["n"] == sum(range(100))
     assert result.total.calls == 100
-    assert result.total.tries == len(server.requests) > 100
+    assert result.total.tries == len(server.requests) == 103
 
 
 def test_hedged_requests_that_both_fail_are_both_counted():
     """Row 40's first two requests are never answered and time out; the third is."""
     asked = []
 
-    async def script(request):
-        row = number(request.units[0])["n"]
+    async def script(row, request):
         asked.append(row)
-        await asyncio.sleep(3600 if row == 40 and asked.count(40) < 3 else 0.5 if row < 20 else 0.0)
+        if row == 40 and asked.count(40) < 3:
+            await never(request)
         return provider(request)
 
-    with ScriptedServer(script) as server:
-        lm = server.lm(hedge=True, timeout_s=8.0)
-        result = frame(60).amr.map_reduce(**ONE_BY_ONE, max_parallelism=8, lm=lm)
+    with ScriptedServer(slow_at_first(script)) as server:
+        lm = hedged_after_slow_answers(server)
+        run = frame(60).amr.start(**ONE_BY_ONE, max_parallelism=8, lm=lm)
+        until(lambda: run.progress.found == 59 and asked.count(40) == 1)
+        move_on(HEDGED_S)
+        until(lambda: asked.count(40) == 2)
+        move_on(TIMEOUT_S)
+        result = run.result()
     assert result.output["n"] == sum(range(60))
     assert asked.count(40) == 3
-    assert result.total.tries == len(server.requests) >= 62
+    assert result.total.tries == len(server.requests) == 62
 
 
 def test_a_second_request_that_waits_for_its_place_is_neither_counted_nor_sent():
     """One place only, which the first request holds: the second is never sent."""
-    latency_s = {30: 3.0} | dict.fromkeys(range(20), 0.1)
-    with ScriptedServer(provider, latency_s=lambda r: latency_s.get(number(r.units[0])["n"], 0.0)) as server:
-        result = frame(40).amr.map_reduce(**ONE_BY_ONE, max_parallelism=1, lm=server.lm(hedge=True))
+    released = threading.Event()
+
+    async def script(row, request):
+        if row == 30:
+            assert await asyncio.to_thread(released.wait, 60)
+        return provider(request)
+
+    with ScriptedServer(slow_at_first(script)) as server:
+        lm = hedged_after_slow_answers(server)
+        run = frame(40).amr.start(**ONE_BY_ONE, max_parallelism=1, lm=lm)
+        until(lambda: run.progress.found == 30 and server.in_flight == 1)
+        move_on(HEDGED_S)
+        turn_engine()
+        released.set()
+        result = run.result()
     assert result.output["n"] == sum(range(40))
     assert result.total.tries == len(server.requests) == 40

@@ -23,6 +23,7 @@ import pandas_amr as amr
 from moments import move_on, until
 from numbered import provider
 from numbered import rows as frame
+from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelUnavailable
 from pandas_amr.models.base import Message, RateLimits, Reply, Request
@@ -510,7 +511,7 @@ def test_to_wait_for_the_first_of_a_kind_is_to_wait_for_the_server():
         structured = Structured(Inside(), server="http://first-of-a-kind", lm=amr.LM("m"))
         asked = [asyncio.create_task(structured.complete(Request((Message("user", "x"),), "map"))) for _ in range(2)]
         await asyncio.sleep(0)
-        both_asked = time.monotonic()
+        both_asked = CLOCK.now()
         await asyncio.gather(*asked)
         return both_asked
 
@@ -528,7 +529,7 @@ def test_a_server_that_is_not_there_yet_is_waited_for_where_the_user_said_so(cap
     port = closed_port()
     lm = amr.LM("scripted", base_url=f"http://127.0.0.1:{port}/v1", api_key="k", patience_s=60)
     with caplog.at_level(logging.INFO, "pandas_amr"):
-        run = frame(20).amr.start(**ONE_BY_ONE, lm=lm)
+        run = frame(20).amr.start(**ONE_BY_ONE, lm=lm, progress=False)
         until(lambda: run.progress.waiting)
         assert "not reached" in run.progress.waiting
         assert f"127.0.0.1:{port}" in run.progress.waiting
@@ -827,8 +828,10 @@ def test_a_pause_is_told_though_answers_to_earlier_requests_come_in_it(caplog):
         return provider(request)
 
     with ScriptedServer(script) as server, caplog.at_level(logging.INFO, "pandas_amr"):
-        frame(1).amr.map_reduce(**ONE_BY_ONE, lm=server.lm())  # what is learned at the first request is known
-        run = frame(8).amr.start(**ONE_BY_ONE, max_parallelism=4, lm=server.lm())
+        frame(1).amr.map_reduce(
+            **ONE_BY_ONE, lm=server.lm(), progress=False
+        )  # what is learned at the first request is known
+        run = frame(8).amr.start(**ONE_BY_ONE, max_parallelism=4, lm=server.lm(), progress=False)
         until(lambda: run.progress.waiting and run.progress.found == 3)
         shown = run.progress.waiting
         move_on(9.0)

@@ -140,11 +140,11 @@ def test_a_model_that_cannot_plan_gets_defaults_that_it_can_follow():
 
     with ScriptedServer(planner(find=lambda unit: {"mood_found": "good", "score": 2.5})) as server:
         lm = server.lm(abilities=small)
-        plan = DF.amr.plan(
-            map="How are they?", finding={"mood_found": ["good", "bad"], "score": float}, tools=[look], lm=lm
-        )
+        plan = DF.amr.plan(map="How are they?", finding={"mood_found": ["good", "bad"], "score": float}, lm=lm)
+        with pytest.raises(amr.UsageError, match="calls no tools"):
+            DF.amr.map_reduce(plan=plan, tools=[look], lm=lm)
         assert server.requests == []
-        result = DF.amr.map_reduce(plan=plan, tools=[look], lm=lm)
+        result = DF.amr.map_reduce(plan=plan, lm=lm)
     assert {request.schema for request in server.requests} == {"finding"}
     assert len(server.requests) == 40
     assert result.plan.shard_size == 1

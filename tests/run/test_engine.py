@@ -78,7 +78,7 @@ def test_each_yields_in_the_order_of_finishing_and_draws_items_late():
             yield item
 
     async def work(item):
-        await (others.wait() if item == 0 else asyncio.sleep(0.001))
+        await (others.wait() if item == 0 else asyncio.sleep(0))
         if item == 4:
             others.set()
         return item
@@ -93,12 +93,16 @@ def test_each_yields_in_the_order_of_finishing_and_draws_items_late():
 
 def test_each_draws_nothing_after_an_exception_and_raises_it_once_what_is_in_flight_has_landed():
     drawn, landed = [], []
+    raised = asyncio.Event()
 
     async def work(item):
         drawn.append(item)
         if item == 2:
+            raised.set()
             raise KeyError(item)
-        await asyncio.sleep(0.05)
+        await raised.wait()
+        for _ in range(10):  # turns in which another item would be drawn
+            await asyncio.sleep(0)
         return item
 
     async def collect():
@@ -116,7 +120,7 @@ def test_each_cancels_what_is_in_flight_when_it_is_closed():
 
     async def work(item):
         try:
-            await asyncio.sleep(0.0 if item == 2 else 10)
+            await asyncio.sleep(0.0 if item == 2 else 3600)
         except asyncio.CancelledError:
             cancelled.append(item)
             raise

@@ -7,13 +7,13 @@ import random
 import sys
 import tempfile
 import threading
-import time
 
 import openai
 import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from moments import until
 from numbered import rows
 from pandas_amr._agent.dispatch import dispatch
 from pandas_amr._context.progress import Progress, Watch
@@ -46,9 +46,7 @@ def test_runs_that_are_cancelled_give_back_exactly_the_places_that_they_had():
         for _ in range(2):
             asked = len(server.requests)
             runs = [rows(20).amr.start(**options) for _ in range(3)]
-            until = time.monotonic() + 30
-            while len(server.requests) < asked + 3 and time.monotonic() < until:
-                time.sleep(0.01)
+            until(lambda: len(server.requests) >= asked + 3)  # noqa: B023 (called here)
             for run in runs:
                 run.cancel()
             for run in runs:
@@ -84,7 +82,7 @@ def test_whoever_gives_up_watching_as_something_lands_does_not_fail_the_run():
             waiting = [watch.next(10**9) for _ in range(100)]
             giving_up = threading.Thread(target=lambda futures=waiting: [future.cancel() for future in futures])
             giving_up.start()
-            watch.told(Progress())
+            watch.show_progress(Progress())
             giving_up.join()
     finally:
         sys.setswitchinterval(interval)
@@ -336,12 +334,18 @@ def test_a_plan_is_known_again_whatever_the_address_of_a_function(tmp_path, how)
 
 
 def test_the_columns_of_a_function_s_findings_stand_in_the_order_of_the_frame():
+    """The slow one ends after the three others."""
     columns = []
     for slow in (0, 3):
+        ended, others = [], asyncio.Event()
 
-        async def look(shard, slow=slow):
+        async def look(shard, slow=slow, ended=ended, others=others):
             number = int(shard["text"].iloc[0].split()[1])
-            await asyncio.sleep(0.1 if number == slow else 0.0)
+            if number == slow:
+                await others.wait()
+            ended.append(number)
+            if len(ended) == 3:
+                others.set()
             return [{"first" if number == 0 else "later": number}]
 
         columns.append(

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import pandas_amr as amr
+from moments import until
 from pandas_amr._records.engine import in_thread
 from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.errors import SandboxError
@@ -152,7 +152,13 @@ def test_missing_texts_are_not_asked():
 
     frame = pd.DataFrame({"text": ["a", None, "b"]})
     with ScriptedServer(provider) as server:
-        found = frame.amr.map("x", finding={"n": int}, tools=[amr.PythonREPLTool()], lm=server.lm())
+        found = frame.amr.map(
+            "x",
+            finding={"n": int},
+            tools=[amr.PythonREPLTool()],
+            plan={"on_empty": "ask"},
+            lm=server.lm(),
+        )
     assert asked == ["a", "b"]
     assert found["n"].tolist() == [0, 1, 0]
 
@@ -244,7 +250,7 @@ with ScriptedServer(provider) as server:
     found = frame.amr.map("x", finding={"n": int}, tools=[tool], plan={"shard_size": 1}, lm=server.lm(), journal=False)
 print(int(found["n"].sum()))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "12", done.stderr
 
 
@@ -334,21 +340,27 @@ def test_a_fork_that_fails_fails_that_session_and_no_other(monkeypatch, anybody_
 def test_ctrl_c_in_the_terminal_reaches_no_session():
     script = """
 import asyncio, os, signal
+import pandas as pd
+from pandas_amr._units.parquet import ArrowFrame
 from pandas_amr.sandbox.base import Data, Limits
 from pandas_amr.sandbox.host.local import LocalSandbox
+begun = asyncio.Event()
+async def begin(asked):
+    begun.set()
+    return ArrowFrame.of(pd.DataFrame({"answer": asked["texts"]})).data("answers")
 async def main():
     sandbox = LocalSandbox()
     session = await sandbox.open(Data("df"), Limits(wall_s=30))
     await session.run("x = 1")
-    running = asyncio.ensure_future(session.run("import time\\ntime.sleep(1)\\nx"))
-    await asyncio.sleep(0.3)
+    running = asyncio.ensure_future(session.run("import time\\nask(['y'], 'i')\\ntime.sleep(1)\\nx", begin))
+    await begun.wait()
     os.killpg(0, signal.SIGINT)
     print((await running).text.strip())
     await sandbox.close()
 signal.signal(signal.SIGINT, lambda *_: None)
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, process_group=0)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, process_group=0)
     assert done.stdout.strip() == "1", done.stderr
 
 
@@ -558,7 +570,7 @@ async def main():
     session = await sandbox.open(Data("df"), Limits())
     told = await session.run("import os; open('here', 'w').close(); print(os.path.dirname(os.getcwd()))")
     print(told.text.strip(), sandbox._zygotes[0].pid, flush=True)
-    await asyncio.sleep(60)
+    await asyncio.sleep(3600)
 asyncio.run(main())
 """
 
@@ -596,9 +608,7 @@ def test_a_folder_of_a_session_that_is_not_confined_goes_with_who_made_it(killed
         folder, zygote = driver.stdout.readline().split()
         assert Path(folder).exists()
         os.kill(driver.pid if killed == "host" else int(zygote), signal.SIGKILL)
-        until = time.monotonic() + 20.0
-        while Path(folder).exists() and time.monotonic() < until:
-            time.sleep(0.02)
+        until(lambda: not Path(folder).exists())
         driver.kill()
     assert not Path(folder).exists()
 
@@ -613,7 +623,7 @@ def test_limits_that_no_machine_has_are_refused(limits):
 
 
 def test_a_host_that_is_killed_while_its_sandbox_still_imports_leaves_nothing(anybody_s, strong):
-    (anybody_s / "slow_import.py").write_text("import time\ntime.sleep(60)\n")
+    (anybody_s / "slow_import.py").write_text("import time\ntime.sleep(3600)\n")
     script = f"""
 import asyncio, sys
 sys.path.insert(0, {str(anybody_s)!r})
@@ -629,13 +639,12 @@ asyncio.run(main())
 """
     driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     try:
-        importing = driver.stdout.readline().strip() == "importing"
+        expected = 2 if driver.stdout.readline().strip() == "importing" else 0  # who watches, and who imports
+        until(lambda: len(sandbox_processes(driver.pid)) == expected)
         inside = sandbox_processes(driver.pid)
-        assert len(inside) == (2 if importing else 0)  # who watches, and who imports
+        assert len(inside) == expected
         os.kill(driver.pid, signal.SIGKILL)
-        until = time.monotonic() + 20.0  # an import of 60 s
-        while alive(inside) and time.monotonic() < until:
-            time.sleep(0.02)
+        until(lambda: not alive(inside))
         assert alive(inside) == set()
     finally:
         driver.kill()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import socket
 import urllib.request
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
 
 import pandas_amr as amr
 from pandas_amr.testing import Drop, Raw, ScriptedServer, Status, findings
+from wire import Play
 
 DF = pd.DataFrame({"text": ["row 1"]})
 
@@ -60,3 +64,15 @@ def test_async_scripts_and_usage_left_out():
 def test_every_way_of_not_answering_is_a_failure_with_its_reason(answer, reason):
     with ScriptedServer(lambda request: answer) as server, pytest.raises(amr.MapFailed, match=reason):
         DF.amr.map("Read.", lm=server.lm(max_tries=1), errors="raise")
+
+
+@pytest.mark.parametrize("make_server", [lambda: ScriptedServer(lambda request: None), lambda: Play(lambda asked: [])])
+def test_a_server_closes_the_connections_that_come_while_it_stops(make_server):
+    for _ in range(5):
+        with make_server() as server:
+            address = urlsplit(server.base_url)
+            clients = [socket.create_connection((address.hostname, address.port)) for _ in range(40)]
+        for client in clients:
+            client.close()
+        del server
+        gc.collect()  # a socket that is left open is a warning here, and warnings are errors

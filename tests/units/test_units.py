@@ -100,7 +100,7 @@ def test_a_frame_of_oddities_is_read_and_answered_row_by_row():
 def test_columns_of_every_dtype_are_read_and_kept(column):
     df = pd.DataFrame({"odd": column})
     with ScriptedServer(lambda r: findings(r, lambda u: {"seen": json.dumps(u["odd"])})) as server:
-        found = df.amr.map("What?", finding={"seen": str}, lm=server.lm())
+        found = df.amr.map("What?", finding={"seen": str}, lm=server.lm(), plan={"on_empty": "ask"})
     assert [json.loads(text) for text in found["seen"]] == [cell(value) for value in df["odd"].tolist()]
     pd.testing.assert_frame_equal(found[["odd"]], df)
 

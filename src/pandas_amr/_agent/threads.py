@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-async def called(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+async def call_user_function(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
     """Call a user's function and return its value: sync in a thread, async awaited."""
     if inspect.iscoroutinefunction(function):
         return await await_user_code(function(*args, **options))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 import pandas as pd
 
 from pandas_amr._api import verbs
+from pandas_amr._records.public import refuse_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Unpack
 
-    from pandas_amr._api.options import Groups, QuestionOptions
+    from pandas_amr._api.options import Groups, Kind, QuestionOptions
     from pandas_amr._result.result import Result
     from pandas_amr._run.run import Run
 
@@ -61,8 +62,8 @@ class Accessor:
             *,
             output: Any = None,
             by: Groups = None,
-            **options: Unpack[QuestionOptions],
-        ) -> Run[Result]:
+            **options: Unpack[QuestionOptions[Kind]],
+        ) -> Run[Result[Any, Kind]]:
             """Begin a ``map_reduce``."""
             ...
 
@@ -72,13 +73,17 @@ class Accessor:
             *,
             output: Any = None,
             by: Groups = None,
-            **options: Unpack[QuestionOptions],
-        ) -> Result:
+            **options: Unpack[QuestionOptions[Kind]],
+        ) -> Result[Any, Kind]:
             """Map every row and reduce the findings."""
             ...
     else:
         start = _Bound(verbs.start)
         map_reduce = _Bound(verbs.map_reduce)
+
+        def __getattr__(self, name: str) -> Any:
+            """Refuse a verb that does not exist, and suggest one."""
+            refuse_attribute("df.amr", name, () if name.startswith("_") else VERBS)
 
     map = _Bound(verbs.map)
     filter = _Bound(verbs.filter)

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from pandas_amr._agent.results import cut_middle
 from pandas_amr._records.engine import submit
+from pandas_amr._records.keywords import suggest_keywords
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._types.wire import make_wire
 from pandas_amr._types.wire_shapes import inline_references
 from pandas_amr.errors import UsageError
@@ -52,6 +54,8 @@ class MCPTools(list[Tool]):
         self.close()
 
 
+@user_traceback
+@suggest_keywords
 def mcp_tools(
     server: str | Sequence[str],
     *,
@@ -265,7 +269,7 @@ async def _list_tools(client: Any, shown: Any) -> list[Any]:
 def _tool(told: Any, prefix: str, server: _Server, options: dict[str, Any]) -> Tool:
     name = _usable_name(prefix + told.name)
 
-    async def called(**arguments: Any) -> str:
+    async def call_on_server(**arguments: Any) -> str:
         result = await server.call(told.name, arguments)
         text = _text_of(result, tool.max_result_chars)
         if result.is_error:
@@ -275,7 +279,7 @@ def _tool(told: Any, prefix: str, server: _Server, options: dict[str, Any]) -> T
     schema = told.input_schema if isinstance(told.input_schema, dict) else {}
     free: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="allow"))
     description = told.description or told.title or name
-    tool = Tool(called, name=name, description=description, args_schema=free, **options)
+    tool = Tool(call_on_server, name=name, description=description, args_schema=free, **options)
     asked = {"type": "object", "properties": {}} | schema
     whole = inline_references(asked) | {"type": "object", "additionalProperties": False}
     needed = [str(one) for one in schema.get("required") or ()]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
-
-from pandas_amr.errors import UsageError
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from openai import AsyncOpenAI
-    from pydantic import BaseModel
+    from typing_extensions import TypeVar as TypeVarWithDefault
 
     from pandas_amr._agent.agent import Agent
     from pandas_amr._journal.journal import Journal
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     Key: TypeAlias = Hashable | pd.Series | pd.Grouper | Callable[[Any], Any] | Mapping[Any, Any]
     Groups: TypeAlias = Key | list[Any] | By | None
     Axis: TypeAlias = Literal["rows", "columns"]
-    Finding: TypeAlias = type[BaseModel | list[Any]] | Mapping[str, Any] | None
     ShardFunction: TypeAlias = Callable[[pd.DataFrame], Any]
     Map: TypeAlias = str | Agent | ShardFunction | Mapping[str, str | Agent | ShardFunction]
     Criterion: TypeAlias = str | Agent | ShardFunction
@@ -38,12 +35,13 @@ if TYPE_CHECKING:
     Model: TypeAlias = LM | str | Mapping[str, LM | str] | AsyncOpenAI | None
     Errors: TypeAlias = Literal["coerce", "raise"] | None
 
+    Kind = TypeVarWithDefault("Kind", default=Any)  # what finding= is: the type of result.records
+    Finding: TypeAlias = type[Kind] | Mapping[str, Any] | None
+else:
+    Kind = TypeVar("Kind")  # typing_extensions would make the import of the package longer
+
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 Function = TypeVar("Function", bound="Callable[..., Any]")
-
-
-class ArgumentError(UsageError, TypeError):
-    """A verb was given a keyword that it does not take."""
 
 
 class Options(TypedDict, total=False):
@@ -61,14 +59,14 @@ class Options(TypedDict, total=False):
     progress: bool | None
 
 
-class MapOptions(Options, total=False):
+class MapOptions(Options, Generic[Kind], total=False):
     """What a verb takes that finds something in every row."""
 
     axis: Axis | None
-    finding: Finding
+    finding: Finding[Kind]
 
 
-class QuestionOptions(MapOptions, total=False):
+class QuestionOptions(MapOptions[Kind], Generic[Kind], total=False):
     """What a verb takes that maps and reduces."""
 
     map: Map | None
@@ -128,24 +126,8 @@ Default: none.""",
     "journal": """\
 where what is paid for is kept, so that the same call again pays only for what is new: a path,
 ``amr.Journal(path)``, or False. Default: a file in the user's cache folder.""",
-    "progress": "whether a bar is shown. Default: in terminals and notebooks.",
-}
-SYNONYMS = {  # what other libraries call it
-    "model": ("lm",),
-    "llm": ("lm",),
-    "client": ("lm",),
-    "prompt": ("task",),
-    "question": ("task",),
-    "schema": ("finding", "output"),
-    "response_model": ("finding", "output"),
-    "output_type": ("output",),
-    "groupby": ("by",),
-    "group_by": ("by",),
-    "cache": ("journal",),
-    "concurrency": ("max_parallelism",),
-    "parallelism": ("max_parallelism",),
-    "max_workers": ("max_parallelism",),
-    "on_error": ("errors",),
+    "progress": "whether a bar is shown. Default: in terminals and notebooks, "
+    "else as lines in the log at INFO; True writes these to stderr.",
 }
 DESCRIBED_HERE = "    {options}\n"  # in a docstring: where the options are described
 
@@ -189,21 +171,3 @@ def _describe(name: str) -> str:
     first, *rest = DESCRIPTIONS[name].split("\n")
     lines = [f"        {name}: {first}\n", *(f"            {line}\n" for line in rest)]
     return "".join(lines)
-
-
-def check_keywords(verb: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Refuse a keyword that a verb does not take.
-
-    Raises:
-        ArgumentError: there is one; the message names the nearest one that it takes.
-    """
-    names = list(known)
-    for name in options:
-        if name in names:
-            continue
-        import difflib  # noqa: PLC0415 (importing the package is to cost nothing)
-
-        near = [meant for meant in SYNONYMS.get(name, ()) if meant in names]
-        near = near or difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"It takes: {', '.join(names)}."
-        raise ArgumentError(f"{verb}() takes no {name!r}. {hint}")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from pandas_amr._agent.threads import called
-from pandas_amr._api.options import check_keywords
+from pandas_amr._agent.agent import Agent
+from pandas_amr._agent.threads import call_user_function
 from pandas_amr._api.recipe_result import (
     Reached,
     end_reason,
@@ -26,17 +26,21 @@ from pandas_amr._context.services import Services
 from pandas_amr._context.settings import current_settings
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.subrun import SharedRun, parent_run
+from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import find_nodes
 from pandas_amr._journal.journal import open_journal
 from pandas_amr._map.ask import make_ask
+from pandas_amr._plan.aggregations import function_of
 from pandas_amr._plan.arguments import check, list_open_fields
-from pandas_amr._plan.call import Call
+from pandas_amr._plan.call import Call, Pipeline, may_ask_model
 from pandas_amr._plan.call_text import check_call_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import read_plan
+from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.concurrency import await_user_code
+from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.public import public
 from pandas_amr._result.frames import trace_frame
 from pandas_amr._result.recent import filtered_positions
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.progress import Watch
     from pandas_amr._context.services import Parents
     from pandas_amr._context.settings import Settings
+    from pandas_amr._journal.journal import Journal
     from pandas_amr._records.usage import Phase
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
@@ -90,17 +95,20 @@ class Stage:
     def needs_model(self) -> bool:
         """Whether anything may be asked of a model."""
         if self.verb == "then":
-            return bool(getattr(self.given["what"], "needs_model", False))
+            return may_ask_model(self.given["what"])
+        if self.verb == "map_reduce":
+            return True
         how = self.given.get("reduce" if self.verb == "reduce" else "map")
-        coded = callable(how) and not getattr(how, "needs_model", False)  # a recipe may hold agents
-        computed = isinstance(how, dict) and all(not hasattr(one, "text") for one in how.values())
-        return not {"map": coded, "filter": coded, "reduce": coded or computed}.get(
-            self.verb, False
-        )
+        if not isinstance(how, dict):
+            return not callable(how) or may_ask_model(how)
+        if self.verb == "reduce":
+            functions = [function_of(aggregation) for aggregation in how.values()]
+            return any(isinstance(function, Agent) for function in functions)
+        return any(not callable(one) or may_ask_model(one) for one in how.values())
 
 
 @public
-class Recipe:
+class Recipe(Pipeline):
     """Verbs in a row, without a frame: ``recipe(df)`` runs them as one run.
 
     Begin with a plan, which is one ``map_reduce``, or with nothing, and add stages: each gets the
@@ -213,9 +221,25 @@ class Recipe:
         if first.verb != "then":  # what is wrong with it is told before anything runs
             prepared(Call(verb=first.verb, frame=frame, **{"lm": lm, **first.given}), known)
         self.check_planning(lms, known)  # of the later stages, too
-        work = partial(self._from_the_top, frame, _Top(known, lms))
+        return self._make_run(frame, known, lms)
+
+    def _make_run(
+        self, frame: pd.DataFrame, settings: Settings, lms: Mapping[Phase, LM]
+    ) -> Run[Result]:
+        """Make the run of a checked recipe; it is not begun yet."""
+        is_journaled = bool(lms) and all(lm.journaled for lm in lms.values())
+        journal = open_journal(settings.journal, by_default=is_journaled)
+        work = partial(self._from_the_top, frame, _Top(settings, lms, journal))
         about = f"recipe of {len(self._stages)} stages, {len(frame)} rows"
-        return Run(work, _itself, about)
+        is_kept = journal is not None and bool(lms)
+        return Run(
+            work,
+            _itself,
+            about,
+            rows=len(frame),
+            journaled=is_kept,
+            shown=settings.progress,
+        )
 
     @property
     def lm(self) -> Any:
@@ -236,6 +260,8 @@ class Recipe:
         for stage in self._stages:
             here = lms if stage.lm is None else resolve_lms(stage.lm, settings)
             if stage.verb != "then":
+                if stage.needs_model:
+                    check_redacted(read_plan(stage.given.get("plan", "auto")), settings.redact)
                 call = Call(verb=stage.verb, frame=None, **stage.given)
                 if open_ := list_open_fields(call):
                     check_call_planning(call, open_, here["plan"])
@@ -266,17 +292,19 @@ class Recipe:
 
     def _make_parent(self, frame: pd.DataFrame, top: _Top, watch: Watch) -> SharedRun:
         """Make what the stages share: models, throttle, journal, usage, trace."""
-        is_journaled = bool(top.lms) and all(lm.journaled for lm in top.lms.values())
         warnings: list[AMRWarning] = []
+        parallelism = watch.most_requests = self._parallelism(top.settings)
         services = Services(
             make_ask,
             warnings.append,
             Converted(frame),
-            semaphore=asyncio.Semaphore(self._parallelism(top.settings)),
-            journal=open_journal(top.settings.journal, by_default=is_journaled),
+            semaphore=asyncio.Semaphore(parallelism),
+            journal=top.journal,
+            trace=watch.trace,
+            ledger=watch.ledger,
             watch=watch,
         )
-        return SharedRun(services, top.settings, top.lms, warnings=warnings)
+        return SharedRun(services, top.settings, top.lms, warnings=warnings, issues_warnings=True)
 
     async def _carried_out(
         self, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
@@ -287,7 +315,7 @@ class Recipe:
         async with AsyncExitStack() as stack:
             if lms:
                 wiring = wire(lms.values(), services.ledger, parent.settings.budget)
-                services.wired = await stack.enter_async_context(wiring)
+                services.wired = services.watch.wired = await stack.enter_async_context(wiring)
             if journal is not None:
                 services.run_number = await journal.begin("recipe", None, len(frame))
                 record = RunRecord(
@@ -319,62 +347,62 @@ class Recipe:
         """
         reached = Reached(frame)
         for number, stage in enumerate(self._stages, start=1):
-            value = reached.value
-            if not isinstance(value, pd.DataFrame):
-                before = self._stages[number - 2].verb
-                raise UsageError(
-                    f"Stage {number}, {stage.verb}, takes a frame; "
-                    f"{before} gave {type(value).__name__}."
-                )
+            value = self._check_frame(reached.value, number)
             prefix = f"{number}-{stage.verb}/" if len(self._stages) > 1 else ""
             here = parent.at(prefix, ends=[])
-            reached, before_next = await _run_stage(stage, value, here, done)
+            steps = parent.services.watch.steps
+            with steps.part(number, len(self._stages), stage.verb):
+                reached, before_next = await _run_stage(stage, value, here, done)
             if end_reason(done) is not None or (complete and _missing(done, parent) is not None):
                 break
             parent = parent.at("", parents=before_next)
         parent.ends.extend(here.ends)
         return reached
 
-    @property
-    def amr_one_row(self) -> Callable[[pd.DataFrame, int], Any]:
-        """What a map that is a recipe does with one row."""
+    def _check_frame(self, value: Any, number: int) -> pd.DataFrame:
+        """Return what a stage gave for the next one, if that can take it.
 
-        async def one_row(frame: pd.DataFrame, position: int) -> Any:
-            parent = parent_run()
-            assert parent is not None
-            ends: list[str] = []
-            here = replace(parent.at(f"row-{position}/", ends=ends), confirmed=True)
-            done: list[Result] = []
-            value = (await self.within(frame, here, done, complete=True)).value
-            parent.ends.extend(ends)
-            missing = _missing(done, parent)
-            if not isinstance(missing, InvalidOutput):  # that is listed as the row's failure
-                told = {str(warning) for warning in parent.warnings}
-                parent.warnings.extend(
-                    one for part in done for one in part.warnings if str(one) not in told
-                )
-            if missing is not None:
-                raise missing
-            return None if is_rows(value, done) else value
+        Raises:
+            UsageError: it is no frame.
+        """
+        if isinstance(value, pd.DataFrame):
+            return value
+        before, stage = self._stages[number - 2], self._stages[number - 1]
+        raise UsageError(
+            f"Stage {number}, {stage.verb}, takes a frame; "
+            f"{before.verb} gave {type(value).__name__}."
+        )
 
-        return one_row
+    async def map_row(self, frame: pd.DataFrame, position: int) -> Any:
+        """Run the stages on one row, as a part of the run whose map this recipe is."""
+        parent = parent_run()
+        assert parent is not None
+        ends: list[str] = []
+        here = replace(parent.at(f"row-{position}/", ends=ends), confirmed=True)
+        done: list[Result] = []
+        reached = await self.within(frame, here, done, complete=True)
+        parent.ends.extend(ends)
+        missing = _missing(done, parent)
+        if not isinstance(missing, InvalidOutput):  # that is listed as the row's failure
+            known = {str(warning) for warning in parent.warnings}
+            for part in done:
+                new = [warning for warning in part.warnings if str(warning) not in known]
+                parent.warnings.extend(new)
+        if missing is not None:
+            raise missing
+        return None if is_rows(reached.value, done) else reached.value
 
-    @property
-    def amr_whole(self) -> Callable[[pd.DataFrame], Any]:
-        """What a reduce that is a recipe does with the findings."""
-
-        async def whole(frame: pd.DataFrame) -> Any:
-            parent = parent_run()
-            assert parent is not None
-            done: list[Result] = []
-            value = (
-                await self.within(frame, replace(parent, confirmed=True), done, complete=True)
-            ).value
-            if (missing := _missing(done, parent)) is not None:
-                raise missing
-            return None if is_rows(value, done) else value
-
-        return whole
+    async def reduce_findings(self, findings: pd.DataFrame) -> Any:
+        """Run the stages on findings, as a part of the run whose reduce this recipe is."""
+        parent = parent_run()
+        assert parent is not None
+        done: list[Result] = []
+        here = replace(parent, confirmed=True)
+        reached = await self.within(findings, here, done, complete=True)
+        missing = _missing(done, parent)
+        if missing is not None:
+            raise missing
+        return None if is_rows(reached.value, done) else reached.value
 
     def __repr__(self) -> str:
         return f"<Recipe {', '.join(stage.verb for stage in self._stages)}>"
@@ -386,6 +414,7 @@ class _Top:
 
     settings: Settings
     lms: Mapping[Phase, LM]
+    journal: Journal | None
 
 
 def _stage(verb: StageVerb, given: dict[str, Any]) -> Stage:
@@ -417,6 +446,9 @@ def _missing(done: Sequence[Result], parent: SharedRun) -> BudgetExceeded | Inva
     A stage stopped before its end; or units failed in it: what they would have found is in no
     answer, and their failures would be listed nowhere.
     """
+    gave_up = next((one for one in done if one.origin is not None and one.origin.gave_up), None)
+    if gave_up is not None:
+        return InvalidOutput(f"inside its pipeline, {gave_up.stopped}")
     if (stopped := end_reason(done)) is not None:
         return BudgetExceeded(stopped, parent.services.ledger.total)
     failed = next((one for one in done if len(one.failures)), None)
@@ -443,7 +475,7 @@ async def _run_stage(
         function = stage.given["what"]
         if isinstance(function, Recipe):
             return await _run_nested(function, frame, parent, done), _all_of(parent.ends)
-        return Reached(await called(function, frame)), _same_parents(parent)
+        return Reached(await call_user_function(function, frame)), _same_parents(parent)
     result = await _run_verb(stage, frame, parent, done)
     answer = answer_of(stage.verb, result)
     match stage.verb:
@@ -465,11 +497,12 @@ async def _run_verb(
     assert stage.verb != "then"
     call = Call(verb=stage.verb, frame=frame, **stage.given)
     job, lms = prepared(call, parent.settings, parent)
+    spec = Spec(job, parent.settings.with_changes(job.settings), lms)
     if lms:
         check_model(job, lms["map"])
-    settings = parent.settings.with_changes(job.settings)
+        check_tools(spec)
     try:
-        execution = Execution(Spec(job, settings, lms), parent=parent)
+        execution = Execution(spec, parent=parent)
         result = await run(execution, on_cancel=done.append)
     except NotConfirmed:  # the stage has not begun
         raise

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pandas_amr._plan.call import KEEP
 from pandas_amr._plan.plan import Plan
+from pandas_amr._records.tracebacks import user_tracebacks
 from pandas_amr._result.frames import failures_frame, trace_frame, usage_frame
 from pandas_amr._result.recent import filtered_positions, filtered_rows
 from pandas_amr._result.result import Result
@@ -37,6 +38,7 @@ class Reached:
     places: NDArray[np.int64] | None = None
 
 
+@user_tracebacks
 class RecipeResult(Result[Any]):
     """A recipe's result. What can be run again is one of its stages."""
 

@@ -11,10 +11,13 @@ from pandas_amr._api.options import (
     MapOptions,
     Options,
     QuestionOptions,
-    check_keywords,
     has_options,
     option_types,
 )
+from pandas_amr._records.callers import is_awaited
+from pandas_amr._records.keywords import check_keywords
+from pandas_amr._records.tracebacks import user_traceback
+from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,12 +25,29 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pandas_amr._api.options import Criterion, Groups, Map, Reduce
+    from pandas_amr._api.options import Criterion, Groups, Kind, Map, Reduce
     from pandas_amr._plan.plan import Plan
     from pandas_amr._result.result import Result
     from pandas_amr._run.run import Run
 
     Answer = TypeVar("Answer")
+
+_IN_ASYNC_CODE = (
+    "{verb}() waits for its result and cannot be awaited; nothing was sent. In async code: {way}."
+)
+_ASYNC_WAYS = {
+    "map_reduce": (
+        "result = await df.amr.start(...), which takes the same; "
+        "or async for finding in df.amr.start(...)"
+    ),
+    "map": (
+        "frame = await asyncio.to_thread(df.amr.map, ...); "
+        "or async for finding in df.amr.start(map=..., reduce=...)"
+    ),
+    "filter": "frame = await asyncio.to_thread(df.amr.filter, ...)",
+    "reduce": "answer = await asyncio.to_thread(df.amr.reduce, ...)",
+    "plan": "plan = await asyncio.to_thread(df.amr.plan, ...)",
+}
 
 
 @overload
@@ -37,8 +57,8 @@ def start(
     *,
     output: type[list[Any]],
     by: Groups = None,
-    **options: Unpack[QuestionOptions],
-) -> Run[Result[pd.DataFrame]]: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Run[Result[pd.DataFrame, Kind]]: ...
 @overload
 def start(
     frame: pd.DataFrame,
@@ -46,8 +66,8 @@ def start(
     *,
     output: type[Answer],
     by: None = None,
-    **options: Unpack[QuestionOptions],
-) -> Run[Result[Answer]]: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Run[Result[Answer, Kind]]: ...
 @overload
 def start(
     frame: pd.DataFrame,
@@ -55,8 +75,9 @@ def start(
     *,
     output: Any = None,
     by: Groups = None,
-    **options: Unpack[QuestionOptions],
-) -> Run[Result]: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Run[Result[Any, Kind]]: ...
+@user_traceback
 @has_options(QuestionOptions)
 def start(
     frame: pd.DataFrame,
@@ -68,7 +89,9 @@ def start(
 ) -> Run[Any]:
     """Begin a ``map_reduce`` and give the ``Run``: ``await`` it, or ask it for its ``result()``.
 
-    Takes what ``map_reduce`` takes.
+    Takes what ``map_reduce`` takes. The run goes on in the background whoever waits for it, also
+    after ``break`` out of ``for finding in run``; ``with df.amr.start(...) as run:`` stops it with
+    the block. Its warnings are those of the line that started it.
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
@@ -86,8 +109,8 @@ def map_reduce(
     *,
     output: type[list[Any]],
     by: Groups = None,
-    **options: Unpack[QuestionOptions],
-) -> Result[pd.DataFrame]: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Result[pd.DataFrame, Kind]: ...
 @overload
 def map_reduce(
     frame: pd.DataFrame,
@@ -95,8 +118,8 @@ def map_reduce(
     *,
     output: type[Answer],
     by: None = None,
-    **options: Unpack[QuestionOptions],
-) -> Result[Answer]: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Result[Answer, Kind]: ...
 @overload
 def map_reduce(
     frame: pd.DataFrame,
@@ -104,8 +127,9 @@ def map_reduce(
     *,
     output: Any = None,
     by: Groups = None,
-    **options: Unpack[QuestionOptions],
-) -> Result: ...
+    **options: Unpack[QuestionOptions[Kind]],
+) -> Result[Any, Kind]: ...
+@user_traceback
 @has_options(QuestionOptions)
 def map_reduce(
     frame: pd.DataFrame,
@@ -128,7 +152,8 @@ def map_reduce(
     {options}
 
     Returns:
-        A ``Result`` with ``output frame findings plan usage failures trace``.
+        A ``Result`` with ``output frame findings plan usage failures trace``. If rows failed, a
+        ``FailureWarning`` says how many of them an answer that is computed rests on.
 
     Raises:
         UsageError: an argument cannot be used; nothing was sent.
@@ -153,6 +178,7 @@ def map_reduce(
     return cast("Result[Any]", run.result())
 
 
+@user_traceback
 @has_options(MapOptions)
 def map(  # noqa: A001 (this library's word)
     frame: pd.DataFrame, instruction: Map | None = None, **options: Unpack[MapOptions]
@@ -178,6 +204,7 @@ def map(  # noqa: A001 (this library's word)
     return cast("pd.DataFrame", run.result())
 
 
+@user_traceback
 @has_options(Options)
 def filter(  # noqa: A001 (this library's word)
     frame: pd.DataFrame, criterion: Criterion, **options: Unpack[Options]
@@ -187,6 +214,8 @@ def filter(  # noqa: A001 (this library's word)
     With ``errors="coerce"`` a unit that failed is kept, told by a ``FailureWarning`` and listed in
     ``amr.result_of(frame).failures``: no row is dropped because it could not be read. So is one
     whose turn did not come before the budget was used up.
+    A row without content meets no criterion that a model reads: it is dropped, and has the status
+    ``empty`` in ``amr.result_of(frame).status``.
 
     Args:
         frame: the rows; never changed.
@@ -214,6 +243,7 @@ def filter(  # noqa: A001 (this library's word)
     return cast("pd.DataFrame", run.result())
 
 
+@user_traceback
 @has_options(Options)
 def reduce(
     frame: pd.DataFrame,
@@ -253,6 +283,7 @@ def reduce(
     return _begin("reduce", frame, question, options, Options).result()
 
 
+@user_traceback
 @has_options(QuestionOptions)
 def plan(
     frame: pd.DataFrame,
@@ -289,9 +320,15 @@ def _begin(
     *,
     name: str = "",
 ) -> Run[Any]:
-    """Check the keywords of a verb and make its run."""
+    """Check the keywords of a verb and make its run.
+
+    Raises:
+        UsageError: an argument cannot be used, or what is no awaitable is awaited.
+    """
     own = [one for one in question if one in {"task", "output", "by"}]
     check_keywords(name or verb, options, [*own, *option_types(kind)])
+    if name != "start" and is_awaited():
+        raise UsageError(_IN_ASYNC_CODE.format(verb=verb, way=_ASYNC_WAYS[verb]))
     from pandas_amr._plan.call import Call  # noqa: PLC0415 (see the module's docstring)
     from pandas_amr._run.run import run_of  # noqa: PLC0415
 

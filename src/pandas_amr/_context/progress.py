@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import sys
 import threading
-import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pandas_amr._context.notices import Notices
+from pandas_amr._context.steps import Steps
+from pandas_amr._records.trace import Trace
+from pandas_amr._records.usage import Ledger
 from pandas_amr.models.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from pandas_amr._context.wiring import Wired
     from pandas_amr._units.units import Units
 
 
@@ -37,6 +38,9 @@ class Progress:
         seconds: since it began.
         waiting: what its requests wait for, and until when; empty if they are answered.
         done: whether it has ended.
+        cached: how many of the units have a finding from the journal.
+        money: spent, in the currency of the model's prices; None if these are not known.
+        stage: what it is at, such as ``map 40/60 rows``; empty until it is at anything.
     """
 
     units: int = 0
@@ -47,9 +51,12 @@ class Progress:
     seconds: float = 0.0
     waiting: str = ""
     done: bool = False
+    cached: int = 0
+    money: float | None = 0.0
+    stage: str = ""
 
     def __repr__(self) -> str:
-        state = "done" if self.done else self.waiting or "running"
+        state = "done" if self.done else self.waiting or self.stage or "running"
         return (
             f"<Progress {self.found + self.failed}/{self.units} units, "
             f"{self.failed} failed, {self.calls} calls, "
@@ -58,14 +65,26 @@ class Progress:
 
 
 class Watch:
-    """Batches of findings as columns, in the order in which they landed.
+    """Batches of findings as columns, in the order in which they landed; and how far the run is.
 
     Attributes:
         waits: what the run's requests wait for.
+        notices: issues the run's warnings.
+        steps: how far its stages are.
+        ledger: what it has spent.
+        trace: since when it runs.
+        wired: its models, once they are open.
+        most_requests: how many requests it may have in flight; None until the plan says so.
     """
 
     def __init__(self) -> None:
         self.waits = Waits()
+        self.notices = Notices()
+        self.steps = Steps()
+        self.ledger = Ledger()
+        self.trace = Trace()
+        self.wired: Wired | None = None
+        self.most_requests: int | None = None
         self._lock = threading.Lock()
         self._batches: list[tuple[NDArray[np.int64], pa.Table, Units]] = []
         self._waiting: list[concurrent.futures.Future[None]] = []
@@ -75,11 +94,21 @@ class Watch:
     @property
     def progress(self) -> Progress:
         """How far it is now."""
-        return replace(self._progress, waiting=self.waits.text)
+        total = self.ledger.total
+        return replace(
+            self._progress,
+            calls=total.calls,
+            tokens=total.tokens,
+            money=total.money,
+            seconds=self.trace.seconds,
+            waiting=self.waits.text,
+            stage=self.steps.title,
+        )
 
-    def told(self, progress: Progress) -> None:
-        """Note how far it is."""
+    def show_progress(self, progress: Progress, *, open_rows: int = 0, maps: int = 1) -> None:
+        """Note how many units have what, and how many are still to be mapped, by all maps."""
         self._progress = progress
+        self.steps.set_rows(progress.units, progress.units - open_rows, maps=maps)
         self._wake()
 
     def landed(self, positions: Sequence[int], table: pa.Table, units: Units) -> None:
@@ -124,77 +153,3 @@ class Watch:
         for future in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_result(None)
-
-
-class ProgressBar:
-    """A bar over the shards, or nothing: for people who watch, not for logs.
-
-    ``shown=None`` shows it in a terminal and in a notebook only.
-    """
-
-    def __init__(self, *, shown: bool | None, units: int) -> None:
-        self._bar: Any = None
-        if units and sys.stderr is not None and (_watched() if shown is None else shown):
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # tqdm warns where a notebook has no widgets; text will do
-                from tqdm.auto import tqdm  # noqa: PLC0415
-
-            pace_s = 0.1 if _watched() else 2.0  # a log wants few lines
-            with contextlib.suppress(
-                Exception
-            ):  # it draws itself at once, on a stream that may be anything
-                self._bar = tqdm(
-                    total=units,
-                    unit="unit",
-                    desc="map",
-                    file=sys.stderr,
-                    dynamic_ncols=True,
-                    mininterval=pace_s,
-                    miniters=1,
-                )
-            self._failed = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            with contextlib.suppress(Exception):
-                self._bar.close()
-
-    def step(self, units: int, *, failed: int, tokens: int) -> None:
-        """Some units are done."""
-        if self._bar is not None:
-            self._failed += failed
-            self._bar.set_postfix_str(f"{tokens} tokens, {self._failed} failed", refresh=False)
-            try:
-                self._bar.update(units)
-            except Exception:  # noqa: BLE001 (nobody watches any more, or the stream is one of the user's)
-                self._bar = None
-
-    def wait(self, what: str) -> None:
-        """Requests wait for something; or, if it is empty, no more."""
-        if self._bar is not None:
-            try:
-                self._bar.set_postfix_str(what, refresh=True)
-            except Exception:  # noqa: BLE001 (likewise)
-                self._bar = None
-
-
-def _watched() -> bool:
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return _is_terminal(sys.stderr) or type(shell).__name__ == "ZMQInteractiveShell"
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    try:
-        return stream is not None and stream.isatty()  # a daemon has none
-    except Exception:  # noqa: BLE001 (a stream of the user's)
-        return False

@@ -48,6 +48,7 @@ class Sessions:
     Attributes:
         make_ask: makes what answers ``ask()`` in a REPL.
         code: whether the model is known to write code only as answers.
+        redact: redacts what cells print; None if nothing is redacted.
     """
 
     sandbox: Sandbox
@@ -55,6 +56,7 @@ class Sessions:
     frame: Converted
     make_ask: Callable[[Repl], Any]
     code: CodeUse = "possible"
+    redact: Callable[[str], str] | None = None
 
     async def changed(self) -> tuple[str, ...]:
         """What is in a session not as in the user's frame, a sentence each."""
@@ -79,7 +81,7 @@ class Sessions:
         return self._repl(begun, reduces=True)
 
     def _repl(self, begun: Any, *, reduces: bool) -> Repl:
-        repl = Repl(begun, reduces=reduces, code=self.code)
+        repl = Repl(begun, reduces=reduces, code=self.code, redact=self.redact)
         repl.ask = self.make_ask(repl)
         return repl
 
@@ -102,7 +104,7 @@ def isolate(tool: Tool, sandbox: Sandbox) -> Tool:
     source, name = source_of(tool.func)
     limits = Limits(wall_s=tool.timeout_s or Limits().wall_s)
 
-    async def called(**arguments: Any) -> Any:
+    async def call_in_session(**arguments: Any) -> Any:
         session = await sandbox.open(Data("arguments"), limits)
         try:
             given = json.dumps(json.dumps(to_jsonable_python(arguments, fallback=str)))
@@ -115,7 +117,7 @@ def isolate(tool: Tool, sandbox: Sandbox) -> Tool:
             raise InvalidOutput(cell.text.strip())
         return cell.submitted.payload.get("output")
 
-    bound = replace(tool, isolated=False, func=called)
+    bound = replace(tool, isolated=False, func=call_in_session)
     object.__setattr__(bound, "parameters", tool.parameters)
     object.__setattr__(bound, "passes", (SandboxError,))
     return bound

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import inspect
 import threading
@@ -12,12 +11,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, get_args
 
-from pandas_amr._journal.journal import Journal
+from pandas_amr._journal.journal import Journal, suggest_switch
 from pandas_amr._plan.call import Errors
+from pandas_amr._records.keywords import closest_keyword
 from pandas_amr._records.paths import absolute_path
 from pandas_amr._records.public import public
+from pandas_amr._records.suggest import closest_name, did_you_mean
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Budget, Phase
-from pandas_amr.errors import UsageError
+from pandas_amr.errors import ArgumentError, UsageError
 from pandas_amr.models.base import LM
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Settings:
     progress: bool | None = None
     budget: Budget | None = None
     journal: Any = None
+    redact: Callable[[str], str] | None = None
     of_block: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def with_changes(self, changes: dict[str, Any]) -> Settings:
@@ -51,6 +54,9 @@ class Settings:
         return replace(self, **changes)
 
 
+LOCAL = "local"  # the name of the embedded model
+LIKE_LOCAL = 0.8  # how much alike a name must be to be taken for it
+CLIENTS = ("AsyncOpenAI", "OpenAI")  # others of the package derive from these
 NAMES = tuple(each.name for each in fields(Settings) if each.name != "of_block")
 
 
@@ -131,10 +137,14 @@ class settings:  # noqa: N801 (used like a function)
         max_parallelism: most requests in flight in one run.
         max_steps: most turns of an agent with tools.
         errors: ``"coerce"`` or ``"raise"``.
-        progress: whether a bar is shown; None shows it to people who watch.
+        progress: None shows a bar in terminals and notebooks, else lines in the log
+            ``pandas_amr`` at INFO; True writes these lines to stderr; False shows nothing.
         budget: what one run may spend.
         journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's
             cache folder.
+        redact: a function of a text that gives the text that is sent in its place. It is given
+            every cell, every number and every result of a tool before it is sent; names of columns
+            and your own words (tasks, instructions, types) are sent as they are.
 
     Raises:
         UsageError: a setting does not exist or a value does not fit.
@@ -193,6 +203,7 @@ def _runs_later(function: Callable[..., Any]) -> bool:
     return any(is_kind(function) for is_kind in kinds)
 
 
+@user_traceback
 def configure(*unnamed: object, **changes: Any) -> object:
     """Set defaults of calls for the process. For a block: ``with amr.settings(...):``.
 
@@ -274,7 +285,7 @@ def _checked(
         raise UsageError(f'{caller}(...) takes settings by name, such as {caller}(errors="raise").')
     for name in changes:
         if name not in NAMES:
-            raise UsageError(f"There is no setting {name!r}. {_right_name(caller, name)}")
+            raise ArgumentError(f"There is no setting {name!r}. {_right_name(caller, name)}")
     _check_values(caller, changes)
     kept = dict(changes)
     if isinstance(kept.get("lm"), dict):
@@ -285,12 +296,10 @@ def _checked(
 
 
 def _right_name(caller: Caller, name: str) -> str:
-    close = difflib.get_close_matches(name, NAMES, n=1)
-    return (
-        f"Did you mean {caller}({close[0]}=...)?"
-        if close
-        else f"{caller}(...) takes: {', '.join(NAMES)}."
-    )
+    meant = closest_keyword(name, list(NAMES))
+    if meant is not None:
+        return f"Did you mean {caller}({meant}=...)?"
+    return f"{caller}(...) takes: {', '.join(NAMES)}."
 
 
 def _check_values(caller: Caller, changes: dict[str, Any]) -> None:
@@ -301,7 +310,12 @@ def _check_values(caller: Caller, changes: dict[str, Any]) -> None:
         if name == "lm":
             check_lm(value, where=f"{caller}(lm=...)")
         elif not _fits(name, value):
-            raise UsageError(f"{caller}({name}=...) takes {_WANTED[name]}, not {value!r}.")
+            suggestion = did_you_mean(value, get_args(Errors)) if name == "errors" else ""
+            if name == "journal" and isinstance(value, str):
+                suggestion = suggest_switch(value)
+            raise UsageError(
+                f"{caller}({name}=...) takes {_WANTED[name]}, not {value!r}.{suggestion}"
+            )
 
 
 _WANTED = {
@@ -311,6 +325,7 @@ _WANTED = {
     "progress": "True, False or None",
     "budget": "amr.Budget(money=, tokens=, calls=, seconds=)",
     "journal": "a path, amr.Journal(path), True, False or None",
+    "redact": "a plain function that is given a text and gives a text, or None",
 }
 
 
@@ -323,10 +338,19 @@ def _fits(name: str, value: Any) -> bool:
         case "budget":
             return isinstance(value, Budget)
         case "journal":
-            return isinstance(value, bool | Path | Journal) or (
-                isinstance(value, str) and bool(value.strip())
-            )
+            if isinstance(value, str):
+                return bool(value.strip()) and not suggest_switch(value)
+            return isinstance(value, bool | Path | Journal)
+        case "redact":
+            return _is_redact(value)
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_redact(value: Any) -> bool:
+    """Tell whether a value can be called with a text; what an async function gives is no text."""
+    if not callable(value):
+        return False
+    return not _runs_later(value) and not _runs_later(type(value).__call__)
 
 
 def check_lm(given: Any, where: str = "lm=") -> None:
@@ -340,23 +364,50 @@ def check_lm(given: Any, where: str = "lm=") -> None:
         UsageError: it is no model, no name, no client and no dict of these by phase.
     """
     if isinstance(given, dict):
-        unknown = [phase for phase in given if phase not in PHASES]
-        if unknown or not given:
-            shown = ", ".join(map(repr, unknown)) or "nothing"
-            raise UsageError(f"{where} by phase takes {', '.join(PHASES)}, not {shown}.")
-        for one in given.values():
-            check_lm(one, where)
-    elif (
-        not isinstance(given, LM)
-        and not (isinstance(given, str) and given)
-        and not is_client(given)
-    ):
+        _check_phases(given, where)
+        for lm in given.values():
+            check_lm(lm, where)
+        return
+    if isinstance(given, LM) or is_client(given):
+        return
+    if not isinstance(given, str) or not given:
         raise UsageError(
             f'{where} takes amr.LM("name"), a name, "local", a client, or a dict by phase, '
-            f"not {given!r}."
+            f"not {given!r}.{_advise_lm(given)}"
         )
+    if given != LOCAL and closest_name(given, [LOCAL], least=LIKE_LOCAL) is not None:
+        raise UsageError(f"{where} names the model {given!r}. Did you mean {LOCAL!r}?")
+
+
+def _check_phases(lms: Mapping[Any, Any], where: str) -> None:
+    """Refuse a dict of models that is empty, or that names what is no phase.
+
+    Raises:
+        UsageError: it is.
+    """
+    unknown = [phase for phase in lms if phase not in PHASES]
+    if lms and not unknown:
+        return
+    shown = ", ".join(map(repr, unknown)) or "nothing"
+    suggestion = did_you_mean(unknown[0], PHASES) if unknown else ""
+    raise UsageError(f"{where} by phase takes {', '.join(PHASES)}, not {shown}.{suggestion}")
+
+
+def _advise_lm(given: Any) -> str:
+    """Suggest the object that is meant by a class or a module."""
+    if given is LM:
+        return ' Did you mean amr.LM("name")?'
+    if isinstance(given, type) and given.__module__.partition(".")[0] == "openai":
+        return f' Did you mean amr.LM("name", client=openai.{given.__name__}(...))?'
+    if inspect.ismodule(given) and given.__name__ == "openai":
+        return ' Did you mean amr.LM("name", client=openai.AsyncOpenAI())?'
+    return ""
 
 
 def is_client(given: Any) -> bool:
-    """Whether it is a client of the ``openai`` package."""
-    return hasattr(given, "chat") and hasattr(given, "post")
+    """Tell whether something is a client of the ``openai`` package, without importing that."""
+    for kind in type(given).__mro__:
+        package = kind.__module__.partition(".")[0]
+        if package == "openai" and kind.__name__ in CLIENTS:
+            return True
+    return False

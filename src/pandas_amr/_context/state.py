@@ -24,7 +24,9 @@ class State:
     Attributes:
         stage: what the run is at, in words for people; empty until it has begun.
         failures: the units that have no finding, and what of the reduce failed.
-        warnings: what the user is told at the end.
+        warnings: what the user is warned of, in the order in which it was known.
+        has_warned_of_units: whether the failed units are among them.
+        has_warned_of_reduce: whether what failed of the reduce is.
         halted: whether no more shards are begun.
         ended_by: what ended the run before its end: a budget, or a service that is gone.
         reduce_error: the reduce's failure that the run is about to raise: no more nodes are begun.
@@ -35,6 +37,8 @@ class State:
     stage: str = ""
     failures: list[Failure] = field(default_factory=list)
     warnings: list[AMRWarning] = field(default_factory=list)
+    has_warned_of_units: bool = False
+    has_warned_of_reduce: bool = False
     halted: bool = False
     ended_by: RunStopped | None = None
     reduce_error: ModelError | None = None

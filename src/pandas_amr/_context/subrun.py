@@ -31,6 +31,8 @@ class SharedRun:
         confirmed: whether the estimate was confirmed together with that of the outer run.
         ends: takes the names of the nodes that the inner run's answer comes from.
         warnings: those of the outer run.
+        issues_warnings: whether warnings of the inner run are issued when they are known, and not
+            only as far as the outer run takes them over.
     """
 
     services: Services
@@ -39,6 +41,7 @@ class SharedRun:
     confirmed: bool = False
     ends: list[str] = field(default_factory=list)
     warnings: list[AMRWarning] = field(default_factory=list)
+    issues_warnings: bool = False
 
     def at(
         self, prefix: str, *, parents: Parents | None = None, ends: list[str] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from pandas_amr.models.hedge import Hedged
 from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.settings import Adapting
 from pandas_amr.models.retry import Retrying
-from pandas_amr.models.send_marker import SendMarker
+from pandas_amr.models.send_marker import InFlight, SendMarker
 from pandas_amr.models.structured.model import Structured
 from pandas_amr.models.throttle.model import Throttled, throttle_for
 from pandas_amr.sandbox.host.local import LocalSandbox
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.settings import Settings
     from pandas_amr.errors import SettingWarning
+    from pandas_amr.models.throttle.throttle import Throttle
     from pandas_amr.sandbox.base import Isolation, Sandbox
     from pandas_amr.tools import PythonREPLTool
 from pandas_amr._context.prices import price_of
@@ -58,7 +59,7 @@ def check_budget(budget: Budget | None, lms: Iterable[LM]) -> None:
         if price_of(lm)(Usage(input_tokens=1, output_tokens=1)) is None:
             raise UsageError(
                 f"Budget(money=...) needs prices, and those of {lm.model} are not known: "
-                'LM(prices=(input, output)) a million tokens, or pip install "pandas-amr[prices]".'
+                'LM(prices=(input, output)) per million, or pip install "pandas-amr[prices]".'
             )
 
 
@@ -148,11 +149,36 @@ def _version(path: str | Path) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Wired:
-    """A run's models, by phase, open for the time of the run."""
+    """A run's models, by phase, open for the time of the run.
+
+    Attributes:
+        in_flight: how many of its requests are in flight.
+        throttles: those of the models that it has used.
+    """
 
     bare: Mapping[LM, Endpoint]
     batches: Mapping[LM, Batched]
     budget_tracker: BudgetTracker
+    in_flight: InFlight = field(default_factory=InFlight)
+    throttles: dict[LM, Throttle] = field(default_factory=dict)
+
+    def describe_load(self, most: int | None) -> str:
+        """Say how many requests are in flight, and the limit in force; empty if none is.
+
+        Args:
+            most: how many the run may have in flight.
+        """
+        count = self.in_flight.count
+        used = [one for one in self.throttles.values() if one.in_flight]
+        rates = [one.rate_in_force for one in self.throttles.values()]
+        rate = next(filter(None, rates), "")
+        if not count:
+            return rate
+        limit = sum(one.limit for one in used)
+        if most is not None:
+            limit = min(limit, most)
+        load = f"{count} of {max(limit, count)} in flight"
+        return f"{load}, {rate}" if rate else load
 
     def parallelism(self, lm: LM, wanted: int, *, tools: bool) -> int:
         """Return how many requests may be in flight; a batch takes all at once."""
@@ -174,7 +200,9 @@ class Wired:
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
-        throttled = Throttled(SendMarker(bare), throttle, lm=lm, statistics=bare.statistics)
+        self.throttles[lm] = throttle
+        marked = SendMarker(bare, self.in_flight)
+        throttled = Throttled(marked, throttle, lm=lm, statistics=bare.statistics)
         model: Model = ConcurrencyLimited(throttled, gate)
         if lm.hedge:
             model = Hedged(model, bare.statistics)
@@ -212,7 +240,11 @@ async def wire(
             stack.push_async_exit(batched.end)
         if within is not None:
             yield Wired(
-                {**within.bare, **bare}, {**within.batches, **batches}, within.budget_tracker
+                {**within.bare, **bare},
+                {**within.batches, **batches},
+                within.budget_tracker,
+                within.in_flight,
+                within.throttles,
             )
         else:
             yield Wired(bare, batches, BudgetTracker(budget or Budget(calls=10**12), ledger))

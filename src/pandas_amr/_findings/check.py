@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._agent.prompts import shortened
+from pandas_amr._agent.prompts import shorten_problem
 from pandas_amr._agent.submission import REPL_FORM
 from pandas_amr.sandbox.guest.worker import CELL_BYTES, find_large
 
@@ -56,7 +56,7 @@ class Checked:
             return
         record, problem = kind.record(fields, coded=coded)
         if record is None:
-            self.problems[number] = shortened(problem) if problem else "invalid"
+            self.problems[number] = shorten_problem(problem) if problem else "invalid"
         else:
             self.accepted[number] = record
             self.said[number] = fields

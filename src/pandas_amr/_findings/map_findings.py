@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._units.units import Units
 
+EMPTY = "empty"  # a unit without content, which is not asked
 SKIPPED = "skipped"
-STATUSES = (*FOUND, SKIPPED, "failed")  # from the best to the worst
+STATUSES = (*FOUND, EMPTY, SKIPPED, "failed")  # from the best to the worst
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,49 @@ class MapFindings:
         stores: the findings, by the map's name.
         statuses: the status of each distinct unit, by the map's name.
         list_type: the finding type, if each unit holds a list of records and there is one map.
+        left: the asked units that a run that goes on from these findings leaves as they are, by the
+            map's name.
     """
 
     units: Units
     stores: dict[str | None, FindingStore]
     statuses: dict[str | None, NDArray[np.object_]]
     list_type: FindingType | None = None
+    left: dict[str | None, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def has_findings(self) -> bool:
         """Whether any unit has a finding."""
         return any(bool(np.isin(column, FOUND).any()) for column in self.statuses.values())
 
-    def copy(self) -> MapFindings:
-        """Return a copy that a later run can add to: failed units are open again."""
+    def copy(self, *, leave_skipped: bool = False) -> MapFindings:
+        """Return a copy that a later run can add to: failed units are open again.
+
+        Args:
+            leave_skipped: whether skipped units are not. Those that were left before never are.
+        """
         stores = {name: store.copy() for name, store in self.stores.items()}
         statuses: dict[str | None, NDArray[np.object_]] = {}
+        left: dict[str | None, NDArray[np.bool_]] = {}
         for name, column in self.statuses.items():
             statuses[name] = np.where(column == "failed", SKIPPED, column)
-        return replace(self, stores=stores, statuses=statuses)
+            if leave_skipped:
+                left[name] = column == SKIPPED
+            elif name in self.left:
+                left[name] = self.left[name]
+        return replace(self, stores=stores, statuses=statuses, left=left)
+
+    def rows_with(self, *statuses: str) -> int:
+        """Count the rows that have one of some statuses, the worst of their maps'."""
+        return int(np.isin(self.row_statuses(), statuses).sum())
+
+    def rows_found(self) -> NDArray[np.bool_]:
+        """Tell of each row whether any map has found something of it."""
+        is_found = np.zeros(len(self.units.asked), dtype=bool)
+        for column in self.statuses.values():
+            is_found |= np.isin(column, FOUND)
+        rows: NDArray[np.bool_] = is_found[self.units.answered_by]
+        return rows
 
     def findings(self) -> pd.DataFrame:
         """Return one row per unit, labelled like the frame; ``<NA>`` if a unit has no finding."""

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._types.arrow import field_types, is_json_text, is_number_union
 from pandas_amr._types.arrow_values import json_fields, json_value
 from pandas_amr._types.resolve import choices_of, object_fields, without_none
@@ -72,6 +73,7 @@ def choose_merge_rules(model: type[BaseModel], given: Mapping[str, str]) -> dict
         if name not in kinds:
             raise UsageError(
                 f"plan={{'merge': ...}} names {name!r}, which is not a field of the finding."
+                f"{did_you_mean(name, kinds)}"
             )
         possible = list_merge_rules(kinds[name])
         if rule not in possible:

@@ -12,7 +12,6 @@ import os
 import sqlite3
 import threading
 import time
-import warnings
 import weakref
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from pandas_amr._journal.database_file import (
     transaction,
     writable,
 )
+from pandas_amr._records.callers import warn_caller
 from pandas_amr.errors import JournalError, JournalWarning
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Store:
             return self.connection.thread.submit(run_work, work).result()
         finally:
             while self.notices:
-                warnings.warn(JournalWarning(self.notices.pop(0)), stacklevel=5)
+                warn_caller(JournalWarning(self.notices.pop(0)))
 
     async def execute_async(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run work on the database without blocking the loop; on a new file if it is damaged."""

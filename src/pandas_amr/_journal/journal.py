@@ -12,7 +12,6 @@ import os
 import sqlite3
 import sys
 import time
-import warnings
 from datetime import timedelta
 from numbers import Integral, Real
 from pathlib import Path
@@ -30,6 +29,7 @@ from pandas_amr._journal.database_file import (
     transaction,
     writable,
 )
+from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.paths import absolute_path, cache_folder
 from pandas_amr._records.public import public
 from pandas_amr._types.canonical import canonical_json
@@ -60,6 +60,8 @@ ENTRY_COLUMNS = ("key", "kind", "about", "value", "run", "made", "input")
 TIME_COLUMNS = ("began", "ended", "made")
 MOST_DAYS = 1e9
 DEFAULT_NAME = "journal.sqlite"
+OFF_WORDS = frozenset({"off", "false", "no", "none", "null", "never", "disabled"})
+ON_WORDS = frozenset({"on", "true", "yes", "auto", "default"})
 OFF = frozenset({"off", "0", "false"})  # values of the environment's AMR_JOURNAL
 
 
@@ -257,7 +259,7 @@ class Journal:
         """
         await self._store.keep(entries, run, writer)
 
-    def told(self) -> list[JournalWarning]:
+    def take_warnings(self) -> list[JournalWarning]:
         """Return the warnings about the file since the last call."""
         notices, self._store.notices = self._store.notices, []
         return [JournalWarning(notice) for notice in notices]
@@ -389,6 +391,11 @@ def open_journal(given: Any, *, by_default: bool) -> Journal | None:
     match given:
         case Journal():
             return given
+        case str() if suggest_switch(given):
+            raise UsageError(
+                f"journal={given!r} would be a file of that name.{suggest_switch(given)} "
+                f"For the file: journal='./{given}'."
+            )
         case str() | Path():
             return Journal(given)
         case False:
@@ -398,10 +405,23 @@ def open_journal(given: Any, *, by_default: bool) -> Journal | None:
     raise UsageError(f"journal= takes a path, amr.Journal(path), True or False, not {given!r}.")
 
 
+def suggest_switch(text: str) -> str:
+    """Suggest True or False for a text that is a word for one of them, and not a path."""
+    word = text.strip().casefold()
+    if word in OFF_WORDS:
+        return " For no journal: journal=False."
+    return " For the default one: journal=True." if word in ON_WORDS else ""
+
+
 def _default_journal(*, is_required: bool, by_default: bool) -> Journal | None:
     named = os.environ.get("AMR_JOURNAL", "")
     if named.lower() in OFF:
         return None
+    if suggest_switch(named):
+        raise UsageError(
+            f"AMR_JOURNAL={named} would be a file of that name. It takes a path, or 'off' for no "
+            f"journal. For the file: ./{named}."
+        )
     if named:
         return Journal(_resolve_once(named))
     if not (is_required or by_default):
@@ -411,7 +431,7 @@ def _default_journal(*, is_required: bool, by_default: bool) -> Journal | None:
     except (JournalError, OSError) as error:
         if is_required:
             raise JournalError(str(error)) from None
-        warnings.warn(JournalWarning(f"This run keeps no journal. {error}"), stacklevel=3)
+        warn_caller(JournalWarning(f"This run keeps no journal. {error}"))
         return None
 
 

@@ -12,6 +12,7 @@ from pandas_amr._agent.submission import REPL_FORM, Answer
 from pandas_amr._findings.check import Checked, check_alone, check_answer
 from pandas_amr._findings.store import Failure, Who
 from pandas_amr._journal.keys import fingerprint
+from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.mapper import MappedShard
 from pandas_amr._map.pieces import PieceMerger
 from pandas_amr._map.prompt import Pieces
@@ -70,12 +71,20 @@ class Attempt:
     may_halve: bool = True
     too_long: bool = False
 
+    def failures(self, positions: Sequence[int]) -> dict[int, tuple[Who, str]]:
+        """Return who failed, and why, for each of the units at ``positions`` that did."""
+        failures: dict[int, tuple[Who, str]] = {}
+        for number, problem in self.checked.problems.items():
+            failures[positions[number]] = (self.who, problem)
+        return failures
+
 
 @dataclass(slots=True)
 class Progress:
     """What is found so far of a shard's units, or of the pieces of one, by position.
 
     Attributes:
+        shard: the shard's number.
         pieces: the unit that is read in pieces; None if units are rows.
         one_unit: whether it is one unit from the start, and not one that was halved out of several.
         attempts: how often each unit was asked about.
@@ -85,6 +94,7 @@ class Progress:
         cache: makes findings durable.
     """
 
+    shard: int
     cache: ShardCache | None = None
     pieces: Pieces | None = None
     one_unit: bool = False
@@ -101,12 +111,13 @@ class Progress:
         for position in positions:
             self.attempts[position] = self.attempts.get(position, 0) + 1
 
-    def add_failures(self, attempt: Attempt, problems: Mapping[int, str]) -> None:
+    def add_failures(
+        self, failures: Mapping[int, tuple[Who, str]], *, too_long: bool = False
+    ) -> None:
         """Note the units that have failed, and why."""
-        for position, problem in problems.items():
-            self.failed[position] = (attempt.who, problem)
-        if attempt.too_long:
-            self.too_long.update(problems)
+        self.failed.update(failures)
+        if too_long:
+            self.too_long.update(failures)
 
     def add_pieces(self, pieces: Progress, position: int) -> None:
         """Add what the pieces of a unit took."""
@@ -128,6 +139,7 @@ class AgentMapper:
         window: what a prompt may take.
         open_repl: gives an agent that has these units its REPL.
         frame_differences: tells in what the REPL's frame differs from the user's.
+        breaker: decides whether what has failed is worth further requests.
     """
 
     name: str | None
@@ -142,6 +154,7 @@ class AgentMapper:
     window: Window | None = None
     open_repl: Callable[[Sequence[int]], Repl] | None = None
     frame_differences: Callable[[], Awaitable[tuple[str, ...]]] | None = None
+    breaker: Breaker = field(default_factory=Breaker)
 
     @property
     def kind(self) -> FindingType:
@@ -156,6 +169,11 @@ class AgentMapper:
     @property
     def is_function(self) -> bool:
         """Whether a function of the user's makes the findings: it does not."""
+        return False
+
+    @property
+    def reads_empty_units(self) -> bool:
+        """Whether it is asked about units without content: it is not."""
         return False
 
     def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
@@ -180,7 +198,7 @@ class AgentMapper:
 
     async def map_shard(self, shard: Shard, cache: ShardCache | None = None) -> MappedShard:
         """Ask for the shard's findings until each unit has one or has failed alone."""
-        progress = Progress(cache, one_unit=len(shard.positions) == 1)
+        progress = Progress(shard.number, cache, one_unit=len(shard.positions) == 1)
         ended_by: RunStopped | None = None
         try:
             await self._map_units(shard, progress)
@@ -206,15 +224,22 @@ class AgentMapper:
 
     async def _map_units(self, shard: Shard, progress: Progress) -> None:
         """Map the units that can be asked about; one that is too long for a shard in pieces."""
+        if self.breaker.has_given_up(self.name):
+            return
         for position, problem in self.prompt.problems(shard.positions).items():
             progress.failed[position] = ("callable", problem)
             progress.attempts[position] = 0
         positions = [one for one in shard.positions if one not in progress.failed]
-        if len(positions) == 1 and self.units.size(positions[0]) > self.max_tokens:
+        if not positions:
+            if progress.failed:
+                await self._may_go_on(progress.failed, progress, is_final=True)
+        elif len(positions) == 1 and self.units.size(positions[0]) > self.max_tokens:
             await self._map_in_pieces(positions[0], self.max_tokens, progress)
-        elif positions:
+        else:
             await self._ask_until_done(positions, progress)
             for position in sorted(progress.too_long):
+                if self.breaker.has_given_up(self.name):
+                    return
                 half = self.units.size(position) // 2
                 await self._map_in_pieces(position, half, progress)
 
@@ -232,49 +257,80 @@ class AgentMapper:
         shard is.
         """
         attempt = await self._ask_with_repairs(positions, progress)
-        problems: dict[int, str] = {}
-        for number, problem in attempt.checked.problems.items():
-            problems[positions[number]] = problem
-        if not problems:
+        failures = attempt.failures(positions)
+        if not failures:
             return
         is_alone = len(positions) == 1
-        if is_alone and not is_halved and attempt.who == "schema":
-            await self._ask_until_done(positions, progress, is_halved=True)
-            return
-        is_poor = 2 * len(problems) > len(positions)
+        is_asked_afresh = is_alone and not is_halved and attempt.who == "schema"
+        is_poor = 2 * len(failures) > len(positions)
         poor_halvings = poor_halvings + 1 if is_poor else 0
-        is_in_vain = self.prompt.preview is not None and poor_halvings > MOST_POOR_HALVINGS
-        if is_alone or not attempt.may_halve or is_in_vain:
-            progress.add_failures(attempt, problems)
+        is_split = not is_alone and self._may_halve(attempt, poor_halvings)
+        # A unit that is too long may still be read in pieces.
+        is_final = not (is_asked_afresh or is_split or attempt.too_long)
+        goes_on = await self._may_go_on(failures, progress, is_final=is_final)
+        if goes_on and is_asked_afresh:
+            await self._ask_until_done(positions, progress, is_halved=True)
+        elif goes_on and is_split:
+            await self._ask_halves(failures, progress, poor_halvings)
         else:
-            await self._ask_halves(list(problems), progress, poor_halvings)
+            progress.add_failures(failures, too_long=attempt.too_long)
+
+    def _may_halve(self, attempt: Attempt, poor_halvings: int) -> bool:
+        """Tell whether fewer units may fare better; in the REPL only if some halves did."""
+        is_in_vain = self.prompt.preview is not None and poor_halvings > MOST_POOR_HALVINGS
+        return attempt.may_halve and not is_in_vain
+
+    async def _may_go_on(
+        self, failures: Mapping[int, tuple[Who, str]], progress: Progress, *, is_final: bool
+    ) -> bool:
+        """Ask the breaker whether to go on. The pieces of a unit count together, at its end."""
+        if progress.pieces is not None:
+            return not self.breaker.has_given_up(self.name)
+        return await self.breaker.may_go_on(self.name, progress.shard, failures, is_final=is_final)
 
     async def _ask_halves(
-        self, positions: list[int], progress: Progress, poor_halvings: int
+        self, failures: Mapping[int, tuple[Who, str]], progress: Progress, poor_halvings: int
     ) -> None:
-        """Ask about both halves side by side.
+        """Ask about both halves of the units that failed, side by side.
+
+        While nothing has succeeded, the second half waits: the first one may show that it is in
+        vain.
 
         Raises:
             RunStopped: one of them ended the run; the other one came to its end first.
         """
+        positions = list(failures)
         middle = (len(positions) + 1) // 2
-        tasks = []
-        for half in (positions[:middle], positions[middle:]):
-            if half:
-                asking = self._ask_until_done(
-                    half, progress, is_halved=True, poor_halvings=poor_halvings
-                )
-                tasks.append(await_user_code(asking))
-        for error in await asyncio.gather(*tasks, return_exceptions=True):
-            if error is not None:
-                raise error
+        halves = [half for half in (positions[:middle], positions[middle:]) if half]
+        if not self.breaker.asks_in_order(self.name, progress.shard):
+            tasks = [self._ask_half(half, progress, poor_halvings) for half in halves]
+            for error in await asyncio.gather(*tasks, return_exceptions=True):
+                if error is not None:
+                    raise error
+            return
+        for half in halves:
+            if self.breaker.has_given_up(self.name):
+                progress.add_failures({position: failures[position] for position in half})
+            else:
+                await self._ask_half(half, progress, poor_halvings)
+
+    async def _ask_half(
+        self, positions: Sequence[int], progress: Progress, poor_halvings: int
+    ) -> None:
+        asking = self._ask_until_done(
+            positions, progress, is_halved=True, poor_halvings=poor_halvings
+        )
+        await await_user_code(asking)
 
     async def _map_in_pieces(self, position: int, limit: int, progress: Progress) -> None:
         """Map a unit in pieces, and in pieces half as long while the server calls them too long."""
         while await self._map_pieces(position, max(1, limit), progress):
             if limit <= LEAST_PIECE_TOKENS:
-                return
+                break
             limit //= 2
+        if position in progress.failed:
+            failure = {position: progress.failed[position]}
+            await self._may_go_on(failure, progress, is_final=True)
 
     async def _map_pieces(self, position: int, limit: int, progress: Progress) -> bool:
         """Map a unit in pieces of at most ``limit`` tokens and merge their findings.
@@ -286,7 +342,7 @@ class AgentMapper:
         """
         record = self.units.record(position)
         lines = split_record(record, limit=limit, count=self.count, to_json_line=to_json_line)
-        pieces = Progress(progress.cache, Pieces(position, lines), one_unit=True)
+        pieces = Progress(progress.shard, progress.cache, Pieces(position, lines), one_unit=True)
         await self._ask_pieces(pieces, lines)
         progress.add_pieces(pieces, position)
         if pieces.failed:
@@ -298,7 +354,10 @@ class AgentMapper:
         return False
 
     async def _ask_pieces(self, pieces: Progress, lines: list[str]) -> None:
-        """Ask about the pieces of a unit that are not cached, several side by side."""
+        """Ask about the pieces of a unit that are not cached, several side by side.
+
+        While nothing has succeeded, the first one goes alone: if it fails, so does the unit.
+        """
         if pieces.cache is not None:
             pieces.found |= await pieces.cache.recall_pieces(lines)
         rest = [number for number in range(len(lines)) if number not in pieces.found]
@@ -306,6 +365,10 @@ class AgentMapper:
         async def ask_piece(number: int) -> None:
             await self._ask_until_done((number,), pieces)
 
+        if rest and self.breaker.is_unproven(self.name):
+            await ask_piece(rest.pop(0))
+            if pieces.failed:
+                return
         async for _ in run_concurrently(ask_piece, rest, limit=PIECES_AT_ONCE):
             pass
 
@@ -428,6 +491,8 @@ class AgentMapper:
         answered = {positions[number]: form for number, form in checked.said.items()}
         await self._make_durable(found, answered, progress)
         progress.found |= found
+        if found:
+            self.breaker.add_success(self.name)
 
     async def _run_agent(
         self, messages: tuple[Message, ...], progress: Progress, repl: Repl | None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._map.breaker import Breaker
     from pandas_amr._units.units import Units
 
 LOOK_UP_SIZE = 20_000  # keys in one look-up
@@ -53,7 +54,7 @@ class UnitKeys:
         self._cache = cache
         self._units = units
         self.by_shard = by_shard
-        self.shards: Sequence[Shard] = ()
+        self._shard_of: dict[int, Shard] = {}
         self._known: NDArray[np.uint8] | None = None
 
     def of(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
@@ -68,16 +69,21 @@ class UnitKeys:
             return [self._cache.key(digest, former=True) for digest in digests]
         if not self.by_shard:
             return self._keys_of_units(positions)
-        if not self.shards:
+        if not self._shard_of:
             return self._keys_of_shard(positions, former=former)
-        # A run that goes on with a part of the units: the same call looks for whole shards.
-        wanted = set(positions)
         keys: dict[int, bytes] = {}
-        for shard in self.shards:
-            if not wanted.isdisjoint(shard.positions):
-                of_shard = self._keys_of_shard(shard.positions, former=former)
-                keys.update(zip(shard.positions, of_shard, strict=True))
+        for shard in dict.fromkeys(self._shard_of[position] for position in positions):
+            of_shard = self._keys_of_shard(shard.positions, former=former)
+            keys.update(zip(shard.positions, of_shard, strict=True))
         return [keys[position] for position in positions]
+
+    def use_shards(self, shards: Sequence[Shard]) -> None:
+        """Make keys of these shards, if only a part of their units is asked.
+
+        A run that goes on asks about some units, and no run about empty ones: but the same call
+        looks for whole shards, and so did those before it.
+        """
+        self._shard_of = {position: shard for shard in shards for position in shard.positions}
 
     def _keys_of_shard(self, positions: Sequence[int], *, former: bool) -> list[bytes]:
         digests = self._mapper.unit_fingerprints(positions, former=former)
@@ -134,6 +140,16 @@ class CachedMapper:
         """Whether a function of the user's makes the findings."""
         return self.mapper.is_function
 
+    @property
+    def reads_empty_units(self) -> bool:
+        """Whether the mapper is given units without content, too."""
+        return self.mapper.reads_empty_units
+
+    @property
+    def breaker(self) -> Breaker:
+        """The mapper's own."""
+        return self.mapper.breaker
+
     def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """Digest each unit, as the mapper does."""
         return self.mapper.unit_fingerprints(positions, former=former)
@@ -161,25 +177,30 @@ class CachedMapper:
     async def map_shard(self, shard: Shard, cache: object = None) -> MappedShard:
         """Map what is not cached; wait for what another map or run of this process asks for."""
         del cache  # it has its own
+        if not shard.positions:
+            return self._cached_nothing(shard)
         keys = dict(zip(shard.positions, self.keys.of(shard.positions), strict=True))
         claims = self.cache.journal.claims
         parts: list[MappedShard] = []
         rest = list(shard.positions)
         has_waited = False
-        while rest and not (parts and parts[-1].ended_by):
+        while rest and not _has_ended(parts):
             free = _first_unclaimed(rest, keys, claims)
             if free:
                 parts += await self._claim_and_map(shard, free, keys, has_waited=has_waited)
                 done = set(free)
                 rest = [position for position in rest if position not in done]
             else:
-                await asyncio.wait([claims[keys[position]] for position in rest])
+                await self._wait_for(shard, [claims[keys[position]] for position in rest])
             has_waited = True
-        cached: set[int] = set()
-        for part in parts:
-            cached |= part.cached
+        cached = frozenset[int]().union(*(part.cached for part in parts))
         self.cache.recalled += len(cached)
-        return join_parts(shard, self.name, parts, frozenset(cached))
+        return join_parts(shard, self.name, parts, cached)
+
+    async def _wait_for(self, shard: Shard, claims: Sequence[asyncio.Future[None]]) -> None:
+        """Wait for one of those who ask about the shard's units; other shards go on meanwhile."""
+        async with self.breaker.idle(self.name, shard.number):
+            await asyncio.wait(claims)
 
     async def _claim_and_map(
         self,
@@ -209,10 +230,12 @@ class CachedMapper:
                 parts.append(await self._map_uncached(shard, rest, keys))
             return parts
         except JournalError as error:
-            nothing = _cached_part(shard, self.name, [], self._check.kind.arrow.empty_table())
-            return [replace(nothing, ended_by=error)]
+            return [replace(self._cached_nothing(shard), ended_by=error)]
         finally:
             self.cache.release(claimed)
+
+    def _cached_nothing(self, shard: Shard) -> MappedShard:
+        return _cached_part(shard, self.name, [], self._check.kind.arrow.empty_table())
 
     async def _look_up_claimed(
         self,
@@ -369,6 +392,11 @@ def _cached_part(
     """Make what the journal had of a shard a part of what comes of it."""
     cached = frozenset(positions)
     return MappedShard(shard, name, positions, table, frozenset(), [], Usage(), cached=cached)
+
+
+def _has_ended(parts: Sequence[MappedShard]) -> bool:
+    """Tell whether the last part ended the run."""
+    return bool(parts) and parts[-1].ended_by is not None
 
 
 def join_parts(

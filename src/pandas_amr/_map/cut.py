@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pandas_amr._plan.call import may_ask_model
 from pandas_amr._units.neighbours import CONTEXT_ROWS, Context
 from pandas_amr._units.shards import Shard, make_shards
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pandas_amr._context.spec import Spec
@@ -38,6 +41,35 @@ def cut_shards(spec: Spec, units: Units, groups: NDArray[np.int64] | None) -> li
     return make_shards(
         units.asked, units.tokens, shard_size=size, shard_tokens=tokens, groups=groups
     )
+
+
+def drop_empty(shards: Sequence[Shard], units: Units) -> list[Shard]:
+    """Leave the units without content out of shards. A shard may then have no unit."""
+    if not len(units.empty):
+        return list(shards)
+    empty = set(units.empty.tolist())
+    read: list[Shard] = []
+    for shard in shards:
+        positions = tuple(one for one in shard.positions if one not in empty)
+        read.append(replace(shard, positions=positions))
+    return read
+
+
+def cuts_empty(spec: Spec) -> bool:
+    """Tell whether shards are cut with empty units: functions read them, or keys are made of all.
+
+    Agents, and recipes that ask a model, do not read them.
+    """
+    functions = spec.job.callables.values()
+    return spec.plan.keyed == "shard" or not all(may_ask_model(one) for one in functions)
+
+
+def cut_first_run(spec: Spec, units: Units, context: Context | None) -> list[Shard]:
+    """Cut units into shards as a first run does. One may hold nothing but empty units."""
+    if not cuts_empty(spec):
+        units = units.with_content()
+    groups = context.groups(units.asked) if context is not None else None
+    return cut_shards(spec, units, groups)
 
 
 def make_context(spec: Spec, units: Units) -> Context | None:

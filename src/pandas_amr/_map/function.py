@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,13 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel
 
-from pandas_amr._agent.threads import called
+from pandas_amr._agent.threads import call_user_function
 from pandas_amr._findings.finding_type import ITEMS, FindingType
-from pandas_amr._findings.store import Failure, check_joinable
+from pandas_amr._findings.store import Failure, Who, check_joinable
+from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.mapper import MappedShard
 from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._records.engine import in_thread
 from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow_values import make_table
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from pandas_amr._map.mapper import ShardCache
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units
 
@@ -57,6 +61,8 @@ class FunctionMapper:
         raises: whether a mistake of the function, such as findings that cannot be matched with
             rows, ends the call. It does if no model is asked for anything; else the units fail, and
             what was paid for is kept.
+        breaker: decides whether to call a function again that has failed.
+        redaction: what it would take out of a finding is not kept in the journal.
     """
 
     name: str | None
@@ -64,10 +70,17 @@ class FunctionMapper:
     kind: FindingType | None
     units: Units
     raises: bool = True
+    breaker: Breaker = field(default_factory=Breaker)
+    redaction: Redaction | None = None
 
     @property
     def is_function(self) -> bool:
         """Whether a function of the user's makes the findings."""
+        return True
+
+    @property
+    def reads_empty_units(self) -> bool:
+        """Whether the function gets units without content, too: all that the user gave."""
         return True
 
     def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
@@ -84,7 +97,8 @@ class FunctionMapper:
     async def map_shard(self, shard: Shard, cache: ShardCache | None = None) -> MappedShard:
         """Call the function; if it fails, on halves, until the units that fail stand alone."""
         progress = _Progress()
-        await self._call_on(shard, shard.positions, progress)
+        if not self.breaker.has_given_up(self.name):
+            await self._call_on(shard, shard.positions, progress)
         parts = sorted(progress.tables, key=_first_position)
         positions = [position for part, _ in parts for position in part]
         mapped = MappedShard(
@@ -99,6 +113,8 @@ class FunctionMapper:
         if cache is None:
             return mapped
         found = dict(zip(positions, mapped.table.to_pylist(), strict=True))
+        if self.redaction is not None:
+            found = await in_thread(_without_redacted, found, self.redaction)
         try:
             await cache.keep(found, {})
         except JournalError as error:
@@ -112,25 +128,52 @@ class FunctionMapper:
 
     async def _call_on(self, shard: Shard, positions: tuple[int, ...], progress: _Progress) -> None:
         """Call the function on some rows, and on their halves if it raises."""
+        failure = await self._try_on(positions, progress)
+        if failure is None:
+            self.breaker.add_success(self.name)
+            return
+        reason, is_final = failure
+        failures: dict[int, tuple[Who, str]] = dict.fromkeys(positions, ("callable", reason))
+        goes_on = await self.breaker.may_go_on(self.name, shard.number, failures, is_final=is_final)
+        if is_final or not goes_on:
+            self._add_failures(shard, positions, reason, progress)
+            return
+        middle = len(positions) // 2
+        for half in (positions[:middle], positions[middle:]):
+            if self.breaker.has_given_up(self.name):
+                self._add_failures(shard, half, reason, progress)
+            else:
+                await self._call_on(shard, half, progress)
+
+    async def _try_on(
+        self, positions: tuple[int, ...], progress: _Progress
+    ) -> tuple[str, bool] | None:
+        """Call the function on some rows.
+
+        Returns:
+            None if it has found something of each; else why not, and whether fewer rows would not
+            help.
+        """
         rows = self.units.rows(positions)
         index = rows.index.view()  # the same index, whatever the function does to the frame
         try:
-            table = self._table(await called(self.function, rows), index)
+            table = self._table(await call_user_function(self.function, rows), index)
             if self.kind is None:
                 check_joinable([*(part for _, part in progress.tables), table])
             progress.tables.append((positions, table))
         except UsageError as error:
             if self.raises:
                 raise
-            for position in positions:
-                progress.failures.append(self._failure(shard, position, str(error)))
+            return str(error), True
         except Exception as error:  # noqa: BLE001 (the function is the user's: the unit fails)
-            if len(positions) == 1:
-                progress.failures.append(self._failure(shard, positions[0], _reason(error)))
-                return
-            middle = len(positions) // 2
-            await self._call_on(shard, positions[:middle], progress)
-            await self._call_on(shard, positions[middle:], progress)
+            return _reason(error), len(positions) == 1
+        return None
+
+    def _add_failures(
+        self, shard: Shard, positions: tuple[int, ...], reason: str, progress: _Progress
+    ) -> None:
+        for position in positions:
+            progress.failures.append(self._failure(shard, position, reason))
 
     def _failure(self, shard: Shard, position: int, reason: str) -> Failure:
         return Failure(position, shard.number, "callable", reason, 1, self.name)
@@ -147,8 +190,15 @@ class FunctionMapper:
         size = (
             f"{len(given)} findings" if isinstance(given, (list, *ARRAYS)) else type(given).__name__
         )
+        advice = ""
+        if isinstance(given, dict | str | bool | np.bool_ | int | float):
+            advice = (
+                " It gets a shard's rows as a frame, not one row: "
+                "[f(row) for _, row in shard.iterrows()] gives one finding per row."
+            )
         raise UsageError(
-            f"{self._called()} gives a frame or a list, one finding a row: {rows} rows, {size}."
+            f"{self._called()} gives a frame or a list, one finding per row: "
+            f"{rows} rows, {size}.{advice}"
         )
 
     def _of_frame(self, frame: pd.DataFrame) -> pa.Table:
@@ -170,7 +220,7 @@ class FunctionMapper:
         """Put the function's frame into the order of the shard's rows, or refuse it."""
         if len(given) != len(index):
             raise UsageError(
-                f"{self._called()} gives one finding a row: "
+                f"{self._called()} gives one finding per row: "
                 f"{len(index)} rows, {len(given)} findings."
             )
         units = None
@@ -233,16 +283,30 @@ class FunctionMapper:
                 )
 
     def _record(self, one: Any) -> dict[str, Any]:
-        given = one.model_dump() if hasattr(one, "model_dump") else one
-        if isinstance(given, dict):
-            return given
+        if isinstance(one, BaseModel):
+            return one.model_dump()
+        if dataclasses.is_dataclass(one) and not isinstance(one, type):
+            return dataclasses.asdict(one)
+        if isinstance(one, dict):
+            return one
         only = list(self.kind.model.model_fields) if self.kind else ["finding"]
         if len(only) != 1:
             raise UsageError(f"{self._called()} gives dicts or records, not {type(one).__name__}.")
-        return {only[0]: given}
+        return {only[0]: one}
 
     def _called(self) -> str:
         return f"map={getattr(self.function, '__name__', 'the function')}"
+
+
+def _without_redacted(
+    found: dict[int, dict[str, Any]], redaction: Redaction
+) -> dict[int, dict[str, Any]]:
+    """Leave out the findings that are not sent as they are: the function is called again."""
+    return {
+        position: record
+        for position, record in found.items()
+        if not redaction.changes_any(record.values(), f"a finding of row {position}")
+    }
 
 
 @dataclass(slots=True)
@@ -263,6 +327,8 @@ class PipelineMapper:
 
     Attributes:
         limit: how many rows go through it at once.
+        needs_model: whether it may ask a model.
+        breaker: decides whether further rows go through it.
     """
 
     name: str | None
@@ -270,11 +336,18 @@ class PipelineMapper:
     kind: FindingType | None
     units: Units
     limit: int
+    needs_model: bool = False
+    breaker: Breaker = field(default_factory=Breaker)
 
     @property
     def is_function(self) -> bool:
         """Whether a function of the user's makes the findings."""
         return True
+
+    @property
+    def reads_empty_units(self) -> bool:
+        """Whether units without content go through it: not if it asks a model about them."""
+        return not self.needs_model
 
     def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """Digest each unit's content."""
@@ -293,7 +366,7 @@ class PipelineMapper:
         progress = _RowProgress()
 
         async def map_row(position: int) -> None:
-            if progress.ended_by is None:
+            if progress.ended_by is None and not self.breaker.has_given_up(self.name):
                 await self._map_row(shard, position, progress)
 
         async for _ in run_concurrently(map_row, shard.positions, limit=self.limit):
@@ -320,6 +393,7 @@ class PipelineMapper:
                 check_joinable([*progress.tables, table])
                 progress.tables.append(table)
             progress.found[position] = record
+            self.breaker.add_success(self.name)
         except (BudgetExceeded, SandboxUnavailable, JournalError) as error:
             progress.ended_by = progress.ended_by or error
         except Exception as error:  # noqa: BLE001 (whatever stops a row's pipeline is its failure)
@@ -330,6 +404,7 @@ class PipelineMapper:
             progress.failed[position] = Failure(
                 position, shard.number, "callable", reason, 1, self.name
             )
+            self.breaker.add_failure(self.name, position, position, "callable", reason)
 
     def _record(self, answer: Any) -> dict[str, Any]:
         """Make the pipeline's answer a finding.
@@ -372,7 +447,7 @@ def _position_of(failure: Failure) -> int:
 
 
 def _untyped(records: list[dict[str, Any]]) -> pa.Table:
-    """Records as Arrow finds them; one may have a key that the first has not."""
+    """Make a table of records with the types that Arrow finds; a later one may have more keys."""
     names = dict.fromkeys(name for record in records for name in record)
     return pa.Table.from_pylist([names | record for record in records])
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._findings.store import Failure
+    from pandas_amr._map.breaker import Breaker
     from pandas_amr._records.usage import Usage
     from pandas_amr._units.shards import Shard
     from pandas_amr.errors import RunStopped
@@ -83,6 +84,16 @@ class Mapper(Protocol):
     @property
     def is_function(self) -> bool:
         """Whether a function of the user's makes the findings, and no model."""
+        ...
+
+    @property
+    def reads_empty_units(self) -> bool:
+        """Whether it is given units without content, too: a function is, a model is not."""
+        ...
+
+    @property
+    def breaker(self) -> Breaker:
+        """What decides whether units that failed are worth going on with."""
         ...
 
     def unit_fingerprints(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:

@@ -12,10 +12,11 @@ from pandas_amr._agent.threads import call_contained
 from pandas_amr._journal.first_format import list_former_kinds, write_former_persona
 from pandas_amr._journal.keys import Question
 from pandas_amr._map.agent import AgentMapper
+from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.cached import CachedMapper
 from pandas_amr._map.function import FunctionMapper, PipelineMapper
 from pandas_amr._map.prompt import MapPrompt
-from pandas_amr._plan.call import ONE_ROW, VERSION, finding_types
+from pandas_amr._plan.call import Pipeline, finding_types, version_of
 from pandas_amr._records.raised import describe_error
 from pandas_amr._units.cells import make_json_keys
 from pandas_amr._units.profile import preview
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pandas_amr._journal.cache import AnswerCache
     from pandas_amr._map.mapper import Mapper
     from pandas_amr._units.neighbours import Context
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr._units.units import Units
 
 MOST_INSTRUCTIONS = 10_000  # that a function of the user's gave and that are remembered
@@ -48,31 +50,60 @@ KIND_OF_OBJECTS = {
 
 
 def make_mappers(
-    spec: Spec, services: Services, units: Units, context: Context | None
+    spec: Spec,
+    services: Services,
+    units: Units,
+    context: Context | None,
+    breaker: Breaker | None = None,
 ) -> list[Mapper]:
-    """Make a mapper for each map of the call: a function of the user's, or an agent."""
+    """Make a mapper for each map of the call: a function of the user's, or an agent.
+
+    Args:
+        spec: what the run is asked for.
+        services: what it works with.
+        units: all units of the run.
+        context: what is shown beside a shard.
+        breaker: decides for all of them when to give up; without one none does.
+    """
+    breaker = breaker or Breaker()
     kinds = finding_types(spec.job, spec.plan)
     mappers: list[Mapper] = []
     for name in spec.job.names:
         kind = kinds[name]
         if name in spec.job.callables:
-            mappers.append(_make_function_mapper(spec, services, name, kind, units))
+            mappers.append(_make_function_mapper(spec, services, name, kind, units, breaker))
         else:
             assert kind is not None
-            mappers.append(_make_agent_mapper(spec, services, name, kind, units, context))
+            mappers.append(_make_agent_mapper(spec, services, name, kind, units, context, breaker))
     return mappers
 
 
 def _make_function_mapper(
-    spec: Spec, services: Services, name: str | None, kind: FindingType | None, units: Units
+    spec: Spec,
+    services: Services,
+    name: str | None,
+    kind: FindingType | None,
+    units: Units,
+    breaker: Breaker,
 ) -> Mapper:
     """Make a mapper of a function or a recipe; one with a version is kept in the journal."""
     function = spec.job.callables[name]
-    run_row = getattr(function, ONE_ROW, None)
-    if run_row is not None:
-        return PipelineMapper(name, run_row, kind, units, services.parallelism(spec))
-    mapper = FunctionMapper(name, function, kind, units, raises=not spec.job.needs_model)
-    version = getattr(function, VERSION, None)
+    if isinstance(function, Pipeline):
+        limit = services.parallelism(spec)
+        return PipelineMapper(
+            name, function.map_row, kind, units, limit, function.needs_model, breaker
+        )
+    units = units.unredacted  # the function is the user's, and runs here
+    mapper = FunctionMapper(
+        name,
+        function,
+        kind,
+        units,
+        raises=not spec.job.needs_model,
+        breaker=breaker,
+        redaction=spec.job.redaction,
+    )
+    version = version_of(function)
     if not version or kind is None:
         return mapper
     parts = {"function": getattr(function, "__qualname__", ""), "version": version}
@@ -89,6 +120,7 @@ def _make_agent_mapper(
     kind: FindingType,
     units: Units,
     context: Context | None,
+    breaker: Breaker,
 ) -> Mapper:
     """Make an agent; its findings are kept if there is a journal."""
     agent = spec.job.map_agents.get(name)
@@ -108,6 +140,7 @@ def _make_agent_mapper(
         window=spec.window("map", agent),
         open_repl=sessions.of_shard if sessions is not None else None,
         frame_differences=sessions.changed if sessions is not None else None,
+        breaker=breaker,
     )
     question = _agent_question(spec, prompt, agent)
     cache = services.cache(spec, "finding", "map", question, agent)
@@ -125,7 +158,7 @@ def _make_prompt(
         units=units,
         is_single=spec.abilities("map", agent).units_per_request == 1,
         persona=agent.persona if agent is not None else "",
-        instructions=_instruct_by_row(agent, units),
+        instructions=_instruct_by_row(agent, units, spec.job.redaction),
         has_tools=bool(spec.tools("map", agent)),
         has_repl=spec.has_repl("map", agent),
         preview=_make_preview(spec, units),
@@ -146,13 +179,18 @@ def _make_preview(spec: Spec, units: Units) -> Callable[[Sequence[int]], str] | 
         return None
 
     def show(positions: Sequence[int]) -> str:
-        return preview(units.rows(positions))
+        return preview(units.sent_rows(positions))
 
     return show
 
 
-def _instruct_by_row(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
-    """Return what gives the instruction for the row at a position; None if it is one text."""
+def _instruct_by_row(
+    agent: Agent | None, units: Units, redaction: Redaction | None
+) -> Callable[[int], str] | None:
+    """Return what gives the instruction for the row at a position; None if it is one text.
+
+    Instructions that are redacted are all made here, since this is no thread of the engine.
+    """
     if agent is None or isinstance(agent.instruction, str):
         return None
     function = agent.instruction
@@ -160,11 +198,16 @@ def _instruct_by_row(agent: Agent | None, units: Units) -> Callable[[int], str] 
     @functools.lru_cache(MOST_INSTRUCTIONS)  # a shard's are needed more than once
     def call(position: int) -> str | NoInstruction:
         try:
-            return check_instruction(call_contained(function, units.frame.iloc[position]))
+            instruction = check_instruction(call_contained(function, units.frame.iloc[position]))
         except NoInstruction as error:
             return error
         except Exception as error:  # noqa: BLE001 (the function is the user's: the unit fails)
             return NoInstruction(f"its instruction raised {describe_error(error)}", attempts=0)
+        return redact_instruction(instruction, redaction, f"the instruction for row {position}")
+
+    if redaction is not None:
+        for position in units.asked.tolist():
+            call(position)
 
     def instruct(position: int) -> str:
         instruction = call(position)
@@ -173,6 +216,18 @@ def _instruct_by_row(agent: Agent | None, units: Units) -> Callable[[int], str] 
         return instruction
 
     return instruct
+
+
+def redact_instruction(
+    instruction: str, redaction: Redaction | None, place: str
+) -> str | NoInstruction:
+    """Return what is sent in place of an instruction that a function gave."""
+    if redaction is None:
+        return instruction
+    try:
+        return check_instruction(redaction.text(instruction, place))
+    except NoInstruction as error:
+        return error
 
 
 def _agent_question(spec: Spec, prompt: MapPrompt, agent: Agent | None) -> Question:
@@ -191,7 +246,7 @@ def _agent_question(spec: Spec, prompt: MapPrompt, agent: Agent | None) -> Quest
         parts["segmentation"] = [segmentation, *rows]
     if spec.plan.view == "preview" or spec.has_repl("map", agent):
         parts["kinds"] = _column_kinds(prompt.units)
-        former["kinds"] = list_former_kinds(prompt.units.frame)
+        former["kinds"] = list_former_kinds(prompt.units.sent)
     return Question(parts=parts, finding=prompt.kind.model, agent=agent, former=former)
 
 
@@ -199,7 +254,7 @@ def _former_function_parts(spec: Spec, units: Units) -> dict[str, Any]:
     """Describe what a function's findings depended on in the journal's first format."""
     former = _view(spec) | {"alone": False} | _former_segmentation(spec)
     if spec.plan.view == "preview" or spec.has_repl("map"):
-        former["kinds"] = list_former_kinds(units.frame)
+        former["kinds"] = list_former_kinds(units.sent)
     return former
 
 
@@ -222,8 +277,8 @@ def _column_kinds(units: Units) -> list[list[str]]:
     objects.
     """
     kinds: list[list[str]] = []
-    for number, label in enumerate(make_json_keys(list(units.frame.columns))):
-        kinds.append([label, _column_kind(units.frame.iloc[:, number])])
+    for number, label in enumerate(make_json_keys(list(units.sent.columns))):
+        kinds.append([label, _column_kind(units.sent.iloc[:, number])])
     return sorted(kinds)
 
 

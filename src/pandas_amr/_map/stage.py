@@ -11,19 +11,31 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from pandas_amr._context.progress import Progress, ProgressBar
+from pandas_amr._context.progress import Progress
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
-from pandas_amr._findings.map_findings import SKIPPED, MapFindings
+from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, Failure, FindingStore
+from pandas_amr._map.breaker import Breaker, Doom
 from pandas_amr._map.cached import CachedMapper
-from pandas_amr._map.cut import Sample, cut_shards, make_context
+from pandas_amr._map.cut import (
+    Sample,
+    cut_first_run,
+    cut_shards,
+    cuts_empty,
+    drop_empty,
+    make_context,
+)
+from pandas_amr._map.function import PipelineMapper
 from pandas_amr._map.leaves import Leaves, Part
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._records.engine import in_thread
 from pandas_amr._records.trace import Node
+from pandas_amr._records.usage import describe_spend
 from pandas_amr._units.shards import Shard
-from pandas_amr.errors import ColumnError, PlanWarning
+from pandas_amr.errors import ColumnError, FailureWarning, MapFailed, PlanWarning
+from pandas_amr.models.waits import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +47,8 @@ if TYPE_CHECKING:
     from pandas_amr._context.state import State
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._map.leaves import FindingSink
+    from pandas_amr._records.usage import Usage
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr._units.units import Units
 
 Item: TypeAlias = tuple[Shard, Mapper]
@@ -51,9 +65,13 @@ class MapStage:
         units: all units of the run.
         findings: what an earlier run found: only the rest is asked.
         sample: some of the units, each block a shard: only these are asked.
+
+    Attributes:
+        sample: likewise; None if all units are asked.
     """
 
     _nodes_of: dict[int, tuple[str, ...]] | None = None  # the nodes of each unit, once asked for
+    _open_rows = 0  # that are still to be mapped, by all maps
 
     def __init__(
         self,
@@ -69,24 +87,31 @@ class MapStage:
         self._services = services
         self._state = state
         self._units = units
-        self._sample = sample
+        self.sample = sample
         self._context = make_context(spec, units)
-        self.mappers = make_mappers(spec, services, units, self._context)
+        self._breaker = _make_breaker(spec)
+        self.mappers = make_mappers(spec, services, units, self._context, self._breaker)
         self._is_first = findings is None  # nothing was found before, by a run or in the journal
-        if findings is not None and sample is None:
-            self._key_by_whole_shards()
+        self._key_by_whole_shards()
         self.findings = _no_findings(units, self.mappers) if findings is None else findings
-        self._leaves = Leaves(self.findings, spec.plan.where)
+        self._redactions = _redactions_of(spec)
+        self._leaves = Leaves(self.findings, spec.plan.where, self._redactions)
         self._counter = _RowCounter(self.findings)
         self._nodes: list[MapNode] = []
         self._waiting: dict[int, dict[str | None, MappedShard]] = {}
         self._items = self._cut_all()
 
     def _key_by_whole_shards(self) -> None:
-        """Make the keys of the shards of a first run: the same call looks for those."""
+        """Make the keys of the shards of a first run, empty units among theirs.
+
+        Without empty units a first run has no others, and neither has a sample.
+        """
+        has_others = not self._is_first and self.sample is None
+        if not has_others and not len(self._units.empty):
+            return
         for mapper in self.mappers:
             if isinstance(mapper, CachedMapper) and mapper.keys.by_shard:
-                mapper.keys.shards = self._all_shards
+                mapper.keys.use_shards(self._all_shards)
 
     def _cut_all(self) -> list[Item]:
         """Cut what is still to be asked into shards, for each map."""
@@ -95,18 +120,53 @@ class MapStage:
             items += [(shard, mapper) for shard in self._cut(mapper)]
         if self._is_first:  # all maps have the same shards: side by side, each is soon complete
             items.sort(key=_number_of)
+        self._open_rows = sum(self._count_rows(shard.positions) for shard, _ in items)
         return items
 
+    @cached_property
+    def _rows(self) -> int:
+        """How many rows the stage is about."""
+        if self.sample is None:
+            return len(self._units)
+        return self._count_rows(self.sample.positions)
+
+    def _count_rows(self, positions: Sequence[int] | NDArray[np.int64]) -> int:
+        """Count the rows that some asked units answer."""
+        places = np.searchsorted(self._units.asked, np.asarray(positions, dtype=np.int64))
+        return int(self._counter.rows[places].sum())
+
     def _cut(self, mapper: Mapper) -> list[Shard]:
-        unmapped = self._units.only(self._is_open(mapper.name))
-        if self._sample is not None:
-            return cut_shards(self._spec, unmapped, self._sample.blocks_of(unmapped.asked))
+        if not self._is_first:
+            return self._cut_open(self._is_open(mapper.name))
+        warns = mapper is self.mappers[0]  # all maps have the same shards
+        shards = self._cut_open(self._is_open_or_empty, warns=warns)
+        return shards if mapper.reads_empty_units else drop_empty(shards, self._units)
+
+    @property
+    def _is_open_or_empty(self) -> NDArray[np.bool_]:
+        """Tell which of the asked units are cut into shards."""
+        if self.sample is None and cuts_empty(self._spec):
+            return self._is_open_for_any | self._units.is_empty
+        return self._is_open_for_any
+
+    @property
+    def open_shards(self) -> list[Shard]:
+        """The shards of units that some map is still to be asked about, without empty units."""
+        is_open = self._is_open_or_empty
+        if not self._is_first:
+            is_open = self._is_open_for_any & ~self._units.is_empty
+        shards = drop_empty(self._cut_open(is_open), self._units)
+        return [shard for shard in shards if shard.positions]
+
+    def _cut_open(self, is_open: NDArray[np.bool_], *, warns: bool = False) -> list[Shard]:
+        unmapped = self._units.only(is_open)
+        if self.sample is not None:
+            return cut_shards(self._spec, unmapped, self.sample.blocks_of(unmapped.asked))
         groups = None
         if self._context is not None:
             groups = self._context.groups(unmapped.asked)
         shards = cut_shards(self._spec, unmapped, groups)
-        is_first_cut = self._is_first and mapper is self.mappers[0]
-        if groups is not None and is_first_cut and len(shards) > len(np.unique(groups)):
+        if warns and groups is not None and len(shards) > len(np.unique(groups)):
             self._warn_of_split_groups()
         return shards
 
@@ -121,15 +181,22 @@ class MapStage:
     @property
     def open(self) -> NDArray[np.int64]:
         """The units that some map is still to be asked about."""
+        return self._units.asked[self._is_open_for_any]
+
+    @property
+    def _is_open_for_any(self) -> NDArray[np.bool_]:
         by_map = [self._is_open(name) for name in self.findings.statuses]
-        return self._units.asked[np.logical_or.reduce(by_map)]
+        is_open: NDArray[np.bool_] = np.logical_or.reduce(by_map)
+        return is_open
 
     def _is_open(self, name: str | None) -> NDArray[np.bool_]:
         """Tell which of the asked units a map is still to be asked about."""
         is_open = np.isin(self.findings.statuses[name], (SKIPPED, "failed"))
-        if self._sample is None:
+        if name in self.findings.left:
+            is_open &= ~self.findings.left[name]
+        if self.sample is None:
             return is_open
-        return is_open & np.isin(self._units.asked, self._sample.positions)
+        return is_open & np.isin(self._units.asked, self.sample.positions)
 
     @property
     def leaves(self) -> int:
@@ -141,18 +208,17 @@ class MapStage:
     @cached_property
     def _all_shards(self) -> list[Shard]:
         """Shards as a first run cuts them: the tree of a later run asks the same questions."""
-        groups = None
-        if self._context is not None:
-            groups = self._context.groups(self._units.asked)
-        return cut_shards(self._spec, self._units, groups)
+        return cut_first_run(self._spec, self._units, self._context)
 
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
+        self._begin_steps()
         for mapper in self.mappers:
             if not isinstance(mapper, CachedMapper) or mapper.keys.by_shard:
                 continue
             unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
             async for positions, table in mapper.look_up_all(unmapped):
+                await self._redact(mapper.name, table)
                 if positions:
                     self._is_first = False
                     mapper.cache.recalled += len(positions)
@@ -165,29 +231,81 @@ class MapStage:
         places = np.searchsorted(self._units.asked, positions)
         with self._counter.changing(name, places):
             self.findings.statuses[name][places] = "cached"
+        self._open_rows -= self._count_rows(positions)
         self._report_progress()
         self._show(name, positions, table)
 
     async def run(self, sink: FindingSink | None) -> None:
         """Give every unit a finding or a failure; ``sink`` gets each shard's findings."""
-        services = self._services
-        total = sum(len(shard.positions) for shard, _ in self._items)
-        bar = ProgressBar(shown=self._spec.settings.progress, units=total)
-        with bar, services.watch.waits.show_with(bar.wait):
-            self._report_progress()
-            limit = min(services.parallelism(self._spec), max(1, len(self._items)))
-            async for mapped in run_concurrently(self._map_item, self._draw(sink), limit=limit):
-                self._land(self._check_columns(mapped), bar, sink)
+        self._begin_steps()
+        workers = self._arm_breaker()
+        async for mapped in run_concurrently(self._map_item, self._draw(sink), limit=workers):
+            if mapped is not None:
+                self._land(self._check_columns(mapped), sink)
+        if self._breaker.doom is not None:
+            self._give_up(self._breaker.doom)
+        else:
+            self._warn_of_left()
         if sink is not None and not self._offers_as_they_land and not self._state.halted:
             await self._leaves.offer_all(sink, self._all_shards, self.made_by)
 
-    def _land(self, mapped: MappedShard, bar: ProgressBar, sink: FindingSink | None) -> None:
+    def _begin_steps(self) -> None:
+        """Say that the map begins, and how far it is."""
+        self._report_progress()
+        steps = self._services.watch.steps
+        if steps.rows:
+            steps.begin_map(len(self._items), is_written=self._spec.is_written)
+
+    def _arm_breaker(self) -> int:
+        """Have the breaker watch the maps, and return how many shards to begin at once."""
+        items = len(self._items)
+        limit = min(self._services.parallelism(self._spec), max(1, items))
+        return self._breaker.arm(self._count_shards(), items=items, limit=limit, on_doom=self._halt)
+
+    def _count_shards(self) -> dict[str | None, int]:
+        """Count the shards of each map; each row of a recipe is like one."""
+        counts: dict[str | None, int] = {mapper.name: 0 for mapper in self.mappers}
+        for shard, mapper in self._items:
+            is_recipe = isinstance(mapper, PipelineMapper)
+            counts[mapper.name] += len(shard.positions) if is_recipe else bool(shard.positions)
+        return counts
+
+    def _warn_of_left(self) -> None:
+        """Warn of rows that an earlier run skipped and this one leaves so."""
+        if not self.findings.left:
+            return
+        is_left = np.logical_or.reduce(list(self.findings.left.values()))
+        rows = int(is_left[self._units.answered_by].sum())
+        if rows:
+            message = (
+                f"{rows} rows were skipped by a run that gave up, and are not run again here; "
+                "the same call asks about them."
+            )
+            self._state.warnings.append(FailureWarning(message))
+
+    def _halt(self, doom: Doom) -> None:
+        """Begin no more shards, and tell it at once."""
+        self._state.halted = True
+        total = self._services.ledger.total
+        LOGGER.warning("The run gives up: %s %s.", doom.describe(), _describe_total(total))
+
+    def _give_up(self, doom: Doom) -> None:
+        """End the run, once what was under way has ended, too."""
+        skipped = self.findings.rows_with(SKIPPED)
+        spend = _describe_total(self._services.ledger.total)
+        parts = [f"{doom.describe()} {spend}."]
+        if skipped:
+            rows = len(self._units)
+            parts.append(f"{skipped} of {rows} rows are skipped; the same call asks about them.")
+        parts += [doom.advise(), 'plan={"give_up_after": None} goes on whatever fails.']
+        self._state.end(MapFailed(" ".join(parts)))
+
+    def _land(self, mapped: MappedShard, sink: FindingSink | None) -> None:
         """Add what came of a shard, and show it."""
         self._add(mapped)
-        progress = self._report_progress()
+        self._open_rows -= self._count_rows(mapped.shard.positions)
+        self._report_progress()
         self._show(mapped.map, mapped.positions, mapped.table)
-        failed = len(mapped.failures)
-        bar.step(len(mapped.shard.positions), failed=failed, tokens=progress.tokens)
         if sink is not None and self._offers_as_they_land:
             self._offer(sink, mapped)
 
@@ -204,12 +322,20 @@ class MapStage:
         """Give one shard after the other, until the run is halted."""
         for item in self._items:
             if self._state.halted or (sink is not None and sink.failed):
+                self._breaker.release()  # no further shard comes that could decide
                 return
             yield item
 
-    async def _map_item(self, item: Item) -> MappedShard:
-        """Map one shard, as a node of the trace."""
+    async def _map_item(self, item: Item) -> MappedShard | None:
+        """Map one shard; None if the run was halted before its turn."""
         shard, mapper = item
+        async with self._breaker.mapping(mapper.name, shard.number):
+            if self._state.halted:
+                return None
+            return await self._map_as_node(shard, mapper)
+
+    async def _map_as_node(self, shard: Shard, mapper: Mapper) -> MappedShard:
+        """Map one shard, as a node of the trace."""
         spec, services, state = self._spec, self._services, self._state
         name = self._node_name(shard, mapper.name)
         with services.trace.node("map", id=name, units=len(shard.positions)) as node:
@@ -218,7 +344,7 @@ class MapStage:
             if spec.job.pipelines:
                 shared = share_run(spec, services, state, f"{name}/")
             with use_parent_run(shared):
-                mapped = await mapper.map_shard(shard)
+                mapped = await self._map_shard(shard, mapper)
             if shared is not None:
                 node.parents += tuple(sorted(shared.ends, key=_natural_key))
             # Here, and not when the findings are added: until then others would begin a shard.
@@ -228,6 +354,19 @@ class MapStage:
             self._nodes.append((shard, mapper.name, node))
             self._describe_node(node, mapped)
             return mapped
+
+    async def _map_shard(self, shard: Shard, mapper: Mapper) -> MappedShard:
+        mapped = await mapper.map_shard(shard)
+        await self._redact(mapper.name, mapped.table)
+        return mapped
+
+    async def _redact(self, name: str | None, table: pa.Table) -> None:
+        """Redact the texts that a function found, in a thread; they are known from then on."""
+        redaction = self._redactions.get(name)
+        if redaction is not None and table.num_rows:
+            place = "a finding" if name is None else f"a finding of the map {name!r}"
+            for column in table.columns:
+                await in_thread(redaction.values, column.to_pylist(), place)
 
     def _describe_node(self, node: Node, mapped: MappedShard) -> None:
         node.usage = mapped.usage
@@ -308,19 +447,16 @@ class MapStage:
         named = self.findings.stores[name].named(table)
         self._services.watch.landed(positions, named, self._units)
 
-    def _report_progress(self) -> Progress:
+    def _report_progress(self) -> None:
         """Say how far the run is: before its findings are shown, so that none is seen uncounted."""
-        total = self._services.ledger.total
+        counter, maps = self._counter, len(self.mappers)
         progress = Progress(
-            units=len(self._units) * len(self.mappers),
-            found=self._counter.found,
-            failed=self._counter.failed,
-            calls=total.calls,
-            tokens=total.tokens,
-            seconds=self._services.trace.seconds,
+            units=self._rows * maps - counter.empty,
+            found=counter.found,
+            failed=counter.failed,
+            cached=counter.cached,
         )
-        self._services.watch.told(progress)
-        return progress
+        self._services.watch.show_progress(progress, open_rows=self._open_rows, maps=maps)
 
     def made_by(self, position: int) -> tuple[str, ...]:
         """Name the nodes that found something of a row; none if the journal had it."""
@@ -355,21 +491,31 @@ class MapStage:
 
 
 class _RowCounter:
-    """Counts the rows that have a finding, and those that failed, over all maps."""
+    """Counts the rows that have a finding, some from the journal, that failed, and that are empty.
+
+    All maps count together.
+
+    Attributes:
+        rows: how many rows each of the asked units answers.
+    """
 
     def __init__(self, findings: MapFindings) -> None:
         self._statuses = findings.statuses
         units = findings.units
-        self._rows = np.bincount(units.answered_by, minlength=len(units.asked))
+        self.rows = np.bincount(units.answered_by, minlength=len(units.asked))
         self.found = 0
         self.failed = 0
-        for name in self._statuses:
+        self.empty = 0  # does not change
+        self.cached = 0
+        for name, column in self._statuses.items():
+            self.empty += int(self.rows[column == EMPTY].sum())
             self._add(name, np.arange(len(units.asked)), 1)
 
     def _add(self, name: str | None, places: NDArray[np.int_], sign: int) -> None:
-        statuses, rows = self._statuses[name][places], self._rows[places]
+        statuses, rows = self._statuses[name][places], self.rows[places]
         self.found += sign * int(rows[np.isin(statuses, FOUND)].sum())
         self.failed += sign * int(rows[statuses == "failed"].sum())
+        self.cached += sign * int(rows[statuses == "cached"].sum())
 
     @contextmanager
     def changing(self, name: str | None, places: NDArray[np.int_]) -> Iterator[None]:
@@ -379,6 +525,11 @@ class _RowCounter:
         self._add(name, places, 1)
 
 
+def _make_breaker(spec: Spec) -> Breaker:
+    is_batch = bool(spec.lms) and spec.lm("map").batch
+    return Breaker(spec.plan.give_up_after, in_order=not is_batch)
+
+
 def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
     """Make the findings that a first run begins with."""
     stores: dict[str | None, FindingStore] = {}
@@ -386,7 +537,19 @@ def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
     for mapper in mappers:
         stores[mapper.name] = FindingStore(mapper.name, mapper.kind)
         statuses[mapper.name] = np.full(len(units.asked), SKIPPED, dtype=object)
+        if not mapper.reads_empty_units:
+            statuses[mapper.name][units.is_empty] = EMPTY
     return MapFindings(units, stores, statuses, _list_type(mappers))
+
+
+def _redactions_of(spec: Spec) -> dict[str | None, Redaction]:
+    """Return what the findings of functions pass before an agent reads them.
+
+    The functions are the user's and read the rows as they are.
+    """
+    if spec.job.redaction is None or not spec.is_written:
+        return {}
+    return dict.fromkeys(spec.job.callables, spec.job.redaction)
 
 
 def _list_type(mappers: Sequence[Mapper]) -> FindingType | None:
@@ -395,6 +558,11 @@ def _list_type(mappers: Sequence[Mapper]) -> FindingType | None:
     if len(mappers) > 1 or kind is None or kind.item is None:
         return None
     return kind
+
+
+def _describe_total(total: Usage) -> str:
+    """Say in words what was spent."""
+    return f"{total.tries} requests and {describe_spend(total) or 'nothing'} were spent"
 
 
 def _number_of(item: Item) -> int:

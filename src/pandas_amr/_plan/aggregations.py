@@ -137,6 +137,8 @@ def check_aggregation(name: object, how: object, *, grouped: bool) -> None:
     for function in as_list(wanted) or [wanted]:
         if not callable(function) and not _is_known(function, grouped=grouped):
             suggestion = did_you_mean(function, SUGGESTED, synonyms=SYNONYMS)
+            if not suggestion and isinstance(function, str) and name in SUGGESTED:
+                suggestion = f" The column comes first: reduce={{{function!r}: {name!r}}}."
             raise UsageError(
                 f"reduce[{name!r}] takes what DataFrame.agg takes, such as 'sum' or a function, "
                 f"not {function!r}.{suggestion}"

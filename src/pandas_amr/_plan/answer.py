@@ -213,22 +213,23 @@ def _with_known_names(
 ) -> PlanAnswer:
     """An answer that writes the names of fields and columns as they are."""
 
-    def known(name: str) -> str:
+    def spell_as_known(name: str) -> str:
         return match_name(match_name(name, fields), sorted(named))
 
     aggregations = [
-        part.model_copy(update={"field": known(part.field)}) for part in answer.aggregations
+        part.model_copy(update={"field": spell_as_known(part.field)})
+        for part in answer.aggregations
     ]
     changes: dict[str, Any] = {
         "aggregations": aggregations,
-        "by": [known(name) for name in answer.by],
-        "group_columns": [known(name) for name in answer.group_columns],
+        "by": [spell_as_known(name) for name in answer.by],
+        "group_columns": [spell_as_known(name) for name in answer.group_columns],
     }
     if answer.where is not None:
-        changes["where"] = known(answer.where)
+        changes["where"] = spell_as_known(answer.where)
     if answer.ranking is not None:
         changes["ranking"] = answer.ranking.model_copy(
-            update={"field": known(answer.ranking.field)}
+            update={"field": spell_as_known(answer.ranking.field)}
         )
     return answer.model_copy(update=changes)
 

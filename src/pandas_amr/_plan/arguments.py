@@ -9,6 +9,8 @@ from pandas_amr._agent.agent import Agent, is_instruction
 from pandas_amr._plan.aggregations import Aggregation, check_aggregation, is_planned
 from pandas_amr._plan.call import KEEP, Errors, Job
 from pandas_amr._plan.checks import check_names
+from pandas_amr._plan.functions import check_function
+from pandas_amr._plan.named_findings import check_map_names
 from pandas_amr._plan.output_fit import SCALARS
 from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._plan.plan_types import as_finding, as_output, is_record
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from pandas_amr._plan.call import Call
 
 SETTINGS = ("max_parallelism", "max_steps", "errors", "progress", "budget", "journal")
+CHOICE_SYNONYMS = {  # what other libraries call it, by the argument
+    "axis": {"index": "rows", "units": "rows", "cols": "columns"},
+    "errors": {"ignore": "coerce", "skip": "coerce", "null": "coerce", "strict": "raise"},
+}
 REDUCE_FIELDS = ("reduce_instruction", "aggregations", "ranking")
 
 
@@ -188,7 +194,8 @@ def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if isinstance(value, str) and value in choices:
         return
     texts = " or ".join(f'"{choice}"' for choice in choices)
-    raise UsageError(f"{name}= takes {texts}, not {value!r}.{did_you_mean(value, choices)}")
+    suggestion = did_you_mean(value, choices, synonyms=CHOICE_SYNONYMS.get(name))
+    raise UsageError(f"{name}= takes {texts}, not {value!r}.{suggestion}")
 
 
 def _as_map(call: Call) -> Call:
@@ -199,6 +206,8 @@ def _as_map(call: Call) -> Call:
             "filter takes a criterion: a text, an Agent, or a function of a shard's frame, "
             f"not {criterion!r}."
         )
+    if not isinstance(criterion, str | Agent):
+        check_function(criterion, "filter", "the rows of a shard", "shard")
     # The description is part of the requests and of the journal's keys: it must not change.
     description = "whether the row is to be kept: it meets the criterion"
     return replace(call, finding={KEEP: (bool, description)})
@@ -246,6 +255,7 @@ def _maps_of(value: Any) -> _Maps:
     if is_instruction(value):
         return _Maps(instructions=value)
     if callable(value):
+        check_function(value, "map=", "the rows of a shard", "shard")
         return _Maps(functions={None: value})
     raise UsageError(
         f"map= takes a text, a function, an Agent, or a dict of them by name, not {value!r}."
@@ -263,6 +273,7 @@ def _read_named_maps(value: Mapping[Any, Any]) -> _Maps:
         elif isinstance(name, str) and is_instruction(part):
             instructions[name] = part
         elif isinstance(name, str) and callable(part):
+            check_function(part, f"map[{name!r}]", "the rows of a shard", "shard")
             functions[name] = part
         else:
             raise UsageError(f"map[{name!r}] takes a name, and a text or a function, not {part!r}.")
@@ -308,10 +319,11 @@ def _finding_type(value: Any, maps: _Maps) -> Any:
     if not maps.are_named:
         return as_finding(value)
     if isinstance(value, dict) and value and set(value) <= set(maps.names):
-        types = {name: _named_finding(part) for name, part in value.items()}
+        types = {name: _named_finding(name, part) for name, part in value.items()}
         for name, default in _default_findings(maps).items():
             types.setdefault(name, default)
         return types
+    check_map_names(value, maps.names)
     return {str(name): as_finding(value) for name in maps.names}
 
 
@@ -320,11 +332,11 @@ def _default_findings(maps: _Maps) -> dict[str, Any]:
     return {str(name): as_finding(None) for name in maps.names if name not in maps.functions}
 
 
-def _named_finding(value: Any) -> Any:
+def _named_finding(name: str, value: Any) -> Any:
     """Return a named map's finding: a record, a list of records, or the type of its one column."""
     if isinstance(value, dict) or is_record(value):
         return as_finding(value)
-    return record_type("Finding", {TEXT_FINDING: value})
+    return record_type("Finding", {TEXT_FINDING: value}, place=f"finding[{name!r}]")
 
 
 def _read_by(call: Call, fixed: dict[str, Any]) -> By | None:
@@ -363,6 +375,7 @@ def _read_reduce(value: Any, fixed: dict[str, Any], *, grouped: bool) -> _Reduce
         _replace_reduce(fixed, {"aggregations": dict(value)} if _are_planned(value) else {})
         return _Reduce(aggregations=dict(value))
     if callable(value):
+        check_function(value, "reduce=", "the findings", "findings")
         _replace_reduce(fixed, {})
         return _Reduce(function=value)
     raise UsageError(

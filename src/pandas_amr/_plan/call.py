@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.finding_type import FindingType
@@ -17,44 +18,57 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pandas_amr._plan.plan import Plan
+    from pandas_amr._records.usage import Phase
     from pandas_amr._units.by import By
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr.models.base import LM
     from pandas_amr.tools import PythonREPLTool, Tool
 
 Verb = Literal["map_reduce", "map", "filter", "reduce", "plan"]
 Errors = Literal["coerce", "raise"]
 KEEP = "amr_keep"
-
-# Attributes of what a user passes as map= or reduce=.
-VERSION = "amr_version"  # of a function: with it, its findings are kept in the journal
-ONE_ROW = "amr_one_row"  # of a pipeline: a function that gives the finding of one row
-WHOLE = "amr_whole"  # of a pipeline: a function that gives the answer to a frame of findings
+VERSION = "amr_version"  # an attribute of a user's function
 
 
-@runtime_checkable
-class Pipeline(Protocol):
+class Pipeline(ABC):
     """A map or a reduce that runs verbs of its own inside the run: a ``Recipe``."""
 
-    lm: Any
+    @property
+    @abstractmethod
+    def lm(self) -> Any:
+        """The model that the pipeline names."""
 
     @property
+    @abstractmethod
     def needs_model(self) -> bool:
         """Whether the pipeline may ask a model."""
-        ...
 
-    @property
-    def amr_one_row(self) -> Callable[[pd.DataFrame, int], Any]:
-        """The function that gives the finding of one row."""
-        ...
+    @abstractmethod
+    async def map_row(self, frame: pd.DataFrame, position: int) -> Any:
+        """Return the finding of one row.
 
-    @property
-    def amr_whole(self) -> Callable[[pd.DataFrame], Any]:
-        """The function that gives the answer to a frame of findings."""
-        ...
+        Args:
+            frame: the row.
+            position: where it stands in the frame of the run.
+        """
 
-    def check_planning(self, lms: Mapping[Any, LM], settings: Any) -> None:
+    @abstractmethod
+    async def reduce_findings(self, findings: pd.DataFrame) -> Any:
+        """Return the answer to a frame of findings."""
+
+    @abstractmethod
+    def check_planning(self, lms: Mapping[Phase, LM], settings: Any) -> None:
         """Refuse a task in the pipeline if the model cannot plan."""
-        ...
+
+
+def may_ask_model(function: object) -> bool:
+    """Tell whether a function is a pipeline that may ask a model."""
+    return isinstance(function, Pipeline) and function.needs_model
+
+
+def version_of(function: object) -> Any:
+    """Return the version that the user gave a function; with it, its findings are kept."""
+    return getattr(function, VERSION, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +112,8 @@ class Job:
         reduce_agent: the agent that reduces, likewise.
         settings: the options of the run that the call names.
         call: the call itself, for errors that write it out.
+        redaction: applies the user's ``redact`` function to what is sent; None without one.
+        redacted: the frame as it is sent, if a ``redact`` function is in force.
     """
 
     verb: Verb
@@ -107,8 +123,8 @@ class Job:
     given: Plan
     open: tuple[str, ...]
     names: tuple[str | None, ...]
-    callables: Mapping[str | None, Callable[..., Any]]
-    reducer: Callable[..., Any] | None
+    callables: Mapping[str | None, Callable[..., Any] | Pipeline]
+    reducer: Callable[..., Any] | Pipeline | None
     computed: Mapping[str, Any] | None
     by: By | None
     tools: tuple[Tool, ...]
@@ -118,6 +134,29 @@ class Job:
     reduce_agent: Agent | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     call: Call | None = None
+    redaction: Redaction | None = None
+    redacted: pd.DataFrame | None = None
+
+    @property
+    def sent(self) -> pd.DataFrame:
+        """The frame as it is sent. Whatever a model reads of rows is read from it."""
+        return self.frame if self.redacted is None else self.redacted
+
+    @property
+    def sends_all_columns(self) -> bool:
+        """Whether more than the content columns, and those of groups, may be sent.
+
+        Code sees all columns, reducers read the rows that rank first whole, and a planner reads of
+        all columns.
+        """
+        if self.open or self.has_repl:
+            return True
+        return self.reduces and not self.is_reduced_by_code
+
+    @property
+    def has_repl(self) -> bool:
+        """Whether an agent that the call names has a REPL, or all have one."""
+        return self.repl is not None or any(agent.own_repl is not None for agent in self.agents)
 
     @property
     def maps(self) -> bool:
@@ -136,10 +175,11 @@ class Job:
             return True
         if self.maps and not self.all_callable:
             return True
-        return self.reduces and not self._is_reduced_by_code
+        return self.reduces and not self.is_reduced_by_code
 
     @property
-    def _is_reduced_by_code(self) -> bool:
+    def is_reduced_by_code(self) -> bool:
+        """Whether a function, pandas or a ranking gives the answer, and no model."""
         if self.reducer is not None:
             return True
         if self.computed is not None and not self.column_agents:
@@ -168,7 +208,7 @@ class Job:
     @property
     def has_version(self) -> bool:
         """Whether a function has a version, so that its findings can be kept in the journal."""
-        return any(hasattr(function, VERSION) for function in self.callables.values())
+        return any(version_of(function) for function in self.callables.values())
 
     @property
     def pipelines(self) -> list[Pipeline]:
@@ -180,6 +220,15 @@ class Job:
     def all_callable(self) -> bool:
         """Whether all maps are functions."""
         return self.maps and len(self.callables) == len(self.names)
+
+    @property
+    def reads_by_model(self) -> bool:
+        """Whether a map asks a model about units: an agent does, and a recipe may."""
+        if not self.maps:
+            return False
+        functions = self.callables.values()
+        has_recipe = any(may_ask_model(function) for function in functions)
+        return has_recipe or not self.all_callable
 
 
 # By the name of the map; None for a function whose columns only the run can tell.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_amr._agent.threads import called
+from pandas_amr._agent.threads import call_user_function
 from pandas_amr._plan.aggregations import (
     OF_ANY,
     OF_VALUES,
@@ -288,12 +288,12 @@ async def call_reducer(
     """
     if by is None:
         with around(range(len(findings))):
-            return await called(function, defensive_copy(findings))
+            return await call_user_function(function, defensive_copy(findings))
     index, groups = group_rows(frame, by)
     values = []
     for rows in groups:
         with around(rows):
-            values.append(await called(function, defensive_copy(findings.iloc[rows])))
+            values.append(await call_user_function(function, defensive_copy(findings.iloc[rows])))
     if values and all(isinstance(value, dict | pd.Series) for value in values):
         return pd.DataFrame([dict(value) for value in values], index=index)
     column = pd.Series(values, index=index, dtype=None if values else object)

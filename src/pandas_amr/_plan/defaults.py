@@ -136,6 +136,8 @@ def fill_defaults(plan: Plan, job: Job, *, abilities: Abilities, parallelism: in
     }
     if not job.all_callable:
         defaults |= {"segmentation": "rows", "view": "inline"}
+    if job.reads_by_model:
+        defaults["on_empty"] = "skip"
     missing = {name: value for name, value in defaults.items() if getattr(plan, name) is None}
     most = abilities.units_per_request
     if most is not None and plan.made_by == "planner" and (plan.shard_size or 0) > most:

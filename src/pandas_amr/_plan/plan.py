@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,7 @@ from pandas_amr._plan.aggregations import Aggregation
 from pandas_amr._plan.plan_problems import describe_problems
 from pandas_amr._plan.plan_types import (
     ByField,
+    CountOrNever,
     FindingField,
     LabelsField,
     OutputField,
@@ -27,20 +28,28 @@ from pandas_amr._plan.plan_types import (
     labels_to_json,
     remove_zones,
 )
+from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.graph import Graph, graph_of_shape
+from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.public import public
+from pandas_amr._records.suggest import closest_name
+from pandas_amr._records.terminal import escape_unprintable
 from pandas_amr._types.constraints import find_lost_checks
 from pandas_amr._units.neighbours import Segmentation
 from pandas_amr.errors import PlanError, PlanWarning, UsageError
 
 if TYPE_CHECKING:
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.outgoing import Outgoing
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 FORMAT = 2  # of a plan's JSON
 READ_FORMATS = (1, FORMAT)
 FORMAT_KEY = "amr_plan"
 
 Keyed = Literal["unit", "shard"]
+OnEmpty = Literal["skip", "ask"]
 View = Literal["inline", "preview"]
 Merge = Literal[
     "first",
@@ -57,6 +66,8 @@ Merge = Literal[
     "agent",
     "fields",
 ]
+GIVE_UP_AFTER = 10  # units
+CONTINUED = "\n      "  # in the repr: a value's further lines
 STATUS_COLUMNS = ("amr_status", "amr_reason")
 
 
@@ -83,6 +94,11 @@ class PlanBinding(Protocol):
     @property
     def estimate(self) -> Estimate:
         """What the run would take."""
+        ...
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """What the run would send."""
         ...
 
     def sampled(self, units: int) -> Estimate:
@@ -139,10 +155,17 @@ class Plan(BaseModel):
         keyed: the key of a finding in the journal. ``unit``: the unit's own content. ``shard``:
             the content of the whole shard, for findings that may depend on other units.
         max_repairs: how often an agent may correct an answer before its shard is halved.
+        give_up_after: the run stops if so many units, in at least three shards, have failed for the
+            same reason and none has succeeded. None: it goes on to its end.
+        on_empty: what is done with units whose content is empty (missing, or nothing but
+            whitespace). ``skip``: they are not asked, and have the status ``empty``. ``ask``: they
+            are asked like all others. Functions are given them in either case.
         merge: how the findings of a split unit's pieces become one, by field; default: ``any`` of
             bools, ``max`` of numbers, ``mode`` of choices, ``union`` of lists, ``first`` of dates;
             texts by an agent.
         status: True adds the columns ``amr_status`` and ``amr_reason``; a pair renames them.
+        redact: the name of the ``redact`` function that was in force when the plan was made. A plan
+            that names one does not run without one.
         made_by: who derived what the user had not fixed: nobody (``user``), or a ``planner``.
             Plans of earlier versions may say ``rules``.
         left_out: of a plan read from JSON, the checks of its types that JSON could not hold.
@@ -177,8 +200,11 @@ class Plan(BaseModel):
     dedupe: bool | None = None
     keyed: Keyed | None = None
     max_repairs: int | None = Field(default=None, ge=0, le=10)
+    give_up_after: CountOrNever = GIVE_UP_AFTER
+    on_empty: OnEmpty | None = None
     merge: dict[str, Merge] | None = None
     status: bool | tuple[str, str] | None = None
+    redact: str | None = None
     made_by: Literal["user", "planner", "rules"] = "user"
     left_out: list[str] | None = None
 
@@ -234,6 +260,7 @@ class Plan(BaseModel):
             )
         return self._binding
 
+    @suggest_keywords
     def estimate(self, sample: int | None = None) -> Estimate:
         """Estimate what the plan would take on the frame that it was made for.
 
@@ -260,6 +287,14 @@ class Plan(BaseModel):
             PlanError: the plan was not made for a frame (``df.amr.plan``).
         """
         return self._require_binding().requests(count)
+
+    def outgoing(self) -> Outgoing:
+        """Return what would leave this machine: to whom, which columns, and the first request.
+
+        Raises:
+            PlanError: the plan was not made for a frame (``df.amr.plan``).
+        """
+        return self._require_binding().outgoing
 
     def graph(self) -> Graph:
         """Return the graph of a static tree.
@@ -299,11 +334,12 @@ class Plan(BaseModel):
         fields = self.plain()
         lost = self._find_lost_checks()
         if lost:
-            warning = PlanWarning(
-                f"A plan's JSON cannot hold: {'; '.join(lost)}. "
-                "Beside plan=, give finding= (or output=) again."
+            warn_caller(
+                PlanWarning(
+                    f"A plan's JSON cannot hold: {'; '.join(lost)}. "
+                    "Beside plan=, give finding= (or output=) again."
+                )
             )
-            warnings.warn(warning, stacklevel=2)
             fields["left_out"] = [*(self.left_out or ()), *lost]
         text = json.dumps({FORMAT_KEY: FORMAT} | fields, indent=2)
         if path is not None:
@@ -334,24 +370,58 @@ class Plan(BaseModel):
         """
         for labels in (self.columns, self.group_columns, self.by.keys if self.by else None):
             labels_to_json(labels and list(labels))  # raises; pydantic would wrap its error
-        return self.model_dump(mode="json", exclude_none=True)
+        fields = self.model_dump(mode="json", exclude_none=True)
+        if self.give_up_after is None:  # of this field, None is a value
+            fields["give_up_after"] = None
+        return fields
 
     def fixed(self) -> dict[str, Any]:
         """Return what is set, by field."""
         fields = {name: getattr(self, name) for name in self.model_fields_set}
-        return {name: value for name, value in fields.items() if value is not None}
+        return {
+            name: value
+            for name, value in fields.items()
+            if value is not None or name == "give_up_after"
+        }
 
     def __repr__(self) -> str:
         lines = [f"<Plan by {self.made_by}>"]
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if value is not None and name != "made_by":
-                lines.append(f"  {name}: {_value_text(value)}")
+            if name == "give_up_after" and value is None:
+                lines.append(f"  {name}: never")
+            elif value is not None and name != "made_by":
+                # A planner that has read rows wrote some of it: none of it may steer a terminal.
+                parts = [escape_unprintable(line) for line in _value_text(value).split("\n")]
+                lines.append(f"  {name}: {CONTINUED.join(parts)}")
         if self._binding is not None:
             lines.append(f"  estimate: {self._binding.estimate}")
+            lines += [f"  {line}" for line in self._binding.outgoing.lines]
         return "\n".join(lines)
 
     __str__ = __repr__
+
+
+def _explain_fields(model: type[AnyModel]) -> type[AnyModel]:
+    """Let a class that users make refuse wrong fields as ``plan=`` does."""
+    validate = model.__init__
+
+    @functools.wraps(validate)
+    def make(self: AnyModel, /, **fields: Any) -> None:
+        try:
+            validate(self, **fields)
+        except UsageError as error:
+            raise PlanError(f"This {model.__name__.lower()} cannot be used: {error}") from None
+        except ValidationError as error:
+            field_names = {"": list(model.model_fields), "ranking": list(Ranking.model_fields)}
+            raise PlanError(describe_problems(error, field_names, model.__name__)) from None
+
+    model.__init__ = make  # type: ignore[assignment]
+    return model
+
+
+_explain_fields(Ranking)
+_explain_fields(Plan)
 
 
 def _value_text(value: Any) -> str:
@@ -394,13 +464,7 @@ def make_plan(fields: dict[str, Any]) -> Plan:
             f"This plan is of format {version!r}; this version of pandas-amr reads up to {FORMAT}. "
             "Upgrade it."
         )
-    try:
-        return Plan(**fields)
-    except UsageError as error:
-        raise PlanError(f"This plan cannot be used: {error}") from None
-    except ValidationError as error:
-        field_names = {"": list(Plan.model_fields), "ranking": list(Ranking.model_fields)}
-        raise PlanError(describe_problems(error, field_names)) from None
+    return Plan(**fields)
 
 
 def read_plan(value: Any) -> Plan:
@@ -418,6 +482,8 @@ def read_plan(value: Any) -> Plan:
             return make_plan(value)
         case str() if value.lstrip().startswith("{"):
             return make_plan(_decode(value, "plan="))
+        case str() if closest_name(value, ["auto"]) is not None and not Path(value).exists():
+            raise PlanError(f"plan={value!r} is not a file. Did you mean 'auto'?")
         case str() | Path():
             return make_plan(_decode(_read_file(value), str(value)))
     raise PlanError(f'plan= takes "auto", a Plan, a dict, JSON or a path, not {value!r}.')

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pandas_amr._plan.aggregations import SYNONYMS
+from pandas_amr._records.keywords import suggest_keyword
 from pandas_amr._records.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,33 +19,36 @@ CHOICE = re.compile(r"'([^']*)'")
 UNION_PARTS = ("literal[", "list[")  # how pydantic begins the name of a part of a union
 
 
-def describe_problems(error: ValidationError, names: Mapping[str, Sequence[str]]) -> str:
+def describe_problems(
+    error: ValidationError, names: Mapping[str, Sequence[str]], kind: str = "Plan"
+) -> str:
     """Describe what is wrong with a plan's fields, and suggest the names that may be meant.
 
     Args:
         error: what pydantic says of the fields.
         names: the fields of the plan (under ``""``), and those of its records, by field.
+        kind: the name of the class that has the fields.
     """
     unknown: list[str] = []
     unusable: list[str] = []
     for problem in error.errors(include_url=False):
         if problem["type"] == "extra_forbidden":
-            unknown.append(_describe_unknown(problem, names))
+            unknown.append(_describe_unknown(problem, names, kind.lower()))
         elif not _is_repeated(problem):
             unusable.append(_describe_value(problem))
     if unusable:
-        unknown.append(f"This plan cannot be used: {' '.join(unusable)}")
+        unknown.append(f"This {kind.lower()} cannot be used: {' '.join(dict.fromkeys(unusable))}")
     return " ".join(unknown)
 
 
-def _describe_unknown(problem: ErrorDetails, names: Mapping[str, Sequence[str]]) -> str:
+def _describe_unknown(problem: ErrorDetails, names: Mapping[str, Sequence[str]], kind: str) -> str:
     *parents, name = problem["loc"]
     parent = ".".join(map(str, parents))
     field_names = names[parent]
-    suggestion = did_you_mean(name, field_names) or f" The fields are: {', '.join(field_names)}."
+    suggestion = suggest_keyword(str(name), list(field_names), "The fields are")
     if not parent:
-        return f"Unknown plan field {name!r}.{suggestion}"
-    return f"Unknown field {name!r} of the plan's {parent}.{suggestion}"
+        return f"Unknown {kind} field {name!r}. {suggestion}"
+    return f"Unknown field {name!r} of the plan's {parent}. {suggestion}"
 
 
 def _is_repeated(problem: ErrorDetails) -> bool:
@@ -58,12 +62,14 @@ def _is_repeated(problem: ErrorDetails) -> bool:
 def _describe_value(problem: ErrorDetails) -> str:
     parts = [str(part) for part in problem["loc"]]
     place = ".".join(part for part in parts if not part.startswith(UNION_PARTS))
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    if parts[:1] == ["status"]:
+        return "status: True, or the names of two columns: ('status', 'reason')."
     if place:
         message = f"{place}: {message}"
     value = problem["input"]
     if problem["type"] != "literal_error" or not isinstance(value, str):
-        return f"{message}."
+        return message if message.endswith("?") else f"{message}."
     choices = CHOICE.findall(problem["ctx"]["expected"])
     synonyms = SYNONYMS if parts[0] == "aggregations" else None
     return f"{message}, not {value!r}.{did_you_mean(value, choices, synonyms=synonyms)}"

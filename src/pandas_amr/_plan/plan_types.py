@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
 
-from pandas_amr._records.suggest import closest_name
+from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._types.from_schema import bounded_type_from_schema, type_from_schema
-from pandas_amr._types.record import model_of_fields, record_type
+from pandas_amr._types.record import is_type, model_of_fields, record_type
 from pandas_amr._types.resolve import is_model, is_plain_record, without_alias
 from pandas_amr._types.schema import (
     DATETIME_PATTERN,
@@ -21,12 +21,12 @@ from pandas_amr._types.schema import (
     json_schema,
     stored_schema,
 )
+from pandas_amr._types.type_advice import advise_type, type_of_name
 from pandas_amr._units.by import By, describe_key, is_code
 from pandas_amr.errors import PlanError, UsageError
 
 CACHED_RECORDS = 64
 PLAIN_TYPES = frozenset({str, int, float, bool, dt.date, dt.datetime})
-OUTPUT_NAMES = ("str", "int", "float", "bool", "date", "datetime", "list", "dict", "DataFrame")
 ZONELESS_PATTERNS = {"date-time": DATETIME_PATTERN, "time": TIME_PATTERN}
 
 
@@ -50,11 +50,51 @@ def as_finding(value: Any) -> Any:
     if _is_schema(value):
         return type_from_schema(value, str(value.get("title", "Finding")))
     if isinstance(value, dict) and value:
+        _check_schema_type(value)
         return _record_of(value)
     raise UsageError(
         "finding= takes a pydantic model, a dataclass, a TypedDict, a list[...] of one, "
-        f"a dict of types, or nothing, not {value!r}."
+        f"a dict of types, or nothing, not {value!r}.{_advise_finding(value)}"
     )
+
+
+def _check_schema_type(value: dict[str, Any]) -> None:
+    """Refuse what looks like a JSON schema, but is not one of an object.
+
+    Raises:
+        UsageError: it is.
+    """
+    if isinstance(value.get("properties"), dict) and isinstance(value.get("type"), str):
+        raise UsageError(
+            "finding= takes a JSON schema of the type 'object', or 'array' of one, not "
+            f"{value['type']!r}.{did_you_mean(value['type'], ('object', 'array'))}"
+        )
+
+
+def _advise_finding(value: Any) -> str:
+    """Suggest the finding that is meant by something that is none."""
+    if isinstance(value, list | tuple | set) and value:
+        return _advise_list(list(value))
+    if isinstance(value, BaseModel):
+        return f" Did you mean the class: finding={type(value).__name__}?"
+    if isinstance(value, str):
+        meant = type_of_name(value)
+        if meant is not None:
+            return f" For one field of this type: finding={{'value': {meant}}}."
+        return f" For one field of this name: finding={{{value!r}: str}}." if value else ""
+    if is_type(value) and get_origin(value) is not list:
+        name = value.__name__ if isinstance(value, type) else str(value).replace("typing.", "")
+        return f" For one field of this type: finding={{'value': {name}}}."
+    return ""
+
+
+def _advise_list(values: list[Any]) -> str:
+    """Suggest the finding that is meant by a list: a list of records, or choices."""
+    if len(values) == 1 and is_record(values[0]):
+        return f" Did you mean list[{values[0].__name__}]?"
+    if any(isinstance(value, dict) or is_type(value) for value in values):
+        return " For many records in a unit, write a model: list[Model]."
+    return f" For one field with these choices: finding={{'label': {values!r}}}."
 
 
 def _record_of(fields: dict[str, Any]) -> type[BaseModel]:
@@ -151,14 +191,21 @@ def as_output(value: Any) -> Any:
     if isinstance(kind, type) or get_origin(kind) is not None:
         json_schema(kind)  # raises if the type has none
         return kind
-    closest = closest_name(value, OUTPUT_NAMES)
-    suggestion = ""
-    if isinstance(value, str) and closest is not None:
-        suggestion = f" Did you mean the type {closest}, without quotes?"
     raise UsageError(
         "output= takes str, int, float, bool, a pydantic model, list[Model] or pd.DataFrame, "
-        f"not {value!r}.{suggestion}"
+        f"not {value!r}.{_advise_output(value)}"
     )
+
+
+def _advise_output(value: Any) -> str:
+    """Suggest the output that is meant by something that is no type."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], type):
+        return f" Did you mean list[{value[0].__name__}]?"
+    if isinstance(value, list) and value and _are_texts(value):
+        return f" For one of these choices: output=Literal[{', '.join(map(repr, value))}]."
+    if isinstance(value, BaseModel):
+        return f" Did you mean the class: output={type(value).__name__}?"
+    return advise_type(value) if isinstance(value, str) else ""
 
 
 def _is_data_frame(value: Any) -> bool:
@@ -260,10 +307,18 @@ def _label_to_json(label: Any) -> Any:
     )
 
 
+def _check_not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        message = f"takes a whole number from 1, or None for never, not {value!r}"
+        raise ValueError(message)  # noqa: TRY004 (what pydantic reads)
+    return value
+
+
 def _labels_or_none(value: Any) -> list[Any] | None:
     return None if value is None else _labels_from_json(value)
 
 
+CountOrNever = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_check_not_bool)]
 ByField = Annotated[Any, BeforeValidator(_as_by), PlainSerializer(_by_to_json)]
 LabelsField = Annotated[
     list[Any] | None, BeforeValidator(_labels_or_none), PlainSerializer(labels_to_json)

@@ -20,7 +20,7 @@ from pandas_amr._plan.plan import Plan
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.cells import cell, make_json_keys, to_json_line
-from pandas_amr._units.profile import shortened, spread, write_profiles
+from pandas_amr._units.profile import shorten_text, spread, write_profiles
 from pandas_amr.errors import InvalidOutput, ModelError, ModelUnavailable, PlanWarning
 from pandas_amr.models.base import Message
 
@@ -134,8 +134,8 @@ def _make_messages(
     )
     user = prompts.plan_user(
         str(job.task),
-        columns=write_profiles(job.frame, PROFILED_VALUES, content=job.columns),
-        sample=sample_lines(job.frame, job.columns),
+        columns=write_profiles(job.sent, PROFILED_VALUES, content=job.columns),
+        sample=sample_lines(job.sent, job.columns),
         rows=len(job.frame),
         fixed=fixed,
         readers=reader_lines,
@@ -227,13 +227,16 @@ def _keyed_columns(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[st
 
 def _shorten(value: Any) -> Any:
     if isinstance(value, str):
-        return shortened(value, SAMPLE_CELL_CHARACTERS)
+        return shorten_text(value, SAMPLE_CELL_CHARACTERS)
     return value
 
 
 def _describe_fixed(job: Job) -> dict[str, Any]:
     """Return what the user fixed as the planner reads it."""
-    fixed = {name: _describe_field(name, value) for name, value in job.given.fixed().items()}
+    fixed: dict[str, Any] = {}
+    for name, value in job.given.fixed().items():
+        if name != "redact":  # what was taken out is no part of the question
+            fixed[name] = _describe_field(name, value)
     return fixed | _describe_functions(job) | _describe_reduce(job)
 
 

@@ -14,7 +14,8 @@ def cache_folder() -> Path:
         OSError: the process has no user with a home.
     """
     try:
-        return Path(platformdirs.user_cache_dir("pandas-amr"))
+        # Without a home, older versions of platformdirs give a path with a ~ in it.
+        return Path(platformdirs.user_cache_dir("pandas-amr")).expanduser()
     except RuntimeError as error:
         raise FileNotFoundError(f"There is no cache folder: {error}") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +9,11 @@ if TYPE_CHECKING:
 
 
 def closest_name(
-    name: object, names: Iterable[object], *, synonyms: Mapping[str, str] | None = None
+    name: object,
+    names: Iterable[object],
+    *,
+    synonyms: Mapping[str, str] | None = None,
+    least: float = 0.6,
 ) -> object | None:
     """Find the name that is spelled most like another one, whatever the case of its letters.
 
@@ -18,16 +21,19 @@ def closest_name(
         name: the name that is not known.
         names: the names that are.
         synonyms: other words for known names, in small letters, each with the known name.
+        least: how much alike they must be, from 0 to 1.
 
     Returns:
         The known name; None if no name is close.
     """
+    import difflib  # noqa: PLC0415 (importing the package should cost nothing)
+
     known: dict[str, object] = {}
     for candidate in names:
         known.setdefault(str(candidate).casefold(), candidate)
     for synonym, meant in (synonyms or {}).items():
         known.setdefault(synonym, meant)
-    matches = difflib.get_close_matches(str(name).casefold(), known, n=1)
+    matches = difflib.get_close_matches(str(name).casefold(), known, n=1, cutoff=least)
     return known[matches[0]] if matches else None
 
 

@@ -17,12 +17,12 @@ import numbers
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.forks import forkable_lock
 from pandas_amr._records.paths import cache_folder
 from pandas_amr.errors import AMRWarning, UsageError
@@ -145,7 +145,7 @@ def tokens_per_character(model: str) -> float:
 def _warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
-        warnings.warn(message, AMRWarning, stacklevel=3)
+        warn_caller(AMRWarning(message))
 
 
 @cache

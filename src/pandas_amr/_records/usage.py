@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pandas_amr._records.estimate import Estimate
 
 Phase = Literal["plan", "map", "reduce"]
+
+LEAST_CENT = 0.01  # less is written with two digits that tell something
 
 
 @public
@@ -80,6 +83,38 @@ class Usage:
     def tokens(self) -> int:
         """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
+
+
+def format_money(amount: float) -> str:
+    """Write an amount of money for people.
+
+    Example:
+        >>> format_money(1234.5), format_money(0.04), format_money(0.000123), format_money(0.0)
+        ('$1,234.50', '$0.04', '$0.00012', '$0.00')
+    """
+    digits = 2
+    if 0 < amount < LEAST_CENT:
+        digits = 1 - math.floor(math.log10(amount))
+    return f"${amount:,.{digits}f}"
+
+
+def describe_spend(usage: Usage) -> str:
+    """Write what some work cost: its money, or its tokens if the prices are not known.
+
+    Returns:
+        Nothing if nothing was sent.
+
+    Example:
+        >>> describe_spend(Usage(tries=1, input_tokens=900, money=0.04))
+        '$0.04'
+        >>> describe_spend(Usage(tries=1, input_tokens=900, money=None))
+        '900 tokens'
+    """
+    if not usage.tries:
+        return ""
+    if usage.money is None:
+        return f"{usage.tokens} tokens"
+    return format_money(usage.money)
 
 
 COUNTS = tuple(entry.name for entry in fields(Usage) if entry.name != "money")
@@ -159,5 +194,5 @@ class Ledger:
 
     @property
     def total(self) -> Usage:
-        """The sum of all lines."""
-        return sum(self.lines.values(), Usage())
+        """The sum of all lines; asked by any thread."""
+        return sum(list(self.lines.values()), Usage())

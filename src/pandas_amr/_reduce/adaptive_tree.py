@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pandas_amr._context.steps import ReduceSteps
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import run_off_loop
 from pandas_amr._reduce.packing import next_level
@@ -40,6 +41,7 @@ class AdaptiveTree:
         parallelism: how many nodes of a level run at once.
         notes: writes what the final agent is told beside the findings.
         name: what the names of its nodes in the trace begin with.
+        steps: shows how far it is.
     """
 
     agent: ReduceAgent
@@ -49,6 +51,7 @@ class AdaptiveTree:
     parallelism: int
     notes: Notes | None = None
     name: str = ""
+    steps: ReduceSteps = field(default_factory=ReduceSteps)
 
     async def reduce(self, inputs: Sequence[ReduceInput]) -> Reduction | None:
         """Return the final agent's answer; None if nothing is left and the type is not a list.
@@ -105,10 +108,13 @@ class AdaptiveTree:
         With ``may_pass`` a finding that is alone in its batch goes on as it is.
         """
         outputs: list[list[ReduceInput]] = [[] for _ in batches]
+        self.steps.expect_level(level, len(batches))
 
         async def run_node(number: int) -> None:
             name = f"{self.name}reduce-{level}-{number}"
-            outputs[number] = await self._combine(name, level, batches[number], may_pass=may_pass)
+            batch = batches[number]
+            with self.steps.node(level):
+                outputs[number] = await self._combine(name, level, batch, may_pass=may_pass)
 
         async for _ in run_concurrently(run_node, range(len(batches)), limit=self.parallelism):
             pass
@@ -166,13 +172,17 @@ class AdaptiveTree:
         """Have the final agent write the answer."""
         inputs, truncated = truncate_to_fit(inputs, self.budget, self.agent)
         self.agent.lost.truncated += truncated
-        with self.trace.node(
-            "final-reduce",
-            id=f"{self.name}final-reduce",
-            level=level,
-            parents=makers(inputs),
-            units=len(inputs),
-        ) as node:
+        self.steps.expect_level(level, 1, final=True)
+        with (
+            self.steps.node(level),
+            self.trace.node(
+                "final-reduce",
+                id=f"{self.name}final-reduce",
+                level=level,
+                parents=makers(inputs),
+                units=len(inputs),
+            ) as node,
+        ):
             reduction = await self.agent.reduce(inputs, final=True, notes=self.notes)
             node.usage = reduction.usage
         return reduction

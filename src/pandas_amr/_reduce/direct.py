@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pandas_amr._findings.inputs import make_row_inputs
 from pandas_amr._reduce.sources import make_outcome
 from pandas_amr._reduce.task import answer_task, make_reduce_agent, reduce_budget
@@ -29,16 +31,20 @@ async def answer_directly(
     if not spec.may_answer_directly:
         return None
     content = units.frame.iloc[:, list(units.columns)]
-    task = answer_task(spec).with_instruction_for(content)
+    task = answer_task(spec).with_instruction_for(content, spec.job.redaction)
     share = reduce_budget(spec, task).share
     if not len(units) or int(units.tokens.sum()) > MOST_BUDGETS * share:
         return None
     agent = make_reduce_agent(spec, services, state, task)
-    inputs = make_row_inputs(units, list(range(len(units))))
+    positions = np.flatnonzero(~units.is_empty_row).tolist()
+    if not positions:
+        return None
+    inputs = make_row_inputs(units, positions)
     if agent.count("\n".join(one.line for one in inputs)) > share:
         return None
     if sum(agent.size(one) for one in inputs) > agent.max_tokens:
         return None  # with their numbers they do not fit, and none may be truncated
+    services.watch.steps.begin_answer()
     with services.trace.node("direct", id=f"{services.prefix}direct", units=len(units)) as node:
         reduction = await agent.reduce(inputs, final=True)
         node.usage = reduction.usage

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._units.cells import cell, to_json_line
-from pandas_amr._units.profile import shortened, spread
+from pandas_amr._units.profile import shorten_text, spread
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
@@ -179,7 +179,9 @@ class Field:
         if len(sample):
             sample = sample.iloc[spread(len(sample), SAMPLED_ROWS)]
         counts = Counter(str(cell(value)) for value in sample.tolist() if not is_missing(value))
-        return [shortened(text, SHOWN_CHARACTERS) for text, _ in counts.most_common(SHOWN_VALUES)]
+        return [
+            shorten_text(text, SHOWN_CHARACTERS) for text, _ in counts.most_common(SHOWN_VALUES)
+        ]
 
     @cached_property
     def cells(self) -> list[Any]:

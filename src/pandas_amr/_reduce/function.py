@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._context.subrun import share_run, use_parent_run
 from pandas_amr._plan.aggregations import column_of
-from pandas_amr._plan.call import WHOLE
+from pandas_amr._plan.call import Pipeline
 from pandas_amr._plan.compute import all_labels, call_reducer
 from pandas_amr._records.raised import describe_error
 from pandas_amr._reduce.aggregate import convert_to_output
@@ -78,7 +78,10 @@ async def reduce_by_function(
     Raises:
         UnknownColumns: it raised, and its columns may not be there.
     """
-    function: Any = getattr(spec.job.reducer, WHOLE, spec.job.reducer)
+    function = spec.job.reducer
+    assert function is not None
+    if isinstance(function, Pipeline):
+        function = function.reduce_findings
     around = partial(_use_own_run, spec, services, state, rows)
     try:
         value = await call_reducer(

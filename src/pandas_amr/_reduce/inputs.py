@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from pandas_amr._findings.inputs import make_finding_inputs, make_row_inputs
 from pandas_amr._units.by import column
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from pandas_amr._context.services import Services
@@ -28,14 +29,14 @@ def select_where(where: str | None, rows: FindingRows) -> FindingRows:
     return rows.select(np.flatnonzero(is_true.to_numpy()))
 
 
-def rows_without_findings(spec: Spec, state: State) -> NDArray[np.int64]:
-    """Return the positions of the rows for which all maps failed. No reduce agent reads them."""
-    failed_maps: dict[int, set[str | None]] = {}
-    for failure in state.failures:
-        failed_maps.setdefault(failure.position, set()).add(failure.map)
-    all_maps = set(spec.job.names)
-    positions = [position for position, maps in failed_maps.items() if maps >= all_maps]
-    return np.array(sorted(positions), dtype=np.int64)
+def rows_without_findings(state: State) -> NDArray[np.int64]:
+    """Return the positions of the rows of which no map has found anything.
+
+    No reduce agent reads them.
+    """
+    if state.findings is None:
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(~state.findings.rows_found())
 
 
 def render_frame_rows(
@@ -50,15 +51,23 @@ def render_findings(
     spec: Spec, state: State, units: Units, rows: FindingRows, places: NDArray[np.int64]
 ) -> list[ReduceInput]:
     """Render the findings of the rows at some places, without the rows that have none."""
-    has_findings = ~np.isin(rows.positions[places], rows_without_findings(spec, state))
+    has_findings = ~np.isin(rows.positions[places], rows_without_findings(state))
     places = places[has_findings]
     shared_by = _group_equal_rows(spec, units, rows, places)
     firsts = places[np.isin(rows.positions[places], list(shared_by))]
     findings = rows.findings.iloc[firsts]
-    columns = {label: findings[label].array for label in findings.columns}
+    columns = {label: _sent_array(spec, findings[label]) for label in findings.columns}
     positions = rows.positions[firsts].tolist()
     inputs = make_finding_inputs([(positions, columns)], shared_by.__getitem__)
     return [replace(one, nodes=rows.made_by(min(one.rows))) for one in inputs]
+
+
+def _sent_array(spec: Spec, column: pd.Series) -> Any:
+    """Return a column's values as agents read them."""
+    redaction = spec.redaction_of(column.name)
+    if redaction is None:
+        return column.array
+    return redaction.values(column.array, f"a value of {column.name!r}")
 
 
 def _group_equal_rows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,15 +24,22 @@ def static_sizes(leaves: int, fan_in: int) -> list[int]:
     return [*sizes, 1]
 
 
-def level_calls(sizes: Sequence[int], fan_in: int) -> list[int]:
-    """Return the model calls of each level: one per node, but none for a node with one child.
+def level_calls(leaves: Sequence[bool], fan_in: int) -> list[int]:
+    """Return the model calls of each level of a tree over leaves, of which some hold nothing.
+
+    There is one per node, but none for a node with one child, or with nothing to read.
 
     Example:
-        >>> level_calls([7, 3, 1], 3)
+        >>> level_calls([True] * 7, 3)
         [2, 1]
     """
-    calls = [width - (below % fan_in == 1) for below, width in itertools.pairwise(sizes[:-1])]
-    return [*calls, 1]
+    calls: list[int] = []
+    level = list(leaves)
+    for width in static_sizes(len(leaves), fan_in)[1:-1]:
+        nodes = [level[number * fan_in : (number + 1) * fan_in] for number in range(width)]
+        calls.append(sum(len(children) > 1 and any(children) for children in nodes))
+        level = [any(children) for children in nodes]
+    return [*calls, int(any(level))]
 
 
 def group_of(index: int, level: int, sizes: list[int], fan_in: int) -> tuple[int, int]:

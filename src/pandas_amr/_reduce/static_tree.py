@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from pandas_amr._context.steps import ReduceSteps
 from pandas_amr._records.concurrency import is_cancelled
 from pandas_amr._records.raised import as_ordinary_error
 from pandas_amr._reduce.packing import group_of, static_sizes
@@ -33,6 +34,7 @@ class StaticTree:
         fan_in: how many children an intermediate node has.
         notes: writes what the final agent is told beside the findings.
         name: what the names of its nodes in the trace begin with.
+        steps: shows how far it is.
         sizes: the nodes per level; the leaves come first.
     """
 
@@ -42,6 +44,7 @@ class StaticTree:
     trace: Trace
     notes: Notes
     name: str = ""
+    steps: ReduceSteps = field(default_factory=ReduceSteps)
     sizes: list[int] = field(init=False)
     _waiting: dict[tuple[int, int], dict[int, Child]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -49,6 +52,7 @@ class StaticTree:
 
     def __post_init__(self) -> None:
         self.sizes = static_sizes(self.leaves, self.fan_in)
+        self.steps.expect(self.sizes[1:])
         self._root = asyncio.get_running_loop().create_future()
 
     def offer(self, leaf: int, nodes: tuple[str, ...], inputs: list[ReduceInput]) -> None:
@@ -119,10 +123,12 @@ class StaticTree:
         try:
             if level < len(self.sizes) - 1:
                 name = f"{self.name}reduce-{level}-{index}"
-                inputs = await self._combine(name, level, children)
+                with self.steps.node(level):
+                    inputs = await self._combine(name, level, children)
                 self._add_child(level, index, ((name,), inputs))
                 return
-            reduction = await self._answer(level, children)
+            with self.steps.node(level):
+                reduction = await self._answer(level, children)
             if not self._root.done():
                 self._root.set_result(reduction)
         except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._context.steps import ReduceSteps
     from pandas_amr._findings.inputs import FindingRows, ReduceInput
     from pandas_amr._findings.output import Reduction
     from pandas_amr._reduce.agent import ReduceAgent
@@ -47,6 +49,7 @@ def begin_tree(spec: Spec, services: Services, state: State, leaves: int) -> Sta
         trace=services.trace,
         notes=FindingNotes(spec, state),
         name=services.prefix,
+        steps=services.watch.steps.reduce,
     )
 
 
@@ -71,6 +74,11 @@ class ReduceTrees:
     units: Units
 
     @property
+    def _steps(self) -> ReduceSteps:
+        """Show how far the trees are."""
+        return self.services.watch.steps.reduce
+
+    @property
     def failures(self) -> ReduceFailures:
         """Takes what fails."""
         return ReduceFailures(self.spec, self.state)
@@ -90,6 +98,8 @@ class ReduceTrees:
         assert rows.by is not None
         index, groups = group_rows(rows.table, rows.by)
         reductions: list[Reduction | None] = [None] * len(groups)
+        steps = self._steps
+        steps.trees += len(groups)
 
         async def write_group(number: int) -> None:
             places = np.array(groups[number], dtype=np.int64)
@@ -103,6 +113,8 @@ class ReduceTrees:
                     self.failures.add(f"group {index[number]}: {error}", error)
             except BudgetExceeded as error:  # the answers of other groups count all the same
                 self.state.end(error)
+            finally:
+                steps.trees_done += 1
 
         parallelism = self.services.parallelism(self.spec)
         async for _ in run_concurrently(write_group, range(len(groups)), limit=parallelism):
@@ -124,14 +136,14 @@ class ReduceTrees:
             None if there are no findings and the type of the answer is not a list.
         """
         spec, services, state = self.spec, self.services, self.state
-        inputs: list[ReduceInput] = await run_off_loop(
-            self.render_inputs, rows, places, size=len(places)
+        inputs: list[ReduceInput] = await services.run_rendering(
+            spec, self.render_inputs, rows, places, size=len(places)
         )
         if not inputs:
             return ReductionType(task.output).empty_reduction
-        task = task.with_instruction_for(rows.findings.iloc[places])
+        task = await self._instruct(task, rows.findings.iloc[places])
         notes = self._make_notes(rows, places)
-        text = await run_off_loop(notes.render, LostFindings(), size=len(places))
+        text = await services.run_rendering(spec, notes.render, LostFindings(), size=len(places))
         agent = make_reduce_agent(spec, services, state, task, notes=text)
         name = services.prefix + name
         if spec.plan.fan_in is None:
@@ -140,6 +152,10 @@ class ReduceTrees:
             reduction = await self._run_static(agent, inputs, spec.plan.fan_in, notes, name)
         _warn_of_truncated(state, agent.lost)
         return reduction
+
+    async def _instruct(self, task: ReduceTask, findings: pd.DataFrame) -> ReduceTask:
+        instruct = partial(task.with_instruction_for, redaction=self.spec.job.redaction)
+        return await self.services.run_rendering(self.spec, instruct, findings, size=0)
 
     def render_inputs(self, rows: FindingRows, places: NDArray[np.int64]) -> list[ReduceInput]:
         """Render what agents read of the rows at some places."""
@@ -170,6 +186,7 @@ class ReduceTrees:
             parallelism=self.services.parallelism(self.spec),
             notes=notes,
             name=name,
+            steps=self._steps,
         )
         return await tree.reduce(inputs)
 
@@ -184,7 +201,8 @@ class ReduceTrees:
         batches: list[list[ReduceInput]] = await run_off_loop(
             _make_batches, self.spec, inputs, size=len(inputs)
         )
-        tree = StaticTree(agent, len(batches), fan_in, self.services.trace, notes, name)
+        trace = self.services.trace
+        tree = StaticTree(agent, len(batches), fan_in, trace, notes, name, self._steps)
         try:
             for leaf, batch in enumerate(batches):
                 tree.offer(leaf, makers(batch), batch)

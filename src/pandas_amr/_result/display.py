@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pandas_amr._units.profile import shortened
+from pandas_amr._records.usage import describe_spend
+from pandas_amr._result.frames import have_findings
+from pandas_amr._units.profile import shorten_text
 
 if TYPE_CHECKING:
     from pandas_amr._result.result import Result
@@ -15,21 +17,61 @@ if TYPE_CHECKING:
 HEAD_ROWS = 5
 CELL_CHARACTERS = 120
 TEXT_CHARACTERS = 2000
+STOPPED_CHARACTERS = 120
 
 
 def result_line(result: Result) -> str:
-    """Return one line: ``<Result 60 rows, 0 failed, 60 calls, 3912 tokens, 7.2 s>``."""
-    failed, total = result.failures["position"].nunique(), result.total
-    parts = [
-        f"{len(result.frame)} rows",
-        f"{failed} failed",
-        f"{total.calls} calls",
-        f"{total.tokens} tokens",
-        f"{result.seconds:.1f} s",
-    ]
+    """Return one line: ``<Result 58 of 60 rows, 22 calls, 21 from journal, $0.04, 2 failed>``."""
+    total = result.total
+    parts = [_coverage(result), f"{total.calls} calls"]
+    recalled = _count_recalled(result)
+    if recalled:
+        parts.append(f"{recalled} from journal")
+    parts += [describe_spend(total), *_describe_problems(result)]
     if result.sandbox:
         parts.append(f"sandbox {result.sandbox}")
-    return f"<Result {', '.join(parts)}>"
+    return f"<Result {', '.join(filter(None, parts))}>"
+
+
+def _coverage(result: Result) -> str:
+    """Say how many rows have a finding; of a result without findings, how many rows there are."""
+    rows = len(result.frame)
+    if result.status is None:
+        return f"{rows} rows"
+    return f"{int(have_findings(result.status).sum())} of {rows} rows"
+
+
+def _count_recalled(result: Result) -> int:
+    """Count the rows with a finding from the journal; without findings, the answers from it."""
+    if result.status is None:
+        return result.total.recalled
+    return int((result.status["status"] == "cached").sum())
+
+
+def _describe_problems(result: Result) -> list[str]:
+    """Say what failed, and why the run stopped."""
+    problems: list[str] = []
+    positions = result.failures["position"].dropna()
+    rows = int(positions[positions >= 0].nunique())
+    if rows:
+        problems.append(f"{rows} failed")
+    problems += _unread_parts(result)
+    if len(positions[positions >= 0]) < len(result.failures):
+        problems.append("the reduce failed")
+    if result.stopped is not None:
+        reason = shorten_text(result.stopped.partition(". ")[0].rstrip("."), STOPPED_CHARACTERS)
+        problems.append(f"stopped: {reason}")
+    return problems
+
+
+def _unread_parts(result: Result) -> list[str]:
+    """Count the rows that were not read."""
+    if result.status is None:
+        return []
+    counts = result.status["status"].value_counts()
+    return [
+        f"{counts[status]} {status}" for status in ("empty", "skipped") if counts.get(status, 0)
+    ]
 
 
 def result_html(result: Result) -> str:
@@ -53,7 +95,7 @@ def _output_html(output: Any) -> str:
         return _frame_html(output.head(2 * HEAD_ROWS).to_frame("output"))
     if output is None:
         return ""
-    text = html.escape(shortened(str(output), TEXT_CHARACTERS))
+    text = html.escape(shorten_text(str(output), TEXT_CHARACTERS))
     return f"<pre style='white-space: pre-wrap'>{text}</pre>"
 
 

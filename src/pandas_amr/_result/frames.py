@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._findings.columns import array_of
+from pandas_amr._findings.store import FOUND
 from pandas_amr._records.usage import Phase, Usage
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from pandas_amr._records.trace import Node
     from pandas_amr._records.usage import Ledger
 
-STATUSES = ("ok", "repaired", "cached", "failed", "skipped")
+STATUSES = ("ok", "repaired", "cached", "failed", "skipped", "empty")
+EMPTY_REASON = "its content is empty"
 SKIPPED_REASON = "the run stopped before its turn"
 TRACE_COLUMNS = (
     "id",
@@ -42,7 +44,7 @@ TRACE_COLUMNS = (
 
 
 class LazyField:
-    """A field of a result that is built at its first access, if it was given as ``late(...)``."""
+    """A field of a result; what ``build_later`` made is built at the first access."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -59,7 +61,7 @@ class LazyField:
         vars(result)[self._name] = value
 
 
-def late(build: Callable[..., pd.DataFrame], *args: Any) -> Any:
+def build_later(build: Callable[..., pd.DataFrame], *args: Any) -> Any:
     """Delay the building of a frame until it is read.
 
     A call about one row should not take the time of four frames that nobody reads.
@@ -116,6 +118,11 @@ def levels_of(nodes: Sequence[Node]) -> dict[str, int]:
     return levels
 
 
+def have_findings(status: pd.DataFrame) -> NDArray[np.bool_]:
+    """Tell which rows of ``Result.status`` are of units with a finding."""
+    return np.isin(status["status"].to_numpy(dtype=object), FOUND)
+
+
 def failures_frame(failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame:
     """Build ``Result.failures``: one row per failed unit.
 
@@ -151,8 +158,9 @@ def status_frame(
 ) -> pd.DataFrame:
     """Build ``Result.status``: one row per unit, with the reason if it has no finding."""
     reasons: list[str | None] = [None] * len(statuses)
-    for position in np.flatnonzero(statuses == "skipped").tolist():
-        reasons[position] = SKIPPED_REASON
+    for status, reason in (("skipped", SKIPPED_REASON), ("empty", EMPTY_REASON)):
+        for position in np.flatnonzero(statuses == status).tolist():
+            reasons[position] = reason
     for failure in failures:
         if failure.position < 0:  # the reduce failed, and not a unit
             continue

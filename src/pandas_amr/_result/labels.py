@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
+from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._result.compare import is_number, plain_value
 from pandas_amr._units.cells import cell
 from pandas_amr.errors import UsageError
@@ -62,7 +63,8 @@ def _name_fields(fields: list[str], labels: Any) -> dict[Any, Any]:
         raise UsageError(f"Labels are of the findings {listed}, and these name none of them.")
     for name in by_field:
         if name not in fields:
-            raise UsageError(f"Labels are of the findings {listed}, not {name!r}.")
+            suggestion = did_you_mean(name, fields)
+            raise UsageError(f"Labels are of the findings {listed}, not {name!r}.{suggestion}")
     return by_field
 
 

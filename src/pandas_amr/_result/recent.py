@@ -10,6 +10,7 @@ import numpy as np
 
 from pandas_amr._plan.call import KEEP
 from pandas_amr._records.forks import forkable_lock
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _recent: OrderedDict[str, Result] = OrderedDict()
 _lock = forkable_lock()
 
 
-def remembered(result: Result) -> pd.DataFrame:
+def remember_result(result: Result) -> pd.DataFrame:
     """Return the result's frame, marked so that ``result_of`` finds the result of it."""
     key = secrets.token_hex(8)
     with _lock:
@@ -39,20 +40,23 @@ def remembered(result: Result) -> pd.DataFrame:
 def filtered_positions(result: Result) -> NDArray[np.int64]:
     """Return the positions of the rows that a filter keeps.
 
-    A row is kept if it met the criterion. A failed row is kept, too: it might meet it.
+    A row is kept if it met the criterion. A failed row is kept, too: it might meet it. One without
+    content cannot, and is dropped.
     """
-    keep = result.frame[KEEP].fillna(True).astype(bool)  # noqa: FBT003 (a value, not a flag)
-    return np.flatnonzero(keep.to_numpy())
+    keep = result.frame[KEEP].fillna(True).astype(bool).to_numpy()  # noqa: FBT003 (a value)
+    assert result.status is not None
+    return np.flatnonzero(keep & (result.status["status"] != "empty").to_numpy())
 
 
 def filtered_rows(result: Result) -> pd.DataFrame:
     """Return the rows that a filter keeps."""
-    frame = remembered(result)
+    frame = remember_result(result)
     rows = frame.drop(columns=KEEP).iloc[filtered_positions(result)]
     rows.attrs = dict(frame.attrs)
     return rows
 
 
+@user_traceback
 def result_of(frame: pd.DataFrame) -> Result:
     """Return the ``Result`` of a frame that a verb gave: its failures, usage, plan and trace.
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
-import numpy as np
 from typing_extensions import TypeVar
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.finding_type import FindingType
-from pandas_amr._findings.store import FOUND
 from pandas_amr._records.graph import Graph, graph_of
+from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.public import public
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
 from pandas_amr._result.display import result_html, result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
-from pandas_amr._result.frames import LazyField
+from pandas_amr._result.frames import LazyField, have_findings
+from pandas_amr._result.records import Kind, RecordsField, name_type, replace_types
 from pandas_amr._result.review import most_in_doubt
 from pandas_amr._result.saved import load_parts, save_result
 from pandas_amr._result.stopped import stop_with
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import pandas as pd
-    from numpy.typing import NDArray
 
     from pandas_amr._context.settings import Settings
     from pandas_amr._findings.map_findings import MapFindings
@@ -57,18 +57,23 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class RunOrigin:
-    """The run behind a result: what it takes to run failed units again."""
+    """The run behind a result: what it takes to run failed units again.
+
+    Attributes:
+        gave_up: whether the run gave up: what it skipped then is not run again.
+    """
 
     job: Job
     settings: Settings
     lms: Mapping[Phase, LM]
-    kept: MapFindings
+    findings: MapFindings
+    gave_up: bool = False
     runner: ClassVar[Runner]  # set by the room of runs, which this room may not import
 
 
 @public
 @dataclass(frozen=True, eq=False, repr=False)
-class Result(Generic[Output]):
+class Result(Generic[Output, Kind]):
     """The outcome of a run.
 
     Attributes:
@@ -78,6 +83,9 @@ class Result(Generic[Output]):
             unit failed.
         findings: those columns alone, one row per unit. If a unit can hold many records: one row
             per record, labelled by its unit.
+        records: the findings as objects of the type that ``finding=`` gave (a model, a dataclass, a
+            TypedDict; of a dict of types, a model that was made of it): a Series with the labels of
+            ``findings``, None if a unit failed. With maps by name: a frame, one column per map.
         plan: the plan of the run; of a recipe, the plan of its last stage.
         usage: calls, tries, tokens, seconds and money, one row per phase and model.
         failures: one row per failed unit: ``label position shard map who reason attempts``.
@@ -85,8 +93,9 @@ class Result(Generic[Output]):
             sandbox status``.
         total: the sum of ``usage``.
         seconds: how long the run took.
-        stopped: why the run stopped early, if it did: the budget is spent, or the service did not
-            answer for ``LM(patience_s=...)``, or asked to wait longer: then it says until when.
+        stopped: why the run stopped early, if it did: the budget is spent; or the service did not
+            answer for ``LM(patience_s=...)``, or asked to wait longer: then it says until when; or
+            units failed for one reason and none succeeded (``plan={"give_up_after": ...}``).
         sandbox: the tier of the sandbox in which agents ran code, if they ran any.
         sources: the rows that the output is based on, one row per item and row: ``item label
             position general run``, after ``group`` if groups or columns were written; None if no
@@ -96,8 +105,9 @@ class Result(Generic[Output]):
         coverage: the share of rows that are evidence for the output: sources that are not general.
         stages: of a recipe, the result of each stage.
         aggregations: of a loaded result, how its answer was computed; functions by name only.
-        status: one row per unit: ``status`` (``ok repaired cached failed skipped``) and
-            ``reason``.
+        status: one row per unit: ``status`` (``ok repaired cached empty skipped failed``) and
+            ``reason``. An ``empty`` unit has no content, so that no model was asked about it.
+        finding_types: the type of each map's findings, by the name of the map.
     """
 
     output: Output
@@ -119,9 +129,17 @@ class Result(Generic[Output]):
     stages: tuple[Result, ...] = field(default=())
     made_by: Callable[[int], tuple[str, ...]] | None = field(default=None)
     aggregations: Mapping[Any, Any] | None = field(default=None)
+    finding_types: Mapping[str | None, Any] | None = field(default=None)
 
-    def retry(self, *, lm: LM | str | None = None, errors: Errors | None = None) -> Result:
+    records = RecordsField()
+
+    @suggest_keywords
+    def retry(
+        self, *, lm: LM | str | None = None, errors: Errors | None = None
+    ) -> Result[Output, Kind]:
         """Run again what failed or was skipped, keep the findings, and reduce again.
+
+        What a run skipped that gave up is not run again: the same call asks about that.
 
         Args:
             lm: another model for it; default: the same model.
@@ -140,6 +158,7 @@ class Result(Generic[Output]):
             )
         return self.origin.runner.retry(self.origin, lm, errors)
 
+    @suggest_keywords
     def score(self, labels: Any, *, tolerance: float = 0.0) -> Score:
         """Compare the findings with known labels.
 
@@ -161,6 +180,7 @@ class Result(Generic[Output]):
             self.frame, self._finding_columns(), labels, answer=answer, tolerance=tolerance
         )
 
+    @suggest_keywords
     def verify(
         self,
         *,
@@ -201,10 +221,11 @@ class Result(Generic[Output]):
     def _compare_with(self, second: Result, tolerance: float) -> Verification:
         status = second.status
         assert status is not None
+        assert self.status is not None
         return verification(
             self.frame,
             second.frame,
-            _has_finding(self.status) & _has_finding(status),
+            have_findings(self.status) & have_findings(status),
             self._finding_columns(),
             tolerance=tolerance,
             failed=int((status["status"] == "failed").sum()),
@@ -212,6 +233,7 @@ class Result(Generic[Output]):
             model="" if second.origin is None else second.origin.lms["map"].model,
         )
 
+    @suggest_keywords
     def review(self, most: int = 20, *, verification: Verification | None = None) -> pd.DataFrame:
         """Return the rows most in doubt, for a person to check.
 
@@ -236,8 +258,8 @@ class Result(Generic[Output]):
         shards: dict[str, list[int]] = {}
         if self.origin is None or self.made_by is None or self.status is None:
             return shards
-        has_finding = _has_finding(self.status)
-        for position in self.origin.kept.units.asked.tolist():
+        has_finding = have_findings(self.status)
+        for position in self.origin.findings.units.asked.tolist():
             if not has_finding[position]:
                 continue
             for node in self.made_by(position):
@@ -271,6 +293,7 @@ class Result(Generic[Output]):
                 columns += FindingType.of(kind, name).all_columns
         return list(dict.fromkeys(columns))
 
+    @suggest_keywords
     def explain(self, item: int = 0, *, group: Any = None, column: Any = None) -> pd.DataFrame:
         """Return the rows of ``frame`` that an item of the output is based on.
 
@@ -310,6 +333,8 @@ class Result(Generic[Output]):
         parts["total"] = asdict(self.total)
         parts["stages"] = [stage._parts() for stage in self.stages]  # noqa: SLF001 (of this class)
         parts["aggregations"] = self._computed_aggregations()
+        kinds = self.finding_types or {}
+        parts["finding_types"] = {name: name_type(kind) for name, kind in kinds.items()}
         return parts
 
     def __repr__(self) -> str:
@@ -323,18 +348,24 @@ for _name in ("usage", "failures", "trace", "status"):
     setattr(Result, _name, LazyField(_name))
 
 
-def _has_finding(status: pd.DataFrame | None) -> NDArray[np.bool_]:
-    assert status is not None
-    return np.isin(status["status"].to_numpy(dtype=object), FOUND)
-
-
-def load(folder: str | Path) -> Result:
+@user_traceback
+@suggest_keywords
+def load(folder: str | Path, *, finding: Any = None) -> Result:
     """Load a result that ``result.save(folder)`` wrote, types included.
 
+    Args:
+        folder: where it was saved.
+        finding: the type of ``result.records``, as ``finding=`` of the verb took it. Default: it is
+            imported, when ``records`` is first read, from the module in which it was defined.
+
     Raises:
-        UsageError: the folder holds no result, a damaged one, or one of a later version.
+        UsageError: the folder holds no result, a damaged one, or one of a later version; or
+            ``finding`` is not the type of its findings.
     """
-    return _result_of_parts(load_parts(Path(folder)))
+    result = _result_of_parts(load_parts(Path(folder)))
+    if finding is None:
+        return result
+    return replace(result, finding_types=replace_types(result, finding))
 
 
 def _result_of_parts(parts: Mapping[str, Any]) -> Result:

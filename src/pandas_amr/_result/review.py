@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._result.careless import find_careless_ends
+from pandas_amr._result.frames import have_findings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,7 +78,7 @@ def most_in_doubt(
     doubts = _Doubts(len(frame))
     if status is not None:
         _doubt_statuses(doubts, status)
-    has_finding = doubts.amounts < DOUBT["skipped"]
+    has_finding = np.ones(len(frame), dtype=bool) if status is None else have_findings(status)
     if seen_twice is not None:
         _doubt_disagreements(doubts, seen_twice.disagreements)
     for field in fields:

@@ -18,6 +18,7 @@ from pandas_amr._plan.aggregations import column_of, function_of, is_named, name
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.folders import check_folder, replace_folder
 from pandas_amr._result import saved_format_1
+from pandas_amr._result.records import TypeName
 from pandas_amr._units.codec import CannotEncode, decode_value, encode
 from pandas_amr._units.frame_codec import (
     REFUSED,
@@ -165,6 +166,10 @@ def _describe(parts: Mapping[str, Any], output: Any, tables: _Tables) -> dict[st
         **{name: parts[name] for name in FIGURES},
         "warnings": [[type(warning).__name__, str(warning)] for warning in parts["warnings"]],
         "aggregations": aggregations,
+        "finding_types": [
+            [name, kind and [kind.module, kind.qualname, kind.many]]
+            for name, kind in parts["finding_types"].items()
+        ],
         "stages": len(parts["stages"]),
         "output": output,
         "frames": tables.labels,
@@ -318,22 +323,40 @@ def _read_parts(folder: Path) -> dict[str, Any]:
     """Read the parts of a result and its stages."""
     description = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     plan = read_plan(folder / PLAN)
-    frames: dict[str, pd.DataFrame] = {}
-    for name, labels in description["frames"].items():
-        frames[name] = decode_table(Encoded(pq.read_table(folder / f"{name}.parquet"), labels))
+    frames = _read_frames(folder, description["frames"])
     aggregations = {}
     for name, how in description["aggregations"]:
         aggregations[decode_value(name)] = decode_value(how, {"function": NamedFunction})
-    stages = range(1, description["stages"] + 1)
+    stages = []
+    for number in range(1, description["stages"] + 1):
+        stages.append(_read_parts(folder / f"stage-{number}"))
+    warnings = [_decode_warning(*warning) for warning in description["warnings"]]
     return {
         **{name: frames.get(name) for name in FRAMES},
         **{name: description[name] for name in FIGURES},
         "plan": plan,
         "output": decode_value(description["output"], _output_decoders(frames, plan)),
-        "warnings": tuple(_decode_warning(*warning) for warning in description["warnings"]),
+        "warnings": tuple(warnings),
         "aggregations": aggregations,
-        "stages": [_read_parts(folder / f"stage-{number}") for number in stages],
+        "finding_types": _read_finding_types(description),
+        "stages": stages,
     }
+
+
+def _read_frames(folder: Path, labels: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Read the tables of a result, of which the labels stand in its JSON file."""
+    frames: dict[str, pd.DataFrame] = {}
+    for name, encoded in labels.items():
+        frames[name] = decode_table(Encoded(pq.read_table(folder / f"{name}.parquet"), encoded))
+    return frames
+
+
+def _read_finding_types(description: Mapping[str, Any]) -> dict[str | None, TypeName | None]:
+    """Read where the type of each map's findings is defined."""
+    kinds: dict[str | None, TypeName | None] = {}
+    for name, kind in description.get("finding_types", ()):
+        kinds[name] = None if kind is None else TypeName(*kind)
+    return kinds
 
 
 def _output_decoders(frames: Mapping[str, pd.DataFrame], plan: Plan) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pandas_amr._findings.merge import choose_merge_rules
 from pandas_amr._findings.output import ReductionType
 from pandas_amr._map.stage import MapStage
 from pandas_amr._plan.aggregations import column_of, function_of
-from pandas_amr._plan.call import finding_types
+from pandas_amr._plan.call import Pipeline, finding_types, may_ask_model
 from pandas_amr._plan.compute import all_labels
 from pandas_amr._reduce.direct import answer_directly
 from pandas_amr._reduce.packing import level_calls, static_sizes
@@ -27,10 +27,11 @@ from pandas_amr._run.counting_model import (
     RecordingModel,
     schema_key,
 )
+from pandas_amr._run.part import has_found_groups
 from pandas_amr._run.typical import TYPICAL_TEXT, typical_value, unbounded
-from pandas_amr._run.units import has_found_groups
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.by import find_missing_keys
+from pandas_amr._units.redaction import KnownRedaction
 from pandas_amr.models.structured.support import schema_support_of
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from pandas_amr._records.trace import Node, NodeType
     from pandas_amr._records.usage import Phase
     from pandas_amr._reduce.static_tree import StaticTree
+    from pandas_amr._run.part import Part
     from pandas_amr._run.sample import Measurement
-    from pandas_amr._run.units import Part
     from pandas_amr.models.base import LM, CodeUse, Model, Request
 
 KINDS_OF_TEXT = 10_000  # of typical findings
@@ -75,13 +76,15 @@ class DryRun:
         self._part = part
         self._measurement = measurement
         self._tree: StaticTree | None = None
+        self._sizes: tuple[int, ...] = ()  # of the shards that are mapped
         self.spec = make_dry_spec(part.spec, is_sampled=measurement is not None)
         if requests is not None:  # these are shown with all bounds, one after the other
-            plan = part.spec.plan.model_copy(update={"parallelism": 1})
-            self.spec = replace(self.spec, plan=plan)
-        self._has_findings = findings is not None and findings.has_findings
+            plan = part.spec.plan.model_copy(update={"parallelism": 1, "give_up_after": None})
+            job = replace(self.spec.job, reduce_agent=part.spec.job.reduce_agent)
+            self.spec = replace(self.spec, plan=plan, job=job)
+        self._has_findings = findings is not None
         self.state = State()
-        if findings is not None and self._has_findings and part.is_whole:
+        if findings is not None and part.is_whole:
             self.state.findings = findings.copy()
         self.services = DryServices(
             services.make_ask,
@@ -101,10 +104,12 @@ class DryRun:
 
     async def map(self, sample: Sample | None = None) -> MapStage:
         """Map what is not found yet; a static tree takes findings as they land."""
+        sample = sample or self._part.sample
         spec, services, state, units = self.spec, self.services, self.state, self._part.units
         begin = partial(MapStage, spec, services, state, units, state.findings, sample=sample)
         stage = await services.run_large(spec, begin)
         state.findings, state.made_by = stage.findings, stage.made_by
+        self._sizes = tuple(len(shard.positions) for shard in stage.open_shards)
         if self._part.spec.reduces_as_findings_land and stage.leaves and sample is None:
             self._tree = begin_tree(spec, services, state, stage.leaves)
         await stage.run(self._tree)
@@ -113,10 +118,11 @@ class DryRun:
     @property
     def tree(self) -> tuple[int, ...]:
         """Nodes per level of a static tree over the run's shards; empty for any other."""
-        fan_in = self._part.spec.plan.fan_in
-        if self._tree is None or self._has_findings or fan_in is None:
+        spec, leaves = self._part.spec, self._part.leaves
+        if not spec.job.maps or not spec.reduces_as_findings_land or self._has_findings:
             return ()
-        return tuple(static_sizes(self._part.shards, fan_in))
+        assert spec.plan.fan_in is not None
+        return tuple(static_sizes(len(leaves), spec.plan.fan_in)) if leaves else ()
 
     async def reduce(self) -> list[Cost]:
         """Have agents reduce what is found; return what they take."""
@@ -147,8 +153,8 @@ class DryRun:
         for cost in costs.values():
             cost.about |= takes_turns(spec, cost)
             if not part.is_whole:
-                shares = len(part.sizes) / stage.leaves, sum(part.sizes) / len(part.units.asked)
-                cost.scale(*shares)
+                cost.about |= self._has_findings and len(spec.job.names) > 1
+                cost.scale(len(part.sizes) / len(self._sizes), sum(part.sizes) / sum(self._sizes))
             if self._measurement is not None:
                 cost.input_tokens *= self._measurement.input_ratio
                 cost.output_tokens *= self._measurement.output_ratio
@@ -199,7 +205,7 @@ def _scale_tree(cost: Cost, nodes: Sequence[Node], part: Part) -> None:
     if fan_in is None:
         wanted = [round(level.calls * part.scale) for level in levels.values() or [final]]
     else:
-        wanted = level_calls(static_sizes(part.shards, fan_in), fan_in)[:-1]
+        wanted = level_calls(part.leaves, fan_in)[:-1]
     for number, calls in enumerate(wanted, start=1):
         alike = levels.get(min(number, max(levels, default=0)), final)
         scale = calls / max(1, alike.calls)
@@ -229,9 +235,15 @@ def make_dry_spec(spec: Spec, *, is_sampled: bool) -> Spec:
         computed=None if job.computed is None else _written_columns(job.computed),
         reducer=None,
         reduce_agent=_with_text(job.reduce_agent),
+        redaction=None if job.redaction is None else KnownRedaction(job.redaction),
     )
     where = plan.where if is_sampled else None
-    changes = {"finding": finding, "output": unbounded(plan.output), "where": where}
+    changes = {
+        "finding": finding,
+        "output": unbounded(plan.output),
+        "where": where,
+        "give_up_after": None,
+    }
     settings = spec.settings.with_changes({"progress": False, "errors": "coerce"})
     return replace(spec, job=job, plan=plan.model_copy(update=changes), settings=settings)
 
@@ -249,9 +261,10 @@ def _typical_functions(job: Job, plan: Plan) -> dict[str | None, Any]:
     for name, kind in finding_types(job, plan).items():
         if name in job.callables:
             record = dict.fromkeys(columns, TYPICAL_TEXT)
-            functions[name] = _TypicalFunction(
-                record if kind is None else typical_value(kind.schema)
-            )
+            if kind is not None:
+                record = typical_value(kind.schema)
+            asks_model = may_ask_model(job.callables[name])
+            functions[name] = _TypicalRecipe(record) if asks_model else _TypicalFunction(record)
     return functions
 
 
@@ -280,6 +293,25 @@ class _TypicalFunction:
 
     def __call__(self, rows: pd.DataFrame) -> list[dict[str, Any]]:
         return [self.record] * len(rows)
+
+
+@dataclass(frozen=True)
+class _TypicalRecipe(Pipeline):
+    """Stands for a recipe of the user's that asks a model: it does not read empty units."""
+
+    record: dict[str, Any]
+    lm = None
+    needs_model = True
+
+    async def map_row(self, frame: pd.DataFrame, position: int) -> dict[str, Any]:
+        del frame, position
+        return self.record
+
+    async def reduce_findings(self, findings: pd.DataFrame) -> None:
+        """Return nothing: a dry run has no recipe that reduces."""
+
+    def check_planning(self, lms: Mapping[Phase, LM], settings: Any) -> None:
+        """Refuse nothing: nothing is planned."""
 
 
 @dataclass

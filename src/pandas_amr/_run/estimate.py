@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pandas_amr._plan.call import may_ask_model
 from pandas_amr._records.estimate import Estimate
 from pandas_amr._run.cost import Cost, least_seconds, sum_costs, total_money
 from pandas_amr._run.dry_run import DryRun
-from pandas_amr._run.units import Part, draw_part
+from pandas_amr._run.part import Part, draw_part
 
 if TYPE_CHECKING:
     from pandas_amr._context.services import Services
@@ -40,17 +41,15 @@ async def forecast(
         measurement: what a sample took, if one was mapped.
         stage: the map that is about to run: what it has already is not asked for.
     """
-    unmapped = units
-    findings = stage.findings if stage is not None and stage.findings.has_findings else None
-    if stage is not None and findings is not None:
-        unmapped = units.only(np.isin(units.asked, stage.open))
-    parts = await _estimate_parts(spec, services, units, unmapped, findings, measurement)
+    unmapped = readable = units.with_content()
+    if stage is not None:
+        unmapped = readable.only(np.isin(readable.asked, stage.open))
+    is_known = not _has_unknown_pipelines(spec, unmapped, measurement)
+    parts = await _estimate_parts(spec, services, units, stage, measurement, runs=is_known)
     estimate = _add_up(spec, services, unmapped, parts, measurement)
     if measurement is not None:
         estimate = _with_intervals(estimate, parts, measurement)
-    if _has_unknown_pipelines(spec, unmapped, measurement):
-        return _without_figures(estimate)
-    return estimate
+    return estimate if is_known else _without_figures(estimate)
 
 
 def _add_up(
@@ -98,26 +97,41 @@ async def _estimate_parts(
     spec: Spec,
     services: Services,
     units: Units,
-    unmapped: Units,
-    findings: MapFindings | None,
+    stage: MapStage | None,
     measurement: Measurement | None,
+    *,
+    runs: bool,
 ) -> _Parts:
-    """Run the stages dry: the one agent that answers directly; else the maps, then the reduce."""
-    direct = DryRun(Part(spec, units), services, measurement)
-    if findings is None and await direct.answer_directly():
-        return _Parts(reduces=[direct.reduce_cost(spec.job.reduce_agent)])
-    part = await services.run_large(spec, draw_part, spec, units, unmapped)
-    parts = _Parts(part.sizes if spec.job.maps else ())
-    if not spec.lms or not len(units.asked):
+    """Run the stages dry: the one agent that answers directly; else the maps, then the reduce.
+
+    If it ``runs`` nothing, there is only what is known without that.
+    """
+    if stage is None:
+        direct = DryRun(Part(spec, units), services, measurement)
+        if await direct.answer_directly():
+            return _Parts(reduces=[direct.reduce_cost(spec.job.reduce_agent)])
+    part = await services.run_large(spec, draw_part, spec, units, stage)
+    dry = DryRun(part, services, measurement, _begun_findings(stage))
+    parts = _Parts(part.sizes if spec.job.maps else (), tree=dry.tree)
+    if not runs or not spec.lms or not len(units.asked):
         return parts
-    dry = DryRun(part, services, measurement, findings)
     if spec.job.maps:
         parts.maps = dry.map_costs(await dry.map())
     if measurement is not None and measurement.pipelines is not None:
         parts.maps.append(_scale_pipelines(measurement.pipelines, units, measurement))
     parts.reduces = await dry.reduce()
-    parts.tree = dry.tree
     return parts
+
+
+def _begun_findings(stage: MapStage | None) -> MapFindings | None:
+    """Return what an earlier run or the journal has, and what is not asked again; None if nothing.
+
+    A sample is mapped whatever is found.
+    """
+    if stage is None or stage.sample is not None:
+        return None
+    has_left = any(bool(left.any()) for left in stage.findings.left.values())
+    return stage.findings if stage.findings.has_findings or has_left else None
 
 
 def _scale_pipelines(sampled: Usage, units: Units, measurement: Measurement) -> Cost:
@@ -154,12 +168,12 @@ def _with_intervals(estimate: Estimate, parts: _Parts, measurement: Measurement)
 def _has_unknown_pipelines(spec: Spec, units: Units, measurement: Measurement | None) -> bool:
     """Tell whether a recipe with agents maps or reduces: what it takes shows when it runs."""
     job = spec.job
-    if job.reduces and getattr(job.reducer, "needs_model", False):
+    if job.reduces and may_ask_model(job.reducer):
         return True
     is_measured = measurement is not None and measurement.pipelines is not None
     if is_measured or not len(units.asked):
         return False
-    return any(getattr(function, "needs_model", False) for function in job.callables.values())
+    return any(may_ask_model(function) for function in job.callables.values())
 
 
 def _without_figures(estimate: Estimate) -> Estimate:

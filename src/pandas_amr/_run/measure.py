@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_amr._map.stage import MapStage
-from pandas_amr._plan.call import finding_types
+from pandas_amr._plan.call import finding_types, may_ask_model
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.inputs import select_where
@@ -18,8 +18,8 @@ from pandas_amr._reduce.task import answer_task
 from pandas_amr._reduce.trees import ReduceTrees
 from pandas_amr._run.cost import sum_costs
 from pandas_amr._run.dry_run import DryRun
+from pandas_amr._run.part import Part
 from pandas_amr._run.sample import Measurement, interval
-from pandas_amr._run.units import Part
 from pandas_amr._types.arrow_values import json_record
 from pandas_amr.errors import FailureWarning, MapFailed, ModelError
 
@@ -49,7 +49,7 @@ async def measure_sample(
     Raises:
         RunStopped: a budget ended it, or ``errors="raise"`` met a failure.
     """
-    if not spec.job.maps:
+    if not spec.job.maps or not len(sample.positions):
         return None
     mapped = await _map_sample(spec, services, state, units, sample)
     if _has_all_failed(spec, state, sample):
@@ -100,7 +100,7 @@ async def _map_sample(
     known = stage.findings.copy()
     before = services.ledger.total
     await stage.run(None)
-    if state.ended_by is not None:
+    if state.ended_by is not None and not isinstance(state.ended_by, MapFailed):
         raise state.ended_by
     return _MappedSample(spec, services, stage, known, services.ledger.total - before)
 
@@ -138,7 +138,7 @@ class _MappedSample:
     def pipelines_usage(self) -> Usage | None:
         """What recipes took; None if there are none, or if the journal had some of it."""
         functions = self.spec.job.callables.values()
-        has_pipelines = any(getattr(function, "needs_model", False) for function in functions)
+        has_pipelines = any(may_ask_model(function) for function in functions)
         usage = self.usage - self.agents_usage
         return usage if has_pipelines and not usage.recalled else None
 
@@ -214,6 +214,7 @@ def _has_all_failed(spec: Spec, state: State, sample: Sample) -> bool:
     if spec.settings.errors == "raise":
         raise MapFailed(message)
     has_nothing = len(failures) == len(sampled) * len(spec.job.names)
+    has_nothing = has_nothing or isinstance(state.ended_by, MapFailed)  # it has given up
     consequence = "The estimate is scaled up from the rest."
     if has_nothing:
         consequence = "The estimate is that without a sample."

@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_amr._findings.columns import add_findings
 from pandas_amr._findings.inputs import no_nodes
+from pandas_amr._findings.map_findings import EMPTY, SKIPPED
 from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import ReduceOutcome, evidence_share, sources_frame
-from pandas_amr._result.frames import failures_frame, late, status_frame, trace_frame, usage_frame
+from pandas_amr._result.frames import (
+    build_later,
+    failures_frame,
+    status_frame,
+    trace_frame,
+    usage_frame,
+)
 from pandas_amr._result.result import Result, RunOrigin
-from pandas_amr.errors import FailureWarning, ModelUnavailable
+from pandas_amr.errors import FailureWarning, MapFailed, ModelUnavailable
+
+# What these compute does not say of how many rows; what agents write may.
+AGGREGATES = frozenset({"aggregations", "chosen_number", "function", "ranking"})
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,15 +38,23 @@ if TYPE_CHECKING:
 
 
 def make_result(
-    spec: Spec, services: Services, state: State, outcome: ReduceOutcome, parent: SharedRun | None
+    spec: Spec,
+    services: Services,
+    state: State,
+    outcome: ReduceOutcome,
+    parent: SharedRun | None,
+    *,
+    raises: bool,
 ) -> Result:
-    """Make the result of a run that has come to its end."""
+    """Make the result of a run that has come to its end; ``raises`` if that is an error."""
     services.account_cached()
     if parent is not None:
         parent.ends.extend(_last_nodes(services))
-    elif services.journal is not None:
-        state.warnings += services.journal.told()
-    _add_warnings(spec, state)
+    _add_last_warnings(spec, services, state, parent)
+    verb = spec.job.verb
+    is_hidden = verb != "map_reduce" or isinstance(state.ended_by, ModelUnavailable | MapFailed)
+    if state.end_reason and is_hidden and not raises:  # an error says it itself
+        state.warnings.append(FailureWarning(f"The run stopped early: {state.end_reason}"))
     return _assemble(spec, services, state, outcome, parent)
 
 
@@ -45,6 +63,7 @@ def make_partial_result(
 ) -> Result:
     """Make a result of what was found until now."""
     services.account_cached()
+    _add_last_warnings(spec, services, state, parent)
     try:
         return _assemble(spec, services, state, ReduceOutcome(None), parent)
     except Exception as error:  # noqa: BLE001 (what it cost is told, even if it cannot be shown)
@@ -62,26 +81,62 @@ def _last_nodes(services: Services) -> list[str]:
     return last or maps or list(services.parents(None))
 
 
-def _add_warnings(spec: Spec, state: State) -> None:
-    """Warn of failures that the answer does not show: a frame, unlike a Result."""
-    verb = spec.job.verb
+def _add_last_warnings(
+    spec: Spec, services: Services, state: State, parent: SharedRun | None
+) -> None:
+    """Warn of what happened to the journal and of what failed, as far as nothing has yet."""
+    if parent is None and services.journal is not None:
+        state.warnings += services.journal.take_warnings()
+    warn_of_failed_units(spec, state)
+    if state.has_warned_of_reduce:
+        return
+    state.has_warned_of_reduce = True
     for failure in state.sorted_failures(spec.job.names):
         if failure.position == REDUCE_POSITION:
             reason = failure.reason.removeprefix("reduce: ")
             message = f"The reduce failed and is listed in failures: {reason}"
             state.warnings.append(FailureWarning(message))
-    rows = len(spec.job.frame)
+
+
+def warn_of_failed_units(spec: Spec, state: State) -> None:
+    """Warn once of units that failed, if what the verb gives does not show it.
+
+    Under ``errors="raise"`` an error says it.
+    """
+    if state.has_warned_of_units or spec.settings.errors == "raise":
+        return
     failed = len({failure.position for failure in state.failures if failure.position >= 0})
-    if verb in {"map", "filter"} and failed:
+    if not failed:
+        return
+    state.has_warned_of_units = True
+    message = _describe_failed_units(spec, state, failed)
+    if message:
+        state.warnings.append(FailureWarning(message))
+
+
+def _describe_failed_units(spec: Spec, state: State, failed: int) -> str:
+    """Say what failed units mean for what the verb gives; empty if that shows it."""
+    verb, rows = spec.job.verb, len(spec.job.frame)
+    if spec.sample_name:
+        assert state.findings is not None
+        asked = rows - state.findings.rows_with(SKIPPED)
+        return (
+            f"The verification failed in part: {failed} of {asked} rows have no second finding, "
+            "and are not compared."
+        )
+    if verb in {"map", "filter"}:
         fate = "<NA>" if verb == "map" else "kept"
-        message = (
+        return (
             f"{failed} of {rows} units failed; they are {fate}, "
             "and listed in amr.result_of(frame).failures."
         )
-        state.warnings.append(FailureWarning(message))
-    is_hidden = verb != "map_reduce" or isinstance(state.ended_by, ModelUnavailable)
-    if state.end_reason and is_hidden:
-        state.warnings.append(FailureWarning(f"The run stopped early: {state.end_reason}"))
+    if verb == "map_reduce" and spec.reduce_kind in AGGREGATES:
+        least = "at least " if len(spec.job.names) > 1 else ""
+        return (
+            f"The answer rests on {least}{rows - failed} of {rows} rows: "
+            f"{failed} failed, and are listed in result.failures."
+        )
+    return ""
 
 
 def _assemble(
@@ -96,9 +151,9 @@ def _assemble(
         frame=frame,
         findings=found.findings,
         plan=spec.plan,
-        usage=late(usage_frame, Ledger(dict(services.ledger.lines))),
-        failures=late(failures_frame, failures, frame.index),
-        trace=late(trace_frame, nodes),
+        usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
+        failures=build_later(failures_frame, failures, frame.index),
+        trace=build_later(trace_frame, nodes),
         total=services.ledger.total,
         seconds=services.trace.seconds,
         status=status,
@@ -106,10 +161,28 @@ def _assemble(
         sandbox=spec.sandbox_tier or None,
         made_by=None if state.made_by is no_nodes else state.made_by,
         sources=sources_frame(outcome.sources, frame.index) if outcome.sources else None,
-        coverage=evidence_share(outcome.sources, len(frame)),
+        coverage=evidence_share(outcome.sources, _count_readable(state, frame)),
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
+        finding_types=_finding_types(spec, state),
     )
+
+
+def _count_readable(state: State, frame: pd.DataFrame) -> int:
+    """Count the rows that have content."""
+    if state.findings is None:
+        return len(frame)
+    return len(frame) - state.findings.rows_with(EMPTY)
+
+
+def _finding_types(spec: Spec, state: State) -> dict[str | None, Any]:
+    """Return the type of each map's findings; None for a function whose columns it alone knows."""
+    if state.findings is None:
+        return {}
+    planned = spec.plan.finding
+    if isinstance(planned, dict):
+        return {name: planned.get(name) for name in spec.job.names}
+    return dict.fromkeys(spec.job.names, planned)
 
 
 def _copy_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
@@ -128,7 +201,7 @@ def _frame_and_status(
     frame = found.table
     if findings.list_type is not None:
         frame = add_findings(spec.job.frame, findings.findings())
-    status = late(status_frame, findings.row_statuses(), failures, index)
+    status = build_later(status_frame, findings.row_statuses(), failures, index)
     if spec.plan.status_columns:
         status = status()
         named = status.set_axis(list(spec.plan.status_columns), axis=1)
@@ -140,4 +213,5 @@ def _origin(spec: Spec, state: State) -> RunOrigin | None:
     """Name where a retry begins; None if nothing is mapped, or only a sample of it was."""
     if state.findings is None or spec.job.verb == "plan":
         return None
-    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings)
+    gave_up = isinstance(state.ended_by, MapFailed)
+    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings, gave_up)

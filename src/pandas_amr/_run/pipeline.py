@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pandas_amr._agent.threads import called
+from pandas_amr._agent.threads import call_user_function
 from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.services import Services
 from pandas_amr._context.state import State
+from pandas_amr._context.tool_use import check_tools_at_server
 from pandas_amr._context.wiring import wire
+from pandas_amr._findings.map_findings import EMPTY
+from pandas_amr._findings.store import FOUND
 from pandas_amr._journal.keys import Question
 from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
@@ -24,7 +27,7 @@ from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.defaults import fill_by_type, fill_defaults
 from pandas_amr._plan.planner import derive, given_plan
 from pandas_amr._records.concurrency import await_user_code
-from pandas_amr._records.engine import run_off_loop
+from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._reduce.direct import answer_directly
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.sources import ReduceOutcome
@@ -32,10 +35,13 @@ from pandas_amr._reduce.stage import reduce
 from pandas_amr._reduce.trees import begin_tree
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.estimate import forecast
-from pandas_amr._run.outcome import make_partial_result, make_result
-from pandas_amr._run.preview import Draft, PreviewOptions, preview
+from pandas_amr._run.outcome import make_partial_result, make_result, warn_of_failed_units
+from pandas_amr._run.preview import Draft, PreviewOptions, preview, preview_outgoing
+from pandas_amr._run.redact import needs_redaction, note_redaction, redact_spec
 from pandas_amr._run.sample import sample_of
-from pandas_amr._run.units import make_read_units
+from pandas_amr._units.columns import find_content_columns
+from pandas_amr._units.empty import find_empty_columns, find_empty_rows
+from pandas_amr._units.units import Units, make_units
 from pandas_amr.errors import (
     BudgetExceeded,
     JournalError,
@@ -50,14 +56,14 @@ from pandas_amr.models.waits import LOGGER, collect_waits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pandas_amr._context.spec import Spec
     from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.usage import Ledger
     from pandas_amr._reduce.static_tree import StaticTree
     from pandas_amr._result.result import Result
     from pandas_amr._run.execution import Execution
-    from pandas_amr._units.units import Units
-    from pandas_amr.errors import PlanWarning, RunStopped
+    from pandas_amr.errors import AMRWarning, PlanWarning, RunStopped
 
 PLANNING = "its plan"
 
@@ -85,6 +91,7 @@ async def run(
     try:
         with collect_waits(pipeline.services.watch.waits):
             result = await await_user_code(pipeline.carry_out())
+        await pipeline.issue_warnings()
     except asyncio.CancelledError:
         if on_cancel is not None:
             on_cancel(pipeline.partial_result())
@@ -93,12 +100,18 @@ async def run(
         pipeline.log_end(error)
         has_begun = state.stage != "" or state.findings is not None
         found = pipeline.partial_result() if has_begun else None
+        pipeline.begin_issuing()
         if isinstance(error, UsageError) and not pipeline.has_spent:
             raise
         is_planned = state.stage == PLANNING
         stop_with(error, found, where=state.stage or "its beginning", planned=is_planned)
+    finally:
+        pipeline.leave_notices()
     pipeline.log_end(state.ended_by)
-    pipeline.raise_if_ended()
+    try:
+        pipeline.raise_if_ended()
+    finally:
+        state.ended_by = None  # the result keeps the state, and the error the result
     return result
 
 
@@ -108,19 +121,24 @@ class Pipeline:
     def __init__(self, execution: Execution, watch: Watch) -> None:
         self.spec = execution.spec
         self.state = State(findings=execution.findings)
-        self.services = _begin_services(execution, watch, self.state)
+        self.services = _begin_services(execution, watch, self._warn)
         self._execution = execution
         self._parent = execution.parent
         self._is_confirmed = execution.parent is not None and execution.parent.confirmed
         self._result: Result | None = None
+        self._notices = self.services.watch.notices
+        if self._issues_warnings:
+            self._notices.on_raised = self._halt
 
     async def carry_out(self) -> Result | Draft:
         """Plan, cut into units, map, reduce, and make the result."""
+        await self._redact()
         async with AsyncExitStack() as stack:
             await self._open_models(stack)
             await self._begin_journal(stack)
             self.state.stage = PLANNING
             await self._plan()
+            await self.issue_warnings()
             self.state.stage = "its units"
             units = await self.services.run_large(self.spec, make_read_units, self.spec)
             if self.spec.job.verb == "plan":
@@ -128,6 +146,7 @@ class Pipeline:
             outcome = await self._answer_directly(units)
             if outcome is None:
                 stage = await self._begin_map(units)
+                await self.issue_warnings()
                 await self._confirm(units, stage)
                 tree = self._begin_tree(stage, stack)
                 outcome = await self._map_and_reduce(units, stage, tree)
@@ -135,6 +154,16 @@ class Pipeline:
             rows = len(self.spec.job.frame)
             self._result = await run_off_loop(self._make_result, outcome, size=rows)
             return self._result
+
+    async def _redact(self) -> None:
+        """Redact the frame, unless that was done where the call was made.
+
+        It was not if the call is a stage of a recipe, or was made on the engine's own thread.
+        """
+        spec = self.spec
+        if needs_redaction(spec):
+            self.spec = await in_thread(redact_spec, spec)
+            self.services.frame = Converted(self.spec.job.sent)
 
     async def _open_models(self, stack: AsyncExitStack) -> None:
         """Open the models of the run's phases and agents; those of an outer run are shared."""
@@ -150,6 +179,9 @@ class Pipeline:
             within=shared,
         )
         self.services.wired = await stack.enter_async_context(wiring)
+        check_tools_at_server(spec, self.services.wired)
+        if self._parent is None:
+            self.services.watch.wired = self.services.wired
 
     async def _begin_journal(self, stack: AsyncExitStack) -> None:
         """Note in the journal that the run has begun; one that is part of another is not noted."""
@@ -167,6 +199,7 @@ class Pipeline:
         spec, services, state = self.spec, self.services, self.state
         job = spec.job
         if job.open:
+            services.watch.steps.begin_plan()
             before = services.ledger.total
             with services.trace.node("plan", id=f"{services.prefix}plan", level=-1) as node:
                 plan, warning = await self._derive_plan()
@@ -183,11 +216,17 @@ class Pipeline:
             parallelism=spec.settings.max_parallelism,
         )
         job = replace(job, by=job.by or plan.by)
-        self.spec = replace(spec, job=job, plan=plan)
+        self.spec = note_redaction(replace(spec, job=job, plan=plan))
         check_names(job, plan)
+        self._bound_requests()
+
+    def _bound_requests(self) -> None:
+        """Bound the requests in flight; an outer run has done so."""
+        services = self.services
         if services.semaphore is None:
             most = services.most_requests(self.spec, tools=True)
             services.semaphore = asyncio.Semaphore(most)
+            services.watch.most_requests = most
 
     async def _derive_plan(self) -> tuple[Plan, PlanWarning | None]:
         """Ask the planner.
@@ -241,7 +280,7 @@ class Pipeline:
         sample = None
         wanted = self._execution.sample
         if wanted is not None:
-            count = max(1, round(wanted.share * len(units.asked)))
+            count = max(1, round(wanted.share * len(units.with_content().asked)))
             draw = partial(sample_of, seed=wanted.seed)
             sample = await services.run_large(spec, draw, spec, units, count)
         begin = partial(MapStage, spec, services, state, units, state.findings, sample=sample)
@@ -262,7 +301,8 @@ class Pipeline:
             return
         self.state.stage = "its confirmation"
         estimate = await forecast(spec, services, units, stage=stage)
-        answer = await called(confirm, estimate)
+        outgoing = await preview_outgoing(spec, services, units, stage)
+        answer = await call_user_function(confirm, replace(estimate, outgoing=outgoing))
         if not isinstance(answer, bool | np.bool_) or not answer:
             raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
         self._is_confirmed = True
@@ -287,8 +327,11 @@ class Pipeline:
                 if stage is not None:
                     await stage.run(tree)
                 self._raise_if_failed()
+                warn_of_failed_units(spec, state)
+                await self.issue_warnings()
                 if state.ended_by is None and spec.job.reduces:
                     state.stage = "its reduce"
+                    self._begin_reduce_steps(stage)
                     rows = await run_off_loop(
                         state.finding_rows, spec.job, size=len(spec.job.frame)
                     )
@@ -299,8 +342,24 @@ class Pipeline:
             state.end(error)
         return ReduceOutcome(None)
 
+    def _begin_reduce_steps(self, stage: MapStage | None) -> None:
+        """Say that the reduce begins, unless it is all there is and nobody waits for a model."""
+        if stage is not None or self.spec.lms:
+            self.services.watch.steps.begin_reduce()
+
     def _make_result(self, outcome: ReduceOutcome) -> Result:
-        return make_result(self.spec, self.services, self.state, outcome, self._parent)
+        self._count_rows_done()
+        spec, services, state = self.spec, self.services, self.state
+        raises = self._ends_in_error
+        return make_result(spec, services, state, outcome, self._parent, raises=raises)
+
+    def _count_rows_done(self) -> None:
+        """Add to the error of a service that serves nothing more how many rows are done."""
+        error, findings = self.state.ended_by, self.state.findings
+        if not isinstance(error, ModelUnavailable) or findings is None:
+            return
+        done, rows = findings.rows_with(*FOUND), len(findings.units)
+        error.args = (f"{error} {done} of {rows} rows are done.",)
 
     def partial_result(self) -> Result:
         """Return the result, or what was found until now."""
@@ -322,12 +381,54 @@ class Pipeline:
         if is_gone and self._parent is None:
             LOGGER.warning("The run stopped early: %s", error)
 
+    @property
+    def _issues_warnings(self) -> bool:
+        """Whether warnings are issued here, and not by the run that this one is part of."""
+        return self._parent is None or self._parent.issues_warnings
+
+    def begin_issuing(self) -> None:
+        """Issue the warnings that are known by now; before an error is raised nothing waits."""
+        if self._issues_warnings:
+            self._notices.begin_issuing(self.state.warnings)
+
+    async def issue_warnings(self) -> None:
+        """Issue the warnings that are known by now, while nothing is in flight.
+
+        Raises:
+            Warning: a filter raises one. An error that ends the run goes before.
+        """
+        if not self._issues_warnings:
+            return
+        await self._notices.issue(self.state.warnings)
+        if not self._ends_in_error:
+            self._notices.raise_if_raised()
+
+    def leave_notices(self) -> None:
+        """Let go of what issues warnings, which outlives the run."""
+        if self._issues_warnings:
+            self._notices.on_raised = None
+
+    def _warn(self, warning: AMRWarning) -> None:
+        """Issue a warning at once, while requests are in flight."""
+        self.state.warnings.append(warning)
+        self.begin_issuing()
+
+    def _halt(self) -> None:
+        """Begin no more shards: a warning was raised as an error, which ends the run."""
+        self.state.halted = True
+
+    @property
+    def _ends_in_error(self) -> bool:
+        """Whether what ended the run early is raised."""
+        error = self.state.ended_by
+        if error is None:
+            return False
+        return not _can_be_continued(error) or self.spec.settings.errors == "raise"
+
     def raise_if_ended(self) -> None:
         """Raise what ended the run early, unless its result says so and it can be continued."""
         error = self.state.ended_by
-        if error is None:
-            return
-        if _can_be_continued(error) and self.spec.settings.errors != "raise":
+        if error is None or not self._ends_in_error:
             return
         if isinstance(error, BudgetExceeded):
             error.usage = self.services.ledger.total  # what was in flight has ended by now
@@ -340,26 +441,36 @@ class Pipeline:
             MapFailed: units failed.
         """
         job, state = self.spec.job, self.state
-        if state.ended_by is not None or not (state.halted and state.failures):
+        is_raised = self.spec.settings.errors == "raise" and state.halted and state.failures
+        if state.ended_by is not None or not is_raised:
             return
         rows = len(job.frame)
+        empty = state.findings.rows_with(EMPTY) if state.findings is not None else 0
         failed = len({failure.position for failure in state.failures})
-        has_nothing = len(state.failures) == rows * len(job.names)
+        has_nothing = len(state.failures) == (rows - empty) * len(job.names)
         first = state.sorted_failures(job.names)[0]
         what = "No unit succeeded" if has_nothing else f"{failed} of {rows} units failed"
         raise MapFailed(f"{what}; the first, row {first.position}: {first.reason} ({first.who})")
 
 
-def _begin_services(execution: Execution, watch: Watch, state: State) -> Services:
+def _begin_services(
+    execution: Execution, watch: Watch, warn: Callable[[AMRWarning], None]
+) -> Services:
     """Make the services of a run; one that is part of another shares what that one has."""
-    frame = Converted(execution.spec.job.frame)
+    frame = Converted(execution.spec.job.sent)
     if execution.parent is None:
         return Services(
-            make_ask, state.warnings.append, frame, journal=execution.journal, watch=watch
+            make_ask,
+            warn,
+            frame,
+            journal=execution.journal,
+            trace=watch.trace,
+            ledger=watch.ledger,
+            watch=watch,
         )
     return replace(
         execution.parent.services,
-        warn=state.warnings.append,
+        warn=warn,
         frame=frame,
         wired=None,
         caches=[],
@@ -368,9 +479,54 @@ def _begin_services(execution: Execution, watch: Watch, state: State) -> Service
 
 def _can_be_continued(error: RunStopped) -> bool:
     """Tell whether a run that this ended has a result, which a later run goes on from."""
-    if isinstance(error, BudgetExceeded):
+    if isinstance(error, BudgetExceeded | MapFailed):
         return True
     return isinstance(error, ModelUnavailable) and not error.gone
+
+
+def make_read_units(spec: Spec) -> Units:
+    """Make units of the rows; equal ones that a model reads are asked about once, empty ones never.
+
+    Functions are given the empty ones nevertheless.
+    """
+    job, units = spec.job, _make_distinct_units(spec)
+    if spec.plan.on_empty != "skip" or not job.reads_by_model:
+        return units
+    if spec.plan.axis != "columns":
+        return replace(units, empty=find_empty_rows(job.sent, job.columns, units.asked))
+    assert job.call is not None  # whose frame holds what the job's profiles
+    frame = job.call.frame
+    columns = find_content_columns(frame, spec.plan.columns)
+    empty = find_empty_columns(frame, columns)
+    return replace(units, empty=np.intersect1d(units.asked, empty))
+
+
+def _make_distinct_units(spec: Spec) -> Units:
+    job = spec.job
+    if job.maps:
+        is_read = not job.all_callable and spec.plan.view != "preview"
+    else:
+        is_read = spec.is_written
+    if spec.lms and is_read:
+        counter = spec.counter("map" if job.maps else "reduce")
+        units = make_units(
+            job.frame, job.columns, dedupe=_may_dedupe(spec), counter=counter, sent=job.sent
+        )
+    else:
+        units = make_units(job.frame, job.columns, dedupe=False, sent=job.sent)
+    if spec.has_repl("map") or job.all_callable:  # code sees all columns: they all make the key
+        return replace(units, known_by=tuple(range(len(job.frame.columns))))
+    return units
+
+
+def _may_dedupe(spec: Spec) -> bool:
+    """Tell whether units with equal content are equal to whoever maps them."""
+    job = spec.job
+    if not spec.plan.dedupe or not job.maps or job.callables:
+        return False
+    if spec.has_repl("map") and len(job.columns) < len(job.frame.columns):
+        return False  # code sees the other columns, too
+    return all(isinstance(agent.instruction, str) for agent in job.map_agents.values())
 
 
 class RunRecord:

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._run.dry_run import DryRun
 from pandas_amr._run.estimate import forecast
 from pandas_amr._run.measure import measure_sample
+from pandas_amr._run.outgoing import describe_outgoing
+from pandas_amr._run.part import Part
 from pandas_amr._run.requests import render_requests
 from pandas_amr._run.sample import sample_of
-from pandas_amr._run.units import Part
 
 if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._map.stage import MapStage
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.outgoing import Outgoing
     from pandas_amr._result.result import Result
     from pandas_amr._run.sample import Measurement
     from pandas_amr._units.units import Units
@@ -42,12 +45,14 @@ class Draft:
     """A plan before it runs, and what it would take.
 
     Attributes:
+        outgoing: what it would send.
         requests: the bodies of the first requests.
         result: the result of the preview itself: what a sample found, and what it took.
     """
 
     plan: Plan
     estimate: Estimate
+    outgoing: Outgoing
     requests: list[dict[str, Any]] = field(default_factory=list)
     warnings: tuple[AMRWarning, ...] = ()
     result: Result | None = None
@@ -66,6 +71,16 @@ async def preview(
         async with services.time_limit(spec):
             sample = await services.run_large(spec, sample_of, spec, units, options.sample)
             measurement = await measure_sample(spec, services, state, units, sample)
-    requests = await render_requests(spec, services, units, options.requests)
+    requests = await render_requests(spec, services, units, max(1, options.requests))
+    outgoing = describe_outgoing(spec, services, requests)
     estimate = await forecast(spec, services, units, measurement)
-    return Draft(spec.plan, estimate, requests, tuple(state.warnings))
+    shown = requests[: options.requests]
+    return Draft(spec.plan, estimate, outgoing, shown, tuple(state.warnings))
+
+
+async def preview_outgoing(
+    spec: Spec, services: Services, units: Units, stage: MapStage | None
+) -> Outgoing:
+    """Tell what a run would send, for whoever is to confirm it; ``stage`` as in ``forecast``."""
+    requests = await render_requests(spec, services, units, 1, stage)
+    return describe_outgoing(spec, services, requests)

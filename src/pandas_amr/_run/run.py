@@ -7,35 +7,44 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
+from pandas_amr._context.environment import check_environment
 from pandas_amr._context.progress import Progress, Watch
+from pandas_amr._context.progress_shown import ShownProgress
 from pandas_amr._context.settings import Settings, current_settings, use_block_settings
 from pandas_amr._context.spec import Spec
+from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lm, resolve_lms
 from pandas_amr._journal.journal import open_journal
 from pandas_amr._plan.arguments import check
 from pandas_amr._plan.call_text import check_planning
 from pandas_amr._plan.checks import check_model
+from pandas_amr._plan.redact import check_redacted
+from pandas_amr._records.callers import find_caller, is_awaited, use_caller
 from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._records.public import public
-from pandas_amr._result.recent import filtered_rows, remembered
+from pandas_amr._records.tracebacks import UserTraceback
+from pandas_amr._result.frames import have_findings
+from pandas_amr._result.recent import filtered_rows, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.execution import Execution, VerificationSample
 from pandas_amr._run.pipeline import run
 from pandas_amr._run.preview import Draft, PreviewOptions
+from pandas_amr._run.redact import redact_where_called
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
+    from types import TracebackType
 
     from pandas_amr._context.subrun import SharedRun
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._plan.call import Call, Job
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.outgoing import Outgoing
     from pandas_amr._records.usage import Phase
     from pandas_amr.models.base import LM
 
@@ -50,7 +59,7 @@ class Carried(Protocol):
     def __call__(
         self, *, watch: Watch, interrupted: Callable[[Result], None]
     ) -> Coroutine[Any, Any, Any]:
-        """Begin; what comes of it has ``warnings``."""
+        """Begin."""
         ...
 
 
@@ -61,23 +70,53 @@ class Run(Generic[Given]):
     It begins with ``begun()``, or with the wait for it: so an interrupt finds nothing begun, or a
     run to stop.
 
+    In a ``with`` block, or ``async with``, it ends with the block: left by ``break``, ``return`` or
+    an error, the block stops the run, and waits until nothing is in flight. Without a block a run
+    goes on in the background, and pays, until it ends or ``cancel()`` stops it.
+
     Args:
         work: carries it out, and tells ``watch`` what comes of it and ``interrupted`` what was
             found when it is cancelled.
         given: makes what the verb gives of what comes of it.
         about: what is run, for people.
+        rows: how many rows it is about.
+        journaled: whether a journal keeps what is found of them.
+        shown: as the setting ``progress``.
+
+    Example:
+        >>> import pandas as pd, pandas_amr as amr
+        >>> df = pd.DataFrame({"text": ["good", "bad", "good again"]})
+        >>> def lengths(shard):
+        ...     return [{"length": len(text)} for text in shard["text"]]
+        >>> with df.amr.start(map=lengths, reduce={"length": "sum"}) as run:
+        ...     for finding in run:
+        ...         print(finding["label"], finding["length"])
+        ...         break
+        0 4
     """
 
-    def __init__(self, work: Carried, given: Callable[[Any], Given], about: str) -> None:
+    def __init__(
+        self,
+        work: Carried,
+        given: Callable[[Any], Given],
+        about: str,
+        *,
+        rows: int = 0,
+        journaled: bool = False,
+        shown: bool | None = None,
+    ) -> None:
         self._work = work
         self._make = given
         self._about = about
+        self._rows = rows
+        self._journaled = journaled
+        self._shown = shown
         self._partial: Result | None = None
         self._watch = Watch()
         self._process = os.getpid()
         self._ended = threading.Event()
-        self._warned = False
         self._unwanted = False
+        self._trace: TracebackType | None = None
         self._task: asyncio.Task[Any] | None = None
         self._submitted: concurrent.futures.Future[Any] | None = None
 
@@ -103,19 +142,56 @@ class Run(Generic[Given]):
                 "begin a run of your own here."
             )
         if self._submitted is None:
-            self._submitted = submit(self._carried_out())
+            self._begin(waits=False)
+        assert self._submitted is not None
         return self._submitted
+
+    def _begin(self, *, waits: bool) -> None:
+        """Begin it; ``waits`` if this thread waits for its end, and issues its warnings."""
+        caller = find_caller()
+        self._watch.notices.begin(caller, waits=waits)
+        with use_caller(caller):
+            self._submitted = submit(self._carried_out())
 
     async def _carried_out(self) -> Any:
         self._task = asyncio.current_task()
         try:
-            return await self._worked()
+            with UserTraceback():  # a task keeps the frames of its error, and those keep this run
+                return await self._show_while_working()
         except Exception as error:
             self._partial = getattr(error, "partial", None)
+            self._trace = error.__traceback__
             raise
         finally:
+            self._task = None
             self._ended.set()
             self._watch.ended()
+
+    async def _show_while_working(self) -> Any:
+        """Give what comes of it, and show how far it is until then."""
+        shown = ShownProgress(self._watch, self._about, shown=self._shown)
+        shown.begin()
+        try:
+            outcome = await self._worked()
+        except asyncio.CancelledError:
+            await shown.end("partial", "cancelled", is_complete=False)
+            raise
+        except BaseException:
+            await shown.end("failed", "failed", is_complete=False)
+            raise
+        result = _result_of(outcome)
+        progress = self._watch.progress
+        is_stopped = result is not None and result.stopped is not None
+        if progress.failed and not progress.found:
+            await shown.end("failed", "no row succeeded", is_complete=not is_stopped)
+        elif is_stopped:
+            await shown.end("partial", "stopped", is_complete=False)
+        elif result is None or not len(result.failures):
+            await shown.end("done", "done", is_complete=True)
+        else:
+            ending = "done, with failures" if progress.failed else "done, but the reduce failed"
+            await shown.end("partial", ending, is_complete=True)
+        return outcome
 
     async def _worked(self) -> Any:
         """What comes of it; kept here too, since an interrupt may come before anybody takes it."""
@@ -132,24 +208,31 @@ class Run(Generic[Given]):
         """Wait for the end and return what the verb gives; a signal's exception cancels the run.
 
         Such an exception has what was found as its ``partial``, a ``Result``; the same call goes on
-        from there.
+        from there. A ``KeyboardInterrupt`` says how many rows the journal keeps.
 
         Raises:
             AMRError: the run failed; see the errors' tree.
-            UsageError: called on the engine's own thread, which would wait for itself.
+            UsageError: called on the engine's own thread, which would wait for itself; or awaited:
+                ``await run``.
         """
         if threading.current_thread().name == THREAD:
             raise UsageError(
                 "This is the engine's own thread: "
                 "in async tools and callables, await df.amr.start(...)."
             )
+        if is_awaited():
+            raise UsageError("result() waits for the end and cannot be awaited: await the run.")
         try:
+            if self._submitted is None:
+                self._begin(waits=True)
+                self._watch.notices.issue_until_done(self._future)
             return self._given(self._future.result())
         except concurrent.futures.CancelledError:
             cancelled = asyncio.CancelledError("The run was cancelled.")
             self._stop_for(cancelled)
             raise cancelled from None
         except BaseException as error:
+            self._forget_waits(error)
             self._stop_for(error)
             raise
 
@@ -161,17 +244,18 @@ class Run(Generic[Given]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Give the findings as they land: ``label`` and ``position`` of the row, then the fields.
 
-        Those from the journal come first. A run that fails raises at the end; leaving the loop does
-        not stop the run.
+        Those from the journal come first. A run that fails raises at the end. ``break`` alone does
+        not stop the run, which goes on in the background; out of ``with run:`` it does.
         """
-        try:
-            yield from self._landed()
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # at whatever moment a signal's handler raises it
-            self._stop_for(error)
-            raise
-        self.result()
+        with UserTraceback():
+            try:
+                yield from self._landed()
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # at whatever moment a signal's handler raises it
+                self._stop_for(error)
+                raise
+            self.result()
 
     def _landed(self) -> Iterator[dict[str, Any]]:
         place = 0
@@ -189,18 +273,54 @@ class Run(Generic[Given]):
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
         """The findings as they land, in async code; see ``__iter__``."""
         place = 0
-        while True:
-            waiting = self._watch.next(place)
-            if waiting is not None:
-                await self._waited_for(waiting)
-                continue
-            batch = self._watch.batch(place)
-            if batch is None:
-                break
-            for finding in batch:
-                yield finding
-            place += 1
-        await self
+        with UserTraceback():
+            while True:
+                waiting = self._watch.next(place)
+                if waiting is not None:
+                    await self._waited_for(waiting)
+                    continue
+                batch = self._watch.batch(place)
+                if batch is None:
+                    break
+                for finding in batch:
+                    yield finding
+                place += 1
+            await self
+
+    def __enter__(self) -> Self:
+        """Begin it, if it has not begun."""
+        with UserTraceback():
+            return self.begun()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop it, if it has not ended, and wait until nothing is in flight."""
+        if not self.done():
+            self._cancel_and_wait()
+
+    async def __aenter__(self) -> Self:
+        """Begin it, if it has not begun."""
+        with UserTraceback():
+            return self.begun()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop it, if it has not ended, and wait until nothing is in flight."""
+        if not self.done():
+            await asyncio.to_thread(self._cancel_and_wait)
+
+    def _cancel_and_wait(self) -> None:
+        """Stop the run, and wait until nothing is in flight, but not for ever."""
+        self.cancel()
+        self._ended.wait(CANCEL_GRACE_S)
 
     def _stop_for(self, error: BaseException) -> None:
         """Stop the run for an exception from outside it, and give that what was found."""
@@ -210,8 +330,33 @@ class Run(Generic[Given]):
             or not isinstance(error, Exception)
         ):
             self.cancel()
-            self._ended.wait(CANCEL_GRACE_S)
-            give_partial(error, self._partial)
+            with contextlib.suppress(KeyboardInterrupt):  # the second one asks not to wait
+                self._ended.wait(CANCEL_GRACE_S)
+            self._describe_stop(error)
+
+    def _forget_waits(self, error: BaseException) -> None:
+        """Have the run's error show where it was raised, and not where somebody waited before."""
+        run = self._submitted
+        if run is not None and run.done() and not run.cancelled() and run.exception() is error:
+            error.__traceback__ = self._trace
+
+    def _describe_stop(self, error: BaseException) -> None:
+        """Give an exception from outside the run what was found, and say how to go on."""
+        give_partial(error, self._partial)
+        is_interrupt = isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
+        if is_interrupt and not error.args:
+            error.args = (self._count_kept(),)
+
+    def _count_kept(self) -> str:
+        """Say how many rows have a finding, and where it is kept."""
+        status = None if self._partial is None else self._partial.status
+        found = 0 if status is None else int(have_findings(status).sum())
+        count = f"{found} of {self._rows} rows"
+        if self._journaled:
+            return f"{count} kept in the journal; run it again to go on."
+        if not found:
+            return f"{count} found, and no journal keeps them; run it again to begin anew."
+        return f"{count} found, and no journal keeps them; take them from the exception's .partial."
 
     async def _waited_for(self, future: concurrent.futures.Future[Any]) -> Any:
         """Wait for a future; if cancelled, stop the run and give the error what was found."""
@@ -220,7 +365,7 @@ class Run(Generic[Given]):
         except asyncio.CancelledError as error:
             self.cancel()
             await asyncio.to_thread(self._ended.wait, CANCEL_GRACE_S)
-            give_partial(error, self._partial)
+            self._describe_stop(error)
             raise
 
     def cancel(self) -> None:
@@ -244,32 +389,31 @@ class Run(Generic[Given]):
         return self._future.done()
 
     def __await__(self) -> Generator[Any, None, Given]:
-        outcome = yield from self._waited_for(self._future).__await__()
-        return self._given(outcome)
+        with UserTraceback():
+            try:
+                outcome = yield from self._waited_for(self._future).__await__()
+            except Exception as error:
+                self._forget_waits(error)
+                raise
+            return self._given(outcome)
 
     def _given(self, outcome: Result | Draft) -> Given:
-        """What the verb gives; the run's warnings are told once, where the user called."""
-        result = _result_of(outcome)
-        told, self._warned = self._warned, True
+        """Return what the verb gives."""
         try:
-            for warning in () if told else outcome.warnings:
-                with contextlib.suppress(
-                    OSError, ValueError
-                ):  # nobody reads stderr; they stand in the result as well
-                    warnings.warn(warning, stacklevel=4)
             return self._make(outcome)
-        except Exception as error:  # noqa: BLE001 (warnings may be errors, and functions of the user's show them)
-            stop_with(error, result, where="its result")
+        except Exception as error:  # noqa: BLE001 (what is found is paid for)
+            stop_with(error, _result_of(outcome), where="its result")
 
     def __repr__(self) -> str:
-        state = (
-            "cancelled"
-            if self._future.cancelled()
-            else "done"
-            if self._future.done()
-            else "running"
-        )
-        return f"<Run {self._about}, {state}>"
+        return f"<Run {self._about}, {self._state}>"
+
+    @property
+    def _state(self) -> str:
+        if self._future.cancelled():
+            return "cancelled"
+        if self._future.done():
+            return "failed" if self._future.exception() else "done"
+        return self._watch.waits.text or self._watch.steps.title or "running"
 
 
 def _result_of(outcome: Result | Draft) -> Result | None:
@@ -314,7 +458,10 @@ def make_run(
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    return Run(carry_out, answer, f"{job.verb} of {len(job.frame)} rows")
+    rows = len(job.frame)
+    is_kept = execution.journal is not None and (bool(lms) or job.has_version)
+    about = f"{job.verb} of {rows} rows"
+    return Run(carry_out, answer, about, rows=rows, journaled=is_kept, shown=settings.progress)
 
 
 def _check_models(spec: Spec) -> None:
@@ -326,6 +473,7 @@ def _check_models(spec: Spec) -> None:
     if not spec.lms:
         return
     check_model(spec.job, spec.lms["map"])
+    check_tools(spec)
     own_lms = [resolve_lm(agent.lm) for agent in spec.job.agents if agent.lm is not None]
     check_budget(spec.settings.budget, [*spec.lms.values(), *own_lms])
 
@@ -336,7 +484,7 @@ def _answer(spec: Spec, outcome: Result | Draft) -> Any:
         return answer_of(spec.job.verb, outcome)
     plan = outcome.plan
     job = replace(spec.job, given=plan, open=(), by=spec.job.by or plan.by)
-    planned = PlannedCall(outcome.estimate, replace(spec, job=job))
+    planned = PlannedCall(outcome.estimate, outcome.outgoing, replace(spec, job=job))
     return plan.bind_to(planned)
 
 
@@ -344,7 +492,7 @@ def answer_of(verb: str, result: Result) -> Any:
     """Return what a verb gives of a result: a frame, an answer, or the result itself."""
     match verb:
         case "map":
-            return remembered(result)
+            return remember_result(result)
         case "filter":
             return filtered_rows(result)
         case "reduce":
@@ -357,6 +505,7 @@ class PlannedCall:
     """The call that a plan was made for: what it would take, and send."""
 
     estimate: Estimate
+    outgoing: Outgoing
     spec: Spec
 
     def sampled(self, units: int) -> Estimate:
@@ -380,7 +529,9 @@ def run_of(call: Call) -> Run[Any]:
     """
     settings = current_settings()
     job, lms = prepared(call, settings)
-    return make_run(Spec(job, settings.with_changes(job.settings), lms))
+    spec = Spec(job, settings.with_changes(job.settings), lms)
+    _check_models(spec)
+    return make_run(redact_where_called(spec))
 
 
 def prepared(
@@ -392,12 +543,14 @@ def prepared(
         UsageError: the call cannot be carried out; nothing was sent.
         PlanError: it leaves something open to a model that cannot plan; likewise.
     """
+    check_environment()
     job = check(call)
     for agent in job.agents:
         if agent.lm is not None:
             resolve_lm(agent.lm)
     if not job.needs_model:
         return job, {}
+    check_redacted(job.given, settings.redact)
     own = (
         next((one.lm for one in job.pipelines if one.lm is not None), None)
         if job.lm is None
@@ -424,7 +577,8 @@ class Rerun:
             settings = settings.with_changes({"errors": errors})
         lms = resolve_lms(lm, settings) if lm is not None else origin.lms
         spec = Spec(origin.job, settings, lms)
-        result: Result = make_run(spec, findings=origin.kept.copy(), whole=True).result()
+        findings = origin.findings.copy(leave_skipped=origin.gave_up)
+        result: Result = make_run(spec, findings=findings, whole=True).result()
         return result
 
     def verify(self, origin: RunOrigin, lm: Any, share: float, seed: int) -> Result:

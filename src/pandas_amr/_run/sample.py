@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_amr._map.cut import Sample, cut_shards, make_context
+from pandas_amr._map.cut import Sample, cut_first_run, drop_empty, make_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,10 +53,9 @@ class Measurement:
 
 
 def shards_of(spec: Spec, units: Units) -> list[Shard]:
-    """Cut units into the shards of a map."""
-    context = make_context(spec, units)
-    groups = context.groups(units.asked) if context is not None else None
-    return cut_shards(spec, units, groups)
+    """Cut the units that models are asked about into shards, as a first run does."""
+    shards = cut_first_run(spec, units, make_context(spec, units))
+    return [shard for shard in drop_empty(shards, units) if shard.positions]
 
 
 def sample_of(spec: Spec, units: Units, wanted: int, *, seed: int = 0) -> Sample:
@@ -83,12 +82,14 @@ def make_sample(blocks: Sequence[Sequence[int]]) -> Sample:
 
 def _draw_shards(spec: Spec, units: Units, wanted: int, seed: int) -> list[Sequence[int]]:
     shards = shards_of(spec, units)
-    count = math.ceil(wanted * len(shards) / max(1, len(units.asked)))
+    readable = sum(len(shard.positions) for shard in shards)
+    count = math.ceil(wanted * len(shards) / max(1, readable))
     count = min(len(shards), max(LEAST_BLOCKS, count))
     return [shards[place].positions for place in spread_places(len(shards), count, seed)]
 
 
 def _draw_blocks(spec: Spec, units: Units, wanted: int, seed: int) -> list[Sequence[int]]:
+    units = units.with_content()
     places = spread_places(len(units.asked), min(wanted, len(units.asked)), seed)
     size = min(spec.plan.shard_size or 1, max(1, math.ceil(len(places) / BLOCKS)))
     positions: list[int] = units.asked[places].tolist()

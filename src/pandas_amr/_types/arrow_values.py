@@ -266,7 +266,7 @@ def json_scalar(value: Any, kind: Any) -> Any:
     if isinstance(value, str):
         value = _parse(value, kind)
     if isinstance(value, decimal.Decimal):
-        return _format_decimal(value)
+        return format_decimal(value)
     if isinstance(value, str | int | float):
         return value
     return to_jsonable_python(value)
@@ -286,7 +286,7 @@ def _parse(text: str, kind: Any) -> Any:
         return text
 
 
-def _format_decimal(value: decimal.Decimal) -> str:
+def format_decimal(value: decimal.Decimal) -> str:
     """Format a decimal without exponent or trailing zeros: columns pad all to the same places."""
     text = f"{value:f}"
     if "." in text:

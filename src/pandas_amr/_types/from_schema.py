@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_origin
 
 from pydantic import UUID1, UUID3, UUID4, UUID5, AwareDatetime, BaseModel, Field, WithJsonSchema
 
+from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._types.record import literal_of, record_type
 from pandas_amr._types.schema import (
     CONSTRAINTS,
@@ -42,6 +43,18 @@ _BY_FORMAT: dict[str, Any] = {
     "uuid3": UUID3,
     "uuid4": UUID4,
     "uuid5": UUID5,
+}
+SCHEMA_TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
+SCHEMA_SYNONYMS = {
+    "str": "string",
+    "text": "string",
+    "int": "integer",
+    "float": "number",
+    "double": "number",
+    "bool": "boolean",
+    "list": "array",
+    "dict": "object",
+    "none": "null",
 }
 _SCALARS: dict[str, Any] = {
     "string": str,
@@ -85,7 +98,10 @@ def type_from_schema(schema: Schema, name: str = "Record") -> Any:
         return _array_type(schema, name)
     if isinstance(kind, str) and kind in _SCALARS:
         return _scalar_type(schema)
-    raise UsageError(f"The schema of {name} uses {schema!r}, which findings cannot hold.")
+    suggestion = did_you_mean(kind, SCHEMA_TYPES, synonyms=SCHEMA_SYNONYMS) if kind else ""
+    raise UsageError(
+        f"The schema of {name} uses {schema!r}, which findings cannot hold.{suggestion}"
+    )
 
 
 def _object_type(schema: Schema, name: str) -> Any:

@@ -7,7 +7,7 @@ import enum
 import types
 import typing
 import warnings
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import typing_extensions
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model, model_validator
@@ -15,6 +15,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from pandas_amr._types.resolve import ALIAS_TYPES, KEY_WRAPPERS, plain_choice
+from pandas_amr._types.type_advice import advise_type
 from pandas_amr.errors import UsageError
 
 if typing.TYPE_CHECKING:
@@ -24,9 +25,21 @@ RESERVED_BY_PYDANTIC = frozenset(name for name in dir(BaseModel) if name.startsw
 
 
 class Record(BaseModel):
-    """The base of findings and outputs that are made from a dict or a JSON schema."""
+    """The base of findings and outputs that are made: from a dict, a JSON schema, a dataclass."""
 
     model_config = ConfigDict(protected_namespaces=())
+
+    _made_from: ClassVar[Any] = None  # the dataclass or the TypedDict that it stands for
+
+
+def users_type(model: type[BaseModel]) -> Any:
+    """Return the user's own type that a model checks: the model, a dataclass, a TypedDict.
+
+    None for a model that was made from a dict or a JSON schema.
+    """
+    if not issubclass(model, Record):
+        return model
+    return model._made_from  # noqa: SLF001 (this module's own)
 
 
 def record_type(
@@ -34,6 +47,7 @@ def record_type(
     fields: dict[str, Any],
     *,
     about: str | None = None,
+    place: str | None = None,
     beside: dict[str, Any] | None = None,
 ) -> type[BaseModel]:
     """Make a pydantic model.
@@ -42,6 +56,7 @@ def record_type(
         name: of the model.
         fields: name to type, to ``(type, description)``, or to a list of choices.
         about: the model's description.
+        place: what its one field is for people; default: the field of ``finding=``.
         beside: further keywords of its JSON schema.
 
     Raises:
@@ -50,7 +65,7 @@ def record_type(
     definitions: dict[str, Any] = {}
     for field, definition in fields.items():
         _check_name(field)
-        definitions[field] = _define_field(field, definition)
+        definitions[field] = _define_field(place or f"finding[{field!r}]", definition)
     options = {"json_schema_extra": beside} if beside else {}
     try:
         with warnings.catch_warnings():
@@ -87,24 +102,42 @@ def _find_unusable(definitions: dict[str, Any]) -> str | None:
     return None
 
 
-def _define_field(field: str, definition: Any) -> Any:
+def _define_field(place: str, definition: Any) -> Any:
     """Return a field as pydantic's ``create_model`` takes it."""
-    if isinstance(definition, tuple) and len(definition) == 2:
+    if isinstance(definition, tuple) and len(definition) == 2 and is_type(definition[0]):
         kind, about = definition
         if isinstance(about, FieldInfo):
             return definition
         return (kind, Field(description=str(about)))
     if isinstance(definition, list) and definition:
-        return (literal_of(definition, f"finding[{field!r}]"), ...)
-    if _is_type(definition):
+        return (literal_of(definition, place), ...)
+    if is_type(definition) and not is_foreign_type(definition):
         return (definition, ...)
     raise UsageError(
-        f"finding[{field!r}] takes a type, (type, 'description'), or a list of choices, "
-        f"not {definition!r}."
+        f"{place} takes a type, (type, 'description'), or a list of choices, "
+        f"not {definition!r}.{_advise(definition)}"
     )
 
 
-def _is_type(value: Any) -> bool:
+def _advise(definition: Any) -> str:
+    """Suggest what is meant by something that defines no field."""
+    if isinstance(definition, tuple) and len(definition) == 2:
+        return advise_type(definition[0])
+    if isinstance(definition, tuple | set | frozenset) and definition:
+        return " Did you mean a list of choices, in square brackets?"
+    if isinstance(definition, str) and " " in definition.strip():
+        return " Did you mean a description? It stands behind the type: (str, '...')."
+    return advise_type(definition)
+
+
+def is_foreign_type(kind: Any) -> bool:
+    """Tell whether a class is a scalar type of numpy or pandas, which JSON does not have."""
+    if not isinstance(kind, type):
+        return False
+    return kind.__module__.partition(".")[0] in {"numpy", "pandas", "pyarrow"}
+
+
+def is_type(value: Any) -> bool:
     if value is Any or get_origin(value) is not None:
         return True
     kinds = (type, types.GenericAlias, types.UnionType, typing.NewType, *ALIAS_TYPES)
@@ -175,8 +208,9 @@ def model_of_fields(kind: Any) -> type[BaseModel]:
         raise UsageError(
             f"pydantic cannot check {kind.__name__}: {str(error).splitlines()[0]}"
         ) from None
-    optional = _optional_keys(kind)
+    optional = optional_keys(kind)
     fields = record_type(kind.__name__, _field_definitions(kind, optional))
+    fields._made_from = kind  # type: ignore[attr-defined]  # noqa: SLF001 (this module's own)
     if not _has_own_checks(kind):
         return fields
 
@@ -199,7 +233,7 @@ def _has_own_checks(kind: Any) -> bool:
     return hasattr(kind, "__post_init__") or hasattr(kind, "__pydantic_decorators__")
 
 
-def _optional_keys(kind: Any) -> frozenset[str]:
+def optional_keys(kind: Any) -> frozenset[str]:
     """Return the keys of a TypedDict that may be left out.
 
     If annotations are texts, the class itself does not know all of them.

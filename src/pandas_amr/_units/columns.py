@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from pandas_amr._records.suggest import closest_name
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ def _list_labels(columns: Any, frame: pd.DataFrame) -> list[Any]:
     missing: list[Hashable] = []
     for label in labels:
         if isinstance(label, slice):
+            ends = _missing_ends(label, frame)
+            if ends:
+                raise _slice_error(label, ends, frame)
             continue
         if not _is_hashable(label):
             raise ColumnError(
@@ -87,6 +90,24 @@ def _list_labels(columns: Any, frame: pd.DataFrame) -> list[Any]:
     if missing:
         raise ColumnError(f"No column {_quote(missing)}. {_suggest(missing, frame)}")
     return labels
+
+
+def _missing_ends(labels: slice, frame: pd.DataFrame) -> list[str]:
+    """Return the ends of a slice that are no labels.
+
+    pandas accepts any text if the labels happen to be sorted, a mistyped one too.
+    """
+    if frame.columns.nlevels > 1 or pd.api.types.is_datetime64_any_dtype(frame.columns.dtype):
+        return []
+    ends = (labels.start, labels.stop)
+    return [end for end in ends if isinstance(end, str) and end not in frame.columns]
+
+
+def _slice_error(label: object, ends: Sequence[Hashable], frame: pd.DataFrame) -> ColumnError:
+    return ColumnError(
+        f"columns={label!r} takes two labels of the columns, as df.loc[:, a:b] does; labels in "
+        f"levels must be sorted. {_suggest(ends, frame)}"
+    )
 
 
 def _is_single(columns: Any, frame: pd.DataFrame) -> bool:
@@ -118,10 +139,7 @@ def _find_positions(label: Any, frame: pd.DataFrame) -> list[int]:
         else:
             chosen = frame.columns.get_loc(label)
     except (KeyError, TypeError, ValueError):
-        raise ColumnError(
-            f"columns={label!r} takes two labels of the columns, as df.loc[:, a:b] does; labels in "
-            f"levels must be sorted. {_suggest([], frame)}"
-        ) from None
+        raise _slice_error(label, [], frame) from None
     positions: list[int] = np.atleast_1d(everywhere[chosen]).tolist()
     return positions
 
@@ -132,10 +150,11 @@ def _quote(labels: Sequence[Hashable]) -> str:
 
 def _suggest(missing: Sequence[Hashable], frame: pd.DataFrame) -> str:
     """Suggest the columns that are closest to missing ones, or list the first columns."""
-    names = [str(name) for name in frame.columns]
-    close: list[str] = []
+    close: list[Any] = []
     for label in missing:
-        close += difflib.get_close_matches(str(label), names, n=1)
+        closest = closest_name(label, frame.columns)
+        if closest is not None:
+            close.append(closest)
     if close:
         return f"Did you mean {_quote(close)}?"
     return f"There is: {_quote(list(frame.columns[:SHOWN_COLUMNS]))}."

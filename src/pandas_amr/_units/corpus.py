@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pandas_amr._records.callers import warn_caller
+from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.tokens import counter_for
+from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._units.file_patterns import FoundFiles, find_files, order_files, show_path
 from pandas_amr._units.file_text import SkippedFile, TextFile, check_encoding, read_text_file
 from pandas_amr._units.split import Span, split_text
@@ -30,6 +32,8 @@ OVERLAP = 100
 OVERLAP_PART = 5  # a chunk's overlap is at most a fifth of it
 
 
+@user_traceback
+@suggest_keywords
 def from_documents(documents: Iterable[Any] | Mapping[Any, Any]) -> pd.DataFrame:
     """Make a frame of documents, one row each.
 
@@ -77,6 +81,8 @@ def _check_texts(items: Sequence[Any]) -> None:
             )
 
 
+@user_traceback
+@suggest_keywords
 def read_text(
     source: str | Path, *, chunk_tokens: int = 1000, overlap: int | None = None, model: str = ""
 ) -> pd.DataFrame:
@@ -141,6 +147,8 @@ def _names_file(text: str) -> bool:
     return os.path.isfile(text)  # noqa: PTH113
 
 
+@user_traceback
+@suggest_keywords
 def read_files(
     pattern: str | Path | Sequence[str | Path],
     *,
@@ -187,7 +195,7 @@ def read_files(
     frame = pd.DataFrame(rows, columns=FILE_COLUMNS)
     frame.attrs[LEFT_OUT] = [list(item) for item in sorted(left_out.items())]
     if left_out:
-        warnings.warn(CorpusWarning(_describe_left_out(frame)), stacklevel=2)
+        warn_caller(CorpusWarning(_describe_left_out(frame)))
     return frame
 
 

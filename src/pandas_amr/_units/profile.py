@@ -94,7 +94,7 @@ def _profile(column: pd.Series, name: str) -> dict[str, Any]:
 
 
 def _value_text(value: Any) -> str:
-    return shortened(str(cell(value)), VALUE_CHARACTERS)
+    return shorten_text(str(cell(value)), VALUE_CHARACTERS)
 
 
 def spread(rows: int, most: int) -> list[int]:
@@ -108,11 +108,11 @@ def spread(rows: int, most: int) -> list[int]:
     return places
 
 
-def shortened(text: str, most: int) -> str:
+def shorten_text(text: str, most: int) -> str:
     """Cut a text after ``most`` characters, and mark the cut.
 
     Example:
-        >>> shortened("a long text", 6)
+        >>> shorten_text("a long text", 6)
         'a long ...'
     """
     return text if len(text) <= most else text[:most] + " ..."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,17 @@ BLOCK_ROWS = 8192  # rendered at a time, so that memory stays bounded
 FEW_ROWS = 64
 
 
+def _no_positions() -> NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Units:
     """The rows of a frame as units.
 
     Attributes:
         frame: the whole frame, unchanged.
+        sent: the frame as it is sent: the same rows, redacted; the frame itself if nothing is.
         columns: positions of the content columns.
         keys: the name of each content column in JSON.
         asked: positions of the units that are asked, in frame order; of equal units only the first.
@@ -37,15 +42,19 @@ class Units:
         tokens: tokens of each asked unit's JSON line; zeros if nothing is sent to a model.
         known_by: positions of the columns that tell units apart in the journal; default: the
             content columns.
+        empty: positions of the asked units that no model is asked about, since they have no
+            content; in order.
     """
 
     frame: pd.DataFrame
+    sent: pd.DataFrame
     columns: tuple[int, ...]
     keys: tuple[str, ...]
     asked: NDArray[np.int64]
     answered_by: NDArray[np.int64]
     tokens: NDArray[np.int64]
     known_by: tuple[int, ...] = ()
+    empty: NDArray[np.int64] = field(default_factory=_no_positions)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -53,9 +62,48 @@ class Units:
     def __repr__(self) -> str:
         return f"<Units {len(self)} rows, {len(self.asked)} asked, {int(self.tokens.sum())} tokens>"
 
+    @property
+    def unredacted(self) -> Units:
+        """The same units as functions of the user's read them: nothing is redacted."""
+        return replace(self, sent=self.frame)
+
     def only(self, wanted: NDArray[np.bool_]) -> Units:
         """Ask only some of the asked units."""
         return replace(self, asked=self.asked[wanted], tokens=self.tokens[wanted])
+
+    def take(self, rows: NDArray[np.int64]) -> Units:
+        """Return the units of some rows, in their order, as those of a frame of their own."""
+        numbers, firsts, codes = np.unique(
+            self.answered_by[rows], return_index=True, return_inverse=True
+        )
+        order = np.argsort(firsts)
+        places = np.argsort(order)  # of each number among those in order
+        frame = self.frame.iloc[rows]
+        asked = firsts[order]
+        return replace(
+            self,
+            frame=frame,
+            sent=frame if self.sent is self.frame else self.sent.iloc[rows],
+            asked=asked,
+            answered_by=places[codes],
+            tokens=self.tokens[numbers[order]],
+            empty=asked[self.is_empty[numbers[order]]],
+        )
+
+    @property
+    def is_empty(self) -> NDArray[np.bool_]:
+        """Tell of each asked unit whether no model is asked about it."""
+        return np.isin(self.asked, self.empty)
+
+    @property
+    def is_empty_row(self) -> NDArray[np.bool_]:
+        """Tell of each row whether no model is asked about it."""
+        rows: NDArray[np.bool_] = self.is_empty[self.answered_by]
+        return rows
+
+    def with_content(self) -> Units:
+        """Ask only the units that have content."""
+        return self.only(~self.is_empty) if len(self.empty) else self
 
     def with_columns(self, columns: tuple[int, ...]) -> Units:
         """Replace the content columns."""
@@ -86,9 +134,9 @@ class Units:
         keys: Sequence[str],
         positions: Sequence[int] | NDArray[np.int64],
     ) -> list[dict[str, Any]]:
-        """Convert rows to JSON records."""
+        """Convert rows to JSON records, as they are sent."""
         if len(positions) > FEW_ROWS:
-            return _convert_rows(self.frame, columns, keys, np.asarray(positions, dtype=np.int64))
+            return _convert_rows(self.sent, columns, keys, np.asarray(positions, dtype=np.int64))
         # For a few rows, cell by cell is faster than to have pandas take the rows.
         arrays = [self._arrays[column] for column in columns]
         return [
@@ -98,7 +146,7 @@ class Units:
 
     @cached_property
     def _arrays(self) -> list[Any]:
-        return [self.frame.iloc[:, column].array for column in range(len(self.frame.columns))]
+        return [self.sent.iloc[:, column].array for column in range(len(self.sent.columns))]
 
     def fingerprints(
         self, positions: Sequence[int] | NDArray[np.int64], *, former: bool = False
@@ -139,6 +187,10 @@ class Units:
         """Return some rows of the frame with all columns and their labels."""
         return self.frame.iloc[np.asarray(positions, dtype=np.int64)]
 
+    def sent_rows(self, positions: Sequence[int] | NDArray[np.int64]) -> pd.DataFrame:
+        """Return some rows as they are sent, with all columns and their labels."""
+        return self.sent.iloc[np.asarray(positions, dtype=np.int64)]
+
 
 def make_units(
     frame: pd.DataFrame,
@@ -146,19 +198,21 @@ def make_units(
     *,
     dedupe: bool = True,
     counter: TokenCounter | None = None,
+    sent: pd.DataFrame | None = None,
 ) -> Units:
     """Make one unit of each row; with ``dedupe``, units of equal content are asked once.
 
-    Without a ``counter`` no tokens are counted.
+    Without a ``counter`` no tokens are counted. ``sent`` is the frame as it is sent, if that is
+    another one.
     """
-    keys = make_json_keys([frame.columns[column] for column in columns])
+    units = _make_plain_units(frame, frame if sent is None else sent, columns)
     if not dedupe and counter is None:
-        return _make_plain_units(frame, columns, keys)
+        return units
     asked: list[int] = []
     tokens: list[int] = []
     answered_by = np.empty(len(frame), dtype=np.int64)
     index_of: dict[bytes, int] = {}
-    for position, line in enumerate(_write_rows(frame, columns, keys)):
+    for position, line in enumerate(_write_rows(units.sent, columns, units.keys)):
         index = len(asked)
         if dedupe:
             index = index_of.setdefault(hash_text(line), index)
@@ -166,15 +220,14 @@ def make_units(
             asked.append(position)
             tokens.append(0 if counter is None else counter(line))
         answered_by[position] = index
-    return Units(frame, columns, keys, _to_array(asked), answered_by, _to_array(tokens))
+    return replace(units, asked=_to_array(asked), answered_by=answered_by, tokens=_to_array(tokens))
 
 
-def _make_plain_units(
-    frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]
-) -> Units:
+def _make_plain_units(frame: pd.DataFrame, sent: pd.DataFrame, columns: tuple[int, ...]) -> Units:
     """Make one unit of each row without reading any."""
+    keys = make_json_keys([frame.columns[column] for column in columns])
     rows = np.arange(len(frame), dtype=np.int64)
-    return Units(frame, columns, keys, rows, rows, np.zeros_like(rows))
+    return Units(frame, sent, columns, keys, rows, rows, np.zeros_like(rows))
 
 
 def _to_array(numbers: list[int]) -> NDArray[np.int64]:

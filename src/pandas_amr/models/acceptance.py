@@ -25,10 +25,12 @@ class Acceptance:
         accepted: whether a request was answered.
         most_refused: how many refused requests show that none will be answered; None if only all
             requests under way show it.
+        unusable: how many answers were no completions.
     """
 
     accepted: bool = False
     most_refused: int | None = None
+    unusable: int = 0
     _open: int = 0
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
@@ -12,7 +13,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from pandas_amr._records.keywords import suggest_keyword
 from pandas_amr._records.public import public
+from pandas_amr._records.suggest import did_you_mean
 from pandas_amr.errors import ModelConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -168,12 +171,29 @@ class Abilities:
         if not isinstance(self.tools, bool) and self.tools != "code":
             raise UsageError(
                 f'Abilities(tools=...) takes True, False or "code", not {self.tools!r}.'
+                f"{did_you_mean(self.tools, ['code'])}"
             )
 
 
 # Fields of LM that stay as they are. The values of all others become plain Python and JSON values.
 OBJECT_FIELDS = frozenset({"api_key", "client", "token_counter", "abilities"})
+KNOWN_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "auto", "default")
 POSITIVE_FIELDS = ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s")
+
+# Paths of an API, which its clients add to the address; the second line has Ollama's own.
+ENDPOINT = re.compile(
+    r"(/chat/completions|(?<=/v\d)/(chat|completions|responses|embeddings|models|messages)|"
+    r"/api/(chat|generate|tags))/*$",
+    re.IGNORECASE,
+)
+# Parts of the paths of known APIs; others may hold a secret, and are not repeated.
+KNOWN_PATH = re.compile(
+    r"(/(v\d\w*|api|openai|inference|paas|compatible-mode|serving-endpoints))*/?"
+)
+HOST_WITHOUT_SCHEME = re.compile(
+    r"(?://)?(?P<host>[\w.-]+)(?P<port>:\d{1,5})?(?P<path>(/[\w.-]+)*/?)"
+)
+LOCAL_HOST = re.compile(r"localhost$|[\d.]+$")
 
 
 def _to_plain(value: Any) -> Any:
@@ -211,7 +231,10 @@ def check_address(address: object, name: str) -> None:
     except ValueError:
         raise UsageError(f"{wanted}; the host or the port of this one cannot be read.") from None
     if parts.scheme not in {"http", "https"} or not has_host or address != address.strip():
-        raise UsageError(f"{wanted}; this one does not begin with http:// or https:// and a host.")
+        raise UsageError(
+            f"{wanted}; this one does not begin with http:// or https:// and a host."
+            f"{_suggest_scheme(address)}"
+        )
     if "@" in parts.netloc:
         raise UsageError(
             f"{wanted}, without user and password. "
@@ -220,6 +243,42 @@ def check_address(address: object, name: str) -> None:
     if parts.query or parts.fragment:
         own_client = "client=openai.AsyncOpenAI(base_url=..., default_query=...)"
         raise UsageError(f"{wanted}, without ? and #. A query goes into LM({own_client}).")
+    check_path(address, name)
+
+
+def check_path(address: str, name: str) -> None:
+    """Check that an address ends where the paths of an API begin.
+
+    Raises:
+        UsageError: it ends in one of these paths, which a client adds; the error says what is left
+            without it.
+    """
+    match = ENDPOINT.search(address)
+    if match is None:
+        return
+    base = address[: match.start()].rstrip("/")
+    path = urlsplit(base).path
+    if not path:
+        base += "/v1"
+    suggestion = f" Did you mean {base!r}?" if KNOWN_PATH.fullmatch(path) else ""
+    raise UsageError(
+        f"{name} takes a server's address, without {match[0].rstrip('/')!r}, which is added to it."
+        f"{suggestion}"
+    )
+
+
+def _suggest_scheme(address: str) -> str:
+    """Suggest an address with a scheme. What may be a key or a password is not repeated."""
+    match = HOST_WITHOUT_SCHEME.fullmatch(address.strip())
+    if match is None or not KNOWN_PATH.fullmatch(match["path"]):
+        return ""
+    is_local = LOCAL_HOST.match(match["host"]) is not None
+    has_port_or_path = bool(match["port"] or match["path"])
+    if not is_local and not (has_port_or_path and ("." in match["host"] or match["path"])):
+        return ""
+    scheme = "http" if is_local or match["port"] else "https"
+    path = match["path"].rstrip("/") or "/v1"
+    return f" Did you mean '{scheme}://{match['host']}{match['port'] or ''}{path}'?"
 
 
 def _check_key(key: object) -> None:
@@ -249,6 +308,16 @@ def _check_counter(counter: object) -> None:
         raise UsageError(f"{wanted}, not {type(counter).__name__}.")
     if inspect.iscoroutinefunction(counter):
         raise UsageError(f"{wanted}, not an async one.")
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, Real) and not math.isnan(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_positive(name: str, value: object) -> None:
@@ -348,6 +417,8 @@ class LM:
         self._check_names()
         check_address(self.base_url, "LM(base_url=...)")
         self._check_numbers()
+        self._check_sampling()
+        self._check_switches()
         _check_key(self.api_key)
         _check_counter(self.token_counter)
         if not isinstance(self.abilities, Abilities):
@@ -373,6 +444,36 @@ class LM:
                 f"LM(max_parallelism=...) must be at least 1, not {self.max_parallelism!r}."
             )
 
+    def _check_sampling(self) -> None:
+        value = self.temperature
+        if value is not None and not _is_number(value):
+            raise UsageError(f"LM(temperature=...) takes a number, such as 0.2, not {value!r}.")
+        if self.seed is not None and not _is_whole(self.seed):
+            raise UsageError(f"LM(seed=...) takes a whole number, not {self.seed!r}.")
+        most = self.max_output_tokens
+        if most is not None and not (_is_whole(most) and most > 0):
+            raise UsageError(
+                f"LM(max_output_tokens=...) takes a whole number from 1, not {most!r}."
+            )
+        effort = self.reasoning_effort
+        if effort is None or effort in KNOWN_EFFORTS:
+            return
+        wanted = f"LM(reasoning_effort=...) takes 'low', 'medium' or 'high', not {effort!r}."
+        if not isinstance(effort, str):
+            raise UsageError(wanted)
+        suggestion = did_you_mean(effort, KNOWN_EFFORTS)
+        if suggestion:  # what is like none of them may be a server's own
+            raise UsageError(
+                f"{wanted}{suggestion} If the server does take it: "
+                f"extra_body={{'reasoning_effort': {effort!r}}}."
+            )
+
+    def _check_switches(self) -> None:
+        for name in ("hedge", "batch", "journaled"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise UsageError(f"LM({name}=...) takes True or False, not {value!r}.")
+
     def replace(self, **changes: Any) -> LM:
         """Make a copy with some fields changed.
 
@@ -380,9 +481,10 @@ class LM:
             UsageError: a name is not a field of ``LM``.
         """
         names = [each.name for each in fields(self)]
-        unknown = changes.keys() - set(names)
-        if unknown:
-            raise UsageError(f"LM has no {', '.join(sorted(unknown))}. It has: {', '.join(names)}.")
+        for name in changes:
+            if name not in names:
+                hint = suggest_keyword(name, names, "It has")
+                raise UsageError(f"LM has no {name}. {hint}")
         return replace(self, **changes)
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -54,7 +55,8 @@ class FirstRequests:
             ModelConfigError: no later request could succeed, as this one or those ahead show.
         """
         with self._acceptance.attempt():
-            is_ahead = await self._wait_for_turn()
+            turn = _Turn(self, is_ahead=await self._wait_for_turn())
+            token = _current_turn.set(turn)
             try:
                 yield
             except ModelConfigError as error:
@@ -66,11 +68,12 @@ class FirstRequests:
                 self._acceptance.accept()
                 return
             finally:
-                if is_ahead:
-                    self._release_waiting()
+                _current_turn.reset(token)
+                turn.end()
             if failure.request_error is not None and await self._acceptance.is_accepted():
                 raise _as_failure_of_request(failure, failure.request_error)
-            self._failure = failure
+            # A copy: what is raised holds the frames of its callers.
+            self._failure = copy.copy(failure)
             raise failure
 
     async def _wait_for_turn(self) -> bool:
@@ -97,12 +100,36 @@ class FirstRequests:
             failure.attempts, failure.usage = 0, None
             raise failure
 
-    def _release_waiting(self) -> None:
+    def release_waiting(self) -> None:
         """Release all that wait: the first of them goes ahead, unless one was answered."""
         self._is_one_ahead = False
         released, self._waiting = self._waiting, []
         for waiting in released:
             _release(waiting)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """The turn of one request, which ends once."""
+
+    requests: FirstRequests
+    is_ahead: bool
+
+    def end(self) -> None:
+        """Let the next request go, if this one was ahead."""
+        if self.is_ahead:
+            self.is_ahead = False
+            self.requests.release_waiting()
+
+
+_current_turn: ContextVar[_Turn | None] = ContextVar("pandas_amr_turn", default=None)
+
+
+def let_next_go() -> None:
+    """Let the next request go although this one has no answer: it was sent, and will be again."""
+    turn = _current_turn.get()
+    if turn is not None:
+        turn.end()
 
 
 def _release(waiting: asyncio.Future[None]) -> None:

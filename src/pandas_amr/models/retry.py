@@ -10,7 +10,8 @@ import tenacity
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.answered_servers import patience_s
-from pandas_amr.models.throttle.patience import end_run, measure_wait
+from pandas_amr.models.first_requests import let_next_go
+from pandas_amr.models.throttle.patience import end_run, is_sent_again, measure_wait
 from pandas_amr.models.waits import first_sentence, run_waits
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ class Retrying:
         )
         waits = run_waits.get()
         self._throttle.reporter.subscribe(waits)
+        token = is_sent_again.set(False)
         try:
             reply: Reply = await attempts(self._model.complete, request)
         except ModelError as error:
             error.usage = policy.add_spent(error.usage)
             raise
         finally:
+            is_sent_again.reset(token)
             self._throttle.reporter.unsubscribe(waits)
         usage = policy.spent + reply.usage
         return replace(reply, usage=replace(usage, tries=reply.usage.tries + policy.sent))
@@ -103,7 +106,8 @@ class _RetryPolicy:
         if self._is_out_of_patience(error):
             end_run(error, self.lm, self.throttle.server)
             return True
-        if self._waits_for_server(error):
+        is_counted = error.hung_up and self.lm.patience_s is None  # it may be this request's fault
+        if self._waits_for_server(error) and not is_counted:
             return False
         self.failures += 1
         if self.failures >= self.lm.max_tries:
@@ -116,6 +120,8 @@ class _RetryPolicy:
         """Tell whether the server asks for too long a wait, or has been silent for too long."""
         patience = patience_s(self.lm, self.throttle.server, gone=error.gone)
         if error.retry_after_s is not None and error.retry_after_s > patience:
+            return True
+        if error.gone and self.throttle.was_never_reached(self.lm):
             return True
         if not self._waits_for_server(error):
             return False
@@ -135,6 +141,9 @@ class _RetryPolicy:
     def wait(self, state: tenacity.RetryCallState) -> float:
         """Give the seconds until the next try may ask the throttle for a place."""
         error = _error_of(state)
+        is_sent_again.set(self.sent > 0)
+        if not self.throttle.gate.is_open:
+            let_next_go()
         if self._waits_for_server(error):
             return 0.0  # the throttle pauses
         backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)

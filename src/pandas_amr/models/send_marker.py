@@ -26,14 +26,22 @@ class SendRecord:
     answered: bool = False
 
 
+@dataclass(slots=True)
+class InFlight:
+    """How many requests of a run are in flight."""
+
+    count: int = 0
+
+
 sent_requests: ContextVar[SendRecord | None] = ContextVar("pandas_amr_sent", default=None)
 
 
 class SendMarker:
     """A model that records each request as sent; the model inside sends at once."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, in_flight: InFlight) -> None:
         self._model = model
+        self._in_flight = in_flight
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn.
@@ -46,11 +54,14 @@ class SendMarker:
             await asyncio.get_running_loop().create_future()
         sent.count += 1
         sent.open += 1
+        self._in_flight.count += 1
         try:
             reply = await self._model.complete(request)
         except Exception:
             sent.open -= 1
             raise
+        finally:
+            self._in_flight.count -= 1
         sent.open -= 1
         sent.answered = True
         return reply

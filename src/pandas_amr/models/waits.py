@@ -58,6 +58,7 @@ class WaitReporter:
     text: str = ""
     _kind: str = ""
     _until: float = 0.0
+    _logged_at: float = 0.0
     _runs: Counter[Waits] = field(default_factory=Counter)
 
     @property
@@ -65,7 +66,7 @@ class WaitReporter:
         """Host and port, for people."""
         return urlsplit(self.server).netloc.rpartition("@")[2] or "the server"
 
-    def report(self, kind: str, seconds: float, reason: str, *, setting: str = "") -> None:
+    def report(self, kind: str, seconds: float, reason: str, setting: str = "") -> None:
         """Report a wait, if it is long enough and was not reported just now.
 
         Args:
@@ -83,6 +84,41 @@ class WaitReporter:
         self.text = f"{self.name}: {reason}, waiting until {clock_time(seconds)}{bound}"
         level = logging.WARNING if seconds >= LOUD_S else logging.INFO
         LOGGER.log(level, "%s", self.text)
+        self._notify_runs()
+
+    def report_slow_start(self, waited_s: float, left_s: float) -> None:
+        """Report that a first request has no answer yet; large models may take so long."""
+        self._kind, self._until = "first", CLOCK.now() + left_s
+        self.text = (
+            f"{self.name}: no answer to the first request for {waited_s:g} s, the others wait for "
+            f"it, waiting until {clock_time(left_s)} (timeout_s)"
+        )
+        LOGGER.info("%s", self.text)
+        self._notify_runs()
+
+    def report_ongoing(self, kind: str, reason: str, so_far_s: float, left_s: float) -> None:
+        """Report a wait whose end is not known, each time that it goes on.
+
+        The log has its begin as a warning, and then at most one line per ``QUIET_S``.
+
+        Args:
+            kind: waits of one kind are one wait, until it is over.
+            reason: what is waited for.
+            so_far_s: for how long already.
+            left_s: for how long it is waited for from now on, by ``patience_s``.
+        """
+        now = CLOCK.now()
+        is_begin = kind != self._kind or not self.text
+        self._kind, self._until = kind, now + max(0.0, left_s)
+        until = clock_time(left_s)
+        reason = f"{reason} for {so_far_s:.0f} s"
+        self.text = f"{self.name}: {reason}, waiting until {until} (patience_s)"
+        if is_begin:
+            LOGGER.warning("%s", self.text)
+            self._logged_at = now
+        elif now - self._logged_at >= QUIET_S:
+            LOGGER.info("%s", self.text)
+            self._logged_at = now
         self._notify_runs()
 
     def warn(self, text: str) -> None:
@@ -138,15 +174,6 @@ class Waits:
     def __init__(self) -> None:
         self.reporters: Counter[WaitReporter] = Counter()
         self.show: Callable[[str], None] | None = None
-
-    @contextlib.contextmanager
-    def show_with(self, show: Callable[[str], None]) -> Iterator[None]:
-        """Call ``show`` with each change while the block runs."""
-        before, self.show = self.show, show
-        try:
-            yield
-        finally:
-            self.show = before
 
     @property
     def text(self) -> str:

@@ -31,7 +31,7 @@ MAXIMA = {
     "asks": 1 << 30,
 }
 # The tier in force in this process, by the tier that was requested (such as ``auto``).
-found: dict[str, str] = {}
+tiers_in_force: dict[str, str] = {}
 
 
 @public

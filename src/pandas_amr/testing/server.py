@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import secrets
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
@@ -23,12 +24,26 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 0.05  # for requests that are still running; 0 would mean no limit
+TURNS_OF_ACCEPTING = 4
 LONGEST_BODY = 2**30
 LONGEST_QUEUE = 1024
 SHOWN_CHARACTERS = 200
 SHOWN_PROBLEMS = 3
 
 Script = Callable[[ScriptedRequest], Any]
+
+
+async def stop_accepting(listening: Sequence[socket.socket]) -> None:
+    """Accept no more, and let what was accepted become connections that the server can close.
+
+    A server that is closed before drops the sockets between an accept and the first step of its
+    handler, which takes asyncio some turns of the loop, and leaves them open.
+    """
+    loop = asyncio.get_running_loop()
+    for one in listening:
+        loop.remove_reader(one.fileno())
+    for _ in range(TURNS_OF_ACCEPTING):
+        await asyncio.sleep(0)
 
 
 class ScriptedServer(BatchEndpoints):
@@ -103,7 +118,7 @@ class ScriptedServer(BatchEndpoints):
 
     def __enter__(self) -> Self:
         self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
+        self._loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._serve, name="scripted-server", daemon=True)
         self._thread.start()
         if not self._ready.wait(START_TIMEOUT_S):
@@ -135,14 +150,13 @@ class ScriptedServer(BatchEndpoints):
             handler_cancellation=True,
         )
         await runner.setup()
-        site = web.TCPSite(
-            runner, "127.0.0.1", self._port, backlog=LONGEST_QUEUE, reuse_address=True
-        )
-        await site.start()
-        host, port = runner.addresses[0][:2]
+        listening = socket.create_server(("127.0.0.1", self._port), backlog=LONGEST_QUEUE)
+        await web.SockSite(runner, listening, backlog=LONGEST_QUEUE).start()
+        host, port = listening.getsockname()
         self.base_url = f"http://{host}:{port}/{self._name}/v1"
         self._ready.set()
         await self._stop.wait()
+        await stop_accepting([listening])
         await runner.cleanup()
 
     def _application(self) -> web.Application:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_type
+from dataclasses import dataclass
+from typing import Any, TypedDict, assert_type
 
 import pandas as pd
 from pydantic import BaseModel
@@ -12,6 +13,15 @@ import pandas_amr as amr
 
 class Finding(BaseModel):
     mood: str
+
+
+@dataclass
+class Spot:
+    x: int
+
+
+class Keys(TypedDict):
+    x: int
 
 
 @amr.tool
@@ -28,7 +38,18 @@ def another(key: str) -> str:
 
 def script(df: pd.DataFrame) -> None:
     result = amr.map_reduce(df, "What?", columns=["a"], finding=Finding, tools=[lookup, another], max_parallelism=3)
-    assert_type(result, amr.Result)
+    assert_type(result, amr.Result[Any, Finding])
+    assert_type(result.records.tolist(), list[Finding])
+    assert_type([record.mood for record in result.records], list[str])
+    assert_type(result.retry().records.iloc[0], Any)
+    many = amr.map_reduce(df, "What?", finding=list[Finding], output=int)
+    assert_type(many, amr.Result[int, list[Finding]])
+    assert_type(many.records.tolist(), list[Finding])
+    assert_type(amr.map_reduce(df, "What?", finding=Spot).records.tolist(), list[Spot])
+    assert_type(amr.map_reduce(df, "What?", finding=Keys).records.tolist(), list[Keys])
+    assert_type(amr.map_reduce(df, "What?", finding={"a": int}).records.tolist(), list[Any])
+    assert_type(amr.accessor(df).map_reduce("What?", finding=Finding).records.tolist(), list[Finding])
+    assert_type(amr.start(df, "What?", finding=Finding).result().records.tolist(), list[Finding])
     assert_type(result.frame, pd.DataFrame)
     assert_type(result.total.calls, int)
     assert_type(amr.map(df, {"a": "A", "b": lambda shard: shard}, finding={"a": str}), pd.DataFrame)

@@ -47,7 +47,7 @@ from pandas_amr._agent.prompts.repair import (
     by_line,
     by_tool,
     map_repair,
-    shortened,
+    shorten_problem,
 )
 
 __all__ = [
@@ -84,7 +84,7 @@ __all__ = [
     "reduce_system",
     "reduction_line",
     "repl_description",
-    "shortened",
+    "shorten_problem",
     "submit_reminder",
     "unit_lines",
 ]

@@ -42,7 +42,7 @@ def map_repair(problems: Mapping[int, str], *, hand_in: str = "") -> str:
         others = ""
     most = PROBLEM_CHARS // 2 // len(described)
     lines = [head]
-    lines += [f"- {name}: {shortened(problem, most)}" for problem, name in names.items()]
+    lines += [f"- {name}: {shorten_problem(problem, most)}" for problem, name in names.items()]
     if others:
         lines.append(f"- {others}: other problems")
     if hand_in:
@@ -88,7 +88,7 @@ def unit_ranges(numbers: Sequence[int]) -> str:
 def answer_repair(problem: str, *, hand_in: str = "") -> str:
     """Say why an answer as a whole cannot be used, and how to submit another one."""
     again = hand_in or "Answer again, in full."
-    return f"This answer cannot be used: {shortened(problem)}. {again}"
+    return f"This answer cannot be used: {shorten_problem(problem)}. {again}"
 
 
 def by_tool(what: str) -> str:
@@ -101,11 +101,11 @@ def by_line(line: str) -> str:
     return f"Hand in from `python_repl`:\n{line}"
 
 
-def shortened(problem: str, most: int = PROBLEM_CHARS) -> str:
+def shorten_problem(problem: str, most: int = PROBLEM_CHARS) -> str:
     """Cut the description of a problem where it is too long to help.
 
     Example:
-        >>> len(shortened("x" * 5000)), shortened("n: Input should be a valid integer")
+        >>> len(shorten_problem("x" * 5000)), shorten_problem("n: Input should be a valid integer")
         (1000, 'n: Input should be a valid integer')
     """
     return problem if len(problem) <= most else f"{problem[: most - 4]} ..."

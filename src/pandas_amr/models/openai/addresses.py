@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pandas_amr.models.base import check_address
 from pandas_amr.models.openai.keys import Key
@@ -39,13 +39,17 @@ def _normalize(address: str) -> str:
         'http://host/v1/'
     """
     parts = urlsplit(address)
-    host = parts.hostname or ""
-    if ":" in host:  # IPv6
-        host = f"[{host}]"
+    host = host_of(parts)
     if parts.port not in {None, DEFAULT_PORTS.get(parts.scheme)}:
         host = f"{host}:{parts.port}"
     path = parts.path.rstrip("/")
     return f"{parts.scheme}://{host}{path}/"
+
+
+def host_of(parts: SplitResult) -> str:
+    """Give the host of an address as addresses write it; empty if there is none."""
+    host = parts.hostname or ""
+    return f"[{host}]" if ":" in host else host  # IPv6
 
 
 def key_of(lm: LM) -> Key:

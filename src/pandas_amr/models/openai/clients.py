@@ -14,6 +14,7 @@ from openai._base_client import AsyncHttpxClientWrapper, SyncHttpxClientWrapper,
 
 from pandas_amr._records.forks import loading
 from pandas_amr.errors import UsageError
+from pandas_amr.models.base import check_path
 from pandas_amr.models.openai.addresses import secret_values
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class OwnClient:
                 "(AsyncOpenAI, AsyncAzureOpenAI, OpenAI or AzureOpenAI), "
                 f"not {type(client).__name__}."
             )
+        check_path(str(client.base_url), "The base_url of LM(client=...)")
         if self.is_sync:
             self._check_sync()
         if type(client) not in KNOWN_CLASSES:
@@ -110,7 +112,17 @@ class OwnClient:
         """What no text may show, besides the key."""
         keys = (self.client.api_key, self.client.admin_api_key)
         headers = secret_values(self.client._custom_headers)
-        return (*(key for key in keys if key), *headers)
+        query = secret_values(self.client._custom_query)
+        return (*(key for key in keys if key), *headers, *query)
+
+    @property
+    def has_other_key(self) -> bool:
+        """Whether it may have what stands for a key: in a header, or in code of the user's."""
+        if type(self.client) not in KNOWN_CLASSES or self.has_own_http:
+            return True
+        if self.client.admin_api_key or self.client.workload_identity is not None:
+            return True
+        return bool(secret_values(self.client._custom_headers))
 
     def http_client(self) -> httpx2.AsyncClient:
         """Copy the user's own ``http_client``; the copy has connections of its own."""

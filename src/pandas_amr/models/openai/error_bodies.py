@@ -53,6 +53,7 @@ class ErrorBody:
         param: the part of the request that it is about; empty if it does not say.
         retry_after_s: how long it asks to wait.
         status: the HTTP status that it names.
+        is_page: whether it is a web page.
     """
 
     message: str = ""
@@ -60,6 +61,7 @@ class ErrorBody:
     param: str = ""
     retry_after_s: float | None = None
     status: int | None = None
+    is_page: bool = False
 
 
 def read_error_body(body: Any) -> ErrorBody:
@@ -87,6 +89,7 @@ def read_error_body(body: Any) -> ErrorBody:
         param=next(_values(texts, {"param"}), ""),
         retry_after_s=delay,
         status=_first(_status(value) for value in _values(parts, STATUSES)),
+        is_page=isinstance(body, str) and is_web_page(body),
     )
 
 
@@ -208,6 +211,16 @@ def _json_bounds(text: str) -> tuple[int, int]:
     start = re.search(r"[{\[]", text)
     end = max(text.rfind("}"), text.rfind("]")) + 1
     return (start.start() if start else 0), end
+
+
+def is_web_page(text: str) -> bool:
+    """Tell whether a text is HTML.
+
+    Example:
+        >>> is_web_page("<!DOCTYPE html><title>Sign in</title>"), is_web_page('{"a": "<html>"}')
+        (True, False)
+    """
+    return HTML.match(text.lstrip()) is not None
 
 
 def _remove_tags(text: str) -> str:

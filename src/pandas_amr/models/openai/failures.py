@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -16,8 +16,20 @@ import httpx2
 import openai
 
 from pandas_amr.errors import ModelConfigError, ModelError, ModelRejected, ModelUnavailable
+from pandas_amr.models.answered_servers import has_answered
+from pandas_amr.models.openai.advice import (
+    address_setting,
+    address_with_version,
+    check_address_advice,
+    host_and_port,
+    key_setting,
+    proxy_advice,
+    redirect_target,
+    with_scheme,
+)
 from pandas_amr.models.openai.error_bodies import ErrorBody, read_error_body
 from pandas_amr.models.openai.headers import limits_of, retry_after_of
+from pandas_amr.models.openai.scrub import remove_secrets
 from pandas_amr.models.openai.too_long import is_too_long
 
 if TYPE_CHECKING:
@@ -106,6 +118,37 @@ NO_UPSTREAM = re.compile(
     r"\brate[ _-]?limit(ed\b|s?\b.{0,20}\b(exceeded|reached))|too many requests",  # Cloudflare: 400
     re.IGNORECASE,
 )
+# A server that speaks TLS says so with 400: nginx, Go, Apache.
+WANTS_TLS = re.compile(r"\bHTTP request\b.{0,30}\bHTTPS|plain HTTP to an SSL", re.IGNORECASE)
+# What a server says that does not know a path, and names no model: Go, FastAPI, Express, aiohttp,
+# llama.cpp, LM Studio, OpenAI, Azure, Kong.
+NO_PATH = re.compile(
+    r"\s*(40[45][:\s]*)?((page |file |resource |path |endpoint |route )?not found|"
+    r"(method )?not allowed|no reason given|cannot post\b.*|unexpected endpoint.*|invalid url.*|"
+    r"no route matched.*|the requested url\b.*|no such (path|route|endpoint).*)[\s.!]*",
+    re.IGNORECASE | re.DOTALL,
+)
+# What is said of a key without a right, and not of a row that is filtered.
+NO_RIGHT = re.compile(
+    r"\b(permissions?|scopes?)\b|have access|access to (this|the|that) (model|api|project)|"
+    r"not (authorized|allowed|permitted|entitled) to (use|access|call|sample|invoke)|"
+    r"\bkey\b.{0,40}\b(expired|disabled|revoked|blocked|restricted)|"
+    r"(organization|project|country|region)\b.{0,40}\b(not supported|disabled|suspended)",
+    re.IGNORECASE,
+)
+NO_POST = re.compile(r"unsupported method", re.IGNORECASE)  # 501: http.server of Python
+# A server that is about to serve: llama.cpp, Hugging Face, Ollama.
+LOADING = re.compile(
+    r"\bloading\b|\bwarming up|\bstarting up|\binitiali[sz]ing|not (yet )?(ready|loaded)\b",
+    re.IGNORECASE,
+)
+LOADING_WAIT_S = 2.0  # until a model that is being loaded is asked again, if the server names none
+# One that has too much to do: Anthropic (529), Gemini, OpenAI, Ollama.
+OVERLOADED = re.compile(
+    r"\boverload|over capacity|server (is )?busy|capacity\b.{0,20}\bexceeded|slow_?down",
+    re.IGNORECASE,
+)
+OVERLOADED_STATUS = 529
 
 # What HTTP libraries raise if an answer is not valid HTTP, and the client does not catch: for bad
 # status lines, headers, chunks, lengths, encodings.
@@ -131,20 +174,21 @@ class Failures:
         lm: the model and its settings.
         host: the server's name, for people.
         secrets: gives what no text may show now; keys may change.
-        port: the server's port; None is the usual one.
+        url: the server's address; empty if only the texts of the server count.
     """
 
     lm: LM
     host: str
     secrets: Callable[[], Sequence[str]] = field(repr=False)
-    port: int | None = None
+    url: str = ""
 
     def translate(self, error: openai.OpenAIError) -> ModelError:
         """Translate an error of the ``openai`` client."""
         if isinstance(error, openai.APIStatusError):
             body = read_error_body(error.body)
             if not body.message:
-                body = read_error_body(error.response.reason_phrase or "no reason given")
+                reason = error.response.reason_phrase or "no reason given"
+                body = replace(read_error_body(reason), is_page=body.is_page)
             headers = error.response.headers
             return self.status_error(error.status_code, body, headers, error.request_id)
         links = list(_chain(error))
@@ -153,17 +197,49 @@ class Failures:
                 "This process has too few file descriptors (ulimit -n).", starved=True
             )
         if _is_gone(links):
-            reason, advice = _reason(links), self._address_advice(links)
-            message = f"No connection to {self._address} ({reason}). {advice}"
-            return ModelUnavailable(message, gone=True)
+            return self._no_connection(links)
         # The aiohttp transport reports a lost connection as a time-out, too; its cause is not one.
         is_timeout = any(isinstance(link, TimeoutError) for link in links)
         if isinstance(error, openai.APITimeoutError) and is_timeout:
             return self.timed_out()
         if isinstance(error, openai.APIConnectionError):
-            name = type(links[-1]).__name__
-            return ModelUnavailable(f"No connection to {self._address} ({name}).")
+            return self._lost_connection(type(links[-1]).__name__)
         return self.unreadable(error)
+
+    def _no_connection(self, links: Sequence[BaseException]) -> ModelError:
+        """Make the error of a connection that was not made; without TLS no wait would help."""
+        reason = _reason(links)
+        message = f"No connection to {self._address} ({reason})."
+        is_tls = any(isinstance(link, ssl.SSLError | ssl.CertificateError) for link in links)
+        if not is_tls or has_answered(self.url):
+            return ModelUnavailable(f"{message} {self._network_advice}", gone=True)
+        setting = check_address_advice(self.lm)
+        if "CERTIFICATE" in reason:
+            return ModelConfigError(
+                f"{message} {setting}, and the certificates (SSL_CERT_FILE, SSL_CERT_DIR)."
+            )
+        return ModelConfigError(
+            f"{message} It seems to speak no TLS. {setting}: did you mean "
+            f"{with_scheme(self.url, 'http')!r}?"
+        )
+
+    def _lost_connection(self, name: str) -> ModelUnavailable:
+        """Make the error of a connection that ended before an answer came."""
+        if has_answered(self.url):
+            return ModelUnavailable(f"No connection to {self._address} ({name}).")
+        return self._no_http(name)
+
+    def _no_http(self, name: str) -> ModelUnavailable:
+        """Make the error of a port that never answered as an HTTP server does."""
+        other = "http" if self.url.startswith("https:") else "https"
+        failure = ModelUnavailable(
+            f"No connection to {self._address} got an HTTP answer ({name}). "
+            f"{check_address_advice(self.lm)}: its port, and whether it is "
+            f"{with_scheme(self.url, other)!r}.{proxy_advice(self.url)}",
+            gone=True,
+        )
+        failure.hung_up = True
+        return failure
 
     def timed_out(self, timeout_s: float | None = None) -> ModelUnavailable:
         """Make the error of an answer that did not come in time; default: that of a request."""
@@ -176,7 +252,32 @@ class Failures:
         if isinstance(error, TimeoutError):
             return self.timed_out()
         name = type(error).__name__
+        if not has_answered(self.url):
+            return self._no_http(name)
         return ModelUnavailable(f"The server's answer could not be read ({name}).")
+
+    def web_page(self, text: str) -> ModelConfigError:
+        """Make the error of a web page in place of an answer."""
+        title = self.remove_secrets(read_error_body(text).message)
+        return ModelConfigError(
+            f"{self._address} answered with a web page ({title!r}). {self._version_advice}"
+        )
+
+    def no_completion(self, problem: str) -> ModelConfigError:
+        """Make the error of a server that answers, but never as chat completions do."""
+        return ModelConfigError(
+            f"{self._address} does not answer as a chat completions API: {problem} "
+            f"{self._version_advice}"
+        )
+
+    @property
+    def _version_advice(self) -> str:
+        """Say which setting holds the address, and how that of an API ends."""
+        setting = check_address_advice(self.lm)
+        better = address_with_version(self.url)
+        if better is None:
+            return f"{setting}: the one of the API is wanted, such as 'http://127.0.0.1:8000/v1'."
+        return f"{setting}: did you mean {better!r}?"
 
     def status_error(
         self,
@@ -189,66 +290,136 @@ class Failures:
         details: dict[str, Any] = {"status": status, "request_id": request_id}
         reason = self.remove_secrets(body.message or "no reason given")
         message = f"The server answered {status}: {reason}"
-        advice = self._setting_advice(status, body.message)
-        if _has_no_quota(body, status, headers):
-            return ModelConfigError(f"{message} Check the account's quota and billing.", **details)
-        if is_too_long(status, body):
+        if is_too_long(status, body) and not _has_no_quota(body, status, headers):
             return ModelRejected(message, too_long=True, **details)
-        if _names_configuration(status, body):
-            failure = ModelConfigError(f"{message} {advice}", **details)
-            if status in OF_REQUEST:
+        advice = self._config_advice(status, body, headers)
+        if advice:
+            failure = ModelConfigError(
+                f"{self._address} answered {status}: {_as_sentence(reason)} {advice}", **details
+            )
+            failure.unknown_path = _knows_no_path(status, body)
+            failure.certain = self._misses_version(status, body) or _lacks_right(status, body)
+            if self._may_be_of_request(status, body, headers):
                 failure.request_error = ModelRejected(message, **details)
             return failure
         if _is_temporary(status, body):
-            wait_s = retry_after_of(headers)
-            if wait_s is None:
-                wait_s = body.retry_after_s
-            details |= {"retry_after_s": wait_s, "limits": limits_of(headers)}
-            return ModelUnavailable(message, busy=status == 429, **details)
+            return _temporary_error(message, body, headers, details)
         return ModelRejected(message, **details)
 
-    def _setting_advice(self, status: int, message: str) -> str:
+    def _config_advice(self, status: int, body: ErrorBody, headers: Mapping[str, str]) -> str:
+        """Say what to change if a refusal is about the configuration; empty if it is not."""
+        if 300 <= status < 400:
+            return self._redirect_advice(headers.get("location", ""))
+        if _has_no_quota(body, status, headers):
+            return "Check the account's quota and billing."
+        if _wants_tls(status, body):
+            better = with_scheme(self.url, "https")
+            return f"{check_address_advice(self.lm)}: did you mean {better!r}?"
+        if _names_configuration(status, body):
+            return self._setting_advice(status, body)
+        return ""
+
+    def _may_be_of_request(self, status: int, body: ErrorBody, headers: Mapping[str, str]) -> bool:
+        """Tell whether a refusal that seems to be about the configuration may be about a row."""
+        if status not in OF_REQUEST or _wants_tls(status, body):
+            return False
+        return not _has_no_quota(body, status, headers)
+
+    def _redirect_advice(self, location: str) -> str:
+        """Say where a redirect leads; empty if it leads nowhere.
+
+        It is not followed: rows would go to another place than the user named.
+        """
+        target = redirect_target(self.url, location)
+        if target is None:
+            return ""
+        return (
+            f"It redirects to {self.remove_secrets(target)!r}, where no row is sent. "
+            f"{check_address_advice(self.lm)}: set the address of the API itself; if that is a "
+            "login page, sign in first."
+        )
+
+    def _misses_version(self, status: int, body: ErrorBody) -> bool:
+        """Tell whether the server knows no such path, and the address lacks its ``/v1``."""
+        if not self.url or not _knows_no_path(status, body):
+            return False
+        return address_with_version(self.url) is not None
+
+    def _setting_advice(self, status: int, body: ErrorBody) -> str:
         """Say which setting to check."""
+        if self._misses_version(status, body):
+            return self._version_advice
         # What is named first is what the refusal is about.
-        named = re.search(r"model|key|auth|credential", message.lower())
+        named = re.search(r"model|key|auth|credential", body.message.lower())
         is_about_model = status in {400, 422} and named is not None and named[0] == "model"
         if status == 404 or is_about_model:
             model = f"LM({self.lm.model!r}), AMR_MODEL"
-            return f"Check the model's name ({model}) and the address (OPENAI_BASE_URL)."
+            address = address_setting(self.lm)
+            return f"Check the model's name ({model}) and the address ({address})."
         if status == 402:
             return "Check the account's quota and billing."
-        return "Check the key (LM(api_key=...), OPENAI_API_KEY) and what it may use."
+        return f"Check the key ({key_setting(self.lm)}) and what it may use."
 
     @property
     def _address(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host  # IPv6
-        return host if self.port is None else f"{host}:{self.port}"
+        return host_and_port(self.url) if self.url else self.host
 
-    def _address_advice(self, links: Sequence[BaseException]) -> str:
-        """Say which setting holds the address."""
-        if any(isinstance(link, ssl.SSLError | ssl.CertificateError) for link in links):
-            return (
-                "Check the address (http or https) and the certificates "
-                "(SSL_CERT_FILE, SSL_CERT_DIR)."
-            )
-        if self.lm.client is not None:
-            setting = "LM(client=...)"
-        elif self.lm.base_url is not None:
-            setting = "LM(base_url=...)"
-        elif os.environ.get("OPENAI_BASE_URL"):
-            setting = "OPENAI_BASE_URL"
-        else:
-            setting = "LM(base_url=...) or OPENAI_BASE_URL; neither is set"
-        return f"Check the address, {setting}, and the network."
+    @property
+    def _network_advice(self) -> str:
+        """Say which setting holds the address of a server that is not reached."""
+        return f"{check_address_advice(self.lm)}, and the network.{proxy_advice(self.url)}"
 
     def remove_secrets(self, text: str) -> str:
         """Remove secrets from a text of the server, and shorten it."""
-        for secret in sorted(self.secrets(), key=len, reverse=True):  # one may be part of another
-            text = text.replace(secret, "[key]")
-        text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w*.-]{6,}", "[key]", text)
+        text = remove_secrets(text, self.secrets())
         if len(text) <= REASON_CHARACTERS:
             return text
         return text[:REASON_CHARACTERS] + " ..."
+
+
+def _temporary_error(
+    message: str, body: ErrorBody, headers: Mapping[str, str], details: Mapping[str, Any]
+) -> ModelUnavailable:
+    """Make the error of a refusal that passes; a model that is being loaded is waited for."""
+    status = details["status"]
+    wait_s = retry_after_of(headers)
+    if wait_s is None:
+        wait_s = body.retry_after_s
+    is_overloaded = status >= 500 and OVERLOADED.search(body.message) is not None
+    failure = ModelUnavailable(
+        message,
+        busy=status in {429, OVERLOADED_STATUS} or is_overloaded,
+        retry_after_s=wait_s,
+        limits=limits_of(headers),
+        **details,
+    )
+    failure.loading = status == 503 and LOADING.search(body.message) is not None
+    if failure.loading and wait_s is None:
+        failure.retry_after_s = LOADING_WAIT_S
+    return failure
+
+
+def _as_sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _wants_tls(status: int, body: ErrorBody) -> bool:
+    """Tell whether a server that speaks TLS got a request without."""
+    return status == 400 and WANTS_TLS.search(body.message) is not None
+
+
+def _lacks_right(status: int, body: ErrorBody) -> bool:
+    """Tell whether a key lacks a right, which no content of a row changes."""
+    return status == 403 and NO_RIGHT.search(body.message) is not None
+
+
+def _knows_no_path(status: int, body: ErrorBody) -> bool:
+    """Tell whether a server says that it has no such path, and names no model."""
+    if status == 501:
+        return NO_POST.search(body.message) is not None
+    if status not in {404, 405}:
+        return False
+    return body.is_page or NO_PATH.fullmatch(body.message or "no reason given") is not None
 
 
 def _is_temporary(status: int, body: ErrorBody) -> bool:
@@ -262,7 +433,7 @@ def _names_configuration(status: int, body: ErrorBody) -> bool:
     message = LITELLM_END.sub("", body.message)
     if NO_UPSTREAM.search(message):
         return False
-    if status in CONFIG:
+    if status in CONFIG or _knows_no_path(status, body):
         return True
     text = f"{body.param} {message}"
     if status not in OF_REQUEST or ABOUT_PARAMETER.search(text):

@@ -21,13 +21,15 @@ from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 from pandas_amr.models.acceptance import acceptance_of
 from pandas_amr.models.answered_servers import connect_s, has_answered, note_answer
 from pandas_amr.models.openai.addresses import address_of, key_of, secret_values
+from pandas_amr.models.openai.advice import describe_models, host_and_port
 from pandas_amr.models.openai.clients import OwnClient, platform, spare_platform
 from pandas_amr.models.openai.connections import Connections, connections_to
-from pandas_amr.models.openai.error_bodies import read_error_body
+from pandas_amr.models.openai.error_bodies import is_web_page, read_error_body
 from pandas_amr.models.openai.failures import BROKEN_ANSWERS, Failures
 from pandas_amr.models.openai.headers import cost_of, limits_of
 from pandas_amr.models.openai.keys import Key
-from pandas_amr.models.openai.reply import is_error, read_body, reply_of
+from pandas_amr.models.openai.known_hosts import check_has_key
+from pandas_amr.models.openai.reply import has_choices, is_error, model_names, read_body, reply_of
 from pandas_amr.models.openai.settings import sent_body
 from pandas_amr.models.usage_counts import usage_of
 
@@ -37,6 +39,11 @@ if TYPE_CHECKING:
 
     from pandas_amr._records.usage import Usage
     from pandas_amr.models.base import LM, RateLimits, Reply, Request
+
+LIST_MODELS_S = 2.0  # an error is not held up for longer by the names that would go with it
+# So many answers that are no completions, and none that is, show that the address is wrong.
+MOST_UNUSABLE = 3
+LONGEST_PAGE = 20_000  # bytes in which the title of a web page is looked for
 
 
 class OpenAIModel:
@@ -59,11 +66,12 @@ class OpenAIModel:
             self._key = Key(self._own_client.key, "LM(client=...)", lm.timeout_s)
             self._url = str(lm.client.base_url)
         address = urlsplit(self._url)
-        self._failures = Failures(lm, address.hostname or "", self._secrets, address.port)
+        self._failures = Failures(lm, address.hostname or "", self._secrets, self._url)
         self._acceptance = acceptance_of(self._url, self._key.name, lm.model)
         self._opening = asyncio.Lock()
         self._client: openai.AsyncOpenAI | None = None
         self._connections: Connections | None = None
+        self._has_listed_models = False
 
     @property
     def lm(self) -> LM:
@@ -113,15 +121,30 @@ class OpenAIModel:
         """Give the client with its connections. The first one of a process is set up in a thread.
 
         Raises:
-            ModelConfigError: no HTTP client can be made here.
+            ModelConfigError: no HTTP client can be made here, or the server needs a key and there
+                is none.
         """
         async with self._opening:
             if self._client is None:
+                self._check_has_key()
                 if not platform.cache_info().currsize:
                     await in_thread(platform)
                 self._connections = await self._open_connections()
                 self._client = spare_platform(self._make_client(self._connections.http))
             return self._client
+
+    def _check_has_key(self) -> None:
+        """Check that a known provider gets a key, be it in a header.
+
+        Raises:
+            ModelConfigError: it does not.
+        """
+        client = self._own_client
+        if secret_values(self._lm.extra_headers) or (client and client.has_other_key):
+            return
+        host = urlsplit(self._url).hostname or ""
+        key = "rotates" if self._key.rotates else self._key.name
+        check_has_key(self._lm, host, host_and_port(self._url), key)
 
     async def _open_connections(self) -> Connections:
         if self._own_client is not None and self._own_client.has_own_http:
@@ -149,9 +172,49 @@ class OpenAIModel:
                 return await self._complete(request)
             except ModelConfigError as error:
                 failure = error
-            if failure.request_error is not None and await self._acceptance.is_accepted():
+            if failure.request_error is None:
+                raise failure
+            if await self._acceptance.is_accepted():
                 raise failure.request_error
+            if failure.certain:
+                failure.request_error = None
+            else:
+                await self._explain_refusal(failure)
             raise failure
+
+    async def _explain_refusal(self, failure: ModelConfigError) -> None:
+        """Ask the server once which models it lists, and add what that says to a refusal.
+
+        If it shows that no request would be served, the failure is not one of its request alone.
+        """
+        is_azure = isinstance(self._lm.client, openai.AzureOpenAI | openai.AsyncAzureOpenAI)
+        if self._has_listed_models or is_azure:  # Azure lists models that are not deployed
+            return
+        self._has_listed_models = True
+        try:
+            raw = await self.call(self._get_models, timeout_s=LIST_MODELS_S)
+            served = model_names(read_body(raw.content))
+        except ModelConfigError as error:
+            is_same = error.status == failure.status and error.unknown_path == failure.unknown_path
+            if is_same or error.status == HTTPStatus.UNAUTHORIZED:
+                failure.request_error = None
+            return
+        except ModelError:
+            return
+        is_about_model = failure.status == HTTPStatus.NOT_FOUND or "model" in str(failure).lower()
+        if served is not None and self._lm.model not in served and is_about_model:
+            failure.request_error = None
+            names = self.without_key(describe_models(self._lm.model, served))
+            failure.args = (f"{failure} {names}",)
+
+    async def _get_models(self, client: openai.AsyncOpenAI) -> httpx2.Response:
+        options: Any = {
+            "max_retries": 0,
+            "timeout": LIST_MODELS_S,
+            "headers": dict(self._lm.extra_headers or {}),
+            "follow_redirects": False,
+        }
+        return await client.get("/models", cast_to=httpx2.Response, options=options)
 
     async def _complete(self, request: Request) -> Reply:
         body = self.body(request)
@@ -162,8 +225,9 @@ class OpenAIModel:
         try:
             answer = read_body(raw.content)
         except ModelError as error:
-            error.usage = usage_of({}, request, self._lm.model, seconds, cost=cost)
-            raise
+            failure = self._first_answer_error(error, raw.content)
+            failure.usage = usage_of({}, request, self._lm.model, seconds, cost=cost)
+            raise failure from None
         if is_error(answer):  # the status that it names is the one that counts
             error_body = read_error_body(answer)
             if error_body.status is not None:
@@ -181,6 +245,7 @@ class OpenAIModel:
             "max_retries": 0,  # retry, throttle and usage are ours
             "timeout": httpx2.Timeout(self._lm.timeout_s, **self._connect_timeouts()),
             "headers": dict(self._lm.extra_headers or {}),
+            "follow_redirects": False,  # rows would go to another place than the user named
         }
         return await client.post(
             "/chat/completions", cast_to=httpx2.Response, body=body, options=options
@@ -203,13 +268,32 @@ class OpenAIModel:
         Raises:
             ModelError: it cannot be used; the error has its ``usage``.
         """
-        if not is_error(answer):
+        if has_choices(answer):
             self._acceptance.accept()
         try:
             return reply_of(answer, usage, limits)
         except ModelError as error:
-            error.usage = None if is_error(answer) else usage
-            raise
+            if is_error(answer):
+                error.usage = None
+                raise
+            failure = error if has_choices(answer) else self._first_answer_error(error)
+            failure.usage = usage
+            raise failure from None
+
+    def _first_answer_error(self, error: ModelError, content: bytes = b"") -> ModelError:
+        """Give the error of an answer that is no completion; before all others it is the address's.
+
+        A web page shows that at once, other answers if several come in turn.
+        """
+        if self._acceptance.accepted:
+            return error
+        text = content[:LONGEST_PAGE].decode(errors="replace")
+        if is_web_page(text):
+            return self._failures.web_page(text)
+        self._acceptance.unusable += 1
+        if self._acceptance.unusable < MOST_UNUSABLE:
+            return error
+        return self._failures.no_completion(str(error))
 
     def body(self, request: Request) -> dict[str, Any]:
         """Convert a request into its body, without the settings that this model refuses."""

@@ -132,6 +132,20 @@ def is_error(answer: Any) -> bool:
     return isinstance(answer, dict) and bool(answer.get("error")) and not answer.get("choices")
 
 
+def has_choices(answer: Any) -> bool:
+    """Tell whether an answer has the shape of a chat completion."""
+    return isinstance(get_field(answer, "choices"), list)
+
+
+def model_names(answer: Any) -> list[str] | None:
+    """Give the models that a server lists; None if it is no list."""
+    entries = get_field(answer, "data")
+    if not isinstance(entries, list):
+        return None
+    names = [get_field(entry, "id") for entry in entries]
+    return [name for name in names if isinstance(name, str) and name]
+
+
 def replace_lone_surrogates(value: Any) -> Any:
     """Replace lone surrogates in the texts of JSON: they cannot be encoded as UTF-8."""
     if isinstance(value, str):

@@ -70,6 +70,7 @@ class Structured:
 
     def _tools_error(self, kind: str, error: ModelError, *, is_refusal: bool) -> ModelConfigError:
         """Make the error that ends the run, or has the agent write code in place of calls."""
+        self._support.has_refused_tools |= is_refusal
         error_class: type[ModelConfigError] = ModelConfigError
         if kind == REPL:
             error_class = CallsNoTools

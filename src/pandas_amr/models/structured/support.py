@@ -105,6 +105,7 @@ class SchemaSupport:
         followed: forms in which an answer had the shape of the schema.
         calls_tools: whether a tool was ever called.
         writes_code: whether agents with a REPL write code, since no tool is called here.
+        has_refused_tools: whether the server has said that it accepts no tools.
     """
 
     first: Form = Form.SCHEMA
@@ -116,6 +117,7 @@ class SchemaSupport:
     followed: set[Form] = field(default_factory=set)
     calls_tools: bool = False
     writes_code: bool = False
+    has_refused_tools: bool = False
     _known_kinds: set[str] = field(default_factory=set)
     _first_requests: dict[tuple[int, str, LM], FirstRequests] = field(default_factory=dict)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEAD_AFTER = 5  # requests in a row that reached no server
+FIRST_CONTACT_TRIES = 3  # of a server that was never reached, in which it must answer
 PROBE_FIRST_S = 0.5
+PROBE_UNKNOWN_S = 0.1  # likewise, if the server was never reached
 PROBE_LONGEST_S = 10.0
 PROBES = 4  # within the patience, at least
 
@@ -18,12 +20,14 @@ class Outage:
         since: when it began; None if there is none.
         probe_wait_s: until the next probe may be sent.
         is_probing: whether a probe is under way.
+        failures: requests in a row that reached no server.
     """
 
     since: float | None = None
     probe_wait_s: float = PROBE_FIRST_S
     is_probing: bool = False
-    _failures: int = 0
+    failures: int = 0
+    _first_failed_at: float = 0.0
 
     @property
     def blocks(self) -> bool:
@@ -35,10 +39,14 @@ class Outage:
 
         If the server has answered before, it takes several in a row.
         """
-        self._failures += 1
-        if self._failures < DEAD_AFTER and has_answered:
+        self.failures += 1
+        if self.failures == 1:
+            self._first_failed_at = now
+        if self.failures < DEAD_AFTER and has_answered:
             return False
-        self.since = self.since or now
+        if self.since is None:
+            self.since = self._first_failed_at
+            self.probe_wait_s = PROBE_FIRST_S if has_answered else PROBE_UNKNOWN_S
         return True
 
     def extend_probe_wait(self, patience_s: float) -> None:
@@ -50,4 +58,4 @@ class Outage:
         self.since = None
         self.probe_wait_s = PROBE_FIRST_S
         self.is_probing = False
-        self._failures = 0
+        self.failures = 0

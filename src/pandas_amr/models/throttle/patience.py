@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr.errors import ModelUnavailable
-from pandas_amr.models.answered_servers import patience_s
+from pandas_amr.models.answered_servers import FIRST_CONTACT_S, patience_s
 from pandas_amr.models.waits import clock_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pandas_amr.errors import ModelConfigError
     from pandas_amr.models.base import LM
 
 waiting_since: ContextVar[float | None] = ContextVar("pandas_amr_waiting_since", default=None)
+# Whether the request was sent before, and is to be sent again.
+is_sent_again: ContextVar[bool] = ContextVar("pandas_amr_is_sent_again", default=False)
 
 
 @contextlib.contextmanager
@@ -38,7 +42,7 @@ def measure_wait(clock: Callable[[], float] = CLOCK.now) -> Iterator[float]:
 
 def as_unsent(error: ModelUnavailable) -> ModelUnavailable:
     """Give the same failure for a request that was not sent."""
-    return ModelUnavailable(
+    unsent = ModelUnavailable(
         error.said,
         busy=error.busy,
         gone=error.gone,
@@ -47,6 +51,15 @@ def as_unsent(error: ModelUnavailable) -> ModelUnavailable:
         status=error.status,
         attempts=0,
     )
+    unsent.loading = error.loading
+    return unsent
+
+
+def unsent_copy(error: ModelConfigError) -> ModelConfigError:
+    """Give the same failure for a request that was not sent: each has its own count of tries."""
+    failure = copy.copy(error)
+    failure.attempts, failure.usage = 0, None
+    return failure
 
 
 def end_run(error: ModelUnavailable, lm: LM, server: str) -> None:
@@ -60,6 +73,8 @@ def end_run(error: ModelUnavailable, lm: LM, server: str) -> None:
             f"It asks to wait until {until}, longer than LM(patience_s={patience:g}) allows: "
             "call again then."
         )
+    elif error.gone and patience <= FIRST_CONTACT_S and lm.patience_s is None:
+        advice = "It has never answered here. If it is about to start: LM(patience_s=...)."
     elif error.gone:
         advice = f"It was waited for {patience:g} s; LM(patience_s=...) sets for how long."
     else:

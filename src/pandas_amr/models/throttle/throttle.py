@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr.models.answered_servers import has_answered, patience_s
-from pandas_amr.models.throttle.outage import PROBE_FIRST_S, PROBE_LONGEST_S, PROBES, Outage
+from pandas_amr.models.throttle.gate import Gate
+from pandas_amr.models.throttle.outage import (
+    FIRST_CONTACT_TRIES,
+    PROBE_FIRST_S,
+    PROBE_LONGEST_S,
+    PROBES,
+    Outage,
+)
 from pandas_amr.models.throttle.pace import Pace, Ticket
-from pandas_amr.models.throttle.patience import as_unsent, end_run, waiting_since
+from pandas_amr.models.throttle.patience import (
+    as_unsent,
+    end_run,
+    is_sent_again,
+    unsent_copy,
+    waiting_since,
+)
 from pandas_amr.models.throttle.window import LARGEST_WINDOW
 from pandas_amr.models.waits import WaitReporter, first_sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from pandas_amr.errors import ModelUnavailable
+    from pandas_amr.errors import ModelConfigError, ModelUnavailable
     from pandas_amr.models.base import LM, RateLimits
     from pandas_amr.models.throttle.rates import Bucket
 
 NO_TIME_S = 1e-6  # what rounding leaves of a wait that is over
+SLOW_FIRST_S = 4.0  # a first answer that takes longer is reported; by then a connection was made
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """The place of a request in the queue; the ticket is there once it is admitted."""
+
+    ticket: asyncio.Future[Ticket]
+    tokens: float
+    lm: LM | None
 
 
 @dataclass
@@ -35,6 +59,7 @@ class Throttle:
         server: the address of the server.
         clock: gives the time in seconds.
         reporter: reports long waits.
+        gate: whether more than one request may be sent at a time.
     """
 
     pace: Pace = field(default_factory=Pace)
@@ -42,7 +67,8 @@ class Throttle:
     server: str = ""
     clock: Callable[[], float] = CLOCK.now
     reporter: WaitReporter = field(default_factory=WaitReporter)
-    _waiting: deque[tuple[asyncio.Future[Ticket], float]] = field(default_factory=deque)
+    gate: Gate = field(default_factory=Gate)
+    _waiting: deque[_Place] = field(default_factory=deque)
     _timer: asyncio.TimerHandle | None = None
     _answered_at: float = 0.0
     _paused_until: float = 0.0
@@ -50,6 +76,7 @@ class Throttle:
     _trouble: ModelUnavailable | None = None
     _trouble_signal: asyncio.Future[None] | None = None
     _outage: Outage = field(default_factory=Outage)
+    _loading_since: float | None = None
 
     def set_limits(self, max_parallelism: int | None, rpm: float | None, tpm: float | None) -> None:
         """Set the limits that the user gives; one that is None stays as it is."""
@@ -65,7 +92,7 @@ class Throttle:
     @property
     def limit(self) -> int:
         """How many requests may be in flight now."""
-        return self.pace.limit
+        return self.pace.limit if self.gate.is_open else 1
 
     @property
     def requests(self) -> Bucket | None:
@@ -76,6 +103,16 @@ class Throttle:
     def tokens(self) -> Bucket | None:
         """The bucket of tokens, once its rate is given or learned."""
         return self.pace.tokens
+
+    @property
+    def rate_in_force(self) -> str:
+        """The rate that holds requests back now, for people; empty if none does."""
+        if not self._waiting:
+            return ""
+        delay, reason = self._delay(self._waiting[0].tokens)
+        if delay in {0.0, float("inf")} or reason == "pause":
+            return ""
+        return self.pace.describe_rate(reason)
 
     @property
     def silent_s(self) -> float:
@@ -100,25 +137,65 @@ class Throttle:
         since = waiting_since.get()
         if since is None:
             since = self.clock()
-        place: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
-        entry = (place, tokens)
-        self._waiting.append(entry)
+        ticket: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
+        place = _Place(ticket, tokens, lm)
+        self._queue(place)
         try:
             self._admit_waiting()
-            while not place.done():
+            while not ticket.done():
                 left_s = self._patience_left_s(lm, since)
-                events = (place, self._next_trouble())
-                await asyncio.wait(events, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    (ticket, self._next_trouble()),
+                    timeout=left_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
         except BaseException:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-            elif place.done():  # it was admitted already
+            if place in self._waiting:
+                self._waiting.remove(place)
+            elif ticket.done() and ticket.exception() is None:  # it was admitted already
                 self.in_flight -= 1
                 self.pace.take_back(tokens)
                 self._outage.is_probing = False
             self._admit_waiting()
             raise
-        return place.result()
+        try:
+            return ticket.result()
+        finally:
+            del ticket, place  # an error holds this frame: it would hold itself
+
+    def _queue(self, place: _Place) -> None:
+        """Add a place to the queue, at its end.
+
+        At a gate that is shut, a request that is sent again is the next but one: so it is tried
+        twice before a third one goes, and one that is broken by its content does not hold up all.
+        """
+        if self.gate.is_open or not is_sent_again.get():
+            self._waiting.append(place)
+        else:
+            self._waiting.insert(1, place)
+
+    def fail_waiting(self, error: ModelConfigError, lm: LM) -> None:
+        """Fail the requests of a model that wait: none of them would be served."""
+        for place in list(self._waiting):
+            if place.lm != lm or place.ticket.done():
+                continue
+            self._waiting.remove(place)
+            place.ticket.set_exception(unsent_copy(error))
+
+    @contextlib.contextmanager
+    def report_slow_start(self, lm: LM) -> Iterator[None]:
+        """Report the first request to a server if it takes long; the others wait for it."""
+        if self.gate.is_open:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        left_s = lm.timeout_s - SLOW_FIRST_S
+        report = self.reporter.report_slow_start
+        timer = loop.call_later(SLOW_FIRST_S, report, SLOW_FIRST_S, left_s)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _next_trouble(self) -> asyncio.Future[None]:
         """Give a future that is done as soon as something new is wrong with the server."""
@@ -127,10 +204,14 @@ class Throttle:
         return self._trouble_signal
 
     def _set_trouble(self, error: ModelUnavailable | None) -> None:
-        """Set what is wrong with the server. If it is new, those who wait check their patience."""
+        """Set what is wrong with the server. If it is new, those who wait check their patience.
+
+        Likewise if the server did not answer in as many requests as it has for its first answer.
+        """
         is_new = error is not None and (self._trouble is None or error.gone != self._trouble.gone)
+        is_last = self._outage.failures == FIRST_CONTACT_TRIES
         self._trouble = error
-        if is_new and self._trouble_signal is not None:
+        if (is_new or is_last) and self._trouble_signal is not None:
             self._trouble_signal.set_result(None)
             self._trouble_signal = None
 
@@ -144,11 +225,21 @@ class Throttle:
             return None
         patience = patience_s(lm, self.server, gone=self._trouble.gone)
         left_s = max(since, self._answered_at) + patience - self.clock()
-        if left_s > 0:
+        is_hopeless = self._trouble.gone and self.was_never_reached(lm)
+        if left_s > 0 and not is_hopeless:
             return left_s
         error = as_unsent(self._trouble)
         end_run(error, lm, self.server)
         raise error
+
+    def was_never_reached(self, lm: LM) -> bool:
+        """Tell whether no server answered here, in as many requests as are enough to know.
+
+        If the user set ``patience_s``, the server is waited for.
+        """
+        if lm.patience_s is not None or has_answered(self.server):
+            return False
+        return self._outage.failures >= FIRST_CONTACT_TRIES
 
     def _admit(self, tokens: float) -> Ticket:
         now = self.clock()
@@ -180,8 +271,8 @@ class Throttle:
             self._timer.cancel()
             self._timer = None
         while self._waiting:
-            place, tokens = self._waiting[0]
-            delay, reason = self._delay(tokens)
+            place = self._waiting[0]
+            delay, reason = self._delay(place.tokens)
             if delay == float("inf"):
                 return
             if delay > 0:
@@ -190,8 +281,8 @@ class Throttle:
                 self._timer = loop.call_later(delay, self._admit_waiting)
                 return
             self._waiting.popleft()
-            if not place.done():
-                place.set_result(self._admit(tokens))
+            if not place.ticket.done():
+                place.ticket.set_result(self._admit(place.tokens))
 
     def _report_wait(self, delay: float, reason: str) -> None:
         """Report a wait; that of a server which is gone is reported by ``record_failure``."""
@@ -207,6 +298,7 @@ class Throttle:
         now = self._answered_at = self.clock()
         self._end(ticket)
         self._set_trouble(None)
+        self._loading_since = None
         if now >= self._paused_until:  # otherwise it was sent before the pause
             self.reporter.end_wait()
         if tokens:
@@ -259,6 +351,7 @@ class Throttle:
         elif retry_after_s is not None:
             self._set_trouble(error)
             self._pause(now, retry_after_s, error)
+            self._report_loading(now, error, lm)
         elif self._trouble is not None and self._trouble.gone:  # it is there again
             self._set_trouble(None)
         self._admit_waiting()
@@ -300,8 +393,10 @@ class Throttle:
     def _record_outage(
         self, ticket: Ticket, now: float, error: ModelUnavailable | None, lm: LM | None
     ) -> None:
+        is_known = has_answered(self.server)
+        is_outage = self._outage.count_failure(now, has_answered=is_known)
         self._set_trouble(error)
-        if not self._outage.count_failure(now, has_answered=has_answered(self.server)):
+        if not is_outage:
             return
         self._paused_until = max(self._paused_until, now + self._outage.probe_wait_s)
         patience = PROBE_LONGEST_S * PROBES
@@ -310,12 +405,18 @@ class Throttle:
         if ticket.probe:
             self._outage.extend_probe_wait(patience)
         gone_s = now - (self._outage.since or now)
-        self.reporter.report(
-            "gone",
-            patience - gone_s,
-            f"not reached for {gone_s:.0f} s",
-            setting=f"LM(patience_s={patience:g})",
-        )
+        is_waited_for = is_known or lm is None or lm.patience_s is not None
+        if is_waited_for:
+            self.reporter.report_ongoing("gone", "server not reached", gone_s, patience - gone_s)
+
+    def _report_loading(self, now: float, error: ModelUnavailable | None, lm: LM | None) -> None:
+        """Report that the server loads its model, if it does."""
+        if error is None or lm is None or not error.loading:
+            return
+        since = self._loading_since = self._loading_since or now
+        loading_s = now - since
+        left_s = patience_s(lm, self.server, gone=False) - loading_s
+        self.reporter.report_ongoing("loading", "the model is being loaded", loading_s, left_s)
 
     def _pause(
         self, now: float, retry_after_s: float | None, error: ModelUnavailable | None
@@ -326,6 +427,9 @@ class Throttle:
 
 
 def _shorten(error: ModelUnavailable) -> str:
+    """Give the reason of a pause in few words; empty if it is reported as a longer wait."""
+    if error.loading:
+        return ""
     if error.status is not None:
         return str(error.status)
     return first_sentence(str(error))

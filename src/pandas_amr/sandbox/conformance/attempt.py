@@ -30,7 +30,7 @@ def syscall(*arguments):
     if result == -1:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
-def known(given):
+def is_secret(given):
     import hashlib, re
     text = given.decode(errors="replace") if isinstance(given, bytes) else given
     return any(hashlib.sha256(one.encode()).hexdigest() == "<<hash>>" \

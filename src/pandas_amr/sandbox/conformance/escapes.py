@@ -38,40 +38,40 @@ def leaks() -> list[SandboxAttempt]:
 
 
 _SECRETS = [
-    ("environment", "won(known(os.environ.get('<<variable>>')))", False),
+    ("environment", "won(is_secret(os.environ.get('<<variable>>')))", False),
     (
         "environment-in-c",
         """\
 _libc.getenv.restype = ctypes.c_char_p
-won(known(_libc.getenv(b'<<variable>>')))""",
+won(is_secret(_libc.getenv(b'<<variable>>')))""",
         False,
     ),
-    ("proc-self-environ", "won(known(open('/proc/self/environ').read()))", False),
-    ("proc-host-environ", "won(known(open('/proc/<<victim>>/environ').read()))", False),
+    ("proc-self-environ", "won(is_secret(open('/proc/self/environ').read()))", False),
+    ("proc-host-environ", "won(is_secret(open('/proc/<<victim>>/environ').read()))", False),
     ("proc-list", "won(any(name.isdigit() for name in os.listdir('/proc')))", False),
     ("proc-host-cmdline", "won(len(open('/proc/<<victim>>/cmdline').read()) > 0)", False),
     ("proc-host-memory", "won(len(open('/proc/<<victim>>/maps').read()) > 0)", False),
     ("proc-parent-fd", "won(len(os.listdir('/proc/<<victim>>/fd')) > 0)", False),
-    ("secret-file", "won(known(open('<<secret>>').read()))", False),
+    ("secret-file", "won(is_secret(open('<<secret>>').read()))", False),
     (
         "secret-file-by-pandas",
         """\
 import pandas
-won(known(str(pandas.read_csv('<<secret>>', header=None))))""",
+won(is_secret(str(pandas.read_csv('<<secret>>', header=None))))""",
         False,
     ),
     (
         "secret-file-by-arrow",
         """\
 import pyarrow
-won(known(pyarrow.OSFile('<<secret>>').read()))""",
+won(is_secret(pyarrow.OSFile('<<secret>>').read()))""",
         False,
     ),
     ("folder-listing", "won('secret.txt' in os.listdir('<<folder>>'))", False),
     ("users", "won('root' in open('/etc/passwd').read())", False),
     ("name-service", "import pwd\nwon(len(pwd.getpwall()) > 0)", False),
     ("shadow", "won(len(open('/etc/shadow').read()) > 0)", True),
-    ("home", "won(known(open(os.path.expanduser('<<home>>/.netrc')).read()))", False),
+    ("home", "won(is_secret(open(os.path.expanduser('<<home>>/.netrc')).read()))", False),
     ("inherited-descriptor", "won(any(_read(handle) for handle in range(3, 100)))", False),
     (
         "kernel-log",
@@ -119,7 +119,7 @@ won()""",
         "link-by-name",
         """\
 os.symlink('<<secret>>', 'way')
-won(known(open('way').read()))""",
+won(is_secret(open('way').read()))""",
         False,
     ),
     ("hard-link", "os.link('<<secret>>', '<<folder>>/hard')\nwon()", False),
@@ -182,10 +182,10 @@ won()""",
 b = ctypes.create_string_buffer(b'\\x80\\0\\0\\0' + b'\\0' * 200)
 m = ctypes.c_int()
 syscall(303, -100, b'<<secret>>', b, ctypes.byref(m), 0)
-won(known(os.read(syscall(304, os.open('<<folder>>', 0), b, 0), 64)))""",
+won(is_secret(os.read(syscall(304, os.open('<<folder>>', 0), b, 0), 64)))""",
         True,
     ),
-    ("climb", "won(known(open('../../../../../../../../..<<secret>>').read()))", False),
+    ("climb", "won(is_secret(open('../../../../../../../../..<<secret>>').read()))", False),
 ]
 _SHARD = [
     ("written", "for h in shards(): os.pwrite(h, b'xxxx', 0)\nwon(turned())", False),
@@ -269,7 +269,7 @@ _SIBLINGS = [
 b = ctypes.create_string_buffer(32)
 syscall(310, <<sibling>>, struct.pack('QQ', ctypes.addressof(b), 32), 1, struct.pack('QQ', \
 <<address>>, 32), 1, ctypes.c_ulong(0))
-won(known(b.raw))""",
+won(is_secret(b.raw))""",
         True,
     ),
     (
@@ -281,7 +281,7 @@ near = (os.getpid() + step * sign for step in range(300) for sign in (1, -1))
 for pid in (<<sibling>>, *near):
     pid > 0 and _libc.process_vm_readv(pid, here, ctypes.c_ulong(1), there, ctypes.c_ulong(1), \
 ctypes.c_ulong(0))
-    if known(b.raw):
+    if is_secret(b.raw):
         won()
         break""",
         True,
@@ -298,10 +298,10 @@ won(syscall(311, <<sibling>>, struct.pack('QQ', ctypes.addressof(b), 1), 1, stru
         "memory-by-file",
         """\
 h = os.open('/proc/<<sibling>>/mem', os.O_RDONLY)
-won(known(os.pread(h, 32, <<address>>)))""",
+won(is_secret(os.pread(h, 32, <<address>>)))""",
         True,
     ),
-    ("folder", "won(known(open('<<sibling_folder>>/left.txt').read()))", False),
+    ("folder", "won(is_secret(open('<<sibling_folder>>/left.txt').read()))", False),
     ("signal", "os.kill(<<sibling>>, 0)\nwon(<<sibling>> != os.getpid())", False),
     (
         "descriptors",

@@ -59,7 +59,7 @@ GRACE_S = 8.0
 ATTEMPT_S = 60.0
 HELPER = """\
 def _read(handle):
-    try: return known(os.pread(handle, 64, 0))
+    try: return is_secret(os.pread(handle, 64, 0))
     except OSError: return False
 """
 # The control of an attempt on another session: two forks of one process, with nothing between

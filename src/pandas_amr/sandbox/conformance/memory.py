@@ -47,7 +47,9 @@ class MemoryWatch:
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> Self:
-        if self._on and _read_sample() is not None:
+        before = _read_sample() if self._on else None
+        if before is not None:
+            self._samples.append(before)  # here: on a busy machine the thread begins late
             self._thread.start()
         return self
 

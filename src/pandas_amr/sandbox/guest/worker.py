@@ -437,7 +437,7 @@ def _match_labels(given: Any, shard: Any, name: str) -> tuple[list[int], str]:
     if len(given) != len(shard):
         return [], f"{name} has {len(shard)} rows"
     if _is_renamed(given, shard):
-        return [], f"their index has a name that {name}'s has not"
+        return [], f"their index has a name that is not one of {name}'s"
     in_order = list(range(len(shard)))
     labels, shard_labels = _labels_of(given), _labels_of(shard)
     places = dict(zip(shard_labels, in_order, strict=True))
@@ -456,7 +456,7 @@ def _match_labels(given: Any, shard: Any, name: str) -> tuple[list[int], str]:
 
 
 def _is_renamed(given: Any, shard: Any) -> bool:
-    """Tell whether an index has a name that the shard's has not.
+    """Tell whether an index has a name that the shard's does not have.
 
     The index of ``df.groupby("id")`` has ids as labels, which may look like the shard's.
     """

@@ -227,7 +227,7 @@ class Zygote:
         os.close(options["proc"])
 
     def probe(self) -> None:
-        """Confine a child that does nothing, to find out whether the tier can be had.
+        """Confine a child that does nothing, to find out whether the tier is available.
 
         Raises:
             OSError: it cannot be had.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pandas_amr.errors import SandboxError, SandboxUnavailable, UsageError
-from pandas_amr.sandbox.base import Data, Isolation, Limits, found
+from pandas_amr.sandbox.base import Data, Isolation, Limits, tiers_in_force
 from pandas_amr.sandbox.guest import rights
 from pandas_amr.sandbox.host.channel import ChannelSession
 from pandas_amr.sandbox.host.zygote import ZygoteProcess, open_zygotes
@@ -124,7 +124,7 @@ class LocalSandbox:
         return self._zygotes[self._turn % len(self._zygotes)]
 
     async def _start_zygote(self) -> ZygoteProcess:
-        """Start a zygote in the first tier that can be had.
+        """Start a zygote in the first tier that is available.
 
         Raises:
             SandboxUnavailable: none can.
@@ -142,7 +142,7 @@ class LocalSandbox:
             zygote = ZygoteProcess(options)
             reason = await zygote.start()
             if reason is None:
-                self.tier = found[self.isolation] = tier
+                self.tier = tiers_in_force[self.isolation] = tier
                 return zygote
             reasons.append(f"{tier}: {reason}")
         raise SandboxUnavailable(f"No sandbox is available here ({'; '.join(reasons)}). {CHOICES}")

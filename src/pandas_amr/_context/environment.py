@@ -1,0 +1,34 @@
+"""The environment variables of this library: those that are known, and those that look mistyped."""
+
+from __future__ import annotations
+
+import os
+
+from pandas_amr._records.suggest import closest_name
+from pandas_amr.errors import UsageError
+
+PREFIX = "AMR_"
+ALIKE = 0.8  # AMR is a word of other programs, too, whose variables are left alone
+VARIABLES = ("AMR_MODEL", "AMR_JOURNAL")
+
+
+def check_environment() -> None:
+    """Refuse a variable whose name is like that of one of ours: it would be left out silently.
+
+    Raises:
+        UsageError: there is one, and the variable that is meant is not set.
+    """
+    for name in sorted(os.environ):
+        if not name.upper().startswith(PREFIX) or name in VARIABLES:
+            continue
+        meant = closest_name(name.upper().removeprefix(PREFIX), _short_names(), least=ALIKE)
+        if meant is None or f"{PREFIX}{meant}" in os.environ:
+            continue
+        raise UsageError(
+            f"The environment sets {name}, which is not a variable of pandas-amr. "
+            f"Did you mean {PREFIX}{meant}? Rename it, or unset it."
+        )
+
+
+def _short_names() -> list[str]:
+    return [name.removeprefix(PREFIX) for name in VARIABLES]

@@ -1,0 +1,128 @@
+"""Refuse a keyword that a function does not take, with the name that may be meant."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pandas_amr._records.suggest import closest_name
+from pandas_amr.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+TAKES_ANY_KEYWORD = 0x08  # a flag of a function's code: it has a ** parameter
+
+SYNONYMS = {  # what other libraries call it; the first that is known is meant
+    "model": ("lm",),
+    "llm": ("lm",),
+    "client": ("lm",),
+    "prompt": ("task", "instruction"),
+    "question": ("task",),
+    "schema": ("finding", "output"),
+    "response_model": ("finding", "output"),
+    "output_type": ("output",),
+    "groupby": ("by",),
+    "group_by": ("by",),
+    "cache": ("journal",),
+    "concurrency": ("max_parallelism",),
+    "parallelism": ("max_parallelism",),
+    "max_workers": ("max_parallelism",),
+    "on_error": ("errors",),
+    "name": ("model",),
+    "model_name": ("model",),
+    "url": ("base_url",),
+    "api_base": ("base_url",),
+    "endpoint": ("base_url",),
+    "key": ("api_key",),
+    "token": ("tokens", "api_key"),
+    "max_tokens": ("max_output_tokens", "tokens", "chunk_tokens"),
+    "max_completion_tokens": ("max_output_tokens",),
+    "effort": ("reasoning_effort",),
+    "thinking": ("reasoning_effort",),
+    "timeout": ("timeout_s", "seconds", "wall_s"),
+    "time": ("seconds",),
+    "retries": ("max_tries",),
+    "max_retries": ("max_tries",),
+    "headers": ("extra_headers",),
+    "price": ("prices", "money"),
+    "pricing": ("prices",),
+    "dollars": ("money",),
+    "usd": ("money",),
+    "cost": ("money",),
+    "requests": ("calls",),
+    "persona": ("role",),
+    "memory": ("memory_mb",),
+    "cpu": ("cpu_s",),
+    "encoding_errors": ("errors",),
+    "ascending": ("lowest_first",),
+    "n": ("most",),
+    "top": ("most",),
+}
+ONLY_SETTINGS = {  # what holds for all calls, so that none can forget it
+    "redact": (
+        "It is a setting: amr.configure(redact=f), or for a block: with amr.settings(redact=f):"
+    ),
+}
+
+
+def check_keywords(function: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a keyword that a function does not take.
+
+    Raises:
+        ArgumentError: there is one; the message names the closest one that the function takes.
+    """
+    names = list(known)
+    for name in options:
+        if name in names:
+            continue
+        hint = ONLY_SETTINGS.get(name) or suggest_keyword(name, names, "It takes")
+        raise ArgumentError(f"{function}() takes no {name!r}. {hint}")
+
+
+def suggest_keyword(name: str, known: list[str], otherwise: str) -> str:
+    """Suggest the keyword that is meant; if none is close, list all behind the words given.
+
+    Example:
+        >>> suggest_keyword("colum", ["column", "row"], "There are")
+        "Did you mean 'column'?"
+        >>> suggest_keyword("weather", ["column", "row"], "There are")
+        'There are: column, row.'
+    """
+    meant = closest_keyword(name, known)
+    if meant is not None:
+        return f"Did you mean {meant!r}?"
+    return f"{otherwise}: {', '.join(known)}."
+
+
+def closest_keyword(name: str, known: list[str]) -> object | None:
+    """Find the keyword that is meant by another word for it, or by one that is spelled alike."""
+    for meant in SYNONYMS.get(name, ()):
+        if meant in known:
+            return meant
+    return closest_name(name, known)
+
+
+def suggest_keywords(function: Function, name: str = "") -> Function:
+    """Let a function refuse an unknown keyword with the one that may be meant.
+
+    Args:
+        function: what is decorated.
+        name: what people call it; default: its own name.
+    """
+    code = function.__code__
+    if code.co_flags & TAKES_ANY_KEYWORD:
+        return function
+    first = code.co_posonlyargcount
+    known = code.co_varnames[first : code.co_argcount + code.co_kwonlyargcount]
+    shown = name or function.__name__
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        if not options.keys() <= set(known):
+            check_keywords(shown, options, [each for each in known if each != "self"])
+        return function(*args, **options)
+
+    return call  # type: ignore[return-value]
