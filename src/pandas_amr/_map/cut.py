@@ -56,12 +56,13 @@ def drop_empty(shards: Sequence[Shard], units: Units) -> list[Shard]:
 
 
 def cuts_empty(spec: Spec) -> bool:
-    """Tell whether shards are cut with empty units: functions read them, or keys are made of all.
+    """Tell whether shards are cut with empty units: a map reads them, or keys are made of all."""
+    return spec.plan.keyed == "shard" or functions_read_empty(spec)
 
-    Agents, and recipes that ask a model, do not read them.
-    """
-    functions = spec.job.callables.values()
-    return spec.plan.keyed == "shard" or not all(may_ask_model(one) for one in functions)
+
+def functions_read_empty(spec: Spec) -> bool:
+    """Tell whether a map reads empty units: agents, and recipes that ask a model, do not."""
+    return any(not may_ask_model(function) for function in spec.job.callables.values())
 
 
 def cut_first_run(spec: Spec, units: Units, context: Context | None) -> list[Shard]:

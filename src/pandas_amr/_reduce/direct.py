@@ -11,9 +11,13 @@ from pandas_amr._reduce.sources import make_outcome
 from pandas_amr._reduce.task import answer_task, make_reduce_agent, reduce_budget
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._findings.inputs import ReduceInput
+    from pandas_amr._reduce.agent import ReduceAgent
     from pandas_amr._reduce.sources import ReduceOutcome
     from pandas_amr._units.units import Units
 
@@ -36,16 +40,18 @@ async def answer_directly(
     if not len(units) or int(units.tokens.sum()) > MOST_BUDGETS * share:
         return None
     agent = make_reduce_agent(spec, services, state, task)
-    positions = np.flatnonzero(~units.is_empty_row).tolist()
-    if not positions:
+    inputs = make_row_inputs(units, np.flatnonzero(~units.is_empty_row).tolist())
+    if not inputs or not _fit(inputs, agent, share):
         return None
-    inputs = make_row_inputs(units, positions)
-    if agent.count("\n".join(one.line for one in inputs)) > share:
-        return None
-    if sum(agent.size(one) for one in inputs) > agent.max_tokens:
-        return None  # with their numbers they do not fit, and none may be truncated
     services.watch.steps.begin_answer()
     with services.trace.node("direct", id=f"{services.prefix}direct", units=len(units)) as node:
         reduction = await agent.reduce(inputs, final=True)
         node.usage = reduction.usage
     return make_outcome(reduction, spec.plan.output)
+
+
+def _fit(inputs: Sequence[ReduceInput], agent: ReduceAgent, share: int) -> bool:
+    """Tell whether all rows fit: with their numbers, too, since none may be truncated."""
+    if agent.count("\n".join(one.line for one in inputs)) > share:
+        return False
+    return sum(agent.size(one) for one in inputs) <= agent.max_tokens

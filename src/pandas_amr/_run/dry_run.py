@@ -17,8 +17,9 @@ from pandas_amr._plan.aggregations import column_of, function_of
 from pandas_amr._plan.call import Pipeline, finding_types, may_ask_model
 from pandas_amr._plan.compute import all_labels
 from pandas_amr._reduce.direct import answer_directly
-from pandas_amr._reduce.packing import level_calls, static_sizes
+from pandas_amr._reduce.packing import static_sizes
 from pandas_amr._reduce.stage import reduce
+from pandas_amr._reduce.task import ReduceTask, answer_task
 from pandas_amr._reduce.trees import begin_tree
 from pandas_amr._run.cost import Cost, takes_turns
 from pandas_amr._run.counting_model import (
@@ -27,7 +28,8 @@ from pandas_amr._run.counting_model import (
     RecordingModel,
     schema_key,
 )
-from pandas_amr._run.part import has_found_groups
+from pandas_amr._run.part import Extent, find_long, has_found_groups
+from pandas_amr._run.scale import TreeBounds, scale_groups, scale_map, scale_tree
 from pandas_amr._run.typical import TYPICAL_TEXT, typical_value, unbounded
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.by import find_missing_keys
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.spec import Spec
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._map.cut import Sample
+    from pandas_amr._map.stage import MapNode
     from pandas_amr._plan.call import Job
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.trace import Node, NodeType
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from pandas_amr._reduce.static_tree import StaticTree
     from pandas_amr._run.part import Part
     from pandas_amr._run.sample import Measurement
+    from pandas_amr._units.shards import Shard
     from pandas_amr.models.base import LM, CodeUse, Model, Request
 
 KINDS_OF_TEXT = 10_000  # of typical findings
@@ -76,12 +80,10 @@ class DryRun:
         self._part = part
         self._measurement = measurement
         self._tree: StaticTree | None = None
-        self._sizes: tuple[int, ...] = ()  # of the shards that are mapped
+        self._mapped: Sequence[Shard] = ()
         self.spec = make_dry_spec(part.spec, is_sampled=measurement is not None)
-        if requests is not None:  # these are shown with all bounds, one after the other
-            plan = part.spec.plan.model_copy(update={"parallelism": 1, "give_up_after": None})
-            job = replace(self.spec.job, reduce_agent=part.spec.job.reduce_agent)
-            self.spec = replace(self.spec, plan=plan, job=job)
+        if requests is not None:
+            self.spec = _with_true_requests(self.spec, part.spec)
         self._has_findings = findings is not None
         self.state = State()
         if findings is not None and part.is_whole:
@@ -109,7 +111,7 @@ class DryRun:
         begin = partial(MapStage, spec, services, state, units, state.findings, sample=sample)
         stage = await services.run_large(spec, begin)
         state.findings, state.made_by = stage.findings, stage.made_by
-        self._sizes = tuple(len(shard.positions) for shard in stage.open_shards)
+        self._mapped = stage.open_shards
         if self._part.spec.reduces_as_findings_land and stage.leaves and sample is None:
             self._tree = begin_tree(spec, services, state, stage.leaves)
         await stage.run(self._tree)
@@ -143,38 +145,64 @@ class DryRun:
 
     def map_costs(self, stage: MapStage) -> list[Cost]:
         """Add up what each map took."""
-        spec, part = self._part.spec, self._part
-        costs: dict[str | None, Cost] = {}
-        for _, name, node in stage.model_nodes():
-            cost = costs.setdefault(name, Cost("map", spec.job.map_agents.get(name)))
-            cost.add_usage(node.usage)
-            if node.usage.calls > 1:  # a long unit
-                cost.about |= not part.is_whole or _merges_by_agent(spec, name)
-        for cost in costs.values():
-            cost.about |= takes_turns(spec, cost)
-            if not part.is_whole:
-                cost.about |= self._has_findings and len(spec.job.names) > 1
-                cost.scale(len(part.sizes) / len(self._sizes), sum(part.sizes) / sum(self._sizes))
+        spec = self._part.spec
+        nodes: dict[str | None, list[MapNode]] = {}
+        for one in stage.model_nodes():
+            nodes.setdefault(one[1], []).append(one)
+        costs: list[Cost] = []
+        for name, of_map in nodes.items():
+            cost = self._map_cost(spec.job.map_agents.get(name), of_map)
+            is_merged = self._part.extent.long > 0 and _merges_by_agent(spec, name)
+            cost.about |= is_merged or takes_turns(spec, cost)
             if self._measurement is not None:
                 cost.input_tokens *= self._measurement.input_ratio
                 cost.output_tokens *= self._measurement.output_ratio
-        return list(costs.values())
+            costs.append(cost)
+        return costs
+
+    def _map_cost(self, agent: Agent | None, nodes: Sequence[MapNode]) -> Cost:
+        """Add up what one map takes of the whole."""
+        part = self._part
+        long_units = find_long(part.spec, part.units, self._mapped)
+        short, long = Cost("map", agent), Cost("map", agent)
+        for shard, _, node in nodes:
+            is_short = long_units.isdisjoint(shard.positions)
+            (short if is_short else long).add_usage(node.usage)
+        if not part.is_whole:
+            drawn = Extent.of(part.spec, part.units, self._mapped)
+            scale_map(short, long, drawn=drawn, whole=part.extent)
+            short.about = drawn.long != part.extent.long
+            short.about |= self._has_findings and len(part.spec.job.names) > 1
+        short.add(long.calls, long.input_tokens, long.output_tokens)
+        return short
 
     def reduce_cost(self, agent: Agent | None, first: int = 0) -> Cost:
-        """Add up what the nodes of a reduce took, from the ``first`` on."""
-        cost, part = Cost("reduce", agent), self._part
+        """Add up what the nodes of a reduce took, from the ``first`` on, for the whole."""
+        spec = self._part.spec
         nodes = [node for node in self.services.trace.nodes[first:] if node.type != "map"]
-        is_whole = part.is_whole or part.spec.reduce_kind == "chosen_number"
-        if is_whole or part.groups:
-            for node in nodes:
-                cost.add_usage(node.usage)
-            scale = 1 if is_whole else part.groups
-            cost.scale(scale, scale)
-        else:
-            _scale_tree(cost, nodes, part)
-        cost.about = self._has_findings or bool(self.state.failures) or takes_turns(part.spec, cost)
+        cost = self._scale_nodes(nodes, agent)
+        cost.agent = agent
+        cost.about |= self._has_findings or bool(self.state.failures) or takes_turns(spec, cost)
         cost.about |= self._depends_on_findings({node.type for node in nodes})
         return cost
+
+    def _scale_nodes(self, nodes: Sequence[Node], agent: Agent | None) -> Cost:
+        part, spec = self._part, self.spec
+        if part.is_whole or part.spec.reduce_kind == "chosen_number":
+            cost = Cost("reduce")
+            for node in nodes:
+                cost.add_usage(node.usage)
+            return cost
+        task = answer_task(spec)
+        if agent is not None and not spec.is_written:
+            task = ReduceTask(agent.text, str, agent)
+        bounds = TreeBounds.of(spec, self.services, self.state, task)
+        if part.groups:
+            return scale_groups(nodes, part, bounds)
+        drawn = len(part.units.with_content().asked)
+        leaves = part.leaves if self._tree is not None else None
+        whole = round(drawn * part.scale)
+        return scale_tree(nodes, bounds, drawn=drawn, whole=whole, leaves=leaves)
 
     def _depends_on_findings(self, types: set[NodeType]) -> bool:
         """Tell whether what is found decides how many calls a reduce of such nodes takes.
@@ -192,25 +220,6 @@ class DryRun:
             return True
         kinds = finding_types(spec.job, spec.plan).values()
         return not self.tree and any(kind is not None and kind.item is not None for kind in kinds)
-
-
-def _scale_tree(cost: Cost, nodes: Sequence[Node], part: Part) -> None:
-    """Add the nodes of a tree over all findings, by those of a tree over a part of them."""
-    fan_in, final = part.spec.plan.fan_in, Cost("reduce")
-    levels: dict[int, Cost] = {}
-    for node in nodes:
-        is_inner = node.type == "reduce"
-        level = levels.setdefault(node.level, Cost("reduce")) if is_inner else final
-        level.add_usage(node.usage)
-    if fan_in is None:
-        wanted = [round(level.calls * part.scale) for level in levels.values() or [final]]
-    else:
-        wanted = level_calls(part.leaves, fan_in)[:-1]
-    for number, calls in enumerate(wanted, start=1):
-        alike = levels.get(min(number, max(levels, default=0)), final)
-        scale = calls / max(1, alike.calls)
-        cost.add(calls, alike.input_tokens * scale, alike.output_tokens * scale)
-    cost.add(final.calls, final.input_tokens, final.output_tokens)
 
 
 def _merges_by_agent(spec: Spec, name: str | None) -> bool:
@@ -246,6 +255,12 @@ def make_dry_spec(spec: Spec, *, is_sampled: bool) -> Spec:
     }
     settings = spec.settings.with_changes({"progress": False, "errors": "coerce"})
     return replace(spec, job=job, plan=plan.model_copy(update=changes), settings=settings)
+
+
+def _with_true_requests(dry: Spec, spec: Spec) -> Spec:
+    """Return what is run dry for its requests: shown with all bounds, one after the other."""
+    plan = spec.plan.model_copy(update={"parallelism": 1, "give_up_after": None})
+    return replace(dry, plan=plan, job=replace(dry.job, reduce_agent=spec.job.reduce_agent))
 
 
 def _typical_functions(job: Job, plan: Plan) -> dict[str | None, Any]:

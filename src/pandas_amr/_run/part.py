@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pandas_amr._map.cut import Sample, cut_first_run, drop_empty, make_context
-from pandas_amr._plan.call import may_ask_model
+from pandas_amr._map.cut import (
+    Sample,
+    cut_first_run,
+    drop_empty,
+    functions_read_empty,
+    make_context,
+)
 from pandas_amr._plan.compute import all_labels, group_rows
 from pandas_amr._run.sample import make_sample, shards_of, spread_places
 from pandas_amr._units.by import find_missing_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,7 +29,49 @@ if TYPE_CHECKING:
     from pandas_amr._units.units import Units
 
 MOST_SHARDS = 1000  # that are run dry; as many groups
-MOST_UNITS = 30_000  # likewise
+MOST_UNITS = 3_000  # likewise: these take half a second
+MOST_LONG_TOKENS = 500_000  # of long units that are run dry beside them: a second or two
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much some shards are.
+
+    Attributes:
+        long: shards of one unit that is so long that agents read it piece by piece.
+        short: the other shards.
+        units: those of the other shards.
+        tokens: likewise.
+    """
+
+    long: int = 0
+    short: int = 0
+    units: int = 0
+    tokens: int = 0
+
+    @classmethod
+    def of(cls, spec: Spec, units: Units, shards: Sequence[Shard]) -> Extent:
+        """Count shards and their units."""
+        long = find_long(spec, units, shards)
+        positions = [position for shard in shards for position in shard.positions]
+        tokens = units.sizes(positions).sum() - units.sizes(sorted(long)).sum()
+        short = len(shards) - len(long)
+        return cls(len(long), short, len(positions) - len(long), int(tokens))
+
+
+@dataclass(frozen=True)
+class DrawnGroup:
+    """A group of which rows are in the part.
+
+    Attributes:
+        rows: how many it has.
+        drawn: how many of them are in the part.
+        weight: for how many groups it stands.
+    """
+
+    rows: int
+    drawn: int
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -32,19 +79,22 @@ class Part:
     """The units that are run dry: all of them, or some from all over the frame.
 
     Attributes:
-        sizes: the units of each shard that is to be mapped, of the whole.
+        shards: those that are to be mapped, of the whole.
+        extent: how much these are.
         leaves: the shards of all units: whether reducers read anything of them.
         scale: how many units of the whole there are per unit of the part.
-        groups: likewise for the groups that agents write about; 0 if these are yet to be found.
+        groups: the groups that agents write about, by their number in the part; empty if these are
+            yet to be found, and for the whole.
         sample: the units that are mapped, if only some are; the shards of a large one are drawn.
     """
 
     spec: Spec
     units: Units
-    sizes: tuple[int, ...] = ()
+    shards: Sequence[Shard] = ()
+    extent: Extent = field(default_factory=Extent)
     leaves: tuple[bool, ...] = ()
     scale: float = 1.0
-    groups: float = 0.0
+    groups: Mapping[int, DrawnGroup] = field(default_factory=dict)
     sample: Sample | None = None
 
     @property
@@ -52,9 +102,14 @@ class Part:
         """Whether it is all."""
         return self.scale == 1
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The units of each shard that is to be mapped, of the whole."""
+        return tuple(len(shard.positions) for shard in self.shards)
+
 
 def draw_part(spec: Spec, units: Units, stage: MapStage | None) -> Part:
-    """Draw some of the units if they are many: whole groups if these are known, or whole shards.
+    """Draw some of the units if they are many: of all groups if these are known, or whole shards.
 
     Args:
         spec: what the run is asked for.
@@ -63,36 +118,62 @@ def draw_part(spec: Spec, units: Units, stage: MapStage | None) -> Part:
     """
     shards = shards_of(spec, units)
     open_shards = shards if stage is None else stage.open_shards
-    sizes = tuple(len(shard.positions) for shard in open_shards)
-    whole = Part(spec, units, sizes, _find_leaves(spec, units))
+    extent = Extent.of(spec, units, open_shards)
+    whole = Part(spec, units, open_shards, extent, _find_leaves(spec, units))
     if stage is not None and stage.sample is not None:
-        return _draw_from_sample(whole, open_shards)
+        return _draw_from_sample(whole)
     groups = _known_groups(spec, units)
-    readable = sum(len(shard.positions) for shard in shards)
-    most = min(MOST_SHARDS, MOST_UNITS * len(shards) // max(1, readable))
-    if len(shards) <= most and len(groups) <= MOST_SHARDS:
+    if len(shards) <= _most_shards(shards) and len(groups) <= MOST_SHARDS:
         return whole
     if groups:
-        rows, drawn = _draw_groups(groups, len(units) * most // len(shards))
-        return replace(_take_rows(whole, rows), groups=len(groups) / drawn)
-    places = spread_places(len(shards), max(1, most))
-    return _take_rows(whole, _rows_of(units, [shards[place] for place in places]))
+        return _draw_groups(whole, groups)
+    return _take_rows(whole, _rows_of(units, _draw_shards(spec, units, shards)))
+
+
+def _most_shards(shards: Sequence[Shard]) -> int:
+    units = sum(len(shard.positions) for shard in shards)
+    return max(1, min(MOST_SHARDS, MOST_UNITS * len(shards) // max(1, units)))
+
+
+def _draw_shards(spec: Spec, units: Units, shards: Sequence[Shard]) -> list[Shard]:
+    """Draw shards from all over; those of long units all if they are not too many: each differs."""
+    positions = find_long(spec, units, shards)
+    long = [shard for shard in shards if not positions.isdisjoint(shard.positions)]
+    short = [shard for shard in shards if positions.isdisjoint(shard.positions)]
+    tokens = int(units.sizes(sorted(positions)).sum())
+    most_long = max(1, MOST_LONG_TOKENS * len(long) // max(1, tokens))
+    drawn: list[Shard] = []
+    for some, most in ((short, _most_shards(shards)), (long, most_long)):
+        drawn += [some[place] for place in spread_places(len(some), min(most, len(some)))]
+    return drawn
+
+
+def find_long(spec: Spec, units: Units, shards: Sequence[Shard]) -> frozenset[int]:
+    """Find the units that are longer than a shard may be: each is one."""
+    assert spec.plan.shard_tokens is not None
+    single = [shard.positions[0] for shard in shards if len(shard.positions) == 1]
+    is_long = units.sizes(single) > spec.plan.shard_tokens
+    return frozenset(np.array(single, dtype=np.int64)[is_long].tolist())
 
 
 def _find_leaves(spec: Spec, units: Units) -> tuple[bool, ...]:
     """Tell of each shard of a first run whether anything of it is read: empty units are not."""
     leaves = cut_first_run(spec, units, make_context(spec, units))
-    if any(not may_ask_model(function) for function in spec.job.callables.values()):
+    if functions_read_empty(spec):
         return (True,) * len(leaves)
     return tuple(bool(shard.positions) for shard in drop_empty(leaves, units))
 
 
-def _draw_from_sample(whole: Part, shards: Sequence[Shard]) -> Part:
+def _draw_from_sample(whole: Part) -> Part:
     """Draw some of the shards of a sample, which a run maps alone, if they are many."""
-    places = spread_places(len(shards), min(MOST_SHARDS, len(shards)))
-    drawn = [shards[place].positions for place in places]
-    scale = sum(whole.sizes) / max(1, sum(map(len, drawn)))
-    return replace(whole, sample=make_sample(drawn), scale=scale if drawn else 1.0)
+    if not whole.shards:
+        return whole
+    drawn = list(whole.shards)
+    if len(drawn) > _most_shards(drawn):
+        drawn = _draw_shards(whole.spec, whole.units, drawn)
+    positions = [shard.positions for shard in drawn]
+    scale = sum(whole.sizes) / sum(len(one) for one in positions)
+    return replace(whole, sample=make_sample(positions), scale=scale)
 
 
 def _rows_of(units: Units, shards: Sequence[Shard]) -> NDArray[np.int64]:
@@ -100,15 +181,36 @@ def _rows_of(units: Units, shards: Sequence[Shard]) -> NDArray[np.int64]:
     return np.flatnonzero(np.isin(units.asked, asked)[units.answered_by])
 
 
-def _draw_groups(groups: list[list[int]], most_rows: int) -> tuple[NDArray[np.int64], int]:
-    """Draw whole groups until they have so many rows; return the rows, and how many groups."""
-    rows: list[int] = []
-    drawn = 0
-    for place in np.random.default_rng(0).permutation(len(groups))[:MOST_SHARDS].tolist():
-        if len(rows) < most_rows:
-            rows += groups[place]
-            drawn += 1
-    return np.array(sorted(rows), dtype=np.int64), drawn
+def _draw_groups(whole: Part, groups: list[list[int]]) -> Part:
+    """Draw rows of the largest group and of others, as many of each; all groups if they are few."""
+    *others, largest = sorted(groups, key=len)
+    order = np.random.default_rng(0).permutation(len(others))
+    drawn = [others[place] for place in order[: MOST_SHARDS - 1]]
+    most = max(1, MOST_UNITS // (1 + len(drawn)))
+    group_of = _draw_rows(largest, most, weight=1.0)
+    for rows in drawn:
+        group_of |= _draw_rows(rows, most, weight=len(others) / len(drawn))
+    positions = sorted(group_of)
+    part = _take_rows(whole, np.array(positions, dtype=np.int64))
+    return replace(part, groups=_number_groups(part, [group_of[one] for one in positions]))
+
+
+def _draw_rows(rows: Sequence[int], most: int, *, weight: float) -> dict[int, DrawnGroup]:
+    """Draw rows from all over a group; return the group of each."""
+    places = spread_places(len(rows), min(most, len(rows)))
+    group = DrawnGroup(len(rows), len(places), weight)
+    return dict.fromkeys([rows[place] for place in places], group)
+
+
+def _number_groups(part: Part, groups: Sequence[DrawnGroup]) -> dict[int, DrawnGroup]:
+    """Return the groups by their number in a part, by the group of each of its rows."""
+    job = part.spec.job
+    assert job.by is not None
+    by_number: dict[int, DrawnGroup] = {}
+    for number, rows in enumerate(group_rows(job.frame, job.by)[1]):
+        if rows:
+            by_number[number] = groups[rows[0]]
+    return by_number
 
 
 def _take_rows(whole: Part, rows: NDArray[np.int64]) -> Part:
@@ -124,10 +226,11 @@ def _take_rows(whole: Part, rows: NDArray[np.int64]) -> Part:
 def _known_groups(spec: Spec, units: Units) -> list[list[int]]:
     """Return the rows of each group that agents write about: of those that have any content."""
     job = spec.job
-    if job.by is None or has_found_groups(spec) or not (spec.is_written or job.column_agents):
+    is_written = spec.reduce_kind == "agents_by_group" or job.column_agents
+    if job.by is None or not is_written or has_found_groups(spec):
         return []
     groups = [rows for rows in group_rows(job.frame, job.by)[1] if rows]
-    if not len(units.empty) or any(not may_ask_model(one) for one in job.callables.values()):
+    if not len(units.empty) or functions_read_empty(spec):
         return groups
     is_empty = units.is_empty_row
     return [rows for rows in groups if not is_empty[rows].all()]

@@ -14,6 +14,7 @@ from pandas_amr.models.structured.model import in_current_form
 if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
+    from pandas_amr._context.wiring import Wired
     from pandas_amr._map.stage import MapStage
     from pandas_amr._units.units import Units
     from pandas_amr.models.base import LM, Request
@@ -43,9 +44,9 @@ async def render_requests(
     if spec.job.maps and not requests:
         shards = stage.open_shards if stage is not None else shards_of(spec, units)
         await dry.map(make_sample([shard.positions for shard in shards[:count]]))
-    bodies: list[dict[str, Any]] = []
-    for lm, request in requests[:count]:
-        endpoint = services.wired.bare[lm]
-        form = in_current_form(request, server=endpoint.address[0], name=lm.model)
-        bodies.append(endpoint.body(form))
-    return bodies
+    return [_render(services.wired, lm, request) for lm, request in requests[:count]]
+
+
+def _render(wired: Wired, lm: LM, request: Request) -> dict[str, Any]:
+    endpoint = wired.bare[lm]
+    return endpoint.body(in_current_form(request, server=endpoint.address[0], name=lm.model))

@@ -171,6 +171,13 @@ class Units:
         """Return the tokens of an asked unit's line."""
         return int(self.tokens[np.searchsorted(self.asked, position)])
 
+    def sizes(self, positions: Sequence[int]) -> NDArray[np.int64]:
+        """Return the tokens of the lines of some asked units."""
+        sizes: NDArray[np.int64] = self.tokens[
+            np.searchsorted(self.asked, np.asarray(positions, dtype=np.int64))
+        ]
+        return sizes
+
     def answered(self, position: int) -> NDArray[np.int64]:
         """Return the rows that an asked unit answers for, itself among them."""
         order, starts = self._groups
