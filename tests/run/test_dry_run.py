@@ -15,6 +15,7 @@ import pydantic
 import pytest
 
 import pandas_amr as amr
+from pandas_amr._run import part
 from pandas_amr._run.counting_model import CountingModel
 from pandas_amr._run.typical import unbounded
 from pandas_amr.models.base import Abilities, Message, Request
@@ -263,6 +264,151 @@ def test_an_estimate_writes_no_journal(tmp_path, refusing):
         assert journal.execute("SELECT count(*) FROM entries").fetchone() == (0,)
 
 
+# What is not asked: empty rows, and what a run that gave up has left
+
+EMPTY = ROWS.assign(
+    text=[" " if n % 5 == 1 or n // 7 == 3 or n % 4 == 3 else text for n, text in enumerate(ROWS["text"])]
+)  # among them a whole shard of 7, and a whole group
+SIZED = noted("map", lambda rows: [{"size_": 12}] * len(rows))
+WITH_EMPTY: dict[str, dict[str, Any]] = {
+    "adaptive": SHAPES["adaptive"],
+    "static": SHAPES["static"],
+    "static, keyed by shard": {**FOUND, "reduce": "C.", "plan": {**STATIC, "dedupe": False, "keyed": "shard"}},
+    "static, with a function": {**SHAPES["an agent and a function"], "map": {"a": "What?", "b": SIZED}},
+    "neighbours": SHAPES["neighbours"],
+    "by groups": SHAPES["by groups"],
+    "direct": SHAPES["direct"],
+    "a number": SHAPES["a number"],
+    "all are asked": {**FOUND, "reduce": "C.", "plan": {**STATIC, "on_empty": "ask"}},
+}
+
+
+@pytest.mark.parametrize("shape", WITH_EMPTY)
+def test_empty_rows_cost_in_an_estimate_what_they_cost_in_the_run(shape):
+    case = dict(WITH_EMPTY[shape])
+    with ScriptedServer(typical) as server:
+        lm = server.lm(token_counter=counted)
+        estimate = EMPTY.amr.plan(lm=lm, columns=["text"], **case).estimate()
+        result = EMPTY.amr.map_reduce(lm=lm, columns=["text"], **case)
+        assert estimate.calls == len(server.requests)
+    assert len(result.failures) == 0
+    assert estimate.input_tokens == pytest.approx(result.total.input_tokens, rel=0.03)
+    if estimate.tree:
+        assert estimate.tree[1:] == tuple(level["nodes"] for level in result.graph().levels)[1:]
+
+
+def first_gist(found: pd.DataFrame) -> str:
+    return found["gist"].iloc[0]
+
+
+def test_a_recipe_that_asks_a_model_is_estimated_without_the_empty_rows():
+    """What its agents take is measured by a sample; the reduce beside it reads no empty row."""
+    recipe = amr.Recipe().map("What?", finding={"gist": str}, columns=["text"]).reduce(first_gist)
+    case = {"map": recipe, "finding": {"gist": str}, "reduce": "C.", "columns": ["text"], "plan": STATIC}
+    with ScriptedServer(typical) as server:
+        lm = server.lm(token_counter=counted)
+        estimate = EMPTY.amr.plan(lm=lm, **case).estimate(sample=20)
+        server.requests.clear()
+        result = EMPTY.amr.map_reduce(lm=lm, **case)
+        assert estimate.calls == len(server.requests)
+    assert estimate.input_tokens == pytest.approx(result.total.input_tokens, rel=0.1)
+
+
+def test_a_retry_of_a_run_that_gave_up_is_estimated_by_what_it_asks_again():
+    asked: list[amr.Estimate] = []
+    budget = amr.Budget(confirm=lambda estimate: asked.append(estimate) or True)
+    answer = [lambda request: Status(400, "no")]
+    case = {**FOUND, "columns": ["text"], "reduce": {"mood": "count"}, "budget": budget}
+    plan = {"shard_size": 2, "give_up_after": 3}
+    with ScriptedServer(lambda request: answer[0](request)) as server, warnings.catch_warnings():
+        warnings.simplefilter("ignore", amr.AMRWarning)
+        first = ROWS.amr.map_reduce(lm=server.lm(token_counter=counted), plan=plan, **case)
+        answer[0] = typical
+        server.requests.clear()
+        first.retry()
+        assert (asked[0].calls, asked[0].asked) == (40, 80)
+        assert asked[1].calls == len(server.requests) < 10
+
+
+def test_a_verification_is_estimated_by_the_shards_of_its_sample():
+    asked: list[amr.Estimate] = []
+    budget = amr.Budget(confirm=lambda estimate: asked.append(estimate) or True)
+    with ScriptedServer(typical) as server:
+        lm = server.lm(token_counter=counted)
+        result = ROWS.amr.map_reduce(lm=lm, columns=["text"], budget=budget, **SHAPES["static"])
+        server.requests.clear()
+        result.verify(share=0.3)
+        assert (asked[1].calls, asked[1].asked) == (len(server.requests), 24)
+    assert asked[1].shards == len(asked[1].sizes) == asked[1].calls
+
+
+def test_instructions_that_fail_for_all_rows_take_no_call_and_no_run_gives_up(refusing, caplog):
+    agent = amr.Agent(lambda row: 1 / 0)
+    plan = ROWS.amr.plan(lm=refusing.lm(), **{**FOUND, "map": agent, "reduce": {"mood": "count"}})
+    assert (plan.estimate().calls, plan.requests(3), caplog.text) == (0, [], "")
+
+
+# What is redacted
+
+
+class Mask:
+    """Takes digits out, and notes what it is given."""
+
+    __name__ = "mask"
+
+    def __init__(self) -> None:
+        self.given: list[str] = []
+
+    def __call__(self, text: str) -> str:
+        self.given.append(text)
+        return "".join("#" if letter.isdigit() else letter for letter in text)
+
+
+REDACTED = [
+    "static",
+    "by groups",
+    "direct",
+    "instruction by row",
+    "an agent and a function",
+    "columns by groups",
+    "a number",
+    "transposed",
+]
+
+
+@pytest.mark.parametrize("shape", REDACTED)
+def test_an_estimate_counts_what_a_run_sends_that_redacts(shape):
+    case = dict(SHAPES[shape])
+    columns = {} if shape == "transposed" else {"columns": ["text"]}
+    mask = Mask()
+    with ScriptedServer(typical) as server, amr.settings(redact=mask):
+        lm = server.lm(token_counter=counted)
+        plan = ROWS.amr.plan(lm=lm, **columns, **case)
+        estimate, planned = plan.estimate(), list(mask.given)
+        (body,) = plan.requests(1)
+        result = ROWS.amr.map_reduce(lm=lm, **columns, **case)
+        assert estimate.calls == len(server.requests)
+        assert body["messages"] == server.requests[0].body["messages"]
+    assert "row 1" not in json.dumps(body)
+    assert estimate.input_tokens == pytest.approx(result.total.input_tokens, rel=0.03)
+    values = {str(value) for column in ROWS for value in ROWS[column]}
+    instructions = {f"What of {group}?" for group in ROWS["group"]}
+    assert set(planned) <= values | instructions | set(ROWS.columns)  # nothing that only a dry run has found
+    assert len(planned) == len(set(planned))
+
+
+@pytest.mark.parametrize("shape", ["static", "an agent and a function", "instruction by row"])
+def test_a_redact_function_that_fails_is_one_error_and_nothing_is_sent(shape, refusing):
+    def redact(text: str) -> str:
+        if text in {ROWS["text"][3], "What of g3?"}:
+            raise ValueError(text)
+        return text
+
+    with amr.settings(redact=redact), pytest.raises(amr.UsageError, match="redact=redact raised ValueError") as raised:
+        ROWS.amr.plan(lm=refusing.lm(), columns=["text"], **SHAPES[shape])
+    assert ROWS["text"][3] not in str(raised.value)
+
+
 # Large frames
 
 
@@ -310,6 +456,39 @@ def test_calls_of_a_large_frame_are_exact_where_one_call_per_node_is_certain(cas
     estimate = frame.amr.plan(lm=lm, columns=["text"], **FOUND, **({"reduce": "C."} | case)).estimate()
     assert estimate.calls == calls
     assert (estimate.units, estimate.shards, sum(estimate.sizes)) == (20_000, 2000, 20_000)
+
+
+FIVE = np.random.default_rng(2).choice(list("abcde"), size=4000, p=[0.9, 0.04, 0.03, 0.02, 0.01])
+SKEWED = [f"g{int(rank) % 900}" for rank in np.random.default_rng(2).zipf(1.6, size=4000)]
+IN_PART: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "pieces": (FIVE, {"map": "W", "finding": {"n": int}, "plan": {"shard_tokens": 900}, "reduce": {"n": "sum"}}),
+    "a static tree": (FIVE, {**FOUND, "plan": {"fan_in": 7}}),
+    "columns": (FIVE, {**FOUND, "plan": {"fan_in": 7}, "reduce": {"gist": amr.Agent("S.")}}),
+    "an adaptive tree": (FIVE, {**FOUND, "plan": {"reduce_budget": 9000}}),
+    "few groups": (FIVE, {**FOUND, "by": "group", "plan": {"reduce_budget": 9000}}),
+    "many groups": (SKEWED, {**FOUND, "by": "group", "plan": {"reduce_budget": 9000}}),
+}
+
+
+@pytest.mark.parametrize("empty", [False, pytest.param(True, marks=pytest.mark.long)], ids=["", "empty"])
+@pytest.mark.parametrize("shape", IN_PART)
+def test_a_part_of_a_frame_tells_what_the_whole_would(shape, empty, refusing, monkeypatch):
+    groups, case = IN_PART[shape]
+    frame = many(4000).assign(group=groups)
+    frame.loc[frame.index % 499 == 7, "text"] *= 60  # longer than a shard
+    if empty:
+        frame.loc[frame.index % 3 == 1, "text"] = " "
+    plan = frame.amr.plan(lm=refusing.lm(token_counter=counted), columns=["text"], **({"reduce": "C."} | case))
+    part_of_it = plan.estimate()
+    monkeypatch.setattr(part, "MOST_UNITS", 10**6)
+    monkeypatch.setattr(part, "MOST_GROUPS", 10**6)
+    plan = frame.amr.plan(lm=refusing.lm(token_counter=counted), columns=["text"], **({"reduce": "C."} | case))
+    whole = plan.estimate()
+    assert part_of_it.calls == pytest.approx(whole.calls, rel=0.05 if part_of_it.about else 0)
+    assert part_of_it.input_tokens == pytest.approx(whole.input_tokens, rel=0.05)
+    assert part_of_it.output_tokens == pytest.approx(whole.output_tokens, rel=0.05)
+    assert (part_of_it.tree, part_of_it.sizes) == (whole.tree, whole.sizes)
+    assert part_of_it.about or not whole.about
 
 
 @pytest.mark.long

@@ -35,7 +35,8 @@ async def answer_directly(
     if not spec.may_answer_directly:
         return None
     content = units.frame.iloc[:, list(units.columns)]
-    task = answer_task(spec).with_instruction_for(content, spec.job.redaction)
+    instruct = answer_task(spec).with_instruction_for
+    task = await services.run_rendering(spec, instruct, content, spec.job.redaction, size=0)
     share = reduce_budget(spec, task).share
     if not len(units) or int(units.tokens.sum()) > MOST_BUDGETS * share:
         return None

@@ -118,7 +118,7 @@ async def _estimate_parts(
     if spec.job.maps:
         parts.maps = dry.map_costs(await dry.map())
     if measurement is not None and measurement.pipelines is not None:
-        parts.maps.append(_scale_pipelines(measurement.pipelines, units, measurement))
+        parts.maps.append(_scale_pipelines(measurement.pipelines, sum(part.sizes), measurement))
     parts.reduces = await dry.reduce()
     return parts
 
@@ -134,8 +134,8 @@ def _begun_findings(stage: MapStage | None) -> MapFindings | None:
     return stage.findings if stage.findings.has_findings or has_left else None
 
 
-def _scale_pipelines(sampled: Usage, units: Units, measurement: Measurement) -> Cost:
-    scale = len(units.asked) / measurement.units
+def _scale_pipelines(sampled: Usage, units: int, measurement: Measurement) -> Cost:
+    scale = units / measurement.units
     cost = Cost("map", about=True)
     cost.add_usage(sampled)
     cost.scale(scale, scale)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units
 
-MOST_SHARDS = 1000  # that are run dry; as many groups
+MOST_SHARDS = 1000  # that are run dry
+MOST_GROUPS = 200  # likewise: each has a tree of its own
 MOST_UNITS = 3_000  # likewise: these take half a second
 MOST_LONG_TOKENS = 500_000  # of long units that are run dry beside them: a second or two
 
@@ -123,7 +124,7 @@ def draw_part(spec: Spec, units: Units, stage: MapStage | None) -> Part:
     if stage is not None and stage.sample is not None:
         return _draw_from_sample(whole)
     groups = _known_groups(spec, units)
-    if len(shards) <= _most_shards(shards) and len(groups) <= MOST_SHARDS:
+    if len(shards) <= _most_shards(shards) and len(groups) <= MOST_GROUPS:
         return whole
     if groups:
         return _draw_groups(whole, groups)
@@ -185,7 +186,7 @@ def _draw_groups(whole: Part, groups: list[list[int]]) -> Part:
     """Draw rows of the largest group and of others, as many of each; all groups if they are few."""
     *others, largest = sorted(groups, key=len)
     order = np.random.default_rng(0).permutation(len(others))
-    drawn = [others[place] for place in order[: MOST_SHARDS - 1]]
+    drawn = [others[place] for place in order[: MOST_GROUPS - 1]]
     most = max(1, MOST_UNITS // (1 + len(drawn)))
     group_of = _draw_rows(largest, most, weight=1.0)
     for rows in drawn:
