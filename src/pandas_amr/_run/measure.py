@@ -66,7 +66,7 @@ async def measure_sample(
         findings=findings,
         reduction_tokens=reduction_tokens,
         latency_s=mapped.latency_s,
-        spread=mapped.spread(findings, of=len(units.asked)),
+        spread=mapped.spread(findings, of=len(units.with_content().asked)),
         pipelines=mapped.pipelines_usage,
     )
     dry = DryRun(Part(spec, units), services, measurement, mapped.known)

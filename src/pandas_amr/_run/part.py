@@ -220,21 +220,25 @@ def _take_rows(whole: Part, rows: NDArray[np.int64]) -> Part:
     by = job.by.at(rows, units.frame.index) if job.by is not None else None
     redacted = None if job.redacted is None else units.sent
     spec = replace(whole.spec, job=replace(job, frame=units.frame, redacted=redacted, by=by))
-    readable = len(whole.units.with_content().asked)
-    return replace(whole, spec=spec, units=units, scale=readable / len(units.with_content().asked))
+    return replace(whole, spec=spec, units=units, scale=_count(whole.units) / _count(units))
+
+
+def _count(units: Units) -> int:
+    """Count the units that have content; all if none has."""
+    return len(units.with_content().asked) or len(units.asked)
 
 
 def _known_groups(spec: Spec, units: Units) -> list[list[int]]:
-    """Return the rows of each group that agents write about: of those that have any content."""
+    """Return the rows of each group that agents write about, without those that nothing reads."""
     job = spec.job
     is_written = spec.reduce_kind == "agents_by_group" or job.column_agents
     if job.by is None or not is_written or has_found_groups(spec):
         return []
-    groups = [rows for rows in group_rows(job.frame, job.by)[1] if rows]
-    if not len(units.empty) or functions_read_empty(spec):
-        return groups
-    is_empty = units.is_empty_row
-    return [rows for rows in groups if not is_empty[rows].all()]
+    groups = group_rows(job.frame, job.by)[1]
+    if len(units.empty) and not functions_read_empty(spec):
+        is_empty = units.is_empty_row
+        groups = [[row for row in rows if not is_empty[row]] for rows in groups]
+    return [rows for rows in groups if rows]
 
 
 def has_found_groups(spec: Spec) -> bool:
