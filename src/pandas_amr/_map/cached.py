@@ -53,11 +53,6 @@ class CachedFindings(NamedTuple):
     repaired: frozenset[int] = frozenset()
 
 
-def uncached(mapper: Mapper) -> Mapper:
-    """Return the mapper itself, without the journal around it."""
-    return mapper.mapper if isinstance(mapper, CachedMapper) else mapper
-
-
 class UnitKeys:
     """The keys of units in the journal, made once per unit.
 

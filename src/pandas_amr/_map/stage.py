@@ -18,8 +18,15 @@ from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, Failure, FindingStore
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.breaker import Breaker, Doom
-from pandas_amr._map.cached import CachedFindings, CachedMapper, uncached
-from pandas_amr._map.cut import Sample, cut_shards, drop_empty, make_context
+from pandas_amr._map.cached import CachedFindings, CachedMapper
+from pandas_amr._map.cut import (
+    Sample,
+    cut_first_run,
+    cut_shards,
+    cuts_empty,
+    drop_empty,
+    make_context,
+)
 from pandas_amr._map.function import PipelineMapper
 from pandas_amr._map.leaves import Leaves, Part
 from pandas_amr._map.mapper import MappedShard, Mapper
@@ -60,6 +67,9 @@ class MapStage:
         units: all units of the run.
         findings: what an earlier run found: only the rest is asked.
         sample: some of the units, each block a shard: only these are asked.
+
+    Attributes:
+        sample: likewise; None if all units are asked.
     """
 
     _nodes_of: dict[int, tuple[str, ...]] | None = None  # the nodes of each unit, once asked for
@@ -79,7 +89,7 @@ class MapStage:
         self._services = services
         self._state = state
         self._units = units
-        self._sample = sample
+        self.sample = sample
         self._context = make_context(spec, units)
         self._breaker = _make_breaker(spec)
         self.mappers = make_mappers(spec, services, units, self._context, self._breaker)
@@ -93,19 +103,12 @@ class MapStage:
         self._waiting: dict[int, dict[str | None, MappedShard]] = {}
         self._items = self._cut_all()
 
-    @cached_property
-    def _cuts_empty(self) -> bool:
-        """Whether shards are cut with empty units: functions read them, or keys are made of all."""
-        if self._spec.plan.keyed == "shard":
-            return True
-        return any(mapper.reads_empty_units for mapper in self.mappers)
-
     def _key_by_whole_shards(self) -> None:
         """Make the keys of the shards of a first run, empty units among theirs.
 
         Without empty units a first run has no others, and neither has a sample.
         """
-        has_others = not self._is_first and self._sample is None
+        has_others = not self._is_first and self.sample is None
         if not has_others and not len(self._units.empty):
             return
         for mapper in self.mappers:
@@ -131,9 +134,9 @@ class MapStage:
     @cached_property
     def _rows(self) -> int:
         """How many rows the stage is about."""
-        if self._sample is None:
+        if self.sample is None:
             return len(self._units)
-        return self._count_rows(self._sample.positions)
+        return self._count_rows(self.sample.positions)
 
     def _count_rows(self, positions: Sequence[int] | NDArray[np.int64]) -> int:
         """Count the rows that some asked units answer."""
@@ -143,16 +146,30 @@ class MapStage:
     def _cut(self, mapper: Mapper) -> list[Shard]:
         if not self._is_first:
             return self._cut_open(self._is_open(mapper.name))
-        is_open = self._is_open_for_any  # all maps have the same shards
-        if self._cuts_empty and self._sample is None:
-            is_open = is_open | self._units.is_empty
-        shards = self._cut_open(is_open, warns=mapper is self.mappers[0])
+        warns = mapper is self.mappers[0]  # all maps have the same shards
+        shards = self._cut_open(self._is_open_or_empty, warns=warns)
         return shards if mapper.reads_empty_units else drop_empty(shards, self._units)
+
+    @property
+    def _is_open_or_empty(self) -> NDArray[np.bool_]:
+        """Tell which of the asked units are cut into shards."""
+        if self.sample is None and cuts_empty(self._spec):
+            return self._is_open_for_any | self._units.is_empty
+        return self._is_open_for_any
+
+    @property
+    def open_shards(self) -> list[Shard]:
+        """The shards of units that some map is still to be asked about, without empty units."""
+        is_open = self._is_open_or_empty
+        if not self._is_first:
+            is_open = self._is_open_for_any & ~self._units.is_empty
+        shards = drop_empty(self._cut_open(is_open), self._units)
+        return [shard for shard in shards if shard.positions]
 
     def _cut_open(self, is_open: NDArray[np.bool_], *, warns: bool = False) -> list[Shard]:
         unmapped = self._units.only(is_open)
-        if self._sample is not None:
-            return cut_shards(self._spec, unmapped, self._sample.blocks_of(unmapped.asked))
+        if self.sample is not None:
+            return cut_shards(self._spec, unmapped, self.sample.blocks_of(unmapped.asked))
         groups = None
         if self._context is not None:
             groups = self._context.groups(unmapped.asked)
@@ -186,9 +203,9 @@ class MapStage:
         is_open &= ~self.findings.from_journal[name]  # failures that are not asked again yet
         if name in self.findings.left:
             is_open &= ~self.findings.left[name]
-        if self._sample is None:
+        if self.sample is None:
             return is_open
-        return is_open & np.isin(self._units.asked, self._sample.positions)
+        return is_open & np.isin(self._units.asked, self.sample.positions)
 
     @property
     def leaves(self) -> int:
@@ -200,11 +217,7 @@ class MapStage:
     @cached_property
     def _all_shards(self) -> list[Shard]:
         """Shards as a first run cuts them: the tree of a later run asks the same questions."""
-        units = self._units if self._cuts_empty else self._units.with_content()
-        groups = None
-        if self._context is not None:
-            groups = self._context.groups(units.asked)
-        return cut_shards(self._spec, units, groups)
+        return cut_first_run(self._spec, self._units, self._context)
 
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
@@ -267,7 +280,7 @@ class MapStage:
         """Count the rows that a model at a server would be asked about, by any map."""
         unknown: set[int] = set()
         for shard, mapper in self._items:
-            agent = uncached(mapper)
+            agent = mapper.mapper if isinstance(mapper, CachedMapper) else mapper
             if not isinstance(agent, AgentMapper) or self._is_embedded(agent):
                 continue
             positions = list(shard.positions)
