@@ -51,7 +51,7 @@ from pandas_amr.errors import (
     NotConfirmed,
     UsageError,
 )
-from pandas_amr.models.waits import LOGGER, collect_waits
+from pandas_amr.models.waits import collect_waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,6 @@ async def run(
             on_cancel(pipeline.partial_result())
         raise
     except Exception as error:
-        pipeline.log_end(error)
         has_begun = state.stage != "" or state.findings is not None
         found = pipeline.partial_result() if has_begun else None
         pipeline.begin_issuing()
@@ -107,7 +106,6 @@ async def run(
         stop_with(error, found, where=state.stage or "its beginning", planned=is_planned)
     finally:
         pipeline.leave_notices()
-    pipeline.log_end(state.ended_by)
     try:
         pipeline.raise_if_ended()
     finally:
@@ -376,12 +374,6 @@ class Pipeline:
         findings = self.state.findings
         has_findings = findings is not None and findings.has_findings
         return bool(total.tries or total.recalled) or has_findings
-
-    def log_end(self, error: Exception | None) -> None:
-        """Log that the run waits no longer for its service: once, by the outermost run."""
-        is_gone = isinstance(error, ModelUnavailable) and error.fatal
-        if is_gone and self._parent is None:
-            LOGGER.warning("The run stopped early: %s", error)
 
     @property
     def _issues_warnings(self) -> bool:
