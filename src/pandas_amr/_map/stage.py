@@ -274,7 +274,8 @@ class MapStage:
         """Begin no more shards, and tell it at once."""
         self._state.halted = True
         total = self._services.ledger.total
-        LOGGER.warning("The run gives up: %s %s.", doom.describe(), _describe_total(total))
+        reason = doom.describe(is_quoted=False)
+        LOGGER.warning("The run gives up: %s %s.", reason, _describe_total(total))
         self._services.watch.has_logged_stop = True
 
     def _give_up(self, doom: Doom) -> None:

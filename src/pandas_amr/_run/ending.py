@@ -52,7 +52,9 @@ def describe_end(result: Result | None, progress: Progress) -> Ending:
 
 
 def _shorten(text: str) -> str:
-    return shorten_text(first_sentence(text), REASON_CHARACTERS)
+    """Shorten a text to its head: behind a colon may stand what a server says, or an exception."""
+    head = first_sentence(text).partition(": ")[0]
+    return shorten_text(head, REASON_CHARACTERS)
 
 
 def _other_problems(result: Result) -> str:
