@@ -255,7 +255,7 @@ def test_what_a_service_says_is_not_logged_by_a_run_that_gives_up(caplog):
     with caplog.at_level(logging.INFO, "pandas_amr"), ScriptedServer(all_rows_fail) as server:
         result = amr.result_of(many.amr.map("Which?", lm=server.lm(), **MAPPED))
     (line,) = logged(caplog)
-    assert line.startswith("The run gives up: 10 units in 10 shards failed and none succeeded")
+    assert "failed and none succeeded, all for one reason: The server answered 400 (model)" in line
     assert CELL in result.stopped
     assert CELL not in caplog.text
 
