@@ -1,0 +1,179 @@
+"""What a command asks for: the rows, the question and the model, all checked before a request."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pandas_amr._cli.exits import WrongUsage
+from pandas_amr._cli.files import check_out, check_rows_fit, find_places, read_frame
+from pandas_amr._cli.values import (
+    find_labels,
+    read_budget,
+    read_finding,
+    read_output,
+    read_reduce,
+)
+from pandas_amr._journal.journal import open_journal
+from pandas_amr._plan.plan import read_plan
+from pandas_amr.models.base import LM
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from pandas_amr._cli.files import Format, Place
+    from pandas_amr._journal.journal import Journal
+
+LOCAL = "local"
+NO_MODEL = (
+    "No model is named: --lm NAME, or AMR_MODEL in the environment; "
+    f"--lm {LOCAL} for a small one in this process."
+)
+NO_QUESTION = (
+    "Say what you want: --task TEXT; or --map TEXT with --finding and --reduce; or --plan FILE."
+)
+
+
+@dataclass(frozen=True)
+class CommandOptions:
+    """The options that ``run``, ``plan`` and ``estimate`` share, as they were given."""
+
+    source: str
+    task: str | None
+    plan: str | None
+    columns: tuple[str, ...]
+    map: str | None
+    finding: tuple[str, ...]
+    reduce: tuple[str, ...]
+    by: tuple[str, ...]
+    output: str | None
+    out: str | None
+    format: Format | None
+    lm: str | None
+    base_url: str | None
+    budget: str | None
+    journal: str | None
+    max_parallelism: int | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a verb of the library is given.
+
+    Attributes:
+        frame: the rows.
+        question: what it is asked.
+        settings: how it runs.
+        is_map_only: whether nothing is reduced.
+        journal: where findings are kept; None for nowhere.
+        out: where the rows go.
+    """
+
+    frame: pd.DataFrame
+    question: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    is_map_only: bool
+    journal: Journal | None
+    out: Place | None
+
+
+def make_request(options: CommandOptions) -> Request:
+    """Read the options and the rows.
+
+    Raises:
+        WrongUsage: an option or the file cannot be used.
+        UsageError: likewise, in the library's words.
+        PlanError: the plan cannot be used.
+    """
+    finding = read_finding(options.finding)
+    reduce = read_reduce(options.reduce)
+    output = read_output(options.output)
+    budget = read_budget(options.budget)
+    is_map_only = _is_map_only(options, has_reduce=reduce is not None)
+    lm = make_lm(options)
+    source, out = find_places(options.source, options.out, options.format)
+    if out is not None:
+        check_out(out, source)
+    journal = choose_journal(options.journal)
+    frame = read_frame(source)
+    if out is not None:
+        check_rows_fit(frame, out)
+    question = {
+        "task": options.task,
+        "plan": options.plan,
+        "columns": find_labels(options.columns, frame),
+        "map": options.map,
+        "finding": finding,
+        "reduce": reduce,
+        "by": find_labels(options.by, frame),
+        "output": output,
+    }
+    settings = {
+        "lm": lm,
+        "budget": budget,
+        "journal": False if journal is None else journal,
+        "max_parallelism": options.max_parallelism,
+    }
+    given = {name: value for name, value in question.items() if value is not None}
+    return Request(frame, given, settings, is_map_only, journal, out)
+
+
+def _is_map_only(options: CommandOptions, *, has_reduce: bool) -> bool:
+    """Tell whether nothing is reduced.
+
+    Raises:
+        WrongUsage: nothing is asked, or an option is about a reduce that is not there.
+    """
+    for name, value in (("--task", options.task), ("--map", options.map)):
+        if value is not None and not value.strip():
+            raise WrongUsage(f"{name} is empty.")
+    plan = read_plan(options.plan)
+    questions = (options.task, options.map, plan.map_instruction)
+    if all(question is None for question in questions):
+        raise WrongUsage(NO_QUESTION)
+    parts = (plan.reduce_instruction, plan.aggregations, plan.ranking)
+    reduces = has_reduce or options.task is not None or any(part is not None for part in parts)
+    if reduces:
+        return False
+    has_option = {"--by": bool(options.by), "--output": options.output is not None}
+    for name, is_given in has_option.items():
+        if is_given:
+            raise WrongUsage(f"{name} is about an answer, and nothing is reduced: add --reduce.")
+    return True
+
+
+def make_lm(options: CommandOptions) -> Any:
+    """Return the model that the options name; None for the environment's.
+
+    Raises:
+        WrongUsage: none is named.
+    """
+    name = options.lm or os.environ.get("AMR_MODEL")
+    if not name:
+        raise WrongUsage(NO_MODEL)
+    if options.base_url is None:
+        return options.lm
+    return LM(name, base_url=options.base_url)
+
+
+def choose_journal(given: str | None) -> Journal | None:
+    """Open the journal that ``--journal`` names, or else the environment, or the default one.
+
+    Raises:
+        WrongUsage: it names a folder.
+        JournalError: the file cannot be used.
+        UsageError: the environment's name cannot be used.
+    """
+    if given is None:
+        return open_journal(None, by_default=True)
+    if given.strip().casefold() in {"off", "false", "no", "none"}:
+        return None
+    if not given.strip():
+        raise WrongUsage("--journal takes a file, or 'off'.")
+    if Path(given).is_dir():
+        raise WrongUsage(f"--journal {given!r} is a folder; name a file in it, or 'off'.")
+    return open_journal(Path(given), by_default=True)
