@@ -53,14 +53,17 @@ def count_rows(result: Result) -> Counts:
 def exit_status(result: Result, most_failed: MostFailed) -> int:
     """Return the exit status of a run that raised nothing.
 
-    It is done if no more rows failed than may, partial if something was found, else failed.
+    It is failed if rows were read and none has a finding, whatever may fail; done if no more rows
+    failed than may; else partial.
     """
     counts = count_rows(result)
+    if not counts.found and counts.failed + counts.skipped:
+        return FAILED
     has_failed_reduce = len(result.failures) > 0 and bool(result.failures["position"].isna().any())
     is_whole = result.stopped is None and not counts.skipped and not has_failed_reduce
     if is_whole and most_failed.allows(counts.failed, counts.rows):
         return DONE
-    return PARTIAL if counts.found else FAILED
+    return PARTIAL
 
 
 def describe_result(

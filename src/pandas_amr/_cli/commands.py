@@ -111,6 +111,7 @@ def with_question(function: Function) -> Function:
         ),
         click.option("--lm", help="The model's name. Default: AMR_MODEL."),
         click.option("--base-url", help="The server. Default: OPENAI_BASE_URL."),
+        click.option("--prices", help="What the model costs: INPUT,OUTPUT per million tokens."),
         click.option("--budget", help="Money (5), or calls=100,tokens=1000000,seconds=60."),
         click.option("--journal", help="A file, or off. Default: AMR_JOURNAL, or the user's own."),
         click.option(
@@ -191,7 +192,7 @@ def _make_plan(options: CommandOptions, out: Place | None) -> Plan:
     return verbs.plan(request.frame, **request.question, **request.settings)
 
 
-@COMMANDS.group(cls=Commands)
+@COMMANDS.group(cls=Commands, no_args_is_help=False)
 def journal() -> None:
     """Look after the journal, which keeps what was paid for."""
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pandas_amr._cli.exits import WrongUsage
 from pandas_amr._records.suggest import did_you_mean
@@ -44,6 +45,7 @@ ENDINGS: dict[str, Format] = {
 GZIPPED = ".gz"
 GZIP_MAGIC = b"\x1f\x8b"
 STDIN = "-"
+PANDAS_KEY = b"pandas"  # of a Parquet file's metadata
 # What is read as a number. A ZIP code (007), a telephone number (+49) and a label (1e5) are texts.
 INTEGER = r"-?(?:0|[1-9]\d{0,17})"
 NUMBER = r"-?(?:0|[1-9]\d{0,14})(?:\.\d+(?:[eE][+-]?\d{1,3})?)?"
@@ -83,17 +85,18 @@ def find_places(source: str, out: str | None, given: Format | None) -> tuple[Pla
             f"--format {given} contradicts the names of the files ({', '.join(map(repr, names))}); "
             "it is for names that do not tell their format."
         )
-    places: list[Place] = []
-    for name, known in zip(names, by_name, strict=True):
-        # With one name that tells its format and one that does not, --format is of the other.
-        kind = known or given
-        if kind is None:
-            raise WrongUsage(_unknown_format(name))
-        is_gzipped = name.lower().endswith(GZIPPED)
-        if is_gzipped and kind == "parquet":
-            raise WrongUsage(f"{name!r}: Parquet is compressed by itself; leave out {GZIPPED}.")
-        places.append(Place(name, None if name == STDIN else Path(name), kind, is_gzipped))
+    places = [_find_place(name, given) for name in names]
     return places[0], places[1] if out is not None else None
+
+
+def _find_place(name: str, given: Format | None) -> Place:
+    kind = _format_of_name(name) or given
+    if kind is None:
+        raise WrongUsage(_unknown_format(name))
+    is_gzipped = name.lower().endswith(GZIPPED)
+    if is_gzipped and kind == "parquet":
+        raise WrongUsage(f"{name!r}: Parquet is compressed by itself; leave out {GZIPPED}.")
+    return Place(name, None if name == STDIN else Path(name), kind, is_gzipped)
 
 
 def _format_of_name(name: str) -> Format | None:
@@ -213,7 +216,26 @@ def _read_jsonl(data: bytes) -> pd.DataFrame:
         if not isinstance(record, dict):
             raise _Unreadable(f"line {number} is not an object.")
         records.append(record)
-    return pd.DataFrame(records, dtype=object).convert_dtypes()
+    names = list(dict.fromkeys(name for record in records for name in record))
+    columns: dict[str, pd.Series] = {}
+    for name in names:
+        columns[name] = _make_column([record.get(name) for record in records])
+    return pd.DataFrame(columns)
+
+
+def _make_column(values: list[Any]) -> pd.Series:
+    """Make a column of JSON values: typed, if that changes none of them."""
+    kinds = {type(value) for value in values if value is not None}
+    is_whole = None not in values
+    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in values if value is not None):
+        return pd.Series(values, dtype="int64" if is_whole else "Int64")
+    if kinds == {bool}:
+        return pd.Series(values, dtype="bool" if is_whole else "boolean")
+    if kinds == {float}:
+        return pd.Series(values, dtype="float64")
+    if kinds == {str}:
+        return pd.Series(values)
+    return pd.Series(values, dtype=object)
 
 
 def _read_parquet(data: bytes) -> pd.DataFrame:
@@ -347,9 +369,23 @@ def _to_jsonl(frame: pd.DataFrame) -> bytes:
 
 
 def _to_parquet(frame: pd.DataFrame) -> bytes:
+    table = pa.Table.from_pandas(frame)
+    metadata = dict(table.schema.metadata)
+    metadata[PANDAS_KEY] = _make_readable(metadata[PANDAS_KEY])
     buffer = io.BytesIO()
-    frame.to_parquet(buffer)
+    pq.write_table(table.replace_schema_metadata(metadata), buffer)
     return buffer.getvalue()
+
+
+def _make_readable(metadata: bytes) -> bytes:
+    """Leave out of pandas' metadata the types that pandas cannot read back, such as of lists."""
+    described = json.loads(metadata)
+    for column in described["columns"]:
+        try:
+            pd.api.types.pandas_dtype(column["numpy_type"])
+        except (TypeError, NotImplementedError):
+            column["numpy_type"] = "object"
+    return json.dumps(described).encode()
 
 
 WRITERS: dict[Format, Callable[[pd.DataFrame], bytes]] = {

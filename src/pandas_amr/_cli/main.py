@@ -22,7 +22,7 @@ from pandas_amr._cli.exits import (
 )
 from pandas_amr._cli.log_lines import find_log_format, use_log
 from pandas_amr._cli.values import has_key_in_name
-from pandas_amr._records.keywords import suggest_keyword
+from pandas_amr._records.keywords import closest_keyword
 from pandas_amr._records.log import LOGGER
 from pandas_amr.errors import AMRError, PlanError, RunStopped, UsageError
 
@@ -106,8 +106,11 @@ def _describe_option(error: click.NoSuchOption) -> str:
     if error.ctx is not None:
         for parameter in error.ctx.command.get_params(error.ctx):
             names += [name.lstrip("-") for name in parameter.opts if name.startswith("--")]
-    meant = suggest_keyword(error.option_name.lstrip("-").replace("-", "_"), names, "There are")
-    return f"There is no option {error.option_name}. {meant}"
+    meant = closest_keyword(error.option_name.lstrip("-").replace("-", "_"), names)
+    if meant is not None:
+        return f"There is no option {error.option_name}. Did you mean --{meant}?"
+    listed = ", ".join(f"--{name}" for name in names)
+    return f"There is no option {error.option_name}. There are: {listed}."
 
 
 def _in_one_line(text: str) -> str:

@@ -14,10 +14,13 @@ from pandas_amr._cli.values import (
     read_budget,
     read_finding,
     read_output,
+    read_prices,
     read_reduce,
 )
+from pandas_amr._context.wiring import check_budget, resolve_lm
 from pandas_amr._journal.journal import open_journal
 from pandas_amr._plan.plan import read_plan
+from pandas_amr.errors import UsageError
 from pandas_amr.models.base import LM
 
 if TYPE_CHECKING:
@@ -27,8 +30,10 @@ if TYPE_CHECKING:
 
     from pandas_amr._cli.files import Format, Place
     from pandas_amr._journal.journal import Journal
+    from pandas_amr._records.usage import Budget
 
 LOCAL = "local"
+DATABASE_MAGIC = b"SQLite format 3\0"
 NO_MODEL = (
     "No model is named: --lm NAME, or AMR_MODEL in the environment; "
     f"--lm {LOCAL} for a small one in this process."
@@ -55,6 +60,7 @@ class CommandOptions:
     format: Format | None
     lm: str | None
     base_url: str | None
+    prices: str | None
     budget: str | None
     journal: str | None
     max_parallelism: int | None
@@ -89,12 +95,11 @@ def make_request(options: CommandOptions) -> Request:
         UsageError: likewise, in the library's words.
         PlanError: the plan cannot be used.
     """
-    finding = read_finding(options.finding)
-    reduce = read_reduce(options.reduce)
-    output = read_output(options.output)
-    budget = read_budget(options.budget)
-    is_map_only = _is_map_only(options, has_reduce=reduce is not None)
-    lm = make_lm(options)
+    asked = _read_question(options)
+    is_map_only = _is_map_only(options, has_reduce=asked["reduce"] is not None)
+    budget, lm = read_budget(options.budget), make_lm(options)
+    if budget is not None and budget.money is not None:
+        check_money(budget, lm)
     source, out = find_places(options.source, options.out, options.format)
     if out is not None:
         check_out(out, source)
@@ -102,24 +107,30 @@ def make_request(options: CommandOptions) -> Request:
     frame = read_frame(source)
     if out is not None:
         check_rows_fit(frame, out)
-    question = {
-        "task": options.task,
-        "plan": options.plan,
+    asked |= {
         "columns": find_labels(options.columns, frame),
-        "map": options.map,
-        "finding": finding,
-        "reduce": reduce,
         "by": find_labels(options.by, frame),
-        "output": output,
     }
+    question = {name: value for name, value in asked.items() if value is not None}
     settings = {
         "lm": lm,
         "budget": budget,
         "journal": False if journal is None else journal,
         "max_parallelism": options.max_parallelism,
     }
-    given = {name: value for name, value in question.items() if value is not None}
-    return Request(frame, given, settings, is_map_only, journal, out)
+    return Request(frame, question, settings, is_map_only, journal, out)
+
+
+def _read_question(options: CommandOptions) -> dict[str, Any]:
+    """Read what is asked, but for the columns, which take the rows."""
+    return {
+        "task": options.task,
+        "plan": options.plan,
+        "map": options.map,
+        "finding": read_finding(options.finding),
+        "reduce": read_reduce(options.reduce),
+        "output": read_output(options.output),
+    }
 
 
 def _is_map_only(options: CommandOptions, *, has_reduce: bool) -> bool:
@@ -146,18 +157,36 @@ def _is_map_only(options: CommandOptions, *, has_reduce: bool) -> bool:
     return True
 
 
-def make_lm(options: CommandOptions) -> Any:
-    """Return the model that the options name; None for the environment's.
+def make_lm(options: CommandOptions) -> LM | str:
+    """Return the model that the options name, or else the environment.
 
     Raises:
         WrongUsage: none is named.
     """
-    name = options.lm or os.environ.get("AMR_MODEL")
+    name = os.environ.get("AMR_MODEL") if options.lm is None else options.lm
     if not name:
         raise WrongUsage(NO_MODEL)
-    if options.base_url is None:
-        return options.lm
-    return LM(name, base_url=options.base_url)
+    prices = read_prices(options.prices)
+    if options.base_url is None and prices is None:
+        return name
+    return LM(name, base_url=options.base_url, prices=prices)
+
+
+def check_money(budget: Budget | None, lm: LM | str) -> None:
+    """Check that a budget of money can be kept.
+
+    Raises:
+        WrongUsage: the prices are not known.
+    """
+    if lm == LOCAL:
+        return
+    try:
+        check_budget(budget, [resolve_lm(lm)])
+    except UsageError:
+        raise WrongUsage(
+            "--budget in money needs prices, and those of this model are not known: "
+            '--prices INPUT,OUTPUT per million tokens, or pip install "pandas-amr[prices]".'
+        ) from None
 
 
 def choose_journal(given: str | None) -> Journal | None:
@@ -176,4 +205,16 @@ def choose_journal(given: str | None) -> Journal | None:
         raise WrongUsage("--journal takes a file, or 'off'.")
     if Path(given).is_dir():
         raise WrongUsage(f"--journal {given!r} is a folder; name a file in it, or 'off'.")
+    if not _may_be_journal(Path(given)):
+        raise WrongUsage(f"--journal {given!r} is no journal; name another file, or 'off'.")
     return open_journal(Path(given), by_default=True)
+
+
+def _may_be_journal(path: Path) -> bool:
+    """Tell whether a file is a database, or is not there yet; another one would be set aside."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(DATABASE_MAGIC))
+    except OSError:  # the journal says why it cannot be read
+        return True
+    return start in {b"", DATABASE_MAGIC}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._cli.exits import WrongUsage
-from pandas_amr._plan.aggregations import SUGGESTED, SYNONYMS
 from pandas_amr._records.keywords import suggest_keyword
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._records.usage import Budget
@@ -114,6 +113,11 @@ def _read_schema(value: str, option: str) -> dict[str, Any]:
         raise WrongUsage(f"{source} is not JSON.") from None
     if not isinstance(schema, dict):
         raise WrongUsage(f"{source} is not a JSON schema, which is an object.")
+    if not {"properties", "items", "$ref"} & schema.keys():
+        raise WrongUsage(
+            f"{source} is not a JSON schema of an object: it has no 'properties'. "
+            "Fields can also be written as severity:int."
+        )
     return schema
 
 
@@ -209,33 +213,33 @@ def read_reduce(values: Sequence[str]) -> str | dict[str, Any] | None:
     """
     if not values:
         return None
-    aggregations: dict[str, list[str]] = {}
-    texts: list[str] = []
-    for value in values:
-        parts = [AGGREGATION.fullmatch(part) for part in value.split(",")]
-        if None in parts:
-            texts.append(value)
-            continue
-        for part in parts:
-            assert part is not None
-            aggregations.setdefault(part["name"].strip(), []).append(part["function"])
+    texts = [value for value in values if not _are_aggregations(value)]
     if not texts:
-        return {name: how[0] if len(how) == 1 else how for name, how in aggregations.items()}
-    if aggregations or len(texts) > 1:
+        return _read_aggregations(values)
+    if len(values) > 1:
         raise WrongUsage(
-            "--reduce takes aggregations (severity:mean,kind:value_counts), or one text."
-            f"{_advise_reduce(texts[0])}"
+            "--reduce takes aggregations (severity:mean,kind:value_counts), or one text for agents."
         )
     if re.fullmatch(r"\w+", texts[0]):
         raise WrongUsage(
-            f"--reduce {texts[0]!r} is a word; an aggregation names its field: FIELD:{texts[0]}."
-            f"{did_you_mean(texts[0], SUGGESTED, synonyms=SYNONYMS)}"
+            f"--reduce {texts[0]!r} is a word. An aggregation names its field: "
+            f"--reduce FIELD:{texts[0]}."
         )
     return texts[0]
 
 
-def _advise_reduce(text: str) -> str:
-    return f" {text!r} is a text." if len(text) <= len("an aggregation of something") else ""
+def _are_aggregations(value: str) -> bool:
+    return all(AGGREGATION.fullmatch(part) for part in value.split(","))
+
+
+def _read_aggregations(values: Sequence[str]) -> dict[str, Any]:
+    """Read aggregations by field; a field that is named several times has several."""
+    functions: dict[str, list[str]] = {}
+    for value in values:
+        for part in value.split(","):
+            name, _, function = part.rpartition(":")
+            functions.setdefault(name.strip(), []).append(function.strip())
+    return {name: how[0] if len(how) == 1 else how for name, how in functions.items()}
 
 
 def find_labels(values: Sequence[str], frame: pd.DataFrame) -> list[Hashable] | None:
@@ -294,6 +298,24 @@ def _read_number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def read_prices(value: str | None) -> tuple[float, ...] | None:
+    """Read ``--prices``: of a million tokens, input and output, and perhaps cached input.
+
+    Raises:
+        WrongUsage: it is something else.
+    """
+    if value is None:
+        return None
+    numbers = [_read_number(part) for part in value.split(",")]
+    prices = tuple(number for number in numbers if number is not None and number >= 0)
+    if len(prices) != len(numbers) or len(prices) not in {2, 3}:
+        raise WrongUsage(
+            "--prices takes what a million tokens cost, INPUT,OUTPUT or INPUT,OUTPUT,CACHED "
+            f"(0.15,0.6), not {value!r}."
+        )
+    return prices
 
 
 @dataclass(frozen=True)
