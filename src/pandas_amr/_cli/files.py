@@ -42,6 +42,7 @@ ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
+SURROGATE = "\\ud"  # how JSON begins to write half of a pair
 GZIPPED = ".gz"
 GZIP_MAGIC = b"\x1f\x8b"
 STDIN = "-"
@@ -215,12 +216,22 @@ def _read_jsonl(data: bytes) -> pd.DataFrame:
             raise _Unreadable(f"line {number} is not JSON.") from None
         if not isinstance(record, dict):
             raise _Unreadable(f"line {number} is not an object.")
+        if SURROGATE in line.lower() and not _is_encodable(record):
+            raise _Unreadable(f"line {number} contains a lone surrogate, which is no character.")
         records.append(record)
     names = list(dict.fromkeys(name for record in records for name in record))
     columns: dict[str, pd.Series] = {}
     for name in names:
         columns[name] = _make_column([record.get(name) for record in records])
     return pd.DataFrame(columns)
+
+
+def _is_encodable(record: dict[str, Any]) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _make_column(values: list[Any]) -> pd.Series:
