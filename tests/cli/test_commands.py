@@ -208,7 +208,7 @@ COMMANDS = {
         status=1,
         script=all_fail,
         answer={"status": "failed", "found": 0, "failed": 4, "out": None},
-        log="ERROR Failed: no row of 4 has a finding. found.csv is as it was",
+        log="ERROR Failed: 0 of 4 rows have a finding. found.csv is as it was",
     ),
     "the reduce fails": Command(
         [*MAPPED, "--reduce", "Sum it up.", "--out", "found.csv"],
@@ -259,6 +259,8 @@ COMMANDS = {
     "no such option": Command([*MAPPED, "--colum", "text"], 2, log="There is no option --colum. Did you mean --columns?"),
     "another library's word": Command([*MAPPED, "--model", "x"], 2, log="Did you mean --lm?"),
     "a key": Command([*MAPPED, f"--api-key={KEY}"], 2, log="set OPENAI_API_KEY in the environment"),
+    "a key in the address": Command([*MAPPED, "--base-url", f"http://me:{KEY}@127.0.0.1:9/v1"], 2, log="set OPENAI_API_KEY"),
+    "a key in the query": Command([*MAPPED, "--base-url", f"http://127.0.0.1:9/v1?api-key={KEY}"], 2, log="set OPENAI_API_KEY"),
     "a key by another name": Command([*MAPPED, "--openai-token", KEY], 2, log="set OPENAI_API_KEY in the environment"),
     "no such command": Command(["rn", "rows.csv"], 2, log="There is no command 'rn': .* Did you mean 'run'?"),
     "no command": Command([], 2, log="Missing command"),
@@ -380,6 +382,38 @@ def test_a_folder_that_takes_no_file_is_told_before_anything_is_paid_for(run, fo
     outcome = run([*MAPPED, "--out", "closed/found.csv"])
     assert (outcome.status, outcome.requests) == (2, 0)
     assert "is not writable" in outcome.stderr
+
+
+@pytest.mark.parametrize("journal", ["journal.db", "off"])
+def test_rows_that_cannot_be_written_in_the_end_are_kept_or_answered_and_the_command_fails(journal, run, folder):
+    (folder / "deep").mkdir()
+
+    def remove_folder(request: Any) -> Any:
+        if (folder / "deep").exists():
+            (folder / "deep").rmdir()
+        return reader.read(request)
+
+    command = [*MAPPED, *MEAN, "--out", "deep/found.csv", "--journal", journal]
+    outcome = run(command, remove_folder)
+    assert outcome.status == 1
+    assert (outcome.answer["status"], outcome.answer["out"], outcome.answer["output"]) == (
+        "failed",
+        None,
+        {"severity": 3.0},
+    )
+    assert "deep/found.csv could not be written: No such file or directory" in outcome.stderr
+    (folder / "deep").mkdir()
+    assert run(command).requests == (0 if journal == "journal.db" else 1)
+
+
+def test_a_run_that_raises_in_the_middle_without_a_journal_writes_what_it_found(run, folder):
+    def key_is_revoked(request: Any) -> Any:
+        return Status(402, "no") if request.number > 1 else reader.read(request)
+
+    outcome = run([*MAPPED, *MEAN, *ONE_BY_ONE, "--out", "found.csv"], key_is_revoked)
+    assert outcome.status == 1
+    assert pd.read_csv("found.csv")["severity"].tolist()[:2] == [5, 1]
+    assert "2 of 4 rows were found; there is no journal" in outcome.stderr
 
 
 # Files

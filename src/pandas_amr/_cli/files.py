@@ -31,7 +31,6 @@ from pandas_amr._units.cells import cell, make_json_keys, to_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import IO
 
 Format = Literal["csv", "parquet", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -332,20 +331,15 @@ def write_whole(data: bytes, path: Path) -> None:
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.writing")
     try:
         with beside.open("wb") as file:
-            _keep_mode(file, target)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            beside.chmod(stat.S_IMODE(target.stat().st_mode))
         beside.replace(target)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-
-
-def _keep_mode(file: IO[bytes], target: Path) -> None:
-    """Give a file the permissions of the one that it replaces."""
-    if target.exists():
-        os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
 
 
 def _to_csv(frame: pd.DataFrame) -> bytes:

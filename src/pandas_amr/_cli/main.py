@@ -21,18 +21,13 @@ from pandas_amr._cli.exits import (
     signals_raise,
 )
 from pandas_amr._cli.log_lines import find_log_format, use_log
-from pandas_amr._cli.values import has_key_in_name
+from pandas_amr._cli.values import NO_KEYS, has_key_in_name
 from pandas_amr._records.keywords import closest_keyword
 from pandas_amr._records.log import LOGGER
 from pandas_amr.errors import AMRError, PlanError, RunStopped, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-NO_KEYS = (
-    "A key does not belong on a command line, where others can read it: "
-    "set OPENAI_API_KEY in the environment."
-)
 
 
 def run_command_line(arguments: Sequence[str]) -> int:

@@ -6,11 +6,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 from pandas_amr._cli.exits import WrongUsage
 from pandas_amr._cli.files import check_out, check_rows_fit, find_places, read_frame
 from pandas_amr._cli.values import (
+    NO_KEYS,
     find_labels,
+    has_key_in_name,
     read_budget,
     read_finding,
     read_output,
@@ -166,10 +169,24 @@ def make_lm(options: CommandOptions) -> LM | str:
     name = os.environ.get("AMR_MODEL") if options.lm is None else options.lm
     if not name:
         raise WrongUsage(NO_MODEL)
+    check_address(options.base_url)
     prices = read_prices(options.prices)
     if options.base_url is None and prices is None:
         return name
     return LM(name, base_url=options.base_url, prices=prices)
+
+
+def check_address(base_url: str | None) -> None:
+    """Check that an address holds no key.
+
+    Raises:
+        WrongUsage: it does; the message does not repeat it.
+    """
+    if base_url is None:
+        return
+    url = urlsplit(base_url)
+    if "@" in url.netloc or any(has_key_in_name(name) for name, _ in parse_qsl(url.query)):
+        raise WrongUsage(f"--base-url holds a key. {NO_KEYS}")
 
 
 def check_money(budget: Budget | None, lm: LM | str) -> None:

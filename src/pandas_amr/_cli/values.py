@@ -50,6 +50,10 @@ AGE_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "we
 
 BUDGET_LIMITS = ("money", "calls", "tokens", "seconds")
 BUDGET_FORM = "limits by name (calls=100,seconds=60)"
+NO_KEYS = (
+    "A key does not belong on a command line, where others can read it: "
+    "set OPENAI_API_KEY in the environment."
+)
 FINDING_FORMS = (
     "name:type (severity:int), name=choice|choice (kind=bug|billing), "
     "a file with a JSON schema, or module:Class"

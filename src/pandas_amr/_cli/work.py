@@ -20,6 +20,7 @@ from pandas_amr._result.recent import result_of
 from pandas_amr.errors import RunStopped
 
 if TYPE_CHECKING:
+    from pandas_amr._cli.files import Place
     from pandas_amr._cli.request import Request
     from pandas_amr._cli.values import MostFailed
     from pandas_amr._result.result import Result
@@ -47,7 +48,12 @@ def carry_out(request: Request, most_failed: MostFailed) -> int:
             out = request.out.name if written and request.out is not None else None
             print_json(_describe(request, partial, STOPPED, output=None, out=out))
         raise
-    return _finish(request, result, exit_status(result, most_failed))
+    try:
+        return _finish(request, result, exit_status(result, most_failed))
+    except Signalled as signalled:
+        kept = _describe_kept(request, count_rows(result).found)
+        signalled.args = (f"The run itself had ended; {kept}.",)
+        raise
 
 
 def _run(request: Request) -> Result:
@@ -62,15 +68,28 @@ def _finish(request: Request, result: Result, status: int) -> int:
     """Write the rows of a run that raised nothing, unless nothing was found, and the answer."""
     out, written = request.out, None
     if out is not None and status != FAILED:
-        write_frame(result.frame, out)
-        written = out.name
-        LOGGER.info("%d rows were written to %s.", len(result.frame), written)
+        problem = _write_rows(result, out)
+        if problem is None:
+            written = out.name
+        else:
+            LOGGER.error("%s could not be written: %s.", out.name, problem)
+            status = FAILED
     output = result.output
     if request.is_map_only and out is None:
         output = result.frame
     _log_status(request, result, status)
     print_json(_describe(request, result, STATUS_OF_EXIT[status], output=output, out=written))
     return status
+
+
+def _write_rows(result: Result, out: Place) -> str | None:
+    """Write the rows into place, and return what hindered it; None if nothing did."""
+    try:
+        write_frame(result.frame, out)
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    LOGGER.info("%d rows were written to %s.", len(result.frame), out.name)
+    return None
 
 
 def _describe(
@@ -86,13 +105,13 @@ def _log_status(request: Request, result: Result, status: int) -> None:
         return
     counts = count_rows(result)
     kept = _describe_kept(request, counts.found)
-    if status == FAILED:
-        untouched = "" if request.out is None else f" {request.out.name} is as it was."
-        LOGGER.error("Failed: no row of %d has a finding.%s", counts.rows, untouched)
-    else:
-        LOGGER.warning(
-            "Partial: %d of %d rows have a finding; %s.", counts.found, counts.rows, kept
-        )
+    what = f"{counts.found} of {counts.rows} rows have a finding"
+    if status == PARTIAL:
+        LOGGER.warning("Partial: %s; %s.", what, kept)
+        return
+    untouched = "" if request.out is None else f" {request.out.name} is as it was."
+    goes_on = f"; {kept}" if counts.found else ""
+    LOGGER.error("Failed: %s%s.%s", what, goes_on, untouched)
 
 
 def _describe_kept(request: Request, found: int) -> str:
@@ -119,10 +138,9 @@ def _rescue(request: Request, partial: Result | None) -> bool:
     if request.out is None:
         LOGGER.warning("%s, and lost: there is no journal and no --out.", what)
         return False
-    write_frame(partial.frame, request.out)
-    LOGGER.warning(
-        "%s and written to %s; there is no journal, the same command begins anew.",
-        what,
-        request.out.name,
-    )
+    problem = _write_rows(partial, request.out)
+    if problem is not None:
+        LOGGER.error("%s, and lost: %s could not be written: %s.", what, request.out.name, problem)
+        return False
+    LOGGER.warning("%s; there is no journal, the same command begins anew.", what)
     return True
