@@ -124,8 +124,10 @@ def print_json(value: Any) -> None:
     """Write a value to stdout, in one line.
 
     Raises:
-        OSError: nobody reads stdout.
+        BrokenPipeError: nobody reads stdout.
     """
+    if sys.stdout is None:
+        raise BrokenPipeError
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")

@@ -144,6 +144,8 @@ def read_frame(place: Place) -> pd.DataFrame:
 def _read_bytes(place: Place) -> bytes:
     try:
         if place.path is None:
+            if sys.stdin is None:
+                raise WrongUsage("stdin is closed; name a file.")
             return sys.stdin.buffer.read()
         return place.path.read_bytes()
     except IsADirectoryError:

@@ -114,6 +114,8 @@ def _in_one_line(text: str) -> str:
 
 def _let_go_of_stdout() -> None:
     """Let Python not fail once more at its end, when it flushes stdout."""
+    if sys.stdout is None:
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
