@@ -25,6 +25,7 @@ from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.callers import find_caller, is_awaited, use_caller
 from pandas_amr._records.engine import THREAD, engine_loop, submit
+from pandas_amr._records.pickles import refuse_pickling
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr._result.frames import have_findings
@@ -121,6 +122,10 @@ class Run(Generic[Given]):
         self._trace: TracebackType | None = None
         self._task: asyncio.Task[Any] | None = None
         self._submitted: concurrent.futures.Future[Any] | None = None
+
+    __reduce_ex__ = refuse_pickling(
+        "A run", "Take its result to the other process: result = run.result()."
+    )
 
     def begun(self) -> Self:
         """The run itself, under way.
@@ -513,13 +518,20 @@ class PlannedCall:
         return draft
 
 
-def run_of(call: Call) -> Run[Any]:
+def run_of(call: Call, changes: Mapping[str, Any] | None = None) -> Run[Any]:
     """Check a call, and give its run, not begun yet.
+
+    Args:
+        call: the call.
+        changes: the settings that hold for it, as in a block around it.
 
     Raises:
         UsageError: the call cannot be carried out; nothing was sent.
     """
     settings = current_settings()
+    if changes:
+        of_block = {**settings.of_block, **changes}
+        settings = settings.with_changes({**changes, "of_block": of_block})
     job, lms = prepared(call, settings)
     spec = Spec(job, settings.with_changes(job.settings), lms)
     _check_models(spec)
