@@ -11,6 +11,7 @@ import pytest
 
 import pandas_amr as amr
 from moments import never, until
+from pandas_amr._records.log import LOGGER
 from pandas_amr.testing import ScriptedServer, Status, findings
 from processes import run_python
 
@@ -147,10 +148,24 @@ def in_a_function(lm: Any, **options: Any) -> Any:
     return rows().amr.map(inner, journal=False)
 
 
+def first_result(script: Any) -> Any:
+    """Map with another provider of the same model, whose log is not looked at."""
+    with ScriptedServer(script) as server:
+        result = amr.result_of(rows().amr.map("Which?", lm=server.lm(), **MAPPED))
+    LOGGER.warning("FORGET")
+    return result
+
+
 def retry(lm: Any, **options: Any) -> Any:
-    """Retry what failed first, for another reason, which is not looked at."""
-    first = rows().amr.map("Which?", lm=lm, **MAPPED, errors="coerce", budget=amr.Budget(seconds=1e-9))
-    return amr.result_of(first).retry(**{name: options[name] for name in options if name == "errors"})
+    return first_result(all_rows_fail).retry(lm=lm, **options)
+
+
+def verify(lm: Any) -> Any:
+    return first_result(answer).verify(lm=lm, share=1.0)
+
+
+def by_a_mapper(lm: Any, **options: Any) -> Any:
+    return amr.mapper("Which?", lm=lm, **MAPPED, **options)(rows())
 
 
 def sampled(lm: Any, **options: Any) -> Any:
@@ -169,6 +184,13 @@ VERBS: dict[str, Verb] = {
         lambda lm, **options: rows().amr.reduce("Say it.", output=str, by="shop", lm=lm, **OPTIONS, **options),
         IN_A_REDUCE,
     ),
+    "reduce of a groupby": (
+        lambda lm, **options: rows().groupby("shop").amr.reduce("Say it.", output=str, lm=lm, **OPTIONS, **options),
+        IN_A_REDUCE,
+    ),
+    "a mapper": (by_a_mapper, IN_A_MAP),
+    "retry": (retry, {name: problem for name, problem in IN_A_MAP.items() if "budget" not in problem[1]}),
+    "verify": (verify, {name: IN_A_MAP[name] for name in ("a row fails", "all rows fail", "the key is wrong")}),
     "map_reduce": (
         lambda lm, **options: rows().amr.map_reduce(map="Which?", reduce={"n": "sum"}, lm=lm, **MAPPED, **options),
         IN_A_MAP,
@@ -207,7 +229,9 @@ CASES = [
 
 
 def logged(caplog: Any, least: int = logging.WARNING) -> list[str]:
-    return [one.getMessage() for one in caplog.records if one.name == "pandas_amr" and one.levelno >= least]
+    """What was logged, but for what a test did before."""
+    lines = [one.getMessage() for one in caplog.records if one.name == "pandas_amr" and one.levelno >= least]
+    return lines[lines.index("FORGET") + 1 :] if "FORGET" in lines else lines
 
 
 @pytest.mark.parametrize(("verb", "problem"), CASES)
