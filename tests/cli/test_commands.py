@@ -561,6 +561,7 @@ WRONG_FINDINGS = {
     "{": "is not JSON",
     '{"severity": "int"}': "has no 'properties'",
     "nowhere:Complaint": "the module 'nowhere' cannot be imported (ModuleNotFoundError)",
+    "severity:Integer": "For a field: severity:int",
     "kinds:Complain": "Did you mean 'Complaint'?",
     "broken:Complaint": "the module 'broken' cannot be imported (ValueError)",
     "kinds:BaseModel": "BaseModel",

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 import pandas as pd
+import pydantic
 import pytest
 
 import pandas_amr as amr
@@ -355,6 +356,36 @@ def test_warnings_of_the_library_are_logged_once_each(caplog):
         start(server.lm(seed=7))
     (line,) = logged(caplog)
     assert "seed" in line
+
+
+def test_of_a_warning_about_a_plan_the_log_has_the_head_as_a_planner_has_read_rows(caplog):
+    planned = {
+        "map_instruction": "Which?", "finding": [{"name": "n", "type": "int", "choices": [], "description": ""}],
+        "many_per_row": True, "segmentation": "rows", "group_columns": [], "shard_size": 1, "parallelism": 1,
+        "where": "", "by": [], "aggregations": [{"field": "n", "function": "sum"}], "reduce_instruction": "",
+        "ranking": {"field": "", "most": 10, "lowest_first": False},
+    }  # fmt: skip
+
+    def script(request: Any) -> Any:
+        return planned if request.schema == "plan" else answer(request)
+
+    with caplog.at_level(logging.WARNING, "pandas_amr"), ScriptedServer(script) as server:
+        result = rows().amr.map_reduce("What?", lm=server.lm(), **OPTIONS)
+    assert "many_per_row (" in str(result.warnings[0])
+    assert logged(caplog) == ["Left out of the planner's answer as implausible"]
+
+
+def test_a_plan_whose_json_cannot_hold_a_check_is_logged(caplog):
+    class Number(pydantic.BaseModel):
+        n: int
+
+        @pydantic.field_validator("n")
+        @classmethod
+        def is_small(cls, value: int) -> int:
+            return value
+
+    amr.Plan(map_instruction="Which?", finding=Number).to_json()
+    assert logged(caplog) == ["A plan's JSON cannot hold"]
 
 
 STDERR = """

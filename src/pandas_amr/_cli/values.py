@@ -133,8 +133,12 @@ def _import_class(module_name: str, name: str, option: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # noqa: BLE001 (code of the user's)
+        advice = ""
+        if name.casefold() in TYPE_OF_NAME:
+            advice = f" For a field: {module_name}:{_type_like(name)}."
         raise WrongUsage(
             f"{option}: the module {module_name!r} cannot be imported ({type(error).__name__})."
+            f"{advice}"
         ) from None
     if not hasattr(module, name):
         classes = [other for other, value in vars(module).items() if isinstance(value, type)]
