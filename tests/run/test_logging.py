@@ -361,8 +361,8 @@ def test_warnings_of_the_library_are_logged_once_each(caplog):
 def test_of_a_warning_about_a_plan_the_log_has_the_head_as_a_planner_has_read_rows(caplog):
     planned = {
         "map_instruction": "Which?", "finding": [{"name": "n", "type": "int", "choices": [], "description": ""}],
-        "many_per_row": True, "segmentation": "rows", "group_columns": [], "shard_size": 1, "parallelism": 1,
-        "where": "", "by": [], "aggregations": [{"field": "n", "function": "sum"}], "reduce_instruction": "",
+        "many_per_row": False, "segmentation": "rows", "group_columns": [], "shard_size": 1, "parallelism": 1,
+        "where": "nothing", "by": [], "aggregations": [{"field": "n", "function": "sum"}], "reduce_instruction": "",
         "ranking": {"field": "", "most": 10, "lowest_first": False},
     }  # fmt: skip
 
@@ -371,7 +371,7 @@ def test_of_a_warning_about_a_plan_the_log_has_the_head_as_a_planner_has_read_ro
 
     with caplog.at_level(logging.WARNING, "pandas_amr"), ScriptedServer(script) as server:
         result = rows().amr.map_reduce("What?", lm=server.lm(), **OPTIONS)
-    assert "many_per_row (" in str(result.warnings[0])
+    assert "where (it names no field" in str(result.warnings[0])
     assert logged(caplog) == ["Left out of the planner's answer as implausible"]
 
 
