@@ -93,7 +93,7 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 .venv-extras/stamp: pyproject.toml scripts/lowest.py
 	$(PYTHON) -m venv $(@D)
 	$(PYTHON) scripts/lowest.py local files mcp notebook pickle prices dev > $(@D)/pins.txt
-	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,notebook,pickle,prices]" $(TOOLS) $(FRAMES) --constraint $(@D)/pins.txt
+	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,notebook,pickle,prices]" $(TOOLS) $(FRAMES) nbclient ipykernel --constraint $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --no-deps $(WEIGHTS)
 	touch $@
 

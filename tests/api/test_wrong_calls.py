@@ -100,6 +100,11 @@ WRONG = {
         amr.UsageError,
         r"reduce\['finding'\] takes what DataFrame.agg takes.*'summ'",
     ),
+    "an aggregation that only groups have": (
+        lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": "ngroup"}, lm=lm),
+        amr.UsageError,
+        "'ngroup' is one of groups: by=",
+    ),
     "a table in a list of aggregations": (
         lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": ["count", "value_counts"]}, lm=lm),
         amr.UsageError,

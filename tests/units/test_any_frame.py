@@ -642,7 +642,7 @@ def test_what_holds_no_rows_is_refused_with_what_would_be_right(name, refusing):
 
 
 OTHERS = {
-    "pyspark.sql.dataframe": ("toPandas", r"DataFrame of Spark, which .*: pass x.toPandas\(\) if .* x.mapInPandas"),
+    "pyspark.sql.dataframe": ("toPandas", r"DataFrame of Spark, which .*: pass x.toPandas\(\) if .* x.mapInArrow"),
     "pyspark.sql.connect.dataframe": ("toPandas", "of Spark"),
     "pyspark.pandas.frame": ("to_pandas", r"of Spark.*x.to_pandas\(\)"),
     "dask.dataframe.dask_expr._collection": ("compute", r"of Dask.*x.compute\(\).*x.map_partitions"),

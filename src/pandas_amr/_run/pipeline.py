@@ -298,10 +298,8 @@ class Pipeline:
         if confirm is None or self._is_confirmed:
             return
         self.state.stage = "its confirmation"
-        unmapped = stage.open if stage is not None else None
-        estimate_rest = partial(forecast, open_=unmapped)
-        estimate = await services.run_large(spec, estimate_rest, spec, services, self.state, units)
-        outgoing = await preview_outgoing(spec, services, self.state, units, unmapped)
+        estimate = await forecast(spec, services, units, stage=stage)
+        outgoing = await preview_outgoing(spec, services, units, stage)
         answer = await call_user_function(confirm, replace(estimate, outgoing=outgoing))
         if not isinstance(answer, bool | np.bool_) or not answer:
             raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)

@@ -62,6 +62,20 @@ def frame_of_table(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
+def frame_of_part(table: pa.Table) -> pd.DataFrame:
+    """Convert a part of a table: all its columns as columns, each Arrow-typed.
+
+    So the dtypes are those of every other part, whatever is missing in this one.
+
+    Raises:
+        UsageError: a column cannot be converted; the message names it.
+    """
+    columns = [_make_storable(column, name) for name, column in _name_columns(table)]
+    plain = pa.table(columns, names=table.column_names)
+    frame: pd.DataFrame = plain.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    return frame
+
+
 def frame_of_column(column: pa.ChunkedArray, name: str) -> pd.DataFrame:
     """Convert one array to a frame of one column.
 

@@ -17,7 +17,7 @@ class _Library:
     Attributes:
         name: what people call it.
         methods: the methods that collect a frame, of its several kinds of frames; or an expression.
-        parts: the method that calls a function on each part, if there is one.
+        parts: the call that runs a mapper on each part, if there is one.
     """
 
     name: str
@@ -27,14 +27,20 @@ class _Library:
 
 # By the package in which the class of a frame is defined.
 LIBRARIES = {
-    "pyspark": _Library("Spark", ("toPandas", "to_pandas"), "mapInPandas"),
-    "databricks.koalas": _Library("Spark", ("toPandas", "to_pandas"), "mapInPandas"),
-    "dask": _Library("Dask", ("compute",), "map_partitions"),
-    "dask_expr": _Library("Dask", ("compute",), "map_partitions"),
-    "dask_cudf": _Library("Dask", ("compute",), "map_partitions"),
+    "pyspark": _Library("Spark", ("toPandas", "to_pandas"), "mapInArrow(mapper.batches, schema)"),
+    "databricks.koalas": _Library(
+        "Spark", ("toPandas", "to_pandas"), "mapInArrow(mapper.batches, schema)"
+    ),
+    "dask": _Library("Dask", ("compute",), "map_partitions(mapper, meta=mapper.meta(x._meta))"),
+    "dask_expr": _Library(
+        "Dask", ("compute",), "map_partitions(mapper, meta=mapper.meta(x._meta))"
+    ),
+    "dask_cudf": _Library(
+        "Dask", ("compute",), "map_partitions(mapper, meta=mapper.meta(x._meta))"
+    ),
     "distributed": _Library("Dask", ("result",)),
     "modin": _Library("Modin", ("modin.to_pandas", "_to_pandas")),
-    "ray": _Library("Ray", ("to_pandas",), "map_batches"),
+    "ray": _Library("Ray", ("to_pandas",), "map_batches(mapper, batch_format='pyarrow')"),
     "cudf": _Library("cuDF", ("to_pandas",)),
     "vaex": _Library("Vaex", ("to_pandas_df",)),
     "daft": _Library("Daft", ("to_pandas",)),
@@ -64,7 +70,7 @@ def _write_refusal(library: _Library, data: object) -> str:
     method = _first_method(data, library.methods) or library.methods[0]
     ways = f"pass x.{method}() if it fits into memory"
     if library.parts:
-        ways += f", or call amr.map on each part: x.{library.parts}(...)"
+        ways += f", or map each part by amr.mapper(...): x.{library.parts}"
     return f"This is a {name} of {library.name}, which is not collected here: {ways}."
 
 
