@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.log import LOGGER, has_readers
-from pandas_amr.errors import FailureWarning, PlanWarning
+from pandas_amr.errors import FailureWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,16 +65,13 @@ class Caller:
     def warn(self, warning: Warning) -> None:
         """Issue a warning as one of this line, and log it.
 
-        Failures are logged at the end of their run: a warning of one may quote an exception. Of a
-        plan's, the log has the head: a planner has read rows, and its words may repeat them.
+        Failures are logged at the end of their run: a warning of one may quote an exception.
 
         Raises:
             Warning: a filter raises it.
         """
         if has_readers() and not isinstance(warning, FailureWarning):
-            text = str(warning)
-            is_plan = isinstance(warning, PlanWarning)
-            LOGGER.warning("%s", text.partition(": ")[0] if is_plan else text)
+            LOGGER.warning("%s", warning)
         warnings.warn_explicit(
             warning,
             type(warning),
