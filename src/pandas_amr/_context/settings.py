@@ -46,6 +46,7 @@ class Settings:
     progress: bool | None = None
     budget: Budget | None = None
     journal: Any = None
+    lease: Any = None
     of_block: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def with_changes(self, changes: dict[str, Any]) -> Settings:
@@ -141,6 +142,9 @@ class settings:  # noqa: N801 (used like a function)
         budget: what one run may spend.
         journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's
             cache folder.
+        lease: where processes share the limits of a server, key and model, and what is spent of
+            ``Budget(shared=...)``: a folder on a disk of this machine, or False for nowhere;
+            default: a folder in the user's cache folder.
 
     Raises:
         UsageError: a setting does not exist or a value does not fit.
@@ -286,8 +290,9 @@ def _checked(
     kept = dict(changes)
     if isinstance(kept.get("lm"), dict):
         kept["lm"] = dict(kept["lm"])
-    if isinstance(kept.get("journal"), str | Path):
-        kept["journal"] = absolute_path(kept["journal"])
+    for name in ("journal", "lease"):
+        if isinstance(kept.get(name), str | Path):
+            kept[name] = absolute_path(kept[name])
     return kept
 
 
@@ -307,8 +312,8 @@ def _check_values(caller: Caller, changes: dict[str, Any]) -> None:
             check_lm(value, where=f"{caller}(lm=...)")
         elif not _fits(name, value):
             suggestion = did_you_mean(value, get_args(Errors)) if name == "errors" else ""
-            if name == "journal" and isinstance(value, str):
-                suggestion = suggest_switch(value)
+            if name in {"journal", "lease"} and isinstance(value, str):
+                suggestion = suggest_switch(value, name)
             raise UsageError(
                 f"{caller}({name}=...) takes {_WANTED[name]}, not {value!r}.{suggestion}"
             )
@@ -321,6 +326,7 @@ _WANTED = {
     "progress": "True, False or None",
     "budget": "amr.Budget(money=, tokens=, calls=, seconds=)",
     "journal": "a path, amr.Journal(path), True, False or None",
+    "lease": "a folder's path, True, False or None",
 }
 
 
@@ -336,6 +342,10 @@ def _fits(name: str, value: Any) -> bool:
             if isinstance(value, str):
                 return bool(value.strip()) and not suggest_switch(value)
             return isinstance(value, bool | Path | Journal)
+        case "lease":
+            if isinstance(value, str):
+                return bool(value.strip()) and not suggest_switch(value)
+            return isinstance(value, bool | Path)
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 

@@ -41,6 +41,11 @@ class ConcurrencyWindow:
         limit = min(self.size, self.cap, max_parallelism or LARGEST_WINDOW)
         return max(1, int(limit))
 
+    def share_first(self, processes: int) -> None:
+        """Divide the first window among processes; once one was answered, each has its own."""
+        if not self._latencies:
+            self.size = max(1.0, FIRST_WINDOW / processes)
+
     def grow(self, latency_s: float, in_flight: int) -> None:
         """Grow after an answer; shrink slowly if answers have become slow."""
         if self._is_queueing(latency_s):
