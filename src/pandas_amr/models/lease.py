@@ -39,9 +39,7 @@ class PaceReport:
         joined_at: when it began to share.
         pending: its requests in flight, and those that wait.
         is_held: whether a rate holds requests back.
-        sent: requests sent since it joined.
-        answered: requests answered since it joined.
-        refused: requests answered 429 since it joined.
+        answered: requests answered so far.
         requests_per_s: requests that it sends per second, lately.
         tokens_per_s: likewise the tokens.
         max_parallelism: the limit that its user gave; None if there is none.
@@ -59,9 +57,7 @@ class PaceReport:
     joined_at: float = 0.0
     pending: int = 0
     is_held: bool = False
-    sent: float = 0.0
     answered: int = 0
-    refused: int = 0
     requests_per_s: float = 0.0
     tokens_per_s: float = 0.0
     max_parallelism: int | None = None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pandas_amr.models.lease import PaceReport
 
 BACK_OFF = 0.9  # of the admitted rate, after a 429 that reports no limit
+SHARED_BACK_OFF = 0.85  # likewise if processes share the limit: until all know, there are more 429s
 FIRST_GUESS = 1.0  # requests per second, if nothing was admitted yet
 LEAST_GUESS = 0.05
 GROWTH_PER_S = 0.05  # of a guessed rate, while no 429 comes
@@ -29,6 +30,7 @@ SOON_S = 5.0  # without a 429; after each further time as long the rate grows fa
 LONGEST_PACE_S = 60.0  # a learned rate holds no request back for longer after the one before
 DOUBT_S = 60.0  # for which headers are not believed that left room although the server said 429
 ROOM = 2.0  # requests: what headers say may be rounded
+FIRST_GUESS_S = 1.0  # in which the answers come to what was sent before the first 429
 NOTICE_S = 0.1  # until processes that share a limit surely know of one that joins them
 
 
@@ -107,7 +109,7 @@ class Pace:
     _refusals: Refusals = field(default_factory=Refusals)
     _admitted: AdmittedRate = field(default_factory=AdmittedRate)
     _is_guessed: bool = False
-    _is_first_guess: bool = False
+    _first_guess_at: float = 0.0
     _grown_at: float = 0.0
     _shrunk_at: float = 0.0
     _doubted_until: float = 0.0
@@ -205,7 +207,7 @@ class Pace:
         self.window.raise_cap(now)
         self._refusals.note(began, refused=False)
         self._admitted.record_answer(now)
-        self.window.grow(now - began, in_flight)
+        self.window.grow(now - began, in_flight, self.share.step)
         self._grow_guess(now)
 
     def slow_down(
@@ -268,11 +270,13 @@ class Pace:
         """Guess the rate, if no headers report it: a little less than was admitted lately."""
         if self.rpm is not None:
             return
-        rate = self._admitted.per_second(now) * BACK_OFF or FIRST_GUESS
+        back_off = BACK_OFF if self.share.processes == 1 else SHARED_BACK_OFF
+        rate = self._admitted.per_second(now) * back_off or FIRST_GUESS
         former = self.request_rate
         if former is not None and self._is_guessed:
-            rate = min(rate, former * BACK_OFF)
-        self._is_first_guess = former is None or not self._is_guessed
+            rate = min(rate, former * back_off)
+        if former is None or not self._is_guessed:
+            self._first_guess_at = now
         self._set_guess(max(rate, LEAST_GUESS), now)
 
     def _set_guess(self, rate: float, now: float) -> None:
@@ -330,7 +334,6 @@ class Pace:
         is_learned = not self._is_guessed
         return replace(
             report,
-            sent=self.sent,
             max_parallelism=self._given.max_parallelism,
             rpm=self._given.rpm,
             tpm=self._given.tpm,
@@ -352,10 +355,7 @@ class Pace:
             in_flight: its requests in flight.
             now: the time.
         """
-        if self._is_first_guess and self._is_guessed:
-            # It was made of the answers to this process alone; those to others are counted now.
-            self._set_guess(max(LEAST_GUESS, self._admitted.per_second(now) * BACK_OFF), now)
-        self._is_first_guess = False
+        self._correct_first_guess(now)
         self._follow_given_limits(others, now)
         self._follow_learned_rates(others, now)
         share = divide(own_joined_at, others, self.request_rate, self.token_rate)
@@ -370,13 +370,19 @@ class Pace:
                 bucket.refill(now)
                 bucket.level = min(bucket.level, -bucket.rate * NOTICE_S)
 
-    def count_others(self, *, answered: int, refused: int, now: float) -> None:
-        """Count the outcomes of requests of other processes: the limit is one."""
+    def count_others(self, answered: int, now: float) -> None:
+        """Count what the server has answered to other processes: the limit is one."""
         for _ in range(answered):
             self._admitted.record_answer(now)
-            self._refusals.note(now, refused=False)
-        for _ in range(refused):
-            self._refusals.note(now, refused=True)
+
+    def _correct_first_guess(self, now: float) -> None:
+        """Raise a first guess: it was made before the answers to other processes were counted."""
+        rate = self.request_rate
+        if not self._is_guessed or rate is None or now - self._first_guess_at > FIRST_GUESS_S:
+            return
+        admitted = self._admitted.per_second(now) * SHARED_BACK_OFF
+        if admitted > rate:
+            self._set_guess(admitted, now)
 
     def _follow_given_limits(self, others: Sequence[PaceReport], now: float) -> None:
         """Hold to the lowest limits that users gave, in whatever process."""
@@ -412,8 +418,8 @@ class Pace:
 
     def _set_share(self, share: Share, now: float) -> None:
         former, self.share = self.share, share
-        if share.processes != former.processes:
-            self.window.share_first(share.processes)
+        if share.processes > former.processes and self.requests is None:
+            self.window.divide(share.processes / former.processes)
         if self.requests is not None and share.requests != former.requests:
             self.requests.scale(share.requests / former.requests, now)
         if self.tokens is not None and share.tokens != former.tokens:

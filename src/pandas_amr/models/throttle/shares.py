@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from pandas_amr.models.lease import PaceReport
 
+LEAST_STEP = 0.25
 MORE = 1.25  # times what a process sends that is not held back: it may soon send more
 
 
@@ -28,6 +29,14 @@ class Share:
     rank: int = 0
     requests: float = 1.0
     tokens: float = 1.0
+
+    @property
+    def step(self) -> float:
+        """How much a window that doubles grows per answer.
+
+        If others grow beside it, less: each learns only later of the 429s that another one got.
+        """
+        return min(1.0, max(LEAST_STEP, 2.0 / self.processes))
 
     def places(self, limit: int | None) -> int | None:
         """Give how many of the requests that may be in flight are this process's; at least one."""

@@ -20,6 +20,7 @@ PERIOD_S = 0.1  # between exchanges, if few requests are sent
 SHORT_PERIOD_S = 0.02  # if many are, or if processes join
 REQUESTS_PER_PERIOD = 2.0
 LONGEST_JOINING_S = 0.5  # in which requests go one at a time; a disk that hangs holds up none
+JOINING_EXCHANGES = 2  # after which it knows of those that begin at the same moment
 JOINING_S = 2.0  # for which a process that has joined counts as one that wants more
 HELD_S = 1.0  # likewise one that was held back
 USE_S = 1.0  # over which the use of a rate is measured
@@ -59,6 +60,7 @@ class Sharing:
     _held_at: float = 0.0
     _is_again: bool = False
     _joining: asyncio.TimerHandle | None = None
+    _exchanges: int = 0
     _changed_at: float = 0.0
     _history: deque[_Sent] = field(default_factory=deque)
     _known: dict[str, PaceReport] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class Sharing:
         self._history.clear()
         self._known.clear()
         self._exchange = None
+        self._exchanges = 0
         self._joining = loop.call_later(LONGEST_JOINING_S, self._end_joining)
         self._begin_exchange()
 
@@ -123,7 +126,9 @@ class Sharing:
             return
         now = self.throttle.clock()
         self._follow(exchange.result(), now)
-        self._end_joining()
+        self._exchanges += 1
+        if self._exchanges >= JOINING_EXCHANGES:
+            self._end_joining()
         if self._is_again:
             self._begin_exchange()
         else:
@@ -136,25 +141,21 @@ class Sharing:
         has_joined = not self._known and bool(living)
         if living.keys() != self._known.keys():
             self._changed_at = now
-        self._count_outcomes(living, now)
+        self._count_answers(living, now)
         if has_joined:
             self.throttle.pace.join(now)
         self._known = living
         active = [one for one in living.values() if one.pending or one.requests_per_s]
         self.throttle.follow([peer.report for peer in peers], active, self._joined_at)
 
-    def _count_outcomes(self, living: dict[str, PaceReport], now: float) -> None:
-        """Count the outcomes of the others' requests since the last exchange."""
+    def _count_answers(self, living: dict[str, PaceReport], now: float) -> None:
+        """Count the answers to the others since the last exchange."""
         for name, report in living.items():
             former = self._known.get(name)
             if former is None:
                 # Only what it did since this process joined concerns it.
                 former = PaceReport() if report.joined_at >= self._joined_at else report
-            self.throttle.pace.count_others(
-                answered=max(0, report.answered - former.answered),
-                refused=max(0, report.refused - former.refused),
-                now=now,
-            )
+            self.throttle.pace.count_others(report.answered - former.answered, now)
 
     def _report(self, now: float) -> PaceReport:
         throttle = self.throttle

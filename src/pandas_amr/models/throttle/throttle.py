@@ -74,7 +74,6 @@ class Throttle:
     gate: Gate = field(default_factory=Gate)
     sharing: Sharing | None = None
     _answered: int = 0
-    _refused: int = 0
     _waiting: deque[_Place] = field(default_factory=deque)
     _timer: asyncio.TimerHandle | None = None
     _answered_at: float = 0.0
@@ -337,7 +336,6 @@ class Throttle:
     ) -> None:
         """Record that the server said 429."""
         now = self.clock()
-        self._refused += 1
         self._end(ticket)
         self._set_trouble(error)
         self.pace.return_tokens(ticket.tokens)
@@ -457,7 +455,6 @@ class Throttle:
             report,
             pending=self.in_flight + len(self._waiting),
             answered=self._answered,
-            refused=self._refused,
             paused_until=self._asked_until,
             gone_since=self._outage.since,
         )
