@@ -17,7 +17,7 @@ import time
 
 import pandas as pd
 
-import pandas_amr as amr
+import pandas_amr  # noqa: F401 (registers df.amr)
 from pandas_amr.testing import RateLimit, ScriptedServer, findings
 
 CALLS = 500
@@ -30,7 +30,7 @@ def provider(request):
     return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
 
 
-def read_rows(lm: amr.LM, rows: range) -> None:
+def read_rows(lm, rows: range) -> None:
     df = pd.DataFrame({"text": [f"row {n}" for n in rows]})
     options = {"finding": {"n": int}, "plan": {"shard_size": 1}, "reduce": {"n": "sum"}}
     result = df.amr.map_reduce(map="Which?", **options, max_parallelism=64, lm=lm, progress=False)
@@ -43,7 +43,7 @@ def import_all() -> None:
         read_rows(server.lm(), range(2))
 
 
-def fork(lm: amr.LM, rows: range, ready: int, start: int) -> int:
+def fork(lm, rows: range, ready: int, start: int) -> int:
     pid = os.fork()
     if pid:
         return pid

@@ -339,14 +339,17 @@ def _fits(name: str, value: Any) -> bool:
         case "budget":
             return isinstance(value, Budget)
         case "journal":
-            if isinstance(value, str):
-                return bool(value.strip()) and not suggest_switch(value)
-            return isinstance(value, bool | Path | Journal)
+            return isinstance(value, Journal) or _is_place(value)
         case "lease":
-            if isinstance(value, str):
-                return bool(value.strip()) and not suggest_switch(value)
-            return isinstance(value, bool | Path)
+            return _is_place(value)
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_place(value: Any) -> bool:
+    """Tell whether a value is a path, or a switch: True for the default one, False for none."""
+    if isinstance(value, str):
+        return bool(value.strip()) and not suggest_switch(value)
+    return isinstance(value, bool | Path)
 
 
 def check_lm(given: Any, where: str = "lm=") -> None:

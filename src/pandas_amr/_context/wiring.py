@@ -282,4 +282,5 @@ def _make_tracker(budget: Budget | None, ledger: Ledger, leases: Leases | None) 
             f"Budget(shared={budget.shared!r}) counts in a folder that processes share, and none "
             "is: see AMR_LEASE and amr.configure(lease=...)."
         )
-    return SharedBudgetTracker(budget, ledger, leases.budget(budget.shared, limits_of(budget)))
+    lease = leases.budget(budget.shared, limits_of(budget))
+    return SharedBudgetTracker(budget, ledger, lease=lease)

@@ -139,7 +139,7 @@ def _is_busy(error: sqlite3.Error) -> bool:
 def _describe(path: Path, error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return (
-        f"The limits are not shared with other processes: {path} cannot be used ({reason}). "
+        f"{path} cannot be used ({reason}). "
         "Choices: AMR_LEASE=/a/local/folder, or AMR_LEASE=off."
     )
 

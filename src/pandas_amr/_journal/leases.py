@@ -40,7 +40,6 @@ BUDGET_STALE_S = 30.0
 MOST_FILES = 500
 LIMITS_KEPT_S = 3600.0
 BUDGETS_KEPT_S = 30 * 86_400.0
-MEMBER_COLUMNS = "name, space, pid, started, beat, has_left, state"
 REPORT_FIELDS = frozenset(entry.name for entry in fields(PaceReport))
 
 _numbers = itertools.count()
@@ -67,7 +66,7 @@ def _read_members(database: sqlite3.Connection, own_name: str) -> list[_Member]:
     """Read all members but one."""
     members: list[_Member] = []
     for name, space, pid, started, beat, has_left, state in database.execute(
-        f"SELECT {MEMBER_COLUMNS} FROM members WHERE name <> ?",  # noqa: S608 (a constant)
+        "SELECT name, space, pid, started, beat, has_left, state FROM members WHERE name <> ?",
         (own_name,),
     ):
         process = ProcessId(space, pid, started)
@@ -78,7 +77,7 @@ def _read_members(database: sqlite3.Connection, own_name: str) -> list[_Member]:
 def _write_member(database: sqlite3.Connection, member: _Member) -> None:
     process = member.process
     database.execute(
-        f"INSERT OR REPLACE INTO members ({MEMBER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             member.name,
             process.space,
@@ -188,7 +187,7 @@ class FileBudgetLease:
         try:
             return self._open().write(work)
         except LeaseBusy:
-            raise LeaseError("other processes write its file all the time.") from None
+            raise LeaseError("Other processes write its file all the time.") from None
 
     def leave(self, spent: Amounts) -> None:
         """Add what was spent to the sum of the runs that have ended.
@@ -319,13 +318,11 @@ class LeaseFolder:
                 _remove_old(self.path)
         except OSError as error:
             raise LeaseError(
-                f"The limits are not shared with other processes: {self.path} cannot be written "
-                f"({error.strerror}). Choices: AMR_LEASE=/a/local/folder, or AMR_LEASE=off."
+                f"{self.path} cannot be written ({error.strerror}). "
+                "Choices: AMR_LEASE=/a/local/folder, or AMR_LEASE=off."
             ) from None
         if kind:
-            raise LeaseError(
-                f"The limits are not shared with other processes: {_refuse(self.path, kind)}"
-            )
+            raise LeaseError(_refuse(self.path, kind))
         self._is_ready = True
         return self.path
 

@@ -13,15 +13,17 @@ NETWORK_TYPES = re.compile(
 ESCAPES = re.compile(r"\\([0-7]{3})")  # of blanks and the like, in octal
 
 
-def network_type(folder: Path) -> str:
+def network_type(folder: Path, mounts: Path = MOUNTS) -> str:
     """Name the network file system that a folder is on; empty if it is on none, or unknown.
 
-    The folder need not exist yet. Only Linux says what it is on.
+    Args:
+        folder: the folder; it need not exist yet.
+        mounts: a list of what is mounted where. Only Linux has one.
     """
     path = folder.resolve()
     found, found_at = "", -1
     try:
-        lines = MOUNTS.read_text("utf-8", errors="replace").splitlines()
+        lines = mounts.read_text("utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     for line in lines:

@@ -7,14 +7,13 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pandas_amr._records.usage import Usage
 from pandas_amr.errors import BudgetExceeded
 from pandas_amr.models.budget import BudgetTracker
 from pandas_amr.models.lease import Allowance, Amounts, LeaseError, in_lease_thread
 from pandas_amr.models.waits import LOGGER
 
 if TYPE_CHECKING:
-    from pandas_amr._records.usage import Budget
+    from pandas_amr._records.usage import Budget, Usage
     from pandas_amr.models.lease import BudgetLease
 
 PERIOD_S = 0.05  # between exchanges, while requests wait for what others may give back
@@ -38,7 +37,7 @@ def _amounts(usage: Usage) -> Amounts:
     return Amounts(usage.calls, usage.tokens, usage.money or 0.0)
 
 
-@dataclass(kw_only=False)
+@dataclass(kw_only=True)
 class SharedBudgetTracker(BudgetTracker):
     """Tracks one run's part of a shared budget.
 
@@ -47,7 +46,7 @@ class SharedBudgetTracker(BudgetTracker):
     the end of the budget, where others may give back what they do not need.
     """
 
-    lease: BudgetLease = field(kw_only=True)
+    lease: BudgetLease
     _allowance: Allowance | None = None
     _told: Amounts = field(default_factory=Amounts)
     _wanted: list[Usage] = field(default_factory=list)

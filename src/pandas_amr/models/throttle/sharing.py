@@ -209,6 +209,6 @@ class Sharing:
         text = str(error) if isinstance(error, LeaseError) else repr(error)
         if text not in _reported:
             _reported.add(text)
-            LOGGER.warning("%s", text)
+            LOGGER.warning("The limits are not shared with other processes: %s", text)
         self.throttle.follow([], [], self._joined_at)
         self._end_joining()

@@ -47,7 +47,7 @@ class ConcurrencyWindow:
             self.size = max(1.0, self.size / parts)
 
     def grow(self, latency_s: float, in_flight: int, step: float = 1.0) -> None:
-        """Grow after an answer, by ``step`` while it doubles; shrink if answers have become slow."""
+        """Grow after an answer, by ``step`` while it doubles; shrink if answers become slow."""
         if self._is_queueing(latency_s):
             self.is_doubling = False
             self.size = max(min(self.size, FIRST_WINDOW), self.size - SHRINK_SLOWLY)
