@@ -355,7 +355,8 @@ class Pace:
             in_flight: its requests in flight.
             now: the time.
         """
-        self._correct_first_guess(now)
+        if others:
+            self._correct_first_guess(now)
         self._follow_given_limits(others, now)
         self._follow_learned_rates(others, now)
         share = divide(own_joined_at, others, self.request_rate, self.token_rate)
