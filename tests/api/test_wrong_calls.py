@@ -19,7 +19,11 @@ class Node(BaseModel):
 
 
 WRONG = {
-    "no frame": (lambda lm: amr.map([1], "Read.", lm=lm), amr.UsageError, "a pandas DataFrame, not list"),
+    "no frame": (
+        lambda lm: amr.map(1, "Read.", lm=lm),
+        amr.UsageError,
+        "must hold rows: a pandas DataFrame .* not int",
+    ),
     "missing column": (
         lambda lm: DF.amr.map("Read.", columns=["txt"], lm=lm),
         amr.ColumnError,

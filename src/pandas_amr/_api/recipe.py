@@ -23,7 +23,7 @@ from pandas_amr._api.recipe_result import (
 )
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.services import Services
-from pandas_amr._context.settings import current_settings
+from pandas_amr._context.settings import current_settings, pack_arguments, unpack_arguments
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.subrun import SharedRun, parent_run
 from pandas_amr._context.tool_use import check_tools
@@ -39,8 +39,10 @@ from pandas_amr._plan.call_text import check_call_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import read_plan
+from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.concurrency import await_user_code
 from pandas_amr._records.keywords import check_keywords
+from pandas_amr._records.pickles import CopiedHere
 from pandas_amr._records.public import public
 from pandas_amr._result.frames import trace_frame
 from pandas_amr._result.recent import filtered_positions
@@ -49,6 +51,7 @@ from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.execution import Execution
 from pandas_amr._run.pipeline import RunRecord, run
 from pandas_amr._run.run import Run, answer_of, prepared
+from pandas_amr._units.frames import as_frame, is_other_frame
 from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError
 from pandas_amr.tools import as_tools
 
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.settings import Settings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._records.usage import Phase
+    from pandas_amr._units.frames import Frame
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
@@ -108,7 +112,7 @@ class Stage:
 
 
 @public
-class Recipe(Pipeline):
+class Recipe(CopiedHere, Pipeline):
     """Verbs in a row, without a frame: ``recipe(df)`` runs them as one run.
 
     Begin with a plan, which is one ``map_reduce``, or with nothing, and add stages: each gets the
@@ -143,6 +147,17 @@ class Recipe(Pipeline):
                 _stage("map_reduce", arguments if plan is None else {"plan": plan} | arguments),
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        stages = []
+        for stage in self._stages:
+            given = pack_arguments(stage.given, f"Recipe.{stage.verb}")
+            stages.append((stage.verb, given))
+        return {"stages": stages}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        stages = [Stage(verb, unpack_arguments(given)) for verb, given in state["stages"]]
+        self._stages = tuple(stages)
+
     def _with(self, stage: Stage) -> Recipe:
         recipe = Recipe()
         recipe._stages = (*self._stages, stage)
@@ -174,11 +189,11 @@ class Recipe(Pipeline):
             raise UsageError(f"then takes a recipe or a function of a frame, not {what!r}.")
         return self._with(Stage("then", {"what": what}))
 
-    def __call__(self, frame: pd.DataFrame, /, **settings: Any) -> Result:
+    def __call__(self, frame: Frame, /, **settings: Any) -> Result:
         """Run it on a frame.
 
         Args:
-            frame: the rows; never changed.
+            frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
             settings: ``lm``, ``errors``, ``journal``, ``budget``, ``progress``,
                 ``max_parallelism``, as in ``map_reduce``; ``lm`` and ``errors`` hold for stages
                 that do not say otherwise.
@@ -195,7 +210,7 @@ class Recipe(Pipeline):
         """
         return self._run(frame, settings).result()
 
-    def start(self, frame: pd.DataFrame, /, **settings: Any) -> Run[Result]:
+    def start(self, frame: Frame, /, **settings: Any) -> Run[Result]:
         """Begin, and give the ``Run``; takes what a call takes.
 
         Raises:
@@ -203,13 +218,14 @@ class Recipe(Pipeline):
         """
         return self._run(frame, settings).begun()
 
-    def _run(self, frame: pd.DataFrame, settings: dict[str, Any]) -> Run[Result]:
+    def _run(self, data: Frame, settings: dict[str, Any]) -> Run[Result]:
         if not self._stages:
             raise UsageError(
                 'This recipe has no stage: amr.Recipe().map("...").reduce({...}), '
                 "or amr.Recipe(plan)."
             )
         check_keywords("A recipe's run", settings, ("lm", "errors", *OF_THE_RUN))
+        frame = as_frame(data)
         changed = {name: value for name, value in settings.items() if value is not None}
         lm = changed.pop("lm", self.lm)
         _check_settings(changed)
@@ -260,6 +276,8 @@ class Recipe(Pipeline):
         for stage in self._stages:
             here = lms if stage.lm is None else resolve_lms(stage.lm, settings)
             if stage.verb != "then":
+                if stage.needs_model:
+                    check_redacted(read_plan(stage.given.get("plan", "auto")), settings.redact)
                 call = Call(verb=stage.verb, frame=None, **stage.given)
                 if open_ := list_open_fields(call):
                     check_call_planning(call, open_, here["plan"])
@@ -367,6 +385,8 @@ class Recipe(Pipeline):
         """
         if isinstance(value, pd.DataFrame):
             return value
+        if is_other_frame(value):
+            return as_frame(value)
         before, stage = self._stages[number - 2], self._stages[number - 1]
         raise UsageError(
             f"Stage {number}, {stage.verb}, takes a frame; "

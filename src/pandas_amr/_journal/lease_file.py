@@ -139,8 +139,7 @@ def _is_busy(error: sqlite3.Error) -> bool:
 def _describe(path: Path, error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return (
-        f"{path} cannot be used ({reason}). "
-        "Choices: AMR_LEASE=/a/local/folder, or AMR_LEASE=off."
+        f"{path} cannot be used ({reason}). Choices: AMR_LEASE=/a/local/folder, or AMR_LEASE=off."
     )
 
 
