@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.log import LOGGER
 from pandas_amr.errors import BudgetExceeded
 from pandas_amr.models.budget import BudgetTracker
 from pandas_amr.models.lease import Allowance, Amounts, LeaseError, in_lease_thread
-from pandas_amr.models.waits import LOGGER
 
 if TYPE_CHECKING:
     from pandas_amr._records.usage import Budget, Usage

@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.log import LOGGER
 from pandas_amr.models.lease import LeaseError, PaceReport, Peer, in_lease_thread
-from pandas_amr.models.waits import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
