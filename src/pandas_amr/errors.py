@@ -291,9 +291,11 @@ class AMRWarning(UserWarning):
 
     Attributes:
         partial: the ``Result``, if a warning of a run is raised as an error.
+        logged: what a log shows in its place, if its text may quote a cell.
     """
 
     partial: Result | None = None
+    logged: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce_without_partial(self)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pandas_amr.testing import RateLimit, ScriptedServer, Status, findings
+from pandas_amr.testing import ScriptedServer, Status, findings
 
 pytest.importorskip("dbt.adapters.duckdb", reason="make test-dbt has dbt")
 duckdb = pytest.importorskip("duckdb")
@@ -114,6 +114,7 @@ class Project:
             "DO_NOT_TRACK": "1",
             "DBT_PROFILES_DIR": ".",
             "AMR_JOURNAL": "target/amr_journal.sqlite",
+            "AMR_LEASE": "off",
             "AMR_MODEL": "scripted",
             "OPENAI_BASE_URL": self.server.base_url,
             "OPENAI_API_KEY": "scripted-key",
@@ -347,15 +348,35 @@ def test_offline_the_journal_alone_answers(built):
     assert "1 of 1 rows would be asked about" in build.out  # the incremental model's
 
 
+ONE_BY_ONE = """
+import pandas_amr as amr
+
+
+def model(dbt, session):
+    return amr.map(
+        dbt.ref("stg_reviews"),
+        "Is the customer angry, says model {number}?",
+        columns=["text"],
+        finding={{"angry": bool}},
+        lm=amr.LM("scripted", max_parallelism=4),
+        plan={{"shard_size": 1}},
+    )
+"""
+
+
 def test_four_threads_keep_one_limit(provider, tmp_path):
-    shutil.copytree(HERE / "project", tmp_path / "project")
-    # Twenty a second, and forty at once: before the first answer states the limit, three models send eight each.
-    with ScriptedServer(provider, limit=RateLimit(rpm=1200, burst_s=2)) as server:
-        project = Project(tmp_path / "project", server)
-        build = project.build("--vars", "{shard_size: 1}", "--exclude", "advice")
+    folder = tmp_path / "project"
+    shutil.copytree(HERE / "project", folder)
+    for number in range(4):
+        (folder / "models" / f"thread_{number}.py").write_text(ONE_BY_ONE.format(number=number))
+    with ScriptedServer(provider, latency_s=0.2) as server:
+        build = Project(folder, server).build("--select", "+thread_0", "thread_1", "thread_2", "thread_3")
         assert passed(build)
-        assert build.units == dict.fromkeys(QUESTIONS.values(), ROWS)
-        assert server.refused == 0
+        texts = [json.dumps(request.body) for request in server.requests]
+    asked = [next(number for number in range(4) if f"says model {number}?" in text) for text in texts]
+    assert Counter(asked) == dict.fromkeys(range(4), ROWS)
+    assert set(asked[: ROWS * 2]) == set(range(4))  # side by side
+    assert server.max_in_flight == 4
 
 
 def test_a_runner_that_brings_the_journal_along_pays_nothing(built, tmp_path):

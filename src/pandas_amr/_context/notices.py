@@ -44,6 +44,11 @@ class Notices:
         if waits:
             self._handed = queue.SimpleQueue()
 
+    @property
+    def waits(self) -> bool:
+        """Whether the caller's thread waits for the end of the run."""
+        return self._handed is not None
+
     def issue_until_done(self, run: Future[Any]) -> None:
         """Issue what comes, on the thread that waits for a run, until the run has ended."""
         handed = self._handed
@@ -101,7 +106,9 @@ class Notices:
             with contextlib.suppress(OSError, ValueError):
                 # A copy, which a filter may raise: the result holds the warning, and the error the
                 # result.
-                self._caller.warn(type(warning)(*warning.args))
+                issued = type(warning)(*warning.args)
+                issued.logged = warning.logged
+                self._caller.warn(issued)
         except Exception as error:  # noqa: BLE001 (it ends the run, on the engine)
             self.raised = self.raised or error
             if self.on_raised is not None:

@@ -33,11 +33,11 @@ from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import in_thread
+from pandas_amr._records.log import LOGGER
 from pandas_amr._records.trace import Node
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, FailureWarning, JournalError, MapFailed, PlanWarning
-from pandas_amr.models.waits import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -354,7 +354,9 @@ class MapStage:
         """Begin no more shards, and tell it at once."""
         self._state.halted = True
         total = self._services.ledger.total
-        LOGGER.warning("The run gives up: %s %s.", doom.describe(), _describe_total(total))
+        reason = doom.describe(is_quoted=False)
+        LOGGER.warning("The run gives up: %s %s.", reason, _describe_total(total))
+        self._services.watch.has_logged_stop = True
 
     def _give_up(self, doom: Doom) -> None:
         """End the run, once what was under way has ended, too."""

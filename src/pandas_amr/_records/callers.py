@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.dbt_models import find_dbt_model, is_model_code, log_in_dbt
+from pandas_amr._records.log import LOGGER, has_readers
 from pandas_amr._records.quiet import filters_lock
+from pandas_amr.errors import FailureWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,11 +67,15 @@ class Caller:
     is_in_dbt: bool = False
 
     def warn(self, warning: Warning) -> None:
-        """Issue a warning as one of this line.
+        """Issue a warning as one of this line, and log it.
+
+        Failures are logged at the end of their run: a warning of one may quote an exception.
 
         Raises:
             Warning: a filter raises it.
         """
+        if has_readers() and not isinstance(warning, FailureWarning):
+            LOGGER.warning("%s", warning)
         with filters_lock:
             warnings.warn_explicit(
                 warning,
@@ -80,7 +86,8 @@ class Caller:
                 registry=self.registry,
             )
         if self.is_in_dbt:
-            log_in_dbt(f"{self.file}:{self.line}: {type(warning).__name__}: {warning}")
+            text = getattr(warning, "logged", None) or str(warning)
+            log_in_dbt(f"{self.file}:{self.line}: {type(warning).__name__}: {text}")
 
 
 _run_caller: ContextVar[Caller | None] = ContextVar("pandas_amr_caller", default=None)

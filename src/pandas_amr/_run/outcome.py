@@ -68,8 +68,9 @@ def make_partial_result(
     try:
         return _assemble(spec, services, state, ReduceOutcome(None), parent)
     except Exception as error:  # noqa: BLE001 (what it cost is told, even if it cannot be shown)
-        message = f"What was found cannot be shown: {describe_error(error)}."
-        state.warnings.append(FailureWarning(message))
+        warning = FailureWarning(f"What was found cannot be shown: {describe_error(error)}.")
+        warning.logged = f"What was found cannot be shown: {type(error).__name__}."
+        state.warnings.append(warning)
         state.findings = None
         return _assemble(spec, services, state, ReduceOutcome(None), parent)
 
@@ -95,8 +96,10 @@ def _add_last_warnings(
     for failure in state.sorted_failures(spec.job.names):
         if failure.position == REDUCE_POSITION:
             reason = failure.reason.removeprefix("reduce: ")
-            message = f"The reduce failed and is listed in failures: {reason}"
-            state.warnings.append(FailureWarning(message))
+            happened = "The reduce failed and is listed in failures"
+            warning = FailureWarning(f"{happened}: {reason}")
+            warning.logged = f"{happened}."
+            state.warnings.append(warning)
 
 
 def warn_of_failed_units(spec: Spec, state: State) -> None:

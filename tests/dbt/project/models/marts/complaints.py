@@ -22,9 +22,5 @@ def model(dbt, session):
         columns=["product", "text"],
         finding=FINDING,
         reduce={"severity": "mean"},
-        plan={
-            "status": True,
-            "shard_size": dbt.config.meta_get("shard_size"),
-            "retry_failed_after": dbt.config.meta_get("retry_failed_after"),
-        },
+        plan={"status": True, "retry_failed_after": dbt.config.meta_get("retry_failed_after")},
     )

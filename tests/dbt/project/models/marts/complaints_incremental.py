@@ -14,9 +14,5 @@ def model(dbt, session):
         "Is the customer angry?",
         columns=["text"],
         finding={"angry": bool},
-        plan={
-            "status": True,
-            "shard_size": dbt.config.meta_get("shard_size"),
-            "retry_failed_after": dbt.config.meta_get("retry_failed_after"),
-        },
+        plan={"status": True, "retry_failed_after": dbt.config.meta_get("retry_failed_after")},
     )

@@ -11,8 +11,5 @@ def model(dbt, session):
         finding={"severity": int, "is_complaint": bool},
         reduce={"severity": "mean", "is_complaint": "sum"},
         by="product",
-        plan={
-            "shard_size": dbt.config.meta_get("shard_size"),
-            "retry_failed_after": dbt.config.meta_get("retry_failed_after"),
-        },
+        plan={"retry_failed_after": dbt.config.meta_get("retry_failed_after")},
     )
