@@ -48,11 +48,13 @@ class FindingStore:
         self._kind = kind
         self._positions: list[NDArray[np.int64]] = []
         self._tables: list[pa.Table] = []
+        self._schema: pa.Schema | None = None  # that all tables have when they are joined
 
     def copy(self) -> FindingStore:
         """Return a copy to which findings can be added."""
         store = FindingStore(self._name, self._kind)
         store._positions, store._tables = list(self._positions), list(self._tables)
+        store._schema = self._schema
         return store
 
     def add(self, positions: Sequence[int], table: pa.Table) -> None:
@@ -60,15 +62,20 @@ class FindingStore:
         assert len(positions) == table.num_rows
         self._positions.append(np.asarray(positions, dtype=np.int64))
         self._tables.append(table)
+        if self._schema is None:
+            self._schema = table.schema
+        elif not self._schema.equals(table.schema):
+            self._schema = _join_schemas(self._schema, table.schema)
 
     def find_clash(self, table: pa.Table) -> str | None:
         """Describe why a table cannot be joined with those added before; None if it can."""
-        if self._kind is not None or not self._tables:
-            return None
-        if table.schema.equals(self._tables[-1].schema):
+        if self._kind is not None or self._schema is None or self._schema.equals(table.schema):
             return None
         try:
-            check_joinable([*self._tables, table])
+            if _join_schemas(self._schema, table.schema).equals(self._schema):
+                check_joinable([self._schema.empty_table(), table])
+            else:  # those before have values that may not fit the wider types
+                check_joinable([*self._tables, table])
         except InvalidOutput as error:
             return str(error)
         return None
@@ -77,8 +84,9 @@ class FindingStore:
         """Return the names of the columns in the frame, including those of ``table``."""
         if self._kind is not None:
             return list(self._kind.all_columns)
-        tables = self._tables if table is None else [*self._tables, table]
-        fields = _union_of_names(tables)
+        fields = [] if self._schema is None else list(self._schema.names)
+        if table is not None:
+            fields += [name for name in table.column_names if name not in fields]
         empty = pa.table({name: pa.nulls(0) for name in fields})
         names: list[str] = self.named(empty).column_names
         return names
@@ -134,7 +142,7 @@ class FindingStore:
         if not self._tables:
             schema = pa.schema([]) if self._kind is None else self._kind.arrow
             return schema.empty_table()
-        joined = pa.concat_tables(self._tables, promote_options="permissive")
+        joined = pa.concat_tables(self._tables, promote_options="permissive").combine_chunks()
         if self._kind is not None:
             return joined
         # The columns of a function in the frame's order, whichever shard came first.
@@ -154,6 +162,22 @@ def _union_of_names(tables: Sequence[pa.Table]) -> list[str]:
     return list(names)
 
 
+def _join_schemas(first: pa.Schema, second: pa.Schema) -> pa.Schema:
+    """Return the schema of two tables that are joined.
+
+    Raises:
+        InvalidOutput: they have a column of types that have none in common.
+    """
+    try:
+        return pa.unify_schemas([first, second], promote_options="permissive")
+    except UNFIT as error:
+        raise InvalidOutput(_describe_misfit(error)) from None
+
+
+def _describe_misfit(error: Exception) -> str:
+    return f"its values are of other types than those before ({type(error).__name__})"
+
+
 def check_joinable(tables: Sequence[pa.Table]) -> None:
     """Check that the tables of a function can stand in the same columns.
 
@@ -163,6 +187,4 @@ def check_joinable(tables: Sequence[pa.Table]) -> None:
     try:
         pa.concat_tables(tables, promote_options="permissive")
     except UNFIT as error:
-        raise InvalidOutput(
-            f"its values are of other types than those before ({type(error).__name__})"
-        ) from None
+        raise InvalidOutput(_describe_misfit(error)) from None

@@ -30,6 +30,7 @@ from pandas_amr._records.engine import in_thread
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._units.by import column as column_at
 from pandas_amr._units.by import find_missing_keys, group_numbers
+from pandas_amr._units.rows import combine_chunks
 from pandas_amr.errors import ColumnError
 
 if TYPE_CHECKING:
@@ -290,6 +291,7 @@ async def call_reducer(
         with around(range(len(findings))):
             return await call_user_function(function, defensive_copy(findings))
     index, groups = group_rows(frame, by)
+    findings = combine_chunks(findings)
     values = []
     for rows in groups:
         with around(rows):

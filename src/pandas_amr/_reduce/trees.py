@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from pandas_amr._reduce.notes import FindingNotes
 from pandas_amr._reduce.sources import PartSources, ReduceOutcome, make_outcome
 from pandas_amr._reduce.static_tree import StaticTree
 from pandas_amr._reduce.task import answer_task, make_reduce_agent, reduce_budget
+from pandas_amr._units.rows import combine_chunks
 from pandas_amr._units.shards import make_shards
 from pandas_amr.errors import BudgetExceeded, FailureWarning, ModelError
 
@@ -96,6 +97,7 @@ class ReduceTrees:
         """Run one tree per group, side by side; a group that fails is listed, and is ``<NA>``."""
         assert rows.by is not None
         index, groups = group_rows(rows.table, rows.by)
+        rows = replace(rows, table=combine_chunks(rows.table))
         reductions: list[Reduction | None] = [None] * len(groups)
         steps = self._steps
         steps.trees += len(groups)
