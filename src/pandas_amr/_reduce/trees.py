@@ -95,9 +95,7 @@ class ReduceTrees:
         self, rows: FindingRows, task: ReduceTask, *, prefix: str = ""
     ) -> ReduceOutcome:
         """Run one tree per group, side by side; a group that fails is listed, and is ``<NA>``."""
-        assert rows.by is not None
-        index, groups = group_rows(rows.table, rows.by)
-        rows = replace(rows, table=combine_chunks(rows.table))
+        index, groups, rows = await run_off_loop(_find_groups, rows, size=len(rows.positions))
         reductions: list[Reduction | None] = [None] * len(groups)
         steps = self._steps
         steps.trees += len(groups)
@@ -206,6 +204,13 @@ class ReduceTrees:
             return await tree.result()
         finally:
             await tree.close()
+
+
+def _find_groups(rows: FindingRows) -> tuple[pd.Index, list[list[int]], FindingRows]:
+    """Return the groups, the places of each one's rows, and the rows to take these of."""
+    assert rows.by is not None
+    index, groups = group_rows(rows.table, rows.by)
+    return index, groups, replace(rows, table=combine_chunks(rows.table))
 
 
 def _put_groups_together(

@@ -196,16 +196,7 @@ class Pipeline:
                 state.warnings.append(warning)
         else:
             plan = given_plan(job)
-        plan = fill_by_type(plan, job, writes=spec.abilities("reduce").units_per_request is None)
-        plan = fill_defaults(
-            plan,
-            job,
-            abilities=spec.abilities("map"),
-            parallelism=spec.settings.max_parallelism,
-        )
-        job = replace(job, by=job.by or plan.by)
-        self.spec = replace(spec, job=job, plan=plan)
-        check_names(job, plan)
+        self.spec = await services.run_large(spec, _complete_plan, spec, plan)
         self._bound_requests()
 
     def _bound_requests(self) -> None:
@@ -471,6 +462,27 @@ def _can_be_continued(error: RunStopped) -> bool:
     if isinstance(error, BudgetExceeded | MapFailed):
         return True
     return isinstance(error, ModelUnavailable) and not error.gone
+
+
+def _complete_plan(spec: Spec, plan: Plan) -> Spec:
+    """Fill in what neither the user nor the planner says, and check the plan against the frame.
+
+    The reduce is filled in by the types of the findings, all else by default.
+
+    Raises:
+        UsageError: it does not fit.
+    """
+    writes = spec.abilities("reduce").units_per_request is None
+    plan = fill_by_type(plan, spec.job, writes=writes)
+    plan = fill_defaults(
+        plan,
+        spec.job,
+        abilities=spec.abilities("map"),
+        parallelism=spec.settings.max_parallelism,
+    )
+    job = replace(spec.job, by=spec.job.by or plan.by)
+    check_names(job, plan)
+    return replace(spec, job=job, plan=plan)
 
 
 def make_read_units(spec: Spec) -> Units:
