@@ -19,10 +19,47 @@ if TYPE_CHECKING:
 
     from pandas_amr._result.result import Result
 
-MOST_RECENT = 32
+MOST_BYTES = 256 * 2**20  # of the results that are remembered; the last one always is
+LEAST_BYTES = 2**20  # a result counts as, for its trace, its plan and what it was made with
 ATTRIBUTE = "pandas_amr_result"
 
-_recent: OrderedDict[str, Result] = OrderedDict()
+
+class RecentResults:
+    """The last results, as many as fit into some bytes, but at least one.
+
+    Args:
+        most_bytes: of their frames and findings together.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._results: OrderedDict[str, tuple[Result, int]] = OrderedDict()
+
+    def add(self, key: str, result: Result) -> None:
+        """Remember a result, and forget the oldest ones that do not fit beside it."""
+        size = _count_bytes(result)
+        self._results[key] = (result, size)
+        self._bytes += size
+        while self._bytes > self._most_bytes and len(self._results) > 1:
+            _, (_, size) = self._results.popitem(last=False)
+            self._bytes -= size
+
+    def find(self, key: str) -> Result | None:
+        """Return the result of a key; None if it is not remembered."""
+        found = self._results.get(key)
+        return None if found is None else found[0]
+
+
+def _count_bytes(result: Result) -> int:
+    """Count what a result keeps in memory; texts among objects by their length."""
+    kept = 0
+    for frame in (result.frame, result.findings):
+        kept += int(frame.memory_usage(deep=True).sum())
+    return max(kept, LEAST_BYTES)
+
+
+_recent = RecentResults(MOST_BYTES)
 _lock = forkable_lock()
 
 
@@ -30,9 +67,7 @@ def remember_result(result: Result) -> pd.DataFrame:
     """Return the result's frame, marked so that ``result_of`` finds the result of it."""
     key = secrets.token_hex(8)
     with _lock:
-        _recent[key] = result
-        while len(_recent) > MOST_RECENT:
-            _recent.popitem(last=False)
+        _recent.add(key, result)
     result.frame.attrs[ATTRIBUTE] = key
     return result.frame
 
@@ -60,16 +95,17 @@ def filtered_rows(result: Result) -> pd.DataFrame:
 def result_of(frame: pd.DataFrame) -> Result:
     """Return the ``Result`` of a frame that a verb gave: its failures, usage, plan and trace.
 
-    The process remembers the last 32 results.
+    The process remembers the last results, up to 256 MB of their frames, and the last one whatever
+    its size.
 
     Raises:
         UsageError: no verb of this process gave the frame, or too long ago.
     """
     attributes = getattr(frame, "attrs", {})
-    result = _recent.get(str(attributes.get(ATTRIBUTE)))
+    result = _recent.find(str(attributes.get(ATTRIBUTE)))
     if result is None:
         raise UsageError(
-            f"result_of() found nothing: it knows the last {MOST_RECENT} frames returned by "
-            "df.amr.* in this process."
+            "result_of() found nothing: it knows the last frames returned by df.amr.* in this "
+            f"process, up to {MOST_BYTES // 2**20} MB of them."
         )
     return result
