@@ -59,7 +59,13 @@ class Options(TypedDict, total=False):
     progress: bool | None
 
 
-class MapOptions(Options, Generic[Kind], total=False):
+class PartOptions(Options, total=False):
+    """What a verb takes that can read its rows part by part."""
+
+    out: str | Path | None
+
+
+class MapOptions(PartOptions, Generic[Kind], total=False):
     """What a verb takes that finds something in every row."""
 
     axis: Axis | None
@@ -126,6 +132,11 @@ Default: none.""",
     "journal": """\
 where what is paid for is kept, so that the same call again pays only for what is new: a path,
 ``amr.Journal(path)``, or False. Default: a file in the user's cache folder.""",
+    "out": """\
+a folder for what is larger than memory. The first argument is then a path, a glob, a list of
+paths, a pyarrow Dataset, a RecordBatchReader, or an iterator of frames. They are read in parts of
+at most 100,000 rows and about 64 MB; each becomes a file of ``out``, and ``frame`` a Dataset over
+these. The same call again goes on: it maps no part twice but for rows that failed.""",
     "progress": "whether a bar is shown. Default: in terminals and notebooks, "
     "else as lines in the log at INFO; True writes these to stderr.",
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from pandas_amr._api.options import (
     MapOptions,
     Options,
+    PartOptions,
     QuestionOptions,
     has_options,
     option_types,
@@ -205,9 +206,9 @@ def map(  # noqa: A001 (this library's word)
 
 
 @user_traceback
-@has_options(Options)
+@has_options(PartOptions)
 def filter(  # noqa: A001 (this library's word)
-    frame: pd.DataFrame, criterion: Criterion, **options: Unpack[Options]
+    frame: pd.DataFrame, criterion: Criterion, **options: Unpack[PartOptions]
 ) -> pd.DataFrame:
     """Keep the rows that meet a criterion, in order, with their labels.
 
@@ -239,7 +240,7 @@ def filter(  # noqa: A001 (this library's word)
         a  1
         c  3
     """
-    run = _begin("filter", frame, {"map": criterion}, options, Options)
+    run = _begin("filter", frame, {"map": criterion}, options, PartOptions)
     return cast("pd.DataFrame", run.result())
 
 

@@ -57,6 +57,21 @@ class FindingStore:
         store._schema = self._schema
         return store
 
+    def expect(self, schema: pa.Schema | None) -> None:
+        """Have what is added be joinable with findings of such columns, which stand elsewhere."""
+        if schema is not None and self._schema is None:
+            self._schema = schema
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the columns are known before anything is found."""
+        return self._kind is not None
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The columns that all findings have when they are joined; None if there are none yet."""
+        return self._schema if self._kind is None else self._kind.arrow
+
     def add(self, positions: Sequence[int], table: pa.Table) -> None:
         """Add the findings of some units, one row of ``table`` per unit."""
         assert len(positions) == table.num_rows
@@ -113,19 +128,24 @@ class FindingStore:
 
     def columns(self, asked: NDArray[np.int64], answered_by: NDArray[np.int64]) -> dict[str, Any]:
         """Return one typed array per field, with one value per row; ``<NA>`` without a finding."""
+        return self._arrays(self.row_table(asked, answered_by))
+
+    def row_table(self, asked: NDArray[np.int64], answered_by: NDArray[np.int64]) -> pa.Table:
+        """Return the findings under their names in the frame, with one row per row of it."""
         table = self.named(self._joined())
         row_of = np.full(len(asked), -1, dtype=np.int64)
         if self._positions:
             positions = np.concatenate(self._positions)
             row_of[np.searchsorted(asked, positions)] = np.arange(len(positions))
         rows = row_of[answered_by]
-        return self._arrays(table.take(pa.array(rows, mask=rows < 0)))
+        return table.take(pa.array(rows, mask=rows < 0))
 
     def arrays(self, table: pa.Table) -> dict[str, Any]:
         """Convert some findings to the columns that all of them have in the frame."""
         return self._arrays(self.named(table))
 
     def _arrays(self, named: pa.Table) -> dict[str, Any]:
+        """Convert findings under their names in the frame to its columns."""
         if self._kind is None:
             return {name: array_of(named.column(name)) for name in named.column_names}
         arrays: dict[str, Any] = {}

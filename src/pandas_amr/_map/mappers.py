@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,10 +11,12 @@ import pandas as pd
 from pandas_amr._agent.agent import NoInstruction, check_instruction
 from pandas_amr._agent.threads import call_contained
 from pandas_amr._journal.first_format import list_former_kinds, write_former_persona
-from pandas_amr._journal.keys import Question
+from pandas_amr._journal.function_code import describe_function
+from pandas_amr._journal.keys import Question, describe_question
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.cached import CachedMapper
+from pandas_amr._map.cut import make_context
 from pandas_amr._map.function import FunctionMapper, PipelineMapper
 from pandas_amr._map.prompt import MapPrompt
 from pandas_amr._plan.call import Pipeline, finding_types, version_of
@@ -75,6 +78,38 @@ def make_mappers(
             assert kind is not None
             mappers.append(_make_agent_mapper(spec, services, name, kind, units, context, breaker))
     return mappers
+
+
+def describe_maps(spec: Spec, services: Services, units: Units) -> dict[str, Any]:
+    """Describe what each map is asked, by its name, as JSON: findings of equal ones are equal."""
+    kinds = finding_types(spec.job, spec.plan)
+    context = make_context(spec, units)
+    described: dict[str, Any] = {}
+    for name in spec.job.names:
+        function = spec.job.callables.get(name)
+        if function is not None:
+            question = _function_question(function, kinds[name])
+        else:
+            agent, kind = spec.job.map_agents.get(name), kinds[name]
+            assert kind is not None
+            prompt = _make_prompt(spec, name, kind, units, context)
+            server = services.server(spec, "map", agent)
+            asked = _agent_question(spec, prompt, agent)
+            if agent is not None and not agent.text:  # a function says what is asked of each row
+                code = describe_function(agent.instruction)
+                asked = replace(asked, parts={**asked.parts, "code": code})
+            question = spec.question("map", asked, agent, server=server)
+        described[name or ""] = describe_question(question)
+    return described
+
+
+def _function_question(function: Any, kind: FindingType | None) -> Question:
+    """Describe what the findings of a function depend on: its version, or else its code."""
+    version = version_of(function)
+    code = None if version else describe_function(function)
+    name = getattr(function, "__qualname__", "")
+    parts = {"function": name, "version": version, "code": code}
+    return Question(parts=parts, finding=None if kind is None else kind.model)
 
 
 def _make_function_mapper(

@@ -56,6 +56,7 @@ class MapStage:
         units: all units of the run.
         findings: what an earlier run found: only the rest is asked.
         sample: some of the units, each block a shard: only these are asked.
+        breaker: decides when to give up; default: by what comes of these units alone.
     """
 
     _nodes_of: dict[int, tuple[str, ...]] | None = None  # the nodes of each unit, once asked for
@@ -70,6 +71,7 @@ class MapStage:
         findings: MapFindings | None = None,
         *,
         sample: Sample | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
         self._spec = spec
         self._services = services
@@ -77,7 +79,7 @@ class MapStage:
         self._units = units
         self._sample = sample
         self._context = make_context(spec, units)
-        self._breaker = _make_breaker(spec)
+        self._breaker = breaker if breaker is not None else make_breaker(spec)
         self.mappers = make_mappers(spec, services, units, self._context, self._breaker)
         self._is_first = findings is None  # nothing was found before, by a run or in the journal
         if len(units.empty) or (findings is not None and sample is None):
@@ -490,9 +492,10 @@ class _RowCounter:
         self._add(name, places, 1)
 
 
-def _make_breaker(spec: Spec) -> Breaker:
+def make_breaker(spec: Spec, earlier: Breaker | None = None) -> Breaker:
+    """Make what decides when a stage gives up, from what came of an earlier one of the same run."""
     is_batch = bool(spec.lms) and spec.lm("map").batch
-    return Breaker(spec.plan.give_up_after, in_order=not is_batch)
+    return Breaker(spec.plan.give_up_after, in_order=not is_batch, earlier=earlier)
 
 
 def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+import pyarrow.dataset as ds
 
 from pandas_amr._plan.call import KEEP
 from pandas_amr._records.forks import forkable_lock
@@ -14,9 +17,9 @@ from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
+    from pandas_amr._result.parts import StreamedResult
     from pandas_amr._result.result import Result
 
 MOST_BYTES = 256 * 2**20  # of the results that are remembered; the last one always is
@@ -54,12 +57,15 @@ class RecentResults:
 def _count_bytes(result: Result) -> int:
     """Count what a result keeps in memory; texts among objects by their length."""
     kept = 0
+    if not isinstance(result.frame, pd.DataFrame):  # it is in files
+        return LEAST_BYTES
     for frame in (result.frame, result.findings):
         kept += int(frame.memory_usage(deep=True).sum())
     return max(kept, LEAST_BYTES)
 
 
 _recent = RecentResults(MOST_BYTES)
+_keys_of_datasets: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _lock = forkable_lock()
 
 
@@ -70,6 +76,16 @@ def remember_result(result: Result) -> pd.DataFrame:
         _recent.add(key, result)
     result.frame.attrs[ATTRIBUTE] = key
     return result.frame
+
+
+def remember_parts(result: StreamedResult[Any, Any]) -> ds.Dataset:
+    """Return the dataset of a result, from which ``result_of`` finds the result."""
+    dataset = result.frame
+    key = secrets.token_hex(8)
+    with _lock:
+        _recent.add(key, result)
+        _keys_of_datasets[dataset] = key
+    return dataset
 
 
 def filtered_positions(result: Result) -> NDArray[np.int64]:
@@ -92,8 +108,8 @@ def filtered_rows(result: Result) -> pd.DataFrame:
 
 
 @user_traceback
-def result_of(frame: pd.DataFrame) -> Result:
-    """Return the ``Result`` of a frame that a verb gave: its failures, usage, plan and trace.
+def result_of(frame: pd.DataFrame | ds.Dataset) -> Result:
+    """Return the ``Result`` of a frame or dataset that a verb gave: its failures, usage, plan and trace.
 
     The process remembers the last results, up to 256 MB of their frames, and the last one whatever
     its size.
@@ -101,8 +117,11 @@ def result_of(frame: pd.DataFrame) -> Result:
     Raises:
         UsageError: no verb of this process gave the frame, or too long ago.
     """
-    attributes = getattr(frame, "attrs", {})
-    result = _recent.find(str(attributes.get(ATTRIBUTE)))
+    if isinstance(frame, ds.Dataset):
+        key = _keys_of_datasets.get(frame)
+    else:
+        key = getattr(frame, "attrs", {}).get(ATTRIBUTE)
+    result = _recent.find(str(key))
     if result is None:
         raise UsageError(
             "result_of() found nothing: it knows the last frames returned by df.amr.* in this "

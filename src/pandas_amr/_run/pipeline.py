@@ -71,6 +71,8 @@ async def run(
     execution: Execution,
     watch: Watch | None = None,
     on_cancel: Callable[[Result], None] | None = None,
+    *,
+    kind: type[Pipeline] | None = None,
 ) -> Result | Draft:
     """Carry out a run.
 
@@ -78,6 +80,7 @@ async def run(
         execution: what is to be carried out.
         watch: is shown what is found, and how far the run is.
         on_cancel: is given what was found until then if the run is cancelled.
+        kind: carries it out; default: a pipeline over a frame.
 
     Raises:
         RunStopped: the run ended before its end; the error's ``partial`` is the ``Result`` until
@@ -85,7 +88,7 @@ async def run(
             ``errors="raise"`` have types of their own.
         UsageError: the arguments do not fit, as is seen before anything was sent.
     """
-    pipeline = Pipeline(execution, watch or Watch())
+    pipeline = (kind or Pipeline)(execution, watch or Watch())
     state = pipeline.state
     try:
         with collect_waits(pipeline.services.watch.waits):
@@ -510,7 +513,7 @@ def _make_distinct_units(spec: Spec) -> Units:
         is_read = spec.is_written
     if spec.lms and is_read:
         counter = spec.counter("map" if job.maps else "reduce")
-        units = make_units(job.frame, job.columns, dedupe=_may_dedupe(spec), counter=counter)
+        units = make_units(job.frame, job.columns, dedupe=may_dedupe(spec), counter=counter)
     else:
         units = make_units(job.frame, job.columns, dedupe=False)
     if spec.has_repl("map") or job.all_callable:  # code sees all columns: they all make the key
@@ -518,7 +521,7 @@ def _make_distinct_units(spec: Spec) -> Units:
     return units
 
 
-def _may_dedupe(spec: Spec) -> bool:
+def may_dedupe(spec: Spec) -> bool:
     """Tell whether units with equal content are equal to whoever maps them."""
     job = spec.job
     if not spec.plan.dedupe or not job.maps or job.callables:

@@ -26,12 +26,15 @@ from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr._result.frames import have_findings
-from pandas_amr._result.recent import filtered_rows, remember_result
+from pandas_amr._result.parts import StreamedResult
+from pandas_amr._result.recent import filtered_rows, remember_parts, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.execution import Execution, VerificationSample
-from pandas_amr._run.pipeline import run
+from pandas_amr._run.pipeline import Pipeline, run
 from pandas_amr._run.preview import Draft, PreviewOptions
+from pandas_amr._run.stream import Stream, open_stream
+from pandas_amr._run.streamed import StreamedPipeline
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,6 +82,7 @@ class Run(Generic[Given]):
         rows: how many rows it is about.
         journaled: whether a journal keeps what is found of them.
         shown: as the setting ``progress``.
+        iterable: whether findings are kept as they land, to be iterated.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -101,7 +105,9 @@ class Run(Generic[Given]):
         rows: int = 0,
         journaled: bool = False,
         shown: bool | None = None,
+        iterable: bool = True,
     ) -> None:
+        self._is_iterable = iterable
         self._work = work
         self._make = given
         self._about = about
@@ -254,7 +260,15 @@ class Run(Generic[Given]):
                 raise
             self.result()
 
+    def _check_iterable(self) -> None:
+        if not self._is_iterable:
+            raise UsageError(
+                "With out= findings do not come one by one: they are in the parts of the result's "
+                "frame, run.result().frame."
+            )
+
     def _landed(self) -> Iterator[dict[str, Any]]:
+        self._check_iterable()
         place = 0
         while True:
             waiting = self._watch.next(place)
@@ -269,6 +283,7 @@ class Run(Generic[Given]):
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
         """The findings as they land, in async code; see ``__iter__``."""
+        self._check_iterable()
         place = 0
         with UserTraceback():
             while True:
@@ -346,6 +361,9 @@ class Run(Generic[Given]):
 
     def _count_kept(self) -> str:
         """Say how many rows have a finding, and where it is kept."""
+        if isinstance(self._partial, StreamedResult):
+            parts, rows = len(self._partial.parts), self._partial.rows
+            return f"{parts} parts with {rows} rows are written; run it again to go on."
         status = None if self._partial is None else self._partial.status
         found = 0 if status is None else int(have_findings(status).sum())
         count = f"{found} of {self._rows} rows"
@@ -424,6 +442,7 @@ def make_run(
     whole: bool = False,
     preview: PreviewOptions | None = None,
     sample: VerificationSample | None = None,
+    stream: Stream | None = None,
 ) -> Run[Any]:
     """Make the run of a checked call; it is not begun yet.
 
@@ -433,6 +452,7 @@ def make_run(
         whole: whether it gives the ``Result``, whatever the verb.
         preview: what ``plan()`` wants to know beside the estimate.
         sample: the units that are mapped, if not all are.
+        stream: the input, if it is read part by part.
 
     Raises:
         UsageError: the model or the budget does not fit; nothing was sent.
@@ -446,19 +466,31 @@ def make_run(
         findings=findings,
         preview=preview,
         sample=sample,
+        stream=stream,
     )
 
     async def carry_out(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
         with use_block_settings(settings):
-            return await run(execution, watch, interrupted)
+            kind = StreamedPipeline if stream is not None else Pipeline
+            return await run(execution, watch, interrupted, kind=kind)
 
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    rows = len(job.frame)
+    rows: int | None = len(job.frame)
+    if stream is not None:
+        rows = stream.source.rows
     is_kept = execution.journal is not None and (bool(lms) or job.has_version)
-    about = f"{job.verb} of {rows} rows"
-    return Run(carry_out, answer, about, rows=rows, journaled=is_kept, shown=settings.progress)
+    about = job.verb if rows is None else f"{job.verb} of {rows} rows"
+    return Run(
+        carry_out,
+        answer,
+        about,
+        rows=rows or 0,
+        journaled=is_kept,
+        shown=settings.progress,
+        iterable=stream is None,
+    )
 
 
 def _check_models(spec: Spec) -> None:
@@ -487,6 +519,8 @@ def _answer(spec: Spec, outcome: Result | Draft) -> Any:
 
 def answer_of(verb: str, result: Result) -> Any:
     """Return what a verb gives of a result: a frame, an answer, or the result itself."""
+    if isinstance(result, StreamedResult) and verb in {"map", "filter"}:
+        return remember_parts(result)
     match verb:
         case "map":
             return remember_result(result)
@@ -524,8 +558,9 @@ def run_of(call: Call) -> Run[Any]:
         UsageError: the call cannot be carried out; nothing was sent.
     """
     settings = current_settings()
+    call, stream = open_stream(call, settings)
     job, lms = prepared(call, settings)
-    return make_run(Spec(job, settings.with_changes(job.settings), lms))
+    return make_run(Spec(job, settings.with_changes(job.settings), lms), stream=stream)
 
 
 def prepared(

@@ -208,6 +208,13 @@ def make_units(
     return Units(frame, columns, keys, _to_array(asked), answered_by, _to_array(tokens))
 
 
+def hash_rows(frame: pd.DataFrame, columns: tuple[int, ...]) -> Iterator[bytes]:
+    """Hash the content of each row: units with equal hashes are asked once."""
+    keys = make_json_keys([frame.columns[column] for column in columns])
+    for line in _write_rows(frame, columns, keys):
+        yield hash_text(line)
+
+
 def _make_plain_units(
     frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]
 ) -> Units:
