@@ -20,8 +20,8 @@ def result_of_rows(count: int):
     ("most", "remembered"),
     [
         (1, [2]),  # the last one, whatever its size
-        (2 * LEAST_BYTES, [1, 2]),
-        (3 * LEAST_BYTES, [0, 1, 2]),
+        (2.5 * LEAST_BYTES, [1, 2]),
+        (3.5 * LEAST_BYTES, [0, 1, 2]),
     ],
 )
 def test_small_results_count_as_one_size_and_the_oldest_is_forgotten_first(most, remembered):
@@ -33,7 +33,7 @@ def test_small_results_count_as_one_size_and_the_oldest_is_forgotten_first(most,
 
 
 def test_a_large_result_takes_the_place_of_several():
-    recent = RecentResults(4 * LEAST_BYTES)
+    recent = RecentResults(4.5 * LEAST_BYTES)
     for number in range(4):
         recent.add(str(number), result_of_rows(3))
     large = result_of_rows(ROWS * 4)  # its frame and its findings: 3.75 MB

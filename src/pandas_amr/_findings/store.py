@@ -82,6 +82,21 @@ class FindingStore:
         elif not self._schema.equals(table.schema):
             self._schema = _join_schemas(self._schema, table.schema)
 
+    def add_named(
+        self, positions: NDArray[np.int64], table: pa.Table, columns: Sequence[str]
+    ) -> None:
+        """Add findings that stand under their names in the frame, among other columns.
+
+        Args:
+            positions: the units.
+            table: a row per unit.
+            columns: the map's own names of the columns.
+        """
+        empty = pa.table({name: pa.nulls(0) for name in columns})
+        shown = self.named(empty).column_names
+        own = table.select(shown).rename_columns(list(columns))
+        self.add(positions.tolist(), own if self._kind is None else own.cast(self._kind.arrow))
+
     def find_clash(self, table: pa.Table) -> str | None:
         """Describe why a table cannot be joined with those added before; None if it can."""
         if self._kind is not None or self._schema is None or self._schema.equals(table.schema):

@@ -7,7 +7,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 SIMPLE = (str, bytes, int, float, complex, bool, type(None))
 
@@ -36,26 +36,40 @@ def _describe(function: Any, seen: set[int]) -> Iterator[Any]:
     seen.add(id(function))
     if isinstance(function, functools.partial):
         yield from _describe(function.func, seen)
-        yield [_describe_value(value, seen) for value in function.args]
-        yield {key: _describe_value(value, seen) for key, value in function.keywords.items()}
+        yield _describe_values(function.args, seen)
+        yield _describe_fields(function.keywords, seen)
         return
     plain = getattr(function, "__func__", function)
     yield getattr(plain, "__qualname__", type(plain).__qualname__)
-    code = getattr(plain, "__code__", None)
-    if code is None:
-        call = getattr(type(plain), "__call__", None)  # noqa: B004 (the method, not whether)
-        if isinstance(call, types.FunctionType):
-            yield from _describe(call, seen)
-            yield {name: _describe_value(value, seen) for name, value in vars(plain).items()}
+    if isinstance(plain, types.FunctionType):
+        yield from _describe_python(plain, seen)
         return
+    call = type(plain).__call__
+    if isinstance(call, types.FunctionType):  # an object that can be called
+        yield from _describe(call, seen)
+        yield _describe_fields(vars(plain), seen)
+
+
+def _describe_python(function: types.FunctionType, seen: set[int]) -> Iterator[Any]:
+    """Describe a function that is written in Python: its code, and the values that this uses."""
+    code = function.__code__
     yield list(_describe_code(code))
-    yield [_describe_value(value, seen) for value in plain.__defaults__ or ()]
-    yield [_describe_cell(cell, seen) for cell in plain.__closure__ or ()]
+    yield _describe_values(function.__defaults__ or (), seen)
+    yield [_describe_cell(cell, seen) for cell in function.__closure__ or ()]
     for name in code.co_names:
-        value = plain.__globals__.get(name)
-        is_own = isinstance(value, types.FunctionType) and value.__module__ == plain.__module__
+        value = function.__globals__.get(name)
+        is_function = isinstance(value, types.FunctionType)
+        is_own = is_function and value.__module__ == function.__module__
         if is_own or (value is not None and _is_simple(value)):
             yield [name, _describe_value(value, seen)]
+
+
+def _describe_values(values: Iterable[Any], seen: set[int]) -> list[Any]:
+    return [_describe_value(value, seen) for value in values]
+
+
+def _describe_fields(fields: Mapping[str, Any], seen: set[int]) -> dict[str, Any]:
+    return {name: _describe_value(value, seen) for name, value in fields.items()}
 
 
 def _describe_code(code: types.CodeType) -> Iterator[Any]:

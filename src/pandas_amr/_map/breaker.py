@@ -229,6 +229,10 @@ class Breaker:
                 tally.end(shard)
             self._decide()
 
+    def disarm(self) -> None:
+        """Watch no longer, and let go of the stage: a later part's breaker may go on from here."""
+        self._on_doom = None
+
     def has_given_up(self, name: str | None) -> bool:
         """Tell whether nothing more is to be asked of a map."""
         tally = self._tallies.get(name)

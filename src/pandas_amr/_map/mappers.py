@@ -86,21 +86,24 @@ def describe_maps(spec: Spec, services: Services, units: Units) -> dict[str, Any
     context = make_context(spec, units)
     described: dict[str, Any] = {}
     for name in spec.job.names:
-        function = spec.job.callables.get(name)
+        function, kind = spec.job.callables.get(name), kinds[name]
         if function is not None:
-            question = _function_question(function, kinds[name])
+            question = _function_question(function, kind)
         else:
-            agent, kind = spec.job.map_agents.get(name), kinds[name]
             assert kind is not None
-            prompt = _make_prompt(spec, name, kind, units, context)
+            agent = spec.job.map_agents.get(name)
+            asked = _agent_question(spec, _make_prompt(spec, name, kind, units, context), agent)
             server = services.server(spec, "map", agent)
-            asked = _agent_question(spec, prompt, agent)
-            if agent is not None and not agent.text:  # a function says what is asked of each row
-                code = describe_function(agent.instruction)
-                asked = replace(asked, parts={**asked.parts, "code": code})
-            question = spec.question("map", asked, agent, server=server)
+            question = _add_code(spec.question("map", asked, agent, server=server), agent)
         described[name or ""] = describe_question(question)
     return described
+
+
+def _add_code(question: Question, agent: Agent | None) -> Question:
+    """Add the code of a function that says what is asked of each row."""
+    if agent is None or not callable(agent.instruction):
+        return question
+    return replace(question, parts={**question.parts, "code": describe_function(agent.instruction)})
 
 
 def _function_question(function: Any, kind: FindingType | None) -> Question:

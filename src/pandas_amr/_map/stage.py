@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pandas_amr._context.progress import Progress
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
+from pandas_amr._findings.finding_type import only_list_type
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, Failure, FindingStore
 from pandas_amr._map.breaker import Breaker, Doom
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
-    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._map.leaves import FindingSink
     from pandas_amr._records.usage import Usage
     from pandas_amr._units.units import Units
@@ -79,11 +79,10 @@ class MapStage:
         self._units = units
         self._sample = sample
         self._context = make_context(spec, units)
-        self._breaker = breaker if breaker is not None else make_breaker(spec)
+        self._breaker = breaker or make_breaker(spec)
         self.mappers = make_mappers(spec, services, units, self._context, self._breaker)
         self._is_first = findings is None  # nothing was found before, by a run or in the journal
-        if len(units.empty) or (findings is not None and sample is None):
-            self._key_by_whole_shards()
+        self._key_by_whole_shards()
         self.findings = _no_findings(units, self.mappers) if findings is None else findings
         self._leaves = Leaves(self.findings, spec.plan.where)
         self._counter = _RowCounter(self.findings)
@@ -100,6 +99,9 @@ class MapStage:
 
     def _key_by_whole_shards(self) -> None:
         """Make the keys of the shards of a first run, empty units among theirs."""
+        goes_on = not self._is_first and self._sample is None
+        if not len(self._units.empty) and not goes_on:
+            return
         for mapper in self.mappers:
             if isinstance(mapper, CachedMapper) and mapper.keys.by_shard:
                 mapper.keys.use_shards(self._all_shards)
@@ -507,15 +509,8 @@ def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
         statuses[mapper.name] = np.full(len(units.asked), SKIPPED, dtype=object)
         if not mapper.reads_empty_units:
             statuses[mapper.name][units.is_empty] = EMPTY
-    return MapFindings(units, stores, statuses, _list_type(mappers))
-
-
-def _list_type(mappers: Sequence[Mapper]) -> FindingType | None:
-    """Return the type of a finding, if a unit holds none or many and nothing else is found."""
-    kind = mappers[0].kind
-    if len(mappers) > 1 or kind is None or kind.item is None:
-        return None
-    return kind
+    list_type = only_list_type([mapper.kind for mapper in mappers])
+    return MapFindings(units, stores, statuses, list_type)
 
 
 def _describe_total(total: Usage) -> str:

@@ -15,7 +15,8 @@ from pandas_amr._result.display import HEAD_ROWS, html_parts
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import failures_frame, status_frame
 from pandas_amr._result.part_files import part_starts
-from pandas_amr._result.result import Kind, Output, Result
+from pandas_amr._result.records import Kind
+from pandas_amr._result.result import Output, Result
 from pandas_amr._units.arrow_tables import frame_of
 from pandas_amr.errors import UsageError
 
@@ -59,7 +60,7 @@ class StreamedResult(Result[Output, Kind]):
             UsageError: as ``Result.explain``.
         """
         positions = find_positions(self.sources, item, group, column)
-        frame = frame_of(self.frame.take(np.asarray(positions, dtype=np.int64)))  # type: ignore[call-overload]
+        frame = frame_of(self.frame.take(np.asarray(positions, dtype=np.int64)))
         return frame.set_axis(positions)
 
     def retry(self, **options: Any) -> NoReturn:
@@ -70,15 +71,6 @@ class StreamedResult(Result[Output, Kind]):
         """
         del options
         self._refuse("retry()", "make the same call again, which maps only the rows that failed")
-
-    @property
-    def records(self) -> NoReturn:
-        """Refuse: there may be more records than memory holds.
-
-        Raises:
-            UsageError: always.
-        """
-        self._refuse("records", "read the columns that you need: result.findings.to_table(...)")
 
     def score(self, *labels: Any, **options: Any) -> NoReturn:
         """Refuse: it compares a frame in memory.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pandas_amr._result.result import Result
 
 MOST_BYTES = 256 * 2**20  # of the results that are remembered; the last one always is
-LEAST_BYTES = 2**20  # a result counts as, for its trace, its plan and what it was made with
+LEAST_BYTES = 2**20  # a result counts as beside its frames: for its trace, plan and statuses
 ATTRIBUTE = "pandas_amr_result"
 
 
@@ -56,12 +56,12 @@ class RecentResults:
 
 def _count_bytes(result: Result) -> int:
     """Count what a result keeps in memory; texts among objects by their length."""
-    kept = 0
-    if not isinstance(result.frame, pd.DataFrame):  # it is in files
-        return LEAST_BYTES
-    for frame in (result.frame, result.findings):
-        kept += int(frame.memory_usage(deep=True).sum())
-    return max(kept, LEAST_BYTES)
+    kept = LEAST_BYTES
+    frames: list[Any] = [result.frame, result.findings]
+    for frame in frames:
+        if isinstance(frame, pd.DataFrame):  # a dataset is in files
+            kept += int(frame.memory_usage(deep=True).sum())
+    return kept
 
 
 _recent = RecentResults(MOST_BYTES)
@@ -109,7 +109,7 @@ def filtered_rows(result: Result) -> pd.DataFrame:
 
 @user_traceback
 def result_of(frame: pd.DataFrame | ds.Dataset) -> Result:
-    """Return the ``Result`` of a frame or dataset that a verb gave: its failures, usage, plan and trace.
+    """Return the ``Result`` of a frame, or of a dataset, that a verb gave: failures, usage, plan.
 
     The process remembers the last results, up to 256 MB of their frames, and the last one whatever
     its size.

@@ -51,11 +51,16 @@ def make_result(
     if parent is not None:
         parent.ends.extend(_last_nodes(services))
     add_last_warnings(spec, services, state, parent)
+    warn_of_stop(spec, state, raises=raises)
+    return _assemble(spec, services, state, outcome, parent)
+
+
+def warn_of_stop(spec: Spec, state: State, *, raises: bool) -> None:
+    """Warn that the run stopped early, unless its result shows it, or an error says it."""
     verb = spec.job.verb
     is_hidden = verb != "map_reduce" or isinstance(state.ended_by, ModelUnavailable | MapFailed)
-    if state.end_reason and is_hidden and not raises:  # an error says it itself
+    if state.end_reason and is_hidden and not raises:
         state.warnings.append(FailureWarning(f"The run stopped early: {state.end_reason}"))
-    return _assemble(spec, services, state, outcome, parent)
 
 
 def make_partial_result(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.state import State
+from pandas_amr._findings.finding_type import only_list_type
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, FindingStore
 from pandas_amr._journal.keys import fingerprint
@@ -30,6 +31,7 @@ from pandas_amr._units.batches import MOST_BYTES, MOST_ROWS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from pandas_amr._context.progress import Watch
@@ -68,18 +70,37 @@ def has_few_rows(parts: Sequence[InputPart]) -> bool:
     return rows <= MOST_ROWS and size <= MOST_BYTES
 
 
+@dataclass(frozen=True)
+class PlacedPart:
+    """A part of the input, and where it stands.
+
+    Attributes:
+        number: its place among all parts.
+        offset: how many rows of the input come before it.
+        input: its rows.
+        before: the same part as an earlier run has written it, with rows that failed.
+    """
+
+    number: int
+    offset: int
+    input: InputPart
+    before: Part | None = None
+
+    @property
+    def node(self) -> str:
+        """The name of its node in the trace."""
+        return f"map-part-{self.number}"
+
+
 class PartRun:
     """Maps one part of the input.
 
     Args:
         spec: what the whole run was asked for.
         services: what it works with.
-        number: the part's place among all parts.
-        input_part: its rows.
-        offset: how many rows of the input come before it.
+        placed: the part.
         watch: is shown how far it is.
         earlier: what decided when to give up in the parts before.
-        before: the same part as an earlier run has written it, with rows that failed.
         schemas: the columns that functions without a type gave in the parts before.
     """
 
@@ -87,25 +108,20 @@ class PartRun:
         self,
         spec: Spec,
         services: Services,
-        number: int,
-        input_part: InputPart,
-        offset: int,
+        placed: PlacedPart,
+        *,
         watch: Watch,
         earlier: Breaker,
-        before: Part | None,
         schemas: Mapping[str | None, pa.Schema],
     ) -> None:
-        assert input_part.table is not None
-        self.number = number
-        self.input = input_part
-        self.offset = offset
+        assert placed.input.table is not None
+        self.placed = placed
         self.state = State()
         self.breaker = make_breaker(spec, earlier)
         self.schemas = dict(schemas)
-        self._table = input_part.table
-        self._before = before
+        self._table = placed.input.table
         self._whole = services
-        frame = frame_of(self._table, offset)
+        frame = frame_of(self._table, placed.offset)
         self._spec = replace(spec, job=replace(spec.job, frame=frame))
         self._services = replace(
             services,
@@ -118,8 +134,8 @@ class PartRun:
     async def map(self) -> NewPart | None:
         """Map the part; None if a unit was not mapped, or has a failure that is raised."""
         spec, services, state = self._spec, self._services, self.state
-        name = f"map-part-{self.number}"
-        with self._whole.trace.node("map", id=name, units=self.input.rows) as node:
+        rows = self.placed.input.rows
+        with self._whole.trace.node("map", id=self.placed.node, units=rows) as node:
             units = await services.run_large(spec, make_read_units, spec)
             findings = await services.run_large(spec, self._earlier_findings, units)
             stage = await services.run_large(spec, self._make_stage, units, findings)
@@ -149,55 +165,47 @@ class PartRun:
 
         None if no run wrote it, or if it wrote the rows that a filter keeps, and no findings.
         """
-        part, job = self._before, self._spec.job
-        if part is None or part.rows != self.input.rows or job.verb == "filter":
+        part, job = self.placed.before, self._spec.job
+        if part is None or not self._goes_on_from(part):
             return None
         statuses, table = part.read_statuses(), part.read()
         kinds = finding_types(job, self._spec.plan)
         stores: dict[str | None, FindingStore] = {}
         of_units: dict[str | None, NDArray[np.object_]] = {}
-        for number, name in enumerate(job.names):
-            kind, columns = kinds[name], part.columns[number]
-            store = FindingStore(name, kind)
-            shown = store.named(pa.table({one: pa.nulls(0) for one in columns})).column_names
-            status = np.array(statuses.column(number).to_pylist(), dtype=object)[units.asked]
+        for name, column, own in zip(job.names, statuses.columns, part.columns, strict=True):
+            status = np.array(column.to_pylist(), dtype=object)[units.asked]
             found = units.asked[np.isin(status, FOUND)]
-            rows = table.select(shown).rename_columns(list(columns)).take(pa.array(found))
-            store.add(found.tolist(), rows if kind is None else rows.cast(kind.arrow))
-            stores[name] = store
+            store = stores[name] = FindingStore(name, kinds[name])
+            store.add_named(found, table.take(pa.array(found)), own)
             of_units[name] = np.where(status == "failed", SKIPPED, status)
-        only = kinds[job.names[0]] if len(job.names) == 1 else None
-        list_type = only if only is not None and only.item is not None else None
-        return MapFindings(units, stores, of_units, list_type)
+        return MapFindings(units, stores, of_units, only_list_type(list(kinds.values())))
+
+    def _goes_on_from(self, part: Part) -> bool:
+        """Tell whether findings of all rows stand in a part that an earlier run has written."""
+        job = self._spec.job
+        return part.rows == len(job.frame) and job.verb != "filter"
 
     def _make_part(self, findings: MapFindings) -> NewPart:
         """Write the findings beside the rows."""
-        units, job = findings.units, self._spec.job
+        job, placed = self._spec.job, self.placed
+        failures = self.state.sorted_failures(job.names)
+        of_rows = findings.row_statuses()
         table, columns = self._table, []
         for name, store in findings.stores.items():
-            found = self._with_known_columns(name, store, findings)
-            columns.append(_own_names(store))
-            for label in found.column_names:
-                table = table.append_column(label, found.column(label))
-        statuses = {
-            str(number): pa.array(column[units.answered_by], pa.string()).dictionary_encode()
-            for number, column in enumerate(findings.statuses.values())
-        }
-        of_rows = findings.row_statuses()
-        failures = self.state.sorted_failures(job.names)
-        if self._spec.plan.status_columns:
+            table = _append(table, self._with_known_columns(name, store, findings))
+            columns.append([] if store.schema is None else list(store.schema.names))
+        status_columns = self._spec.plan.status_columns
+        if status_columns:
             shown = status_frame(of_rows, failures, job.frame.index)
-            for label, column in zip(self._spec.plan.status_columns, shown.columns, strict=True):
-                values = pa.array(shown[column].astype(object), pa.string(), from_pandas=True)
-                table = table.append_column(label, values)
+            table = _append(table, _text_table(shown.set_axis(list(status_columns), axis=1)))
         if job.verb == "filter":
             table = _keep_rows(table, of_rows)
         return NewPart(
-            number=self.number,
-            key=self.input.key,
-            rows=self.input.rows,
+            number=placed.number,
+            key=placed.input.key,
+            rows=len(job.frame),
             table=table,
-            statuses=pa.table(statuses),
+            statuses=_status_table(findings),
             failures=failures,
             columns=columns,
             counts=dict(Counter(of_rows.tolist())),
@@ -223,9 +231,27 @@ class PartRun:
         return found
 
 
-def _own_names(store: FindingStore) -> list[str]:
-    """Return the columns of a map's findings as the map calls them."""
-    return [] if store.schema is None else list(store.schema.names)
+def _append(table: pa.Table, other: pa.Table) -> pa.Table:
+    """Put the columns of a second table beside those of the first."""
+    for label in other.column_names:
+        table = table.append_column(label, other.column(label))
+    return table
+
+
+def _text_table(frame: pd.DataFrame) -> pa.Table:
+    columns: dict[str, pa.Array] = {}
+    for label in frame.columns:
+        columns[label] = pa.array(frame[label].astype(object), pa.string(), from_pandas=True)
+    return pa.table(columns)
+
+
+def _status_table(findings: MapFindings) -> pa.Table:
+    """Return the status of each row, a column per map."""
+    columns: dict[str, pa.Array] = {}
+    for number, column in enumerate(findings.statuses.values()):
+        of_rows = column[findings.units.answered_by]
+        columns[str(number)] = pa.array(of_rows, pa.string()).dictionary_encode()
+    return pa.table(columns)
 
 
 def _keep_rows(table: pa.Table, statuses: NDArray[np.object_]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""What a reduce reads of parts: the columns that it needs, as the map stage would have left them."""
+"""What a reduce reads of parts: the columns that it needs, as a map stage would leave them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pandas_amr._findings.columns import array_of
+from pandas_amr._findings.finding_type import only_list_type
 from pandas_amr._findings.inputs import FindingRows, make_finding_rows
 from pandas_amr._findings.map_findings import MapFindings
 from pandas_amr._findings.store import FindingStore
@@ -24,7 +25,7 @@ from pandas_amr._units.arrow_tables import frame_of
 from pandas_amr._units.units import Units, hash_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -144,9 +145,7 @@ class PartReader:
     @property
     def list_type(self) -> FindingType | None:
         """The type of the findings, if each unit holds a list of records and there is one map."""
-        kinds = list(self._kinds.values())
-        is_list = len(kinds) == 1 and kinds[0] is not None and kinds[0].item is not None
-        return kinds[0] if is_list else None
+        return only_list_type(list(self._kinds.values()))
 
     def _select(self, labels: Sequence[str]) -> list[str]:
         return [label for label in labels if self._wanted is None or label in self._wanted]
@@ -206,24 +205,25 @@ class PartReader:
         """Make one unit of the rows with equal content and status, as a run over all of them."""
         if not may_dedupe(self.spec):
             return plain_units(frame)
-        job = self.spec.job
-        labels = [job.frame.columns[column] for column in job.columns]
-        columns = tuple(range(len(labels)))
-        index_of: dict[tuple[bytes, ...], int] = {}
+        index_of: dict[Any, int] = {}
         asked: list[int] = []
         answered_by = np.empty(len(frame), dtype=np.int64)
-        position = 0
+        for position, digest in enumerate(self._hash_content()):
+            key = (digest, *(column[position] for column in statuses))
+            index = index_of.setdefault(key, len(asked))
+            if index == len(asked):
+                asked.append(position)
+            answered_by[position] = index
+        units = plain_units(frame)
+        return replace(units, asked=np.array(asked, dtype=np.int64), answered_by=answered_by)
+
+    def _hash_content(self) -> Iterator[bytes]:
+        """Hash the content columns of each row, a part at a time."""
+        job = self.spec.job
+        labels = [job.frame.columns[column] for column in job.columns]
         for part in self.parts:
-            for digest in hash_rows(frame_of(part.read(labels).select(labels)), columns):
-                key = (digest, *(str(column[position]).encode() for column in statuses))
-                index = index_of.setdefault(key, len(asked))
-                if index == len(asked):
-                    asked.append(position)
-                answered_by[position] = index
-                position += 1
-        return replace(
-            plain_units(frame), asked=np.array(asked, dtype=np.int64), answered_by=answered_by
-        )
+            frame = frame_of(part.read(labels).select(labels))
+            yield from hash_rows(frame, tuple(range(len(labels))))
 
     def make_findings(self, units: Units, statuses: Sequence[NDArray[np.object_]]) -> MapFindings:
         """Make what the map stage would have left, but for the findings, which are read apart."""

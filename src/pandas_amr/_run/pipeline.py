@@ -71,16 +71,25 @@ async def run(
     execution: Execution,
     watch: Watch | None = None,
     on_cancel: Callable[[Result], None] | None = None,
-    *,
-    kind: type[Pipeline] | None = None,
 ) -> Result | Draft:
-    """Carry out a run.
+    """Carry out a run over a frame.
 
     Args:
         execution: what is to be carried out.
         watch: is shown what is found, and how far the run is.
         on_cancel: is given what was found until then if the run is cancelled.
-        kind: carries it out; default: a pipeline over a frame.
+
+    Raises:
+        RunStopped: as ``run_pipeline``.
+        UsageError: likewise.
+    """
+    return await run_pipeline(Pipeline(execution, watch or Watch()), on_cancel)
+
+
+async def run_pipeline(
+    pipeline: Pipeline, on_cancel: Callable[[Result], None] | None = None
+) -> Result | Draft:
+    """Carry out a run, and see to its end, whatever way it comes.
 
     Raises:
         RunStopped: the run ended before its end; the error's ``partial`` is the ``Result`` until
@@ -88,7 +97,6 @@ async def run(
             ``errors="raise"`` have types of their own.
         UsageError: the arguments do not fit, as is seen before anything was sent.
     """
-    pipeline = (kind or Pipeline)(execution, watch or Watch())
     state = pipeline.state
     try:
         with collect_waits(pipeline.services.watch.waits):

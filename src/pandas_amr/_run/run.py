@@ -31,7 +31,7 @@ from pandas_amr._result.recent import filtered_rows, remember_parts, remember_re
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.execution import Execution, VerificationSample
-from pandas_amr._run.pipeline import Pipeline, run
+from pandas_amr._run.pipeline import run, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr._run.stream import Stream, open_stream
 from pandas_amr._run.streamed import StreamedPipeline
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.subrun import SharedRun
     from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.call import Call, Job
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.usage import Phase
@@ -458,11 +459,10 @@ def make_run(
         UsageError: the model or the budget does not fit; nothing was sent.
     """
     _check_models(spec)
-    job, settings, lms = spec.job, spec.settings, spec.lms
-    is_journaled = all(lm.journaled for lm in lms.values()) if lms else job.has_version
+    job, settings = spec.job, spec.settings
     execution = Execution(
         spec,
-        journal=open_journal(settings.journal, by_default=is_journaled),
+        journal=_open_journal(spec),
         findings=findings,
         preview=preview,
         sample=sample,
@@ -471,26 +471,38 @@ def make_run(
 
     async def carry_out(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
         with use_block_settings(settings):
-            kind = StreamedPipeline if stream is not None else Pipeline
-            return await run(execution, watch, interrupted, kind=kind)
+            if stream is not None:
+                return await run_pipeline(StreamedPipeline(execution, watch), interrupted)
+            return await run(execution, watch, interrupted)
 
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    rows: int | None = len(job.frame)
-    if stream is not None:
-        rows = stream.source.rows
-    is_kept = execution.journal is not None and (bool(lms) or job.has_version)
-    about = job.verb if rows is None else f"{job.verb} of {rows} rows"
+    rows, about = _describe_rows(job, stream)
     return Run(
         carry_out,
         answer,
         about,
-        rows=rows or 0,
-        journaled=is_kept,
+        rows=rows,
+        journaled=execution.journal is not None and (bool(spec.lms) or job.has_version),
         shown=settings.progress,
         iterable=stream is None,
     )
+
+
+def _describe_rows(job: Job, stream: Stream | None) -> tuple[int, str]:
+    """Return how many rows a run is about, 0 if that is not known yet, and its name for people."""
+    rows = len(job.frame) if stream is None else stream.source.rows
+    if rows is None:
+        return 0, job.verb
+    return rows, f"{job.verb} of {rows} rows"
+
+
+def _open_journal(spec: Spec) -> Journal | None:
+    """Open the journal: by default if models answer that are journaled, or functions by version."""
+    lms = spec.lms.values()
+    is_journaled = all(lm.journaled for lm in lms) if lms else spec.job.has_version
+    return open_journal(spec.settings.journal, by_default=is_journaled)
 
 
 def _check_models(spec: Spec) -> None:

@@ -60,12 +60,7 @@ def open_stream(call: Call, settings: Settings) -> tuple[Call, Stream | None]:
 
 def _check_call(call: Call, settings: Settings) -> None:
     """Refuse what needs all rows at once, or does not make parts."""
-    if not isinstance(call.out, str | os.PathLike) or not os.fspath(call.out):
-        raise UsageError(f"out= takes the path of a folder, not {call.out!r}.")
-    if "://" in os.fspath(call.out):
-        raise UsageError(f"out= takes a folder of this machine, not {os.fspath(call.out)!r}.")
-    if call.verb not in STREAMING:
-        raise UsageError(f"{call.verb}() makes no parts: out= goes with {', '.join(STREAMING)}.")
+    _check_path(call)
     plan = read_plan(call.plan)
     if "columns" in {call.axis, plan.axis}:
         raise UsageError('axis="columns" profiles the whole frame; with out= rows are the units.')
@@ -78,6 +73,16 @@ def _check_call(call: Call, settings: Settings) -> None:
     if isinstance(budget, Budget) and budget.confirm is not None:
         raise UsageError("Budget(confirm=...) needs an estimate of all rows; leave it out here.")
     _check_groups(call.by)
+
+
+def _check_path(call: Call) -> None:
+    """Refuse what is no folder of this machine, and verbs without parts."""
+    if not isinstance(call.out, str | os.PathLike) or not os.fspath(call.out):
+        raise UsageError(f"out= takes the path of a folder, not {call.out!r}.")
+    if "://" in os.fspath(call.out):
+        raise UsageError(f"out= takes a folder of this machine, not {os.fspath(call.out)!r}.")
+    if call.verb not in STREAMING:
+        raise UsageError(f"{call.verb}() makes no parts: out= goes with {', '.join(STREAMING)}.")
 
 
 def _check_groups(by: Any) -> None:
@@ -106,7 +111,7 @@ def _check_folder(call: Call, source: Source) -> None:
 
 
 def _content_columns(call: Call, source: Source) -> Any:
-    """Leave out the index without a name that pandas wrote into a file, unless columns are named."""
+    """Leave out an index without a name that pandas wrote into a file, unless it is asked for."""
     if call.columns is not None or read_plan(call.plan).columns is not None:
         return call.columns
     names = [name for name in source.schema.names if not name.startswith(PANDAS_INDEX)]

@@ -1,4 +1,4 @@
-"""The story of what is larger than memory: one plan, part by part, and one reduce over the parts."""
+"""The story of what is larger than memory: one plan, part by part, one reduce over all parts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from pandas_amr._context.part_progress import PartsProgress
 from pandas_amr._map.breaker import Breaker
 from pandas_amr._records.engine import in_thread
@@ -16,7 +14,7 @@ from pandas_amr._reduce.sources import ReduceOutcome
 from pandas_amr._reduce.stage import reduce
 from pandas_amr._result.part_files import joined_schema
 from pandas_amr._run.outcome import describe_failed_rows
-from pandas_amr._run.part import PartRun, digest_question, has_few_rows
+from pandas_amr._run.part import PartRun, PlacedPart, digest_question, has_few_rows
 from pandas_amr._run.part_rows import collect_part_rows
 from pandas_amr._run.pipeline import PLANNING, Pipeline
 from pandas_amr._run.stored_plan import digest_call, read_stored_plan, write_plan
@@ -25,6 +23,8 @@ from pandas_amr.errors import BudgetExceeded, FailureWarning, MapFailed, PlanWar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pyarrow as pa
 
     from pandas_amr._context.progress import Watch
     from pandas_amr._plan.plan import Plan
@@ -78,21 +78,19 @@ class StreamedPipeline(Pipeline):
 
     def _warn_of_others(self) -> None:
         """Warn of parts that are mapped again, and of units that parts keep apart."""
-        others, plan = len(self._folder.others), self.spec.plan
+        others, segmentation = len(self._folder.others), self.spec.plan.segmentation
         if others:
-            self.state.warnings.append(
-                PlanWarning(
-                    f"{others} parts in {str(self._folder.path)!r} were made by another plan, model "
-                    "or function, and are mapped again."
-                )
+            message = (
+                f"{others} parts in {str(self._folder.path)!r} were made by another plan, model or "
+                "function, and are mapped again."
             )
-        if plan.segmentation in {"neighbours", "groups"}:
-            self.state.warnings.append(
-                PlanWarning(
-                    f"segmentation={plan.segmentation!r}: with out= a row's {plan.segmentation} end "
-                    "where its part ends."
-                )
+            self.state.warnings.append(PlanWarning(message))
+        if segmentation in {"neighbours", "groups"}:
+            message = (
+                f"segmentation={segmentation!r}: with out= a row's {segmentation} end where its "
+                "part ends."
             )
+            self.state.warnings.append(PlanWarning(message))
 
     async def _map_and_reduce_parts(self) -> ReduceOutcome:
         """Map, then reduce, until the budget's seconds are used up."""
@@ -153,7 +151,7 @@ class StreamedPipeline(Pipeline):
             return
         is_alone = bool(self.spec.job.callables) or not self._parts
         while self._in_flight:
-            beside = [one.input for one in self._in_flight.values()]
+            beside = [one.placed.input for one in self._in_flight.values()]
             if not is_alone and has_few_rows([*beside, input_part]):
                 return
             await self._wait_until(len(self._in_flight) - 1)
@@ -184,24 +182,24 @@ class StreamedPipeline(Pipeline):
 
     def _begin(self, number: int, input_part: InputPart, offset: int) -> None:
         """Begin to map a part."""
-        watch = self._progress.begin(number, input_part.rows)
+        before = self._folder.same.get(input_part.key)
         run = PartRun(
             self.spec,
             self.services,
-            number,
-            input_part,
-            offset,
-            watch,
-            self._breaker,
-            self._folder.same.get(input_part.key),
-            self._schemas,
+            PlacedPart(number, offset, input_part, before),
+            watch=self._progress.begin(number, input_part.rows),
+            earlier=self._breaker,
+            schemas=self._schemas,
         )
         task = asyncio.get_running_loop().create_task(self._map_part(run))
         self._in_flight[task] = run
 
     async def _map_part(self, run: PartRun) -> None:
         """Map a part, and write it if all of it could be mapped."""
-        new = await run.map()
+        try:
+            new = await run.map()
+        finally:
+            run.breaker.disarm()  # else its stage, and so the part's rows, stay until a collection
         self._breaker = run.breaker
         self._add_warnings(run)
         if new is None:
@@ -210,19 +208,19 @@ class StreamedPipeline(Pipeline):
             return
         part = await in_thread(self._folder.write, new)
         self._schemas |= run.schemas
-        self._parts[run.number] = part
-        self._progress.end(run.number)
+        self._parts[run.placed.number] = part
+        self._progress.end(run.placed.number)
 
     def _stop_for(self, run: PartRun) -> None:
         """Begin nothing more: a part ended the run, or has a failure that is raised."""
-        error = run.state.ended_by
+        error, placed = run.state.ended_by, run.placed
         if isinstance(error, MapFailed):
-            error.args = (f"{run.input.name}: {error}",)
+            error.args = (f"{placed.input.name}: {error}",)
         if error is None:
             first = run.state.sorted_failures(self.spec.job.names)[0]
+            row = placed.offset + first.position
             error = MapFailed(
-                f"{run.input.name}: a unit failed, row {run.offset + first.position}: "
-                f"{first.reason} ({first.who})"
+                f"{placed.input.name}: a unit failed, row {row}: {first.reason} ({first.who})"
             )
         self.state.end(error)
         self._halt()

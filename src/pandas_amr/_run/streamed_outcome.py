@@ -13,17 +13,19 @@ from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import evidence_share, sources_frame
 from pandas_amr._result.frames import build_later, trace_frame, usage_frame
 from pandas_amr._result.parts import StreamedResult, failures_of_parts, status_of_parts
-from pandas_amr._run.outcome import add_last_warnings, finding_types_of
+from pandas_amr._run.outcome import add_last_warnings, finding_types_of, warn_of_stop
 from pandas_amr._run.part_rows import open_parts
-from pandas_amr.errors import FailureWarning, MapFailed, ModelUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import pyarrow.dataset as ds
+
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._findings.store import Failure
     from pandas_amr._reduce.sources import ReduceOutcome
     from pandas_amr._result.part_files import Part
 
@@ -42,35 +44,50 @@ def make_streamed_result(
     """Make the result of what is written so far; ``raises`` if the run ends in an error."""
     services.account_cached()
     add_last_warnings(spec, services, state, None)
-    is_hidden = spec.job.verb != "map_reduce" or isinstance(
-        state.ended_by, ModelUnavailable | MapFailed
-    )
-    if state.end_reason and is_hidden and not raises:  # an error says it itself
-        state.warnings.append(FailureWarning(f"The run stopped early: {state.end_reason}"))
+    warn_of_stop(spec, state, raises=raises)
     dataset = open_parts(parts, schema)
-    inputs = set(schema.names) | set(spec.plan.status_columns or ())
-    found = [field for field in dataset.schema if field.name not in inputs]
-    of_reduce = [one for one in state.failures if one.position == REDUCE_POSITION]
-    rows = sum(part.rows for part in parts)
-    empty = sum(part.counts.get("empty", 0) for part in parts)
-    index = pd.RangeIndex(rows)
+    sources, coverage = _describe_sources(outcome, parts)
     return StreamedResult(
         output=outcome.output,
         frame=dataset,
-        findings=dataset.replace_schema(pa.schema(found)),
+        findings=_select_findings(spec, dataset, schema),
         plan=spec.plan,
         usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
-        failures=build_later(failures_of_parts, tuple(parts), of_reduce),
+        failures=build_later(failures_of_parts, tuple(parts), _list_of_reduce(state)),
         trace=build_later(trace_frame, [replace(node) for node in services.trace.nodes]),
         total=services.ledger.total,
         seconds=services.trace.seconds,
         status=build_later(status_of_parts, tuple(parts)),
         stopped=state.end_reason,
         sandbox=spec.sandbox_tier or None,
-        sources=sources_frame(outcome.sources, index) if outcome.sources else None,
-        coverage=evidence_share(outcome.sources, rows - empty),
+        sources=sources,
+        coverage=coverage,
         warnings=tuple(state.warnings),
         finding_types=finding_types_of(spec),
         folder=folder,
         parts=tuple(parts),
     )
+
+
+def _list_of_reduce(state: State) -> list[Failure]:
+    """List what of the reduce failed; the failures of rows stand in the parts."""
+    return [failure for failure in state.failures if failure.position == REDUCE_POSITION]
+
+
+def _describe_sources(
+    outcome: ReduceOutcome, parts: Sequence[Part]
+) -> tuple[pd.DataFrame | None, float | None]:
+    """Return the rows that the answer rests on, and their share of the rows that have content."""
+    index = pd.RangeIndex(sum(part.rows for part in parts))
+    empty = sum(part.counts.get("empty", 0) for part in parts)
+    coverage = evidence_share(outcome.sources, len(index) - empty)
+    if not outcome.sources:
+        return None, coverage
+    return sources_frame(outcome.sources, index), coverage
+
+
+def _select_findings(spec: Spec, dataset: ds.Dataset, schema: pa.Schema) -> ds.Dataset:
+    """Return a dataset of the columns that the maps have added."""
+    others = set(schema.names) | set(spec.plan.status_columns or ())
+    found = [field for field in dataset.schema if field.name not in others]
+    return dataset.replace_schema(pa.schema(found))

@@ -18,7 +18,7 @@ UNJOINABLE = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError)
 
 def frame_of(table: pa.Table, start: int = 0) -> pd.DataFrame:
     """Convert a table to a frame of Arrow columns; its labels are numbers from ``start`` on."""
-    frame = table.to_pandas(types_mapper=_dtype_of, ignore_metadata=True)
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_dtype_of, ignore_metadata=True)
     frame.index = pd.RangeIndex(start, start + len(frame))
     return frame
 

@@ -95,10 +95,9 @@ def open_source(value: Any) -> Source:
     Raises:
         UsageError: it cannot be read part by part.
     """
-    if isinstance(value, str | os.PathLike):
-        return _open_files([os.fspath(value)])
-    if isinstance(value, list | tuple) and value and all(map(_is_path, value)):
-        return _open_files([os.fspath(path) for path in value])
+    paths = _list_paths(value)
+    if paths:
+        return _open_files(paths)
     if isinstance(value, ds.FileSystemDataset) and not _is_filtered(value):
         return FileSource(value)
     if isinstance(value, ds.Dataset):
@@ -117,8 +116,12 @@ def is_stream(value: Any) -> bool:
     return isinstance(value, str | os.PathLike | ds.Dataset | Iterator)
 
 
-def _is_path(value: object) -> bool:
-    return isinstance(value, str | os.PathLike)
+def _list_paths(value: Any) -> list[str]:
+    """Return the paths and globs that a value names; none if it is something else."""
+    paths = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(path, str | os.PathLike) for path in paths):
+        return []
+    return [os.fspath(path) for path in paths]
 
 
 def _kind_of(value: object) -> str:
@@ -136,17 +139,7 @@ def _open_files(patterns: Sequence[str]) -> FileSource:
     Raises:
         UsageError: there are none, they are of several formats, or of one that is not read.
     """
-    for pattern in patterns:
-        if "://" in pattern:
-            raise UsageError(
-                f"{pattern!r} is not a path here; for files elsewhere pass a pyarrow Dataset: "
-                "pyarrow.dataset.dataset(...)."
-            )
-    found = find_files(os.path.expanduser(pattern) for pattern in patterns)  # noqa: PTH111
-    if found.closed:
-        folder, reason = next(iter(found.closed.items()))
-        raise UsageError(f"{str(folder)!r} cannot be read: {reason}.")
-    paths = [path for path in order_files(found.paths) if not _is_hidden(path)]
+    paths = _find_paths(patterns)
     shown = ", ".join(map(repr, patterns[:3]))
     if not paths:
         raise UsageError(f"No file is named by {shown}.")
@@ -159,6 +152,25 @@ def _open_files(patterns: Sequence[str]) -> FileSource:
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{shown} cannot be read: {_describe(error)}.") from None
     return FileSource(dataset, joins=True)
+
+
+def _find_paths(patterns: Sequence[str]) -> list[Path]:
+    """Find the files, but for hidden ones.
+
+    Raises:
+        UsageError: a pattern is no path of this machine, or a folder cannot be listed.
+    """
+    for pattern in patterns:
+        if "://" in pattern:
+            raise UsageError(
+                f"{pattern!r} is not a path here; for files elsewhere pass a pyarrow Dataset: "
+                "pyarrow.dataset.dataset(...)."
+            )
+    found = find_files(os.path.expanduser(pattern) for pattern in patterns)  # noqa: PTH111
+    if found.closed:
+        folder, reason = next(iter(found.closed.items()))
+        raise UsageError(f"{str(folder)!r} cannot be read: {reason}.")
+    return [path for path in order_files(found.paths) if not _is_hidden(path)]
 
 
 def _is_hidden(path: Path) -> bool:
@@ -200,17 +212,17 @@ class FileSource:
         self._scanned = dataset.schema.remove_metadata()
         if joins:
             self._scanned = join_file_schemas(self._scanned, self._fragments, self._names)
-        self.schema = plain_schema(self._scanned)
+        self.schema: pa.Schema = plain_schema(self._scanned)
         check_labels(self.schema)
-        self.files = [Path(fragment.path) for fragment in self._fragments]
-        self.rows = self._count_rows()
+        self.files: Sequence[Path] = [Path(fragment.path) for fragment in self._fragments]
+        self.rows: int | None = self._count_rows()
         self.sample = self._draw_sample()
 
     def _count_rows(self) -> int | None:
         """Count the rows if the files say how many they have, without being read."""
         if not all(isinstance(one, ds.ParquetFileFragment) for one in self._fragments):
             return None
-        return sum(fragment.count_rows() for fragment in self._fragments)
+        return sum(int(fragment.count_rows()) for fragment in self._fragments)
 
     def parts(self, done: Mapping[str, int]) -> Iterator[InputPart]:
         """Read the parts of each file."""
@@ -237,7 +249,9 @@ class FileSource:
             start += table.num_rows
 
     def _rows_of(self, fragment: Any) -> int | None:
-        return fragment.count_rows() if isinstance(fragment, ds.ParquetFileFragment) else None
+        if not isinstance(fragment, ds.ParquetFileFragment):
+            return None
+        return int(fragment.count_rows())
 
     def _tables_of(self, fragment: Any) -> Iterator[pa.Table]:
         """Read a file in batches of bounded size."""
@@ -308,7 +322,7 @@ def _batch_rows(fragment: Any) -> int:
         return BATCH_ROWS
     groups = range(metadata.num_row_groups)
     size = sum(metadata.row_group(group).total_byte_size for group in groups)
-    of_row = max(1, size // metadata.num_rows)
+    of_row = max(1, int(size // metadata.num_rows))
     return max(1, min(BATCH_ROWS, BATCH_BYTES // of_row))
 
 
