@@ -48,7 +48,7 @@ class PartRows:
         job: the call, about the columns of the input that the reduce needs.
         units: the rows as units; equal ones share a unit if agents read what was found of it.
         rows: the rows of findings.
-        findings: the statuses of the rows, if agents read what was found.
+        findings: the columns of each map, and the statuses of the rows if agents read the findings.
         failures: of the rows, likewise.
         reader: reads further columns.
     """
@@ -56,7 +56,7 @@ class PartRows:
     job: Job
     units: Units
     rows: FindingRows
-    findings: MapFindings | None
+    findings: MapFindings
     failures: list[Failure]
     reader: PartReader
 
@@ -113,11 +113,15 @@ class PartReader:
             if kind is not None:
                 columns[name] = list(kind.all_columns)
                 continue
-            own = dict.fromkeys(one for part in self.parts for one in part.columns[number])
-            empty = pa.table({one: pa.nulls(0) for one in own})
+            empty = self._own_schema(number).empty_table()
             shown = FindingStore(name, None).named(empty).column_names
             columns[name] = [label for label in shown if label not in inputs]
         return columns
+
+    def _own_schema(self, number: int) -> pa.Schema:
+        """Return the columns of a map without a type, as it calls them, but not their types."""
+        names = dict.fromkeys(one for part in self.parts for one in part.columns[number])
+        return pa.schema([(name, pa.null()) for name in names])
 
     def _find_wanted(self) -> set[Any] | None:
         """Return the columns that the reduce needs; None for all."""
@@ -227,11 +231,14 @@ class PartReader:
 
     def make_findings(self, units: Units, statuses: Sequence[NDArray[np.object_]]) -> MapFindings:
         """Make what the map stage would have left, but for the findings, which are read apart."""
+        names = self.spec.job.names
         stores: dict[str | None, FindingStore] = {}
-        by_map: dict[str | None, NDArray[np.object_]] = {}
-        for name, column in zip(self.spec.job.names, statuses, strict=True):
+        for number, name in enumerate(names):
             stores[name] = FindingStore(name, self._kinds[name])
-            stores[name].expect(self._dataset.schema)
+            if self._columns[name]:
+                stores[name].expect(self._own_schema(number))
+        by_map: dict[str | None, NDArray[np.object_]] = {}
+        for name, column in zip(names, statuses, strict=False):
             by_map[name] = column[units.asked]
         return MapFindings(units, stores, by_map, self.list_type)
 
@@ -264,12 +271,13 @@ def collect_part_rows(spec: Spec, parts: Sequence[Part], nodes: frozenset[str]) 
     content = {spec.job.frame.columns[column] for column in spec.job.columns}
     places = [place for place, label in enumerate(frame.columns) if label in content]
     job = replace(spec.job, frame=frame, columns=tuple(places))
-    units, mapped, failures = plain_units(frame), None, []
+    units = plain_units(frame)
+    statuses: list[NDArray[np.object_]] = []
+    failures: list[Failure] = []
     if spec.is_written or spec.job.column_agents:
-        statuses = reader.read_statuses()
+        statuses, failures = reader.read_statuses(), reader.read_failures()
         units = reader.share_units(frame, statuses)
-        mapped = reader.make_findings(units, statuses)
-        failures = reader.read_failures()
+    mapped = reader.make_findings(units, statuses)
     made_by = PartNodes(part_starts(parts), nodes)
     rows = make_finding_rows(frame, findings, reader.list_type, by=job.by, made_by=made_by)
     return PartRows(job, units, rows, mapped, failures, reader)

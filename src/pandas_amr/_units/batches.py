@@ -369,15 +369,23 @@ def cut_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
             rest = piece
             while rest.num_rows:
                 taken = rest.slice(0, MOST_ROWS - rows)
+                if waiting and size + taken.nbytes > MOST_BYTES:
+                    yield _join(waiting)
+                    waiting, rows, size = [], 0, 0
+                    continue
                 rest = rest.slice(taken.num_rows)
                 waiting.append(taken)
                 rows += taken.num_rows
                 size += taken.nbytes
-                if rows == MOST_ROWS or size >= MOST_BYTES:
-                    yield pa.concat_tables(waiting, promote_options="permissive")
+                if rows == MOST_ROWS:
+                    yield _join(waiting)
                     waiting, rows, size = [], 0, 0
     if waiting:
-        yield pa.concat_tables(waiting, promote_options="permissive")
+        yield _join(waiting)
+
+
+def _join(tables: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables, promote_options="permissive")
 
 
 def _cut_large(table: pa.Table) -> Iterator[pa.Table]:
