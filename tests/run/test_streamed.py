@@ -273,7 +273,7 @@ def test_only_the_rows_that_failed_are_mapped_again(files, tmp_path):
     found = amr.map(files, lengths_of(counted, "row 5"), journal=False, out=out, plan={"shard_size": 4})
     assert found.to_table()["length"].to_pylist().count(None) == 1
     assert amr.result_of(found).failures[["label", "position", "part"]].values.tolist() == [
-        [5, 5, sorted(out.glob("*1-*.parquet"))[0].name]
+        [5, 5, min(out.glob("part-00001-*.parquet")).name]
     ]
     counted.clear()
     found = amr.map(files, lengths_of(counted), journal=False, out=out, plan={"shard_size": 4})
@@ -573,12 +573,21 @@ def test_verbs_without_parts_take_no_out(files, tmp_path, verb):
         getattr(amr, verb)(files, "x", out=tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["retry", "score", "verify", "review", "save", "records"])
-def test_what_needs_a_frame_in_memory_says_what_to_do_instead(files, tmp_path, name):
+NOT_OF_PARTS = {
+    "retry": lambda result: result.retry(),
+    "score": lambda result: result.score({"n": "n"}),
+    "verify": lambda result: result.verify(share=0.5),
+    "review": lambda result: result.review(3),
+    "save": lambda result: result.save("x"),
+    "records": lambda result: result.records,
+}
+
+
+@pytest.mark.parametrize("ask", NOT_OF_PARTS.values(), ids=NOT_OF_PARTS)
+def test_what_needs_a_frame_in_memory_says_what_to_do_instead(files, tmp_path, ask):
     result = amr.map_reduce(files, map=one_way, reduce={"n": "sum"}, out=tmp_path / "out")
     with pytest.raises(amr.UsageError, match=r"A result with out= has no"):
-        value = getattr(result, name)
-        value("x") if name in {"save", "score"} else value()
+        ask(result)
 
 
 def test_a_result_shows_itself_and_is_found_by_its_dataset(files, tmp_path):
@@ -588,6 +597,15 @@ def test_a_result_shows_itself_and_is_found_by_its_dataset(files, tmp_path):
     assert result.trace["id"].tolist() == ["map-part-0", "map-part-1", "map-part-2"]
     found = amr.map(files, one_way, out=tmp_path / "out")
     assert amr.result_of(found).rows == 12
+
+
+def test_what_redact_takes_out_leaves_from_no_part_and_stands_in_the_parts(files, tmp_path):
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"seen": unit["text"]})) as server:
+        with amr.settings(redact=lambda text: text.replace("row", "xxx")):
+            options = {"finding": {"seen": str}, "columns": ["text"], "lm": server.lm(), "out": tmp_path / "out"}
+            found = amr.map(files, "Which?", **options)
+        assert not any("row" in request.user.replace("rows", "") for request in server.requests)
+    assert found.to_table(columns=["text", "seen"]).to_pylist()[5] == {"text": "row 5", "seen": "xxx 5"}
 
 
 def test_agents_name_the_rows_of_all_parts_as_their_sources(files, tmp_path):

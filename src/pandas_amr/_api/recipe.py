@@ -23,7 +23,7 @@ from pandas_amr._api.recipe_result import (
 )
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.services import Services
-from pandas_amr._context.settings import current_settings
+from pandas_amr._context.settings import current_settings, pack_arguments, unpack_arguments
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.subrun import SharedRun, parent_run
 from pandas_amr._context.tool_use import check_tools
@@ -38,8 +38,10 @@ from pandas_amr._plan.call_text import check_call_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import read_plan
+from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.concurrency import await_user_code
 from pandas_amr._records.keywords import check_keywords
+from pandas_amr._records.pickles import CopiedHere
 from pandas_amr._records.public import public
 from pandas_amr._result.frames import trace_frame
 from pandas_amr._result.recent import filtered_positions
@@ -107,7 +109,7 @@ class Stage:
 
 
 @public
-class Recipe(Pipeline):
+class Recipe(CopiedHere, Pipeline):
     """Verbs in a row, without a frame: ``recipe(df)`` runs them as one run.
 
     Begin with a plan, which is one ``map_reduce``, or with nothing, and add stages: each gets the
@@ -141,6 +143,17 @@ class Recipe(Pipeline):
             self._stages = (
                 _stage("map_reduce", arguments if plan is None else {"plan": plan} | arguments),
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        stages = []
+        for stage in self._stages:
+            given = pack_arguments(stage.given, f"Recipe.{stage.verb}")
+            stages.append((stage.verb, given))
+        return {"stages": stages}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        stages = [Stage(verb, unpack_arguments(given)) for verb, given in state["stages"]]
+        self._stages = tuple(stages)
 
     def _with(self, stage: Stage) -> Recipe:
         recipe = Recipe()
@@ -259,6 +272,8 @@ class Recipe(Pipeline):
         for stage in self._stages:
             here = lms if stage.lm is None else resolve_lms(stage.lm, settings)
             if stage.verb != "then":
+                if stage.needs_model:
+                    check_redacted(read_plan(stage.given.get("plan", "auto")), settings.redact)
                 call = Call(verb=stage.verb, frame=None, **stage.given)
                 if open_ := list_open_fields(call):
                     check_call_planning(call, open_, here["plan"])

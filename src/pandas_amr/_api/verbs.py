@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from pandas_amr._api.options import (
     MapOptions,
+    MapperOptions,
     Options,
     PartOptions,
     QuestionOptions,
@@ -18,7 +19,7 @@ from pandas_amr._api.options import (
 from pandas_amr._records.callers import is_awaited
 from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.tracebacks import user_traceback
-from pandas_amr.errors import UsageError
+from pandas_amr.errors import ArgumentError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pandas_amr._api.options import Criterion, Groups, Kind, Map, Reduce
     from pandas_amr._plan.plan import Plan
     from pandas_amr._result.result import Result
+    from pandas_amr._run.frame_mapper import FrameMapper
     from pandas_amr._run.run import Run
 
     Answer = TypeVar("Answer")
@@ -36,6 +38,17 @@ if TYPE_CHECKING:
 _IN_ASYNC_CODE = (
     "{verb}() waits for its result and cannot be awaited; nothing was sent. In async code: {way}."
 )
+_NOT_OF_A_MAPPER = {
+    "task": (
+        "A task is planned once, before, from some rows: plan = rows.amr.plan(task), then "
+        "amr.mapper(plan=plan)."
+    ),
+    "map": "What to find is its first argument: amr.mapper(what).",
+    "axis": "It maps the rows of partitions; for columns: df.amr.map(..., axis='columns').",
+    "reduce": "It maps only; reduce what it gives: frame.amr.reduce(...).",
+    "output": "It maps only; reduce what it gives: frame.amr.reduce(...).",
+    "by": "It maps only; reduce what it gives: frame.amr.reduce(..., by=...).",
+}
 _ASYNC_WAYS = {
     "map_reduce": (
         "result = await df.amr.start(...), which takes the same; "
@@ -203,6 +216,68 @@ def map(  # noqa: A001 (this library's word)
     """
     run = _begin("map", frame, {"map": instruction}, options, MapOptions)
     return cast("pd.DataFrame", run.result())
+
+
+@user_traceback
+@has_options(MapperOptions)
+def mapper(
+    instruction: Map | None = None, *unnamed: object, **options: Unpack[MapperOptions]
+) -> FrameMapper:
+    """Make a map without its frame, which can be pickled: for engines that hand out partitions.
+
+    It takes what ``map`` takes, and gives each partition what that gives. The types of its columns
+    are known before it runs, and a partition has them whatever is in it. Defaults that are set
+    here, such as the model, hold wherever it runs. A key does not enter the pickle: it is in the
+    environment of the process that unpickles it.
+
+    Each partition is a run: its rows are judged without those of others, a budget holds for it
+    alone, and ``errors="coerce"`` leaves ``<NA>`` in what failed of it. ``plan={"status": True}``
+    adds columns that say of each row what became of it.
+
+    Args:
+        instruction: what to find: a text, a function, or a dict of them by name, as ``map=`` of
+            ``map_reduce`` takes. None takes it from the plan. A task is planned before, once, from
+            some rows: ``amr.mapper(plan=rows.amr.plan(task))``. Columns of a function need types
+            in ``finding=``.
+        unnamed: none; a frame is what the mapper is called with.
+    {options}
+
+    Returns:
+        A ``FrameMapper``: ``mapper(frame)``, ``mapper.batches(iterator)``, ``mapper.meta(frame)``,
+        ``mapper.arrow_schema(schema)``.
+
+    Raises:
+        UsageError: an argument cannot be used.
+        PlanError: the plan cannot be used.
+
+    Example:
+        >>> import pandas as pd, pandas_amr as amr
+        >>> def lengths(shard):
+        ...     return [{"length": len(text)} for text in shard["text"]]
+        >>> mapper = amr.mapper(lengths, finding={"length": int})
+        >>> df = pd.DataFrame({"text": ["good", "bad"]}, index=["a", "b"])
+        >>> mapper(df)
+           text  length
+        a  good       4
+        b   bad       3
+        >>> mapper.meta(df).dtypes["length"]
+        int64[pyarrow]
+    """
+    if unnamed or "frame" in options or _is_frame(instruction):
+        raise UsageError("mapper() takes no frame: mapper = amr.mapper(...), then mapper(frame).")
+    for name in options:
+        if name in _NOT_OF_A_MAPPER:
+            raise ArgumentError(f"mapper() takes no {name!r}. {_NOT_OF_A_MAPPER[name]}")
+    check_keywords("mapper", options, option_types(MapperOptions))
+    from pandas_amr._plan.call import Call  # noqa: PLC0415 (see the module's docstring)
+    from pandas_amr._run.frame_mapper import mapper_of  # noqa: PLC0415
+
+    return mapper_of(Call(verb="map", frame=None, map=instruction, **options))
+
+
+def _is_frame(value: object) -> bool:
+    """Tell whether a value is a frame or a table, of whatever library."""
+    return any(hasattr(value, name) for name in ("columns", "iloc", "__arrow_c_stream__"))
 
 
 @user_traceback

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._context.settings import PHASES, check_lm, is_client
+from pandas_amr._context.settings import PHASES, check_lm
 from pandas_amr.errors import UsageError
-from pandas_amr.models.base import LM, Model
+from pandas_amr.models.base import LM, Model, is_client
 from pandas_amr.models.batch.fallback import BatchFirst
 from pandas_amr.models.batch.model import Batched
 from pandas_amr.models.batch.requests import MOST_REQUESTS

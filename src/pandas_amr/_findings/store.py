@@ -89,12 +89,12 @@ class FindingStore:
 
         Args:
             positions: the units.
-            table: a row per unit.
+            table: a row per row of the frame.
             columns: the map's own names of the columns.
         """
         empty = pa.table({name: pa.nulls(0) for name in columns})
         shown = self.named(empty).column_names
-        own = table.select(shown).rename_columns(list(columns))
+        own = table.select(shown).rename_columns(list(columns)).take(pa.array(positions))
         self.add(positions.tolist(), own if self._kind is None else own.cast(self._kind.arrow))
 
     def find_clash(self, table: pa.Table) -> str | None:

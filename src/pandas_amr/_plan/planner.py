@@ -135,8 +135,8 @@ def _make_messages(
     )
     user = prompts.plan_user(
         str(job.task),
-        columns=write_profiles(job.frame, PROFILED_VALUES, content=job.columns),
-        sample=sample_lines(job.frame, job.columns),
+        columns=write_profiles(job.sent, PROFILED_VALUES, content=job.columns),
+        sample=sample_lines(job.sent, job.columns),
         rows=len(job.frame),
         fixed=fixed,
         readers=reader_lines,
@@ -234,7 +234,10 @@ def _shorten(value: Any) -> Any:
 
 def _describe_fixed(job: Job) -> dict[str, Any]:
     """Return what the user fixed as the planner reads it."""
-    fixed = {name: _describe_field(name, value) for name, value in job.given.fixed().items()}
+    fixed: dict[str, Any] = {}
+    for name, value in job.given.fixed().items():
+        if name != "redact":  # what was taken out is no part of the question
+            fixed[name] = _describe_field(name, value)
     return fixed | _describe_functions(job) | _describe_reduce(job)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr.errors import UsageError
 
@@ -122,7 +123,7 @@ COUNTS = tuple(entry.name for entry in fields(Usage) if entry.name != "money")
 
 @public
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Budget:
+class Budget(CopiedHere):
     """What a run may spend.
 
     At the limit the run stops cleanly: its findings so far are kept, and ``result.stopped`` says
@@ -170,6 +171,12 @@ class Budget:
         for name, value in limits.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
                 raise UsageError(f"Budget({name}=...) takes a number above 0, not {value!r}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"confirm": pack(self.confirm, "Budget(confirm=...)")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, confirm=unpack(state["confirm"]))
 
     def _limits(self) -> dict[str, Any]:
         """Give the arguments that are not None, by name."""

@@ -11,6 +11,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.loop import run_agent
 from pandas_amr._agent.submission import REPL_FORM, Answer
 from pandas_amr._findings.output import FROM_ALL_KEY, SOURCES_KEY, Reduction, ReductionType
+from pandas_amr._records.engine import in_thread
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.failures import LostFindings
 from pandas_amr._reduce.truncate import NUMBER_TOKENS, truncate_to_fit
@@ -45,6 +46,7 @@ class ReduceAgent:
         open_repl: gives an agent that has these findings its REPL.
         cache: the journal's reductions; None without a journal.
         lost: what the tree has lost so far.
+        redacts: whether notes pass a function of the user's, which is called in a thread.
     """
 
     prompt: ReducePrompt
@@ -59,6 +61,7 @@ class ReduceAgent:
     open_repl: Callable[[Sequence[str]], Repl] | None = None
     cache: Answers | None = None
     lost: LostFindings = field(default_factory=LostFindings)
+    redacts: bool = False
 
     def size(self, one: ReduceInput) -> int:
         """Return the tokens of a finding in the prompt."""
@@ -100,14 +103,13 @@ class ReduceAgent:
                 another node failed, and that ends the run.
         """
         self.failures.raise_earlier()
-        inputs, text = self._fit(inputs, notes)
+        inputs, text = await self._fit(inputs, notes)
         output = self.prompt.output_type(final=final)
         lines = [one.line for one in inputs]
         question = [str(final), text, *(canonical_json(json.loads(line)) for line in lines)]
         if self.cache is not None:
             read = partial(_read_cached, output=output, inputs=inputs)
-            former = [str(final), text, *lines]
-            cached = await self.cache.recall(question, read, former=former)
+            cached = await self.cache.recall(question, read, former=[str(final), text, *lines])
             if cached is not None:
                 return cached
         messages = self.prompt.messages(lines, final=final, notes=text)
@@ -125,7 +127,16 @@ class ReduceAgent:
         if self.cache is not None:
             await self.cache.keep(question, payload)
 
-    def _fit(
+    async def _fit(
+        self, inputs: Sequence[ReduceInput], notes: Notes | None
+    ) -> tuple[list[ReduceInput], str]:
+        """Fit the findings into the window; in a thread if the notes pass the user's function."""
+        if not self.redacts or notes is None:
+            return self._fit_now(inputs, notes)
+        fitted: tuple[list[ReduceInput], str] = await in_thread(self._fit_now, inputs, notes)
+        return fitted
+
+    def _fit_now(
         self, inputs: Sequence[ReduceInput], notes: Notes | None
     ) -> tuple[list[ReduceInput], str]:
         """Fit the findings into the window, beside the notes.

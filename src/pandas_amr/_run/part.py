@@ -15,15 +15,18 @@ from pandas_amr._context.state import State
 from pandas_amr._findings.finding_type import only_list_type
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, FindingStore
+from pandas_amr._journal.code_keys import describe_function
 from pandas_amr._journal.keys import fingerprint
 from pandas_amr._map.mappers import describe_maps
 from pandas_amr._map.stage import MapStage, make_breaker
 from pandas_amr._plan.call import KEEP, finding_types
+from pandas_amr._records.engine import in_thread
 from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Usage
 from pandas_amr._result.frames import status_frame
 from pandas_amr._result.part_files import NewPart
 from pandas_amr._run.pipeline import make_read_units
+from pandas_amr._run.redact import redact_spec
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._units.arrow_tables import frame_of
 from pandas_amr._units.batches import MOST_BYTES, MOST_ROWS
@@ -50,7 +53,7 @@ SHARD_FIELDS = ("shard_size", "shard_tokens")  # if what is found of a unit depe
 def digest_question(spec: Spec, services: Services) -> str:
     """Digest what the rows of a part depend on, beside the rows of the input."""
     units = make_read_units(spec)
-    plan = spec.plan.plain()
+    plan, redaction = spec.plan.plain(), spec.job.redaction
     fields = list(ROW_FIELDS)
     if spec.job.callables or plan.get("keyed") == "shard":
         fields += SHARD_FIELDS
@@ -58,6 +61,7 @@ def digest_question(spec: Spec, services: Services) -> str:
         "maps": describe_maps(spec, services, units),
         "plan": {name: plan.get(name) for name in fields},
         "filter": spec.job.verb == "filter",
+        "redact": None if redaction is None else describe_function(redaction.function),
         "content": [str(spec.job.frame.columns[column]) for column in spec.job.columns],
     }
     return fingerprint(canonical_json(question).encode()).hex()
@@ -122,7 +126,7 @@ class PartRun:
         self._table = placed.input.table
         self._whole = services
         frame = frame_of(self._table, placed.offset)
-        self._spec = replace(spec, job=replace(spec.job, frame=frame))
+        self._spec = replace(spec, job=replace(spec.job, frame=frame, redacted=None))
         self._services = replace(
             services,
             frame=Converted(frame),
@@ -133,26 +137,44 @@ class PartRun:
 
     async def map(self) -> NewPart | None:
         """Map the part; None if a unit was not mapped, or has a failure that is raised."""
-        spec, services, state = self._spec, self._services, self.state
         rows = self.placed.input.rows
         with self._whole.trace.node("map", id=self.placed.node, units=rows) as node:
-            units = await services.run_large(spec, make_read_units, spec)
-            findings = await services.run_large(spec, self._earlier_findings, units)
-            stage = await services.run_large(spec, self._make_stage, units, findings)
-            await stage.recall()
-            await stage.run(None)
-            services.account_cached()
-            node.usage = _sum_usage(services.trace)
-            is_raised = bool(state.failures) and spec.settings.errors == "raise"
-            if state.failures:
+            await self._redact()
+            findings = await self._map_units()
+            self._services.account_cached()
+            node.usage = _sum_usage(self._services.trace)
+            if self.state.failures:
                 node.status = "partial"
-            if state.halted or state.ended_by is not None or is_raised:
-                node.status = "cancelled" if state.ended_by is None else "failed"
+            if self._is_unfinished:
+                node.status = "cancelled" if self.state.ended_by is None else "failed"
                 return None
-            new: NewPart = await services.run_large(spec, self._make_part, stage.findings)
+            new: NewPart = await in_thread(self._make_part, findings)
             return new
 
-    def _make_stage(self, units: Units, findings: MapFindings | None) -> MapStage:
+    async def _redact(self) -> None:
+        """Redact the rows, if the rows of the whole run are."""
+        if self._spec.job.redaction is not None:
+            self._spec = await in_thread(redact_spec, self._spec)
+            self._services.frame = Converted(self._spec.job.sent)
+
+    async def _map_units(self) -> MapFindings:
+        """Map the units that no earlier run and no journal has."""
+        spec, services = self._spec, self._services
+        units = await services.run_large(spec, make_read_units, spec)
+        stage = await services.run_large(spec, self._make_stage, units)
+        await stage.recall()
+        await stage.run(None)
+        return stage.findings
+
+    @property
+    def _is_unfinished(self) -> bool:
+        """Whether units were left out, or one has failed and that is raised."""
+        state = self.state
+        is_raised = bool(state.failures) and self._spec.settings.errors == "raise"
+        return state.halted or state.ended_by is not None or is_raised
+
+    def _make_stage(self, units: Units) -> MapStage:
+        findings = self._earlier_findings(units)
         stage = MapStage(
             self._spec, self._services, self.state, units, findings, breaker=self.breaker
         )
@@ -168,16 +190,17 @@ class PartRun:
         part, job = self.placed.before, self._spec.job
         if part is None or not self._goes_on_from(part):
             return None
-        statuses, table = part.read_statuses(), part.read()
+        table = part.read()
         kinds = finding_types(job, self._spec.plan)
         stores: dict[str | None, FindingStore] = {}
         of_units: dict[str | None, NDArray[np.object_]] = {}
-        for name, column, own in zip(job.names, statuses.columns, part.columns, strict=True):
-            status = np.array(column.to_pylist(), dtype=object)[units.asked]
-            found = units.asked[np.isin(status, FOUND)]
-            store = stores[name] = FindingStore(name, kinds[name])
-            store.add_named(found, table.take(pa.array(found)), own)
+        statuses = part.read_statuses().columns
+        for name, column, own in zip(job.names, statuses, part.columns, strict=True):
+            status = _to_objects(column)[units.asked]
             of_units[name] = np.where(status == "failed", SKIPPED, status)
+            found = units.asked[np.isin(status, FOUND)]
+            stores[name] = FindingStore(name, kinds[name])
+            stores[name].add_named(found, table, own)
         return MapFindings(units, stores, of_units, only_list_type(list(kinds.values())))
 
     def _goes_on_from(self, part: Part) -> bool:
@@ -229,6 +252,10 @@ class PartRun:
             if field.name not in found.column_names:
                 found = found.append_column(field, pa.nulls(found.num_rows, field.type))
         return found
+
+
+def _to_objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
+    return np.array(column.to_pylist(), dtype=object)
 
 
 def _append(table: pa.Table, other: pa.Table) -> pa.Table:

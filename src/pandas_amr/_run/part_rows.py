@@ -22,6 +22,7 @@ from pandas_amr._result.part_files import joined_schema, part_starts
 from pandas_amr._run.pipeline import may_dedupe
 from pandas_amr._types.arrow import field_types
 from pandas_amr._units.arrow_tables import frame_of
+from pandas_amr._units.redaction import Redaction
 from pandas_amr._units.units import Units, hash_rows
 
 if TYPE_CHECKING:
@@ -227,6 +228,9 @@ class PartReader:
         labels = [job.frame.columns[column] for column in job.columns]
         for part in self.parts:
             frame = frame_of(part.read(labels).select(labels))
+            if job.redaction is not None:
+                redaction = Redaction(job.redaction.function)
+                frame = redaction.frame(frame, None, has_index=False)
             yield from hash_rows(frame, tuple(range(len(labels))))
 
     def make_findings(self, units: Units, statuses: Sequence[NDArray[np.object_]]) -> MapFindings:
@@ -254,7 +258,7 @@ def open_parts(parts: Sequence[Part], schema: pa.Schema | None = None) -> ds.Dat
 def plain_units(frame: pd.DataFrame) -> Units:
     """Make a unit of each row, of which nothing is read."""
     rows = np.arange(len(frame), dtype=np.int64)
-    return Units(frame, (), (), rows, rows, np.zeros_like(rows))
+    return Units(frame, frame, (), (), rows, rows, np.zeros_like(rows))
 
 
 def collect_part_rows(spec: Spec, parts: Sequence[Part], nodes: frozenset[str]) -> PartRows:
@@ -268,9 +272,7 @@ def collect_part_rows(spec: Spec, parts: Sequence[Part], nodes: frozenset[str]) 
     reader = PartReader(spec, parts)
     frame = reader.read_frame()
     findings = reader.read_findings(frame.index)
-    content = {spec.job.frame.columns[column] for column in spec.job.columns}
-    places = [place for place, label in enumerate(frame.columns) if label in content]
-    job = replace(spec.job, frame=frame, columns=tuple(places))
+    job = _select_columns(spec, frame)
     units = plain_units(frame)
     statuses: list[NDArray[np.object_]] = []
     failures: list[Failure] = []
@@ -281,3 +283,14 @@ def collect_part_rows(spec: Spec, parts: Sequence[Part], nodes: frozenset[str]) 
     made_by = PartNodes(part_starts(parts), nodes)
     rows = make_finding_rows(frame, findings, reader.list_type, by=job.by, made_by=made_by)
     return PartRows(job, units, rows, mapped, failures, reader)
+
+
+def _select_columns(spec: Spec, frame: pd.DataFrame) -> Job:
+    """Return the call about some of its columns, as they are sent."""
+    content = {spec.job.frame.columns[column] for column in spec.job.columns}
+    places = [place for place, label in enumerate(frame.columns) if label in content]
+    job = replace(spec.job, frame=frame, columns=tuple(places), redacted=None)
+    if job.redaction is None or not spec.lms:
+        return job
+    redacted = job.redaction.frame(frame, None, has_index=job.has_repl)
+    return replace(job, redacted=redacted)

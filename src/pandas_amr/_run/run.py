@@ -21,8 +21,10 @@ from pandas_amr._journal.journal import open_journal
 from pandas_amr._plan.arguments import check
 from pandas_amr._plan.call_text import check_planning
 from pandas_amr._plan.checks import check_model
+from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.callers import find_caller, is_awaited, use_caller
 from pandas_amr._records.engine import THREAD, engine_loop, submit
+from pandas_amr._records.pickles import refuse_pickling
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr._result.frames import have_findings
@@ -33,6 +35,7 @@ from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.execution import Execution, VerificationSample
 from pandas_amr._run.pipeline import run, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
+from pandas_amr._run.redact import redact_where_called
 from pandas_amr._run.stream import Stream, open_stream
 from pandas_amr._run.streamed import StreamedPipeline
 from pandas_amr.errors import UsageError
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.call import Call, Job
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.outgoing import Outgoing
     from pandas_amr._records.usage import Phase
     from pandas_amr.models.base import LM
 
@@ -123,6 +127,10 @@ class Run(Generic[Given]):
         self._trace: TracebackType | None = None
         self._task: asyncio.Task[Any] | None = None
         self._submitted: concurrent.futures.Future[Any] | None = None
+
+    __reduce_ex__ = refuse_pickling(
+        "A run", "Take its result to the other process: result = run.result()."
+    )
 
     def begun(self) -> Self:
         """The run itself, under way.
@@ -525,7 +533,7 @@ def _answer(spec: Spec, outcome: Result | Draft) -> Any:
         return answer_of(spec.job.verb, outcome)
     plan = outcome.plan
     job = replace(spec.job, given=plan, open=(), by=spec.job.by or plan.by)
-    planned = PlannedCall(outcome.estimate, replace(spec, job=job))
+    planned = PlannedCall(outcome.estimate, outcome.outgoing, replace(spec, job=job))
     return plan.bind_to(planned)
 
 
@@ -548,6 +556,7 @@ class PlannedCall:
     """The call that a plan was made for: what it would take, and send."""
 
     estimate: Estimate
+    outgoing: Outgoing
     spec: Spec
 
     def sampled(self, units: int) -> Estimate:
@@ -563,16 +572,25 @@ class PlannedCall:
         return draft
 
 
-def run_of(call: Call) -> Run[Any]:
+def run_of(call: Call, changes: Mapping[str, Any] | None = None) -> Run[Any]:
     """Check a call, and give its run, not begun yet.
+
+    Args:
+        call: the call.
+        changes: the settings that hold for it, as in a block around it.
 
     Raises:
         UsageError: the call cannot be carried out; nothing was sent.
     """
     settings = current_settings()
     call, stream = open_stream(call, settings)
+    if changes:
+        of_block = {**settings.of_block, **changes}
+        settings = settings.with_changes({**changes, "of_block": of_block})
     job, lms = prepared(call, settings)
-    return make_run(Spec(job, settings.with_changes(job.settings), lms), stream=stream)
+    spec = Spec(job, settings.with_changes(job.settings), lms)
+    _check_models(spec)
+    return make_run(redact_where_called(spec), stream=stream)
 
 
 def prepared(
@@ -591,6 +609,7 @@ def prepared(
             resolve_lm(agent.lm)
     if not job.needs_model:
         return job, {}
+    check_redacted(job.given, settings.redact)
     own = (
         next((one.lm for one in job.pipelines if one.lm is not None), None)
         if job.lm is None

@@ -56,6 +56,7 @@ class StreamedPipeline(Pipeline):
             stack.callback(self._folder.close)
             await self._open_models(stack)
             await self._begin_journal(stack)
+            await self._redact()
             self.state.stage = PLANNING
             await self._plan()
             self._folder.question = await in_thread(digest_question, self.spec, self.services)

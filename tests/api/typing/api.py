@@ -53,6 +53,11 @@ def script(df: pd.DataFrame) -> None:
     assert_type(result.frame, pd.DataFrame)
     assert_type(result.total.calls, int)
     assert_type(amr.map(df, {"a": "A", "b": lambda shard: shard}, finding={"a": str}), pd.DataFrame)
+    mapper = amr.mapper("What?", finding=Finding, plan={"status": True})
+    assert_type(mapper, amr.FrameMapper)
+    assert_type(mapper(df), pd.DataFrame)
+    assert_type(mapper.meta(df), pd.DataFrame)
+    assert_type(list(mapper.batches([df])), list[pd.DataFrame])
     assert_type(amr.plan(df, "What?", plan={"shard_size": 5}), amr.Plan)
     assert_type(amr.plan(df, "What?").to_json(), str)
     amr.reduce(df, {"a": ["mean", "sum"]}, by=["b"])
@@ -82,6 +87,7 @@ def script(df: pd.DataFrame) -> None:
     assert_type(amr.accessor(df["a"]).filter("What?"), pd.DataFrame)
     amr.map_reduce(df, "What?", colums=["a"])  # type: ignore[call-overload]
     amr.map(df, "What?", colums=["a"])  # type: ignore[call-arg]
+    amr.mapper("What?", axis="columns")  # type: ignore[call-arg]
     amr.accessor(df).filter("What?", colums=["a"])  # type: ignore[call-arg]
 
 
