@@ -187,8 +187,8 @@ class PartRun:
 
         None if no run wrote it, or if it wrote the rows that a filter keeps, and no findings.
         """
-        part, job = self.placed.before, self._spec.job
-        if part is None or not self._goes_on_from(part):
+        part, job = self._before, self._spec.job
+        if part is None:
             return None
         table = part.read()
         kinds = finding_types(job, self._spec.plan)
@@ -203,10 +203,13 @@ class PartRun:
             stores[name].add_named(found, table, own)
         return MapFindings(units, stores, of_units, only_list_type(list(kinds.values())))
 
-    def _goes_on_from(self, part: Part) -> bool:
-        """Tell whether findings of all rows stand in a part that an earlier run has written."""
-        job = self._spec.job
-        return part.rows == len(job.frame) and job.verb != "filter"
+    @property
+    def _before(self) -> Part | None:
+        """The part as an earlier run has written it, if the findings of all rows stand in it."""
+        part, job = self.placed.before, self._spec.job
+        if part is None or part.rows != len(job.frame) or job.verb == "filter":
+            return None
+        return part
 
     def _make_part(self, findings: MapFindings) -> NewPart:
         """Write the findings beside the rows."""
