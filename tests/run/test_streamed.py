@@ -567,10 +567,18 @@ def test_two_runs_do_not_write_to_one_folder(files, tmp_path):
     assert run.result().output == 12
 
 
-@pytest.mark.parametrize("verb", ["reduce", "plan"])
-def test_verbs_without_parts_take_no_out(files, tmp_path, verb):
-    with pytest.raises(amr.UsageError, match="out"):
-        getattr(amr, verb)(files, "x", out=tmp_path / "out")
+WITHOUT_PARTS = {
+    "reduce": (lambda out: amr.reduce("in", "x", out=out), r"reduce\(\) takes no 'out'"),
+    "plan": (lambda out: amr.plan("in", "x", out=out), r"plan\(\) makes no parts"),
+    "mapper": (lambda out: amr.mapper("x", out=out), r"mapper\(\) takes no 'out'"),
+    "recipe": (lambda out: amr.Recipe().map("x", out=out), "A recipe has no out="),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), WITHOUT_PARTS.values(), ids=WITHOUT_PARTS)
+def test_what_makes_no_parts_takes_no_out(tmp_path, call, message):
+    with pytest.raises(amr.UsageError, match=message):
+        call(tmp_path / "out")
 
 
 NOT_OF_PARTS = {

@@ -119,6 +119,11 @@ the answer's type: ``str int float bool``, a pydantic model, or ``list[Model]`` 
 what to group by, as in ``groupby``: columns or index levels, a Series with the frame's index,
 a function or a dict of index labels, a ``pd.Grouper``, a list of these, or ``amr.By``; the
 answer is then a summary frame, one row per group.""",
+    "out": """\
+a folder for what is larger than memory. The first argument is then a path, a glob, a list of
+paths, a pyarrow Dataset, a RecordBatchReader, or an iterator of frames. They are read in parts of
+at most 100,000 rows and about 64 MB; each becomes a file of ``out``, and ``frame`` a Dataset over
+these. The same call again goes on: it maps no part twice but for rows that failed.""",
     "tools": "``amr.Tool`` objects or plain functions that agents may call. Default: none.",
     "plan": """\
 ``"auto"``, a ``Plan``, its JSON or a path to it, or a dict of the fields to fix. Default:
@@ -138,11 +143,6 @@ Default: none.""",
     "journal": """\
 where what is paid for is kept, so that the same call again pays only for what is new: a path,
 ``amr.Journal(path)``, or False. Default: a file in the user's cache folder.""",
-    "out": """\
-a folder for what is larger than memory. The first argument is then a path, a glob, a list of
-paths, a pyarrow Dataset, a RecordBatchReader, or an iterator of frames. They are read in parts of
-at most 100,000 rows and about 64 MB; each becomes a file of ``out``, and ``frame`` a Dataset over
-these. The same call again goes on: it maps no part twice but for rows that failed.""",
     "progress": "whether a bar is shown. Default: in terminals and notebooks, "
     "else as lines in the log at INFO; True writes these to stderr.",
 }

@@ -44,6 +44,7 @@ _NOT_OF_A_MAPPER = {
         "amr.mapper(plan=plan)."
     ),
     "map": "What to find is its first argument: amr.mapper(what).",
+    "out": "It gives a frame for each partition; for files: amr.map(path, ..., out='folder/').",
     "axis": "It maps the rows of partitions; for columns: df.amr.map(..., axis='columns').",
     "reduce": "It maps only; reduce what it gives: frame.amr.reduce(...).",
     "output": "It maps only; reduce what it gives: frame.amr.reduce(...).",
