@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pandas_amr._run.run import Run
     from pandas_amr._units.by import By
     from pandas_amr._units.corpus import from_documents, read_files, read_text
+    from pandas_amr._units.frames import as_frame
     from pandas_amr.models.base import LM, Abilities
     from pandas_amr.sandbox.base import Limits, Sandbox
     from pandas_amr.sandbox.host.container import ContainerSandbox
@@ -114,6 +115,7 @@ __all__ = [
     "UsageError",
     "Verification",
     "accessor",
+    "as_frame",
     "configure",
     "filter",
     "from_documents",
@@ -140,6 +142,7 @@ _HOMES = {
     "tools": ("PythonREPLTool", "Tool", "tool"),
     "_units.corpus": ("from_documents", "read_files", "read_text"),
     "_units.by": ("By",),
+    "_units.frames": ("as_frame",),
     "_records.graph": ("Graph",),
     "_journal.journal": ("Journal",),
     "_api.mcp": ("mcp_tools",),

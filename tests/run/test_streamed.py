@@ -505,9 +505,8 @@ def test_parts_are_bounded_by_rows_and_by_bytes():
 def refused_calls(folder: Path) -> dict:
     files, out = f"{folder}/in/*.parquet", folder / "out"
     return {
-        "path without out": ((files,), {}, r"takes out='folder/'"),
-        "iterator without out": ((iter([1]),), {}, r"takes out='folder/'"),
-        "dataset without out": ((ds.dataset(BATCHES),), {}, r"takes out='folder/'"),
+        "path without out": ((files,), {}, r"With out='folder/' it is read part by part"),
+        "iterator without out": ((iter([1]),), {}, r"With out='folder/' it is read part by part"),
         "no files": ((f"{folder}/in/*.csv",), {"out": out}, "No file is named"),
         "no folder": ((f"{folder}/nothing/*.parquet",), {"out": out}, "There is no folder"),
         "a bucket": (("s3://bucket/in",), {"out": out}, "pass a pyarrow Dataset"),

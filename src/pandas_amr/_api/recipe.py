@@ -50,6 +50,7 @@ from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.execution import Execution
 from pandas_amr._run.pipeline import RunRecord, run
 from pandas_amr._run.run import Run, answer_of, prepared
+from pandas_amr._units.frames import as_frame, is_other_frame
 from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError
 from pandas_amr.tools import as_tools
 
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.settings import Settings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._records.usage import Phase
+    from pandas_amr._units.frames import Frame
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
@@ -186,11 +188,11 @@ class Recipe(CopiedHere, Pipeline):
             raise UsageError(f"then takes a recipe or a function of a frame, not {what!r}.")
         return self._with(Stage("then", {"what": what}))
 
-    def __call__(self, frame: pd.DataFrame, /, **settings: Any) -> Result:
+    def __call__(self, frame: Frame, /, **settings: Any) -> Result:
         """Run it on a frame.
 
         Args:
-            frame: the rows; never changed.
+            frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
             settings: ``lm``, ``errors``, ``journal``, ``budget``, ``progress``,
                 ``max_parallelism``, as in ``map_reduce``; ``lm`` and ``errors`` hold for stages
                 that do not say otherwise.
@@ -207,7 +209,7 @@ class Recipe(CopiedHere, Pipeline):
         """
         return self._run(frame, settings).result()
 
-    def start(self, frame: pd.DataFrame, /, **settings: Any) -> Run[Result]:
+    def start(self, frame: Frame, /, **settings: Any) -> Run[Result]:
         """Begin, and give the ``Run``; takes what a call takes.
 
         Raises:
@@ -215,13 +217,14 @@ class Recipe(CopiedHere, Pipeline):
         """
         return self._run(frame, settings).begun()
 
-    def _run(self, frame: pd.DataFrame, settings: dict[str, Any]) -> Run[Result]:
+    def _run(self, data: Frame, settings: dict[str, Any]) -> Run[Result]:
         if not self._stages:
             raise UsageError(
                 'This recipe has no stage: amr.Recipe().map("...").reduce({...}), '
                 "or amr.Recipe(plan)."
             )
         check_keywords("A recipe's run", settings, ("lm", "errors", *OF_THE_RUN))
+        frame = as_frame(data)
         changed = {name: value for name, value in settings.items() if value is not None}
         lm = changed.pop("lm", self.lm)
         _check_settings(changed)
@@ -379,6 +382,8 @@ class Recipe(CopiedHere, Pipeline):
         """
         if isinstance(value, pd.DataFrame):
             return value
+        if is_other_frame(value):
+            return as_frame(value)
         before, stage = self._stages[number - 2], self._stages[number - 1]
         raise UsageError(
             f"Stage {number}, {stage.verb}, takes a frame; "

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pandas_amr._result.result import Result
     from pandas_amr._run.frame_mapper import FrameMapper
     from pandas_amr._run.run import Run
+    from pandas_amr._units.frames import Frame
 
     Answer = TypeVar("Answer")
 
@@ -67,7 +68,7 @@ _ASYNC_WAYS = {
 
 @overload
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[list[Any]],
@@ -76,7 +77,7 @@ def start(
 ) -> Run[Result[pd.DataFrame, Kind]]: ...
 @overload
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[Answer],
@@ -85,7 +86,7 @@ def start(
 ) -> Run[Result[Answer, Kind]]: ...
 @overload
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -95,7 +96,7 @@ def start(
 @user_traceback
 @has_options(QuestionOptions)
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -119,7 +120,7 @@ def start(
 
 @overload
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[list[Any]],
@@ -128,7 +129,7 @@ def map_reduce(
 ) -> Result[pd.DataFrame, Kind]: ...
 @overload
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[Answer],
@@ -137,7 +138,7 @@ def map_reduce(
 ) -> Result[Answer, Kind]: ...
 @overload
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -147,7 +148,7 @@ def map_reduce(
 @user_traceback
 @has_options(QuestionOptions)
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -157,7 +158,7 @@ def map_reduce(
     """Read every row with a model, write findings back as columns, reduce them to an answer.
 
     Args:
-        frame: the rows; never changed.
+        frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
         task: the question, in a sentence; what is not given below is planned from it.
         output: the answer's type: ``str int float bool``, a pydantic model, or ``list[Model]`` (a
             frame). Default: what the reduce gives.
@@ -196,12 +197,12 @@ def map_reduce(
 @user_traceback
 @has_options(MapOptions)
 def map(  # noqa: A001 (this library's word)
-    frame: pd.DataFrame, instruction: Map | None = None, **options: Unpack[MapOptions]
+    frame: Frame, instruction: Map | None = None, **options: Unpack[MapOptions]
 ) -> pd.DataFrame:
     """Find something in every row: the frame plus one column per finding field.
 
     Args:
-        frame: the rows; never changed.
+        frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
         instruction: what to find: a text, a function, or a dict of them by name, as ``map=`` of
             ``map_reduce``.
     {options}
@@ -284,7 +285,7 @@ def _is_frame(value: object) -> bool:
 @user_traceback
 @has_options(PartOptions)
 def filter(  # noqa: A001 (this library's word)
-    frame: pd.DataFrame, criterion: Criterion, **options: Unpack[PartOptions]
+    frame: Frame, criterion: Criterion, **options: Unpack[PartOptions]
 ) -> pd.DataFrame:
     """Keep the rows that meet a criterion, in order, with their labels.
 
@@ -295,7 +296,7 @@ def filter(  # noqa: A001 (this library's word)
     ``empty`` in ``amr.result_of(frame).status``.
 
     Args:
-        frame: the rows; never changed.
+        frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
         criterion: what a row must meet: a text, an ``Agent``, or a function of a shard's frame that
             gives one bool per row, matched with the rows as ``map=`` of ``map_reduce`` does.
     {options}
@@ -323,7 +324,7 @@ def filter(  # noqa: A001 (this library's word)
 @user_traceback
 @has_options(Options)
 def reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     instruction: Reduce,
     *,
     output: Any = None,
@@ -333,7 +334,8 @@ def reduce(
     """Reduce columns that are already there to a scalar, a text, an object or a summary frame.
 
     Args:
-        frame: the rows, which are the findings here; never changed.
+        frame: the rows, which are the findings here, in whatever ``amr.as_frame`` takes; never
+            changed.
         instruction: a text (agents, in a tree), a function of the frame, or a dict of pandas
             aggregations.
         output: the answer's type, as in ``map_reduce``.
@@ -363,7 +365,7 @@ def reduce(
 @user_traceback
 @has_options(QuestionOptions)
 def plan(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,

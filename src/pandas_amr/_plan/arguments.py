@@ -19,7 +19,7 @@ from pandas_amr._records.usage import Budget
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import TEXT_FINDING
 from pandas_amr._units.by import By, resolve_by
-from pandas_amr._units.columns import check_frame, find_content_columns
+from pandas_amr._units.columns import find_content_columns
 from pandas_amr._units.profile import profile_columns
 from pandas_amr.errors import UsageError
 from pandas_amr.tools import as_tools
@@ -81,7 +81,6 @@ def check(call: Call) -> Job:
         UsageError: an argument cannot be used; the message says what would be right.
         PlanError: the plan cannot be used.
     """
-    check_frame(call.frame)
     _check_options(call)
     if call.verb == "filter":
         call = _as_map(call)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pandas_amr._findings.store import Failure
-from pandas_amr._units.arrow_tables import join_schemas
+from pandas_amr._units.part_tables import join_schemas
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ FAILURE_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Part:
+class WrittenPart:
     """A part that is written.
 
     Attributes:
@@ -140,7 +140,7 @@ class OutFolder:
         self._lock: Any = None
         self.question = ""
 
-    def _read_parts(self) -> Iterator[Part]:
+    def _read_parts(self) -> Iterator[WrittenPart]:
         """Read the notes of the parts that are there, and refuse what is no part."""
         foreign: list[str] = []
         for path in sorted(self.path.iterdir()) if self.path.is_dir() else []:
@@ -183,19 +183,19 @@ class OutFolder:
             self._lock = None
 
     @property
-    def same(self) -> dict[str, Part]:
+    def same(self) -> dict[str, WrittenPart]:
         """The parts that are there and were asked the same, by their keys."""
         return {part.key: part for part in self.earlier if part.question == self.question}
 
     @property
-    def others(self) -> list[Part]:
+    def others(self) -> list[WrittenPart]:
         """The parts that are there and were asked something else."""
         return [part for part in self.earlier if part.question != self.question]
 
-    def write(self, new: NewPart) -> Part:
+    def write(self, new: NewPart) -> WrittenPart:
         """Write a part; it is there once this returns, and not before."""
         path = self.path / _name_part(new.number, new.key)
-        part = Part(
+        part = WrittenPart(
             path,
             new.key,
             self.question,
@@ -212,7 +212,7 @@ class OutFolder:
         _write_table(path, new.table, _describe_part(part))
         return part
 
-    def keep(self, part: Part, number: int) -> Part:
+    def keep(self, part: WrittenPart, number: int) -> WrittenPart:
         """Give a part that is there its place among all parts."""
         path = self.path / _name_part(number, part.key)
         if path == part.path:
@@ -221,7 +221,7 @@ class OutFolder:
         _flush_folder(self.path)
         return replace(part, path=path)
 
-    def rewrite(self, part: Part, schema: pa.Schema) -> Part:
+    def rewrite(self, part: WrittenPart, schema: pa.Schema) -> WrittenPart:
         """Write a part anew with wider types."""
         table = part.read().replace_schema_metadata(None)
         columns: list[Any] = []
@@ -234,7 +234,7 @@ class OutFolder:
         _write_table(part.path, pa.table(columns, schema=schema), _describe_part(widened))
         return widened
 
-    def keep_only(self, parts: Sequence[Part]) -> None:
+    def keep_only(self, parts: Sequence[WrittenPart]) -> None:
         """Remove all parts but these, and what belongs to no part."""
         paths = {part.path for part in parts}
         for earlier in self.earlier:
@@ -261,7 +261,7 @@ class OutFolder:
             temporary.write_text(text, "utf-8")
 
 
-def joined_schema(parts: Sequence[Part]) -> pa.Schema:
+def joined_schema(parts: Sequence[WrittenPart]) -> pa.Schema:
     """Return the schema that holds the rows of all parts."""
     schema = parts[0].schema
     for part in parts[1:]:
@@ -276,7 +276,7 @@ def _list_names(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def part_starts(parts: Sequence[Part]) -> list[int]:
+def part_starts(parts: Sequence[WrittenPart]) -> list[int]:
     """Return the position of each part's first row in the whole input."""
     return [0, *itertools.accumulate(part.rows for part in parts)][: len(parts)]
 
@@ -285,7 +285,7 @@ def _name_part(number: int, key: str) -> str:
     return f"part-{number:05d}-{key[:12]}.parquet"
 
 
-def _describe_part(part: Part) -> dict[str, Any]:
+def _describe_part(part: WrittenPart) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "key": part.key,
@@ -297,7 +297,7 @@ def _describe_part(part: Part) -> dict[str, Any]:
     }
 
 
-def _read_part(path: Path) -> Part | None:
+def _read_part(path: Path) -> WrittenPart | None:
     """Read what a file says of itself; None if it is no part."""
     if path.suffix != ".parquet" or not path.is_file():
         return None
@@ -308,7 +308,7 @@ def _read_part(path: Path) -> Part | None:
         return None
     if notes.pop("format", None) != FORMAT:
         return None
-    return Part(path=path, schema=schema.remove_metadata(), **notes)
+    return WrittenPart(path=path, schema=schema.remove_metadata(), **notes)
 
 
 def _write_table(path: Path, table: pa.Table, notes: Mapping[str, Any] | None = None) -> None:

@@ -17,7 +17,7 @@ from pandas_amr._result.frames import failures_frame, status_frame
 from pandas_amr._result.part_files import part_starts
 from pandas_amr._result.records import Kind
 from pandas_amr._result.result import Output, Result
-from pandas_amr._units.arrow_tables import frame_of
+from pandas_amr._units.part_tables import frame_of
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._findings.store import Failure
-    from pandas_amr._result.part_files import Part
+    from pandas_amr._result.part_files import WrittenPart
 
 
 @public
@@ -46,7 +46,7 @@ class StreamedResult(Result[Output, Kind]):
     """
 
     folder: Path = field(kw_only=True)
-    parts: Sequence[Part] = field(kw_only=True)
+    parts: Sequence[WrittenPart] = field(kw_only=True)
 
     @property
     def rows(self) -> int:
@@ -130,7 +130,7 @@ class StreamedResult(Result[Output, Kind]):
         return html_parts(repr(self), self.output, head, self.rows, self.failures)
 
 
-def failures_of_parts(parts: Sequence[Part], of_reduce: Sequence[Failure]) -> pd.DataFrame:
+def failures_of_parts(parts: Sequence[WrittenPart], of_reduce: Sequence[Failure]) -> pd.DataFrame:
     """Build ``failures``: those of the reduce, then those of the rows with the names of the parts.
 
     A failed reduce has no part.
@@ -146,7 +146,7 @@ def failures_of_parts(parts: Sequence[Part], of_reduce: Sequence[Failure]) -> pd
     return frame.assign(part=pd.Series(names, dtype=object))
 
 
-def status_of_parts(parts: Sequence[Part]) -> pd.DataFrame:
+def status_of_parts(parts: Sequence[WrittenPart]) -> pd.DataFrame:
     """Build ``status``: one row per row of the input."""
     worst: list[NDArray[np.object_]] = [np.array([], dtype=object)]
     failures: list[Failure] = []
@@ -158,7 +158,7 @@ def status_of_parts(parts: Sequence[Part]) -> pd.DataFrame:
     return status_frame(statuses, failures, pd.RangeIndex(len(statuses)))
 
 
-def _worst_statuses(part: Part) -> NDArray[np.object_]:
+def _worst_statuses(part: WrittenPart) -> NDArray[np.object_]:
     """Return the status of each row, the worst of its maps'."""
     ranks = np.zeros(part.rows, dtype=np.int64)
     for column in part.read_statuses().columns:

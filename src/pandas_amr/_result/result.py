@@ -18,6 +18,7 @@ from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
+from pandas_amr._result.arrow_stream import table_of_frame
 from pandas_amr._result.display import result_html, result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
@@ -336,6 +337,19 @@ class Result(CopiedHere, Generic[Output, Kind]):
                 come back as it is. Nothing is written then.
         """
         save_result(self._parts(), folder)
+
+    @user_traceback
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give ``frame`` to what reads Arrow: ``pl.DataFrame(result)``, ``pa.table(result)``.
+
+        Named levels of the index are columns, the first ones; others are left out. The answer is
+        ``result.output``: if it is a frame, that can be handed on likewise.
+
+        Raises:
+            UsageError: Arrow cannot hold a column, or a level has the name of a column.
+        """
+        stream: object = table_of_frame(self.frame).__arrow_c_stream__(requested_schema)
+        return stream
 
     def _parts(self) -> dict[str, Any]:
         """Return what is saved, by name."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._run.preview import PreviewOptions
-    from pandas_amr._run.stream import Stream
+    from pandas_amr._run.stream import PartStream
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ class Execution:
     parent: SharedRun | None = None
     preview: PreviewOptions | None = None
     sample: VerificationSample | None = None
-    stream: Stream | None = None
+    stream: PartStream | None = None

@@ -36,6 +36,7 @@ from pandas_amr._records.public import public
 from pandas_amr._result.frames import status_frame
 from pandas_amr._run.run import run_of
 from pandas_amr._types.arrow import is_mixed
+from pandas_amr._units.arrow_tables import frame_of_part
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import is_client
 from pandas_amr.tools import as_tools
@@ -175,7 +176,7 @@ class FrameMapper(CopiedHere):
     def _map_table(self, table: Any) -> Any:
         """Map Arrow data; its own columns are handed on as they are."""
         schema = self.arrow_schema(table.schema)
-        frame = _to_frame(table)
+        frame = frame_of_part(pa.table(table))
         added = self._map(frame).iloc[:, len(frame.columns) :]
         arrays = list(table.columns)
         for field, name in zip(self._fields(), added.columns, strict=True):
@@ -370,32 +371,6 @@ def _without_pandas(metadata: Mapping[bytes, bytes] | None) -> dict[bytes, bytes
     """Return a schema's metadata without what pandas says of its columns: there are more now."""
     kept = {key: value for key, value in (metadata or {}).items() if key != PANDAS_METADATA}
     return kept or None
-
-
-def _to_frame(table: Any) -> pd.DataFrame:
-    """Return Arrow data as a frame, all columns as columns and with their own types."""
-    schema = pa.schema([field.with_type(_without_views(field.type)) for field in table.schema])
-    if not schema.equals(table.schema):
-        table = table.cast(schema)
-    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
-    return frame
-
-
-def _without_views(kind: pa.DataType) -> pa.DataType:
-    """Return the type that pyarrow can take rows of, in place of a view."""
-    types = pa.types
-    if types.is_string_view(kind):
-        return pa.large_string()
-    if types.is_binary_view(kind):
-        return pa.large_binary()
-    if types.is_list(kind) or types.is_list_view(kind):
-        return pa.list_(_without_views(kind.value_type))
-    if types.is_large_list(kind) or types.is_large_list_view(kind):
-        return pa.large_list(_without_views(kind.value_type))
-    if types.is_struct(kind):
-        parts = [kind.field(number) for number in range(kind.num_fields)]
-        return pa.struct([part.with_type(_without_views(part.type)) for part in parts])
-    return kind
 
 
 def _to_arrow(column: pd.Series, kind: pa.DataType) -> pa.Array:

@@ -21,7 +21,7 @@ from pandas_amr._plan.call import finding_types
 from pandas_amr._result.part_files import joined_schema, part_starts
 from pandas_amr._run.pipeline import may_dedupe
 from pandas_amr._types.arrow import field_types
-from pandas_amr._units.arrow_tables import frame_of
+from pandas_amr._units.part_tables import frame_of
 from pandas_amr._units.redaction import Redaction
 from pandas_amr._units.units import Units, hash_rows
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pandas_amr._findings.store import Failure
     from pandas_amr._plan.call import Job
     from pandas_amr._reduce.sources import ReduceOutcome
-    from pandas_amr._result.part_files import Part
+    from pandas_amr._result.part_files import WrittenPart
 
 READ_WHOLE = frozenset({"chosen_number"})  # any column may be the one that is chosen
 READ_FINDINGS = frozenset({"function", "agents", "agents_by_group"})
@@ -96,7 +96,7 @@ class PartReader:
         parts: all parts, in the order of the input.
     """
 
-    def __init__(self, spec: Spec, parts: Sequence[Part]) -> None:
+    def __init__(self, spec: Spec, parts: Sequence[WrittenPart]) -> None:
         self.spec = spec
         self.parts = parts
         self.rows = sum(part.rows for part in parts)
@@ -247,7 +247,7 @@ class PartReader:
         return MapFindings(units, stores, by_map, self.list_type)
 
 
-def open_parts(parts: Sequence[Part], schema: pa.Schema | None = None) -> ds.Dataset:
+def open_parts(parts: Sequence[WrittenPart], schema: pa.Schema | None = None) -> ds.Dataset:
     """Open parts as one dataset, in their order."""
     if not parts:
         return ds.dataset([], schema=schema)
@@ -261,7 +261,7 @@ def plain_units(frame: pd.DataFrame) -> Units:
     return Units(frame, frame, (), (), rows, rows, np.zeros_like(rows))
 
 
-def collect_part_rows(spec: Spec, parts: Sequence[Part], nodes: frozenset[str]) -> PartRows:
+def collect_part_rows(spec: Spec, parts: Sequence[WrittenPart], nodes: frozenset[str]) -> PartRows:
     """Read what the reduce needs: some columns of the parts, and for agents the statuses.
 
     Args:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 from pandas_amr._context.environment import check_environment
 from pandas_amr._context.progress import Progress, Watch
 from pandas_amr._context.progress_shown import ShownProgress
+from pandas_amr._context.progress_view import Ending
 from pandas_amr._context.settings import Settings, current_settings, use_block_settings
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.tool_use import check_tools
@@ -32,11 +33,12 @@ from pandas_amr._result.parts import StreamedResult
 from pandas_amr._result.recent import filtered_rows, remember_parts, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
+from pandas_amr._run.ending import describe_end, reason_of
 from pandas_amr._run.execution import Execution, VerificationSample
 from pandas_amr._run.pipeline import run, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr._run.redact import redact_where_called
-from pandas_amr._run.stream import Stream, open_stream
+from pandas_amr._run.stream import PartStream, open_stream
 from pandas_amr._run.streamed import StreamedPipeline
 from pandas_amr.errors import UsageError
 
@@ -186,23 +188,13 @@ class Run(Generic[Given]):
         try:
             outcome = await self._worked()
         except asyncio.CancelledError:
-            await shown.end("partial", "cancelled", is_complete=False)
+            await shown.end(Ending("partial", "cancelled"))
             raise
-        except BaseException:
-            await shown.end("failed", "failed", is_complete=False)
+        except BaseException as error:
+            is_told = self._watch.notices.waits  # else nobody may ever look
+            await shown.end(Ending("failed", "failed", reason_of(error), is_told=is_told))
             raise
-        result = _result_of(outcome)
-        progress = self._watch.progress
-        is_stopped = result is not None and result.stopped is not None
-        if progress.failed and not progress.found:
-            await shown.end("failed", "no row succeeded", is_complete=not is_stopped)
-        elif is_stopped:
-            await shown.end("partial", "stopped", is_complete=False)
-        elif result is None or not len(result.failures):
-            await shown.end("done", "done", is_complete=True)
-        else:
-            ending = "done, with failures" if progress.failed else "done, but the reduce failed"
-            await shown.end("partial", ending, is_complete=True)
+        await shown.end(describe_end(_result_of(outcome), self._watch.progress))
         return outcome
 
     async def _worked(self) -> Any:
@@ -451,7 +443,7 @@ def make_run(
     whole: bool = False,
     preview: PreviewOptions | None = None,
     sample: VerificationSample | None = None,
-    stream: Stream | None = None,
+    stream: PartStream | None = None,
 ) -> Run[Any]:
     """Make the run of a checked call; it is not begun yet.
 
@@ -498,7 +490,7 @@ def make_run(
     )
 
 
-def _describe_rows(job: Job, stream: Stream | None) -> tuple[int, str]:
+def _describe_rows(job: Job, stream: PartStream | None) -> tuple[int, str]:
     """Return how many rows a run is about, 0 if that is not known yet, and its name for people."""
     rows = len(job.frame) if stream is None else stream.source.rows
     if rows is None:

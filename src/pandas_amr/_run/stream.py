@@ -13,9 +13,10 @@ from pandas_amr._plan.call import Pipeline
 from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.usage import Budget
 from pandas_amr._result.part_files import OutFolder
-from pandas_amr._units.arrow_tables import PANDAS_INDEX, frame_of
 from pandas_amr._units.batches import is_stream, open_source
 from pandas_amr._units.by import By
+from pandas_amr._units.frames import as_frame
+from pandas_amr._units.part_tables import PANDAS_INDEX, frame_of
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,35 +28,43 @@ STREAMING = ("map_reduce", "map", "filter")
 
 
 @dataclass(frozen=True)
-class Stream:
+class PartStream:
     """What a run reads part by part, and where its parts go."""
 
     source: Source
     folder: OutFolder
 
 
-def open_stream(call: Call, settings: Settings) -> tuple[Call, Stream | None]:
+def open_stream(call: Call, settings: Settings) -> tuple[Call, PartStream | None]:
     """Open the input of a call with ``out=``.
 
     Returns:
-        The call about a sample of the input, and the input; None if the call is about a frame.
+        The call about a frame: if there is an input to be read part by part, a sample of it.
 
     Raises:
         UsageError: the input, the folder or another argument does not go with ``out=``.
     """
     if call.out is None:
-        if is_stream(call.frame):
-            raise UsageError(
-                f"{type(call.frame).__name__} as first argument takes out='folder/': it is read "
-                "part by part, and the parts go there. What fits into memory is a frame: "
-                "pd.read_parquet(...)."
-            )
-        return call, None
+        return replace(call, frame=_read_frame(call.frame)), None
     _check_call(call, settings)
     source = open_source(call.frame)
     _check_folder(call, source)
     call = replace(call, frame=frame_of(source.sample), columns=_content_columns(call, source))
-    return call, Stream(source, OutFolder(call.out))
+    return call, PartStream(source, OutFolder(call.out))
+
+
+def _read_frame(rows: Any) -> pd.DataFrame:
+    """Make a frame of what a call without ``out=`` is about.
+
+    Raises:
+        UsageError: it holds no rows; what can be read part by part takes ``out=``.
+    """
+    try:
+        return as_frame(rows)
+    except UsageError as error:
+        if is_stream(rows):
+            error.args = (f"{error} With out='folder/' it is read part by part.",)
+        raise
 
 
 def _check_call(call: Call, settings: Settings) -> None:

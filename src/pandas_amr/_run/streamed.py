@@ -14,8 +14,8 @@ from pandas_amr._reduce.sources import ReduceOutcome
 from pandas_amr._reduce.stage import reduce
 from pandas_amr._result.part_files import joined_schema
 from pandas_amr._run.outcome import describe_failed_rows
-from pandas_amr._run.part import PartRun, PlacedPart, digest_question, has_few_rows
 from pandas_amr._run.part_rows import collect_part_rows
+from pandas_amr._run.part_run import PartRun, PlacedPart, digest_question, has_few_rows
 from pandas_amr._run.pipeline import PLANNING, Pipeline
 from pandas_amr._run.stored_plan import digest_call, read_stored_plan, write_plan
 from pandas_amr._run.streamed_outcome import make_streamed_result
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.progress import Watch
     from pandas_amr._plan.plan import Plan
-    from pandas_amr._result.part_files import Part
+    from pandas_amr._result.part_files import WrittenPart
     from pandas_amr._result.result import Result
     from pandas_amr._run.execution import Execution
     from pandas_amr._run.preview import Draft
@@ -43,7 +43,7 @@ class StreamedPipeline(Pipeline):
         assert execution.stream is not None
         self._source = execution.stream.source
         self._folder = execution.stream.folder
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, WrittenPart] = {}
         self._in_flight: dict[asyncio.Task[None], PartRun] = {}
         self._breaker = Breaker()
         self._progress = PartsProgress(watch, self._source.rows, len(self.spec.job.names))
@@ -255,7 +255,7 @@ class StreamedPipeline(Pipeline):
         self._folder.keep_only(self.parts)
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[WrittenPart]:
         """The parts that are written, in the order of the input."""
         return [self._parts[number] for number in sorted(self._parts)]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.state import State
     from pandas_amr._findings.store import Failure
     from pandas_amr._reduce.sources import ReduceOutcome
-    from pandas_amr._result.part_files import Part
+    from pandas_amr._result.part_files import WrittenPart
 
 
 def make_streamed_result(
@@ -35,7 +35,7 @@ def make_streamed_result(
     services: Services,
     state: State,
     folder: Path,
-    parts: Sequence[Part],
+    parts: Sequence[WrittenPart],
     outcome: ReduceOutcome,
     *,
     schema: pa.Schema,
@@ -75,7 +75,7 @@ def _list_of_reduce(state: State) -> list[Failure]:
 
 
 def _describe_sources(
-    outcome: ReduceOutcome, parts: Sequence[Part]
+    outcome: ReduceOutcome, parts: Sequence[WrittenPart]
 ) -> tuple[pd.DataFrame | None, float | None]:
     """Return the rows that the answer rests on, and their share of the rows that have content."""
     index = pd.RangeIndex(sum(part.rows for part in parts))

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pandas_amr._records.raised import describe_error
-from pandas_amr._units.arrow_tables import (
+from pandas_amr._units.file_patterns import find_files, order_files
+from pandas_amr._units.part_tables import (
     check_labels,
     join_file_schemas,
     join_schemas,
@@ -23,7 +24,6 @@ from pandas_amr._units.arrow_tables import (
     plain_table,
     table_of,
 )
-from pandas_amr._units.file_patterns import find_files, order_files
 from pandas_amr._units.profile import spread
 from pandas_amr.errors import UsageError
 
@@ -112,7 +112,7 @@ def open_source(value: Any) -> Source:
 
 
 def is_stream(value: Any) -> bool:
-    """Tell whether a value can only be read part by part: no frame can be made of it at once."""
+    """Tell whether a value can be read part by part, if no frame can be made of it."""
     return isinstance(value, str | os.PathLike | ds.Dataset | Iterator)
 
 
