@@ -443,7 +443,12 @@ def _stage(verb: StageVerb, given: dict[str, Any]) -> Stage:
         raise UsageError(
             f"{of_the_run[0]}= is the whole run's: recipe(frame, {of_the_run[0]}=...)."
         )
-    known = Call.__dataclass_fields__.keys() - {"verb", "frame", *OF_THE_RUN}
+    if "out" in given:
+        raise UsageError(
+            "A recipe has no out=: its stages hand frames on. Read part by part with amr.map, "
+            "amr.filter or amr.map_reduce."
+        )
+    known = Call.__dataclass_fields__.keys() - {"verb", "frame", "out", *OF_THE_RUN}
     check_keywords(verb, given, sorted(known))
     read_plan(given.get("plan", "auto"))  # what needs no frame to be seen is told now
     as_tools(given.get("tools"))

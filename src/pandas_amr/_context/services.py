@@ -11,7 +11,7 @@ from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted, Sessions
 from pandas_amr._context.wiring import sandbox_for
 from pandas_amr._journal.cache import AnswerCache, Answers
-from pandas_amr._journal.code_keys import describe_redact
+from pandas_amr._journal.code_keys import describe_function
 from pandas_amr._journal.first_format import describe_former_question
 from pandas_amr._journal.keys import Question, describe_question
 from pandas_amr._records.engine import in_thread, run_off_loop
@@ -131,7 +131,7 @@ class Services:
         if spec.sample_name:
             question = replace(question, parts={**question.parts, "look": spec.sample_name})
         if spec.job.redaction is not None and not function:
-            described = describe_redact(spec.job.redaction.function)
+            described = describe_function(spec.job.redaction.function)
             question = replace(question, parts={**question.parts, "redact": described})
         complete, label = question, "function"
         if phase in spec.lms:

@@ -21,7 +21,7 @@ from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.settings import Adapting
 from pandas_amr.models.retry import Retrying
 from pandas_amr.models.send_marker import InFlight, SendMarker
-from pandas_amr.models.shared_budget import SharedBudgetTracker, limits_of
+from pandas_amr.models.shared_budget import SharedBudgetTracker, budget_limits
 from pandas_amr.models.structured.model import Structured
 from pandas_amr.models.throttle.model import Throttled, throttle_for
 from pandas_amr.sandbox.host.local import LocalSandbox
@@ -282,5 +282,5 @@ def _make_tracker(budget: Budget | None, ledger: Ledger, leases: Leases | None) 
             f"Budget(shared={budget.shared!r}) counts in a folder that processes share, and none "
             "is: see AMR_LEASE and amr.configure(lease=...)."
         )
-    lease = leases.budget(budget.shared, limits_of(budget))
+    lease = leases.budget(budget.shared, budget_limits(budget))
     return SharedBudgetTracker(budget, ledger, lease=lease)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-BUSY_S = 5.0
+BUSY_S = 2.0
 FILE_ENDS = ("", "-journal")
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS members (
@@ -71,7 +71,7 @@ class LeaseFile:
                 self.close()
                 if isinstance(error, sqlite3.Error) and _is_busy(error):
                     raise LeaseBusy from None
-                raise LeaseError(_describe(self.path, error)) from None
+                raise LeaseError(_describe_lease_error(self.path, error)) from None
 
     def close(self) -> None:
         """Close the connection; it is opened again at the next use."""
@@ -136,7 +136,7 @@ def _is_busy(error: sqlite3.Error) -> bool:
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
-def _describe(path: Path, error: Exception) -> str:
+def _describe_lease_error(path: Path, error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return (
         f"{path} cannot be used ({reason}). Choices: AMR_LEASE=/a/local/folder, or AMR_LEASE=off."
@@ -150,7 +150,7 @@ _in_use = threading.RLock()
 _open: set[LeaseFile] = set()
 
 
-def _before_fork() -> None:
+def _close_before_fork() -> None:
     _in_use.acquire()
     for file in list(_open):
         file.close()
@@ -158,5 +158,5 @@ def _before_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(
-        before=_before_fork, after_in_parent=_in_use.release, after_in_child=_in_use.release
+        before=_close_before_fork, after_in_parent=_in_use.release, after_in_child=_in_use.release
     )

@@ -37,6 +37,7 @@ STALE_S = (
     5.0  # without a sign of life: a process that is stopped, or on the other side of a container
 )
 BUDGET_STALE_S = 30.0
+BUSY_TRIES = 15  # of a budget; limits can be exchanged a little later
 MOST_FILES = 500
 LIMITS_KEPT_S = 3600.0
 BUDGETS_KEPT_S = 30 * 86_400.0
@@ -184,10 +185,12 @@ class FileBudgetLease:
             LeaseError: the file cannot be used.
         """
         work = functools.partial(self._exchange, spent, wishes, is_short)
-        try:
-            return self._open().write(work)
-        except LeaseBusy:
-            raise LeaseError("Other processes write its file all the time.") from None
+        for _ in range(BUSY_TRIES):
+            try:
+                return self._open().write(work)
+            except LeaseBusy:
+                continue
+        raise LeaseError("Other processes write its file all the time.")
 
     def leave(self, spent: Amounts) -> None:
         """Add what was spent to the sum of the runs that have ended.
@@ -322,12 +325,12 @@ class LeaseFolder:
                 "Choices: AMR_LEASE=/a/local/folder, or AMR_LEASE=off."
             ) from None
         if kind:
-            raise LeaseError(_refuse(self.path, kind))
+            raise LeaseError(_network_sentence(self.path, kind))
         self._is_ready = True
         return self.path
 
 
-def _refuse(folder: Path, kind: str) -> str:
+def _network_sentence(folder: Path, kind: str) -> str:
     return (
         f"{folder} is on a network file system ({kind}), where the locks of SQLite do not hold. "
         "Choices: AMR_LEASE=/a/local/folder, or AMR_LEASE=off."
@@ -379,7 +382,7 @@ def open_leases(given: Any) -> LeaseFolder | None:
             f"share nothing. For the folder: ./{named}."
         )
     if named:
-        return _named_folder(_resolve_once(named))
+        return _named_folder(_lease_path(named))
     try:
         folder = cache_folder() / FOLDER
     except OSError:  # no home, and nobody asked for one
@@ -390,11 +393,11 @@ def open_leases(given: Any) -> LeaseFolder | None:
 def _named_folder(path: Path) -> LeaseFolder:
     kind = network_type(path)
     if kind:
-        raise UsageError(_refuse(path, kind))
+        raise UsageError(_network_sentence(path, kind))
     return _folders.setdefault(path, LeaseFolder(path))
 
 
 @functools.cache
-def _resolve_once(named: str) -> Path:
+def _lease_path(named: str) -> Path:
     """Return the folder that a path in the environment named at its first use."""
     return absolute_path(named)

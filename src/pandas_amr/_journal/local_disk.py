@@ -28,12 +28,12 @@ def network_type(folder: Path, mounts: Path = MOUNTS) -> str:
         return ""
     for line in lines:
         _, escaped, kind = line.split()[:3]
-        mount = Path(ESCAPES.sub(_unescape, escaped))
+        mount = Path(ESCAPES.sub(_octal_character, escaped))
         depth = len(mount.parts)
         if depth >= found_at and path.is_relative_to(mount):
             found, found_at = kind, depth
     return found if NETWORK_TYPES.fullmatch(found) else ""
 
 
-def _unescape(match: re.Match[str]) -> str:
+def _octal_character(match: re.Match[str]) -> str:
     return chr(int(match[1], 8))

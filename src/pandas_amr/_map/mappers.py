@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from pandas_amr._agent.agent import NoInstruction, check_instruction
 from pandas_amr._agent.threads import call_contained
+from pandas_amr._journal.code_keys import describe_function
 from pandas_amr._journal.first_format import list_former_kinds, write_former_persona
-from pandas_amr._journal.keys import Question
+from pandas_amr._journal.keys import Question, describe_question
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.cached import CachedMapper
+from pandas_amr._map.cut import make_context
 from pandas_amr._map.function import FunctionMapper, PipelineMapper
 from pandas_amr._map.prompt import MapPrompt
 from pandas_amr._plan.call import Pipeline, finding_types, version_of
@@ -76,6 +79,37 @@ def make_mappers(
             assert kind is not None
             mappers.append(_make_agent_mapper(spec, services, name, kind, units, context, breaker))
     return mappers
+
+
+def describe_maps(spec: Spec, services: Services, units: Units) -> dict[str, Any]:
+    """Describe what each map is asked, by its name, as JSON: findings of equal ones are equal."""
+    kinds = finding_types(spec.job, spec.plan)
+    context = make_context(spec, units)
+    described: dict[str, Any] = {}
+    for name in spec.job.names:
+        function, kind = spec.job.callables.get(name), kinds[name]
+        if function is not None:
+            question = _function_question(function, kind)
+        else:
+            assert kind is not None
+            agent = spec.job.map_agents.get(name)
+            asked = _agent_question(spec, _make_prompt(spec, name, kind, units, context), agent)
+            server = services.server(spec, "map", agent)
+            question = _add_code(spec.question("map", asked, agent, server=server), agent)
+        described[name or ""] = describe_question(question)
+    return described
+
+
+def _add_code(question: Question, agent: Agent | None) -> Question:
+    """Add the code of a function that says what is asked of each row."""
+    if agent is None or not callable(agent.instruction):
+        return question
+    return replace(question, parts={**question.parts, "code": describe_function(agent.instruction)})
+
+
+def _function_question(function: Any, kind: FindingType | None) -> Question:
+    """Describe what the findings of a function depend on: its version, or else its code."""
+    return Question(parts=describe_function(function), finding=None if kind is None else kind.model)
 
 
 def _make_function_mapper(

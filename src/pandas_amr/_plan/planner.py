@@ -17,6 +17,7 @@ from pandas_amr._plan.answer import PlanAnswer, PlanAnswerWithCode
 from pandas_amr._plan.answer_plan import AnswerReader, mask_answer_texts
 from pandas_amr._plan.call_text import no_plan_error
 from pandas_amr._plan.plan import Plan
+from pandas_amr._records.engine import run_off_loop
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.cells import cell, make_json_keys, to_json_line
@@ -59,7 +60,7 @@ async def derive(
         PlanError: the request failed, or its answer is unusable; the message says what to pass.
         ModelError: the service failed for good, or cannot be reached now.
     """
-    query = _make_query(job, readers)
+    query: PlanQuery = await run_off_loop(_make_query, job, readers, size=len(job.frame))
     reader = AnswerReader(
         PlanAnswerWithCode if query.code else PlanAnswer,
         job,

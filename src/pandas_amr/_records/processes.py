@@ -38,11 +38,11 @@ class ProcessId:
 
 def this_process() -> ProcessId:
     """Give this process, which may be a fork of another."""
-    return _describe(os.getpid())
+    return _identify(os.getpid())
 
 
 @functools.cache
-def _describe(pid: int) -> ProcessId:
+def _identify(pid: int) -> ProcessId:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         space = f"{boot}/{Path('/proc/self/ns/pid').readlink()}"

@@ -176,7 +176,8 @@ class Budget(CopiedHere):
                 f"Budget(confirm=...) takes a function of an Estimate, not {confirm!r}."
             )
         for name, value in limits.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not value > 0:  # NaN is not
                 raise UsageError(f"Budget({name}=...) takes a number above 0, not {value!r}.")
 
     def _check_shared(self, shared: object) -> None:

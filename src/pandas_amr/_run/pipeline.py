@@ -74,7 +74,7 @@ async def run(
     watch: Watch | None = None,
     on_cancel: Callable[[Result], None] | None = None,
 ) -> Result | Draft:
-    """Carry out a run.
+    """Carry out a run over a frame.
 
     Args:
         execution: what is to be carried out.
@@ -82,12 +82,23 @@ async def run(
         on_cancel: is given what was found until then if the run is cancelled.
 
     Raises:
+        RunStopped: as ``run_pipeline``.
+        UsageError: likewise.
+    """
+    return await run_pipeline(Pipeline(execution, watch or Watch()), on_cancel)
+
+
+async def run_pipeline(
+    pipeline: Pipeline, on_cancel: Callable[[Result], None] | None = None
+) -> Result | Draft:
+    """Carry out a run, and see to its end, whatever way it comes.
+
+    Raises:
         RunStopped: the run ended before its end; the error's ``partial`` is the ``Result`` until
             then. A service that serves nothing more, a budget that is used up and a failure under
             ``errors="raise"`` have types of their own.
         UsageError: the arguments do not fit, as is seen before anything was sent.
     """
-    pipeline = Pipeline(execution, watch or Watch())
     state = pipeline.state
     try:
         with collect_waits(pipeline.services.watch.waits):
@@ -208,16 +219,7 @@ class Pipeline:
                 state.warnings.append(warning)
         else:
             plan = given_plan(job)
-        plan = fill_by_type(plan, job, writes=spec.abilities("reduce").units_per_request is None)
-        plan = fill_defaults(
-            plan,
-            job,
-            abilities=spec.abilities("map"),
-            parallelism=spec.settings.max_parallelism,
-        )
-        job = replace(job, by=job.by or plan.by)
-        self.spec = note_redaction(replace(spec, job=job, plan=plan))
-        check_names(job, plan)
+        self.spec = await services.run_large(spec, _complete_plan, spec, plan)
         self._bound_requests()
 
     def _bound_requests(self) -> None:
@@ -478,6 +480,27 @@ def _can_be_continued(error: RunStopped) -> bool:
     return isinstance(error, ModelUnavailable) and not error.gone
 
 
+def _complete_plan(spec: Spec, plan: Plan) -> Spec:
+    """Fill in what neither the user nor the planner says, and check the plan against the frame.
+
+    The reduce is filled in by the types of the findings, all else by default.
+
+    Raises:
+        UsageError: it does not fit.
+    """
+    writes = spec.abilities("reduce").units_per_request is None
+    plan = fill_by_type(plan, spec.job, writes=writes)
+    plan = fill_defaults(
+        plan,
+        spec.job,
+        abilities=spec.abilities("map"),
+        parallelism=spec.settings.max_parallelism,
+    )
+    job = replace(spec.job, by=spec.job.by or plan.by)
+    check_names(job, plan)
+    return note_redaction(replace(spec, job=job, plan=plan))
+
+
 def make_read_units(spec: Spec) -> Units:
     """Make units of the rows; equal ones that a model reads are asked about once, empty ones never.
 
@@ -504,7 +527,7 @@ def _make_distinct_units(spec: Spec) -> Units:
     if spec.lms and is_read:
         counter = spec.counter("map" if job.maps else "reduce")
         units = make_units(
-            job.frame, job.columns, dedupe=_may_dedupe(spec), counter=counter, sent=job.sent
+            job.frame, job.columns, dedupe=may_dedupe(spec), counter=counter, sent=job.sent
         )
     else:
         units = make_units(job.frame, job.columns, dedupe=False, sent=job.sent)
@@ -513,7 +536,7 @@ def _make_distinct_units(spec: Spec) -> Units:
     return units
 
 
-def _may_dedupe(spec: Spec) -> bool:
+def may_dedupe(spec: Spec) -> bool:
     """Tell whether units with equal content are equal to whoever maps them."""
     job = spec.job
     if not spec.plan.dedupe or not job.maps or job.callables:

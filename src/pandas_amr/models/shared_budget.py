@@ -20,7 +20,7 @@ PERIOD_S = 0.05  # between exchanges, while requests wait for what others may gi
 IDLE_PERIOD_S = 0.2  # between the other ones: signs of life, and what is not needed any more
 
 
-def limits_of(budget: Budget) -> Amounts:
+def budget_limits(budget: Budget) -> Amounts:
     """Give the limits of a budget; infinite if there is none."""
     return Amounts(
         calls=_or_infinite(budget.calls),
@@ -95,7 +95,7 @@ class SharedBudgetTracker(BudgetTracker):
         if self._allowance is None:
             return False
         total, most = _amounts(self.ledger.total + self.reserved + estimate), self._allowance.most
-        limits = limits_of(self.budget)
+        limits = budget_limits(self.budget)
         return (
             (total.calls <= most.calls or limits.calls == math.inf)
             and (total.tokens <= most.tokens or limits.tokens == math.inf)
@@ -110,7 +110,7 @@ class SharedBudgetTracker(BudgetTracker):
             return
         others = self._allowance.spent
         own = _amounts(self.ledger.total + estimate)
-        limits = limits_of(self.budget)
+        limits = budget_limits(self.budget)
         for name, spent, told, more, limit in (
             ("calls", others.calls, self._told.calls, own.calls, limits.calls),
             ("tokens", others.tokens, self._told.tokens, own.tokens, limits.tokens),

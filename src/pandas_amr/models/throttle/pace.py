@@ -54,7 +54,7 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class GivenLimits:
     """The limits that the user of one process gave; None if there is none."""
 
     max_parallelism: int | None = None
@@ -104,7 +104,7 @@ class Pace:
     sent: float = 0.0
     sent_tokens: float = 0.0
     share: Share = ALONE
-    _given: Limits = field(default_factory=Limits)
+    _given: GivenLimits = field(default_factory=GivenLimits)
     _sent_at: float = 0.0
     _refusals: Refusals = field(default_factory=Refusals)
     _admitted: AdmittedRate = field(default_factory=AdmittedRate)
@@ -120,7 +120,7 @@ class Pace:
     ) -> None:
         """Set the limits that the user gives; one that is None stays as it is."""
         given = self._given
-        self._given = Limits(
+        self._given = GivenLimits(
             given.max_parallelism if max_parallelism is None else max_parallelism,
             given.rpm if rpm is None else rpm,
             given.tpm if tpm is None else tpm,

@@ -138,7 +138,8 @@ class Sharing:
     def _follow(self, peers: Sequence[Peer], now: float) -> None:
         """Follow what the others say."""
         living = {peer.name: peer.report for peer in peers if peer.lives}
-        has_joined = not self._known and bool(living)
+        were_before = any(report.joined_at < self._joined_at for report in living.values())
+        has_joined = not self._known and were_before
         if living.keys() != self._known.keys():
             self._changed_at = now
         self._count_answers(living, now)
