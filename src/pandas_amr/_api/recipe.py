@@ -30,6 +30,7 @@ from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import find_nodes
 from pandas_amr._journal.journal import open_journal
+from pandas_amr._journal.origins import OwnRows, RowsAt
 from pandas_amr._map.ask import make_ask
 from pandas_amr._plan.aggregations import function_of
 from pandas_amr._plan.arguments import check, list_open_fields
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Parents
     from pandas_amr._context.settings import Settings
     from pandas_amr._journal.journal import Journal
+    from pandas_amr._journal.origins import RowOrigins
     from pandas_amr._records.usage import Phase
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
@@ -314,7 +316,10 @@ class Recipe(Pipeline):
                 wiring = wire(lms.values(), services.ledger, parent.settings.budget)
                 services.wired = services.watch.wired = await stack.enter_async_context(wiring)
             if journal is not None:
-                services.run_number = await journal.begin("recipe", None, len(frame))
+                every = OwnRows(frame, tuple(range(len(frame.columns))))
+                services.run_number = await journal.begin(
+                    "recipe", None, len(frame), [every.reading]
+                )
                 record = RunRecord(
                     journal, services.run_number, services.ledger, lambda: end_reason(done)
                 )
@@ -349,10 +354,10 @@ class Recipe(Pipeline):
             here = parent.at(prefix, ends=[])
             steps = parent.services.watch.steps
             with steps.part(number, len(self._stages), stage.verb):
-                reached, before_next = await _run_stage(stage, value, here, done)
+                reached, before_next, rows = await _run_stage(stage, value, here, done)
             if end_reason(done) is not None or (complete and _missing(done, parent) is not None):
                 break
-            parent = parent.at("", parents=before_next)
+            parent = parent.at("", parents=before_next, rows=rows)
         parent.ends.extend(here.ends)
         return reached
 
@@ -375,7 +380,10 @@ class Recipe(Pipeline):
         parent = parent_run()
         assert parent is not None
         ends: list[str] = []
-        here = replace(parent.at(f"row-{position}/", ends=ends), confirmed=True)
+        outer, rows = parent.services.outer_rows, None
+        if outer is not None:
+            rows = RowsAt(outer, np.array([position], dtype=np.int64))
+        here = replace(parent.at(f"row-{position}/", ends=ends, rows=rows), confirmed=True)
         done: list[Result] = []
         reached = await self.within(frame, here, done, complete=True)
         parent.ends.extend(ends)
@@ -462,17 +470,23 @@ def _missing(done: Sequence[Result], parent: SharedRun) -> BudgetExceeded | Inva
 
 async def _run_stage(
     stage: Stage, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
-) -> tuple[Reached, Parents]:
+) -> tuple[Reached, Parents, RowOrigins]:
     """Run a stage; ``done`` gets its result, in part if it does not come to its end.
 
     Returns:
-        What it gives, and what names the nodes behind its rows.
+        What it gives, what names the nodes behind its rows, and what tells the user's rows behind
+        them.
     """
+    rows = parent.services.outer_rows
+    if rows is None:
+        rows = OwnRows(frame, tuple(range(len(frame.columns))))
     if stage.verb == "then":
         function = stage.given["what"]
         if isinstance(function, Recipe):
-            return await _run_nested(function, frame, parent, done), _all_of(parent.ends)
-        return Reached(await call_user_function(function, frame)), _same_parents(parent)
+            nested = await _run_nested(function, frame, parent, done)
+            return nested, _all_of(parent.ends), rows.whole
+        reached = Reached(await call_user_function(function, frame))
+        return reached, _same_parents(parent), rows.whole
     result = await _run_verb(stage, frame, parent, done)
     answer = answer_of(stage.verb, result)
     match stage.verb:
@@ -481,10 +495,11 @@ async def _run_stage(
         case "filter":
             places = filtered_positions(result)
         case "map_reduce":
-            return Reached(result.output), _all_of(parent.ends)
+            return Reached(result.output), _all_of(parent.ends), rows.whole
         case _:
-            return Reached(answer), _all_of(parent.ends)
-    return Reached(answer, places), _nodes_of_rows(result, places, parent.ends)
+            return Reached(answer), _all_of(parent.ends), rows.whole
+    nodes = _nodes_of_rows(result, places, parent.ends)
+    return Reached(answer, places), nodes, RowsAt(rows, places)
 
 
 async def _run_verb(

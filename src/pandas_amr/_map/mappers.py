@@ -101,7 +101,7 @@ def _make_function_mapper(
     former = _former_function_parts(spec, units)
     question = Question(parts=parts, finding=kind.model, former=former)
     cache = services.cache(spec, "finding", "map", question, function=True)
-    return _add_cache(spec, mapper, cache, units)
+    return _add_cache(spec, services, mapper, cache, units, is_plain=True)
 
 
 def _make_agent_mapper(
@@ -135,7 +135,11 @@ def _make_agent_mapper(
     )
     question = _agent_question(spec, prompt, agent)
     cache = services.cache(spec, "finding", "map", question, agent)
-    return _add_cache(spec, mapper, cache, units)
+    is_plain = prompt.instructions is None
+    shown_with = context.shown_with if context is not None else None
+    return _add_cache(
+        spec, services, mapper, cache, units, is_plain=is_plain, shown_with=shown_with
+    )
 
 
 def _make_prompt(
@@ -157,11 +161,28 @@ def _make_prompt(
     )
 
 
-def _add_cache(spec: Spec, mapper: Mapper, cache: AnswerCache | None, units: Units) -> Mapper:
+def _add_cache(
+    spec: Spec,
+    services: Services,
+    mapper: Mapper,
+    cache: AnswerCache | None,
+    units: Units,
+    *,
+    is_plain: bool,
+    shown_with: Callable[[Sequence[int]], Sequence[int]] | None = None,
+) -> Mapper:
     """Put the journal around a mapper, if there is one."""
     if cache is None:
         return mapper
-    return CachedMapper(mapper, cache, units, by_shard=spec.plan.keyed == "shard")
+    return CachedMapper(
+        mapper,
+        cache,
+        units,
+        by_shard=spec.plan.keyed == "shard",
+        rows=services.rows,
+        is_plain=is_plain,
+        shown_with=shown_with,
+    )
 
 
 def _make_preview(spec: Spec, units: Units) -> Callable[[Sequence[int]], str] | None:

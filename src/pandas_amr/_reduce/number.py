@@ -59,8 +59,9 @@ async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | Non
     choice_type = ChoiceType(_make_fields(spec, trees.state, rows))
     notes = _describe_fields(choice_type.fields, rows.by)
     task = _choice_task(spec, choice_type.fields, rows)
+    shown = rows.positions[choice_type.fields.shown_rows].tolist() if services.journal else []
     agent = make_reduce_agent(
-        spec, services, trees.state, task, notes=notes.text, output=choice_type
+        spec, services, trees.state, task, notes=notes.text, output=choice_type, shown=shown
     )
     inputs = _sample_inputs(trees, rows)
     name = f"{services.prefix}final-reduce"

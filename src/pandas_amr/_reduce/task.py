@@ -17,6 +17,8 @@ from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.prompt import ReducePrompt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
 
     from pandas_amr._agent.agent import Agent
@@ -123,6 +125,7 @@ def make_reduce_agent(
     *,
     notes: str = "",
     output: ReductionType | None = None,
+    shown: Iterable[int] = (),
 ) -> ReduceAgent:
     """Make the agent at each node of a tree.
 
@@ -133,6 +136,7 @@ def make_reduce_agent(
         task: what it is asked.
         notes: what it is told beside the findings; its window must hold that.
         output: what it hands in, if that is not the task's output.
+        shown: the rows whose values stand in what it is asked.
     """
     sessions = services.sessions(spec, "reduce", task.agent)
     tools = spec.tools("reduce", task.agent)
@@ -145,6 +149,9 @@ def make_reduce_agent(
         has_repl=sessions is not None,
     )
     question = _question(task, output)
+    cache = services.answers(spec, "reduction", "reduce", question, task.agent)
+    if cache is not None and output is not None:  # whose schema holds values of the rows
+        cache.keeper.is_about_rows = True
     return ReduceAgent(
         prompt=prompt,
         model=services.model(spec, "reduce", task.agent),
@@ -156,7 +163,9 @@ def make_reduce_agent(
         failures=ReduceFailures(spec, state),
         window=spec.window("reduce", task.agent),
         open_repl=sessions.of_findings if sessions is not None else None,
-        cache=services.answers(spec, "reduction", "reduce", question, task.agent),
+        cache=cache,
+        origins_of=services.origins_of,
+        shown=frozenset(shown),
     )
 
 

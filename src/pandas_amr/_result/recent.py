@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pandas_amr._plan.call import KEEP
+from pandas_amr._records.forgetting import when_rows_are_forgotten
 from pandas_amr._records.forks import forkable_lock
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr.errors import UsageError
@@ -37,6 +38,13 @@ def remember_result(result: Result) -> pd.DataFrame:
     return result.frame
 
 
+@when_rows_are_forgotten
+def forget_results() -> None:
+    """Forget all results: their frames, findings and traces hold rows."""
+    with _lock:
+        _recent.clear()
+
+
 def filtered_positions(result: Result) -> NDArray[np.int64]:
     """Return the positions of the rows that a filter keeps.
 
@@ -60,7 +68,7 @@ def filtered_rows(result: Result) -> pd.DataFrame:
 def result_of(frame: pd.DataFrame) -> Result:
     """Return the ``Result`` of a frame that a verb gave: its failures, usage, plan and trace.
 
-    The process remembers the last 32 results.
+    The process remembers the last 32 results, and none from before ``Journal.forget``.
 
     Raises:
         UsageError: no verb of this process gave the frame, or too long ago.
