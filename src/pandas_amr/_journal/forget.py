@@ -17,7 +17,7 @@ from pandas_amr.errors import JournalError, UsageError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     import pandas as pd
 
@@ -73,8 +73,8 @@ class _Rows:
     by_reading: dict[str, list[bytes] | None] = field(default_factory=dict)
 
     def read(self, readings: Collection[str]) -> None:
-        """Hash the rows as runs with these readings did."""
-        for reading in readings:
+        """Hash the rows as runs with these readings did; as a whole, too, for those to come."""
+        for reading in (*readings, write_reading(make_json_keys(list(self.frame.columns)))):
             if reading not in self.by_reading:
                 names = json.loads(reading)
                 self.by_reading[reading] = fingerprint_rows(self.frame, names)
@@ -93,14 +93,14 @@ def forget_rows(store: Store, frame: pd.DataFrame) -> Forgotten:
         JournalError: the file cannot be used.
     """
     rows = _Rows(frame)
-    rows.read([write_reading(make_json_keys(list(frame.columns)))])
-    rows.read(store.read(_list_readings))
+    readings: list[str] = store.read(_list_readings)
     while True:
-        _check_columns(rows)
+        rows.read(readings)
+        _check_columns(rows, readings)
         found = store.read(functools.partial(_remove_rows, rows, store.token))
         if isinstance(found, Forgotten):
             break
-        rows.read(found)  # a run has begun meanwhile
+        readings = found  # a run has begun meanwhile
     store.read(clean_file)
     return replace(found, uncompared=_find_uncompared(rows))
 
@@ -110,14 +110,11 @@ def _list_readings(database: sqlite3.Connection) -> list[str]:
     return [columns for (columns,) in rows]
 
 
-def _check_columns(rows: _Rows) -> None:
+def _check_columns(rows: _Rows, readings: Sequence[str]) -> None:
     """Refuse a frame that cannot hold rows of any run."""
-    own, *others = rows.by_reading
-    if not others or any(rows.by_reading[reading] is not None for reading in others):
+    if not readings or any(rows.by_reading[reading] is not None for reading in readings):
         return
-    if own in others:
-        return
-    read = [", ".join(map(repr, json.loads(reading))) for reading in others[:MOST_NAMES]]
+    read = [", ".join(map(repr, json.loads(reading))) for reading in readings[:MOST_NAMES]]
     raise UsageError(
         "forget() takes rows with the columns that runs read, and this frame has none of these "
         f"sets: {'; '.join(read)}."
@@ -140,9 +137,9 @@ def _remove_rows(
 ) -> Forgotten | list[str]:
     """Remove what rows lead to; or return the readings that are new since they were hashed."""
     with transaction(database):
-        new = [one for one in _list_readings(database) if one not in rows.by_reading]
-        if new:
-            return new
+        readings = _list_readings(database)
+        if not rows.by_reading.keys() >= set(readings):
+            return readings
         remove_dead(database, process)
         reached = _find_reached(database, rows.digests)
         by_key = _find_by_key(database, rows)
@@ -234,11 +231,11 @@ def _remove_labelled(labels: Labels, process: bytes, database: sqlite3.Connectio
 
 def _find_origins(database: sqlite3.Connection, keys: Collection[bytes]) -> set[bytes]:
     """Find the rows that findings are of: by what is written, or by how a key is made of a row."""
-    wanted = set(keys)
+    query = "SELECT key, base FROM entries WHERE kind = 'finding' AND key IN ({marks})"
+    base_of = dict(select_in(database, query, keys))
+    wanted, bases = base_of.keys(), set(base_of.values())
     query = "SELECT origin FROM origins WHERE key IN ({marks})"
     origins = {origin for (origin,) in select_in(database, query, wanted)}
-    query = "SELECT DISTINCT base FROM entries WHERE kind = 'finding' AND key IN ({marks})"
-    bases = {base for (base,) in select_in(database, query, wanted)}
     for (origin,) in database.execute("SELECT DISTINCT origin FROM origins"):
         if any(fingerprint(base, origin) in wanted for base in bases):
             origins.add(origin)

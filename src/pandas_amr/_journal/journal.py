@@ -183,9 +183,9 @@ class Journal:
     ) -> Forgotten:
         """Remove what was found of rows, so that no byte of it is left in the journal's files.
 
-        With a finding go the reductions that were made from it, what code asked about its row, and
-        a plan that quotes the row. Damaged files that were set aside are removed, too, and this
-        process remembers no result any more (``result_of``).
+        With what was found of a row go the reductions that were made from it, what code has asked
+        about it, and a plan whose planner saw it. Damaged files that were set aside are removed,
+        too, and this process remembers no result any more (``result_of``).
 
         A run that is under way, in any process, goes on; what it finds of these rows from now on is
         in its result and not in the journal, and it warns of that. Until it ends, the journal holds
@@ -197,7 +197,8 @@ class Journal:
         Args:
             frame: the rows as they were given to the verbs, with all columns that these read;
                 equal rows are one.
-            where: labels of the answers that are removed, whatever rows they are of: ``kind``
+            where: labels of the answers that are removed, whatever rows they are of, together with
+                the reductions that were made from findings among them: ``kind``
                 (``"finding"``, ``"reduction"``, ``"plan"``), ``model``, ``run`` (as in ``runs()``),
                 ``before`` and ``after`` (when they were made; UTC), ``text`` (in the answer, its
                 kept input or what was asked; a task with it goes, too), ``key`` (as in

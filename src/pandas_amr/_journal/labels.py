@@ -124,7 +124,7 @@ def read_labels(where: Any) -> Labels:
                 f"Unknown name {name!r} in forget(where=).{suggestion} It takes {', '.join(TAKES)}."
             )
         is_one = name in SQL or isinstance(given, str | bytes) or not isinstance(given, Iterable)
-        parts = [given] if is_one else list(given)
+        parts = ([given] if is_one else list(given)) or [given]  # no value does not fit either
         values[name] = tuple(_read_value(name, part) for part in parts)
     return Labels(values)
 

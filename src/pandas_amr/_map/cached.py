@@ -479,7 +479,6 @@ class ShardWriter:
             found |= read_findings(texts, self.check, former=True)
         return found
 
-
     def _behind(self, position: int | None) -> Origins:
         """Return what is behind a unit; nothing if no unit is named."""
         if self.origins is None or position is None:
