@@ -1,6 +1,6 @@
 """The part of the journal that one map, the reduce or the planner uses: keys, look-ups and claims.
 
-A claim is a key that a task is asking now; other tasks that need its answer wait for it.
+A claim is of keys that a task is asking now; other tasks that need their answers wait for them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from pandas_amr._records.engine import run_off_loop
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from pandas_amr._journal.claims import Claim
     from pandas_amr._journal.database import Kind
     from pandas_amr._journal.journal import Journal
     from pandas_amr._journal.origins import Origins, RowOrigins
@@ -155,18 +156,6 @@ class AnswerCache:
         """Return a mark that changes when anyone else may have written answers of this base."""
         return await self.journal.mark(self.base, self.who)
 
-    def claim(self, keys: Iterable[bytes]) -> None:
-        """Claim keys: other tasks of this process that need them wait."""
-        loop = asyncio.get_running_loop()
-        self.journal.claims.update({key: loop.create_future() for key in keys})
-
-    def release(self, keys: Iterable[bytes]) -> None:
-        """Release claims: the answers are there, or nobody asks for them any more."""
-        for key in keys:
-            claim = self.journal.claims.pop(key, None)
-            if claim is not None:
-                claim.set_result(None)
-
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -201,12 +190,9 @@ class Answers:
         task = asyncio.current_task()
         release_claim(task)
         key = self.key(asked)
-        claims = self.keeper.journal.claims
-        while key in claims:
-            await asyncio.wait([claims[key]])
-        self.keeper.claim([key])
+        claim = await self._claim(key)
         if task is not None:
-            _asking[task] = (self.keeper, key)
+            _asking[task] = (self.keeper.journal, claim)
             task.add_done_callback(release_claim)
         answer = await self._look_up(key, read)
         if answer is None and former and await self.keeper.has_former():
@@ -218,6 +204,17 @@ class Answers:
             self.keeper.recalled += 1
             release_claim(task)
         return answer
+
+    async def _claim(self, key: bytes) -> Claim:
+        """Claim a key, once nobody else has claimed it."""
+        journal = self.keeper.journal
+        while True:
+            while key in journal.claims:
+                await asyncio.wait([journal.claims[key]])
+            claim = await journal.claim([key])
+            if claim.keys:
+                return claim
+            journal.end_claim(claim)  # another process has it
 
     async def _look_up(self, key: bytes, read: Callable[[Any], Answer]) -> Answer | None:
         values = await self.keeper.recall([key])
@@ -250,7 +247,7 @@ def _read_answer(text: str | None, read: Callable[[Any], Answer]) -> Answer | No
 
 
 # The claim that each task holds.
-_asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[AnswerCache, bytes]] = (
+_asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[Journal, Claim]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -259,6 +256,6 @@ def release_claim(task: asyncio.Task[Any] | None) -> None:
     """Release the claim that a task holds, if any."""
     if task is None or _asking.get(task) is None:
         return
-    keeper, key = _asking.pop(task)
+    journal, claim = _asking.pop(task)
     task.remove_done_callback(release_claim)
-    keeper.release([key])
+    journal.end_claim(claim)

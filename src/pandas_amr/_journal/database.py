@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pandas_amr._journal.claims import Claims
 from pandas_amr._journal.database_file import (
     SET_ASIDE,
     RunRecord,
@@ -108,8 +109,9 @@ class Store:
     """One file in one process. It is closed when no journal and no run refers to it.
 
     Attributes:
-        claims: the keys that are being asked; a future is done when the answer is there, or will
-            not come.
+        claims: the keys that are being asked, by this process or another; a future is done when
+            the answer is there, or will not come.
+        claimed: makes and ends claims.
         notices: what happened to the file since the user was last warned.
         aside: the damaged files that were set aside since the last ``verify``.
         commits: the number of commits, by base.
@@ -120,6 +122,7 @@ class Store:
 
     path: Path
     claims: dict[bytes, asyncio.Future[None]] = field(default_factory=dict)
+    claimed: Claims = field(init=False)
     connection: _DatabaseConnection = field(default_factory=_DatabaseConnection)
     notices: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
@@ -132,6 +135,7 @@ class Store:
     _waiting: list[_Write] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.claimed = Claims(weakref.proxy(self), self.claims)
         abandoned = weakref.finalize(self, _abandoned.append, self.connection)
         abandoned.atexit = False  # the end of the process closes it anyway
 
@@ -185,14 +189,14 @@ class Store:
         committed.add_done_callback(partial(_finish, writes))
 
     def show_life(self) -> None:
-        """Have the file know that this process lives, as long as it has runs."""
+        """Have the file know that this process lives, as long as it has runs or claims."""
         if self._life is None or self._life.done():
             self._life = asyncio.get_running_loop().create_task(self._beat())
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
-            if not self.runs:
+            if not self.runs and not self.claimed.is_held:
                 return
             with contextlib.suppress(JournalError):  # the runs meet it themselves
                 await self.execute_async(self._write_life)

@@ -50,10 +50,11 @@ from pandas_amr.errors import JournalError, JournalWarning, UsageError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import pandas as pd
 
+    from pandas_amr._journal.claims import Claim
     from pandas_amr._journal.database import Entry
 
 RUN_COLUMNS = (
@@ -373,8 +374,23 @@ class Journal:
 
     @property
     def claims(self) -> dict[bytes, asyncio.Future[None]]:
-        """The keys that runs of this process are asking now."""
+        """The keys that are being asked now, by runs of this process or of another one."""
         return self._store.claims
+
+    async def claim(self, keys: Collection[bytes]) -> Claim:
+        """Claim keys that no run of this process has claimed; see ``Claims.take``.
+
+        With ``refresh`` the claims of other processes are not heeded: all is asked again anyway.
+        """
+        return await self._store.claimed.take(keys, yields=not self.refresh)
+
+    def release(self, claim: Claim, keys: Collection[bytes]) -> None:
+        """Release some keys of a claim."""
+        self._store.claimed.release(claim, keys)
+
+    def end_claim(self, claim: Claim) -> None:
+        """End a claim: the answers are there, or nobody asks for them any more."""
+        self._store.claimed.end(claim)
 
 
 # Work on the database

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 BEAT_S = 1.0
 DEAD_S = 6.0  # without a beat
+STOPPED_S = 60.0  # the same, if the kernel has the process: it may wait for a lock on the file
 ENDED_STATES = frozenset({"Z", "X", "x"})  # of a process that was killed and not yet waited for
 
 
@@ -52,13 +53,12 @@ def is_alive(born: str, beat: float) -> bool:
         born: its name.
         beat: when it last said that it lives.
     """
-    if abs(time.time() - beat) > DEAD_S:  # a clock that was set back makes no beat last longer
-        return False
+    silent_s = abs(time.time() - beat)  # a clock that was set back makes no beat last longer
     place, _, start = born.rpartition(" ")
     place, _, pid = place.rpartition(" ")
     if not place or place != _place_of(os.getpid()):
-        return True
-    return _start_of(int(pid)) == start
+        return silent_s <= DEAD_S
+    return silent_s <= STOPPED_S and _start_of(int(pid)) == start
 
 
 # Work on the database

@@ -268,7 +268,7 @@ class CachedMapper:
         self._mark = mark
 
     async def map_shard(self, shard: Shard, cache: object = None) -> MappedShard:
-        """Map what is not cached; wait for what another map or run of this process asks for."""
+        """Map what is not cached; wait for what another map, run or process asks for."""
         del cache  # it has its own
         if not shard.positions:
             return self._cached_nothing(shard)
@@ -280,9 +280,10 @@ class CachedMapper:
         while rest and not _has_ended(parts):
             free = _first_unclaimed(rest, keys, claims)
             if free:
-                parts += await self._claim_and_map(shard, free, keys, has_waited=has_waited)
-                done = set(free)
-                rest = [position for position in rest if position not in done]
+                done, of_them = await self._claim_and_map(shard, free, keys, has_waited=has_waited)
+                parts += of_them
+                settled = set(done)
+                rest = [position for position in rest if position not in settled]
             else:
                 await self._wait_for(shard, [claims[keys[position]] for position in rest])
             has_waited = True
@@ -302,30 +303,38 @@ class CachedMapper:
         keys: Mapping[int, bytes],
         *,
         has_waited: bool,
-    ) -> list[MappedShard]:
+    ) -> tuple[list[int], list[MappedShard]]:
         """Look these units up and have the rest mapped, while others who want them wait.
 
         They are claimed before they are looked up: what was asked for until then is in the journal.
+
+        Returns:
+            The units that are done, and what came of them. Other processes ask about the rest.
         """
-        claimed = {keys[position] for position in positions}
-        self.cache.claim(claimed)
+        journal = self.cache.journal
+        try:
+            claim = await journal.claim([keys[position] for position in positions])
+        except JournalError as error:
+            return positions, [replace(self._cached_nothing(shard), ended_by=error)]
+        positions = [position for position in positions if keys[position] in claim.keys]
+        if not positions:
+            journal.end_claim(claim)
+            return [], []
         try:
             found, table = await self._look_up_claimed(shard, positions, keys, has_waited)
             cached = set(found)
-            done = {keys[position] for position in cached}
-            self.cache.release(done)
-            claimed -= done
+            journal.release(claim, [keys[position] for position in cached])
             parts: list[MappedShard] = []
             if found:
                 parts.append(_cached_part(shard, self.name, found, table))
             rest = [position for position in positions if position not in cached]
             if rest:
                 parts.append(await self._map_uncached(shard, rest, keys))
-            return parts
+            return positions, parts
         except JournalError as error:
-            return [replace(self._cached_nothing(shard), ended_by=error)]
+            return positions, [replace(self._cached_nothing(shard), ended_by=error)]
         finally:
-            self.cache.release(claimed)
+            journal.end_claim(claim)
 
     def _cached_nothing(self, shard: Shard) -> MappedShard:
         return _cached_part(shard, self.name, [], self._check.kind.arrow.empty_table())
