@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -214,11 +214,12 @@ class Store:
                 record = self.runs.get(write.run)
                 if record is not None:
                     record.write(database, write.run, write.bases)
-            kept, dropped = _without_forgotten(database, writes)
+            kept = [_without_forgotten(database, write) for write in writes]
             database.executemany(
                 "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _make_rows(kept)
             )
             database.executemany("INSERT OR IGNORE INTO origins VALUES (?, ?)", _list_origins(kept))
+        dropped = _count_entries(writes) - _count_entries(kept)
         if dropped:
             self.notices.append(describe_dropped(dropped))
         for write in writes:
@@ -300,45 +301,38 @@ class Store:
         return notice
 
 
-def _without_forgotten(
-    database: sqlite3.Connection, writes: Sequence[_Write]
-) -> tuple[list[tuple[int, Entry]], int]:
-    """Leave out what is made from rows that were forgotten while its run was under way.
-
-    Returns:
-        The other entries, each with its run, and how many are left out.
-    """
-    forgotten: dict[int, set[bytes]] = {}
-    for run in {write.run for write in writes}:
-        forgotten[run] = find_forgotten(database, run)
-    kept: list[tuple[int, Entry]] = []
-    dropped = 0
-    for write in writes:
-        origins = forgotten[write.run]
-        for entry in write.entries:
-            if origins and not origins.isdisjoint(entry.origins):
-                dropped += 1
-            else:
-                kept.append((write.run, entry))
-    return kept, dropped
+def _without_forgotten(database: sqlite3.Connection, write: _Write) -> _Write:
+    """Leave out what is made from rows that were forgotten while its run was under way."""
+    forgotten = find_forgotten(database, write.run)
+    if not forgotten:
+        return write
+    return replace(
+        write, entries=[one for one in write.entries if forgotten.isdisjoint(one.origins)]
+    )
 
 
-def _make_rows(entries: Sequence[tuple[int, Entry]]) -> list[tuple[Any, ...]]:
+def _count_entries(writes: Sequence[_Write]) -> int:
+    return sum(len(write.entries) for write in writes)
+
+
+def _make_rows(writes: Sequence[_Write]) -> list[tuple[Any, ...]]:
     """Make the rows of the table of entries."""
     now = time.time()
     rows: list[tuple[Any, ...]] = []
-    for run, (key, kind, base, value, text, _, _) in entries:
-        shown = None if text is None else writable(text)
-        rows.append((key, kind, base, run, now, value, checksum(key, value), shown))
+    for write in writes:
+        for key, kind, base, value, text, _, _ in write.entries:
+            shown = None if text is None else writable(text)
+            rows.append((key, kind, base, write.run, now, value, checksum(key, value), shown))
     return rows
 
 
-def _list_origins(entries: Sequence[tuple[int, Entry]]) -> list[tuple[bytes, bytes]]:
+def _list_origins(writes: Sequence[_Write]) -> list[tuple[bytes, bytes]]:
     """List the rows of the table of origins."""
     rows: list[tuple[bytes, bytes]] = []
-    for _, entry in entries:
-        if not entry.is_found_by_key:
-            rows += [(origin, entry.key) for origin in entry.origins]
+    for write in writes:
+        for entry in write.entries:
+            if not entry.is_found_by_key:
+                rows += [(origin, entry.key) for origin in entry.origins]
     return rows
 
 
