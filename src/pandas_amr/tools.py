@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib.util
 import inspect
 import os
@@ -82,6 +83,7 @@ class Tool:
     parameters: dict[str, Any] = field(init=False, repr=False)
     wire: Wire = field(init=False, repr=False)
     passes: tuple[type[Exception], ...] = field(default=(), init=False, repr=False)
+    redact: Callable[[str], str] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.func):
@@ -341,6 +343,13 @@ def as_tools(tools: Iterable[Any] | None) -> tuple[tuple[Tool, ...], PythonREPLT
             raise UsageError(f"tools= has two tools named {function.name}.")
         names.add(function.name)
     return tuple(functions), repls[0] if repls else None
+
+
+def with_redaction(tool: Tool, redact: Callable[[str], str]) -> Tool:
+    """Return the tool with what every result of it passes before an agent reads it."""
+    bound = copy.copy(tool)
+    object.__setattr__(bound, "redact", redact)
+    return bound
 
 
 def check_result_limit(characters: Any) -> None:

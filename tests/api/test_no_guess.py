@@ -15,6 +15,7 @@ from pydantic import BaseModel
 import pandas_amr as amr
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
+from planner_answers import answer, computed, field
 
 ROWS = pd.DataFrame(
     {
@@ -56,33 +57,8 @@ SENTENCES = [
 ]
 
 
-def field(name: str, kind: str = "str", choices: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {"name": name, "type": kind, "choices": list(choices), "description": ""}
-
-
-def answer(*fields: dict[str, Any], **parts: Any) -> dict[str, Any]:
-    """What a planner answers, in full."""
-    return {
-        "map_instruction": "Read it.",
-        "finding": list(fields),
-        "many_per_row": False,
-        "segmentation": "rows",
-        "group_columns": [],
-        "shard_size": 10,
-        "parallelism": 4,
-        "where": "",
-        "by": [],
-        "aggregations": [],
-        "ranking": {"field": "", "most": 10, "lowest_first": False},
-        "reduce_instruction": "",
-    } | parts
-
-
-def computed(name: str, function: str) -> dict[str, str]:
-    return {"field": name, "function": function}
-
-
-COUNTED = answer(field("late", "bool"), aggregations=[computed("late", "sum")])
+READ = "Read it."
+COUNTED = answer(READ, field("late", "bool"), aggregations=[computed("late", "sum")])
 
 
 def provider(planned: Any, **found: Any) -> Any:
@@ -406,7 +382,7 @@ GARBAGE: dict[str, tuple[Any, int, str]] = {
     "a cell as group": (COUNTED | {"by": [CELL]}, 2, "by names '...'; there is: late, agent, product, region"),
     "a cell as field": (COUNTED | {"aggregations": [computed(CELL, "sum")]}, 2, "aggregations names '...'"),
     "a cell as condition": (COUNTED | {"where": CELL}, 2, "where names '...'"),
-    "a cell as name": (answer(field(CELL)), 2, "finding.0.name: String should match pattern"),
+    "a cell as name": (answer(READ, field(CELL)), 2, "finding.0.name: String should match pattern"),
     "a cell as function": (
         COUNTED | {"aggregations": [computed("late", CELL)]},
         2,
@@ -414,12 +390,12 @@ GARBAGE: dict[str, tuple[Any, int, str]] = {
     ),
     "groups without columns": (COUNTED | {"segmentation": "groups"}, 2, "segmentation 'groups' and group_columns"),
     "choices that would be lost": (
-        answer(field("n", "int", ("1", "2")), reduce_instruction="All."),
+        answer(READ, field("n", "int", ("1", "2")), reduce_instruction="All."),
         2,
         "'n' is of type int and has choices; only a str has them",
     ),
     "a type that does not fit": (
-        answer(field("mood", "str", ("good", "bad")), aggregations=[computed("mood", "mean")]),
+        answer(READ, field("mood", "str", ("good", "bad")), aggregations=[computed("mood", "mean")]),
         2,
         "'mean' takes numbers; 'mood' holds choices",
     ),
@@ -457,7 +433,7 @@ def test_what_stops_a_run_stays_what_it_is():
 
 @pytest.mark.parametrize("task", SENTENCES)
 def test_the_plan_is_the_planner_s_whatever_the_sentence(task):
-    planned = answer(field("note"), reduce_instruction="Combine them.")
+    planned = answer(READ, field("note"), reduce_instruction="Combine them.")
     with ScriptedServer(provider(planned)) as server:
         plan = ROWS.amr.plan(task, lm=server.lm())
     first, _, rest = plan.to_json().partition(json.dumps(task))
@@ -477,64 +453,67 @@ GIVEN = {"map": "Read.", "finding": {"n": int, "flag": bool}}
 REPAIRED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = {
     "an aggregation of a field that the finding has not": (
         GIVEN,
-        answer(field("m", "int"), aggregations=[computed("m", "sum")]),
-        answer(field("m", "int"), aggregations=[computed("n", "sum")]),
+        answer(READ, field("m", "int"), aggregations=[computed("m", "sum")]),
+        answer(READ, field("m", "int"), aggregations=[computed("n", "sum")]),
         "aggregations names 'm'; there is: n, flag",
     ),
     "a condition, likewise": (
         GIVEN,
-        answer(field("late", "bool"), where="late", reduce_instruction="All."),
-        answer(field("late", "bool"), where="flag", reduce_instruction="All."),
+        answer(READ, field("late", "bool"), where="late", reduce_instruction="All."),
+        answer(READ, field("late", "bool"), where="flag", reduce_instruction="All."),
         "where names 'late'",
     ),
     "a group, likewise": (
         GIVEN,
-        answer(field("kind"), by=["kind"], reduce_instruction="All."),
-        answer(field("kind"), by=["region"], reduce_instruction="All."),
+        answer(READ, field("kind"), by=["kind"], reduce_instruction="All."),
+        answer(READ, field("kind"), by=["region"], reduce_instruction="All."),
         "by names 'kind'",
     ),
     "a ranking, likewise": (
         GIVEN,
-        answer(field("anger", "int"), ranking={"field": "anger", "most": 3, "lowest_first": False}),
-        answer(field("anger", "int"), ranking={"field": "n", "most": 3, "lowest_first": False}),
+        answer(READ, field("anger", "int"), ranking={"field": "anger", "most": 3, "lowest_first": False}),
+        answer(READ, field("anger", "int"), ranking={"field": "n", "most": 3, "lowest_first": False}),
         "ranking names 'anger'",
     ),
     "a ranking where a number is wanted": (
         {"output": int},
         answer(
-            field("n", "int"), ranking={"field": "n", "most": 3, "lowest_first": False}, reduce_instruction="How many?"
+            READ,
+            field("n", "int"),
+            ranking={"field": "n", "most": 3, "lowest_first": False},
+            reduce_instruction="How many?",
         ),
-        answer(field("n", "int"), aggregations=[computed("n", "sum")]),
+        answer(READ, field("n", "int"), aggregations=[computed("n", "sum")]),
         "a ranking gives rows",
     ),
     "groups where each unit is judged alone": (
         {"plan": {"dedupe": True}},
-        answer(field("note"), segmentation="groups", group_columns=["agent"], reduce_instruction="All."),
-        answer(field("note"), reduce_instruction="All."),
+        answer(READ, field("note"), segmentation="groups", group_columns=["agent"], reduce_instruction="All."),
+        answer(READ, field("note"), reduce_instruction="All."),
         "the user fixed dedupe, which takes rows judged alone",
     ),
     "neighbours for readers of one unit": (
         {"small": True},
-        answer(field("note"), segmentation="neighbours", reduce_instruction="All."),
-        answer(field("note"), reduce_instruction="All."),
+        answer(READ, field("note"), segmentation="neighbours", reduce_instruction="All."),
+        answer(READ, field("note"), reduce_instruction="All."),
         "the readers judge each row alone",
     ),
     "a status column's name": (
         {"plan": {"status": ("state", "reason")}, "finding": {"n": int}},
-        answer(field("n", "int"), by=["state"], reduce_instruction="All."),
-        answer(field("n", "int"), reduce_instruction="All."),
+        answer(READ, field("n", "int"), by=["state"], reduce_instruction="All."),
+        answer(READ, field("n", "int"), reduce_instruction="All."),
         "by names 'state'",
     ),
     "fields of a function": (
         {"map": read},
-        answer(field("m", "int"), aggregations=[computed("m", "sum")]),
-        answer(field("m", "int"), reduce_instruction="All."),
+        answer(READ, field("m", "int"), aggregations=[computed("m", "sum")]),
+        answer(READ, field("m", "int"), reduce_instruction="All."),
         "aggregations names 'm'",
     ),
     "a column that two share by its text": (
         {"frame": pd.DataFrame([[1, 2, "x"]], columns=[1, "1", "text"])},
-        answer(field("note"), by=["1"], reduce_instruction="All."),
-        answer(field("note"), by=["text"], reduce_instruction="All."),
+        answer(READ, field("note"), by=["1"], reduce_instruction="All."),
+        answer(READ, field("note"), by=["text"], reduce_instruction="All."),
         "by names '1'",
     ),
 }
@@ -559,7 +538,7 @@ def test_a_part_that_does_not_fit_is_sent_back_with_the_reason(case):
 
 
 def test_rows_and_groups_that_a_planner_adds_to_the_user_s_reduce_are_told():
-    planned = answer(field("n", "int"), field("late", "bool"), where="late", by=["region"])
+    planned = answer(READ, field("n", "int"), field("late", "bool"), where="late", by=["region"])
     with ScriptedServer(provider(planned, n=2, late=True)) as server:
         with pytest.warns(amr.PlanWarning, match=r"also gave where='late' and by=\['region'\]; it is left out"):
             result = ROWS.amr.map_reduce("How many late, by region?", reduce={"n": "sum"}, lm=server.lm())
@@ -571,7 +550,7 @@ def test_rows_and_groups_that_a_planner_adds_to_the_user_s_reduce_are_told():
 
 
 def test_what_a_planner_ranks_is_shown_to_who_writes_the_output():
-    planned = answer(field("n", "int"), ranking={"field": "n", "most": 2, "lowest_first": False})
+    planned = answer(READ, field("n", "int"), ranking={"field": "n", "most": 2, "lowest_first": False})
     with ScriptedServer(provider(planned, n=2)) as server:
         result = ROWS.amr.map_reduce("Why are the two worst so bad?", output=str, lm=server.lm())
         assert "rank" in server.requests[-1].user
@@ -581,7 +560,7 @@ def test_what_a_planner_ranks_is_shown_to_who_writes_the_output():
 
 
 def test_a_planner_s_finding_is_not_put_upon_a_function():
-    planned = answer(field("m", "int"), reduce_instruction="All.")
+    planned = answer(READ, field("m", "int"), reduce_instruction="All.")
     with ScriptedServer(provider(planned)) as server:
         result = ROWS.amr.map_reduce("How?", map=read, lm=server.lm())
         assert '"map": {"map": "a function of the user\'s"}' in server.requests[0].user
@@ -591,7 +570,9 @@ def test_a_planner_s_finding_is_not_put_upon_a_function():
 
 
 def test_a_planner_s_field_never_takes_the_name_of_a_status_column():
-    planned = answer(field("state"), field("n", "int"), aggregations=[computed("n", "sum")], reduce_instruction="All.")
+    planned = answer(
+        READ, field("state"), field("n", "int"), aggregations=[computed("n", "sum")], reduce_instruction="All."
+    )
     with ScriptedServer(provider(planned)) as server:
         plan = ROWS.amr.plan("How?", plan={"status": ("state", "reason")}, lm=server.lm())
     assert list(plan.finding.model_fields) == ["state_found", "n"]
@@ -653,10 +634,10 @@ def test_texts_alone_are_written_from_where_a_model_can_and_counted_where_not(re
 
 
 def test_a_valid_plan_that_leaves_the_reduce_open_is_reduced_by_type_too():
-    with ScriptedServer(provider(answer(field("mood", "str", ("good", "bad"))))) as server:
+    with ScriptedServer(provider(answer(READ, field("mood", "str", ("good", "bad"))))) as server:
         plan = ROWS.amr.plan("How many are good?", lm=server.lm())
     assert plan.aggregations == {"mood": "value_counts"}
-    with ScriptedServer(provider(answer(field("gist")))) as server:
+    with ScriptedServer(provider(answer(READ, field("gist")))) as server:
         assert ROWS.amr.plan("What is said?", lm=server.lm()).reduce_instruction == "What is said?"
 
 
@@ -688,7 +669,7 @@ def test_an_empty_batch_takes_the_plan_of_those_before_it(tmp_path):
 
 
 def test_a_plan_from_the_schema_alone_serves_empty_batches_only(tmp_path):
-    blind, seen = answer(field("note"), reduce_instruction="All."), COUNTED
+    blind, seen = answer(READ, field("note"), reduce_instruction="All."), COUNTED
     with ScriptedServer(provider([blind, seen], late=True)) as server:
         given: dict[str, Any] = {"lm": server.lm(), "journal": tmp_path / "j.sqlite"}
         for _ in range(2):
@@ -739,7 +720,7 @@ def test_what_such_a_plan_leaves_open_is_asked_of_a_planner_or_refused(refusing)
     part = {name: KEPT[name] for name in ("finding", "made_by")}
     with pytest.raises(amr.PlanError, match='map="..."'):
         ROWS.amr.map_reduce("How many?", plan=part, lm=refusing.lm(abilities=SMALL))
-    planned = answer(field("x", "bool"), aggregations=[computed("applies", "sum")])
+    planned = answer(READ, field("x", "bool"), aggregations=[computed("applies", "sum")])
     with ScriptedServer(provider(planned)) as server:
         assert ROWS.amr.plan("How many?", plan=part, lm=server.lm()).made_by == "planner"
 

@@ -22,6 +22,7 @@ from pandas_amr._plan.compute import compute
 from pandas_amr._types.schema import json_schema
 from pandas_amr.models.base import Abilities
 from pandas_amr.testing import ScriptedServer, findings
+from planner_answers import answer, computed, field
 
 REVIEWS = pd.DataFrame(
     {
@@ -35,32 +36,6 @@ FILES = pd.DataFrame({"path": ["a.py", "b.py"], "content": ["x = open('a')\n", "
 PAIRS = pd.DataFrame({"question": ["2+2?"] * 6, "answer": ["4", "5", "4", "4", "3", "4"]})
 BOOK = pd.DataFrame({"text": [f"Chapter {n}. She went on." for n in range(12)], "start": range(12)})
 TALK = pd.DataFrame({"thread": [1, 1, 2, 2, 2, 1], "said": ["hello", "no", "why", "because", "ah", "yes"]})
-
-
-def field(name: str, kind: str = "str", choices: tuple[str, ...] = (), description: str = "") -> dict[str, Any]:
-    return {"name": name, "type": kind, "choices": list(choices), "description": description}
-
-
-def answer(instruction: str, *fields: dict[str, Any], **parts: Any) -> dict[str, Any]:
-    """What a planner answers, in full, as strict structured output makes it."""
-    return {
-        "map_instruction": instruction,
-        "finding": list(fields),
-        "many_per_row": False,
-        "segmentation": "rows",
-        "group_columns": [],
-        "shard_size": 10,
-        "parallelism": 4,
-        "where": "",
-        "by": [],
-        "aggregations": [],
-        "ranking": {"field": "", "most": 10, "lowest_first": False},
-        "reduce_instruction": "",
-    } | parts
-
-
-def computed(name: str, function: str) -> dict[str, str]:
-    return {"field": name, "function": function}
 
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -11,6 +11,7 @@ import pytest
 
 import pandas_amr as amr
 from chaos import ERRORS, FAMILIES, SLOW, STAYS, UNTOLD, Chaos, fault_of
+from pandas_amr.models.answered_servers import note_answer
 from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.throttle.model import throttle_for
 from versions import once
@@ -52,8 +53,11 @@ def mixed(kinds: Collection[str], *, each: int = EACH, plain: int | None = None)
 def start(server: Chaos, numbers: list[int], timeout_s: float = 2.5) -> amr.Run:
     df = pd.DataFrame({"text": [f"row {n}" for n in numbers]}, index=numbers)
     lm = server.lm(timeout_s=timeout_s)
-    # Some rows are refused only after another one was answered; the first request would go alone.
-    throttle_for(lm, *Endpoint(lm).address).gate.open()
+    # Some rows are refused only after another one was answered; the first request would go alone. So it is as if the
+    # server had answered before.
+    address = Endpoint(lm).address
+    note_answer(address[0])
+    throttle_for(lm, *address).gate.open()
     return df.amr.start(
         map="Which row?",
         finding={"n": int},

@@ -18,24 +18,17 @@ import pandas_amr as amr
 from moments import move_on, never, until
 from pandas_amr._context.steps import Steps
 from pandas_amr.testing import ScriptedServer, Status, findings
+from planner_answers import answer, computed, field
 
 ROWS = 12
 ONE_BY_ONE = {"shard_size": 1, "fan_in": 3}
 MAPPED = {"map": "Which number?", "finding": {"n": int}, "journal": False}
-PLANNED = {
-    "map_instruction": "Which number?",
-    "finding": [{"name": "n", "type": "int", "choices": [], "description": "the number"}],
-    "many_per_row": False,
-    "segmentation": "rows",
-    "group_columns": [],
-    "shard_size": 1,
-    "parallelism": 4,
-    "where": "",
-    "by": [],
-    "aggregations": [{"field": "n", "function": "sum"}],
-    "ranking": {"field": "", "most": 10, "lowest_first": False},
-    "reduce_instruction": "",
-}
+PLANNED = answer(
+    "Which number?",
+    field("n", "int", description="the number"),
+    shard_size=1,
+    aggregations=[computed("n", "sum")],
+)
 GREEN, YELLOW, RED = "\x1b[32m", "\x1b[33m", "\x1b[31m"
 
 

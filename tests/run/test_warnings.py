@@ -14,6 +14,7 @@ import pytest
 
 import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer, Status, findings
+from planner_answers import answer, field
 
 ROWS = 6
 DF = pd.DataFrame({"text": [f"row {number}" for number in range(ROWS)], "shop": ["a", "a", "a", "a", "b", "b"]})
@@ -92,13 +93,7 @@ def iterate(run):
     return run.result()
 
 
-PLANNED = {
-    "map_instruction": "Read it.",
-    "finding": [{"name": "n", "type": "int", "choices": [], "description": ""}],
-    "many_per_row": False, "segmentation": "rows", "group_columns": [], "shard_size": 1, "parallelism": 1,
-    "where": "", "by": ["shop"], "aggregations": [], "reduce_instruction": "",
-    "ranking": {"field": "", "most": 10, "lowest_first": False},
-}  # fmt: skip
+PLANNED = answer("Read it.", field("n", "int"), shard_size=1, parallelism=1, by=["shop"])
 
 
 def planner(request):

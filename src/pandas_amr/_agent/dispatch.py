@@ -15,6 +15,7 @@ from pandas_amr._agent.prompts import shorten_problem
 from pandas_amr._agent.results import as_text, cut_middle
 from pandas_amr._agent.threads import call_contained, call_user_function
 from pandas_amr._records.concurrency import await_user_code
+from pandas_amr._records.engine import in_thread
 from pandas_amr._records.raised import describe_error
 from pandas_amr._types.json_text import RepeatedKey
 from pandas_amr.models.base import Message
@@ -68,6 +69,11 @@ class AgentTool(Protocol):
     @property
     def max_result_chars(self) -> int | None:
         """How many characters of a result an agent reads; None if the tool limits them itself."""
+        ...
+
+    @property
+    def redact(self) -> Callable[[str], str] | None:
+        """What every result passes before an agent reads it; None if nothing is redacted."""
         ...
 
     @property
@@ -170,17 +176,21 @@ async def _run(call: ToolCall, by_name: dict[str, AgentTool]) -> str | ToolSubmi
     except ValidationError as error:
         return f"{tool.name}: these arguments do not fit: {complaint(error)}"
     except Exception as error:  # noqa: BLE001 (a validator of the user's)
-        return _describe_failure(tool, error)
+        return await _describe_failure(tool, error)
     deadline = asyncio.timeout(tool.timeout_s)
     try:
         async with deadline:
-            return await _call(tool, arguments)
+            result = await _call(tool, arguments)
     except tool.passes:
         raise
     except Exception as error:  # noqa: BLE001 (the user's tool; the agent reads of it)
         if isinstance(error, TimeoutError) and deadline.expired():  # and not the function's own
             return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
-        return _describe_failure(tool, error)
+        return await _describe_failure(tool, error)
+    if isinstance(result, ToolSubmission):
+        return result
+    # Before it is cut: a cut could leave half of what is to be taken out.
+    return cut_middle(await redact_text(result, tool.redact), tool.max_result_chars)
 
 
 async def _call(tool: AgentTool, arguments: dict[str, Any]) -> str | ToolSubmission:
@@ -188,12 +198,20 @@ async def _call(tool: AgentTool, arguments: dict[str, Any]) -> str | ToolSubmiss
     if isinstance(result, ToolSubmission):
         return result
     # A text needs no thread; anything else may be large, or an object of the user's.
-    text = as_text(result) if isinstance(result, str) else await call_user_function(as_text, result)
-    return cut_middle(text, tool.max_result_chars)
+    return as_text(result) if isinstance(result, str) else await call_user_function(as_text, result)
 
 
-def _describe_failure(tool: AgentTool, error: Exception) -> str:
-    return cut_middle(as_text(f"{tool.name} raised {describe_error(error)}"), tool.max_result_chars)
+async def _describe_failure(tool: AgentTool, error: Exception) -> str:
+    text = as_text(f"{tool.name} raised {describe_error(error)}")
+    return cut_middle(await redact_text(text, tool.redact), tool.max_result_chars)
+
+
+async def redact_text(text: str, redact: Callable[[str], str] | None) -> str:
+    """Return what an agent reads of a text: what the user's function gives, called in a thread."""
+    if redact is None:
+        return text
+    given: str = await in_thread(redact, text)
+    return given
 
 
 class UnreadableArguments(ValueError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pandas_amr._agent import prompts
-from pandas_amr._agent.dispatch import ToolSubmission
+from pandas_amr._agent.dispatch import ToolSubmission, redact_text
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.wire import Wire, make_wire
@@ -66,6 +66,7 @@ class Repl:
         line: the line of code that submits; a cell that did not submit ends with it.
         hands_in_alone: whether nothing but code can submit.
         code: whether the agent writes code in place of calls; the agent's repairs keep it.
+        redact: what every output passes before the agent reads it; None if nothing is redacted.
         spent: the usage of what code asked the model.
     """
 
@@ -76,6 +77,7 @@ class Repl:
     line: str = ""
     hands_in_alone: bool = False
     code: CodeUse = "possible"
+    redact: Callable[[str], str] | None = None
     name: str = REPL
     args_schema: type[BaseModel] = Code
     timeout_s: None = None
@@ -109,9 +111,10 @@ class Repl:
             except SandboxError:
                 await self.close()
                 raise
+        text = await redact_text(cell.text, self.redact)
         if cell.submitted is not None:
-            return ToolSubmission(cell.text or "Received.", cell.submitted.payload)
-        output = cell.text.strip("\n") or "(no output)"
+            return ToolSubmission(text or "Received.", cell.submitted.payload)
+        output = text.strip("\n") or "(no output)"
         return output + prompts.submit_reminder(self.line)
 
     async def close(self) -> None:

@@ -39,6 +39,7 @@ from pandas_amr._plan.call_text import check_call_planning
 from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.defaults import PARALLELISM
 from pandas_amr._plan.plan import read_plan
+from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.concurrency import await_user_code
 from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.public import public
@@ -261,6 +262,8 @@ class Recipe(Pipeline):
         for stage in self._stages:
             here = lms if stage.lm is None else resolve_lms(stage.lm, settings)
             if stage.verb != "then":
+                if stage.needs_model:
+                    check_redacted(read_plan(stage.given.get("plan", "auto")), settings.redact)
                 call = Call(verb=stage.verb, frame=None, **stage.given)
                 if open_ := list_open_fields(call):
                     check_call_planning(call, open_, here["plan"])

@@ -48,6 +48,7 @@ class Sessions:
     Attributes:
         make_ask: makes what answers ``ask()`` in a REPL.
         code: whether the model is known to write code only as answers.
+        redact: redacts what cells print; None if nothing is redacted.
     """
 
     sandbox: Sandbox
@@ -55,6 +56,7 @@ class Sessions:
     frame: Converted
     make_ask: Callable[[Repl], Any]
     code: CodeUse = "possible"
+    redact: Callable[[str], str] | None = None
 
     async def changed(self) -> tuple[str, ...]:
         """What is in a session not as in the user's frame, a sentence each."""
@@ -79,7 +81,7 @@ class Sessions:
         return self._repl(begun, reduces=True)
 
     def _repl(self, begun: Any, *, reduces: bool) -> Repl:
-        repl = Repl(begun, reduces=reduces, code=self.code)
+        repl = Repl(begun, reduces=reduces, code=self.code, redact=self.redact)
         repl.ask = self.make_ask(repl)
         return repl
 

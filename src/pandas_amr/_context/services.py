@@ -11,6 +11,7 @@ from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted, Sessions
 from pandas_amr._context.wiring import sandbox_for
 from pandas_amr._journal.cache import AnswerCache, Answers
+from pandas_amr._journal.code_keys import describe_redact
 from pandas_amr._journal.first_format import describe_former_question
 from pandas_amr._journal.keys import Question, describe_question
 from pandas_amr._journal.origins import RowsAt, join_origins
@@ -18,6 +19,7 @@ from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._records.tokens import is_loaded
 from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Ledger, Phase, Usage
+from pandas_amr._units.redaction import make_text_redaction
 from pandas_amr.errors import BudgetExceeded
 
 if TYPE_CHECKING:
@@ -165,6 +167,9 @@ class Services:
             return None
         if spec.sample_name:
             question = replace(question, parts={**question.parts, "look": spec.sample_name})
+        if spec.job.redaction is not None and not function:
+            described = describe_redact(spec.job.redaction.function)
+            question = replace(question, parts={**question.parts, "redact": described})
         complete, label = question, "function"
         if phase in spec.lms:
             server = self.server(spec, phase, agent)
@@ -210,20 +215,34 @@ class Services:
         is_code_only = spec.abilities(phase, agent).tools == "code"
         code: CodeUse = "declared" if is_code_only else "possible"
         make_ask = self.make_ask(spec, self, phase, agent)
-        return Sessions(sandbox_for(repl), repl.limits, self.frame, make_ask, code)
+        redact = make_text_redaction(spec.job.redaction, "an output of python_repl")
+        return Sessions(sandbox_for(repl), repl.limits, self.frame, make_ask, code, redact)
 
     async def run_large(self, spec: Spec, function: Callable[..., Value], /, *args: Any) -> Value:
         """Call what takes as long as the frame is large: in a thread, so that other runs go on.
 
-        A frame of few rows is not worth a thread. But a token counter of the user's, or a tokenizer
-        that is still to be loaded, may take long for any frame.
+        A frame of few rows is not worth a thread. But a function of the user that counts tokens or
+        redacts, or a tokenizer that is still to be loaded, may take long for any frame.
         """
+        if spec.job.redaction is not None:  # the function is the user's, and may be slow
+            redacted: Value = await in_thread(function, *args)
+            return redacted
         endpoints = self.wired.bare if self.wired is not None else {}
         has_own_counter = any(lm.token_counter is not None for lm in endpoints)
         if has_own_counter or (endpoints and not is_loaded()):
             own: Value = await in_thread(function, *args)
             return own
         value: Value = await run_off_loop(function, *args, size=len(spec.job.frame))
+        return value
+
+    async def run_rendering(
+        self, spec: Spec, function: Callable[..., Value], /, *args: Any, size: int
+    ) -> Value:
+        """Call what renders texts: in a thread if many, or if redacted."""
+        if spec.job.redaction is not None:
+            redacted: Value = await in_thread(function, *args)
+            return redacted
+        value: Value = await run_off_loop(function, *args, size=size)
         return value
 
     @contextlib.asynccontextmanager

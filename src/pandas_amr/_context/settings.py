@@ -46,6 +46,7 @@ class Settings:
     progress: bool | None = None
     budget: Budget | None = None
     journal: Any = None
+    redact: Callable[[str], str] | None = None
     of_block: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def with_changes(self, changes: dict[str, Any]) -> Settings:
@@ -141,6 +142,9 @@ class settings:  # noqa: N801 (used like a function)
         budget: what one run may spend.
         journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's
             cache folder.
+        redact: a function of a text that gives the text that is sent in its place. It is given
+            every cell, every number and every result of a tool before it is sent; names of columns
+            and your own words (tasks, instructions, types) are sent as they are.
 
     Raises:
         UsageError: a setting does not exist or a value does not fit.
@@ -321,6 +325,7 @@ _WANTED = {
     "progress": "True, False or None",
     "budget": "amr.Budget(money=, tokens=, calls=, seconds=)",
     "journal": "a path, amr.Journal(path), True, False or None",
+    "redact": "a plain function that is given a text and gives a text, or None",
 }
 
 
@@ -336,7 +341,16 @@ def _fits(name: str, value: Any) -> bool:
             if isinstance(value, str):
                 return bool(value.strip()) and not suggest_switch(value)
             return isinstance(value, bool | Path | Journal)
+        case "redact":
+            return _is_redact(value)
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_redact(value: Any) -> bool:
+    """Tell whether a value can be called with a text; what an async function gives is no text."""
+    if not callable(value):
+        return False
+    return not _runs_later(value) and not _runs_later(type(value).__call__)
 
 
 def check_lm(given: Any, where: str = "lm=") -> None:

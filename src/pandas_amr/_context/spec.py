@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -13,9 +13,12 @@ from pandas_amr._context.python_sessions import isolate
 from pandas_amr._context.wiring import resolve_lm, sandbox_for
 from pandas_amr._findings.output import number_type
 from pandas_amr._journal.keys import Question, fingerprint
+from pandas_amr._plan.call import finding_types
 from pandas_amr._plan.plan import Plan
 from pandas_amr._records.tokens import count_tokens, counter_for
+from pandas_amr._units.redaction import make_text_redaction
 from pandas_amr.models.base import Abilities
+from pandas_amr.tools import with_redaction
 
 if TYPE_CHECKING:
     from pandas_amr._agent.agent import Agent
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from pandas_amr._plan.call import Job
     from pandas_amr._records.tokens import TokenCounter
     from pandas_amr._records.usage import Phase
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr.models.base import LM
     from pandas_amr.tools import PythonREPLTool, Tool
 
@@ -105,10 +109,9 @@ class Spec:
         tools = agent.own_tools if agent is not None and has_own_tools else self.job.tools
         usable: list[Tool] = []
         for tool in tools:
-            if tool.isolated:
-                usable.append(isolate(tool, sandbox_for(self.repl(agent))))
-            else:
-                usable.append(tool)
+            own = isolate(tool, sandbox_for(self.repl(agent))) if tool.isolated else tool
+            redact = make_text_redaction(self.job.redaction, f"a result of the tool {tool.name!r}")
+            usable.append(own if redact is None else with_redaction(own, redact))
         return tuple(usable)
 
     def repl(self, agent: Agent | None) -> PythonREPLTool | None:
@@ -178,6 +181,29 @@ class Spec:
             return False
         agent = self.job.reduce_agent
         return agent is None or isinstance(agent.instruction, str)
+
+    def redaction_of(self, label: Any) -> Redaction | None:
+        """Return what a column passes before a reducer reads it; None if it is read as it is.
+
+        What agents found, they found in redacted text. Columns of the frame are not redacted, nor
+        is what functions of the user's found, who read the rows as they are.
+        """
+        name = label
+        if isinstance(label, tuple) and not any(label[1:]):  # beside columns of several levels
+            name = label[0]
+        is_found = name in self._agent_columns and label not in self.job.frame.columns
+        return None if is_found else self.job.redaction
+
+    @cached_property
+    def _agent_columns(self) -> frozenset[Any]:
+        columns: set[Any] = set()
+        if not self.job.maps:
+            return frozenset()
+        for name, kind in finding_types(self.job, self.plan).items():
+            if kind is not None and name not in self.job.callables:
+                columns.update(kind.all_columns)
+                columns.update(kind.item_columns)
+        return frozenset(columns)
 
     def instruction(self, name: str | None) -> str:
         """Return what the agents of a map are asked."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pandas_amr._map.mapper import Mapper
     from pandas_amr._records.tokens import TokenCounter
     from pandas_amr._records.usage import Phase
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units
     from pandas_amr.errors import RunStopped
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 ASK_SHARD_SIZE = 20
 ASK_AT_ONCE = 8
 SHOWN_FAILURES = 3
+ASK_SCHEMA = "schema= of ask()"
+SCHEMA_TEXTS = frozenset({"description", "enum", "const", "examples"})  # and no keywords
 
 
 def make_ask(
@@ -73,6 +76,7 @@ def make_ask(
         is_single=spec.abilities(phase, agent).units_per_request == 1,
         shard_tokens=spec.plan.shard_tokens or 1,
         max_repairs=spec.max_repairs,
+        redaction=spec.job.redaction,
     )
     return partial(SessionReader, reader)
 
@@ -86,6 +90,8 @@ class TextReader:
         is_single: whether the model takes one text per request.
         add_cache: puts the journal around a mapper that is asked this instruction, about texts
             that code has chosen from the rows at some positions.
+        redaction: what texts pass that code asks about: it may have them from a file, or join what
+            stands in two columns.
     """
 
     model: Model
@@ -95,6 +101,19 @@ class TextReader:
     shard_tokens: int
     max_repairs: int
     add_cache: Callable[[AgentMapper, str, Sequence[int]], Mapper]
+    redaction: Redaction | None = None
+
+    def redact(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return what is sent in place of the texts, the instruction and the choices."""
+        if self.redaction is None:
+            return request
+        fields = request["schema"]
+        return {
+            **request,
+            "texts": self.redaction.values(request["texts"], "a text of ask()"),
+            "instruction": self.redaction.text(request["instruction"], "an instruction of ask()"),
+            "schema": {name: _redact_type(one, self.redaction) for name, one in fields.items()},
+        }
 
     def make_units(self, texts: list[str | None]) -> Units:
         """Make units of texts; equal ones are asked about once."""
@@ -143,6 +162,7 @@ class SessionReader:
             RunStopped: the run has ended meanwhile.
         """
         reader = self._reader
+        request = await asyncio.to_thread(reader.redact, request)
         kind = await asyncio.to_thread(_finding_type, request["schema"])
         units = await asyncio.to_thread(reader.make_units, request["texts"])
         present = units.frame["text"].notna().to_numpy()
@@ -194,6 +214,29 @@ def _position_of(failure: Failure) -> int:
 def _answer_data(store: FindingStore, units: Units) -> Data:
     answers = pd.DataFrame(store.columns(units.asked, units.answered_by), index=units.frame.index)
     return ArrowFrame.of(answers).data("answers")
+
+
+def _redact_type(given: Any, redaction: Redaction) -> Any:
+    """Redact the choices and descriptions in a type that code names, and not its keywords."""
+    if isinstance(given, list):  # of choices
+        return redaction.value(given, ASK_SCHEMA)
+    return _redact_schema(given, redaction)
+
+
+def _redact_schema(given: Any, redaction: Redaction) -> Any:
+    if isinstance(given, list):
+        return [_redact_schema(part, redaction) for part in given]
+    if not isinstance(given, dict):
+        return given
+    redacted: dict[str, Any] = {}
+    for key, part in given.items():
+        if key in SCHEMA_TEXTS:
+            redacted[key] = redaction.value(part, ASK_SCHEMA)
+        elif key == "kind":
+            redacted[key] = _redact_type(part, redaction)
+        else:
+            redacted[key] = _redact_schema(part, redaction)
+    return redacted
 
 
 def _finding_type(fields: dict[str, Any]) -> FindingType:

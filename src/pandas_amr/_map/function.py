@@ -17,6 +17,7 @@ from pandas_amr._findings.store import Failure, Who, check_joinable
 from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.mapper import MappedShard
 from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._records.engine import in_thread
 from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow_values import make_table
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from pandas_amr._map.mapper import ShardCache
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr._units.shards import Shard
     from pandas_amr._units.units import Units
 
@@ -60,6 +62,7 @@ class FunctionMapper:
             rows, ends the call. It does if no model is asked for anything; else the units fail, and
             what was paid for is kept.
         breaker: decides whether to call a function again that has failed.
+        redaction: what it would take out of a finding is not kept in the journal.
     """
 
     name: str | None
@@ -68,6 +71,7 @@ class FunctionMapper:
     units: Units
     raises: bool = True
     breaker: Breaker = field(default_factory=Breaker)
+    redaction: Redaction | None = None
 
     @property
     def is_function(self) -> bool:
@@ -109,6 +113,8 @@ class FunctionMapper:
         if cache is None:
             return mapped
         found = dict(zip(positions, mapped.table.to_pylist(), strict=True))
+        if self.redaction is not None:
+            found = await in_thread(_without_redacted, found, self.redaction)
         try:
             await cache.keep(found, {})
         except JournalError as error:
@@ -290,6 +296,17 @@ class FunctionMapper:
 
     def _called(self) -> str:
         return f"map={getattr(self.function, '__name__', 'the function')}"
+
+
+def _without_redacted(
+    found: dict[int, dict[str, Any]], redaction: Redaction
+) -> dict[int, dict[str, Any]]:
+    """Leave out the findings that are not sent as they are: the function is called again."""
+    return {
+        position: record
+        for position, record in found.items()
+        if not redaction.changes_any(record.values(), f"a finding of row {position}")
+    }
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr._units.shards import Shard
 
 # Of one map: its name, the positions of findings, and a row for each of them.
@@ -58,12 +59,20 @@ class Leaves:
     Args:
         findings: what the map stage has found.
         where: the plan's condition: a field, or else a column of the frame, that is true of a row.
+        redactions: what the columns of some maps pass before a reducer reads them, by the map's
+            name.
     """
 
-    def __init__(self, findings: MapFindings, where: str | None) -> None:
+    def __init__(
+        self,
+        findings: MapFindings,
+        where: str | None,
+        redactions: Mapping[str | None, Redaction],
+    ) -> None:
         self._findings = findings
         self._units = findings.units
         self._where = where
+        self._redactions = redactions
 
     def inputs(self, parts: Sequence[Part]) -> list[ReduceInput]:
         """Render a batch of findings: those of all maps, in the order of the maps."""
@@ -71,14 +80,24 @@ class Leaves:
         for name, positions, table in parts:
             columns = self._findings.stores[name].arrays(table)
             if self._findings.list_type is None:
-                columns_of.append((positions, columns))
+                columns_of.append((positions, self._as_sent(name, columns)))
                 continue
             records, places = spread_items(pd.DataFrame(columns), self._findings.list_type)
             rows = np.asarray(positions, dtype=np.int64)[places].tolist()
             arrays = {label: records[label].array for label in records.columns}
-            columns_of.append((rows, arrays))
+            columns_of.append((rows, self._as_sent(name, arrays)))
         where = self._is_wanted if self._where else None
         return make_finding_inputs(columns_of, self._rows_of, where=where)
+
+    def _as_sent(self, name: str | None, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Redact the columns of a map; its texts are known by now (``MapStage``)."""
+        redaction = self._redactions.get(name)
+        if redaction is None:
+            return columns
+        return {
+            label: redaction.values(array, f"a finding in {label!r}")
+            for label, array in columns.items()
+        }
 
     async def offer_all(
         self,

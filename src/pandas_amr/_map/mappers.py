@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pandas_amr._journal.cache import AnswerCache
     from pandas_amr._map.mapper import Mapper
     from pandas_amr._units.neighbours import Context
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr._units.units import Units
 
 MOST_INSTRUCTIONS = 10_000  # that a function of the user's gave and that are remembered
@@ -92,8 +93,16 @@ def _make_function_mapper(
         return PipelineMapper(
             name, function.map_row, kind, units, limit, function.needs_model, breaker
         )
-    raises = not spec.job.needs_model
-    mapper = FunctionMapper(name, function, kind, units, raises=raises, breaker=breaker)
+    units = units.unredacted  # the function is the user's, and runs here
+    mapper = FunctionMapper(
+        name,
+        function,
+        kind,
+        units,
+        raises=not spec.job.needs_model,
+        breaker=breaker,
+        redaction=spec.job.redaction,
+    )
     version = version_of(function)
     if not version or kind is None:
         return mapper
@@ -135,7 +144,7 @@ def _make_agent_mapper(
     )
     question = _agent_question(spec, prompt, agent)
     cache = services.cache(spec, "finding", "map", question, agent)
-    is_plain = prompt.instructions is None
+    is_plain = prompt.instructions is None and spec.job.redaction is None
     shown_with = context.shown_with if context is not None else None
     return _add_cache(
         spec, services, mapper, cache, units, is_plain=is_plain, shown_with=shown_with
@@ -153,7 +162,7 @@ def _make_prompt(
         units=units,
         is_single=spec.abilities("map", agent).units_per_request == 1,
         persona=agent.persona if agent is not None else "",
-        instructions=_instruct_by_row(agent, units),
+        instructions=_instruct_by_row(agent, units, spec.job.redaction),
         has_tools=bool(spec.tools("map", agent)),
         has_repl=spec.has_repl("map", agent),
         preview=_make_preview(spec, units),
@@ -191,13 +200,18 @@ def _make_preview(spec: Spec, units: Units) -> Callable[[Sequence[int]], str] | 
         return None
 
     def show(positions: Sequence[int]) -> str:
-        return preview(units.rows(positions))
+        return preview(units.sent_rows(positions))
 
     return show
 
 
-def _instruct_by_row(agent: Agent | None, units: Units) -> Callable[[int], str] | None:
-    """Return what gives the instruction for the row at a position; None if it is one text."""
+def _instruct_by_row(
+    agent: Agent | None, units: Units, redaction: Redaction | None
+) -> Callable[[int], str] | None:
+    """Return what gives the instruction for the row at a position; None if it is one text.
+
+    Instructions that are redacted are all made here, since this is no thread of the engine.
+    """
     if agent is None or isinstance(agent.instruction, str):
         return None
     function = agent.instruction
@@ -205,11 +219,16 @@ def _instruct_by_row(agent: Agent | None, units: Units) -> Callable[[int], str] 
     @functools.lru_cache(MOST_INSTRUCTIONS)  # a shard's are needed more than once
     def call(position: int) -> str | NoInstruction:
         try:
-            return check_instruction(call_contained(function, units.frame.iloc[position]))
+            instruction = check_instruction(call_contained(function, units.frame.iloc[position]))
         except NoInstruction as error:
             return error
         except Exception as error:  # noqa: BLE001 (the function is the user's: the unit fails)
             return NoInstruction(f"its instruction raised {describe_error(error)}", attempts=0)
+        return redact_instruction(instruction, redaction, f"the instruction for row {position}")
+
+    if redaction is not None:
+        for position in units.asked.tolist():
+            call(position)
 
     def instruct(position: int) -> str:
         instruction = call(position)
@@ -218,6 +237,18 @@ def _instruct_by_row(agent: Agent | None, units: Units) -> Callable[[int], str] 
         return instruction
 
     return instruct
+
+
+def redact_instruction(
+    instruction: str, redaction: Redaction | None, place: str
+) -> str | NoInstruction:
+    """Return what is sent in place of an instruction that a function gave."""
+    if redaction is None:
+        return instruction
+    try:
+        return check_instruction(redaction.text(instruction, place))
+    except NoInstruction as error:
+        return error
 
 
 def _agent_question(spec: Spec, prompt: MapPrompt, agent: Agent | None) -> Question:
@@ -236,7 +267,7 @@ def _agent_question(spec: Spec, prompt: MapPrompt, agent: Agent | None) -> Quest
         parts["segmentation"] = [segmentation, *rows]
     if spec.plan.view == "preview" or spec.has_repl("map", agent):
         parts["kinds"] = _column_kinds(prompt.units)
-        former["kinds"] = list_former_kinds(prompt.units.frame)
+        former["kinds"] = list_former_kinds(prompt.units.sent)
     return Question(parts=parts, finding=prompt.kind.model, agent=agent, former=former)
 
 
@@ -244,7 +275,7 @@ def _former_function_parts(spec: Spec, units: Units) -> dict[str, Any]:
     """Describe what a function's findings depended on in the journal's first format."""
     former = _view(spec) | {"alone": False} | _former_segmentation(spec)
     if spec.plan.view == "preview" or spec.has_repl("map"):
-        former["kinds"] = list_former_kinds(units.frame)
+        former["kinds"] = list_former_kinds(units.sent)
     return former
 
 
@@ -267,8 +298,8 @@ def _column_kinds(units: Units) -> list[list[str]]:
     objects.
     """
     kinds: list[list[str]] = []
-    for number, label in enumerate(make_json_keys(list(units.frame.columns))):
-        kinds.append([label, _column_kind(units.frame.iloc[:, number])])
+    for number, label in enumerate(make_json_keys(list(units.sent.columns))):
+        kinds.append([label, _column_kind(units.sent.iloc[:, number])])
     return sorted(kinds)
 
 

@@ -23,6 +23,7 @@ from pandas_amr._map.leaves import Leaves, Part
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._records.concurrency import run_concurrently
+from pandas_amr._records.engine import in_thread
 from pandas_amr._records.trace import Node
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._units.shards import Shard
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._map.leaves import FindingSink
     from pandas_amr._records.usage import Usage
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr._units.units import Units
 
 Item: TypeAlias = tuple[Shard, Mapper]
@@ -80,10 +82,10 @@ class MapStage:
         self._breaker = _make_breaker(spec)
         self.mappers = make_mappers(spec, services, units, self._context, self._breaker)
         self._is_first = findings is None  # nothing was found before, by a run or in the journal
-        if len(units.empty) or (findings is not None and sample is None):
-            self._key_by_whole_shards()
+        self._key_by_whole_shards()
         self.findings = _no_findings(units, self.mappers) if findings is None else findings
-        self._leaves = Leaves(self.findings, spec.plan.where)
+        self._redactions = _redactions_of(spec)
+        self._leaves = Leaves(self.findings, spec.plan.where, self._redactions)
         self._counter = _RowCounter(self.findings)
         self._nodes: list[MapNode] = []
         self._waiting: dict[int, dict[str | None, MappedShard]] = {}
@@ -97,7 +99,13 @@ class MapStage:
         return any(mapper.reads_empty_units for mapper in self.mappers)
 
     def _key_by_whole_shards(self) -> None:
-        """Make the keys of the shards of a first run, empty units among theirs."""
+        """Make the keys of the shards of a first run, empty units among theirs.
+
+        Without empty units a first run has no others, and neither has a sample.
+        """
+        has_others = not self._is_first and self._sample is None
+        if not has_others and not len(self._units.empty):
+            return
         for mapper in self.mappers:
             if isinstance(mapper, CachedMapper) and mapper.keys.by_shard:
                 mapper.keys.use_shards(self._all_shards)
@@ -197,6 +205,7 @@ class MapStage:
                 continue
             unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
             async for positions, table in mapper.look_up_all(unmapped):
+                await self._redact(mapper.name, table)
                 if positions:
                     self._is_first = False
                     mapper.cache.recalled += len(positions)
@@ -322,7 +331,7 @@ class MapStage:
             if spec.job.pipelines:
                 shared = share_run(spec, services, state, f"{name}/")
             with use_parent_run(shared):
-                mapped = await mapper.map_shard(shard)
+                mapped = await self._map_shard(shard, mapper)
             if shared is not None:
                 node.parents += tuple(sorted(shared.ends, key=_natural_key))
             # Here, and not when the findings are added: until then others would begin a shard.
@@ -332,6 +341,19 @@ class MapStage:
             self._nodes.append((shard, mapper.name, node))
             self._describe_node(node, mapped)
             return mapped
+
+    async def _map_shard(self, shard: Shard, mapper: Mapper) -> MappedShard:
+        mapped = await mapper.map_shard(shard)
+        await self._redact(mapper.name, mapped.table)
+        return mapped
+
+    async def _redact(self, name: str | None, table: pa.Table) -> None:
+        """Redact the texts that a function found, in a thread; they are known from then on."""
+        redaction = self._redactions.get(name)
+        if redaction is not None and table.num_rows:
+            place = "a finding" if name is None else f"a finding of the map {name!r}"
+            for column in table.columns:
+                await in_thread(redaction.values, column.to_pylist(), place)
 
     def _describe_node(self, node: Node, mapped: MappedShard) -> None:
         node.usage = mapped.usage
@@ -505,6 +527,16 @@ def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
         if not mapper.reads_empty_units:
             statuses[mapper.name][units.is_empty] = EMPTY
     return MapFindings(units, stores, statuses, _list_type(mappers))
+
+
+def _redactions_of(spec: Spec) -> dict[str | None, Redaction]:
+    """Return what the findings of functions pass before an agent reads them.
+
+    The functions are the user's and read the rows as they are.
+    """
+    if spec.job.redaction is None or not spec.is_written:
+        return {}
+    return dict.fromkeys(spec.job.callables, spec.job.redaction)
 
 
 def _list_type(mappers: Sequence[Mapper]) -> FindingType | None:

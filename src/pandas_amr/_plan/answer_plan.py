@@ -65,7 +65,7 @@ class AnswerReader:
         """
         job = self.job
         context = PlanningContext(
-            job.frame,
+            job.sent,
             job.columns,
             frozenset(map(str, [*job.frame.columns, *user_finding_types(job)])),
             free=job.given.output is None,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.usage import Phase
     from pandas_amr._units.by import By
+    from pandas_amr._units.redaction import Redaction
     from pandas_amr.models.base import LM
     from pandas_amr.tools import PythonREPLTool, Tool
 
@@ -111,6 +112,8 @@ class Job:
         reduce_agent: the agent that reduces, likewise.
         settings: the options of the run that the call names.
         call: the call itself, for errors that write it out.
+        redaction: applies the user's ``redact`` function to what is sent; None without one.
+        redacted: the frame as it is sent, if a ``redact`` function is in force.
     """
 
     verb: Verb
@@ -131,6 +134,29 @@ class Job:
     reduce_agent: Agent | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     call: Call | None = None
+    redaction: Redaction | None = None
+    redacted: pd.DataFrame | None = None
+
+    @property
+    def sent(self) -> pd.DataFrame:
+        """The frame as it is sent. Whatever a model reads of rows is read from it."""
+        return self.frame if self.redacted is None else self.redacted
+
+    @property
+    def sends_all_columns(self) -> bool:
+        """Whether more than the content columns, and those of groups, may be sent.
+
+        Code sees all columns, reducers read the rows that rank first whole, and a planner reads of
+        all columns.
+        """
+        if self.open or self.has_repl:
+            return True
+        return self.reduces and not self.is_reduced_by_code
+
+    @property
+    def has_repl(self) -> bool:
+        """Whether an agent that the call names has a REPL, or all have one."""
+        return self.repl is not None or any(agent.own_repl is not None for agent in self.agents)
 
     @property
     def maps(self) -> bool:

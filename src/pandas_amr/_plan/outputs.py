@@ -16,7 +16,7 @@ from pandas_amr._types.resolve import is_model
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -85,8 +85,8 @@ def _name_in_call(label: Any, order: Sequence[Any]) -> Any:
     return label
 
 
-def describe_computed(result: Any) -> str:
-    """Write what was computed, for an agent to read.
+def describe_computed(result: Any, redact: Callable[[Any], Any] | None = None) -> str:
+    """Write what was computed, for an agent to read; ``redact`` gives what is sent of a value.
 
     Example:
         >>> print(describe_computed(pd.Series({"severity": 2.5})))
@@ -99,7 +99,10 @@ def describe_computed(result: Any) -> str:
         parts = list(result.items())
     for name, part in parts:
         value = part.to_dict() if isinstance(part, pd.Series) else part
-        lines.append(f"{name}: {value}")
+        if redact is None:
+            lines.append(f"{name}: {value}")
+        else:
+            lines.append(f"{redact(name)}: {redact(value)}")
     return "\n".join(lines)
 
 

@@ -33,12 +33,14 @@ from pandas_amr._records.graph import Graph, graph_of_shape
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import closest_name
+from pandas_amr._records.terminal import escape_unprintable
 from pandas_amr._types.constraints import find_lost_checks
 from pandas_amr._units.neighbours import Segmentation
 from pandas_amr.errors import PlanError, PlanWarning, UsageError
 
 if TYPE_CHECKING:
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.outgoing import Outgoing
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -65,6 +67,7 @@ Merge = Literal[
     "fields",
 ]
 GIVE_UP_AFTER = 10  # units
+CONTINUED = "\n      "  # in the repr: a value's further lines
 STATUS_COLUMNS = ("amr_status", "amr_reason")
 
 
@@ -91,6 +94,11 @@ class PlanBinding(Protocol):
     @property
     def estimate(self) -> Estimate:
         """What the run would take."""
+        ...
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """What the run would send."""
         ...
 
     def sampled(self, units: int) -> Estimate:
@@ -156,6 +164,8 @@ class Plan(BaseModel):
             bools, ``max`` of numbers, ``mode`` of choices, ``union`` of lists, ``first`` of dates;
             texts by an agent.
         status: True adds the columns ``amr_status`` and ``amr_reason``; a pair renames them.
+        redact: the name of the ``redact`` function that was in force when the plan was made. A plan
+            that names one does not run without one.
         made_by: who derived what the user had not fixed: nobody (``user``), or a ``planner``.
             Plans of earlier versions may say ``rules``.
         left_out: of a plan read from JSON, the checks of its types that JSON could not hold.
@@ -194,6 +204,7 @@ class Plan(BaseModel):
     on_empty: OnEmpty | None = None
     merge: dict[str, Merge] | None = None
     status: bool | tuple[str, str] | None = None
+    redact: str | None = None
     made_by: Literal["user", "planner", "rules"] = "user"
     left_out: list[str] | None = None
 
@@ -276,6 +287,14 @@ class Plan(BaseModel):
             PlanError: the plan was not made for a frame (``df.amr.plan``).
         """
         return self._require_binding().requests(count)
+
+    def outgoing(self) -> Outgoing:
+        """Return what would leave this machine: to whom, which columns, and the first request.
+
+        Raises:
+            PlanError: the plan was not made for a frame (``df.amr.plan``).
+        """
+        return self._require_binding().outgoing
 
     def graph(self) -> Graph:
         """Return the graph of a static tree.
@@ -372,9 +391,12 @@ class Plan(BaseModel):
             if name == "give_up_after" and value is None:
                 lines.append(f"  {name}: never")
             elif value is not None and name != "made_by":
-                lines.append(f"  {name}: {_value_text(value)}")
+                # A planner that has read rows wrote some of it: none of it may steer a terminal.
+                parts = [escape_unprintable(line) for line in _value_text(value).split("\n")]
+                lines.append(f"  {name}: {CONTINUED.join(parts)}")
         if self._binding is not None:
             lines.append(f"  estimate: {self._binding.estimate}")
+            lines += [f"  {line}" for line in self._binding.outgoing.lines]
         return "\n".join(lines)
 
     __str__ = __repr__

@@ -124,7 +124,7 @@ class PlanQuery:
 def find_shown_rows(job: Job) -> list[int]:
     """Find the rows that the planner sees something of: the sample, and those of rare values."""
     rows = spread(len(job.frame), SAMPLE_ROWS)
-    return sorted({*rows, *find_rows_in_profiles(job.frame, job.columns, PROFILED_VALUES)})
+    return sorted({*rows, *find_rows_in_profiles(job.sent, job.columns, PROFILED_VALUES)})
 
 
 def _make_query(job: Job, readers: Abilities, origins: Origins) -> PlanQuery:
@@ -155,8 +155,8 @@ def _make_messages(
     )
     user = prompts.plan_user(
         str(job.task),
-        columns=write_profiles(job.frame, PROFILED_VALUES, content=job.columns),
-        sample=sample_lines(job.frame, job.columns),
+        columns=write_profiles(job.sent, PROFILED_VALUES, content=job.columns),
+        sample=sample_lines(job.sent, job.columns),
         rows=len(job.frame),
         fixed=fixed,
         readers=reader_lines,
@@ -255,7 +255,10 @@ def _shorten(value: Any) -> Any:
 
 def _describe_fixed(job: Job) -> dict[str, Any]:
     """Return what the user fixed as the planner reads it."""
-    fixed = {name: _describe_field(name, value) for name, value in job.given.fixed().items()}
+    fixed: dict[str, Any] = {}
+    for name, value in job.given.fixed().items():
+        if name != "redact":  # what was taken out is no part of the question
+            fixed[name] = _describe_field(name, value)
     return fixed | _describe_functions(job) | _describe_reduce(job)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pandas_amr._records.public import public
+
+if TYPE_CHECKING:
+    from pandas_amr._records.outgoing import Outgoing
 
 
 @public
@@ -36,6 +40,7 @@ class Estimate:
         tokens_between: with a sample, the interval that holds the tokens in 19 of 20 samples.
         money_between: likewise for the money.
         about: whether the number of calls depends on what is found.
+        outgoing: what would leave the machine, for ``Budget(confirm=...)`` to show; None elsewhere.
     """
 
     units: int
@@ -53,6 +58,7 @@ class Estimate:
     tokens_between: tuple[int, int] | None = None
     money_between: tuple[float, float] | None = None
     about: bool = False
+    outgoing: Outgoing | None = field(default=None, compare=False, repr=False)
 
     @property
     def tokens(self) -> int | None:

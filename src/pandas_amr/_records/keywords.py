@@ -61,6 +61,11 @@ SYNONYMS = {  # what other libraries call it; the first that is known is meant
     "n": ("most",),
     "top": ("most",),
 }
+ONLY_SETTINGS = {  # what holds for all calls, so that none can forget it
+    "redact": (
+        "It is a setting: amr.configure(redact=f), or for a block: with amr.settings(redact=f):"
+    ),
+}
 
 
 def check_keywords(function: str, options: Iterable[str], known: Iterable[str]) -> None:
@@ -73,7 +78,7 @@ def check_keywords(function: str, options: Iterable[str], known: Iterable[str]) 
     for name in options:
         if name in names:
             continue
-        hint = suggest_keyword(name, names, "It takes")
+        hint = ONLY_SETTINGS.get(name) or suggest_keyword(name, names, "It takes")
         raise ArgumentError(f"{function}() takes no {name!r}. {hint}")
 
 

@@ -11,7 +11,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.loop import run_agent
 from pandas_amr._agent.submission import REPL_FORM, Answer
 from pandas_amr._findings.output import FROM_ALL_KEY, SOURCES_KEY, Reduction, ReductionType
-from pandas_amr._records.engine import run_off_loop
+from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.failures import LostFindings
 from pandas_amr._reduce.truncate import NUMBER_TOKENS, truncate_to_fit
@@ -49,6 +49,7 @@ class ReduceAgent:
         origins_of: gives the fingerprints of the user's rows behind rows of the frame.
         shown: the rows whose values stand in the task or the notes, beside those of the findings.
         lost: what the tree has lost so far.
+        redacts: whether notes pass a function of the user's, which is called in a thread.
     """
 
     prompt: ReducePrompt
@@ -65,6 +66,7 @@ class ReduceAgent:
     origins_of: Callable[[Iterable[int]], Origins] | None = None
     shown: frozenset[int] = frozenset()
     lost: LostFindings = field(default_factory=LostFindings)
+    redacts: bool = False
 
     def size(self, one: ReduceInput) -> int:
         """Return the tokens of a finding in the prompt."""
@@ -119,7 +121,7 @@ class ReduceAgent:
         notes: Notes | None,
     ) -> Reduction:
         """Combine findings that were made from the rows ``read``."""
-        inputs, text = self._fit(inputs, notes)
+        inputs, text = await self._fit(inputs, notes)
         output = self.prompt.output_type(final=final)
         lines = [one.line for one in inputs]
         question = [str(final), text, *(canonical_json(json.loads(line)) for line in lines)]
@@ -147,7 +149,16 @@ class ReduceAgent:
         if self.cache is not None:
             await self.cache.keep(question, payload, origins)
 
-    def _fit(
+    async def _fit(
+        self, inputs: Sequence[ReduceInput], notes: Notes | None
+    ) -> tuple[list[ReduceInput], str]:
+        """Fit the findings into the window; in a thread if the notes pass the user's function."""
+        if not self.redacts or notes is None:
+            return self._fit_now(inputs, notes)
+        fitted: tuple[list[ReduceInput], str] = await in_thread(self._fit_now, inputs, notes)
+        return fitted
+
+    def _fit_now(
         self, inputs: Sequence[ReduceInput], notes: Notes | None
     ) -> tuple[list[ReduceInput], str]:
         """Fit the findings into the window, beside the notes.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pandas as pd
 
 from pandas_amr._findings.output import ReductionType
 from pandas_amr._reduce.choice import Choice, Condition
@@ -14,10 +17,9 @@ from pandas_amr._units.cells import make_reader_keys
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
     from pandas_amr._agent.submission import Answer
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from pandas_amr._findings.inputs import ReduceInput
 
 MOST_FIELDS = 200  # that an agent is shown; more would fill its window
+
+# A column's label, its values, whether an agent may see them, and the column of all rows.
+Column: TypeAlias = tuple[Hashable, pd.Series, bool, pd.Series]
 
 WRITTEN = "written"  # in place of a function: nothing computes the number
 OF_ROWS = ("count", "share", "percent")  # of rows, or of those that have a value in a field
@@ -45,17 +50,19 @@ class Fields:
         number: the type of the number that is asked for.
         rows: which rows have a finding.
         left_out: how many columns are not among the fields because there are too many.
+        computed: the fields by their values in the rows, if the agent reads others: redacted ones.
     """
 
     fields: Mapping[str, Field]
     number: type[int | float]
     rows: NDArray[np.bool_]
     left_out: int = 0
+    computed: Mapping[str, Field] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
-        columns: Sequence[tuple[Hashable, pd.Series, bool, pd.Series]],
+        columns: Sequence[Column],
         *,
         number: type[int | float],
         rows: NDArray[np.bool_],
@@ -145,6 +152,7 @@ class Fields:
         chosen_field = None
         if output.get("field") is not None:
             chosen_field = self._find_field(output["field"], "`field`")
+            chosen_field = self.computed.get(chosen_field.key, chosen_field)
         read_conditions = tuple(self._read_condition(one) for one in conditions or ())
         choice = Choice(function, chosen_field, read_conditions, self.rows)
         self._check_function(choice)

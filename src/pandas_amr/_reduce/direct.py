@@ -44,7 +44,7 @@ def make_direct_answer(
     if not spec.may_answer_directly:
         return None
     content = units.frame.iloc[:, list(units.columns)]
-    task = answer_task(spec).with_instruction_for(content)
+    task = answer_task(spec).with_instruction_for(content, spec.job.redaction)
     share = reduce_budget(spec, task).share
     if not len(units) or int(units.tokens.sum()) > MOST_BUDGETS * share:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from pandas_amr._findings.inputs import make_finding_inputs, make_row_inputs
 from pandas_amr._units.by import column
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from pandas_amr._context.services import Services
@@ -55,10 +56,18 @@ def render_findings(
     shared_by = _group_equal_rows(spec, units, rows, places)
     firsts = places[np.isin(rows.positions[places], list(shared_by))]
     findings = rows.findings.iloc[firsts]
-    columns = {label: findings[label].array for label in findings.columns}
+    columns = {label: _sent_array(spec, findings[label]) for label in findings.columns}
     positions = rows.positions[firsts].tolist()
     inputs = make_finding_inputs([(positions, columns)], shared_by.__getitem__)
     return [replace(one, nodes=rows.made_by(min(one.rows))) for one in inputs]
+
+
+def _sent_array(spec: Spec, column: pd.Series) -> Any:
+    """Return a column's values as agents read them."""
+    redaction = spec.redaction_of(column.name)
+    if redaction is None:
+        return column.array
+    return redaction.values(column.array, f"a value of {column.name!r}")
 
 
 def _group_equal_rows(

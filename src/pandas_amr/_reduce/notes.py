@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from pandas_amr._agent import prompts
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED
+from pandas_amr._plan.aggregations import column_of
 from pandas_amr._plan.compute import aggregate
 from pandas_amr._plan.outputs import describe_computed
 from pandas_amr._reduce.inputs import rows_without_findings, select_where
 from pandas_amr._reduce.ranking import rank_places
-from pandas_amr._units.cells import cell, make_reader_keys, to_json_line
+from pandas_amr._units.cells import cell, make_json_keys, make_reader_keys, to_json_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     import pandas as pd
     from numpy.typing import NDArray
 
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
     from pandas_amr._findings.inputs import FindingRows
+    from pandas_amr._plan.aggregations import Aggregations
     from pandas_amr._reduce.failures import LostFindings
+    from pandas_amr._units.redaction import Redaction
 
 
 class Notes(Protocol):
@@ -77,14 +84,24 @@ class FindingNotes:
                 aggregations[name] = how
         if not aggregations:
             return ""
-        return describe_computed(aggregate(rows.table, aggregations, None, rows.units))
+        computed = aggregate(rows.table, aggregations, None, rows.units)
+        return describe_computed(computed, self._redact_computed(aggregations))
+
+    def _redact_computed(self, aggregations: Aggregations) -> Callable[[Any], Any] | None:
+        """Return what redacts values that are computed; None if all come from redacted text."""
+        labels = {column_of(name, how) for name, how in aggregations.items()}
+        redactions = [self.spec.redaction_of(label) for label in labels]
+        redaction = next((one for one in redactions if one is not None), None)
+        if redaction is None:
+            return None
+        return partial(_redact_computed, redaction=redaction, names={*aggregations, *labels})
 
     def _render_ranking(self, rows: FindingRows) -> str:
         ranking = self.spec.plan.ranking
         if ranking is None or ranking.field not in rows.table.columns:
             return ""
         first = rows.table.iloc[rank_places(self.spec, rows)]
-        return prompts.ranked_lines(_table_lines(first))
+        return prompts.ranked_lines(_table_lines(first, self.spec))
 
     def _render_coverage(self, lost: LostFindings) -> str:
         failed = {failure.position for failure in self.state.failures if failure.position >= 0}
@@ -152,9 +169,29 @@ def render_coverage(
     return "\n".join(["Coverage:", *lines]) if lines else ""
 
 
-def _table_lines(table: pd.DataFrame) -> list[str]:
+def _redact_computed(value: Any, *, redaction: Redaction, names: Collection[Any]) -> Any:
+    """Return what is sent of a computed value; names of columns stay as they are."""
+    if not isinstance(value, dict):
+        return value if _is_name(value, names) else redaction.value(value, "a computed value")
+    redact = partial(_redact_computed, redaction=redaction, names=names)
+    keys = [redact(key) for key in value]
+    if len(set(map(str, keys))) < len(keys):  # values that are told apart although they look alike
+        keys = list(make_json_keys(keys, taken=()))
+    return dict(zip(keys, map(redact, value.values()), strict=True))
+
+
+def _is_name(value: Any, names: Collection[Any]) -> bool:
+    return isinstance(value, Hashable) and value in names
+
+
+def _table_lines(table: pd.DataFrame, spec: Spec) -> list[str]:
     """Render rows of findings beside the frame's columns, a JSON object each."""
     keys = make_reader_keys(list(table.columns))
-    arrays = [table.iloc[:, place].array for place in range(len(keys))]
-    columns = [[cell(value) for value in array] for array in arrays]
+    columns: list[list[Any]] = []
+    for place, label in enumerate(table.columns):
+        values = [cell(value) for value in table.iloc[:, place].array]
+        redaction = spec.redaction_of(label)
+        if redaction is not None:
+            values = redaction.values(values, f"a value of {label!r}")
+        columns.append(values)
     return [to_json_line(dict(zip(keys, row, strict=True))) for row in zip(*columns, strict=True)]

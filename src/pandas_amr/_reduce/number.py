@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from pandas_amr._findings.output import number_type
 from pandas_amr._plan.compute import group_rows
 from pandas_amr._plan.outputs import OUTPUT_COLUMN, join_group_outputs
 from pandas_amr._reduce.choice import convert_number
-from pandas_amr._reduce.choice_type import ChoiceType, Fields
+from pandas_amr._reduce.choice_type import ChoiceType, Column, Fields
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.inputs import rows_without_findings
 from pandas_amr._reduce.notes import FixedNotes
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
     from pandas_amr._findings.inputs import FindingRows, ReduceInput
+    from pandas_amr._plan.call import Job
     from pandas_amr._reduce.choice import Choice, Matches
     from pandas_amr._reduce.task import ReduceTask
     from pandas_amr._reduce.trees import ReduceTrees
@@ -56,14 +58,17 @@ async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | Non
     from all findings.
     """
     spec, services = trees.spec, trees.services
-    choice_type = ChoiceType(_make_fields(spec, trees.state, rows))
-    notes = _describe_fields(choice_type.fields, rows.by)
-    task = _choice_task(spec, choice_type.fields, rows)
-    shown = rows.positions[choice_type.fields.shown_rows].tolist() if services.journal else []
+    asked = await services.run_rendering(spec, _prepare_choice, trees, rows, size=0)
+    choice_type, notes, inputs = asked.type, asked.notes, asked.inputs
     agent = make_reduce_agent(
-        spec, services, trees.state, task, notes=notes.text, output=choice_type, shown=shown
+        spec,
+        services,
+        trees.state,
+        asked.task,
+        notes=notes.text,
+        output=choice_type,
+        shown=_find_shown_rows(trees, rows, choice_type),
     )
-    inputs = _sample_inputs(trees, rows)
     name = f"{services.prefix}final-reduce"
     with services.trace.node("final-reduce", id=name, level=1, units=len(rows.positions)) as node:
         choice: Choice | None = None
@@ -79,9 +84,28 @@ async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | Non
     return choice
 
 
+class _ChoiceQuestion(NamedTuple):
+    """What the agent is asked that says how the number is computed."""
+
+    type: ChoiceType
+    notes: FixedNotes
+    task: ReduceTask
+    inputs: list[ReduceInput]
+
+
+def _prepare_choice(trees: ReduceTrees, rows: FindingRows) -> _ChoiceQuestion:
+    fields = _make_fields(trees.spec, trees.state, rows)
+    return _ChoiceQuestion(
+        ChoiceType(fields),
+        _describe_fields(fields, rows.by),
+        _choice_task(trees.spec, fields, rows),
+        _sample_inputs(trees, rows),
+    )
+
+
 def _choice_task(spec: Spec, fields: Fields, rows: FindingRows) -> ReduceTask:
     """Return the task of the agent that says how the number is computed."""
-    task = answer_task(spec).with_instruction_for(rows.findings)
+    task = answer_task(spec).with_instruction_for(rows.findings, spec.job.redaction)
     instruction = prompts.choice_instruction(
         task.instruction, fields.functions, grouped=rows.by is not None
     )
@@ -102,7 +126,19 @@ def _make_fields(spec: Spec, state: State, rows: FindingRows) -> Fields:
     job = spec.job
     number = number_type(spec.plan.output)
     assert number is not None
-    columns = []
+    columns = _list_columns(job, rows)
+    has_findings = ~np.isin(rows.positions, rows_without_findings(state))
+    make = partial(Fields.of, number=number, rows=has_findings, counted=job.maps)
+    if job.redaction is None:
+        return make(columns)
+    # Conditions compare with what the agent reads; what they select is computed from the rows.
+    shown = make([_sent_column(spec, column) for column in columns])
+    return replace(shown, computed=make(columns).fields)
+
+
+def _list_columns(job: Job, rows: FindingRows) -> list[Column]:
+    """List the columns that agents read first, then the others."""
+    columns: list[Column] = []
     if job.maps:
         for label in rows.findings.columns:
             finding = rows.findings[label]
@@ -111,8 +147,24 @@ def _make_fields(spec: Spec, state: State, rows: FindingRows) -> Fields:
     for place in (*job.columns, *others):
         label, source = job.frame.columns[place], job.frame.iloc[:, place]
         columns.append((label, rows.table.iloc[:, place], place in job.columns, source))
-    has_findings = ~np.isin(rows.positions, rows_without_findings(state))
-    return Fields.of(columns, number=number, rows=has_findings, counted=job.maps)
+    return columns
+
+
+def _sent_column(spec: Spec, column: Column) -> Column:
+    """Return a column as the agent reads it, if it may see its values."""
+    label, values, is_shown, source = column
+    redaction = spec.redaction_of(label)
+    if redaction is None or not is_shown:
+        return column
+    return label, redaction.column(values), is_shown, redaction.column(source)
+
+
+def _find_shown_rows(trees: ReduceTrees, rows: FindingRows, choice_type: ChoiceType) -> list[int]:
+    """Find the rows of which the choosing agent sees a value, for the journal."""
+    if trees.services.journal is None:
+        return []
+    positions: list[int] = rows.positions[choice_type.fields.shown_rows].tolist()
+    return positions
 
 
 def _sample_inputs(trees: ReduceTrees, rows: FindingRows) -> list[ReduceInput]:

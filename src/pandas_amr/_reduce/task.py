@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._units.redaction import Redaction
 
 BUDGET_RATIO = 0.5  # of the window, for a prompt, if the plan says nothing
 
@@ -47,8 +48,12 @@ class ReduceTask:
         """Who the agent is, as its prompt says it."""
         return "" if self.agent is None else self.agent.persona
 
-    def with_instruction_for(self, findings: pd.DataFrame) -> ReduceTask:
+    def with_instruction_for(
+        self, findings: pd.DataFrame, redaction: Redaction | None
+    ) -> ReduceTask:
         """Return the task with the instruction that the agent's function gives, if it has one.
+
+        The function is the user's and reads findings as they are: what it gives is redacted.
 
         Raises:
             NoInstruction: the function returned no text.
@@ -56,6 +61,9 @@ class ReduceTask:
         if self.agent is None or isinstance(self.agent.instruction, str):
             return self
         instruction = check_instruction(call_contained(self.agent.instruction, findings))
+        if redaction is not None:
+            redacted = redaction.text(instruction, "the instruction of the reduce")
+            instruction = check_instruction(redacted)
         return replace(self, instruction=instruction)
 
 
@@ -166,6 +174,7 @@ def make_reduce_agent(
         cache=cache,
         origins_of=services.origins_of,
         shown=frozenset(shown),
+        redacts=spec.job.redaction is not None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,14 +136,14 @@ class ReduceTrees:
             None if there are no findings and the type of the answer is not a list.
         """
         spec, services, state = self.spec, self.services, self.state
-        inputs: list[ReduceInput] = await run_off_loop(
-            self.render_inputs, rows, places, size=len(places)
+        inputs: list[ReduceInput] = await services.run_rendering(
+            spec, self.render_inputs, rows, places, size=len(places)
         )
         if not inputs:
             return ReductionType(task.output).empty_reduction
-        task = task.with_instruction_for(rows.findings.iloc[places])
+        task = await self._instruct(task, rows.findings.iloc[places])
         notes = self._make_notes(rows, places)
-        text = await run_off_loop(notes.render, LostFindings(), size=len(places))
+        text = await services.run_rendering(spec, notes.render, LostFindings(), size=len(places))
         agent = make_reduce_agent(spec, services, state, task, notes=text)
         name = services.prefix + name
         if spec.plan.fan_in is None:
@@ -151,6 +152,10 @@ class ReduceTrees:
             reduction = await self._run_static(agent, inputs, spec.plan.fan_in, notes, name)
         _warn_of_truncated(state, agent.lost)
         return reduction
+
+    async def _instruct(self, task: ReduceTask, findings: pd.DataFrame) -> ReduceTask:
+        instruct = partial(task.with_instruction_for, redaction=self.spec.job.redaction)
+        return await self.services.run_rendering(self.spec, instruct, findings, size=0)
 
     def render_inputs(self, rows: FindingRows, places: NDArray[np.int64]) -> list[ReduceInput]:
         """Render what agents read of the rows at some places."""

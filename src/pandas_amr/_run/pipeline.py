@@ -27,7 +27,7 @@ from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.defaults import fill_by_type, fill_defaults
 from pandas_amr._plan.planner import derive, find_shown_rows, given_plan
 from pandas_amr._records.concurrency import await_user_code
-from pandas_amr._records.engine import run_off_loop
+from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._reduce.direct import answer_directly
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.sources import ReduceOutcome
@@ -36,7 +36,8 @@ from pandas_amr._reduce.trees import begin_tree
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.estimate import forecast
 from pandas_amr._run.outcome import make_partial_result, make_result, warn_of_failed_units
-from pandas_amr._run.preview import Draft, PreviewOptions, preview
+from pandas_amr._run.preview import Draft, PreviewOptions, preview, preview_outgoing
+from pandas_amr._run.redact import needs_redaction, note_redaction, redact_spec
 from pandas_amr._run.rows import list_readings, trace_rows
 from pandas_amr._run.sample import sample_of
 from pandas_amr._units.columns import find_content_columns
@@ -133,6 +134,7 @@ class Pipeline:
 
     async def carry_out(self) -> Result | Draft:
         """Plan, cut into units, map, reduce, and make the result."""
+        await self._redact()
         async with AsyncExitStack() as stack:
             await self._open_models(stack)
             await self._begin_journal(stack)
@@ -164,6 +166,16 @@ class Pipeline:
             services.rows = await services.run_large(
                 spec, trace_rows, spec.job, columns, services.outer_rows
             )
+
+    async def _redact(self) -> None:
+        """Redact the frame, unless that was done where the call was made.
+
+        It was not if the call is a stage of a recipe, or was made on the engine's own thread.
+        """
+        spec = self.spec
+        if needs_redaction(spec):
+            self.spec = await in_thread(redact_spec, spec)
+            self.services.frame = Converted(self.spec.job.sent)
 
     async def _open_models(self, stack: AsyncExitStack) -> None:
         """Open the models of the run's phases and agents; those of an outer run are shared."""
@@ -218,7 +230,7 @@ class Pipeline:
             parallelism=spec.settings.max_parallelism,
         )
         job = replace(job, by=job.by or plan.by)
-        self.spec = replace(spec, job=job, plan=plan)
+        self.spec = note_redaction(replace(spec, job=job, plan=plan))
         check_names(job, plan)
         self._bound_requests()
 
@@ -313,7 +325,8 @@ class Pipeline:
         unmapped = stage.open if stage is not None else None
         estimate_rest = partial(forecast, open_=unmapped)
         estimate = await services.run_large(spec, estimate_rest, spec, services, self.state, units)
-        answer = await call_user_function(confirm, estimate)
+        outgoing = await preview_outgoing(spec, services, self.state, units, unmapped)
+        answer = await call_user_function(confirm, replace(estimate, outgoing=outgoing))
         if not isinstance(answer, bool | np.bool_) or not answer:
             raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
         self._is_confirmed = True
@@ -468,7 +481,7 @@ def _begin_services(
     execution: Execution, watch: Watch, warn: Callable[[AMRWarning], None]
 ) -> Services:
     """Make the services of a run; one that is part of another shares what that one has."""
-    frame = Converted(execution.spec.job.frame)
+    frame = Converted(execution.spec.job.sent)
     if execution.parent is None:
         return Services(
             make_ask,
@@ -506,7 +519,7 @@ def make_read_units(spec: Spec) -> Units:
     if spec.plan.on_empty != "skip" or not job.reads_by_model:
         return units
     if spec.plan.axis != "columns":
-        return replace(units, empty=find_empty_rows(job.frame, job.columns, units.asked))
+        return replace(units, empty=find_empty_rows(job.sent, job.columns, units.asked))
     assert job.call is not None  # whose frame holds what the job's profiles
     frame = job.call.frame
     columns = find_content_columns(frame, spec.plan.columns)
@@ -522,9 +535,11 @@ def _make_distinct_units(spec: Spec) -> Units:
         is_read = spec.is_written
     if spec.lms and is_read:
         counter = spec.counter("map" if job.maps else "reduce")
-        units = make_units(job.frame, job.columns, dedupe=_may_dedupe(spec), counter=counter)
+        units = make_units(
+            job.frame, job.columns, dedupe=_may_dedupe(spec), counter=counter, sent=job.sent
+        )
     else:
-        units = make_units(job.frame, job.columns, dedupe=False)
+        units = make_units(job.frame, job.columns, dedupe=False, sent=job.sent)
     if spec.has_repl("map") or job.all_callable:  # code sees all columns: they all make the key
         return replace(units, known_by=tuple(range(len(job.frame.columns))))
     return units

@@ -44,7 +44,10 @@ async def render_requests(
     if answering is not None:
         return [_render_direct(spec, services, answering)]
     bodies: list[dict[str, Any]] = []
-    mappers = make_mappers(spec, services, units, make_context(spec, units))
+    if not spec.job.maps:
+        return bodies
+    context = make_context(spec, units)
+    mappers = await services.run_large(spec, make_mappers, spec, services, units, context)
     agents = [one for one in map(uncached, mappers) if isinstance(one, AgentMapper)]
     for shard in await services.run_large(spec, shards_of, spec, units):
         for agent in agents:

@@ -21,6 +21,7 @@ from pandas_amr._journal.journal import open_journal
 from pandas_amr._plan.arguments import check
 from pandas_amr._plan.call_text import check_planning
 from pandas_amr._plan.checks import check_model
+from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.callers import find_caller, is_awaited, use_caller
 from pandas_amr._records.engine import THREAD, engine_loop, submit
 from pandas_amr._records.public import public
@@ -32,6 +33,7 @@ from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.execution import Execution, VerificationSample
 from pandas_amr._run.pipeline import run
 from pandas_amr._run.preview import Draft, PreviewOptions
+from pandas_amr._run.redact import redact_where_called
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._plan.call import Call, Job
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.outgoing import Outgoing
     from pandas_amr._records.usage import Phase
     from pandas_amr.models.base import LM
 
@@ -481,7 +484,7 @@ def _answer(spec: Spec, outcome: Result | Draft) -> Any:
         return answer_of(spec.job.verb, outcome)
     plan = outcome.plan
     job = replace(spec.job, given=plan, open=(), by=spec.job.by or plan.by)
-    planned = PlannedCall(outcome.estimate, replace(spec, job=job))
+    planned = PlannedCall(outcome.estimate, outcome.outgoing, replace(spec, job=job))
     return plan.bind_to(planned)
 
 
@@ -502,6 +505,7 @@ class PlannedCall:
     """The call that a plan was made for: what it would take, and send."""
 
     estimate: Estimate
+    outgoing: Outgoing
     spec: Spec
 
     def sampled(self, units: int) -> Estimate:
@@ -525,7 +529,9 @@ def run_of(call: Call) -> Run[Any]:
     """
     settings = current_settings()
     job, lms = prepared(call, settings)
-    return make_run(Spec(job, settings.with_changes(job.settings), lms))
+    spec = Spec(job, settings.with_changes(job.settings), lms)
+    _check_models(spec)
+    return make_run(redact_where_called(spec))
 
 
 def prepared(
@@ -544,6 +550,7 @@ def prepared(
             resolve_lm(agent.lm)
     if not job.needs_model:
         return job, {}
+    check_redacted(job.given, settings.redact)
     own = (
         next((one.lm for one in job.pipelines if one.lm is not None), None)
         if job.lm is None

@@ -78,9 +78,9 @@ class Context:
         return numbers[positions]
 
     def _group(self, position: int) -> dict[str, Any]:
-        """Return the values that a unit shares with its group, by key."""
+        """Return the values that a unit shares with its group, by key, as they are sent."""
         keys = make_json_keys([self.units.frame.columns[column] for column in self.columns])
-        values = [cell(self.units.frame.iloc[position, column]) for column in self.columns]
+        values = [cell(self.units.sent.iloc[position, column]) for column in self.columns]
         return dict(sorted(zip(keys, values, strict=True)))
 
     def _around(self, positions: Sequence[int]) -> tuple[list[int], list[int]]:

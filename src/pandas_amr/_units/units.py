@@ -34,6 +34,7 @@ class Units:
 
     Attributes:
         frame: the whole frame, unchanged.
+        sent: the frame as it is sent: the same rows, redacted; the frame itself if nothing is.
         columns: positions of the content columns.
         keys: the name of each content column in JSON.
         asked: positions of the units that are asked, in frame order; of equal units only the first.
@@ -46,6 +47,7 @@ class Units:
     """
 
     frame: pd.DataFrame
+    sent: pd.DataFrame
     columns: tuple[int, ...]
     keys: tuple[str, ...]
     asked: NDArray[np.int64]
@@ -59,6 +61,11 @@ class Units:
 
     def __repr__(self) -> str:
         return f"<Units {len(self)} rows, {len(self.asked)} asked, {int(self.tokens.sum())} tokens>"
+
+    @property
+    def unredacted(self) -> Units:
+        """The same units as functions of the user's read them: nothing is redacted."""
+        return replace(self, sent=self.frame)
 
     def only(self, wanted: NDArray[np.bool_]) -> Units:
         """Ask only some of the asked units."""
@@ -108,9 +115,9 @@ class Units:
         keys: Sequence[str],
         positions: Sequence[int] | NDArray[np.int64],
     ) -> list[dict[str, Any]]:
-        """Convert rows to JSON records."""
+        """Convert rows to JSON records, as they are sent."""
         if len(positions) > FEW_ROWS:
-            return _convert_rows(self.frame, columns, keys, np.asarray(positions, dtype=np.int64))
+            return _convert_rows(self.sent, columns, keys, np.asarray(positions, dtype=np.int64))
         # For a few rows, cell by cell is faster than to have pandas take the rows.
         arrays = [self._arrays[column] for column in columns]
         return [
@@ -120,7 +127,7 @@ class Units:
 
     @cached_property
     def _arrays(self) -> list[Any]:
-        return [self.frame.iloc[:, column].array for column in range(len(self.frame.columns))]
+        return [self.sent.iloc[:, column].array for column in range(len(self.sent.columns))]
 
     def fingerprints(
         self, positions: Sequence[int] | NDArray[np.int64], *, former: bool = False
@@ -161,6 +168,10 @@ class Units:
         """Return some rows of the frame with all columns and their labels."""
         return self.frame.iloc[np.asarray(positions, dtype=np.int64)]
 
+    def sent_rows(self, positions: Sequence[int] | NDArray[np.int64]) -> pd.DataFrame:
+        """Return some rows as they are sent, with all columns and their labels."""
+        return self.sent.iloc[np.asarray(positions, dtype=np.int64)]
+
 
 def make_units(
     frame: pd.DataFrame,
@@ -168,19 +179,21 @@ def make_units(
     *,
     dedupe: bool = True,
     counter: TokenCounter | None = None,
+    sent: pd.DataFrame | None = None,
 ) -> Units:
     """Make one unit of each row; with ``dedupe``, units of equal content are asked once.
 
-    Without a ``counter`` no tokens are counted.
+    Without a ``counter`` no tokens are counted. ``sent`` is the frame as it is sent, if that is
+    another one.
     """
-    keys = make_json_keys([frame.columns[column] for column in columns])
+    units = _make_plain_units(frame, frame if sent is None else sent, columns)
     if not dedupe and counter is None:
-        return _make_plain_units(frame, columns, keys)
+        return units
     asked: list[int] = []
     tokens: list[int] = []
     answered_by = np.empty(len(frame), dtype=np.int64)
     index_of: dict[bytes, int] = {}
-    for position, line in enumerate(_write_rows(frame, columns, keys)):
+    for position, line in enumerate(_write_rows(units.sent, columns, units.keys)):
         index = len(asked)
         if dedupe:
             index = index_of.setdefault(hash_text(line), index)
@@ -188,15 +201,14 @@ def make_units(
             asked.append(position)
             tokens.append(0 if counter is None else counter(line))
         answered_by[position] = index
-    return Units(frame, columns, keys, _to_array(asked), answered_by, _to_array(tokens))
+    return replace(units, asked=_to_array(asked), answered_by=answered_by, tokens=_to_array(tokens))
 
 
-def _make_plain_units(
-    frame: pd.DataFrame, columns: tuple[int, ...], keys: tuple[str, ...]
-) -> Units:
+def _make_plain_units(frame: pd.DataFrame, sent: pd.DataFrame, columns: tuple[int, ...]) -> Units:
     """Make one unit of each row without reading any."""
+    keys = make_json_keys([frame.columns[column] for column in columns])
     rows = np.arange(len(frame), dtype=np.int64)
-    return Units(frame, columns, keys, rows, rows, np.zeros_like(rows))
+    return Units(frame, sent, columns, keys, rows, rows, np.zeros_like(rows))
 
 
 def _to_array(numbers: list[int]) -> NDArray[np.int64]:

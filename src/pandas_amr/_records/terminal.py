@@ -1,0 +1,42 @@
+"""Text of rows and of models, made safe to print."""
+
+from __future__ import annotations
+
+
+def escape_unprintable(text: str) -> str:
+    r"""Escape what a terminal might obey: control characters, and those that turn text around.
+
+    All that Unicode does not call printable is escaped, line breaks among it.
+
+    Example:
+        >>> print(escape_unprintable("red \x1b[31m, back \u202e, next\nline"))
+        red \x1b[31m, back \u202e, next\nline
+    """
+    if text.isprintable():
+        return text
+    parts: list[str] = []
+    for character in text:
+        if character.isprintable():
+            parts.append(character)
+        else:
+            parts.append(character.encode("unicode_escape").decode())
+    return "".join(parts)
+
+
+def shorten_lines(text: str, *, most_lines: int, most_characters: int) -> list[str]:
+    r"""Split a text into lines that are safe to print; those left out are counted.
+
+    Example:
+        >>> shorten_lines("one\ntwo\nthree", most_lines=2, most_characters=80)
+        ['one', 'two', '... 1 more line']
+    """
+    lines = text.split("\n")
+    shown: list[str] = []
+    for line in lines[:most_lines]:
+        cut = line[:most_characters]
+        rest = len(line) - len(cut)
+        shown.append(escape_unprintable(cut) + (f" ... {rest} more characters" if rest else ""))
+    more = len(lines) - len(shown)
+    if more:
+        shown.append(f"... {more} more line{'s' if more > 1 else ''}")
+    return shown
