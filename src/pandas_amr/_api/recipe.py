@@ -30,7 +30,7 @@ from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import find_nodes
 from pandas_amr._journal.journal import open_journal
-from pandas_amr._journal.origins import OwnRows, RowsAt
+from pandas_amr._journal.origins import RowsAt, own_rows
 from pandas_amr._map.ask import make_ask
 from pandas_amr._plan.aggregations import function_of
 from pandas_amr._plan.arguments import check, list_open_fields
@@ -319,10 +319,8 @@ class Recipe(Pipeline):
                 wiring = wire(lms.values(), services.ledger, parent.settings.budget)
                 services.wired = services.watch.wired = await stack.enter_async_context(wiring)
             if journal is not None:
-                every = OwnRows(frame, tuple(range(len(frame.columns))))
-                services.run_number = await journal.begin(
-                    "recipe", None, len(frame), [every.reading]
-                )
+                readings = [own_rows(frame).reading]
+                services.run_number = await journal.begin("recipe", None, len(frame), readings)
                 record = RunRecord(
                     journal, services.run_number, services.ledger, lambda: end_reason(done)
                 )
@@ -480,29 +478,28 @@ async def _run_stage(
         What it gives, what names the nodes behind its rows, and what tells the user's rows behind
         them.
     """
-    rows = parent.services.outer_rows
-    if rows is None:
-        rows = OwnRows(frame, tuple(range(len(frame.columns))))
+    rows = parent.services.outer_rows or own_rows(frame)
     if stage.verb == "then":
-        function = stage.given["what"]
-        if isinstance(function, Recipe):
-            nested = await _run_nested(function, frame, parent, done)
-            return nested, _all_of(parent.ends), rows.whole
-        reached = Reached(await call_user_function(function, frame))
-        return reached, _same_parents(parent), rows.whole
+        reached, parents = await _call_then(stage, frame, parent, done)
+        return reached, parents, rows.whole
     result = await _run_verb(stage, frame, parent, done)
     answer = answer_of(stage.verb, result)
-    match stage.verb:
-        case "map":
-            places = np.arange(len(frame))
-        case "filter":
-            places = filtered_positions(result)
-        case "map_reduce":
-            return Reached(result.output), _all_of(parent.ends), rows.whole
-        case _:
-            return Reached(answer), _all_of(parent.ends), rows.whole
+    if stage.verb not in {"map", "filter"}:
+        value = result.output if stage.verb == "map_reduce" else answer
+        return Reached(value), _all_of(parent.ends), rows.whole
+    places = filtered_positions(result) if stage.verb == "filter" else np.arange(len(frame))
     nodes = _nodes_of_rows(result, places, parent.ends)
     return Reached(answer, places), nodes, RowsAt(rows, places)
+
+
+async def _call_then(
+    stage: Stage, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
+) -> tuple[Reached, Parents]:
+    """Run a stage that is a function or a recipe."""
+    function = stage.given["what"]
+    if isinstance(function, Recipe):
+        return await _run_nested(function, frame, parent, done), _all_of(parent.ends)
+    return Reached(await call_user_function(function, frame)), _same_parents(parent)
 
 
 async def _run_verb(

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._journal.database_file import transaction
 from pandas_amr._journal.keys import KEY_BYTES
-from pandas_amr._journal.processes import is_alive, write_beat
+from pandas_amr._journal.processes import is_alive, remove_dead, write_beat
 from pandas_amr.errors import JournalError
 
 if TYPE_CHECKING:
     import sqlite3
+    import weakref
     from collections.abc import Collection, Sequence
 
     from pandas_amr._journal.database import Store
 
 LOGGER = logging.getLogger("pandas_amr")
+OF_OTHERS = "SELECT process, keys FROM claims WHERE process != ?"
 POLL_S = 0.1  # between two looks at the claims of other processes, while one is waited for
 
 
@@ -46,7 +48,8 @@ class Claim:
 class _Request:
     """A claim that is to be written, and the future of the keys that other processes have."""
 
-    claim: Claim
+    number: int
+    keys: frozenset[bytes]
     yields: bool
     taken: asyncio.Future[set[bytes]]
 
@@ -56,11 +59,11 @@ class Claims:
     """The claims on one file: those of this process, and those of others that it waits for.
 
     Attributes:
-        store: the file.
+        place: refers to the file's store, which has these claims.
         futures: by key; a future is done when the answer is there, or will not come.
     """
 
-    store: Store
+    place: weakref.ReferenceType[Store]
     futures: dict[bytes, asyncio.Future[None]]
     _number: int = 0
     _held: set[int] = field(default_factory=set)  # claims that the file has, or will have
@@ -92,7 +95,7 @@ class Claims:
         self._number += 1
         claim = Claim(self._number, set(keys))
         self._held.add(claim.number)
-        request = _Request(claim, yields, loop.create_future())
+        request = _Request(claim.number, frozenset(keys), yields, loop.create_future())
         self._schedule_exchange()
         self._requests.append(request)
         try:
@@ -135,11 +138,13 @@ class Claims:
     def _exchange(self) -> None:
         requests, self._requests = self._requests, []
         ended, self._ended = self._ended, []
+        store = self.place()
+        if store is None:  # nobody has the journal any more
+            return
         if self._held:
-            self.store.show_life()
-        work = partial(_write_claims, self.store.token, requests, ended)
-        loop = asyncio.get_running_loop()
-        written = loop.create_task(self.store.execute_async(work))
+            store.show_life()
+        work = partial(_write_claims, store.token, requests, ended)
+        written = asyncio.get_running_loop().create_task(store.execute_async(work))
         written.add_done_callback(partial(_finish, requests))
 
     # Other processes
@@ -156,12 +161,16 @@ class Claims:
         try:
             while self._others:
                 await asyncio.sleep(POLL_S)
-                find = partial(_find_claimed, self.store.token)
-                claimed: set[bytes] = await self.store.execute_async(find)
+                store = self.place()
+                if store is None:
+                    return
+                find = partial(_find_claimed, store.token)
+                claimed: set[bytes] = await store.execute_async(find)
                 self._free(self._others - claimed)
-        except JournalError:  # those who wait look again, and meet it themselves
-            self._free(self._others)
-        finally:
+                del store  # it may go while this sleeps
+        except JournalError as error:
+            LOGGER.info("The claims of other processes cannot be read: %s", error)
+        finally:  # those who wait look again, and meet the error themselves
             self._free(self._others)
 
     def _free(self, keys: set[bytes]) -> None:
@@ -201,29 +210,31 @@ def _write_claims(
         )
         if not requests:
             return []
+        if database.execute(OF_OTHERS, (process,)).fetchone() is not None:
+            remove_dead(database, process)
         others = _find_claimed(process, database)
         taken: list[set[bytes]] = []
         rows: list[tuple[bytes, int, bytes]] = []
         for request in requests:
-            keys = request.claim.keys
-            had = keys & others if request.yields else set()
+            had = set(request.keys & others) if request.yields else set()
             taken.append(had)
-            if request.claim.number not in ended and keys != had:
-                rows.append((process, request.claim.number, b"".join(keys - had)))
+            if request.number not in ended and request.keys != had:
+                rows.append((process, request.number, b"".join(request.keys - had)))
         database.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
-        if (
-            database.execute("SELECT 1 FROM processes WHERE process = ?", (process,)).fetchone()
-            is None
-        ):
-            write_beat(database, process)
+        _make_known(process, database)
     return taken
+
+
+def _make_known(process: bytes, database: sqlite3.Connection) -> None:
+    """Write that this process lives, if the file does not have it; else its claims are void."""
+    found = database.execute("SELECT 1 FROM processes WHERE process = ?", (process,))
+    if found.fetchone() is None:
+        write_beat(database, process)
 
 
 def _find_claimed(process: bytes, database: sqlite3.Connection) -> set[bytes]:
     """Find the keys that other processes have claimed, as long as they live."""
-    rows = database.execute(
-        "SELECT process, keys FROM claims WHERE process != ?", (process,)
-    ).fetchall()
+    rows = database.execute(OF_OTHERS, (process,)).fetchall()
     if not rows:
         return set()
     alive = {

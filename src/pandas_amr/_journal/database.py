@@ -135,7 +135,7 @@ class Store:
     _waiting: list[_Write] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.claimed = Claims(weakref.proxy(self), self.claims)
+        self.claimed = Claims(weakref.ref(self), self.claims)
         abandoned = weakref.finalize(self, _abandoned.append, self.connection)
         abandoned.atexit = False  # the end of the process closes it anyway
 

@@ -139,8 +139,7 @@ def _read_value(name: str, value: Any) -> Any:
     if name in SQL:
         read = _read_time(value)
     elif name == "run":
-        is_number = isinstance(value, Integral) and not isinstance(value, bool)
-        read = int(value) if is_number and 0 <= int(value) < 2**63 else None
+        read = _read_number(value)
     elif isinstance(value, str) and value.strip():
         read = _read_key(value) if name == "key" else value
     if read is None or (name == "kind" and read not in KINDS):
@@ -149,6 +148,12 @@ def _read_value(name: str, value: Any) -> Any:
             f"forget(where={{{name!r}: ...}}) takes {TAKES[name]}{several}, not {value!r}."
         )
     return read
+
+
+def _read_number(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return None
+    return int(value) if 0 <= int(value) < 2**63 else None
 
 
 def _read_key(text: str) -> bytes | None:

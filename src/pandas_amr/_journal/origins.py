@@ -89,6 +89,11 @@ class OwnRows:
         return []
 
 
+def own_rows(frame: pd.DataFrame) -> OwnRows:
+    """Tell the rows of a frame apart by all of its columns."""
+    return OwnRows(frame, tuple(range(len(frame.columns))))
+
+
 @dataclass(frozen=True, eq=False)
 class RowsAt:
     """Rows that a stage gave one for one of some rows before it.

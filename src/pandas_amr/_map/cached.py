@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._journal.claims import Claim
     from pandas_amr._journal.origins import Origins, RowOrigins
     from pandas_amr._map.breaker import Breaker
     from pandas_amr._units.units import Units
@@ -282,8 +283,7 @@ class CachedMapper:
             if free:
                 done, of_them = await self._claim_and_map(shard, free, keys, has_waited=has_waited)
                 parts += of_them
-                settled = set(done)
-                rest = [position for position in rest if position not in settled]
+                rest = _without(rest, done)
             else:
                 await self._wait_for(shard, [claims[keys[position]] for position in rest])
             has_waited = True
@@ -321,20 +321,32 @@ class CachedMapper:
             journal.end_claim(claim)
             return [], []
         try:
-            found, table = await self._look_up_claimed(shard, positions, keys, has_waited)
-            cached = set(found)
-            journal.release(claim, [keys[position] for position in cached])
-            parts: list[MappedShard] = []
-            if found:
-                parts.append(_cached_part(shard, self.name, found, table))
-            rest = [position for position in positions if position not in cached]
-            if rest:
-                parts.append(await self._map_uncached(shard, rest, keys))
+            parts = await self._map_claimed(shard, positions, keys, claim, has_waited)
             return positions, parts
         except JournalError as error:
             return positions, [replace(self._cached_nothing(shard), ended_by=error)]
         finally:
             journal.end_claim(claim)
+
+    async def _map_claimed(
+        self,
+        shard: Shard,
+        positions: list[int],
+        keys: Mapping[int, bytes],
+        claim: Claim,
+        has_waited: bool,  # noqa: FBT001 (private, and named where it is set)
+    ) -> list[MappedShard]:
+        """Look claimed units up, and have the rest mapped."""
+        found, table = await self._look_up_claimed(shard, positions, keys, has_waited)
+        cached = set(found)
+        self.cache.journal.release(claim, [keys[position] for position in cached])
+        parts: list[MappedShard] = []
+        if found:
+            parts.append(_cached_part(shard, self.name, found, table))
+        rest = [position for position in positions if position not in cached]
+        if rest:
+            parts.append(await self._map_uncached(shard, rest, keys))
+        return parts
 
     def _cached_nothing(self, shard: Shard) -> MappedShard:
         return _cached_part(shard, self.name, [], self._check.kind.arrow.empty_table())
@@ -525,6 +537,11 @@ def _first_unclaimed(
         if keys[position] not in claims:
             first.setdefault(keys[position], position)
     return sorted(first.values())
+
+
+def _without(positions: Sequence[int], done: Collection[int]) -> list[int]:
+    settled = frozenset(done)
+    return [position for position in positions if position not in settled]
 
 
 def _by_id(ids: Sequence[Id], keys: Sequence[bytes], texts: Mapping[bytes, str]) -> dict[Id, str]:

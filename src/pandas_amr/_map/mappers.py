@@ -142,12 +142,20 @@ def _make_agent_mapper(
         frame_differences=sessions.changed if sessions is not None else None,
         breaker=breaker,
     )
+    return _add_agent_cache(spec, services, mapper, agent)
+
+
+def _add_agent_cache(
+    spec: Spec, services: Services, mapper: AgentMapper, agent: Agent | None
+) -> Mapper:
+    """Put the journal around an agent, if there is one."""
+    prompt = mapper.prompt
     question = _agent_question(spec, prompt, agent)
     cache = services.cache(spec, "finding", "map", question, agent)
     is_plain = prompt.instructions is None and spec.job.redaction is None
-    shown_with = context.shown_with if context is not None else None
+    shown_with = prompt.context.shown_with if prompt.context is not None else None
     return _add_cache(
-        spec, services, mapper, cache, units, is_plain=is_plain, shown_with=shown_with
+        spec, services, mapper, cache, prompt.units, is_plain=is_plain, shown_with=shown_with
     )
 
 

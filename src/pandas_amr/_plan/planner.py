@@ -120,6 +120,11 @@ class PlanQuery:
     has_rows: bool
     origins: Origins = ()
 
+    @property
+    def full_key(self) -> list[str]:
+        """The key under which a new plan is kept."""
+        return self.key if self.has_rows else [*self.key, NO_ROWS]
+
 
 def find_shown_rows(job: Job) -> list[int]:
     """Find the rows that the planner sees something of: the sample, and those of rare values."""
@@ -177,7 +182,6 @@ async def ask_planner(
         ModelError: the service failed.
         InvalidOutput: the answer is unusable, after a repair. The message holds no text of it.
     """
-    key = query.key if query.has_rows else [*query.key, NO_ROWS]
     if store is not None:
         cached = await _recall_plan(store, query, reader)
         if cached is not None:
@@ -199,7 +203,7 @@ async def ask_planner(
             messages = (*answer.conversation, Message("user", prompts.answer_repair(problem)))
         else:
             if store is not None:
-                await store.keep(key, kept, query.origins)
+                await store.keep(query.full_key, kept, query.origins)
             return plan, warning
     raise AssertionError("unreachable: the last attempt returns or raises")
 

@@ -125,13 +125,12 @@ class ReduceAgent:
         output = self.prompt.output_type(final=final)
         lines = [one.line for one in inputs]
         question = [str(final), text, *(canonical_json(json.loads(line)) for line in lines)]
-        origins: Origins = ()
+        origins = await self._find_origins(read)
         if self.cache is not None:
-            if self.origins_of is not None:
-                origins = await run_off_loop(self.origins_of, read, size=len(read))
             read_cached = partial(_read_cached, output=output, inputs=inputs)
-            former = [str(final), text, *lines]
-            cached = await self.cache.recall(question, read_cached, former=former, origins=origins)
+            cached = await self.cache.recall(
+                question, read_cached, former=[str(final), text, *lines], origins=origins
+            )
             if cached is not None:
                 return cached
         messages = self.prompt.messages(lines, final=final, notes=text)
@@ -141,13 +140,19 @@ class ReduceAgent:
             await self._make_durable(question, payload, origins)
             return reduction
         finally:
-            if repl is not None:
-                await repl.close()
+            await _close(repl)
 
     async def _make_durable(self, question: list[str], payload: Any, origins: Origins) -> None:
         """Write an answer to the journal before it counts."""
         if self.cache is not None:
             await self.cache.keep(question, payload, origins)
+
+    async def _find_origins(self, read: frozenset[int]) -> Origins:
+        """Find the user's rows behind rows of the frame, for the journal."""
+        if self.cache is None or self.origins_of is None:
+            return ()
+        origins: Origins = await run_off_loop(self.origins_of, read, size=len(read))
+        return origins
 
     async def _fit(
         self, inputs: Sequence[ReduceInput], notes: Notes | None
@@ -233,6 +238,11 @@ class ReduceAgent:
         if repl is not None:
             return prompts.by_line(repl.line)
         return prompts.by_tool("reduction") if self.tools else ""
+
+
+async def _close(repl: Repl | None) -> None:
+    if repl is not None:
+        await repl.close()
 
 
 def _cite_all(answer: Answer, findings: int) -> None:

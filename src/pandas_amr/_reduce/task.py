@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._journal.cache import Answers
     from pandas_amr._units.redaction import Redaction
 
 BUDGET_RATIO = 0.5  # of the window, for a prompt, if the plan says nothing
@@ -156,10 +157,6 @@ def make_reduce_agent(
         has_tools=bool(tools),
         has_repl=sessions is not None,
     )
-    question = _question(task, output)
-    cache = services.answers(spec, "reduction", "reduce", question, task.agent)
-    if cache is not None and output is not None:  # whose schema holds values of the rows
-        cache.keeper.is_about_rows = True
     return ReduceAgent(
         prompt=prompt,
         model=services.model(spec, "reduce", task.agent),
@@ -171,11 +168,22 @@ def make_reduce_agent(
         failures=ReduceFailures(spec, state),
         window=spec.window("reduce", task.agent),
         open_repl=sessions.of_findings if sessions is not None else None,
-        cache=cache,
+        cache=_open_cache(spec, services, task, output),
         origins_of=services.origins_of,
         shown=frozenset(shown),
         redacts=spec.job.redaction is not None,
     )
+
+
+def _open_cache(
+    spec: Spec, services: Services, task: ReduceTask, output: ReductionType | None
+) -> Answers | None:
+    """Open the journal's answers to a task; None without a journal."""
+    question = _question(task, output)
+    cache = services.answers(spec, "reduction", "reduce", question, task.agent)
+    if cache is not None and output is not None:  # whose schema holds values of the rows
+        cache.keeper.is_about_rows = True
+    return cache
 
 
 def _question(task: ReduceTask, output: ReductionType | None) -> Question:

@@ -155,9 +155,14 @@ class Pipeline:
                 tree = self._begin_tree(stage, stack)
                 outcome = await self._map_and_reduce(units, stage, tree)
             self.state.stage = "its result"
-            rows = len(self.spec.job.frame)
-            self._result = await run_off_loop(self._make_result, outcome, size=rows)
+            self._result = await self._end_with(outcome)
             return self._result
+
+    async def _end_with(self, outcome: ReduceOutcome) -> Result:
+        """Make the result: in a thread, if the frame is large."""
+        rows = len(self.spec.job.frame)
+        result: Result = await run_off_loop(self._make_result, outcome, size=rows)
+        return result
 
     async def _trace_rows(self, columns: tuple[int, ...]) -> None:
         """Have the services know by which fingerprints the journal finds a row again."""
