@@ -159,6 +159,17 @@ def test_what_code_has_asked_of_a_row_or_of_its_findings_is_forgotten(path):
     assert stands(path, "name 5 says 5")  # the second shard is not hers
 
 
+def test_of_redacted_rows_what_was_found_is_forgotten_of_each_that_reads_the_same(path):
+    frame = people(4).assign(text="says so")
+    with amr.settings(redact=lambda text: "nobody" if text.startswith(("name", SECRET)) else text):
+        run(frame.iloc[2:], path, reduce=len)
+        _, requests = run(frame, path, reduce=len)
+    assert requests == 0  # all four are one unit, which is known
+    journal = amr.Journal(path)
+    assert journal.forget(hers(frame)).findings == 1
+    assert len(journal) == 0
+
+
 # Nothing else
 
 

@@ -124,7 +124,7 @@ class ReduceAgent:
         inputs, text = await self._fit(inputs, notes)
         output = self.prompt.output_type(final=final)
         lines = [one.line for one in inputs]
-        question = [str(final), text, *(canonical_json(json.loads(line)) for line in lines)]
+        question = [str(final), text, *map(_canonical_line, lines)]
         origins = await self._find_origins(read)
         if self.cache is not None:
             read_cached = partial(_read_cached, output=output, inputs=inputs)
@@ -238,6 +238,10 @@ class ReduceAgent:
         if repl is not None:
             return prompts.by_line(repl.line)
         return prompts.by_tool("reduction") if self.tools else ""
+
+
+def _canonical_line(line: str) -> str:
+    return canonical_json(json.loads(line))
 
 
 async def _close(repl: Repl | None) -> None:
