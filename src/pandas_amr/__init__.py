@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._api.accessor import accessor, register
 
 # These verbs shadow builtins: they are the words of map-reduce.
-from pandas_amr._api.verbs import filter, map, map_reduce, plan, reduce, start  # noqa: A004
+from pandas_amr._api.verbs import filter, map, map_reduce, mapper, plan, reduce, start  # noqa: A004
 from pandas_amr.errors import (
     AMRError,
     AMRWarning,
@@ -55,9 +55,11 @@ if TYPE_CHECKING:
     from pandas_amr._result.recent import result_of
     from pandas_amr._result.result import Result, load
     from pandas_amr._result.verify import Verification
+    from pandas_amr._run.frame_mapper import FrameMapper
     from pandas_amr._run.run import Run
     from pandas_amr._units.by import By
     from pandas_amr._units.corpus import from_documents, read_files, read_text
+    from pandas_amr._units.frames import as_frame
     from pandas_amr.models.base import LM, Abilities
     from pandas_amr.sandbox.base import Limits, Sandbox
     from pandas_amr.sandbox.host.container import ContainerSandbox
@@ -81,6 +83,7 @@ __all__ = [
     "Estimate",
     "FailureWarning",
     "Forgotten",
+    "FrameMapper",
     "Graph",
     "InvalidOutput",
     "Journal",
@@ -114,12 +117,14 @@ __all__ = [
     "UsageError",
     "Verification",
     "accessor",
+    "as_frame",
     "configure",
     "filter",
     "from_documents",
     "load",
     "map",
     "map_reduce",
+    "mapper",
     "mcp_tools",
     "plan",
     "read_files",
@@ -139,6 +144,7 @@ _HOMES = {
     "tools": ("PythonREPLTool", "Tool", "tool"),
     "_units.corpus": ("from_documents", "read_files", "read_text"),
     "_units.by": ("By",),
+    "_units.frames": ("as_frame",),
     "_records.graph": ("Graph",),
     "_journal.journal": ("Journal",),
     "_journal.forget": ("Forgotten",),
@@ -150,6 +156,7 @@ _HOMES = {
     "_api.recipe": ("Recipe",),
     "_result.recent": ("result_of",),
     "_result.result": ("Result", "load"),
+    "_run.frame_mapper": ("FrameMapper",),
     "_run.run": ("Run",),
     "_result.evaluate": ("Score",),
     "_context.settings": ("configure", "settings"),

@@ -68,19 +68,24 @@ __all__ = [
 ]
 
 
+def _reduce_without_partial(error: Exception) -> tuple[Any, ...]:
+    """Take an error apart for a copy of it. Its ``__init__`` need not run again."""
+    state = dict(error.__dict__)
+    if "partial" in state:
+        state["partial"] = None
+    return type(error).__new__, (type(error), *error.args), state
+
+
 class AMRError(Exception):
     """The root: ``except AMRError`` catches everything the library raises.
 
-    A copy of an error, for another process for example, has no ``partial``: a result holds clients
-    and functions. Tracebacks show the user's lines; with ``AMR_DEBUG=1`` in the environment, the
-    library's too.
+    A copy of an error, for another process for example, has no ``partial``: a result may be large,
+    and may hold what cannot be pickled. Tracebacks show the user's lines; with ``AMR_DEBUG=1`` in
+    the environment, the library's too.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = dict(self.__dict__)
-        if "partial" in state:
-            state["partial"] = None
-        return type(self).__new__, (type(self), *self.args), state
+        return _reduce_without_partial(self)
 
 
 class UsageError(AMRError, ValueError):
@@ -273,6 +278,9 @@ class AMRWarning(UserWarning):
     """
 
     partial: Result | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce_without_partial(self)
 
 
 class PlanWarning(AMRWarning):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import copy
+import importlib
 import importlib.util
 import inspect
 import os
 import re
+import sys
 import textwrap
 import typing
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, overload
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from pandas_amr._records.keywords import check_keywords
+from pandas_amr._records.pickles import CopiedHere, can_pickle_by_value, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._records.tracebacks import user_traceback
@@ -43,7 +46,7 @@ RESERVED = frozenset({"submit_findings", "submit_reduction", "python_repl"})
 
 @public
 @dataclass(frozen=True)
-class Tool:
+class Tool(CopiedHere):
     """A function that agents may call, with its description for them.
 
     Args:
@@ -75,13 +78,14 @@ class Tool:
     func: Callable[..., Any]
     name: str = ""
     description: str = ""
-    args_schema: type[BaseModel] | None = None
+    args_schema: type[BaseModel] | None = field(default=None, compare=False)  # in parameters
     timeout_s: float | None = 60.0
     max_result_chars: int | None = MOST_RESULT_CHARS
     isolated: bool = False
     version: str = ""
     parameters: dict[str, Any] = field(init=False, repr=False)
-    wire: Wire = field(init=False, repr=False)
+    wire: Wire = field(init=False, repr=False, compare=False)
+    has_own_schema: bool = field(default=False, init=False, repr=False, compare=False)
     passes: tuple[type[Exception], ...] = field(default=(), init=False, repr=False)
     redact: Callable[[str], str] | None = field(default=None, init=False, repr=False)
 
@@ -100,6 +104,7 @@ class Tool:
         schema = self.args_schema or _args_schema(self.func, name)
         required = _required(schema)
         derived = {
+            "has_own_schema": self.args_schema is not None,
             "name": name,
             "description": description,
             "args_schema": schema,
@@ -120,12 +125,43 @@ class Tool:
             raise UsageError(f"The library has its own tool {name!r}: Tool(f, name=...).")
         return name
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take the tool apart: a decorated function is found by its name, all else made again."""
+        function: Any = self.func
+        module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
+        is_shared = module != "__main__" or not can_pickle_by_value()
+        if is_shared and _find_by_name(sys.modules.get(module), name) is self:
+            return _find_tool, (module, name)
+        arguments = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        if not self.has_own_schema:
+            arguments["args_schema"] = None  # it is made of the function
+        return _remake_tool, (pack(arguments, f"Tool {self.name!r}"), self.passes)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself: a decorated function can still be called."""
         return self.func(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}({', '.join(self.parameters.get('properties', {}))})>"
+
+
+def _find_tool(module: str, qualname: str) -> Any:
+    """Import a tool from its module, as a pickle does with a function."""
+    return _find_by_name(importlib.import_module(module), qualname)
+
+
+def _find_by_name(module: Any, qualname: str) -> Any:
+    found = module
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _remake_tool(arguments: Any, passes: tuple[type[Exception], ...]) -> Tool:
+    """Make the tool that a pickle describes."""
+    tool = Tool(**unpack(arguments))
+    object.__setattr__(tool, "passes", passes)
+    return tool
 
 
 @overload
@@ -163,7 +199,7 @@ def tool(
 
 @public
 @dataclass(frozen=True, kw_only=True)
-class PythonREPLTool:
+class PythonREPLTool(CopiedHere):
     """A Python session for every agent, in a sandbox, with its shard as the frame ``df``.
 
     Reducers have ``findings`` in place of ``df``. Agents call it as ``python_repl(code)``. The
@@ -216,6 +252,12 @@ class PythonREPLTool:
         is_root = hasattr(os, "getuid") and os.getuid() == 0  # Windows has no such user
         drops_rights = is_root and self.isolation != "process"
         object.__setattr__(self, "files", _paths_by_name(self.files, drops_rights=drops_rights))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"sandbox": pack(self.sandbox, "PythonREPLTool(sandbox=...)")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, sandbox=unpack(state["sandbox"]))
 
     def _check_sandbox(self) -> None:
         if not isinstance(self.sandbox, Sandbox):

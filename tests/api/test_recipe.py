@@ -327,7 +327,7 @@ def test_a_recipe_s_result_is_saved_with_its_stages(tmp_path):
         (lambda lm: amr.Recipe().map("x")(ROWS, lm=lm, tools=[]), "takes: lm, errors"),
         (lambda lm: amr.Recipe().map("x", columns=["tex"])(ROWS, lm=lm), "Did you mean 'text'"),
         (lambda lm: amr.Recipe().reduce({"text": "count"}).map("x")(ROWS, lm=lm), "Stage 2, map, takes a frame"),
-        (lambda lm: recipe()([1, 2], lm=lm), "a pandas DataFrame"),
+        (lambda lm: recipe()(1, lm=lm), "must hold rows: a pandas DataFrame .* not int"),
     ],
 )
 def test_a_wrong_recipe_says_so_before_anything_is_sent(make, reason, refusing):

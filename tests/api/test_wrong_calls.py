@@ -19,7 +19,11 @@ class Node(BaseModel):
 
 
 WRONG = {
-    "no frame": (lambda lm: amr.map([1], "Read.", lm=lm), amr.UsageError, "a pandas DataFrame, not list"),
+    "no frame": (
+        lambda lm: amr.map(1, "Read.", lm=lm),
+        amr.UsageError,
+        "must hold rows: a pandas DataFrame .* not int",
+    ),
     "missing column": (
         lambda lm: DF.amr.map("Read.", columns=["txt"], lm=lm),
         amr.ColumnError,
@@ -95,6 +99,11 @@ WRONG = {
         lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": "summ"}, lm=lm),
         amr.UsageError,
         r"reduce\['finding'\] takes what DataFrame.agg takes.*'summ'",
+    ),
+    "an aggregation that only groups have": (
+        lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": "ngroup"}, lm=lm),
+        amr.UsageError,
+        "'ngroup' is one of groups: by=",
     ),
     "a table in a list of aggregations": (
         lambda lm: DF.amr.map_reduce(map="Read.", reduce={"finding": ["count", "value_counts"]}, lm=lm),

@@ -18,6 +18,7 @@ import pandas_amr as amr
 from moments import until
 from numbered import number
 from pandas_amr._journal.processes import DEAD_S, STOPPED_S, describe_process, is_alive
+from pandas_amr._records.processes import this_process
 from pandas_amr.testing import ScriptedServer, Status, findings
 from versions import once
 
@@ -264,7 +265,7 @@ def test_who_asks_everything_again_waits_for_nobody_s_answers(path):
 @pytest.mark.parametrize("born", ["", "dead"], ids=["long silent", "gone"])
 def test_a_process_alone_does_not_wait_for_what_a_dead_one_has_left(path, born):
     process = subprocess.Popen(["sleep", "600"])
-    name = describe_process(process.pid) if born else ""
+    name = f"{this_process().space} {process.pid} 1" if born else ""
     process.kill()
     process.wait()
     claim(path, known(path).values(), born=name, beat=time.time() if name else 0)
@@ -319,9 +320,13 @@ def test_a_budget_of_seconds_bounds_the_wait_too(path):
     ],
 )
 def test_a_process_lives_while_the_kernel_has_it_and_it_is_not_silent_for_long(born, silent_s, lives):
-    own = describe_process(os.getpid())
+    own = describe_process()
     if not own:
         pytest.skip("this system does not name its processes")
     place, _, start = own.rpartition(" ")
-    names = {"own": own, "reused": f"{place} 1", "elsewhere": f"another-boot pid:[1] {os.getpid()} {start}"}
+    names = {
+        "own": own,
+        "reused": f"{place} 1",
+        "elsewhere": f"{this_process().space.partition('/')[0]}/another {os.getpid()} {start}",
+    }
     assert is_alive(names.get(born, ""), time.time() - silent_s) is lives

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import former
@@ -362,9 +363,9 @@ def test_keys_of_an_export_are_forgotten(path):
     [
         ((), "takes a frame of rows, or where="),
         ((people(), {"run": 1}), "takes a frame of rows, or where="),
-        (({"run": 1}, None), r"takes a DataFrame of rows, not dict.*where="),
-        ((people()["name"], None), "takes a DataFrame of rows, not Series"),
-        ((pd.DataFrame(index=[1]), None), "takes a DataFrame of rows"),
+        (({"run": 1}, None), r"A dict holds columns.*Labels go to where="),
+        ((7, None), "must hold rows"),
+        ((pd.DataFrame(index=[1]), None), "with columns, and this one has none"),
         ((people()[["name"]].rename(columns=str.upper), None), "has none of these sets: 'name', 'text'"),
         ((None, {}), r"takes a dict with one or more of kind, model"),
         ((None, "run"), r"takes a dict with one or more of kind, model"),
@@ -395,6 +396,12 @@ def test_a_wrong_argument_is_refused_and_nothing_is_forgotten(path, given, said)
     assert SECRET not in str(refused.value) or given[1] is not None
     assert len(journal) == before
     assert stands(path, SECRET)
+
+
+def test_rows_are_taken_in_any_form_that_the_verbs_take(path):
+    for form in (hers, lambda frame: pa.Table.from_pandas(hers(frame)), lambda frame: hers(frame).to_dict("list")):
+        run(people(), path, reduce=len)
+        assert amr.Journal(path).forget(form(people())).findings == 1
 
 
 # What else holds rows

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
-from pandas_amr._reduce.packing import reduce_calls, static_sizes
+from pandas_amr._reduce.packing import level_calls, static_sizes
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "reduce_tree.json").read_text())
@@ -53,7 +53,7 @@ def test_a_run_has_the_shape_of_its_tree_and_passes_a_group_of_one_without_a_cal
     levels = result.trace.groupby("level").size().tolist()
     assert levels == vector["sizes"]
     calls = sum(request.schema == "reduction" for request in server.requests)
-    assert calls == reduce_calls(vector["sizes"], vector["fan_in"])
+    assert calls == sum(level_calls(vector["sizes"], vector["fan_in"]))
     assert calls == sum(vector["sizes"][1:]) - (result.trace["status"] == "passed").sum()
 
 

@@ -6,8 +6,10 @@ import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr.errors import InvalidOutput, UsageError
+from pandas_amr.models.base import refuse_clients
 from pandas_amr.tools import PythonREPLTool, Tool, as_tools
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def is_instruction(value: object) -> bool:
 
 @public
 @dataclass(frozen=True, eq=False)
-class Agent:
+class Agent(CopiedHere):
     """An agent for a map or a reduce; a plain text is short for ``Agent(text)``.
 
     Args:
@@ -82,6 +84,18 @@ class Agent:
         tools, repl = as_tools(self.tools)
         object.__setattr__(self, "own_tools", tools)
         object.__setattr__(self, "own_repl", repl)
+
+    def __getstate__(self) -> dict[str, Any]:
+        refuse_clients(self.lm)
+        tools = None
+        if self.tools is not None:  # they may have been an iterator
+            repl = () if self.own_repl is None else (self.own_repl,)
+            tools = (*self.own_tools, *repl)
+        state = self.__dict__ | {"tools": tools}
+        return state | {"instruction": pack(self.instruction, "Agent(instruction)")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, instruction=unpack(state["instruction"]))
 
     @property
     def persona(self) -> str:

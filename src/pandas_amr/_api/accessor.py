@@ -1,4 +1,4 @@
-"""``df.amr`` and ``series.amr``: the verbs, bound to a frame or to one column."""
+"""``df.amr``, ``series.amr``, ``df.groupby(...).amr``: the verbs, bound to what they are about."""
 
 from __future__ import annotations
 
@@ -7,35 +7,40 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 import pandas as pd
 
 from pandas_amr._api import verbs
+from pandas_amr._api.grouped import GroupedAccessor
 from pandas_amr._records.public import refuse_attribute
+from pandas_amr._units.columns import frame_of_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Unpack
 
+    from pandas_amr._api.grouped import AnyGroups
     from pandas_amr._api.options import Groups, Kind, QuestionOptions
     from pandas_amr._result.result import Result
     from pandas_amr._run.run import Run
+    from pandas_amr._units.frames import Frame
 
 P = ParamSpec("P")
 R = TypeVar("R")
+GROUPED = (pd.api.typing.DataFrameGroupBy, pd.api.typing.SeriesGroupBy)
 VERBS = ("start", "map_reduce", "map", "filter", "reduce", "plan")
 
 
 class _Bound(Generic[P, R]):
     """A verb as a method: the function's own signature and docstring, without the frame."""
 
-    def __init__(self, function: Callable[Concatenate[pd.DataFrame, P], R]) -> None:
+    def __init__(self, function: Callable[Concatenate[Frame, P], R]) -> None:
         self._function = function
         self.__doc__ = function.__doc__
 
     @overload
-    def __get__(self, instance: None, owner: type) -> Callable[Concatenate[pd.DataFrame, P], R]: ...
+    def __get__(self, instance: None, owner: type) -> Callable[Concatenate[Frame, P], R]: ...
     @overload
     def __get__(self, instance: Accessor, owner: type) -> Callable[P, R]: ...
     def __get__(
         self, instance: Accessor | None, owner: type
-    ) -> Callable[P, R] | Callable[Concatenate[pd.DataFrame, P], R]:
+    ) -> Callable[P, R] | Callable[Concatenate[Frame, P], R]:
         if instance is None:
             return self._function
         bound: Callable[P, R] = self._function.__get__(instance.frame)
@@ -102,26 +107,43 @@ class SeriesAccessor(Accessor):
     """
 
     def __init__(self, series: pd.Series) -> None:
-        super().__init__(series.to_frame("value" if series.name is None else series.name))
+        super().__init__(frame_of_series(series))
 
     def __repr__(self) -> str:
         return f"<series.amr of {len(self.frame)} rows: {', '.join(VERBS)}>"
 
 
-def accessor(data: pd.DataFrame | pd.Series) -> Accessor:
+@overload
+def accessor(data: AnyGroups) -> GroupedAccessor: ...
+@overload
+def accessor(data: Frame) -> Accessor: ...
+def accessor(data: Frame | AnyGroups) -> Accessor | GroupedAccessor:
     """Return ``data.amr`` with its type, for type checkers and editors.
+
+    Data that pandas does not know, such as a frame of Polars, get the verbs so, too.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
         >>> amr.accessor(pd.DataFrame({"text": ["good", "bad"]}))
         <df.amr of 2 rows: start, map_reduce, map, filter, reduce, plan>
     """
-    return SeriesAccessor(data) if isinstance(data, pd.Series) else Accessor(data)
+    if isinstance(data, GROUPED):
+        return GroupedAccessor(data)
+    if isinstance(data, pd.DataFrame):
+        return Accessor(data)
+    if isinstance(data, pd.Series):
+        return SeriesAccessor(data)
+    from pandas_amr._units.frames import as_frame  # noqa: PLC0415 (it loads pyarrow)
+
+    return Accessor(as_frame(data))
 
 
 def register() -> None:
-    """Make ``df.amr`` and ``series.amr``, once: reloading the package does not warn."""
+    """Make ``amr`` of frames, Series and groups, once: reloading the package does not warn."""
     if not hasattr(pd.DataFrame, "amr"):
         pd.api.extensions.register_dataframe_accessor("amr")(Accessor)
     if not hasattr(pd.Series, "amr"):
         pd.api.extensions.register_series_accessor("amr")(SeriesAccessor)
+    for kind in GROUPED:
+        if not hasattr(kind, "amr"):  # pandas registers none of groups
+            setattr(kind, "amr", property(GroupedAccessor, doc=GroupedAccessor.__doc__))  # noqa: B010

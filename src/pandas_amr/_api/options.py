@@ -66,6 +66,12 @@ class MapOptions(Options, Generic[Kind], total=False):
     finding: Finding[Kind]
 
 
+class MapperOptions(Options, Generic[Kind], total=False):
+    """What a map takes that has no frame yet."""
+
+    finding: Finding[Kind]
+
+
 class QuestionOptions(MapOptions[Kind], Generic[Kind], total=False):
     """What a verb takes that maps and reduces."""
 

@@ -23,13 +23,14 @@ from pandas_amr._api.recipe_result import (
 )
 from pandas_amr._context.python_sessions import Converted
 from pandas_amr._context.services import Services
-from pandas_amr._context.settings import current_settings
+from pandas_amr._context.settings import current_settings, pack_arguments, unpack_arguments
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.subrun import SharedRun, parent_run
 from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import find_nodes
 from pandas_amr._journal.journal import open_journal
+from pandas_amr._journal.leases import open_leases
 from pandas_amr._journal.origins import RowsAt, own_rows
 from pandas_amr._map.ask import make_ask
 from pandas_amr._plan.aggregations import function_of
@@ -42,6 +43,7 @@ from pandas_amr._plan.plan import read_plan
 from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.concurrency import await_user_code
 from pandas_amr._records.keywords import check_keywords
+from pandas_amr._records.pickles import CopiedHere
 from pandas_amr._records.public import public
 from pandas_amr._result.frames import trace_frame
 from pandas_amr._result.recent import filtered_positions
@@ -50,6 +52,7 @@ from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.execution import Execution
 from pandas_amr._run.pipeline import RunRecord, run
 from pandas_amr._run.run import Run, answer_of, prepared
+from pandas_amr._units.frames import as_frame, is_other_frame
 from pandas_amr.errors import BudgetExceeded, InvalidOutput, NotConfirmed, RunStopped, UsageError
 from pandas_amr.tools import as_tools
 
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from pandas_amr._journal.journal import Journal
     from pandas_amr._journal.origins import RowOrigins
     from pandas_amr._records.usage import Phase
+    from pandas_amr._units.frames import Frame
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
@@ -110,7 +114,7 @@ class Stage:
 
 
 @public
-class Recipe(Pipeline):
+class Recipe(CopiedHere, Pipeline):
     """Verbs in a row, without a frame: ``recipe(df)`` runs them as one run.
 
     Begin with a plan, which is one ``map_reduce``, or with nothing, and add stages: each gets the
@@ -145,6 +149,17 @@ class Recipe(Pipeline):
                 _stage("map_reduce", arguments if plan is None else {"plan": plan} | arguments),
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        stages = []
+        for stage in self._stages:
+            given = pack_arguments(stage.given, f"Recipe.{stage.verb}")
+            stages.append((stage.verb, given))
+        return {"stages": stages}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        stages = [Stage(verb, unpack_arguments(given)) for verb, given in state["stages"]]
+        self._stages = tuple(stages)
+
     def _with(self, stage: Stage) -> Recipe:
         recipe = Recipe()
         recipe._stages = (*self._stages, stage)
@@ -176,11 +191,11 @@ class Recipe(Pipeline):
             raise UsageError(f"then takes a recipe or a function of a frame, not {what!r}.")
         return self._with(Stage("then", {"what": what}))
 
-    def __call__(self, frame: pd.DataFrame, /, **settings: Any) -> Result:
+    def __call__(self, frame: Frame, /, **settings: Any) -> Result:
         """Run it on a frame.
 
         Args:
-            frame: the rows; never changed.
+            frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
             settings: ``lm``, ``errors``, ``journal``, ``budget``, ``progress``,
                 ``max_parallelism``, as in ``map_reduce``; ``lm`` and ``errors`` hold for stages
                 that do not say otherwise.
@@ -197,7 +212,7 @@ class Recipe(Pipeline):
         """
         return self._run(frame, settings).result()
 
-    def start(self, frame: pd.DataFrame, /, **settings: Any) -> Run[Result]:
+    def start(self, frame: Frame, /, **settings: Any) -> Run[Result]:
         """Begin, and give the ``Run``; takes what a call takes.
 
         Raises:
@@ -205,13 +220,14 @@ class Recipe(Pipeline):
         """
         return self._run(frame, settings).begun()
 
-    def _run(self, frame: pd.DataFrame, settings: dict[str, Any]) -> Run[Result]:
+    def _run(self, data: Frame, settings: dict[str, Any]) -> Run[Result]:
         if not self._stages:
             raise UsageError(
                 'This recipe has no stage: amr.Recipe().map("...").reduce({...}), '
                 "or amr.Recipe(plan)."
             )
         check_keywords("A recipe's run", settings, ("lm", "errors", *OF_THE_RUN))
+        frame = as_frame(data)
         changed = {name: value for name, value in settings.items() if value is not None}
         lm = changed.pop("lm", self.lm)
         _check_settings(changed)
@@ -316,7 +332,9 @@ class Recipe(Pipeline):
         journal = services.journal
         async with AsyncExitStack() as stack:
             if lms:
-                wiring = wire(lms.values(), services.ledger, parent.settings.budget)
+                settings = parent.settings
+                leases = open_leases(settings.lease)
+                wiring = wire(lms.values(), services.ledger, settings.budget, leases)
                 services.wired = services.watch.wired = await stack.enter_async_context(wiring)
             if journal is not None:
                 readings = [own_rows(frame).reading]
@@ -370,6 +388,8 @@ class Recipe(Pipeline):
         """
         if isinstance(value, pd.DataFrame):
             return value
+        if is_other_frame(value):
+            return as_frame(value)
         before, stage = self._stages[number - 2], self._stages[number - 1]
         raise UsageError(
             f"Stage {number}, {stage.verb}, takes a frame; "

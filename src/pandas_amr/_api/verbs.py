@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from pandas_amr._api.options import (
     MapOptions,
+    MapperOptions,
     Options,
     QuestionOptions,
     has_options,
@@ -17,7 +18,7 @@ from pandas_amr._api.options import (
 from pandas_amr._records.callers import is_awaited
 from pandas_amr._records.keywords import check_keywords
 from pandas_amr._records.tracebacks import user_traceback
-from pandas_amr.errors import UsageError
+from pandas_amr.errors import ArgumentError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,13 +29,26 @@ if TYPE_CHECKING:
     from pandas_amr._api.options import Criterion, Groups, Kind, Map, Reduce
     from pandas_amr._plan.plan import Plan
     from pandas_amr._result.result import Result
+    from pandas_amr._run.frame_mapper import FrameMapper
     from pandas_amr._run.run import Run
+    from pandas_amr._units.frames import Frame
 
     Answer = TypeVar("Answer")
 
 _IN_ASYNC_CODE = (
     "{verb}() waits for its result and cannot be awaited; nothing was sent. In async code: {way}."
 )
+_NOT_OF_A_MAPPER = {
+    "task": (
+        "A task is planned once, before, from some rows: plan = rows.amr.plan(task), then "
+        "amr.mapper(plan=plan)."
+    ),
+    "map": "What to find is its first argument: amr.mapper(what).",
+    "axis": "It maps the rows of partitions; for columns: df.amr.map(..., axis='columns').",
+    "reduce": "It maps only; reduce what it gives: frame.amr.reduce(...).",
+    "output": "It maps only; reduce what it gives: frame.amr.reduce(...).",
+    "by": "It maps only; reduce what it gives: frame.amr.reduce(..., by=...).",
+}
 _ASYNC_WAYS = {
     "map_reduce": (
         "result = await df.amr.start(...), which takes the same; "
@@ -52,7 +66,7 @@ _ASYNC_WAYS = {
 
 @overload
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[list[Any]],
@@ -61,7 +75,7 @@ def start(
 ) -> Run[Result[pd.DataFrame, Kind]]: ...
 @overload
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[Answer],
@@ -70,7 +84,7 @@ def start(
 ) -> Run[Result[Answer, Kind]]: ...
 @overload
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -80,7 +94,7 @@ def start(
 @user_traceback
 @has_options(QuestionOptions)
 def start(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -104,7 +118,7 @@ def start(
 
 @overload
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[list[Any]],
@@ -113,7 +127,7 @@ def map_reduce(
 ) -> Result[pd.DataFrame, Kind]: ...
 @overload
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: type[Answer],
@@ -122,7 +136,7 @@ def map_reduce(
 ) -> Result[Answer, Kind]: ...
 @overload
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -132,7 +146,7 @@ def map_reduce(
 @user_traceback
 @has_options(QuestionOptions)
 def map_reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -142,7 +156,7 @@ def map_reduce(
     """Read every row with a model, write findings back as columns, reduce them to an answer.
 
     Args:
-        frame: the rows; never changed.
+        frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
         task: the question, in a sentence; what is not given below is planned from it.
         output: the answer's type: ``str int float bool``, a pydantic model, or ``list[Model]`` (a
             frame). Default: what the reduce gives.
@@ -181,12 +195,12 @@ def map_reduce(
 @user_traceback
 @has_options(MapOptions)
 def map(  # noqa: A001 (this library's word)
-    frame: pd.DataFrame, instruction: Map | None = None, **options: Unpack[MapOptions]
+    frame: Frame, instruction: Map | None = None, **options: Unpack[MapOptions]
 ) -> pd.DataFrame:
     """Find something in every row: the frame plus one column per finding field.
 
     Args:
-        frame: the rows; never changed.
+        frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
         instruction: what to find: a text, a function, or a dict of them by name, as ``map=`` of
             ``map_reduce``.
     {options}
@@ -205,9 +219,71 @@ def map(  # noqa: A001 (this library's word)
 
 
 @user_traceback
+@has_options(MapperOptions)
+def mapper(
+    instruction: Map | None = None, *unnamed: object, **options: Unpack[MapperOptions]
+) -> FrameMapper:
+    """Make a map without its frame, which can be pickled: for engines that hand out partitions.
+
+    It takes what ``map`` takes, and gives each partition what that gives. The types of its columns
+    are known before it runs, and a partition has them whatever is in it. Defaults that are set
+    here, such as the model, hold wherever it runs. A key does not enter the pickle: it is in the
+    environment of the process that unpickles it.
+
+    Each partition is a run: its rows are judged without those of others, a budget holds for it
+    alone, and ``errors="coerce"`` leaves ``<NA>`` in what failed of it. ``plan={"status": True}``
+    adds columns that say of each row what became of it.
+
+    Args:
+        instruction: what to find: a text, a function, or a dict of them by name, as ``map=`` of
+            ``map_reduce`` takes. None takes it from the plan. A task is planned before, once, from
+            some rows: ``amr.mapper(plan=rows.amr.plan(task))``. Columns of a function need types
+            in ``finding=``.
+        unnamed: none; a frame is what the mapper is called with.
+    {options}
+
+    Returns:
+        A ``FrameMapper``: ``mapper(frame)``, ``mapper.batches(iterator)``, ``mapper.meta(frame)``,
+        ``mapper.arrow_schema(schema)``.
+
+    Raises:
+        UsageError: an argument cannot be used.
+        PlanError: the plan cannot be used.
+
+    Example:
+        >>> import pandas as pd, pandas_amr as amr
+        >>> def lengths(shard):
+        ...     return [{"length": len(text)} for text in shard["text"]]
+        >>> mapper = amr.mapper(lengths, finding={"length": int})
+        >>> df = pd.DataFrame({"text": ["good", "bad"]}, index=["a", "b"])
+        >>> mapper(df)
+           text  length
+        a  good       4
+        b   bad       3
+        >>> mapper.meta(df).dtypes["length"]
+        int64[pyarrow]
+    """
+    if unnamed or "frame" in options or _is_frame(instruction):
+        raise UsageError("mapper() takes no frame: mapper = amr.mapper(...), then mapper(frame).")
+    for name in options:
+        if name in _NOT_OF_A_MAPPER:
+            raise ArgumentError(f"mapper() takes no {name!r}. {_NOT_OF_A_MAPPER[name]}")
+    check_keywords("mapper", options, option_types(MapperOptions))
+    from pandas_amr._plan.call import Call  # noqa: PLC0415 (see the module's docstring)
+    from pandas_amr._run.frame_mapper import mapper_of  # noqa: PLC0415
+
+    return mapper_of(Call(verb="map", frame=None, map=instruction, **options))
+
+
+def _is_frame(value: object) -> bool:
+    """Tell whether a value is a frame or a table, of whatever library."""
+    return any(hasattr(value, name) for name in ("columns", "iloc", "__arrow_c_stream__"))
+
+
+@user_traceback
 @has_options(Options)
 def filter(  # noqa: A001 (this library's word)
-    frame: pd.DataFrame, criterion: Criterion, **options: Unpack[Options]
+    frame: Frame, criterion: Criterion, **options: Unpack[Options]
 ) -> pd.DataFrame:
     """Keep the rows that meet a criterion, in order, with their labels.
 
@@ -218,7 +294,7 @@ def filter(  # noqa: A001 (this library's word)
     ``empty`` in ``amr.result_of(frame).status``.
 
     Args:
-        frame: the rows; never changed.
+        frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
         criterion: what a row must meet: a text, an ``Agent``, or a function of a shard's frame that
             gives one bool per row, matched with the rows as ``map=`` of ``map_reduce`` does.
     {options}
@@ -246,7 +322,7 @@ def filter(  # noqa: A001 (this library's word)
 @user_traceback
 @has_options(Options)
 def reduce(
-    frame: pd.DataFrame,
+    frame: Frame,
     instruction: Reduce,
     *,
     output: Any = None,
@@ -256,7 +332,8 @@ def reduce(
     """Reduce columns that are already there to a scalar, a text, an object or a summary frame.
 
     Args:
-        frame: the rows, which are the findings here; never changed.
+        frame: the rows, which are the findings here, in whatever ``amr.as_frame`` takes; never
+            changed.
         instruction: a text (agents, in a tree), a function of the frame, or a dict of pandas
             aggregations.
         output: the answer's type, as in ``map_reduce``.
@@ -286,7 +363,7 @@ def reduce(
 @user_traceback
 @has_options(QuestionOptions)
 def plan(
-    frame: pd.DataFrame,
+    frame: Frame,
     task: str | None = None,
     *,
     output: Any = None,
@@ -331,5 +408,6 @@ def _begin(
         raise UsageError(_IN_ASYNC_CODE.format(verb=verb, way=_ASYNC_WAYS[verb]))
     from pandas_amr._plan.call import Call  # noqa: PLC0415 (see the module's docstring)
     from pandas_amr._run.run import run_of  # noqa: PLC0415
+    from pandas_amr._units.frames import as_frame  # noqa: PLC0415
 
-    return run_of(Call(verb=verb, frame=frame, **question, **options))
+    return run_of(Call(verb=verb, frame=as_frame(frame), **question, **options))

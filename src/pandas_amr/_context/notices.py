@@ -44,6 +44,11 @@ class Notices:
         if waits:
             self._handed = queue.SimpleQueue()
 
+    @property
+    def waits(self) -> bool:
+        """Whether the caller's thread waits for the end of the run."""
+        return self._handed is not None
+
     def issue_until_done(self, run: Future[Any]) -> None:
         """Issue what comes, on the thread that waits for a run, until the run has ended."""
         handed = self._handed

@@ -75,6 +75,7 @@ class Watch:
         trace: since when it runs.
         wired: its models, once they are open.
         most_requests: how many requests it may have in flight; None until the plan says so.
+        has_logged_stop: whether the log has it at WARNING that the run stops early.
     """
 
     def __init__(self) -> None:
@@ -85,6 +86,7 @@ class Watch:
         self.trace = Trace()
         self.wired: Wired | None = None
         self.most_requests: int | None = None
+        self.has_logged_stop = False
         self._lock = threading.Lock()
         self._batches: list[tuple[NDArray[np.int64], pa.Table, Units]] = []
         self._waiting: list[concurrent.futures.Future[None]] = []

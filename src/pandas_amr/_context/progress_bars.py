@@ -6,9 +6,10 @@ import contextlib
 import html
 import logging
 import sys
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from pandas_amr.models.waits import LOGGER
+from pandas_amr._records.log import LOGGER
 
 if TYPE_CHECKING:
     from pandas_amr._context.progress_view import Outcome, ProgressView
@@ -44,6 +45,9 @@ WIDGET_STYLES: dict[Outcome, str] = {
 
 
 _open_bars: list[TerminalBar] = []  # all are drawn by one thread
+
+# Whether runs draw bars for people who watch; not where the log is all that may stand on stderr.
+draws_bars: ContextVar[bool] = ContextVar("pandas_amr_bars", default=True)
 
 
 class Display(Protocol):
@@ -220,7 +224,7 @@ class StreamLines:
 
 
 class LogLines:
-    """Lines in the log; waits are logged by who knows of them."""
+    """Lines in the log; waits and the end are logged by who knows of them."""
 
     tick_s = LINES_TICK_S
 
@@ -228,8 +232,8 @@ class LogLines:
         self._about = about
 
     def show(self, view: ProgressView) -> None:
-        """Log a line at the begin, now and then, and at the end."""
-        if view.moment in {"begin", "tick", "end"}:
+        """Log a line at the begin and now and then; the end is logged whatever is shown."""
+        if view.moment in {"begin", "tick"}:
             LOGGER.info("%s: %s", self._about, view.line)
 
 
@@ -255,12 +259,18 @@ def make_display(about: str, *, shown: bool | None) -> Display | None:
     stream = sys.stderr
     if shown is False:
         return None
+    if shown is None and not draws_bars.get():
+        return _make_log_lines(about)
     if _is_notebook():
         return NotebookBar()
     if _is_terminal(stream):
         return TerminalBar(stream)
     if shown:
         return None if stream is None else StreamLines(stream, about)
+    return _make_log_lines(about)
+
+
+def _make_log_lines(about: str) -> LogLines | None:
     return LogLines(about) if LOGGER.isEnabledFor(logging.INFO) else None
 
 

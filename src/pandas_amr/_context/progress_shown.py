@@ -7,18 +7,18 @@ import contextvars
 import os
 import queue
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from pandas_amr._context.progress_bars import make_display
+from pandas_amr._context.progress_bars import LogLines, make_display
 from pandas_amr._context.progress_view import make_last_view, make_view
+from pandas_amr._records.log import LOGGER, has_readers
 from pandas_amr._records.raised import describe_error
-from pandas_amr.models.waits import LOGGER
 
 if TYPE_CHECKING:
     from pandas_amr._context.progress import Watch
     from pandas_amr._context.progress_bars import Display
-    from pandas_amr._context.progress_view import Moment, Outcome, ProgressView
+    from pandas_amr._context.progress_view import Ending, Moment, ProgressView
 
 MOST_QUEUED = 64  # views that a slow stream has not taken yet: no further ticks are queued
 CLOSE_S = 2.0  # a stream that takes longer does not hold up the result
@@ -153,21 +153,31 @@ class ShownProgress:
             self._timer.cancel()
             self._timer = None
 
-    async def end(self, outcome: Outcome, ending: str, *, is_complete: bool) -> None:
-        """Show how the run ended, if anything of it was shown.
-
-        Args:
-            outcome: whether it ended well.
-            ending: how, in a word.
-            is_complete: whether it came to its end, well or not.
-        """
+    async def end(self, ending: Ending) -> None:
+        """Show how the run ended, if anything of it was shown; log what nobody may miss."""
         self._end_updates()
+        view = make_last_view(self._watch, ending)
+        self._log_end(view, ending)
         if self._sheet is None:
             return
         closed: Closed = asyncio.get_running_loop().create_future()
-        view = make_last_view(self._watch, outcome, ending, is_complete=is_complete)
         _painter().draw(self._sheet, view, closed)
         await asyncio.wait([closed], timeout=CLOSE_S)
+
+    def _log_end(self, view: ProgressView, ending: Ending) -> None:
+        """Log how the run ended: at WARNING if not well, whatever else is shown.
+
+        Without anybody who takes what is logged, Python would write that to stderr, where an error
+        or a warning stands already.
+        """
+        title = f"{view.title} ({ending.reason})" if ending.reason else view.title
+        line = replace(view, title=title).line
+        is_good = ending.outcome == "done" and not ending.reason
+        if is_good or self._watch.has_logged_stop:
+            if self._sheet is not None and isinstance(self._sheet.display, LogLines):
+                LOGGER.info("%s: %s", self._about, line)
+        elif has_readers() or not ending.is_told:
+            LOGGER.warning("%s: %s", self._about, line)
 
 
 def _finish(closed: Closed) -> None:

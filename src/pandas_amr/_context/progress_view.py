@@ -17,6 +17,25 @@ MINUTE_S, HOUR_S = 60, 3600
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended.
+
+    Attributes:
+        outcome: whether it ended well.
+        title: how, in a word.
+        reason: why it did not end well, if the title does not say it; without the text of cells.
+        is_complete: whether it came to its end, well or not.
+        is_told: whether an error or a warning tells the user that it did not end well.
+    """
+
+    outcome: Outcome
+    title: str
+    reason: str = ""
+    is_complete: bool = False
+    is_told: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ProgressView:
     """A run at one moment.
 
@@ -97,23 +116,14 @@ def make_view(watch: Watch, moment: Moment) -> ProgressView:
     )
 
 
-def make_last_view(
-    watch: Watch, outcome: Outcome, ending: str, *, is_complete: bool
-) -> ProgressView:
-    """Make the view of a run that has ended.
-
-    Args:
-        watch: knows the run.
-        outcome: whether it ended well.
-        ending: how it ended, in a word.
-        is_complete: whether it came to its end, well or not.
-    """
+def make_last_view(watch: Watch, ending: Ending) -> ProgressView:
+    """Make the view of a run that has ended."""
     return ProgressView(
         moment="end",
-        share=1.0 if is_complete else watch.steps.share,
-        title=ending,
+        share=1.0 if ending.is_complete else watch.steps.share,
+        title=ending.title,
         facts=tuple(filter(None, list_facts(watch, ended=True))),
-        outcome=outcome,
+        outcome=ending.outcome,
         seconds=watch.trace.seconds,
     )
 

@@ -15,12 +15,13 @@ from pandas_amr._journal.journal import Journal, suggest_switch
 from pandas_amr._plan.call import Errors
 from pandas_amr._records.keywords import closest_keyword
 from pandas_amr._records.paths import absolute_path
+from pandas_amr._records.pickles import CopiedHere, pack, refuse_pickling, unpack
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Budget, Phase
 from pandas_amr.errors import ArgumentError, UsageError
-from pandas_amr.models.base import LM
+from pandas_amr.models.base import LM, is_client, refuse_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +32,7 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(CopiedHere):
     """What holds for calls that do not say otherwise.
 
     Attributes:
@@ -46,8 +47,15 @@ class Settings:
     progress: bool | None = None
     budget: Budget | None = None
     journal: Any = None
+    lease: Any = None
     redact: Callable[[str], str] | None = None
     of_block: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return pack_arguments(self.__dict__, "settings")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(unpack_arguments(state))
 
     def with_changes(self, changes: dict[str, Any]) -> Settings:
         """Give a copy with some of them changed."""
@@ -56,7 +64,6 @@ class Settings:
 
 LOCAL = "local"  # the name of the embedded model
 LIKE_LOCAL = 0.8  # how much alike a name must be to be taken for it
-CLIENTS = ("AsyncOpenAI", "OpenAI")  # others of the package derive from these
 NAMES = tuple(each.name for each in fields(Settings) if each.name != "of_block")
 
 
@@ -142,6 +149,9 @@ class settings:  # noqa: N801 (used like a function)
         budget: what one run may spend.
         journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's
             cache folder.
+        lease: where processes share the limits of a server, key and model, and what is spent of
+            ``Budget(shared=...)``: a folder on a disk of this machine, or False for nowhere;
+            default: a folder in the user's cache folder.
         redact: a function of a text that gives the text that is sent in its place. It is given
             every cell, every number and every result of a tool before it is sent; names of columns
             and your own words (tasks, instructions, types) are sent as they are.
@@ -160,6 +170,18 @@ class settings:  # noqa: N801 (used like a function)
         self._open: list[
             _Entry
         ] = []  # of all contexts: one object may be entered in several threads at once
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take the changes apart; a copy has not been entered."""
+        return _remake_settings, (pack_arguments(self._changes, "settings"),)
+
+    def __copy__(self) -> settings:
+        return settings(**self._changes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> settings:
+        """Return a copy with the same functions and clients."""
+        del memo
+        return settings(**self._changes)
 
     def __enter__(self) -> None:
         self._open.append(_enter(self, self._changes))
@@ -195,6 +217,34 @@ class settings:  # noqa: N801 (used like a function)
 
     def __repr__(self) -> str:
         return f"<settings {', '.join(self._changes) or 'without changes'}>"
+
+
+def _remake_settings(changes: Mapping[str, Any]) -> settings:
+    """Make the settings that a pickle describes."""
+    return settings(**unpack_arguments(changes))
+
+
+def pack_arguments(given: Mapping[str, Any], of: str) -> dict[str, Any]:
+    """Return arguments of calls, or settings, as they enter a pickle.
+
+    Args:
+        given: the arguments, by name.
+        of: what they belong to, for people.
+
+    Raises:
+        UsageError: one of them cannot be pickled.
+    """
+    packed: dict[str, Any] = {}
+    for name, value in given.items():
+        if name == "lm":
+            refuse_clients(value)
+        packed[name] = pack(value, f"{of}({name}=...)")
+    return packed
+
+
+def unpack_arguments(packed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments that ``pack_arguments`` gave as they were before."""
+    return {name: unpack(value) for name, value in packed.items()}
 
 
 def _runs_later(function: Callable[..., Any]) -> bool:
@@ -240,6 +290,10 @@ class _Configured:
     def __init__(self, changes: Mapping[str, Any], before: Mapping[str, Any]) -> None:
         self._changes = changes
         self._before = before
+
+    __reduce_ex__ = refuse_pickling(
+        "What configure() returns", "Call amr.configure(...) in the other process, too."
+    )
 
     def _refuse(self, *_: object) -> NoReturn:
         """Take the change back, but for what somebody else has set since.
@@ -290,8 +344,9 @@ def _checked(
     kept = dict(changes)
     if isinstance(kept.get("lm"), dict):
         kept["lm"] = dict(kept["lm"])
-    if isinstance(kept.get("journal"), str | Path):
-        kept["journal"] = absolute_path(kept["journal"])
+    for name in ("journal", "lease"):
+        if isinstance(kept.get(name), str | Path):
+            kept[name] = absolute_path(kept[name])
     return kept
 
 
@@ -311,8 +366,8 @@ def _check_values(caller: Caller, changes: dict[str, Any]) -> None:
             check_lm(value, where=f"{caller}(lm=...)")
         elif not _fits(name, value):
             suggestion = did_you_mean(value, get_args(Errors)) if name == "errors" else ""
-            if name == "journal" and isinstance(value, str):
-                suggestion = suggest_switch(value)
+            if name in {"journal", "lease"} and isinstance(value, str):
+                suggestion = suggest_switch(value, name)
             raise UsageError(
                 f"{caller}({name}=...) takes {_WANTED[name]}, not {value!r}.{suggestion}"
             )
@@ -325,6 +380,7 @@ _WANTED = {
     "progress": "True, False or None",
     "budget": "amr.Budget(money=, tokens=, calls=, seconds=)",
     "journal": "a path, amr.Journal(path), True, False or None",
+    "lease": "a folder's path, True, False or None",
     "redact": "a plain function that is given a text and gives a text, or None",
 }
 
@@ -338,12 +394,19 @@ def _fits(name: str, value: Any) -> bool:
         case "budget":
             return isinstance(value, Budget)
         case "journal":
-            if isinstance(value, str):
-                return bool(value.strip()) and not suggest_switch(value)
-            return isinstance(value, bool | Path | Journal)
+            return isinstance(value, Journal) or _is_place(value)
+        case "lease":
+            return _is_place(value)
         case "redact":
             return _is_redact(value)
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_place(value: Any) -> bool:
+    """Tell whether a value is a path, or a switch: True for the default one, False for none."""
+    if isinstance(value, str):
+        return bool(value.strip()) and not suggest_switch(value)
+    return isinstance(value, bool | Path)
 
 
 def _is_redact(value: Any) -> bool:
@@ -402,12 +465,3 @@ def _advise_lm(given: Any) -> str:
     if inspect.ismodule(given) and given.__name__ == "openai":
         return ' Did you mean amr.LM("name", client=openai.AsyncOpenAI())?'
     return ""
-
-
-def is_client(given: Any) -> bool:
-    """Tell whether something is a client of the ``openai`` package, without importing that."""
-    for kind in type(given).__mro__:
-        package = kind.__module__.partition(".")[0]
-        if package == "openai" and kind.__name__ in CLIENTS:
-            return True
-    return False

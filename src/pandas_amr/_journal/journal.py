@@ -12,6 +12,7 @@ import os
 import sqlite3
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from numbers import Integral, Real
@@ -50,12 +51,13 @@ from pandas_amr.errors import JournalError, JournalWarning, UsageError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import pandas as pd
 
     from pandas_amr._journal.claims import Claim
     from pandas_amr._journal.database import Entry
+    from pandas_amr._units.frames import Frame
 
 RUN_COLUMNS = (
     "run",
@@ -180,7 +182,7 @@ class Journal:
         return deleted
 
     def forget(
-        self, frame: pd.DataFrame | None = None, *, where: Mapping[str, Any] | None = None
+        self, frame: Frame | None = None, *, where: Mapping[str, Any] | None = None
     ) -> Forgotten:
         """Remove what was found of rows, so that no byte of it is left in the journal's files.
 
@@ -196,8 +198,8 @@ class Journal:
         of requests, such as the files of a batch.
 
         Args:
-            frame: the rows as they were given to the verbs, with all columns that these read;
-                equal rows are one.
+            frame: the rows as they were given to the verbs (anything that these take), with all
+                columns that these read; equal rows are one.
             where: labels of the answers that are removed, whatever rows they are of, together with
                 the reductions that were made from findings among them: ``kind``
                 (``"finding"``, ``"reduction"``, ``"plan"``), ``model``, ``run`` (as in ``runs()``),
@@ -230,7 +232,7 @@ class Journal:
         if frame is None:
             forgotten = forget_labelled(store, read_labels(where))
         else:
-            forgotten = forget_rows(store, _check_frame(frame))
+            forgotten = forget_rows(store, _read_frame(frame))
         let_go_of_rows()
         forgotten = replace(forgotten, files=remove_set_aside(store.path))
         _warn_of_left(store.path, forgotten)
@@ -513,19 +515,21 @@ def _check_keep(keep: Any) -> int:
     return min(int(keep), sys.maxsize)
 
 
-def _check_frame(frame: Any) -> pd.DataFrame:
-    """Return the frame.
+def _read_frame(data: Any) -> pd.DataFrame:
+    """Return the rows that are to be forgotten, of whatever holds rows.
 
     Raises:
-        UsageError: it is none, or has no columns.
+        UsageError: it holds none, or has no columns.
     """
-    import pandas as pd  # noqa: PLC0415 (a journal can be used without a frame)
+    from pandas_amr._units.frames import as_frame  # noqa: PLC0415 (it loads pandas and Arrow)
 
-    if not isinstance(frame, pd.DataFrame) or not len(frame.columns):
-        raise UsageError(
-            f"forget() takes a DataFrame of rows, not {type(frame).__name__}: df[df['id'] == 7]. "
-            "Labels go to where=."
-        )
+    try:
+        frame = as_frame(data)
+    except UsageError as error:
+        advice = " Labels go to where=." if isinstance(data, Mapping) else ""
+        raise UsageError(f"{error}{advice}") from None
+    if not len(frame.columns):
+        raise UsageError("forget() takes a frame of rows with columns, and this one has none.")
     return frame
 
 
@@ -590,12 +594,12 @@ def open_journal(given: Any, *, by_default: bool) -> Journal | None:
     raise UsageError(f"journal= takes a path, amr.Journal(path), True or False, not {given!r}.")
 
 
-def suggest_switch(text: str) -> str:
+def suggest_switch(text: str, argument: str = "journal") -> str:
     """Suggest True or False for a text that is a word for one of them, and not a path."""
     word = text.strip().casefold()
     if word in OFF_WORDS:
-        return " For no journal: journal=False."
-    return " For the default one: journal=True." if word in ON_WORDS else ""
+        return f" For no {argument}: {argument}=False."
+    return f" For the default one: {argument}=True." if word in ON_WORDS else ""
 
 
 def _default_journal(*, is_required: bool, by_default: bool) -> Journal | None:

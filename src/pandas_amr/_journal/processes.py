@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pandas_amr._records.processes import ProcessId, this_process
 
 if TYPE_CHECKING:
     import sqlite3
@@ -14,51 +13,28 @@ if TYPE_CHECKING:
 BEAT_S = 1.0
 DEAD_S = 6.0  # without a beat
 STOPPED_S = 60.0  # the same, if the kernel has the process: it may wait for a lock on the file
-ENDED_STATES = frozenset({"Z", "X", "x"})  # of a process that was killed and not yet waited for
 
 
-def describe_process(pid: int) -> str:
-    """Name a process of this system so that no other one has the name; empty if it cannot be.
-
-    A number alone does not: it is used again, and every container counts its own.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        namespace = Path("/proc/self/ns/pid").readlink()
-    except OSError:  # not Linux
-        return ""
-    return f"{boot} {namespace} {pid} {_start_of(pid)}"
-
-
-def _start_of(pid: int) -> str:
-    """Return when a process began, in the kernel's words; empty if it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
-    except OSError:
-        return ""
-    state, *rest = fields.rpartition(")")[2].split()
-    return "" if state in ENDED_STATES else rest[18]
-
-
-@functools.cache
-def _place_of(pid: int) -> str:
-    """Return the part of the names of processes that those share which can see each other."""
-    return describe_process(pid).rpartition(" ")[0].rpartition(" ")[0]
+def describe_process() -> str:
+    """Write which process this is; empty if the system does not tell processes apart."""
+    own = this_process()
+    return f"{own.space} {own.pid} {own.started}" if own.space else ""
 
 
 def is_alive(born: str, beat: float) -> bool:
     """Tell whether a process lives: the kernel says so where it can, and the last beat anywhere.
 
     Args:
-        born: its name.
+        born: which process it is.
         beat: when it last said that it lives.
     """
     silent_s = abs(time.time() - beat)  # a clock that was set back makes no beat last longer
-    place, _, start = born.rpartition(" ")
-    place, _, pid = place.rpartition(" ")
-    if not place or place != _place_of(os.getpid()):
+    if not born:
         return silent_s <= DEAD_S
-    return silent_s <= STOPPED_S and _start_of(int(pid)) == start
+    space, pid, started = born.rsplit(" ", 2)
+    if ProcessId(space, int(pid), int(started)).has_ended():
+        return False
+    return silent_s <= (STOPPED_S if space == this_process().space else DEAD_S)
 
 
 # Work on the database
@@ -69,7 +45,7 @@ def write_beat(connection: sqlite3.Connection, process: bytes) -> None:
     connection.execute(
         "INSERT INTO processes VALUES (?, ?, ?) "
         "ON CONFLICT (process) DO UPDATE SET beat = excluded.beat",
-        (process, describe_process(os.getpid()), time.time()),
+        (process, describe_process(), time.time()),
     )
 
 

@@ -67,10 +67,16 @@ class Doom:
     units: int
     shards: int
 
-    def describe(self) -> str:
-        """Say what failed, and why, in one sentence."""
+    def describe(self, *, is_quoted: bool = True) -> str:
+        """Say what failed, and why, in one sentence.
+
+        Args:
+            is_quoted: whether what a service says is quoted, which may repeat a cell.
+        """
         of_map = "" if self.map is None else f" of the map {self.map!r}"
         reason = self.reason.removesuffix(".")
+        if self.who == "model" and not is_quoted:
+            reason = reason.partition(": ")[0]
         if self.who == "callable":  # an exception's text may quote a cell
             reason = EXCEPTION_TEXT.sub(r"\1", reason)
         return (

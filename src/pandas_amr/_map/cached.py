@@ -41,11 +41,6 @@ Found: TypeAlias = tuple[list[int], pa.Table]  # positions, and a row of finding
 Id = TypeVar("Id")
 
 
-def uncached(mapper: Mapper) -> Mapper:
-    """Return the mapper itself, without the journal around it."""
-    return mapper.mapper if isinstance(mapper, CachedMapper) else mapper
-
-
 class UnitKeys:
     """The keys of units in the journal, made once per unit.
 

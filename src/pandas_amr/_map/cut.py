@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pandas_amr._plan.call import may_ask_model
 from pandas_amr._units.neighbours import CONTEXT_ROWS, Context
 from pandas_amr._units.shards import Shard, make_shards
 
@@ -52,6 +53,24 @@ def drop_empty(shards: Sequence[Shard], units: Units) -> list[Shard]:
         positions = tuple(one for one in shard.positions if one not in empty)
         read.append(replace(shard, positions=positions))
     return read
+
+
+def cuts_empty(spec: Spec) -> bool:
+    """Tell whether shards are cut with empty units: a map reads them, or keys are made of all."""
+    return spec.plan.keyed == "shard" or functions_read_empty(spec)
+
+
+def functions_read_empty(spec: Spec) -> bool:
+    """Tell whether a map reads empty units: agents, and recipes that ask a model, do not."""
+    return any(not may_ask_model(function) for function in spec.job.callables.values())
+
+
+def cut_first_run(spec: Spec, units: Units, context: Context | None) -> list[Shard]:
+    """Cut units into shards as a first run does. One may hold nothing but empty units."""
+    if not cuts_empty(spec):
+        units = units.with_content()
+    groups = context.groups(units.asked) if context is not None else None
+    return cut_shards(spec, units, groups)
 
 
 def make_context(spec: Spec, units: Units) -> Context | None:

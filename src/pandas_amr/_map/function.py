@@ -22,6 +22,7 @@ from pandas_amr._records.raised import describe_error
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow_values import make_table
 from pandas_amr._types.schema import TEXT_FINDING
+from pandas_amr._units.frames import as_frame, is_other_frame
 from pandas_amr.errors import (
     BudgetExceeded,
     ColumnError,
@@ -181,6 +182,8 @@ class FunctionMapper:
     def _table(self, given: Any, index: pd.Index) -> pa.Table:
         """What the function gave, as typed columns in the order of the shard's rows."""
         rows = len(index)
+        if is_other_frame(given):
+            given = as_frame(given)
         if isinstance(given, ARRAYS) and given.ndim == 1 and len(given) == rows:
             given = pd.Series(given, index=index)
         if isinstance(given, pd.Series | pd.DataFrame):

@@ -71,11 +71,6 @@ class MapPrompt:
                 problems[position] = str(error)
         return problems
 
-    def askable(self, positions: Sequence[int]) -> tuple[int, ...]:
-        """Return the units that can be asked about."""
-        problems = self.problems(positions)
-        return tuple(position for position in positions if position not in problems)
-
     def instruction_or_problem(self, position: int) -> str:
         """Return what is asked of a unit; if it cannot be asked about, why it cannot."""
         if self.instructions is None:

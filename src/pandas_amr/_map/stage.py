@@ -17,18 +17,25 @@ from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
 from pandas_amr._findings.store import FOUND, Failure, FindingStore
 from pandas_amr._map.breaker import Breaker, Doom
 from pandas_amr._map.cached import CachedMapper
-from pandas_amr._map.cut import Sample, cut_shards, drop_empty, make_context
+from pandas_amr._map.cut import (
+    Sample,
+    cut_first_run,
+    cut_shards,
+    cuts_empty,
+    drop_empty,
+    make_context,
+)
 from pandas_amr._map.function import PipelineMapper
 from pandas_amr._map.leaves import Leaves, Part
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import in_thread
+from pandas_amr._records.log import LOGGER
 from pandas_amr._records.trace import Node
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, FailureWarning, MapFailed, PlanWarning
-from pandas_amr.models.waits import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,6 +65,9 @@ class MapStage:
         units: all units of the run.
         findings: what an earlier run found: only the rest is asked.
         sample: some of the units, each block a shard: only these are asked.
+
+    Attributes:
+        sample: likewise; None if all units are asked.
     """
 
     _nodes_of: dict[int, tuple[str, ...]] | None = None  # the nodes of each unit, once asked for
@@ -77,7 +87,7 @@ class MapStage:
         self._services = services
         self._state = state
         self._units = units
-        self._sample = sample
+        self.sample = sample
         self._context = make_context(spec, units)
         self._breaker = _make_breaker(spec)
         self.mappers = make_mappers(spec, services, units, self._context, self._breaker)
@@ -91,19 +101,12 @@ class MapStage:
         self._waiting: dict[int, dict[str | None, MappedShard]] = {}
         self._items = self._cut_all()
 
-    @cached_property
-    def _cuts_empty(self) -> bool:
-        """Whether shards are cut with empty units: functions read them, or keys are made of all."""
-        if self._spec.plan.keyed == "shard":
-            return True
-        return any(mapper.reads_empty_units for mapper in self.mappers)
-
     def _key_by_whole_shards(self) -> None:
         """Make the keys of the shards of a first run, empty units among theirs.
 
         Without empty units a first run has no others, and neither has a sample.
         """
-        has_others = not self._is_first and self._sample is None
+        has_others = not self._is_first and self.sample is None
         if not has_others and not len(self._units.empty):
             return
         for mapper in self.mappers:
@@ -123,9 +126,9 @@ class MapStage:
     @cached_property
     def _rows(self) -> int:
         """How many rows the stage is about."""
-        if self._sample is None:
+        if self.sample is None:
             return len(self._units)
-        return self._count_rows(self._sample.positions)
+        return self._count_rows(self.sample.positions)
 
     def _count_rows(self, positions: Sequence[int] | NDArray[np.int64]) -> int:
         """Count the rows that some asked units answer."""
@@ -135,16 +138,30 @@ class MapStage:
     def _cut(self, mapper: Mapper) -> list[Shard]:
         if not self._is_first:
             return self._cut_open(self._is_open(mapper.name))
-        is_open = self._is_open_for_any  # all maps have the same shards
-        if self._cuts_empty and self._sample is None:
-            is_open = is_open | self._units.is_empty
-        shards = self._cut_open(is_open, warns=mapper is self.mappers[0])
+        warns = mapper is self.mappers[0]  # all maps have the same shards
+        shards = self._cut_open(self._is_open_or_empty, warns=warns)
         return shards if mapper.reads_empty_units else drop_empty(shards, self._units)
+
+    @property
+    def _is_open_or_empty(self) -> NDArray[np.bool_]:
+        """Tell which of the asked units are cut into shards."""
+        if self.sample is None and cuts_empty(self._spec):
+            return self._is_open_for_any | self._units.is_empty
+        return self._is_open_for_any
+
+    @property
+    def open_shards(self) -> list[Shard]:
+        """The shards of units that some map is still to be asked about, without empty units."""
+        is_open = self._is_open_or_empty
+        if not self._is_first:
+            is_open = self._is_open_for_any & ~self._units.is_empty
+        shards = drop_empty(self._cut_open(is_open), self._units)
+        return [shard for shard in shards if shard.positions]
 
     def _cut_open(self, is_open: NDArray[np.bool_], *, warns: bool = False) -> list[Shard]:
         unmapped = self._units.only(is_open)
-        if self._sample is not None:
-            return cut_shards(self._spec, unmapped, self._sample.blocks_of(unmapped.asked))
+        if self.sample is not None:
+            return cut_shards(self._spec, unmapped, self.sample.blocks_of(unmapped.asked))
         groups = None
         if self._context is not None:
             groups = self._context.groups(unmapped.asked)
@@ -177,9 +194,9 @@ class MapStage:
         is_open = np.isin(self.findings.statuses[name], (SKIPPED, "failed"))
         if name in self.findings.left:
             is_open &= ~self.findings.left[name]
-        if self._sample is None:
+        if self.sample is None:
             return is_open
-        return is_open & np.isin(self._units.asked, self._sample.positions)
+        return is_open & np.isin(self._units.asked, self.sample.positions)
 
     @property
     def leaves(self) -> int:
@@ -191,11 +208,7 @@ class MapStage:
     @cached_property
     def _all_shards(self) -> list[Shard]:
         """Shards as a first run cuts them: the tree of a later run asks the same questions."""
-        units = self._units if self._cuts_empty else self._units.with_content()
-        groups = None
-        if self._context is not None:
-            groups = self._context.groups(units.asked)
-        return cut_shards(self._spec, units, groups)
+        return cut_first_run(self._spec, self._units, self._context)
 
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
@@ -274,7 +287,9 @@ class MapStage:
         """Begin no more shards, and tell it at once."""
         self._state.halted = True
         total = self._services.ledger.total
-        LOGGER.warning("The run gives up: %s %s.", doom.describe(), _describe_total(total))
+        reason = doom.describe(is_quoted=False)
+        LOGGER.warning("The run gives up: %s %s.", reason, _describe_total(total))
+        self._services.watch.has_logged_stop = True
 
     def _give_up(self, doom: Doom) -> None:
         """End the run, once what was under way has ended, too."""

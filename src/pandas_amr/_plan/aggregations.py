@@ -136,9 +136,7 @@ def check_aggregation(name: object, how: object, *, grouped: bool) -> None:
         return
     for function in as_list(wanted) or [wanted]:
         if not callable(function) and not _is_known(function, grouped=grouped):
-            suggestion = did_you_mean(function, SUGGESTED, synonyms=SYNONYMS)
-            if not suggestion and isinstance(function, str) and name in SUGGESTED:
-                suggestion = f" The column comes first: reduce={{{function!r}: {name!r}}}."
+            suggestion = _suggest(name, function, grouped=grouped)
             raise UsageError(
                 f"reduce[{name!r}] takes what DataFrame.agg takes, such as 'sum' or a function, "
                 f"not {function!r}.{suggestion}"
@@ -148,6 +146,17 @@ def check_aggregation(name: object, how: object, *, grouped: bool) -> None:
                 f"reduce[{name!r}]: {function!r} gives a table, so it cannot stand in a list: "
                 f"say {function!r} alone."
             )
+
+
+def _suggest(name: object, function: object, *, grouped: bool) -> str:
+    """Say what may be meant by an aggregation that pandas does not have; empty if nothing may."""
+    if _is_known(function, grouped=True):
+        return f" {function!r} is one of groups: by=..."
+    known = [one for one in SUGGESTED if _is_known(one, grouped=grouped)]
+    suggestion = did_you_mean(function, known, synonyms=SYNONYMS)
+    if not suggestion and isinstance(function, str) and name in SUGGESTED:
+        return f" The column comes first: reduce={{{function!r}: {name!r}}}."
+    return suggestion
 
 
 def _is_known(function: object, *, grouped: bool) -> bool:

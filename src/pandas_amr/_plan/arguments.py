@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pandas_amr._agent.agent import Agent, is_instruction
 from pandas_amr._plan.aggregations import Aggregation, check_aggregation, is_planned
-from pandas_amr._plan.call import KEEP, Errors, Job
+from pandas_amr._plan.call import KEEP, Errors, Job, may_ask_model
 from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.functions import check_function
 from pandas_amr._plan.named_findings import check_map_names
@@ -19,7 +19,7 @@ from pandas_amr._records.usage import Budget
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import TEXT_FINDING
 from pandas_amr._units.by import By, resolve_by
-from pandas_amr._units.columns import check_frame, find_content_columns
+from pandas_amr._units.columns import find_content_columns
 from pandas_amr._units.profile import profile_columns
 from pandas_amr.errors import UsageError
 from pandas_amr.tools import as_tools
@@ -37,6 +37,7 @@ CHOICE_SYNONYMS = {  # what other libraries call it, by the argument
     "axis": {"index": "rows", "units": "rows", "cols": "columns"},
     "errors": {"ignore": "coerce", "skip": "coerce", "null": "coerce", "strict": "raise"},
 }
+NOTHING_TO_FIND = "map: say what to find: a text, a function, or a dict of them by name."
 REDUCE_FIELDS = ("reduce_instruction", "aggregations", "ranking")
 
 
@@ -80,7 +81,6 @@ def check(call: Call) -> Job:
         UsageError: an argument cannot be used; the message says what would be right.
         PlanError: the plan cannot be used.
     """
-    check_frame(call.frame)
     _check_options(call)
     if call.verb == "filter":
         call = _as_map(call)
@@ -147,6 +147,61 @@ def list_open_fields(call: Call) -> tuple[str, ...]:
         fixed.setdefault("finding", call.finding)
     reduce = _read_reduce(call.reduce, fixed, grouped=call.by is not None)
     return _list_open_fields(call, fixed, maps, reduce)
+
+
+@dataclass(frozen=True)
+class FramelessMap:
+    """A map that has no frame yet.
+
+    Attributes:
+        plan: with the type of every finding, so that the columns are known before anything runs.
+        names: the names of the maps that run side by side; ``(None,)`` for a single map.
+        code: the functions and agents of the maps; None if the plan has all.
+        needs_model: whether a model may be asked anything.
+    """
+
+    plan: Plan
+    names: tuple[str | None, ...]
+    code: Any
+    needs_model: bool
+
+
+def read_map(call: Call) -> FramelessMap:
+    """Read a map that has no frame yet, and leave nothing of it open.
+
+    Raises:
+        UsageError: an argument cannot be used, or does not say which columns the map adds.
+        PlanError: the plan cannot be used.
+    """
+    _check_options(call)
+    fixed = read_plan(call.plan).fixed()
+    maps = _read_maps(call, fixed)
+    if call.map is None and "map_instruction" not in fixed:
+        raise UsageError(NOTHING_TO_FIND)
+    _read_finding(call, fixed, maps)
+    if maps.functions:
+        _check_has_types(fixed.get("finding"), maps)
+    fixed.setdefault("finding", as_finding(None))
+    functions = [*maps.functions.values()]
+    asks_none = len(functions) == len(maps.names) and not any(map(may_ask_model, functions))
+    code = call.map if maps.functions or maps.agents else None
+    return FramelessMap(Plan(**fixed), maps.names, code, needs_model=not asks_none)
+
+
+def _check_has_types(finding: Any, maps: _Maps) -> None:
+    """Refuse a function whose columns only a run can tell.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in maps.functions:
+        known = finding.get(name) if isinstance(finding, dict) else finding
+        if known is None:
+            argument = "finding={...}" if name is None else f"finding={{{name!r}: {{...}}}}"
+            raise UsageError(
+                "A mapper says which columns it adds before it runs, and those of a function are "
+                f"not known then: give their types, {argument}."
+            )
 
 
 def _list_open_fields(
@@ -420,7 +475,7 @@ def _missing_problem(call: Call, job: Job) -> str | None:
         needs_reduce = call.task is None and job.verb == "map_reduce"
         return _missing_reduce_problem(call) if needs_reduce and not is_reduced else None
     if job.verb == "map":
-        return "map: say what to find: a text, a function, or a dict of them by name."
+        return NOTHING_TO_FIND
     return "map_reduce: say what you want: task='...', or map= and reduce=."
 
 

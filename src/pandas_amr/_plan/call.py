@@ -13,7 +13,7 @@ from pandas_amr._plan.aggregations import function_of
 from pandas_amr._types.arrow import field_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
     import pandas as pd
 
@@ -238,8 +238,13 @@ ColumnTypes: TypeAlias = Mapping[Any, Any]  # by the name of the column
 
 def finding_types(job: Job, plan: Plan) -> FindingTypes:
     """Return the finding type of each map."""
+    return named_finding_types(job.names, plan)
+
+
+def named_finding_types(names: Sequence[str | None], plan: Plan) -> FindingTypes:
+    """Return the finding type of each map, by the maps' names."""
     kinds: dict[str | None, FindingType | None] = {}
-    for name in job.names:
+    for name in names:
         kind = plan.finding
         if isinstance(kind, dict):
             kind = kind.get(name)

@@ -31,6 +31,7 @@ from pandas_amr._plan.plan_types import (
 from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.graph import Graph, graph_of_shape
 from pandas_amr._records.keywords import suggest_keywords
+from pandas_amr._records.pickles import pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import closest_name
 from pandas_amr._records.terminal import escape_unprintable
@@ -69,6 +70,7 @@ Merge = Literal[
 GIVE_UP_AFTER = 10  # units
 CONTINUED = "\n      "  # in the repr: a value's further lines
 STATUS_COLUMNS = ("amr_status", "amr_reason")
+TYPE_FIELDS = ("finding", "output")
 
 
 @public
@@ -246,8 +248,34 @@ class Plan(BaseModel):
         """The names of the status columns; None if none are added."""
         return STATUS_COLUMNS if self.status is True else self.status or None
 
-    def bind_to(self, binding: PlanBinding) -> Plan:
-        """Return a copy that is bound to a frame and a model."""
+    def __eq__(self, other: object) -> bool:
+        """Tell whether two plans say the same; the frame that one is bound to does not count."""
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Plan:
+        """Return a copy that is bound to the same frame and model."""
+        copied = super(Plan, self.bind_to(None)).__deepcopy__(memo)
+        return copied.bind_to(self._binding)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Return what enters a pickle: all but the frame and the model that it is bound to."""
+        state: dict[Any, Any] = super(Plan, self.bind_to(None)).__getstate__()
+        fields = dict(state["__dict__"])
+        for name in TYPE_FIELDS:
+            fields[name] = pack(fields[name], f"Plan({name}=...)")
+        return state | {"__dict__": fields}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        fields = {name: unpack(value) for name, value in state["__dict__"].items()}
+        super().__setstate__(state | {"__dict__": fields})
+
+    def bind_to(self, binding: PlanBinding | None) -> Plan:
+        """Return a copy that is bound to a frame and a model, or to none."""
         plan = self.model_copy()
         plan._binding = binding  # noqa: SLF001 (its own)
         return plan

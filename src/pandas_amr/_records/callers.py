@@ -15,6 +15,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pandas_amr._records.log import LOGGER, has_readers
+from pandas_amr.errors import FailureWarning
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
@@ -60,11 +63,15 @@ class Caller:
     registry: dict[Any, Any] = field(repr=False, compare=False)
 
     def warn(self, warning: Warning) -> None:
-        """Issue a warning as one of this line.
+        """Issue a warning as one of this line, and log it.
+
+        Failures are logged at the end of their run: a warning of one may quote an exception.
 
         Raises:
             Warning: a filter raises it.
         """
+        if has_readers() and not isinstance(warning, FailureWarning):
+            LOGGER.warning("%s", warning)
         warnings.warn_explicit(
             warning,
             type(warning),

@@ -24,15 +24,22 @@ def static_sizes(leaves: int, fan_in: int) -> list[int]:
     return [*sizes, 1]
 
 
-def reduce_calls(sizes: list[int], fan_in: int) -> int:
-    """Return the model calls that a tree needs: one per node, but none for a node with one child.
+def level_calls(leaves: Sequence[bool], fan_in: int) -> list[int]:
+    """Return the model calls of each level of a tree over leaves, of which some hold nothing.
+
+    There is one per node, but none for a node with one child, or with nothing to read.
 
     Example:
-        >>> reduce_calls([7, 3, 1], 3)
-        3
+        >>> level_calls([True] * 7, 3)
+        [2, 1]
     """
-    passed = sum(below % fan_in == 1 for below in sizes[:-2])
-    return sum(sizes[1:]) - passed
+    calls: list[int] = []
+    level = list(leaves)
+    for width in static_sizes(len(leaves), fan_in)[1:-1]:
+        nodes = [level[number * fan_in : (number + 1) * fan_in] for number in range(width)]
+        calls.append(sum(len(children) > 1 and any(children) for children in nodes))
+        level = [any(children) for children in nodes]
+    return [*calls, int(any(level))]
 
 
 def group_of(index: int, level: int, sizes: list[int], fan_in: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
@@ -12,10 +13,12 @@ from pandas_amr._agent.agent import Agent
 from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._records.graph import Graph, graph_of
 from pandas_amr._records.keywords import suggest_keywords
+from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
+from pandas_amr._result.arrow_stream import table_of_frame
 from pandas_amr._result.display import result_html, result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 
 Output = TypeVar("Output", default=Any)  # the type of result.output
+
+SHARED = frozenset({"plan", "origin", "made_by", "aggregations", "finding_types"})
 
 
 class Runner(Protocol):
@@ -73,8 +78,11 @@ class RunOrigin:
 
 @public
 @dataclass(frozen=True, eq=False, repr=False)
-class Result(Generic[Output, Kind]):
+class Result(CopiedHere, Generic[Output, Kind]):
     """The outcome of a run.
+
+    A pickle holds what ``save`` writes, and the types of the findings: what is unpickled cannot
+    run again, as a loaded result.
 
     Attributes:
         output: the answer: a scalar, a text, an object, a Series or a summary frame; None if
@@ -149,11 +157,12 @@ class Result(Generic[Output, Kind]):
             A new ``Result`` over all rows; its ``usage`` and ``trace`` are those of the retry.
 
         Raises:
-            UsageError: this result was loaded, or its run did not map: there is nothing to retry.
+            UsageError: this result was loaded or unpickled, or its run did not map.
         """
         if self.origin is None:
             raise UsageError(
-                "Nothing can be run again: this result was loaded, or its run did not map. "
+                "Nothing can be run again: this result was loaded or unpickled, or its run did not "
+                "map. "
                 "Call the verb again."
             )
         return self.origin.runner.retry(self.origin, lm, errors)
@@ -201,8 +210,8 @@ class Result(Generic[Output, Kind]):
             tolerance: the relative difference up to which two numbers count as equal.
 
         Raises:
-            UsageError: this result was loaded, no model mapped, or the share is not above 0 and at
-                most 1.
+            UsageError: this result was loaded or unpickled, no model mapped, or the share is not
+                above 0 and at most 1.
         """
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise UsageError(
@@ -211,7 +220,9 @@ class Result(Generic[Output, Kind]):
         if not isinstance(tolerance, int | float) or not tolerance >= 0:
             raise UsageError(f"verify(tolerance=...) takes a share from 0, not {tolerance!r}.")
         if self.origin is None or not self.origin.lms:
-            raise UsageError("Nothing can be verified: this result was loaded, or no model mapped.")
+            raise UsageError(
+                "Nothing can be verified: this result was loaded or unpickled, or no model mapped."
+            )
         second: Result = self.origin.runner.verify(self.origin, lm, share, seed)
         try:
             return self._compare_with(second, tolerance)
@@ -327,6 +338,19 @@ class Result(Generic[Output, Kind]):
         """
         save_result(self._parts(), folder)
 
+    @user_traceback
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give ``frame`` to what reads Arrow: ``pl.DataFrame(result)``, ``pa.table(result)``.
+
+        Named levels of the index are columns, the first ones; others are left out. The answer is
+        ``result.output``: if it is a frame, that can be handed on likewise.
+
+        Raises:
+            UsageError: Arrow cannot hold a column, or a level has the name of a column.
+        """
+        stream: object = table_of_frame(self.frame).__arrow_c_stream__(requested_schema)
+        return stream
+
     def _parts(self) -> dict[str, Any]:
         """Return what is saved, by name."""
         parts = {part.name: getattr(self, part.name) for part in fields(self)}
@@ -336,6 +360,37 @@ class Result(Generic[Output, Kind]):
         kinds = self.finding_types or {}
         parts["finding_types"] = {name: name_type(kind) for name, kind in kinds.items()}
         return parts
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Result[Output, Kind]:
+        """Return a copy with frames and an output of its own; the run behind it is the same.
+
+        Raises:
+            UsageError: a part cannot be copied.
+        """
+        own: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            try:
+                own[each.name] = value if each.name in SHARED else copy.deepcopy(value, memo)
+            except Exception as error:
+                raise UsageError(
+                    f"result.{each.name} cannot be copied ({type(error).__name__}); "
+                    "copy.copy(result) gives a copy that shares it."
+                ) from error
+        return Result(**own)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what enters a pickle: what ``save`` writes, and the types and functions."""
+        state = {each.name: getattr(self, each.name) for each in fields(self)}
+        state |= {"origin": None, "made_by": None}
+        state["aggregations"] = pack(self._computed_aggregations(), "result.aggregations")
+        state["finding_types"] = pack(self.finding_types, "The type of result.records")
+        state["output"] = pack(self.output, "result.output")
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            vars(self)[name] = unpack(value)
 
     def __repr__(self) -> str:
         return result_line(self)

@@ -49,6 +49,16 @@ class Cost:
         self.input_tokens += input_tokens
         self.output_tokens += output_tokens
 
+    def add_usage(self, usage: Usage) -> None:
+        """Add what some calls took."""
+        self.add(usage.calls, usage.input_tokens, usage.output_tokens)
+
+    def scale(self, calls: float, tokens: float) -> None:
+        """Make it so many times as much."""
+        self.calls = round(self.calls * calls)
+        self.input_tokens *= tokens
+        self.output_tokens *= tokens
+
 
 def sum_costs(costs: Iterable[Cost]) -> Cost:
     """Add up costs, whatever their phases and agents."""

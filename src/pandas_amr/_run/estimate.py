@@ -1,59 +1,63 @@
-"""What a plan would take, before it runs: its maps and its reduce, in money and in time."""
+"""What a plan would take, before it runs: a dry run of its stages, in money and in time."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pandas_amr._plan.call import may_ask_model
 from pandas_amr._records.estimate import Estimate
-from pandas_amr._run.cost import least_seconds, sum_costs, total_money
-from pandas_amr._run.map_estimate import estimate_maps
-from pandas_amr._run.reduce_estimate import estimate_direct, estimate_reduce
-from pandas_amr._run.sample import shards_of
+from pandas_amr._run.cost import Cost, least_seconds, sum_costs, total_money
+from pandas_amr._run.dry_run import DryRun
+from pandas_amr._run.part import Part, draw_part
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
-    from pandas_amr._context.state import State
-    from pandas_amr._run.cost import Cost
-    from pandas_amr._run.reduce_estimate import ReduceEstimate
+    from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._map.stage import MapStage
+    from pandas_amr._records.usage import Usage
     from pandas_amr._run.sample import Measurement
     from pandas_amr._units.units import Units
 
 
-def forecast(
+async def forecast(
     spec: Spec,
     services: Services,
-    state: State,
     units: Units,
     measurement: Measurement | None = None,
     *,
-    open_: NDArray[np.int64] | None = None,
+    stage: MapStage | None = None,
 ) -> Estimate:
     """Estimate a plan.
 
     Args:
         spec: what the run is asked for.
         services: what it works with.
-        state: what came of it so far.
         units: all units of the run; what is reduced are all of them.
         measurement: what a sample took, if one was mapped.
-        open_: the units that are still to be mapped; all if None.
+        stage: the map that is about to run: what it has already is not asked for.
     """
-    readable = units.with_content()
-    unmapped = readable if open_ is None else readable.only(np.isin(readable.asked, open_))
-    parts = _estimate_parts(
-        spec, services, state, units, unmapped=unmapped, measurement=measurement
-    )
+    unmapped = readable = units.with_content()
+    if stage is not None:
+        unmapped = readable.only(np.isin(readable.asked, stage.open))
+    is_known = not _has_unknown_pipelines(spec, unmapped, measurement)
+    parts = await _estimate_parts(spec, services, units, stage, measurement, runs=is_known)
+    estimate = _add_up(spec, services, unmapped, parts, measurement)
+    if measurement is not None:
+        estimate = _with_intervals(estimate, parts, measurement)
+    return estimate if is_known else _without_figures(estimate)
+
+
+def _add_up(
+    spec: Spec, services: Services, unmapped: Units, parts: _Parts, measurement: Measurement | None
+) -> Estimate:
     total = sum_costs(parts.costs)
     latency_s = measurement.latency_s if measurement is not None else 0.0
-    estimate = Estimate(
+    return Estimate(
         units=len(unmapped),
         asked=len(unmapped.asked),
         shards=len(parts.sizes),
@@ -62,62 +66,87 @@ def forecast(
         output_tokens=round(total.output_tokens),
         money=total_money(spec, parts.costs),
         seconds=least_seconds(spec, services, parts.costs, latency_s),
-        tree=parts.reduce.tree,
+        tree=parts.tree,
         sizes=parts.sizes,
         maps=spec.job.names,
         about=total.about,
     )
-    if measurement is not None:
-        estimate = _with_intervals(estimate, parts, measurement)
-    if _has_unknown_pipelines(spec, unmapped, measurement):
-        return _without_figures(estimate)
-    return estimate
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Parts:
     """The parts of an estimate.
 
     Attributes:
         sizes: the units of each shard.
+        tree: nodes per level of a static tree, the maps' shards first; empty for any other.
     """
 
-    sizes: tuple[int, ...]
-    maps: list[Cost]
-    reduce: ReduceEstimate
+    sizes: tuple[int, ...] = ()
+    maps: list[Cost] = field(default_factory=list)
+    reduces: list[Cost] = field(default_factory=list)
+    tree: tuple[int, ...] = ()
 
     @property
     def costs(self) -> list[Cost]:
         """Of maps and reduce together."""
-        return [*self.maps, *self.reduce.costs]
+        return [*self.maps, *self.reduces]
 
 
-def _estimate_parts(
+async def _estimate_parts(
     spec: Spec,
     services: Services,
-    state: State,
     units: Units,
-    *,
-    unmapped: Units,
+    stage: MapStage | None,
     measurement: Measurement | None,
+    *,
+    runs: bool,
 ) -> _Parts:
-    """Estimate the one agent that answers directly; else the maps, then the reduce."""
-    direct = estimate_direct(spec, services, state, units)
-    if direct is not None:
-        return _Parts((), [], direct)
-    is_cut = np.isin(units.asked, unmapped.asked) | units.is_empty
-    shards = shards_of(spec, units.only(is_cut))
-    maps = estimate_maps(spec, services, unmapped, shards, measurement)
-    reduce = estimate_reduce(
-        spec, services, state, units.with_content(), shards, measurement=measurement
-    )
-    sizes = tuple(len(shard.positions) for shard in shards)
-    return _Parts(sizes, maps, reduce)
+    """Run the stages dry: the one agent that answers directly; else the maps, then the reduce.
+
+    If it ``runs`` nothing, there is only what is known without that.
+    """
+    if stage is None:
+        direct = DryRun(Part(spec, units), services, measurement)
+        if await direct.answer_directly():
+            return _Parts(reduces=[direct.reduce_cost(spec.job.reduce_agent)])
+    part = await services.run_large(spec, draw_part, spec, units, stage)
+    dry = DryRun(part, services, measurement, _begun_findings(stage))
+    parts = _Parts(part.sizes if spec.job.maps else (), tree=dry.tree)
+    if not runs or not spec.lms or not len(units.asked):
+        return parts
+    if spec.job.maps:
+        parts.maps = dry.map_costs(await dry.map())
+    if measurement is not None and measurement.pipelines is not None:
+        parts.maps.append(_scale_pipelines(measurement.pipelines, sum(part.sizes), measurement))
+    parts.reduces = await dry.reduce()
+    return parts
+
+
+def _begun_findings(stage: MapStage | None) -> MapFindings | None:
+    """Return what an earlier run or the journal has, and what is not asked again; None if nothing.
+
+    A sample is mapped whatever is found.
+    """
+    if stage is None or stage.sample is not None:
+        return None
+    has_left = any(bool(left.any()) for left in stage.findings.left.values())
+    return stage.findings if stage.findings.has_findings or has_left else None
+
+
+def _scale_pipelines(sampled: Usage, units: int, measurement: Measurement) -> Cost:
+    scale = units / measurement.units
+    cost = Cost("map", about=True)
+    cost.add_usage(sampled)
+    cost.scale(scale, scale)
+    if sampled.money is not None:
+        cost.money = sampled.money * scale
+    return cost
 
 
 def _with_intervals(estimate: Estimate, parts: _Parts, measurement: Measurement) -> Estimate:
     """Add the intervals that hold the tokens and the money in 19 of 20 samples."""
-    uncertain = sum_costs(parts.reduce.costs).tokens
+    uncertain = sum_costs(parts.reduces).tokens
     for cost in parts.maps:
         uncertain += cost.output_tokens
         if cost.money is not None:  # recipes: their prompts were sampled, too

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_amr._map.agent import AgentMapper
-from pandas_amr._map.cached import uncached
 from pandas_amr._map.stage import MapStage
-from pandas_amr._plan.call import may_ask_model
+from pandas_amr._plan.call import finding_types, may_ask_model
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.inputs import select_where
 from pandas_amr._reduce.task import answer_task
 from pandas_amr._reduce.trees import ReduceTrees
-from pandas_amr._run.map_estimate import counted_tokens
-from pandas_amr._run.sample import Measurement, interval, weighted_mean
-from pandas_amr._run.typical import WRAPPER
+from pandas_amr._run.cost import sum_costs
+from pandas_amr._run.dry_run import DryRun
+from pandas_amr._run.part import Part
+from pandas_amr._run.sample import Measurement, interval
+from pandas_amr._types.arrow_values import json_record
 from pandas_amr.errors import FailureWarning, MapFailed, ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
     from pandas_amr._findings.inputs import FindingRows
+    from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._map.cut import Sample
-    from pandas_amr._map.mapper import Mapper
     from pandas_amr._map.stage import MapNode
     from pandas_amr._records.usage import Phase
+    from pandas_amr._run.cost import Cost
     from pandas_amr._units.units import Units
 
 
@@ -51,22 +55,34 @@ async def measure_sample(
     if _has_all_failed(spec, state, sample):
         return None
     found = select_where(spec.plan.where, _found_in(state.finding_rows(spec.job), sample))
-    lines = _count_lines(spec, services, state, units, found)
     reduction_tokens: float | None = None
-    if lines.sizes:
+    if len(found.positions):
         reduction_tokens = await _measure_reduction(spec, services, state, units, found)
-    answers = mapped.answers() if mapped.nodes else lines
-    return Measurement(
+    findings = _list_records(spec, state)
+    measurement = Measurement(
         units=len(sample.positions),
-        input_ratio=mapped.input_ratio(),
-        output_tokens=answers.mean,
-        line_tokens=lines.mean,
-        findings=len(lines.sizes) / len(sample.positions),
+        input_ratio=1.0,
+        output_ratio=1.0,
+        findings=findings,
         reduction_tokens=reduction_tokens,
         latency_s=mapped.latency_s,
-        spread=mapped.spread(answers, of=len(units.asked)),
+        spread=mapped.spread(findings, of=len(units.with_content().asked)),
         pipelines=mapped.pipelines_usage,
     )
+    dry = DryRun(Part(spec, units), services, measurement, mapped.known)
+    counted = sum_costs(dry.map_costs(await dry.map(sample)))
+    return mapped.compare(measurement, counted)
+
+
+def _list_records(spec: Spec, state: State) -> dict[str | None, list[dict[str, Any]]]:
+    """List what each map found of the sample, as a model says it."""
+    assert state.findings is not None
+    records: dict[str | None, list[dict[str, Any]]] = {}
+    for name, kind in finding_types(spec.job, spec.plan).items():
+        if kind is not None:
+            found = state.findings.stores[name].by_position()[1].to_pylist()
+            records[name] = [json_record(record, kind.model) for record in found]
+    return records
 
 
 async def _map_sample(
@@ -81,38 +97,26 @@ async def _map_sample(
     stage = await services.run_large(spec, begin, spec, services, state, units)
     state.findings, state.made_by = stage.findings, stage.made_by
     await stage.recall()
+    known = stage.findings.copy()
     before = services.ledger.total
     await stage.run(None)
     if state.ended_by is not None and not isinstance(state.ended_by, MapFailed):
         raise state.ended_by
-    return _MappedSample(spec, services, stage, services.ledger.total - before)
-
-
-@dataclass(frozen=True)
-class _UnitTokens:
-    """Tokens per unit, block by block, and the units of each block."""
-
-    per_unit: list[float]
-    sizes: list[int]
-
-    def add(self, tokens: float, *, units: int) -> None:
-        """Add a block that took so many tokens."""
-        self.per_unit.append(tokens / units)
-        self.sizes.append(units)
-
-    @property
-    def mean(self) -> float:
-        """Tokens per unit, over all blocks."""
-        return weighted_mean(self.per_unit, self.sizes)
+    return _MappedSample(spec, services, stage, known, services.ledger.total - before)
 
 
 @dataclass(frozen=True)
 class _MappedSample:
-    """A sample that is mapped, and the usage of its map stage."""
+    """A sample that is mapped, and the usage of its map stage.
+
+    Attributes:
+        known: what the journal had of it.
+    """
 
     spec: Spec
     services: Services
     stage: MapStage
+    known: MapFindings
     usage: Usage
 
     @cached_property
@@ -138,70 +142,56 @@ class _MappedSample:
         usage = self.usage - self.agents_usage
         return usage if has_pipelines and not usage.recalled else None
 
-    @cached_property
-    def _mappers(self) -> dict[str | None, Mapper]:
-        return {mapper.name: uncached(mapper) for mapper in self.stage.mappers}
+    def compare(self, measurement: Measurement, counted: Cost) -> Measurement:
+        """Compare the tokens as the provider counts them with our own count of the same shards."""
+        usage = self.agents_usage
+        if not (usage.input_tokens and usage.output_tokens and counted.calls):
+            return measurement
+        return replace(
+            measurement,
+            input_ratio=usage.input_tokens / counted.input_tokens,
+            output_ratio=usage.output_tokens / counted.output_tokens,
+        )
 
-    def input_ratio(self) -> float:
-        """Compare the prompts' tokens as the provider counts them with our own count."""
-        counted = 0
-        for shard, name, _ in self.nodes:
-            agent = self._mappers[name]
-            if isinstance(agent, AgentMapper):
-                counted += counted_tokens(agent, shard)
-        tokens = self.agents_usage.input_tokens
-        return tokens / counted if counted and tokens else 1.0
+    def spread(self, findings: Mapping[str | None, list[dict[str, Any]]], *, of: int) -> float:
+        """Compute the wider interval: that of the agents' answers, or that of recipes.
 
-    def answers(self) -> _UnitTokens:
-        """Measure the agents' answers, without what is around the findings."""
-        wrapper_tokens = self.spec.counter("map")(WRAPPER)
-        answers = _UnitTokens([], [])
-        for shard, name, node in self.nodes:
-            agent, size = self._mappers[name], len(shard.positions)
-            tokens = node.usage.output_tokens
-            if not isinstance(agent, AgentMapper) or not agent.prompt.is_flat(one_unit=size == 1):
-                tokens = max(0, tokens - wrapper_tokens)
-            answers.add(tokens, units=size)
-        return answers
-
-    def spread(self, answers: _UnitTokens, *, of: int) -> float:
-        """Compute the wider interval: that of the agents' answers, or that of recipes."""
+        If the journal had all answers, that of the findings.
+        """
+        blocks = [(node.usage.output_tokens, len(shard.positions)) for shard, _, node in self.nodes]
         maps = len({name for _, name, _ in self.nodes})
-        spread = interval(answers.per_unit, answers.sizes, of=of * max(1, maps))
+        if not blocks:
+            count = self.spec.counter("map")
+            for records in findings.values():
+                blocks += [(count(json.dumps(record)), 1) for record in records]
+        spread = _interval(blocks, of=of * max(1, maps))
         if self.pipelines_usage is None:
             return spread
-        tokens = self._pipeline_tokens()
-        return max(spread, interval(tokens.per_unit, tokens.sizes, of=of))
+        return max(spread, _interval(self._pipeline_blocks(), of=of))
 
-    def _pipeline_tokens(self) -> _UnitTokens:
+    def _pipeline_blocks(self) -> list[tuple[int, int]]:
         """Measure what recipes took: the nodes of their runs are named after the shard's."""
         by_shard: dict[str, int] = {}
         for node in self.services.trace.nodes:
             shard, _, inner = node.id.partition("/")
             if inner:
                 by_shard[shard] = by_shard.get(shard, 0) + node.usage.tokens
-        tokens = _UnitTokens([], [])
+        blocks: list[tuple[int, int]] = []
         for node in self.services.trace.nodes:
             if node.type == "map" and "/" not in node.id:
-                tokens.add(by_shard.get(node.id, 0), units=node.units)
-        return tokens
+                blocks.append((by_shard.get(node.id, 0), node.units))
+        return blocks
+
+
+def _interval(blocks: Sequence[tuple[int, int]], *, of: int) -> float:
+    """Compute the interval by the tokens and the units of each block."""
+    per_unit = [tokens / units for tokens, units in blocks]
+    return interval(per_unit, [units for _, units in blocks], of=of)
 
 
 def _found_in(found: FindingRows, sample: Sample) -> FindingRows:
     """Return what was found of the sample: one row per asked unit."""
     return found.select(np.flatnonzero(np.isin(found.positions, sample.positions)))
-
-
-def _count_lines(
-    spec: Spec, services: Services, state: State, units: Units, found: FindingRows
-) -> _UnitTokens:
-    """Count what was found, line by line, as a reducer reads it."""
-    rows = np.arange(len(found.positions))
-    count = spec.counter("reduce")
-    lines = _UnitTokens([], [])
-    for one in ReduceTrees(spec, services, state, units).render_inputs(found, rows):
-        lines.add(count(one.line), units=1)
-    return lines
 
 
 def _has_all_failed(spec: Spec, state: State, sample: Sample) -> bool:

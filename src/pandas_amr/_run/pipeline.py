@@ -21,6 +21,7 @@ from pandas_amr._context.wiring import wire
 from pandas_amr._findings.map_findings import EMPTY
 from pandas_amr._findings.store import FOUND
 from pandas_amr._journal.keys import Question
+from pandas_amr._journal.leases import open_leases
 from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
 from pandas_amr._plan.checks import check_names
@@ -52,7 +53,7 @@ from pandas_amr.errors import (
     NotConfirmed,
     UsageError,
 )
-from pandas_amr.models.waits import LOGGER, collect_waits
+from pandas_amr.models.waits import collect_waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +100,6 @@ async def run(
             on_cancel(pipeline.partial_result())
         raise
     except Exception as error:
-        pipeline.log_end(error)
         has_begun = state.stage != "" or state.findings is not None
         found = pipeline.partial_result() if has_begun else None
         pipeline.begin_issuing()
@@ -109,7 +109,6 @@ async def run(
         stop_with(error, found, where=state.stage or "its beginning", planned=is_planned)
     finally:
         pipeline.leave_notices()
-    pipeline.log_end(state.ended_by)
     try:
         pipeline.raise_if_ended()
     finally:
@@ -193,6 +192,7 @@ class Pipeline:
             [*spec.lms.values(), *own_lms],
             self.services.ledger,
             spec.settings.budget,
+            open_leases(spec.settings.lease),
             within=shared,
         )
         self.services.wired = await stack.enter_async_context(wiring)
@@ -327,10 +327,8 @@ class Pipeline:
         if confirm is None or self._is_confirmed:
             return
         self.state.stage = "its confirmation"
-        unmapped = stage.open if stage is not None else None
-        estimate_rest = partial(forecast, open_=unmapped)
-        estimate = await services.run_large(spec, estimate_rest, spec, services, self.state, units)
-        outgoing = await preview_outgoing(spec, services, self.state, units, unmapped)
+        estimate = await forecast(spec, services, units, stage=stage)
+        outgoing = await preview_outgoing(spec, services, units, stage)
         answer = await call_user_function(confirm, replace(estimate, outgoing=outgoing))
         if not isinstance(answer, bool | np.bool_) or not answer:
             raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
@@ -403,12 +401,6 @@ class Pipeline:
         findings = self.state.findings
         has_findings = findings is not None and findings.has_findings
         return bool(total.tries or total.recalled) or has_findings
-
-    def log_end(self, error: Exception | None) -> None:
-        """Log that the run waits no longer for its service: once, by the outermost run."""
-        is_gone = isinstance(error, ModelUnavailable) and error.fatal
-        if is_gone and self._parent is None:
-            LOGGER.warning("The run stopped early: %s", error)
 
     @property
     def _issues_warnings(self) -> bool:

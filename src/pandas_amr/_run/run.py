@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 from pandas_amr._context.environment import check_environment
 from pandas_amr._context.progress import Progress, Watch
 from pandas_amr._context.progress_shown import ShownProgress
+from pandas_amr._context.progress_view import Ending
 from pandas_amr._context.settings import Settings, current_settings, use_block_settings
 from pandas_amr._context.spec import Spec
 from pandas_amr._context.tool_use import check_tools
@@ -24,12 +25,14 @@ from pandas_amr._plan.checks import check_model
 from pandas_amr._plan.redact import check_redacted
 from pandas_amr._records.callers import find_caller, is_awaited, use_caller
 from pandas_amr._records.engine import THREAD, engine_loop, submit
+from pandas_amr._records.pickles import refuse_pickling
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr._result.frames import have_findings
 from pandas_amr._result.recent import filtered_rows, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
+from pandas_amr._run.ending import describe_end, reason_of
 from pandas_amr._run.execution import Execution, VerificationSample
 from pandas_amr._run.pipeline import run
 from pandas_amr._run.preview import Draft, PreviewOptions
@@ -120,6 +123,10 @@ class Run(Generic[Given]):
         self._task: asyncio.Task[Any] | None = None
         self._submitted: concurrent.futures.Future[Any] | None = None
 
+    __reduce_ex__ = refuse_pickling(
+        "A run", "Take its result to the other process: result = run.result()."
+    )
+
     def begun(self) -> Self:
         """The run itself, under way.
 
@@ -174,23 +181,13 @@ class Run(Generic[Given]):
         try:
             outcome = await self._worked()
         except asyncio.CancelledError:
-            await shown.end("partial", "cancelled", is_complete=False)
+            await shown.end(Ending("partial", "cancelled"))
             raise
-        except BaseException:
-            await shown.end("failed", "failed", is_complete=False)
+        except BaseException as error:
+            is_told = self._watch.notices.waits  # else nobody may ever look
+            await shown.end(Ending("failed", "failed", reason_of(error), is_told=is_told))
             raise
-        result = _result_of(outcome)
-        progress = self._watch.progress
-        is_stopped = result is not None and result.stopped is not None
-        if progress.failed and not progress.found:
-            await shown.end("failed", "no row succeeded", is_complete=not is_stopped)
-        elif is_stopped:
-            await shown.end("partial", "stopped", is_complete=False)
-        elif result is None or not len(result.failures):
-            await shown.end("done", "done", is_complete=True)
-        else:
-            ending = "done, with failures" if progress.failed else "done, but the reduce failed"
-            await shown.end("partial", ending, is_complete=True)
+        await shown.end(describe_end(_result_of(outcome), self._watch.progress))
         return outcome
 
     async def _worked(self) -> Any:
@@ -521,13 +518,20 @@ class PlannedCall:
         return draft
 
 
-def run_of(call: Call) -> Run[Any]:
+def run_of(call: Call, changes: Mapping[str, Any] | None = None) -> Run[Any]:
     """Check a call, and give its run, not begun yet.
+
+    Args:
+        call: the call.
+        changes: the settings that hold for it, as in a block around it.
 
     Raises:
         UsageError: the call cannot be carried out; nothing was sent.
     """
     settings = current_settings()
+    if changes:
+        of_block = {**settings.of_block, **changes}
+        settings = settings.with_changes({**changes, "of_block": of_block})
     job, lms = prepared(call, settings)
     spec = Spec(job, settings.with_changes(job.settings), lms)
     _check_models(spec)

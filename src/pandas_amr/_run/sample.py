@@ -6,14 +6,14 @@ import itertools
 import math
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_amr._map.cut import Sample, cut_shards, drop_empty, make_context
+from pandas_amr._map.cut import Sample, cut_first_run, drop_empty, make_context
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pandas_amr._context.spec import Spec
     from pandas_amr._records.usage import Usage
@@ -33,10 +33,8 @@ class Measurement:
     Attributes:
         units: how many units were mapped.
         input_ratio: input tokens as the provider counts them, per token that is counted here.
-        output_tokens: per unit.
-        line_tokens: of one finding's line, as a reducer reads it.
-        findings: how many findings a unit gives to the reduce. A unit may hold many, and findings
-            that the plan's condition leaves out do not count.
+        output_ratio: output tokens likewise, per token of the findings as they are counted here.
+        findings: what was found, as a model says it, by the map's name.
         reduction_tokens: of a reduce agent's answer; None if none answered.
         latency_s: of one request.
         spread: half of the interval that holds a unit's tokens, as a share of them.
@@ -46,9 +44,8 @@ class Measurement:
 
     units: int
     input_ratio: float
-    output_tokens: float
-    line_tokens: float
-    findings: float
+    output_ratio: float
+    findings: Mapping[str | None, list[dict[str, Any]]]
     reduction_tokens: float | None
     latency_s: float
     spread: float
@@ -56,17 +53,9 @@ class Measurement:
 
 
 def shards_of(spec: Spec, units: Units) -> list[Shard]:
-    """Cut the units that models are asked about into the shards of a map.
-
-    If a finding's key is made of its shard, units without content are left out of the shards only
-    then, as in the map.
-    """
-    if spec.plan.keyed != "shard":
-        units = units.with_content()
-    context = make_context(spec, units)
-    groups = context.groups(units.asked) if context is not None else None
-    shards = drop_empty(cut_shards(spec, units, groups), units)
-    return [shard for shard in shards if shard.positions]
+    """Cut the units that models are asked about into shards, as a first run does."""
+    shards = cut_first_run(spec, units, make_context(spec, units))
+    return [shard for shard in drop_empty(shards, units) if shard.positions]
 
 
 def sample_of(spec: Spec, units: Units, wanted: int, *, seed: int = 0) -> Sample:
@@ -78,6 +67,11 @@ def sample_of(spec: Spec, units: Units, wanted: int, *, seed: int = 0) -> Sample
         blocks = _draw_shards(spec, units, wanted, seed)
     else:
         blocks = _draw_blocks(spec, units, wanted, seed)
+    return make_sample(blocks)
+
+
+def make_sample(blocks: Sequence[Sequence[int]]) -> Sample:
+    """Make a sample of the units in some blocks."""
     positions: list[int] = []
     numbers: list[int] = []
     for number, block in enumerate(blocks):
@@ -132,17 +126,10 @@ def interval(per_unit: Sequence[float], weights: Sequence[int], *, of: int) -> f
     sampled = sum(weights)
     if sampled >= of:
         return 0.0
-    mean = weighted_mean(per_unit, weights)
+    tokens = sum(value * weight for value, weight in zip(per_unit, weights, strict=True))
+    mean = tokens / max(1, sampled)
     if len(per_unit) < LEAST_BLOCKS or not mean:
         return 1.0
     unsampled_share = 1 - sampled / of
     error = statistics.stdev(per_unit) / math.sqrt(len(per_unit)) * math.sqrt(unsampled_share)
     return T_95.get(len(per_unit) - 1, T_95_OF_MANY) * error / mean
-
-
-def weighted_mean(values: Sequence[float], weights: Sequence[int]) -> float:
-    """Compute the mean of values that stand for several units each; 0 without any."""
-    if not sum(weights):
-        return 0.0
-    total = sum(value * weight for value, weight in zip(values, weights, strict=True))
-    return total / sum(weights)

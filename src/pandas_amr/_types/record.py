@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import enum
+import secrets
 import types
 import typing
 import warnings
 from typing import Any, ClassVar, Literal, get_args, get_origin
+from weakref import WeakValueDictionary
 
 import typing_extensions
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model, model_validator
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 
+from pandas_amr._records.forks import forkable_lock
 from pandas_amr._types.resolve import ALIAS_TYPES, KEY_WRAPPERS, plain_choice
 from pandas_amr._types.type_advice import advise_type
 from pandas_amr.errors import UsageError
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 RESERVED_BY_PYDANTIC = frozenset(name for name in dir(BaseModel) if name.startswith("model_"))
 
 
-class Record(BaseModel):
+class RecordType(type(BaseModel)):  # type: ignore[misc]
+    """The class of such models: no module has them, so that a pickle says how to make them."""
+
+
+class Record(BaseModel, metaclass=RecordType):
     """The base of findings and outputs that are made: from a dict, a JSON schema, a dataclass."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     _made_from: ClassVar[Any] = None  # the dataclass or the TypedDict that it stands for
+    # The function that made it, and its arguments. For ``Record`` itself: a module has it.
+    _made_with: ClassVar[Any] = None
+    _token: ClassVar[str] = ""  # its name in pickles, in every process
 
 
 def users_type(model: type[BaseModel]) -> Any:
@@ -40,6 +51,37 @@ def users_type(model: type[BaseModel]) -> Any:
     if not issubclass(model, Record):
         return model
     return model._made_from  # noqa: SLF001 (this module's own)
+
+
+_pickled: WeakValueDictionary[str, type[Record]] = WeakValueDictionary()  # by their tokens
+_lock = forkable_lock()
+
+
+def _reduce_record(record: Any) -> Any:
+    """Take a model apart for a pickle."""
+    made_with = vars(record).get("_made_with")
+    if made_with is None:
+        return record.__qualname__  # a module has it
+    with _lock:
+        token = vars(record).get("_token") or secrets.token_hex(8)
+        record._token = token  # noqa: SLF001 (this module's own)
+        _pickled.setdefault(token, record)
+    return _remake_record, (token, *made_with)
+
+
+def _remake_record(token: str, make: Callable[..., Any], arguments: Any) -> type[Record]:
+    """Make the model that a pickle describes: once per process, so that all copies have one."""
+    known = _pickled.get(token)
+    if known is not None:
+        return known
+    made: Any = make(*arguments)
+    with _lock:
+        made._token = token  # noqa: SLF001 (this module's own)
+        record: type[Record] = _pickled.setdefault(token, made)
+    return record
+
+
+copyreg.pickle(RecordType, _reduce_record)
 
 
 def record_type(
@@ -74,12 +116,22 @@ def record_type(
             warnings.filterwarnings(
                 "ignore", message=r".*shadows an attribute", category=UserWarning
             )
-            return create_model(
+            made: Any = create_model(
                 name, __base__=Record, __doc__=about, __cls_kwargs__=options, **definitions
             )
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         culprit = _find_unusable(definitions) or name
         raise UsageError(f"{culprit!r}: {str(error).splitlines()[0]}") from None
+    made._made_with = _make_record, (name, fields, about, beside)  # noqa: SLF001 (its own)
+    record: type[BaseModel] = made
+    return record
+
+
+def _make_record(
+    name: str, fields: dict[str, Any], about: str | None, beside: dict[str, Any] | None
+) -> type[BaseModel]:
+    """Make a model of the arguments that a pickle holds."""
+    return record_type(name, fields, about=about, beside=beside)
 
 
 def _check_name(field: Any) -> None:
@@ -212,6 +264,7 @@ def model_of_fields(kind: Any) -> type[BaseModel]:
     fields = record_type(kind.__name__, _field_definitions(kind, optional))
     fields._made_from = kind  # type: ignore[attr-defined]  # noqa: SLF001 (this module's own)
     if not _has_own_checks(kind):
+        fields._made_with = (model_of_fields, (kind,))  # type: ignore[attr-defined]  # noqa: SLF001
         return fields
 
     def check_whole(record: BaseModel) -> BaseModel:
@@ -225,7 +278,9 @@ def model_of_fields(kind: Any) -> type[BaseModel]:
         return record
 
     validators: dict[str, Any] = {"check_whole": model_validator(mode="after")(check_whole)}
-    return create_model(kind.__name__, __base__=fields, __validators__=validators)
+    checked = create_model(kind.__name__, __base__=fields, __validators__=validators)
+    checked._made_with = (model_of_fields, (kind,))  # type: ignore[attr-defined]  # noqa: SLF001
+    return checked
 
 
 def _has_own_checks(kind: Any) -> bool:

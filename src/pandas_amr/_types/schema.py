@@ -13,6 +13,8 @@ from pandas_amr._types.record import check_members
 from pandas_amr.errors import UsageError
 
 if typing.TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pydantic.fields import FieldInfo
     from pydantic_core import core_schema
 
@@ -74,27 +76,31 @@ def json_schema(kind: Any, *, by_alias: bool = True, marked: bool = False) -> Sc
     closed: Schema = close_schema(schema, schema.pop("$defs", {}))
     if marked:
         return closed
-    unmarked: Schema = without_marks(closed)
+    unmarked: Schema = without_keywords(closed)
     return unmarked
 
 
-def without_marks(schema: Any) -> Any:
-    """Return a schema without ``MARKS``; a property may have the name of one."""
+def without_keywords(
+    schema: Any, keywords: Collection[str] = MARKS, kept: Collection[Any] = ()
+) -> Any:
+    """Return a schema without some keywords, but for ``kept`` values of them.
+
+    A property may have the name of a keyword.
+    """
     if isinstance(schema, list):
-        return [without_marks(part) for part in schema]
+        return [without_keywords(part, keywords, kept) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    unmarked: Schema = {}
+    rest: Schema = {}
     for key, value in schema.items():
-        if key in MARKS:
-            continue
         if key == "properties":
-            unmarked[key] = {name: without_marks(part) for name, part in value.items()}
+            parts = {name: without_keywords(part, keywords, kept) for name, part in value.items()}
+            rest[key] = parts
         elif key in _PLAIN_KEYWORDS:
-            unmarked[key] = value
-        else:
-            unmarked[key] = without_marks(value)
-    return unmarked
+            rest[key] = value
+        elif key not in keywords or value in kept:
+            rest[key] = without_keywords(value, keywords, kept)
+    return rest
 
 
 def object_schema(properties: dict[str, Any]) -> Schema:

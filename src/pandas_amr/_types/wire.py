@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._types.schema import object_schema, without_marks
+from pandas_amr._types.schema import object_schema, without_keywords
 from pandas_amr._types.violations import drop_absent
 from pandas_amr._types.wire_read import ENTRIES, JSON, KEY, VALUE, find_unread, read_value
 from pandas_amr._types.wire_shapes import (
@@ -175,7 +175,7 @@ def _send_as_text(shape: Schema) -> Schema:
     """Send a part as JSON text, with its schema in the description."""
     left_out = {AS_TEXT, "description", "default"}
     own = {key: value for key, value in shape.items() if key not in left_out}
-    text = json.dumps(without_marks(own), ensure_ascii=False)
+    text = json.dumps(without_keywords(own), ensure_ascii=False)
     words = [f"JSON text of a value that follows this JSON schema: {text}"]
     return add_description({"type": "string"}, shape, words)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr.errors import ColumnError, UsageError
 
@@ -22,7 +23,7 @@ POSITION = "amr_position"
 
 @public
 @dataclass(frozen=True, init=False, eq=False)
-class By:
+class By(CopiedHere):
     """Columns to group by, with the options of ``DataFrame.groupby``.
 
     Args:
@@ -103,6 +104,12 @@ class By:
 
     def __hash__(self) -> int:
         return hash((tuple(self.options.values()), tuple(map(str, self.described))))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"keys": pack(self.keys, "By()")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, keys=unpack(state["keys"]))
 
     def __repr__(self) -> str:
         changed = [f"{name}={value}" for name, value in self.options.items() if value is not True]

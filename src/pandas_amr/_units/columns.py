@@ -9,24 +9,18 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._records.suggest import closest_name
-from pandas_amr.errors import ColumnError, UsageError
+from pandas_amr.errors import ColumnError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SHOWN_COLUMNS = 20
+UNNAMED = "value"  # the label of a column that has none
 
 
-def check_frame(frame: Any) -> None:
-    """Check that the first argument of a verb is a DataFrame.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if not isinstance(frame, pd.DataFrame):
-        raise UsageError(
-            f"The first argument must be a pandas DataFrame, not {type(frame).__name__}."
-        )
+def frame_of_series(series: pd.Series) -> pd.DataFrame:
+    """Make a frame of one column, with the index of the Series."""
+    return series.to_frame(UNNAMED if series.name is None else series.name)
 
 
 def find_content_columns(frame: pd.DataFrame, columns: Any) -> tuple[int, ...]:

@@ -62,6 +62,10 @@ class Redaction:
             reason = str(refusal)
         raise self._error(reason, place)
 
+    def known(self, text: str) -> str:
+        """Return what is sent in place of a text; the text itself if it has not passed so far."""
+        return self._known.get(text, text)
+
     def value(self, value: Any, place: str) -> Any:
         """Return what is sent in place of a value: each text in it, and each number as a text.
 
@@ -249,6 +253,24 @@ class Redaction:
         except _Refusal:
             return f"row {row}"
         return f"row {row} (label {label[:LABEL_CHARACTERS]!r})"
+
+
+class KnownRedaction(Redaction):
+    """Redacts values as another one has done; those that are new, as a dry run's, it leaves.
+
+    A text as a whole, such as an instruction, passes the function.
+    """
+
+    def __init__(self, redaction: Redaction) -> None:
+        super().__init__(redaction.function)
+        self._redaction = redaction
+
+    def text(self, text: str, place: str) -> str:
+        """Return what is sent in place of a text."""
+        return self._redaction.text(text, place)
+
+    def _redact(self, text: str) -> str:
+        return self._redaction.known(str.__str__(text))
 
 
 def make_text_redaction(redaction: Redaction | None, place: str) -> Callable[[str], str] | None:

@@ -71,6 +71,25 @@ class Units:
         """Ask only some of the asked units."""
         return replace(self, asked=self.asked[wanted], tokens=self.tokens[wanted])
 
+    def take(self, rows: NDArray[np.int64]) -> Units:
+        """Return the units of some rows, in their order, as those of a frame of their own."""
+        numbers, firsts, codes = np.unique(
+            self.answered_by[rows], return_index=True, return_inverse=True
+        )
+        order = np.argsort(firsts)
+        places = np.argsort(order)  # of each number among those in order
+        frame = self.frame.iloc[rows]
+        asked = firsts[order]
+        return replace(
+            self,
+            frame=frame,
+            sent=frame if self.sent is self.frame else self.sent.iloc[rows],
+            asked=asked,
+            answered_by=places[codes],
+            tokens=self.tokens[numbers[order]],
+            empty=asked[self.is_empty[numbers[order]]],
+        )
+
     @property
     def is_empty(self) -> NDArray[np.bool_]:
         """Tell of each asked unit whether no model is asked about it."""
@@ -151,6 +170,13 @@ class Units:
     def size(self, position: int) -> int:
         """Return the tokens of an asked unit's line."""
         return int(self.tokens[np.searchsorted(self.asked, position)])
+
+    def sizes(self, positions: Sequence[int]) -> NDArray[np.int64]:
+        """Return the tokens of the lines of some asked units."""
+        sizes: NDArray[np.int64] = self.tokens[
+            np.searchsorted(self.asked, np.asarray(positions, dtype=np.int64))
+        ]
+        return sizes
 
     def answered(self, position: int) -> NDArray[np.int64]:
         """Return the rows that an asked unit answers for, itself among them."""

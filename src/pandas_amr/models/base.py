@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from pandas_amr._records.keywords import suggest_keyword
+from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr.errors import ModelConfigError, UsageError
@@ -177,6 +180,7 @@ class Abilities:
 
 # Fields of LM that stay as they are. The values of all others become plain Python and JSON values.
 OBJECT_FIELDS = frozenset({"api_key", "client", "token_counter", "abilities"})
+CLIENTS = ("AsyncOpenAI", "OpenAI")  # others of the package derive from these
 KNOWN_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "auto", "default")
 POSITIVE_FIELDS = ("timeout_s", "max_tries", "patience_s", "rpm", "tpm", "batch_poll_s")
 
@@ -194,6 +198,16 @@ HOST_WITHOUT_SCHEME = re.compile(
     r"(?://)?(?P<host>[\w.-]+)(?P<port>:\d{1,5})?(?P<path>(/[\w.-]+)*/?)"
 )
 LOCAL_HOST = re.compile(r"localhost$|[\d.]+$")
+# What stands for a key where a client insists on one, or where an example was not filled in.
+PLACEHOLDER = re.compile(
+    r"none|null|empty|dummy|fake|no[-_ ]?key|not[-_ ]needed|changeme|your[-_ ].*|<.*>|\.\.\.|"
+    r"sk-(\.\.\.|x+|your.*)|x+",
+    re.IGNORECASE,
+)
+SECRET_HEADERS = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+SECRET_FIELDS = re.compile(
+    r"api_?key|auth|secret|password|credential|(access|bearer|id|session)_?token$", re.IGNORECASE
+)
 
 
 def _to_plain(value: Any) -> Any:
@@ -281,13 +295,23 @@ def _suggest_scheme(address: str) -> str:
     return f" Did you mean '{scheme}://{match['host']}{match['port'] or ''}{path}'?"
 
 
+class KeyPlace(enum.Enum):
+    """Where a key is that an ``LM`` does not hold itself.
+
+    A key that was given in code does not enter a pickle. What is unpickled takes the key from the
+    environment of its process.
+    """
+
+    ENVIRONMENT = "environment"
+
+
 def _check_key(key: object) -> None:
     """Check a key. The error does not repeat it.
 
     Raises:
         UsageError: it is neither a text nor a function that can be called without arguments.
     """
-    if key is None or isinstance(key, str):
+    if key is None or isinstance(key, str | KeyPlace):
         return
     wanted = "LM(api_key=...) takes a key, or a function without arguments that gives one"
     if not callable(key):
@@ -298,6 +322,68 @@ def _check_key(key: object) -> None:
         raise UsageError(f"{wanted}; this one takes arguments.") from None
     except ValueError:  # a builtin has no signature
         return
+
+
+def _is_public(key: object) -> bool:
+    """Tell whether what gives a key may enter a pickle: a placeholder, or a function by its name.
+
+    Any other function may have the key in it, and cloudpickle takes those of scripts by value.
+    """
+    if key is None or isinstance(key, KeyPlace):
+        return True
+    if isinstance(key, str):
+        return not key or PLACEHOLDER.fullmatch(key) is not None
+    module = str(getattr(key, "__module__", None))
+    name = str(getattr(key, "__qualname__", None))
+    return module != "__main__" and getattr(sys.modules.get(module), name, None) is key
+
+
+def is_client(given: Any) -> bool:
+    """Tell whether something is a client of the ``openai`` package, without importing that."""
+    for kind in type(given).__mro__:
+        package = kind.__module__.partition(".")[0]
+        if package == "openai" and kind.__name__ in CLIENTS:
+            return True
+    return False
+
+
+def refuse_clients(lm: Any) -> None:
+    """Refuse to pickle what ``lm=`` takes if it is a client, or a dict of them.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for each in lm.values() if isinstance(lm, Mapping) else [lm]:
+        if is_client(each):
+            raise _client_error("lm=client")
+
+
+def _client_error(where: str) -> UsageError:
+    return UsageError(
+        f"{where} cannot be pickled: a client holds a key and connections. Name its server: "
+        "LM(model, base_url=...), and set OPENAI_API_KEY where it is used."
+    )
+
+
+def _refuse_secrets(name: str, values: object, secret: re.Pattern[str]) -> None:
+    """Refuse to pickle what may hold a key, at any depth.
+
+    Raises:
+        UsageError: it may.
+    """
+    if isinstance(values, list | tuple):
+        for value in values:
+            _refuse_secrets(name, value, secret)
+    if not isinstance(values, Mapping):
+        return
+    for key, value in values.items():
+        if secret.search(str(key)) and isinstance(value, str) and value:
+            raise UsageError(
+                f"LM({name}=...) cannot be pickled: its {key!r} may hold a key. Give a key as "
+                "LM(api_key=...), and set OPENAI_API_KEY where the copy is used; or give the LM "
+                "there."
+            )
+        _refuse_secrets(name, value, secret)
 
 
 def _check_counter(counter: object) -> None:
@@ -329,11 +415,11 @@ def _check_positive(name: str, value: object) -> None:
 
 @public
 @dataclass(frozen=True, kw_only=True)
-class LM:
+class LM(CopiedHere):
     """Which model answers, how it is reached, and how it is used.
 
     ``base_url`` and ``api_key`` default to ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``. The key is
-    never shown.
+    never shown, and enters no pickle: what is unpickled takes it from the environment there.
 
     Args:
         model: the model's name, as the server knows it.
@@ -385,7 +471,7 @@ class LM:
 
     model: str = field(kw_only=False)
     base_url: str | None = None
-    api_key: str | Callable[[], str | Awaitable[str]] | None = field(
+    api_key: str | Callable[[], str | Awaitable[str]] | KeyPlace | None = field(
         default=None, repr=False, hash=False
     )
     client: Any = field(default=None, repr=False, hash=False)
@@ -486,6 +572,25 @@ class LM:
                 hint = suggest_keyword(name, names, "It has")
                 raise UsageError(f"LM has no {name}. {hint}")
         return replace(self, **changes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what enters a pickle: all but the key.
+
+        Raises:
+            UsageError: another field may hold a key, or cannot be pickled.
+        """
+        if self.client is not None:
+            raise _client_error("LM(client=...)")
+        _refuse_secrets("extra_headers", self.extra_headers, SECRET_HEADERS)
+        _refuse_secrets("extra_body", self.extra_body, SECRET_FIELDS)
+        state = dict(self.__dict__)
+        if not _is_public(self.api_key):
+            state["api_key"] = KeyPlace.ENVIRONMENT
+        state["token_counter"] = pack(self.token_counter, "LM(token_counter=...)")
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, token_counter=unpack(state["token_counter"]))
 
     def __repr__(self) -> str:
         place = f" at {self.base_url}" if self.base_url else ""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pandas_amr._records.clock import CLOCK
+from pandas_amr._records.log import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LOGGER = logging.getLogger("pandas_amr")
 REPORTED_S = 1.5  # a shorter wait is not reported
 LOUD_S = 10.0  # a longer wait is logged as a warning
 QUIET_S = 30.0  # after a wait, until one of its kind is reported again

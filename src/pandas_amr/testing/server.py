@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
+from pandas_amr._records.pickles import refuse_pickling
 from pandas_amr.models.base import LM
 from pandas_amr.testing.answers import Drop, Raw, Status
 from pandas_amr.testing.batches import BatchEndpoints
@@ -96,6 +97,10 @@ class ScriptedServer(BatchEndpoints):
         self.in_flight = 0
         self.max_in_flight = 0
         self.base_url = ""
+
+    __reduce_ex__ = refuse_pickling(
+        "A scripted server", "Take server.lm() to the other process, and set OPENAI_API_KEY there."
+    )
 
     @property
     def tokens(self) -> int:

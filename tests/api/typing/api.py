@@ -53,6 +53,11 @@ def script(df: pd.DataFrame) -> None:
     assert_type(result.frame, pd.DataFrame)
     assert_type(result.total.calls, int)
     assert_type(amr.map(df, {"a": "A", "b": lambda shard: shard}, finding={"a": str}), pd.DataFrame)
+    mapper = amr.mapper("What?", finding=Finding, plan={"status": True})
+    assert_type(mapper, amr.FrameMapper)
+    assert_type(mapper(df), pd.DataFrame)
+    assert_type(mapper.meta(df), pd.DataFrame)
+    assert_type(list(mapper.batches([df])), list[pd.DataFrame])
     assert_type(amr.plan(df, "What?", plan={"shard_size": 5}), amr.Plan)
     assert_type(amr.plan(df, "What?").to_json(), str)
     amr.reduce(df, {"a": ["mean", "sum"]}, by=["b"])
@@ -80,9 +85,46 @@ def script(df: pd.DataFrame) -> None:
     assert_type(amr.accessor(df).map_reduce("What?", columns=["a"]), amr.Result)
     assert_type(amr.accessor(df).map("What?", finding={"a": str}), pd.DataFrame)
     assert_type(amr.accessor(df["a"]).filter("What?"), pd.DataFrame)
+    grouped = amr.accessor(df.groupby("shop"))
+    assert_type(grouped.map_reduce("What?", finding=Finding).records.tolist(), list[Finding])
+    assert_type(grouped.start("What?", finding=Finding).result().records.tolist(), list[Finding])
+    assert_type(grouped.plan("What?", plan={"shard_size": 5}), amr.Plan)
+    amr.accessor(df.groupby("shop")["a"]).reduce({"a": "mean"}, columns=["a"])
+    grouped.map_reduce("What?", by="shop")  # type: ignore[call-arg]
     amr.map_reduce(df, "What?", colums=["a"])  # type: ignore[call-overload]
     amr.map(df, "What?", colums=["a"])  # type: ignore[call-arg]
+    amr.mapper("What?", axis="columns")  # type: ignore[call-arg]
     amr.accessor(df).filter("What?", colums=["a"])  # type: ignore[call-arg]
+
+
+class Rows:
+    """A frame of another library."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return None
+
+
+class Later:
+    """A lazy frame of another library."""
+
+    def collect(self) -> Rows:
+        return Rows()
+
+
+def other_frames(df: pd.DataFrame) -> None:
+    assert_type(amr.as_frame(Rows()), pd.DataFrame)
+    assert_type(amr.map(Rows(), "What?"), pd.DataFrame)
+    assert_type(amr.map(Later(), "What?"), pd.DataFrame)
+    assert_type(amr.filter(["a", "b"], "What?"), pd.DataFrame)
+    assert_type(amr.map_reduce([{"a": 1}], "What?", output=int).output, int)
+    assert_type(amr.map_reduce({"a": [1, 2]}, "What?", finding=Finding).records.tolist(), list[Finding])
+    assert_type(amr.start(df["a"], "What?", output=str).result().output, str)
+    assert_type(amr.plan(df["a"].to_numpy(), "What?"), amr.Plan)
+    assert_type(amr.accessor(Rows()).map("What?"), pd.DataFrame)
+    assert_type(amr.Recipe().map("What?")(Rows()), amr.Result)
+    assert_type(amr.map(amr.map_reduce(df, "What?"), "What?"), pd.DataFrame)
+    amr.map(3, "What?")  # type: ignore[arg-type]
+    amr.map("What?", "What?")  # type: ignore[arg-type]
 
 
 async def notebook(df: pd.DataFrame) -> None:

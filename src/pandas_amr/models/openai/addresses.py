@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from pandas_amr.models.base import check_address
+from pandas_amr.errors import UsageError
+from pandas_amr.models.base import SECRET_HEADERS, KeyPlace, check_address
 from pandas_amr.models.openai.keys import Key
+from pandas_amr.models.openai.known_hosts import key_variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 ADDRESS = "https://api.openai.com/v1"
 DEFAULT_PORTS = {"http": 80, "https": 443}
-SECRET_HEADERS = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+KEY_VARIABLE = "OPENAI_API_KEY"
 
 
 def address_of(lm: LM) -> str:
@@ -58,10 +59,31 @@ def key_of(lm: LM) -> Key:
     Raises:
         UsageError: an HTTP header cannot hold it.
     """
+    if isinstance(lm.api_key, KeyPlace):
+        return _key_of_environment(lm)
     if callable(lm.api_key):
         return Key(lm.api_key, "LM(api_key=...)", lm.timeout_s)
-    key = lm.api_key or os.environ.get("OPENAI_API_KEY") or ""
-    return Key(key, "LM(api_key=...), OPENAI_API_KEY", lm.timeout_s)
+    key = lm.api_key or os.environ.get(KEY_VARIABLE) or ""
+    return Key(key, f"LM(api_key=...), {KEY_VARIABLE}", lm.timeout_s)
+
+
+def _key_of_environment(lm: LM) -> Key:
+    """Give the key of an ``LM`` that was unpickled, and had one before.
+
+    A known provider's is in a variable of its own: no other provider's key is sent to it.
+
+    Raises:
+        UsageError: the environment has none.
+    """
+    host = urlsplit(address_of(lm)).hostname or ""
+    variable = key_variable(host) or KEY_VARIABLE
+    key = os.environ.get(variable, "")
+    if not key.strip():
+        raise UsageError(
+            f"The key of {lm.model} did not enter its pickle, and this process has none: set "
+            f"{variable} in its environment. Nothing was sent."
+        )
+    return Key(key, variable, lm.timeout_s)
 
 
 def secret_values(headers: Mapping[str, object] | None) -> tuple[str, ...]:

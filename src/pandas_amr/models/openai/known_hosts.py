@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pandas_amr.errors import ModelConfigError
+from pandas_amr.models.base import PLACEHOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,12 +67,6 @@ BEDROCK = re.compile(
     r"^bedrock(-mantle|-runtime)?[.-].*\bamazonaws\.com$|^bedrock-mantle\..*\baws$"
 )
 BEDROCK_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
-# What stands for a key where a client insists on one, or where an example was not filled in.
-PLACEHOLDER = re.compile(
-    r"none|null|empty|dummy|fake|no[-_ ]?key|not[-_ ]needed|changeme|your[-_ ].*|<.*>|\.\.\.|"
-    r"sk-(\.\.\.|x+|your.*)|x+",
-    re.IGNORECASE,
-)
 
 
 def key_variable(host: str) -> str | None:

@@ -10,7 +10,7 @@ import sys
 import weakref
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pandas_amr.errors import SandboxError, SandboxUnavailable, UsageError
 from pandas_amr.sandbox.base import Data, Isolation, Limits, tiers_in_force
@@ -75,6 +75,12 @@ class LocalSandbox:
         self._start_lock: asyncio.Lock | None = None
         self._folders, self._paths = _find_packages(self._packages)
         self._order = [str(Path(path).absolute()) for path in sys.path]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take the sandbox apart; a copy starts processes of its own."""
+        options: dict[str, Any] = {"packages": self._packages, "files": self._files}
+        options["zygotes"] = self._zygote_count
+        return partial(LocalSandbox, self.isolation, **options), ()
 
     def __repr__(self) -> str:
         return f"<LocalSandbox {self.tier}>"

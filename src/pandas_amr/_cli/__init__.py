@@ -1,0 +1,1 @@
+"""The command line: what `amr` and `python -m pandas_amr` run."""
