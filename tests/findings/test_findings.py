@@ -302,7 +302,7 @@ def test_a_frame_that_a_verb_gave_leads_to_its_result():
         found = frame(2).amr.map("Which?", finding={"n": int}, lm=server.lm())
     assert amr.result_of(found).total.calls == 1
     assert amr.result_of(found.copy()).frame is found
-    with pytest.raises(amr.UsageError, match="found nothing: it knows the last 32 frames"):
+    with pytest.raises(amr.UsageError, match="found nothing: it knows the last frames"):
         amr.result_of(frame(1))
 
 

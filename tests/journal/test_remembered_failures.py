@@ -374,3 +374,58 @@ def test_a_time_is_read_and_comes_back_from_json(given, seconds, text):
 def test_what_is_no_time_is_refused_before_a_request(given, said, refusing):
     with pytest.raises(amr.PlanError, match=said):
         rows(2).amr.map("x", lm=refusing.lm(), plan={"retry_failed_after": given})
+
+
+# Forgetting
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [{}, {"keyed": "shard"}, {"segmentation": "neighbours"}],
+    ids=["by unit", "keyed by shard", "neighbours"],
+)
+def test_a_row_that_is_forgotten_leaves_no_failure(plan, path):
+    nights = Nights(path, plan=WEEK | plan)
+    nights.run(rows(5, 3))
+    amr.Journal(path).forget(rows(5, 3).iloc[[3]])
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM failures").fetchone() == (0,)
+    connection.close()
+    assert b"flagged" not in path.read_bytes()
+    _, requests = nights.run(rows(5, 3))
+    assert requests > 0
+
+
+def test_a_row_that_is_forgotten_leaves_the_failures_of_others(path):
+    nights = Nights(path)
+    nights.run(rows(5, 1, 3))
+    amr.Journal(path).forget(rows(5, 3).iloc[[3]])
+    result, requests = nights.run(rows(5, 1))
+    assert requests == 1  # of the row that is no poison any more
+    assert result.failures["position"].tolist() == [1]
+
+
+def test_a_repaired_finding_that_is_forgotten_leaves_no_mark(path):
+    def provider(request):
+        answer = findings(request, number)
+        if not request.repairs:
+            answer["findings"] = []
+        return answer
+
+    Nights(path).run(rows(2), provider)
+    amr.Journal(path).forget(rows(2))
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM repaired").fetchone() == (0,)
+    connection.close()
+
+
+def test_a_failure_is_known_for_each_row_it_is_found_for(path):
+    """Equal content in another frame: either row, forgotten, takes the failure along."""
+    one, other = rows(2, 1).assign(who="Ann"), rows(2, 1).assign(who="Bob")
+    nights = Nights(path, columns=["text"])
+    nights.run(one)
+    _, requests = nights.run(other)
+    assert requests == 0
+    amr.Journal(path).forget(other)
+    _, requests = nights.run(one)
+    assert requests > 0

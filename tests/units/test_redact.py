@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 import pandas_amr as amr
-from pandas_amr._journal.code_keys import describe_redact
+from pandas_amr._journal.code_keys import describe_function
 from pandas_amr._units.redaction import Redaction
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import Abilities
@@ -509,13 +509,13 @@ def test_functions_are_told_apart_by_their_code_and_what_they_use_or_by_a_versio
     one, two = (lambda text: text), (lambda text: text + "")
     functions = [mask, names, made("a"), made("b"), one, two, Cleaner("a"), Cleaner("b"), Cleaner("a").clean, str.upper]
     functions += [partial(EMAIL.sub, "a"), partial(EMAIL.sub, "b")]
-    described = [json.dumps(describe_redact(function)) for function in functions]
+    described = [json.dumps(describe_function(function)) for function in functions]
     assert len(set(described)) == len(functions)
-    assert describe_redact(made("a")) == describe_redact(made("a"))
+    assert describe_function(made("a")) == describe_function(made("a"))
     assert "0x" not in "".join(described)
     marked = made("a")
     marked.amr_version = "2"
-    assert describe_redact(marked) == {"function": "made.<locals>.replaced", "version": "2"}
+    assert describe_function(marked) == {"function": "made.<locals>.replaced", "version": "2"}
 
 
 def test_each_distinct_text_is_redacted_once_on_the_callers_thread():

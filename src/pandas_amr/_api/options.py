@@ -59,7 +59,13 @@ class Options(TypedDict, total=False):
     progress: bool | None
 
 
-class MapOptions(Options, Generic[Kind], total=False):
+class PartOptions(Options, total=False):
+    """What a verb takes that can read its rows part by part."""
+
+    out: str | Path | None
+
+
+class MapOptions(PartOptions, Generic[Kind], total=False):
     """What a verb takes that finds something in every row."""
 
     axis: Axis | None
@@ -113,6 +119,11 @@ the answer's type: ``str int float bool``, a pydantic model, or ``list[Model]`` 
 what to group by, as in ``groupby``: columns or index levels, a Series with the frame's index,
 a function or a dict of index labels, a ``pd.Grouper``, a list of these, or ``amr.By``; the
 answer is then a summary frame, one row per group.""",
+    "out": """\
+a folder for what is larger than memory. The first argument is then a path, a glob, a list of
+paths, a pyarrow Dataset, a RecordBatchReader, or an iterator of frames. They are read in parts of
+at most 100,000 rows and about 64 MB; each becomes a file of ``out``, and ``frame`` a Dataset over
+these. The same call again goes on: it maps no part twice but for rows that failed.""",
     "tools": "``amr.Tool`` objects or plain functions that agents may call. Default: none.",
     "plan": """\
 ``"auto"``, a ``Plan``, its JSON or a path to it, or a dict of the fields to fix. Default:

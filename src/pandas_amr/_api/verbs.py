@@ -11,6 +11,7 @@ from pandas_amr._api.options import (
     MapOptions,
     MapperOptions,
     Options,
+    PartOptions,
     QuestionOptions,
     has_options,
     option_types,
@@ -44,6 +45,7 @@ _NOT_OF_A_MAPPER = {
         "amr.mapper(plan=plan)."
     ),
     "map": "What to find is its first argument: amr.mapper(what).",
+    "out": "It gives a frame for each partition; for files: amr.map(path, ..., out='folder/').",
     "axis": "It maps the rows of partitions; for columns: df.amr.map(..., axis='columns').",
     "reduce": "It maps only; reduce what it gives: frame.amr.reduce(...).",
     "output": "It maps only; reduce what it gives: frame.amr.reduce(...).",
@@ -281,9 +283,9 @@ def _is_frame(value: object) -> bool:
 
 
 @user_traceback
-@has_options(Options)
+@has_options(PartOptions)
 def filter(  # noqa: A001 (this library's word)
-    frame: Frame, criterion: Criterion, **options: Unpack[Options]
+    frame: Frame, criterion: Criterion, **options: Unpack[PartOptions]
 ) -> pd.DataFrame:
     """Keep the rows that meet a criterion, in order, with their labels.
 
@@ -315,7 +317,7 @@ def filter(  # noqa: A001 (this library's word)
         a  1
         c  3
     """
-    run = _begin("filter", frame, {"map": criterion}, options, Options)
+    run = _begin("filter", frame, {"map": criterion}, options, PartOptions)
     return cast("pd.DataFrame", run.result())
 
 
@@ -408,6 +410,5 @@ def _begin(
         raise UsageError(_IN_ASYNC_CODE.format(verb=verb, way=_ASYNC_WAYS[verb]))
     from pandas_amr._plan.call import Call  # noqa: PLC0415 (see the module's docstring)
     from pandas_amr._run.run import run_of  # noqa: PLC0415
-    from pandas_amr._units.frames import as_frame  # noqa: PLC0415
 
-    return run_of(Call(verb=verb, frame=as_frame(frame), **question, **options))
+    return run_of(Call(verb=verb, frame=frame, **question, **options))

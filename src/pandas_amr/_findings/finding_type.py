@@ -350,3 +350,10 @@ def _scalar_as_json(value: Any) -> Any:
     if isinstance(form, str) and not isinstance(value, WRITTEN):
         raise InvalidOutput(f"JSON has no form for a value of the type {type(value).__name__}")
     return form
+
+
+def only_list_type(kinds: Sequence[FindingType | None]) -> FindingType | None:
+    """Return the type of a finding, if a unit holds none or many and nothing else is found."""
+    if len(kinds) > 1 or kinds[0] is None or kinds[0].item is None:
+        return None
+    return kinds[0]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._findings.records import UnitRows
     from pandas_amr._units.by import By
@@ -52,14 +53,34 @@ def collect_finding_rows(
         is_mapped: whether the run has a map. If not, the rows of the frame itself are reduced.
         made_by: names the map nodes behind the row at a position.
     """
-    positions = np.arange(len(frame), dtype=np.int64)
     if mapped is None:
+        positions = np.arange(len(frame), dtype=np.int64)
         findings = frame[[]] if is_mapped else frame
         return FindingRows(frame, findings, positions, by=by)
-    findings = mapped.findings()
-    if mapped.list_type is None:
+    return make_finding_rows(frame, mapped.findings(), mapped.list_type, by=by, made_by=made_by)
+
+
+def make_finding_rows(
+    frame: pd.DataFrame,
+    findings: pd.DataFrame,
+    list_type: FindingType | None,
+    *,
+    by: By | None,
+    made_by: Callable[[int], tuple[str, ...]],
+) -> FindingRows:
+    """Put findings beside the frame; if each unit holds a list of records, a row for each record.
+
+    Args:
+        frame: the user's frame.
+        findings: one row per row of the frame.
+        list_type: the type of the findings, if they are lists of records.
+        by: how the rows are grouped.
+        made_by: names the map nodes behind the row at a position.
+    """
+    if list_type is None:
+        positions = np.arange(len(frame), dtype=np.int64)
         return FindingRows(add_findings(frame, findings), findings, positions, made_by, by)
-    table, records, units = spread_records(frame, findings, mapped.list_type, by)
+    table, records, units = spread_records(frame, findings, list_type, by)
     record_by = None
     if by is not None:
         record_by = by.at(units.positions, table.index)
@@ -127,16 +148,23 @@ class ReduceInput:
         line: a JSON object as text.
         support: the rows of the frame that it rests on.
         nodes: the nodes of the trace that made it.
+        read: the rows that were read for it, if that are others than it rests on.
     """
 
     line: str
     support: Support
     nodes: tuple[str, ...] = ()
+    read: frozenset[int] = frozenset()
 
     @property
     def rows(self) -> frozenset[int]:
         """The positions of all rows that it rests on."""
         return self.support.rows
+
+    @property
+    def rows_behind(self) -> frozenset[int]:
+        """The positions of all rows that were read for it, whether it rests on them or not."""
+        return self.rows | self.read
 
     def with_node(self, node: str) -> ReduceInput:
         """Return the same input, made by another node."""

@@ -11,6 +11,8 @@ import pandas as pd
 from pandas_amr._findings.store import FOUND, FindingStore
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from pandas_amr._findings.finding_type import FindingType
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 EMPTY = "empty"  # a unit without content, which is not asked
 SKIPPED = "skipped"
 STATUSES = (*FOUND, EMPTY, SKIPPED, "failed")  # from the best to the worst
+
+
+def none_from_journal(
+    statuses: Mapping[str | None, NDArray[np.object_]],
+) -> dict[str | None, NDArray[np.bool_]]:
+    """Say of the units of each map that the journal had none of them."""
+    return {name: np.zeros(len(column), dtype=bool) for name, column in statuses.items()}
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,8 @@ class MapFindings:
         stores: the findings, by the map's name.
         statuses: the status of each distinct unit, by the map's name.
         from_journal: which distinct units' findings or failures the journal had, by the map's name.
+        is_retry: whether a run that goes on from these findings asks again what failed before,
+            however long ago.
         list_type: the finding type, if each unit holds a list of records and there is one map.
         left: the asked units that a run that goes on from these findings leaves as they are, by the
             map's name.
@@ -41,6 +52,7 @@ class MapFindings:
     from_journal: dict[str | None, NDArray[np.bool_]]
     list_type: FindingType | None = None
     left: dict[str | None, NDArray[np.bool_]] = field(default_factory=dict)
+    is_retry: bool = False
 
     @property
     def has_findings(self) -> bool:
@@ -64,7 +76,14 @@ class MapFindings:
                 left[name] = column == SKIPPED
             elif name in self.left:
                 left[name] = self.left[name]
-        return replace(self, stores=stores, statuses=statuses, from_journal=from_journal, left=left)
+        return replace(
+            self,
+            stores=stores,
+            statuses=statuses,
+            from_journal=from_journal,
+            left=left,
+            is_retry=True,
+        )
 
     def rows_with(self, *statuses: str) -> int:
         """Count the rows that have one of some statuses, the worst of their maps'."""

@@ -54,27 +54,64 @@ class FindingStore:
         self._kind = kind
         self._positions: list[NDArray[np.int64]] = []
         self._tables: list[pa.Table] = []
+        self._schema: pa.Schema | None = None  # that all tables have when they are joined
 
     def copy(self) -> FindingStore:
         """Return a copy to which findings can be added."""
         store = FindingStore(self._name, self._kind)
         store._positions, store._tables = list(self._positions), list(self._tables)
+        store._schema = self._schema
         return store
+
+    def expect(self, schema: pa.Schema | None) -> None:
+        """Have what is added be joinable with findings of such columns, which stand elsewhere."""
+        if schema is not None and self._schema is None:
+            self._schema = schema
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the columns are known before anything is found."""
+        return self._kind is not None
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The columns that all findings have when they are joined; None if there are none yet."""
+        return self._schema if self._kind is None else self._kind.arrow
 
     def add(self, positions: Sequence[int], table: pa.Table) -> None:
         """Add the findings of some units, one row of ``table`` per unit."""
         assert len(positions) == table.num_rows
         self._positions.append(np.asarray(positions, dtype=np.int64))
         self._tables.append(table)
+        if self._schema is None:
+            self._schema = table.schema
+        elif not self._schema.equals(table.schema):
+            self._schema = _join_schemas(self._schema, table.schema)
+
+    def add_named(
+        self, positions: NDArray[np.int64], table: pa.Table, columns: Sequence[str]
+    ) -> None:
+        """Add findings that stand under their names in the frame, among other columns.
+
+        Args:
+            positions: the units.
+            table: a row per row of the frame.
+            columns: the map's own names of the columns.
+        """
+        empty = pa.table({name: pa.nulls(0) for name in columns})
+        shown = self.named(empty).column_names
+        own = table.select(shown).rename_columns(list(columns)).take(pa.array(positions))
+        self.add(positions.tolist(), own if self._kind is None else own.cast(self._kind.arrow))
 
     def find_clash(self, table: pa.Table) -> str | None:
         """Describe why a table cannot be joined with those added before; None if it can."""
-        if self._kind is not None or not self._tables:
-            return None
-        if table.schema.equals(self._tables[-1].schema):
+        if self._kind is not None or self._schema is None or self._schema.equals(table.schema):
             return None
         try:
-            check_joinable([*self._tables, table])
+            if _join_schemas(self._schema, table.schema).equals(self._schema):
+                check_joinable([self._schema.empty_table(), table])
+            else:  # those before have values that may not fit the wider types
+                check_joinable([*self._tables, table])
         except InvalidOutput as error:
             return str(error)
         return None
@@ -83,8 +120,9 @@ class FindingStore:
         """Return the names of the columns in the frame, including those of ``table``."""
         if self._kind is not None:
             return list(self._kind.all_columns)
-        tables = self._tables if table is None else [*self._tables, table]
-        fields = _union_of_names(tables)
+        fields = [] if self._schema is None else list(self._schema.names)
+        if table is not None:
+            fields += [name for name in table.column_names if name not in fields]
         empty = pa.table({name: pa.nulls(0) for name in fields})
         names: list[str] = self.named(empty).column_names
         return names
@@ -111,19 +149,24 @@ class FindingStore:
 
     def columns(self, asked: NDArray[np.int64], answered_by: NDArray[np.int64]) -> dict[str, Any]:
         """Return one typed array per field, with one value per row; ``<NA>`` without a finding."""
+        return self._arrays(self.row_table(asked, answered_by))
+
+    def row_table(self, asked: NDArray[np.int64], answered_by: NDArray[np.int64]) -> pa.Table:
+        """Return the findings under their names in the frame, with one row per row of it."""
         table = self.named(self._joined())
         row_of = np.full(len(asked), -1, dtype=np.int64)
         if self._positions:
             positions = np.concatenate(self._positions)
             row_of[np.searchsorted(asked, positions)] = np.arange(len(positions))
         rows = row_of[answered_by]
-        return self._arrays(table.take(pa.array(rows, mask=rows < 0)))
+        return table.take(pa.array(rows, mask=rows < 0))
 
     def arrays(self, table: pa.Table) -> dict[str, Any]:
         """Convert some findings to the columns that all of them have in the frame."""
         return self._arrays(self.named(table))
 
     def _arrays(self, named: pa.Table) -> dict[str, Any]:
+        """Convert findings under their names in the frame to its columns."""
         if self._kind is None:
             return {name: array_of(named.column(name)) for name in named.column_names}
         arrays: dict[str, Any] = {}
@@ -140,7 +183,7 @@ class FindingStore:
         if not self._tables:
             schema = pa.schema([]) if self._kind is None else self._kind.arrow
             return schema.empty_table()
-        joined = pa.concat_tables(self._tables, promote_options="permissive")
+        joined = pa.concat_tables(self._tables, promote_options="permissive").combine_chunks()
         if self._kind is not None:
             return joined
         # The columns of a function in the frame's order, whichever shard came first.
@@ -160,6 +203,22 @@ def _union_of_names(tables: Sequence[pa.Table]) -> list[str]:
     return list(names)
 
 
+def _join_schemas(first: pa.Schema, second: pa.Schema) -> pa.Schema:
+    """Return the schema of two tables that are joined.
+
+    Raises:
+        InvalidOutput: they have a column of types that have none in common.
+    """
+    try:
+        return pa.unify_schemas([first, second], promote_options="permissive")
+    except UNFIT as error:
+        raise InvalidOutput(_describe_misfit(error)) from None
+
+
+def _describe_misfit(error: Exception) -> str:
+    return f"its values are of other types than those before ({type(error).__name__})"
+
+
 def check_joinable(tables: Sequence[pa.Table]) -> None:
     """Check that the tables of a function can stand in the same columns.
 
@@ -169,6 +228,4 @@ def check_joinable(tables: Sequence[pa.Table]) -> None:
     try:
         pa.concat_tables(tables, promote_options="permissive")
     except UNFIT as error:
-        raise InvalidOutput(
-            f"its values are of other types than those before ({type(error).__name__})"
-        ) from None
+        raise InvalidOutput(_describe_misfit(error)) from None

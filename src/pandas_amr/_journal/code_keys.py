@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import re
+import types
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 DEEPEST = 4  # functions that use each other: so far their code is told apart
 
 
-def describe_redact(function: Callable[[str], str]) -> dict[str, Any]:
-    """Describe a ``redact`` function: by its version if it has one, else by a digest of its code.
+def describe_function(function: Callable[..., Any]) -> dict[str, Any]:
+    """Describe a function: by its version if it has one, else by a digest of its code.
 
-    What is taken out may stand in the code, as in a list of names: no part of it is written.
+    What a ``redact`` function takes out may stand in its code, as in a list of names: no part of it
+    is written.
     """
     name = getattr(function, "__qualname__", type(function).__qualname__)
     version = getattr(function, "amr_version", None)
@@ -59,7 +61,7 @@ def _values_used(function: Any) -> list[Any]:
     """List the names and constants of a function's code, and what stands behind its names."""
     code = function.__code__
     names = code.co_names
-    constants = [constant for constant in code.co_consts if isinstance(constant, str | bytes)]
+    constants = list(code.co_consts)
     known = [function.__globals__[name] for name in names if name in function.__globals__]
     enclosed: list[Any] = []
     for cell in function.__closure__ or ():
@@ -78,10 +80,12 @@ def _parts_of_values(values: Iterable[Any], depth: int) -> list[bytes]:
 
 def _parts_of_value(value: Any, depth: int) -> list[bytes]:
     """Describe a value; one that may be another in each process only by its type."""
-    if value is None or isinstance(value, bool | int | float | str | bytes):
+    if value is None or isinstance(value, int | float | str | bytes):
         return [repr(value).encode()]
     if isinstance(value, re.Pattern):
         return [repr((value.pattern, value.flags)).encode()]
+    if isinstance(value, types.CodeType):  # of a function within a function
+        value = [value.co_names, *value.co_consts]
     if isinstance(value, list | tuple):
         return [b"[", *_parts_of_values(value, depth), b"]"]
     if isinstance(value, Mapping):

@@ -9,7 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pandas_amr._journal.database_file import KEYS_PER_QUERY, checksum, transaction
+from pandas_amr._journal.database_file import (
+    KEYS_PER_QUERY,
+    checksum,
+    find_forgotten,
+    transaction,
+)
 from pandas_amr._journal.entries import decode, encode
 from pandas_amr._records.clock import CLOCK
 
@@ -28,11 +33,13 @@ class RememberedFailure:
 
 
 class FailureEntry(NamedTuple):
-    """A failure as it is written: ``key`` and ``base`` are those of the finding."""
+    """A failure as it is written: all but ``failure`` is as of the finding that did not come."""
 
     key: bytes
     base: bytes
     failure: RememberedFailure
+    origins: tuple[bytes, ...] = ()
+    is_found_by_key: bool = False
 
 
 # Writing
@@ -48,15 +55,27 @@ def write_repaired(
     database.executemany("INSERT OR IGNORE INTO repaired VALUES (?)", [(key,) for key in repaired])
 
 
-def write_failures(failures: Sequence[FailureEntry], database: sqlite3.Connection) -> None:
-    """Write failures, in place of earlier ones of the same units."""
+def write_failures(
+    failures: Sequence[FailureEntry], run: int, database: sqlite3.Connection
+) -> None:
+    """Write failures, in place of earlier ones of the same units.
+
+    Those of rows that were forgotten while the run was under way are left out.
+    """
     now = CLOCK.wall()
     rows: list[tuple[object, ...]] = []
-    for key, base, failure in failures:
-        value = encode([failure.who, failure.reason, failure.attempts])
-        rows.append((key, base, now, value, checksum(key, value)))
+    origins: list[tuple[bytes, bytes]] = []
     with transaction(database):
+        forgotten = find_forgotten(database, run)
+        for key, base, failure, behind, is_found_by_key in failures:
+            if not forgotten.isdisjoint(behind):
+                continue
+            value = encode([failure.who, failure.reason, failure.attempts])
+            rows.append((key, base, now, value, checksum(key, value)))
+            if not is_found_by_key:
+                origins += [(origin, key) for origin in behind]
         database.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", rows)
+        database.executemany("INSERT OR IGNORE INTO origins VALUES (?, ?)", origins)
 
 
 def delete_failures(database: sqlite3.Connection, where: str, values: Sequence[float]) -> None:

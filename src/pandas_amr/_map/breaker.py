@@ -118,6 +118,15 @@ class _Tally:
             self.first.setdefault(kind, (who, reason))
             self.failed.setdefault(kind, {}).setdefault(shard, set()).add(position)
 
+    def of_earlier_part(self) -> _Tally:
+        """Return what the next part of the run begins with; its shards have numbers from 1 on."""
+        failed: dict[str, dict[int, set[int]]] = {}
+        for kind, by_shard in self.failed.items():
+            failed[kind] = {
+                -number: positions for number, positions in enumerate(by_shard.values())
+            }
+        return _Tally(self.has_succeeded, failed, dict(self.first), self.final, self.has_ended)
+
     def end(self, shard: int) -> None:
         """Note that a shard has ended."""
         self.asking.discard(shard)
@@ -146,12 +155,24 @@ class Breaker:
         give_up_after: how many units must have failed; None for never.
         in_order: whether the shard that is split asks about one half after the other. A batch asks
             about both at once: each of its steps takes long, whatever it holds.
+        earlier: that of an earlier part of the run, which this one goes on from. Then maps of few
+            shards are watched, too.
     """
 
-    def __init__(self, give_up_after: int | None = None, *, in_order: bool = True) -> None:
+    def __init__(
+        self,
+        give_up_after: int | None = None,
+        *,
+        in_order: bool = True,
+        earlier: Breaker | None = None,
+    ) -> None:
         self._give_up_after = give_up_after
         self._in_order = in_order
         self._tallies: dict[str | None, _Tally] = {}
+        self._earlier: dict[str | None, _Tally] | None = None
+        if earlier is not None:
+            tallies = earlier._tallies.items()  # noqa: SLF001 (of this class)
+            self._earlier = {name: tally.of_earlier_part() for name, tally in tallies}
         self._on_doom: Callable[[Doom], None] | None = None
         self._slots: asyncio.Semaphore | None = None
         self._workers = 0
@@ -182,10 +203,11 @@ class Breaker:
             How many shards to begin at once: enough to compare, since those that wait do not count
             towards the limit.
         """
-        watched = [name for name, count in shards.items() if count >= LEAST_SHARDS]
+        least = LEAST_SHARDS if self._earlier is None else 1
+        watched = [name for name, count in shards.items() if count >= least]
         if self._give_up_after is None or not watched:
             return limit
-        self._tallies = {name: _Tally() for name in watched}
+        self._tallies = {name: _Tally() for name in watched} | (self._earlier or {})
         self._on_doom = on_doom
         self._slots = asyncio.Semaphore(limit)
         self._open_shards = items
@@ -212,6 +234,10 @@ class Breaker:
             if tally is not None:
                 tally.end(shard)
             self._decide()
+
+    def disarm(self) -> None:
+        """Watch no longer, and let go of the stage: a later part's breaker may go on from here."""
+        self._on_doom = None
 
     def has_given_up(self, name: str | None) -> bool:
         """Tell whether nothing more is to be asked of a map."""

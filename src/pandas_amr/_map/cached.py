@@ -16,6 +16,7 @@ from pandas_amr._journal.cache import AnswerCache, release_claim
 from pandas_amr._journal.entries import Check, find_readable_form, read_findings
 from pandas_amr._journal.first_format import hash_former_piece
 from pandas_amr._journal.keys import KEY_BYTES, fingerprint
+from pandas_amr._journal.origins import join_origins
 from pandas_amr._journal.outcomes import RememberedFailure
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._records.engine import run_off_loop
@@ -26,11 +27,13 @@ from pandas_amr._units.shards import Shard
 from pandas_amr.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._journal.claims import Claim
+    from pandas_amr._journal.origins import Origins, RowOrigins
     from pandas_amr._map.breaker import Breaker
     from pandas_amr._units.units import Units
 
@@ -71,6 +74,7 @@ class UnitKeys:
         self.by_shard = by_shard
         self._shard_of: dict[int, Shard] = {}
         self._known: NDArray[np.uint8] | None = None
+        self._digests: NDArray[np.uint8] | None = None
 
     def of(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """Return the keys of some units, which are those of one shard if keys are ``by_shard``.
@@ -100,6 +104,19 @@ class UnitKeys:
         """
         self._shard_of = {position: shard for shard in shards for position in shard.positions}
 
+    def shard_of(self, position: int, default: Sequence[int]) -> tuple[int, ...]:
+        """Return the units of the whole shard of a unit; ``default`` if no other is known."""
+        shard = self._shard_of.get(position)
+        return tuple(default) if shard is None else tuple(shard.positions)
+
+    def digests_of(self, positions: Sequence[int]) -> list[bytes]:
+        """Return the fingerprints of the units alone, whose keys were asked for."""
+        assert self._digests is not None
+        return _as_bytes(self._digests[self._places_of(positions)])
+
+    def _places_of(self, positions: Sequence[int]) -> NDArray[np.intp]:
+        return np.searchsorted(self._units.asked, np.asarray(positions, dtype=np.int64))
+
     def _keys_of_shard(self, positions: Sequence[int], *, former: bool) -> list[bytes]:
         digests = self._mapper.unit_fingerprints(positions, former=former)
         context = self._mapper.context_fingerprints(positions, former=former)
@@ -109,16 +126,71 @@ class UnitKeys:
 
     def _keys_of_units(self, positions: Sequence[int]) -> list[bytes]:
         asked = self._units.asked
-        if self._known is None:
+        if self._known is None or self._digests is None:
             self._known = np.zeros((len(asked), KEY_BYTES), dtype=np.uint8)
-        places = np.searchsorted(asked, np.asarray(positions, dtype=np.int64))
+            self._digests = np.zeros_like(self._known)
+        places = self._places_of(positions)
         new = places[~self._known[places].any(axis=1)]
         if len(new):
             digests = self._mapper.unit_fingerprints(asked[new].tolist())
-            keys = b"".join(self._cache.key(digest) for digest in digests)
-            self._known[new] = np.frombuffer(keys, dtype=np.uint8).reshape(-1, KEY_BYTES)
-        raw = self._known[places].tobytes()
-        return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
+            self._known[new] = _as_array([self._cache.key(digest) for digest in digests])
+            self._digests[new] = _as_array(digests)
+        return _as_bytes(self._known[places])
+
+
+def _as_array(keys: Sequence[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _as_bytes(keys: NDArray[np.uint8]) -> list[bytes]:
+    raw = keys.tobytes()
+    return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
+
+
+@dataclass(frozen=True)
+class UnitOrigins:
+    """Tells which of the user's rows are behind a unit's finding.
+
+    Attributes:
+        rows: those behind the rows of the run's frame.
+        units: all units of the run.
+        keys: if keys are made by shard, a finding depends on all units of its shard.
+        is_found_by_key: whether a key is made of the one row that is behind the finding.
+        shown_with: the positions of the rows that are shown beside a shard.
+    """
+
+    rows: RowOrigins | None
+    units: Units
+    keys: UnitKeys
+    is_found_by_key: bool = False
+    shown_with: Callable[[Sequence[int]], Sequence[int]] | None = None
+
+    def of(self, positions: Sequence[int], shard: Sequence[int]) -> list[Origins]:
+        """Return what is behind the finding of each of some units of a shard."""
+        if self.rows is None:
+            return [()] * len(positions)
+        if self.is_found_by_key:
+            return [(digest,) for digest in self.keys.digests_of(positions)]
+        if not self.keys.by_shard:
+            return [self._behind([position]) for position in positions]
+        behind_shard: dict[tuple[int, ...], Origins] = {}
+        origins: list[Origins] = []
+        for position in positions:
+            whole = self.keys.shard_of(position, shard)
+            if whole not in behind_shard:
+                behind_shard[whole] = self._behind(whole)
+            origins.append(behind_shard[whole])
+        return origins
+
+    def _behind(self, positions: Sequence[int]) -> Origins:
+        """Return what is behind some units: of equal rows each, since other columns may differ."""
+        assert self.rows is not None
+        places: list[int] = []
+        for position in positions:
+            places += self.units.answered(position).tolist()
+        if self.shown_with is not None:
+            places += self.shown_with(positions)
+        return tuple(join_origins(self.rows.of(places)))
 
 
 class CachedMapper:
@@ -134,6 +206,9 @@ class CachedMapper:
         by_shard: whether findings depend on the other units of their shard.
         retry_failed_after_s: how long a unit that failed for its content is not asked again; None
             if each run asks it again.
+        rows: tells which of the user's rows are behind the rows of the run's frame.
+        is_plain: whether a unit is one row of the user's, as it is, and asked what all are asked.
+        shown_with: the positions of the rows that are shown beside a shard.
     """
 
     def __init__(
@@ -143,15 +218,22 @@ class CachedMapper:
         units: Units,
         *,
         by_shard: bool,
+        rows: RowOrigins | None = None,
+        is_plain: bool = False,
+        shown_with: Callable[[Sequence[int]], Sequence[int]] | None = None,
         retry_failed_after_s: float | None = None,
     ) -> None:
         assert mapper.kind is not None
         self.mapper = mapper
         self.cache = cache
         self.keys = UnitKeys(mapper, cache, units, by_shard=by_shard)
+        is_found_by_key = is_plain and not by_shard and rows is not None and rows.is_own
+        self._origins = UnitOrigins(
+            rows, units, self.keys, is_found_by_key=is_found_by_key, shown_with=shown_with
+        )
         self.retry_failed_after_s = retry_failed_after_s
         self.asks_failed_units = retry_failed_after_s is None
-        self._unwritten: dict[bytes, RememberedFailure] = {}
+        self._unwritten: dict[bytes, tuple[RememberedFailure, Origins]] = {}
         self._units = units
         self._check = Check(mapper.kind, made=mapper.is_function)
         self._mark: tuple[int, int] | None = None
@@ -212,34 +294,43 @@ class CachedMapper:
         found = await self._look_up(positions, keys, positions)
         known = set(found.positions)
         rest = [position for position in positions if position not in known]
-        return without_failed(rest, await self.recall_failures(rest))
+        return without_failed(rest, await self.recall_failures(rest, shard))
 
-    async def recall_failures(self, positions: Sequence[int], shard: int = 0) -> list[Failure]:
+    async def recall_failures(
+        self, positions: Sequence[int], shard: Shard | None = None
+    ) -> list[Failure]:
         """Look up which of some units failed before and are not to be asked again yet.
 
         Args:
             positions: the units, which have no finding.
-            shard: the number of their shard.
+            shard: their shard; None before shards are cut.
         """
-        if self.asks_failed_units:
-            return []
-        keys = await run_off_loop(self.keys.of, positions, size=len(positions))
-        return await self._recall_failures(positions, keys, shard)
-
-    async def _recall_failures(
-        self, positions: Sequence[int], keys: Sequence[bytes], shard: int
-    ) -> list[Failure]:
         if self.asks_failed_units or self.retry_failed_after_s is None:
             return []
-        remembered = await self.cache.recall_failures(keys, self.retry_failed_after_s)
+        asked_with = list(positions) if shard is None else list(shard.positions)
+        keys = await self._keys_by_position(positions, asked_with)
+        wanted = list(keys.values())
+        remembered = await self.cache.recall_failures(wanted, self.retry_failed_after_s)
         failures: list[Failure] = []
-        for position, key in zip(positions, keys, strict=True):
+        for position, key in keys.items():
             known = remembered.get(key)
             if known is not None:
-                failures.append(_make_failure(position, shard, known, self.name))
+                number = 0 if shard is None else shard.number
+                failures.append(_make_failure(position, number, known, self.name))
+        if failures and not self._origins.is_found_by_key:
+            await self._link([failure.position for failure in failures], keys, asked_with)
         return failures
 
-    async def _remember(self, mapped: MappedShard, keys: Mapping[int, bytes]) -> None:
+    async def _keys_by_position(
+        self, positions: Sequence[int], shard: Sequence[int]
+    ) -> dict[int, bytes]:
+        """Return the keys of some units; those of a whole shard are made of all of it."""
+        source = shard if self.keys.by_shard else positions
+        made: list[bytes] = await run_off_loop(self.keys.of, source, size=len(source))
+        by_position = dict(zip(source, made, strict=True))
+        return {position: by_position[position] for position in positions}
+
+    async def _remember(self, shard: Shard, mapped: MappedShard, keys: Mapping[int, bytes]) -> None:
         """Remember which units failed for their content.
 
         As long as no unit has succeeded, all may fail for a reason that is not theirs: then they
@@ -247,21 +338,29 @@ class CachedMapper:
         """
         if self.retry_failed_after_s is None:
             return
-        for failure in mapped.failures:
-            if failure.is_of_content:
-                known = RememberedFailure(failure.who, failure.reason, failure.attempts)
-                self._unwritten[keys[failure.position]] = known
+        failures = [failure for failure in mapped.failures if failure.is_of_content]
+        positions = [failure.position for failure in failures]
+        behind: list[Origins] = await run_off_loop(
+            self._origins.of, positions, shard.positions, size=len(positions)
+        )
+        for failure, origins in zip(failures, behind, strict=True):
+            known = RememberedFailure(failure.who, failure.reason, failure.attempts)
+            self._unwritten[keys[failure.position]] = known, origins
         if not self.breaker.is_unproven(self.name):
             await self.write_failures()
 
     async def write_failures(self) -> None:
         """Write the failures that wait to be remembered: the run did not give up."""
-        failures, self._unwritten = self._unwritten, {}
-        if failures:
-            await self.cache.remember_failures(failures)
+        unwritten, self._unwritten = self._unwritten, {}
+        if unwritten:
+            await self.cache.remember_failures(
+                {key: failure for key, (failure, _) in unwritten.items()},
+                {key: origins for key, (_, origins) in unwritten.items()},
+                is_found_by_key=self._origins.is_found_by_key,
+            )
 
     async def map_shard(self, shard: Shard, cache: object = None) -> MappedShard:
-        """Map what is not cached; wait for what another map or run of this process asks for."""
+        """Map what is not cached; wait for what another map, run or process asks for."""
         del cache  # it has its own
         if not shard.positions:
             return self._cached_nothing(shard)
@@ -273,9 +372,9 @@ class CachedMapper:
         while rest and not _has_ended(parts):
             free = _first_unclaimed(rest, keys, claims)
             if free:
-                parts += await self._claim_and_map(shard, free, keys, has_waited=has_waited)
-                done = set(free)
-                rest = [position for position in rest if position not in done]
+                done, of_them = await self._claim_and_map(shard, free, keys, has_waited=has_waited)
+                parts += of_them
+                rest = _without(rest, done)
             else:
                 await self._wait_for(shard, [claims[keys[position]] for position in rest])
             has_waited = True
@@ -295,30 +394,50 @@ class CachedMapper:
         keys: Mapping[int, bytes],
         *,
         has_waited: bool,
-    ) -> list[MappedShard]:
+    ) -> tuple[list[int], list[MappedShard]]:
         """Look these units up and have the rest mapped, while others who want them wait.
 
         They are claimed before they are looked up: what was asked for until then is in the journal.
+
+        Returns:
+            The units that are done, and what came of them. Other processes ask about the rest.
         """
-        claimed = {keys[position] for position in positions}
-        self.cache.claim(claimed)
+        journal = self.cache.journal
         try:
-            found = await self._look_up_claimed(shard, positions, keys, has_waited)
-            cached = set(found.positions)
-            done = {keys[position] for position in cached}
-            self.cache.release(done)
-            claimed -= done
-            parts: list[MappedShard] = []
-            if cached:
-                parts.append(_cached_part(shard, self.name, found))
-            rest = [position for position in positions if position not in cached]
-            if rest:
-                parts += await self._map_rest(shard, rest, keys)
-            return parts
+            claim = await journal.claim([keys[position] for position in positions])
         except JournalError as error:
-            return [replace(self._cached_nothing(shard), ended_by=error)]
+            return positions, [replace(self._cached_nothing(shard), ended_by=error)]
+        positions = [position for position in positions if keys[position] in claim.keys]
+        if not positions:
+            journal.end_claim(claim)
+            return [], []
+        try:
+            parts = await self._map_claimed(shard, positions, keys, claim, has_waited)
+            return positions, parts
+        except JournalError as error:
+            return positions, [replace(self._cached_nothing(shard), ended_by=error)]
         finally:
-            self.cache.release(claimed)
+            journal.end_claim(claim)
+
+    async def _map_claimed(
+        self,
+        shard: Shard,
+        positions: list[int],
+        keys: Mapping[int, bytes],
+        claim: Claim,
+        has_waited: bool,  # noqa: FBT001 (private, and named where it is set)
+    ) -> list[MappedShard]:
+        """Look claimed units up, and have the rest mapped."""
+        found = await self._look_up_claimed(shard, positions, keys, has_waited)
+        cached = set(found.positions)
+        self.cache.journal.release(claim, [keys[position] for position in cached])
+        parts: list[MappedShard] = []
+        if cached:
+            parts.append(_cached_part(shard, self.name, found))
+        rest = [position for position in positions if position not in cached]
+        if rest:
+            parts += await self._map_rest(shard, rest, keys)
+        return parts
 
     def _cached_nothing(self, shard: Shard) -> MappedShard:
         return _cached_part(shard, self.name, self._no_findings())
@@ -348,8 +467,7 @@ class CachedMapper:
         self, shard: Shard, positions: list[int], keys: Mapping[int, bytes]
     ) -> list[MappedShard]:
         """Have units without a finding mapped, but for those that failed before."""
-        wanted = [keys[position] for position in positions]
-        failures = await self._recall_failures(positions, wanted, shard.number)
+        failures = await self.recall_failures(positions, shard)
         parts: list[MappedShard] = []
         if failures:
             parts.append(self._failed_part(shard, failures))
@@ -363,10 +481,11 @@ class CachedMapper:
     ) -> MappedShard:
         """Have these units mapped, and their findings kept."""
         part = Shard(shard.number, shard.of, tuple(positions))
-        mapped = await self.mapper.map_shard(
-            part, ShardWriter(self.cache, self._check, self._units, keys)
+        writer = ShardWriter(
+            self.cache, self._check, self._units, keys, self._origins, shard.positions
         )
-        await self._remember(mapped, keys)
+        mapped = await self.mapper.map_shard(part, writer)
+        await self._remember(shard, mapped, keys)
         return mapped
 
     async def _look_up(
@@ -384,7 +503,10 @@ class CachedMapper:
         found: dict[int, dict[str, Any]] = await run_off_loop(
             read_findings, texts, self._check, size=len(texts)
         )
-        repaired = await self._find_repaired(found, dict(zip(positions, keys, strict=True)))
+        key_of = dict(zip(positions, keys, strict=True))
+        if not self._origins.is_found_by_key:
+            await self._link(found, key_of, shard)
+        repaired = await self._find_repaired(found, key_of)
         missing = [position for position in positions if position not in found]
         if missing and await self.cache.has_former():
             found |= await self._look_up_former(missing, shard)
@@ -401,6 +523,16 @@ class CachedMapper:
         """Find the units among these whose finding came in a repair turn."""
         marked = await self.cache.find_repaired([keys[position] for position in found])
         return frozenset(position for position in found if keys[position] in marked)
+
+    async def _link(
+        self, found: Collection[int], keys: Mapping[int, bytes], shard: Sequence[int]
+    ) -> None:
+        """Note that findings which the journal has are of further rows, too."""
+        positions = list(found)
+        if positions:
+            origins = await run_off_loop(self._origins.of, positions, shard, size=len(positions))
+            by_key = {keys[one]: rows for one, rows in zip(positions, origins, strict=True)}
+            await self.cache.link(by_key)
 
     async def _look_up_former(
         self, missing: Sequence[int], shard: Sequence[int]
@@ -421,12 +553,19 @@ class CachedMapper:
 
 @dataclass(frozen=True, slots=True)
 class ShardWriter:
-    """Makes the findings of one shard durable, under the keys of its units."""
+    """Makes the findings of one shard durable, under the keys of its units.
+
+    Attributes:
+        origins: tells which rows are behind a finding.
+        shard: the units of the shard, those that are known among them.
+    """
 
     cache: AnswerCache
     check: Check
     units: Units
     keys: Mapping[int, bytes]
+    origins: UnitOrigins | None = None
+    shard: Sequence[int] = ()
 
     async def keep(
         self,
@@ -438,33 +577,66 @@ class ShardWriter:
         forms = _readable_forms(found, answered, self.check)
         if not forms:
             return
-        inputs: dict[bytes, str] | None = None
-        if self.cache.journal.keep_inputs:
-            lines = self.units.lines(list(forms))
-            keys = [self.keys[position] for position in forms]
-            inputs = dict(zip(keys, lines, strict=True))
+        inputs = self._input_texts(list(forms))
         by_key = {self.keys[position]: form for position, form in forms.items()}
-        await self.cache.keep(by_key, inputs, {self.keys[position] for position in repaired})
+        repaired_keys = {self.keys[position] for position in repaired}
+        if self.origins is None:
+            await self.cache.keep(by_key, inputs, repaired=repaired_keys)
+            return
+        behind: list[Origins] = await run_off_loop(
+            self.origins.of, list(forms), self.shard, size=len(forms)
+        )
+        await self.cache.keep(
+            by_key,
+            inputs,
+            dict(zip(by_key, behind, strict=True)),
+            repaired=repaired_keys,
+            is_found_by_key=self.origins.is_found_by_key,
+        )
+
+    def _input_texts(self, positions: Sequence[int]) -> dict[bytes, str] | None:
+        """Return the texts of some units by key, if the journal keeps those."""
+        if not self.cache.journal.keep_inputs:
+            return None
+        keys = [self.keys[position] for position in positions]
+        return dict(zip(keys, self.units.lines(positions), strict=True))
 
     async def keep_pieces(
-        self, found: Mapping[str, dict[str, Any]], answered: Mapping[str, dict[str, Any]]
+        self,
+        found: Mapping[str, dict[str, Any]],
+        answered: Mapping[str, dict[str, Any]],
+        position: int | None = None,
     ) -> None:
-        """Keep findings of pieces, by the piece's line."""
+        """Keep findings of a unit's pieces, by the piece's line."""
         forms = _readable_forms(found, answered, self.check)
         if forms:
-            await self.cache.keep({piece_key(self.cache, line): f for line, f in forms.items()})
+            by_key = {piece_key(self.cache, line): form for line, form in forms.items()}
+            behind = self._behind(position)
+            await self.cache.keep(by_key, origins=dict.fromkeys(by_key, behind))
 
-    async def recall_pieces(self, lines: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Return the findings of pieces that are cached, by the number of the line."""
+    async def recall_pieces(
+        self, lines: Sequence[str], position: int | None = None
+    ) -> dict[int, dict[str, Any]]:
+        """Return the findings of a unit's pieces that are cached, by the number of the line."""
         keys = [piece_key(self.cache, line) for line in lines]
         texts = _by_id(range(len(lines)), keys, await self.cache.recall(keys))
         found = read_findings(texts, self.check)
+        if found:
+            behind = self._behind(position)
+            await self.cache.link({keys[number]: behind for number in found})
         missing = [number for number in range(len(lines)) if number not in found]
         if missing and await self.cache.has_former():
             keys = [self.cache.key(hash_former_piece(lines[one]), former=True) for one in missing]
             texts = _by_id(missing, keys, await self.cache.recall(keys))
             found |= read_findings(texts, self.check, former=True)
         return found
+
+    def _behind(self, position: int | None) -> Origins:
+        """Return what is behind a unit; nothing if no unit is named."""
+        if self.origins is None or position is None:
+            return ()
+        [behind] = self.origins.of([position], self.shard)
+        return behind
 
 
 def piece_key(cache: AnswerCache, line: str) -> bytes:
@@ -496,6 +668,11 @@ def _first_unclaimed(
         if keys[position] not in claims:
             first.setdefault(keys[position], position)
     return sorted(first.values())
+
+
+def _without(positions: Sequence[int], done: Collection[int]) -> list[int]:
+    settled = frozenset(done)
+    return [position for position in positions if position not in settled]
 
 
 def _by_id(ids: Sequence[Id], keys: Sequence[bytes], texts: Mapping[bytes, str]) -> dict[Id, str]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from pandas_amr._agent.agent import NoInstruction, check_instruction
 from pandas_amr._agent.threads import call_contained
+from pandas_amr._journal.code_keys import describe_function
 from pandas_amr._journal.first_format import list_former_kinds, write_former_persona
-from pandas_amr._journal.keys import Question
+from pandas_amr._journal.keys import Question, describe_question
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.breaker import Breaker
 from pandas_amr._map.cached import CachedMapper
+from pandas_amr._map.cut import make_context
 from pandas_amr._map.function import FunctionMapper, PipelineMapper
 from pandas_amr._map.prompt import MapPrompt
 from pandas_amr._plan.call import Pipeline, finding_types, version_of
@@ -78,6 +81,37 @@ def make_mappers(
     return mappers
 
 
+def describe_maps(spec: Spec, services: Services, units: Units) -> dict[str, Any]:
+    """Describe what each map is asked, by its name, as JSON: findings of equal ones are equal."""
+    kinds = finding_types(spec.job, spec.plan)
+    context = make_context(spec, units)
+    described: dict[str, Any] = {}
+    for name in spec.job.names:
+        function, kind = spec.job.callables.get(name), kinds[name]
+        if function is not None:
+            question = _function_question(function, kind)
+        else:
+            assert kind is not None
+            agent = spec.job.map_agents.get(name)
+            asked = _agent_question(spec, _make_prompt(spec, name, kind, units, context), agent)
+            server = services.server(spec, "map", agent)
+            question = _add_code(spec.question("map", asked, agent, server=server), agent)
+        described[name or ""] = describe_question(question)
+    return described
+
+
+def _add_code(question: Question, agent: Agent | None) -> Question:
+    """Add the code of a function that says what is asked of each row."""
+    if agent is None or not callable(agent.instruction):
+        return question
+    return replace(question, parts={**question.parts, "code": describe_function(agent.instruction)})
+
+
+def _function_question(function: Any, kind: FindingType | None) -> Question:
+    """Describe what the findings of a function depend on: its version, or else its code."""
+    return Question(parts=describe_function(function), finding=None if kind is None else kind.model)
+
+
 def _make_function_mapper(
     spec: Spec,
     services: Services,
@@ -110,7 +144,7 @@ def _make_function_mapper(
     former = _former_function_parts(spec, units)
     question = Question(parts=parts, finding=kind.model, former=former)
     cache = services.cache(spec, "finding", "map", question, function=True)
-    return _add_cache(spec, mapper, cache, units)
+    return _add_cache(spec, services, mapper, cache, units, is_plain=True)
 
 
 def _make_agent_mapper(
@@ -142,9 +176,21 @@ def _make_agent_mapper(
         frame_differences=sessions.changed if sessions is not None else None,
         breaker=breaker,
     )
+    return _add_agent_cache(spec, services, mapper, agent)
+
+
+def _add_agent_cache(
+    spec: Spec, services: Services, mapper: AgentMapper, agent: Agent | None
+) -> Mapper:
+    """Put the journal around an agent, if there is one."""
+    prompt = mapper.prompt
     question = _agent_question(spec, prompt, agent)
     cache = services.cache(spec, "finding", "map", question, agent)
-    return _add_cache(spec, mapper, cache, units)
+    is_plain = prompt.instructions is None and spec.job.redaction is None
+    shown_with = prompt.context.shown_with if prompt.context is not None else None
+    return _add_cache(
+        spec, services, mapper, cache, prompt.units, is_plain=is_plain, shown_with=shown_with
+    )
 
 
 def _make_prompt(
@@ -166,7 +212,16 @@ def _make_prompt(
     )
 
 
-def _add_cache(spec: Spec, mapper: Mapper, cache: AnswerCache | None, units: Units) -> Mapper:
+def _add_cache(
+    spec: Spec,
+    services: Services,
+    mapper: Mapper,
+    cache: AnswerCache | None,
+    units: Units,
+    *,
+    is_plain: bool,
+    shown_with: Callable[[Sequence[int]], Sequence[int]] | None = None,
+) -> Mapper:
     """Put the journal around a mapper, if there is one."""
     if cache is None:
         return mapper
@@ -178,6 +233,9 @@ def _add_cache(spec: Spec, mapper: Mapper, cache: AnswerCache | None, units: Uni
         units,
         by_shard=spec.plan.keyed == "shard",
         retry_failed_after_s=seconds,
+        rows=services.rows,
+        is_plain=is_plain,
+        shown_with=shown_with,
     )
 
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 from pandas_amr._context.progress import Progress
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
 from pandas_amr._context.wiring import is_embedded
-from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings
+from pandas_amr._findings.finding_type import only_list_type
+from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings, none_from_journal
 from pandas_amr._findings.store import FOUND, Failure, FindingStore
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.breaker import Breaker, Doom
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
-    from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._map.leaves import FindingSink
     from pandas_amr._records.usage import Usage
     from pandas_amr._units.redaction import Redaction
@@ -67,6 +67,7 @@ class MapStage:
         units: all units of the run.
         findings: what an earlier run found: only the rest is asked.
         sample: some of the units, each block a shard: only these are asked.
+        breaker: decides when to give up; default: by what comes of these units alone.
 
     Attributes:
         sample: likewise; None if all units are asked.
@@ -84,6 +85,7 @@ class MapStage:
         findings: MapFindings | None = None,
         *,
         sample: Sample | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
         self._spec = spec
         self._services = services
@@ -91,11 +93,11 @@ class MapStage:
         self._units = units
         self.sample = sample
         self._context = make_context(spec, units)
-        self._breaker = _make_breaker(spec)
+        self._breaker = breaker or make_breaker(spec)
         self.mappers = make_mappers(spec, services, units, self._context, self._breaker)
         self._is_first = findings is None  # nothing was found before, by a run or in the journal
         self._key_by_whole_shards()
-        self.findings = _no_findings(units, self.mappers) if findings is None else findings
+        self.findings = findings or _no_findings(units, self.mappers)
         self._redactions = _redactions_of(spec)
         self._leaves = Leaves(self.findings, spec.plan.where, self._redactions)
         self._counter = _RowCounter(self.findings)
@@ -222,7 +224,7 @@ class MapStage:
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
         self._begin_steps()
-        if not self._is_first:
+        if self.findings.is_retry:
             self._ask_failed_units()
         for mapper in self.mappers:
             if not isinstance(mapper, CachedMapper) or mapper.keys.by_shard:
@@ -593,23 +595,23 @@ class _RowCounter:
         self._add(name, places, 1)
 
 
-def _make_breaker(spec: Spec) -> Breaker:
+def make_breaker(spec: Spec, earlier: Breaker | None = None) -> Breaker:
+    """Make what decides when a stage gives up, from what came of an earlier one of the same run."""
     is_batch = bool(spec.lms) and spec.lm("map").batch
-    return Breaker(spec.plan.give_up_after, in_order=not is_batch)
+    return Breaker(spec.plan.give_up_after, in_order=not is_batch, earlier=earlier)
 
 
 def _no_findings(units: Units, mappers: Sequence[Mapper]) -> MapFindings:
     """Make the findings that a first run begins with."""
     stores: dict[str | None, FindingStore] = {}
     statuses: dict[str | None, NDArray[np.object_]] = {}
-    from_journal: dict[str | None, NDArray[np.bool_]] = {}
     for mapper in mappers:
-        from_journal[mapper.name] = np.zeros(len(units.asked), dtype=bool)
         stores[mapper.name] = FindingStore(mapper.name, mapper.kind)
         statuses[mapper.name] = np.full(len(units.asked), SKIPPED, dtype=object)
         if not mapper.reads_empty_units:
             statuses[mapper.name][units.is_empty] = EMPTY
-    return MapFindings(units, stores, statuses, from_journal, _list_type(mappers))
+    list_type = only_list_type([mapper.kind for mapper in mappers])
+    return MapFindings(units, stores, statuses, none_from_journal(statuses), list_type)
 
 
 def _redactions_of(spec: Spec) -> dict[str | None, Redaction]:
@@ -620,14 +622,6 @@ def _redactions_of(spec: Spec) -> dict[str | None, Redaction]:
     if spec.job.redaction is None or not spec.is_written:
         return {}
     return dict.fromkeys(spec.job.callables, spec.job.redaction)
-
-
-def _list_type(mappers: Sequence[Mapper]) -> FindingType | None:
-    """Return the type of a finding, if a unit holds none or many and nothing else is found."""
-    kind = mappers[0].kind
-    if len(mappers) > 1 or kind is None or kind.item is None:
-        return None
-    return kind
 
 
 def _describe_total(total: Usage) -> str:

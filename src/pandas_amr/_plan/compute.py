@@ -26,10 +26,11 @@ from pandas_amr._plan.aggregations import (
 from pandas_amr._plan.compute_column import aggregate_column, defensive_copy, explode, holds_lists
 from pandas_amr._plan.compute_groups import aggregate_groups, aggregate_groups_of_units
 from pandas_amr._plan.outputs import OUTPUT_COLUMN
-from pandas_amr._records.engine import in_thread
+from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._units.by import column as column_at
 from pandas_amr._units.by import find_missing_keys, group_numbers
+from pandas_amr._units.rows import combine_chunks
 from pandas_amr.errors import ColumnError
 
 if TYPE_CHECKING:
@@ -289,7 +290,8 @@ async def call_reducer(
     if by is None:
         with around(range(len(findings))):
             return await call_user_function(function, defensive_copy(findings))
-    index, groups = group_rows(frame, by)
+    index, groups = await run_off_loop(group_rows, frame, by, size=len(frame))
+    findings = combine_chunks(findings)
     values = []
     for rows in groups:
         with around(rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.engine import run_off_loop
 from pandas_amr._reduce.aggregate import aggregate
 from pandas_amr._reduce.function import check_columns, reduce_by_function
 from pandas_amr._reduce.inputs import select_where
@@ -48,7 +49,9 @@ async def reduce(
     try:
         if spec.job.callables:
             check_columns(spec, state, rows)
-        return await _run(trees, select_where(spec.plan.where, rows), tree)
+        size = len(rows.positions)
+        rows = await run_off_loop(select_where, spec.plan.where, rows, size=size)
+        return await _run(trees, rows, tree)
     except BudgetExceeded as error:
         state.end(error)
     except ModelError as error:
@@ -66,7 +69,10 @@ async def _run(trees: ReduceTrees, rows: FindingRows, tree: StaticTree | None) -
         case "function":
             return await reduce_by_function(spec, trees.services, state, rows)
         case "ranking":
-            return take_first_ranked(spec, rows)
+            outcome: ReduceOutcome = await run_off_loop(
+                take_first_ranked, spec, rows, size=len(rows.positions)
+            )
+            return outcome
         case "aggregations":
             return await aggregate(trees, rows)
         case "chosen_number":

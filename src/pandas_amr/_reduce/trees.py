@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from pandas_amr._reduce.notes import FindingNotes
 from pandas_amr._reduce.sources import PartSources, ReduceOutcome, make_outcome
 from pandas_amr._reduce.static_tree import StaticTree
 from pandas_amr._reduce.task import answer_task, make_reduce_agent, reduce_budget
+from pandas_amr._units.rows import combine_chunks
 from pandas_amr._units.shards import make_shards
 from pandas_amr.errors import BudgetExceeded, FailureWarning, ModelError
 
@@ -95,8 +96,7 @@ class ReduceTrees:
         self, rows: FindingRows, task: ReduceTask, *, prefix: str = ""
     ) -> ReduceOutcome:
         """Run one tree per group, side by side; a group that fails is listed, and is ``<NA>``."""
-        assert rows.by is not None
-        index, groups = group_rows(rows.table, rows.by)
+        index, groups, rows = await run_off_loop(_find_groups, rows, size=len(rows.positions))
         reductions: list[Reduction | None] = [None] * len(groups)
         steps = self._steps
         steps.trees += len(groups)
@@ -209,6 +209,13 @@ class ReduceTrees:
             return await tree.result()
         finally:
             await tree.close()
+
+
+def _find_groups(rows: FindingRows) -> tuple[pd.Index, list[list[int]], FindingRows]:
+    """Return the groups, the places of each one's rows, and the rows to take these of."""
+    assert rows.by is not None
+    index, groups = group_rows(rows.table, rows.by)
+    return index, groups, replace(rows, table=combine_chunks(rows.table))
 
 
 def _put_groups_together(

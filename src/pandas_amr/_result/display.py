@@ -77,14 +77,22 @@ def _unread_parts(result: Result) -> list[str]:
 def result_html(result: Result) -> str:
     """Return HTML: the line, the output, the head of the frame; the text of cells is escaped."""
     head = result.frame.head(HEAD_ROWS)
+    line = result_line(result)
+    return html_parts(line, result.output, head, len(result.frame), result.failures)
+
+
+def html_parts(
+    line: str, output: Any, head: pd.DataFrame, rows: int, failures: pd.DataFrame
+) -> str:
+    """Return HTML of the line, the output, the head of a frame of so many rows, and failures."""
     parts = [
-        f"<p><b>{html.escape(result_line(result))}</b></p>",
-        _output_html(result.output),
-        f"<p>frame, the first {len(head)} of {len(result.frame)} rows:</p>",
+        f"<p><b>{html.escape(line)}</b></p>",
+        _output_html(output),
+        f"<p>frame, the first {len(head)} of {rows} rows:</p>",
         _frame_html(head),
     ]
-    if len(result.failures):
-        parts += ["<p>failures:</p>", _frame_html(result.failures.head(HEAD_ROWS))]
+    if len(failures):
+        parts += ["<p>failures:</p>", _frame_html(failures.head(HEAD_ROWS))]
     return f"<div>{''.join(parts)}</div>"
 
 

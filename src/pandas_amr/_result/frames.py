@@ -163,11 +163,14 @@ def _none_if_negative(number: int) -> int | None:
 
 def status_frame(
     statuses: NDArray[np.object_],
-    from_journal: NDArray[np.bool_],
+    from_journal: NDArray[np.bool_] | None,
     failures: Iterable[Failure],
     index: pd.Index,
 ) -> pd.DataFrame:
-    """Build ``Result.status``: one row per unit, with the reason if it has no finding."""
+    """Build ``Result.status``: one row per unit, with the reason if it has no finding.
+
+    The column ``from_journal`` is left out if it is not known.
+    """
     reasons: list[str | None] = [None] * len(statuses)
     for status, reason in (("skipped", SKIPPED_REASON), ("empty", EMPTY_REASON)):
         for position in np.flatnonzero(statuses == status).tolist():
@@ -178,11 +181,10 @@ def status_frame(
         reason = f"{failure.who}: {failure.reason}"
         earlier = reasons[failure.position]
         reasons[failure.position] = reason if earlier is None else f"{earlier}; {reason}"
-    return pd.DataFrame(
-        {
-            "status": pd.Categorical(statuses, categories=list(STATUSES)),
-            "reason": array_of(pa.chunked_array([pa.array(reasons, pa.string())])),
-            "from_journal": from_journal,
-        },
-        index=index,
-    )
+    columns: dict[str, Any] = {
+        "status": pd.Categorical(statuses, categories=list(STATUSES)),
+        "reason": array_of(pa.chunked_array([pa.array(reasons, pa.string())])),
+    }
+    if from_journal is not None:
+        columns["from_journal"] = from_journal
+    return pd.DataFrame(columns, index=index)

@@ -3,26 +3,75 @@
 from __future__ import annotations
 
 import secrets
+import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+import pyarrow.dataset as ds
 
 from pandas_amr._plan.call import KEEP
+from pandas_amr._records.forgetting import when_rows_are_forgotten
 from pandas_amr._records.forks import forkable_lock
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
+    from pandas_amr._result.parts import StreamedResult
     from pandas_amr._result.result import Result
 
-MOST_RECENT = 32
+MOST_BYTES = 256 * 2**20  # of the results that are remembered; the last one always is
+LEAST_BYTES = 2**20  # a result counts as beside its frames: for its trace, plan and statuses
 ATTRIBUTE = "pandas_amr_result"
 
-_recent: OrderedDict[str, Result] = OrderedDict()
+
+class RecentResults:
+    """The last results, as many as fit into some bytes, but at least one.
+
+    Args:
+        most_bytes: of their frames and findings together.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._results: OrderedDict[str, tuple[Result, int]] = OrderedDict()
+
+    def add(self, key: str, result: Result) -> None:
+        """Remember a result, and forget the oldest ones that do not fit beside it."""
+        size = _count_bytes(result)
+        self._results[key] = (result, size)
+        self._bytes += size
+        while self._bytes > self._most_bytes and len(self._results) > 1:
+            _, (_, size) = self._results.popitem(last=False)
+            self._bytes -= size
+
+    def find(self, key: str) -> Result | None:
+        """Return the result of a key; None if it is not remembered."""
+        found = self._results.get(key)
+        return None if found is None else found[0]
+
+    def clear(self) -> None:
+        """Forget all results."""
+        self._results.clear()
+        self._bytes = 0
+
+
+def _count_bytes(result: Result) -> int:
+    """Count what a result keeps in memory; texts among objects by their length."""
+    kept = LEAST_BYTES
+    frames: list[Any] = [result.frame, result.findings]
+    for frame in frames:
+        if isinstance(frame, pd.DataFrame):  # a dataset is in files
+            kept += int(frame.memory_usage(deep=True).sum())
+    return kept
+
+
+_recent = RecentResults(MOST_BYTES)
+_keys_of_datasets: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _lock = forkable_lock()
 
 
@@ -30,11 +79,26 @@ def remember_result(result: Result) -> pd.DataFrame:
     """Return the result's frame, marked so that ``result_of`` finds the result of it."""
     key = secrets.token_hex(8)
     with _lock:
-        _recent[key] = result
-        while len(_recent) > MOST_RECENT:
-            _recent.popitem(last=False)
+        _recent.add(key, result)
     result.frame.attrs[ATTRIBUTE] = key
     return result.frame
+
+
+def remember_parts(result: StreamedResult[Any, Any]) -> ds.Dataset:
+    """Return the dataset of a result, from which ``result_of`` finds the result."""
+    dataset = result.frame
+    key = secrets.token_hex(8)
+    with _lock:
+        _recent.add(key, result)
+        _keys_of_datasets[dataset] = key
+    return dataset
+
+
+@when_rows_are_forgotten
+def forget_results() -> None:
+    """Forget all results: their frames, findings and traces hold rows."""
+    with _lock:
+        _recent.clear()
 
 
 def filtered_positions(result: Result) -> NDArray[np.int64]:
@@ -57,19 +121,23 @@ def filtered_rows(result: Result) -> pd.DataFrame:
 
 
 @user_traceback
-def result_of(frame: pd.DataFrame) -> Result:
-    """Return the ``Result`` of a frame that a verb gave: its failures, usage, plan and trace.
+def result_of(frame: pd.DataFrame | ds.Dataset) -> Result:
+    """Return the ``Result`` of a frame, or of a dataset, that a verb gave: failures, usage, plan.
 
-    The process remembers the last 32 results.
+    The process remembers the last results, up to 256 MB of their frames, and the last one whatever
+    its size; none from before ``Journal.forget``.
 
     Raises:
         UsageError: no verb of this process gave the frame, or too long ago.
     """
-    attributes = getattr(frame, "attrs", {})
-    result = _recent.get(str(attributes.get(ATTRIBUTE)))
+    if isinstance(frame, ds.Dataset):
+        key = _keys_of_datasets.get(frame)
+    else:
+        key = getattr(frame, "attrs", {}).get(ATTRIBUTE)
+    result = _recent.find(str(key))
     if result is None:
         raise UsageError(
-            f"result_of() found nothing: it knows the last {MOST_RECENT} frames returned by "
-            "df.amr.* in this process."
+            "result_of() found nothing: it knows the last frames returned by df.amr.* in this "
+            f"process, up to {MOST_BYTES // 2**20} MB of them."
         )
     return result

@@ -124,8 +124,13 @@ def make_records(result: Result) -> pd.Series | pd.DataFrame:
     """
     if result.stages:
         raise UsageError("A recipe's stages have the records: result.stages[i].records.")
+    findings: Any = result.findings
+    if not isinstance(findings, pd.DataFrame):
+        raise UsageError(
+            "A result with out= has no records, which may be more than memory holds: read the "
+            "columns that you need, result.findings.to_table(...)."
+        )
     kinds = _read_types(result)
-    findings = result.findings
     if not kinds:
         raise UsageError(
             "There are no records: nothing was mapped. result.output is the whole answer."

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._run.preview import PreviewOptions
+    from pandas_amr._run.stream import PartStream
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Execution:
         parent: the run that this one is part of.
         preview: what ``plan()`` wants to know beside the estimate.
         sample: the units that are mapped, if not all are.
+        stream: the input, if it is read part by part; the spec is then about a sample of it.
     """
 
     spec: Spec
@@ -40,3 +42,4 @@ class Execution:
     parent: SharedRun | None = None
     preview: PreviewOptions | None = None
     sample: VerificationSample | None = None
+    stream: PartStream | None = None

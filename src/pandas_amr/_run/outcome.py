@@ -51,12 +51,17 @@ def make_result(
     services.account_cached()
     if parent is not None:
         parent.ends.extend(_last_nodes(services))
-    _add_last_warnings(spec, services, state, parent)
+    add_last_warnings(spec, services, state, parent)
+    warn_of_stop(spec, state, raises=raises)
+    return _assemble(spec, services, state, outcome, parent)
+
+
+def warn_of_stop(spec: Spec, state: State, *, raises: bool) -> None:
+    """Warn that the run stopped early, unless its result shows it, or an error says it."""
     verb = spec.job.verb
     is_hidden = verb != "map_reduce" or isinstance(state.ended_by, ModelUnavailable | MapFailed)
-    if state.end_reason and is_hidden and not raises:  # an error says it itself
+    if state.end_reason and is_hidden and not raises:
         state.warnings.append(FailureWarning(f"The run stopped early: {state.end_reason}"))
-    return _assemble(spec, services, state, outcome, parent)
 
 
 def make_partial_result(
@@ -64,7 +69,7 @@ def make_partial_result(
 ) -> Result:
     """Make a result of what was found until now."""
     services.account_cached()
-    _add_last_warnings(spec, services, state, parent)
+    add_last_warnings(spec, services, state, parent)
     try:
         return _assemble(spec, services, state, ReduceOutcome(None), parent)
     except Exception as error:  # noqa: BLE001 (what it cost is told, even if it cannot be shown)
@@ -83,7 +88,7 @@ def _last_nodes(services: Services) -> list[str]:
     return last or maps or list(services.parents(None))
 
 
-def _add_last_warnings(
+def add_last_warnings(
     spec: Spec, services: Services, state: State, parent: SharedRun | None
 ) -> None:
     """Warn of what happened to the journal and of what failed, as far as nothing has yet."""
@@ -121,7 +126,7 @@ def warn_of_failed_units(spec: Spec, state: State) -> None:
 
 def _describe_failed_units(spec: Spec, state: State, failed: int) -> str:
     """Say what failed units mean for what the verb gives; empty if that shows it."""
-    verb, rows = spec.job.verb, len(spec.job.frame)
+    rows = len(spec.job.frame)
     if spec.sample_name:
         assert state.findings is not None
         asked = rows - state.findings.rows_with(SKIPPED)
@@ -129,6 +134,12 @@ def _describe_failed_units(spec: Spec, state: State, failed: int) -> str:
             f"The verification failed in part: {failed} of {asked} rows have no second finding, "
             "and are not compared."
         )
+    return describe_failed_rows(spec, failed, rows)
+
+
+def describe_failed_rows(spec: Spec, failed: int, rows: int) -> str:
+    """Say what so many failed rows mean for what the verb gives; empty if that shows it."""
+    verb = spec.job.verb
     if verb in {"map", "filter"}:
         fate = "<NA>" if verb == "map" else "kept"
         return (
@@ -180,7 +191,7 @@ def _assemble(
         coverage=evidence_share(outcome.sources, _count_readable(state, frame)),
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
-        finding_types=_finding_types(spec, state),
+        finding_types={} if state.findings is None else finding_types_of(spec),
     )
 
 
@@ -191,10 +202,8 @@ def _count_readable(state: State, frame: pd.DataFrame) -> int:
     return len(frame) - state.findings.rows_with(EMPTY)
 
 
-def _finding_types(spec: Spec, state: State) -> dict[str | None, Any]:
+def finding_types_of(spec: Spec) -> dict[str | None, Any]:
     """Return the type of each map's findings; None for a function whose columns it alone knows."""
-    if state.findings is None:
-        return {}
     planned = spec.plan.finding
     if isinstance(planned, dict):
         return {name: planned.get(name) for name in spec.job.names}

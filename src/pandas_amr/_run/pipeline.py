@@ -26,7 +26,7 @@ from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
 from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.defaults import fill_by_type, fill_defaults
-from pandas_amr._plan.planner import derive, given_plan
+from pandas_amr._plan.planner import derive, find_shown_rows, given_plan
 from pandas_amr._records.concurrency import await_user_code
 from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._reduce.direct import answer_directly
@@ -39,6 +39,7 @@ from pandas_amr._run.estimate import forecast
 from pandas_amr._run.outcome import make_partial_result, make_result, warn_of_failed_units
 from pandas_amr._run.preview import Draft, PreviewOptions, preview, preview_outgoing
 from pandas_amr._run.redact import needs_redaction, note_redaction, redact_spec
+from pandas_amr._run.rows import list_readings, trace_rows
 from pandas_amr._run.sample import sample_of
 from pandas_amr._units.columns import find_content_columns
 from pandas_amr._units.empty import find_empty_columns, find_empty_rows
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.spec import Spec
     from pandas_amr._journal.journal import Journal
+    from pandas_amr._journal.origins import Origins
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.usage import Ledger
     from pandas_amr._reduce.static_tree import StaticTree
@@ -77,7 +79,7 @@ async def run(
     watch: Watch | None = None,
     on_cancel: Callable[[Result], None] | None = None,
 ) -> Result | Draft:
-    """Carry out a run.
+    """Carry out a run over a frame.
 
     Args:
         execution: what is to be carried out.
@@ -85,12 +87,23 @@ async def run(
         on_cancel: is given what was found until then if the run is cancelled.
 
     Raises:
+        RunStopped: as ``run_pipeline``.
+        UsageError: likewise.
+    """
+    return await run_pipeline(Pipeline(execution, watch or Watch()), on_cancel)
+
+
+async def run_pipeline(
+    pipeline: Pipeline, on_cancel: Callable[[Result], None] | None = None
+) -> Result | Draft:
+    """Carry out a run, and see to its end, whatever way it comes.
+
+    Raises:
         RunStopped: the run ended before its end; the error's ``partial`` is the ``Result`` until
             then. A service that serves nothing more, a budget that is used up and a failure under
             ``errors="raise"`` have types of their own.
         UsageError: the arguments do not fit, as is seen before anything was sent.
     """
-    pipeline = Pipeline(execution, watch or Watch())
     state = pipeline.state
     try:
         with collect_waits(pipeline.services.watch.waits):
@@ -139,10 +152,12 @@ class Pipeline:
             await self._open_models(stack)
             await self._begin_journal(stack)
             self.state.stage = PLANNING
+            await self._trace_rows(self.spec.job.columns)
             await self._plan()
             await self.issue_warnings()
             self.state.stage = "its units"
             units = await self.services.run_large(self.spec, make_read_units, self.spec)
+            await self._trace_rows(units.known_by or units.columns)
             if self.spec.job.verb == "plan":
                 return await self._preview(units)
             outcome = await self._answer_directly(units)
@@ -153,9 +168,22 @@ class Pipeline:
                 tree = self._begin_tree(stage, stack)
                 outcome = await self._map_and_reduce(units, stage, tree)
             self.state.stage = "its result"
-            rows = len(self.spec.job.frame)
-            self._result = await run_off_loop(self._make_result, outcome, size=rows)
+            self._result = await self._end_with(outcome)
             return self._result
+
+    async def _end_with(self, outcome: ReduceOutcome) -> Result:
+        """Make the result: in a thread, if the frame is large."""
+        rows = len(self.spec.job.frame)
+        result: Result = await run_off_loop(self._make_result, outcome, size=rows)
+        return result
+
+    async def _trace_rows(self, columns: tuple[int, ...]) -> None:
+        """Have the services know by which fingerprints the journal finds a row again."""
+        spec, services = self.spec, self.services
+        if services.journal is not None:
+            services.rows = await services.run_large(
+                spec, trace_rows, spec.job, columns, services.outer_rows
+            )
 
     async def _redact(self) -> None:
         """Redact the frame, unless that was done where the call was made.
@@ -192,7 +220,9 @@ class Pipeline:
         services, job = self.services, self.spec.job
         if services.journal is None or self._parent is not None:
             return
-        services.run_number = await services.journal.begin(job.verb, job.task, len(job.frame))
+        services.run_number = await services.journal.begin(
+            job.verb, job.task, len(job.frame), list_readings(job)
+        )
         record = RunRecord(
             services.journal, services.run_number, services.ledger, lambda: self.state.end_reason
         )
@@ -212,16 +242,7 @@ class Pipeline:
                 state.warnings.append(warning)
         else:
             plan = given_plan(job)
-        plan = fill_by_type(plan, job, writes=spec.abilities("reduce").units_per_request is None)
-        plan = fill_defaults(
-            plan,
-            job,
-            abilities=spec.abilities("map"),
-            parallelism=spec.settings.max_parallelism,
-        )
-        job = replace(job, by=job.by or plan.by)
-        self.spec = note_redaction(replace(spec, job=job, plan=plan))
-        check_names(job, plan)
+        self.spec = await services.run_large(spec, _complete_plan, spec, plan)
         self._bound_requests()
 
     def _bound_requests(self) -> None:
@@ -241,13 +262,21 @@ class Pipeline:
         """
         spec, services = self.spec, self.services
         store = services.answers(spec, "plan", "plan", Question())
+        origins: Origins = ()
+        if store is not None:
+            shown = await services.run_large(spec, find_shown_rows, spec.job)
+            origins = services.origins_of(shown)
         async with services.time_limit(spec):
-            return await derive(
+            derived = await derive(
                 spec.job,
                 model=services.model(spec, "plan"),
                 readers=spec.abilities("map"),
                 store=store,
+                origins=origins,
             )
+        if store is not None:
+            services.made_from = tuple(store.used)
+        return derived
 
     async def _preview(self, units: Units) -> Draft:
         """Estimate what the plan would take, and render what it would send."""
@@ -493,8 +522,10 @@ def _begin_services(
         execution.parent.services,
         warn=warn,
         frame=frame,
+        rows=None,
         wired=None,
         caches=[],
+        made_from=(),
     )
 
 
@@ -503,6 +534,27 @@ def _can_be_continued(error: RunStopped) -> bool:
     if isinstance(error, BudgetExceeded | MapFailed):
         return True
     return isinstance(error, ModelUnavailable) and not error.gone
+
+
+def _complete_plan(spec: Spec, plan: Plan) -> Spec:
+    """Fill in what neither the user nor the planner says, and check the plan against the frame.
+
+    The reduce is filled in by the types of the findings, all else by default.
+
+    Raises:
+        UsageError: it does not fit.
+    """
+    writes = spec.abilities("reduce").units_per_request is None
+    plan = fill_by_type(plan, spec.job, writes=writes)
+    plan = fill_defaults(
+        plan,
+        spec.job,
+        abilities=spec.abilities("map"),
+        parallelism=spec.settings.max_parallelism,
+    )
+    job = replace(spec.job, by=spec.job.by or plan.by)
+    check_names(job, plan)
+    return note_redaction(replace(spec, job=job, plan=plan))
 
 
 def make_read_units(spec: Spec) -> Units:
@@ -531,7 +583,7 @@ def _make_distinct_units(spec: Spec) -> Units:
     if spec.lms and is_read:
         counter = spec.counter("map" if job.maps else "reduce")
         units = make_units(
-            job.frame, job.columns, dedupe=_may_dedupe(spec), counter=counter, sent=job.sent
+            job.frame, job.columns, dedupe=may_dedupe(spec), counter=counter, sent=job.sent
         )
     else:
         units = make_units(job.frame, job.columns, dedupe=False, sent=job.sent)
@@ -540,7 +592,7 @@ def _make_distinct_units(spec: Spec) -> Units:
     return units
 
 
-def _may_dedupe(spec: Spec) -> bool:
+def may_dedupe(spec: Spec) -> bool:
     """Tell whether units with equal content are equal to whoever maps them."""
     job = spec.job
     if not spec.plan.dedupe or not job.maps or job.callables:

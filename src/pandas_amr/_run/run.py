@@ -29,14 +29,17 @@ from pandas_amr._records.pickles import refuse_pickling
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr._result.frames import have_findings
-from pandas_amr._result.recent import filtered_rows, remember_result
+from pandas_amr._result.parts import StreamedResult
+from pandas_amr._result.recent import filtered_rows, remember_parts, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.ending import describe_end, reason_of
 from pandas_amr._run.execution import Execution, VerificationSample
-from pandas_amr._run.pipeline import run
+from pandas_amr._run.pipeline import run, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr._run.redact import redact_where_called
+from pandas_amr._run.stream import PartStream, open_stream
+from pandas_amr._run.streamed import StreamedPipeline
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.subrun import SharedRun
     from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.call import Call, Job
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.outgoing import Outgoing
@@ -85,6 +89,7 @@ class Run(Generic[Given]):
         rows: how many rows it is about.
         journaled: whether a journal keeps what is found of them.
         shown: as the setting ``progress``.
+        iterable: whether findings are kept as they land, to be iterated.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -107,7 +112,9 @@ class Run(Generic[Given]):
         rows: int = 0,
         journaled: bool = False,
         shown: bool | None = None,
+        iterable: bool = True,
     ) -> None:
+        self._is_iterable = iterable
         self._work = work
         self._make = given
         self._about = about
@@ -254,7 +261,15 @@ class Run(Generic[Given]):
                 raise
             self.result()
 
+    def _check_iterable(self) -> None:
+        if not self._is_iterable:
+            raise UsageError(
+                "With out= findings do not come one by one: they are in the parts of the result's "
+                "frame, run.result().frame."
+            )
+
     def _landed(self) -> Iterator[dict[str, Any]]:
+        self._check_iterable()
         place = 0
         while True:
             waiting = self._watch.next(place)
@@ -269,6 +284,7 @@ class Run(Generic[Given]):
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
         """The findings as they land, in async code; see ``__iter__``."""
+        self._check_iterable()
         place = 0
         with UserTraceback():
             while True:
@@ -346,6 +362,9 @@ class Run(Generic[Given]):
 
     def _count_kept(self) -> str:
         """Say how many rows have a finding, and where it is kept."""
+        if isinstance(self._partial, StreamedResult):
+            parts, rows = len(self._partial.parts), self._partial.rows
+            return f"{parts} parts with {rows} rows are written; run it again to go on."
         status = None if self._partial is None else self._partial.status
         found = 0 if status is None else int(have_findings(status).sum())
         count = f"{found} of {self._rows} rows"
@@ -424,6 +443,7 @@ def make_run(
     whole: bool = False,
     preview: PreviewOptions | None = None,
     sample: VerificationSample | None = None,
+    stream: PartStream | None = None,
 ) -> Run[Any]:
     """Make the run of a checked call; it is not begun yet.
 
@@ -433,32 +453,56 @@ def make_run(
         whole: whether it gives the ``Result``, whatever the verb.
         preview: what ``plan()`` wants to know beside the estimate.
         sample: the units that are mapped, if not all are.
+        stream: the input, if it is read part by part.
 
     Raises:
         UsageError: the model or the budget does not fit; nothing was sent.
     """
     _check_models(spec)
-    job, settings, lms = spec.job, spec.settings, spec.lms
-    is_journaled = all(lm.journaled for lm in lms.values()) if lms else job.has_version
+    job, settings = spec.job, spec.settings
     execution = Execution(
         spec,
-        journal=open_journal(settings.journal, by_default=is_journaled),
+        journal=_open_journal(spec),
         findings=findings,
         preview=preview,
         sample=sample,
+        stream=stream,
     )
 
     async def carry_out(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
         with use_block_settings(settings):
+            if stream is not None:
+                return await run_pipeline(StreamedPipeline(execution, watch), interrupted)
             return await run(execution, watch, interrupted)
 
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    rows = len(job.frame)
-    is_kept = execution.journal is not None and (bool(lms) or job.has_version)
-    about = f"{job.verb} of {rows} rows"
-    return Run(carry_out, answer, about, rows=rows, journaled=is_kept, shown=settings.progress)
+    rows, about = _describe_rows(job, stream)
+    return Run(
+        carry_out,
+        answer,
+        about,
+        rows=rows,
+        journaled=execution.journal is not None and (bool(spec.lms) or job.has_version),
+        shown=settings.progress,
+        iterable=stream is None,
+    )
+
+
+def _describe_rows(job: Job, stream: PartStream | None) -> tuple[int, str]:
+    """Return how many rows a run is about, 0 if that is not known yet, and its name for people."""
+    rows = len(job.frame) if stream is None else stream.source.rows
+    if rows is None:
+        return 0, job.verb
+    return rows, f"{job.verb} of {rows} rows"
+
+
+def _open_journal(spec: Spec) -> Journal | None:
+    """Open the journal: by default if models answer that are journaled, or functions by version."""
+    lms = spec.lms.values()
+    is_journaled = all(lm.journaled for lm in lms) if lms else spec.job.has_version
+    return open_journal(spec.settings.journal, by_default=is_journaled)
 
 
 def _check_models(spec: Spec) -> None:
@@ -487,6 +531,8 @@ def _answer(spec: Spec, outcome: Result | Draft) -> Any:
 
 def answer_of(verb: str, result: Result) -> Any:
     """Return what a verb gives of a result: a frame, an answer, or the result itself."""
+    if isinstance(result, StreamedResult) and verb in {"map", "filter"}:
+        return remember_parts(result)
     match verb:
         case "map":
             return remember_result(result)
@@ -529,13 +575,14 @@ def run_of(call: Call, changes: Mapping[str, Any] | None = None) -> Run[Any]:
         UsageError: the call cannot be carried out; nothing was sent.
     """
     settings = current_settings()
+    call, stream = open_stream(call, settings)
     if changes:
         of_block = {**settings.of_block, **changes}
         settings = settings.with_changes({**changes, "of_block": of_block})
     job, lms = prepared(call, settings)
     spec = Spec(job, settings.with_changes(job.settings), lms)
     _check_models(spec)
-    return make_run(redact_where_called(spec))
+    return make_run(redact_where_called(spec), stream=stream)
 
 
 def prepared(

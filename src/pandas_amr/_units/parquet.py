@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pandas_amr._units.cells import UNIT_KEY, cell
 from pandas_amr._units.codec import encode
+from pandas_amr._units.rows import find_range
 from pandas_amr.sandbox.base import Data
 
 if TYPE_CHECKING:
@@ -110,10 +111,10 @@ class ArrowFrame:
         """Return some rows of the table and their labels."""
         if positions is None:
             return self.table, self.index
+        span = find_range(positions)
+        if span is not None:
+            return self.table.slice(span.start, span.stop - span.start), self.index[span]
         rows = np.asarray(positions, dtype=np.int64)
-        if len(rows) and bool((np.diff(rows) == 1).all()):
-            start, end = int(rows[0]), int(rows[-1]) + 1
-            return self.table.slice(start, end - start), self.index[start:end]
         return self.table.take(pa.array(rows)), self.index[rows]
 
 
@@ -132,7 +133,7 @@ def _convert_frame(frame: pd.DataFrame, changed: list[str]) -> pa.Table:
     for number in range(frame.index.nlevels):
         level = frame.index.get_level_values(number).to_series(index=pd.RangeIndex(len(frame)))
         arrays[f"i{number}"] = _convert_column(level, f"level {number} of the index", changed)
-    return pa.table(arrays)
+    return pa.table(arrays).combine_chunks()  # rows are taken of it, shard by shard
 
 
 def _label(label: Any, changed: list[str]) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._units.cells import cell, make_json_keys, make_reader_keys, to_json_line
+from pandas_amr._units.rows import combine_chunks, find_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -136,7 +137,11 @@ class Units:
     ) -> list[dict[str, Any]]:
         """Convert rows to JSON records, as they are sent."""
         if len(positions) > FEW_ROWS:
-            return _convert_rows(self.sent, columns, keys, np.asarray(positions, dtype=np.int64))
+            rows = find_range(positions)
+            if rows is not None:
+                return _convert_rows(self.sent, columns, keys, rows)
+            places = np.asarray(positions, dtype=np.int64)
+            return _convert_rows(self._combined_sent, columns, keys, places)
         # For a few rows, cell by cell is faster than to have pandas take the rows.
         arrays = [self._arrays[column] for column in columns]
         return [
@@ -191,12 +196,32 @@ class Units:
         return order, np.searchsorted(self.answered_by[order], np.arange(len(self.asked) + 1))
 
     def rows(self, positions: Sequence[int] | NDArray[np.int64]) -> pd.DataFrame:
-        """Return some rows of the frame with all columns and their labels."""
-        return self.frame.iloc[np.asarray(positions, dtype=np.int64)]
+        """Return some rows of the frame with all columns and their labels, for anybody to change.
+
+        They are a copy, as a slice is none in pandas 2; of Arrow's memory, which nobody can change,
+        nothing is copied.
+        """
+        rows = find_range(positions)
+        if rows is not None:
+            return self.frame.iloc[rows].copy()
+        return self._combined_frame.iloc[np.asarray(positions, dtype=np.int64)]
+
+    @cached_property
+    def _combined_frame(self) -> pd.DataFrame:
+        """The frame to take rows of that do not follow each other."""
+        return combine_chunks(self.frame)
 
     def sent_rows(self, positions: Sequence[int] | NDArray[np.int64]) -> pd.DataFrame:
         """Return some rows as they are sent, with all columns and their labels."""
-        return self.sent.iloc[np.asarray(positions, dtype=np.int64)]
+        rows = find_range(positions)
+        if rows is not None:
+            return self.sent.iloc[rows].copy()
+        return self._combined_sent.iloc[np.asarray(positions, dtype=np.int64)]
+
+    @cached_property
+    def _combined_sent(self) -> pd.DataFrame:
+        """The rows as they are sent, to take some of that do not follow each other."""
+        return self._combined_frame if self.sent is self.frame else combine_chunks(self.sent)
 
 
 def make_units(
@@ -230,6 +255,13 @@ def make_units(
     return replace(units, asked=_to_array(asked), answered_by=answered_by, tokens=_to_array(tokens))
 
 
+def hash_rows(frame: pd.DataFrame, columns: tuple[int, ...]) -> Iterator[bytes]:
+    """Hash the content of each row: units with equal hashes are asked once."""
+    keys = make_json_keys([frame.columns[column] for column in columns])
+    for line in _write_rows(frame, columns, keys):
+        yield hash_text(line)
+
+
 def _make_plain_units(frame: pd.DataFrame, sent: pd.DataFrame, columns: tuple[int, ...]) -> Units:
     """Make one unit of each row without reading any."""
     keys = make_json_keys([frame.columns[column] for column in columns])
@@ -249,21 +281,19 @@ def hash_text(text: str) -> bytes:
 def _write_rows(frame: pd.DataFrame, columns: Sequence[int], keys: Sequence[str]) -> Iterator[str]:
     """Write each row as one line of JSON, block by block."""
     for start in range(0, len(frame), BLOCK_ROWS):
-        positions = np.arange(start, min(start + BLOCK_ROWS, len(frame)), dtype=np.int64)
-        yield from [
-            to_json_line(record) for record in _convert_rows(frame, columns, keys, positions)
-        ]
+        rows = slice(start, start + BLOCK_ROWS)
+        yield from [to_json_line(record) for record in _convert_rows(frame, columns, keys, rows)]
 
 
 def _convert_rows(
     frame: pd.DataFrame,
     columns: Sequence[int],
     keys: Sequence[str],
-    positions: NDArray[np.int64],
+    rows: slice | NDArray[np.int64],
 ) -> list[dict[str, Any]]:
     """Convert rows to JSON records, column by column."""
     cells: list[list[Any]] = []
     for column in columns:
         # No map(): a cell of the user's whose text raises StopIteration would end it in silence.
-        cells.append([cell(value) for value in frame.iloc[positions, column].tolist()])
+        cells.append([cell(value) for value in frame.iloc[rows, column].tolist()])
     return [dict(zip(keys, row, strict=True)) for row in zip(*cells, strict=True)]

@@ -1,0 +1,168 @@
+"""The result of a run that was read part by part: its frame is a dataset of files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import pandas as pd
+
+from pandas_amr._findings.map_findings import STATUSES
+from pandas_amr._records.public import public
+from pandas_amr._records.usage import describe_spend
+from pandas_amr._result.display import HEAD_ROWS, html_parts
+from pandas_amr._result.explain import find_positions
+from pandas_amr._result.frames import failures_frame, status_frame
+from pandas_amr._result.part_files import part_starts
+from pandas_amr._result.records import Kind
+from pandas_amr._result.result import Output, Result
+from pandas_amr._units.part_tables import frame_of
+from pandas_amr.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pandas_amr._findings.store import Failure
+    from pandas_amr._result.part_files import WrittenPart
+
+
+@public
+@dataclass(frozen=True, eq=False, repr=False)
+class StreamedResult(Result[Output, Kind]):
+    """The outcome of a run with ``out=``.
+
+    ``frame`` and ``findings`` are pyarrow Datasets over the parts, in the order of the input:
+    nothing of them is in memory until it is read. If a unit can hold many records, ``findings`` has
+    them as a list. ``failures`` has one more column, ``part``: the file that holds the row.
+    ``label`` and ``position`` are the row's number in the whole input.
+
+    Attributes:
+        folder: where the parts are.
+        parts: what each of them is.
+    """
+
+    folder: Path = field(kw_only=True)
+    parts: Sequence[WrittenPart] = field(kw_only=True)
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the input have a place in the parts."""
+        return sum(part.rows for part in self.parts)
+
+    def explain(self, item: int = 0, *, group: Any = None, column: Any = None) -> pd.DataFrame:
+        """Return the rows of the parts that an item of the output is based on.
+
+        Raises:
+            UsageError: as ``Result.explain``.
+        """
+        positions = find_positions(self.sources, item, group, column)
+        frame = frame_of(self.frame.take(np.asarray(positions, dtype=np.int64)))
+        return frame.set_axis(positions)
+
+    def retry(self, **options: Any) -> NoReturn:
+        """Refuse: the same call maps again what failed, and nothing else.
+
+        Raises:
+            UsageError: always.
+        """
+        del options
+        self._refuse("retry()", "make the same call again, which maps only the rows that failed")
+
+    def score(self, *labels: Any, **options: Any) -> NoReturn:
+        """Refuse: it compares a frame in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del labels, options
+        self._refuse("score()", "call it for a sample that fits into memory")
+
+    def verify(self, **options: Any) -> NoReturn:
+        """Refuse: it draws from a frame in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del options
+        self._refuse("verify()", "call it for a sample that fits into memory")
+
+    def review(self, *most: Any, **options: Any) -> NoReturn:
+        """Refuse: it compares rows in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del most, options
+        self._refuse("review()", "call it for a sample that fits into memory")
+
+    def save(self, folder: Any) -> NoReturn:
+        """Refuse: the parts are files already.
+
+        Raises:
+            UsageError: always.
+        """
+        del folder
+        self._refuse("save()", f"the parts are in {str(self.folder)!r} already")
+
+    def _refuse(self, what: str, way: str) -> NoReturn:
+        raise UsageError(f"A result with out= has no {what}: {way}.")
+
+    def __repr__(self) -> str:
+        counts = dict.fromkeys(STATUSES, 0)
+        for part in self.parts:
+            for status, count in part.counts.items():
+                counts[status] += count
+        failed, empty = counts["failed"], counts["empty"]
+        found = self.rows - failed - empty - counts["skipped"]
+        shown = [f"{found} of {self.rows} rows in {len(self.parts)} parts"]
+        shown += [f"{self.total.calls} calls", describe_spend(self.total)]
+        shown += [f"{failed} failed"] if failed else []
+        shown += [f"{empty} empty"] if empty else []
+        shown += [f"stopped: {self.stopped.partition('. ')[0]}"] if self.stopped else []
+        return f"<Result {', '.join(filter(None, shown))}>"
+
+    def _repr_html_(self) -> str:
+        head = frame_of(self.frame.head(HEAD_ROWS))
+        return html_parts(repr(self), self.output, head, self.rows, self.failures)
+
+
+def failures_of_parts(parts: Sequence[WrittenPart], of_reduce: Sequence[Failure]) -> pd.DataFrame:
+    """Build ``failures``: those of the reduce, then those of the rows with the names of the parts.
+
+    A failed reduce has no part.
+    """
+    failures = list(of_reduce)
+    names: list[str | None] = [None] * len(failures)
+    for part, start in zip(parts, part_starts(parts), strict=True):
+        for failure in part.read_failures() if part.failed else []:
+            failures.append(replace(failure, position=failure.position + start))
+            names.append(part.path.name)
+    rows = sum(part.rows for part in parts)
+    frame = failures_frame(failures, pd.RangeIndex(rows))
+    return frame.assign(part=pd.Series(names, dtype=object))
+
+
+def status_of_parts(parts: Sequence[WrittenPart]) -> pd.DataFrame:
+    """Build ``status``: one row per row of the input."""
+    worst: list[NDArray[np.object_]] = [np.array([], dtype=object)]
+    failures: list[Failure] = []
+    for part, start in zip(parts, part_starts(parts), strict=True):
+        worst.append(_worst_statuses(part))
+        for failure in part.read_failures() if part.failed else []:
+            failures.append(replace(failure, position=failure.position + start))
+    statuses = np.concatenate(worst)
+    return status_frame(statuses, None, failures, pd.RangeIndex(len(statuses)))
+
+
+def _worst_statuses(part: WrittenPart) -> NDArray[np.object_]:
+    """Return the status of each row, the worst of its maps'."""
+    ranks = np.zeros(part.rows, dtype=np.int64)
+    for column in part.read_statuses().columns:
+        own = pd.Categorical(column.to_pylist(), categories=list(STATUSES)).codes
+        ranks = np.maximum(ranks, own)
+    statuses: NDArray[np.object_] = np.array(STATUSES, dtype=object)[ranks]
+    return statuses

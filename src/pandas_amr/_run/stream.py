@@ -1,0 +1,127 @@
+"""A call about what is larger than memory: its input, the folder of its output, what it refuses."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pandas_amr._plan.call import Pipeline
+from pandas_amr._plan.plan import read_plan
+from pandas_amr._records.usage import Budget
+from pandas_amr._result.part_files import OutFolder
+from pandas_amr._units.batches import is_stream, open_source
+from pandas_amr._units.by import By
+from pandas_amr._units.frames import as_frame
+from pandas_amr._units.part_tables import PANDAS_INDEX, frame_of
+from pandas_amr.errors import UsageError
+
+if TYPE_CHECKING:
+    from pandas_amr._context.settings import Settings
+    from pandas_amr._plan.call import Call
+    from pandas_amr._units.batches import Source
+
+STREAMING = ("map_reduce", "map", "filter")
+
+
+@dataclass(frozen=True)
+class PartStream:
+    """What a run reads part by part, and where its parts go."""
+
+    source: Source
+    folder: OutFolder
+
+
+def open_stream(call: Call, settings: Settings) -> tuple[Call, PartStream | None]:
+    """Open the input of a call with ``out=``.
+
+    Returns:
+        The call about a frame: if there is an input to be read part by part, a sample of it.
+
+    Raises:
+        UsageError: the input, the folder or another argument does not go with ``out=``.
+    """
+    if call.out is None:
+        return replace(call, frame=_read_frame(call.frame)), None
+    _check_call(call, settings)
+    source = open_source(call.frame)
+    _check_folder(call, source)
+    call = replace(call, frame=frame_of(source.sample), columns=_content_columns(call, source))
+    return call, PartStream(source, OutFolder(call.out))
+
+
+def _read_frame(rows: Any) -> pd.DataFrame:
+    """Make a frame of what a call without ``out=`` is about.
+
+    Raises:
+        UsageError: it holds no rows; what can be read part by part takes ``out=``.
+    """
+    try:
+        return as_frame(rows)
+    except UsageError as error:
+        if is_stream(rows):
+            error.args = (f"{error} With out='folder/' it is read part by part.",)
+        raise
+
+
+def _check_call(call: Call, settings: Settings) -> None:
+    """Refuse what needs all rows at once, or does not make parts."""
+    _check_path(call)
+    plan = read_plan(call.plan)
+    if "columns" in {call.axis, plan.axis}:
+        raise UsageError('axis="columns" profiles the whole frame; with out= rows are the units.')
+    if plan.direct:
+        raise UsageError("plan={'direct': True} reads everything at once; leave it out with out=.")
+    maps = call.map.values() if isinstance(call.map, dict) else [call.map]
+    if any(isinstance(one, Pipeline) for one in maps):
+        raise UsageError("A recipe as map= does not go with out=: map its stages one by one.")
+    budget = call.budget if call.budget is not None else settings.budget
+    if isinstance(budget, Budget) and budget.confirm is not None:
+        raise UsageError("Budget(confirm=...) needs an estimate of all rows; leave it out here.")
+    _check_groups(call.by)
+
+
+def _check_path(call: Call) -> None:
+    """Refuse what is no folder of this machine, and verbs without parts."""
+    if not isinstance(call.out, str | os.PathLike) or not os.fspath(call.out):
+        raise UsageError(f"out= takes the path of a folder, not {call.out!r}.")
+    if "://" in os.fspath(call.out):
+        raise UsageError(f"out= takes a folder of this machine, not {os.fspath(call.out)!r}.")
+    if call.verb not in STREAMING:
+        raise UsageError(f"{call.verb}() makes no parts: out= goes with {', '.join(STREAMING)}.")
+
+
+def _check_groups(by: Any) -> None:
+    """Refuse groups that are given row by row."""
+    keys = by.keys if isinstance(by, By) else by if isinstance(by, list) else [by]
+    for key in keys:
+        if isinstance(key, pd.Series | pd.Index):
+            raise UsageError(
+                f"by= takes columns with out=, and not a {type(key).__name__} of the rows."
+            )
+
+
+def _check_folder(call: Call, source: Source) -> None:
+    """Refuse a folder that is read as well as written."""
+    out = Path(call.out).expanduser().absolute()
+    folders = {Path(path).absolute().parent for path in source.files}
+    is_recursive = isinstance(call.frame, str | os.PathLike) and (
+        Path(call.frame).expanduser().is_dir() or "**" in os.fspath(call.frame)
+    )
+    for folder in folders:
+        if folder.is_relative_to(out) or (is_recursive and out.is_relative_to(folder)):
+            raise UsageError(
+                f"out={os.fspath(call.out)!r} is in the folder that is read: a later run would "
+                "read its parts. Name one beside it."
+            )
+
+
+def _content_columns(call: Call, source: Source) -> Any:
+    """Leave out an index without a name that pandas wrote into a file, unless it is asked for."""
+    if call.columns is not None or read_plan(call.plan).columns is not None:
+        return call.columns
+    names = [name for name in source.schema.names if not name.startswith(PANDAS_INDEX)]
+    return names if len(names) < len(source.schema.names) and names else None

@@ -1,0 +1,479 @@
+"""What is larger than memory, part by part: files, a dataset of Arrow, or a stream of frames."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from pandas_amr._records.raised import describe_error
+from pandas_amr._units.file_patterns import find_files, order_files
+from pandas_amr._units.part_tables import (
+    check_labels,
+    join_file_schemas,
+    join_schemas,
+    plain_schema,
+    plain_table,
+    table_of,
+)
+from pandas_amr._units.profile import spread
+from pandas_amr.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MOST_ROWS = 100_000  # of a part
+MOST_BYTES = 64 * 2**20  # of a part, as Arrow holds it
+BATCH_ROWS = 8192  # read from a file at a time, if they are not larger than
+BATCH_BYTES = 8 * 2**20
+SAMPLE_ROWS = 2000
+SAMPLE_PLACES = 20  # of the files or row groups that the sample is drawn from
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "ipc",
+    ".feather": "ipc",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+}
+HOW_TO_STREAM = (
+    "a path, a glob, a list of paths, a pyarrow Dataset, a RecordBatchReader, or an iterator of "
+    "frames"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InputPart:
+    """Some rows of the input, in its order.
+
+    Attributes:
+        key: tells the part from all others, and from itself if its rows are changed.
+        name: where it comes from, for people.
+        rows: how many rows it has.
+        table: the rows; None if they need not be read.
+    """
+
+    key: str
+    name: str
+    rows: int
+    table: pa.Table | None
+
+
+class Source(Protocol):
+    """An input that is read part by part.
+
+    Attributes:
+        schema: that of every part.
+        rows: how many rows there are; None if that is known only at the end.
+        sample: some of the rows, which a plan is made from.
+        files: the files that are read.
+    """
+
+    schema: pa.Schema
+    rows: int | None
+    sample: pa.Table
+    files: Sequence[Path]
+
+    def parts(self, done: Mapping[str, int]) -> Iterator[InputPart]:
+        """Read the parts, without those that are done: ``done`` has their rows by their keys."""
+        ...
+
+
+def open_source(value: Any) -> Source:
+    """Open what is larger than memory.
+
+    Raises:
+        UsageError: it cannot be read part by part.
+    """
+    paths = _list_paths(value)
+    if paths:
+        return _open_files(paths)
+    if isinstance(value, ds.FileSystemDataset) and not _is_filtered(value):
+        return FileSource(value)
+    if isinstance(value, ds.Dataset):
+        return StreamSource(value.to_batches(batch_readahead=1, fragment_readahead=1))
+    if isinstance(value, pd.DataFrame):
+        return StreamSource([value])
+    if hasattr(value, "__arrow_c_stream__"):
+        return StreamSource(pa.RecordBatchReader.from_stream(value))
+    if isinstance(value, Iterable) and not isinstance(value, dict | bytes | pd.Series):
+        return StreamSource(value)
+    raise UsageError(f"With out= the first argument is {HOW_TO_STREAM}, not {_kind_of(value)}.")
+
+
+def is_stream(value: Any) -> bool:
+    """Tell whether a value can be read part by part, if no frame can be made of it."""
+    return isinstance(value, str | os.PathLike | ds.Dataset | Iterator)
+
+
+def _list_paths(value: Any) -> list[str]:
+    """Return the paths and globs that a value names; none if it is something else."""
+    paths = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(path, str | os.PathLike) for path in paths):
+        return []
+    return [os.fspath(path) for path in paths]
+
+
+def _kind_of(value: object) -> str:
+    return type(value).__name__
+
+
+def _is_filtered(dataset: ds.Dataset) -> bool:
+    """Tell whether a dataset has a filter, which its files do not know of."""
+    return bool(getattr(dataset, "_scan_options", None))
+
+
+def _open_files(patterns: Sequence[str]) -> FileSource:
+    """Open the files that paths and globs name, in the order of their paths.
+
+    Raises:
+        UsageError: there are none, they are of several formats, or of one that is not read.
+    """
+    paths = _find_paths(patterns)
+    shown = ", ".join(map(repr, patterns[:3]))
+    if not paths:
+        raise UsageError(f"No file is named by {shown}.")
+    formats = {_format_of(path) for path in paths}
+    if len(formats) > 1:
+        raise UsageError(f"{shown}: files of several formats ({', '.join(sorted(formats))}).")
+    [name] = formats
+    try:
+        dataset = ds.dataset([str(path) for path in paths], format=name, partitioning="hive")
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{shown} cannot be read: {_describe(error)}.") from None
+    return FileSource(dataset, joins=True)
+
+
+def _find_paths(patterns: Sequence[str]) -> list[Path]:
+    """Find the files, but for hidden ones.
+
+    Raises:
+        UsageError: a pattern is no path of this machine, or a folder cannot be listed.
+    """
+    for pattern in patterns:
+        if "://" in pattern:
+            raise UsageError(
+                f"{pattern!r} is not a path here; for files elsewhere pass a pyarrow Dataset: "
+                "pyarrow.dataset.dataset(...)."
+            )
+    found = find_files(os.path.expanduser(pattern) for pattern in patterns)  # noqa: PTH111
+    if found.closed:
+        folder, reason = next(iter(found.closed.items()))
+        raise UsageError(f"{str(folder)!r} cannot be read: {reason}.")
+    return [path for path in order_files(found.paths) if not _is_hidden(path)]
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith((".", "_"))
+
+
+def _format_of(path: Path) -> str:
+    """Return the format of a file by the end of its name.
+
+    Raises:
+        UsageError: it is not one that is read.
+    """
+    name = FORMATS.get(path.suffix.lower())
+    if name is None:
+        raise UsageError(
+            f"{str(path)!r} is of no format that is read part by part: {', '.join(FORMATS)}. "
+            "Documents are read by amr.read_files(...)."
+        )
+    return name
+
+
+def _describe(error: Exception) -> str:
+    """Say what kind of error it is, since the text of Arrow's may quote a cell."""
+    return describe_error(error).partition(":")[0]
+
+
+class FileSource:
+    """Files, each in parts of its own: a file that is changed costs its own parts only.
+
+    Args:
+        dataset: the files.
+        joins: whether the schema is made as wide as all files need it. That of a dataset of the
+            user's stays as it is.
+    """
+
+    def __init__(self, dataset: ds.FileSystemDataset, *, joins: bool = False) -> None:
+        self._fragments: list[Any] = list(dataset.get_fragments())
+        self._names = _short_names([fragment.path for fragment in self._fragments])
+        self._scanned = dataset.schema.remove_metadata()
+        if joins:
+            self._scanned = join_file_schemas(self._scanned, self._fragments, self._names)
+        self.schema: pa.Schema = plain_schema(self._scanned)
+        check_labels(self.schema)
+        self.files: Sequence[Path] = [Path(fragment.path) for fragment in self._fragments]
+        self.rows: int | None = self._count_rows()
+        self.sample = self._draw_sample()
+
+    def _count_rows(self) -> int | None:
+        """Count the rows if the files say how many they have, without being read."""
+        if not all(isinstance(one, ds.ParquetFileFragment) for one in self._fragments):
+            return None
+        return sum(int(fragment.count_rows()) for fragment in self._fragments)
+
+    def parts(self, done: Mapping[str, int]) -> Iterator[InputPart]:
+        """Read the parts of each file."""
+        is_empty = True
+        for fragment, name in zip(self._fragments, self._names, strict=True):
+            for part in self._parts_of(fragment, name, done):
+                is_empty = False
+                yield part
+        if is_empty:
+            yield InputPart(_make_key("empty"), "no rows", 0, self.schema.empty_table())
+
+    def _parts_of(self, fragment: Any, name: str, done: Mapping[str, int]) -> Iterator[InputPart]:
+        identity = _identify_file(fragment, name)
+        start = 0
+        while (key := _make_key(*identity, start)) in done:
+            yield InputPart(key, name, done[key], None)
+            start += done[key]
+        if start and start == self._rows_of(fragment):
+            return
+        for table in cut_tables(_skip_rows(_explained(self._tables_of(fragment), name), start)):
+            key = _make_key(*identity, start)
+            rows = None if key in done else table
+            yield InputPart(key, name, table.num_rows, rows)
+            start += table.num_rows
+
+    def _rows_of(self, fragment: Any) -> int | None:
+        if not isinstance(fragment, ds.ParquetFileFragment):
+            return None
+        return int(fragment.count_rows())
+
+    def _tables_of(self, fragment: Any) -> Iterator[pa.Table]:
+        """Read a file in batches of bounded size."""
+        options = {}
+        if isinstance(fragment, ds.ParquetFileFragment):
+            scan = ds.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
+            options = {"fragment_scan_options": scan}
+        batches = fragment.to_batches(
+            schema=self._scanned,
+            batch_size=_batch_rows(fragment),
+            batch_readahead=1,
+            fragment_readahead=1,
+            **options,
+        )
+        for batch in batches:
+            yield plain_table(pa.Table.from_batches([batch]), self.schema)
+
+    def _draw_sample(self) -> pa.Table:
+        """Draw rows from all over the files and their row groups."""
+        pieces: list[Any] = []
+        for fragment in self._fragments:
+            if isinstance(fragment, ds.ParquetFileFragment):
+                pieces += fragment.split_by_row_group()
+            else:
+                pieces.append(fragment)
+        if not pieces:
+            return self.schema.empty_table()
+        chosen = [pieces[place] for place in spread(len(pieces), SAMPLE_PLACES)]
+        each = -(-SAMPLE_ROWS // len(chosen))
+        is_all = len(chosen) == len(pieces)
+        tables = [self._draw_from(piece, each, is_spread=is_all) for piece in chosen]
+        return pa.concat_tables([self.schema.empty_table(), *tables])
+
+    def _draw_from(self, piece: Any, count: int, *, is_spread: bool) -> pa.Table:
+        """Draw rows of a file or a row group: its first ones, or rows from all over it."""
+        rows = self._rows_of(piece)
+        wanted = list(range(count))
+        if rows and is_spread:
+            wanted = spread(rows, count)
+        tables = [self.schema.empty_table()]
+        start = 0
+        for table in self._tables_of(piece):
+            if start > wanted[-1]:
+                break
+            end = start + table.num_rows
+            inside = [place - start for place in wanted if start <= place < end]
+            tables.append(table.take(pa.array(inside, pa.int64())))
+            start = end
+        return pa.concat_tables(tables)
+
+
+def _explained(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
+    """Give tables as they come, and say which file cannot be read if it cannot.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        yield from tables
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{name!r} cannot be read: {_describe(error)}.") from None
+
+
+def _batch_rows(fragment: Any) -> int:
+    """Return how many rows of a file to read at a time."""
+    metadata = getattr(fragment, "metadata", None)
+    if metadata is None or not metadata.num_rows:
+        return BATCH_ROWS
+    groups = range(metadata.num_row_groups)
+    size = sum(metadata.row_group(group).total_byte_size for group in groups)
+    of_row = max(1, int(size // metadata.num_rows))
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // of_row))
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    """Return the paths below the folder that all of them are in."""
+    if not paths:
+        return []
+    base = os.path.commonpath([os.path.dirname(path) or "." for path in paths])  # noqa: PTH120
+    return [Path(os.path.relpath(path, base)).as_posix() for path in paths]
+
+
+def _identify_file(fragment: Any, name: str) -> tuple[Any, ...]:
+    """Return what tells a file from others, and from itself if it is written anew."""
+    info = fragment.filesystem.get_file_info(fragment.path)
+    groups = None
+    if isinstance(fragment, ds.ParquetFileFragment):
+        groups = [group.id for group in fragment.row_groups]
+    return (name, info.size, info.mtime_ns, groups)
+
+
+def _make_key(*identity: Any) -> str:
+    text = json.dumps(identity)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _skip_rows(tables: Iterator[pa.Table], count: int) -> Iterator[pa.Table]:
+    """Leave out the first rows."""
+    for table in tables:
+        skipped = min(count, table.num_rows)
+        count -= skipped
+        if skipped < table.num_rows:
+            yield table.slice(skipped)
+
+
+def cut_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Cut tables that follow each other into parts of at most so many rows and about so many bytes.
+
+    Small tables are joined. The cuts depend on the rows and on the tables, and on nothing else.
+    """
+    waiting: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        for piece in _cut_large(table):
+            rest = piece
+            while rest.num_rows:
+                taken = rest.slice(0, MOST_ROWS - rows)
+                if waiting and size + taken.nbytes > MOST_BYTES:
+                    yield _join(waiting)
+                    waiting, rows, size = [], 0, 0
+                    continue
+                rest = rest.slice(taken.num_rows)
+                waiting.append(taken)
+                rows += taken.num_rows
+                size += taken.nbytes
+                if rows == MOST_ROWS:
+                    yield _join(waiting)
+                    waiting, rows, size = [], 0, 0
+    if waiting:
+        yield _join(waiting)
+
+
+def _join(tables: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _cut_large(table: pa.Table) -> Iterator[pa.Table]:
+    """Cut a table of more bytes than a part may have."""
+    pieces = max(1, -(-table.nbytes // MOST_BYTES))
+    step = max(1, -(-table.num_rows // pieces))
+    for start in range(0, table.num_rows, step):
+        yield table.slice(start, step)
+
+
+class StreamSource:
+    """Frames or batches that come one by one, and once; known by their content.
+
+    The first part is read when it is opened: the sample is drawn from it.
+    """
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.rows: int | None = None
+        self.files: Sequence[Path] = ()
+        self._items = iter(items)
+        schema = getattr(items, "schema", None)
+        self._first_schema = schema if isinstance(schema, pa.Schema) else None
+        self._joined_schema: pa.Schema | None = None
+        self._number = 0
+        self._parts = cut_tables(self._tables())
+        self._first = next(self._parts, None)
+        if self._first is None and self._first_schema is None:
+            raise UsageError("The iterator gives no frame, so that its columns are not known.")
+        assert self._first_schema is not None
+        self.schema = plain_schema(self._first_schema)
+        check_labels(self.schema)
+        table = self.schema.empty_table() if self._first is None else self._first
+        places = spread(table.num_rows, SAMPLE_ROWS) if table.num_rows else []
+        self.sample = table.take(pa.array(places, pa.int64()))
+
+    def _tables(self) -> Iterator[pa.Table]:
+        """Convert what comes to tables with the same columns."""
+        for item in self._items:
+            self._number += 1
+            table = table_of(item, self._number)
+            if self._first_schema is None:
+                self._first_schema = table.schema
+            if table.schema.names != self._first_schema.names:
+                raise UsageError(
+                    f"Frame {self._number} has other columns than the first: "
+                    f"{table.schema.names}, not {self._first_schema.names}."
+                )
+            yield self._widen(table)
+
+    def _widen(self, table: pa.Table) -> pa.Table:
+        """Give a table the types that those before need, too.
+
+        Raises:
+            UsageError: a column's values cannot stand beside those before.
+        """
+        schema = plain_schema(table.schema, keeps_null=True)
+        if self._joined_schema is None:
+            self._joined_schema = schema
+        try:
+            self._joined_schema = join_schemas(self._joined_schema, schema)
+            return plain_table(table, self._joined_schema)
+        except UsageError as error:
+            raise UsageError(f"Frame {self._number}: {error}.") from None
+        except pa.ArrowInvalid:
+            raise UsageError(
+                f"Frame {self._number}: its values do not fit the types of those before."
+            ) from None
+
+    def parts(self, done: Mapping[str, int]) -> Iterator[InputPart]:
+        """Read on. A part is known by a digest of its rows, and by how often they came before."""
+        seen: dict[str, int] = {}
+        number = 0
+        table = self._first if self._first is not None else self.schema.empty_table()
+        self._first = None
+        while table is not None:
+            number += 1
+            digest = _digest_table(table)
+            seen[digest] = seen.get(digest, 0) + 1
+            key = _make_key(digest, seen[digest])
+            rows = None if key in done else table
+            yield InputPart(key, f"batch {number}", table.num_rows, rows)
+            table = next(self._parts, None)
+
+
+def _digest_table(table: pa.Table) -> str:
+    """Digest the names, the types and the rows of a table, however it is cut into chunks."""
+    sink = pa.BufferOutputStream()
+    whole = table.combine_chunks().unify_dictionaries()
+    with pa.ipc.new_stream(sink, whole.schema) as writer:
+        writer.write_table(whole)
+    return hashlib.blake2b(sink.getvalue(), digest_size=16).hexdigest()
