@@ -75,8 +75,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_model_in_the_environment(monkeypatch):
-    """A test names its model and its journal, and no proxy stands before its server; none comes from the machine."""
+    """A test names its model, its journal and its lease, and no proxy stands before its server; none comes from the machine."""
     monkeypatch.setenv("AMR_JOURNAL", "off")
+    monkeypatch.setenv("AMR_LEASE", "off")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1,localhost")
     for name in ("AMR_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):

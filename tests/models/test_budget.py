@@ -388,3 +388,9 @@ def test_a_budget_is_not_spent_on_answers_of_429(kind):
     assert result.stopped is None
     assert result.findings["n"].notna().all()
     assert result.total.calls == ANSWERS < result.total.tries == len(server.requests)
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), True, "5"])
+def test_a_budget_is_a_number_above_nothing(limit):
+    with pytest.raises(amr.UsageError, match=r"Budget\(money=...\) takes a number above 0"):
+        amr.Budget(money=limit)

@@ -30,6 +30,7 @@ from pandas_amr._context.tool_use import check_tools
 from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import find_nodes
 from pandas_amr._journal.journal import open_journal
+from pandas_amr._journal.leases import open_leases
 from pandas_amr._map.ask import make_ask
 from pandas_amr._plan.aggregations import function_of
 from pandas_amr._plan.arguments import check, list_open_fields
@@ -329,7 +330,9 @@ class Recipe(CopiedHere, Pipeline):
         journal = services.journal
         async with AsyncExitStack() as stack:
             if lms:
-                wiring = wire(lms.values(), services.ledger, parent.settings.budget)
+                settings = parent.settings
+                leases = open_leases(settings.lease)
+                wiring = wire(lms.values(), services.ledger, settings.budget, leases)
                 services.wired = services.watch.wired = await stack.enter_async_context(wiring)
             if journal is not None:
                 services.run_number = await journal.begin("recipe", None, len(frame))

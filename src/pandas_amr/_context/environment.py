@@ -9,7 +9,7 @@ from pandas_amr.errors import UsageError
 
 PREFIX = "AMR_"
 ALIKE = 0.8  # AMR is a word of other programs, too, whose variables are left alone
-VARIABLES = ("AMR_MODEL", "AMR_JOURNAL")
+VARIABLES = ("AMR_MODEL", "AMR_JOURNAL", "AMR_LEASE")
 
 
 def check_environment() -> None:

@@ -47,6 +47,7 @@ class Settings(CopiedHere):
     progress: bool | None = None
     budget: Budget | None = None
     journal: Any = None
+    lease: Any = None
     redact: Callable[[str], str] | None = None
     of_block: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -148,6 +149,9 @@ class settings:  # noqa: N801 (used like a function)
         budget: what one run may spend.
         journal: a path, ``amr.Journal(path)``, or False for none; default: a file in the user's
             cache folder.
+        lease: where processes share the limits of a server, key and model, and what is spent of
+            ``Budget(shared=...)``: a folder on a disk of this machine, or False for nowhere;
+            default: a folder in the user's cache folder.
         redact: a function of a text that gives the text that is sent in its place. It is given
             every cell, every number and every result of a tool before it is sent; names of columns
             and your own words (tasks, instructions, types) are sent as they are.
@@ -340,8 +344,9 @@ def _checked(
     kept = dict(changes)
     if isinstance(kept.get("lm"), dict):
         kept["lm"] = dict(kept["lm"])
-    if isinstance(kept.get("journal"), str | Path):
-        kept["journal"] = absolute_path(kept["journal"])
+    for name in ("journal", "lease"):
+        if isinstance(kept.get(name), str | Path):
+            kept[name] = absolute_path(kept[name])
     return kept
 
 
@@ -361,8 +366,8 @@ def _check_values(caller: Caller, changes: dict[str, Any]) -> None:
             check_lm(value, where=f"{caller}(lm=...)")
         elif not _fits(name, value):
             suggestion = did_you_mean(value, get_args(Errors)) if name == "errors" else ""
-            if name == "journal" and isinstance(value, str):
-                suggestion = suggest_switch(value)
+            if name in {"journal", "lease"} and isinstance(value, str):
+                suggestion = suggest_switch(value, name)
             raise UsageError(
                 f"{caller}({name}=...) takes {_WANTED[name]}, not {value!r}.{suggestion}"
             )
@@ -375,6 +380,7 @@ _WANTED = {
     "progress": "True, False or None",
     "budget": "amr.Budget(money=, tokens=, calls=, seconds=)",
     "journal": "a path, amr.Journal(path), True, False or None",
+    "lease": "a folder's path, True, False or None",
     "redact": "a plain function that is given a text and gives a text, or None",
 }
 
@@ -388,12 +394,19 @@ def _fits(name: str, value: Any) -> bool:
         case "budget":
             return isinstance(value, Budget)
         case "journal":
-            if isinstance(value, str):
-                return bool(value.strip()) and not suggest_switch(value)
-            return isinstance(value, bool | Path | Journal)
+            return isinstance(value, Journal) or _is_place(value)
+        case "lease":
+            return _is_place(value)
         case "redact":
             return _is_redact(value)
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_place(value: Any) -> bool:
+    """Tell whether a value is a path, or a switch: True for the default one, False for none."""
+    if isinstance(value, str):
+        return bool(value.strip()) and not suggest_switch(value)
+    return isinstance(value, bool | Path)
 
 
 def _is_redact(value: Any) -> bool:

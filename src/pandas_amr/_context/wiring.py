@@ -21,6 +21,7 @@ from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.settings import Adapting
 from pandas_amr.models.retry import Retrying
 from pandas_amr.models.send_marker import InFlight, SendMarker
+from pandas_amr.models.shared_budget import SharedBudgetTracker, budget_limits
 from pandas_amr.models.structured.model import Structured
 from pandas_amr.models.throttle.model import Throttled, throttle_for
 from pandas_amr.sandbox.host.local import LocalSandbox
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.settings import Settings
     from pandas_amr.errors import SettingWarning
+    from pandas_amr.models.lease import Leases
     from pandas_amr.models.throttle.throttle import Throttle
     from pandas_amr.sandbox.base import Isolation, Sandbox
     from pandas_amr.tools import PythonREPLTool
@@ -154,6 +156,7 @@ class Wired:
     Attributes:
         in_flight: how many of its requests are in flight.
         throttles: those of the models that it has used.
+        leases: where limits are that processes share; None if they share none.
     """
 
     bare: Mapping[LM, Endpoint]
@@ -161,6 +164,7 @@ class Wired:
     budget_tracker: BudgetTracker
     in_flight: InFlight = field(default_factory=InFlight)
     throttles: dict[LM, Throttle] = field(default_factory=dict)
+    leases: Leases | None = None
 
     def describe_load(self, most: int | None) -> str:
         """Say how many requests are in flight, and the limit in force; empty if none is.
@@ -200,6 +204,7 @@ class Wired:
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
+        throttle.share(None if self.leases is None else self.leases.pace(server, key, lm.model))
         self.throttles[lm] = throttle
         marked = SendMarker(bare, self.in_flight)
         throttled = Throttled(marked, throttle, lm=lm, statistics=bare.statistics)
@@ -228,9 +233,18 @@ class Wired:
 
 @contextlib.asynccontextmanager
 async def wire(
-    lms: Iterable[LM], ledger: Ledger, budget: Budget | None, *, within: Wired | None = None
+    lms: Iterable[LM],
+    ledger: Ledger,
+    budget: Budget | None,
+    leases: Leases | None,
+    *,
+    within: Wired | None = None,
 ) -> AsyncIterator[Wired]:
-    """Open a run's models; ``within`` another run it shares their connections and budget."""
+    """Open a run's models; ``within`` another run it shares their connections and budget.
+
+    Raises:
+        UsageError: the budget is to be shared, and nothing is.
+    """
     async with contextlib.AsyncExitStack() as stack:
         known = within.bare if within is not None else {}
         new = [lm for lm in dict.fromkeys(lms) if lm not in known]
@@ -245,6 +259,28 @@ async def wire(
                 within.budget_tracker,
                 within.in_flight,
                 within.throttles,
+                within.leases,
             )
         else:
-            yield Wired(bare, batches, BudgetTracker(budget or Budget(calls=10**12), ledger))
+            tracker = _make_tracker(budget, ledger, leases)
+            stack.push_async_callback(tracker.close)
+            yield Wired(bare, batches, tracker, leases=leases)
+
+
+def _make_tracker(budget: Budget | None, ledger: Ledger, leases: Leases | None) -> BudgetTracker:
+    """Make what tracks a run's budget, its own or a shared one.
+
+    Raises:
+        UsageError: it is to be shared, and nothing is.
+    """
+    if budget is None:
+        return BudgetTracker(Budget(calls=10**12), ledger)
+    if budget.shared is None:
+        return BudgetTracker(budget, ledger)
+    if leases is None:
+        raise UsageError(
+            f"Budget(shared={budget.shared!r}) counts in a folder that processes share, and none "
+            "is: see AMR_LEASE and amr.configure(lease=...)."
+        )
+    lease = leases.budget(budget.shared, budget_limits(budget))
+    return SharedBudgetTracker(budget, ledger, lease=lease)

@@ -405,12 +405,12 @@ def open_journal(given: Any, *, by_default: bool) -> Journal | None:
     raise UsageError(f"journal= takes a path, amr.Journal(path), True or False, not {given!r}.")
 
 
-def suggest_switch(text: str) -> str:
+def suggest_switch(text: str, argument: str = "journal") -> str:
     """Suggest True or False for a text that is a word for one of them, and not a path."""
     word = text.strip().casefold()
     if word in OFF_WORDS:
-        return " For no journal: journal=False."
-    return " For the default one: journal=True." if word in ON_WORDS else ""
+        return f" For no {argument}: {argument}=False."
+    return f" For the default one: {argument}=True." if word in ON_WORDS else ""
 
 
 def _default_journal(*, is_required: bool, by_default: bool) -> Journal | None:

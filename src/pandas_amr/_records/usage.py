@@ -136,6 +136,11 @@ class Budget(CopiedHere):
         tokens: input and output tokens together.
         calls: answered requests.
         seconds: time since the run began; at the limit the requests in flight are dropped.
+        shared: the name of a budget that several runs share, in whatever process of this machine:
+            ``money``, ``tokens`` and ``calls`` are then what all runs that name it may spend
+            together, one after the other, too. What was spent is forgotten 30 days after its last
+            use, so give each job a name of its own: ``Budget(money=5, shared="report-2026-11")``.
+            What a process that was killed may have spent last, counts as spent.
         confirm: a function, async or not. It is called once, before anything is mapped, with the
             ``Estimate`` of what is not in the journal. Unless it returns True, the run ends with
             ``NotConfirmed``. A plan that had to be derived has then cost its one call. A recipe
@@ -156,6 +161,7 @@ class Budget(CopiedHere):
     calls: int | None = None
     seconds: float | None = None
     confirm: Callable[[Estimate], Any] | None = None
+    shared: str | None = None
 
     def __post_init__(self) -> None:
         limits = self._limits()
@@ -163,14 +169,27 @@ class Budget(CopiedHere):
             raise UsageError(
                 "Budget takes at least one of money=, tokens=, calls=, seconds=, confirm=."
             )
+        self._check_shared(limits.pop("shared", None))
         confirm = limits.pop("confirm", None)
         if confirm is not None and not callable(confirm):
             raise UsageError(
                 f"Budget(confirm=...) takes a function of an Estimate, not {confirm!r}."
             )
         for name, value in limits.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not value > 0:  # NaN is not
                 raise UsageError(f"Budget({name}=...) takes a number above 0, not {value!r}.")
+
+    def _check_shared(self, shared: object) -> None:
+        if shared is None:
+            return
+        if not isinstance(shared, str) or not shared.strip():
+            raise UsageError(f"Budget(shared=...) takes the name of a budget, not {shared!r}.")
+        if self.money is None and self.tokens is None and self.calls is None:
+            raise UsageError(
+                f"Budget(shared={shared!r}) takes at least one of money=, tokens=, calls=: what "
+                "all runs that name it may spend together."
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"confirm": pack(self.confirm, "Budget(confirm=...)")}

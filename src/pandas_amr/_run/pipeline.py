@@ -21,6 +21,7 @@ from pandas_amr._context.wiring import wire
 from pandas_amr._findings.map_findings import EMPTY
 from pandas_amr._findings.store import FOUND
 from pandas_amr._journal.keys import Question
+from pandas_amr._journal.leases import open_leases
 from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
 from pandas_amr._plan.checks import check_names
@@ -185,6 +186,7 @@ class Pipeline:
             [*spec.lms.values(), *own_lms],
             self.services.ledger,
             spec.settings.budget,
+            open_leases(spec.settings.lease),
             within=shared,
         )
         self.services.wired = await stack.enter_async_context(wiring)

@@ -62,10 +62,17 @@ class BudgetTracker:
     def settle(self, estimate: Usage) -> None:
         """Release a reserved estimate; what was really spent is in the ledger."""
         self.reserved = self.reserved - estimate
+        self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
+        """Let the requests that wait look again whether they fit."""
         released, self._waiting = self._waiting, []
         for waiting in released:
             if not waiting.done():
                 waiting.set_result(None)
+
+    async def close(self) -> None:
+        """End the run's part of the budget."""
 
 
 class Metered:

@@ -42,12 +42,17 @@ class Outage:
         self.failures += 1
         if self.failures == 1:
             self._first_failed_at = now
-        if self.failures < DEAD_AFTER and has_answered:
+        if self.since is None and self.failures < DEAD_AFTER and has_answered:
             return False
         if self.since is None:
             self.since = self._first_failed_at
             self.probe_wait_s = PROBE_FIRST_S if has_answered else PROBE_UNKNOWN_S
         return True
+
+    def begin(self, since: float) -> None:
+        """Begin it, since another process cannot reach the server: single requests probe for it."""
+        if self.since is None:
+            self.since = since
 
     def extend_probe_wait(self, patience_s: float) -> None:
         """Double the wait between probes, within bounds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pandas_amr.models.refusals import Refusals
@@ -12,12 +12,17 @@ from pandas_amr.models.throttle.rates import (
     bucket_per_minute,
     update_from_headers,
 )
+from pandas_amr.models.throttle.shares import ALONE, Share, divide
 from pandas_amr.models.throttle.window import ConcurrencyWindow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from pandas_amr.models.base import RateLimits
+    from pandas_amr.models.lease import PaceReport
 
 BACK_OFF = 0.9  # of the admitted rate, after a 429 that reports no limit
+SHARED_BACK_OFF = 0.85  # likewise if processes share the limit: until all know, there are more 429s
 FIRST_GUESS = 1.0  # requests per second, if nothing was admitted yet
 LEAST_GUESS = 0.05
 GROWTH_PER_S = 0.05  # of a guessed rate, while no 429 comes
@@ -25,6 +30,8 @@ SOON_S = 5.0  # without a 429; after each further time as long the rate grows fa
 LONGEST_PACE_S = 60.0  # a learned rate holds no request back for longer after the one before
 DOUBT_S = 60.0  # for which headers are not believed that left room although the server said 429
 ROOM = 2.0  # requests: what headers say may be rounded
+FIRST_GUESS_S = 1.0  # in which the answers come to what was sent before the first 429
+NOTICE_S = 0.1  # until processes that share a limit surely know of one that joins them
 
 
 @dataclass(slots=True)
@@ -46,12 +53,38 @@ class Ticket:
     sent_tokens: float = 0.0
 
 
-@dataclass
-class Pace:
-    """The pace of requests to one server.
+@dataclass(frozen=True, slots=True)
+class GivenLimits:
+    """The limits that the user of one process gave; None if there is none."""
+
+    max_parallelism: int | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+
+
+@dataclass(slots=True)
+class Slowdown:
+    """The last 429 that slowed down all processes which share a limit.
 
     Attributes:
-        max_parallelism: the limit that the user gave; None if there is none.
+        at: when it came; 0 if none came.
+        began: when the request was sent that it answered.
+    """
+
+    at: float = 0.0
+    began: float = 0.0
+
+
+@dataclass
+class Pace:
+    """The pace of this process's requests to one server.
+
+    If several processes share the server's limits, the buckets hold this one's share of them. What
+    is learned is about all of them together.
+
+    Attributes:
+        max_parallelism: the limit that the user gave, here or in another process; None if there is
+            none.
         rpm: likewise the requests per minute.
         tpm: likewise the tokens per minute.
         window: how many requests may be in flight.
@@ -59,6 +92,7 @@ class Pace:
         tokens: the bucket of tokens, likewise.
         sent: requests sent so far.
         sent_tokens: tokens sent so far.
+        share: this process's share in the limits.
     """
 
     max_parallelism: int | None = None
@@ -69,29 +103,51 @@ class Pace:
     tokens: Bucket | None = None
     sent: float = 0.0
     sent_tokens: float = 0.0
+    share: Share = ALONE
+    _given: GivenLimits = field(default_factory=GivenLimits)
     _sent_at: float = 0.0
     _refusals: Refusals = field(default_factory=Refusals)
     _admitted: AdmittedRate = field(default_factory=AdmittedRate)
     _is_guessed: bool = False
+    _first_guess_at: float = 0.0
     _grown_at: float = 0.0
     _shrunk_at: float = 0.0
     _doubted_until: float = 0.0
+    _slowdown: Slowdown = field(default_factory=Slowdown)
 
     def set_limits(
         self, max_parallelism: int | None, rpm: float | None, tpm: float | None, now: float
     ) -> None:
         """Set the limits that the user gives; one that is None stays as it is."""
+        given = self._given
+        self._given = GivenLimits(
+            given.max_parallelism if max_parallelism is None else max_parallelism,
+            given.rpm if rpm is None else rpm,
+            given.tpm if tpm is None else tpm,
+        )
         if max_parallelism is not None:
             self.max_parallelism = max_parallelism
         if rpm is not None and rpm != self.rpm:
-            self.rpm, self.requests = rpm, bucket_per_minute(rpm, now)
+            self.rpm = rpm
+            self.requests = bucket_per_minute(rpm, now, share=self.share.requests)
         if tpm is not None and tpm != self.tpm:
-            self.tpm, self.tokens = tpm, bucket_per_minute(tpm, now)
+            self.tpm = tpm
+            self.tokens = bucket_per_minute(tpm, now, share=self.share.tokens)
 
     @property
     def limit(self) -> int:
         """How many requests may be in flight now."""
-        return self.window.limit(self.max_parallelism)
+        return self.window.limit(self.share.places(self.max_parallelism))
+
+    @property
+    def request_rate(self) -> float | None:
+        """The rate of requests per second of all processes; None if it is not known."""
+        return None if self.requests is None else self.requests.rate / self.share.requests
+
+    @property
+    def token_rate(self) -> float | None:
+        """The rate of tokens per second of all processes; None if it is not known."""
+        return None if self.tokens is None else self.tokens.rate / self.share.tokens
 
     # -- take from the buckets ---------------------------------------------------------------------
 
@@ -117,7 +173,10 @@ class Pace:
         bucket = self.requests if name == "requests" else self.tokens
         if bucket is None:
             return ""
-        return f"at most {bucket.rate * 60:.3g} {name} per minute"
+        rate = f"at most {bucket.rate * 60:.3g} {name} per minute"
+        if self.share.processes > 1:
+            rate += f" (shared by {self.share.processes} processes)"
+        return rate
 
     def take(self, tokens: float, now: float) -> None:
         """Take a request and its tokens out of the buckets."""
@@ -148,7 +207,7 @@ class Pace:
         self.window.raise_cap(now)
         self._refusals.note(began, refused=False)
         self._admitted.record_answer(now)
-        self.window.grow(now - began, in_flight)
+        self.window.grow(now - began, in_flight, self.share.step)
         self._grow_guess(now)
 
     def slow_down(
@@ -171,15 +230,18 @@ class Pace:
             return  # one decrease per round: this was sent before the last one
         if limits is not None:
             self.window.shrink_a_little()  # the buckets know the rate better than the window
-        elif not self._slow_down_without_limits(now, in_flight, retry_after_s):
+        elif not self._slow_down_without_limits(ticket.began, now, in_flight, retry_after_s):
             return
         self.window.is_doubling = False
         self._shrunk_at = now
 
     def _slow_down_without_limits(
-        self, now: float, in_flight: int, retry_after_s: float | None
+        self, began: float, now: float, in_flight: int, retry_after_s: float | None
     ) -> bool:
-        """Halve the window and guess a rate; False if the 429 does not depend on the pace."""
+        """Halve the window and guess a rate; False if the 429 does not depend on the pace.
+
+        The request was sent at ``began``.
+        """
         pace, noise = self._current(now), self._refusals.noise
         if self._refusals.are_noise(pace):
             if not noise:
@@ -187,6 +249,7 @@ class Pace:
             return False
         self._refusals.slow_down(now, pace)
         self.window.halve(in_flight)
+        self._slowdown = Slowdown(now, began)
         # A single pause that the server asks for tells nothing about a rate.
         is_again = bool(self._shrunk_at) and now - self._shrunk_at < DOUBT_S
         if is_again or retry_after_s is None:
@@ -198,19 +261,28 @@ class Pace:
         if self.rpm is not None:
             return self.window.size
         admitted = self._admitted.per_second(now)
-        if self.requests is not None and self._is_guessed:
-            return min(admitted, self.requests.rate)
+        rate = self.request_rate
+        if rate is not None and self._is_guessed:
+            return min(admitted, rate)
         return admitted
 
     def _guess_rate(self, now: float) -> None:
         """Guess the rate, if no headers report it: a little less than was admitted lately."""
         if self.rpm is not None:
             return
-        rate = self._admitted.per_second(now) * BACK_OFF or FIRST_GUESS
-        if self.requests is not None and self._is_guessed:
-            rate = min(rate, self.requests.rate * BACK_OFF)
-        rate = max(rate, LEAST_GUESS)
-        self.requests = Bucket(rate, max(1.0, rate * 0.1), 0.0, now)
+        back_off = BACK_OFF if self.share.processes == 1 else SHARED_BACK_OFF
+        rate = self._admitted.per_second(now) * back_off or FIRST_GUESS
+        former = self.request_rate
+        if former is not None and self._is_guessed:
+            rate = min(rate, former * back_off)
+        if former is None or not self._is_guessed:
+            self._first_guess_at = now
+        self._set_guess(max(rate, LEAST_GUESS), now)
+
+    def _set_guess(self, rate: float, now: float) -> None:
+        """Guess the rate of all processes."""
+        own_rate = rate * self.share.requests
+        self.requests = Bucket(own_rate, max(1.0, own_rate * 0.1), 0.0, now)
         self._is_guessed = True
 
     def _grow_guess(self, now: float) -> None:
@@ -238,6 +310,7 @@ class Pace:
         """
         if now < self._doubted_until:
             return
+        limits = _share_limits(limits, self.share)
         left = limits.requests_left
         if limits.requests is not None and self.rpm is None:
             unknown = self.sent - ticket.sent  # sent after the request of these headers
@@ -253,6 +326,142 @@ class Pace:
         if limits.tokens_left is not None and ticket.tokens > 0:
             left = min(left, limits.tokens_left / ticket.tokens)
         self.window.open_for(left)
+
+    # -- share the limits with other processes -----------------------------------------------------
+
+    def describe(self, report: PaceReport) -> PaceReport:
+        """Complete what this process says to others: its limits, and what it has learned."""
+        is_learned = not self._is_guessed
+        return replace(
+            report,
+            max_parallelism=self._given.max_parallelism,
+            rpm=self._given.rpm,
+            tpm=self._given.tpm,
+            request_rate=self.request_rate if self.rpm is None and is_learned else None,
+            token_rate=self.token_rate if self.tpm is None else None,
+            guessed_rate=self.request_rate if self._is_guessed else None,
+            slowed_at=self._slowdown.at,
+            slowed_began=self._slowdown.began,
+        )
+
+    def follow(
+        self, others: Sequence[PaceReport], own_joined_at: float, in_flight: int, now: float
+    ) -> None:
+        """Take this process's share, and learn what the others have learned.
+
+        Args:
+            others: what the other processes say that have requests there.
+            own_joined_at: when this process began to share.
+            in_flight: its requests in flight.
+            now: the time.
+        """
+        if others:
+            self._correct_first_guess(now)
+        self._follow_given_limits(others, now)
+        self._follow_learned_rates(others, now)
+        share = divide(own_joined_at, others, self.request_rate, self.token_rate)
+        self._set_share(share, now)
+        for other in others:
+            self._follow_slowdown(other, in_flight, now)
+
+    def join(self, now: float) -> None:
+        """Begin with nothing to spend: the others have begun before, and learn of it only soon."""
+        for bucket in (self.requests, self.tokens):
+            if bucket is not None:
+                bucket.refill(now)
+                bucket.level = min(bucket.level, -bucket.rate * NOTICE_S)
+
+    def count_others(self, answered: int, now: float) -> None:
+        """Count what the server has answered to other processes: the limit is one."""
+        for _ in range(answered):
+            self._admitted.record_answer(now)
+
+    def _correct_first_guess(self, now: float) -> None:
+        """Raise a first guess: it was made before the answers to other processes were counted."""
+        rate = self.request_rate
+        if not self._is_guessed or rate is None or now - self._first_guess_at > FIRST_GUESS_S:
+            return
+        admitted = self._admitted.per_second(now) * SHARED_BACK_OFF
+        if admitted > rate:
+            self._set_guess(admitted, now)
+
+    def _follow_given_limits(self, others: Sequence[PaceReport], now: float) -> None:
+        """Hold to the lowest limits that users gave, in whatever process."""
+        given = self._given
+        places = _lowest([given.max_parallelism, *(other.max_parallelism for other in others)])
+        if places is not None:
+            self.max_parallelism = int(places)
+        rpm = _lowest([given.rpm, *(other.rpm for other in others)])
+        if rpm is not None and rpm != self.rpm:
+            self.rpm = rpm
+            self.requests = bucket_per_minute(rpm, now, share=self.share.requests)
+            self._is_guessed = False
+            self.requests.level = 0.0
+        tpm = _lowest([given.tpm, *(other.tpm for other in others)])
+        if tpm is not None and tpm != self.tpm:
+            self.tpm = tpm
+            self.tokens = bucket_per_minute(tpm, now, share=self.share.tokens)
+            self.tokens.level = 0.0
+
+    def _follow_learned_rates(self, others: Sequence[PaceReport], now: float) -> None:
+        """Take the rates that others have learned, if none is known here."""
+        for other in others:
+            if self.requests is None and other.guessed_rate is not None:
+                if not self._refusals.noise:
+                    self._set_guess(other.guessed_rate, now)
+                    self.window.is_doubling = False
+            elif self.requests is None and other.request_rate is not None:
+                rate = other.request_rate * self.share.requests
+                self.requests = Bucket(rate, max(1.0, rate), 0.0, now)
+            if self.tokens is None and other.token_rate is not None:
+                rate = other.token_rate * self.share.tokens
+                self.tokens = Bucket(rate, max(1.0, rate), 0.0, now)
+
+    def _set_share(self, share: Share, now: float) -> None:
+        former, self.share = self.share, share
+        if share.processes > former.processes and self.requests is None:
+            self.window.divide(share.processes / former.processes)
+        if self.requests is not None and share.requests != former.requests:
+            self.requests.scale(share.requests / former.requests, now)
+        if self.tokens is not None and share.tokens != former.tokens:
+            self.tokens.scale(share.tokens / former.tokens, now)
+
+    def _follow_slowdown(self, other: PaceReport, in_flight: int, now: float) -> None:
+        """Slow down as another process has after a 429, if that is news."""
+        if other.slowed_at <= self._slowdown.at:
+            return
+        self._slowdown = Slowdown(other.slowed_at, other.slowed_began)
+        is_learned = self.requests is not None and not self._is_guessed
+        is_same_round = other.slowed_began < self._shrunk_at
+        if is_learned or is_same_round or self._refusals.noise:
+            return
+        self._refusals.slow_down(now, self._current(now))
+        self.window.halve(in_flight)
+        self.window.is_doubling = False
+        if other.guessed_rate is not None:
+            self._guess_rate(now)
+        self._shrunk_at = now
+
+
+def _lowest(limits: Iterable[float | None]) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _share_limits(limits: RateLimits, share: Share) -> RateLimits:
+    """Give the share of a process in the limits that headers report."""
+    if share.processes == 1:
+        return limits
+    return replace(
+        limits,
+        requests=_scaled(limits.requests, share.requests),
+        requests_left=_scaled(limits.requests_left, share.requests),
+        tokens=_scaled(limits.tokens, share.tokens),
+        tokens_left=_scaled(limits.tokens_left, share.tokens),
+    )
+
+
+def _scaled(amount: float | None, share: float) -> float | None:
+    return None if amount is None else amount * share
 
 
 def _leaves_room(limits: RateLimits, ticket: Ticket) -> bool:

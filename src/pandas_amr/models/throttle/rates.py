@@ -25,6 +25,13 @@ class Bucket:
         self.level = min(self.burst, self.level + (now - self.at) * self.rate)
         self.at = now
 
+    def scale(self, factor: float, now: float) -> None:
+        """Change the rate from now on; what is in it stays, within the new burst."""
+        self.refill(now)
+        self.rate *= factor
+        self.burst = max(1.0, self.burst * factor)
+        self.level = min(self.level, self.burst)
+
     def wait_s(self, amount: float) -> float:
         """Give the seconds until ``amount`` may be taken.
 
@@ -33,10 +40,11 @@ class Bucket:
         return max(0.0, min(amount, self.burst) - self.level) / self.rate
 
 
-def bucket_per_minute(limit: float, now: float) -> Bucket:
-    """Make a full bucket for a limit per minute, with a burst of one second."""
-    burst = max(1.0, limit / 60)
-    return Bucket(limit / 60, burst, burst, now)
+def bucket_per_minute(limit: float, now: float, *, share: float = 1.0) -> Bucket:
+    """Make a full bucket for a share in a limit per minute, with a burst of one second."""
+    rate = limit / 60 * share
+    burst = max(1.0, rate)
+    return Bucket(rate, burst, burst, now)
 
 
 def update_from_headers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
@@ -26,14 +26,16 @@ from pandas_amr.models.throttle.patience import (
     unsent_copy,
     waiting_since,
 )
+from pandas_amr.models.throttle.sharing import Sharing
 from pandas_amr.models.throttle.window import LARGEST_WINDOW
 from pandas_amr.models.waits import WaitReporter, first_sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pandas_amr.errors import ModelConfigError, ModelUnavailable
     from pandas_amr.models.base import LM, RateLimits
+    from pandas_amr.models.lease import PaceLease, PaceReport
     from pandas_amr.models.throttle.rates import Bucket
 
 NO_TIME_S = 1e-6  # what rounding leaves of a wait that is over
@@ -60,6 +62,8 @@ class Throttle:
         clock: gives the time in seconds.
         reporter: reports long waits.
         gate: whether more than one request may be sent at a time.
+        sharing: exchanges with other processes that have the same limits; None if there is no
+            lease.
     """
 
     pace: Pace = field(default_factory=Pace)
@@ -68,10 +72,14 @@ class Throttle:
     clock: Callable[[], float] = CLOCK.now
     reporter: WaitReporter = field(default_factory=WaitReporter)
     gate: Gate = field(default_factory=Gate)
+    sharing: Sharing | None = None
+    _answered: int = 0
     _waiting: deque[_Place] = field(default_factory=deque)
     _timer: asyncio.TimerHandle | None = None
     _answered_at: float = 0.0
     _paused_until: float = 0.0
+    _asked_until: float = 0.0  # by the server, of this process
+    _reached_at: float = 0.0
     _pause_reason: str = ""
     _trouble: ModelUnavailable | None = None
     _trouble_signal: asyncio.Future[None] | None = None
@@ -81,6 +89,12 @@ class Throttle:
     def set_limits(self, max_parallelism: int | None, rpm: float | None, tpm: float | None) -> None:
         """Set the limits that the user gives; one that is None stays as it is."""
         self.pace.set_limits(max_parallelism, rpm, tpm, self.clock())
+
+    def share(self, lease: PaceLease | None) -> None:
+        """Share the limits with the other processes that have a lease; None shares nothing."""
+        former = None if self.sharing is None else self.sharing.lease
+        if lease is not former:
+            self.sharing = None if lease is None else Sharing(self, lease)
 
     def __repr__(self) -> str:
         requests, tokens = self.pace.requests, self.pace.tokens
@@ -92,7 +106,8 @@ class Throttle:
     @property
     def limit(self) -> int:
         """How many requests may be in flight now."""
-        return self.pace.limit if self.gate.is_open else 1
+        is_joining = self.sharing is not None and self.sharing.is_joining
+        return self.pace.limit if self.gate.is_open and not is_joining else 1
 
     @property
     def requests(self) -> Bucket | None:
@@ -128,6 +143,8 @@ class Throttle:
             ModelUnavailable: the server has answered nothing for longer than the patience of
                 ``lm``; nothing was sent.
         """
+        if self.sharing is not None:
+            self.sharing.wake()
         if self._waiting or self._delay(tokens)[0] > 0:
             return await self._wait(tokens, lm)
         return self._admit(tokens)
@@ -296,6 +313,7 @@ class Throttle:
     def record_answer(self, ticket: Ticket, *, tokens: float, limits: RateLimits | None) -> None:
         """Record that a request was answered; ``tokens`` is its usage, 0 if unknown."""
         now = self._answered_at = self.clock()
+        self._answered += 1
         self._end(ticket)
         self._set_trouble(None)
         self._loading_since = None
@@ -323,6 +341,7 @@ class Throttle:
         self.pace.return_tokens(ticket.tokens)
         self.pace.slow_down(ticket, now, self.in_flight, limits=limits, retry_after_s=retry_after_s)
         self._pause(now, retry_after_s, error)
+        self._tell_others()
         self._admit_waiting()
 
     def record_failure(
@@ -351,6 +370,7 @@ class Throttle:
         elif retry_after_s is not None:
             self._set_trouble(error)
             self._pause(now, retry_after_s, error)
+            self._tell_others()
             self._report_loading(now, error, lm)
         elif self._trouble is not None and self._trouble.gone:  # it is there again
             self._set_trouble(None)
@@ -385,6 +405,7 @@ class Throttle:
             self._outage.is_probing = False
         if not reached:
             return
+        self._reached_at = self.clock()
         if self._outage.since is not None:
             self.reporter.end_wait()
             self._paused_until = 0.0  # it was a pause for the outage
@@ -408,6 +429,7 @@ class Throttle:
         is_waited_for = is_known or lm is None or lm.patience_s is not None
         if is_waited_for:
             self.reporter.report_ongoing("gone", "server not reached", gone_s, patience - gone_s)
+        self._tell_others()
 
     def _report_loading(self, now: float, error: ModelUnavailable | None, lm: LM | None) -> None:
         """Report that the server loads its model, if it does."""
@@ -422,8 +444,49 @@ class Throttle:
         self, now: float, retry_after_s: float | None, error: ModelUnavailable | None
     ) -> None:
         if retry_after_s is not None and now + retry_after_s > self._paused_until:
-            self._paused_until = now + retry_after_s
+            self._paused_until = self._asked_until = now + retry_after_s
             self._pause_reason = "" if error is None else _shorten(error)
+
+    # -- share with other processes ----------------------------------------------------------------
+
+    def describe(self, report: PaceReport) -> PaceReport:
+        """Complete what this process says to others that have the same limits."""
+        report = replace(
+            report,
+            pending=self.in_flight + len(self._waiting),
+            answered=self._answered,
+            paused_until=self._asked_until,
+            gone_since=self._outage.since,
+        )
+        return self.pace.describe(report)
+
+    def admit(self) -> None:
+        """Admit what may be sent now."""
+        self._admit_waiting()
+
+    def follow(
+        self, others: Sequence[PaceReport], active: Sequence[PaceReport], own_joined_at: float
+    ) -> None:
+        """Follow what other processes say that have the same limits.
+
+        Args:
+            others: all of them, those too that have ended while a pause goes on.
+            active: those that have requests.
+            own_joined_at: when this process began to share.
+        """
+        for other in others:
+            if other.paused_until > self._paused_until:
+                self._paused_until = other.paused_until
+                self._pause_reason = "another process was asked to wait"
+        for other in active:
+            if other.gone_since is not None and other.gone_since > self._reached_at:
+                self._outage.begin(other.gone_since)  # one request goes, and shows it
+        self.pace.follow(active, own_joined_at, self.in_flight, self.clock())
+        self._admit_waiting()
+
+    def _tell_others(self) -> None:
+        if self.sharing is not None:
+            self.sharing.exchange_soon()
 
 
 def _shorten(error: ModelUnavailable) -> str:

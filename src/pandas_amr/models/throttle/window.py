@@ -41,14 +41,19 @@ class ConcurrencyWindow:
         limit = min(self.size, self.cap, max_parallelism or LARGEST_WINDOW)
         return max(1, int(limit))
 
-    def grow(self, latency_s: float, in_flight: int) -> None:
-        """Grow after an answer; shrink slowly if answers have become slow."""
+    def divide(self, parts: float) -> None:
+        """Leave other processes their part, while all look for how many a server admits."""
+        if self.is_doubling:
+            self.size = max(1.0, self.size / parts)
+
+    def grow(self, latency_s: float, in_flight: int, step: float = 1.0) -> None:
+        """Grow after an answer, by ``step`` while it doubles; shrink if answers become slow."""
         if self._is_queueing(latency_s):
             self.is_doubling = False
             self.size = max(min(self.size, FIRST_WINDOW), self.size - SHRINK_SLOWLY)
         elif in_flight + 1 >= self.size / 2:  # only a window in use shows that more is needed
-            step = 1.0 if self.is_doubling else 1 / self.size
-            self.size = min(LARGEST_WINDOW, self.size + step)
+            more = step if self.is_doubling else 1 / self.size
+            self.size = min(LARGEST_WINDOW, self.size + more)
 
     def _is_queueing(self, latency_s: float) -> bool:
         """Tell whether the server is slower than before: it puts requests into a queue."""
