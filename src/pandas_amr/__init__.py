@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pandas_amr._api.mcp import mcp_tools
     from pandas_amr._api.recipe import Recipe
     from pandas_amr._context.settings import configure, settings
+    from pandas_amr._journal.forget import Forgotten
     from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.plan import Plan, Ranking
     from pandas_amr._records.estimate import Estimate
@@ -81,6 +82,7 @@ __all__ = [
     "CorpusWarning",
     "Estimate",
     "FailureWarning",
+    "Forgotten",
     "FrameMapper",
     "Graph",
     "InvalidOutput",
@@ -145,6 +147,7 @@ _HOMES = {
     "_units.frames": ("as_frame",),
     "_records.graph": ("Graph",),
     "_journal.journal": ("Journal",),
+    "_journal.forget": ("Forgotten",),
     "_api.mcp": ("mcp_tools",),
     "_agent.agent": ("Agent",),
     "_records.estimate": ("Estimate",),

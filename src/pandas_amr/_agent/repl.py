@@ -62,6 +62,7 @@ class Repl:
         open: begins the session.
         ask: answers what code asks the model.
         reduces: whether the session holds findings, and not a shard.
+        positions: the positions of the rows that the session holds, or that its findings are of.
         line: the line of code that submits; a cell that did not submit ends with it.
         hands_in_alone: whether nothing but code can submit.
         code: whether the agent writes code in place of calls; the agent's repairs keep it.
@@ -72,6 +73,7 @@ class Repl:
     open: Callable[[], Awaitable[Session]]
     ask: Ask | None = None
     reduces: bool = False
+    positions: tuple[int, ...] = ()
     line: str = ""
     hands_in_alone: bool = False
     code: CodeUse = "possible"

@@ -31,6 +31,7 @@ from pandas_amr._context.wiring import check_budget, resolve_lms, wire
 from pandas_amr._findings.citations import find_nodes
 from pandas_amr._journal.journal import open_journal
 from pandas_amr._journal.leases import open_leases
+from pandas_amr._journal.origins import RowsAt, own_rows
 from pandas_amr._map.ask import make_ask
 from pandas_amr._plan.aggregations import function_of
 from pandas_amr._plan.arguments import check, list_open_fields
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Parents
     from pandas_amr._context.settings import Settings
     from pandas_amr._journal.journal import Journal
+    from pandas_amr._journal.origins import RowOrigins
     from pandas_amr._records.usage import Phase
     from pandas_amr._units.frames import Frame
     from pandas_amr.errors import AMRWarning
@@ -335,7 +337,8 @@ class Recipe(CopiedHere, Pipeline):
                 wiring = wire(lms.values(), services.ledger, settings.budget, leases)
                 services.wired = services.watch.wired = await stack.enter_async_context(wiring)
             if journal is not None:
-                services.run_number = await journal.begin("recipe", None, len(frame))
+                readings = [own_rows(frame).reading]
+                services.run_number = await journal.begin("recipe", None, len(frame), readings)
                 record = RunRecord(
                     journal, services.run_number, services.ledger, lambda: end_reason(done)
                 )
@@ -370,10 +373,10 @@ class Recipe(CopiedHere, Pipeline):
             here = parent.at(prefix, ends=[])
             steps = parent.services.watch.steps
             with steps.part(number, len(self._stages), stage.verb):
-                reached, before_next = await _run_stage(stage, value, here, done)
+                reached, before_next, rows = await _run_stage(stage, value, here, done)
             if end_reason(done) is not None or (complete and _missing(done, parent) is not None):
                 break
-            parent = parent.at("", parents=before_next)
+            parent = parent.at("", parents=before_next, rows=rows)
         parent.ends.extend(here.ends)
         return reached
 
@@ -398,7 +401,10 @@ class Recipe(CopiedHere, Pipeline):
         parent = parent_run()
         assert parent is not None
         ends: list[str] = []
-        here = replace(parent.at(f"row-{position}/", ends=ends), confirmed=True)
+        outer, rows = parent.services.outer_rows, None
+        if outer is not None:
+            rows = RowsAt(outer, np.array([position], dtype=np.int64))
+        here = replace(parent.at(f"row-{position}/", ends=ends, rows=rows), confirmed=True)
         done: list[Result] = []
         reached = await self.within(frame, here, done, complete=True)
         parent.ends.extend(ends)
@@ -490,29 +496,35 @@ def _missing(done: Sequence[Result], parent: SharedRun) -> BudgetExceeded | Inva
 
 async def _run_stage(
     stage: Stage, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
-) -> tuple[Reached, Parents]:
+) -> tuple[Reached, Parents, RowOrigins]:
     """Run a stage; ``done`` gets its result, in part if it does not come to its end.
 
     Returns:
-        What it gives, and what names the nodes behind its rows.
+        What it gives, what names the nodes behind its rows, and what tells the user's rows behind
+        them.
     """
+    rows = parent.services.outer_rows or own_rows(frame)
     if stage.verb == "then":
-        function = stage.given["what"]
-        if isinstance(function, Recipe):
-            return await _run_nested(function, frame, parent, done), _all_of(parent.ends)
-        return Reached(await call_user_function(function, frame)), _same_parents(parent)
+        reached, parents = await _call_then(stage, frame, parent, done)
+        return reached, parents, rows.whole
     result = await _run_verb(stage, frame, parent, done)
     answer = answer_of(stage.verb, result)
-    match stage.verb:
-        case "map":
-            places = np.arange(len(frame))
-        case "filter":
-            places = filtered_positions(result)
-        case "map_reduce":
-            return Reached(result.output), _all_of(parent.ends)
-        case _:
-            return Reached(answer), _all_of(parent.ends)
-    return Reached(answer, places), _nodes_of_rows(result, places, parent.ends)
+    if stage.verb not in {"map", "filter"}:
+        value = result.output if stage.verb == "map_reduce" else answer
+        return Reached(value), _all_of(parent.ends), rows.whole
+    places = filtered_positions(result) if stage.verb == "filter" else np.arange(len(frame))
+    nodes = _nodes_of_rows(result, places, parent.ends)
+    return Reached(answer, places), nodes, RowsAt(rows, places)
+
+
+async def _call_then(
+    stage: Stage, frame: pd.DataFrame, parent: SharedRun, done: list[Result]
+) -> tuple[Reached, Parents]:
+    """Run a stage that is a function or a recipe."""
+    function = stage.given["what"]
+    if isinstance(function, Recipe):
+        return await _run_nested(function, frame, parent, done), _all_of(parent.ends)
+    return Reached(await call_user_function(function, frame)), _same_parents(parent)
 
 
 async def _run_verb(

@@ -14,6 +14,7 @@ from pandas_amr._journal.cache import AnswerCache, Answers
 from pandas_amr._journal.code_keys import describe_function
 from pandas_amr._journal.first_format import describe_former_question
 from pandas_amr._journal.keys import Question, describe_question
+from pandas_amr._journal.origins import RowsAt, join_origins
 from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._records.tokens import is_loaded
 from pandas_amr._records.trace import Trace
@@ -22,7 +23,10 @@ from pandas_amr._units.redaction import make_text_redaction
 from pandas_amr.errors import BudgetExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from pandas_amr._agent.agent import Agent
     from pandas_amr._agent.repl import Repl
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.wiring import Wired
     from pandas_amr._journal.database import Kind
     from pandas_amr._journal.journal import Journal
+    from pandas_amr._journal.origins import Origins, RowOrigins
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import CodeUse, Model
 
@@ -61,6 +66,8 @@ class Services:
         make_ask: makes what answers ``ask()`` in a REPL.
         warn: takes what the run's user is to be told.
         frame: the frame as Arrow, for all Python sessions.
+        rows: tells which of the user's rows are behind a row of the frame, once that is known.
+        outer_rows: the same of a run that is part of another one: that one tells it.
         wired: the models, once they are open.
         semaphore: bounds the requests in flight, once the plan says how many; a batch does not pass
             it.
@@ -69,11 +76,14 @@ class Services:
         prefix: what the names of its nodes in the trace begin with.
         parents: the nodes of another run that made the rows at some positions; None is all rows.
         caches: the caches that were opened, with the phase that they are accounted to.
+        made_from: the key of the plan in the journal, if a model made it.
     """
 
     make_ask: MakeAsk
     warn: Callable[[AMRWarning], None]
     frame: Converted
+    rows: RowOrigins | None = None
+    outer_rows: RowOrigins | None = None
     wired: Wired | None = None
     semaphore: asyncio.Semaphore | None = None
     journal: Journal | None = None
@@ -84,10 +94,37 @@ class Services:
     prefix: str = ""
     parents: Parents = no_parents
     caches: list[tuple[Phase, AnswerCache]] = field(default_factory=list)
+    made_from: tuple[bytes, ...] = ()
 
-    def nested(self, prefix: str, parents: Parents = no_parents) -> Services:
-        """Return the services of a run within this one: it shares models, journal and trace."""
-        return replace(self, prefix=prefix, parents=parents, watch=Watch(), caches=[])
+    def nested(
+        self,
+        prefix: str,
+        parents: Parents = no_parents,
+        places: NDArray[np.int64] | None = None,
+    ) -> Services:
+        """Return the services of a run within this one: it shares models, journal and trace.
+
+        ``places`` are the positions of the rows behind those of the inner run.
+        """
+        rows = self.rows
+        if rows is not None and places is not None:
+            rows = RowsAt(rows, places)
+        return replace(
+            self,
+            prefix=prefix,
+            parents=parents,
+            watch=Watch(),
+            caches=[],
+            rows=None,
+            outer_rows=rows,
+            made_from=(),
+        )
+
+    def origins_of(self, positions: Iterable[int]) -> Origins:
+        """Return the fingerprints of the user's rows behind some rows, each once."""
+        if self.journal is None or self.rows is None:
+            return ()
+        return tuple(join_origins(self.rows.of(sorted(positions))))
 
     def model(self, spec: Spec, phase: Phase, agent: Agent | None = None) -> Model:
         """Return the model that the agents of a phase share, or the agent's own."""
@@ -145,6 +182,8 @@ class Services:
             self.run_number,
             former=describe_former_question(complete),
             label=label,
+            rows=self.rows,
+            made_from=self.made_from,
         )
         self.caches.append((phase, cache))
         return cache

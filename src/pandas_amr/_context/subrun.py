@@ -12,10 +12,14 @@ from pandas_amr._context.services import no_parents
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pandas_amr._context.services import Parents, Services
     from pandas_amr._context.settings import Settings
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._journal.origins import RowOrigins
     from pandas_amr._records.usage import Phase
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
@@ -44,13 +48,22 @@ class SharedRun:
     issues_warnings: bool = False
 
     def at(
-        self, prefix: str, *, parents: Parents | None = None, ends: list[str] | None = None
+        self,
+        prefix: str,
+        *,
+        parents: Parents | None = None,
+        ends: list[str] | None = None,
+        rows: RowOrigins | None = None,
     ) -> SharedRun:
-        """Return a place further in the trace: ``prefix`` is added to the one here."""
+        """Return a place further in the trace: ``prefix`` is added to the one here.
+
+        ``rows`` tells which of the user's rows are behind the rows there.
+        """
         services = replace(
             self.services,
             prefix=self.services.prefix + prefix,
             parents=self.services.parents if parents is None else parents,
+            outer_rows=self.services.outer_rows if rows is None else rows,
         )
         return replace(self, services=services, ends=self.ends if ends is None else ends)
 
@@ -74,11 +87,25 @@ def use_parent_run(parent: SharedRun | None) -> Iterator[None]:
 
 
 def share_run(
-    spec: Spec, services: Services, state: State, prefix: str, parents: Parents = no_parents
+    spec: Spec,
+    services: Services,
+    state: State,
+    prefix: str,
+    parents: Parents = no_parents,
+    places: NDArray[np.int64] | None = None,
 ) -> SharedRun:
-    """Make a place in a run's trace for runs that are part of it."""
+    """Make a place in a run's trace for runs that are part of it.
+
+    Args:
+        spec: what the run was asked for.
+        services: what it works with.
+        state: takes warnings.
+        prefix: what the names of their nodes begin with.
+        parents: names the nodes behind their rows.
+        places: the positions of the run's rows that are behind theirs; default: their own.
+    """
     return SharedRun(
-        services=services.nested(prefix, parents),
+        services=services.nested(prefix, parents, places),
         settings=spec.settings,
         lms=spec.lms,
         confirmed=True,

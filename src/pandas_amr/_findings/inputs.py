@@ -148,16 +148,23 @@ class ReduceInput:
         line: a JSON object as text.
         support: the rows of the frame that it rests on.
         nodes: the nodes of the trace that made it.
+        read: the rows that were read for it, if that are others than it rests on.
     """
 
     line: str
     support: Support
     nodes: tuple[str, ...] = ()
+    read: frozenset[int] = frozenset()
 
     @property
     def rows(self) -> frozenset[int]:
         """The positions of all rows that it rests on."""
         return self.support.rows
+
+    @property
+    def rows_behind(self) -> frozenset[int]:
+        """The positions of all rows that were read for it, whether it rests on them or not."""
+        return self.rows | self.read
 
     def with_node(self, node: str) -> ReduceInput:
         """Return the same input, made by another node."""

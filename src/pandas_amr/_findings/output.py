@@ -41,11 +41,13 @@ class Reduction:
         value: the answer: a value, or a list of items.
         support: what each item rests on, or what the whole value rests on.
         usage: what the agent was asked.
+        read: the rows behind all that the agent has read.
     """
 
     value: Any
     support: tuple[Support, ...]
     usage: Usage
+    read: frozenset[int] = frozenset()
 
     def inputs(self) -> list[ReduceInput]:
         """Render the reduction as inputs of an agent one level up."""
@@ -53,7 +55,7 @@ class Reduction:
         inputs: list[ReduceInput] = []
         for value, support in zip(values, self.support, strict=True):
             dumped = cell(TypeAdapter(type(value)).dump_python(value))
-            inputs.append(ReduceInput(_render_value(dumped), support))
+            inputs.append(ReduceInput(_render_value(dumped), support, read=self.read))
         return inputs
 
 

@@ -1,6 +1,6 @@
 """The part of the journal that one map, the reduce or the planner uses: keys, look-ups and claims.
 
-A claim is a key that a task is asking now; other tasks that need its answer wait for it.
+A claim is of keys that a task is asking now; other tasks that need their answers wait for them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from pandas_amr._journal.entries import decode, encode
 from pandas_amr._journal.first_format import make_former_base, write_former_question
 from pandas_amr._journal.journal import about_words
 from pandas_amr._journal.keys import fingerprint
+from pandas_amr._journal.origins import join_origins
+from pandas_amr._records.engine import run_off_loop
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from pandas_amr._journal.claims import Claim
     from pandas_amr._journal.database import Kind
     from pandas_amr._journal.journal import Journal
+    from pandas_amr._journal.origins import Origins, RowOrigins
 
 Answer = TypeVar("Answer")
 FORMAT = 2  # of keys; a new one changes every key. Those of the first are in `first_format.py`.
@@ -42,6 +46,9 @@ class AnswerCache:
         who: the writer's number, which tells its commits from those of others.
         former: what the journal's first format wrote in place of ``about``.
         label: the phase in the frame of usage.
+        rows: tells which of the user's rows are behind a row of the run.
+        made_from: the keys of what the question itself was made from: a plan.
+        is_about_rows: whether the question holds values of rows.
         base: the part that all keys have in common: the fingerprint of ``about``.
     """
 
@@ -53,6 +60,9 @@ class AnswerCache:
     who: int = field(default_factory=itertools.count(1).__next__)
     former: Mapping[str, Any] | None = None
     label: str = "function"
+    rows: RowOrigins | None = None
+    made_from: tuple[bytes, ...] = ()
+    is_about_rows: bool = False
     base: bytes = field(init=False)
     _former_base: bytes = b""
     _has_begun: bool = False
@@ -94,45 +104,77 @@ class AnswerCache:
         """Write once what is asked."""
         if not self._has_begun:
             self._has_begun = True
-            await self.journal.about(self.base, about_words(self.about), self.run)
+            links = [(plan, self.base) for plan in self.made_from]
+            reading = ""
+            if self.rows is not None:
+                reading = self.rows.reading
+                links += await run_off_loop(self.rows.links, size=self.rows.size)
+            await self.journal.about(self.base, about_words(self.about), self.run, reading, links)
 
     async def keep(
-        self, answers: Mapping[bytes, Any], inputs: Mapping[bytes, str] | None = None
+        self,
+        answers: Mapping[bytes, Any],
+        inputs: Mapping[bytes, str] | None = None,
+        origins: Mapping[bytes, Origins] | None = None,
+        *,
+        is_found_by_key: bool = False,
     ) -> None:
-        """Make answers durable."""
+        """Make answers durable.
+
+        Args:
+            answers: the answers by key.
+            inputs: the texts of what they are about, in case that these are kept.
+            origins: the fingerprints of the rows that each is made from.
+            is_found_by_key: whether each key is made of the row alone.
+        """
         await self._begin()
         texts = inputs if inputs is not None and self.journal.keep_inputs else {}
-        entries = [
-            Entry(key, self.kind, self.base, encode(answer), texts.get(key))
-            for key, answer in answers.items()
-        ]
+        behind = origins or {}
+        entries: list[Entry] = []
+        for key, answer in answers.items():
+            value, rows = encode(answer), behind.get(key, ())
+            entries.append(
+                Entry(key, self.kind, self.base, value, texts.get(key), rows, is_found_by_key)
+            )
+        await self._link_question(behind)
         await self.journal.keep(entries, self.run, self.who)
+
+    async def link(self, origins: Mapping[bytes, Origins]) -> None:
+        """Write that answers which the journal has are made from these rows, too."""
+        await self._begin()
+        pairs = [(origin, key) for key, rows in origins.items() for origin in rows]
+        await self.journal.link(pairs, self.run)
+        await self._link_question(origins)
+
+    async def _link_question(self, origins: Mapping[bytes, Origins]) -> None:
+        """Write that the question holds values of these rows, if it does."""
+        if self.is_about_rows:
+            rows = join_origins(origins.values())
+            await self.journal.link([(origin, self.base) for origin in rows], self.run)
 
     async def mark(self) -> tuple[int, int]:
         """Return a mark that changes when anyone else may have written answers of this base."""
         return await self.journal.mark(self.base, self.who)
 
-    def claim(self, keys: Iterable[bytes]) -> None:
-        """Claim keys: other tasks of this process that need them wait."""
-        loop = asyncio.get_running_loop()
-        self.journal.claims.update({key: loop.create_future() for key in keys})
-
-    def release(self, keys: Iterable[bytes]) -> None:
-        """Release claims: the answers are there, or nobody asks for them any more."""
-        for key in keys:
-            claim = self.journal.claims.pop(key, None)
-            if claim is not None:
-                claim.set_result(None)
-
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Reductions and plans in the journal, by the texts that were asked."""
+    """Reductions and plans in the journal, by the texts that were asked.
+
+    Attributes:
+        used: the keys of the answers that were found or kept.
+    """
 
     keeper: AnswerCache
+    used: list[bytes] = field(default_factory=list)
 
     async def recall(
-        self, asked: Sequence[str], read: Callable[[Any], Answer], *, former: Sequence[str] = ()
+        self,
+        asked: Sequence[str],
+        read: Callable[[Any], Answer],
+        *,
+        former: Sequence[str] = (),
+        origins: Origins = (),
     ) -> Answer | None:
         """Look up an answer; return None if this task must ask.
 
@@ -143,37 +185,52 @@ class Answers:
             asked: what is asked.
             read: reads the answer, and raises if it is not valid any more.
             former: what is asked as the journal's first format wrote it.
+            origins: the fingerprints of the rows behind what is asked.
         """
         task = asyncio.current_task()
         release_claim(task)
-        key = self._key(asked)
-        claims = self.keeper.journal.claims
-        while key in claims:
-            await asyncio.wait([claims[key]])
-        self.keeper.claim([key])
+        key = self.key(asked)
+        claim = await self._claim(key)
         if task is not None:
-            _asking[task] = (self.keeper, key)
+            _asking[task] = (self.keeper.journal, claim)
             task.add_done_callback(release_claim)
         answer = await self._look_up(key, read)
         if answer is None and former and await self.keeper.has_former():
-            answer = await self._look_up(self._key(former, former=True), read)
+            key = self.key(former, former=True)
+            answer = await self._look_up(key, read)
         if answer is not None:
+            self.used.append(key)
+            await self.keeper.link({key: origins})
             self.keeper.recalled += 1
             release_claim(task)
         return answer
+
+    async def _claim(self, key: bytes) -> Claim:
+        """Claim a key, once nobody else has claimed it."""
+        journal = self.keeper.journal
+        while True:
+            while key in journal.claims:
+                await asyncio.wait([journal.claims[key]])
+            claim = await journal.claim([key])
+            if claim.keys:
+                return claim
+            journal.end_claim(claim)  # another process has it
 
     async def _look_up(self, key: bytes, read: Callable[[Any], Answer]) -> Answer | None:
         values = await self.keeper.recall([key])
         return _read_answer(values.get(key), read)
 
-    async def keep(self, asked: Sequence[str], payload: Any) -> None:
+    async def keep(self, asked: Sequence[str], payload: Any, origins: Origins = ()) -> None:
         """Make an answer durable, and release its claim."""
+        key = self.key(asked)
+        self.used.append(key)
         try:
-            await self.keeper.keep({self._key(asked): payload})
+            await self.keeper.keep({key: payload}, origins={key: origins})
         finally:
             release_claim(asyncio.current_task())
 
-    def _key(self, asked: Sequence[str], *, former: bool = False) -> bytes:
+    def key(self, asked: Sequence[str], *, former: bool = False) -> bytes:
+        """Make the key of what is asked."""
         content = fingerprint(*(text.encode("utf-8", "surrogatepass") for text in asked))
         return self.keeper.key(content, former=former)
 
@@ -190,7 +247,7 @@ def _read_answer(text: str | None, read: Callable[[Any], Answer]) -> Answer | No
 
 
 # The claim that each task holds.
-_asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[AnswerCache, bytes]] = (
+_asking: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[Journal, Claim]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -199,6 +256,6 @@ def release_claim(task: asyncio.Task[Any] | None) -> None:
     """Release the claim that a task holds, if any."""
     if task is None or _asking.get(task) is None:
         return
-    keeper, key = _asking.pop(task)
+    journal, claim = _asking.pop(task)
     task.remove_done_callback(release_claim)
-    keeper.release([key])
+    journal.end_claim(claim)

@@ -15,16 +15,20 @@ import time
 import weakref
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pandas_amr._journal.claims import Claims
 from pandas_amr._journal.database_file import (
+    SET_ASIDE,
     RunRecord,
     checksum,
     create_file,
+    describe_dropped,
     describe_error,
+    find_forgotten,
     flush_to_disk,
     is_damaged,
     move_aside,
@@ -32,23 +36,32 @@ from pandas_amr._journal.database_file import (
     transaction,
     writable,
 )
+from pandas_amr._journal.processes import BEAT_S, write_beat
 from pandas_amr._records.callers import warn_caller
 from pandas_amr.errors import JournalError, JournalWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+TOKEN_BYTES = 16
+
 Kind = Literal["finding", "plan", "reduction"]
 
 
 class Entry(NamedTuple):
-    """One accepted answer: ``value`` is JSON."""
+    """One accepted answer: ``value`` is JSON.
+
+    ``origins`` are the fingerprints of the rows that it was made from. They are written unless the
+    key is made of one of them: then ``forget`` finds the entry by its key.
+    """
 
     key: bytes
     kind: Kind
     base: bytes
     value: str
     input: str | None = None
+    origins: tuple[bytes, ...] = ()
+    is_found_by_key: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -96,27 +109,33 @@ class Store:
     """One file in one process. It is closed when no journal and no run refers to it.
 
     Attributes:
-        claims: the keys that are being asked; a future is done when the answer is there, or will
-            not come.
+        claims: the keys that are being asked, by this process or another; a future is done when
+            the answer is there, or will not come.
+        claimed: makes and ends claims.
         notices: what happened to the file since the user was last warned.
         aside: the damaged files that were set aside since the last ``verify``.
         commits: the number of commits, by base.
         own: the number of commits by each writer, by base and writer.
         runs: the records of running runs.
+        token: names this process in the file.
     """
 
     path: Path
     claims: dict[bytes, asyncio.Future[None]] = field(default_factory=dict)
+    claimed: Claims = field(init=False)
     connection: _DatabaseConnection = field(default_factory=_DatabaseConnection)
     notices: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
     commits: Counter[bytes] = field(default_factory=Counter)
     own: Counter[tuple[bytes, int]] = field(default_factory=Counter)
     runs: dict[int, RunRecord] = field(default_factory=dict)
+    token: bytes = field(default_factory=partial(os.urandom, TOKEN_BYTES))
+    _life: asyncio.Task[None] | None = None
     _inode: int = 0
     _waiting: list[_Write] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.claimed = Claims(weakref.ref(self), self.claims)
         abandoned = weakref.finalize(self, _abandoned.append, self.connection)
         abandoned.atexit = False  # the end of the process closes it anyway
 
@@ -164,22 +183,45 @@ class Store:
     def _flush(self) -> None:
         """Commit all writes that wait."""
         writes, self._waiting = self._waiting, []
-        insert = partial(self._insert, writes, _make_rows(writes))
+        insert = partial(self._insert, writes)
         loop = asyncio.get_running_loop()
         committed = loop.run_in_executor(self.connection.thread, self._work, insert)
         committed.add_done_callback(partial(_finish, writes))
 
-    def _insert(
-        self, writes: Sequence[_Write], rows: Sequence[Sequence[Any]], database: sqlite3.Connection
-    ) -> None:
+    def show_life(self) -> None:
+        """Have the file know that this process lives, as long as it has runs or claims."""
+        if self._life is None or self._life.done():
+            self._life = asyncio.get_running_loop().create_task(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            if not self.runs and not self.claimed.is_held:
+                return
+            with contextlib.suppress(JournalError):  # the runs meet it themselves
+                await self.execute_async(self._write_life)
+
+    def _write_life(self, database: sqlite3.Connection) -> None:
+        with transaction(database):
+            write_beat(database, self.token)
+            # A process that was stopped for long may have been taken for dead.
+            running = [(run, self.token) for run in list(self.runs)]
+            database.executemany("INSERT OR IGNORE INTO running VALUES (?, ?)", running)
+
+    def _insert(self, writes: Sequence[_Write], database: sqlite3.Connection) -> None:
         with flush_to_disk(database), transaction(database):
             for write in writes:
                 record = self.runs.get(write.run)
                 if record is not None:
                     record.write(database, write.run, write.bases)
+            kept = [_without_forgotten(database, write) for write in writes]
             database.executemany(
-                "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+                "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _make_rows(kept)
             )
+            database.executemany("INSERT OR IGNORE INTO origins VALUES (?, ?)", _list_origins(kept))
+        dropped = _count_entries(writes) - _count_entries(kept)
+        if dropped:
+            self.notices.append(describe_dropped(dropped))
         for write in writes:
             self.commits.update(write.bases)
             self.own.update((base, write.writer) for base in write.bases)
@@ -243,7 +285,7 @@ class Store:
         """
         self.connection.close()
         moment = time.strftime("%Y%m%d-%H%M%S")
-        target = Path(f"{self.path}.damaged-{moment}-{os.getpid()}")
+        target = Path(f"{self.path}{SET_ASIDE}{moment}-{os.getpid()}")
         if self._is_same_file():
             move_aside(self.path, target, error)
             notice = (
@@ -259,14 +301,38 @@ class Store:
         return notice
 
 
+def _without_forgotten(database: sqlite3.Connection, write: _Write) -> _Write:
+    """Leave out what is made from rows that were forgotten while its run was under way."""
+    forgotten = find_forgotten(database, write.run)
+    if not forgotten:
+        return write
+    return replace(
+        write, entries=[one for one in write.entries if forgotten.isdisjoint(one.origins)]
+    )
+
+
+def _count_entries(writes: Sequence[_Write]) -> int:
+    return sum(len(write.entries) for write in writes)
+
+
 def _make_rows(writes: Sequence[_Write]) -> list[tuple[Any, ...]]:
     """Make the rows of the table of entries."""
     now = time.time()
     rows: list[tuple[Any, ...]] = []
     for write in writes:
-        for key, kind, base, value, text in write.entries:
+        for key, kind, base, value, text, _, _ in write.entries:
             shown = None if text is None else writable(text)
             rows.append((key, kind, base, write.run, now, value, checksum(key, value), shown))
+    return rows
+
+
+def _list_origins(writes: Sequence[_Write]) -> list[tuple[bytes, bytes]]:
+    """List the rows of the table of origins."""
+    rows: list[tuple[bytes, bytes]] = []
+    for write in writes:
+        for entry in write.entries:
+            if not entry.is_found_by_key:
+                rows += [(origin, entry.key) for origin in entry.origins]
     return rows
 
 

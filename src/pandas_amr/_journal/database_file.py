@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import sqlite3
 import time
@@ -16,14 +17,15 @@ from pandas_amr.errors import JournalError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x414D524A  # "AMRJ"
 BUSY_S = 60.0
 BUSY_STEP_S = 0.01
 KEYS_PER_QUERY = 5000
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 FILE_ENDS = ("", "-wal", "-shm")
-SCHEMA = """
+SET_ASIDE = ".damaged-"
+ANSWERS = """
 CREATE TABLE bases (base BLOB PRIMARY KEY, about TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY AUTOINCREMENT, began REAL NOT NULL, ended REAL, verb TEXT NOT NULL,
@@ -36,17 +38,49 @@ CREATE TABLE entries (
     made REAL NOT NULL, value TEXT NOT NULL, checked INTEGER NOT NULL, input TEXT
 ) WITHOUT ROWID;
 """
+# Which rows the answers are of, and which processes are at work. New in version 2.
+ORIGINS = """
+CREATE TABLE readings (
+    base BLOB NOT NULL, columns TEXT NOT NULL, PRIMARY KEY (base, columns)
+) WITHOUT ROWID;
+CREATE TABLE origins (
+    origin BLOB NOT NULL, key BLOB NOT NULL, PRIMARY KEY (origin, key)
+) WITHOUT ROWID;
+CREATE TABLE traced (first_run INTEGER NOT NULL);
+CREATE TABLE forgotten (
+    run INTEGER NOT NULL, origin BLOB NOT NULL, PRIMARY KEY (run, origin)
+) WITHOUT ROWID;
+CREATE TABLE processes (
+    process BLOB PRIMARY KEY, born TEXT NOT NULL, beat REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE running (run INTEGER PRIMARY KEY, process BLOB NOT NULL);
+CREATE TABLE claims (
+    process BLOB NOT NULL, number INTEGER NOT NULL, keys BLOB NOT NULL,
+    PRIMARY KEY (process, number)
+) WITHOUT ROWID;
+"""
+SCHEMA = ANSWERS + ORIGINS
 
 
 @dataclass(slots=True)
 class RunRecord:
-    """What a running run has written about itself, so that a new file can get it, too."""
+    """What a running run has written about itself, so that a new file can get it, too.
+
+    Attributes:
+        process: the process of the run.
+        abouts: what was asked, by base.
+        readings: each base, with the names of the columns that it reads of rows, as JSON.
+        origins: what bases and sets of rows were made from, with their keys.
+    """
 
     began: float
     verb: str
     task: str | None
     units: int
-    abouts: dict[bytes, str] = field(default_factory=dict)  # by base
+    process: bytes
+    abouts: dict[bytes, str] = field(default_factory=dict)
+    readings: set[tuple[bytes, str]] = field(default_factory=set)
+    origins: set[tuple[bytes, bytes]] = field(default_factory=set)
 
     def write(
         self, connection: sqlite3.Connection, run: int | None, bases: Iterable[bytes] | None = None
@@ -63,13 +97,28 @@ class RunRecord:
         """
         add = "INSERT OR IGNORE INTO"
         row = (run, self.began, self.verb, self.task, self.units)
-        number = connection.execute(
+        added = connection.execute(
             f"{add} runs (run, began, verb, task, units) VALUES (?, ?, ?, ?, ?)", row
-        ).lastrowid
-        for base in self.abouts if bases is None else self.abouts.keys() & set(bases):
+        )
+        is_new = added.rowcount == 1
+        number = int(added.lastrowid or 0) if run is None else run
+        for base in self.abouts if bases is None or is_new else self.abouts.keys() & set(bases):
             connection.execute(f"{add} bases VALUES (?, ?)", (base, self.abouts[base]))
-            connection.execute(f"{add} uses VALUES (?, ?)", (run, base))
-        return int(number or 0) if run is None else run
+            connection.execute(f"{add} uses VALUES (?, ?)", (number, base))
+        if is_new:
+            connection.execute(f"{add} running VALUES (?, ?)", (number, self.process))
+            self.write_origins(connection, self.readings, self.origins)
+        return number
+
+    def write_origins(
+        self,
+        connection: sqlite3.Connection,
+        readings: Iterable[tuple[bytes, str]],
+        origins: Iterable[tuple[bytes, bytes]],
+    ) -> None:
+        """Write which columns are read of rows, and what bases and sets of rows are made from."""
+        connection.executemany("INSERT OR IGNORE INTO readings VALUES (?, ?)", readings)
+        connection.executemany("INSERT OR IGNORE INTO origins VALUES (?, ?)", origins)
 
 
 # Opening
@@ -106,6 +155,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     try:
         _start_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous=NORMAL")  # answers get more: see flush_to_disk
+        connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
         connection.text_factory = _decode_text
         _prepare(connection, path)
         connection.execute("SELECT count(*) FROM runs").fetchone()
@@ -122,13 +172,32 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if is_empty:
-            for statement in SCHEMA.split(";"):
-                connection.execute(statement)
+            _create_tables(connection, SCHEMA)
+            connection.execute("INSERT INTO traced VALUES (0)")
             connection.execute(f"PRAGMA application_id={APPLICATION}")
-            connection.execute(f"PRAGMA user_version={VERSION}")
+        elif application == APPLICATION and version == 1:
+            _check_tables(connection, ANSWERS)
+            _trace_from_now_on(connection)
+            version = VERSION
     if not is_empty:
         _check_format(path, application, version)
-        _check_tables(connection)
+        _check_tables(connection, SCHEMA)
+
+
+def _create_tables(connection: sqlite3.Connection, schema: str) -> None:
+    for statement in schema.split(";"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={VERSION}")
+
+
+def _trace_from_now_on(connection: sqlite3.Connection) -> None:
+    """Make a file of the first version one of this version; its answers stay.
+
+    Of those nothing says which rows they are of.
+    """
+    _create_tables(connection, ORIGINS)
+    last_run = connection.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()[0]
+    connection.execute("INSERT INTO traced VALUES (?)", ((last_run or 0) + 1,))
 
 
 def _start_write_ahead_log(connection: sqlite3.Connection) -> None:
@@ -162,9 +231,9 @@ def _check_format(path: Path, application: int, version: int) -> None:
         )
 
 
-def _check_tables(connection: sqlite3.Connection) -> None:
+def _check_tables(connection: sqlite3.Connection, schema: str) -> None:
     """Check that the tables are those of the format; a file with others is damaged."""
-    expected = {" ".join(statement.split()) for statement in SCHEMA.split(";") if statement.strip()}
+    expected = {" ".join(statement.split()) for statement in schema.split(";") if statement.strip()}
     rows = connection.execute(
         "SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
     )
@@ -226,6 +295,12 @@ def find_entries(
     return values
 
 
+def find_forgotten(connection: sqlite3.Connection, run: int) -> set[bytes]:
+    """Find the origins that were forgotten while a run was under way."""
+    rows = connection.execute("SELECT origin FROM forgotten WHERE run = ?", (run,))
+    return {origin for (origin,) in rows}
+
+
 def checksum(key: Any, value: Any) -> int | None:
     """Sum up the key and the value together, so that a value never stands for another key."""
     if not (isinstance(key, bytes) and isinstance(value, str)):
@@ -271,6 +346,35 @@ def move_aside(path: Path, target: Path, damage: Exception) -> None:
             f"The journal {path} is damaged ({damage}), and cannot be set aside "
             f"({error.strerror}). Choices: move it away, journal='another/path', or journal=False."
         ) from None
+
+
+def remove_set_aside(path: Path) -> tuple[str, ...]:
+    """Remove the damaged files that were set aside beside a journal; return their names.
+
+    Raises:
+        JournalError: one cannot be removed.
+    """
+    removed: list[str] = []
+    for file in sorted(path.parent.glob(f"{glob.escape(path.name)}{SET_ASIDE}*")):
+        try:
+            file.unlink()
+        except FileNotFoundError:  # another process was first
+            continue
+        except OSError as error:
+            raise JournalError(
+                f"The damaged journal {file} cannot be removed ({error.strerror}); it may hold "
+                "what was to be forgotten. Remove it."
+            ) from None
+        removed.append(file.name)
+    return tuple(removed)
+
+
+def describe_dropped(answers: int) -> str:
+    """Say that answers are not kept since their rows were forgotten meanwhile."""
+    return (
+        f"Rows were forgotten while this run was under way: {answers} of its answers are made from "
+        "them and are not in the journal."
+    )
 
 
 def describe_error(path: Path, error: Exception) -> str:

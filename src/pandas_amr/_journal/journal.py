@@ -12,6 +12,8 @@ import os
 import sqlite3
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from numbers import Integral, Real
 from pathlib import Path
@@ -25,11 +27,23 @@ from pandas_amr._journal.database_file import (
     RunRecord,
     find_damage,
     find_entries,
+    find_forgotten,
     is_damaged,
+    remove_set_aside,
     transaction,
     writable,
 )
+from pandas_amr._journal.forget import (
+    ANY_BASE,
+    Forgotten,
+    forget_labelled,
+    forget_rows,
+    remove_unused,
+)
+from pandas_amr._journal.labels import read_labels
+from pandas_amr._journal.processes import remove_dead, remove_process, write_beat
 from pandas_amr._records.callers import warn_caller
+from pandas_amr._records.forgetting import let_go_of_rows
 from pandas_amr._records.paths import absolute_path, cache_folder
 from pandas_amr._records.public import public
 from pandas_amr._types.canonical import canonical_json
@@ -37,11 +51,13 @@ from pandas_amr.errors import JournalError, JournalWarning, UsageError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import pandas as pd
 
+    from pandas_amr._journal.claims import Claim
     from pandas_amr._journal.database import Entry
+    from pandas_amr._units.frames import Frame
 
 RUN_COLUMNS = (
     "run",
@@ -165,6 +181,63 @@ class Journal:
         deleted: int = self._store.read(functools.partial(_delete_entries, where, values))
         return deleted
 
+    def forget(
+        self, frame: Frame | None = None, *, where: Mapping[str, Any] | None = None
+    ) -> Forgotten:
+        """Remove what was found of rows, so that no byte of it is left in the journal's files.
+
+        With what was found of a row go the reductions that were made from it, what code has asked
+        about it, and a plan whose planner saw it. Damaged files that were set aside are removed,
+        too, and this process remembers no result any more (``result_of``).
+
+        A run that is under way, in any process, goes on; what it finds of these rows from now on is
+        in its result and not in the journal, and it warns of that. Until it ends, the journal holds
+        the rows' fingerprints. A run that is begun later and reads the rows again finds anew.
+
+        Not in the journal are frames, results and their saved folders, and what a provider keeps
+        of requests, such as the files of a batch.
+
+        Args:
+            frame: the rows as they were given to the verbs (anything that these take), with all
+                columns that these read; equal rows are one.
+            where: labels of the answers that are removed, whatever rows they are of, together with
+                the reductions that were made from findings among them: ``kind``
+                (``"finding"``, ``"reduction"``, ``"plan"``), ``model``, ``run`` (as in ``runs()``),
+                ``before`` and ``after`` (when they were made; UTC), ``text`` (in the answer, its
+                kept input or what was asked; a task with it goes, too), ``key`` (as in
+                ``export()``). Each may be a list. All must hold.
+
+        Returns:
+            How much was removed, and what could not be told.
+
+        Raises:
+            UsageError: neither or both are given; the frame has none of the columns that runs read;
+                a label is unknown.
+            JournalError: the file cannot be used.
+
+        Example:
+            >>> import tempfile
+            >>> import pandas as pd
+            >>> journal = Journal(Path(tempfile.mkdtemp()) / "journal.sqlite")
+            >>> journal.forget(pd.DataFrame({"text": ["I am Jane."]})).answers
+            0
+            >>> journal.forget(where={"text": "Jane", "before": "2026-01-01"}).answers
+            0
+        """
+        if (frame is None) == (where is None):
+            raise UsageError(
+                "forget() takes a frame of rows, or where= (such as {'run': 3}, {'text': '...'})."
+            )
+        store = self._store
+        if frame is None:
+            forgotten = forget_labelled(store, read_labels(where))
+        else:
+            forgotten = forget_rows(store, _read_frame(frame))
+        let_go_of_rows()
+        forgotten = replace(forgotten, files=remove_set_aside(store.path))
+        _warn_of_left(store.path, forgotten)
+        return forgotten
+
     def export(self) -> pd.DataFrame:
         """Return all answers: ``key kind about value run made input``.
 
@@ -201,28 +274,65 @@ class Journal:
 
     # For runs
 
-    async def begin(self, verb: str, task: str | None, units: int) -> int:
-        """Add a run, and return its number."""
-        record = RunRecord(time.time(), verb, None if task is None else writable(task), units)
-        run: int = await self._store.execute_async(functools.partial(_write_run, record, None))
-        self._store.runs[run] = record
+    async def begin(
+        self, verb: str, task: str | None, units: int, readings: Sequence[str] = ()
+    ) -> int:
+        """Add a run, and return its number.
+
+        ``readings`` are the columns that it may read of rows.
+        """
+        store = self._store
+        shown = None if task is None else writable(task)
+        record = RunRecord(time.time(), verb, shown, units, store.token)
+        record.readings = {(ANY_BASE, reading) for reading in readings}
+        run: int = await store.execute_async(functools.partial(_begin_run, record))
+        store.runs[run] = record
+        store.show_life()
         return run
 
     async def end(
         self, run: int, status: str, *, calls: int, tokens: int, money: float | None, recalled: int
     ) -> None:
         """Write how a run ended."""
-        record = self._store.runs.pop(run, None)
+        store = self._store
+        record = store.runs.pop(run, None)
         values = (time.time(), status, calls, tokens, money, recalled, run)
-        await self._store.execute_async(functools.partial(_end_run, record, run, values))
+        await store.execute_async(functools.partial(_end_run, record, run, values))
 
-    async def about(self, base: bytes, about: str, run: int) -> None:
-        """Write what a base stands for, and that a run asks it."""
+    async def about(
+        self,
+        base: bytes,
+        about: str,
+        run: int,
+        reading: str = "",
+        origins: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Write what a base stands for, and that a run asks it.
+
+        Args:
+            base: the base.
+            about: what is asked.
+            run: the run's number.
+            reading: the names of the columns that are read of rows, as JSON.
+            origins: pairs of what something is made from, and its key: sets of rows, and this base.
+        """
         record = self._store.runs.get(run)
-        if record is None or base in record.abouts:
+        if record is None:
+            return
+        readings = {(base, reading)} - record.readings if reading else set()
+        new_origins = set(origins) - record.origins
+        if base in record.abouts and not readings and not new_origins:
             return
         record.abouts[base] = about
-        await self._store.execute_async(functools.partial(_write_run, record, run, bases=[base]))
+        record.readings |= readings
+        record.origins |= new_origins
+        write = functools.partial(_write_base, record, run, base, readings, new_origins)
+        await self._store.execute_async(write)
+
+    async def link(self, origins: Sequence[tuple[bytes, bytes]], run: int) -> None:
+        """Write that entries which the journal has are made from further rows."""
+        if origins:
+            await self._store.execute_async(functools.partial(_write_origins, origins, run))
 
     async def has_base(self, base: bytes) -> bool:
         """Whether anything was ever asked under a base."""
@@ -266,8 +376,23 @@ class Journal:
 
     @property
     def claims(self) -> dict[bytes, asyncio.Future[None]]:
-        """The keys that runs of this process are asking now."""
+        """The keys that are being asked now, by runs of this process or of another one."""
         return self._store.claims
+
+    async def claim(self, keys: Collection[bytes]) -> Claim:
+        """Claim keys that no run of this process has claimed; see ``Claims.take``.
+
+        With ``refresh`` the claims of other processes are not heeded: all is asked again anyway.
+        """
+        return await self._store.claimed.take(keys, yields=not self.refresh)
+
+    def release(self, claim: Claim, keys: Collection[bytes]) -> None:
+        """Release some keys of a claim."""
+        self._store.claimed.release(claim, keys)
+
+    def end_claim(self, claim: Claim) -> None:
+        """End a claim: the answers are there, or nobody asks for them any more."""
+        self._store.claimed.end(claim)
 
 
 # Work on the database
@@ -281,13 +406,7 @@ def _delete_entries(where: str, values: Sequence[float], database: sqlite3.Conne
     """Delete entries and the bases that are then unused; return the number of entries."""
     with transaction(database):
         deleted = database.execute(f"DELETE FROM entries WHERE {where}", values).rowcount  # noqa: S608
-        # A running run does not write its bases again, so they stay.
-        running = "SELECT run FROM runs WHERE ended IS NULL"
-        unused = "base NOT IN (SELECT base FROM entries)"
-        database.execute(f"DELETE FROM uses WHERE {unused} AND run NOT IN ({running})")  # noqa: S608
-        database.execute(
-            f"DELETE FROM bases WHERE {unused} AND base NOT IN (SELECT base FROM uses)"  # noqa: S608
-        )
+        remove_unused(database)
     database.execute("VACUUM")
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return deleted
@@ -302,14 +421,40 @@ def _add_damage(path: Path, problems: list[str], database: sqlite3.Connection) -
         problems.append(f"The journal {path} is damaged ({error}). The next run sets it aside.")
 
 
-def _write_run(
-    record: RunRecord,
-    run: int | None,
-    database: sqlite3.Connection,
-    bases: Sequence[bytes] | None = None,
-) -> int:
+def _begin_run(record: RunRecord, database: sqlite3.Connection) -> int:
+    """Write that a run has begun, and that this process lives."""
     with transaction(database):
-        return record.write(database, run, bases)
+        write_beat(database, record.process)
+        remove_dead(database, record.process)
+        return record.write(database, None)
+
+
+def _write_base(
+    record: RunRecord,
+    run: int,
+    base: bytes,
+    readings: set[tuple[bytes, str]],
+    origins: set[tuple[bytes, bytes]],
+    database: sqlite3.Connection,
+) -> None:
+    with transaction(database):
+        record.write(database, run, [base])
+        record.write_origins(database, readings, _without(find_forgotten(database, run), origins))
+
+
+def _write_origins(
+    origins: Sequence[tuple[bytes, bytes]], run: int, database: sqlite3.Connection
+) -> None:
+    with transaction(database):
+        rows = _without(find_forgotten(database, run), origins)
+        database.executemany("INSERT OR IGNORE INTO origins VALUES (?, ?)", rows)
+
+
+def _without(
+    forgotten: set[bytes], origins: Iterable[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    """Leave out what was forgotten while the run was under way."""
+    return [pair for pair in origins if pair[0] not in forgotten]
 
 
 def _end_run(
@@ -318,6 +463,11 @@ def _end_run(
     with transaction(database):
         if record is not None:
             record.write(database, run)
+            database.execute("DELETE FROM running WHERE run = ?", (run,))
+            database.execute("DELETE FROM forgotten WHERE run = ?", (run,))
+            others = "SELECT 1 FROM running WHERE process = ?"
+            if database.execute(others, (record.process,)).fetchone() is None:
+                remove_process(database, record.process)
         database.execute(
             "UPDATE runs SET ended=?, status=?, calls=?, tokens=?, money=?, recalled=? WHERE run=?",
             values,
@@ -363,6 +513,45 @@ def _check_keep(keep: Any) -> int:
     if isinstance(keep, bool | np.timedelta64) or not isinstance(keep, Integral) or int(keep) < 0:
         raise UsageError(f"prune(keep=) takes a whole number of runs, 0 or more, not {keep!r}.")
     return min(int(keep), sys.maxsize)
+
+
+def _read_frame(data: Any) -> pd.DataFrame:
+    """Return the rows that are to be forgotten, of whatever holds rows.
+
+    Raises:
+        UsageError: it holds none, or has no columns.
+    """
+    from pandas_amr._units.frames import as_frame  # noqa: PLC0415 (it loads pandas and Arrow)
+
+    try:
+        frame = as_frame(data)
+    except UsageError as error:
+        advice = " Labels go to where=." if isinstance(data, Mapping) else ""
+        raise UsageError(f"{error}{advice}") from None
+    if not len(frame.columns):
+        raise UsageError("forget() takes a frame of rows with columns, and this one has none.")
+    return frame
+
+
+def _warn_of_left(path: Path, forgotten: Forgotten) -> None:
+    """Warn of what may be left of the rows."""
+    if forgotten.untraced:
+        warn_caller(
+            JournalWarning(
+                f"The journal {path} has {forgotten.untraced} answers of an earlier version, which "
+                "do not say which rows they are of. They are left. forget(where={'before': ...}) "
+                "or prune() removes them."
+            )
+        )
+    if forgotten.uncompared:
+        columns = ", ".join(map(repr, forgotten.uncompared[0]))
+        warn_caller(
+            JournalWarning(
+                f"The journal {path} has answers about rows of which the frame has a part of the "
+                f"columns only, such as {columns}. What was found of these rows so is left: give "
+                "the rows with all columns that were read."
+            )
+        )
 
 
 def _frame(rows: Iterable[tuple[Any, ...]], names: Sequence[str]) -> pd.DataFrame:

@@ -359,7 +359,9 @@ class AgentMapper:
         While nothing has succeeded, the first one goes alone: if it fails, so does the unit.
         """
         if pieces.cache is not None:
-            pieces.found |= await pieces.cache.recall_pieces(lines)
+            assert pieces.pieces is not None
+            position = pieces.pieces.position
+            pieces.found |= await pieces.cache.recall_pieces(lines, position)
         rest = [number for number in range(len(lines)) if number not in pieces.found]
 
         async def ask_piece(number: int) -> None:
@@ -418,6 +420,7 @@ class AgentMapper:
         repl = self.open_repl(positions)
         repl.line = self.prompt.submit_line
         repl.hands_in_alone = self.prompt.preview is not None
+        repl.positions = tuple(positions)
         return repl
 
     async def _ask_first(
@@ -538,7 +541,7 @@ class AgentMapper:
             return
         found_by_line = {pieces.lines[number]: record for number, record in found.items()}
         answered_by_line = {pieces.lines[number]: form for number, form in answered.items()}
-        await cache.keep_pieces(found_by_line, answered_by_line)
+        await cache.keep_pieces(found_by_line, answered_by_line, pieces.position)
 
 
 def _failed_attempt(numbers: tuple[int, ...], error: ModelError) -> Attempt:

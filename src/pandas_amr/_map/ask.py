@@ -14,6 +14,7 @@ import pandas as pd
 from pandas_amr._findings.finding_type import FindingType
 from pandas_amr._findings.store import FindingStore
 from pandas_amr._journal.keys import Question
+from pandas_amr._journal.origins import SameRows
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.cached import CachedMapper
 from pandas_amr._map.prompt import MapPrompt
@@ -26,7 +27,7 @@ from pandas_amr._units.units import make_units
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pandas_amr._agent.agent import Agent
     from pandas_amr._agent.repl import Repl
@@ -58,13 +59,14 @@ def make_ask(
     repl = spec.repl(agent)
     assert repl is not None
 
-    def add_cache(mapper: AgentMapper, instruction: str) -> Mapper:
+    def add_cache(mapper: AgentMapper, instruction: str, positions: Sequence[int]) -> Mapper:
         parts = {"instruction": instruction, "asked_by": "code"}
         question = Question(parts=parts, finding=mapper.kind.model)
         cache = services.cache(spec, "finding", phase, question, agent)
         if cache is None:
             return mapper
-        return CachedMapper(mapper, cache, mapper.units, by_shard=False)
+        rows = SameRows(partial(services.origins_of, positions))
+        return CachedMapper(mapper, cache, mapper.units, by_shard=False, rows=rows)
 
     reader = TextReader(
         add_cache=add_cache,
@@ -86,7 +88,8 @@ class TextReader:
     Attributes:
         most: most texts, or pieces of long ones, that one session may have read.
         is_single: whether the model takes one text per request.
-        add_cache: puts the journal around a mapper that is asked this instruction.
+        add_cache: puts the journal around a mapper that is asked this instruction, about texts
+            that code has chosen from the rows at some positions.
         redaction: what texts pass that code asks about: it may have them from a file, or join what
             stands in two columns.
     """
@@ -97,7 +100,7 @@ class TextReader:
     is_single: bool
     shard_tokens: int
     max_repairs: int
-    add_cache: Callable[[AgentMapper, str], Mapper]
+    add_cache: Callable[[AgentMapper, str, Sequence[int]], Mapper]
     redaction: Redaction | None = None
 
     def redact(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +120,10 @@ class TextReader:
         frame = pd.DataFrame({"text": pd.Series(texts, dtype=object)})
         return make_units(frame, (0,), dedupe=True, counter=self.count)
 
-    def make_mapper(self, instruction: str, kind: FindingType, units: Units) -> Mapper:
-        """Make an agent without tools that is asked about the texts."""
+    def make_mapper(
+        self, instruction: str, kind: FindingType, units: Units, positions: Sequence[int]
+    ) -> Mapper:
+        """Make an agent without tools that is asked about texts from the rows at some positions."""
         prompt = MapPrompt(instruction, kind, units, is_single=self.is_single)
         mapper = AgentMapper(
             name=None,
@@ -131,7 +136,7 @@ class TextReader:
             count=self.count,
             merge_rules={},
         )
-        return self.add_cache(mapper, instruction)
+        return self.add_cache(mapper, instruction, positions)
 
     def make_shards(self, units: Units) -> list[Shard]:
         """Cut the texts that are to be read into shards."""
@@ -169,7 +174,7 @@ class SessionReader:
                 f"ask() takes {reader.most} texts, or pieces of long ones, "
                 f"and these would be {self._read}"
             )
-        mapper = reader.make_mapper(request["instruction"], kind, units)
+        mapper = reader.make_mapper(request["instruction"], kind, units, self._repl.positions)
         return await self._read_shards(mapper, reader.make_shards(wanted), kind, units)
 
     async def _read_shards(

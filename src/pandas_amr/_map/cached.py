@@ -15,6 +15,7 @@ from pandas_amr._journal.cache import AnswerCache, release_claim
 from pandas_amr._journal.entries import Check, find_readable_form, read_findings
 from pandas_amr._journal.first_format import hash_former_piece
 from pandas_amr._journal.keys import KEY_BYTES, fingerprint
+from pandas_amr._journal.origins import join_origins
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._records.engine import run_off_loop
 from pandas_amr._records.usage import Usage
@@ -24,11 +25,13 @@ from pandas_amr._units.shards import Shard
 from pandas_amr.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._journal.claims import Claim
+    from pandas_amr._journal.origins import Origins, RowOrigins
     from pandas_amr._map.breaker import Breaker
     from pandas_amr._units.units import Units
 
@@ -56,6 +59,7 @@ class UnitKeys:
         self.by_shard = by_shard
         self._shard_of: dict[int, Shard] = {}
         self._known: NDArray[np.uint8] | None = None
+        self._digests: NDArray[np.uint8] | None = None
 
     def of(self, positions: Sequence[int], *, former: bool = False) -> list[bytes]:
         """Return the keys of some units, which are those of one shard if keys are ``by_shard``.
@@ -85,6 +89,19 @@ class UnitKeys:
         """
         self._shard_of = {position: shard for shard in shards for position in shard.positions}
 
+    def shard_of(self, position: int, default: Sequence[int]) -> tuple[int, ...]:
+        """Return the units of the whole shard of a unit; ``default`` if no other is known."""
+        shard = self._shard_of.get(position)
+        return tuple(default) if shard is None else tuple(shard.positions)
+
+    def digests_of(self, positions: Sequence[int]) -> list[bytes]:
+        """Return the fingerprints of the units alone, whose keys were asked for."""
+        assert self._digests is not None
+        return _as_bytes(self._digests[self._places_of(positions)])
+
+    def _places_of(self, positions: Sequence[int]) -> NDArray[np.intp]:
+        return np.searchsorted(self._units.asked, np.asarray(positions, dtype=np.int64))
+
     def _keys_of_shard(self, positions: Sequence[int], *, former: bool) -> list[bytes]:
         digests = self._mapper.unit_fingerprints(positions, former=former)
         context = self._mapper.context_fingerprints(positions, former=former)
@@ -94,16 +111,71 @@ class UnitKeys:
 
     def _keys_of_units(self, positions: Sequence[int]) -> list[bytes]:
         asked = self._units.asked
-        if self._known is None:
+        if self._known is None or self._digests is None:
             self._known = np.zeros((len(asked), KEY_BYTES), dtype=np.uint8)
-        places = np.searchsorted(asked, np.asarray(positions, dtype=np.int64))
+            self._digests = np.zeros_like(self._known)
+        places = self._places_of(positions)
         new = places[~self._known[places].any(axis=1)]
         if len(new):
             digests = self._mapper.unit_fingerprints(asked[new].tolist())
-            keys = b"".join(self._cache.key(digest) for digest in digests)
-            self._known[new] = np.frombuffer(keys, dtype=np.uint8).reshape(-1, KEY_BYTES)
-        raw = self._known[places].tobytes()
-        return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
+            self._known[new] = _as_array([self._cache.key(digest) for digest in digests])
+            self._digests[new] = _as_array(digests)
+        return _as_bytes(self._known[places])
+
+
+def _as_array(keys: Sequence[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _as_bytes(keys: NDArray[np.uint8]) -> list[bytes]:
+    raw = keys.tobytes()
+    return [raw[start : start + KEY_BYTES] for start in range(0, len(raw), KEY_BYTES)]
+
+
+@dataclass(frozen=True)
+class UnitOrigins:
+    """Tells which of the user's rows are behind a unit's finding.
+
+    Attributes:
+        rows: those behind the rows of the run's frame.
+        units: all units of the run.
+        keys: if keys are made by shard, a finding depends on all units of its shard.
+        is_found_by_key: whether a key is made of the one row that is behind the finding.
+        shown_with: the positions of the rows that are shown beside a shard.
+    """
+
+    rows: RowOrigins | None
+    units: Units
+    keys: UnitKeys
+    is_found_by_key: bool = False
+    shown_with: Callable[[Sequence[int]], Sequence[int]] | None = None
+
+    def of(self, positions: Sequence[int], shard: Sequence[int]) -> list[Origins]:
+        """Return what is behind the finding of each of some units of a shard."""
+        if self.rows is None:
+            return [()] * len(positions)
+        if self.is_found_by_key:
+            return [(digest,) for digest in self.keys.digests_of(positions)]
+        if not self.keys.by_shard:
+            return [self._behind([position]) for position in positions]
+        behind_shard: dict[tuple[int, ...], Origins] = {}
+        origins: list[Origins] = []
+        for position in positions:
+            whole = self.keys.shard_of(position, shard)
+            if whole not in behind_shard:
+                behind_shard[whole] = self._behind(whole)
+            origins.append(behind_shard[whole])
+        return origins
+
+    def _behind(self, positions: Sequence[int]) -> Origins:
+        """Return what is behind some units: of equal rows each, since other columns may differ."""
+        assert self.rows is not None
+        places: list[int] = []
+        for position in positions:
+            places += self.units.answered(position).tolist()
+        if self.shown_with is not None:
+            places += self.shown_with(positions)
+        return tuple(join_origins(self.rows.of(places)))
 
 
 class CachedMapper:
@@ -114,13 +186,30 @@ class CachedMapper:
         cache: the journal's answers to this map's question.
         units: all units of the run.
         by_shard: whether findings depend on the other units of their shard.
+        rows: tells which of the user's rows are behind the rows of the run's frame.
+        is_plain: whether a unit is one row of the user's, as it is, and asked what all are asked.
+        shown_with: the positions of the rows that are shown beside a shard.
     """
 
-    def __init__(self, mapper: Mapper, cache: AnswerCache, units: Units, *, by_shard: bool) -> None:
+    def __init__(
+        self,
+        mapper: Mapper,
+        cache: AnswerCache,
+        units: Units,
+        *,
+        by_shard: bool,
+        rows: RowOrigins | None = None,
+        is_plain: bool = False,
+        shown_with: Callable[[Sequence[int]], Sequence[int]] | None = None,
+    ) -> None:
         assert mapper.kind is not None
         self.mapper = mapper
         self.cache = cache
         self.keys = UnitKeys(mapper, cache, units, by_shard=by_shard)
+        is_found_by_key = is_plain and not by_shard and rows is not None and rows.is_own
+        self._origins = UnitOrigins(
+            rows, units, self.keys, is_found_by_key=is_found_by_key, shown_with=shown_with
+        )
         self._units = units
         self._check = Check(mapper.kind, made=mapper.is_function)
         self._mark: tuple[int, int] | None = None
@@ -175,7 +264,7 @@ class CachedMapper:
         self._mark = mark
 
     async def map_shard(self, shard: Shard, cache: object = None) -> MappedShard:
-        """Map what is not cached; wait for what another map or run of this process asks for."""
+        """Map what is not cached; wait for what another map, run or process asks for."""
         del cache  # it has its own
         if not shard.positions:
             return self._cached_nothing(shard)
@@ -187,9 +276,9 @@ class CachedMapper:
         while rest and not _has_ended(parts):
             free = _first_unclaimed(rest, keys, claims)
             if free:
-                parts += await self._claim_and_map(shard, free, keys, has_waited=has_waited)
-                done = set(free)
-                rest = [position for position in rest if position not in done]
+                done, of_them = await self._claim_and_map(shard, free, keys, has_waited=has_waited)
+                parts += of_them
+                rest = _without(rest, done)
             else:
                 await self._wait_for(shard, [claims[keys[position]] for position in rest])
             has_waited = True
@@ -209,30 +298,50 @@ class CachedMapper:
         keys: Mapping[int, bytes],
         *,
         has_waited: bool,
-    ) -> list[MappedShard]:
+    ) -> tuple[list[int], list[MappedShard]]:
         """Look these units up and have the rest mapped, while others who want them wait.
 
         They are claimed before they are looked up: what was asked for until then is in the journal.
+
+        Returns:
+            The units that are done, and what came of them. Other processes ask about the rest.
         """
-        claimed = {keys[position] for position in positions}
-        self.cache.claim(claimed)
+        journal = self.cache.journal
         try:
-            found, table = await self._look_up_claimed(shard, positions, keys, has_waited)
-            cached = set(found)
-            done = {keys[position] for position in cached}
-            self.cache.release(done)
-            claimed -= done
-            parts: list[MappedShard] = []
-            if found:
-                parts.append(_cached_part(shard, self.name, found, table))
-            rest = [position for position in positions if position not in cached]
-            if rest:
-                parts.append(await self._map_uncached(shard, rest, keys))
-            return parts
+            claim = await journal.claim([keys[position] for position in positions])
         except JournalError as error:
-            return [replace(self._cached_nothing(shard), ended_by=error)]
+            return positions, [replace(self._cached_nothing(shard), ended_by=error)]
+        positions = [position for position in positions if keys[position] in claim.keys]
+        if not positions:
+            journal.end_claim(claim)
+            return [], []
+        try:
+            parts = await self._map_claimed(shard, positions, keys, claim, has_waited)
+            return positions, parts
+        except JournalError as error:
+            return positions, [replace(self._cached_nothing(shard), ended_by=error)]
         finally:
-            self.cache.release(claimed)
+            journal.end_claim(claim)
+
+    async def _map_claimed(
+        self,
+        shard: Shard,
+        positions: list[int],
+        keys: Mapping[int, bytes],
+        claim: Claim,
+        has_waited: bool,  # noqa: FBT001 (private, and named where it is set)
+    ) -> list[MappedShard]:
+        """Look claimed units up, and have the rest mapped."""
+        found, table = await self._look_up_claimed(shard, positions, keys, has_waited)
+        cached = set(found)
+        self.cache.journal.release(claim, [keys[position] for position in cached])
+        parts: list[MappedShard] = []
+        if found:
+            parts.append(_cached_part(shard, self.name, found, table))
+        rest = [position for position in positions if position not in cached]
+        if rest:
+            parts.append(await self._map_uncached(shard, rest, keys))
+        return parts
 
     def _cached_nothing(self, shard: Shard) -> MappedShard:
         return _cached_part(shard, self.name, [], self._check.kind.arrow.empty_table())
@@ -255,9 +364,10 @@ class CachedMapper:
     ) -> MappedShard:
         """Have these units mapped, and their findings kept."""
         part = Shard(shard.number, shard.of, tuple(positions))
-        return await self.mapper.map_shard(
-            part, ShardWriter(self.cache, self._check, self._units, keys)
+        writer = ShardWriter(
+            self.cache, self._check, self._units, keys, self._origins, shard.positions
         )
+        return await self.mapper.map_shard(part, writer)
 
     async def _look_up(
         self, positions: Sequence[int], keys: Sequence[bytes], shard: Sequence[int]
@@ -274,6 +384,8 @@ class CachedMapper:
         found: dict[int, dict[str, Any]] = await run_off_loop(
             read_findings, texts, self._check, size=len(texts)
         )
+        if not self._origins.is_found_by_key:
+            await self._link(found, dict(zip(positions, keys, strict=True)), shard)
         missing = [position for position in positions if position not in found]
         if missing and await self.cache.has_former():
             found |= await self._look_up_former(missing, shard)
@@ -283,6 +395,16 @@ class CachedMapper:
             make_table, records, self._check.kind.arrow, size=len(records)
         )
         return cached, table
+
+    async def _link(
+        self, found: Collection[int], keys: Mapping[int, bytes], shard: Sequence[int]
+    ) -> None:
+        """Note that findings which the journal has are of further rows, too."""
+        positions = list(found)
+        if positions:
+            origins = await run_off_loop(self._origins.of, positions, shard, size=len(positions))
+            by_key = {keys[one]: rows for one, rows in zip(positions, origins, strict=True)}
+            await self.cache.link(by_key)
 
     async def _look_up_former(
         self, missing: Sequence[int], shard: Sequence[int]
@@ -303,12 +425,19 @@ class CachedMapper:
 
 @dataclass(frozen=True, slots=True)
 class ShardWriter:
-    """Makes the findings of one shard durable, under the keys of its units."""
+    """Makes the findings of one shard durable, under the keys of its units.
+
+    Attributes:
+        origins: tells which rows are behind a finding.
+        shard: the units of the shard, those that are known among them.
+    """
 
     cache: AnswerCache
     check: Check
     units: Units
     keys: Mapping[int, bytes]
+    origins: UnitOrigins | None = None
+    shard: Sequence[int] = ()
 
     async def keep(
         self, found: Mapping[int, dict[str, Any]], answered: Mapping[int, dict[str, Any]]
@@ -323,27 +452,55 @@ class ShardWriter:
             keys = [self.keys[position] for position in forms]
             inputs = dict(zip(keys, lines, strict=True))
         by_key = {self.keys[position]: form for position, form in forms.items()}
-        await self.cache.keep(by_key, inputs)
+        if self.origins is None:
+            await self.cache.keep(by_key, inputs)
+            return
+        behind: list[Origins] = await run_off_loop(
+            self.origins.of, list(forms), self.shard, size=len(forms)
+        )
+        await self.cache.keep(
+            by_key,
+            inputs,
+            dict(zip(by_key, behind, strict=True)),
+            is_found_by_key=self.origins.is_found_by_key,
+        )
 
     async def keep_pieces(
-        self, found: Mapping[str, dict[str, Any]], answered: Mapping[str, dict[str, Any]]
+        self,
+        found: Mapping[str, dict[str, Any]],
+        answered: Mapping[str, dict[str, Any]],
+        position: int | None = None,
     ) -> None:
-        """Keep findings of pieces, by the piece's line."""
+        """Keep findings of a unit's pieces, by the piece's line."""
         forms = _readable_forms(found, answered, self.check)
         if forms:
-            await self.cache.keep({piece_key(self.cache, line): f for line, f in forms.items()})
+            by_key = {piece_key(self.cache, line): form for line, form in forms.items()}
+            behind = self._behind(position)
+            await self.cache.keep(by_key, origins=dict.fromkeys(by_key, behind))
 
-    async def recall_pieces(self, lines: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Return the findings of pieces that are cached, by the number of the line."""
+    async def recall_pieces(
+        self, lines: Sequence[str], position: int | None = None
+    ) -> dict[int, dict[str, Any]]:
+        """Return the findings of a unit's pieces that are cached, by the number of the line."""
         keys = [piece_key(self.cache, line) for line in lines]
         texts = _by_id(range(len(lines)), keys, await self.cache.recall(keys))
         found = read_findings(texts, self.check)
+        if found:
+            behind = self._behind(position)
+            await self.cache.link({keys[number]: behind for number in found})
         missing = [number for number in range(len(lines)) if number not in found]
         if missing and await self.cache.has_former():
             keys = [self.cache.key(hash_former_piece(lines[one]), former=True) for one in missing]
             texts = _by_id(missing, keys, await self.cache.recall(keys))
             found |= read_findings(texts, self.check, former=True)
         return found
+
+    def _behind(self, position: int | None) -> Origins:
+        """Return what is behind a unit; nothing if no unit is named."""
+        if self.origins is None or position is None:
+            return ()
+        [behind] = self.origins.of([position], self.shard)
+        return behind
 
 
 def piece_key(cache: AnswerCache, line: str) -> bytes:
@@ -375,6 +532,11 @@ def _first_unclaimed(
         if keys[position] not in claims:
             first.setdefault(keys[position], position)
     return sorted(first.values())
+
+
+def _without(positions: Sequence[int], done: Collection[int]) -> list[int]:
+    settled = frozenset(done)
+    return [position for position in positions if position not in settled]
 
 
 def _by_id(ids: Sequence[Id], keys: Sequence[bytes], texts: Mapping[bytes, str]) -> dict[Id, str]:

@@ -55,13 +55,18 @@ class ShardCache(Protocol):
         ...
 
     async def keep_pieces(
-        self, found: Mapping[str, dict[str, Any]], answered: Mapping[str, dict[str, Any]]
+        self,
+        found: Mapping[str, dict[str, Any]],
+        answered: Mapping[str, dict[str, Any]],
+        position: int | None = None,
     ) -> None:
-        """Keep findings of a long unit's pieces, by the piece's line."""
+        """Keep findings of the pieces of the long unit at a position, by the piece's line."""
         ...
 
-    async def recall_pieces(self, lines: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Return the findings of pieces that are cached, by the number of the line."""
+    async def recall_pieces(
+        self, lines: Sequence[str], position: int | None = None
+    ) -> dict[int, dict[str, Any]]:
+        """Return the findings of a unit's pieces that are cached, by the number of the line."""
         ...
 
 

@@ -144,7 +144,7 @@ def _make_function_mapper(
     former = _former_function_parts(spec, units)
     question = Question(parts=parts, finding=kind.model, former=former)
     cache = services.cache(spec, "finding", "map", question, function=True)
-    return _add_cache(spec, mapper, cache, units)
+    return _add_cache(spec, services, mapper, cache, units, is_plain=True)
 
 
 def _make_agent_mapper(
@@ -176,9 +176,21 @@ def _make_agent_mapper(
         frame_differences=sessions.changed if sessions is not None else None,
         breaker=breaker,
     )
+    return _add_agent_cache(spec, services, mapper, agent)
+
+
+def _add_agent_cache(
+    spec: Spec, services: Services, mapper: AgentMapper, agent: Agent | None
+) -> Mapper:
+    """Put the journal around an agent, if there is one."""
+    prompt = mapper.prompt
     question = _agent_question(spec, prompt, agent)
     cache = services.cache(spec, "finding", "map", question, agent)
-    return _add_cache(spec, mapper, cache, units)
+    is_plain = prompt.instructions is None and spec.job.redaction is None
+    shown_with = prompt.context.shown_with if prompt.context is not None else None
+    return _add_cache(
+        spec, services, mapper, cache, prompt.units, is_plain=is_plain, shown_with=shown_with
+    )
 
 
 def _make_prompt(
@@ -200,11 +212,28 @@ def _make_prompt(
     )
 
 
-def _add_cache(spec: Spec, mapper: Mapper, cache: AnswerCache | None, units: Units) -> Mapper:
+def _add_cache(
+    spec: Spec,
+    services: Services,
+    mapper: Mapper,
+    cache: AnswerCache | None,
+    units: Units,
+    *,
+    is_plain: bool,
+    shown_with: Callable[[Sequence[int]], Sequence[int]] | None = None,
+) -> Mapper:
     """Put the journal around a mapper, if there is one."""
     if cache is None:
         return mapper
-    return CachedMapper(mapper, cache, units, by_shard=spec.plan.keyed == "shard")
+    return CachedMapper(
+        mapper,
+        cache,
+        units,
+        by_shard=spec.plan.keyed == "shard",
+        rows=services.rows,
+        is_plain=is_plain,
+        shown_with=shown_with,
+    )
 
 
 def _make_preview(spec: Spec, units: Units) -> Callable[[Sequence[int]], str] | None:

@@ -21,7 +21,12 @@ from pandas_amr._records.engine import run_off_loop
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.cells import cell, make_json_keys, to_json_line
-from pandas_amr._units.profile import shorten_text, spread, write_profiles
+from pandas_amr._units.profile import (
+    find_rows_in_profiles,
+    shorten_text,
+    spread,
+    write_profiles,
+)
 from pandas_amr.errors import InvalidOutput, ModelError, ModelUnavailable, PlanWarning
 from pandas_amr.models.base import Message
 
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._agent.submission import Answer
     from pandas_amr._journal.cache import Answers
+    from pandas_amr._journal.origins import Origins
     from pandas_amr._plan.call import Job
     from pandas_amr.models.base import Abilities, Model
 
@@ -43,7 +49,12 @@ NO_ROWS = "no rows"  # in the journal: the plan was made from the schema alone
 
 
 async def derive(
-    job: Job, *, model: Model, readers: Abilities, store: Answers | None = None
+    job: Job,
+    *,
+    model: Model,
+    readers: Abilities,
+    store: Answers | None = None,
+    origins: Origins = (),
 ) -> tuple[Plan, PlanWarning | None]:
     """Complete a plan with one model call, as far as the user left it open.
 
@@ -52,6 +63,7 @@ async def derive(
         model: the model that plans.
         readers: the abilities of the model that maps.
         store: where plans are kept.
+        origins: the fingerprints of the rows that the planner sees something of.
 
     Returns:
         The plan, and a warning if a part of the planner's answer is left out.
@@ -60,7 +72,7 @@ async def derive(
         PlanError: the request failed, or its answer is unusable; the message says what to pass.
         ModelError: the service failed for good, or cannot be reached now.
     """
-    query: PlanQuery = await run_off_loop(_make_query, job, readers, size=len(job.frame))
+    query: PlanQuery = await run_off_loop(_make_query, job, readers, origins, size=len(job.frame))
     reader = AnswerReader(
         PlanAnswerWithCode if query.code else PlanAnswer,
         job,
@@ -99,6 +111,7 @@ class PlanQuery:
         key: the query in the journal.
         former_key: the same, as the first format of the journal has it.
         has_rows: whether the frame has rows.
+        origins: the fingerprints of the rows behind the prompt.
     """
 
     messages: tuple[Message, ...]
@@ -106,9 +119,21 @@ class PlanQuery:
     key: list[str]
     former_key: list[str]
     has_rows: bool
+    origins: Origins = ()
+
+    @property
+    def full_key(self) -> list[str]:
+        """The key under which a new plan is kept."""
+        return self.key if self.has_rows else [*self.key, NO_ROWS]
 
 
-def _make_query(job: Job, readers: Abilities) -> PlanQuery:
+def find_shown_rows(job: Job) -> list[int]:
+    """Find the rows that the planner sees something of: the sample, and those of rare values."""
+    rows = spread(len(job.frame), SAMPLE_ROWS)
+    return sorted({*rows, *find_rows_in_profiles(job.sent, job.columns, PROFILED_VALUES)})
+
+
+def _make_query(job: Job, readers: Abilities, origins: Origins) -> PlanQuery:
     fixed = _describe_fixed(job)
     code = job.repl is not None and bool(readers.tools)
     task = str(job.task)
@@ -121,6 +146,7 @@ def _make_query(job: Job, readers: Abilities) -> PlanQuery:
         key=["code" if code else "", task, columns, in_journal],
         former_key=[former_system, task, columns, json.dumps(fixed, default=str)],
         has_rows=len(job.frame) > 0,
+        origins=origins,
     )
 
 
@@ -157,7 +183,6 @@ async def ask_planner(
         ModelError: the service failed.
         InvalidOutput: the answer is unusable, after a repair. The message holds no text of it.
     """
-    key = query.key if query.has_rows else [*query.key, NO_ROWS]
     if store is not None:
         cached = await _recall_plan(store, query, reader)
         if cached is not None:
@@ -179,7 +204,7 @@ async def ask_planner(
             messages = (*answer.conversation, Message("user", prompts.answer_repair(problem)))
         else:
             if store is not None:
-                await store.keep(key, kept)
+                await store.keep(query.full_key, kept, query.origins)
             return plan, warning
     raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -192,7 +217,8 @@ async def _recall_plan(
     A frame without rows takes the plan of one with rows. A plan that was made from the schema alone
     serves frames without rows only.
     """
-    cached = await store.recall(query.key, reader.read, former=query.former_key)
+    origins = query.origins
+    cached = await store.recall(query.key, reader.read, former=query.former_key, origins=origins)
     if cached is not None or query.has_rows:
         return cached
     return await store.recall(

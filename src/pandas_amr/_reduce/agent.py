@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.loop import run_agent
 from pandas_amr._agent.submission import REPL_FORM, Answer
 from pandas_amr._findings.output import FROM_ALL_KEY, SOURCES_KEY, Reduction, ReductionType
-from pandas_amr._records.engine import in_thread
+from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.failures import LostFindings
 from pandas_amr._reduce.truncate import NUMBER_TOKENS, truncate_to_fit
@@ -20,13 +20,14 @@ from pandas_amr.errors import InvalidOutput, ModelError
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pandas_amr._agent.dispatch import AgentTool
     from pandas_amr._agent.repl import Repl
     from pandas_amr._agent.window import Window
     from pandas_amr._findings.inputs import ReduceInput
     from pandas_amr._journal.cache import Answers
+    from pandas_amr._journal.origins import Origins
     from pandas_amr._records.tokens import TokenCounter
     from pandas_amr._reduce.failures import ReduceFailures
     from pandas_amr._reduce.notes import Notes
@@ -45,6 +46,8 @@ class ReduceAgent:
         window: what a prompt may take.
         open_repl: gives an agent that has these findings its REPL.
         cache: the journal's reductions; None without a journal.
+        origins_of: gives the fingerprints of the user's rows behind rows of the frame.
+        shown: the rows whose values stand in the task or the notes, beside those of the findings.
         lost: what the tree has lost so far.
         redacts: whether notes pass a function of the user's, which is called in a thread.
     """
@@ -60,6 +63,8 @@ class ReduceAgent:
     window: Window | None = None
     open_repl: Callable[[Sequence[str]], Repl] | None = None
     cache: Answers | None = None
+    origins_of: Callable[[Iterable[int]], Origins] | None = None
+    shown: frozenset[int] = frozenset()
     lost: LostFindings = field(default_factory=LostFindings)
     redacts: bool = False
 
@@ -103,29 +108,51 @@ class ReduceAgent:
                 another node failed, and that ends the run.
         """
         self.failures.raise_earlier()
+        read = self.shown.union(*(one.rows_behind for one in inputs))
+        reduction = await self._reduce(inputs, read, final=final, notes=notes)
+        return replace(reduction, read=read)
+
+    async def _reduce(
+        self,
+        inputs: Sequence[ReduceInput],
+        read: frozenset[int],
+        *,
+        final: bool,
+        notes: Notes | None,
+    ) -> Reduction:
+        """Combine findings that were made from the rows ``read``."""
         inputs, text = await self._fit(inputs, notes)
         output = self.prompt.output_type(final=final)
         lines = [one.line for one in inputs]
-        question = [str(final), text, *(canonical_json(json.loads(line)) for line in lines)]
+        question = [str(final), text, *map(_canonical_line, lines)]
+        origins = await self._find_origins(read)
         if self.cache is not None:
-            read = partial(_read_cached, output=output, inputs=inputs)
-            cached = await self.cache.recall(question, read, former=[str(final), text, *lines])
+            read_cached = partial(_read_cached, output=output, inputs=inputs)
+            cached = await self.cache.recall(
+                question, read_cached, former=[str(final), text, *lines], origins=origins
+            )
             if cached is not None:
                 return cached
         messages = self.prompt.messages(lines, final=final, notes=text)
-        repl = self.repl_for(lines, output) if lines else None
+        repl = self.repl_for(lines, output, read) if lines else None
         try:
             reduction, payload = await self._ask_with_repairs(messages, inputs, output, repl)
-            await self._make_durable(question, payload)
+            await self._make_durable(question, payload, origins)
             return reduction
         finally:
-            if repl is not None:
-                await repl.close()
+            await _close(repl)
 
-    async def _make_durable(self, question: list[str], payload: Any) -> None:
+    async def _make_durable(self, question: list[str], payload: Any, origins: Origins) -> None:
         """Write an answer to the journal before it counts."""
         if self.cache is not None:
-            await self.cache.keep(question, payload)
+            await self.cache.keep(question, payload, origins)
+
+    async def _find_origins(self, read: frozenset[int]) -> Origins:
+        """Find the user's rows behind rows of the frame, for the journal."""
+        if self.cache is None or self.origins_of is None:
+            return ()
+        origins: Origins = await run_off_loop(self.origins_of, read, size=len(read))
+        return origins
 
     async def _fit(
         self, inputs: Sequence[ReduceInput], notes: Notes | None
@@ -151,12 +178,15 @@ class ReduceAgent:
             fitting, _ = truncate_to_fit(inputs, self.max_tokens - self.count(text), self)
         return fitting, text
 
-    def repl_for(self, lines: Sequence[str], output: ReductionType) -> Repl | None:
+    def repl_for(
+        self, lines: Sequence[str], output: ReductionType, read: frozenset[int] = frozenset()
+    ) -> Repl | None:
         """Make the REPL of an agent that has these findings; None if agents have none."""
         if self.open_repl is None:
             return None
         repl = self.open_repl(lines)
         repl.line = output.submit_line
+        repl.positions = tuple(sorted(read))
         return repl
 
     async def _ask_with_repairs(
@@ -208,6 +238,15 @@ class ReduceAgent:
         if repl is not None:
             return prompts.by_line(repl.line)
         return prompts.by_tool("reduction") if self.tools else ""
+
+
+def _canonical_line(line: str) -> str:
+    return canonical_json(json.loads(line))
+
+
+async def _close(repl: Repl | None) -> None:
+    if repl is not None:
+        await repl.close()
 
 
 def _cite_all(answer: Answer, findings: int) -> None:

@@ -120,6 +120,11 @@ class Fields:
         )
 
     @property
+    def shown_rows(self) -> list[int]:
+        """The rows, by number, of which the agent sees a value."""
+        return sorted({row for one in self.fields.values() for row in one.shown_rows})
+
+    @property
     def lines(self) -> list[str]:
         """What an agent is told of each field, as JSON."""
         return [one.line for one in self.fields.values()]

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pandas_amr._units.cells import cell, to_json_line
-from pandas_amr._units.profile import shorten_text, spread
+from pandas_amr._units.profile import find_rows_holding, shorten_text, spread
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
@@ -172,6 +172,15 @@ class Field:
         if self.kind in {"text", "choice"}:
             return {"values": self._list_frequent()}
         return {}
+
+    @property
+    def shown_rows(self) -> list[int]:
+        """The rows, by number, of which the agent sees a value that is not that of many rows."""
+        if not self.is_shown:
+            return []
+        described = self._describe_values()
+        shown = [*described.pop("choices", ()), *described.pop("values", ()), *described.values()]
+        return find_rows_holding(self.column, [cell(value) for value in shown], SHOWN_CHARACTERS)
 
     def _list_frequent(self) -> list[str]:
         """List its most frequent values in some rows from all over the table."""

@@ -104,7 +104,8 @@ def _use_own_run(
     group = f"{min(places)}" if is_group else ""
     prefix = f"{services.prefix}reduce{group}/"
     parents = _NodesBehind(rows, places)
-    return use_parent_run(share_run(spec, services, state, prefix, parents))
+    rows_before = rows.positions[list(places)]
+    return use_parent_run(share_run(spec, services, state, prefix, parents, rows_before))
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,13 @@ async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | Non
     asked = await services.run_rendering(spec, _prepare_choice, trees, rows, size=0)
     choice_type, notes, inputs = asked.type, asked.notes, asked.inputs
     agent = make_reduce_agent(
-        spec, services, trees.state, asked.task, notes=notes.text, output=choice_type
+        spec,
+        services,
+        trees.state,
+        asked.task,
+        notes=notes.text,
+        output=choice_type,
+        shown=_find_shown_rows(trees, rows, choice_type),
     )
     name = f"{services.prefix}final-reduce"
     with services.trace.node("final-reduce", id=name, level=1, units=len(rows.positions)) as node:
@@ -151,6 +157,14 @@ def _sent_column(spec: Spec, column: Column) -> Column:
     if redaction is None or not is_shown:
         return column
     return label, redaction.column(values), is_shown, redaction.column(source)
+
+
+def _find_shown_rows(trees: ReduceTrees, rows: FindingRows, choice_type: ChoiceType) -> list[int]:
+    """Find the rows of which the choosing agent sees a value, for the journal."""
+    if trees.services.journal is None:
+        return []
+    positions: list[int] = rows.positions[choice_type.fields.shown_rows].tolist()
+    return positions
 
 
 def _sample_inputs(trees: ReduceTrees, rows: FindingRows) -> list[ReduceInput]:

@@ -17,12 +17,15 @@ from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.prompt import ReducePrompt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
 
     from pandas_amr._agent.agent import Agent
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._journal.cache import Answers
     from pandas_amr._units.redaction import Redaction
 
 BUDGET_RATIO = 0.5  # of the window, for a prompt, if the plan says nothing
@@ -131,6 +134,7 @@ def make_reduce_agent(
     *,
     notes: str = "",
     output: ReductionType | None = None,
+    shown: Iterable[int] = (),
 ) -> ReduceAgent:
     """Make the agent at each node of a tree.
 
@@ -141,6 +145,7 @@ def make_reduce_agent(
         task: what it is asked.
         notes: what it is told beside the findings; its window must hold that.
         output: what it hands in, if that is not the task's output.
+        shown: the rows whose values stand in what it is asked.
     """
     sessions = services.sessions(spec, "reduce", task.agent)
     tools = spec.tools("reduce", task.agent)
@@ -152,7 +157,6 @@ def make_reduce_agent(
         has_tools=bool(tools),
         has_repl=sessions is not None,
     )
-    question = _question(task, output)
     return ReduceAgent(
         prompt=prompt,
         model=services.model(spec, "reduce", task.agent),
@@ -164,9 +168,22 @@ def make_reduce_agent(
         failures=ReduceFailures(spec, state),
         window=spec.window("reduce", task.agent),
         open_repl=sessions.of_findings if sessions is not None else None,
-        cache=services.answers(spec, "reduction", "reduce", question, task.agent),
+        cache=_open_cache(spec, services, task, output),
+        origins_of=services.origins_of,
+        shown=frozenset(shown),
         redacts=spec.job.redaction is not None,
     )
+
+
+def _open_cache(
+    spec: Spec, services: Services, task: ReduceTask, output: ReductionType | None
+) -> Answers | None:
+    """Open the journal's answers to a task; None without a journal."""
+    question = _question(task, output)
+    cache = services.answers(spec, "reduction", "reduce", question, task.agent)
+    if cache is not None and output is not None:  # whose schema holds values of the rows
+        cache.keeper.is_about_rows = True
+    return cache
 
 
 def _question(task: ReduceTask, output: ReductionType | None) -> Question:

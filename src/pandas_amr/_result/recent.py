@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 
 from pandas_amr._plan.call import KEEP
+from pandas_amr._records.forgetting import when_rows_are_forgotten
 from pandas_amr._records.forks import forkable_lock
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr.errors import UsageError
@@ -53,6 +54,11 @@ class RecentResults:
         found = self._results.get(key)
         return None if found is None else found[0]
 
+    def clear(self) -> None:
+        """Forget all results."""
+        self._results.clear()
+        self._bytes = 0
+
 
 def _count_bytes(result: Result) -> int:
     """Count what a result keeps in memory; texts among objects by their length."""
@@ -88,6 +94,13 @@ def remember_parts(result: StreamedResult[Any, Any]) -> ds.Dataset:
     return dataset
 
 
+@when_rows_are_forgotten
+def forget_results() -> None:
+    """Forget all results: their frames, findings and traces hold rows."""
+    with _lock:
+        _recent.clear()
+
+
 def filtered_positions(result: Result) -> NDArray[np.int64]:
     """Return the positions of the rows that a filter keeps.
 
@@ -112,7 +125,7 @@ def result_of(frame: pd.DataFrame | ds.Dataset) -> Result:
     """Return the ``Result`` of a frame, or of a dataset, that a verb gave: failures, usage, plan.
 
     The process remembers the last results, up to 256 MB of their frames, and the last one whatever
-    its size.
+    its size; none from before ``Journal.forget``.
 
     Raises:
         UsageError: no verb of this process gave the frame, or too long ago.

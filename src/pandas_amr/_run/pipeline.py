@@ -26,7 +26,7 @@ from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
 from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.defaults import fill_by_type, fill_defaults
-from pandas_amr._plan.planner import derive, given_plan
+from pandas_amr._plan.planner import derive, find_shown_rows, given_plan
 from pandas_amr._records.concurrency import await_user_code
 from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._reduce.direct import answer_directly
@@ -39,6 +39,7 @@ from pandas_amr._run.estimate import forecast
 from pandas_amr._run.outcome import make_partial_result, make_result, warn_of_failed_units
 from pandas_amr._run.preview import Draft, PreviewOptions, preview, preview_outgoing
 from pandas_amr._run.redact import needs_redaction, note_redaction, redact_spec
+from pandas_amr._run.rows import list_readings, trace_rows
 from pandas_amr._run.sample import sample_of
 from pandas_amr._units.columns import find_content_columns
 from pandas_amr._units.empty import find_empty_columns, find_empty_rows
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.spec import Spec
     from pandas_amr._journal.journal import Journal
+    from pandas_amr._journal.origins import Origins
     from pandas_amr._plan.plan import Plan
     from pandas_amr._records.usage import Ledger
     from pandas_amr._reduce.static_tree import StaticTree
@@ -147,10 +149,12 @@ class Pipeline:
             await self._open_models(stack)
             await self._begin_journal(stack)
             self.state.stage = PLANNING
+            await self._trace_rows(self.spec.job.columns)
             await self._plan()
             await self.issue_warnings()
             self.state.stage = "its units"
             units = await self.services.run_large(self.spec, make_read_units, self.spec)
+            await self._trace_rows(units.known_by or units.columns)
             if self.spec.job.verb == "plan":
                 return await self._preview(units)
             outcome = await self._answer_directly(units)
@@ -161,9 +165,22 @@ class Pipeline:
                 tree = self._begin_tree(stage, stack)
                 outcome = await self._map_and_reduce(units, stage, tree)
             self.state.stage = "its result"
-            rows = len(self.spec.job.frame)
-            self._result = await run_off_loop(self._make_result, outcome, size=rows)
+            self._result = await self._end_with(outcome)
             return self._result
+
+    async def _end_with(self, outcome: ReduceOutcome) -> Result:
+        """Make the result: in a thread, if the frame is large."""
+        rows = len(self.spec.job.frame)
+        result: Result = await run_off_loop(self._make_result, outcome, size=rows)
+        return result
+
+    async def _trace_rows(self, columns: tuple[int, ...]) -> None:
+        """Have the services know by which fingerprints the journal finds a row again."""
+        spec, services = self.spec, self.services
+        if services.journal is not None:
+            services.rows = await services.run_large(
+                spec, trace_rows, spec.job, columns, services.outer_rows
+            )
 
     async def _redact(self) -> None:
         """Redact the frame, unless that was done where the call was made.
@@ -199,7 +216,9 @@ class Pipeline:
         services, job = self.services, self.spec.job
         if services.journal is None or self._parent is not None:
             return
-        services.run_number = await services.journal.begin(job.verb, job.task, len(job.frame))
+        services.run_number = await services.journal.begin(
+            job.verb, job.task, len(job.frame), list_readings(job)
+        )
         record = RunRecord(
             services.journal, services.run_number, services.ledger, lambda: self.state.end_reason
         )
@@ -239,13 +258,21 @@ class Pipeline:
         """
         spec, services = self.spec, self.services
         store = services.answers(spec, "plan", "plan", Question())
+        origins: Origins = ()
+        if store is not None:
+            shown = await services.run_large(spec, find_shown_rows, spec.job)
+            origins = services.origins_of(shown)
         async with services.time_limit(spec):
-            return await derive(
+            derived = await derive(
                 spec.job,
                 model=services.model(spec, "plan"),
                 readers=spec.abilities("map"),
                 store=store,
+                origins=origins,
             )
+        if store is not None:
+            services.made_from = tuple(store.used)
+        return derived
 
     async def _preview(self, units: Units) -> Draft:
         """Estimate what the plan would take, and render what it would send."""
@@ -468,8 +495,10 @@ def _begin_services(
         execution.parent.services,
         warn=warn,
         frame=frame,
+        rows=None,
         wired=None,
         caches=[],
+        made_from=(),
     )
 
 

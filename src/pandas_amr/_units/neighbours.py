@@ -54,6 +54,13 @@ class Context:
         fingerprints = self.units.fingerprints
         return [*fingerprints(before, former=former), b"units", *fingerprints(after, former=former)]
 
+    def shown_with(self, positions: Sequence[int]) -> list[int]:
+        """Return the positions of the rows that are shown beside a shard."""
+        if self.segmentation == "groups":
+            return []
+        before, after = self._around(positions)
+        return before + after
+
     def groups(self, positions: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Return each unit's group by number; None if shards are cut without regard to groups.
 

@@ -17,6 +17,7 @@ SAMPLED_VALUES = 10
 SAMPLED_ROWS = 10_000
 VALUE_CHARACTERS = 200
 PREVIEW_ROWS = 5
+MANY_ROWS = 20  # that hold a value: so many make it a property of the table
 SHORT_PROFILE = ("column", "dtype", "distinct")
 
 
@@ -59,6 +60,37 @@ def write_profiles(
     return lines
 
 
+def find_rows_in_profiles(
+    frame: pd.DataFrame, columns: Sequence[int], values: int = SAMPLED_VALUES
+) -> list[int]:
+    """Find the rows of which the profiles of some columns show a value.
+
+    A value that many rows hold tells of the column, and not of a row.
+    """
+    places: set[int] = set()
+    for number in columns:
+        column = frame.iloc[:, number]
+        profile = _profile(column, "")
+        shown = [*profile["values"][:values], profile["lowest"], profile["highest"]]
+        places.update(find_rows_holding(column, shown, VALUE_CHARACTERS))
+    return sorted(places)
+
+
+def find_rows_holding(column: pd.Series, shown: Sequence[Any], characters: int) -> list[int]:
+    """Find the rows that hold a value that is shown, cut to so many characters, and is rare."""
+    texts = {str(value) for value in shown if value is not None}
+    try:
+        codes, distinct = pd.factorize(column)
+    except TypeError:  # lists and dicts
+        codes, distinct = pd.factorize(column.map(_whole_text))
+    places: list[int] = []
+    for code, value in enumerate(distinct):
+        if shorten_text(_whole_text(value), characters) in texts:
+            rows = np.flatnonzero(codes == code).tolist()
+            places += rows if len(rows) < MANY_ROWS else []
+    return places
+
+
 def preview(frame: pd.DataFrame) -> str:
     """Write a frame for a prompt: the columns' profiles, and a few rows, long cells cut."""
     keys = make_json_keys([str(name) for name in frame.columns])
@@ -94,7 +126,11 @@ def _profile(column: pd.Series, name: str) -> dict[str, Any]:
 
 
 def _value_text(value: Any) -> str:
-    return shorten_text(str(cell(value)), VALUE_CHARACTERS)
+    return shorten_text(_whole_text(value), VALUE_CHARACTERS)
+
+
+def _whole_text(value: Any) -> str:
+    return str(cell(value))
 
 
 def spread(rows: int, most: int) -> list[int]:
