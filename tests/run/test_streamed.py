@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import re
 import signal
 import tempfile
@@ -79,7 +80,7 @@ def read_row(request):
         return {"output": " | ".join(lines), "sources": [0]}
     if "row 13" in request.user:
         return Status(400, "no")
-    if '"weight"' in str(request.body["response_format"]):
+    if '"weight"' in json.dumps(request.body):
         return findings(
             request, lambda unit: {"items": [{"word": unit["text"], "weight": n} for n in range(number(unit)["n"] % 3)]}
         )
@@ -109,7 +110,7 @@ CALLS = {
 
 
 def answer(request):
-    if '"big"' in str(request.body["response_format"]):
+    if '"big"' in json.dumps(request.body):
         return findings(request, lambda unit: {"n": number(unit)["n"], "big": number(unit)["n"] % 2 == 0})
     return read_row(request)
 

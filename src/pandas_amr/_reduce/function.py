@@ -37,11 +37,11 @@ def check_columns(spec: Spec, state: State, rows: FindingRows) -> None:
     missing = _missing_columns(spec, rows)
     if not missing:
         return
-    labels = ", ".join(map(repr, rows.table.columns))
-    problem = f"No column {missing[0]!r} to reduce. There is: {labels}"
+    problem = f"No column {missing[0]!r} to reduce"
     if _has_unknown_columns(state):
         raise UnknownColumns(problem)
-    raise ColumnError(f"{problem}.")
+    labels = ", ".join(map(repr, rows.table.columns))
+    raise ColumnError(f"{problem}. There is: {labels}.")
 
 
 def _missing_columns(spec: Spec, rows: FindingRows) -> list[Any]:

@@ -257,9 +257,10 @@ class PartRun:
             return found
         self.schemas[name] = store.schema
         wanted = store.named(store.schema.empty_table())
+        rows = len(units)  # a table without columns has lost their number
         for field in wanted.schema:
             if field.name not in found.column_names:
-                found = found.append_column(field, pa.nulls(found.num_rows, field.type))
+                found = found.append_column(field, pa.nulls(rows, field.type))
         return found
 
 
