@@ -371,8 +371,11 @@ class Pace:
         """Let the window double for a moment, and not open at once: others may begin, too."""
         self._opens_at = now + OPENS_AFTER_S
 
-    def join(self, now: float) -> None:
-        """Begin with nothing to spend: the others have begun before, and learn of it only soon."""
+    def meet(self, now: float) -> None:
+        """Have nothing to spend at once when others are met: each may have spent it, whoever began.
+
+        They learn only a little later that they are met.
+        """
         for bucket in (self.requests, self.tokens):
             if bucket is not None:
                 bucket.refill(now)

@@ -93,7 +93,7 @@ class Sharing:
         self._begin_exchange()
 
     def _stop_joining(self) -> None:
-        """End it, whatever the disk does. At a gate that is shut, requests go one at a time anyway."""
+        """End it, whatever the disk does; at a gate that is shut, requests go one by one anyway."""
         if self._loop is None or self.throttle.gate.is_open:
             self._end_joining()
         else:
@@ -153,14 +153,13 @@ class Sharing:
     def _follow(self, peers: Sequence[Peer], now: float) -> None:
         """Follow what the others say."""
         living = {peer.name: peer.report for peer in peers if peer.lives}
-        were_before = any(report.joined_at < self._joined_at for report in living.values())
-        has_joined = not self._known and were_before
+        has_met = not self._known and bool(living)
         if living.keys() != self._known.keys():
             self._changed_at = now
         self._count_answers(living, now)
         self._followed_at = now
-        if has_joined:
-            self.throttle.pace.join(now)
+        if has_met:
+            self.throttle.pace.meet(now)
         self._known = living
         active = [one for one in living.values() if one.pending or one.requests_per_s]
         self.throttle.follow([peer.report for peer in peers], active, self._joined_at)
