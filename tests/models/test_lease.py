@@ -405,14 +405,16 @@ def test_old_files_are_removed_and_the_folder_is_bounded(leases):
     for name, age in ages.items():
         path = leases / f"{name}-1.sqlite"
         path.write_bytes(b"")
-        path.with_name(path.name + "-journal").write_bytes(b"")
-        os.utime(path, (now - age, now - age))
+        log = path.with_name(path.name + "-wal")
+        log.write_bytes(b"")
+        for one in (path, log):
+            os.utime(one, (now - age, now - age))
     LeaseFolder(leases).pace("server", "k", "m").exchange(PaceReport())
     names = {path.name for path in leases.glob("*.sqlite")}
     assert len(names) == MOST_FILES + 2  # with the one that is new, and a budget, which is kept
     assert "limits-0-1.sqlite" in names
     assert [name for name in ages if f"{name}-1.sqlite" in names] == ["budget-last-week"]
-    assert not (leases / "budget-old-1.sqlite-journal").exists()
+    assert not (leases / "budget-old-1.sqlite-wal").exists()
 
 
 # Where it is

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sqlite3
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from pandas_amr._journal.database_file import is_damaged, transaction
+from pandas_amr._journal.database_file import FILE_ENDS, is_damaged, transaction
 from pandas_amr.models.lease import LeaseError
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 BUSY_S = 2.0
-FILE_ENDS = ("", "-journal")
+BUSY_STEP_S = (0.001, 0.004)
+PAGES_IN_LOG = 100
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS members (
         name TEXT PRIMARY KEY, space TEXT NOT NULL, pid INTEGER NOT NULL, started INTEGER NOT NULL,
@@ -54,7 +57,6 @@ class LeaseFile:
     path: Path
     is_kept: bool
     _database: sqlite3.Connection | None = None
-    _is_new: bool = True
     _inode: int = 0
 
     def write(self, work: Callable[[sqlite3.Connection], Value]) -> Value:
@@ -64,14 +66,16 @@ class LeaseFile:
             LeaseBusy: they take too long.
             LeaseError: the file cannot be used; the text says why, and what to do.
         """
-        with _in_use:
-            try:
-                return self._write(work)
-            except (sqlite3.Error, OSError) as error:
-                self.close()
-                if isinstance(error, sqlite3.Error) and _is_busy(error):
-                    raise LeaseBusy from None
-                raise LeaseError(_describe_lease_error(self.path, error)) from None
+        return self._attempt(self._write, work)
+
+    def read(self, work: Callable[[sqlite3.Connection], Value]) -> Value:
+        """Carry out work that only reads: it waits for no process that writes.
+
+        Raises:
+            LeaseBusy: the file is being made.
+            LeaseError: the file cannot be used; the text says why, and what to do.
+        """
+        return self._attempt(self._read, work)
 
     def close(self) -> None:
         """Close the connection; it is opened again at the next use."""
@@ -81,25 +85,43 @@ class LeaseFile:
                 self._database.close()
                 self._database = None
 
-    def _write(self, work: Callable[[sqlite3.Connection], Value]) -> Value:
-        try:
-            return self._carry_out(work)
-        except sqlite3.DatabaseError as error:
-            if self.is_kept or not is_damaged(error):
-                raise
-        self.close()
-        remove_lease(self.path)
-        return self._carry_out(work)
+    def _attempt(
+        self,
+        carry_out: Callable[[Callable[[sqlite3.Connection], Value]], Value],
+        work: Callable[[sqlite3.Connection], Value],
+    ) -> Value:
+        """Carry out work, again if the file is in use.
 
-    def _carry_out(self, work: Callable[[sqlite3.Connection], Value]) -> Value:
+        SQLite itself waits longer each time, up to 0.1 s: if many processes write, some would wait
+        for seconds.
+        """
+        until = time.monotonic() + BUSY_S
+        while True:
+            try:
+                with _in_use:
+                    return carry_out(work)
+            except (sqlite3.Error, OSError) as error:
+                if isinstance(error, sqlite3.Error) and _is_busy(error):
+                    if time.monotonic() > until:
+                        raise LeaseBusy from None
+                    time.sleep(random.uniform(*BUSY_STEP_S))  # noqa: S311 (no secret)
+                    continue
+                self.close()
+                if self._may_be_made_anew(error):
+                    remove_lease(self.path)
+                    continue
+                raise LeaseError(_describe_lease_error(self.path, error)) from None
+
+    def _may_be_made_anew(self, error: Exception) -> bool:
+        return not self.is_kept and isinstance(error, sqlite3.Error) and is_damaged(error)
+
+    def _write(self, work: Callable[[sqlite3.Connection], Value]) -> Value:
         database = self._connect()
         with transaction(database):
-            if self._is_new:
-                for statement in SCHEMA:
-                    database.execute(statement)
-            value = work(database)
-        self._is_new = False
-        return value
+            return work(database)
+
+    def _read(self, work: Callable[[sqlite3.Connection], Value]) -> Value:
+        return work(self._connect())
 
     def _connect(self) -> sqlite3.Connection:
         """Return the connection; a new one if the file was removed."""
@@ -110,12 +132,20 @@ class LeaseFile:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self._inode = self.path.stat().st_ino
         database = sqlite3.connect(
-            self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+            self.path, timeout=0.0, isolation_level=None, check_same_thread=False
         )
-        self._database, self._is_new = database, True
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute(f"PRAGMA synchronous={'FULL' if self.is_kept else 'OFF'}")
+            database.execute(f"PRAGMA wal_autocheckpoint={PAGES_IN_LOG}")
+            with transaction(database):
+                for statement in SCHEMA:
+                    database.execute(statement)
+        except BaseException:
+            database.close()
+            raise
+        self._database = database
         _open.add(self)
-        database.execute("PRAGMA journal_mode=PERSIST")  # no file is created per transaction
-        database.execute(f"PRAGMA synchronous={'NORMAL' if self.is_kept else 'OFF'}")
         return database
 
     def _is_same_file(self) -> bool:

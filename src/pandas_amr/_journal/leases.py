@@ -6,6 +6,7 @@ own have one key, too. The name of a file is a digest, from which no key can be 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -63,7 +64,7 @@ class _Member:
         return not self.process.has_ended()
 
 
-def _read_members(database: sqlite3.Connection, own_name: str) -> list[_Member]:
+def _read_members(own_name: str, database: sqlite3.Connection) -> list[_Member]:
     """Read all members but one."""
     members: list[_Member] = []
     for name, space, pid, started, beat, has_left, state in database.execute(
@@ -75,7 +76,7 @@ def _read_members(database: sqlite3.Connection, own_name: str) -> list[_Member]:
     return members
 
 
-def _write_member(database: sqlite3.Connection, member: _Member) -> None:
+def _write_member(member: _Member, database: sqlite3.Connection) -> None:
     process = member.process
     database.execute(
         "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -91,8 +92,22 @@ def _write_member(database: sqlite3.Connection, member: _Member) -> None:
     )
 
 
-def _delete_member(database: sqlite3.Connection, name: str) -> None:
-    database.execute("DELETE FROM members WHERE name = ?", (name,))
+def _delete_members(names: Sequence[str], database: sqlite3.Connection) -> None:
+    database.executemany("DELETE FROM members WHERE name = ?", [(name,) for name in names])
+
+
+def _sort_members(members: Sequence[_Member], now: float) -> tuple[list[Peer], list[str]]:
+    """Give the processes that others have to do with, and the names of those that have ended."""
+    peers: list[Peer] = []
+    ended: list[str] = []
+    for member in members:
+        known = {name: value for name, value in member.state.items() if name in REPORT_FIELDS}
+        peer = Peer(member.name, member.lives(now, STALE_S), PaceReport(**known))
+        if peer.lives or peer.report.paused_until > now:
+            peers.append(peer)
+        else:
+            ended.append(member.name)
+    return peers, ended
 
 
 def _own_name() -> str:
@@ -115,8 +130,15 @@ class FilePaceLease:
         Raises:
             LeaseError: the file cannot be used.
         """
+        now = CLOCK.now()
+        own = _Member(_own_name(), this_process(), now, has_left=False, state=asdict(report))
+        file = self._open()
         try:
-            self._last = self._open().write(functools.partial(self._exchange, report))
+            file.write(functools.partial(_write_member, own))
+            members = file.read(functools.partial(_read_members, own.name))
+            self._last, ended = _sort_members(members, now)
+            if ended:
+                file.write(functools.partial(_delete_members, ended))
         except LeaseBusy:  # what was known still holds
             return self._last
         return self._last
@@ -141,28 +163,14 @@ class FilePaceLease:
             self._file = LeaseFile(path, is_kept=False)
         return self._file
 
-    def _exchange(self, report: PaceReport, database: sqlite3.Connection) -> list[Peer]:
-        now = CLOCK.now()
-        own = _Member(_own_name(), this_process(), now, has_left=False, state=asdict(report))
-        peers: list[Peer] = []
-        for member in _read_members(database, own.name):
-            known = {name: value for name, value in member.state.items() if name in REPORT_FIELDS}
-            peer = Peer(member.name, member.lives(now, STALE_S), PaceReport(**known))
-            if peer.lives or peer.report.paused_until > now:
-                peers.append(peer)
-            else:
-                _delete_member(database, member.name)
-        _write_member(database, own)
-        return peers
-
     def _leave(self, report: PaceReport, database: sqlite3.Connection) -> None:
         """Leave nothing but a pause that the server asked for."""
         now = CLOCK.now()
         if report.paused_until > now:
             own = _Member(_own_name(), this_process(), now, has_left=True, state=asdict(report))
-            _write_member(database, own)
+            _write_member(own, database)
         else:
-            _delete_member(database, _own_name())
+            _delete_members([_own_name()], database)
 
 
 @dataclass(eq=False)
@@ -226,7 +234,7 @@ class FileBudgetLease:
         now = CLOCK.now()
         ended = _sum_of_ended(database)
         taken, spent_in_all, others_are_short = ended, ended + spent, False
-        for member in _read_members(database, self._member_name):
+        for member in _read_members(self._member_name, database):
             most = Amounts(*member.state["most"])
             lives = member.lives(now, BUDGET_STALE_S)
             taken += most
@@ -234,17 +242,15 @@ class FileBudgetLease:
             others_are_short = others_are_short or (lives and member.state["is_short"])
         most = _largest_that_fits(wishes, taken, self.limits, is_frugal=others_are_short)
         state = {"spent": _as_list(spent), "most": _as_list(most), "is_short": is_short}
-        _write_member(
-            database,
-            _Member(self._member_name, this_process(), now, has_left=False, state=state),
-        )
+        own = _Member(self._member_name, this_process(), now, has_left=False, state=state)
+        _write_member(own, database)
         return Allowance(most, spent_in_all)
 
     def _leave(self, spent: Amounts, database: sqlite3.Connection) -> None:
         ended = _sum_of_ended(database) + spent
         database.execute("DELETE FROM spent")
         database.execute("INSERT INTO spent VALUES (?, ?, ?)", _as_list(ended))
-        _delete_member(database, self._member_name)
+        _delete_members([self._member_name], database)
 
 
 def _largest_that_fits(
@@ -343,7 +349,7 @@ def _remove_old(folder: Path) -> None:
     used: list[tuple[float, Path]] = []
     for path in folder.glob("*.sqlite"):
         try:
-            used.append((path.stat().st_mtime, path))
+            used.append((_used_at(path), path))
         except FileNotFoundError:  # another process is first
             continue
     used.sort()
@@ -354,6 +360,14 @@ def _remove_old(folder: Path) -> None:
         is_too_much = place < surplus and not is_budget and now - at > STALE_S
         if is_old or is_too_much:
             remove_lease(path)
+
+
+def _used_at(path: Path) -> float:
+    """Give the time when a lease was last written: what is new is in its log first."""
+    times = [path.stat().st_mtime]
+    with contextlib.suppress(FileNotFoundError):
+        times.append(path.with_name(f"{path.name}-wal").stat().st_mtime)
+    return max(times)
 
 
 _folders: dict[Path, LeaseFolder] = {}

@@ -39,7 +39,8 @@ class PaceReport:
         joined_at: when it began to share.
         pending: its requests in flight, and those that wait.
         is_held: whether a rate holds requests back.
-        answered: requests answered so far.
+        answered: requests answered since it joined.
+        refused: requests answered 429 since it joined.
         requests_per_s: requests that it sends per second, lately.
         tokens_per_s: likewise the tokens.
         max_parallelism: the limit that its user gave; None if there is none.
@@ -58,6 +59,7 @@ class PaceReport:
     pending: int = 0
     is_held: bool = False
     answered: int = 0
+    refused: int = 0
     requests_per_s: float = 0.0
     tokens_per_s: float = 0.0
     max_parallelism: int | None = None

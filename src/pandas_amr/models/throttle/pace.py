@@ -30,7 +30,9 @@ SOON_S = 5.0  # without a 429; after each further time as long the rate grows fa
 LONGEST_PACE_S = 60.0  # a learned rate holds no request back for longer after the one before
 DOUBT_S = 60.0  # for which headers are not believed that left room although the server said 429
 ROOM = 2.0  # requests: what headers say may be rounded
+WITHOUT_BURST = 0.6  # of what is admitted at first, the rest may have been a burst
 FIRST_GUESS_S = 1.0  # in which the answers come to what was sent before the first 429
+OPENS_AFTER_S = 1.0
 NOTICE_S = 0.1  # until processes that share a limit surely know of one that joins them
 
 
@@ -110,6 +112,7 @@ class Pace:
     _admitted: AdmittedRate = field(default_factory=AdmittedRate)
     _is_guessed: bool = False
     _first_guess_at: float = 0.0
+    _opens_at: float = 0.0
     _grown_at: float = 0.0
     _shrunk_at: float = 0.0
     _doubted_until: float = 0.0
@@ -321,7 +324,7 @@ class Pace:
             self.tokens = update_from_headers(
                 self.tokens, limits.tokens, limits.tokens_left, unknown, now
             )
-        if left is None or not self.window.is_doubling:
+        if left is None or not self.window.is_doubling or now < self._opens_at:
             return
         if limits.tokens_left is not None and ticket.tokens > 0:
             left = min(left, limits.tokens_left / ticket.tokens)
@@ -364,24 +367,42 @@ class Pace:
         for other in others:
             self._follow_slowdown(other, in_flight, now)
 
-    def join(self, now: float) -> None:
-        """Begin with nothing to spend: the others have begun before, and learn of it only soon."""
+    def begin_sharing(self, now: float) -> None:
+        """Let the window double for a moment, and not open at once: others may begin, too."""
+        self._opens_at = now + OPENS_AFTER_S
+
+    def meet(self, now: float) -> None:
+        """Have nothing to spend at once when others are met: each may have spent it, whoever began.
+
+        They learn only a little later that they are met.
+        """
         for bucket in (self.requests, self.tokens):
             if bucket is not None:
                 bucket.refill(now)
                 bucket.level = min(bucket.level, -bucket.rate * NOTICE_S)
 
-    def count_others(self, answered: int, now: float) -> None:
-        """Count what the server has answered to other processes: the limit is one."""
+    def count_others(self, *, answered: int, refused: int, since: float, now: float) -> None:
+        """Count what the server has answered to other processes: the limit is one.
+
+        Args:
+            answered: requests answered since the last exchange.
+            refused: requests answered 429 since then.
+            since: when that was.
+            now: the time.
+        """
+        began = since - self.window.last_latency_s  # when they were sent, about
         for _ in range(answered):
             self._admitted.record_answer(now)
+            self._refusals.note(began, refused=False)
+        for _ in range(refused):
+            self._refusals.note(began, refused=True)
 
     def _correct_first_guess(self, now: float) -> None:
         """Raise a first guess: it was made before the answers to other processes were counted."""
         rate = self.request_rate
         if not self._is_guessed or rate is None or now - self._first_guess_at > FIRST_GUESS_S:
             return
-        admitted = self._admitted.per_second(now) * SHARED_BACK_OFF
+        admitted = self._admitted.per_second(now) * WITHOUT_BURST
         if admitted > rate:
             self._set_guess(admitted, now)
 
@@ -419,7 +440,7 @@ class Pace:
 
     def _set_share(self, share: Share, now: float) -> None:
         former, self.share = self.share, share
-        if share.processes > former.processes and self.requests is None:
+        if share.processes > former.processes:
             self.window.divide(share.processes / former.processes)
         if self.requests is not None and share.requests != former.requests:
             self.requests.scale(share.requests / former.requests, now)

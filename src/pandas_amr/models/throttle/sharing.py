@@ -61,13 +61,18 @@ class Sharing:
     _is_again: bool = False
     _joining: asyncio.TimerHandle | None = None
     _exchanges: int = 0
+    _is_informed: bool = False
+    _followed_at: float = 0.0
     _changed_at: float = 0.0
     _history: deque[_Sent] = field(default_factory=deque)
     _known: dict[str, PaceReport] = field(default_factory=dict)
 
     @property
     def is_joining(self) -> bool:
-        """Whether this process does not know yet of others; that takes as long as a file."""
+        """Whether this process does not know yet of others; that takes as long as a file.
+
+        Those that began at the same moment are known once it has looked after its first answer.
+        """
         return self._joining is not None
 
     def wake(self) -> None:
@@ -82,8 +87,17 @@ class Sharing:
         self._known.clear()
         self._exchange = None
         self._exchanges = 0
-        self._joining = loop.call_later(LONGEST_JOINING_S, self._end_joining)
+        self.throttle.begin_counting()
+        self.throttle.pace.begin_sharing(now)
+        self._joining = loop.call_later(LONGEST_JOINING_S, self._stop_joining)
         self._begin_exchange()
+
+    def _stop_joining(self) -> None:
+        """End it, whatever the disk does; at a gate that is shut, requests go one by one anyway."""
+        if self._loop is None or self.throttle.gate.is_open:
+            self._end_joining()
+        else:
+            self._joining = self._loop.call_later(LONGEST_JOINING_S, self._stop_joining)
 
     def _end_joining(self) -> None:
         if self._joining is not None:
@@ -105,6 +119,7 @@ class Sharing:
             self._timer.cancel()
             self._timer = None
         self._is_again = False
+        self._is_informed = self.throttle.gate.is_open
         now = self.throttle.clock()
         report = self._report(now)
         if report.pending:
@@ -127,7 +142,7 @@ class Sharing:
         now = self.throttle.clock()
         self._follow(exchange.result(), now)
         self._exchanges += 1
-        if self._exchanges >= JOINING_EXCHANGES:
+        if self._is_informed and self._exchanges >= JOINING_EXCHANGES:
             self._end_joining()
         if self._is_again:
             self._begin_exchange()
@@ -138,13 +153,13 @@ class Sharing:
     def _follow(self, peers: Sequence[Peer], now: float) -> None:
         """Follow what the others say."""
         living = {peer.name: peer.report for peer in peers if peer.lives}
-        were_before = any(report.joined_at < self._joined_at for report in living.values())
-        has_joined = not self._known and were_before
+        has_met = not self._known and bool(living)
         if living.keys() != self._known.keys():
             self._changed_at = now
         self._count_answers(living, now)
-        if has_joined:
-            self.throttle.pace.join(now)
+        self._followed_at = now
+        if has_met:
+            self.throttle.pace.meet(now)
         self._known = living
         active = [one for one in living.values() if one.pending or one.requests_per_s]
         self.throttle.follow([peer.report for peer in peers], active, self._joined_at)
@@ -156,7 +171,12 @@ class Sharing:
             if former is None:
                 # Only what it did since this process joined concerns it.
                 former = PaceReport() if report.joined_at >= self._joined_at else report
-            self.throttle.pace.count_others(report.answered - former.answered, now)
+            self.throttle.pace.count_others(
+                answered=report.answered - former.answered,
+                refused=report.refused - former.refused,
+                since=self._followed_at,
+                now=now,
+            )
 
     def _report(self, now: float) -> PaceReport:
         throttle = self.throttle

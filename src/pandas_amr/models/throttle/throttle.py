@@ -74,6 +74,7 @@ class Throttle:
     gate: Gate = field(default_factory=Gate)
     sharing: Sharing | None = None
     _answered: int = 0
+    _refused: int = 0
     _waiting: deque[_Place] = field(default_factory=deque)
     _timer: asyncio.TimerHandle | None = None
     _answered_at: float = 0.0
@@ -324,6 +325,8 @@ class Throttle:
         self.pace.speed_up(ticket.began, now, self.in_flight)
         if limits is not None:
             self.pace.learn_limits(limits, ticket, now)
+        if self.sharing is not None and self.sharing.is_joining:
+            self.sharing.exchange_soon()
         self._admit_waiting()
 
     def record_refusal(
@@ -336,6 +339,7 @@ class Throttle:
     ) -> None:
         """Record that the server said 429."""
         now = self.clock()
+        self._refused += 1
         self._end(ticket)
         self._set_trouble(error)
         self.pace.return_tokens(ticket.tokens)
@@ -455,10 +459,15 @@ class Throttle:
             report,
             pending=self.in_flight + len(self._waiting),
             answered=self._answered,
+            refused=self._refused,
             paused_until=self._asked_until,
             gone_since=self._outage.since,
         )
         return self.pace.describe(report)
+
+    def begin_counting(self) -> None:
+        """Count from now on what the server answers, to tell the others."""
+        self._answered = self._refused = 0
 
     def admit(self) -> None:
         """Admit what may be sent now."""

@@ -41,6 +41,11 @@ class ConcurrencyWindow:
         limit = min(self.size, self.cap, max_parallelism or LARGEST_WINDOW)
         return max(1, int(limit))
 
+    @property
+    def last_latency_s(self) -> float:
+        """How long the last answer took; 0 if there was none."""
+        return self._latencies[-1] if self._latencies else 0.0
+
     def divide(self, parts: float) -> None:
         """Leave other processes their part, while all look for how many a server admits."""
         if self.is_doubling:
