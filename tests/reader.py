@@ -34,7 +34,7 @@ def read(request: ScriptedRequest) -> dict[str, Any] | list[Call]:
 
 def find(unit: dict[str, Any]) -> dict[str, Any]:
     """Find whatever an example may ask of a unit; what it does not ask is left aside."""
-    text = str(unit.get("text", unit.get("content", ""))).lower()
+    text = " ".join(str(value) for value in unit.values()).lower()
     part = next((part for part in PARTS if part in text), "other")
     severity = next((value for word, value in SEVERITY.items() if word in text), 1)
     return {

@@ -55,6 +55,7 @@ def test_a_block_of_the_docs_runs_from_an_empty_file(block, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     printed = io.StringIO()
     with ScriptedServer(reader.read) as server:
+        monkeypatch.setenv("AMR_LEASE", str(tmp_path / "lease"))
         monkeypatch.setenv("AMR_MODEL", "scripted")
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         with contextlib.redirect_stdout(printed):
