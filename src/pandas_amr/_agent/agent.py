@@ -124,7 +124,7 @@ class NoInstruction(InvalidOutput):
     """A user's function returned no instruction, or raised."""
 
 
-def check_instruction(value: Any) -> str:
+def check_instruction(value: object) -> str:
     """Check the instruction that a user's function returned.
 
     Raises:

@@ -376,7 +376,7 @@ class _Conversation:
             line=line,
         )
 
-    def _answer(self, payload: Any, problem: str | None, form: str) -> Answer:
+    def _answer(self, payload: object, problem: str | None, form: str) -> Answer:
         return Answer(
             self.submission.wire.read(payload),
             problem,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pandas_amr._agent.call_forms import ARGUMENT_KEYS, INNER_KEYS, LIST_KEYS, NAME_KEYS, NAMESPACE
 
@@ -102,7 +102,7 @@ def _words(text: str) -> str:
     return f" {' '.join(own_words)} "
 
 
-def _value_text(value: Any) -> str:
+def _value_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -26,7 +26,7 @@ LONGEST_NUMBER = 10**4000  # Python writes at most 4,300 digits
 CONVERTERS = ("to_csv", "to_pylist", "to_dicts", "tolist", "as_py", "item", "isoformat")
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """Convert a tool's result to text: a frame to CSV, a text unchanged, all else to JSON.
 
     Example:
@@ -70,7 +70,7 @@ def _text_of_bytes(value: bytes) -> str:
         return base64.b64encode(value).decode()
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """Return an object's text; if its ``__str__`` raises, its type and the error's."""
     try:
         return str(value)
@@ -89,7 +89,7 @@ class _PlainConverter:
     left: int = MOST_VALUES
     parents: list[int] = field(default_factory=list)
 
-    def convert(self, value: Any) -> Any:
+    def convert(self, value: object) -> Any:
         """Return the value as JSON can hold it."""
         self.left -= 1
         if self.left < 0:
@@ -102,7 +102,7 @@ class _PlainConverter:
             return _text_of_bytes(bytes(value))
         return self._convert_once(value)
 
-    def _convert_once(self, value: Any) -> Any:
+    def _convert_once(self, value: object) -> Any:
         """Convert an object that may hold others, unless it is within itself."""
         if id(value) in self.parents:
             return f"<{type(value).__name__} that holds itself>"
@@ -116,7 +116,7 @@ class _PlainConverter:
         finally:
             self.parents.pop()
 
-    def _convert_object(self, value: Any) -> Any:
+    def _convert_object(self, value: object) -> Any:
         if isinstance(value, enum.Enum):
             return self.convert(value.value)
         if isinstance(value, BaseModel):
@@ -156,7 +156,7 @@ class _PlainConverter:
         converted = [self.convert(item) for item in items]
         return converted if self.left > 0 else [*converted, "..."]
 
-    def _convert_foreign(self, value: Any) -> Any:
+    def _convert_foreign(self, value: object) -> Any:
         """Convert an object by the first of its own methods that works; else return its text."""
         for name in CONVERTERS:
             method = getattr(value, name, None)
@@ -180,7 +180,7 @@ def _number(value: float) -> Any:
     return None if math.isnan(value) else str(float(value))
 
 
-def _key(key: Any) -> str:
+def _key(key: object) -> str:
     """Return a key as the text that JSON wants."""
     if isinstance(key, str):
         return key

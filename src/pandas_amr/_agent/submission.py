@@ -53,7 +53,7 @@ class Submission:
         """The keys of a submission."""
         return list(self.schema.get("properties", {}))
 
-    def is_shaped(self, payload: Any) -> bool:
+    def is_shaped(self, payload: object) -> bool:
         """Whether a payload is meant as a submission, right or wrong: it has one of the keys."""
         if not isinstance(payload, dict):
             return False

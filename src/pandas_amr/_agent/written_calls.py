@@ -251,7 +251,7 @@ class _Reader:
         value = _read_body(body, is_closed=False)
         return WrittenCalls(tuple(self._of_value(value, body)), rest)
 
-    def _of_value(self, value: Any, text: str) -> Iterator[WrittenCall]:
+    def _of_value(self, value: object, text: str) -> Iterator[WrittenCall]:
         """Yield the calls that a value contains."""
         if isinstance(value, list):
             for item in value:
@@ -359,7 +359,7 @@ def _are_whole_text(text: str, values: Sequence[Value]) -> bool:
     return not END_MARK.sub("", text[end:]).strip()
 
 
-def _item_text(item: Any, text: str) -> str:
+def _item_text(item: object, text: str) -> str:
     """Return the text of an item in a list; calls in Python share the text of the list."""
     return text if isinstance(item, PythonCall) else json.dumps(item, ensure_ascii=False)
 

@@ -67,7 +67,7 @@ def exit_status(result: Result, most_failed: MostFailed) -> int:
 
 
 def describe_result(
-    result: Result, *, status: str, output: Any, out: str | None, journal: str | None
+    result: Result, *, status: str, output: object, out: str | None, journal: str | None
 ) -> dict[str, Any]:
     """Describe a result as JSON has it.
 
@@ -104,7 +104,7 @@ def _list_failures(result: Result) -> list[dict[str, Any]]:
     return listed
 
 
-def to_plain(output: Any) -> Any:
+def to_plain(output: object) -> Any:
     """Convert an answer to what JSON holds: a frame to records, a Series to an object."""
     if isinstance(output, pd.DataFrame):
         return list(iterate_records(output))
@@ -120,7 +120,7 @@ def to_plain(output: Any) -> Any:
     return cell(output)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Write a value to stdout, in one line.
 
     Raises:

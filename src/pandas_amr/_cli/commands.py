@@ -43,7 +43,9 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 class Choice(click.Choice):  # type: ignore[type-arg]
     """One of some words; a wrong one is refused with the one that may be meant."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
         """Check a word."""
         if value not in self.choices:
             listed = ", ".join(map(str, self.choices))

@@ -412,7 +412,7 @@ def iterate_records(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         yield {key: cell(value) for key, value in zip(keys, values, strict=True)}
 
 
-def _join_levels(label: Any) -> Any:
+def _join_levels(label: object) -> Any:
     """Join the levels of a column's label, as (severity, mean)."""
     return "_".join(map(str, label)) if isinstance(label, tuple) else label
 

@@ -93,7 +93,7 @@ def _write_rows(result: Result, out: Place) -> str | None:
 
 
 def _describe(
-    request: Request, result: Result, status: str, *, output: Any, out: str | None
+    request: Request, result: Result, status: str, *, output: object, out: str | None
 ) -> dict[str, Any]:
     journal = None if request.journal is None else str(request.journal.path)
     return describe_result(result, status=status, output=output, out=out, journal=journal)

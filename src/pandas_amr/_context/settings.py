@@ -401,7 +401,7 @@ _WANTED = {
 }
 
 
-def _fits(name: str, value: Any) -> bool:
+def _fits(name: str, value: object) -> bool:
     match name:
         case "errors":
             return isinstance(value, str) and value in get_args(Errors)
@@ -418,21 +418,21 @@ def _fits(name: str, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_place(value: Any) -> bool:
+def _is_place(value: object) -> bool:
     """Tell whether a value is a path, or a switch: True for the default one, False for none."""
     if isinstance(value, str):
         return bool(value.strip()) and not suggest_switch(value)
     return isinstance(value, bool | Path)
 
 
-def _is_redact(value: Any) -> bool:
+def _is_redact(value: object) -> bool:
     """Tell whether a value can be called with a text; what an async function gives is no text."""
     if not callable(value):
         return False
     return not _runs_later(value) and not _runs_later(type(value).__call__)
 
 
-def check_lm(given: Any, where: str = "lm=") -> None:
+def check_lm(given: object, where: str = "lm=") -> None:
     """Refuse what names no model.
 
     Args:
@@ -472,7 +472,7 @@ def _check_phases(lms: Mapping[Any, Any], where: str) -> None:
     raise UsageError(f"{where} by phase takes {', '.join(PHASES)}, not {shown}.{suggestion}")
 
 
-def _advise_lm(given: Any) -> str:
+def _advise_lm(given: object) -> str:
     """Suggest the object that is meant by a class or a module."""
     if given is LM:
         return ' Did you mean amr.LM("name")?'

@@ -182,7 +182,7 @@ class Spec:
         agent = self.job.reduce_agent
         return agent is None or isinstance(agent.instruction, str)
 
-    def redaction_of(self, label: Any) -> Redaction | None:
+    def redaction_of(self, label: object) -> Redaction | None:
         """Return what a column passes before a reducer reads it; None if it is read as it is.
 
         What agents found, they found in redacted text. Columns of the frame are not redacted, nor

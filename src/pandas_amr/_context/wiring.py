@@ -65,7 +65,7 @@ def check_budget(budget: Budget | None, lms: Iterable[LM]) -> None:
             )
 
 
-def resolve_lms(given: Any, settings: Settings) -> dict[Phase, LM]:
+def resolve_lms(given: object, settings: Settings) -> dict[Phase, LM]:
     """The model of each phase: the call's own, else the settings', else the environment's.
 
     Raises:

@@ -116,7 +116,7 @@ def _sort_by_unit(
     return by_unit, unknown
 
 
-def read_unit_number(name: Any) -> int | None:
+def read_unit_number(name: object) -> int | None:
     """Read the number of a unit in an answer; models write it as a text or a float, too.
 
     Example:

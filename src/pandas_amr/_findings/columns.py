@@ -42,7 +42,7 @@ def spread_items(
     return pd.DataFrame(columns, index=findings.index[positions]), positions.astype(np.int64)
 
 
-def array_of(column: pa.ChunkedArray, kind: Any = None) -> Any:
+def array_of(column: pa.ChunkedArray, kind: object = None) -> Any:
     """Convert an Arrow column to a pandas array: choices to a category, all else Arrow-typed."""
     choices = choices_of(kind)
     if choices is None:
@@ -71,7 +71,7 @@ def add_findings(frame: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     return joined
 
 
-def make_typed_array(values: Sequence[Any], kind: Any) -> Any:
+def make_typed_array(values: Sequence[Any], kind: object) -> Any:
     """Convert checked values to a typed array; None becomes ``<NA>``."""
     array = pa.array([plain(value, kind) for value in values], type=arrow_type(kind))
     return array_of(pa.chunked_array([array]), kind)

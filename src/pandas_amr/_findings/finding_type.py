@@ -301,7 +301,7 @@ def _describe_misfit(error: Exception) -> str:
     return f"a value does not fit the column type ({type(error).__name__})"
 
 
-def check_column_values(values: Sequence[Any], kind: Any) -> None:
+def check_column_values(values: Sequence[Any], kind: object) -> None:
     """Check that a column can hold values of a type.
 
     Raises:
@@ -313,7 +313,7 @@ def check_column_values(values: Sequence[Any], kind: Any) -> None:
         raise InvalidOutput(_describe_misfit(error)) from None
 
 
-def as_json(value: Any) -> Any:
+def as_json(value: object) -> Any:
     """Convert a value of a user's function to the JSON form that a model would give it.
 
     Raises:
@@ -336,7 +336,7 @@ def as_json(value: Any) -> Any:
     return _scalar_as_json(value)
 
 
-def _scalar_as_json(value: Any) -> Any:
+def _scalar_as_json(value: object) -> Any:
     if isinstance(value, float | np.floating):
         return None if np.isnan(value) else float(value)
     if isinstance(value, decimal.Decimal):

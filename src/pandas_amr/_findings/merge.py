@@ -28,7 +28,7 @@ ORDERED = ("first", "last", "min", "max", "mode")
 NUMBERS = ("max", "min", "sum", "first", "last", "mode")
 
 
-def list_merge_rules(kind: Any) -> tuple[str, ...]:
+def list_merge_rules(kind: object) -> tuple[str, ...]:
     """Return the rules that can merge values of a type, the default first.
 
     Example:
@@ -125,7 +125,7 @@ def merge_records(
 
 
 def _merge_field(
-    values: list[Any], kind: Any, rule: str, place: tuple[str, ...], merged: MergedRecord
+    values: list[Any], kind: object, rule: str, place: tuple[str, ...], merged: MergedRecord
 ) -> Any:
     """Merge a field's values into its JSON form; texts that differ are left to an agent."""
     if not values:
@@ -140,7 +140,7 @@ def _merge_field(
 
 
 def _merge_objects(
-    values: list[Any], kind: Any, place: tuple[str, ...], merged: MergedRecord
+    values: list[Any], kind: object, place: tuple[str, ...], merged: MergedRecord
 ) -> Any:
     """Merge objects key by key, the values of each key by the default rule of their type."""
     kind, _ = without_none(kind)
@@ -158,7 +158,7 @@ def _merge_objects(
     return joined
 
 
-def _list_fields(records: list[dict[str, Any]], kind: Any) -> Sequence[tuple[str, str, Any]]:
+def _list_fields(records: list[dict[str, Any]], kind: object) -> Sequence[tuple[str, str, Any]]:
     """Return of each field of an object its name, its name in JSON, and its type."""
     if get_origin(kind) is not dict:
         return json_fields(kind)

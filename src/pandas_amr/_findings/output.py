@@ -59,7 +59,7 @@ class Reduction:
         return inputs
 
 
-def _render_value(value: Any) -> str:
+def _render_value(value: object) -> str:
     """Render an answer, or an item of one, as a JSON object."""
     if not isinstance(value, dict):
         return to_json_line({OUTPUT_KEY: value})
@@ -185,7 +185,7 @@ class ReductionType:
         leniency = Leniency(coded=answer.form == REPL_FORM)
         return self._check(output, leniency), tuple(support)
 
-    def _check(self, output: Any, leniency: Leniency) -> Any:
+    def _check(self, output: object, leniency: Leniency) -> Any:
         """Check an answer as strictly as a finding, and convert it.
 
         Raises:
@@ -209,7 +209,7 @@ class ReductionType:
         return value
 
 
-def _split_sources(items: list[Any], common_sources: Any) -> tuple[list[Any], list[Any]]:
+def _split_sources(items: list[Any], common_sources: object) -> tuple[list[Any], list[Any]]:
     """Take each item's sources out of it; an item without any has those of the whole answer."""
     values: list[Any] = []
     cited: list[Any] = []
@@ -223,7 +223,7 @@ def _split_sources(items: list[Any], common_sources: Any) -> tuple[list[Any], li
     return values, cited
 
 
-def _resolve_sources(numbers: Any, inputs: Sequence[ReduceInput], *, from_all: bool) -> Support:
+def _resolve_sources(numbers: object, inputs: Sequence[ReduceInput], *, from_all: bool) -> Support:
     """Find the rows behind the cited findings.
 
     Args:
@@ -248,7 +248,7 @@ def _resolve_sources(numbers: Any, inputs: Sequence[ReduceInput], *, from_all: b
     return resolve_support(numbers, inputs)
 
 
-def number_type(output: Any) -> type[int | float] | None:
+def number_type(output: object) -> type[int | float] | None:
     """Tell which number an output is; None if it is something else.
 
     Example:

@@ -38,7 +38,7 @@ class UnitRows:
     by: By | None = None
     chosen: bool = False
 
-    def owns(self, label: Any) -> bool:
+    def owns(self, label: object) -> bool:
         """Tell whether a column belongs to the units, and not to the records."""
         return label not in self.records and label in self.table.columns
 
@@ -88,7 +88,7 @@ class UnitRows:
         return table, by.replace_keys(keys)
 
 
-def _is_field(key: Any, records: frozenset[Any]) -> bool:
+def _is_field(key: object, records: frozenset[Any]) -> bool:
     """Tell whether a grouping key names a field of the records."""
     return not isinstance(key, pd.Series | pd.Grouper) and key in records
 

@@ -258,7 +258,7 @@ class Answers:
         values = await self.keeper.recall([key])
         return _read_answer(values.get(key), read)
 
-    async def keep(self, asked: Sequence[str], payload: Any, origins: Origins = ()) -> None:
+    async def keep(self, asked: Sequence[str], payload: object, origins: Origins = ()) -> None:
         """Make an answer durable, and release its claim."""
         key = self.key(asked)
         self.used.append(key)

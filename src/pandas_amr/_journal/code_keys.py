@@ -31,7 +31,7 @@ def describe_function(function: Callable[..., Any]) -> dict[str, Any]:
     return {"function": name, "code": fingerprint(*_parts_of(function, 0)).hex()}
 
 
-def _parts_of(function: Any, depth: int) -> list[bytes]:
+def _parts_of(function: object, depth: int) -> list[bytes]:
     """Collect what tells a function from others and is the same in every process.
 
     That is its source, if it can be read, and the plain values that it uses.
@@ -78,7 +78,7 @@ def _parts_of_values(values: Iterable[Any], depth: int) -> list[bytes]:
     return parts
 
 
-def _parts_of_value(value: Any, depth: int) -> list[bytes]:
+def _parts_of_value(value: object, depth: int) -> list[bytes]:
     """Describe a value; one that may be another in each process only by its type."""
     if value is None or isinstance(value, int | float | str | bytes):
         return [repr(value).encode()]

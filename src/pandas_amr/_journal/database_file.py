@@ -10,7 +10,7 @@ import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pandas_amr.errors import JournalError
 
@@ -309,7 +309,7 @@ def find_forgotten(connection: sqlite3.Connection, run: int) -> set[bytes]:
     return {origin for (origin,) in rows}
 
 
-def checksum(key: Any, value: Any) -> int | None:
+def checksum(key: object, value: object) -> int | None:
     """Sum up the key and the value together, so that a value never stands for another key."""
     if not (isinstance(key, bytes) and isinstance(value, str)):
         return None

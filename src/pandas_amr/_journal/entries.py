@@ -48,12 +48,12 @@ class Check:
 # Writing
 
 
-def encode(value: Any) -> str:
+def encode(value: object) -> str:
     """Encode an answer as JSON."""
     return _ENCODER.encode(value)
 
 
-def _encode_scalar(value: Any) -> Any:
+def _encode_scalar(value: object) -> Any:
     """Convert what JSON has no form for: code submits dates and decimals as they are."""
     return json_scalar(value, type(value))
 

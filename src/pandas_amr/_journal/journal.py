@@ -530,7 +530,7 @@ def _read_mark(
 # Arguments and results
 
 
-def _seconds(older_than: Any) -> float:
+def _seconds(older_than: object) -> float:
     """Convert an age, a timedelta or days, to seconds.
 
     Raises:
@@ -550,7 +550,7 @@ def _seconds(older_than: Any) -> float:
     return float(min(days, MOST_DAYS)) * 86_400
 
 
-def _check_keep(keep: Any) -> int:
+def _check_keep(keep: object) -> int:
     if isinstance(keep, bool | np.timedelta64) or not isinstance(keep, Integral) or int(keep) < 0:
         raise UsageError(f"prune(keep=) takes a whole number of runs, 0 or more, not {keep!r}.")
     return min(int(keep), sys.maxsize)
@@ -605,7 +605,7 @@ def _frame(rows: Iterable[tuple[Any, ...]], names: Sequence[str]) -> pd.DataFram
     return frame
 
 
-def open_journal(given: Any, *, by_default: bool) -> Journal | None:
+def open_journal(given: object, *, by_default: bool) -> Journal | None:
     """Return the journal that ``journal=`` means.
 
     Args:

@@ -85,7 +85,7 @@ def describe_question(question: Question) -> dict[str, Any]:
     return {name: value for name, value in about.items() if _is_set(value)}
 
 
-def _is_set(value: Any) -> bool:
+def _is_set(value: object) -> bool:
     """Whether a part is set; 0 is."""
     if value is None or value is False:
         return False
@@ -179,12 +179,12 @@ def _describe_arguments(tool: Tool) -> dict[str, Any]:
 # Types
 
 
-def describe_type(kind: Any) -> dict[str, Any]:
+def describe_type(kind: object) -> dict[str, Any]:
     """Describe a type as a JSON schema, which holds the names of fields beside their aliases."""
     return copy.deepcopy(_describe_record(kind)) if _is_record(kind) else _describe_type(kind)
 
 
-def _is_record(kind: Any) -> bool:
+def _is_record(kind: object) -> bool:
     """Whether a type equals only itself and can be cached; ``int | str`` equals other unions."""
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
@@ -201,7 +201,7 @@ def _describe_type(kind: Any) -> dict[str, Any]:
     return described
 
 
-def former_schema(kind: Any) -> dict[str, Any]:
+def former_schema(kind: object) -> dict[str, Any]:
     """Return the JSON schema of a type in the journal's first format."""
     return copy.deepcopy(_former_record(kind)) if _is_record(kind) else _former_schema(kind)
 
@@ -235,7 +235,7 @@ def close_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return closed
 
 
-def _closed(schema: Any, definitions: Mapping[str, Any]) -> Any:
+def _closed(schema: object, definitions: Mapping[str, Any]) -> Any:
     if isinstance(schema, list):
         return [_closed(part, definitions) for part in schema]
     if not isinstance(schema, dict):

@@ -106,7 +106,7 @@ def _plain(text: str) -> str:
     return "\n".join(lines)
 
 
-def read_labels(where: Any) -> Labels:
+def read_labels(where: object) -> Labels:
     """Read ``where=``.
 
     Raises:
@@ -129,7 +129,7 @@ def read_labels(where: Any) -> Labels:
     return Labels(values)
 
 
-def _read_value(name: str, value: Any) -> Any:
+def _read_value(name: str, value: object) -> Any:
     """Read a value of one name.
 
     Raises:
@@ -150,7 +150,7 @@ def _read_value(name: str, value: Any) -> Any:
     return read
 
 
-def _read_number(value: Any) -> int | None:
+def _read_number(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         return None
     return int(value) if 0 <= int(value) < 2**63 else None

@@ -373,7 +373,7 @@ def _used_at(path: Path) -> float:
 _folders: dict[Path, LeaseFolder] = {}
 
 
-def open_leases(given: Any) -> LeaseFolder | None:
+def open_leases(given: object) -> LeaseFolder | None:
     """Return the leases that the setting ``lease`` means.
 
     Args:

@@ -216,14 +216,14 @@ def _answer_data(store: FindingStore, units: Units) -> Data:
     return ArrowFrame.of(answers).data("answers")
 
 
-def _redact_type(given: Any, redaction: Redaction) -> Any:
+def _redact_type(given: object, redaction: Redaction) -> Any:
     """Redact the choices and descriptions in a type that code names, and not its keywords."""
     if isinstance(given, list):  # of choices
         return redaction.value(given, ASK_SCHEMA)
     return _redact_schema(given, redaction)
 
 
-def _redact_schema(given: Any, redaction: Redaction) -> Any:
+def _redact_schema(given: object, redaction: Redaction) -> Any:
     if isinstance(given, list):
         return [_redact_schema(part, redaction) for part in given]
     if not isinstance(given, dict):

@@ -285,7 +285,7 @@ class FunctionMapper:
                     f"{self._called()} gives {name!r}, which would hide a column of the frame."
                 )
 
-    def _record(self, one: Any) -> dict[str, Any]:
+    def _record(self, one: object) -> dict[str, Any]:
         if isinstance(one, BaseModel):
             return one.model_dump()
         if dataclasses.is_dataclass(one) and not isinstance(one, type):
@@ -409,7 +409,7 @@ class PipelineMapper:
             )
             self.breaker.add_failure(self.name, position, position, "callable", reason)
 
-    def _record(self, answer: Any) -> dict[str, Any]:
+    def _record(self, answer: object) -> dict[str, Any]:
         """Make the pipeline's answer a finding.
 
         Raises:
@@ -424,7 +424,7 @@ class PipelineMapper:
             return self.kind.valid(values)
         return {str(name): value for name, value in values.items()}
 
-    def _values(self, answer: Any) -> dict[Any, Any]:
+    def _values(self, answer: object) -> dict[Any, Any]:
         if isinstance(answer, pd.DataFrame):
             table = answer.reset_index(drop=True).astype(object)
             return {ITEMS: table.where(answer.notna(), None).to_dict("records")}

@@ -55,7 +55,7 @@ def is_named(how: object) -> bool:
     return (isinstance(how, tuple) and len(how) == 2) or isinstance(how, pd.NamedAgg)
 
 
-def column_of(name: Any, how: Any) -> Any:
+def column_of(name: object, how: object) -> Any:
     """Return the column that is aggregated: the one that is named, or else ``name``."""
     if isinstance(how, tuple) and len(how) == 2:
         return how[0]
@@ -67,7 +67,7 @@ def columns_of(aggregations: Aggregations) -> list[Any]:
     return [column_of(name, how) for name, how in aggregations.items()]
 
 
-def function_of(how: Any) -> Any:
+def function_of(how: object) -> Any:
     """Return what aggregates the column: a function, pandas' name of one, a list, an agent."""
     if isinstance(how, tuple) and len(how) == 2:
         return how[1]

@@ -61,7 +61,7 @@ class _Names:
         """List the fields whose values are of some sorts, by the name in the answer."""
         return [name for name, column in self.fields.items() if self._sort(column) in sorts]
 
-    def _sort(self, column: Any) -> str:
+    def _sort(self, column: object) -> str:
         return field_kind(self.types[column])
 
 

@@ -49,7 +49,7 @@ class AnswerReader:
     alone: bool
 
     def read_new(
-        self, payload: Any, *, is_last: bool
+        self, payload: object, *, is_last: bool
     ) -> tuple[Plan, PlanWarning | None, dict[str, Any]]:
         """Read a model's answer, and take out of it what is implausible.
 
@@ -79,7 +79,7 @@ class AnswerReader:
         plan, warning = self.read(entry)
         return plan, warning, entry
 
-    def read(self, payload: Any) -> tuple[Plan, PlanWarning | None]:
+    def read(self, payload: object) -> tuple[Plan, PlanWarning | None]:
         """Read an answer out of the journal.
 
         Returns:
@@ -100,7 +100,7 @@ class AnswerReader:
         texts = [str(warning) for warning in warnings if warning is not None]
         return plan, PlanWarning(" ".join(texts)) if texts else None
 
-    def _validate(self, payload: Any) -> PlanAnswer:
+    def _validate(self, payload: object) -> PlanAnswer:
         """Read an answer in its form.
 
         Raises:

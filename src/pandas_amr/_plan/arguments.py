@@ -188,7 +188,7 @@ def read_map(call: Call) -> FramelessMap:
     return FramelessMap(Plan(**fixed), maps.names, code, needs_model=not asks_none)
 
 
-def _check_has_types(finding: Any, maps: _Maps) -> None:
+def _check_has_types(finding: object, maps: _Maps) -> None:
     """Refuse a function whose columns only a run can tell.
 
     Raises:
@@ -369,7 +369,7 @@ def _read_finding(call: Call, fixed: dict[str, Any], maps: _Maps) -> None:
         fixed["finding"] = finding | missing
 
 
-def _finding_type(value: Any, maps: _Maps) -> Any:
+def _finding_type(value: object, maps: _Maps) -> Any:
     """Return the finding type, or one per named map."""
     if not maps.are_named:
         return as_finding(value)
@@ -387,7 +387,7 @@ def _default_findings(maps: _Maps) -> dict[str, Any]:
     return {str(name): as_finding(None) for name in maps.names if name not in maps.functions}
 
 
-def _named_finding(name: str, value: Any) -> Any:
+def _named_finding(name: str, value: object) -> Any:
     """Return a named map's finding: a record, a list of records, or the type of its one column."""
     if isinstance(value, dict) or is_record(value):
         return as_finding(value)
@@ -410,7 +410,7 @@ def _read_by(call: Call, fixed: dict[str, Any]) -> By | None:
     return value
 
 
-def _read_reduce(value: Any, fixed: dict[str, Any], *, grouped: bool) -> _Reduce:
+def _read_reduce(value: object, fixed: dict[str, Any], *, grouped: bool) -> _Reduce:
     """Read ``reduce=``, which replaces the plan's reduce.
 
     A text, and aggregations that a plan can hold, are put into the plan's fields.

@@ -230,7 +230,7 @@ def _check_output(
         _refuse(_ranking_output_problem(plan))
 
 
-def _is_by_agent(how: Any) -> bool:
+def _is_by_agent(how: object) -> bool:
     return isinstance(function_of(how), Agent)
 
 

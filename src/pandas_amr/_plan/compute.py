@@ -117,7 +117,7 @@ class UserFunction:
     returned, and the second round gets the results in the order of the calls.
     """
 
-    def __init__(self, function: Callable[..., Any], how: Any) -> None:
+    def __init__(self, function: Callable[..., Any], how: object) -> None:
         self.function = function
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] = {}
@@ -157,7 +157,7 @@ class UserFunction:
                 value.close()
 
 
-def _wrap_functions(how: Any, wrapped: list[UserFunction]) -> Any:
+def _wrap_functions(how: object, wrapped: list[UserFunction]) -> Any:
     """Wrap an aggregation's functions, and add them to ``wrapped``.
 
     Functions of Python and numpy stay: pandas computes some of them by faster ways of its own.
@@ -229,7 +229,7 @@ def _agg_takes(columns: Mapping[Any, pd.Series], aggregations: Aggregations) -> 
     return True
 
 
-def _count_values(column: pd.Series, name: Any, *, share: bool) -> pd.DataFrame:
+def _count_values(column: pd.Series, name: object, *, share: bool) -> pd.DataFrame:
     table: Any = explode(column).to_frame(name)
     counts: pd.DataFrame = table.agg({name: "value_counts"})
     if share:

@@ -132,7 +132,7 @@ def _replace_failing_names(
     return table, replaced
 
 
-def _fails_by_group(column: pd.Series, how: Any) -> bool:
+def _fails_by_group(column: pd.Series, how: object) -> bool:
     """Whether pandas cannot call an aggregation on each group of such a column."""
     names = {function for function in as_list(function_of(how)) if isinstance(function, str)}
     if not names.isdisjoint(OF_ANY):
@@ -140,7 +140,7 @@ def _fails_by_group(column: pd.Series, how: Any) -> bool:
     return "nunique" in names and holds_lists(column)
 
 
-def _as_functions(wanted: Any, dtype: Any) -> Any:
+def _as_functions(wanted: object, dtype: object) -> Any:
     """Return a list of functions, or a single one, with functions in place of methods' names."""
     if isinstance(wanted, list):
         return [_as_functions(function, dtype) for function in wanted]
@@ -217,7 +217,7 @@ def _add_empty_groups(
     return filled
 
 
-def _aggregate_empty(empty: pd.Series, function: Any) -> Any:
+def _aggregate_empty(empty: pd.Series, function: object) -> Any:
     """Return what an aggregation gives of no values; NA if only a function could tell."""
     if not isinstance(function, str) or is_share(function):
         return pd.NA

@@ -96,7 +96,7 @@ def _has_reduce(job: Job, plan: Plan) -> bool:
 
 
 def gives_output(
-    aggregations: Aggregations | None, output: Any, types: ColumnTypes, job: Job
+    aggregations: Aggregations | None, output: object, types: ColumnTypes, job: Job
 ) -> bool:
     """Whether aggregations give the type that the user asks for, if any: a number.
 

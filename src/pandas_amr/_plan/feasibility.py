@@ -122,11 +122,11 @@ class FeasibilityCheck:
             may_choose_none=may_choose_none,
         )
 
-    def rows_problem(self, where: Any, ranking: Ranking | None) -> str | None:
+    def rows_problem(self, where: object, ranking: Ranking | None) -> str | None:
         """Tell why the rows cannot be chosen, grouped or ranked."""
         return self.where_problem(where) or self.by_problem() or self.ranking_problem(ranking)
 
-    def where_problem(self, where: Any) -> str | None:
+    def where_problem(self, where: object) -> str | None:
         """Tell why a column cannot choose rows."""
         if where in self.fields and field_kind(self.fields[where]) != "bool":
             return f"where={where!r} takes a bool field of the finding; {self._describe(where)}"
@@ -144,7 +144,7 @@ class FeasibilityCheck:
                 return self._key_problem(key)
         return "by= cannot group by these keys together"
 
-    def _key_problem(self, key: Any) -> str:
+    def _key_problem(self, key: object) -> str:
         if isinstance(key, pd.Grouper):
             return (
                 f"by={describe_key(key)} cannot group the rows: "
@@ -183,7 +183,7 @@ class FeasibilityCheck:
             by=self.by,
         )
 
-    def aggregation_problem(self, name: Any, how: Any) -> str | None:
+    def aggregation_problem(self, name: object, how: object) -> str | None:
         """Tell why a column cannot be aggregated."""
         label = column_of(name, how)
         if not self._has_columns([label]):
@@ -215,7 +215,7 @@ class FeasibilityCheck:
             return False
         return _raises(aggregate, self.table, aggregations, _as_one_group(self.table))
 
-    def _fails_on_parts(self, label: Any, aggregations: Aggregations) -> bool:
+    def _fails_on_parts(self, label: object, aggregations: Aggregations) -> bool:
         """Whether a function cannot take only missing values, no missing value, one row, or no row.
 
         A run may call it with any of these. (The aggregations that pandas has by name take all.)
@@ -235,7 +235,7 @@ class FeasibilityCheck:
             by = by.at(rows, part.index)
         return _raises(aggregate, part, aggregations, by)
 
-    def _fails_on_missing_values(self, label: Any, function: Any) -> bool:
+    def _fails_on_missing_values(self, label: object, function: object) -> bool:
         """Whether a function fails, but not on the rows that have a value."""
         if not callable(function):
             return False
@@ -244,12 +244,12 @@ class FeasibilityCheck:
             return False
         return not self._fails_on_rows(rows, {label: function})
 
-    def _fails_only_by_groups(self, label: Any, function: Any) -> bool:
+    def _fails_only_by_groups(self, label: object, function: object) -> bool:
         if self._usable_by is None:
             return False
         return not _raises(aggregate, self.table, {label: function}, None)
 
-    def _unfit_problem(self, label: Any, function: Any) -> str:
+    def _unfit_problem(self, label: object, function: object) -> str:
         name = name_of(function)
         takes = ARGUMENTS.get(name, "numbers")
         if self._fails_on_missing_values(label, function):
@@ -277,7 +277,7 @@ class FeasibilityCheck:
             f"pandas cannot compute {names} side by side; name each: {{name: (column, function)}}"
         )
 
-    def output_problem(self, aggregations: Aggregations, output: Any) -> str | None:
+    def output_problem(self, aggregations: Aggregations, output: object) -> str | None:
         """Tell why what is computed is not of the type that is asked for."""
         if output is None or not self._can_try_output(aggregations):
             return None
@@ -325,7 +325,7 @@ class FeasibilityCheck:
         columns = all_labels(self.table) | set(self.table.index.names)
         return all(label in columns for label in labels)
 
-    def _describe(self, label: Any) -> str:
+    def _describe(self, label: object) -> str:
         """Say what values a column holds."""
         if label in self.fields:
             return f"{label!r} holds {SORTS[field_kind(self.fields[label])]}"
@@ -338,7 +338,7 @@ class FeasibilityCheck:
         return f"{label!r} holds {values.dtype}"
 
 
-def _may_be_tried(function: Any) -> bool:
+def _may_be_tried(function: object) -> bool:
     """Whether a function may be called on a few rows: the user's own must not be."""
     if isinstance(function, functools.partial):
         return _may_be_tried(function.func)
@@ -369,7 +369,7 @@ def _raises(function: Callable[..., Any], *arguments: Any) -> bool:
     return False
 
 
-def _name_functions(how: Any) -> str:
+def _name_functions(how: object) -> str:
     return ", ".join(repr(name_of(function)) for function in as_list(function_of(how)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pandas_amr._records.suggest import closest_name
 from pandas_amr.errors import UsageError
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def check_map_names(finding: Any, names: Sequence[str | None]) -> None:
+def check_map_names(finding: object, names: Sequence[str | None]) -> None:
     """Refuse a dict that seems to be by the name of the map, but names one that does not exist.
 
     A dict of which no key is like the name of a map holds the fields of each map's findings.

@@ -31,7 +31,7 @@ JSON_TYPES: Mapping[type, str] = {
 }
 
 
-def unbounded_type(output: Any) -> Any:
+def unbounded_type(output: object) -> Any:
     """Return a type without its bounds and validators; None if it has no such form."""
     try:
         return type_from_schema(_drop_bounds(json_schema(output)), "Output")
@@ -39,7 +39,7 @@ def unbounded_type(output: Any) -> Any:
         return None
 
 
-def _drop_bounds(schema: Any) -> Any:
+def _drop_bounds(schema: object) -> Any:
     if isinstance(schema, list):
         return [_drop_bounds(part) for part in schema]
     if not isinstance(schema, dict):
@@ -62,7 +62,9 @@ def _types_of_choices(choices: Sequence[Any]) -> dict[str, Any]:
     return {"anyOf": [{"type": name} for kind, name in JSON_TYPES.items() if kind in types]}
 
 
-def fits_output(value: Any, kind: Any, output: Any, *, grouped: bool, all_rows: bool) -> bool:
+def fits_output(
+    value: object, kind: object, output: object, *, grouped: bool, all_rows: bool
+) -> bool:
     """Whether a computed value is of the type that is asked for, or may be.
 
     Args:
@@ -87,12 +89,12 @@ def fits_output(value: Any, kind: Any, output: Any, *, grouped: bool, all_rows: 
     return any(_validates(candidate, kind, output) for candidate in candidates)
 
 
-def _is_frame_type(output: Any) -> bool:
+def _is_frame_type(output: object) -> bool:
     """Whether a type is that of ``output=pd.DataFrame``: a list of dicts."""
     return get_origin(output) is list and get_origin(get_args(output)[0]) is dict
 
 
-def _do_rows_fit(value: pd.DataFrame, kind: Any, output: Any) -> bool:
+def _do_rows_fit(value: pd.DataFrame, kind: object, output: object) -> bool:
     """Whether a frame's cells are of a scalar type, or its rows of a type of records."""
     if output in SCALARS:
         return all(_do_cells_fit(value[name], kind, output) for name in value.columns)
@@ -111,7 +113,7 @@ def _plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(name): output_candidates(cell)[0] for name, cell in row.items()}
 
 
-def _do_cells_fit(column: pd.Series, kind: Any, output: Any) -> bool:
+def _do_cells_fit(column: pd.Series, kind: object, output: object) -> bool:
     for value in column.tolist():
         cell = output_candidates(value)[0]
         if cell is not None and not _validates(cell, kind, output):
@@ -139,7 +141,7 @@ def _may_be_missing(problem: ErrorDetails, output: Any) -> bool:
     return False
 
 
-def describe_value(value: Any) -> str:
+def describe_value(value: object) -> str:
     """Describe what an aggregation gives, without its contents."""
     if isinstance(value, pd.DataFrame):
         return "a frame"
@@ -149,7 +151,7 @@ def describe_value(value: Any) -> str:
     return type(plain).__name__
 
 
-def type_name(kind: Any) -> str:
+def type_name(kind: object) -> str:
     """Write a type as in Python."""
     if isinstance(kind, type) and not get_args(kind):
         return kind.__name__

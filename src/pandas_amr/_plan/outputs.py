@@ -78,14 +78,14 @@ def _align(frame: pd.DataFrame, index: pd.Index, levels: int) -> pd.DataFrame:
     return frame.set_axis(pd.MultiIndex.from_tuples([name]), axis=1)
 
 
-def _name_in_call(label: Any, order: Sequence[Any]) -> Any:
+def _name_in_call(label: object, order: Sequence[Any]) -> Any:
     """Return the name in the call that a column of the result belongs to."""
     if isinstance(label, tuple) and label not in order:
         return label[0]
     return label
 
 
-def describe_computed(result: Any, redact: Callable[[Any], Any] | None = None) -> str:
+def describe_computed(result: object, redact: Callable[[Any], Any] | None = None) -> str:
     """Write what was computed, for an agent to read; ``redact`` gives what is sent of a value.
 
     Example:
@@ -135,7 +135,7 @@ def convert_output(value: Any, kind: Any, *, grouped: bool = True) -> Any:
     raise UsageError(f"The reduce gave no {kind}: {problems[0]}.") from None
 
 
-def shape_output(value: Any, kind: Any) -> Any:
+def shape_output(value: object, kind: object) -> Any:
     """Convert a list of records to a frame; any other valid output stays as it is."""
     if not isinstance(value, list) or get_origin(kind) is not list:
         return value
@@ -147,7 +147,7 @@ def shape_output(value: Any, kind: Any) -> Any:
     return value
 
 
-def output_candidates(value: Any) -> list[Any]:
+def output_candidates(value: object) -> list[Any]:
     """Return the plain Python values that a computed value may stand for, None for a missing one.
 
     Example:
@@ -179,7 +179,7 @@ def _as_plain(value: Any) -> Any:
     return None if is_missing else value
 
 
-def join_group_outputs(values: Sequence[Any], index: pd.Index, kind: Any) -> pd.DataFrame:
+def join_group_outputs(values: Sequence[Any], index: pd.Index, kind: object) -> pd.DataFrame:
     """Join the groups' answers to a frame: one row per group, or per item of a list."""
     item = item_type(kind)
     answers: list[Any] = []

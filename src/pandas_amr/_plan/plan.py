@@ -220,7 +220,7 @@ class Plan(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_format(cls, value: Any) -> Any:
+    def _read_format(cls, value: object) -> Any:
         """Take a plan's JSON, which holds the number of its format."""
         if not isinstance(value, dict) or value.get(FORMAT_KEY) not in READ_FORMATS:
             return value
@@ -474,7 +474,7 @@ def _value_text(value: Any) -> str:
     return str(value)
 
 
-def _type_text(kind: Any) -> str:
+def _type_text(kind: object) -> str:
     if get_origin(kind) is Literal:
         return " | ".join(repr(choice) for choice in get_args(kind))
     if isinstance(kind, type) and not get_args(kind):
@@ -501,7 +501,7 @@ def make_plan(fields: dict[str, Any]) -> Plan:
     return Plan(**fields)
 
 
-def read_plan(value: Any) -> Plan:
+def read_plan(value: object) -> Plan:
     """Read what ``plan=`` takes: ``"auto"``, a plan, a dict of fields, JSON, or a path to JSON.
 
     Raises:

@@ -77,7 +77,7 @@ def _check_schema_type(value: dict[str, Any]) -> None:
         )
 
 
-def _advise_finding(value: Any) -> str:
+def _advise_finding(value: object) -> str:
     """Suggest the finding that is meant by something that is none."""
     if isinstance(value, list | tuple | set) and value:
         return _advise_list(list(value))
@@ -141,28 +141,28 @@ def _plain_record(*fields: tuple[Any, ...]) -> type[BaseModel]:
     return record_type("Finding", types)
 
 
-def is_pydantic_model(kind: Any) -> bool:
+def is_pydantic_model(kind: object) -> bool:
     """Whether a type is a pydantic model."""
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def is_list_of_models(kind: Any) -> bool:
+def is_list_of_models(kind: object) -> bool:
     """Whether a type is ``list[Model]``."""
     return getattr(kind, "__origin__", None) is list and is_pydantic_model(get_args(kind)[0])
 
 
-def is_record(kind: Any) -> bool:
+def is_record(kind: object) -> bool:
     """Whether a type is a model, a dataclass or a TypedDict, or a list of one."""
     item = item_type(kind)
     return is_model(item) or is_plain_record(item)
 
 
-def item_type(kind: Any) -> Any:
+def item_type(kind: object) -> Any:
     """Return the type of a list's items; any other type as it is."""
     return get_args(kind)[0] if get_origin(kind) is list else kind
 
 
-def _is_schema(value: Any) -> bool:
+def _is_schema(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     if value.get("type") == "array":
@@ -170,7 +170,7 @@ def _is_schema(value: Any) -> bool:
     return value.get("type") == "object" and isinstance(value.get("properties"), dict)
 
 
-def _as_findings(value: Any) -> Any:
+def _as_findings(value: object) -> Any:
     """Convert a plan's finding: one type, or one per named map."""
     if value is None:
         return None
@@ -181,7 +181,7 @@ def _as_findings(value: Any) -> Any:
     return as_finding(value)
 
 
-def as_output(value: Any) -> Any:
+def as_output(value: object) -> Any:
     """Convert what ``output=`` takes to a type.
 
     Raises:
@@ -203,7 +203,7 @@ def as_output(value: Any) -> Any:
     )
 
 
-def _advise_output(value: Any) -> str:
+def _advise_output(value: object) -> str:
     """Suggest the output that is meant by something that is no type."""
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], type):
         return f" Did you mean list[{value[0].__name__}]?"
@@ -214,13 +214,13 @@ def _advise_output(value: Any) -> str:
     return advise_type(value) if isinstance(value, str) else ""
 
 
-def _is_data_frame(value: Any) -> bool:
+def _is_data_frame(value: object) -> bool:
     """Whether something is ``pd.DataFrame``, or the frame of a library that has pandas' names."""
     module = str(getattr(value, "__module__", ""))
     return getattr(value, "__name__", "") == "DataFrame" and module.startswith("pandas")
 
 
-def _types_to_json(kind: Any) -> Any:
+def _types_to_json(kind: object) -> Any:
     if kind is None:
         return None
     if isinstance(kind, dict):
@@ -228,7 +228,7 @@ def _types_to_json(kind: Any) -> Any:
     return stored_schema(kind)
 
 
-def remove_zones(schema: Any) -> Any:
+def remove_zones(schema: object) -> Any:
     """Convert a schema of a plan of format 1: its dates and times had no zone."""
     if isinstance(schema, list):
         return [remove_zones(part) for part in schema]
@@ -240,7 +240,7 @@ def remove_zones(schema: Any) -> Any:
     return {key: remove_zones(value) for key, value in schema.items()}
 
 
-def _as_by(value: Any) -> By | None:
+def _as_by(value: object) -> By | None:
     if value is None or isinstance(value, By):
         return value
     if not isinstance(value, dict):
@@ -261,7 +261,7 @@ def _by_to_json(by: By | None) -> Any:
     return {"keys": keys} | by.options
 
 
-def _labels_from_json(value: Any) -> list[Any]:
+def _labels_from_json(value: object) -> list[Any]:
     """Read column labels; JSON has no tuples and no dates, and no label is a list or a dict."""
     if value is None:
         return []
@@ -269,7 +269,7 @@ def _labels_from_json(value: Any) -> list[Any]:
     return [_label_from_json(label) for label in labels]
 
 
-def _label_from_json(value: Any) -> Any:
+def _label_from_json(value: object) -> Any:
     match value:
         case list():
             return tuple(_label_from_json(part) for part in value)
@@ -291,7 +291,7 @@ def labels_to_json(labels: list[Any] | None) -> list[Any] | None:
     return [_label_to_json(label) for label in labels]
 
 
-def _label_to_json(label: Any) -> Any:
+def _label_to_json(label: object) -> Any:
     if isinstance(label, tuple):
         return [_label_to_json(part) for part in label]
     if label is None or isinstance(label, str | bool | int | float):
@@ -313,7 +313,7 @@ def _label_to_json(label: Any) -> Any:
     )
 
 
-def _as_duration(value: Any) -> dt.timedelta | None:
+def _as_duration(value: object) -> dt.timedelta | None:
     """Read a time such as ``"7d"``, ``"1d 12h"`` or a ``timedelta``.
 
     Raises:
@@ -332,7 +332,7 @@ def _as_duration(value: Any) -> dt.timedelta | None:
     return dt.timedelta(seconds=min(seconds, LONGEST_S))
 
 
-def _seconds_of(value: Any) -> float | None:
+def _seconds_of(value: object) -> float | None:
     """Return how many seconds a time is; None if it is none."""
     if isinstance(value, dt.timedelta) and not pd.isna(value):
         return value.total_seconds()
@@ -344,7 +344,7 @@ def _seconds_of(value: Any) -> float | None:
     return sum(int(count) * SECONDS_OF[unit.lower()] for count, unit in parts)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     """Whether a value is a number of something that is not said."""
     if isinstance(value, str):
         return value.strip().isdecimal()
@@ -364,14 +364,14 @@ def _duration_to_json(value: dt.timedelta | None) -> str | None:
     return " ".join(parts)
 
 
-def _check_not_bool(value: Any) -> Any:
+def _check_not_bool(value: object) -> Any:
     if isinstance(value, bool):
         message = f"takes a whole number from 1, or None for never, not {value!r}"
         raise ValueError(message)  # noqa: TRY004 (what pydantic reads)
     return value
 
 
-def _labels_or_none(value: Any) -> list[Any] | None:
+def _labels_or_none(value: object) -> list[Any] | None:
     return None if value is None else _labels_from_json(value)
 
 

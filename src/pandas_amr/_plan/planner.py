@@ -252,7 +252,7 @@ def _keyed_columns(frame: pd.DataFrame, columns: Sequence[int]) -> list[tuple[st
     return list(zip(keys, columns, strict=True))
 
 
-def _shorten(value: Any) -> Any:
+def _shorten(value: object) -> Any:
     if isinstance(value, str):
         return shorten_text(value, SAMPLE_CELL_CHARACTERS)
     return value
@@ -309,7 +309,7 @@ def _describe_reduce(job: Job) -> dict[str, Any]:
     return {"reduce": described}
 
 
-def _function_text(function: Any) -> str | list[str]:
+def _function_text(function: object) -> str | list[str]:
     """Name an aggregation, but not by its address, which differs from process to process."""
     if isinstance(function, list):
         return [name_of(part) for part in function]

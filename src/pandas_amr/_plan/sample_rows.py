@@ -91,14 +91,14 @@ def _positions_of_kinds(values: pd.Series) -> list[int]:
     return [*positions, *missing[:1].tolist()]
 
 
-def typical_column(kind: Any, size: int) -> Any:
+def typical_column(kind: object, size: int) -> Any:
     """Make the column that findings of a type become, of typical values and a missing one."""
     cycle = itertools.cycle([*typical_values(kind), None])
     values = pa.array(list(itertools.islice(cycle, size)), arrow_type(kind))
     return array_of(pa.chunked_array([values]), kind)
 
 
-def typical_values(kind: Any) -> list[Any]:
+def typical_values(kind: object) -> list[Any]:
     """Return some values of a type, as Arrow takes them.
 
     Example:

@@ -95,12 +95,12 @@ def is_always(condition: str | None) -> bool:
     return bool(words & QUANTIFIERS) and words <= QUANTIFIERS | BESIDE_QUANTIFIERS
 
 
-def read_text(given: Any) -> Any:
+def read_text(given: object) -> Any:
     """Read a text that stands for null as null."""
     return None if isinstance(given, str) and is_nothing(given) else given
 
 
-def read_condition(given: Any) -> Any:
+def read_condition(given: object) -> Any:
     """Read a condition as a field's name: ``late == true`` is ``late``, an empty one None."""
     if isinstance(given, bool | int | float):
         return str(given).casefold()
@@ -114,7 +114,7 @@ def read_condition(given: Any) -> Any:
     return name.strip() or None
 
 
-def read_names(given: Any) -> Any:
+def read_names(given: object) -> Any:
     """Read null as an empty list, a name as a list of it, and leave out empty names."""
     if given is None or (isinstance(given, str) and is_nothing(given)):
         return []
@@ -127,7 +127,7 @@ def read_names(given: Any) -> Any:
     )
 
 
-def read_choices(given: Any) -> Any:
+def read_choices(given: object) -> Any:
     """Read null as no choices, numbers and bools as texts; leave out null and empty texts."""
     if given is None or (isinstance(given, str) and is_nothing(given)):
         return []
@@ -137,7 +137,7 @@ def read_choices(given: Any) -> Any:
     return [str(one) if isinstance(one, int | float) else one for one in there]
 
 
-def read_aggregations(given: Any) -> Any:
+def read_aggregations(given: object) -> Any:
     """Read null as an empty list, one aggregation as a list; each counts once, empty ones never."""
     if given is None or (isinstance(given, str) and is_nothing(given)):
         return []
@@ -152,7 +152,7 @@ def read_aggregations(given: Any) -> Any:
     return kept
 
 
-def read_ranking(given: Any) -> Any:
+def read_ranking(given: object) -> Any:
     """Read a ranking without a field, or of no rows, as None; leave out null within it."""
     if not given:
         return None
@@ -166,44 +166,44 @@ def read_ranking(given: Any) -> Any:
     return None if ranks_none or not parts.get("field") else parts
 
 
-def read_function(given: Any) -> Any:
+def read_function(given: object) -> Any:
     """Read a function by the name that it has here."""
     return _known_word(given, FUNCTIONS)
 
 
-def read_type(given: Any) -> Any:
+def read_type(given: object) -> Any:
     """Read a field's type by the name that it has here."""
     return _known_word(given, TYPES)
 
 
-def read_word(given: Any) -> Any:
+def read_word(given: object) -> Any:
     """Read a word of a few in whatever case."""
     return _known_word(given, {})
 
 
-def read_segmentation(given: Any) -> Any:
+def read_segmentation(given: object) -> Any:
     """Read null as rows that are judged alone."""
     return "rows" if read_text(given) is None else read_word(given)
 
 
-def read_description(given: Any) -> Any:
+def read_description(given: object) -> Any:
     """Read null as no description."""
     return "" if given is None else given
 
 
-def read_flag(given: Any) -> Any:
+def read_flag(given: object) -> Any:
     """Read null as false."""
     return False if given is None else given
 
 
-def _known_word(given: Any, words: Mapping[str, str]) -> Any:
+def _known_word(given: object, words: Mapping[str, str]) -> Any:
     if not isinstance(given, str):
         return given
     word = given.strip().casefold()
     return words.get(word, word)
 
 
-def read_field_name(given: Any) -> Any:
+def read_field_name(given: object) -> Any:
     """Read a field's name in small letters, its words joined by ``_``."""
     return given.strip().casefold().replace("-", "_") if isinstance(given, str) else given
 

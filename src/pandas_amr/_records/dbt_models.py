@@ -8,7 +8,7 @@ dbt's log holds what dbt is told; Python's warnings go to stderr alone.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -37,7 +37,7 @@ def find_dbt_model(frame: FrameType | None) -> str | None:
     return None
 
 
-def _path_of(model: Any) -> str | None:
+def _path_of(model: object) -> str | None:
     path = model.get("original_file_path") if isinstance(model, dict) else None
     return path if isinstance(path, str) and path else None
 

@@ -68,7 +68,7 @@ async def in_thread(function: Callable[..., Any], /, *args: Any, **options: Any)
     return await result
 
 
-def _set_result(result: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+def _set_result(result: asyncio.Future[Any], value: object, error: BaseException | None) -> None:
     if result.done():  # nobody waits any more
         return
     if error is None:

@@ -33,7 +33,7 @@ class Packed:
     data: bytes
 
 
-def pack(value: Any, what: str) -> Any:
+def pack(value: object, what: str) -> Any:
     """Return a value as it enters a pickle: as it is, or packed if no name leads to a part of it.
 
     Args:
@@ -63,13 +63,13 @@ def pack(value: Any, what: str) -> Any:
     return Packed(packed[0])
 
 
-def unpack(value: Any) -> Any:
+def unpack(value: object) -> Any:
     """Return a value that ``pack`` gave as it was before."""
     return pickle.loads(value.data) if isinstance(value, Packed) else value  # noqa: S301 (a part of the pickle that is being read)
 
 
 def _find_problem(
-    value: Any, dump: Callable[[Any], bytes], dumped: list[bytes] | None = None
+    value: object, dump: Callable[[Any], bytes], dumped: list[bytes] | None = None
 ) -> str | None:
     """Pickle a value; describe what went wrong, without the value; None if nothing did.
 

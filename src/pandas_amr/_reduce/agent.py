@@ -142,7 +142,7 @@ class ReduceAgent:
         finally:
             await _close(repl)
 
-    async def _make_durable(self, question: list[str], payload: Any, origins: Origins) -> None:
+    async def _make_durable(self, question: list[str], payload: object, origins: Origins) -> None:
         """Write an answer to the journal before it counts."""
         if self.cache is not None:
             await self.cache.keep(question, payload, origins)
@@ -263,7 +263,7 @@ def _cite_all(answer: Answer, findings: int) -> None:
 
 
 def _read_cached(
-    payload: Any, *, output: ReductionType, inputs: Sequence[ReduceInput]
+    payload: object, *, output: ReductionType, inputs: Sequence[ReduceInput]
 ) -> Reduction:
     """Read a reduction from the journal.
 

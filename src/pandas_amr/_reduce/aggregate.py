@@ -60,7 +60,7 @@ def _split_columns(aggregations: Mapping[Any, Any]) -> tuple[dict[Any, Any], dic
 
 
 async def _write_column(
-    trees: ReduceTrees, rows: FindingRows, name: Any, how: Any
+    trees: ReduceTrees, rows: FindingRows, name: object, how: object
 ) -> ReduceOutcome:
     """Have agents write one column: a value, or one per group."""
     job = trees.spec.job
@@ -78,7 +78,7 @@ async def _write_column(
 
 
 async def _write_value(
-    trees: ReduceTrees, rows: FindingRows, task: ReduceTask, name: Any
+    trees: ReduceTrees, rows: FindingRows, task: ReduceTask, name: object
 ) -> ReduceOutcome:
     """Have agents write the value of a column; if they fail, that is listed."""
     places = np.arange(len(rows.positions))
@@ -92,7 +92,7 @@ async def _write_value(
     return ReduceOutcome(reduction.value, (PartSources(name, reduction.support),))
 
 
-def convert_to_output(spec: Spec, state: State, value: Any) -> Any:
+def convert_to_output(spec: Spec, state: State, value: object) -> Any:
     """Convert a computed value to the type that the user asks for; None if it is missing.
 
     If it does not fit the type, that is listed as a failure.

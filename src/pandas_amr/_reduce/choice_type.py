@@ -158,7 +158,7 @@ class Fields:
         self._check_function(choice)
         return choice
 
-    def _find_field(self, key: Any, what: str) -> Field:
+    def _find_field(self, key: object, what: str) -> Field:
         if not isinstance(key, str) or key not in self.fields:
             raise InvalidOutput(
                 f"{what} is one of the fields shown, or null if `function` is count, share or "
@@ -166,7 +166,7 @@ class Fields:
             )
         return self.fields[key]
 
-    def _read_condition(self, output: Any) -> Condition:
+    def _read_condition(self, output: object) -> Condition:
         if not isinstance(output, dict) or not (
             {"field", "comparison"} <= output.keys() <= CONDITION_KEYS
         ):

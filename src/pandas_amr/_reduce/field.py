@@ -240,7 +240,7 @@ class Field:
                 f"the condition on {self.key!r} takes the {self.kind} in ISO 8601, {zone}"
             ) from None
 
-    def _check(self, value: Any, wanted: str, *, fits: bool) -> Any:
+    def _check(self, value: object, wanted: str, *, fits: bool) -> Any:
         """Return the value if it fits.
 
         Raises:
@@ -261,14 +261,14 @@ class Field:
         fits = self.kind == "number" or value == value // 1
         return self._check(value, "a whole number", fits=fits)
 
-    def _find_choice(self, value: Any) -> int:
+    def _find_choice(self, value: object) -> int:
         """Find the place of a choice. As in JSON, true is not 1."""
         for place, choice in enumerate(self.choices or ()):
             if isinstance(choice, bool) == isinstance(value, bool) and choice == value:
                 return place
         raise InvalidOutput(f"the condition on {self.key!r} names no value that it can take")
 
-    def _parse_text(self, value: Any) -> str:
+    def _parse_text(self, value: object) -> str:
         """Take any text, since a column can hold any; but not another spelling of one in it."""
         text = str(self._check(value, "a text", fits=isinstance(value, str)))
         texts = {str(one) for one in self.cells if one is not None}
@@ -310,14 +310,14 @@ def _infer_kind(column: pd.Series) -> Kind:
     return kind
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """Tell whether a cell holds no value: JSON shows it as null."""
     if isinstance(value, list | tuple | dict | set | np.ndarray):
         return False
     return value is None or value is pd.NA or value is pd.NaT or is_nan(value)
 
 
-def is_nan(value: Any) -> bool:
+def is_nan(value: object) -> bool:
     """Tell whether a value is not a number: only such a value does not equal itself."""
     return bool(value != value)  # noqa: PLR0124
 

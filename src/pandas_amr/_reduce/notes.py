@@ -169,7 +169,7 @@ def render_coverage(
     return "\n".join(["Coverage:", *lines]) if lines else ""
 
 
-def _redact_computed(value: Any, *, redaction: Redaction, names: Collection[Any]) -> Any:
+def _redact_computed(value: object, *, redaction: Redaction, names: Collection[Any]) -> Any:
     """Return what is sent of a computed value; names of columns stay as they are."""
     if not isinstance(value, dict):
         return value if _is_name(value, names) else redaction.value(value, "a computed value")
@@ -180,7 +180,7 @@ def _redact_computed(value: Any, *, redaction: Redaction, names: Collection[Any]
     return dict(zip(keys, map(redact, value.values()), strict=True))
 
 
-def _is_name(value: Any, names: Collection[Any]) -> bool:
+def _is_name(value: object, names: Collection[Any]) -> bool:
     return isinstance(value, Hashable) and value in names
 
 

@@ -227,11 +227,11 @@ def _count_units_once(
     return np.sort(met_first[firsts])
 
 
-def _sources_of(rows: FindingRows, group: Any, places: NDArray[np.int64]) -> PartSources:
+def _sources_of(rows: FindingRows, group: object, places: NDArray[np.int64]) -> PartSources:
     return PartSources(group, (Support(frozenset(rows.positions[places].tolist())),))
 
 
-def _convert(spec: Spec, state: State, choice: Choice, value: Any, group: str = "") -> Any:
+def _convert(spec: Spec, state: State, choice: Choice, value: object, group: str = "") -> Any:
     """Convert a computed number to the type that is asked for; None if it does not fit.
 
     Raises:

@@ -40,7 +40,7 @@ class ReduceOutcome:
     sources: tuple[PartSources, ...] = ()
 
 
-def make_outcome(reduction: Reduction | None, output: Any) -> ReduceOutcome:
+def make_outcome(reduction: Reduction | None, output: object) -> ReduceOutcome:
     """Convert what agents wrote into the answer of the type ``output``."""
     if reduction is None:
         return ReduceOutcome(None)

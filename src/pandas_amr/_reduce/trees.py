@@ -219,7 +219,7 @@ def _find_groups(rows: FindingRows) -> tuple[pd.Index, list[list[int]], FindingR
 
 
 def _put_groups_together(
-    index: pd.Index, reductions: list[Reduction | None], output: Any
+    index: pd.Index, reductions: list[Reduction | None], output: object
 ) -> ReduceOutcome:
     """Make a frame of the groups' answers, one row per group or item."""
     values: list[Any] = []

@@ -80,7 +80,7 @@ class _Comparison:
     labels: Mapping[Any, pd.Series]
     answer: ComputedAnswer
 
-    def problem(self, field: str, how: Any) -> str | None:
+    def problem(self, field: str, how: object) -> str | None:
         """Say why an aggregate cannot be compared."""
         if field not in self.labels or not self.labels[field].notna().any():
             return "there are no labels of it"
@@ -94,7 +94,7 @@ class _Comparison:
             missing.append(where)
         return f"the frame has no column {missing[0]!r}" if missing else None
 
-    def errors(self, field: str, name: str, how: Any) -> list[dict[str, Any]]:
+    def errors(self, field: str, name: str, how: object) -> list[dict[str, Any]]:
         """Compute one aggregate twice: one row, or one row per group and value."""
         labelled_rows = self._labelled_rows(field)
         found = self._compute(self.frame[field], labelled_rows, {}, how)
@@ -129,7 +129,7 @@ class _Comparison:
         values: pd.Series,
         counted: NDArray[np.bool_],
         labels: Mapping[Any, pd.Series],
-        how: Any,
+        how: object,
     ) -> dict[Hashable, Any]:
         """Compute an aggregate by group of the counted rows; without groups, the group is None.
 
@@ -159,11 +159,11 @@ class _Comparison:
         yield from zip(index.tolist(), groups, strict=True)
 
 
-def _aggregate(table: pd.DataFrame, how: Any) -> Any:
+def _aggregate(table: pd.DataFrame, how: object) -> Any:
     return aggregate(table, {"value": how}, None)["value"]
 
 
-def _float_of_decimal(value: Any) -> Any:
+def _float_of_decimal(value: object) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
@@ -177,11 +177,13 @@ def _value_pairs(pair: tuple[Any, Any]) -> Iterator[tuple[Any, tuple[Any, Any]]]
         yield value, (first.get(value, 0), second.get(value, 0))
 
 
-def _as_counts(part: Any) -> dict[Any, Any]:
+def _as_counts(part: object) -> dict[Any, Any]:
     return part.to_dict() if isinstance(part, pd.Series) else {}
 
 
-def _row(field: str, name: str, group: Any, value: Any, pair: tuple[Any, Any]) -> dict[str, Any]:
+def _row(
+    field: str, name: str, group: object, value: object, pair: tuple[Any, Any]
+) -> dict[str, Any]:
     found, labelled = map(_plain_number, pair)
     error = None
     if is_number(found) and is_number(labelled):
@@ -189,5 +191,5 @@ def _row(field: str, name: str, group: Any, value: Any, pair: tuple[Any, Any]) -
     return dict(zip(COLUMNS, (field, name, group, value, found, labelled, error), strict=True))
 
 
-def _plain_number(value: Any) -> Any:
+def _plain_number(value: object) -> Any:
     return value.item() if isinstance(value, np.generic) else value

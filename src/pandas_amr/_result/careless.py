@@ -126,7 +126,7 @@ def _is_ordered(values: Sequence[Any], before: Sequence[str]) -> bool:
     return blocks == classes < len(before)
 
 
-def _is_sortable(value: Any) -> bool:
+def _is_sortable(value: object) -> bool:
     return isinstance(value, int | float | dt.date) and not isinstance(value, bool)
 
 

@@ -52,7 +52,7 @@ def compare_columns(
     )
 
 
-def plain_value(value: Any) -> Any:
+def plain_value(value: object) -> Any:
     """Return a cell as it is compared: as a model reads it, but a decimal stays a number."""
     if isinstance(value, Decimal) and not value.is_nan():
         return value
@@ -79,7 +79,7 @@ def _normalized(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value counts as a number; a bool does not."""
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -82,7 +82,7 @@ def result_html(result: Result) -> str:
 
 
 def html_parts(
-    line: str, output: Any, head: pd.DataFrame, rows: int, failures: pd.DataFrame
+    line: str, output: object, head: pd.DataFrame, rows: int, failures: pd.DataFrame
 ) -> str:
     """Return HTML of the line, the output, the head of a frame of so many rows, and failures."""
     parts = [
@@ -96,7 +96,7 @@ def html_parts(
     return f"<div>{''.join(parts)}</div>"
 
 
-def _output_html(output: Any) -> str:
+def _output_html(output: object) -> str:
     if isinstance(output, pd.DataFrame):
         return _frame_html(output.head(2 * HEAD_ROWS))
     if isinstance(output, pd.Series):

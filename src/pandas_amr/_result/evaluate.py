@@ -87,14 +87,14 @@ class Score:
         return "".join(parts)
 
 
-def _missing_by_name(value: Any) -> Any:
+def _missing_by_name(value: object) -> Any:
     return MISSING if value is None else value
 
 
 def score_of(
     frame: pd.DataFrame,
     fields: list[str],
-    labels: Any,
+    labels: object,
     *,
     answer: ComputedAnswer,
     tolerance: float,

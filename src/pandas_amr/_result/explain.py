@@ -18,7 +18,7 @@ MOST_NAMED = 5
 
 
 def find_positions(
-    sources: pd.DataFrame | None, item: int, group: Any, column: Any
+    sources: pd.DataFrame | None, item: int, group: object, column: object
 ) -> NDArray[np.int64]:
     """Return the positions of the rows that an item is based on.
 
@@ -42,7 +42,9 @@ def find_positions(
     return rows["position"].to_numpy()
 
 
-def _select_group(sources: pd.DataFrame, rows: pd.DataFrame, item: int, group: Any) -> pd.DataFrame:
+def _select_group(
+    sources: pd.DataFrame, rows: pd.DataFrame, item: int, group: object
+) -> pd.DataFrame:
     if "group" not in rows.columns:
         if group is not None:
             raise UsageError(f"This answer has no groups. Leave out group=: explain({item!r}).")
@@ -58,7 +60,7 @@ def _select_group(sources: pd.DataFrame, rows: pd.DataFrame, item: int, group: A
 
 
 def _select_column(
-    sources: pd.DataFrame, rows: pd.DataFrame, item: int, column: Any
+    sources: pd.DataFrame, rows: pd.DataFrame, item: int, column: object
 ) -> pd.DataFrame:
     if "column" not in rows.columns:
         if column is not None:
@@ -84,7 +86,7 @@ def _listed(names: Iterable[Any]) -> str:
     return ", ".join(distinct[:MOST_NAMED]) + more
 
 
-def _is_same_group(group: Any, other: Any) -> bool:
+def _is_same_group(group: object, other: object) -> bool:
     """Whether two groups are the same; missing keys are equal here."""
     if isinstance(group, tuple) and isinstance(other, tuple):
         return len(group) == len(other) and all(map(_is_same_group, group, other))

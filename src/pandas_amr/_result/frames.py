@@ -49,7 +49,7 @@ class LazyField:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __get__(self, result: Any, owner: type | None = None) -> Any:
+    def __get__(self, result: object, owner: type | None = None) -> Any:
         if result is None:
             return self
         values = vars(result)
@@ -57,7 +57,7 @@ class LazyField:
             values[self._name] = values[self._name]()
         return values[self._name]
 
-    def __set__(self, result: Any, value: Any) -> None:
+    def __set__(self, result: object, value: object) -> None:
         vars(result)[self._name] = value
 
 

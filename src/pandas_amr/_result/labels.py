@@ -34,7 +34,7 @@ KINDS: tuple[tuple[ValueKind, type | tuple[type, ...]], ...] = (
 )
 
 
-def labels_by_field(frame: pd.DataFrame, fields: list[str], labels: Any) -> dict[str, pd.Series]:
+def labels_by_field(frame: pd.DataFrame, fields: list[str], labels: object) -> dict[str, pd.Series]:
     """Return the labels of each field: one per row of the frame, None for a row without a label.
 
     Raises:
@@ -45,7 +45,7 @@ def labels_by_field(frame: pd.DataFrame, fields: list[str], labels: Any) -> dict
     return {name: _convert(name, frame[name], column) for name, column in columns.items()}
 
 
-def _name_fields(fields: list[str], labels: Any) -> dict[Any, Any]:
+def _name_fields(fields: list[str], labels: object) -> dict[Any, Any]:
     if not fields:
         raise UsageError(
             "There is nothing to compare labels with: the result's frame holds no findings."
@@ -121,7 +121,7 @@ def _kind_of(found: pd.Series) -> tuple[ValueKind | None, dt.tzinfo | None]:
     return None, None
 
 
-def _convert_label(kind: ValueKind | None, zone: dt.tzinfo | None, label: Any) -> Any:
+def _convert_label(kind: ValueKind | None, zone: dt.tzinfo | None, label: object) -> Any:
     """Convert one label to a kind; None if it is missing or blank.
 
     Raises:
@@ -146,7 +146,7 @@ def _convert_label(kind: ValueKind | None, zone: dt.tzinfo | None, label: Any) -
     return label
 
 
-def _to_bool(label: Any) -> bool:
+def _to_bool(label: object) -> bool:
     if is_number(label) and label in {0, 1}:
         return bool(label)
     text = str(label).strip().casefold()
@@ -155,7 +155,7 @@ def _to_bool(label: Any) -> bool:
     return TRUTHS[text]
 
 
-def _to_number(label: Any) -> Any:
+def _to_number(label: object) -> Any:
     number = label.item() if isinstance(label, np.generic) else label
     if isinstance(label, str):
         try:
@@ -169,7 +169,7 @@ def _to_number(label: Any) -> Any:
     return None if cell(number) is None else number
 
 
-def _to_date(label: Any) -> dt.date:
+def _to_date(label: object) -> dt.date:
     """Convert a label to a date; to a ``datetime`` if it has a time."""
     if isinstance(label, str):
         try:
@@ -188,7 +188,7 @@ def _to_zone(moment: pd.Timestamp, zone: dt.tzinfo | None) -> pd.Timestamp:
     return moment.tz_localize(zone) if moment.tzinfo is None else moment.tz_convert(zone)
 
 
-def _to_text(label: Any) -> Any:
+def _to_text(label: object) -> Any:
     number = plain_value(label)
     if not is_number(number):
         return label

@@ -53,7 +53,9 @@ class StreamedResult(Result[Output, Kind]):
         """How many rows of the input have a place in the parts."""
         return sum(part.rows for part in self.parts)
 
-    def explain(self, item: int = 0, *, group: Any = None, column: Any = None) -> pd.DataFrame:
+    def explain(
+        self, item: int = 0, *, group: object = None, column: object = None
+    ) -> pd.DataFrame:
         """Return the rows of the parts that an item of the output is based on.
 
         Raises:
@@ -99,7 +101,7 @@ class StreamedResult(Result[Output, Kind]):
         del most, options
         self._refuse("review()", "call it for a sample that fits into memory")
 
-    def save(self, folder: Any) -> NoReturn:
+    def save(self, folder: object) -> NoReturn:
         """Refuse: the parts are files already.
 
         Raises:

@@ -178,7 +178,7 @@ def _stored_type(result: Result, name: str | None) -> FindingType:
     return FindingType.of(planned[name] if isinstance(planned, dict) else planned, name)
 
 
-def replace_types(result: Result, finding: Any) -> dict[str | None, Any]:
+def replace_types(result: Result, finding: object) -> dict[str | None, Any]:
     """Return the types of a loaded result's findings: those that the user gives.
 
     Raises:
@@ -253,7 +253,7 @@ def _records_of_map(
 
 
 def _build_rows(
-    columns: Mapping[str, Sequence[Any]], has_record: NDArray[np.bool_], kind: Any
+    columns: Mapping[str, Sequence[Any]], has_record: NDArray[np.bool_], kind: object
 ) -> NDArray[np.object_]:
     """Make an object of each row that has a record; None of the others."""
     records = np.full(len(has_record), None, dtype=object)
@@ -294,7 +294,7 @@ def _has_record(
     return has_record | have_findings(status)
 
 
-def _python_column(column: pd.Series, annotation: Any) -> list[Any]:
+def _python_column(column: pd.Series, annotation: object) -> list[Any]:
     """Convert a column of findings to values of the type of their field."""
     if isinstance(column.dtype, pd.CategoricalDtype) and choices_of(annotation) is not None:
         value_of = {choice: find_choice(choice, annotation) for choice in column.cat.categories}

@@ -50,11 +50,11 @@ SHARED = frozenset({"plan", "origin", "made_by", "aggregations", "finding_types"
 class Runner(Protocol):
     """Runs again what a result came from."""
 
-    def retry(self, origin: RunOrigin, lm: Any, errors: Any) -> Result:
+    def retry(self, origin: RunOrigin, lm: object, errors: object) -> Result:
         """Run the failed units again."""
         ...
 
-    def verify(self, origin: RunOrigin, lm: Any, share: float, seed: int) -> Result:
+    def verify(self, origin: RunOrigin, lm: object, share: float, seed: int) -> Result:
         """Map a random share once more."""
         ...
 
@@ -168,7 +168,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
         return self.origin.runner.retry(self.origin, lm, errors)
 
     @suggest_keywords
-    def score(self, labels: Any, *, tolerance: float = 0.0) -> Score:
+    def score(self, labels: object, *, tolerance: float = 0.0) -> Score:
         """Compare the findings with known labels.
 
         Args:
@@ -305,7 +305,9 @@ class Result(CopiedHere, Generic[Output, Kind]):
         return list(dict.fromkeys(columns))
 
     @suggest_keywords
-    def explain(self, item: int = 0, *, group: Any = None, column: Any = None) -> pd.DataFrame:
+    def explain(
+        self, item: int = 0, *, group: object = None, column: object = None
+    ) -> pd.DataFrame:
         """Return the rows of ``frame`` that an item of the output is based on.
 
         Args:
@@ -411,7 +413,7 @@ for _name in ("usage", "failures", "trace", "status"):
 
 @user_traceback
 @suggest_keywords
-def load(folder: str | Path, *, finding: Any = None) -> Result:
+def load(folder: str | Path, *, finding: object = None) -> Result:
     """Load a result that ``result.save(folder)`` wrote, types included.
 
     Args:

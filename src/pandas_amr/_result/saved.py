@@ -156,7 +156,7 @@ def _files(parts: Mapping[str, Any], prefix: str = "") -> dict[str, bytes]:
     return files
 
 
-def _describe(parts: Mapping[str, Any], output: Any, tables: _Tables) -> dict[str, Any]:
+def _describe(parts: Mapping[str, Any], output: object, tables: _Tables) -> dict[str, Any]:
     """Return what stands in a result's JSON file."""
     aggregations = [
         [encode(name), _encode_aggregation(how)] for name, how in parts["aggregations"].items()
@@ -222,7 +222,7 @@ class _Tables:
         return {"Series": [name, encode(value.name)]}
 
 
-def _encode_output(output: Any, plan: Plan, tables: _Tables) -> Any:
+def _encode_output(output: object, plan: Plan, tables: _Tables) -> Any:
     """Encode an output as JSON, and check that it comes back as it is.
 
     Of models only the fields are encoded: the plan's file has their type.
@@ -248,7 +248,7 @@ def _encode_output(output: Any, plan: Plan, tables: _Tables) -> Any:
     raise _refusal("output", why)
 
 
-def _encode_models(output: Any, plan: Plan) -> Any:
+def _encode_models(output: object, plan: Plan) -> Any:
     try:
         fields = _dump_models(plan.output, output)
         encoded = {"typed": [encode(fields)]}
@@ -266,7 +266,7 @@ def _dump_models(kind: Any, output: Any) -> Any:
     return TypeAdapter(kind).dump_python(output, by_alias=True, warnings="error")
 
 
-def _holds_models(value: Any) -> bool:
+def _holds_models(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(_holds_models, value.values()))
     if isinstance(value, list | tuple):

@@ -131,7 +131,7 @@ def _decode_index(table: pa.Table, schema: dict[str, Any]) -> pd.Index:
     return index
 
 
-def _decode_array(column: pa.ChunkedArray, kind: Any) -> Any:
+def _decode_array(column: pa.ChunkedArray, kind: object) -> Any:
     if isinstance(kind, dict):
         codes = column.fill_null(-1).to_numpy()
         categories = _decode_categories(kind)
@@ -151,7 +151,7 @@ def _decode_categories(encoded: dict[str, Any]) -> Any:
     return pd.Index(_decode_array(table.column(0), encoded["kind"]), dtype=dtype)
 
 
-def _decode_label(label: Any) -> Any:
+def _decode_label(label: object) -> Any:
     if isinstance(label, dict):
         return tuple(_decode_label(part) for part in label["tuple"])
     return label
@@ -172,6 +172,6 @@ def _decode_output(encoded: dict[str, Any], folder: Path, plan: Plan) -> Any:
     return encoded["value"]
 
 
-def _decode_model(fields: Any, plan: Plan) -> Any:
+def _decode_model(fields: object, plan: Plan) -> Any:
     kind = get_args(plan.output)[0] if is_list_of_models(plan.output) else plan.output
     return fields if kind is None else TypeAdapter(kind).validate_python(fields)

@@ -134,7 +134,7 @@ class RecordingModel:
 class CountingRepl(Repl):
     """A REPL in which any code hands in ``payload``, and none is run."""
 
-    def __init__(self, payload: Any, code: CodeUse) -> None:
+    def __init__(self, payload: object, code: CodeUse) -> None:
         super().__init__(self._refuse, code=code)
         self._payload = payload
 

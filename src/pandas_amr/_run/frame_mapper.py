@@ -86,8 +86,8 @@ class FrameMapper(CopiedHere):
     @overload
     def __call__(self, frame: pd.DataFrame) -> pd.DataFrame: ...
     @overload
-    def __call__(self, frame: Any) -> Any: ...
-    def __call__(self, frame: Any) -> Any:
+    def __call__(self, frame: object) -> Any: ...
+    def __call__(self, frame: object) -> Any:
         """Map the rows of a partition: a frame gives a frame, Arrow data gives such data.
 
         Returns:
@@ -150,7 +150,7 @@ class FrameMapper(CopiedHere):
         status = status_frame(np.empty(0, dtype=object), np.empty(0, dtype=bool), [], none.index)
         return add_findings(whole, shown_columns(status, names))
 
-    def arrow_schema(self, partition: Any = None) -> pa.Schema:
+    def arrow_schema(self, partition: object = None) -> pa.Schema:
         """Return the Arrow schema of what a partition becomes. Nothing is sent or run.
 
         Choices are texts, numbers or bools there, or their JSON if they are of several types.
@@ -281,7 +281,7 @@ def _settings_of(call: Call, settings: Settings) -> dict[str, Any]:
     return known
 
 
-def _fix_lms(given: Any) -> LM | str | dict[str, LM | str]:
+def _fix_lms(given: object) -> LM | str | dict[str, LM | str]:
     """Return the models that are meant here, so that another process means the same.
 
     Raises:
@@ -294,7 +294,7 @@ def _fix_lms(given: Any) -> LM | str | dict[str, LM | str]:
     return {phase: _fix_lm(lm) for phase, lm in given.items()}
 
 
-def _fix_lm(given: Any) -> LM | str:
+def _fix_lm(given: object) -> LM | str:
     named = given if given is not None else os.environ.get("AMR_MODEL")
     if named == LOCAL:
         return LOCAL  # each process starts its own
@@ -305,7 +305,7 @@ def _fix_lm(given: Any) -> LM | str:
     return lm
 
 
-def _fix_agents(code: Any) -> Any:
+def _fix_agents(code: object) -> Any:
     """Return functions and agents of maps, the agents with the models that are meant here."""
     if isinstance(code, dict):
         return {name: _fix_agents(part) for name, part in code.items()}
@@ -347,7 +347,7 @@ def _check_pandas(given: object) -> None:
         raise UsageError("meta() takes a pandas frame; of Arrow data: mapper.arrow_schema(data).")
 
 
-def _schema_of(partition: Any) -> pa.Schema:
+def _schema_of(partition: object) -> pa.Schema:
     """Return the Arrow schema of a partition.
 
     Raises:

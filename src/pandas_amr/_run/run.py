@@ -621,7 +621,7 @@ def prepared(
 class Rerun:
     """Carries out once more what a result came from."""
 
-    def retry(self, origin: RunOrigin, lm: Any, errors: Any) -> Result:
+    def retry(self, origin: RunOrigin, lm: object, errors: object) -> Result:
         """Run again what failed."""
         settings = origin.settings
         if errors is not None:
@@ -632,7 +632,7 @@ class Rerun:
         result: Result = make_run(spec, findings=findings, whole=True).result()
         return result
 
-    def verify(self, origin: RunOrigin, lm: Any, share: float, seed: int) -> Result:
+    def verify(self, origin: RunOrigin, lm: object, share: float, seed: int) -> Result:
         """Map a random share once more, as a result of its own; nothing is reduced."""
         lms = resolve_lms(lm, origin.settings) if lm is not None else origin.lms
         settings = origin.settings.with_changes({"errors": "coerce"})

@@ -94,7 +94,7 @@ def _check_path(call: Call) -> None:
         raise UsageError(f"{call.verb}() makes no parts: out= goes with {', '.join(STREAMING)}.")
 
 
-def _check_groups(by: Any) -> None:
+def _check_groups(by: object) -> None:
     """Refuse groups that are given row by row."""
     keys = by.keys if isinstance(by, By) else by if isinstance(by, list) else [by]
     for key in keys:

@@ -57,11 +57,11 @@ def typical_value(schema: Mapping[str, Any], text: str = TYPICAL_TEXT) -> Any:
             return TYPICAL_BY_TYPE.get(str(kind), text)
 
 
-def _text_length(value: Any) -> int:
+def _text_length(value: object) -> int:
     return len(str(value))
 
 
-def unbounded(kind: Any) -> Any:
+def unbounded(kind: object) -> Any:
     """Return a type that takes any typical value: without bounds, and without the user's code."""
     if kind is None:
         return None

@@ -49,7 +49,7 @@ _SUPPORTED = (
 )
 
 
-def arrow_type(kind: Any) -> pa.DataType:
+def arrow_type(kind: object) -> pa.DataType:
     """Return the Arrow type for values of a type; JSON text if they have no fixed shape.
 
     Raises:
@@ -82,7 +82,7 @@ def arrow_type(kind: Any) -> pa.DataType:
     return scalar
 
 
-def _scalar_type(kind: Any) -> pa.DataType | None:
+def _scalar_type(kind: object) -> pa.DataType | None:
     """Return the Arrow type of single values; None if there is none."""
     if kind is AwareDatetime:
         return pa.timestamp("us", tz="UTC")
@@ -96,7 +96,7 @@ def _scalar_type(kind: Any) -> pa.DataType | None:
     return None
 
 
-def column_type(kind: Any) -> pa.DataType:
+def column_type(kind: object) -> pa.DataType:
     """Return the Arrow type of a column of values of a type.
 
     Raises:
@@ -132,7 +132,7 @@ def _check_inner(kind: Any, path: tuple[Any, ...]) -> None:
             _check_inner(part, (*path, kind))
 
 
-def _item_type(kind: Any) -> pa.DataType:
+def _item_type(kind: object) -> pa.DataType:
     """Return the Arrow type of a list's items; those of a tuple must all have the same."""
     item_types = [arrow_type(part) for part in get_args(kind) if part is not ...]
     for item_type in item_types:
@@ -144,12 +144,12 @@ def _item_type(kind: Any) -> pa.DataType:
     return item_types[0]
 
 
-def is_number_union(kind: Any) -> bool:
+def is_number_union(kind: object) -> bool:
     """Tell whether a type is ``int | float``, which a column of floats holds."""
     return get_origin(kind) in UNIONS and set(get_args(kind)) == {int, float}
 
 
-def is_json_text(kind: Any) -> bool:
+def is_json_text(kind: object) -> bool:
     """Tell whether values of a type have no fixed shape, so that a column holds their JSON."""
     kind, _ = without_none(kind)
     if get_origin(kind) is dict:
@@ -203,7 +203,7 @@ def arrow_schema(model: type[BaseModel]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def field_kind(annotation: Any) -> Sort:
+def field_kind(annotation: object) -> Sort:
     """Return what kind of values a field holds.
 
     Example:

@@ -72,7 +72,7 @@ def _plain_list(value: Any, item_kind: Any) -> list[Any]:
     return items
 
 
-def _plain_scalar(value: Any) -> Any:
+def _plain_scalar(value: object) -> Any:
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         # Arrow would convert the zone without refusing years before 1 and after 9999.
         return value.astimezone(dt.UTC)
@@ -81,14 +81,14 @@ def _plain_scalar(value: Any) -> Any:
     return value
 
 
-def json_key(key: Any) -> str:
+def json_key(key: object) -> str:
     """Return the key of a dict as JSON has it; of a member of an Enum, its value."""
     if type(key) is str:
         return key
     return str(next(iter(to_jsonable_python({key: None}))))
 
 
-def _read_field(value: Any, name: str) -> Any:
+def _read_field(value: object, name: str) -> Any:
     """Return a field of a model, a dataclass or a TypedDict."""
     if isinstance(value, dict):
         return value.get(name)
@@ -115,7 +115,7 @@ def _plain_kinds(model: type[BaseModel]) -> tuple[tuple[str, Any, bool], ...]:
     return tuple(kinds)
 
 
-def _is_plain(kind: Any) -> bool:
+def _is_plain(kind: object) -> bool:
     if isinstance(kind, type) and kind in ARROW_SCALARS:
         return True
     if get_origin(kind) is not typing.Literal:
@@ -193,7 +193,7 @@ def json_fields(kind: Any) -> tuple[tuple[str, str, Any], ...]:
     return tuple((name, aliases.get(name, name), part) for name, part in fields.items())
 
 
-def json_value(value: Any, kind: Any, *, former: bool = False) -> Any:
+def json_value(value: object, kind: object, *, former: bool = False) -> Any:
     """Convert a value from Arrow to the JSON that a model would have given: undo ``plain``.
 
     Example:
@@ -220,7 +220,7 @@ def json_value(value: Any, kind: Any, *, former: bool = False) -> Any:
     return json_scalar(value, kind)
 
 
-def _object_form(value: Any, kind: Any, *, former: bool) -> Any:
+def _object_form(value: object, kind: object, *, former: bool) -> Any:
     if not isinstance(value, dict):
         return value
     form: dict[str, Any] = {}
@@ -230,7 +230,7 @@ def _object_form(value: Any, kind: Any, *, former: bool) -> Any:
     return form
 
 
-def _choice_form(value: Any, choices: tuple[Any, ...], *, former: bool) -> Any:
+def _choice_form(value: object, choices: tuple[Any, ...], *, former: bool) -> Any:
     """Convert a choice. Choices of several types are held as JSON.
 
     The journal's first format held them as plain texts, which may be ambiguous.
@@ -245,18 +245,18 @@ def _choice_form(value: Any, choices: tuple[Any, ...], *, former: bool) -> Any:
     return value
 
 
-def _former_texts(choice: Any) -> tuple[str, str]:
+def _former_texts(choice: object) -> tuple[str, str]:
     return str(choice), json.dumps(choice, default=str)
 
 
-def _map_form(pairs: list[Any], kind: Any, *, former: bool) -> Any:
+def _map_form(pairs: list[Any], kind: object, *, former: bool) -> Any:
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             return pairs
     return {str(key): json_value(item, kind, former=former) for key, item in pairs}
 
 
-def json_scalar(value: Any, kind: Any) -> Any:
+def json_scalar(value: object, kind: object) -> Any:
     """Convert a single value.
 
     The journal's first format had durations as microseconds, and dates and decimals as texts.

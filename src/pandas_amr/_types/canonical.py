@@ -12,7 +12,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _JSON_TYPES = frozenset({str, int, bool, type(None)})
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(value: object) -> str:
     """Write a value as JSON: ASCII, sorted keys, equal numbers alike. Other objects become texts.
 
     Example:
@@ -22,7 +22,7 @@ def canonical_json(value: Any) -> str:
     return _ENCODER.encode(canonical_value(value))
 
 
-def canonical_value(value: Any) -> Any:
+def canonical_value(value: object) -> Any:
     """Reduce a value to what JSON has. Whole numbers become integers, whatever their type."""
     if type(value) in _JSON_TYPES:
         return value
@@ -41,7 +41,7 @@ def canonical_value(value: Any) -> Any:
     return _canonical_object(value)
 
 
-def _canonical_object(value: Any) -> bool | str:
+def _canonical_object(value: object) -> bool | str:
     """Reduce numpy's bool, which is no Python number, to a bool; other objects to their texts."""
     item = getattr(value, "item", None)
     if callable(item):

@@ -131,7 +131,7 @@ def _scalar_type(schema: Schema) -> Any:
     return by_pattern or _BY_FORMAT.get(schema.get("format", ""), str)
 
 
-def parse_type(given: Any) -> Any:
+def parse_type(given: object) -> Any:
     """Return the type that code in a sandbox means.
 
     Args:
@@ -171,7 +171,7 @@ def _type_by_name(name: str) -> Any:
     return list[kind] if inner != name else kind  # type: ignore[valid-type]
 
 
-def _unknown_type(given: Any) -> UsageError:
+def _unknown_type(given: object) -> UsageError:
     return UsageError(
         "A field's type is str, int, float, bool, a list of one of these, or a list of choices, "
         f"not {given!r}."
@@ -230,7 +230,7 @@ def _item_type(schema: Schema, name: str) -> Any:
     return _add_bounds(type_from_schema(schema, name), _bounds_of(schema))
 
 
-def _add_bounds(kind: Any, bounds: dict[str, Any]) -> Any:
+def _add_bounds(kind: object, bounds: dict[str, Any]) -> Any:
     if bounds:
         return Annotated[kind, Field(**bounds)]
     return kind

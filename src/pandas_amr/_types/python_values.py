@@ -64,7 +64,7 @@ def python_value(value: Any, kind: Any) -> Any:
     return _scalar(value, kind)
 
 
-def _without_wrappers(kind: Any) -> Any:
+def _without_wrappers(kind: object) -> Any:
     """Return what an alias, ``Annotated`` or ``NotRequired`` stands for; its parts stay as is."""
     kind = without_alias(kind)
     while get_origin(kind) is Annotated or get_origin(kind) in KEY_WRAPPERS:
@@ -72,7 +72,7 @@ def _without_wrappers(kind: Any) -> Any:
     return kind
 
 
-def _empty_member(kind: Any) -> Any:
+def _empty_member(kind: object) -> Any:
     """Return the member whose value is None if the type is an Enum that has one; else None."""
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         for member in kind:
@@ -81,7 +81,7 @@ def _empty_member(kind: Any) -> Any:
     return None
 
 
-def _value_of_union(value: Any, kind: Any) -> Any:
+def _value_of_union(value: object, kind: object) -> Any:
     """Convert a value, not None, of a union: of one type and None, of choices, of numbers."""
     inner, _ = without_none(kind)
     if choices_of(inner) is not None:
@@ -92,7 +92,7 @@ def _value_of_union(value: Any, kind: Any) -> Any:
     return python_value(value, others[0])
 
 
-def find_choice(value: Any, kind: Any) -> Any:
+def find_choice(value: object, kind: object) -> Any:
     """Return the choice of a ``Literal``, or the member of an Enum, that has a plain value."""
     inner, _ = without_none(kind)
     options = get_args(inner) if get_origin(inner) is Literal else tuple(inner)
@@ -109,7 +109,7 @@ def _items(values: list[Any], kinds: tuple[Any, ...]) -> list[Any]:
     return [python_value(value, kind) for value, kind in zip(values, kinds, strict=True)]
 
 
-def _dict_of(pairs: list[tuple[str, Any]], key_kind: Any, item_kind: Any) -> dict[Any, Any]:
+def _dict_of(pairs: list[tuple[str, Any]], key_kind: object, item_kind: object) -> dict[Any, Any]:
     """Convert a dict, which Arrow holds as pairs."""
     return {_dict_key(key, key_kind): python_value(item, item_kind) for key, item in pairs}
 
@@ -139,7 +139,7 @@ def _scalar(value: Any, kind: Any) -> Any:
     return value
 
 
-def make_record(values: dict[str, Any], kind: Any) -> Any:
+def make_record(values: dict[str, Any], kind: object) -> Any:
     """Make an object of a model, a dataclass or a TypedDict from the fields that Arrow holds.
 
     Args:
@@ -185,7 +185,7 @@ def build_record(values: dict[str, Any], kind: Any) -> Any:
     return record
 
 
-def _set_fields(record: Any, values: dict[str, Any]) -> None:
+def _set_fields(record: object, values: dict[str, Any]) -> None:
     for name, value in values.items():
         object.__setattr__(record, name, value)  # whether it is frozen or not
 

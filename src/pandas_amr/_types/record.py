@@ -130,7 +130,7 @@ def _make_record(
     return record_type(name, fields, about=about, beside=beside)
 
 
-def _check_name(field: Any) -> None:
+def _check_name(field: object) -> None:
     if not isinstance(field, str) or not field.isidentifier() or field.startswith("_"):
         raise UsageError(f"A finding's field is named like a variable, not {field!r}.")
     if field in RESERVED_BY_PYDANTIC:
@@ -150,7 +150,7 @@ def _find_unusable(definitions: dict[str, Any]) -> str | None:
     return None
 
 
-def _define_field(place: str, definition: Any) -> Any:
+def _define_field(place: str, definition: object) -> Any:
     """Return a field as pydantic's ``create_model`` takes it."""
     if isinstance(definition, tuple) and len(definition) == 2 and is_type(definition[0]):
         kind, about = definition
@@ -167,7 +167,7 @@ def _define_field(place: str, definition: Any) -> Any:
     )
 
 
-def _advise(definition: Any) -> str:
+def _advise(definition: object) -> str:
     """Suggest what is meant by something that defines no field."""
     if isinstance(definition, tuple) and len(definition) == 2:
         return advise_type(definition[0])
@@ -178,14 +178,14 @@ def _advise(definition: Any) -> str:
     return advise_type(definition)
 
 
-def is_foreign_type(kind: Any) -> bool:
+def is_foreign_type(kind: object) -> bool:
     """Tell whether a class is a scalar type of numpy or pandas, which JSON does not have."""
     if not isinstance(kind, type):
         return False
     return kind.__module__.partition(".")[0] in {"numpy", "pandas", "pyarrow"}
 
 
-def is_type(value: Any) -> bool:
+def is_type(value: object) -> bool:
     if value is Any or get_origin(value) is not None:
         return True
     kinds = (type, types.GenericAlias, types.UnionType, typing.NewType, *ALIAS_TYPES)
@@ -279,12 +279,12 @@ def model_of_fields(kind: Any) -> type[BaseModel]:
     return checked
 
 
-def _has_own_checks(kind: Any) -> bool:
+def _has_own_checks(kind: object) -> bool:
     """Tell whether a type has checks besides those of its fields."""
     return hasattr(kind, "__post_init__") or hasattr(kind, "__pydantic_decorators__")
 
 
-def optional_keys(kind: Any) -> frozenset[str]:
+def optional_keys(kind: object) -> frozenset[str]:
     """Return the keys of a TypedDict that may be left out.
 
     If annotations are texts, the class itself does not know all of them.
@@ -299,7 +299,7 @@ def optional_keys(kind: Any) -> frozenset[str]:
     return frozenset(optional)
 
 
-def _field_definitions(kind: Any, optional: frozenset[str]) -> dict[str, Any]:
+def _field_definitions(kind: object, optional: frozenset[str]) -> dict[str, Any]:
     """Return the fields of a dataclass or a TypedDict as ``record_type`` takes them."""
     fields: dict[str, Any] = {}
     if dataclasses.is_dataclass(kind):

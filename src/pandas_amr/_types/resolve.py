@@ -53,7 +53,7 @@ def cache_by_type(function: Callable[[Any], T]) -> Callable[[Any], T]:
     cached = functools.lru_cache(maxsize=1024)(function)
 
     @functools.wraps(function)
-    def look_up(kind: Any) -> T:
+    def look_up(kind: object) -> T:
         try:
             hash(kind)
         except TypeError:  # such as an annotation that holds a list
@@ -64,7 +64,7 @@ def cache_by_type(function: Callable[[Any], T]) -> Callable[[Any], T]:
 
 
 @cache_by_type
-def resolve_type(kind: Any) -> Any:
+def resolve_type(kind: object) -> Any:
     """Resolve a type at every depth: no ``Annotated``, ``NewType`` or alias is left.
 
     A union of several ``Literal`` becomes one ``Literal``.
@@ -118,7 +118,7 @@ def _make_union(parts: tuple[Any, ...]) -> Any:
 
 
 @cache_by_type
-def without_none(kind: Any) -> tuple[Any, bool]:
+def without_none(kind: object) -> tuple[Any, bool]:
     """Return ``kind``, resolved and without None; and whether it had None."""
     kind = resolve_type(kind)
     if get_origin(kind) in UNIONS:
@@ -133,7 +133,7 @@ def without_none(kind: Any) -> tuple[Any, bool]:
 
 
 @cache_by_type
-def choices_of(kind: Any) -> tuple[Any, ...] | None:
+def choices_of(kind: object) -> tuple[Any, ...] | None:
     """Return the plain values of a ``Literal`` or an ``Enum`` except None; None for other types."""
     kind, _ = without_none(kind)
     if get_origin(kind) is Literal:
@@ -143,7 +143,7 @@ def choices_of(kind: Any) -> tuple[Any, ...] | None:
     return None
 
 
-def plain_choice(choice: Any) -> Any:
+def plain_choice(choice: object) -> Any:
     """Return the value of a member of an Enum; any other choice as it is."""
     if isinstance(choice, enum.Enum):
         return choice.value
@@ -163,21 +163,21 @@ def object_fields(kind: Any) -> dict[str, Any] | None:
     return None
 
 
-def is_model(kind: Any) -> bool:
+def is_model(kind: object) -> bool:
     """Tell whether a type is a pydantic model with named fields."""
     if not isinstance(kind, type):
         return False
     return issubclass(kind, BaseModel) and not issubclass(kind, RootModel)
 
 
-def is_plain_record(kind: Any) -> bool:
+def is_plain_record(kind: object) -> bool:
     """Tell whether a type is a dataclass or a TypedDict."""
     if not isinstance(kind, type):
         return False
     return dataclasses.is_dataclass(kind) or typing_extensions.is_typeddict(kind)
 
 
-def without_alias(kind: Any) -> Any:
+def without_alias(kind: object) -> Any:
     """Return the type that a NewType or an alias names, with its annotations."""
     while True:
         origin = get_origin(kind)

@@ -81,7 +81,7 @@ def json_schema(kind: Any, *, by_alias: bool = True, marked: bool = False) -> Sc
 
 
 def without_keywords(
-    schema: Any, keywords: Collection[str] = MARKS, kept: Collection[Any] = ()
+    schema: object, keywords: Collection[str] = MARKS, kept: Collection[Any] = ()
 ) -> Any:
     """Return a schema without some keywords, but for ``kept`` values of them.
 
@@ -125,7 +125,7 @@ def accepted_names(name: str, field: FieldInfo) -> tuple[str, ...]:
     return tuple(str(path[0]) for path in sorted(paths, key=len))
 
 
-def stored_schema(kind: Any) -> Schema:
+def stored_schema(kind: object) -> Schema:
     """Return the JSON schema to store: with marks, and the names of fields that have aliases."""
     by_alias = json_schema(kind, marked=True)
     by_name = json_schema(kind, by_alias=False, marked=True)
@@ -200,7 +200,7 @@ class _Generator(GenerateJsonSchema):
         return inner
 
 
-def close_schema(schema: Any, definitions: Schema, path: tuple[str, ...] = ()) -> Any:
+def close_schema(schema: object, definitions: Schema, path: tuple[str, ...] = ()) -> Any:
     """Inline references, drop titles and defaults, and close objects.
 
     Args:

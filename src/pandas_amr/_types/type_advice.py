@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pandas_amr._records.suggest import closest_name
 
 TYPE_OF_NAME = {
@@ -44,7 +42,7 @@ CHOICES = "a list of its choices"
 SIZES = "0123456789[]us_"  # what numpy, pandas and Arrow write behind the name of a type
 
 
-def advise_type(value: Any) -> str:
+def advise_type(value: object) -> str:
     """Suggest the type that is meant by a text, or by a type of numpy or pandas.
 
     Returns:
@@ -64,7 +62,7 @@ def advise_type(value: Any) -> str:
     return f" Did you mean the type {meant}{quoted}?"
 
 
-def _name_of(value: Any) -> str:
+def _name_of(value: object) -> str:
     """Return the name of a type, as text: of a class, or of an object that stands for a type."""
     if isinstance(value, type):
         return value.__name__

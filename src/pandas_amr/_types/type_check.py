@@ -45,7 +45,7 @@ def _checked_fields(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
     return tuple(fields)
 
 
-def is_mistyped(value: Any, kind: Any) -> bool:
+def is_mistyped(value: object, kind: object) -> bool:
     """Tell whether a value does not have its type, at any depth.
 
     Example:
@@ -80,7 +80,7 @@ def _has_stray_part(value: Any, kind: Any) -> bool:
     return False
 
 
-def _is_scalar(value: Any, kind: type) -> bool:
+def _is_scalar(value: object, kind: type) -> bool:
     """Tell whether Arrow takes a value as one of a type; numpy's numbers are numbers."""
     if kind is bool or isinstance(value, bool | np.bool_):
         return kind is bool and isinstance(value, bool | np.bool_)
@@ -89,7 +89,7 @@ def _is_scalar(value: Any, kind: type) -> bool:
     return isinstance(value, _ACCEPTED.get(kind, kind))
 
 
-def _is_choice(value: Any, choices: Sequence[Any]) -> bool:
+def _is_choice(value: object, choices: Sequence[Any]) -> bool:
     if value is None:
         return True  # a member of an Enum
     if is_mixed(choices):
@@ -97,7 +97,7 @@ def _is_choice(value: Any, choices: Sequence[Any]) -> bool:
     return value in choices
 
 
-def _takes_none(kind: Any) -> bool:
+def _takes_none(kind: object) -> bool:
     """Tell whether None is a value of a type without ``| None``, as far as that is known."""
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return any(member.value is None for member in kind)

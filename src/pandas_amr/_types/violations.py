@@ -72,7 +72,7 @@ class Leniency:
 STRICT = Leniency()
 
 
-def find_violation(value: Any, schema: Schema, leniency: Leniency = STRICT) -> str | None:
+def find_violation(value: object, schema: Schema, leniency: Leniency = STRICT) -> str | None:
     """Return what in a JSON value violates its schema, without quoting the value; None if nothing.
 
     Args:
@@ -156,7 +156,7 @@ def describe_format(schema: Schema) -> str | None:
     return "; ".join(words) or None
 
 
-def _violation_of_all(value: Any, parts: list[Schema], leniency: Leniency) -> str | None:
+def _violation_of_all(value: object, parts: list[Schema], leniency: Leniency) -> str | None:
     """Return what violates all of several types; if all but one are null, what violates that."""
     violations: list[str] = []
     for part in parts:
@@ -170,13 +170,13 @@ def _violation_of_all(value: Any, parts: list[Schema], leniency: Leniency) -> st
     return "has none of the types that the field takes"
 
 
-def _violation_of_choices(value: Any, choices: list[Any]) -> str | None:
+def _violation_of_choices(value: object, choices: list[Any]) -> str | None:
     if any(_is_same(value, choice) for choice in choices):
         return None
     return "is not one of the choices"
 
 
-def _violation_of_object(value: Any, schema: Schema, leniency: Leniency) -> str | None:
+def _violation_of_object(value: object, schema: Schema, leniency: Leniency) -> str | None:
     if not isinstance(value, dict):
         return "should be an object"
     checked: set[str] = set()
@@ -201,7 +201,7 @@ def _violation_of_object(value: Any, schema: Schema, leniency: Leniency) -> str 
     return None
 
 
-def _violation_of_array(value: Any, schema: Schema, leniency: Leniency) -> str | None:
+def _violation_of_array(value: object, schema: Schema, leniency: Leniency) -> str | None:
     if not isinstance(value, list):
         return "should be a list"
     places, others = schema.get("prefixItems", []), schema.get("items", {})
@@ -234,7 +234,7 @@ def add_place(place: str, violation: str) -> str:
     return f"{place}: {violation}"
 
 
-def _violation_of_text(value: Any, schema: Schema, leniency: Leniency) -> str | None:
+def _violation_of_text(value: object, schema: Schema, leniency: Leniency) -> str | None:
     format_ = schema.get("format", "")
     known = _PATTERNS.get(schema.get("pattern", "")) or _FORMATS.get(format_)
     if known is not None:
@@ -249,7 +249,7 @@ def _violation_of_text(value: Any, schema: Schema, leniency: Leniency) -> str | 
     return _violation_of_any(value, leniency)
 
 
-def _violation_of_any(value: Any, leniency: Leniency) -> str | None:
+def _violation_of_any(value: object, leniency: Leniency) -> str | None:
     """Return what violates every schema: an empty text, a number that is not finite."""
     if isinstance(value, str):
         return None if leniency.empty_texts or value.strip() else EMPTY
@@ -267,7 +267,7 @@ def _violation_of_any(value: Any, leniency: Leniency) -> str | None:
     return None
 
 
-def _violation_of_number(value: Any, schema: Schema) -> str | None:
+def _violation_of_number(value: object, schema: Schema) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "should be a number"
     if isinstance(value, float):
@@ -276,18 +276,18 @@ def _violation_of_number(value: Any, schema: Schema) -> str | None:
     return None if _is_exact(value) else "has more digits than a float holds"
 
 
-def _violation_of_integer(value: Any, schema: Schema) -> str | None:
+def _violation_of_integer(value: object, schema: Schema) -> str | None:
     del schema
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     return None if whole and not isinstance(value, bool) else "should be an integer"
 
 
-def _violation_of_bool(value: Any, schema: Schema) -> str | None:
+def _violation_of_bool(value: object, schema: Schema) -> str | None:
     del schema
     return None if isinstance(value, bool) else "should be true or false"
 
 
-def _violation_of_null(value: Any, schema: Schema) -> str | None:
+def _violation_of_null(value: object, schema: Schema) -> str | None:
     del schema
     return None if value is None else "should be null"
 
@@ -307,6 +307,6 @@ def _is_exact(value: int) -> bool:
         return False
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: object, other: object) -> bool:
     """Tell whether two JSON values are equal; in JSON, unlike in Python, true is not 1."""
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

@@ -66,7 +66,7 @@ class Wire:
     strict: bool
     shape: Schema
 
-    def read(self, payload: Any) -> Any:
+    def read(self, payload: object) -> Any:
         """Read an answer into the form of the original schema.
 
         One that is in that form already stays as it is: a server that does not enforce schemas may
@@ -74,11 +74,11 @@ class Wire:
         """
         return read_value(payload, self.shape)
 
-    def read_arguments(self, given: Any) -> Any:
+    def read_arguments(self, given: object) -> Any:
         """Read a tool's arguments. Null leaves out an argument that has a default."""
         return drop_absent(self.read(given), self.shape)
 
-    def find_unread(self, payload: Any) -> str | None:
+    def find_unread(self, payload: object) -> str | None:
         """Return which dict could not be read, and why; None if all were."""
         return find_unread(payload, self.shape)
 
@@ -105,7 +105,7 @@ def make_wire(schema: Mapping[str, Any], *, required: Sequence[str] | None = Non
     return Wire(sent, strict, shape)
 
 
-def is_enforced(schema: Any) -> bool:
+def is_enforced(schema: object) -> bool:
     """Tell whether a server that enforces the sent schema enforces all of the original one.
 
     Example:

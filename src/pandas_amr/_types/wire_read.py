@@ -23,7 +23,7 @@ JSON = "json"
 LENIENT = Leniency(empty_texts=True)
 
 
-def read_value(value: Any, shape: Schema) -> Any:
+def read_value(value: object, shape: Schema) -> Any:
     """Read a value. One that is in the form of its schema already, or cannot be read, stays."""
     if shape.get(AS_TEXT):
         if isinstance(value, str):
@@ -43,7 +43,7 @@ def read_value(value: Any, shape: Schema) -> Any:
     return value
 
 
-def find_unread(value: Any, shape: Schema) -> str | None:
+def find_unread(value: object, shape: Schema) -> str | None:
     """Return which dict could not be read, by its place; None if all were.
 
     Keys are not quoted: they may be a cell's text.
@@ -90,7 +90,7 @@ def _read_object(value: dict[str, Any], shape: Schema) -> dict[str, Any]:
     return read
 
 
-def _read_any(value: Any) -> Any:
+def _read_any(value: object) -> Any:
     """Read a value of any type; a list or an object may be JSON text in an object."""
     if not isinstance(value, dict) or value.keys() != {JSON} or not isinstance(value[JSON], str):
         return value
@@ -98,7 +98,7 @@ def _read_any(value: Any) -> Any:
     return nested if isinstance(nested, dict | list) else value
 
 
-def _read_one_of(value: Any, shapes: Sequence[Schema]) -> Any:
+def _read_one_of(value: object, shapes: Sequence[Schema]) -> Any:
     """Read a value by the first shape that it fits, preferably one that has all its keys."""
     if not isinstance(value, dict | list):
         return value
@@ -133,18 +133,18 @@ def _read_map(value: Any, shape: Schema) -> Any:
     return value
 
 
-def _are_entries(value: Any) -> bool:
+def _are_entries(value: object) -> bool:
     """Tell whether a value is a list of keys and values."""
     return isinstance(value, list) and all(_is_entry(entry) for entry in value)
 
 
-def _is_entry(value: Any) -> bool:
+def _is_entry(value: object) -> bool:
     if not isinstance(value, dict) or value.keys() != {KEY, VALUE}:
         return False
     return isinstance(value[KEY], str | int | float)
 
 
-def _key_of(key: Any) -> str:
+def _key_of(key: object) -> str:
     """Return a key as JSON has it; models write numbers as numbers."""
     if isinstance(key, str):
         return key
@@ -159,7 +159,7 @@ def _decode(text: str) -> Any:
         return text
 
 
-def _places(value: Any, shape: Schema) -> Iterator[tuple[str, Any, Schema]]:
+def _places(value: object, shape: Schema) -> Iterator[tuple[str, Any, Schema]]:
     """Yield the parts of a value, each with its place and its shape."""
     if isinstance(value, list) and shape.get("type") == "array":
         for number, (item, part) in enumerate(_items(value, shape)):

@@ -30,7 +30,7 @@ _IMPLIED = {
 _ANNOTATIONS = ("description", "default", *MARKS)
 
 
-def make_shape(schema: Any, level: int) -> Schema:
+def make_shape(schema: object, level: int) -> Schema:
     """Make the shape of a schema without references.
 
     Args:
@@ -70,7 +70,7 @@ def drop_repeated(parts: Sequence[Schema]) -> list[Schema]:
     return kept
 
 
-def _annotate(shape: Schema, schema: Any) -> Schema:
+def _annotate(shape: Schema, schema: object) -> Schema:
     """Return a shape with the annotations of a schema."""
     annotated = dict(shape)
     for key in _ANNOTATIONS:
@@ -79,7 +79,7 @@ def _annotate(shape: Schema, schema: Any) -> Schema:
     return annotated
 
 
-def _alternatives(schema: Any) -> list[Schema]:
+def _alternatives(schema: object) -> list[Schema]:
     """Split a schema into alternatives of one type each; one without a type takes any value."""
     if not isinstance(schema, dict):
         return [{}]
@@ -151,7 +151,7 @@ def _choices_by_type(choices: Sequence[Any], schema: Schema) -> list[Schema]:
     return [others | {"type": kind, "enum": group} for kind, group in by_type.items()]
 
 
-def _type_of(value: Any) -> str:
+def _type_of(value: object) -> str:
     match value:
         case None:
             return "null"
@@ -202,7 +202,7 @@ def _make_object_shape(schema: Schema, level: int) -> Schema:
     return schema | {"properties": shapes, "required": list(shapes), "additionalProperties": False}
 
 
-def _allow_null(part: Any) -> Schema:
+def _allow_null(part: object) -> Schema:
     """Allow null for an optional property: it leaves the property out, unless null is a value."""
     nullable = _annotate({"anyOf": [part, {"type": "null"}]}, part)
     for alternative in _alternatives(part):
@@ -246,7 +246,7 @@ def inline_references(schema: Schema) -> Schema:
     return inlined
 
 
-def _inline(part: Any, whole: Schema, path: tuple[str, ...]) -> Any:
+def _inline(part: object, whole: Schema, path: tuple[str, ...]) -> Any:
     """Inline the references in a part of a schema.
 
     Args:
@@ -269,7 +269,7 @@ def _inline(part: Any, whole: Schema, path: tuple[str, ...]) -> Any:
     return _inline(target, whole, (*path, reference)) | inlined
 
 
-def _find_target(reference: str, whole: Any) -> Any:
+def _find_target(reference: str, whole: object) -> Any:
     """Return what a reference within a schema refers to; None if nothing."""
     if not reference.startswith("#"):
         return None

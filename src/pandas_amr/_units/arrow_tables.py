@@ -298,7 +298,7 @@ def _column_error(name: str, kind: pa.DataType, error: Exception) -> UsageError:
 # Columns
 
 
-def _to_named_array(column: pa.ChunkedArray, name: str, dtype: Any) -> Any:
+def _to_named_array(column: pa.ChunkedArray, name: str, dtype: object) -> Any:
     try:
         return _to_pandas_array(column, dtype)
     except (pa.ArrowException, ValueError, TypeError) as error:

@@ -89,7 +89,7 @@ class Source(Protocol):
         ...
 
 
-def open_source(value: Any) -> Source:
+def open_source(value: object) -> Source:
     """Open what is larger than memory.
 
     Raises:
@@ -111,7 +111,7 @@ def open_source(value: Any) -> Source:
     raise UsageError(f"With out= the first argument is {HOW_TO_STREAM}, not {_kind_of(value)}.")
 
 
-def is_stream(value: Any) -> bool:
+def is_stream(value: object) -> bool:
     """Tell whether a value can be read part by part, if no frame can be made of it."""
     return isinstance(value, str | os.PathLike | ds.Dataset | Iterator)
 
@@ -234,7 +234,9 @@ class FileSource:
         if is_empty:
             yield InputPart(_make_key("empty"), "no rows", 0, self.schema.empty_table())
 
-    def _parts_of(self, fragment: Any, name: str, done: Mapping[str, int]) -> Iterator[InputPart]:
+    def _parts_of(
+        self, fragment: object, name: str, done: Mapping[str, int]
+    ) -> Iterator[InputPart]:
         identity = _identify_file(fragment, name)
         start = 0
         while (key := _make_key(*identity, start)) in done:
@@ -248,7 +250,7 @@ class FileSource:
             yield InputPart(key, name, table.num_rows, rows)
             start += table.num_rows
 
-    def _rows_of(self, fragment: Any) -> int | None:
+    def _rows_of(self, fragment: object) -> int | None:
         if not isinstance(fragment, ds.ParquetFileFragment):
             return None
         return int(fragment.count_rows())
@@ -285,7 +287,7 @@ class FileSource:
         tables = [self._draw_from(piece, each, is_spread=is_all) for piece in chosen]
         return pa.concat_tables([self.schema.empty_table(), *tables])
 
-    def _draw_from(self, piece: Any, count: int, *, is_spread: bool) -> pa.Table:
+    def _draw_from(self, piece: object, count: int, *, is_spread: bool) -> pa.Table:
         """Draw rows of a file or a row group: its first ones, or rows from all over it."""
         rows = self._rows_of(piece)
         wanted = list(range(count))
@@ -315,7 +317,7 @@ def _explained(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
         raise UsageError(f"{name!r} cannot be read: {_describe(error)}.") from None
 
 
-def _batch_rows(fragment: Any) -> int:
+def _batch_rows(fragment: object) -> int:
     """Return how many rows of a file to read at a time."""
     metadata = getattr(fragment, "metadata", None)
     if metadata is None or not metadata.num_rows:

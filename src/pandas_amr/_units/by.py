@@ -117,16 +117,16 @@ class By(CopiedHere):
         return f"By({', '.join([*keys, *changed])})"
 
 
-def is_code(key: Any) -> bool:
+def is_code(key: object) -> bool:
     """Whether a key is more than a label, so that JSON cannot hold it."""
     return isinstance(key, pd.Series | pd.Grouper | Mapping) or _is_array(key) or callable(key)
 
 
-def _is_array(key: Any) -> bool:
+def _is_array(key: object) -> bool:
     return isinstance(key, np.ndarray | pd.Index | pd.api.extensions.ExtensionArray)
 
 
-def describe_key(key: Any) -> str:
+def describe_key(key: object) -> str:
     """Describe a key that is not a label, without its contents.
 
     Example:
@@ -153,7 +153,7 @@ def _describe_grouper(key: pd.Grouper) -> str:
     return f"<Grouper {', '.join(shown)}>"
 
 
-def _is_same_key(one: Any, other: Any) -> bool:
+def _is_same_key(one: object, other: object) -> bool:
     if one is other:
         return True
     if isinstance(one, pd.Series) or isinstance(other, pd.Series):
@@ -174,7 +174,7 @@ def resolve_by(by: By, frame: pd.DataFrame) -> By:
     return by.replace_keys(_resolve_key(key, frame) for key in by.keys)
 
 
-def _resolve_key(key: Any, frame: pd.DataFrame) -> Any:
+def _resolve_key(key: object, frame: pd.DataFrame) -> Any:
     if isinstance(key, pd.Grouper):
         return key
     if isinstance(key, pd.Series):
@@ -243,7 +243,7 @@ def find_missing_keys(by: By, columns: Iterable[Any], index: pd.Index) -> list[H
     return [label for label in by.labels if label not in names]
 
 
-def column(frame: pd.DataFrame, label: Any) -> pd.Series:
+def column(frame: pd.DataFrame, label: object) -> pd.Series:
     """Return a column; if labels have several levels, the only column below a label.
 
     Raises:

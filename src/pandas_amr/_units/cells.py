@@ -75,7 +75,7 @@ def make_reader_keys(labels: Sequence[Hashable], *, counted: bool = True) -> tup
     return make_json_keys(labels, taken=(FINDING_KEY, ROWS_KEY) if counted else (FINDING_KEY,))
 
 
-def cell(value: Any) -> Any:
+def cell(value: object) -> Any:
     """Convert a cell to what JSON can hold.
 
     Missing values of every kind become None, and dates ISO 8601. A value for which JSON has no
@@ -113,7 +113,7 @@ def _convert_container(value: Any) -> Any:
     return [cell(inner) for inner in items]
 
 
-def _convert_scalar(value: Any) -> Any:
+def _convert_scalar(value: object) -> Any:
     match value:
         case np.generic():
             return cell(value.item())

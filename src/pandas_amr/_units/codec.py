@@ -94,12 +94,12 @@ def encode(value: Any, aside: Callable[[Any], Any] | None = None) -> Any:
     return {name: encoded}
 
 
-def decode_value(given: Any, more: dict[str, Any] | None = None) -> Any:
+def decode_value(given: object, more: dict[str, Any] | None = None) -> Any:
     """Decode what ``encode`` returned; ``more`` has further functions that make values, by name."""
     return decode(given, MAKERS | (more or {}))
 
 
-def _take_apart(value: Any) -> tuple[str, Iterable[Any]]:
+def _take_apart(value: object) -> tuple[str, Iterable[Any]]:
     """Return the name of a value's type, and its parts."""
     name, take_parts = PARTS.get(type(value)) or _find_family(value)
     if isinstance(take_parts, tuple):
@@ -107,7 +107,7 @@ def _take_apart(value: Any) -> tuple[str, Iterable[Any]]:
     return name, take_parts(value)
 
 
-def _find_family(value: Any) -> tuple[str, Parts]:
+def _find_family(value: object) -> tuple[str, Parts]:
     """Return the name and the parts of a type that is known by its base class.
 
     Raises:
@@ -125,7 +125,7 @@ def _find_family(value: Any) -> tuple[str, Parts]:
     raise CannotEncode(describe_type(kind))
 
 
-def _is_of_pytz(value: Any) -> bool:
+def _is_of_pytz(value: object) -> bool:
     return type(value).__module__.partition(".")[0] == "pytz"
 
 
@@ -135,7 +135,7 @@ def describe_type(kind: type) -> str:
     return f"a {kind.__module__}.{kind.__name__}"
 
 
-def _attributes(value: Any, names: tuple[str, ...]) -> list[Any]:
+def _attributes(value: object, names: tuple[str, ...]) -> list[Any]:
     return [getattr(value, name) for name in names]
 
 

@@ -23,7 +23,7 @@ def frame_of_series(series: pd.Series) -> pd.DataFrame:
     return series.to_frame(UNNAMED if series.name is None else series.name)
 
 
-def find_content_columns(frame: pd.DataFrame, columns: Any) -> tuple[int, ...]:
+def find_content_columns(frame: pd.DataFrame, columns: object) -> tuple[int, ...]:
     """Return the positions of the content columns.
 
     Args:
@@ -104,14 +104,14 @@ def _slice_error(label: object, ends: Sequence[Hashable], frame: pd.DataFrame) -
     )
 
 
-def _is_single(columns: Any, frame: pd.DataFrame) -> bool:
+def _is_single(columns: object, frame: pd.DataFrame) -> bool:
     """Whether ``columns=`` is one label or slice, and not a list."""
     if isinstance(columns, str | slice) or not isinstance(columns, Iterable):
         return True
     return isinstance(columns, tuple) and _is_hashable(columns) and columns in frame.columns
 
 
-def _is_hashable(label: Any) -> bool:
+def _is_hashable(label: object) -> bool:
     try:
         hash(label)
     except TypeError:
@@ -119,7 +119,7 @@ def _is_hashable(label: Any) -> bool:
     return True
 
 
-def _find_positions(label: Any, frame: pd.DataFrame) -> list[int]:
+def _find_positions(label: object, frame: pd.DataFrame) -> list[int]:
     """Return the positions of the columns of a label, or of a slice of labels.
 
     Raises:

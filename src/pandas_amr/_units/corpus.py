@@ -226,7 +226,7 @@ def _read_each(
         yield show_path(path), file
 
 
-def _list_patterns(given: Any) -> list[str]:
+def _list_patterns(given: object) -> list[str]:
     """Return the patterns that ``pattern=`` holds.
 
     Raises:

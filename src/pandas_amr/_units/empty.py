@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def _are_empty(column: pd.Series) -> NDArray[np.bool_]:
     return np.array([is_empty(cell(value)) for value in column.tolist()], dtype=bool)
 
 
-def is_empty(value: Any) -> bool:
+def is_empty(value: object) -> bool:
     """Tell whether nothing in a value of JSON can be read.
 
     That is a missing value, a text of characters that do not show, and a list or an object that

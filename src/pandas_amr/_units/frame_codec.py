@@ -89,7 +89,7 @@ def decode_table(encoded: Encoded) -> pd.DataFrame:
     return frame
 
 
-def _encode_part(part: str, encode_it: Callable[[Any], Any], value: Any) -> Any:
+def _encode_part(part: str, encode_it: Callable[[Any], Any], value: object) -> Any:
     """Encode a part of a frame.
 
     Raises:
@@ -144,7 +144,7 @@ def encode_array(values: Any) -> tuple[Any, Any]:
     return pa.array([json.dumps(encode(item)) for item in items], pa.large_string()), CELLS
 
 
-def decode_array(column: pa.ChunkedArray, kind: Any) -> Any:
+def decode_array(column: pa.ChunkedArray, kind: object) -> Any:
     """Decode what ``encode_array`` returned."""
     if kind == TEXT:
         return objects(column.to_pylist())

@@ -101,7 +101,7 @@ def as_frame(data: Frame) -> pd.DataFrame:
     )
 
 
-def _make_frame(data: Any) -> pd.DataFrame | None:
+def _make_frame(data: object) -> pd.DataFrame | None:
     """Make a frame of what holds rows itself; None if it is lazy, wraps others, or holds none."""
     if isinstance(data, pd.DataFrame):
         return data
@@ -140,7 +140,7 @@ def _is_wrapper(data: object) -> bool:
     return type(data).__module__.partition(".")[0] == "narwhals" and hasattr(data, "to_native")
 
 
-def _find_reader(data: Any) -> Callable[[], Any] | None:
+def _find_reader(data: object) -> Callable[[], Any] | None:
     """Find the method that reads what is lazy, or unwraps it."""
     for name in READERS:
         if not isinstance(data, type) and callable(getattr(type(data), name, None)):
@@ -166,7 +166,7 @@ def _read_rows(method: Callable[[], Any], data: object) -> Any:
         ) from error
 
 
-def _frame_of_arrow(data: Any) -> pd.DataFrame:
+def _frame_of_arrow(data: object) -> pd.DataFrame:
     """Read a table, or one column, through Arrow's protocol.
 
     Raises:
@@ -193,7 +193,7 @@ def _frame_of_arrow(data: Any) -> pd.DataFrame:
 class _TableReader:
     """Reads data as a table; None if Arrow says that it is no table."""
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: object) -> None:
         self._data = data
 
     def __call__(self) -> pa.Table | None:
@@ -216,7 +216,7 @@ class _TableReader:
 class _ColumnReader:
     """Reads data as one column."""
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: object) -> None:
         self._data = data
 
     def __call__(self) -> pa.ChunkedArray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
 from pandas_amr.errors import UsageError
 
@@ -82,7 +81,7 @@ def _first_method(data: object, methods: tuple[str, ...]) -> str | None:
     return None
 
 
-def describe_refused(data: Any) -> str:
+def describe_refused(data: object) -> str:
     """Say how to make a frame of what is none, if that can be guessed; an empty text if not."""
     if isinstance(data, type):
         return ""

@@ -136,7 +136,7 @@ def _convert_frame(frame: pd.DataFrame, changed: list[str]) -> pa.Table:
     return pa.table(arrays).combine_chunks()  # rows are taken of it, shard by shard
 
 
-def _label(label: Any, changed: list[str]) -> Any:
+def _label(label: object, changed: list[str]) -> Any:
     """Convert a label to a text, a number, a bool, None, or a tuple of these."""
     if label is None:
         return None
@@ -217,11 +217,11 @@ def _holds_same(array: pa.Array, column: pd.Series) -> bool:
     return True
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or value != value  # noqa: PLR0124
 
 
-def _shape(value: Any) -> Any:
+def _shape(value: object) -> Any:
     """Return what makes two values the same: contents and types."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
@@ -237,7 +237,7 @@ def _shape(value: Any) -> Any:
     return plain, type(plain)
 
 
-def _json_text(value: Any) -> str | None:
+def _json_text(value: object) -> str | None:
     plain = cell(value)
     if plain is None:
         return None

@@ -28,7 +28,7 @@ def _dtype_of(kind: pa.DataType) -> pd.ArrowDtype | None:
     return None if pa.types.is_dictionary(kind) else pd.ArrowDtype(kind)
 
 
-def table_of(item: Any, number: int) -> pa.Table:
+def table_of(item: object, number: int) -> pa.Table:
     """Convert a frame or a batch to a table.
 
     Raises:

@@ -101,7 +101,7 @@ def preview(frame: pd.DataFrame) -> str:
     return preview_lines(write_profiles(frame), len(frame), sample)
 
 
-def _shorten_cell(value: Any) -> Any:
+def _shorten_cell(value: object) -> Any:
     plain = cell(value)
     return _value_text(plain) if isinstance(plain, str | list | dict) else plain
 
@@ -125,11 +125,11 @@ def _profile(column: pd.Series, name: str) -> dict[str, Any]:
     }
 
 
-def _value_text(value: Any) -> str:
+def _value_text(value: object) -> str:
     return shorten_text(_whole_text(value), VALUE_CHARACTERS)
 
 
-def _whole_text(value: Any) -> str:
+def _whole_text(value: object) -> str:
     return str(cell(value))
 
 

@@ -66,7 +66,7 @@ class Redaction:
         """Return what is sent in place of a text; the text itself if it has not passed so far."""
         return self._known.get(text, text)
 
-    def value(self, value: Any, place: str) -> Any:
+    def value(self, value: object, place: str) -> Any:
         """Return what is sent in place of a value: each text in it, and each number as a text.
 
         The value itself comes back if nothing in it changes.
@@ -174,7 +174,7 @@ class Redaction:
             reason = f"gave {type(given).__name__}, not a text"
         raise _Refusal(reason)
 
-    def _redact_cell(self, value: Any) -> Any:
+    def _redact_cell(self, value: object) -> Any:
         """Redact a cell; the cell itself comes back if nothing in it changes."""
         if isinstance(value, str):
             redacted = self._redact(value)
@@ -183,7 +183,7 @@ class Redaction:
         redacted = self._redact_plain(plain)
         return value if redacted == plain else redacted
 
-    def _redact_plain(self, value: Any) -> Any:
+    def _redact_plain(self, value: object) -> Any:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):

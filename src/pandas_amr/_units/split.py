@@ -147,7 +147,7 @@ def _write_parts(
     return lines
 
 
-def _split_cell(value: Any, limit: int, count: TokenCounter) -> list[str]:
+def _split_cell(value: object, limit: int, count: TokenCounter) -> list[str]:
     """Cut a cell into texts that take at most ``limit`` tokens in a JSON line."""
 
     def count_as_json(part: str) -> int:

@@ -210,7 +210,7 @@ SECRET_FIELDS = re.compile(
 )
 
 
-def _to_plain(value: Any) -> Any:
+def _to_plain(value: object) -> Any:
     """Convert numbers of numpy and pandas to those of Python, in lists, tuples and dicts, too."""
     if isinstance(value, Mapping):
         return {key: _to_plain(inner) for key, inner in value.items()}
@@ -338,7 +338,7 @@ def _is_public(key: object) -> bool:
     return module != "__main__" and getattr(sys.modules.get(module), name, None) is key
 
 
-def is_client(given: Any) -> bool:
+def is_client(given: object) -> bool:
     """Tell whether something is a client of the ``openai`` package, without importing that."""
     for kind in type(given).__mro__:
         package = kind.__module__.partition(".")[0]
@@ -347,7 +347,7 @@ def is_client(given: Any) -> bool:
     return False
 
 
-def refuse_clients(lm: Any) -> None:
+def refuse_clients(lm: object) -> None:
     """Refuse to pickle what ``lm=`` takes if it is a client, or a dict of them.
 
     Raises:

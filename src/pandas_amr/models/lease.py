@@ -204,7 +204,7 @@ class _Work:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self.loop.call_soon_threadsafe(self._settle, value, error)
 
-    def _settle(self, value: Any, error: BaseException | None) -> None:
+    def _settle(self, value: object, error: BaseException | None) -> None:
         if self.result.done():  # nobody waits any more
             return
         if error is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pandas_amr._records.json_fields import get_field, get_list
 from pandas_amr._records.tokens import tokens_per_character
@@ -20,7 +20,7 @@ WRITTEN_PARTS = ("content", "refusal", "reasoning_content", "tool_calls")
 
 
 def usage_of(
-    answer: Any, request: Request, model: str, seconds: float, *, cost: float | None = None
+    answer: object, request: Request, model: str, seconds: float, *, cost: float | None = None
 ) -> Usage:
     """Give the usage of one answered request.
 
@@ -56,7 +56,7 @@ def usage_of(
 
 
 def _prompt_and_output(
-    counts: Any, answer: Any, request: Request, model: str
+    counts: object, answer: object, request: Request, model: str
 ) -> tuple[int, int, bool]:
     """Give the tokens of prompt and output, and whether one of them is an estimate."""
     prompt = _count(counts, "prompt_tokens")
@@ -76,7 +76,7 @@ def _prompt_and_output(
     return prompt, output, is_estimated
 
 
-def _count(counts: Any, name: str) -> int | None:
+def _count(counts: object, name: str) -> int | None:
     """Read a count; None if there is none."""
     value = get_field(counts, name)
     if isinstance(value, float) and value.is_integer():
@@ -86,7 +86,7 @@ def _count(counts: Any, name: str) -> int | None:
     return value
 
 
-def _detail(counts: Any, group: str, name: str) -> int:
+def _detail(counts: object, group: str, name: str) -> int:
     """Read a count in a group of details; 0 if there is none."""
     return _count(get_field(counts, group), name) or 0
 
@@ -108,7 +108,7 @@ def _request_characters(request: Request) -> int:
     return characters
 
 
-def _written_characters(answer: Any, parts: Sequence[str]) -> int:
+def _written_characters(answer: object, parts: Sequence[str]) -> int:
     """Count the characters of some parts of the messages of an answer, in whatever form."""
     characters = 0
     for choice in get_list(get_field(answer, "choices")):

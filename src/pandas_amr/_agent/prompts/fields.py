@@ -124,7 +124,7 @@ def _form_words(schema: Mapping[str, Any]) -> list[str]:
     return [f"({form})"] if "format" in schema else [f"(matching {form})"]
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -166,7 +166,7 @@ def answer_line(schemas: Iterable[Any]) -> str:
     return f"Answer in JSON {COMPACT}{between}."
 
 
-def _has_text(schema: Any) -> bool:
+def _has_text(schema: object) -> bool:
     """Whether a value may be a free text, or contain one."""
     if isinstance(schema, list):
         return any(map(_has_text, schema))

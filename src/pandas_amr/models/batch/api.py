@@ -350,7 +350,7 @@ class BatchAPI:
         )
 
 
-def _entries_of(page: Any) -> list[dict[str, Any]]:
+def _entries_of(page: object) -> list[dict[str, Any]]:
     items = get_list(get_field(page, "data"))
     return [item for item in items if isinstance(item, dict)]
 

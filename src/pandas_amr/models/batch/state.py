@@ -84,7 +84,7 @@ def says_queue_is_full(message: str) -> bool:
     return QUEUE_FULL_WORDS in message.lower()
 
 
-def state_of(entry: Any) -> BatchState:
+def state_of(entry: object) -> BatchState:
     """Read the state of a batch. One with an unknown status has not ended.
 
     Raises:
@@ -105,7 +105,7 @@ def state_of(entry: Any) -> BatchState:
     )
 
 
-def _read_problems(errors: Any) -> Iterator[BatchProblem]:
+def _read_problems(errors: object) -> Iterator[BatchProblem]:
     if isinstance(errors, dict):
         errors = errors.get("data")
     for error in get_list(errors):

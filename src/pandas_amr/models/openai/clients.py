@@ -163,7 +163,7 @@ class OwnClient:
             ) from None
 
 
-def _base_of(client: Any) -> type:
+def _base_of(client: object) -> type:
     return openai.AzureOpenAI if isinstance(client, openai.AzureOpenAI) else openai.OpenAI
 
 

@@ -64,7 +64,7 @@ class ErrorBody:
     is_page: bool = False
 
 
-def read_error_body(body: Any) -> ErrorBody:
+def read_error_body(body: object) -> ErrorBody:
     """Read the body of an error.
 
     It may be an object, a list of objects (Gemini), a text, HTML, or JSON inside a text (gateways).
@@ -120,7 +120,7 @@ def _unit(word: str) -> str:
     return _UNITS.get(word) or _UNITS[word.removesuffix("s")]
 
 
-def _status(value: Any) -> int | None:
+def _status(value: object) -> int | None:
     """Read an HTTP status of an error; None if it is not one."""
     if isinstance(value, str) and value.isdecimal() and len(value) == 3:
         value = int(value)
@@ -129,7 +129,7 @@ def _status(value: Any) -> int | None:
     return value
 
 
-def _delay_of(name: str, value: Any) -> float | None:
+def _delay_of(name: str, value: object) -> float | None:
     """Read a delay with its own field: Gemini's ``retryDelay``, ``retry_after``, OpenRouter's."""
     plain = name.replace("-", "").replace("_", "").lower()
     if plain in {"retrydelay", "retryafter", "retryafterseconds"}:
@@ -144,7 +144,7 @@ def _delay_of(name: str, value: Any) -> float | None:
     return None
 
 
-def _parts(body: Any) -> Iterator[tuple[str, Any]]:
+def _parts(body: object) -> Iterator[tuple[str, Any]]:
     """Give all named values of a body, the outermost first; JSON in a text counts as its values."""
     level: list[tuple[str, Any]] = [("message", body)]
     count = 0
@@ -167,7 +167,7 @@ def _parts(body: Any) -> Iterator[tuple[str, Any]]:
         level = deeper
 
 
-def _children(name: str, value: Any) -> list[tuple[str, Any]]:
+def _children(name: str, value: object) -> list[tuple[str, Any]]:
     if isinstance(value, list | tuple):
         return [(name, item) for item in value[:MOST_PARTS]]
     if not isinstance(value, Mapping):

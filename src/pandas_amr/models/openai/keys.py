@@ -107,7 +107,7 @@ class Key:
             self._last_keys.append(key)
 
 
-def function_name(function: Any) -> str:
+def function_name(function: object) -> str:
     """Give a name of a function that is the same in each process and for each of its copies.
 
     Example:
@@ -119,7 +119,7 @@ def function_name(function: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _unwrap(function: Any) -> Any:
+def _unwrap(function: object) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return function
@@ -140,7 +140,7 @@ async def _call(function: Callable[[], Any]) -> Any:
         raise as_ordinary_error(raised) from raised
 
 
-def _is_async(function: Any) -> bool:
+def _is_async(function: object) -> bool:
     function = _unwrap(function)
     if inspect.iscoroutinefunction(function):
         return True

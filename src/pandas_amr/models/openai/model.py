@@ -262,7 +262,7 @@ class OpenAIModel:
         is_unknown = self._own_client is None and not has_answered(server)
         return {"connect": seconds, "pool": seconds if is_unknown else None}
 
-    def _read_reply(self, answer: Any, usage: Usage, limits: RateLimits | None) -> Reply:
+    def _read_reply(self, answer: object, usage: Usage, limits: RateLimits | None) -> Reply:
         """Read a decoded answer.
 
         Raises:
@@ -318,7 +318,7 @@ class OpenAIModel:
             failure.usage = usage
         raise failure
 
-    def _batch_failure(self, status: int | None, answer: Any) -> ModelError:
+    def _batch_failure(self, status: int | None, answer: object) -> ModelError:
         """Make the error of one request of a batch."""
         body = read_error_body(answer)
         if status is None or status < HTTPStatus.BAD_REQUEST:

@@ -53,7 +53,7 @@ def read_body(content: bytes) -> Any:
     return answer
 
 
-def is_too_deep(value: Any) -> bool:
+def is_too_deep(value: object) -> bool:
     """Tell whether decoded JSON is nested deeper than an answer may be."""
     level = [value]
     for _ in range(DEEPEST):
@@ -70,7 +70,7 @@ def is_too_deep(value: Any) -> bool:
     return True
 
 
-def reply_of(answer: Any, usage: Usage, limits: RateLimits | None) -> Reply:
+def reply_of(answer: object, usage: Usage, limits: RateLimits | None) -> Reply:
     """Read the reply in a decoded answer. Servers leave out much, so nothing is relied on.
 
     Raises:
@@ -100,7 +100,7 @@ def reply_of(answer: Any, usage: Usage, limits: RateLimits | None) -> Reply:
     return Reply(message, reason, usage, limits)
 
 
-def _first_choice(answer: Any) -> Mapping[str, Any]:
+def _first_choice(answer: object) -> Mapping[str, Any]:
     """Give the first choice of an answer; empty if there is none."""
     choices = get_list(get_field(answer, "choices"))
     if not choices or not isinstance(choices[0], dict):
@@ -127,17 +127,17 @@ def _unread_parts(part: Mapping[str, Any], read: Collection[str]) -> dict[str, A
     return unread
 
 
-def is_error(answer: Any) -> bool:
+def is_error(answer: object) -> bool:
     """Tell whether an answer is an error that a gateway sent with status 200; it costs nothing."""
     return isinstance(answer, dict) and bool(answer.get("error")) and not answer.get("choices")
 
 
-def has_choices(answer: Any) -> bool:
+def has_choices(answer: object) -> bool:
     """Tell whether an answer has the shape of a chat completion."""
     return isinstance(get_field(answer, "choices"), list)
 
 
-def model_names(answer: Any) -> list[str] | None:
+def model_names(answer: object) -> list[str] | None:
     """Give the models that a server lists; None if it is no list."""
     entries = get_field(answer, "data")
     if not isinstance(entries, list):
@@ -146,7 +146,7 @@ def model_names(answer: Any) -> list[str] | None:
     return [name for name in names if isinstance(name, str) and name]
 
 
-def replace_lone_surrogates(value: Any) -> Any:
+def replace_lone_surrogates(value: object) -> Any:
     """Replace lone surrogates in the texts of JSON: they cannot be encoded as UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -160,7 +160,7 @@ def replace_lone_surrogates(value: Any) -> Any:
     return value
 
 
-def _text_of(content: Any) -> str | None:
+def _text_of(content: object) -> str | None:
     """Give the text of a message, in whatever form; reasoning is not part of it."""
     if content is None:
         return None
@@ -180,7 +180,7 @@ def _text_of(content: Any) -> str | None:
     return str(replace_lone_surrogates("".join(texts))) if texts else None
 
 
-def _is_part(content: Any) -> bool:
+def _is_part(content: object) -> bool:
     """Tell whether an object is part of a message, and not itself the answer."""
     return (
         isinstance(content, dict)
@@ -189,7 +189,7 @@ def _is_part(content: Any) -> bool:
     )
 
 
-def _text_of_part(part: Any) -> str | None:
+def _text_of_part(part: object) -> str | None:
     if isinstance(part, str):
         return part
     if not isinstance(part, dict) or part.get("type", "text") not in TEXT_TYPES:
@@ -200,7 +200,7 @@ def _text_of_part(part: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _has_refusal(content: Any) -> bool:
+def _has_refusal(content: object) -> bool:
     parts = content if isinstance(content, list) else [content]
     return any(get_field(part, "type") == "refusal" for part in parts)
 
@@ -236,7 +236,7 @@ def _read_call(call: Mapping[str, Any]) -> ToolCall:
     )
 
 
-def _arguments_of(arguments: Any) -> str:
+def _arguments_of(arguments: object) -> str:
     """Give a call's arguments as JSON text.
 
     Missing arguments are an empty object. What was encoded twice is decoded once.

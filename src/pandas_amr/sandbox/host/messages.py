@@ -130,7 +130,7 @@ def _replace_controls(payload: dict[str, Any]) -> bool:
     return replaced
 
 
-def clean_output(text: Any, max_chars: int) -> str:
+def clean_output(text: object, max_chars: int) -> str:
     """Return what code printed, without the characters that a terminal or a log would obey.
 
     Raises:
@@ -166,7 +166,7 @@ def read_question(question: Any, blobs: list[bytes]) -> dict[str, Any]:
     }
 
 
-def _is_well_formed(question: Any, blobs: list[bytes]) -> bool:
+def _is_well_formed(question: object, blobs: list[bytes]) -> bool:
     if not isinstance(question, dict) or not isinstance(question.get("instruction"), str):
         return False
     lengths = question.get("lengths")
@@ -201,7 +201,7 @@ def check_question(question: dict[str, Any]) -> None:
         _check_kind(kind)
 
 
-def _check_kind(kind: Any) -> None:
+def _check_kind(kind: object) -> None:
     """Check the type of a field: plain, a list, or choices; or one of these with a description."""
     plain = kind
     if isinstance(kind, dict):
