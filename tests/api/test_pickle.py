@@ -173,6 +173,7 @@ MADE: dict[str, Any] = {
     "ContainerSandbox": lambda: amr.ContainerSandbox(["docker", "run", "-i", "python:3.12", "python"]),
     "Estimate": lambda: amr.Estimate(3, 2, 1, 1, 10, tree=(2, 1), money_between=(0.1, 0.2)),
     "FrameMapper": lambda: amr.mapper("Which mood?", finding={"mood": ["good", "bad"]}, lm=amr.LM("m"), tools=[double]),
+    "Forgotten": lambda: amr.Forgotten(findings=2, rows=1, uncompared=(("text",),)),
     "Graph": lambda: written().graph(),
     "Limits": lambda: amr.Limits(memory_mb=64),
     "LM": lambda: amr.LM("m", extra_body={"top_p": 0.5, "prompt_cache_key": "a"}, token_counter=len, api_key=first_key),

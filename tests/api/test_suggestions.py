@@ -358,6 +358,7 @@ ENVIRONMENTS = {
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.sampled(2)
 def test_a_mistyped_variable_of_the_environment_is_told(name):
     value, advice = ENVIRONMENTS[name]
     environment = {key: text for key, text in os.environ.items() if key != "AMR_JOURNAL"} | {

@@ -529,6 +529,7 @@ def test_a_model_that_is_being_loaded_is_waited_for_however_often_it_says_so(ans
 @pytest.mark.parametrize(
     "answer", [Status(529, "Overloaded"), Status(503, "The model is overloaded. Please try again later.")], ids=str
 )
+@pytest.mark.sampled(2)
 def test_a_server_with_too_much_to_do_is_waited_for_and_fails_no_row(answer):
     with ScriptedServer(lambda r: answer if 0 < r.number < 3 else provider(r)) as server:
         assert run(server.lm(max_tries=1), count=3).output["n"] == 3

@@ -659,6 +659,7 @@ print("parent", run.result().output["n"])
 @pytest.mark.parametrize(
     "module", ["openai._models", "aiohttp.client", "tiktoken.core", "pandas_amr.models.openai.model"]
 )
+@pytest.mark.sampled(2)
 def test_a_fork_while_the_engine_imports_holds_up_no_child(module, provider):
     done = run_python(ONE_CALL + IMPORTING, provider.url, module)
     assert (done.stdout, done.stderr) == ("child [1]\nparent 1\n", "")

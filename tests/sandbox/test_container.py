@@ -66,6 +66,7 @@ def ends(pid: str) -> bool:
     ],
     ids=["not-there", "fails", "never-ends", "never-ends-with-a-child"],
 )
+@pytest.mark.sampled(2)
 def test_a_session_ends_whatever_becomes_of_the_command_that_stops_it(stop, tmp_path):
     file = tmp_path / "pid"
     sandbox = ContainerSandbox(WORKER, stop=[part.replace("{file}", str(file)) for part in stop])
