@@ -394,3 +394,13 @@ def test_a_budget_is_not_spent_on_answers_of_429(kind):
 def test_a_budget_is_a_number_above_nothing(limit):
     with pytest.raises(amr.UsageError, match=r"Budget\(money=...\) takes a number above 0"):
         amr.Budget(money=limit)
+
+
+@pytest.mark.parametrize("prices", [5, (1,), "12", (1, "2"), (1, -2), (1, float("nan")), [1, 2, 3, 4], (True, 1)])
+def test_prices_are_two_or_three_amounts_of_money(prices):
+    with pytest.raises(amr.UsageError, match=r"LM\(prices=...\) takes \(input, output\)"):
+        amr.LM("m", prices=prices)
+
+
+def test_prices_in_a_list_are_those_in_a_tuple():
+    assert amr.LM("m", prices=[1, 2.5]) == amr.LM("m", prices=(1, 2.5))

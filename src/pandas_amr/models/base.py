@@ -520,15 +520,23 @@ class LM(CopiedHere):
     def _check_numbers(self) -> None:
         for name in POSITIVE_FIELDS:
             _check_positive(name, getattr(self, name))
-        if self.prices is not None and len(self.prices) not in {2, 3}:
-            raise UsageError(
-                "LM(prices=...) takes (input, output) or (input, output, cached), "
-                f"not {self.prices!r}."
-            )
+        self._check_prices()
         if self.max_parallelism is not None and self.max_parallelism < 1:
             raise UsageError(
                 f"LM(max_parallelism=...) must be at least 1, not {self.max_parallelism!r}."
             )
+
+    def _check_prices(self) -> None:
+        if self.prices is None:
+            return
+        prices = tuple(self.prices) if isinstance(self.prices, list | tuple) else ()
+        are_amounts = all(_is_number(price) and 0 <= price < math.inf for price in prices)
+        if len(prices) not in {2, 3} or not are_amounts:
+            raise UsageError(
+                "LM(prices=...) takes (input, output) or (input, output, cached), money for a "
+                f"million tokens each, not {self.prices!r}."
+            )
+        object.__setattr__(self, "prices", prices)
 
     def _check_sampling(self) -> None:
         value = self.temperature
