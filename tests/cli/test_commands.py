@@ -597,6 +597,20 @@ def test_the_journal_is_listed_written_out_and_pruned(run, folder):
     assert run(["journal", "prune", "--journal", "journal.db", "--older-than", "0s"]).answer["answers"] == 0
 
 
+def test_the_journal_forgets_the_rows_of_a_file_or_what_options_name(run, folder):
+    run([*MAPPED, *MEAN, "--journal", "journal.db"])
+    forget = ["journal", "forget", "--journal", "journal.db"]
+    assert "forget takes a file of rows, or options such as --text TEXT" in run(forget).stderr
+    assert run([*forget, "rows.csv", "--text", "x"]).status == 2
+    assert run([*forget, "--before", "soon"]).status == 2
+    head = (folder / "rows.csv").read_text().splitlines()[:2]
+    (folder / "one.csv").write_text("\n".join(head) + "\n")
+    assert run([*forget, "one.csv"]).answer["findings"] == 1
+    assert run([*forget, "--text", "no such text"]).answer["findings"] == 0
+    assert run([*forget, "--after", "2026-01-01"]).answer["findings"] == 3
+    assert run(["journal", "ls", "--journal", "journal.db"]).answer["answers"] == 0
+
+
 def test_a_journal_is_off_where_the_command_or_the_environment_says_so(run, folder):
     assert run([*MAPPED, "--journal", "off"]).answer["journal"] is None
     assert run([*MAPPED]).answer["journal"] is None  # AMR_JOURNAL=off

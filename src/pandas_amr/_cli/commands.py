@@ -20,6 +20,7 @@ from pandas_amr._cli.files import (
     check_out,
     find_places,
     iterate_records,
+    read_frame,
     write_frame,
     write_whole,
 )
@@ -281,4 +282,29 @@ def prune(journal: Journal, older_than: str | None, keep: int | None) -> int:
             "bytes": journal.size(),
         }
     )
+    return DONE
+
+
+@journal.command()
+@click.argument("rows", required=False)
+@with_journal
+@click.option("--text", help="Forget answers that hold a text, or were asked with it.")
+@click.option("--model", help="Forget answers of a model.")
+@click.option("--run", type=int, help="Forget the answers of a run, by its number in ls.")
+@click.option("--before", help="Forget answers made before a time, such as 2026-01-31; UTC.")
+@click.option("--after", help="Forget answers made after a time.")
+@click.option(
+    "--format", type=Choice(FORMATS), help="The file's format, if its name does not tell."
+)
+def forget(journal: Journal, rows: str | None, format: Any, **labels: str | int | None) -> int:
+    """Remove what was found of the rows of a file, or what options name, from every byte."""
+    where = {name: value for name, value in labels.items() if value is not None}
+    if (rows is None) == (not where):
+        raise WrongUsage("forget takes a file of rows, or options such as --text TEXT.")
+    if rows is None:
+        forgotten = journal.forget(where=where)
+    else:
+        place, _ = find_places(rows, None, format)
+        forgotten = journal.forget(read_frame(place))
+    print_json({"journal": str(journal.path)} | dataclasses.asdict(forgotten))
     return DONE
