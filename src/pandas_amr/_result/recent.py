@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -61,13 +62,24 @@ class RecentResults:
 
 
 def _count_bytes(result: Result) -> int:
-    """Count what a result keeps in memory; texts among objects by their length."""
+    """Count what a result keeps in memory; what stands in object columns by its own size."""
     kept = LEAST_BYTES
     frames: list[Any] = [result.frame, result.findings]
     for frame in frames:
         if isinstance(frame, pd.DataFrame):  # a dataset is in files
-            kept += int(frame.memory_usage(deep=True).sum())
+            kept += _count_cells(frame)
     return kept
+
+
+def _count_cells(frame: pd.DataFrame) -> int:
+    """Count the bytes of all cells; pandas' own way takes longer than to map a row."""
+    size = 0
+    for number in range(len(frame.columns)):
+        cells = frame.iloc[:, number].array
+        size += cells.nbytes
+        if cells.dtype == object:
+            size += sum(map(sys.getsizeof, cells))
+    return size
 
 
 _recent = RecentResults(MOST_BYTES)
