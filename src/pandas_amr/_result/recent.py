@@ -75,11 +75,16 @@ def _count_cells(frame: pd.DataFrame) -> int:
     """Count the bytes of all cells; pandas' own way takes longer than to map a row."""
     size = 0
     for number in range(len(frame.columns)):
-        cells = frame.iloc[:, number].array
-        size += cells.nbytes
-        if cells.dtype == object:
-            size += sum(map(sys.getsizeof, cells))
+        size += _count_array(frame.iloc[:, number].array)
     return size
+
+
+def _count_array(cells: Any) -> int:
+    if isinstance(cells, pd.Categorical):  # whose own count warns of categories with a zone
+        return int(cells.codes.nbytes) + _count_array(cells.categories.array)
+    if cells.dtype == object:
+        return int(cells.nbytes) + sum(map(sys.getsizeof, cells))
+    return int(cells.nbytes)
 
 
 _recent = RecentResults(MOST_BYTES)
