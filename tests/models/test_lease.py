@@ -408,10 +408,10 @@ def test_a_network_file_system_is_told_by_its_nearest_mount(tmp_path, kind, is_r
 def test_old_files_are_removed_and_the_folder_is_bounded(leases):
     leases.mkdir()
     now = time.time()
-    for number in range(MOST_FILES + 50):
-        path = leases / f"limits-{number}-1.sqlite"
+    for count in range(MOST_FILES + 50):
+        path = leases / f"limits-{count}-1.sqlite"
         path.write_bytes(b"")
-        os.utime(path, (now - 60 - number, now - 60 - number))
+        os.utime(path, (now - 60 - count, now - 60 - count))
     ages = {"limits-old": 7200, "budget-last-week": 7 * 86_400, "budget-old": 40 * 86_400}
     for name, age in ages.items():
         path = leases / f"{name}-1.sqlite"
