@@ -31,6 +31,7 @@ from pandas_amr._journal.database_file import (
     find_forgotten,
     flush_to_disk,
     is_damaged,
+    is_file,
     move_aside,
     open_database,
     transaction,
@@ -259,10 +260,10 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         """Return the connection; a new one if the file was removed."""
-        if self.connection.database is not None and self._is_same_file():
+        if self.connection.database is not None and is_file(self.path, self._inode):
             return self.connection.database
         self.connection.close()
-        if self._inode and not self._is_same_file():
+        if self._inode and not is_file(self.path, self._inode):
             self.notices.append(
                 f"The journal {self.path} has gone. A new one is created, without its answers."
             )
@@ -272,13 +273,6 @@ class Store:
         self.connection.database = database
         _open.add(self.connection)
         return database
-
-    def _is_same_file(self) -> bool:
-        """Whether the path still names the file that was opened."""
-        try:
-            return self.path.stat().st_ino == self._inode
-        except OSError:
-            return False
 
     def _set_aside(self, error: Exception) -> str:
         """Move a damaged file away, so that a new one can take its place.
@@ -292,7 +286,7 @@ class Store:
         self.connection.close()
         moment = time.strftime("%Y%m%d-%H%M%S")
         target = Path(f"{self.path}{SET_ASIDE}{moment}-{os.getpid()}")
-        if self._is_same_file():
+        if is_file(self.path, self._inode):
             move_aside(self.path, target, error)
             notice = (
                 f"The journal {self.path} is damaged ({error}). It is set aside as {target.name}."

@@ -132,6 +132,20 @@ class RunRecord:
 # Opening
 
 
+def create_private(path: Path) -> None:
+    """Create a file that only its owner can read, if there is none."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def is_file(path: Path, inode: int) -> bool:
+    """Whether a path still names the file of an inode."""
+    try:
+        return path.stat().st_ino == inode
+    except OSError:
+        return False
+
+
 def create_file(path: Path) -> None:
     """Make sure that there is a writable file. Only its owner can read a new one.
 
@@ -140,8 +154,7 @@ def create_file(path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        create_private(path)
         os.close(os.open(path, os.O_RDWR))
     except OSError as error:
         raise JournalError(

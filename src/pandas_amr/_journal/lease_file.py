@@ -6,7 +6,6 @@ be lost at any time: it is about processes that live now. What was spent of a bu
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import sqlite3
@@ -15,7 +14,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from pandas_amr._journal.database_file import FILE_ENDS, is_damaged, transaction
+from pandas_amr._journal.database_file import (
+    FILE_ENDS,
+    create_private,
+    is_damaged,
+    is_file,
+    transaction,
+)
 from pandas_amr.models.lease import LeaseError
 
 if TYPE_CHECKING:
@@ -125,11 +130,10 @@ class LeaseFile:
 
     def _connect(self) -> sqlite3.Connection:
         """Return the connection; a new one if the file was removed."""
-        if self._database is not None and self._is_same_file():
+        if self._database is not None and is_file(self.path, self._inode):
             return self._database
         self.close()
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        create_private(self.path)
         self._inode = self.path.stat().st_ino
         database = sqlite3.connect(
             self.path, timeout=0.0, isolation_level=None, check_same_thread=False
@@ -147,13 +151,6 @@ class LeaseFile:
         self._database = database
         _open.add(self)
         return database
-
-    def _is_same_file(self) -> bool:
-        """Whether the path still names the file that was opened."""
-        try:
-            return self.path.stat().st_ino == self._inode
-        except OSError:
-            return False
 
 
 def remove_lease(path: Path) -> None:

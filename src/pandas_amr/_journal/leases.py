@@ -28,7 +28,7 @@ from pandas_amr.models.lease import Allowance, Amounts, LeaseError, PaceReport, 
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 FOLDER = "leases"
 FORMAT = 1
@@ -149,13 +149,8 @@ class FilePaceLease:
         Raises:
             LeaseError: the file cannot be used.
         """
-        file = self._open()
-        try:
-            file.write(functools.partial(self._leave, report))
-        except LeaseBusy:  # without signs of life it counts as gone
-            return
-        finally:
-            file.close()
+        # If the file is busy: this process gives no signs of life, and counts as gone.
+        _write_last(self._open(), functools.partial(self._leave, report))
 
     def _open(self) -> LeaseFile:
         if self._file is None:
@@ -206,13 +201,8 @@ class FileBudgetLease:
         Raises:
             LeaseError: the file cannot be used.
         """
-        file = self._open()
-        try:
-            file.write(functools.partial(self._leave, spent))
-        except LeaseBusy:  # all that it was allowed counts as spent
-            return
-        finally:
-            file.close()
+        # If the file is busy: all that the run was allowed counts as spent.
+        _write_last(self._open(), functools.partial(self._leave, spent))
 
     @property
     def _member_name(self) -> str:
@@ -251,6 +241,15 @@ class FileBudgetLease:
         database.execute("DELETE FROM spent")
         database.execute("INSERT INTO spent VALUES (?, ?, ?)", _as_list(ended))
         _delete_members([self._member_name], database)
+
+
+def _write_last(file: LeaseFile, work: Callable[[sqlite3.Connection], None]) -> None:
+    """Write what stays of a member that leaves, if the file is not busy, and close it."""
+    try:
+        with contextlib.suppress(LeaseBusy):
+            file.write(work)
+    finally:
+        file.close()
 
 
 def _largest_that_fits(

@@ -95,7 +95,37 @@ def own_rows(frame: pd.DataFrame) -> OwnRows:
 
 
 @dataclass(frozen=True, eq=False)
-class RowsAt:
+class _RowsOver:
+    """What all rows have that stand for others.
+
+    Attributes:
+        outer: the rows behind them.
+    """
+
+    outer: RowOrigins
+
+    @property
+    def is_own(self) -> bool:
+        """They are not the user's."""
+        return False
+
+    @property
+    def reading(self) -> str:
+        """The names of the columns of the rows behind."""
+        return self.outer.reading
+
+    @property
+    def size(self) -> int:
+        """How many rows ``links`` hashes."""
+        return self.outer.size
+
+    def links(self) -> list[tuple[bytes, bytes]]:
+        """Return those of the rows behind."""
+        return self.outer.links()
+
+
+@dataclass(frozen=True, eq=False)
+class RowsAt(_RowsOver):
     """Rows that a stage gave one for one of some rows before it.
 
     Attributes:
@@ -103,19 +133,7 @@ class RowsAt:
         places: their positions.
     """
 
-    outer: RowOrigins
     places: NDArray[np.int64]
-    is_own: bool = False
-
-    @property
-    def reading(self) -> str:
-        """The names of the columns of the rows before."""
-        return self.outer.reading
-
-    @property
-    def size(self) -> int:
-        """How many rows ``links`` hashes."""
-        return self.outer.size
 
     @cached_property
     def whole(self) -> RowOrigins:
@@ -126,13 +144,9 @@ class RowsAt:
         """Return what is behind the row that each was made of."""
         return self.outer.of(self.places[list(positions)].tolist())
 
-    def links(self) -> list[tuple[bytes, bytes]]:
-        """Return those of the rows before."""
-        return self.outer.links()
-
 
 @dataclass(frozen=True, eq=False)
-class AllRows:
+class AllRows(_RowsOver):
     """Rows each of which may have been made of any row before it: those of a function, of groups.
 
     Attributes:
@@ -140,14 +154,7 @@ class AllRows:
         count: how many they are.
     """
 
-    outer: RowOrigins
     count: int
-    is_own: bool = False
-
-    @property
-    def reading(self) -> str:
-        """The names of the columns of the rows before."""
-        return self.outer.reading
 
     @property
     def size(self) -> int:
@@ -178,7 +185,7 @@ class AllRows:
 
 
 @dataclass(frozen=True, eq=False)
-class ShownRows:
+class ShownRows(_RowsOver):
     """Units that each show the values of some rows: columns, by their profiles.
 
     Attributes:
@@ -186,19 +193,7 @@ class ShownRows:
         shown: the positions of the rows behind each unit.
     """
 
-    outer: RowOrigins
     shown: Sequence[Sequence[int]]
-    is_own: bool = False
-
-    @property
-    def reading(self) -> str:
-        """The names of the columns of the rows."""
-        return self.outer.reading
-
-    @property
-    def size(self) -> int:
-        """How many rows ``links`` hashes."""
-        return self.outer.size
 
     @cached_property
     def whole(self) -> RowOrigins:
@@ -208,10 +203,6 @@ class ShownRows:
     def of(self, positions: Sequence[int]) -> list[Origins]:
         """Return what is behind the rows that each unit shows."""
         return [tuple(join_origins(self.outer.of(self.shown[one]))) for one in positions]
-
-    def links(self) -> list[tuple[bytes, bytes]]:
-        """Return those of the rows."""
-        return self.outer.links()
 
 
 @dataclass(frozen=True, eq=False)

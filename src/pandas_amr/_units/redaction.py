@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from types import TracebackType
+
+Value = TypeVar("Value")
 
 LABEL_CHARACTERS = 80
 TAKES = "It takes any text of a row, and gives the text that is sent in its place."
@@ -56,11 +58,7 @@ class Redaction:
         Raises:
             UsageError: the function raised, or gave no text.
         """
-        try:
-            return self._redact(text)
-        except _Refusal as refusal:
-            reason = str(refusal)
-        raise self._error(reason, place)
+        return self._refuse_at(place, self._redact, text)
 
     def known(self, text: str) -> str:
         """Return what is sent in place of a text; the text itself if it has not passed so far."""
@@ -74,8 +72,12 @@ class Redaction:
         Raises:
             UsageError: the function raised, or gave no text.
         """
+        return self._refuse_at(place, self._redact_cell, value)
+
+    def _refuse_at(self, place: str, redact: Callable[[Any], Value], value: object) -> Value:
+        """Redact; an error names the place and has nothing of the text, in no cause either."""
         try:
-            return self._redact_cell(value)
+            return redact(value)
         except _Refusal as refusal:
             reason = str(refusal)
         raise self._error(reason, place)
