@@ -15,7 +15,7 @@ def main() -> int:
     except ImportError:
         print(MISSING, file=sys.stderr)  # noqa: T201 (before there is a log)
         return USAGE
-    from pandas_amr._cli.main import run_command_line  # noqa: PLC0415 (it imports click)
+    from pandas_amr._api.cli.main import run_command_line  # noqa: PLC0415 (it imports click)
 
     return run_command_line(sys.argv[1:])
 

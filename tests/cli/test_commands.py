@@ -25,7 +25,7 @@ from pandas_amr.testing import ScriptedServer, Status
 
 pytest.importorskip("click")
 
-from pandas_amr._cli.main import run_command_line
+from pandas_amr._api.cli.main import run_command_line
 
 TEXTS = ["The battery died.", "It is fine.", "The strap broke.", "The lid leaks."]
 ROWS = "id,shop,text\n" + "".join(f"00{n},{'ab'[n % 2]},{text}\n" for n, text in enumerate(TEXTS))

@@ -86,7 +86,7 @@ def stop(server: ScriptedServer) -> int:
 
 def test_the_commands_of_the_page_give_what_stands_below_them(folder, provider, capsys, monkeypatch):
     pytest.importorskip("click")
-    from pandas_amr._cli.main import run_command_line
+    from pandas_amr._api.cli.main import run_command_line
 
     page = "command-line.md"
     (folder / "rows.csv").write_text(blocks(page, "csv")[0])

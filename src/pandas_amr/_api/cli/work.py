@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._api import verbs
-from pandas_amr._cli.answer import (
+from pandas_amr._api.cli.answer import (
     STATUS_OF_EXIT,
     STOPPED,
     count_rows,
@@ -13,16 +13,16 @@ from pandas_amr._cli.answer import (
     exit_status,
     print_json,
 )
-from pandas_amr._cli.exits import FAILED, PARTIAL, Signalled
-from pandas_amr._cli.files import write_frame
+from pandas_amr._api.cli.exits import FAILED, PARTIAL, Signalled
+from pandas_amr._api.cli.files import write_frame
 from pandas_amr._records.log import LOGGER
 from pandas_amr._result.recent import result_of
 from pandas_amr.errors import RunStopped
 
 if TYPE_CHECKING:
-    from pandas_amr._cli.files import Place
-    from pandas_amr._cli.request import Request
-    from pandas_amr._cli.values import MostFailed
+    from pandas_amr._api.cli.files import Place
+    from pandas_amr._api.cli.request import Request
+    from pandas_amr._api.cli.values import MostFailed
     from pandas_amr._result.result import Result
 
 AGAIN = "the same command goes on"

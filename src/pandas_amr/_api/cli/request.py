@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from pandas_amr._cli.exits import WrongUsage
-from pandas_amr._cli.files import check_out, check_rows_fit, find_places, read_frame
-from pandas_amr._cli.values import (
+from pandas_amr._api.cli.exits import WrongUsage
+from pandas_amr._api.cli.files import check_out, check_rows_fit, find_places, read_frame
+from pandas_amr._api.cli.values import (
     NO_KEYS,
     find_labels,
     has_key_in_name,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pandas_amr._cli.files import Format, Place
+    from pandas_amr._api.cli.files import Format, Place
     from pandas_amr._journal.journal import Journal
     from pandas_amr._records.usage import Budget
 

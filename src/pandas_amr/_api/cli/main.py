@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pandas_amr._cli.commands import COMMANDS
-from pandas_amr._cli.exits import (
+from pandas_amr._api.cli.commands import COMMANDS
+from pandas_amr._api.cli.exits import (
     DONE,
     FAILED,
     SIGNALLED,
@@ -20,8 +20,8 @@ from pandas_amr._cli.exits import (
     WrongUsage,
     signals_raise,
 )
-from pandas_amr._cli.log_lines import find_log_format, use_log
-from pandas_amr._cli.values import NO_KEYS, has_key_in_name
+from pandas_amr._api.cli.log_lines import find_log_format, use_log
+from pandas_amr._api.cli.values import NO_KEYS, has_key_in_name
 from pandas_amr._records.keywords import closest_keyword
 from pandas_amr._records.log import LOGGER
 from pandas_amr.errors import AMRError, PlanError, RunStopped, UsageError

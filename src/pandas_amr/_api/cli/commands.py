@@ -12,9 +12,9 @@ import click
 
 import pandas_amr
 from pandas_amr._api import verbs
-from pandas_amr._cli.answer import print_json
-from pandas_amr._cli.exits import DONE, WrongUsage
-from pandas_amr._cli.files import (
+from pandas_amr._api.cli.answer import print_json
+from pandas_amr._api.cli.exits import DONE, WrongUsage
+from pandas_amr._api.cli.files import (
     FORMATS,
     Place,
     check_out,
@@ -24,10 +24,10 @@ from pandas_amr._cli.files import (
     write_frame,
     write_whole,
 )
-from pandas_amr._cli.log_lines import LOG_FORMATS
-from pandas_amr._cli.request import CommandOptions, choose_journal, make_request
-from pandas_amr._cli.values import read_age, read_most_failed
-from pandas_amr._cli.work import carry_out
+from pandas_amr._api.cli.log_lines import LOG_FORMATS
+from pandas_amr._api.cli.request import CommandOptions, choose_journal, make_request
+from pandas_amr._api.cli.values import read_age, read_most_failed
+from pandas_amr._api.cli.work import carry_out
 from pandas_amr._records.log import LOGGER
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._units.cells import cell

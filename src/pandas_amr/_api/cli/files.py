@@ -25,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pandas_amr._cli.exits import WrongUsage
+from pandas_amr._api.cli.exits import WrongUsage
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._units.cells import cell, make_json_keys, to_json_line
 

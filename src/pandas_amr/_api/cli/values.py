@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._cli.exits import WrongUsage
+from pandas_amr._api.cli.exits import WrongUsage
 from pandas_amr._records.keywords import suggest_keyword
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._records.usage import Budget

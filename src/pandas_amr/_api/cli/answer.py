@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import BaseModel
 
-from pandas_amr._cli.exits import DONE, FAILED, PARTIAL
-from pandas_amr._cli.files import iterate_records
+from pandas_amr._api.cli.exits import DONE, FAILED, PARTIAL
+from pandas_amr._api.cli.files import iterate_records
 from pandas_amr._result.frames import have_findings
 from pandas_amr._units.cells import cell
 
 if TYPE_CHECKING:
-    from pandas_amr._cli.values import MostFailed
+    from pandas_amr._api.cli.values import MostFailed
     from pandas_amr._result.result import Result
 
 MOST_FAILURES = 20
