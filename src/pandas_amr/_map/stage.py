@@ -34,8 +34,9 @@ from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import in_thread
+from pandas_amr._records.events import Failed, Landed
 from pandas_amr._records.log import LOGGER
-from pandas_amr._records.trace import Node
+from pandas_amr._records.trace import Node, listened
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, FailureWarning, JournalError, MapFailed, PlanWarning
@@ -234,7 +235,7 @@ class MapStage:
                 await self._redact(mapper.name, found.table)
                 if found.positions:
                     self._is_first = False
-                    mapper.cache.recalled += len(found.positions)
+                    mapper.cache.count_recalled(len(found.positions))
                     self._add_cached(mapper.name, found)
             unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
             self._add_remembered(mapper.name, await mapper.recall_failures(unmapped))
@@ -252,6 +253,7 @@ class MapStage:
         self._open_rows -= self._count_rows(positions)
         self._report_progress()
         self._show(name, positions, found.table)
+        self._tell_landed(positions)
 
     def _add_remembered(self, name: str | None, failures: Sequence[Failure]) -> None:
         """Add the units that failed before, and are not asked again yet."""
@@ -264,6 +266,7 @@ class MapStage:
             self.findings.statuses[name][places] = "failed"
             self.findings.from_journal[name][places] = True
         self._list_failures(failures)
+        self._tell_failed(failures)
         self._state.halted |= self._spec.settings.errors == "raise"
         self._open_rows -= self._count_rows(positions)
         self._report_progress()
@@ -377,8 +380,34 @@ class MapStage:
         self._open_rows -= self._count_rows(mapped.shard.positions)
         self._report_progress()
         self._show(mapped.map, mapped.positions, mapped.table)
+        node = self._node_name(mapped.shard, mapped.map)
+        self._tell_landed(mapped.positions, node)
+        self._tell_failed(mapped.failures, node)
         if sink is not None and self._offers_as_they_land:
             self._offer(sink, mapped)
+
+    def _tell_landed(self, positions: Sequence[int], node: str | None = None) -> None:
+        """Tell whoever listens what is found, in which node, if it was not found here."""
+        scope = listened()
+        if scope is not None and positions:
+            time, here = scope.at
+            rows = self._count_rows(positions)
+            at = here if node is None else node
+            scope.emit(Landed(time, at, units=len(positions), rows=rows))
+
+    def _tell_failed(self, failures: Sequence[Failure], node: str | None = None) -> None:
+        """Tell whoever listens what has failed, by who did."""
+        scope = listened()
+        if scope is None:
+            return
+        time, here = scope.at
+        by_who: dict[str, list[int]] = {}
+        for failure in failures:
+            by_who.setdefault(failure.who, []).append(failure.position)
+        for who, positions in by_who.items():
+            rows = self._count_rows(positions)
+            at = here if node is None else node
+            scope.emit(Failed(time, at, units=len(positions), rows=rows, who=who))
 
     @property
     def _offers_as_they_land(self) -> bool:
@@ -409,8 +438,10 @@ class MapStage:
         """Map one shard, as a node of the trace."""
         spec, services, state = self._spec, self._services, self._state
         name = self._node_name(shard, mapper.name)
-        with services.trace.node("map", id=name, units=len(shard.positions)) as node:
-            node.parents = services.parents(shard.positions)
+        parents = services.parents(shard.positions)
+        with services.trace.node(
+            "map", id=name, parents=parents, units=len(shard.positions)
+        ) as node:
             shared: SharedRun | None = None
             if spec.job.pipelines:
                 shared = share_run(spec, services, state, f"{name}/")

@@ -15,6 +15,8 @@ from pandas_amr._records.events import (
     NodeEnded,
     NodeStatus,
     NodeType,
+    ToolBegan,
+    ToolEnded,
     Waited,
     WaitKind,
 )
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Listener: TypeAlias = Callable[[Event], None]
+
+
+REPL_TOOL = "python_repl"  # the tool that runs code of a model; no other has its name
 
 
 @dataclass(slots=True)
@@ -118,7 +123,7 @@ class Trace:
         prefix = name[: name.rfind("/") + 1]
         self._by_prefix.setdefault(prefix, []).append(node)
         error = ""
-        with use_place(Place(self, node)) as outer:
+        with use_scope(Scope(self, node)) as outer:
             self._tell_begin(node, outer)
             try:
                 yield node
@@ -132,7 +137,7 @@ class Trace:
                     node.status = "ok"
                 self._tell_end(node, name, error)
 
-    def _tell_begin(self, node: Node, outer: Place | None) -> None:
+    def _tell_begin(self, node: Node, outer: Scope | None) -> None:
         if not self.listeners:
             return
         within = outer.node.id if outer is not None and outer.node is not None else ""
@@ -189,21 +194,34 @@ class CallRecord:
     waited: float = 0.0
 
 
+@dataclass(slots=True)
+class ToolRecord:
+    """A tool call that goes on.
+
+    Attributes:
+        number: its number among the tool calls of the run.
+        error: what went wrong, as ``ToolEnded`` says it.
+    """
+
+    number: int
+    error: str = ""
+
+
 @dataclass(frozen=True, slots=True)
-class Place:
+class Scope:
     """Where in a run some code runs.
 
     Attributes:
         trace: the run's.
         node: the node; None outside of any.
         call: the call of a model that goes on; None outside of any.
-        tool: the number of the tool call that goes on; 0 outside of any.
+        tool: the tool call that goes on; None outside of any.
     """
 
     trace: Trace
     node: Node | None = None
     call: CallRecord | None = None
-    tool: int = 0
+    tool: ToolRecord | None = None
 
     @property
     def at(self) -> tuple[float, str]:
@@ -215,65 +233,144 @@ class Place:
         self.trace.emit(event)
 
 
-_place: ContextVar[Place | None] = ContextVar("pandas_amr_place", default=None)
+_scope: ContextVar[Scope | None] = ContextVar("pandas_amr_scope", default=None)
 
 
 @contextlib.contextmanager
-def use_place(place: Place) -> Iterator[Place | None]:
-    """Let the block run at a place; whatever is begun in it runs there, too. Give the outer one."""
-    outer = _place.get()
-    token = _place.set(place)
+def use_scope(scope: Scope) -> Iterator[Scope | None]:
+    """Let the block run in a scope, and whatever is begun in it; give the outer one."""
+    outer = _scope.get()
+    token = _scope.set(scope)
     try:
         yield outer
     finally:
-        _place.reset(token)
+        _scope.reset(token)
 
 
-def current_place() -> Place | None:
+def current_scope() -> Scope | None:
     """Return where this code runs; None outside of any run."""
-    return _place.get()
+    return _scope.get()
 
 
 def current_node() -> Node | None:
     """Return the node in which this code runs; None outside of any."""
-    place = _place.get()
-    return None if place is None else place.node
+    scope = _scope.get()
+    return None if scope is None else scope.node
 
 
-def listened() -> Place | None:
+def listened() -> Scope | None:
     """Return where this code runs if somebody listens, so that an event is worth being built.
 
-    ``if (place := listened()) is not None: place.emit(Recalled(*place.at, answers=3))``
+    ``if (scope := listened()) is not None: scope.emit(Recalled(*scope.at, answers=3))``
     """
-    place = _place.get()
-    return place if place is not None and place.trace.listeners else None
+    scope = _scope.get()
+    return scope if scope is not None and scope.trace.listeners else None
 
 
 def record_event(make: Callable[[float, str], Event]) -> None:
     """Record an event here, made of the time and the node; it is made only if somebody listens."""
-    place = listened()
-    if place is not None:
-        place.emit(make(*place.at))
+    scope = listened()
+    if scope is not None:
+        scope.emit(make(*scope.at))
+
+
+def add_to_call(usage: Usage) -> None:
+    """Add to what the call that goes on has spent, if somebody listens."""
+    scope = listened()
+    if scope is not None and scope.call is not None:
+        scope.call.usage += usage
 
 
 @contextlib.contextmanager
-def record_wait(kind: WaitKind) -> Iterator[None]:
-    """Record that the block is a wait, whatever way it ends."""
-    place = listened()
-    if place is None:
+def use_scope_of_second_request() -> Iterator[None]:
+    """Let what is begun in the block be a second request of the same call.
+
+    While it waits for its place the first one is under way, so that the call does not wait.
+    """
+    scope = listened()
+    if scope is None or scope.call is None:
         yield
+        return
+    with use_scope(replace(scope, call=CallRecord(scope.call.number))):
+        yield
+
+
+@contextlib.contextmanager
+def record_tool(tool: str, call: int) -> Iterator[None]:
+    """Record that a tool runs in the block.
+
+    Args:
+        tool: its name.
+        call: the number of the model's call in whose answer the tool's call stands.
+    """
+    scope = listened()
+    if scope is None:
+        yield
+        return
+    record = ToolRecord(next(scope.trace.tools))
+    is_code = tool == REPL_TOOL
+    scope.emit(ToolBegan(*scope.at, tool=tool, number=record.number, call=call, is_code=is_code))
+    began = CLOCK.now()
+    try:
+        with use_scope(replace(scope, call=None, tool=record)):
+            yield
+    except BaseException as raised:
+        record.error = type_name(raised)
+        raise
+    finally:
+        scope.emit(
+            ToolEnded(
+                *scope.at,
+                tool=tool,
+                number=record.number,
+                call=call,
+                seconds=CLOCK.now() - began,
+                is_code=is_code,
+                error=record.error,
+            )
+        )
+
+
+def note_tool_error(name: str) -> None:
+    """Note what went wrong in the tool call that goes on, of which the agent is told."""
+    scope = _scope.get()
+    if scope is not None and scope.tool is not None:
+        scope.tool.error = name
+
+
+@dataclass(slots=True)
+class WaitRecord:
+    """A wait that goes on.
+
+    Attributes:
+        kind: what it is for, as it is known by now.
+        is_told: whether it is worth an event.
+    """
+
+    kind: WaitKind
+    is_told: bool = True
+
+
+@contextlib.contextmanager
+def record_wait(kind: WaitKind) -> Iterator[WaitRecord]:
+    """Record that the block is a wait, whatever way it ends."""
+    wait = WaitRecord(kind)
+    scope = listened()
+    if scope is None:
+        yield wait
         return
     began = CLOCK.now()
     try:
-        yield
+        yield wait
     finally:
-        end_wait(place, kind, began)
+        if wait.is_told:
+            _tell_wait(scope, wait.kind, CLOCK.now() - began)
 
 
-def end_wait(place: Place, kind: WaitKind, began: float) -> None:
-    """Record a wait that began at some time by the clock and ends now."""
-    seconds, number = CLOCK.now() - began, 0
-    if place.call is not None:
-        place.call.waited += seconds
-        number = place.call.number
-    place.emit(Waited(*place.at, kind=kind, seconds=seconds, call=number))
+def _tell_wait(scope: Scope, kind: WaitKind, seconds: float) -> None:
+    number = 0
+    if scope.call is not None:
+        number = scope.call.number
+        if kind != "batch":  # whose requests are sent
+            scope.call.waited += seconds
+    scope.emit(Waited(*scope.at, kind=kind, seconds=seconds, call=number))
