@@ -19,6 +19,7 @@ from pandas_amr.errors import (
     BudgetExceeded,
     ColumnError,
     CorpusWarning,
+    EventWarning,
     FailureWarning,
     InvalidOutput,
     JournalError,
@@ -82,6 +83,7 @@ __all__ = [
     "ContainerSandbox",
     "CorpusWarning",
     "Estimate",
+    "EventWarning",
     "FailureWarning",
     "Forgotten",
     "FrameMapper",
@@ -181,7 +183,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__", "errors", "testing", "tools"])
+    return sorted([*__all__, "__version__", "errors", "events", "testing", "tools"])
 
 
 register()

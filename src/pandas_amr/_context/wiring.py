@@ -206,7 +206,7 @@ class Wired:
     def model(
         self, lm: LM, gate: asyncio.Semaphore, warn: Callable[[SettingWarning], None]
     ) -> Model:
-        """Wrap a model, from the HTTP call up: throttled, bounded, metered, retried, adapted, reported.
+        """Wrap a model: from the HTTP call up to the report of each turn.
 
         ``warn`` takes what the run's user is to be told.
         """

@@ -390,24 +390,24 @@ class MapStage:
         """Tell whoever listens what is found, in which node, if it was not found here."""
         scope = listened()
         if scope is not None and positions:
-            time, here = scope.at
+            time, here, run = scope.at
             rows = self._count_rows(positions)
             at = here if node is None else node
-            scope.emit(Landed(time, at, units=len(positions), rows=rows))
+            scope.emit(Landed(time, at, run, units=len(positions), rows=rows))
 
     def _tell_failed(self, failures: Sequence[Failure], node: str | None = None) -> None:
         """Tell whoever listens what has failed, by who did."""
         scope = listened()
         if scope is None:
             return
-        time, here = scope.at
+        time, here, run = scope.at
         by_who: dict[str, list[int]] = {}
         for failure in failures:
             by_who.setdefault(failure.who, []).append(failure.position)
         for who, positions in by_who.items():
             rows = self._count_rows(positions)
             at = here if node is None else node
-            scope.emit(Failed(time, at, units=len(positions), rows=rows, who=who))
+            scope.emit(Failed(time, at, run, units=len(positions), rows=rows, who=who))
 
     @property
     def _offers_as_they_land(self) -> bool:

@@ -26,10 +26,12 @@ class BaseEvent:
     Attributes:
         time: seconds since the run began.
         node: the id of the node in which it happened, as in ``result.trace``; empty outside of any.
+        run: names the run: one listener may listen to several.
     """
 
     time: float
     node: str
+    run: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

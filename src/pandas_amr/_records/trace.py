@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from pandas_amr._records.clock import CLOCK
@@ -69,6 +71,7 @@ class Trace:
     Attributes:
         began: when the run began.
         nodes: its nodes.
+        run: names the run in its events.
         listeners: are called with each event, on the engine's thread, in the task in which it
             happens; they must be quick and raise nothing.
         calls: counts the calls of the run.
@@ -77,6 +80,7 @@ class Trace:
 
     began: float = field(default_factory=CLOCK.now)
     nodes: list[Node] = field(default_factory=list)
+    run: str = field(default_factory=partial(secrets.token_hex, 4))
     listeners: list[Listener] = field(default_factory=list)
     calls: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     tools: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -145,6 +149,7 @@ class Trace:
             NodeBegan(
                 node.start,
                 node.id,
+                self.run,
                 type=node.type,
                 level=node.level,
                 parents=node.parents,
@@ -161,6 +166,7 @@ class Trace:
             NodeEnded(
                 node.start + node.seconds,
                 name,
+                self.run,
                 id=node.id,
                 type=node.type,
                 parents=node.parents,
@@ -224,9 +230,10 @@ class Scope:
     tool: ToolRecord | None = None
 
     @property
-    def at(self) -> tuple[float, str]:
-        """What each event begins with: the time and the node."""
-        return self.trace.seconds, "" if self.node is None else self.node.id
+    def at(self) -> tuple[float, str, str]:
+        """What each event begins with: the time, the node and the run."""
+        node = "" if self.node is None else self.node.id
+        return self.trace.seconds, node, self.trace.run
 
     def emit(self, event: Event) -> None:
         """Give an event to whoever listens."""
@@ -267,8 +274,8 @@ def listened() -> Scope | None:
     return scope if scope is not None and scope.trace.listeners else None
 
 
-def record_event(make: Callable[[float, str], Event]) -> None:
-    """Record an event here, made of the time and the node; it is made only if somebody listens."""
+def record_event(make: Callable[[float, str, str], Event]) -> None:
+    """Record an event here, made of time, node and run; it is made only if somebody listens."""
     scope = listened()
     if scope is not None:
         scope.emit(make(*scope.at))
