@@ -62,6 +62,8 @@ class Delivery:
     async def end(self) -> None:
         """Wait until the function has had all events, but not for ever."""
         self._queue.put(None)
+        if self._is_over:
+            return
         await asyncio.wait([self._idle], timeout=GRACE_S)
         if not self._idle.done() and not self._is_over:
             behind = max(1, self._queue.qsize())  # the one that it works on is out of the queue
