@@ -173,6 +173,8 @@ for _home, _names in _HOMES.items():
 
 
 def __getattr__(name: str) -> Any:
+    if name == "events":
+        return importlib.import_module(f"{__name__}.events")
     if name not in _HOME_OF:
         from pandas_amr._records.public import refuse_attribute  # noqa: PLC0415 (seldom needed)
 

@@ -285,6 +285,10 @@ class Recalled(BaseEvent):
     answers: int
 
 
+# Reprs and pickles name the public module: pandas_amr.events.RunBegan.
+for _kind in BaseEvent.__subclasses__():
+    _kind.__module__ = "pandas_amr.events"
+
 Event: TypeAlias = (
     RunBegan
     | RunEnded
