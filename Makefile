@@ -9,7 +9,7 @@ PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 TOOLS := click pytest pytest-xdist hypothesis jsonschema cloudpickle
 # Libraries whose frames are taken through Arrow's protocol: users need none of them, and the newest matter.
 FRAMES := polars duckdb narwhals "ibis-framework[duckdb]"
-EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_progress.py tools/test_mcp.py \
+EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_otel.py run/test_progress.py tools/test_mcp.py \
   units/test_any_frame.py units/test_corpus.py
 
 # What `make test-all` runs, each part in an environment of its own. To come: test-dask, test-browser.
@@ -95,8 +95,8 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 # An extra may need later versions of the required packages than the lowest: those are left free here.
 .venv-extras/stamp: pyproject.toml scripts/lowest.py
 	$(PYTHON) -m venv $(@D)
-	$(PYTHON) scripts/lowest.py local files mcp notebook pickle prices dev > $(@D)/pins.txt
-	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,notebook,pickle,prices]" $(TOOLS) $(FRAMES) nbclient ipykernel --constraint $(@D)/pins.txt
+	$(PYTHON) scripts/lowest.py local files mcp notebook otel pickle prices dev > $(@D)/pins.txt
+	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,notebook,otel,pickle,prices]" opentelemetry-sdk $(TOOLS) $(FRAMES) nbclient ipykernel --constraint $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --no-deps $(WEIGHTS)
 	touch $@
 

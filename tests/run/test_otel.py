@@ -253,7 +253,7 @@ def test_a_call_has_the_attributes_of_the_conventions():
         "gen_ai.request.model": "scripted",
         "gen_ai.response.model": "scripted",
         "gen_ai.response.id": f"scripted-{len(server.requests) - 1}",
-        "gen_ai.response.finish_reasons": ("stop",),
+        "gen_ai.response.finish_reasons": ("tool_calls",),  # it submits
         "server.address": "127.0.0.1",
         "server.port": port,
         "pandas_amr.call.tries": 1,

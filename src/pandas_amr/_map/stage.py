@@ -475,7 +475,7 @@ class MapStage:
         node.form = mapped.form
         agent = self._spec.job.map_agents.get(mapped.map)
         node.sandbox = self._spec.sandbox_tier if self._spec.has_repl("map", agent) else ""
-        if mapped.failures:
+        if mapped.failures or mapped.ended_by is not None:
             node.status = "partial" if mapped.positions else "failed"
 
     def _node_name(self, shard: Shard, name: str | None) -> str:
