@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import pickle
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import pandas as pd
 import pytest
 
 import pandas_amr as amr
+import reader
 from numbered import number, provider, rows
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
+from test_docs import BLOCKS, shown
 
 NEEDED = "needs opentelemetry-sdk (make test-extras)"
 sdk = pytest.importorskip("opentelemetry.sdk.trace", reason=NEEDED)
@@ -446,6 +449,16 @@ def test_without_the_setting_nothing_is_traced(monkeypatch):
         monkeypatch.setenv("AMR_TELEMETRY", "perhaps")
         with pytest.raises(amr.UsageError, match="AMR_TELEMETRY takes 1 or 0"):
             call()
+
+
+@pytest.mark.parametrize("block", [pytest.param(one, id=one.name) for one in BLOCKS if "opentelemetry" in one.code])
+def test_a_block_of_the_docs_runs_where_opentelemetry_is(block, tmp_path):
+    with ScriptedServer(reader.read) as server:
+        known = {"AMR_MODEL": "scripted", "OPENAI_BASE_URL": server.base_url, "AMR_LEASE": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", block.code], capture_output=True, text=True, cwd=tmp_path, env=os.environ | known
+        )
+    assert shown(done.stdout) == shown(block.printed), done.stderr
 
 
 def test_a_run_within_a_function_of_another_stands_below_its_node():
