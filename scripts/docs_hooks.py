@@ -1,0 +1,95 @@
+"""Hooks of `make docs`: patterns in the navigation, pictures, help of commands, links elsewhere."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pandas_amr._api.cli.commands import COMMANDS
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = re.compile(r"^!\[([^\]]*)\]\(([^)]+\.svg)\)$", re.MULTILINE)
+STYLE = re.compile(r"<style>.*?</style>\n", re.DOTALL)
+HELP = re.compile(r"^<!-- help of amr ?([a-z ]*) -->$", re.MULTILINE)
+OUTWARD = re.compile(r"\[([^\]]*)\]\((?!\w+:)([^)#]*\.\./[^)#]*)(?:#[^)]*)?\)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Replace the patterns of the navigation by the pages that they name."""
+    nav: list[Any] = config.nav or []
+    config.nav = expand(nav, Path(config.docs_dir), set(list_pages(nav)))
+    return config
+
+
+def list_pages(items: list[Any]) -> list[str]:
+    """List the pages that a navigation names without a pattern."""
+    pages: list[str] = []
+    for item in items:
+        target = next(iter(item.values())) if isinstance(item, dict) else item
+        if isinstance(target, list):
+            pages.extend(list_pages(target))
+        elif "*" not in target:
+            pages.append(target)
+    return pages
+
+
+def expand(items: list[Any], docs: Path, placed: set[str]) -> list[Any]:
+    """Expand patterns, in their order. A page that has a place already is left out."""
+    expanded: list[Any] = []
+    for item in items:
+        if isinstance(item, str) and "*" in item:
+            names = [page.relative_to(docs).as_posix() for page in sorted(docs.glob(item))]
+            new = [name for name in names if name not in placed]
+            placed.update(new)
+            expanded.extend(new)
+        elif isinstance(item, dict):
+            ((title, target),) = item.items()
+            inside = expand(target, docs, placed) if isinstance(target, list) else target
+            expanded.append({title: inside})
+        else:
+            expanded.append(item)
+    return expanded
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: Any) -> str:
+    """Show what a page names: pictures, help of commands; and name what is no page."""
+    docs = Path(config.docs_dir)
+    folder = (docs / page.file.src_uri).parent
+    markdown = PICTURE.sub(partial(show_picture, folder), markdown)
+    markdown = HELP.sub(show_help, markdown)
+    return OUTWARD.sub(partial(name_file, docs, folder), markdown)
+
+
+def show_picture(folder: Path, found: re.Match[str]) -> str:
+    """Put a picture into the page, without its own style: that follows the system alone."""
+    svg = (folder / found.group(2)).read_text(encoding="utf-8")
+    return f'<figure class="amr-figure">\n{STYLE.sub("", svg)}</figure>'
+
+
+def name_file(docs: Path, folder: Path, found: re.Match[str]) -> str:
+    """Replace a link to a file of the repository that is no page by its name."""
+    text, target = found.groups()
+    path = (folder / target).resolve()
+    if path.is_relative_to(docs):
+        return found.group(0)
+    name = path.relative_to(ROOT).as_posix()
+    return f"`{name}`" if path.name in text else f"{text} (`{name}`)"
+
+
+def show_help(found: re.Match[str]) -> str:
+    """Show the help of a command as a block."""
+    command: click.Command = COMMANDS
+    context = click.Context(command, info_name="amr", max_content_width=100, terminal_width=100)
+    for name in found.group(1).split():
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+        context = click.Context(command, parent=context, info_name=name)
+    return f"```text\n{command.get_help(context)}\n```"
