@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PICTURE = re.compile(r"^!\[([^\]]*)\]\(([^)]+\.svg)\)$", re.MULTILINE)
 STYLE = re.compile(r"<style>.*?</style>\n", re.DOTALL)
 HELP = re.compile(r"^<!-- help of amr ?([a-z ]*) -->$", re.MULTILINE)
+ROW = re.compile(r"^\|.*$", re.MULTILINE)
+CODE = re.compile(r"`[^`]+`")
 OUTWARD = re.compile(r"\[([^\]]*)\]\((?!\w+:)([^)#]*\.\./[^)#]*)(?:#[^)]*)?\)")
 
 
@@ -65,6 +67,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: An
     folder = (docs / page.file.src_uri).parent
     markdown = PICTURE.sub(partial(show_picture, folder), markdown)
     markdown = HELP.sub(show_help, markdown)
+    markdown = ROW.sub(free_bars, markdown)
     return OUTWARD.sub(partial(name_file, docs, folder), markdown)
 
 
@@ -82,6 +85,11 @@ def name_file(docs: Path, folder: Path, found: re.Match[str]) -> str:
         return found.group(0)
     name = path.relative_to(ROOT).as_posix()
     return f"`{name}`" if path.name in text else f"{text} (`{name}`)"
+
+
+def free_bars(row: re.Match[str]) -> str:
+    """Write the bars in the code of a table's row as Python-Markdown reads them: unescaped."""
+    return CODE.sub(lambda code: code.group(0).replace(r"\|", "|"), row.group(0))
 
 
 def show_help(found: re.Match[str]) -> str:

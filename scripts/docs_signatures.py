@@ -14,6 +14,7 @@ from typing import Any
 import griffe
 
 from pandas_amr._context.settings import NAMES, Settings
+from pandas_amr.models.base import LM
 
 PLACEHOLDER = "{options}"
 SETTINGS = "pandas_amr._context.settings.settings"
@@ -26,8 +27,37 @@ KINDS = {
 }
 
 
+# What the library makes and users do not: how to make one is nobody's question.
+MADE_HERE = (
+    "_result.result.Result",
+    "_run.frame_mapper.FrameMapper",
+    "_records.estimate.Estimate",
+    "_records.outgoing.Outgoing",
+    "_records.graph.Graph",
+    "_records.usage.Usage",
+    "_result.evaluate.Score",
+    "_result.verify.Verification",
+    "_journal.forget.Forgotten",
+    "testing.request.ScriptedRequest",
+)
+
+
 class RuntimeSignatures(griffe.Extension):
     """Replace what the source says of verbs and settings by what is true of them at run time."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Leave out how to make what users do not make, and say rightly how LM is made."""
+        errors = [kind.path.partition(".")[2] for kind in pkg["errors"].classes.values()]
+        for path in (*MADE_HERE, *errors):
+            members = pkg[path].members
+            if "__init__" in members:
+                del members["__init__"]
+        # griffe takes a keyword-only dataclass' positional field for a keyword.
+        parameters = inspect.signature(LM).parameters.values()
+        pkg["models.base.LM.__init__"].parameters = griffe.Parameters(
+            griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword),
+            *[parameter_of(parameter) for parameter in parameters],
+        )
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         """Take a verb's options from the function itself."""
