@@ -57,6 +57,7 @@ SHOWN = (
     "concepts/trees.html",
     "reference/verbs.html",
     "errors.html",
+    "notebooks/first-look.html",
     "404.html",
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -48,7 +48,7 @@ def expand(items: list[Any], docs: Path, placed: set[str]) -> list[Any]:
     expanded: list[Any] = []
     for item in items:
         if isinstance(item, str) and "*" in item:
-            names = [page.relative_to(docs).as_posix() for page in sorted(docs.glob(item))]
+            names = find_pages(item, docs)
             new = [name for name in names if name not in placed]
             placed.update(new)
             expanded.extend(new)
@@ -59,6 +59,13 @@ def expand(items: list[Any], docs: Path, placed: set[str]) -> list[Any]:
         else:
             expanded.append(item)
     return expanded
+
+
+def find_pages(pattern: str, docs: Path) -> list[str]:
+    """List the pages that a pattern names: files of the docs, or notebooks."""
+    if pattern.endswith(".ipynb"):
+        return [f"notebooks/{path.stem}.md" for path in sorted(ROOT.glob(pattern))]
+    return [path.relative_to(docs).as_posix() for path in sorted(docs.glob(pattern))]
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: Any) -> str:
@@ -78,11 +85,14 @@ def show_picture(folder: Path, found: re.Match[str]) -> str:
 
 
 def name_file(docs: Path, folder: Path, found: re.Match[str]) -> str:
-    """Replace a link to a file of the repository that is no page by its name."""
+    """Point a link to a notebook at its page; of a file that is no page, leave the name."""
     text, target = found.groups()
     path = (folder / target).resolve()
     if path.is_relative_to(docs):
         return found.group(0)
+    if path.parent == ROOT / "notebooks" and path.suffix == ".ipynb":
+        up = "../" * len(folder.relative_to(docs).parts)
+        return f"[{text}]({up}notebooks/{path.stem}.md)"
     name = path.relative_to(ROOT).as_posix()
     return f"`{name}`" if path.name in text else f"{text} (`{name}`)"
 
