@@ -105,7 +105,7 @@ def free_bars(row: re.Match[str]) -> str:
 def show_help(found: re.Match[str]) -> str:
     """Show the help of a command as a block."""
     command: click.Command = COMMANDS
-    context = click.Context(command, info_name="amr", max_content_width=100, terminal_width=100)
+    context = click.Context(command, info_name="amr", max_content_width=88, terminal_width=88)
     for name in found.group(1).split():
         assert isinstance(command, click.Group)
         command = command.commands[name]
