@@ -156,6 +156,13 @@ def read_names(site: Path) -> list[str]:
     return found
 
 
+def check_assistants_page(site: Path) -> list[str]:
+    """List the links of llms.txt that lead nowhere."""
+    text = (site / "llms.txt").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!\w+:)([^)#]+)", text)
+    return [f"llms.txt: {link} is not there" for link in links if not (site / link).exists()]
+
+
 def show_pages(site: Path, browser: str) -> list[str]:
     """Show pages in a browser; list what they ask of other hosts."""
     reported: list[str] = []
@@ -187,9 +194,9 @@ def show_pages(site: Path, browser: str) -> list[str]:
 
 
 def main() -> int:
-    """Check a site; print what it asks of others."""
+    """Check a site; print what is wrong with it."""
     site = Path(sys.argv[1])
-    wrong = read_names(site)
+    wrong = read_names(site) + check_assistants_page(site)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         print("Chromium is not here: pages were read and not shown.")
@@ -198,7 +205,7 @@ def main() -> int:
     for line in wrong:
         print(line)
     pages = len(list(site.rglob("*.html")))
-    print(f"{pages} pages ask for {len(wrong) or 'nothing'} from elsewhere.")
+    print(f"{pages} pages: {len(wrong)} problems.")
     return 1 if wrong or not pages else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,3 +112,10 @@ def show_help(found: re.Match[str]) -> str:
         command = command.commands[name]
         context = click.Context(command, parent=context, info_name=name)
     return f"```text\n{command.get_help(context)}\n```"
+
+
+def on_post_build(*, config: MkDocsConfig) -> None:
+    """Put the pages' sources beside them: llms.txt names these, and assistants read them."""
+    docs, site = Path(config.docs_dir), Path(config.site_dir)
+    for page in docs.rglob("*.md"):
+        shutil.copyfile(page, site / page.relative_to(docs))
