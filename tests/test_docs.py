@@ -15,7 +15,7 @@ import reader
 from pandas_amr.testing import ScriptedServer
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "llms.txt", *sorted((ROOT / "docs").rglob("*.md"))]
 # An output that holds a fence of its own stands between longer ones.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n(````?)text\n(.*?)^\2\n)?", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
@@ -52,8 +52,6 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 def test_a_block_of_the_docs_runs_from_an_empty_file(block, tmp_path, monkeypatch):
     if 'lm="local"' in block.code and not HAS_LOCAL_MODEL:
         pytest.skip("needs the local model")
-    if "opentelemetry" in block.code:  # a process can set it up once: run/test_otel.py runs these in one of their own
-        pytest.skip("needs a process of its own, and opentelemetry-sdk")
     monkeypatch.chdir(tmp_path)
     printed = io.StringIO()
     with ScriptedServer(reader.read) as server:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +18,6 @@ import pandas_amr as amr
 import reader
 from numbered import number, provider, rows
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
-from test_docs import BLOCKS, shown
 
 NEEDED = "needs opentelemetry-sdk (make test-extras)"
 sdk = pytest.importorskip("opentelemetry.sdk.trace", reason=NEEDED)
@@ -451,14 +452,17 @@ def test_without_the_setting_nothing_is_traced(monkeypatch):
             call()
 
 
-@pytest.mark.parametrize("block", [pytest.param(one, id=one.name) for one in BLOCKS if "opentelemetry" in one.code])
-def test_a_block_of_the_docs_runs_where_opentelemetry_is(block, tmp_path):
+def test_the_guide_s_example_runs_and_prints_what_stands_below_it(tmp_path):
+    guide = Path(__file__).parents[2] / "docs" / "guide" / "events.md"
+    [(code, printed)] = re.findall(
+        r"^```py\n(.*?)^```\n\n```text\n(.*?)^```", guide.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
     with ScriptedServer(reader.read) as server:
         known = {"AMR_MODEL": "scripted", "OPENAI_BASE_URL": server.base_url, "AMR_LEASE": str(tmp_path)}
         done = subprocess.run(
-            [sys.executable, "-c", block.code], capture_output=True, text=True, cwd=tmp_path, env=os.environ | known
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=os.environ | known
         )
-    assert shown(done.stdout) == shown(block.printed), done.stderr
+    assert done.stdout == printed, done.stderr
 
 
 def test_a_run_within_a_function_of_another_stands_below_its_node():
