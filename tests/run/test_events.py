@@ -558,7 +558,21 @@ def test_a_plan_that_maps_nothing_is_a_run_too():
     check(log)
     assert isinstance(plan, amr.Plan)
     assert [event.node for event in of(log, NodeBegan)] == ["plan"]
+    assert counts(log).total() == 2 + 2 + 2
     assert (log[0].verb, log[0].task) == ("plan", "What is the sum?")
+
+
+def test_an_estimate_by_a_sample_tells_what_it_maps_and_nothing_of_what_it_forecasts():
+    with ScriptedServer(provider) as server:
+        log, plan = listen(
+            functools.partial(rows(8).amr.plan, **MAPPED, reduce={"n": "sum"}, lm=server.lm(), plan=ALONE)
+        )
+        assert [type(event) for event in log] == [RunBegan, RunEnded]
+        log.clear()
+        plan.estimate(sample=2)
+        assert len(server.requests) == 2
+    check(log)
+    assert [(event.units, event.node) for event in of(log, Landed)] == [(1, event.node) for event in of(log, NodeEnded)]
 
 
 # Who listens

@@ -36,7 +36,7 @@ from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.events import Failed, Landed
 from pandas_amr._records.log import LOGGER
-from pandas_amr._records.trace import Node, listened
+from pandas_amr._records.trace import Node
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, FailureWarning, JournalError, MapFailed, PlanWarning
@@ -388,26 +388,23 @@ class MapStage:
 
     def _tell_landed(self, positions: Sequence[int], node: str | None = None) -> None:
         """Tell whoever listens what is found, in which node, if it was not found here."""
-        scope = listened()
-        if scope is not None and positions:
-            time, here, run = scope.at
+        trace = self._services.trace  # to that of a dry run nobody listens
+        if trace.listeners and positions:
+            at = trace.at_node(node)
             rows = self._count_rows(positions)
-            at = here if node is None else node
-            scope.emit(Landed(time, at, run, units=len(positions), rows=rows))
+            trace.emit(Landed(*at, units=len(positions), rows=rows))
 
     def _tell_failed(self, failures: Sequence[Failure], node: str | None = None) -> None:
         """Tell whoever listens what has failed, by who did."""
-        scope = listened()
-        if scope is None:
+        trace = self._services.trace
+        if not trace.listeners:
             return
-        time, here, run = scope.at
         by_who: dict[str, list[int]] = {}
         for failure in failures:
             by_who.setdefault(failure.who, []).append(failure.position)
         for who, positions in by_who.items():
             rows = self._count_rows(positions)
-            at = here if node is None else node
-            scope.emit(Failed(time, at, run, units=len(positions), rows=rows, who=who))
+            trace.emit(Failed(*trace.at_node(node), units=len(positions), rows=rows, who=who))
 
     @property
     def _offers_as_they_land(self) -> bool:

@@ -102,6 +102,13 @@ class Trace:
         """Seconds since the run began."""
         return CLOCK.now() - self.began
 
+    def at_node(self, node: str | None) -> tuple[float, str, str]:
+        """Give what an event of a node begins with; None is the node in which this code runs."""
+        if node is None:
+            here = current_node()
+            node = "" if here is None else here.id
+        return self.seconds, node, self.run
+
     def emit(self, event: Event) -> None:
         """Give an event to whoever listens."""
         for listener in self.listeners:
