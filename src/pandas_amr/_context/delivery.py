@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 5.0  # for which a run that has ended waits until its listener has had all events
 MOST_BEHIND = 100_000  # events that wait for a slow listener
+HAND_OVER_S = 0.02  # between hand-overs: one for each event would take more than all the rest
 NOT_AGAIN = "it is not called again in this run"
 
 
@@ -43,7 +44,9 @@ class Delivery:
         self._function = function
         self._warn = warn
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Event] | None] = queue.SimpleQueue()
+        self._pending: list[Event] = []  # until the next hand-over
+        self._given = self._taken = 0  # how many events came, and were handed to the function
         self._idle: asyncio.Future[None] = self._loop.create_future()
         self._is_over = False
         context = contextvars.copy_context()
@@ -52,23 +55,35 @@ class Delivery:
         ).start()
 
     def __call__(self, event: Event) -> None:
-        """Hand an event over."""
+        """Hand an event over soon."""
         if self._is_over:
             return
-        self._queue.put(event)
-        if self._queue.qsize() > MOST_BEHIND:
+        if not self._pending:
+            self._loop.call_later(HAND_OVER_S, self._hand_over)
+        self._pending.append(event)
+        self._given += 1
+        if self._behind > MOST_BEHIND:
             self._stop(f"on_event is {MOST_BEHIND:,} events behind the run; {NOT_AGAIN}.")
+
+    @property
+    def _behind(self) -> int:
+        return self._given - self._taken
+
+    def _hand_over(self) -> None:
+        pending, self._pending = self._pending, []
+        if pending:
+            self._queue.put(pending)
 
     async def end(self) -> None:
         """Wait until the function has had all events, but not for ever."""
+        self._hand_over()
         self._queue.put(None)
         if self._is_over:
             return
         await asyncio.wait([self._idle], timeout=GRACE_S)
         if not self._idle.done() and not self._is_over:
-            behind = max(1, self._queue.qsize())  # the one that it works on is out of the queue
             self._stop(
-                f"on_event is {behind:,} events behind {GRACE_S:g} s after the run's end; "
+                f"on_event is {self._behind:,} events behind {GRACE_S:g} s after the run's end; "
                 f"{NOT_AGAIN}."
             )
 
@@ -100,15 +115,22 @@ class Delivery:
             self._loop.call_soon_threadsafe(_finish, self._idle)
 
     def _call_until_end(self) -> None:
-        while (event := self._queue.get()) is not None and not self._is_over:
-            try:
-                given = self._function(event)
-                if inspect.iscoroutine(given):
-                    given.close()
-                    raise TypeError("what it gives is awaited by nobody")  # noqa: TRY301
-            except BaseException as error:  # noqa: BLE001 (a listener never breaks a run)
-                self._loop.call_soon_threadsafe(self._stop_for, error)
-                return
+        while (events := self._queue.get()) is not None:
+            for event in events:
+                if self._is_over:
+                    return
+                try:
+                    self._call(event)
+                except BaseException as error:  # noqa: BLE001 (a listener never breaks a run)
+                    self._loop.call_soon_threadsafe(self._stop_for, error)
+                    return
+                self._taken += 1
+
+    def _call(self, event: Event) -> None:
+        given = self._function(event)
+        if inspect.iscoroutine(given):
+            given.close()
+            raise TypeError("what it gives is awaited by nobody")
 
 
 def _finish(idle: asyncio.Future[None]) -> None:
