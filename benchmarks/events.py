@@ -9,7 +9,7 @@ else runs on a machine only adds (the means are printed, too). On are: a listene
 drawn as on a terminal, the trace with what it keeps by default. Off: no listener, no progress, and `trace="off"` where a
 call takes that; the nodes themselves are recorded either way then.
 
-Aim: under 5 %. Options: `--calls 20000 --pairs 40 --connections 64`; `--otel` adds spans, which the SDK makes and throws
+Aim: under 5 %. Options: `--calls 20000 --pairs 10 --connections 64`; `--otel` adds spans, which the SDK makes and throws
 away (pip install opentelemetry-sdk): that is what OpenTelemetry costs, and no part of the aim.
 """
 
@@ -112,7 +112,7 @@ def run(lm: amr.LM, calls: int, connections: int, *, is_on: bool, otel: bool) ->
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--calls", type=int, default=20_000, help="of each side, all pairs together")
-    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--http", action="store_true", help="over loopback")
     parser.add_argument("--otel", action="store_true", help="with spans, too")

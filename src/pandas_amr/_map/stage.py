@@ -377,21 +377,26 @@ class MapStage:
     def _land(self, mapped: MappedShard, sink: FindingSink | None) -> None:
         """Add what came of a shard, and show it."""
         self._add(mapped)
-        self._open_rows -= self._count_rows(mapped.shard.positions)
+        rows = self._count_rows(mapped.shard.positions)
+        self._open_rows -= rows
         self._report_progress()
         self._show(mapped.map, mapped.positions, mapped.table)
         node = self._node_name(mapped.shard, mapped.map)
-        self._tell_landed(mapped.positions, node)
+        is_whole = len(mapped.positions) == len(mapped.shard.positions)
+        self._tell_landed(mapped.positions, node, rows if is_whole else None)
         self._tell_failed(mapped.failures, node)
         if sink is not None and self._offers_as_they_land:
             self._offer(sink, mapped)
 
-    def _tell_landed(self, positions: Sequence[int], node: str | None = None) -> None:
+    def _tell_landed(
+        self, positions: Sequence[int], node: str | None = None, rows: int | None = None
+    ) -> None:
         """Tell whoever listens what is found, in which node, if it was not found here."""
         trace = self._services.trace  # to that of a dry run nobody listens
         if trace.listeners and positions:
             at = trace.at_node(node)
-            rows = self._count_rows(positions)
+            if rows is None:
+                rows = self._count_rows(positions)
             trace.emit(Landed(*at, units=len(positions), rows=rows))
 
     def _tell_failed(self, failures: Sequence[Failure], node: str | None = None) -> None:

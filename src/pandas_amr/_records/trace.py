@@ -292,7 +292,8 @@ def add_to_call(usage: Usage) -> None:
     """Add to what the call that goes on has spent, if somebody listens."""
     scope = listened()
     if scope is not None and scope.call is not None:
-        scope.call.usage += usage
+        first = not scope.call.usage.tries
+        scope.call.usage = usage if first else scope.call.usage + usage
 
 
 @contextlib.contextmanager

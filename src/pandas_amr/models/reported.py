@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.events import CallBegan, CallEnded
-from pandas_amr._records.trace import CallRecord, listened, type_name, use_scope
+from pandas_amr._records.trace import CallRecord, Scope, listened, type_name, use_scope
 from pandas_amr.models.waits import host_of
 
 if TYPE_CHECKING:
-    from pandas_amr._records.trace import Scope
     from pandas_amr.models.base import Reply, Request
     from pandas_amr.models.structured.model import Structured
 
@@ -51,7 +50,7 @@ class Reported:
         )
         began, reply, error = CLOCK.now(), None, ""
         try:
-            with use_scope(replace(scope, call=record)):
+            with use_scope(Scope(scope.trace, scope.node, record, scope.tool)):
                 reply = await self._model.complete(request)
         except BaseException as raised:
             error = type_name(raised)
