@@ -31,6 +31,7 @@ from pandas_amr._plan.plan_types import (
 )
 from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.graph import Graph, graph_of_shape
+from pandas_amr._records.html import details, element, named_values, root, text_block
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.pickles import pack, unpack
 from pandas_amr._records.public import public
@@ -434,6 +435,20 @@ class Plan(BaseModel):
         return "\n".join(lines)
 
     __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, object]] = []
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name == "give_up_after" and value is None:
+                rows.append((name, "never"))
+            elif value is not None and name != "made_by":
+                rows.append((name, _value_text(value)))
+        parts = [element("h3", f"Plan by {self.made_by}"), named_values(rows)]
+        if self._binding is not None:
+            parts.append(element("p", element("b", "Estimate: "), str(self._binding.estimate)))
+            parts.append(details("What leaves this machine", text_block(str(self.outgoing()))))
+        return root(*parts)
 
 
 def _explain_fields(model: type[AnyModel]) -> type[AnyModel]:

@@ -7,7 +7,9 @@ and leave ``Html`` as it is, so that a text of a row cannot become markup by mis
 from __future__ import annotations
 
 import html
+import math
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 CELL_CHARACTERS = 240
 TEXT_CHARACTERS = 8_000
+LONG = 40  # characters of a cell
+MOST_BITS = 1_000  # of an integer that is written out
+SMALLEST, LARGEST = 1e-4, 1e15  # of the numbers that are written without an exponent
 TARGETS = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)  # of the links that are links
 
 # What is never shown as it is: control characters but for the line break and the tab, halves of
@@ -29,6 +34,12 @@ DELETE = 0x7F
 
 class Html(str):
     """HTML that is safe to show: each text in it is escaped."""
+
+    __slots__ = ()
+
+
+class Figure(str):
+    """A number that is written already: a table aligns it to the right."""
 
     __slots__ = ()
 
@@ -139,71 +150,96 @@ def table(
     rows: Iterable[Sequence[object]],
     *,
     most: int = CELL_CHARACTERS,
+    row_headers: int = 0,
     **attributes: str | bool | None,
 ) -> Html:
     """Make a table that scrolls in itself if it is too wide.
 
     Args:
-        header: the names of the columns.
+        header: the names of the columns; without any of them no header is shown.
         rows: their cells: ``Html`` stays; a text is escaped and cut; a number is aligned to the
             right; None is a missing value; of anything else its ``str``.
         most: characters per cell.
+        row_headers: how many of a row's first cells name the row.
         attributes: of the table, as ``element`` takes them.
     """
     listed = [list(row) for row in rows]
     are_numeric = [_is_numeric(row[place] for row in listed) for place in range(len(header))]
-    head: list[Html] = []
-    for name, is_numeric in zip(header, are_numeric, strict=True):
-        head.append(element("th", name, scope="col", class_=_cell_class(is_numeric), dir="auto"))
+    inside: list[Html] = []
+    if any(header):
+        inside.append(_table_head(header, are_numeric, most))
     body: list[Html] = []
     for row in listed:
         cells: list[Html] = []
-        for value, is_numeric in zip(row, are_numeric, strict=True):
-            cells.append(_cell(value, most, is_numeric=is_numeric))
+        for place, value in enumerate(row):
+            cells.append(_cell(value, most, "th" if place < row_headers else "td"))
         body.append(element("tr", *cells))
-    inside = (element("thead", element("tr", *head)), element("tbody", *body))
+    inside.append(element("tbody", *body))
     return element("div", element("table", *inside, **attributes), class_="amr-scroll")
+
+
+def named_values(rows: Iterable[tuple[str, object]], most: int = TEXT_CHARACTERS) -> Html:
+    """Show names and their values, one below the other; each value as a cell of ``table``."""
+    return table(("", ""), rows, most=most, row_headers=1, class_="amr-fields")
+
+
+def _table_head(header: Sequence[str], are_numeric: Sequence[bool], most: int) -> Html:
+    cells: list[Html] = []
+    for name, is_numeric in zip(header, are_numeric, strict=True):
+        class_ = "amr-number" if is_numeric else None
+        cells.append(element("th", escape(name, most), scope="col", class_=class_, dir="auto"))
+    return element("thead", element("tr", *cells))
 
 
 def _is_numeric(values: Iterable[object]) -> bool:
     """Whether a column is one of numbers: all but the missing are."""
     shown = [value for value in values if value is not None]
-    return bool(shown) and all(map(is_number, shown))
+    return bool(shown) and all(isinstance(value, Figure) or is_number(value) for value in shown)
 
 
 def is_number(value: object) -> bool:
     """Whether a value is a number: a bool is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
-def _cell_class(is_numeric: bool) -> str | None:  # noqa: FBT001 (what a column is)
-    return "amr-number" if is_numeric else None
-
-
-def _cell(value: object, most: int, *, is_numeric: bool) -> Html:
+def _cell(value: object, most: int, name: str) -> Html:
+    scope = "row" if name == "th" else None
     if value is None:
-        return element("td", element("span", "<NA>", class_="amr-missing"))
+        return element(name, element("span", "<NA>", class_="amr-missing"), scope=scope)
     if isinstance(value, Html):
-        return element("td", value)
+        return element(name, value, scope=scope)
+    if isinstance(value, Figure):
+        return element(name, value, scope=scope, class_="amr-number")
     if is_number(value):
-        return element("td", format_number(value), class_=_cell_class(is_numeric))
-    return element("td", escape(str(value), most), dir="auto")
+        return element(name, format_number(value), scope=scope, class_="amr-number")
+    text = str(value)
+    class_ = "amr-long" if len(text) > LONG else None  # not squeezed into a column of one word
+    return element(name, escape(text, most), scope=scope, class_=class_, dir="auto")
 
 
-def format_number(value: Any) -> str:
-    """Write a number for people: thousands apart, at most six digits after the point.
+def format_number(value: Any, *, thousands: bool = False) -> str:
+    """Write a number for people: at most six digits after the point.
+
+    Args:
+        value: the number.
+        thousands: whether they are set apart: those of a count are, those of a year are not.
 
     Example:
         >>> format_number(1234567), format_number(0.5), format_number(1 / 3), format_number(2.0)
-        ('1,234,567', '0.5', '0.333333', '2')
+        ('1234567', '0.5', '0.333333', '2')
+        >>> format_number(1234567, thousands=True)
+        '1,234,567'
     """
+    comma = "," if thousands else ""
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        return f"a number of about {int(value.bit_length() * math.log10(2)):,} digits"
     if isinstance(value, int):
-        return f"{value:,}"
-    if value != value or abs(value) == float("inf"):  # noqa: PLR0124 (NaN)
+        return f"{value:{comma}}"
+    if isinstance(value, Decimal) or not math.isfinite(value):
         return str(value)
-    if value and not 1e-4 <= abs(value) < 1e15:
+    if value and not SMALLEST <= abs(value) < LARGEST:
         return f"{value:.6g}"
-    return f"{value:,.6f}".rstrip("0").rstrip(".")
+    return f"{value:{comma}.6f}".rstrip("0").rstrip(".")
 
 
 # -- Markdown --------------------------------------------------------------------------------------
@@ -305,12 +341,20 @@ RULES = """
   font-size: 13px; color: inherit; }
 .amr table th, .amr table td { background: var(--amr-back); color: inherit; border: 0;
   border-bottom: 1px solid var(--amr-line); padding: 4px 12px 4px 8px; text-align: start;
-  vertical-align: top; max-width: 32em; min-width: 3em; white-space: normal; overflow: hidden; }
+  vertical-align: top; max-width: 32em; min-width: 3em; white-space: normal; overflow: hidden;
+  overflow-wrap: break-word; }
+.amr table td.amr-long, .amr table th.amr-long { min-width: 16em; }
 .amr table td { white-space: pre-wrap; }
+.amr table tbody th { font-weight: 600; background: var(--amr-back); }
+.amr table.amr-fields tbody th { color: var(--amr-muted); font-weight: 400; }
+.amr table td > :last-child { margin-bottom: 0; }
+.amr table table tr:last-child > th, .amr table table tr:last-child > td { border-bottom: 0; }
+.amr table th:empty, .amr table td:empty { min-width: 0; }
 .amr table th { background: var(--amr-raised); font-weight: 600; white-space: nowrap;
   text-overflow: ellipsis; }
 .amr table th.amr-number, .amr table td.amr-number { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
+.amr .amr-scalar { font-size: 32px; line-height: 1.25; font-weight: 600; margin: 0 0 8px; }
 .amr .amr-muted, .amr .amr-missing { color: var(--amr-muted); }
 .amr .amr-good { color: var(--amr-good); } .amr .amr-warn { color: var(--amr-warn); }
 .amr .amr-bad { color: var(--amr-bad); }

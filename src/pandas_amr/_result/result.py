@@ -20,7 +20,8 @@ from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
 from pandas_amr._result.arrow_stream import table_of_frame, table_of_summary
-from pandas_amr._result.display import result_html, result_line
+from pandas_amr._result.card import result_card
+from pandas_amr._result.display import result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import LazyField, have_findings
@@ -294,6 +295,14 @@ class Result(CopiedHere, Generic[Output, Kind]):
         others.update(self.plan.status_columns or ())
         return [str(name) for name in names if name not in others]
 
+    def _found_columns(self) -> list[str]:
+        """Return the columns of the findings, of a recipe those of all its stages."""
+        found: list[str] = []
+        for stage in self.stages or (self,):
+            if stage.status is not None:
+                found += stage._finding_columns()  # noqa: SLF001 (of this class)
+        return found
+
     def _planned_columns(self) -> list[Any]:
         """Return the columns of the findings, then those that the plan's types would add."""
         columns = list(self.findings.columns)
@@ -404,7 +413,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
         return result_line(self)
 
     def _repr_html_(self) -> str:
-        return result_html(self)
+        return result_card(self, self._found_columns())
 
 
 for _name in ("usage", "failures", "trace", "status"):

@@ -1,0 +1,255 @@
+"""What card and report tell of a result: its columns, failures, cost and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pandas_amr._records.usage import COUNTS, Usage, cost_figures
+from pandas_amr._units.part_tables import frame_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pandas_amr._result.result import Result
+
+
+# -- rows and columns ------------------------------------------------------------------------------
+
+
+def read_head(frame: Any, rows: int) -> pd.DataFrame:
+    """Read the first rows of a result's frame; of a dataset no more than these."""
+    if isinstance(frame, pd.DataFrame):
+        return frame.iloc[:rows]
+    return frame_of(frame.head(rows))
+
+
+def count_rows(frame: Any) -> int:
+    """Count the rows of a result's frame; a dataset's files tell it without being read."""
+    if isinstance(frame, pd.DataFrame):
+        return len(frame)
+    return int(frame.count_rows())
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The places of a frame's columns, by what they are.
+
+    Attributes:
+        content: what was read.
+        findings: what was found.
+        status: the columns of the status, if the plan added any.
+        others: all others.
+    """
+
+    content: list[int]
+    findings: list[int]
+    status: list[int]
+    others: list[int]
+
+    @property
+    def in_order(self) -> list[int]:
+        """All: the findings stand beside what they were found in."""
+        return [*self.content, *self.findings, *self.status, *self.others]
+
+
+def sort_columns(result: Result, frame: pd.DataFrame, found: Sequence[str]) -> Columns:
+    """Sort the columns of a result's frame by what they are.
+
+    Args:
+        result: the result.
+        frame: its frame, or some rows of it.
+        found: the names of the findings' columns.
+    """
+    columns = Columns([], [], [], [])
+    planned = read_columns(result)
+    of_status = set(result.plan.status_columns or ())
+    labels: list[Any] = list(frame.columns)
+    for place, label in enumerate(labels):
+        name = label[0] if isinstance(label, tuple) else label
+        if name in of_status:
+            columns.status.append(place)
+        elif str(name) in found and (planned is None or label not in planned):
+            columns.findings.append(place)
+        elif planned is None or label in planned:
+            columns.content.append(place)
+        else:
+            columns.others.append(place)
+    return columns
+
+
+def read_columns(result: Result) -> tuple[Any, ...] | None:
+    """Return the labels of the content columns, of a recipe those of all stages; None: all."""
+    if not result.stages:
+        columns = result.plan.columns
+        return None if columns is None else tuple(columns)
+    labels: list[Any] = []
+    for stage in result.stages:
+        of_stage = read_columns(stage)
+        if of_stage is None and stage.status is not None:
+            return None
+        labels += of_stage or ()
+    return tuple(dict.fromkeys(labels)) or None
+
+
+# -- how it ended ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a reader must know before the answer is believed.
+
+    Attributes:
+        text: a sentence.
+        is_fatal: whether there is no answer because of it.
+    """
+
+    text: str
+    is_fatal: bool = False
+
+
+def list_problems(result: Result) -> list[Problem]:
+    """List why the answer is missing, or rests on less than all rows."""
+    problems: list[Problem] = []
+    for reason in reduce_failures(result):
+        text = f"The reduce failed: {reason}"
+        problems.append(Problem(text, is_fatal=result.output is None))
+    if result.stopped is not None:
+        problems.append(Problem(f"The run stopped early: {result.stopped}"))
+    counts = count_statuses(result)
+    if counts.get("skipped"):
+        rows = f"{counts['skipped']:,} of {sum(counts.values()):,} rows"
+        problems.append(Problem(f"Skipped: {rows}; the run ended before their turn."))
+    is_unanswered = result.output is None and bool(result.stopped or counts.get("skipped"))
+    if is_unanswered and plans_reduce(result) and not any(each.is_fatal for each in problems):
+        text = "There is no answer: the run ended before the reduce."
+        problems.append(Problem(text, is_fatal=True))
+    return problems
+
+
+def plans_reduce(result: Result) -> bool:
+    """Whether the plan says how findings are reduced."""
+    plan = result.plan
+    return bool(plan.aggregations or plan.reduce_instruction or plan.ranking)
+
+
+def reduce_failures(result: Result) -> list[str]:
+    """List why the reduce failed, each reason once."""
+    positions = result.failures["position"]
+    reasons = result.failures.loc[positions.isna(), "reason"]
+    texts = [str(reason).removeprefix("reduce: ") for reason in reasons]
+    return list(dict.fromkeys(texts))
+
+
+def count_statuses(result: Result) -> Mapping[str, int]:
+    """Count the rows by their status, those of which there are any."""
+    if result.status is None:
+        return {}
+    counts = result.status["status"].value_counts()
+    return {str(status): int(count) for status, count in counts.items() if count}
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """Rows that failed for one reason.
+
+    Attributes:
+        reason: why.
+        who: what failed, such as the model or the map's name.
+        labels: of the rows, in the order of the frame.
+    """
+
+    reason: str
+    who: str
+    labels: tuple[Any, ...]
+
+
+def group_failures(result: Result) -> list[FailureGroup]:
+    """Group the failed rows by their reason, the most frequent first."""
+    labels: dict[tuple[str, str], list[Any]] = {}
+    failures = result.failures
+    rows = failures[failures["position"].notna()]
+    for label, map_name, who, reason in zip(
+        rows["label"], rows["map"], rows["who"], rows["reason"], strict=True
+    ):
+        name = f"{who} (map {map_name})" if isinstance(map_name, str) else str(who)
+        labels.setdefault((str(reason), name), []).append(label)
+    groups = [FailureGroup(*key, tuple(listed)) for key, listed in labels.items()]
+    return sorted(groups, key=_fewest_rows)
+
+
+def _fewest_rows(group: FailureGroup) -> int:
+    return -len(group.labels)
+
+
+# -- what it cost ----------------------------------------------------------------------------------
+
+
+def cost_rows(result: Result) -> list[list[Any]]:
+    """List calls, tokens and money by phase and model, then their sum."""
+    rows: list[list[Any]] = []
+    for phase, line in zip(result.usage.index, result.usage.to_dict("records"), strict=True):
+        money = line["money"]
+        figures = {name: int(line[name]) for name in COUNTS if name != "seconds"}
+        usage = Usage(**figures, money=None if pd.isna(money) else float(money))
+        rows.append([str(phase), str(line["model"]), *cost_figures(usage)])
+    if len(rows) > 1:
+        rows.append(["all", "", *cost_figures(result.total)])
+    return rows
+
+
+# -- what the answer rests on ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ItemSources:
+    """The rows behind an item of the answer.
+
+    Attributes:
+        item: its number.
+        group: the group it is of; None without groups.
+        column: the column that agents wrote; None if they wrote the whole answer.
+        labels: of the rows that are evidence for it.
+        positions: of these rows.
+        general: how many more rows were named in bulk, which are no evidence.
+    """
+
+    item: int
+    group: Any
+    column: Any
+    labels: tuple[Any, ...]
+    positions: tuple[int, ...]
+    general: int
+
+
+def list_sources(result: Result) -> list[ItemSources]:
+    """List what each item of the answer rests on, in the order of the answer."""
+    if result.sources is None:
+        return []
+    rows: dict[Any, list[dict[Any, Any]]] = {}
+    for row in result.sources.to_dict("records"):
+        key = (_key_of(row.get("group")), _key_of(row.get("column")), row["item"])
+        rows.setdefault(key, []).append(row)
+    return [_item_sources(parts) for parts in rows.values()]
+
+
+def _item_sources(rows: Sequence[Mapping[Any, Any]]) -> ItemSources:
+    """Sum up the rows behind one item."""
+    evidence = [row for row in rows if not row["general"]]
+    return ItemSources(
+        item=int(rows[0]["item"]),
+        group=rows[0].get("group"),
+        column=rows[0].get("column"),
+        labels=tuple(row["label"] for row in evidence),
+        positions=tuple(int(row["position"]) for row in evidence),
+        general=len(rows) - len(evidence),
+    )
+
+
+def _key_of(group: Any) -> Any:
+    """Return what tells groups apart; missing keys are one."""
+    if isinstance(group, tuple):
+        return tuple(map(_key_of, group))
+    return None if pd.api.types.is_scalar(group) and pd.isna(group) else group
