@@ -1,4 +1,4 @@
-"""A folder that is written as a whole or not at all; it may replace another one."""
+"""Folders and files that are written as a whole or not at all; they may replace others."""
 
 from __future__ import annotations
 
@@ -90,6 +90,27 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         raise
     if temporary.exists():  # it is the old folder now
         shutil.rmtree(temporary)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file, in the place of the one that is there.
+
+    It is written beside it and renamed. If this is interrupted, the old file is there, or the whole
+    new one. A link stays, and leads to the new file.
+
+    Raises:
+        OSError: the folder is not there, or not to be written to.
+    """
+    target = path.resolve()
+    temporary = target.with_name(f".{secrets.token_hex(8)}.writing")
+    try:
+        _write(temporary, data)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from pandas_amr._records.usage import COUNTS, Usage, cost_figures
@@ -24,6 +25,14 @@ def read_head(frame: Any, rows: int) -> pd.DataFrame:
     if isinstance(frame, pd.DataFrame):
         return frame.iloc[:rows]
     return frame_of(frame.head(rows))
+
+
+def read_rows(frame: Any, positions: Sequence[int]) -> pd.DataFrame:
+    """Read the rows at some positions of a result's frame."""
+    if isinstance(frame, pd.DataFrame):
+        return frame.iloc[list(positions)]
+    rows = frame_of(frame.take(np.asarray(positions, dtype=np.int64)))
+    return rows.set_axis(pd.Index(positions))
 
 
 def count_rows(frame: Any) -> int:

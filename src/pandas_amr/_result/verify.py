@@ -57,7 +57,7 @@ class Verification:
     def _repr_html_(self) -> str:
         shown = [element("p", element("b", escape(repr(self).strip("<>"))))]
         if len(self.agreement):
-            shown.append(frame_table(self.agreement, rows=MOST_ROWS))
+            shown.append(frame_table(self.agreement.round(3), rows=MOST_ROWS))
         different = self.disagreements
         if len(different):
             summary = f"They differ in {len(different):,} values; the first {HEAD_ROWS}"
