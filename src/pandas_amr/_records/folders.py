@@ -78,7 +78,9 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         temporary.mkdir(parents=True)
         for name, data in files.items():
-            _write(temporary / name, data)
+            path = temporary / name
+            path.parent.mkdir(exist_ok=True)
+            _write(path, data)
         if folder.exists():
             shutil.copymode(folder, temporary)
         _move_into_place(temporary, folder)
@@ -114,7 +116,6 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
     with path.open("wb") as file:
         file.write(data)
         file.flush()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CELL_CHARACTERS = 240
 TEXT_CHARACTERS = 8_000
+MARKDOWN_CHARACTERS = 50_000  # longer texts are shown as they are
 LONG = 40  # characters of a cell
 MOST_BITS = 1_000  # of an integer that is written out
 SMALLEST, LARGEST = 1e-4, 1e15  # of the numbers that are written without an exponent
@@ -246,17 +247,19 @@ def format_number(value: Any, *, thousands: bool = False) -> str:
 
 
 def markdown(text: str, most: int = TEXT_CHARACTERS) -> Html:
-    """Render a text that may be Markdown, as models write it.
+    """Render a text that may be Markdown, as models write it; a very long one as it is.
 
     HTML in it is shown as text, a picture is a link: nothing is fetched. A link leads to a web page
     or a mail address, or it is text.
     """
+    if len(text) > MARKDOWN_CHARACTERS:  # no text of a model is so long, and it would take seconds
+        return text_block(text, most)
     shown = show_unprintable(shorten(text, most))
     try:
         from markdown_it import MarkdownIt  # noqa: PLC0415 (only who shows a text needs it)
     except ImportError:  # installed without its requirements: what is shown never fails
         return text_block(text, most)
-    parser = MarkdownIt("js-default", {"html": False, "breaks": True})
+    parser = MarkdownIt("js-default", {"html": False, "breaks": True, "maxNesting": 20})
     parser.validateLink = _is_link  # type: ignore[method-assign, assignment]
     parser.add_render_rule("image", _render_image)
     parser.add_render_rule("link_open", _render_link)

@@ -131,15 +131,16 @@ def list_problems(result: Result) -> list[Problem]:
     if counts.get("skipped"):
         rows = f"{counts['skipped']:,} of {sum(counts.values()):,} rows"
         problems.append(Problem(f"Skipped: {rows}; the run ended before their turn."))
-    is_unanswered = result.output is None and bool(result.stopped or counts.get("skipped"))
-    if is_unanswered and plans_reduce(result) and not any(each.is_fatal for each in problems):
-        text = "There is no answer: the run ended before the reduce."
-        problems.append(Problem(text, is_fatal=True))
+    is_unanswered = result.output is None and wants_answer(result)
+    if is_unanswered and not any(each.is_fatal for each in problems):
+        problems.append(Problem("There is no answer: nothing was reduced.", is_fatal=True))
     return problems
 
 
-def plans_reduce(result: Result) -> bool:
-    """Whether the plan says how findings are reduced."""
+def wants_answer(result: Result) -> bool:
+    """Whether the call, or at least its plan, says how findings are reduced."""
+    if result.origin is not None:
+        return result.origin.job.reduces
     plan = result.plan
     return bool(plan.aggregations or plan.reduce_instruction or plan.ranking)
 

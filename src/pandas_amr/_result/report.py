@@ -58,7 +58,8 @@ body { margin: 0; background: var(--amr-back, #ffffff); }
 .amr.amr-report { border: 0; border-radius: 0; margin: 0 auto; max-width: 70em; padding: 24px 20px;
   min-height: 100vh; }
 .amr.amr-report h1 { font-size: 24px; margin: 0 0 4px; }
-.amr.amr-report section > h2 { border-top: 1px solid var(--amr-line); padding-top: 18px; margin-top: 26px; }
+.amr.amr-report section > h2 { border-top: 1px solid var(--amr-line); padding-top: 18px;
+  margin-top: 26px; }
 .amr .amr-quote { white-space: pre-wrap; }
 .amr .amr-tools { display: flex; flex-wrap: wrap; gap: 4px 16px; align-items: center;
   margin: 0 0 8px; }
@@ -144,6 +145,10 @@ SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(
 POLICY = (
     f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{SCRIPT_HASH}'; "
     "base-uri 'none'; form-action 'none'"
+)
+SEARCH = Html(
+    '<div class="amr-tools"><input id="amr-search" type="search" placeholder="Search the rows" '
+    'aria-label="Search the rows"><span id="amr-count" class="amr-muted"></span></div>'
 )
 REDACTED_AWAY = (
     "The columns that were read are left out: they passed the function {name} before they were "
@@ -306,12 +311,9 @@ def _rows(result: Result, shown: _Shown, max_rows: int) -> Html:
     if frame.shape[1] > MOST_COLUMNS:
         rest = frame.shape[1] - MOST_COLUMNS
         parts.append(note(f"{rest} of {frame.shape[1]} columns are left out."))
-    tools = Html(
-        '<div class="amr-tools"><input id="amr-search" type="search" placeholder="Search the rows" '
-        'aria-label="Search the rows"><span id="amr-count" class="amr-muted"></span></div>'
-    )
-    listed = frame_table(frame.iloc[:, :MOST_COLUMNS], rows=len(frame), characters=CELL_CHARACTERS)
-    return _section("Rows and findings", *parts, tools, listed, id="amr-rows")
+    frame = _with_status(result, frame.iloc[:, :MOST_COLUMNS])
+    listed = frame_table(frame, rows=len(frame), characters=CELL_CHARACTERS)
+    return _section("Rows and findings", *parts, SEARCH, listed, id="amr-rows")
 
 
 def _with_status(result: Result, frame: pd.DataFrame) -> pd.DataFrame:
@@ -319,7 +321,7 @@ def _with_status(result: Result, frame: pd.DataFrame) -> pd.DataFrame:
     status = result.status
     if status is None or result.plan.status_columns or len(status) != count_rows(result.frame):
         return frame
-    if set(count_statuses(result)) <= {"ok"}:
+    if set(count_statuses(result)) <= {"ok", "repaired"}:
         return frame
     shown = status.iloc[: len(frame)]
     columns = [frame]

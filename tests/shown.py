@@ -119,3 +119,70 @@ KINDS: dict[str, Any] = {
     "stopped": lambda: run(reduce={"kind": "value_counts"}, budget=amr.Budget(calls=2), max_parallelism=1),
     "recipe": recipe,
 }
+
+
+# Texts of rows and models that try to be more than text; what is left of each when it is shown harmlessly.
+HOSTILE: dict[str, tuple[str, str]] = {
+    "script": ("<script>window.hacked = true</script>", "<script>window.hacked = true</script>"),
+    "end of a script": ("</script><script>window.hacked = true</script>", "</script><script>window.hacked = true"),
+    "end of a style": ("</style><img src=x onerror='window.hacked = true'>", "</style><img src=x onerror='window"),
+    "attribute": ("\"' onmouseover='window.hacked = true' style=\"position:fixed\"", "\"' onmouseover='window.hacked"),
+    "comment": ("a <!-- b --> c <!-- d", "a <!-- b --> c <!-- d"),
+    "section": ("]]> <![CDATA[ x", "]]> <![CDATA[ x"),
+    "entities": ("&lt;b&gt; &#x202e; &amp;", "&lt;b&gt; &#x202e; &amp;"),
+    "NUL": ("a\x00b", "a␀b"),
+    "terminal": (
+        "\x1b[31mred\x1b]8;;http://example.invalid\x07 \x9b1m",
+        "␛[31mred␛]8;;http://example.invalid␇ \\x9b1m",
+    ),
+    "turned around": ("user\u202etxt.exe \u2066x", "user\\u202etxt.exe \\u2066x"),
+    "Arabic": ("البطارية تنفد بعد يومين \u200f!", "البطارية تنفد بعد يومين"),
+    "Hebrew": ("הסוללה מתה", "הסוללה מתה"),
+    "emoji": ("👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪", "👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪"),
+    "half a character": ("half \ud800 of one", "half \\ud800 of one"),
+    "no character": ("\uffff", "\\uffff"),
+    "marks": ("Z" + "\u0301" * 300, "Z\u0301\u0301"),
+    "megabyte": ("x" * 1_000_000, "more characters"),
+    "megabyte of words": ("word " * 200_000, "more characters"),
+    "line breaks": ("one\r\ntwo\rthree\u2028four\x0bfive", "one"),
+    "template": ("{{7*7}} ${7*7} %s", "{{7*7}} ${7*7} %s"),
+}
+HOSTILE_ANSWER = """# An answer <script>window.hacked = true</script>
+
+<img src="https://example.invalid/tracked.png" onerror="window.hacked = true">
+<iframe src="https://example.invalid"></iframe> <!-- a comment
+
+![a picture](https://example.invalid/tracked.png "title")
+![another](javascript:window.hacked=true)
+[click](javascript:window.hacked=true) [data](data:text/html;base64,PHNjcmlwdD4=) [file](file:///etc/passwd)
+[vb](vbscript:x) [JAVA](JaVaScRiPt:window.hacked=true) [tab](java\tscript:x) [entity](javascript&#58;window.hacked=true)
+[ref] [good](https://example.com/?a="><script>) <javascript:window.hacked=true> &#x202e;turned &#0; &#27;
+
+[ref]: javascript:window.hacked=true
+
+| a | b |
+|---|---|
+| <b>x</b> | `<script>` |
+
+```html"><script>window.hacked = true</script>
+</code></pre><script>window.hacked = true</script>
+```
+"""
+
+
+def hostile_rows() -> pd.DataFrame:
+    """Rows whose cells, labels and names of columns are hostile."""
+    texts = [text for text, _ in HOSTILE.values()]
+    index = pd.Index(texts, dtype=object, name="<i>index</i>")
+    column = pd.Series(texts, dtype=object, index=index)  # Arrow holds no half of a character
+    return pd.DataFrame({"text": column, "<b onclick='window.hacked = true'>name</b>": column})
+
+
+def hostile(output: Any = HOSTILE_ANSWER) -> amr.Result:
+    """A result in which everything that can be hostile is; no model is asked."""
+
+    def same(shard: pd.DataFrame) -> list[dict[str, str]]:
+        return [{"found": text} for text in shard["text"]]
+
+    plan = {"task": "<script>window.hacked = true</script> \x1b[31m \u202e?"}
+    return hostile_rows().amr.map_reduce(map=same, reduce=lambda found: output, plan=plan, journal=False)
