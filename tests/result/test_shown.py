@@ -272,6 +272,8 @@ def test_rows_without_a_finding_say_so_in_the_table(results):
     at = page.cells.index("(status)")
     assert page.cells[at + 1] == "(reason)"
     assert page.cells.count("failed") == 2
+    assert page.cells[page.cells.index("failed") + 1] == "model: The server answered 400: The content was filtered."
+    assert "how often each value occurs" in page.cells
 
 
 @pytest.mark.parametrize("kind", ["text", "frame", "objects", "failures", "reduce failed", "stopped", "recipe"])

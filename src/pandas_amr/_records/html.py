@@ -187,7 +187,7 @@ def named_values(rows: Iterable[tuple[str, object]], most: int = TEXT_CHARACTERS
 def _table_head(header: Sequence[str], are_numeric: Sequence[bool], most: int) -> Html:
     cells: list[Html] = []
     for name, is_numeric in zip(header, are_numeric, strict=True):
-        class_ = "amr-number" if is_numeric else None
+        class_ = "amr-number" if is_numeric else _class_of(name)
         cells.append(element("th", escape(name, most), scope="col", class_=class_, dir="auto"))
     return element("thead", element("tr", *cells))
 
@@ -214,8 +214,12 @@ def _cell(value: object, most: int, name: str) -> Html:
     if is_number(value):
         return element(name, format_number(value), scope=scope, class_="amr-number")
     text = str(value)
-    class_ = "amr-long" if len(text) > LONG else None  # not squeezed into a column of one word
-    return element(name, escape(text, most), scope=scope, class_=class_, dir="auto")
+    return element(name, escape(text, most), scope=scope, class_=_class_of(text), dir="auto")
+
+
+def _class_of(text: str) -> str | None:
+    """Return the class of a cell; a long text is not squeezed into a column of one word."""
+    return "amr-long" if len(text) > LONG else None
 
 
 def format_number(value: Any, *, thousands: bool = False) -> str:
@@ -348,13 +352,13 @@ RULES = """
   overflow-wrap: break-word; }
 .amr table td.amr-long, .amr table th.amr-long { min-width: 16em; }
 .amr table td { white-space: pre-wrap; }
-.amr table tbody th { font-weight: 600; background: var(--amr-back); }
 .amr table.amr-fields tbody th { color: var(--amr-muted); font-weight: 400; }
 .amr table td > :last-child { margin-bottom: 0; }
 .amr table table tr:last-child > th, .amr table table tr:last-child > td { border-bottom: 0; }
 .amr table th:empty, .amr table td:empty { min-width: 0; }
-.amr table th { background: var(--amr-raised); font-weight: 600; white-space: nowrap;
-  text-overflow: ellipsis; }
+.amr table th { font-weight: 600; }
+.amr table thead th { background: var(--amr-raised); white-space: nowrap; }
+.amr table thead th.amr-long { white-space: normal; }
 .amr table th.amr-number, .amr table td.amr-number { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 .amr .amr-scalar { font-size: 32px; line-height: 1.25; font-weight: 600; margin: 0 0 8px; }

@@ -31,6 +31,15 @@ TYPE_WORDS = {
     dt.date: "date",
     dt.datetime: "date and time",
 }
+AGGREGATION_WORDS = {
+    "count": "number of values",
+    "nunique": "number of different values",
+    "share": "share of each value",
+    "size": "number of rows",
+    "std": "standard deviation",
+    "value_counts": "how often each value occurs",
+    "var": "variance",
+}
 STATUS_WORDS = {
     "ok": "found",
     "repaired": "found after a repair",
@@ -172,7 +181,8 @@ def _write_aggregation(how: Any) -> str:
         if isinstance(function, tuple):  # a column, and what is computed of it
             names.append(f"{_write_aggregation(function[1])} of {write_label(function[0])}")
         else:
-            names.append(function if isinstance(function, str) else name_of(function))
+            name = function if isinstance(function, str) else name_of(function)
+            names.append(AGGREGATION_WORDS.get(name, name))
     return ", ".join(names)
 
 

@@ -57,7 +57,7 @@ RULES = """
 body { margin: 0; background: var(--amr-back, #ffffff); }
 .amr.amr-report { border: 0; border-radius: 0; margin: 0 auto; max-width: 70em; padding: 24px 20px;
   min-height: 100vh; }
-.amr.amr-report h1 { font-size: 24px; margin: 0 0 4px; }
+.amr.amr-report > h1 { font-size: 24px; margin: 0 0 4px; }
 .amr.amr-report section > h2 { border-top: 1px solid var(--amr-line); padding-top: 18px;
   margin-top: 26px; }
 .amr .amr-quote { white-space: pre-wrap; }
@@ -324,11 +324,11 @@ def _with_status(result: Result, frame: pd.DataFrame) -> pd.DataFrame:
     if set(count_statuses(result)) <= {"ok", "repaired"}:
         return frame
     shown = status.iloc[: len(frame)]
-    columns = [frame]
-    for name in ("status", "reason"):
-        values = shown[name].astype(object)
-        columns.append(pd.DataFrame({f"({name})": values.array}, index=frame.index))
-    return pd.concat(columns, axis=1)
+    columns = {
+        "(status)": shown["status"].astype(object).array,
+        "(reason)": shown["reason"].astype(object).fillna("").array,
+    }
+    return pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
 
 
 def _evidence(result: Result, shown: _Shown) -> Html:
