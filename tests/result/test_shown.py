@@ -229,6 +229,7 @@ def test_a_streamed_result_shows_itself_without_reading_its_parts(tmp_path):
     page = card(result)
     assert_in_order(page.text, ["length", "Result 24 of 24 rows", "The first 5 of 24 rows"])
     assert "Rows and findings" in report(result, max_rows=7).headings
+    assert vars(result)["status"].__class__.__name__ == "partial"  # not built: it would have a row for each
     assert "The first 7 of 24 rows; the others are left out." in report(result, max_rows=7).text
 
 
@@ -332,6 +333,27 @@ def test_a_report_shows_only_what_was_read_unless_columns_says_more(results):
     page = report(results["scalar"], columns=["severity", "customer"])
     assert "customer 1" in page.text
     assert shown.SENTENCES[0] not in page.text
+
+
+def test_an_answer_of_whole_rows_shows_what_is_shown_of_rows():
+    result = shown.run(plan={"ranking": {"field": "severity", "most": 2}})
+    assert "customer 4" in card(result).text
+    page = report(result)
+    assert "customer" not in page.text
+    assert page.cells[: page.cells.index("R-004")].count("R-000") == 1
+    with ScriptedServer(shown.answer) as server, amr.settings(redact=mask):
+        result = shown.rows().amr.map_reduce(
+            lm=server.lm(), journal=False, **shown.MAPPED | {"plan": {"ranking": {"field": "severity", "most": 2}}}
+        )
+    assert "The █ died" in report(result).text
+    assert "The battery" not in report(result).text
+
+
+def test_a_column_that_agents_write_is_told_with_what_they_are_asked():
+    result = shown.run(by="shop", reduce={"severity": "mean", "kind": amr.Agent("Which part is it?")})
+    assert "written by a model: Which part is it?" in report(result).cells
+    assert "Item 0, north, kind: 2 rows" in report(result).text
+    assert "result.explain(0, group=...)" in card(result).text
 
 
 def mask(text: str) -> str:

@@ -10,6 +10,7 @@ from pandas_amr._result.facts import (
     cost_rows,
     count_rows,
     group_failures,
+    is_mapped,
     list_problems,
     list_sources,
     read_head,
@@ -54,7 +55,7 @@ def result_card(result: Result, found: Sequence[str]) -> str:
     """
     parts = [
         _task(result),
-        answer_part(result),
+        _answer(result),
         *problem_parts(result),
         element("p", element("b", repr(result).strip("<>")), class_="amr-line"),
         *_rows(result, found),
@@ -75,13 +76,10 @@ def _task(result: Result) -> Html:
     return element("p", escape(result.plan.task, TASK_CHARACTERS), class_="amr-task", dir="auto")
 
 
-def answer_part(
-    result: Result, *, rows: int = ANSWER_ROWS, characters: int = TEXT_CHARACTERS
-) -> Html:
-    """Show the answer; nothing if nothing was reduced."""
+def _answer(result: Result) -> Html:
     if result.output is None:
         return Html()
-    shown = answer_html(result.output, rows=rows, characters=characters)
+    shown = answer_html(result.output, rows=ANSWER_ROWS, characters=TEXT_CHARACTERS)
     return element("div", shown, class_="amr-answer")
 
 
@@ -206,10 +204,11 @@ def _hints(result: Result) -> Html:
     if len(result.failures):
         hints.insert(0, "result.failures")
     if result.sources is not None:
-        hints.append("result.explain(0)")
+        has_groups = "group" in result.sources.columns
+        hints.append(f"result.explain(0{', group=...' * has_groups})")
     if len(result.trace):
         hints += ["result.graph()", "result.timeline()"]
-    if result.status is not None:
+    if is_mapped(result):
         hints.append("result.look(label)")
     hints.append('result.to_html("report.html")')
     codes = [element("code", hint) for hint in hints]

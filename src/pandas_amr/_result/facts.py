@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pandas_amr._units.part_tables import frame_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pandas_amr._result.part_files import WrittenPart
     from pandas_amr._result.result import Result
 
 
@@ -97,7 +99,7 @@ def read_columns(result: Result) -> tuple[Any, ...] | None:
     labels: list[Any] = []
     for stage in result.stages:
         of_stage = read_columns(stage)
-        if of_stage is None and stage.status is not None:
+        if of_stage is None and is_mapped(stage):
             return None
         labels += of_stage or ()
     return tuple(dict.fromkeys(labels)) or None
@@ -155,10 +157,24 @@ def reduce_failures(result: Result) -> list[str]:
 
 def count_statuses(result: Result) -> Mapping[str, int]:
     """Count the rows by their status, those of which there are any."""
-    if result.status is None:
-        return {}
-    counts = result.status["status"].value_counts()
-    return {str(status): int(count) for status, count in counts.items() if count}
+    counts: Counter[str] = Counter()
+    for part in parts_of(result) or ():
+        counts.update(part.counts)
+    if parts_of(result) is None and result.status is not None:
+        for status, count in result.status["status"].value_counts().items():
+            counts[str(status)] = int(count)
+    return {status: count for status, count in counts.items() if count}
+
+
+def is_mapped(result: Result) -> bool:
+    """Whether rows were read one by one; the statuses of parts are not read for it."""
+    return parts_of(result) is not None or result.status is not None
+
+
+def parts_of(result: Result) -> Sequence[WrittenPart] | None:
+    """Return the parts of a run with ``out=``; None if the frame is in memory."""
+    parts: Sequence[WrittenPart] | None = getattr(result, "parts", None)
+    return parts
 
 
 @dataclass(frozen=True)
@@ -213,7 +229,7 @@ def cost_rows(result: Result) -> list[list[Any]]:
 # -- what the answer rests on ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass
 class ItemSources:
     """The rows behind an item of the answer.
 
@@ -229,33 +245,32 @@ class ItemSources:
     item: int
     group: Any
     column: Any
-    labels: tuple[Any, ...]
-    positions: tuple[int, ...]
-    general: int
+    labels: list[Any] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    general: int = 0
 
 
 def list_sources(result: Result) -> list[ItemSources]:
     """List what each item of the answer rests on, in the order of the answer."""
     if result.sources is None:
         return []
-    rows: dict[Any, list[dict[Any, Any]]] = {}
-    for row in result.sources.to_dict("records"):
-        key = (_key_of(row.get("group")), _key_of(row.get("column")), row["item"])
-        rows.setdefault(key, []).append(row)
-    return [_item_sources(parts) for parts in rows.values()]
-
-
-def _item_sources(rows: Sequence[Mapping[Any, Any]]) -> ItemSources:
-    """Sum up the rows behind one item."""
-    evidence = [row for row in rows if not row["general"]]
-    return ItemSources(
-        item=int(rows[0]["item"]),
-        group=rows[0].get("group"),
-        column=rows[0].get("column"),
-        labels=tuple(row["label"] for row in evidence),
-        positions=tuple(int(row["position"]) for row in evidence),
-        general=len(rows) - len(evidence),
-    )
+    rows = result.sources
+    nothing = [None] * len(rows)
+    groups = rows["group"] if "group" in rows.columns else nothing
+    columns = rows["column"] if "column" in rows.columns else nothing
+    items: dict[Any, ItemSources] = {}
+    for group, column, item, label, position, is_general in zip(
+        groups, columns, rows["item"], rows["label"], rows["position"], rows["general"], strict=True
+    ):
+        key = (_key_of(group), _key_of(column), item)
+        if key not in items:
+            items[key] = ItemSources(int(item), group, column)
+        if is_general:
+            items[key].general += 1
+        else:
+            items[key].labels.append(label)
+            items[key].positions.append(int(position))
+    return list(items.values())
 
 
 def _key_of(group: Any) -> Any:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import pandas as pd
 
+from pandas_amr._agent.agent import Agent
 from pandas_amr._plan.aggregations import name_of
 from pandas_amr._plan.plan import type_text
 from pandas_amr._plan.plan_types import is_pydantic_model
 from pandas_amr._records.html import Html, details, element, escape, join, named_values, table
 from pandas_amr._records.version import __version__
-from pandas_amr._result.facts import count_rows, count_statuses, read_columns
+from pandas_amr._result.facts import count_rows, count_statuses, is_mapped, read_columns
 from pandas_amr._result.tables import VALUE_CHARACTERS, write_label, write_labels
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def describe_method(result: Result) -> Html:
 def _describe_stage(result: Result) -> list[Html]:
     plan = result.plan
     parts: list[Html] = []
-    if result.status is not None:
+    if is_mapped(result):
         parts += _describe_map(result)
     parts += _describe_reduce(result)
     if plan.redact is not None:
@@ -154,7 +155,7 @@ def _describe_reduce(result: Result) -> list[Html]:
     if plan.by is not None:
         keys = write_labels(list(plan.by.labels), MOST_LABELS)
         parts.append(_paragraph(join(["The answer is given by ", keys, "."])))
-    parts += _describe_computed(plan.aggregations or result.aggregations or {})
+    parts += _describe_computed(_list_computed(result))
     if plan.ranking is not None:
         which = "lowest" if plan.ranking.lowest_first else "highest"
         text = f"pandas ranks the rows by {plan.ranking.field}: the {plan.ranking.most} {which}."
@@ -167,18 +168,27 @@ def _describe_reduce(result: Result) -> list[Html]:
     return parts
 
 
+def _list_computed(result: Result) -> Mapping[Any, Any]:
+    """Return the aggregations, those among them that agents write too if the run was here."""
+    if result.origin is not None and result.origin.job.computed:
+        return result.origin.job.computed
+    return result.plan.aggregations or result.aggregations or {}
+
+
 def _describe_computed(computed: Mapping[Any, Any]) -> list[Html]:
     if not computed:
         return []
     rows = [(write_label(field), _write_aggregation(how)) for field, how in computed.items()]
-    return [_paragraph("What pandas computes from the findings:"), named_values(rows)]
+    return [_paragraph("What is computed from the findings:"), named_values(rows)]
 
 
 def _write_aggregation(how: Any) -> str:
     functions = how if isinstance(how, list) else [how]
     names: list[str] = []
     for function in functions:
-        if isinstance(function, tuple):  # a column, and what is computed of it
+        if isinstance(function, Agent):
+            names.append(f"written by a model: {function.text or 'what a function asks it'}")
+        elif isinstance(function, tuple):  # a column, and what is computed of it
             names.append(f"{_write_aggregation(function[1])} of {write_label(function[0])}")
         else:
             name = function if isinstance(function, str) else name_of(function)

@@ -127,7 +127,7 @@ class StreamedResult(Result[Output, Kind]):
         shown += [f"stopped: {self.stopped.partition('. ')[0]}"] if self.stopped else []
         return f"<Result {', '.join(filter(None, shown))}>"
 
-    def _finding_columns(self) -> list[str]:
+    def _found_columns(self) -> list[str]:
         """Return the columns of the findings; those of the input have other names."""
         schema: pa.Schema = self.findings.schema
         return list(schema.names)

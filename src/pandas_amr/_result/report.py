@@ -19,7 +19,6 @@ from pandas_amr._result.card import (
     RULES as CARD_RULES,
 )
 from pandas_amr._result.card import (
-    answer_part,
     cost_table,
     failure_table,
     graph_part,
@@ -30,12 +29,13 @@ from pandas_amr._result.facts import (
     count_rows,
     count_statuses,
     list_sources,
+    parts_of,
     read_head,
     read_rows,
     sort_columns,
 )
 from pandas_amr._result.method import describe_method, question_of
-from pandas_amr._result.tables import frame_table, note, write_label
+from pandas_amr._result.tables import answer_html, frame_table, note, write_label
 from pandas_amr.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def report_of(
             element("h1", escape(question, TITLE_CHARACTERS), dir="auto"),
             note(f"{repr(result).strip('<>')}. Report of {_now():%Y-%m-%d %H:%M} UTC."),
             *problem_parts(result),
-            _answer(result),
+            _answer(result, shown),
             _evidence(result, shown),
             _rows(result, shown, max_rows),
             _failures(result),
@@ -234,11 +234,16 @@ def _section(title: str, *content: Html, **attributes: str) -> Html:
     return element("section", element("h2", title), *content, **attributes)
 
 
-def _answer(result: Result) -> Html:
-    if result.output is None:
+def _answer(result: Result, shown: _Shown) -> Html:
+    """Show the answer; of one that is whole rows only what is shown of rows."""
+    output = result.output
+    if output is None:
         return Html()
-    shown = answer_part(result, rows=ANSWER_ROWS, characters=ANSWER_CHARACTERS)
-    return _section("Answer", shown)
+    if result.plan.ranking is not None and isinstance(output, pd.DataFrame):
+        positions = [position for item in list_sources(result) for position in item.positions]
+        output = shown.select(output, positions)
+    answer = answer_html(output, rows=ANSWER_ROWS, characters=ANSWER_CHARACTERS)
+    return _section("Answer", element("div", answer, class_="amr-answer"))
 
 
 # -- rows ------------------------------------------------------------------------------------------
@@ -269,11 +274,11 @@ class _Shown:
     def select(self, rows: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
         """Return what is shown of some rows, which stand at these positions of the frame."""
         if self._columns is not None:
-            return rows[self._columns]
+            return rows[[column for column in self._columns if column in rows.columns]]
         columns = sort_columns(self._result, rows, self._found)
         if self._result.plan.redact is None:
             return rows.iloc[:, self._places(columns)]
-        if self._sent is None:
+        if self._sent is None or len(positions) != len(rows):
             return rows.iloc[:, [*columns.findings, *columns.status]]
         redacted = rows.copy()
         for place in columns.content:
@@ -318,10 +323,12 @@ def _rows(result: Result, shown: _Shown, max_rows: int) -> Html:
 
 def _with_status(result: Result, frame: pd.DataFrame) -> pd.DataFrame:
     """Add the statuses of the first rows, if not all have a finding and nothing shows it yet."""
-    status = result.status
-    if status is None or result.plan.status_columns or len(status) != count_rows(result.frame):
+    if parts_of(result) is not None:  # the statuses of all of them would be read
         return frame
-    if set(count_statuses(result)) <= {"ok", "repaired"}:
+    if result.plan.status_columns or set(count_statuses(result)) <= {"ok", "repaired"}:
+        return frame
+    status = result.status
+    if status is None or len(status) != len(result.frame):
         return frame
     shown = status.iloc[: len(frame)]
     columns = {

@@ -126,7 +126,9 @@ def write_label(label: Any) -> str:
     if isinstance(label, tuple):
         return " / ".join(write_label(part) for part in label if part != "")
     shown = cell_of(label)
-    return "<NA>" if shown is None else str(shown)
+    if shown is None:
+        return "<NA>"
+    return shown if isinstance(shown, str) else format_number(shown)
 
 
 def write_labels(labels: Sequence[Any], most: int, characters: int = 60) -> Html:
