@@ -438,6 +438,25 @@ def test_a_hostile_answer_of_any_kind_is_text(output):
         assert not any("hacked" in script for script in page.scripts)
 
 
+def test_hostile_groups_names_of_maps_and_reasons_of_failures_are_text():
+    def some(shard: pd.DataFrame) -> list[dict[str, str]]:
+        if "<script>" in shard["text"].iloc[0]:
+            raise ValueError(shown.HOSTILE["end of a script"][0] + "\x1b[31m")
+        return [{"found": "x"} for _ in shard["text"]]
+
+    rows = shown.hostile_rows().reset_index(drop=True)
+    rows = rows[[name != "half a character" for name in shown.HOSTILE]]  # no group has it as its key
+    name = "<b onclick='x'>\x1b"
+    options = {"reduce": {name: "count"}, "by": "text", "plan": {"shard_size": 1}, "journal": False}
+    result = rows.amr.map_reduce(map={name: some}, **options)
+    assert len(result.failures) == 2
+    for page in (card(result), report(result)):
+        assert (page.dangers, page.open) == ([], [])
+        assert not any("hacked" in script for script in page.scripts)
+        assert "a␀b" in page.cells
+    assert "\x1b" not in result._repr_html_() + result.to_html()
+
+
 def test_an_answer_that_holds_itself_or_has_no_text_is_shown():
     class Mute:
         def __str__(self) -> str:

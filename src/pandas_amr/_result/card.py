@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pandas_amr._records.html import Html, details, element, escape, join, root, table
+from pandas_amr._records.html import (
+    Html,
+    details,
+    element,
+    escape,
+    join,
+    root,
+    show_unprintable,
+    table,
+)
 from pandas_amr._records.usage import COST_COLUMNS
 from pandas_amr._result.facts import (
     cost_rows,
@@ -194,7 +203,7 @@ def _graph(result: Result) -> Html:
 
 def graph_part(result: Result) -> Html:
     """Show the graph of the run."""
-    drawing = Html(result.graph().to_svg())
+    drawing = Html(show_unprintable(result.graph().to_svg()))  # names of maps may be anything
     return element("div", drawing, class_="amr-scroll amr-graph")
 
 
