@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -297,6 +298,9 @@ def test_to_html_writes_a_file_as_pandas_does_and_replaces_it_as_a_whole(results
     assert re.sub("Report of .{20}", "", text) == re.sub("Report of .{20}", "", results["text"].to_html())
     assert path.stat().st_mode & 0o777 == 0o640
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+    buffer = io.StringIO()
+    assert results["text"].to_html(buffer) is None
+    assert buffer.getvalue().startswith("<!doctype html>")
     link = tmp_path / "link.html"
     link.symlink_to(path)
     results["scalar"].to_html(str(link))
@@ -307,7 +311,7 @@ def test_to_html_writes_a_file_as_pandas_does_and_replaces_it_as_a_whole(results
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "folder": (".", {}, "is a folder. Name a file, such as report.html."),
     "no folder": ("nowhere/report.html", {}, "cannot be written: No such file or directory."),
-    "no path": (3, {}, r"to_html\(buf\) takes the path of a file, not int."),
+    "no path": (3, {}, r"to_html\(buf\) takes the path of a file, not 3."),
     "empty path": ("", {}, r"to_html\(buf\) takes the path of a file"),
     "column": (None, {"columns": ["texd"]}, r"there is no column 'texd'. Did you mean 'text'\?"),
     "text as columns": (None, {"columns": "text"}, "takes a list of columns, not 'text'"),

@@ -191,14 +191,17 @@ def report_of(
     return _document(question, body)
 
 
-def write_report(path: str | os.PathLike[str], text: str) -> None:
-    """Write a report; a file that is there is replaced as a whole.
+def write_report(path: Any, text: str) -> None:
+    """Write a report to an open file, or as a file; one that is there is replaced as a whole.
 
     Raises:
         UsageError: the path is none, or cannot be written to.
     """
+    if callable(getattr(path, "write", None)):
+        path.write(text)
+        return
     if not isinstance(path, str | os.PathLike) or not str(path):
-        raise UsageError(f"to_html(buf) takes the path of a file, not {type(path).__name__}.")
+        raise UsageError(f"to_html(buf) takes the path of a file, not {path!r}.")
     file = Path(path)
     if file.is_dir():
         raise UsageError(f"{path} is a folder. Name a file, such as report.html.")

@@ -50,6 +50,14 @@ Output = TypeVar("Output", default=Any)  # the type of result.output
 SHARED = frozenset({"plan", "origin", "made_by", "aggregations", "finding_types"})
 
 
+class SupportsWrite(Protocol):
+    """What text can be written to, such as an open file."""
+
+    def write(self, text: str, /) -> Any:
+        """Write the text."""
+        ...
+
+
 class Runner(Protocol):
     """Runs again what a result came from."""
 
@@ -356,7 +364,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
     @suggest_keywords
     def to_html(
         self,
-        buf: str | Path | None = None,
+        buf: str | Path | SupportsWrite | None = None,
         *,
         columns: Sequence[Hashable] | None = None,
         max_rows: int = 1000,
@@ -369,7 +377,8 @@ class Result(CopiedHere, Generic[Output, Kind]):
         force.
 
         Args:
-            buf: the path of the file, which is replaced if there is one; None returns the text.
+            buf: the path of the file, which is replaced if there is one; or what text is written
+                to, such as an open file. None returns the text.
             columns: the columns to show of the rows, as ``frame`` holds them, redacted or not.
             max_rows: the most rows in the table; a report says how many it leaves out.
 
