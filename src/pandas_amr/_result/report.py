@@ -7,7 +7,7 @@ import datetime as dt
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
@@ -156,6 +156,14 @@ REDACTED_AWAY = (
 )
 
 
+class SupportsWrite(Protocol):
+    """What text can be written to, such as an open file."""
+
+    def write(self, text: str, /) -> Any:
+        """Write the text."""
+        ...
+
+
 def report_of(
     result: Result, found: Sequence[str], columns: Sequence[Hashable] | None, max_rows: int
 ) -> str:
@@ -191,13 +199,13 @@ def report_of(
     return _document(question, body)
 
 
-def write_report(path: Any, text: str) -> None:
+def write_report(path: str | os.PathLike[str] | SupportsWrite, text: str) -> None:
     """Write a report to an open file, or as a file; one that is there is replaced as a whole.
 
     Raises:
         UsageError: the path is none, or cannot be written to.
     """
-    if callable(getattr(path, "write", None)):
+    if not isinstance(path, str | os.PathLike) and callable(getattr(path, "write", None)):
         path.write(text)
         return
     if not isinstance(path, str | os.PathLike) or not str(path):

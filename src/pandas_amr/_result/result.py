@@ -26,7 +26,7 @@ from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import LazyField, have_findings
 from pandas_amr._result.records import Kind, RecordsField, name_type, replace_types
-from pandas_amr._result.report import report_of, write_report
+from pandas_amr._result.report import SupportsWrite, report_of, write_report
 from pandas_amr._result.review import most_in_doubt
 from pandas_amr._result.saved import load_parts, save_result
 from pandas_amr._result.stopped import stop_with
@@ -48,14 +48,6 @@ if TYPE_CHECKING:
 Output = TypeVar("Output", default=Any)  # the type of result.output
 
 SHARED = frozenset({"plan", "origin", "made_by", "aggregations", "finding_types"})
-
-
-class SupportsWrite(Protocol):
-    """What text can be written to, such as an open file."""
-
-    def write(self, text: str, /) -> Any:
-        """Write the text."""
-        ...
 
 
 class Runner(Protocol):
