@@ -14,8 +14,8 @@ DOCS := "mkdocs>=1.6.1,<2" "mkdocs-material>=9.6" "mkdocstrings[python]>=0.30" r
 EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_otel.py run/test_progress.py tools/test_mcp.py \
   units/test_any_frame.py units/test_corpus.py
 
-# What `make test-all` runs, each part in an environment of its own. To come: test-dask, test-browser.
-PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-pipelines test-wheel docs
+# What `make test-all` runs, each part in an environment of its own. To come: test-dask.
+PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-pipelines test-browser test-wheel docs
 
 .PHONY: demo test test-all parts $(PARTS) check doctest bench docs clean
 
@@ -48,6 +48,9 @@ test-dbt: .venv-dbt/stamp ## a dbt-duckdb project, built for real
 
 test-pipelines: .venv-pipelines/stamp ## what the guide says of pipelines, in an orchestrator of its own (Dagster)
 	.venv-pipelines/bin/python -m pytest tests/cli/test_pipelines.py
+
+test-browser: .venv-browser/stamp ## cards, reports and pages in the system's Chromium; skipped if there is none
+	.venv-browser/bin/python -m pytest tests/browser
 
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
@@ -116,6 +119,12 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 .venv-pipelines/stamp: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) --editable ".[cli]" dagster $(TOOLS)
+	touch $@
+
+# The browser is the system's: playwright's own is not downloaded.
+.venv-browser/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable . playwright $(TOOLS)
 	touch $@
 
 .venv-docs/stamp: pyproject.toml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import itertools
 import secrets
 from contextvars import ContextVar
@@ -69,7 +70,8 @@ class Trace:
     """The nodes of one run, in the order in which they began.
 
     Attributes:
-        began: when the run began.
+        began: when the run began, by the clock of durations.
+        started: when it began, in seconds since 1970.
         nodes: its nodes.
         run: names the run in its events.
         listeners: are called with each event, on the engine's thread, in the task in which it
@@ -79,6 +81,7 @@ class Trace:
     """
 
     began: float = field(default_factory=CLOCK.now)
+    started: float = field(default_factory=CLOCK.wall)
     nodes: list[Node] = field(default_factory=list)
     run: str = field(default_factory=partial(secrets.token_hex, 4))
     listeners: list[Listener] = field(default_factory=list)
@@ -96,6 +99,11 @@ class Trace:
     def at(self, prefix: str) -> list[Node]:
         """Give the nodes of one run; those of its sub-runs have a longer prefix."""
         return self._by_prefix.get(prefix, [])
+
+    @property
+    def date(self) -> dt.datetime:
+        """When the run began, in UTC."""
+        return dt.datetime.fromtimestamp(self.started, dt.UTC)
 
     @property
     def seconds(self) -> float:
