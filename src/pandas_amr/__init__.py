@@ -20,6 +20,7 @@ from pandas_amr.errors import (
     BudgetExceeded,
     ColumnError,
     CorpusWarning,
+    EventWarning,
     FailureWarning,
     InvalidOutput,
     JournalError,
@@ -81,6 +82,7 @@ __all__ = [
     "ContainerSandbox",
     "CorpusWarning",
     "Estimate",
+    "EventWarning",
     "FailureWarning",
     "Forgotten",
     "FrameMapper",
@@ -170,6 +172,8 @@ for _home, _names in _HOMES.items():
 
 
 def __getattr__(name: str) -> Any:
+    if name == "events":
+        return importlib.import_module(f"{__name__}.events")
     if name not in _HOME_OF:
         from pandas_amr._records.public import refuse_attribute  # noqa: PLC0415 (seldom needed)
 
@@ -180,7 +184,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__", "errors", "testing", "tools"])
+    return sorted([*__all__, "__version__", "errors", "events", "testing", "tools"])
 
 
 register()

@@ -50,6 +50,7 @@ from pandas_amr._result.recent import filtered_positions
 from pandas_amr._result.result import Result
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.execution import Execution
+from pandas_amr._run.listening import Listeners
 from pandas_amr._run.pipeline import RunRecord, run
 from pandas_amr._run.run import Run, answer_of, prepared
 from pandas_amr._units.frames import as_frame, is_other_frame
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM
 
 StageVerb = Literal["map_reduce", "map", "filter", "reduce", "then"]
-OF_THE_RUN = ("journal", "budget", "progress", "max_parallelism")
+OF_THE_RUN = ("journal", "budget", "progress", "max_parallelism", "on_event")
 FIRST = {"map": "map", "filter": "map", "reduce": "reduce", "map_reduce": "task"}
 _NO_ROWS = pd.DataFrame({"text": []})
 
@@ -125,7 +126,8 @@ class Recipe(CopiedHere, Pipeline):
     Args:
         plan: as in ``map_reduce``; None begins without a stage.
         arguments: what else ``map_reduce`` takes, but the frame and what is the run's: ``journal``,
-            ``budget``, ``progress``, ``max_parallelism``; those are said when it runs.
+            ``budget``, ``progress``, ``max_parallelism``, ``on_event``; those are said when it
+            runs.
 
     Raises:
         UsageError: an argument is none of the verb's.
@@ -197,8 +199,8 @@ class Recipe(CopiedHere, Pipeline):
         Args:
             frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
             settings: ``lm``, ``errors``, ``journal``, ``budget``, ``progress``,
-                ``max_parallelism``, as in ``map_reduce``; ``lm`` and ``errors`` hold for stages
-                that do not say otherwise.
+                ``max_parallelism``, ``on_event``, as in ``map_reduce``; ``lm`` and ``errors`` hold
+                for stages that do not say otherwise.
 
         Returns:
             A ``Result``: ``output`` and ``frame`` of the last stage; ``usage``, ``trace``,
@@ -257,6 +259,7 @@ class Recipe(CopiedHere, Pipeline):
             rows=len(frame),
             journaled=is_kept,
             shown=settings.progress,
+            listeners=Listeners.of(settings, "recipe", None, len(frame)),
         )
 
     @property

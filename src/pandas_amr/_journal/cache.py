@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import weakref
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -21,6 +22,8 @@ from pandas_amr._journal.keys import fingerprint
 from pandas_amr._journal.origins import join_origins
 from pandas_amr._journal.outcomes import FailureEntry
 from pandas_amr._records.engine import run_off_loop
+from pandas_amr._records.events import Recalled
+from pandas_amr._records.trace import record_event, record_wait
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
@@ -85,6 +88,12 @@ class AnswerCache:
         """Look up answers; return those that the journal has, as JSON."""
         await self._begin()
         return await self.journal.recall(keys, self.run)
+
+    def count_recalled(self, answers: int) -> None:
+        """Count answers that came from the journal."""
+        self.recalled += answers
+        if answers:
+            record_event(partial(Recalled, answers=answers))
 
     async def has_former(self) -> bool:
         """Whether the journal has answers to this question in its first format.
@@ -239,7 +248,7 @@ class Answers:
         if answer is not None:
             self.used.append(key)
             await self.keeper.link({key: origins})
-            self.keeper.recalled += 1
+            self.keeper.count_recalled(1)
             release_claim(task)
         return answer
 
@@ -248,7 +257,8 @@ class Answers:
         journal = self.keeper.journal
         while True:
             while key in journal.claims:
-                await asyncio.wait([journal.claims[key]])
+                with record_wait("journal"):
+                    await asyncio.wait([journal.claims[key]])
             claim = await journal.claim([key])
             if claim.keys:
                 return claim

@@ -20,6 +20,7 @@ from pandas_amr._journal.origins import join_origins
 from pandas_amr._journal.outcomes import RememberedFailure
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._records.engine import run_off_loop
+from pandas_amr._records.trace import record_wait
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow_values import make_table
 from pandas_amr._types.canonical import canonical_json
@@ -379,13 +380,14 @@ class CachedMapper:
                 await self._wait_for(shard, [claims[keys[position]] for position in rest])
             has_waited = True
         cached = frozenset[int]().union(*(part.cached for part in parts))
-        self.cache.recalled += len(cached)
+        self.cache.count_recalled(len(cached))
         return join_parts(shard, self.name, parts, cached)
 
     async def _wait_for(self, shard: Shard, claims: Sequence[asyncio.Future[None]]) -> None:
         """Wait for one of those who ask about the shard's units; other shards go on meanwhile."""
         async with self.breaker.idle(self.name, shard.number):
-            await asyncio.wait(claims)
+            with record_wait("journal"):
+                await asyncio.wait(claims)
 
     async def _claim_and_map(
         self,

@@ -34,6 +34,7 @@ from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import in_thread
+from pandas_amr._records.events import Failed, Landed
 from pandas_amr._records.log import LOGGER
 from pandas_amr._records.trace import Node
 from pandas_amr._records.usage import describe_spend
@@ -234,7 +235,7 @@ class MapStage:
                 await self._redact(mapper.name, found.table)
                 if found.positions:
                     self._is_first = False
-                    mapper.cache.recalled += len(found.positions)
+                    mapper.cache.count_recalled(len(found.positions))
                     self._add_cached(mapper.name, found)
             unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
             self._add_remembered(mapper.name, await mapper.recall_failures(unmapped))
@@ -252,6 +253,7 @@ class MapStage:
         self._open_rows -= self._count_rows(positions)
         self._report_progress()
         self._show(name, positions, found.table)
+        self._tell_landed(positions)
 
     def _add_remembered(self, name: str | None, failures: Sequence[Failure]) -> None:
         """Add the units that failed before, and are not asked again yet."""
@@ -264,6 +266,7 @@ class MapStage:
             self.findings.statuses[name][places] = "failed"
             self.findings.from_journal[name][places] = True
         self._list_failures(failures)
+        self._tell_failed(failures)
         self._state.halted |= self._spec.settings.errors == "raise"
         self._open_rows -= self._count_rows(positions)
         self._report_progress()
@@ -374,11 +377,39 @@ class MapStage:
     def _land(self, mapped: MappedShard, sink: FindingSink | None) -> None:
         """Add what came of a shard, and show it."""
         self._add(mapped)
-        self._open_rows -= self._count_rows(mapped.shard.positions)
+        rows = self._count_rows(mapped.shard.positions)
+        self._open_rows -= rows
         self._report_progress()
         self._show(mapped.map, mapped.positions, mapped.table)
+        node = self._node_name(mapped.shard, mapped.map)
+        is_whole = len(mapped.positions) == len(mapped.shard.positions)
+        self._tell_landed(mapped.positions, node, rows if is_whole else None)
+        self._tell_failed(mapped.failures, node)
         if sink is not None and self._offers_as_they_land:
             self._offer(sink, mapped)
+
+    def _tell_landed(
+        self, positions: Sequence[int], node: str | None = None, rows: int | None = None
+    ) -> None:
+        """Tell whoever listens what is found, in which node, if it was not found here."""
+        trace = self._services.trace  # to that of a dry run nobody listens
+        if trace.listeners and positions:
+            at = trace.at_node(node)
+            if rows is None:
+                rows = self._count_rows(positions)
+            trace.emit(Landed(*at, units=len(positions), rows=rows))
+
+    def _tell_failed(self, failures: Sequence[Failure], node: str | None = None) -> None:
+        """Tell whoever listens what has failed, by who did."""
+        trace = self._services.trace
+        if not trace.listeners:
+            return
+        by_who: dict[str, list[int]] = {}
+        for failure in failures:
+            by_who.setdefault(failure.who, []).append(failure.position)
+        for who, positions in by_who.items():
+            rows = self._count_rows(positions)
+            trace.emit(Failed(*trace.at_node(node), units=len(positions), rows=rows, who=who))
 
     @property
     def _offers_as_they_land(self) -> bool:
@@ -409,8 +440,10 @@ class MapStage:
         """Map one shard, as a node of the trace."""
         spec, services, state = self._spec, self._services, self._state
         name = self._node_name(shard, mapper.name)
-        with services.trace.node("map", id=name, units=len(shard.positions)) as node:
-            node.parents = services.parents(shard.positions)
+        parents = services.parents(shard.positions)
+        with services.trace.node(
+            "map", id=name, parents=parents, units=len(shard.positions)
+        ) as node:
             shared: SharedRun | None = None
             if spec.job.pipelines:
                 shared = share_run(spec, services, state, f"{name}/")
@@ -444,7 +477,7 @@ class MapStage:
         node.form = mapped.form
         agent = self._spec.job.map_agents.get(mapped.map)
         node.sandbox = self._spec.sandbox_tier if self._spec.has_repl("map", agent) else ""
-        if mapped.failures:
+        if mapped.failures or mapped.ended_by is not None:
             node.status = "partial" if mapped.positions else "failed"
 
     def _node_name(self, shard: Shard, name: str | None) -> str:

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from pandas_amr._map.stage import MapNode
     from pandas_amr._plan.call import Job
     from pandas_amr._plan.plan import Plan
-    from pandas_amr._records.trace import Node, NodeType
+    from pandas_amr._records.events import NodeType
+    from pandas_amr._records.trace import Node
     from pandas_amr._records.usage import Phase
     from pandas_amr._reduce.static_tree import StaticTree
     from pandas_amr._run.part import Part

@@ -94,6 +94,7 @@ def add_last_warnings(
     """Warn of what happened to the journal and of what failed, as far as nothing has yet."""
     if parent is None and services.journal is not None:
         state.warnings += services.journal.take_warnings()
+    _add_listener_warnings(services, state)
     warn_of_failed_units(spec, state)
     if state.has_warned_of_reduce:
         return
@@ -104,6 +105,12 @@ def add_last_warnings(
             happened = "The reduce failed and is listed in failures"
             warning = FailureWarning(f"{happened}: {reason}")
             warning.logged = f"{happened}."
+            state.warnings.append(warning)
+
+
+def _add_listener_warnings(services: Services, state: State) -> None:
+    for warning in services.watch.listener_warnings:
+        if all(warning is not known for known in state.warnings):
             state.warnings.append(warning)
 
 

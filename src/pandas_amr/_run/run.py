@@ -8,6 +8,7 @@ import contextlib
 import os
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pandas_amr._context.environment import check_environment
@@ -35,6 +36,7 @@ from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.ending import describe_end, reason_of
 from pandas_amr._run.execution import Execution, VerificationSample
+from pandas_amr._run.listening import Listeners
 from pandas_amr._run.pipeline import run, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr._run.redact import redact_where_called
@@ -90,6 +92,7 @@ class Run(Generic[Given]):
         journaled: whether a journal keeps what is found of them.
         shown: as the setting ``progress``.
         iterable: whether findings are kept as they land, to be iterated.
+        listeners: who is told of its events.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -113,7 +116,9 @@ class Run(Generic[Given]):
         journaled: bool = False,
         shown: bool | None = None,
         iterable: bool = True,
+        listeners: Listeners,
     ) -> None:
+        self._listeners = listeners
         self._is_iterable = iterable
         self._work = work
         self._make = given
@@ -171,7 +176,7 @@ class Run(Generic[Given]):
         self._task = asyncio.current_task()
         try:
             with UserTraceback():  # a task keeps the frames of its error, and those keep this run
-                return await self._show_while_working()
+                return await self._work_with_listeners()
         except Exception as error:
             self._partial = getattr(error, "partial", None)
             self._trace = error.__traceback__
@@ -180,6 +185,13 @@ class Run(Generic[Given]):
             self._task = None
             self._ended.set()
             self._watch.ended()
+
+    async def _work_with_listeners(self) -> Any:
+        """Give what comes of it, and tell whoever listens of its events."""
+        async with self._listeners.listen(self._watch) as told:
+            outcome = await self._show_while_working()
+            told.note(_result_of(outcome))
+        return outcome
 
     async def _show_while_working(self) -> Any:
         """Give what comes of it, and show how far it is until then."""
@@ -469,25 +481,29 @@ def make_run(
         stream=stream,
     )
 
-    async def carry_out(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
-        with use_block_settings(settings):
-            if stream is not None:
-                return await run_pipeline(StreamedPipeline(execution, watch), interrupted)
-            return await run(execution, watch, interrupted)
-
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
     rows, about = _describe_rows(job, stream)
     return Run(
-        carry_out,
+        partial(_carry_out, execution),
         answer,
         about,
         rows=rows,
         journaled=execution.journal is not None and (bool(spec.lms) or job.has_version),
         shown=settings.progress,
         iterable=stream is None,
+        listeners=Listeners.of(settings, job.verb, job.task, rows or None),
     )
+
+
+async def _carry_out(
+    execution: Execution, *, watch: Watch, interrupted: Callable[[Result], None]
+) -> Result | Draft:
+    with use_block_settings(execution.spec.settings):
+        if execution.stream is not None:
+            return await run_pipeline(StreamedPipeline(execution, watch), interrupted)
+        return await run(execution, watch, interrupted)
 
 
 def _describe_rows(job: Job, stream: PartStream | None) -> tuple[int, str]:

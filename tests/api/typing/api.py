@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from pandas_amr import events
 
 
 class Finding(BaseModel):
@@ -22,6 +23,14 @@ class Spot:
 
 class Keys(TypedDict):
     x: int
+
+
+def listen(event: events.Event) -> None:
+    """Listen to a run."""
+    assert_type(event.time, float)
+    if isinstance(event, events.CallEnded):
+        assert_type(event.usage, amr.Usage)
+        assert_type(event.tries, int)
 
 
 @amr.tool
@@ -94,6 +103,11 @@ def script(df: pd.DataFrame) -> None:
     grouped.map_reduce("What?", by="shop")  # type: ignore[call-arg]
     amr.map_reduce(df, "What?", colums=["a"])  # type: ignore[call-overload]
     amr.map(df, "What?", colums=["a"])  # type: ignore[call-arg]
+    amr.map(df, "What?", on_event=listen)
+    amr.start(df, "What?", on_event=print)
+    amr.mapper("What?", on_event=listen)
+    with amr.settings(on_event=listen, telemetry=True):
+        amr.map(df, "What?", on_event="print")  # type: ignore[arg-type]
     amr.mapper("What?", axis="columns")  # type: ignore[call-arg]
     amr.accessor(df).filter("What?", colums=["a"])  # type: ignore[call-arg]
 
