@@ -84,7 +84,11 @@ class AnswerCache:
     async def recall(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """Look up answers; return those that the journal has, as JSON."""
         await self._begin()
-        return await self.journal.recall(keys, self.run)
+        return await self.journal.recall(keys, self.run, is_lasting=self.kind == "correction")
+
+    async def is_known(self) -> bool:
+        """Whether the journal has ever had an answer to this question."""
+        return self._has_begun or await self.journal.has_base(self.base)
 
     async def has_former(self) -> bool:
         """Whether the journal has answers to this question in its first format.
