@@ -95,7 +95,7 @@ class Corrector:
         mappers: the maps of the stage.
         findings: what was found.
         state: takes warnings, and has the failures.
-        shards: all shards of a first run.
+        shards: all shards of a first run, if keys are made by shard.
         is_deduped: whether equal rows are one unit.
         has_journal: whether the run has a journal.
     """
@@ -118,13 +118,31 @@ class Corrector:
         """
         wanted: dict[str | None, Mapping[int, Correction | None]] = {}
         for mapper in self.mappers:
-            of_map = corrections.get(mapper.name, {})
+            of_map = self._join_maps(mapper, corrections)
             if of_map:
                 wanted[mapper.name] = await self._spread(mapper, of_map)
         for mapper in self.mappers:
             if mapper.name in wanted:
                 await self._correct_map(mapper, wanted[mapper.name])
         return self.findings
+
+    def _join_maps(self, mapper: Mapper, corrections: Corrections) -> dict[int, Correction | None]:
+        """Return the corrections of a map, and of those that are asked the very same.
+
+        Raises:
+            UsageError: such maps are corrected in different ways.
+        """
+        joined = dict(corrections.get(mapper.name, {}))
+        for other in self.mappers:
+            if other is mapper or not _are_asked_the_same(mapper, other):
+                continue
+            for position, correction in corrections.get(other.name, {}).items():
+                if not _is_same(joined.setdefault(position, correction), correction):
+                    raise UsageError(
+                        f"The maps {mapper.name!r} and {other.name!r} are asked the same, so that "
+                        "one finding stands for both: correct them alike."
+                    )
+        return joined
 
     async def _spread(
         self, mapper: Mapper, corrections: Mapping[int, Correction | None]
@@ -142,7 +160,11 @@ class Corrector:
         first: dict[bytes, int] = {}
         for position, correction in corrections.items():
             other = first.setdefault(key_of[position], position)
-            check_same(other, corrections[other], position, correction)
+            if not _is_same(corrections[other], correction):
+                raise UsageError(
+                    f"Rows {other} and {position} (by position) have equal content, so that one "
+                    "finding stands for both: correct them alike."
+                )
         spread: dict[int, Correction | None] = {}
         for position, key in key_of.items():
             if key in first:
@@ -273,18 +295,13 @@ async def _look_up_answer(mapper: CachedMapper, position: int) -> dict[int, Corr
     return {position: CorrectedUnit(status, from_journal=True, record=record)}
 
 
-def check_same(
-    first: int, of_first: Correction | None, second: int, of_second: Correction | None
-) -> None:
-    """Check that two rows of equal content are corrected alike.
+def _are_asked_the_same(first: Mapper, second: Mapper) -> bool:
+    """Tell whether the journal has one answer for both of two maps."""
+    if not isinstance(first, CachedMapper) or not isinstance(second, CachedMapper):
+        return False
+    return first.cache.base == second.cache.base
 
-    Raises:
-        UsageError: they are not.
-    """
-    records = [None if what is None else what.record for what in (of_first, of_second)]
-    if records[0] == records[1]:
-        return
-    raise UsageError(
-        f"Rows {first} and {second} (by position) have equal content, so that one finding stands "
-        "for both: correct them alike."
-    )
+
+def _is_same(first: Correction | None, second: Correction | None) -> bool:
+    records = [None if one is None else one.record for one in (first, second)]
+    return records[0] == records[1]

@@ -253,7 +253,7 @@ class MapStage:
             self.mappers,
             self.findings,
             self._state,
-            self._all_shards,
+            self._all_shards if self._spec.plan.keyed == "shard" else (),
             is_deduped=is_deduped,
             has_journal=self._services.journal is not None,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def _name_columns(reader: CorrectionReader, given: pd.DataFrame | pd.Series) -> 
         if name not in columns:
             raise UsageError(
                 f"A Series of corrections has the name of a column of findings "
-                f"({', '.join(columns)}), not {name!r}.{did_you_mean(name, columns)}"
+                f"({', '.join(columns)}), not {name!r}.{did_you_mean(name or '', columns)}"
             )
         return given.to_frame(name)
     return given.set_axis([_upper_label(label) for label in given.columns], axis=1)
@@ -186,11 +187,19 @@ def _read_cell(target: Correctable, column: str, value: object, place: int) -> t
     if _is_missing(value):
         return None, False
     found = target.form(name, target.unit(place))
-    if found is not None and str(value) == str(target.frame[column].iloc[place]):
+    if found is not None and _is_written_as(target.frame[column].iloc[place], value):
         return None, False
     kind = target.kind(name)
     form = choose_value(kind, alias, value)
     return form, found is None or _differs(kind, found, alias, form)
+
+
+def _is_written_as(cell: object, value: object) -> bool:
+    """Tell whether a value is a cell, or what a file has for it: of a list, numpy's text."""
+    texts = [str(cell)]
+    if isinstance(cell, list | np.ndarray):
+        texts.append(str(np.array([*cell, None], dtype=object)[:-1]))
+    return str(value) in texts
 
 
 def _is_missing(value: object) -> bool:
@@ -247,16 +256,20 @@ def _read_candidates(value: Any) -> list[Any]:
 
 
 def _parse_text(text: str) -> list[Any]:
-    """Return what a text stands for as JSON or as a literal of Python."""
+    """Return what a text stands for: a time, JSON, or a literal of Python."""
+    meanings: list[Any] = []
+    with contextlib.suppress(ValueError):
+        meanings.append(dt.datetime.fromisoformat(text.strip()).isoformat())
     for parse in (json.loads, ast.literal_eval):
         try:
             parsed = parse(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        if not isinstance(parsed, str):
+        # A text such as "['a' 'b']", which numpy writes, is another list to Python.
+        if not isinstance(parsed, str) and (parse is json.loads or repr(parsed) == text.strip()):
             with contextlib.suppress(InvalidOutput):
-                return [as_json(parsed)]
-    return []
+                meanings.append(as_json(parsed))
+    return meanings
 
 
 # Records

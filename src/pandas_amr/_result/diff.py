@@ -238,19 +238,16 @@ class _Comparison:
     def _show(self, reasons: list[list[str]]) -> pd.DataFrame:
         """Return the rows that there is a reason for, side by side."""
         rows = np.flatnonzero([bool(noted) for noted in reasons])
-        places = (self.pairs.first[rows], self.pairs.second[rows])
-        columns: dict[tuple[str, str], Any] = {}
         why = [", ".join(noted) for noted in reasons if noted]
-        columns[DIFFERS_COLUMN, ""] = pd.array(why, dtype="string")
+        columns: dict[tuple[str, str], Any] = {(DIFFERS_COLUMN, ""): pd.array(why, dtype="string")}
+        places = (self.pairs.first[rows], self.pairs.second[rows])
         sides = list(zip(SIDES, self.sides, places, strict=True))
         for name, side, own in sides:
             columns[STATUS_COLUMN, name] = pd.array(side.statuses_at(own), dtype="string")
         for field in self.fields:
             for name, side, own in sides:
                 columns[field, name] = side.frame[field].array.take(own, allow_fill=True)
-        shown = pd.DataFrame(columns, index=self.pairs.labels[rows])
-        shown.columns = pd.MultiIndex.from_tuples(list(columns))
-        return shown
+        return pd.DataFrame(columns, index=self.pairs.labels[rows])
 
     def _summarise(
         self, reasons: list[list[str]], figures: dict[str, dict[str, int]]

@@ -214,11 +214,13 @@ class CorrectionReader:
     def _read_part(self, key: Any, part: object) -> tuple[str | None, dict[str, Any] | None]:
         """Read what stands under the name of a map or of a column; return the map, and fields."""
         target = self.target
+        if key in target.kinds and part is None:
+            return key, None
         if key in target.columns and not self._is_finding(key, part):
             name, alias = target.columns[key]
             return name, {alias: _as_json(part)}
         if key in target.kinds:
-            return key, None if part is None else self._read_fields(key, part)
+            return key, self._read_fields(key, part)
         known = [*map(str, target.kinds), *target.columns]
         raise RefusedCorrection(
             f"{key!r} is no map and no column of findings{_suggest(key, known)}"
@@ -371,6 +373,8 @@ def _as_json(value: object) -> Any:
 def _find_alias(kind: FindingType, name: object) -> str:
     """Return the name that a model uses for a field, by any of its names or by its column."""
     alias = kind.find_field(name) or kind.aliases.get(str(name))
+    if alias is None and kind.item is not None:
+        raise RefusedCorrection(f"it takes {_describe_shape(kind)}")
     if alias is None:
         known = list(kind.aliases.values())
         raise RefusedCorrection(

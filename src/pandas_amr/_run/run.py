@@ -483,6 +483,8 @@ def make_run(
         return outcome if whole else _answer(spec, outcome)
 
     rows, about = _describe_rows(job, stream)
+    if override is not None:
+        about = f"override in {rows} rows"
     return Run(
         carry_out,
         answer,
