@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import json
 import pickle
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -73,19 +78,18 @@ def server():
         yield running
 
 
-class Counted:
-    """Counts the requests that a block sends."""
+class Count:
+    """How many requests a block sent."""
 
-    def __init__(self, server: ScriptedServer) -> None:
-        self._server = server
-        self.sent = 0
+    sent = 0
 
-    def __enter__(self) -> Counted:
-        self._before = len(self._server.requests)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.sent = len(self._server.requests) - self._before
+@contextlib.contextmanager
+def counted_requests(server: ScriptedServer) -> Iterator[Count]:
+    """Count the requests that a block sends."""
+    before, count = len(server.requests), Count()
+    yield count
+    count.sent = len(server.requests) - before
 
 
 def rows(count: int = 6, **columns: Any) -> pd.DataFrame:
@@ -204,7 +208,7 @@ def test_what_is_computed_equals_pandas_over_the_corrected_findings_and_no_reque
     result = call(server, frame, reduce=COMPUTED[name], by=by)
     corrections = usable(frame, corrections)
     before = result.frame.copy()
-    with Counted(server) as counted:
+    with counted_requests(server) as counted:
         corrected = result.override(corrections)
     assert counted.sent == 0
     by_hand = correct_by_hand(result, corrections)
@@ -292,7 +296,7 @@ def test_every_computed_answer_is_that_of_a_call_which_finds_the_corrected_findi
         result = amr.load(folder)
     fitting = {position: fit(result, one) for position, one in corrections.items() if position < len(frame)}
     fitting = {position: fields for position, fields in fitting.items() if fields}
-    with Counted(server) as counted:
+    with counted_requests(server) as counted:
         corrected = result.override(fitting)
     assert counted.sent == 0
     for position, fields in fitting.items():
@@ -315,7 +319,7 @@ LISTS = st.dictionaries(st.integers(0, 5), st.lists(st.fixed_dictionaries({"pric
 def test_the_whole_list_of_a_row_is_replaced_and_reduced_as_its_records(server, lists):
     result = call(server, rows(6), finding=list[Item], reduce={"price": ["sum", "count"]})
     corrections = {row: [{"part": "x", **item} for item in items] for row, items in lists.items()}
-    with Counted(server) as counted:
+    with counted_requests(server) as counted:
         corrected = result.override(corrections)
     assert counted.sent == 0
     prices: list[int] = []
@@ -347,7 +351,7 @@ def test_a_row_without_a_finding_takes_a_whole_one_and_fails_no_more(server):
         undone = corrected.override({"b": None, "c": None})
     pd.testing.assert_frame_equal(undone.frame, result.frame)
     pd.testing.assert_frame_equal(undone.failures, result.failures)
-    with Counted(server) as counted:
+    with counted_requests(server) as counted:
         corrected.retry()
     assert counted.sent == 0
 
@@ -397,10 +401,10 @@ def failed(server):
 
 @pytest.mark.parametrize("name", list(REFUSED))
 def test_a_correction_that_does_not_fit_is_refused_with_what_would_be_right_and_nothing_changes(server, failed, name):
-    given, options, said = REFUSED[name]
+    wrong, options, said = REFUSED[name]
     before = failed.frame.copy()
-    with Counted(server) as counted, pytest.raises(amr.UsageError, match=said):
-        failed.override(given, **options)
+    with counted_requests(server) as counted, pytest.raises(amr.UsageError, match=said):
+        failed.override(wrong, **options)
     assert counted.sent == 0
     pd.testing.assert_frame_equal(failed.frame, before)
     assert "corrected" not in statuses(failed)
@@ -546,13 +550,13 @@ def test_maps_by_name_are_corrected_by_map_or_by_column(server):
     undone = corrected.override({0: {"bug": None}, 1: None})
     assert undone.frame["bug_severity"].tolist() == [0, 1, 2]
     assert undone.frame["tone"].tolist() == ["so", "tone 1", "tone 2"]
-    for given, said in (
+    for wrong, said in (
         ({0: {"bgu": {}}}, r"'bgu' is no map and no column of findings \(did you mean 'bug'"),
         ({0: "so"}, r"by the names of the maps \('bug', 'tone', 'parts'\)"),
         ({0: {"bug": {"severity": -1}}}, "severity: .*greater than or equal to 0"),
     ):
         with pytest.raises(amr.UsageError, match=said):
-            result.override(given)
+            result.override(wrong)
 
 
 def test_maps_that_are_asked_the_same_are_corrected_together_and_alike(server, tmp_path):
@@ -575,13 +579,13 @@ def test_an_answer_that_agents_wrote_is_asked_again_only_where_its_input_changed
     tree = {"fan_in": 2, "shard_size": 2}
     options = {"journal": tmp_path / "journal.sqlite", "reduce": "Say it.", "plan": tree}
     result = call(server, rows(8), **options)
-    with Counted(server) as counted:
+    with counted_requests(server) as counted:
         corrected = result.override({0: {"severity": 77}})
     assert counted.sent == 2  # of three nodes: one of the first level, and the last
     assert "77" in corrected.output
     assert corrected.total.calls == 2
     assert corrected.total.recalled == 1
-    with Counted(server) as counted:
+    with counted_requests(server) as counted:
         unreduced = result.override({0: {"severity": 78}}, reduce=False)
     assert counted.sent == 0
     assert unreduced.output is None
@@ -633,14 +637,14 @@ def test_the_same_call_gives_the_correction_the_next_day_without_asking(server, 
     if name == "lists":
         new = [{"part": "x", "price": 60}]
     corrected = result.override({4: new})
-    with Counted(server) as counted:
+    with counted_requests(server) as counted:
         again = days(server, path, rows(6), **options)
     assert counted.sent == 0
     pd.testing.assert_frame_equal(again.frame, corrected.frame)
     assert_same(again.output, corrected.output)
     assert statuses(again) == ["ok", "ok", "ok", "ok", "corrected", "ok"]
     assert again.status["from_journal"].all()
-    with Counted(server) as counted:
+    with counted_requests(server) as counted:
         undone = again.override({4: None})
         plain = days(server, path, rows(6), **options)
     assert counted.sent == 0
@@ -655,14 +659,14 @@ def test_a_correction_of_a_failed_or_empty_row_is_kept_too_and_one_taken_back_is
         result = days(server, path, FAILED)
     bug = {"severity": 5, "kind": "lid"}
     result.override({"b": bug, "c": bug})
-    with Counted(server) as counted:
+    with counted_requests(server) as counted:
         again = days(server, path, FAILED)
         undone = again.override({"b": None, "c": None})
     assert counted.sent == 0
     assert statuses(again) == ["ok", "corrected", "corrected", "ok"]
     assert statuses(undone) == ["ok", "skipped", "empty", "ok"]
     assert undone.status["reason"].iloc[1].startswith("its correction was taken back")
-    with pytest.warns(amr.FailureWarning), Counted(server) as counted:
+    with pytest.warns(amr.FailureWarning), counted_requests(server) as counted:
         assert statuses(undone.retry())[1] == "failed"
     assert counted.sent
 
@@ -677,7 +681,7 @@ def test_a_correction_outlives_a_refresh_and_pruning_and_a_failed_row_is_not_rem
     assert refreshed.frame["severity"].tolist() == [0, 50, 2]
     assert journal.prune(older_than=0) == 3
     assert (len(journal), journal.corrections) == (0, 1)
-    with Counted(server) as counted:
+    with counted_requests(server) as counted:
         again = days(server, path, rows(3))
     assert counted.sent == 1
     assert again.frame["severity"].tolist() == [0, 50, 2]
@@ -731,6 +735,20 @@ def test_what_is_forgotten_of_a_row_is_its_correction_too(server, tmp_path, way)
     assert forgotten.corrections == 1
     assert journal.corrections == 0
     assert b"99999" not in content_of(path)
+
+
+def test_the_command_line_counts_corrections_leaves_them_at_pruning_and_takes_them_back(server, tmp_path):
+    path = tmp_path / "journal.sqlite"
+    days(server, path, rows(3)).override({1: {"severity": 50}})
+
+    def run(*arguments: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "pandas_amr", "journal", *arguments, "--journal", str(path)]
+        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    assert (run("ls")["answers"], run("ls")["corrections"]) == (3, 1)
+    assert run("prune", "--older-than", "0s")["deleted"] == 3
+    assert run("forget", "--kind", "correction")["corrections"] == 1
+    assert run("ls")["corrections"] == 0
 
 
 def test_the_file_keeps_its_format_so_that_a_journal_from_before_is_read(server, tmp_path):

@@ -482,9 +482,7 @@ def make_run(
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    rows, about = _describe_rows(job, stream)
-    if override is not None:
-        about = f"override in {rows} rows"
+    rows, about = _describe_rows(job, execution)
     return Run(
         carry_out,
         answer,
@@ -496,9 +494,12 @@ def make_run(
     )
 
 
-def _describe_rows(job: Job, stream: PartStream | None) -> tuple[int, str]:
+def _describe_rows(job: Job, execution: Execution) -> tuple[int, str]:
     """Return how many rows a run is about, 0 if that is not known yet, and its name for people."""
+    stream = execution.stream
     rows = len(job.frame) if stream is None else stream.source.rows
+    if execution.override is not None:
+        return len(job.frame), f"override in {rows} rows"
     if rows is None:
         return 0, job.verb
     return rows, f"{job.verb} of {rows} rows"
