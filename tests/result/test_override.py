@@ -690,6 +690,43 @@ def test_a_correction_outlives_a_refresh_and_pruning_and_a_failed_row_is_not_rem
     assert journal.verify() == []
 
 
+def test_answers_of_a_corrected_run_are_those_of_the_last_run_to_a_pruning(server, tmp_path):
+    path = tmp_path / "journal.sqlite"
+    options = {"reduce": "Say it.", "plan": {"fan_in": 2, "shard_size": 2}}
+    days(server, path, rows(8), **options).override({1: {"severity": 50}})
+    journal = amr.Journal(path)
+    assert journal.prune(keep=1) == 0
+    assert len(journal) == 8 + 3 + 2
+
+
+@pytest.mark.parametrize("reduce", [{"severity": "sum"}, "Say it."], ids=["computed", "written"])
+def test_a_confirmation_is_asked_for_only_if_something_may_be_paid(server, reduce):
+    asked: list[amr.Estimate] = []
+
+    def confirm(estimate: amr.Estimate) -> bool:
+        asked.append(estimate)
+        return True
+
+    result = call(server, rows(2), reduce=reduce, budget=amr.Budget(confirm=confirm))
+    result.override({0: {"severity": 9}})
+    assert len(asked) == (1 if isinstance(reduce, dict) else 2)
+
+
+def test_a_frame_whose_columns_have_levels_is_corrected_and_compared_too(server, tmp_path):
+    frame = pd.DataFrame({("in", "text"): ["row 0", "row 1"], ("in", "shop"): ["x", "y"]})
+    script = {"severity": 1, "kind": "lid"}
+    with ScriptedServer(lambda request: findings(request, lambda unit: script)) as own:
+        result = call(own, frame, columns=None)
+    edited = result.frame.copy()
+    edited["severity"] = [1, 5]
+    for corrections in ({1: {"severity": 5}}, edited):
+        corrected = result.override(corrections)
+        assert corrected.frame["severity"].tolist() == [1, 5]
+        assert differing(result.diff(corrected)) == {1: "severity"}
+    result.save(tmp_path)
+    pd.testing.assert_frame_equal(amr.load(tmp_path).override({1: {"severity": 5}}).frame, corrected.frame)
+
+
 def test_an_export_says_what_a_person_said_and_when_and_the_runs_that_it_was_a_correction(server, tmp_path):
     path = tmp_path / "journal.sqlite"
     days(server, path, rows(3)).override({1: {"severity": 50}})
@@ -799,7 +836,7 @@ def test_a_verification_a_score_and_a_review_take_a_corrected_finding_as_it_is(s
     assert corrected.retry().frame["severity"].iloc[0] == 500
     assert corrected.score({"severity": [500, 1, 2, 3]}).accuracy["severity"] == 1.0
     assert 0 not in corrected.review().index
-    assert repr(corrected) == "<Result 4 of 4 rows, 0 calls>"
+    assert repr(corrected) == "<Result 4 of 4 rows, 0 calls, 1 corrected>"
     assert corrected.records.iloc[0] == Bug(severity=500, kind="strap")
 
 

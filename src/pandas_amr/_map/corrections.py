@@ -122,6 +122,8 @@ class Corrector:
             if of_map:
                 wanted[mapper.name] = await self._spread(mapper, of_map)
         for mapper in self.mappers:
+            if isinstance(mapper, CachedMapper):
+                await mapper.cache.recall(())  # its answers count as used by this run
             if mapper.name in wanted:
                 await self._correct_map(mapper, wanted[mapper.name])
         return self.findings

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.threads import call_user_function
 from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted
@@ -24,6 +25,8 @@ from pandas_amr._journal.keys import Question
 from pandas_amr._journal.leases import open_leases
 from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
+from pandas_amr._plan.aggregations import function_of
+from pandas_amr._plan.call import Pipeline as RowPipeline
 from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.defaults import fill_by_type, fill_defaults
 from pandas_amr._plan.planner import derive, find_shown_rows, given_plan
@@ -374,7 +377,7 @@ class Pipeline:
         """
         spec, services = self.spec, self.services
         confirm = spec.settings.budget.confirm if spec.settings.budget else None
-        if confirm is None or self._is_confirmed:
+        if confirm is None or self._is_confirmed or not self._may_ask:
             return
         self.state.stage = "its confirmation"
         estimate = await forecast(spec, services, units, stage=stage)
@@ -383,6 +386,11 @@ class Pipeline:
         if not isinstance(answer, bool | np.bool_) or not answer:
             raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
         self._is_confirmed = True
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether a model may be asked anything: not about rows that a person corrects."""
+        return self._override is None or (self._reduces and _asks_in_reduce(self.spec))
 
     def _begin_tree(self, stage: MapStage | None, stack: AsyncExitStack) -> StaticTree | None:
         """Make the tree that takes findings as they land; None if the reduce waits for all."""
@@ -558,6 +566,13 @@ def _begin_services(
         caches=[],
         made_from=(),
     )
+
+
+def _asks_in_reduce(spec: Spec) -> bool:
+    """Tell whether the reduce may ask a model: agents write the answer, or a part of it."""
+    if spec.is_written or isinstance(spec.job.reducer, RowPipeline):
+        return True
+    return any(isinstance(function_of(how), Agent) for how in spec.aggregations.values())
 
 
 def _can_be_continued(error: RunStopped) -> bool:
