@@ -379,6 +379,11 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "two rows": ({"a": {"severity": -1}, "d": {"severity": "x"}}, {}, "row 'a': severity: .*; row 'd': severity: "),
     "a Series without a name": (pd.Series({"a": 1}), {}, "the name of a column of findings .severity, kind., not None"),
     "a frame with a mistyped column": (pd.DataFrame({"knd": ["lid"]}, ["a"]), {}, "column 'knd', .* mean 'kind'"),
+    "a frame with a column twice": (
+        pd.DataFrame([[1, 2]], ["a"], ["severity", "severity"]),
+        {},
+        "the column 'severity' twice",
+    ),
     "a frame without findings": (FAILED, {}, "no column of findings .kind, severity."),
     "a frame whose index was lost": (
         pd.DataFrame({"Unnamed: 0": ["a"], "severity": [1]}),

@@ -46,12 +46,7 @@ def read_frame(reader: CorrectionReader, given: pd.DataFrame | pd.Series) -> lis
             of_items = FindingType.of(kind.item, name)
             if set(of_items.columns) & set(frame.columns):
                 return _read_records(reader, frame, places, name, of_items)
-    corrections: list[GivenCorrection] = []
-    for row, place in places.items():
-        correction = _read_cells(reader, frame, row, place)
-        if correction is not None:
-            corrections.append(correction)
-    return corrections
+    return _read_cells(reader, frame, places)
 
 
 def _name_columns(reader: CorrectionReader, given: pd.DataFrame | pd.Series) -> pd.DataFrame:
@@ -94,6 +89,9 @@ def _check_columns(reader: CorrectionReader, frame: pd.DataFrame) -> None:
             findings.update(kind.item_columns)
     known = {*map(_upper_label, target.frame.columns), *findings, DOUBT_COLUMN, WHY_COLUMN}
     listed = ", ".join(sorted(map(str, findings)))
+    if not frame.columns.is_unique:
+        doubled = frame.columns[frame.columns.duplicated()][0]
+        raise UsageError(f"The corrections have the column {doubled!r} twice.")
     for column in frame.columns:
         if column in known:
             continue
@@ -129,7 +127,7 @@ def _check_same_rows(reader: CorrectionReader, frame: pd.DataFrame, places: dict
     """
     own = reader.target.frame
     own = own.set_axis(list(map(_upper_label, own.columns)), axis=1)
-    if not own.columns.is_unique or not frame.columns.is_unique:
+    if not own.columns.is_unique:
         return
     for column in own.columns:
         if column in reader.target.columns or column not in frame.columns:
@@ -160,34 +158,40 @@ def _is_text(value: object) -> bool:
 
 
 def _read_cells(
-    reader: CorrectionReader, frame: pd.DataFrame, row: int, place: int
-) -> GivenCorrection | None:
-    """Read the cells of a row that differ from what was found; None if none does."""
-    label, fields = frame.index[row], dict[str | None, dict[str, Any]]()
-    for column, (name, alias) in reader.target.columns.items():
+    reader: CorrectionReader, frame: pd.DataFrame, places: dict[int, int]
+) -> list[GivenCorrection]:
+    """Read the cells of each row that differ from what was found; rows without any are left out."""
+    target = reader.target
+    fields: dict[int, dict[str | None, dict[str, Any]]] = {}
+    for column, (name, alias) in target.columns.items():
         if column not in frame.columns:
             continue
-        try:
-            form, is_new = _read_cell(reader.target, column, frame[column].iloc[row], place)
-        except InvalidOutput as error:
-            reader.add_problem(label, f"{column}: {error}")
-            continue
-        if is_new:
-            fields.setdefault(name, {})[alias] = form
-    return GivenCorrection(label, place, fields) if fields else None
+        values, shown = frame[column].tolist(), target.frame[column].tolist()
+        for row, place in places.items():
+            try:
+                form, is_new = _read_cell(target, column, values[row], shown[place], place)
+            except InvalidOutput as error:
+                reader.add_problem(frame.index[row], f"{column}: {error}")
+                continue
+            if is_new:
+                fields.setdefault(row, {}).setdefault(name, {})[alias] = form
+    labels = frame.index.tolist()
+    return [GivenCorrection(labels[row], places[row], fields[row]) for row in sorted(fields)]
 
 
-def _read_cell(target: Correctable, column: str, value: object, place: int) -> tuple[Any, bool]:
-    """Return the JSON of a cell, and whether it differs from what was found.
+def _read_cell(
+    target: Correctable, column: str, value: object, shown: object, place: int
+) -> tuple[Any, bool]:
+    """Return the JSON of a cell, and whether it differs from what was found, which is ``shown``.
 
     Raises:
         InvalidOutput: JSON has no form for it.
     """
-    name, alias = target.columns[column]
     if _is_missing(value):
         return None, False
+    name, alias = target.columns[column]
     found = target.form(name, target.unit(place))
-    if found is not None and _is_written_as(target.frame[column].iloc[place], value):
+    if found is not None and _is_written_as(shown, value):
         return None, False
     kind = target.kind(name)
     form = choose_value(kind, alias, value)
