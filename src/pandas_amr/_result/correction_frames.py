@@ -175,8 +175,7 @@ def _read_cells(
                 continue
             if is_new:
                 fields.setdefault(row, {}).setdefault(name, {})[alias] = form
-    labels = frame.index.tolist()
-    return [GivenCorrection(labels[row], places[row], fields[row]) for row in sorted(fields)]
+    return [GivenCorrection(frame.index[row], places[row], fields[row]) for row in sorted(fields)]
 
 
 def _read_cell(
