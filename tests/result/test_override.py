@@ -199,7 +199,7 @@ def read_answer(output: Any, aggregations: dict[str, Any], by: str | None) -> di
     return read
 
 
-@settings(max_examples=examples(50), phases=(Phase.generate,))
+@settings(max_examples=examples(30), phases=(Phase.generate,))
 @given(st.sampled_from(sorted(COMPUTED)), st.sampled_from([None, "shop"]), NUMBERS, CORRECTIONS)
 def test_what_is_computed_equals_pandas_over_the_corrected_findings_and_no_request_is_sent(
     server, name, by, numbers, corrections
@@ -281,7 +281,7 @@ def fit(result: amr.Result, correction: dict[str, Any]) -> dict[str, Any]:
 UNIQUE = st.lists(st.integers(0, 30), min_size=1, max_size=9, unique=True)
 
 
-@settings(max_examples=examples(50), phases=(Phase.generate,))
+@settings(max_examples=examples(30), phases=(Phase.generate,))
 @given(st.sampled_from(sorted(REDUCES)), st.booleans(), UNIQUE, CORRECTIONS)
 def test_every_computed_answer_is_that_of_a_call_which_finds_the_corrected_findings(
     server, tmp_path_factory, name, is_loaded, numbers, corrections
@@ -735,9 +735,10 @@ def test_a_frame_whose_columns_have_levels_is_corrected_and_compared_too(server,
 def test_an_export_says_what_a_person_said_and_when_and_the_runs_that_it_was_a_correction(server, tmp_path):
     path = tmp_path / "journal.sqlite"
     days(server, path, rows(3)).override({1: {"severity": 50}})
-    journal = amr.Journal(path, keep_inputs=True)
+    journal = amr.Journal(path)
     [entry] = journal.export().query("kind == 'correction'").to_dict("records")
     assert entry["value"] == '{"finding":{"severity":50,"kind":"lid"},"fields":["severity"]}'
+    assert json.loads(entry["about"])["instruction"] == "What is wrong?"
     assert journal.runs().loc[entry["run"], "verb"] == "override"
     assert journal.runs().loc[entry["run"], "calls"] == 0
     assert journal.runs().loc[entry["run"], "began"] <= entry["made"]
@@ -779,6 +780,7 @@ def test_what_is_forgotten_of_a_row_is_its_correction_too(server, tmp_path, way)
     assert b"99999" not in content_of(path)
 
 
+@pytest.mark.long  # four processes
 def test_the_command_line_counts_corrections_leaves_them_at_pruning_and_takes_them_back(server, tmp_path):
     path = tmp_path / "journal.sqlite"
     days(server, path, rows(3)).override({1: {"severity": 50}})

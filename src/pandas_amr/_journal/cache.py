@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -76,6 +76,20 @@ class AnswerCache:
         )
         if self.former is not None:
             self._former_base = make_former_base(self.kind, self.former)
+
+    def for_corrections(self) -> AnswerCache:
+        """Return the cache of what people say in place of these answers.
+
+        Its question is another one, since the kind is a part of it, and is written when it is used.
+        """
+        return replace(
+            self,
+            kind="correction",
+            recalled=0,
+            former=None,
+            _has_begun=False,
+            _has_former=None,
+        )
 
     def key(self, content: bytes, *, former: bool = False) -> bytes:
         """Make the key of an answer; with ``former`` the one that it had in the first format."""

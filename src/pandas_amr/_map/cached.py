@@ -291,7 +291,7 @@ class CachedMapper:
 
     def for_corrections(self) -> CorrectionParts:
         """Return what finds and keeps corrections: they are answers to a question of their own."""
-        cache = replace(self.cache, kind="correction", former=None)
+        cache = self.cache.for_corrections()
         keys = UnitKeys(self.mapper, cache, self._units, by_shard=self.keys.by_shard)
         return CorrectionParts(cache, keys, replace(self._origins, keys=keys), self._check)
 
