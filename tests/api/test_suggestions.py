@@ -164,6 +164,9 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
     "another word for a setting": (lambda lm: amr.settings(model="m"), U, "Did you mean settings(lm=...)?"),
     "a keyword of score": (lambda lm: _result().score({"n": [1, 2]}, tolerence=1), U, "Did you mean 'tolerance'?"),
     "a keyword of retry": (lambda lm: _result().retry(model="x"), U, "retry() takes no 'model'. Did you mean 'lm'?"),
+    "a keyword of override": (lambda lm: _result().override({}, redcue=False), U, "Did you mean 'reduce'?"),
+    "a keyword of diff": (lambda lm: _result().diff(_result(), tolerence=1), U, "Did you mean 'tolerance'?"),
+    "a field that is corrected": (lambda lm: _result().override({0: {"nn": 1}}), U, "did you mean 'n'?"),
     "a keyword of read_text": (lambda lm: amr.read_text("x", chunk_token=3), U, "Did you mean 'chunk_tokens'?"),
     "a keyword of load": (lambda lm: amr.load("x", findng=3), U, "load() takes no 'findng'. Did you mean 'finding'?"),
     # aggregations

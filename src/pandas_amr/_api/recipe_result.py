@@ -54,6 +54,13 @@ class RecipeResult(Result[Any]):
             f"A recipe's stages are verified one by one: result.stages[i].verify(){self._which}."
         )
 
+    def override(self, *corrections: Any, **options: Any) -> Result:  # noqa: ARG002 (likewise)
+        """Refused: see ``stages``."""
+        raise UsageError(
+            "A recipe's stages are corrected one by one, and the recipe called again with their "
+            f"journal: result.stages[i].override(...){self._which}."
+        )
+
     @property
     def _which(self) -> str:
         return f", i from 0 to {len(self.stages) - 1}" if self.stages else "; this one has none"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,6 +80,20 @@ class AnswerCache:
         if self.former is not None:
             self._former_base = make_former_base(self.kind, self.former)
 
+    def for_corrections(self) -> AnswerCache:
+        """Return the cache of what people say in place of these answers.
+
+        Its question is another one, since the kind is a part of it, and is written when it is used.
+        """
+        return replace(
+            self,
+            kind="correction",
+            recalled=0,
+            former=None,
+            _has_begun=False,
+            _has_former=None,
+        )
+
     def key(self, content: bytes, *, former: bool = False) -> bytes:
         """Make the key of an answer; with ``former`` the one that it had in the first format."""
         return fingerprint(self._former_base if former else self.base, content)
@@ -87,7 +101,11 @@ class AnswerCache:
     async def recall(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """Look up answers; return those that the journal has, as JSON."""
         await self._begin()
-        return await self.journal.recall(keys, self.run)
+        return await self.journal.recall(keys, self.run, is_lasting=self.kind == "correction")
+
+    async def is_known(self) -> bool:
+        """Whether the journal has ever had an answer to this question."""
+        return self._has_begun or await self.journal.has_base(self.base)
 
     def count_recalled(self, answers: int) -> None:
         """Count answers that came from the journal."""

@@ -14,14 +14,17 @@ import pyarrow as pa
 from pandas_amr._context.progress import Progress
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
 from pandas_amr._context.wiring import is_embedded
+from pandas_amr._findings.corrections import correct_units
 from pandas_amr._findings.finding_type import only_list_type
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings, none_from_journal
-from pandas_amr._findings.store import FOUND, Failure, FindingStore
+from pandas_amr._findings.store import CORRECTED, FOUND, Failure, FindingStore
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.breaker import Breaker, Doom
 from pandas_amr._map.cached import CachedFindings, CachedMapper
+from pandas_amr._map.corrections import Corrector, recall_corrections
 from pandas_amr._map.cut import (
     Sample,
+    add_units,
     cut_first_run,
     cut_shards,
     cuts_empty,
@@ -42,13 +45,14 @@ from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, FailureWarning, JournalError, MapFailed, PlanWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._findings.corrections import Correction, Corrections
     from pandas_amr._map.leaves import FindingSink
     from pandas_amr._records.usage import Usage
     from pandas_amr._units.redaction import Redaction
@@ -202,6 +206,8 @@ class MapStage:
 
     def _is_open(self, name: str | None) -> NDArray[np.bool_]:
         """Tell which of the asked units a map is still to be asked about."""
+        if self.findings.is_closed:
+            return np.zeros(len(self._units.asked), dtype=bool)
         is_open = np.isin(self.findings.statuses[name], (SKIPPED, "failed"))
         is_open &= ~self.findings.from_journal[name]  # failures that are not asked again yet
         if name in self.findings.left:
@@ -220,15 +226,73 @@ class MapStage:
     @cached_property
     def _all_shards(self) -> list[Shard]:
         """Shards as a first run cuts them: the tree of a later run asks the same questions."""
-        return cut_first_run(self._spec, self._units, self._context)
+        shards = cut_first_run(self._spec, self._units, self._context)
+        if cuts_empty(self._spec):
+            return shards
+        return add_units(shards, self._corrected_empty_units)
+
+    @property
+    def _corrected_empty_units(self) -> list[int]:
+        """Return the units without content of which a person said what the finding is."""
+        is_corrected = np.zeros(len(self._units.asked), dtype=bool)
+        for column in self.findings.statuses.values():
+            is_corrected |= column == CORRECTED
+        corrected: list[int] = self._units.asked[is_corrected & self._units.is_empty].tolist()
+        return corrected
+
+    async def correct(self, corrections: Corrections, *, is_deduped: bool) -> None:
+        """Put what a person says in place of what was found, and keep it in the journal.
+
+        Args:
+            corrections: by the map's name and the unit's position; None takes one back.
+            is_deduped: whether equal rows are one unit.
+
+        Raises:
+            UsageError: rows of equal content are corrected in different ways; nothing is changed.
+        """
+        corrector = Corrector(
+            self.mappers,
+            self.findings,
+            self._state,
+            self._all_shards if self._spec.plan.keyed == "shard" else (),
+            is_deduped=is_deduped,
+            has_journal=self._services.journal is not None,
+        )
+        self.findings = self._state.findings = await corrector.correct(corrections)
+        self._leaves = Leaves(self.findings, self._spec.plan.where, self._redactions)
+        self._counter = _RowCounter(self.findings)
 
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
         self._begin_steps()
         if self.findings.is_retry:
             self._ask_failed_units()
+        if not self.findings.is_closed:
+            await self._recall_open()
+        if self.findings.has_corrections:
+            await self._redact_corrections()
+
+    async def _redact_corrections(self) -> None:
+        """Redact what reducers read of all maps: a person wrote some of it.
+
+        What agents found of redacted text is redacted already, but stands in the same columns.
+        """
+        redaction = self._spec.job.redaction
+        if redaction is None or not self._spec.is_written:
+            return
+        self._redactions = dict.fromkeys(self._spec.job.names, redaction)
+        self._leaves = Leaves(self.findings, self._spec.plan.where, self._redactions)
+        for name, store in self.findings.stores.items():
+            await self._redact(name, store.by_position()[1])
+
+    async def _recall_open(self) -> None:
+        """Take from the journal what it has of the units that are still to be asked."""
+        is_first = self._is_first
         for mapper in self.mappers:
-            if not isinstance(mapper, CachedMapper) or mapper.keys.by_shard:
+            if not isinstance(mapper, CachedMapper):
+                continue
+            if mapper.keys.by_shard:
+                await self._recall_corrections(mapper, is_first=is_first)
                 continue
             unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
             async for found in mapper.look_up_all(unmapped):
@@ -237,10 +301,41 @@ class MapStage:
                     self._is_first = False
                     mapper.cache.count_recalled(len(found.positions))
                     self._add_cached(mapper.name, found)
+            await self._recall_corrections(mapper, is_first=is_first)
             unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
             self._add_remembered(mapper.name, await mapper.recall_failures(unmapped))
         if not self._is_first:
             self._items = await self._services.run_large(self._spec, self._cut_all)
+
+    async def _recall_corrections(self, mapper: CachedMapper, *, is_first: bool) -> None:
+        """Take from the journal what a person said of units, in place of what was found.
+
+        Units without content are among them, and in a first run those that the journal knows.
+        """
+        parts = mapper.for_corrections()
+        if self.sample is not None or not await parts.cache.is_known():
+            return
+        is_open = self._is_open(mapper.name)
+        is_wanted = is_open | (self.findings.statuses[mapper.name] == EMPTY) | is_first
+        positions = self._units.asked[is_wanted].tolist()
+        shards = self._all_shards if mapper.keys.by_shard else ()
+        corrections = await recall_corrections(parts, positions, shards)
+        if corrections:
+            mapper.keys.use_shards(shards)
+            self._add_corrections(mapper, corrections, self._units.asked[is_open].tolist())
+
+    def _add_corrections(
+        self, mapper: CachedMapper, corrections: Mapping[int, Correction], open_units: list[int]
+    ) -> None:
+        """Put what a person said, as the journal has it, in place of what was found."""
+        assert mapper.kind is not None
+        self._is_first = False
+        new = sorted(corrections.keys() & set(open_units))
+        mapper.cache.recalled += len(new)
+        correct_units(self.findings, mapper.name, mapper.kind, corrections, from_journal=True)
+        self._counter = _RowCounter(self.findings)
+        self._open_rows -= self._count_rows(new)
+        self._report_progress()
 
     def _add_cached(self, name: str | None, found: CachedFindings) -> None:
         positions = found.positions
@@ -344,7 +439,7 @@ class MapStage:
 
     def _warn_of_left(self) -> None:
         """Warn of rows that an earlier run skipped and this one leaves so."""
-        if not self.findings.left:
+        if not self.findings.left or self.findings.is_closed:
             return
         is_left = np.logical_or.reduce(list(self.findings.left.values()))
         rows = int(is_left[self._units.answered_by].sum())

@@ -24,9 +24,16 @@ if TYPE_CHECKING:
     from pandas_amr._records.trace import Node
     from pandas_amr._records.usage import Ledger
 
-STATUSES = ("ok", "repaired", "failed", "skipped", "empty")
+STATUSES = ("ok", "repaired", "failed", "skipped", "empty", "corrected")
 EMPTY_REASON = "its content is empty"
 SKIPPED_REASON = "the run stopped before its turn"
+CORRECTED_REASON = "a person corrected it"
+TAKEN_BACK_REASON = "its correction was taken back, and nothing else is known of it"
+REASONS = {
+    "skipped": SKIPPED_REASON,
+    "empty": EMPTY_REASON,
+    "corrected": CORRECTED_REASON,
+}
 TRACE_COLUMNS = (
     "id",
     "type",
@@ -175,20 +182,33 @@ def _none_if_negative(number: int) -> int | None:
     return number if number >= 0 else None
 
 
+def _list_reasons(
+    statuses: NDArray[np.object_], taken_back: NDArray[np.int64] | None
+) -> list[str | None]:
+    """List the reasons that statuses alone give."""
+    reasons: list[str | None] = [None] * len(statuses)
+    for status, reason in REASONS.items():
+        for position in np.flatnonzero(statuses == status).tolist():
+            reasons[position] = reason
+    for position in [] if taken_back is None else taken_back.tolist():
+        if statuses[position] == "skipped":
+            reasons[position] = TAKEN_BACK_REASON
+    return reasons
+
+
 def status_frame(
     statuses: NDArray[np.object_],
     from_journal: NDArray[np.bool_] | None,
     failures: Iterable[Failure],
     index: pd.Index,
+    taken_back: NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
-    """Build ``Result.status``: one row per unit, with the reason if it has no finding.
+    """Build ``Result.status``: one row per unit, with the reason if no model found its finding.
 
-    The column ``from_journal`` is left out if it is not known.
+    The column ``from_journal`` is left out if it is not known. ``taken_back`` are the rows of which
+    nothing is known since a correction was taken back.
     """
-    reasons: list[str | None] = [None] * len(statuses)
-    for status, reason in (("skipped", SKIPPED_REASON), ("empty", EMPTY_REASON)):
-        for position in np.flatnonzero(statuses == status).tolist():
-            reasons[position] = reason
+    reasons = _list_reasons(statuses, taken_back)
     for failure in failures:
         if failure.position < 0:  # the reduce failed, and not a unit
             continue

@@ -234,7 +234,12 @@ def _frame_and_status(
     if findings.list_type is not None:
         frame = add_findings(spec.job.frame, findings.findings())
     status = build_later(
-        status_frame, findings.row_statuses(), findings.rows_from_journal(), failures, index
+        status_frame,
+        findings.row_statuses(),
+        findings.rows_from_journal(),
+        failures,
+        index,
+        findings.rows_taken_back(),
     )
     if spec.plan.status_columns:
         status = status()
@@ -247,4 +252,5 @@ def _origin(spec: Spec, state: State) -> RunOrigin | None:
     if state.findings is None or spec.job.verb == "plan":
         return None
     gave_up = isinstance(state.ended_by, MapFailed)
-    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings, gave_up)
+    of_units = tuple(failure for failure in state.failures if failure.position >= 0)
+    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings, gave_up, of_units)

@@ -82,6 +82,8 @@ def script(df: pd.DataFrame) -> None:
     assert_type(result.score({"mood": "label"}).accuracy, "pd.Series[Any]")
     assert_type(result.verify(share=0.1, lm="local").disagreements, pd.DataFrame)
     assert_type(result.review(5), pd.DataFrame)
+    assert_type(result.override({0: {"mood": "good"}, 1: None}, by="position"), amr.Result[Any, Finding])
+    assert_type(result.override(result.review(), reduce=False).diff(result, tolerance=0.1), pd.DataFrame)
     assert_type(result.to_html("report.html", columns=["a"], max_rows=10), str | None)
     recipe = amr.Recipe(plan).then(lambda frame: frame).filter("even?").map("x", finding={"n": int})
     few = amr.Budget(confirm=lambda estimate: estimate.calls is not None and estimate.calls < 9)
