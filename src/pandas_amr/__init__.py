@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.graph import Graph
     from pandas_amr._records.outgoing import Outgoing
+    from pandas_amr._records.timeline import Timeline
     from pandas_amr._records.usage import Budget, Usage
     from pandas_amr._result.evaluate import Score
     from pandas_amr._result.recent import result_of
@@ -115,6 +116,7 @@ __all__ = [
     "SandboxUnavailable",
     "Score",
     "SettingWarning",
+    "Timeline",
     "Tool",
     "Usage",
     "UsageError",
@@ -149,6 +151,7 @@ _HOMES = {
     "_units.by": ("By",),
     "_units.frames": ("as_frame",),
     "_records.graph": ("Graph",),
+    "_records.timeline": ("Timeline",),
     "_journal.journal": ("Journal",),
     "_journal.forget": ("Forgotten",),
     "_api.mcp": ("mcp_tools",),

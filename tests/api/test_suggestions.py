@@ -324,6 +324,8 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
         A,
         "'Usage' object has no attribute 'token'. Did you mean 'tokens'?",
     ),
+    "a method of a graph": (lambda lm: _result().graph().to_img(), A, "Did you mean 'to_svg'?"),
+    "a method of a timeline": (lambda lm: _result().timeline().toframe(), A, "Did you mean 'to_frame'?"),
     "an attribute of a plan": (lambda lm: amr.Plan().shardsize, A, "Did you mean 'shard_size'?"),
     "an attribute of a model": (lambda lm: lm.max_trys, A, "Did you mean 'max_tries'?"),
     "a verb": (lambda lm: DF.amr.mapreduce("x"), A, "df.amr has no attribute 'mapreduce'. Did you mean 'map_reduce'?"),

@@ -13,6 +13,7 @@ import pandas as pd
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.threads import call_user_function
+from pandas_amr._api.recipe_graph import draw_recipe
 from pandas_amr._api.recipe_result import (
     Reached,
     end_reason,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.settings import Settings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._journal.origins import RowOrigins
+    from pandas_amr._records.graph import Graph
     from pandas_amr._records.usage import Phase
     from pandas_amr._units.frames import Frame
     from pandas_amr.errors import AMRWarning
@@ -214,6 +216,14 @@ class Recipe(CopiedHere, Pipeline):
         """
         return self._run(frame, settings).result()
 
+    def graph(self) -> Graph:
+        """Return a graph of its stages: one node for each step, before anything is known of rows.
+
+        How many nodes a step has shows when it runs: ``recipe.start(df).graph()``, and
+        ``recipe(df).graph()``.
+        """
+        return draw_recipe(self._stages)
+
     def start(self, frame: Frame, /, **settings: Any) -> Run[Result]:
         """Begin, and give the ``Run``; takes what a call takes.
 
@@ -315,6 +325,7 @@ class Recipe(CopiedHere, Pipeline):
         """Make what the stages share: models, throttle, journal, usage, trace."""
         warnings: list[AMRWarning] = []
         parallelism = watch.most_requests = self._parallelism(top.settings)
+        watch.trace.keep_spans()
         services = Services(
             make_ask,
             warnings.append,

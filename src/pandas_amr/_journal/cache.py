@@ -23,7 +23,7 @@ from pandas_amr._journal.origins import join_origins
 from pandas_amr._journal.outcomes import FailureEntry
 from pandas_amr._records.engine import run_off_loop
 from pandas_amr._records.events import Recalled
-from pandas_amr._records.trace import record_event, record_wait
+from pandas_amr._records.trace import current_node, record_event, record_wait
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
@@ -268,6 +268,9 @@ class Answers:
             await self.keeper.link({key: origins})
             self.keeper.count_recalled(1)
             release_claim(task)
+            node = current_node()
+            if node is not None:
+                node.form = "journal"
         return answer
 
     async def _claim(self, key: bytes) -> Claim:

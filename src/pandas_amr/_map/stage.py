@@ -31,10 +31,12 @@ from pandas_amr._map.cut import (
     drop_empty,
     make_context,
 )
+from pandas_amr._map.found_before import FoundBefore
 from pandas_amr._map.function import PipelineMapper
 from pandas_amr._map.leaves import Leaves, Part
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
+from pandas_amr._plan.call import Pipeline
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.events import Failed, Landed
@@ -79,6 +81,7 @@ class MapStage:
     """
 
     _nodes_of: dict[int, tuple[str, ...]] | None = None  # the nodes of each unit, once asked for
+    _before: FoundBefore | None = None  # what was found before, once the journal was asked
     _open_rows = 0  # that are still to be mapped, by all maps
 
     def __init__(
@@ -193,6 +196,10 @@ class MapStage:
         )
         self._state.warnings.append(PlanWarning(message))
 
+    def shards_of(self, name: str | None) -> list[Shard]:
+        """Return the shards that a map is still to be asked about."""
+        return [shard for shard, mapper in self._items if mapper.name == name]
+
     @property
     def open(self) -> NDArray[np.int64]:
         """The units that some map is still to be asked about."""
@@ -265,12 +272,15 @@ class MapStage:
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
         self._begin_steps()
+        self._before = FoundBefore(self._services, self.findings)
+        is_earlier = self._before.has_finding
         if self.findings.is_retry:
             self._ask_failed_units()
         if not self.findings.is_closed:
             await self._recall_open()
         if self.findings.has_corrections:
             await self._redact_corrections()
+        self._before.trace_all(is_earlier)
 
     async def _redact_corrections(self) -> None:
         """Redact what reducers read of all maps: a person wrote some of it.
@@ -289,23 +299,26 @@ class MapStage:
         """Take from the journal what it has of the units that are still to be asked."""
         is_first = self._is_first
         for mapper in self.mappers:
-            if not isinstance(mapper, CachedMapper):
-                continue
-            if mapper.keys.by_shard:
-                await self._recall_corrections(mapper, is_first=is_first)
-                continue
-            unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
-            async for found in mapper.look_up_all(unmapped):
-                await self._redact(mapper.name, found.table)
-                if found.positions:
-                    self._is_first = False
-                    mapper.cache.count_recalled(len(found.positions))
-                    self._add_cached(mapper.name, found)
-            await self._recall_corrections(mapper, is_first=is_first)
-            unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
-            self._add_remembered(mapper.name, await mapper.recall_failures(unmapped))
+            if isinstance(mapper, CachedMapper):
+                await self._recall_map(mapper, is_first=is_first)
         if not self._is_first:
             self._items = await self._services.run_large(self._spec, self._cut_all)
+
+    async def _recall_map(self, mapper: CachedMapper, *, is_first: bool) -> None:
+        """Take what the journal has of one map: findings, and failures not to be asked again."""
+        if mapper.keys.by_shard:
+            await self._recall_corrections(mapper, is_first=is_first)
+            return
+        unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
+        async for found in mapper.look_up_all(unmapped):
+            await self._redact(mapper.name, found.table)
+            if found.positions:
+                self._is_first = False
+                mapper.cache.count_recalled(len(found.positions))
+                self._add_cached(mapper.name, found)
+        await self._recall_corrections(mapper, is_first=is_first)
+        unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
+        self._add_remembered(mapper.name, await mapper.recall_failures(unmapped))
 
     async def _recall_corrections(self, mapper: CachedMapper, *, is_first: bool) -> None:
         """Take from the journal what a person said of units, in place of what was found.
@@ -569,11 +582,20 @@ class MapStage:
 
     def _describe_node(self, node: Node, mapped: MappedShard) -> None:
         node.usage = mapped.usage
-        node.form = mapped.form
+        node.form = mapped.form or self._form_without_agent(mapped)
         agent = self._spec.job.map_agents.get(mapped.map)
         node.sandbox = self._spec.sandbox_tier if self._spec.has_repl("map", agent) else ""
         if mapped.failures or mapped.ended_by is not None:
             node.status = "partial" if mapped.positions else "failed"
+
+    def _form_without_agent(self, mapped: MappedShard) -> str:
+        """Say who mapped a shard, if no agent did: a function, a recipe, the journal."""
+        if mapped.positions and len(mapped.cached) == len(mapped.positions):
+            return "journal"
+        function = self._spec.job.callables.get(mapped.map)
+        if function is None:
+            return ""
+        return "recipe" if isinstance(function, Pipeline) else "function"
 
     def _node_name(self, shard: Shard, name: str | None) -> str:
         """Name a map's node in the trace."""
@@ -655,15 +677,16 @@ class MapStage:
         self._services.watch.show_progress(progress, open_rows=self._open_rows, maps=maps)
 
     def made_by(self, position: int) -> tuple[str, ...]:
-        """Name the nodes that found something of a row; none if the journal had it."""
+        """Name the nodes that found something of a row, or had it from before."""
         if self._nodes_of is None:
             self._nodes_of = {}
             for shard, mapper in self._items:
                 name = self._node_name(shard, mapper.name)
                 for one in shard.positions:
                     self._nodes_of[one] = (*self._nodes_of.get(one, ()), name)
-        unit = int(self._units.asked[self._units.answered_by[position]])
-        return self._nodes_of.get(unit, ())
+        place = int(self._units.answered_by[position])
+        had = () if self._before is None else self._before.nodes_of(place)
+        return had + self._nodes_of.get(int(self._units.asked[place]), ())
 
     def model_nodes(self) -> list[MapNode]:
         """List the shards that a model was asked about, by which map, and what that took."""

@@ -23,12 +23,16 @@ from pandas_amr._records.events import (
     Waited,
     WaitKind,
 )
+from pandas_amr._records.spans import SpanLog
 from pandas_amr._records.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Listener: TypeAlias = Callable[[Event], None]
+
+# Of findings that were there before the map: the names of their nodes, after the run's prefix.
+JOURNAL_NODE, EARLIER_NODE = "journal", "earlier-run"
 
 
 REPL_TOOL = "python_repl"  # the tool that runs code of a model; no other has its name
@@ -40,14 +44,16 @@ class Node:
 
     Attributes:
         id: unique in the run, such as ``map-3``.
-        type: what the node does.
+        type: what the node does; ``compute`` if no agent reduces, ``recalled`` of findings that
+            were there before the map.
         level: 0 for maps, then counted up towards the final reduce; -1 for the plan.
         parents: ids of the nodes whose output this one reads.
         units: how many units (maps) or inputs (reduces) it got.
         start: seconds since the run began.
         seconds: how long it took.
         form: the form of structured output: ``schema``, ``tool``, ``json_object`` or ``prompt``;
-            ``code`` if the findings were submitted from a sandbox.
+            ``code`` if the findings were submitted from a sandbox. ``pandas``, ``function`` or
+            ``recipe`` of what no agent writes; ``journal`` or ``result`` of what is recalled.
         sandbox: the tier in which the agent's code ran.
         status: ``partial`` if some units failed, ``passed`` if a group of one needed no call.
     """
@@ -78,6 +84,7 @@ class Trace:
             happens; they must be quick and raise nothing.
         calls: counts the calls of the run.
         tools: counts its tool calls.
+        spans: when its nodes were with the model, waited or ran code; None if nobody keeps that.
     """
 
     began: float = field(default_factory=CLOCK.now)
@@ -87,7 +94,13 @@ class Trace:
     listeners: list[Listener] = field(default_factory=list)
     calls: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     tools: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    spans: SpanLog | None = None
     _by_prefix: dict[str, list[Node]] = field(default_factory=dict)
+
+    def keep_spans(self) -> None:
+        """Keep from now on what the nodes do."""
+        self.spans = SpanLog()
+        self.listeners.append(self.spans.hear)
 
     def part(self) -> Trace:
         """Make the trace of a part of the run, whose nodes are its own and are not collected here.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import cache, partial
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, get_args
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._findings.store import Failure
-    from pandas_amr._records.trace import Node
+    from pandas_amr._records.spans import SpanLog
+    from pandas_amr._records.trace import Node, Trace
     from pandas_amr._records.usage import Ledger
 
 STATUSES = ("ok", "repaired", "failed", "skipped", "empty", "corrected")
@@ -109,6 +110,41 @@ def trace_frame(nodes: Sequence[Node]) -> pd.DataFrame:
         )
         rows.append(row)
     return pd.DataFrame(rows, columns=list(TRACE_COLUMNS))
+
+
+def trace_later(trace: Trace, nodes: Sequence[Node]) -> dict[str, Any]:
+    """Delay the building of ``Result.trace`` and ``Result.spans`` of some nodes, which are copied.
+
+    Spans are None if nobody keeps them.
+    """
+    copied = [replace(node) for node in nodes]
+    spans = spans_later(trace, [node.id for node in nodes])
+    return {"trace": build_later(trace_frame, copied), "spans": spans}
+
+
+def spans_later(trace: Trace, nodes: Iterable[str]) -> Any:
+    """Delay the building of the spans of some nodes; None if nobody keeps them."""
+    if trace.spans is None:
+        return None
+    return build_later(spans_frame, trace.spans, list(nodes), len(trace.spans))
+
+
+def spans_frame(spans: SpanLog, nodes: Sequence[str], count: int) -> pd.DataFrame:
+    """Build ``Result.spans``: one row per span of some nodes, in the order in which they ended.
+
+    What a node within a part of the input did is the part's.
+
+    Args:
+        spans: those of the whole run, to which more may have been added.
+        nodes: the ids of the nodes.
+        count: how many spans there were when the nodes were copied.
+    """
+    columns = spans.columns(frozenset(nodes), count)
+    frame: dict[str, pd.Series] = {}
+    for name, values in columns.items():
+        dtype = object if name in {"node", "kind"} else float
+        frame[name] = pd.Series(values, dtype=dtype)
+    return pd.DataFrame(frame)
 
 
 def levels_of(nodes: Sequence[Node]) -> dict[str, int]:

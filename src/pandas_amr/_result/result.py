@@ -16,6 +16,8 @@ from pandas_amr._records.graph import Graph, graph_of
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
+from pandas_amr._records.timeline import Timeline
+from pandas_amr._records.trace import EARLIER_NODE, JOURNAL_NODE
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 
 Output = TypeVar("Output", default=Any)  # the type of result.output
 
+RECALLED_NODES = frozenset({EARLIER_NODE, JOURNAL_NODE})
 SHARED = frozenset({"plan", "origin", "made_by", "aggregations", "finding_types"})
 
 
@@ -109,6 +112,8 @@ class Result(CopiedHere, Generic[Output, Kind]):
             ``findings``, None if a unit failed. With maps by name: a frame, one column per map.
         plan: the plan of the run; of a recipe, the plan of its last stage.
         usage: calls, tries, tokens, seconds and money, one row per phase and model.
+        spans: when each node was with the model, waited or ran code: one row per span: ``node kind
+            start seconds``; None if that is not known. ``timeline()`` draws it.
         failures: one row per failed unit: ``label position shard map who reason attempts``.
         trace: one row per node: ``id type level parents units start seconds tokens money form
             sandbox status``.
@@ -154,6 +159,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
     made_by: Callable[[int], tuple[str, ...]] | None = field(default=None)
     aggregations: Mapping[Any, Any] | None = field(default=None)
     finding_types: Mapping[str | None, Any] | None = field(default=None)
+    spans: pd.DataFrame | None = field(default=None)
     started: dt.datetime | None = None
 
     records = RecordsField()
@@ -367,7 +373,8 @@ class Result(CopiedHere, Generic[Output, Kind]):
             if not has_finding[position]:
                 continue
             for node in self.made_by(position):
-                shards.setdefault(node, []).append(position)
+                if node.rpartition("/")[2] not in RECALLED_NODES:
+                    shards.setdefault(node, []).append(position)
         return shards
 
     def _computed_aggregations(self) -> dict[Any, Any]:
@@ -426,6 +433,10 @@ class Result(CopiedHere, Generic[Output, Kind]):
     def graph(self) -> Graph:
         """Return the graph of the run: which node fed which, their times, the longest path."""
         return graph_of(self.trace, static=self.plan.fan_in is not None)
+
+    def timeline(self) -> Timeline:
+        """Return what the nodes of the run did, and when: in the model, waiting, in code."""
+        return Timeline(self.trace, self.spans, self.seconds)
 
     def save(self, folder: str | Path) -> None:
         """Write the whole result into a folder; ``amr.load(folder)`` brings it back exactly.
@@ -550,7 +561,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
         return result_card(self, self._found_columns())
 
 
-for _name in ("usage", "failures", "trace", "status"):
+for _name in ("usage", "failures", "trace", "status", "spans"):
     setattr(Result, _name, LazyField(_name))
 
 

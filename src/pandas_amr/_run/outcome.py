@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._findings.columns import add_findings
@@ -17,7 +16,7 @@ from pandas_amr._result.frames import (
     failures_frame,
     shown_columns,
     status_frame,
-    trace_frame,
+    trace_later,
     usage_frame,
 )
 from pandas_amr._result.result import Result, RunOrigin
@@ -83,8 +82,8 @@ def make_partial_result(
 def _last_nodes(services: Services) -> list[str]:
     """Name the nodes that the answer comes from: the last reduce, the maps, or the outer run's."""
     nodes = services.trace.at(services.prefix)
-    last = [node.id for node in nodes if node.type in {"final-reduce", "direct"}]
-    maps = [node.id for node in nodes if node.type == "map"]
+    last = [node.id for node in nodes if node.type in {"final-reduce", "direct", "compute"}]
+    maps = [node.id for node in nodes if node.type in {"map", "recalled"}]
     return last or maps or list(services.parents(None))
 
 
@@ -186,7 +185,7 @@ def _assemble(
         plan=spec.plan,
         usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
         failures=build_later(failures_frame, failures, frame.index),
-        trace=build_later(trace_frame, _copy_nodes(services, parent)),
+        **trace_later(services.trace, _list_nodes(services, parent)),
         total=services.ledger.total,
         seconds=services.trace.seconds,
         started=services.trace.date,
@@ -217,10 +216,9 @@ def finding_types_of(spec: Spec) -> dict[str | None, Any]:
     return dict.fromkeys(spec.job.names, planned)
 
 
-def _copy_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
-    """Copy the nodes of the run out of the trace, which goes on if the run is part of another."""
-    nodes = services.trace.nodes if parent is None else services.trace.at(services.prefix)
-    return [replace(node) for node in nodes]
+def _list_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
+    """List the nodes of the run in the trace, which goes on if the run is part of another."""
+    return services.trace.nodes if parent is None else services.trace.at(services.prefix)
 
 
 def _frame_and_status(

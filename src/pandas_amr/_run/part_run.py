@@ -74,6 +74,11 @@ def has_few_rows(parts: Sequence[InputPart]) -> bool:
     return rows <= MOST_ROWS and size <= MOST_BYTES
 
 
+def node_of_part(number: int) -> str:
+    """Name the node of a part in the trace."""
+    return f"map-part-{number}"
+
+
 @dataclass(frozen=True)
 class PlacedPart:
     """A part of the input, and where it stands.
@@ -93,7 +98,7 @@ class PlacedPart:
     @property
     def node(self) -> str:
         """The name of its node in the trace."""
-        return f"map-part-{self.number}"
+        return node_of_part(self.number)
 
 
 class PartRun:

@@ -253,6 +253,7 @@ class Pipeline:
         else:
             plan = given_plan(job)
         self.spec = await services.run_large(spec, _complete_plan, spec, plan)
+        services.watch.is_static = self.spec.plan.fan_in is not None
         self._bound_requests()
 
     def _bound_requests(self) -> None:
@@ -548,6 +549,7 @@ def _begin_services(
     """Make the services of a run; one that is part of another shares what that one has."""
     frame = Converted(execution.spec.job.sent)
     if execution.parent is None:
+        watch.trace.keep_spans()
         return Services(
             make_ask,
             warn,

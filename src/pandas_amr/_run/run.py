@@ -40,6 +40,7 @@ from pandas_amr._run.listening import Listeners
 from pandas_amr._run.pipeline import run, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr._run.redact import redact_where_called
+from pandas_amr._run.snapshot import draw_graph_so_far, draw_timeline_so_far
 from pandas_amr._run.stream import PartStream, open_stream
 from pandas_amr._run.streamed import StreamedPipeline
 from pandas_amr.errors import UsageError
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
     from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.call import Call, Job
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.graph import Graph
     from pandas_amr._records.outgoing import Outgoing
+    from pandas_amr._records.timeline import Timeline
     from pandas_amr._records.usage import Phase
     from pandas_amr.models.base import LM
 
@@ -257,6 +260,14 @@ class Run(Generic[Given]):
     def progress(self) -> Progress:
         """How far the run is."""
         return replace(self._watch.progress, done=self.done())
+
+    def graph(self) -> Graph:
+        """Return the graph of the nodes that have begun by now; at the end, that of the result."""
+        return draw_graph_so_far(self._watch)
+
+    def timeline(self) -> Timeline:
+        """Return what the nodes have done until now; at the end, the timeline of the result."""
+        return draw_timeline_so_far(self._watch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Give the findings as they land: ``label`` and ``position`` of the row, then the fields.
