@@ -159,9 +159,15 @@ class Store:
         """
         return self._wait_for(self._work_on_this_file, work)
 
-    def _wait_for(
-        self, run_work: Callable[..., Any], work: Callable[[sqlite3.Connection], Any]
-    ) -> Any:
+    def run_beside(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run work on a file beside this one, which is not open while the process forks.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        return self._wait_for(_work_beside, partial(work, self.path, *args))
+
+    def _wait_for(self, run_work: Callable[..., Any], work: Callable[..., Any]) -> Any:
         _close_abandoned()
         try:
             return self.connection.thread.submit(run_work, work).result()
@@ -299,6 +305,11 @@ class Store:
         self._inode = 0
         self.aside.append(notice)
         return notice
+
+
+def _work_beside(work: Callable[[], Any]) -> Any:
+    with _in_use:
+        return work()
 
 
 def _without_forgotten(database: sqlite3.Connection, write: _Write) -> _Write:
