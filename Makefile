@@ -12,8 +12,11 @@ FRAMES := polars duckdb narwhals "ibis-framework[duckdb]"
 EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_progress.py tools/test_mcp.py \
   units/test_any_frame.py units/test_corpus.py
 
+# The versions of Python that `make test-python` looks for; or paths: PYTHONS="3.13 /opt/python3.14/bin/python3".
+PYTHONS ?= 3.11 3.12 3.13 3.14
+
 # What `make test-all` runs, each part in an environment of its own. To come: test-dask, test-browser.
-PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-pipelines test-wheel
+PARTS := test-long test-pandas22 test-lowest test-python test-extras test-dbt test-pipelines test-spark test-wheel
 
 .PHONY: demo test test-all parts $(PARTS) check doctest bench clean
 
@@ -38,6 +41,9 @@ test-pandas22: .venv-pandas22/stamp ## the tests on pandas 2.2
 test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every package that is required
 	AMR_LOWEST=1 .venv-lowest/bin/python $(PYTEST) -m "not long" tests
 
+test-python: ## the tests of `make test` on every other Python of the machine, from 3.11 on; it says which it does not find
+	@PYTHON="$(PYTHON)" MAKE="$(MAKE)" PYTEST="$(PYTEST)" scripts/on_pythons $(PYTHONS)
+
 test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each; and of frames of other libraries
 	.venv-extras/bin/python $(PYTEST) $(addprefix tests/,$(EXTRAS_TESTS))
 
@@ -46,6 +52,9 @@ test-dbt: .venv-dbt/stamp ## a dbt-duckdb project, built for real
 
 test-pipelines: .venv-pipelines/stamp ## what the guide says of pipelines, in an orchestrator of its own (Dagster)
 	.venv-pipelines/bin/python -m pytest tests/cli/test_pipelines.py
+
+test-spark: .venv-spark/stamp ## a mapper on Spark, in local mode; without Java they are skipped
+	.venv-spark/bin/python -m pytest tests/engines/test_spark.py
 
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
@@ -109,6 +118,18 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 .venv-pipelines/stamp: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) --editable ".[cli]" dagster $(TOOLS)
+	touch $@
+
+# pyspark 4.3 warns of pandas 3: it does not support it fully yet.
+.venv-spark/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[pickle]" pyspark "pandas<3" $(TOOLS)
+	touch $@
+
+# Made by scripts/on_pythons with the PYTHON that it found.
+.venv-python%/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[dev]"
 	touch $@
 
 .PHONY: .venv-wheel/stamp
