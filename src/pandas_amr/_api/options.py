@@ -146,7 +146,7 @@ where what is paid for is kept, so that the same call again pays only for what i
     "progress": "whether a bar is shown. Default: in terminals and notebooks, "
     "else as lines in the log at INFO; True writes these to stderr.",
 }
-DESCRIBED_HERE = "    {options}\n"  # in a docstring: where the options are described
+DESCRIBED_HERE = "{options}\n"  # in a docstring: where the options are described
 
 
 def has_options(kind: type) -> Callable[[Function], Function]:
@@ -168,7 +168,9 @@ def has_options(kind: type) -> Callable[[Function], Function]:
             )
         function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         described = "".join(_describe(name) for name in annotations)
-        function.__doc__ = (function.__doc__ or "").replace(DESCRIBED_HERE, described)
+        # Python 3.13 takes the indentation out of docstrings, the ones before do not.
+        docstring = inspect.cleandoc(function.__doc__ or "")
+        function.__doc__ = docstring.replace(DESCRIBED_HERE, described)
         return function
 
     return describe
@@ -186,5 +188,5 @@ def option_types(kind: type) -> dict[str, Any]:
 
 def _describe(name: str) -> str:
     first, *rest = DESCRIPTIONS[name].split("\n")
-    lines = [f"        {name}: {first}\n", *(f"            {line}\n" for line in rest)]
+    lines = [f"    {name}: {first}\n", *(f"        {line}\n" for line in rest)]
     return "".join(lines)
