@@ -123,7 +123,7 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 # pyspark 4.3 warns of pandas 3: it does not support it fully yet.
 .venv-spark/stamp: pyproject.toml
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(PIP) --editable ".[pickle]" pyspark "pandas<3" $(TOOLS)
+	$(@D)/bin/python $(PIP) --editable ".[pickle,spark]" "pandas<3" $(TOOLS)
 	touch $@
 
 # Made by scripts/on_pythons with the PYTHON that it found.
