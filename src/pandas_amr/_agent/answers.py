@@ -156,7 +156,7 @@ def values_in(text: str) -> Iterator[Value]:
             return
         end = closing
         try:
-            # A decoder that fails counts the lines before: of this value alone, not of all the text.
+            # A decoder that fails counts the lines before: of this value, not of all the text.
             value, length = _DECODER.raw_decode(text[start:closing])
             end = start + length
             problem = "it is nested too deeply" if is_too_deep(value) else None
