@@ -24,6 +24,8 @@ import pandas_amr as amr
 import reader
 from pandas_amr.testing import ScriptedServer, Status, findings
 
+# What py4j leaves open, the collector closes.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "cluster.md"
 TRIES = 3
 BATCH = 5  # rows
