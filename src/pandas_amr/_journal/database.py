@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 TOKEN_BYTES = 16
 
-Kind = Literal["finding", "plan", "reduction"]
+Kind = Literal["finding", "plan", "reduction", "correction"]
 
 
 class Entry(NamedTuple):

@@ -101,6 +101,27 @@ class StreamedResult(Result[Output, Kind]):
         del most, options
         self._refuse("review()", "call it for a sample that fits into memory")
 
+    def override(self, *corrections: Any, **options: Any) -> NoReturn:
+        """Refuse: it corrects a frame in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del corrections, options
+        self._refuse(
+            "override()",
+            "call the verb for the rows in memory, with the same journal, and correct that result",
+        )
+
+    def diff(self, *other: Any, **options: Any) -> NoReturn:
+        """Refuse: it compares frames in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del other, options
+        self._refuse("diff()", "call it for a sample that fits into memory")
+
     def save(self, folder: object) -> NoReturn:
         """Refuse: the parts are files already.
 

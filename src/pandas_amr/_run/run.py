@@ -8,6 +8,7 @@ import contextlib
 import os
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pandas_amr._context.environment import check_environment
@@ -34,10 +35,12 @@ from pandas_amr._result.recent import filtered_rows, remember_parts, remember_re
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.ending import describe_end, reason_of
-from pandas_amr._run.execution import Execution, VerificationSample
+from pandas_amr._run.execution import Execution, FindingOverride, VerificationSample
+from pandas_amr._run.listening import Listeners
 from pandas_amr._run.pipeline import run, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr._run.redact import redact_where_called
+from pandas_amr._run.snapshot import draw_graph_so_far, draw_timeline_so_far
 from pandas_amr._run.stream import PartStream, open_stream
 from pandas_amr._run.streamed import StreamedPipeline
 from pandas_amr.errors import UsageError
@@ -47,11 +50,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pandas_amr._context.subrun import SharedRun
+    from pandas_amr._findings.corrections import Corrections
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.call import Call, Job
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.graph import Graph
     from pandas_amr._records.outgoing import Outgoing
+    from pandas_amr._records.timeline import Timeline
     from pandas_amr._records.usage import Phase
     from pandas_amr.models.base import LM
 
@@ -90,6 +96,7 @@ class Run(Generic[Given]):
         journaled: whether a journal keeps what is found of them.
         shown: as the setting ``progress``.
         iterable: whether findings are kept as they land, to be iterated.
+        listeners: who is told of its events.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -113,7 +120,9 @@ class Run(Generic[Given]):
         journaled: bool = False,
         shown: bool | None = None,
         iterable: bool = True,
+        listeners: Listeners,
     ) -> None:
+        self._listeners = listeners
         self._is_iterable = iterable
         self._work = work
         self._make = given
@@ -171,7 +180,7 @@ class Run(Generic[Given]):
         self._task = asyncio.current_task()
         try:
             with UserTraceback():  # a task keeps the frames of its error, and those keep this run
-                return await self._show_while_working()
+                return await self._work_with_listeners()
         except Exception as error:
             self._partial = getattr(error, "partial", None)
             self._trace = error.__traceback__
@@ -180,6 +189,13 @@ class Run(Generic[Given]):
             self._task = None
             self._ended.set()
             self._watch.ended()
+
+    async def _work_with_listeners(self) -> Any:
+        """Give what comes of it, and tell whoever listens of its events."""
+        async with self._listeners.listen(self._watch) as told:
+            outcome = await self._show_while_working()
+            told.note(_result_of(outcome))
+        return outcome
 
     async def _show_while_working(self) -> Any:
         """Give what comes of it, and show how far it is until then."""
@@ -244,6 +260,14 @@ class Run(Generic[Given]):
     def progress(self) -> Progress:
         """How far the run is."""
         return replace(self._watch.progress, done=self.done())
+
+    def graph(self) -> Graph:
+        """Return the graph of the nodes that have begun by now; at the end, that of the result."""
+        return draw_graph_so_far(self._watch)
+
+    def timeline(self) -> Timeline:
+        """Return what the nodes have done until now; at the end, the timeline of the result."""
+        return draw_timeline_so_far(self._watch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Give the findings as they land: ``label`` and ``position`` of the row, then the fields.
@@ -444,6 +468,7 @@ def make_run(
     preview: PreviewOptions | None = None,
     sample: VerificationSample | None = None,
     stream: PartStream | None = None,
+    override: FindingOverride | None = None,
 ) -> Run[Any]:
     """Make the run of a checked call; it is not begun yet.
 
@@ -454,6 +479,7 @@ def make_run(
         preview: what ``plan()`` wants to know beside the estimate.
         sample: the units that are mapped, if not all are.
         stream: the input, if it is read part by part.
+        override: what a person corrected of the findings; then nothing is mapped.
 
     Raises:
         UsageError: the model or the budget does not fit; nothing was sent.
@@ -467,32 +493,40 @@ def make_run(
         preview=preview,
         sample=sample,
         stream=stream,
+        override=override,
     )
-
-    async def carry_out(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
-        with use_block_settings(settings):
-            if stream is not None:
-                return await run_pipeline(StreamedPipeline(execution, watch), interrupted)
-            return await run(execution, watch, interrupted)
 
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    rows, about = _describe_rows(job, stream)
+    rows, about = _describe_rows(job, execution)
     return Run(
-        carry_out,
+        partial(_carry_out, execution),
         answer,
         about,
         rows=rows,
         journaled=execution.journal is not None and (bool(spec.lms) or job.has_version),
         shown=settings.progress,
         iterable=stream is None,
+        listeners=Listeners.of(settings, job.verb, job.task, rows or None),
     )
 
 
-def _describe_rows(job: Job, stream: PartStream | None) -> tuple[int, str]:
+async def _carry_out(
+    execution: Execution, *, watch: Watch, interrupted: Callable[[Result], None]
+) -> Result | Draft:
+    with use_block_settings(execution.spec.settings):
+        if execution.stream is not None:
+            return await run_pipeline(StreamedPipeline(execution, watch), interrupted)
+        return await run(execution, watch, interrupted)
+
+
+def _describe_rows(job: Job, execution: Execution) -> tuple[int, str]:
     """Return how many rows a run is about, 0 if that is not known yet, and its name for people."""
+    stream = execution.stream
     rows = len(job.frame) if stream is None else stream.source.rows
+    if execution.override is not None:
+        return len(job.frame), f"override in {rows} rows"
     if rows is None:
         return 0, job.verb
     return rows, f"{job.verb} of {rows} rows"
@@ -630,6 +664,14 @@ class Rerun:
         spec = Spec(origin.job, settings, lms)
         findings = origin.findings.copy(leave_skipped=origin.gave_up)
         result: Result = make_run(spec, findings=findings, whole=True).result()
+        return result
+
+    def override(self, origin: RunOrigin, corrections: Corrections, *, reduces: bool) -> Result:
+        """Correct findings, and reduce again; nothing is mapped."""
+        spec = Spec(origin.job, origin.settings, origin.lms)
+        override = FindingOverride(corrections, origin.failures, reduces)
+        run = make_run(spec, findings=origin.findings.close(), whole=True, override=override)
+        result: Result = run.result()
         return result
 
     def verify(self, origin: RunOrigin, lm: object, share: float, seed: int) -> Result:
