@@ -158,7 +158,7 @@ its own beside the journal; ``"off"`` nothing. Default: ``"nodes"``.""",
 a function of one event (``amr.events``), called with all that happens in the run, in order, on a
 thread of its own. If it raises, that is one warning, and it is not called again. Default: none.""",
 }
-DESCRIBED_HERE = "    {options}\n"  # in a docstring: where the options are described
+DESCRIBED_HERE = "{options}\n"  # in a docstring: where the options are described
 
 
 def has_options(kind: type) -> Callable[[Function], Function]:
@@ -180,7 +180,9 @@ def has_options(kind: type) -> Callable[[Function], Function]:
             )
         function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         described = "".join(_describe(name) for name in annotations)
-        function.__doc__ = (function.__doc__ or "").replace(DESCRIBED_HERE, described)
+        # Python 3.13 takes the indentation out of docstrings, the ones before do not.
+        docstring = inspect.cleandoc(function.__doc__ or "")
+        function.__doc__ = docstring.replace(DESCRIBED_HERE, described)
         return function
 
     return describe
@@ -198,5 +200,5 @@ def option_types(kind: type) -> dict[str, Any]:
 
 def _describe(name: str) -> str:
     first, *rest = DESCRIPTIONS[name].split("\n")
-    lines = [f"        {name}: {first}\n", *(f"            {line}\n" for line in rest)]
+    lines = [f"    {name}: {first}\n", *(f"        {line}\n" for line in rest)]
     return "".join(lines)
