@@ -14,8 +14,11 @@ DOCS := "mkdocs>=1.6.1,<2" "mkdocs-material>=9.6" "mkdocstrings[python]>=0.30" r
 EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_otel.py run/test_progress.py tools/test_mcp.py \
   units/test_any_frame.py units/test_corpus.py
 
+# The versions of Python that `make test-python` looks for; or paths: PYTHONS="3.13 /opt/python3.14/bin/python3".
+PYTHONS ?= 3.11 3.12 3.13 3.14
+
 # What `make test-all` runs, each part in an environment of its own. To come: test-dask.
-PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-pipelines test-browser test-wheel docs
+PARTS := test-long test-pandas22 test-lowest test-python test-extras test-dbt test-pipelines test-spark test-browser test-wheel docs
 
 .PHONY: demo test test-all parts $(PARTS) check doctest bench docs clean
 
@@ -40,6 +43,9 @@ test-pandas22: .venv-pandas22/stamp ## the tests on pandas 2.2
 test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every package that is required
 	AMR_LOWEST=1 .venv-lowest/bin/python $(PYTEST) -m "not long" tests
 
+test-python: ## the tests of `make test` on every other Python of the machine, from 3.11 on; it says which it does not find
+	@PYTHON="$(PYTHON)" MAKE="$(MAKE)" PYTEST="$(PYTEST)" scripts/on_pythons $(PYTHONS)
+
 test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each; and of frames of other libraries
 	.venv-extras/bin/python $(PYTEST) $(addprefix tests/,$(EXTRAS_TESTS))
 
@@ -48,6 +54,9 @@ test-dbt: .venv-dbt/stamp ## a dbt-duckdb project, built for real
 
 test-pipelines: .venv-pipelines/stamp ## what the guide says of pipelines, in an orchestrator of its own (Dagster)
 	.venv-pipelines/bin/python -m pytest tests/cli/test_pipelines.py
+
+test-spark: .venv-spark/stamp ## a mapper on Spark, in local mode; without Java they are skipped
+	.venv-spark/bin/python -m pytest tests/engines/test_spark.py
 
 test-browser: .venv-browser/stamp ## cards, reports and pages in the system's Chromium; skipped if there is none
 	.venv-browser/bin/python -m pytest tests/browser
@@ -119,6 +128,18 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 .venv-pipelines/stamp: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) --editable ".[cli]" dagster $(TOOLS)
+	touch $@
+
+# pyspark 4.3 warns of pandas 3: it does not support it fully yet.
+.venv-spark/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[pickle,spark]" "pandas<3" $(TOOLS)
+	touch $@
+
+# Made by scripts/on_pythons with the PYTHON that it found.
+.venv-python%/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[dev]"
 	touch $@
 
 # The browser is the system's: playwright's own is not downloaded.

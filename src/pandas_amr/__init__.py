@@ -53,10 +53,12 @@ if TYPE_CHECKING:
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.graph import Graph
     from pandas_amr._records.outgoing import Outgoing
+    from pandas_amr._records.timeline import Timeline
     from pandas_amr._records.usage import Budget, Usage
     from pandas_amr._result.evaluate import Score
     from pandas_amr._result.recent import result_of
     from pandas_amr._result.result import Result, load
+    from pandas_amr._result.transcript import Transcript
     from pandas_amr._result.verify import Verification
     from pandas_amr._run.frame_mapper import FrameMapper
     from pandas_amr._run.run import Run
@@ -115,7 +117,9 @@ __all__ = [
     "SandboxUnavailable",
     "Score",
     "SettingWarning",
+    "Timeline",
     "Tool",
+    "Transcript",
     "Usage",
     "UsageError",
     "Verification",
@@ -148,7 +152,9 @@ _HOMES = {
     "_units.corpus": ("from_documents", "read_files", "read_text"),
     "_units.by": ("By",),
     "_units.frames": ("as_frame",),
+    "_result.transcript": ("Transcript",),
     "_records.graph": ("Graph",),
+    "_records.timeline": ("Timeline",),
     "_journal.journal": ("Journal",),
     "_journal.forget": ("Forgotten",),
     "_api.mcp": ("mcp_tools",),

@@ -314,6 +314,7 @@ COLUMNS: dict[str, pd.Series] = {
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.sampled(3)
 def test_a_column_of_every_kind_comes_back_as_it_is(kind, result, tmp_path):
     column = COLUMNS[kind]
     frame = pd.DataFrame({"x": column, "same": column}, index=range(len(column)))
@@ -364,6 +365,7 @@ LABELS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.sampled(2)
 def test_labels_of_every_kind_come_back_on_either_axis(kind, result, tmp_path):
     labels = LABELS[kind]
     rows = pd.DataFrame({"x": [1, 2], 3: ["a", "b"]}, index=labels)
@@ -398,6 +400,7 @@ OUTPUTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
+@pytest.mark.sampled(3)
 def test_an_output_of_every_kind_comes_back_as_it_is(kind, result, tmp_path):
     dataclasses.replace(result, output=OUTPUTS[kind]).save(tmp_path)
     assert same_values(amr.load(tmp_path).output, OUTPUTS[kind])
@@ -441,7 +444,7 @@ def test_what_a_result_says_of_its_run_comes_back(tmp_path):
     for name in ("stopped", "seconds", "sandbox", "coverage", "total"):
         assert same_values(getattr(loaded, name), getattr(result, name)), name
     assert [(type(one), str(one)) for one in loaded.warnings] == [(type(one), str(one)) for one in result.warnings]
-    for name in ("frame", "findings", "usage", "failures", "trace", "status", "sources", "output"):
+    for name in ("frame", "findings", "usage", "failures", "trace", "spans", "status", "sources", "output"):
         assert same_values(getattr(loaded, name), getattr(result, name)), name
     assert repr(loaded) == repr(result)
     assert loaded.plan.to_json() == result.plan.to_json()
@@ -466,7 +469,7 @@ def test_groups_labels_and_parents_come_back(tmp_path):
     assert result.failures["label"].tolist() == [pd.Period("2026-03", freq="M")]
     result.save(tmp_path)
     loaded = amr.load(tmp_path)
-    for name in ("frame", "findings", "usage", "failures", "trace", "status", "sources", "output"):
+    for name in ("frame", "findings", "usage", "failures", "trace", "spans", "status", "sources", "output"):
         assert same_values(getattr(loaded, name), getattr(result, name)), name
     for group in result.output.index:
         assert same_frames(loaded.explain(group=group), result.explain(group=group))
@@ -480,7 +483,18 @@ def test_stages_come_back_whole(tmp_path):
     loaded = amr.load(tmp_path)
     assert len(loaded.stages) == len(result.stages) == 2
     for one, other in zip((loaded, *loaded.stages), (result, *result.stages), strict=True):
-        for name in ("frame", "findings", "usage", "failures", "trace", "status", "sources", "output", "total"):
+        for name in (
+            "frame",
+            "findings",
+            "usage",
+            "failures",
+            "trace",
+            "spans",
+            "status",
+            "sources",
+            "output",
+            "total",
+        ):
             assert same_values(getattr(one, name), getattr(other, name)), name
 
 

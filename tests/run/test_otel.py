@@ -199,20 +199,21 @@ def test_calls_and_tools_stand_below_what_made_them():
     with ScriptedServer(looks_first) as server:
         map_reduce(rows(4), reduce={"n": "sum"}, tools=[look])(server)
     chat = {"execute_tool look": {"mine": {}}}
-    assert tree(spans()) == {"invoke_workflow map_reduce": {"map-1": {"chat scripted": chat, "chat scripted #1": {}}}}
+    below = {"map-1": {"chat scripted": chat, "chat scripted #1": {}}, "compute": {}}
+    assert tree(spans()) == {"invoke_workflow map_reduce": below}
 
 
 def test_what_code_asks_stands_below_its_tool():
     with ScriptedServer(codes) as server:
         map_reduce(rows(4), reduce={"n": "sum"}, tools=[amr.PythonREPLTool()])(server)
     chat = {"execute_tool python_repl": {"chat scripted": {}}}
-    assert tree(spans()) == {"invoke_workflow map_reduce": {"map-1": {"chat scripted": chat}}}
+    assert tree(spans()) == {"invoke_workflow map_reduce": {"map-1": {"chat scripted": chat}, "compute": {}}}
 
 
 def test_spans_of_functions_stand_below_their_node_and_the_run_below_its_caller():
     with TRACER.start_as_current_span("caller"), baggage_of("tenant"):
         rows(4).amr.map_reduce(map=lengths, reduce={"length": "sum"})
-    assert tree(spans()) == {"caller": {"invoke_workflow map_reduce": {"map-1": {"mine": {}}}}}
+    assert tree(spans()) == {"caller": {"invoke_workflow map_reduce": {"map-1": {"mine": {}}, "compute": {}}}}
 
 
 def baggage_of(name: str) -> Any:
@@ -373,9 +374,9 @@ def test_parts_of_a_streamed_run_have_their_shards_below_them(tmp_path):
             plan={"shard_size": 2},
         )  # fmt: skip
     ended = spans()
-    assert {node.id for node in result.graph().nodes} == {"map-part-0"}
+    assert {node.id for node in result.graph().nodes} == {"map-part-0", "compute"}
     shards = {f"map-part-0/map-{shard}": {"chat scripted": {}} for shard in (1, 2)}
-    assert tree(ended) == {"invoke_workflow map_reduce": {"map-part-0": shards}}
+    assert tree(ended) == {"invoke_workflow map_reduce": {"map-part-0": shards, "compute": {}}}
 
 
 def test_runs_side_by_side_stand_below_the_callers_of_each():
@@ -386,7 +387,7 @@ def test_runs_side_by_side_stand_below_the_callers_of_each():
                 runs.append(rows(2).amr.start(**MAPPED, reduce={"n": "sum"}, lm=server.lm()))
         for run in runs:
             run.result()
-    below = {"invoke_workflow map_reduce": {"map-1": {"chat scripted": {}}}}
+    below = {"invoke_workflow map_reduce": {"map-1": {"chat scripted": {}}, "compute": {}}}
     assert tree(spans()) == {"a": below, "b": below}
 
 

@@ -76,6 +76,7 @@ class Watch:
         trace: since when it runs.
         wired: its models, once they are open.
         most_requests: how many requests it may have in flight; None until the plan says so.
+        is_static: whether its agents reduce in trees by fan-in, as the plan says.
         listener_warnings: of whoever listens to its events.
         has_logged_stop: whether the log has it at WARNING that the run stops early.
     """
@@ -88,6 +89,7 @@ class Watch:
         self.trace = Trace()
         self.wired: Wired | None = None
         self.most_requests: int | None = None
+        self.is_static = False
         self.listener_warnings: list[AMRWarning] = []
         self.has_logged_stop = False
         self._lock = threading.Lock()

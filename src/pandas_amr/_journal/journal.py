@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import timedelta
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from pandas_amr._journal.database_file import (
     find_damage,
     find_entries,
     find_forgotten,
+    flush_to_disk,
     is_damaged,
     remove_set_aside,
     transaction,
@@ -38,6 +39,7 @@ from pandas_amr._journal.forget import (
     Forgotten,
     forget_labelled,
     forget_rows,
+    prune_transcripts,
     remove_unused,
 )
 from pandas_amr._journal.labels import read_labels
@@ -50,6 +52,13 @@ from pandas_amr._journal.outcomes import (
     write_failures,
 )
 from pandas_amr._journal.processes import remove_dead, remove_process, write_beat
+from pandas_amr._journal.transcript_file import END as TRANSCRIPTS_END
+from pandas_amr._journal.transcript_file import (
+    count_nodes,
+    find_node,
+    find_transcript_damage,
+    read_node,
+)
 from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.forgetting import let_go_of_rows
@@ -60,12 +69,14 @@ from pandas_amr.errors import JournalError, JournalWarning, UsageError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     import pandas as pd
 
     from pandas_amr._journal.claims import Claim
     from pandas_amr._journal.database import Entry
+    from pandas_amr._journal.transcript_file import FoundNode
+    from pandas_amr._records.transcript import NodeTranscript
     from pandas_amr._units.frames import Frame
 
 RUN_COLUMNS = (
@@ -135,13 +146,24 @@ class Journal:
     def __repr__(self) -> str:
         try:
             content = f"{len(self)} answers"
+            corrections = self.corrections
         except JournalError:
-            content = "cannot be read"
+            return f"<Journal {self.path.name}, cannot be read>"
+        if corrections:
+            content += f", {corrections} corrections"
         return f"<Journal {self.path.name}, {content}>"
 
+    @property
+    def corrections(self) -> int:
+        """The number of findings that people corrected."""
+        return self._count("kind = 'correction'")
+
     def __len__(self) -> int:
-        """Return the number of answers."""
-        return int(self._rows("SELECT count(*) FROM entries")[0][0])
+        """Return the number of answers, without what people corrected."""
+        return self._count("kind != 'correction'")
+
+    def _count(self, condition: str) -> int:
+        return int(self._rows(f"SELECT count(*) FROM entries WHERE {condition}")[0][0])  # noqa: S608
 
     def runs(self) -> pd.DataFrame:
         """Return one row per run: when it was, what it asked, about how many units, at what cost.
@@ -153,19 +175,30 @@ class Journal:
 
     def size(self) -> int:
         """Return the bytes on disk."""
-        parts = [Path(f"{self._store.path}{end}") for end in FILE_ENDS]
+        ends = (*FILE_ENDS, TRANSCRIPTS_END)
+        parts = [Path(f"{self._store.path}{end}") for end in ends]
         return sum(part.stat().st_size for part in parts if part.exists())
 
-    def prune(self, *, older_than: timedelta | float | None = None, keep: int | None = None) -> int:
-        """Delete answers, and return their space to the disk.
+    def prune(
+        self,
+        *,
+        older_than: timedelta | float | None = None,
+        keep: int | None = None,
+        corrections: bool = False,
+    ) -> int:
+        """Delete answers and transcripts of agents, and return their space to the disk.
+
+        An answer can be asked for again. What a person corrected (``result.override``) cannot, and
+        stays.
 
         Args:
             older_than: delete the answers made longer ago: a timedelta, or days.
             keep: keep only the answers to what the last ``keep`` runs asked: instruction, schema
-                and model.
+                and model; and the transcripts of these runs.
+            corrections: delete corrections likewise.
 
         Returns:
-            How many answers were deleted.
+            How many answers, and corrections, were deleted.
 
         Raises:
             UsageError: neither is given, or one is not such a time or number.
@@ -187,7 +220,12 @@ class Journal:
             conditions.append(f"base NOT IN ({last_bases})")
             values.append(_check_keep(keep))
         where = " AND ".join(conditions)
-        deleted: int = self._store.read(functools.partial(_delete_entries, where, values))
+        store = self._store
+        delete = functools.partial(_delete_entries, where, values, corrections=corrections)
+        deleted: int = store.read(delete)
+        made_before = None if older_than is None else values[0]
+        kept_runs = None if keep is None else int(values[-1])
+        store.read(functools.partial(prune_transcripts, store.path, made_before, kept_runs))
         return deleted
 
     def forget(
@@ -196,8 +234,9 @@ class Journal:
         """Remove what was found of rows, so that no byte of it is left in the journal's files.
 
         With what was found of a row go the reductions that were made from it, what code has asked
-        about it, and a plan whose planner saw it. Damaged files that were set aside are removed,
-        too, and this process remembers no result any more (``result_of``).
+        about it, a plan whose planner saw it, and the transcripts of agents that may have read it
+        (``trace="full"``; that of a shard goes as a whole). Damaged files that were set aside are
+        removed, too, and this process remembers no result any more (``result_of``).
 
         A run that is under way, in any process, goes on; what it finds of these rows from now on is
         in its result and not in the journal, and it warns of that. Until it ends, the journal holds
@@ -211,7 +250,8 @@ class Journal:
                 columns that these read; equal rows are one.
             where: labels of the answers that are removed, whatever rows they are of, together with
                 the reductions that were made from findings among them: ``kind``
-                (``"finding"``, ``"reduction"``, ``"plan"``), ``model``, ``run`` (as in ``runs()``),
+                (``"finding"``, ``"reduction"``, ``"plan"``, ``"correction"``), ``model``, ``run``
+                (as in ``runs()``),
                 ``before`` and ``after`` (when they were made; UTC), ``text`` (in the answer, its
                 kept input or what was asked; a task with it goes, too), ``key`` (as in
                 ``export()``). Each may be a list. All must hold.
@@ -250,7 +290,9 @@ class Journal:
     def export(self) -> pd.DataFrame:
         """Return all answers: ``key kind about value run made input``.
 
-        ``about`` is what was asked, as JSON.
+        ``about`` is what was asked, as JSON. A ``kind`` of ``correction`` is what a person said in
+        the place of a finding (``result.override``): ``value`` has the whole ``finding`` and the
+        ``fields`` that were given, ``made`` is when, and ``run`` the call.
 
         Raises:
             JournalError: the file is damaged; it is set aside.
@@ -275,13 +317,55 @@ class Journal:
             if not store.aside:
                 raise
         notices, store.aside = store.aside, []
-        return notices + problems
+        of_transcripts: list[str] = store.run_beside(find_transcript_damage)
+        return notices + problems + of_transcripts
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = self._store.read(functools.partial(_fetch_all, query))
         return rows
 
+    def count_transcripts(self) -> int:
+        """Return of how many nodes there are transcripts, which ``trace="full"`` keeps."""
+        count: int = self._store.run_beside(count_nodes)
+        return count
+
     # For runs
+
+    @property
+    def file(self) -> Path:
+        """The file, whatever links its path has."""
+        return self._store.path
+
+    async def work(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run work on the journal's thread.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        return await self._store.execute_async(work)
+
+    def read_transcript(self, token: bytes, node: str) -> NodeTranscript | None:
+        """Read what a run has kept of a node; None if it is not there.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        transcript: NodeTranscript | None = self._store.run_beside(read_node, token, node)
+        return transcript
+
+    def find_transcript(self, key: bytes, made: MadeAnswer) -> FoundNode | None:
+        """Find the node in which an answer was made; None if there is no transcript of it.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        found: FoundNode | None = self._store.run_beside(find_node, key, made.run, made.made)
+        return found
+
+    def find_made(self, key: bytes) -> MadeAnswer | None:
+        """Find which run made an answer, and when; None if the journal does not have it."""
+        made: MadeAnswer | None = self._store.read(functools.partial(_find_made, key))
+        return made
 
     async def begin(
         self, verb: str, task: str | None, units: int, readings: Sequence[str] = ()
@@ -348,16 +432,24 @@ class Journal:
         is_known: bool = await self._store.execute_async(functools.partial(_has_base, base))
         return is_known
 
-    async def recall(self, keys: Sequence[bytes], run: int = 0) -> dict[bytes, str]:
+    async def recall(
+        self, keys: Sequence[bytes], run: int = 0, *, is_lasting: bool = False
+    ) -> dict[bytes, str]:
         """Return the answers that the journal holds, by key; no damaged ones.
 
-        With ``refresh``, only those that the run itself has written.
+        With ``refresh``, only those that the run itself has written, but for what is lasting: what
+        a person said is not asked again.
         """
-        if not keys or (self.refresh and not run):
+        refresh = self.refresh and not is_lasting
+        if not keys or (refresh and not run):
             return {}
-        find = functools.partial(find_entries, keys=keys, run=run if self.refresh else None)
+        find = functools.partial(find_entries, keys=keys, run=run if refresh else None)
         answers: dict[bytes, str] = await self._store.execute_async(find)
         return answers
+
+    async def take_back(self, keys: Sequence[bytes]) -> None:
+        """Delete what a person said in the place of findings, by key."""
+        await self._store.execute_async(functools.partial(_delete_keys, keys))
 
     async def find_repaired(self, keys: Sequence[bytes]) -> set[bytes]:
         """Find the answers among these that took a repair turn."""
@@ -438,19 +530,49 @@ class Journal:
 # Work on the database
 
 
+class MadeAnswer(NamedTuple):
+    """When an answer was made, in seconds since 1970, and by which run.
+
+    Attributes:
+        began: when the run began.
+        verb: what it was.
+    """
+
+    run: int
+    made: float
+    began: float | None
+    verb: str | None
+
+
+def _find_made(key: bytes, database: sqlite3.Connection) -> MadeAnswer | None:
+    query = "SELECT run, made, began, verb FROM entries LEFT JOIN runs USING (run) WHERE key = ?"
+    row = database.execute(query, (key,)).fetchone()
+    return None if row is None else MadeAnswer(*row)
+
+
 def _fetch_all(query: str, database: sqlite3.Connection) -> list[tuple[Any, ...]]:
     return database.execute(query).fetchall()
 
 
-def _delete_entries(where: str, values: Sequence[float], database: sqlite3.Connection) -> int:
+def _delete_entries(
+    where: str, values: Sequence[float], database: sqlite3.Connection, *, corrections: bool
+) -> int:
     """Delete entries and the bases that are then unused; return the number of entries."""
     with transaction(database):
-        deleted = database.execute(f"DELETE FROM entries WHERE {where}", values).rowcount  # noqa: S608
+        of_entries = f"DELETE FROM entries WHERE {where}"  # noqa: S608
+        if not corrections:
+            of_entries += " AND kind != 'correction'"
+        deleted = database.execute(of_entries, values).rowcount
         delete_failures(database, where, values)
         remove_unused(database)
     database.execute("VACUUM")
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return deleted
+
+
+def _delete_keys(keys: Sequence[bytes], database: sqlite3.Connection) -> None:
+    with flush_to_disk(database), transaction(database):
+        database.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
 
 
 def _add_damage(path: Path, problems: list[str], database: sqlite3.Connection) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from pandas_amr._records.usage import Phase, Usage
 
-NodeType = Literal["plan", "map", "reduce", "final-reduce", "direct"]
+NodeType = Literal["plan", "map", "reduce", "final-reduce", "direct", "compute", "recalled"]
 NodeStatus = Literal["running", "ok", "partial", "failed", "passed", "cancelled"]
 RunStatus = Literal["ok", "partial", "stopped", "failed", "cancelled"]
 # What a request, or a shard, waited for:
@@ -91,9 +91,8 @@ class NodeEnded(BaseEvent):
     """A node of the graph ended.
 
     Attributes:
-        id: its id in ``result.trace``. It differs from ``node`` if a node of another type has come
-            of it: an agent was to say how a number is computed, and it has to be written.
-        type: likewise.
+        id: its id in ``result.trace``.
+        type: what it did.
         parents: as in ``result.trace``: the ends of pipelines inside of it are among them.
         status: as in ``result.trace``.
         usage: what it spent.

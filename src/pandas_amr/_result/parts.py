@@ -16,6 +16,7 @@ from pandas_amr._result.frames import failures_frame, status_frame
 from pandas_amr._result.part_files import part_starts
 from pandas_amr._result.records import Kind
 from pandas_amr._result.result import Output, Result
+from pandas_amr._result.row_places import PartPlaces
 from pandas_amr._units.part_tables import frame_of
 from pandas_amr.errors import UsageError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._findings.store import Failure
     from pandas_amr._result.part_files import WrittenPart
+    from pandas_amr._result.row_places import RowPlaces
 
 
 @public
@@ -101,6 +103,27 @@ class StreamedResult(Result[Output, Kind]):
         del most, options
         self._refuse("review()", "call it for a sample that fits into memory")
 
+    def override(self, *corrections: Any, **options: Any) -> NoReturn:
+        """Refuse: it corrects a frame in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del corrections, options
+        self._refuse(
+            "override()",
+            "call the verb for the rows in memory, with the same journal, and correct that result",
+        )
+
+    def diff(self, *other: Any, **options: Any) -> NoReturn:
+        """Refuse: it compares frames in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del other, options
+        self._refuse("diff()", "call it for a sample that fits into memory")
+
     def save(self, folder: object) -> NoReturn:
         """Refuse: the parts are files already.
 
@@ -109,6 +132,11 @@ class StreamedResult(Result[Output, Kind]):
         """
         del folder
         self._refuse("save()", f"the parts are in {str(self.folder)!r} already")
+
+    @property
+    def _row_places(self) -> RowPlaces:
+        """The rows, and where they stand in the parts."""
+        return PartPlaces(self.parts, self.findings)
 
     def _refuse(self, what: str, way: str) -> NoReturn:
         raise UsageError(f"A result with out= has no {what}: {way}.")

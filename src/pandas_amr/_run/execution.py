@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.subrun import SharedRun
+    from pandas_amr._findings.corrections import Corrections
     from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._findings.store import Failure
     from pandas_amr._journal.journal import Journal
     from pandas_amr._run.preview import PreviewOptions
     from pandas_amr._run.stream import PartStream
@@ -23,6 +27,21 @@ class VerificationSample:
 
 
 @dataclass(frozen=True)
+class FindingOverride:
+    """What a person corrected of the findings of an earlier run.
+
+    Attributes:
+        corrections: by the map's name and the unit's position; None takes one back.
+        failures: the units that have no finding.
+        reduces: whether the findings are reduced anew.
+    """
+
+    corrections: Corrections
+    failures: Sequence[Failure]
+    reduces: bool = True
+
+
+@dataclass(frozen=True)
 class Execution:
     """A run to be carried out.
 
@@ -34,6 +53,7 @@ class Execution:
         preview: what ``plan()`` wants to know beside the estimate.
         sample: the units that are mapped, if not all are.
         stream: the input, if it is read part by part; the spec is then about a sample of it.
+        override: what a person corrected of the findings; then nothing is mapped.
     """
 
     spec: Spec
@@ -43,3 +63,4 @@ class Execution:
     preview: PreviewOptions | None = None
     sample: VerificationSample | None = None
     stream: PartStream | None = None
+    override: FindingOverride | None = None

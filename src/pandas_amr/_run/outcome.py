@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._findings.columns import add_findings
@@ -17,10 +16,11 @@ from pandas_amr._result.frames import (
     failures_frame,
     shown_columns,
     status_frame,
-    trace_frame,
+    trace_later,
     usage_frame,
 )
 from pandas_amr._result.result import Result, RunOrigin
+from pandas_amr._result.run_transcripts import RunTranscripts
 from pandas_amr.errors import FailureWarning, MapFailed, ModelUnavailable
 
 # What these compute does not say of how many rows; what agents write may.
@@ -83,8 +83,8 @@ def make_partial_result(
 def _last_nodes(services: Services) -> list[str]:
     """Name the nodes that the answer comes from: the last reduce, the maps, or the outer run's."""
     nodes = services.trace.at(services.prefix)
-    last = [node.id for node in nodes if node.type in {"final-reduce", "direct"}]
-    maps = [node.id for node in nodes if node.type == "map"]
+    last = [node.id for node in nodes if node.type in {"final-reduce", "direct", "compute"}]
+    maps = [node.id for node in nodes if node.type in {"map", "recalled"}]
     return last or maps or list(services.parents(None))
 
 
@@ -186,7 +186,7 @@ def _assemble(
         plan=spec.plan,
         usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
         failures=build_later(failures_frame, failures, frame.index),
-        trace=build_later(trace_frame, _copy_nodes(services, parent)),
+        **trace_later(services.trace, _list_nodes(services, parent)),
         total=services.ledger.total,
         seconds=services.trace.seconds,
         started=services.trace.date,
@@ -198,7 +198,25 @@ def _assemble(
         coverage=evidence_share(outcome.sources, _count_readable(state, frame)),
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
-        finding_types={} if state.findings is None else finding_types_of(spec),
+        finding_types=_finding_types(spec, state),
+        transcripts=collect_transcripts(services, state),
+    )
+
+
+def collect_transcripts(services: Services, state: State) -> RunTranscripts:
+    """Return what was taken down of a run's agents."""
+    recorder, findings = services.trace.recorder, state.findings
+    writer = None if recorder is None else recorder.file
+    asked_for = None
+    if findings is not None:
+        asked_for = findings.units.asked[findings.units.answered_by]
+    return RunTranscripts(
+        recorder,
+        services.prefix,
+        journal=services.journal,
+        token=b"" if writer is None else writer.token,
+        asked_for=asked_for,
+        keys_of=state.keys_of,
     )
 
 
@@ -209,6 +227,11 @@ def _count_readable(state: State, frame: pd.DataFrame) -> int:
     return len(frame) - state.findings.rows_with(EMPTY)
 
 
+def _finding_types(spec: Spec, state: State) -> dict[str | None, Any]:
+    """Return the types of what was mapped; none if nothing was."""
+    return {} if state.findings is None else finding_types_of(spec)
+
+
 def finding_types_of(spec: Spec) -> dict[str | None, Any]:
     """Return the type of each map's findings; None for a function whose columns it alone knows."""
     planned = spec.plan.finding
@@ -217,10 +240,9 @@ def finding_types_of(spec: Spec) -> dict[str | None, Any]:
     return dict.fromkeys(spec.job.names, planned)
 
 
-def _copy_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
-    """Copy the nodes of the run out of the trace, which goes on if the run is part of another."""
-    nodes = services.trace.nodes if parent is None else services.trace.at(services.prefix)
-    return [replace(node) for node in nodes]
+def _list_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
+    """List the nodes of the run in the trace, which goes on if the run is part of another."""
+    return services.trace.nodes if parent is None else services.trace.at(services.prefix)
 
 
 def _frame_and_status(
@@ -234,7 +256,12 @@ def _frame_and_status(
     if findings.list_type is not None:
         frame = add_findings(spec.job.frame, findings.findings())
     status = build_later(
-        status_frame, findings.row_statuses(), findings.rows_from_journal(), failures, index
+        status_frame,
+        findings.row_statuses(),
+        findings.rows_from_journal(),
+        failures,
+        index,
+        findings.rows_taken_back(),
     )
     if spec.plan.status_columns:
         status = status()
@@ -247,4 +274,5 @@ def _origin(spec: Spec, state: State) -> RunOrigin | None:
     if state.findings is None or spec.job.verb == "plan":
         return None
     gave_up = isinstance(state.ended_by, MapFailed)
-    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings, gave_up)
+    of_units = tuple(failure for failure in state.failures if failure.position >= 0)
+    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings, gave_up, of_units)

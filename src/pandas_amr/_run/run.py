@@ -35,11 +35,12 @@ from pandas_amr._result.recent import filtered_rows, remember_parts, remember_re
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.ending import describe_end, reason_of
-from pandas_amr._run.execution import Execution, VerificationSample
+from pandas_amr._run.execution import Execution, FindingOverride, VerificationSample
 from pandas_amr._run.listening import Listeners
 from pandas_amr._run.pipeline import run, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr._run.redact import redact_where_called
+from pandas_amr._run.snapshot import draw_graph_so_far, draw_timeline_so_far
 from pandas_amr._run.stream import PartStream, open_stream
 from pandas_amr._run.streamed import StreamedPipeline
 from pandas_amr.errors import UsageError
@@ -49,11 +50,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pandas_amr._context.subrun import SharedRun
+    from pandas_amr._findings.corrections import Corrections
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.call import Call, Job
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.graph import Graph
     from pandas_amr._records.outgoing import Outgoing
+    from pandas_amr._records.timeline import Timeline
     from pandas_amr._records.usage import Phase
     from pandas_amr.models.base import LM
 
@@ -257,6 +261,14 @@ class Run(Generic[Given]):
         """How far the run is."""
         return replace(self._watch.progress, done=self.done())
 
+    def graph(self) -> Graph:
+        """Return the graph of the nodes that have begun by now; at the end, that of the result."""
+        return draw_graph_so_far(self._watch)
+
+    def timeline(self) -> Timeline:
+        """Return what the nodes have done until now; at the end, the timeline of the result."""
+        return draw_timeline_so_far(self._watch)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Give the findings as they land: ``label`` and ``position`` of the row, then the fields.
 
@@ -456,6 +468,7 @@ def make_run(
     preview: PreviewOptions | None = None,
     sample: VerificationSample | None = None,
     stream: PartStream | None = None,
+    override: FindingOverride | None = None,
 ) -> Run[Any]:
     """Make the run of a checked call; it is not begun yet.
 
@@ -466,6 +479,7 @@ def make_run(
         preview: what ``plan()`` wants to know beside the estimate.
         sample: the units that are mapped, if not all are.
         stream: the input, if it is read part by part.
+        override: what a person corrected of the findings; then nothing is mapped.
 
     Raises:
         UsageError: the model or the budget does not fit; nothing was sent.
@@ -479,12 +493,13 @@ def make_run(
         preview=preview,
         sample=sample,
         stream=stream,
+        override=override,
     )
 
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    rows, about = _describe_rows(job, stream)
+    rows, about = _describe_rows(job, execution)
     return Run(
         partial(_carry_out, execution),
         answer,
@@ -506,9 +521,12 @@ async def _carry_out(
         return await run(execution, watch, interrupted)
 
 
-def _describe_rows(job: Job, stream: PartStream | None) -> tuple[int, str]:
+def _describe_rows(job: Job, execution: Execution) -> tuple[int, str]:
     """Return how many rows a run is about, 0 if that is not known yet, and its name for people."""
+    stream = execution.stream
     rows = len(job.frame) if stream is None else stream.source.rows
+    if execution.override is not None:
+        return len(job.frame), f"override in {rows} rows"
     if rows is None:
         return 0, job.verb
     return rows, f"{job.verb} of {rows} rows"
@@ -646,6 +664,14 @@ class Rerun:
         spec = Spec(origin.job, settings, lms)
         findings = origin.findings.copy(leave_skipped=origin.gave_up)
         result: Result = make_run(spec, findings=findings, whole=True).result()
+        return result
+
+    def override(self, origin: RunOrigin, corrections: Corrections, *, reduces: bool) -> Result:
+        """Correct findings, and reduce again; nothing is mapped."""
+        spec = Spec(origin.job, origin.settings, origin.lms)
+        override = FindingOverride(corrections, origin.failures, reduces)
+        run = make_run(spec, findings=origin.findings.close(), whole=True, override=override)
+        result: Result = run.result()
         return result
 
     def verify(self, origin: RunOrigin, lm: object, share: float, seed: int) -> Result:

@@ -82,7 +82,17 @@ def script(df: pd.DataFrame) -> None:
     assert_type(result.score({"mood": "label"}).accuracy, "pd.Series[Any]")
     assert_type(result.verify(share=0.1, lm="local").disagreements, pd.DataFrame)
     assert_type(result.review(5), pd.DataFrame)
+    assert_type(result.override({0: {"mood": "good"}, 1: None}, by="position"), amr.Result[Any, Finding])
+    assert_type(result.override(result.review(), reduce=False).diff(result, tolerance=0.1), pd.DataFrame)
     assert_type(result.to_html("report.html", columns=["a"], max_rows=10), str | None)
+    assert_type(result.graph().critical_path, list[str])
+    assert_type(result.timeline(), amr.Timeline)
+    assert_type(result.timeline().to_frame(), pd.DataFrame)
+    assert_type(plan.graph(), amr.Graph)
+    assert_type(plan.estimate().graph(), amr.Graph)
+    assert_type(amr.Recipe(plan).graph(), amr.Graph)
+    assert_type(amr.start(df, "What?").graph(), amr.Graph)
+    assert_type(amr.start(df, "What?").timeline(), amr.Timeline)
     recipe = amr.Recipe(plan).then(lambda frame: frame).filter("even?").map("x", finding={"n": int})
     few = amr.Budget(confirm=lambda estimate: estimate.calls is not None and estimate.calls < 9)
     assert_type(recipe(df, lm="local", budget=few), amr.Result)
@@ -104,6 +114,14 @@ def script(df: pd.DataFrame) -> None:
     amr.map_reduce(df, "What?", colums=["a"])  # type: ignore[call-overload]
     amr.map(df, "What?", colums=["a"])  # type: ignore[call-arg]
     amr.map(df, "What?", on_event=listen)
+    amr.map(df, "What?", trace="full")
+    amr.mapper("What?", trace="off")
+    amr.map(df, "What?", trace="all")  # type: ignore[arg-type]
+    with amr.settings(trace="nodes"):
+        shown: amr.Transcript = amr.map_reduce(df, map="What?", reduce=len).look("row 1")
+        shown = amr.map_reduce(df, map="What?", reduce=len).look(node="map-1")
+        amr.map_reduce(df, map="What?", reduce=len).look(node=1)  # type: ignore[arg-type]
+        str(shown)
     amr.start(df, "What?", on_event=print)
     amr.mapper("What?", on_event=listen)
     with amr.settings(on_event=listen, telemetry=True):
