@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pandas_amr._plan.aggregations import Aggregations
     from pandas_amr._plan.call import Call
 
-SETTINGS = ("max_parallelism", "max_steps", "errors", "progress", "budget", "journal")
+SETTINGS = ("max_parallelism", "max_steps", "errors", "progress", "budget", "journal", "engine")
 CHOICE_SYNONYMS = {  # what other libraries call it, by the argument
     "axis": {"index": "rows", "units": "rows", "cols": "columns"},
     "errors": {"ignore": "coerce", "skip": "coerce", "null": "coerce", "strict": "raise"},

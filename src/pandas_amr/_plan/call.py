@@ -95,6 +95,7 @@ class Call:
     budget: Any = None
     journal: Any = None
     out: Any = None
+    engine: Any = None
 
 
 @dataclass(frozen=True)

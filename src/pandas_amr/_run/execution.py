@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pandas_amr._journal.journal import Journal
     from pandas_amr._run.preview import PreviewOptions
     from pandas_amr._run.stream import PartStream
+    from pandas_amr.models.lease import Leases
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Execution:
         preview: what ``plan()`` wants to know beside the estimate.
         sample: the units that are mapped, if not all are.
         stream: the input, if it is read part by part; the spec is then about a sample of it.
+        leases: what is shared with other processes; None if the setting says what.
     """
 
     spec: Spec
@@ -43,3 +45,4 @@ class Execution:
     preview: PreviewOptions | None = None
     sample: VerificationSample | None = None
     stream: PartStream | None = None
+    leases: Leases | None = None

@@ -29,13 +29,13 @@ from pandas_amr._records.pickles import refuse_pickling
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr._result.frames import have_findings
-from pandas_amr._result.parts import StreamedResult
+from pandas_amr._result.parts import ResultOfParts, StreamedResult
 from pandas_amr._result.recent import filtered_rows, remember_parts, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.ending import describe_end, reason_of
 from pandas_amr._run.execution import Execution, VerificationSample
-from pandas_amr._run.pipeline import run, run_pipeline
+from pandas_amr._run.pipeline import Pipeline, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr._run.redact import redact_where_called
 from pandas_amr._run.stream import PartStream, open_stream
@@ -45,6 +45,8 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
     from types import TracebackType
+
+    import pandas as pd
 
     from pandas_amr._context.subrun import SharedRun
     from pandas_amr._findings.map_findings import MapFindings
@@ -58,6 +60,24 @@ if TYPE_CHECKING:
 Given = TypeVar("Given")
 
 CANCEL_GRACE_S = 10.0
+
+
+class MakePipeline(Protocol):
+    """Makes the pipeline of a run."""
+
+    @property
+    def iterable(self) -> bool:
+        """Whether findings can be given as they land."""
+        ...
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows it is about; None if that is not known yet."""
+        ...
+
+    def __call__(self, execution: Execution, watch: Watch) -> Pipeline:
+        """Make it."""
+        ...
 
 
 class Carried(Protocol):
@@ -264,8 +284,8 @@ class Run(Generic[Given]):
     def _check_iterable(self) -> None:
         if not self._is_iterable:
             raise UsageError(
-                "With out= findings do not come one by one: they are in the parts of the result's "
-                "frame, run.result().frame."
+                "This run's findings do not come one by one, since its rows are read part by part: "
+                "they are in the parts of the result's frame, run.result().frame."
             )
 
     def _landed(self) -> Iterator[dict[str, Any]]:
@@ -444,6 +464,7 @@ def make_run(
     preview: PreviewOptions | None = None,
     sample: VerificationSample | None = None,
     stream: PartStream | None = None,
+    make_pipeline: MakePipeline | None = None,
 ) -> Run[Any]:
     """Make the run of a checked call; it is not begun yet.
 
@@ -454,12 +475,14 @@ def make_run(
         preview: what ``plan()`` wants to know beside the estimate.
         sample: the units that are mapped, if not all are.
         stream: the input, if it is read part by part.
+        make_pipeline: makes what carries it out, if rows are mapped elsewhere.
 
     Raises:
         UsageError: the model or the budget does not fit; nothing was sent.
     """
-    _check_models(spec)
+    check_models(spec)
     job, settings = spec.job, spec.settings
+    make = make_pipeline or _PipelineHere(job.frame, stream)
     execution = Execution(
         spec,
         journal=_open_journal(spec),
@@ -471,14 +494,12 @@ def make_run(
 
     async def carry_out(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
         with use_block_settings(settings):
-            if stream is not None:
-                return await run_pipeline(StreamedPipeline(execution, watch), interrupted)
-            return await run(execution, watch, interrupted)
+            return await run_pipeline(make(execution, watch), interrupted)
 
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    rows, about = _describe_rows(job, stream)
+    rows, about = _describe_rows(job, make.rows)
     return Run(
         carry_out,
         answer,
@@ -486,13 +507,36 @@ def make_run(
         rows=rows,
         journaled=execution.journal is not None and (bool(spec.lms) or job.has_version),
         shown=settings.progress,
-        iterable=stream is None,
+        iterable=make.iterable,
     )
 
 
-def _describe_rows(job: Job, stream: PartStream | None) -> tuple[int, str]:
+@dataclass(frozen=True)
+class _PipelineHere:
+    """Makes the pipeline of a run whose rows are mapped in this process.
+
+    Attributes:
+        frame: the rows.
+        stream: the input, if it is read part by part.
+    """
+
+    frame: pd.DataFrame
+    stream: PartStream | None
+
+    @property
+    def rows(self) -> int | None:
+        return len(self.frame) if self.stream is None else self.stream.source.rows
+
+    @property
+    def iterable(self) -> bool:
+        return self.stream is None
+
+    def __call__(self, execution: Execution, watch: Watch) -> Pipeline:
+        return (Pipeline if self.stream is None else StreamedPipeline)(execution, watch)
+
+
+def _describe_rows(job: Job, rows: int | None) -> tuple[int, str]:
     """Return how many rows a run is about, 0 if that is not known yet, and its name for people."""
-    rows = len(job.frame) if stream is None else stream.source.rows
     if rows is None:
         return 0, job.verb
     return rows, f"{job.verb} of {rows} rows"
@@ -505,7 +549,7 @@ def _open_journal(spec: Spec) -> Journal | None:
     return open_journal(spec.settings.journal, by_default=is_journaled)
 
 
-def _check_models(spec: Spec) -> None:
+def check_models(spec: Spec) -> None:
     """Check that the models can do what is asked, and that a budget of money can be kept.
 
     Raises:
@@ -531,7 +575,7 @@ def _answer(spec: Spec, outcome: Result | Draft) -> Any:
 
 def answer_of(verb: str, result: Result) -> Any:
     """Return what a verb gives of a result: a frame, an answer, or the result itself."""
-    if isinstance(result, StreamedResult) and verb in {"map", "filter"}:
+    if isinstance(result, ResultOfParts) and verb in {"map", "filter"}:
         return remember_parts(result)
     match verb:
         case "map":
@@ -576,13 +620,28 @@ def run_of(call: Call, changes: Mapping[str, Any] | None = None) -> Run[Any]:
     """
     settings = current_settings()
     call, stream = open_stream(call, settings)
+    spec = make_spec(call, settings, changes)
+    return make_run(redact_where_called(spec), stream=stream)
+
+
+def make_spec(call: Call, settings: Settings, changes: Mapping[str, Any] | None = None) -> Spec:
+    """Check a call about a frame; nothing is redacted yet.
+
+    Args:
+        call: the call.
+        settings: those in force.
+        changes: the settings that hold for it, as in a block around it.
+
+    Raises:
+        UsageError: the call cannot be carried out; nothing was sent.
+    """
     if changes:
         of_block = {**settings.of_block, **changes}
         settings = settings.with_changes({**changes, "of_block": of_block})
     job, lms = prepared(call, settings)
     spec = Spec(job, settings.with_changes(job.settings), lms)
-    _check_models(spec)
-    return make_run(redact_where_called(spec), stream=stream)
+    check_models(spec)
+    return spec
 
 
 def prepared(
