@@ -12,8 +12,8 @@ FRAMES := polars duckdb narwhals "ibis-framework[duckdb]"
 EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_progress.py tools/test_mcp.py \
   units/test_any_frame.py units/test_corpus.py
 
-# What `make test-all` runs, each part in an environment of its own. To come: test-dask, test-browser.
-PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-pipelines test-wheel
+# What `make test-all` runs, each part in an environment of its own. To come: test-browser.
+PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-pipelines test-dask test-wheel
 
 .PHONY: demo test test-all parts $(PARTS) check doctest bench clean
 
@@ -46,6 +46,10 @@ test-dbt: .venv-dbt/stamp ## a dbt-duckdb project, built for real
 
 test-pipelines: .venv-pipelines/stamp ## what the guide says of pipelines, in an orchestrator of its own (Dagster)
 	.venv-pipelines/bin/python -m pytest tests/cli/test_pipelines.py
+
+test-dask: .venv-dask/stamp .venv-dask-lowest/stamp ## clusters of Dask on this machine, and what the guide says of them; then the lowest versions
+	.venv-dask/bin/python -m pytest tests/engines/test_dask.py "tests/test_docs.py::test_a_block_of_the_docs_runs_from_an_empty_file" -k "test_dask or dask.md"
+	.venv-dask-lowest/bin/python -m pytest tests/engines/test_dask.py -m "not long"
 
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
@@ -109,6 +113,17 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 .venv-pipelines/stamp: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) --editable ".[cli]" dagster $(TOOLS)
+	touch $@
+
+.venv-dask/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[dask]" $(TOOLS)
+	touch $@
+
+.venv-dask-lowest/stamp: pyproject.toml scripts/lowest.py
+	$(PYTHON) -m venv $(@D)
+	$(PYTHON) scripts/lowest.py dask dev > $(@D)/pins.txt
+	$(@D)/bin/python $(PIP) --editable ".[dask]" $(TOOLS) --constraint $(@D)/pins.txt
 	touch $@
 
 .PHONY: .venv-wheel/stamp

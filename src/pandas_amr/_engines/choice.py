@@ -71,7 +71,7 @@ def _check_dask_frame(call: Call) -> None:
     kind = type(frame).__name__
     if not hasattr(frame, "npartitions") or not hasattr(frame, "_meta"):
         raise UsageError(f"This is a {kind} of Dask, which has no rows; pass a Dask DataFrame.")
-    if not hasattr(frame, "columns"):
+    if getattr(frame, "ndim", None) != 2:
         raise UsageError(f"This is a {kind} of Dask: pass a frame, x.to_frame().")
     if call.verb == "reduce":
         raise UsageError(

@@ -23,15 +23,14 @@ class Cluster:
 
     Args:
         client: a ``distributed.Client``.
+
+    Attributes:
+        address: the scheduler's.
     """
 
     def __init__(self, client: Any) -> None:
         self.client = client
-
-    @property
-    def address(self) -> str:
-        """The scheduler's address."""
-        return str(self.client.scheduler.address)
+        self.address = str(client.scheduler.address)  # a client that is closed has forgotten it
 
     @property
     def listen_options(self) -> dict[str, Any]:

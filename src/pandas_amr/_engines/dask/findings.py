@@ -210,6 +210,15 @@ def _add_findings(findings: MapFindings, outcome: PartOutcome, start: int) -> No
             findings.stores[name].add(positions[is_kept].tolist(), found.table.filter(is_kept))
 
 
+def rows_found(
+    outcome: PartOutcome, found: MapOutcome
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of a part with a finding of a map, and the place of each one's finding."""
+    unit_of_row = outcome.asked[outcome.answered_by]
+    rows = np.flatnonzero(np.isin(unit_of_row, found.positions))
+    return rows, np.searchsorted(found.positions, unit_of_row[rows])
+
+
 def _list_failures(outcomes: Mapping[int, PartOutcome], starts: Sequence[int]) -> list[Failure]:
     failures: list[Failure] = []
     for number in sorted(outcomes):

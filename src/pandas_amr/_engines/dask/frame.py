@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from pandas_amr._engines.dask.messages import Sealed
@@ -15,8 +16,7 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
-
+    from pandas_amr._engines.dask.cluster import Cluster
     from pandas_amr._engines.dask.messages import PartOutcome
     from pandas_amr._engines.dask.rows import CollectionRows
 
@@ -93,6 +93,31 @@ def make_lazy_frame(
     meta = rows.frame._meta  # noqa: SLF001 (its columns and their types)
     whole = add_findings(meta, added.iloc[:0].set_axis(meta.index[:0]))
     return dd.from_delayed(parts, whole, divisions=rows.frame.divisions, verify_meta=False)
+
+
+async def read_rows(
+    frame: Any, positions: np.ndarray[Any, Any], starts: Sequence[int], cluster: Cluster
+) -> pd.DataFrame:
+    """Read some rows of a lazy frame, in the order of their positions."""
+    import dask  # noqa: PLC0415 (here once the engine is used)
+
+    take = dask.delayed(take_rows, pure=False)
+    parts = frame.to_delayed()
+    numbers = np.searchsorted(starts, positions, side="right") - 1
+    chosen = np.unique(numbers).tolist()
+    tasks: list[Any] = []
+    for number in chosen:
+        tasks.append(take(parts[number], (positions[numbers == number] - starts[number]).tolist()))
+    futures = cluster.client.compute(tasks)
+    read = [frame._meta, *[await cluster.value_of(future) for future in futures]]  # noqa: SLF001
+    order = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
+    rows: pd.DataFrame = pd.concat(read).iloc[order]
+    return rows
+
+
+def take_rows(part: pd.DataFrame, places: list[int]) -> pd.DataFrame:
+    """Take some rows of a partition."""
+    return part.iloc[places]
 
 
 def kept_rows(findings: pd.DataFrame, statuses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -42,6 +42,7 @@ class DriverPaceLease:
     link: Link
     name: str
     member: str
+    _last: Sequence[Peer] = ()
 
     def exchange(self, report: PaceReport) -> Sequence[Peer]:
         """Say what this process does, and return what the others do.
@@ -49,12 +50,10 @@ class DriverPaceLease:
         Raises:
             LeaseError: the driver does not answer.
         """
-        if self.link.is_closed:  # the run is over, and this process only looks for others
-            return ()
-        peers: Sequence[Peer] = ask_driver(
-            self.link, "pace", self.name, self.member, report, CLOCK.now()
-        )
-        return peers
+        if self.link.is_idle:  # nothing is sent for this run, which may be over
+            return self._last
+        self._last = ask_driver(self.link, "pace", self.name, self.member, report, CLOCK.now())
+        return self._last
 
     def leave(self, report: PaceReport) -> None:
         """End the share of this process.
@@ -62,7 +61,7 @@ class DriverPaceLease:
         Raises:
             LeaseError: the driver does not answer.
         """
-        if not self.link.is_closed:
+        if not self.link.is_idle:
             ask_driver(self.link, "leave_pace", self.name, self.member, report, CLOCK.now())
 
 

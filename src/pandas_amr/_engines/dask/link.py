@@ -29,7 +29,7 @@ class Link:
         options: how to connect: the cluster's certificates.
 
     Attributes:
-        is_closed: whether no part of the run is mapped here any more.
+        is_idle: whether no part of the run is mapped here now.
     """
 
     def __init__(self, address: str, run: str, options: dict[str, Any]) -> None:
@@ -37,7 +37,8 @@ class Link:
         self._address = address
         self._options = options
         self._idle: list[Any] = []
-        self.is_closed = False
+        self.is_idle = False
+        self._is_closed = False
 
     async def ask(self, operation: str, /, *arguments: Any) -> Any:
         """Ask the driver, and wait for its answer; again if the connection breaks meanwhile.
@@ -53,7 +54,7 @@ class Link:
                 answer = await self._ask_once(request)
                 break
             except (OSError, TimeoutError) as error:  # distributed's own derive from these
-                if self.is_closed or CLOCK.now() > latest:
+                if self._is_closed or CLOCK.now() > latest:
                     raise JournalError(
                         f"The driver at {self._address} cannot be reached ({type(error).__name__})."
                     ) from None
@@ -70,7 +71,7 @@ class Link:
         except BaseException:  # cancelled, too: the answer to come is nobody's
             comm.abort()
             raise
-        if self.is_closed:
+        if self._is_closed:
             comm.abort()
         else:
             self._idle.append(comm)
@@ -81,7 +82,7 @@ class Link:
 
     def close(self) -> None:
         """Close the connections."""
-        self.is_closed = True
+        self._is_closed = True
         for comm in self._idle:
             comm.abort()
         self._idle.clear()

@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from pandas_amr._context.part_progress import PartsProgress
-from pandas_amr._engines.dask.findings import join_parts
-from pandas_amr._engines.dask.frame import kept_rows, make_lazy_frame
+from pandas_amr._engines.dask.findings import join_parts, rows_found
+from pandas_amr._engines.dask.frame import kept_rows, make_lazy_frame, read_rows
 from pandas_amr._engines.dask.messages import (
     REPORT_S,
     FailedPart,
@@ -30,6 +32,7 @@ from pandas_amr._engines.dask.service import Service
 from pandas_amr._engines.dask.worker import LOST
 from pandas_amr._findings.columns import add_findings
 from pandas_amr._findings.finding_type import only_list_type
+from pandas_amr._findings.store import FindingStore
 from pandas_amr._journal.journal import Journal
 from pandas_amr._journal.leases import LeaseFolder, open_leases
 from pandas_amr._map.stage import MapStage
@@ -44,7 +47,7 @@ from pandas_amr._reduce.stage import reduce
 from pandas_amr._result.frames import shown_columns, status_frame
 from pandas_amr._run.frame_mapper import mapper_of_run
 from pandas_amr._run.outcome import warn_of_failed_units
-from pandas_amr._run.part_rows import find_wanted
+from pandas_amr._run.part_rows import find_wanted, plain_units
 from pandas_amr._run.pipeline import PLANNING, Pipeline, make_read_units, may_dedupe
 from pandas_amr.errors import BudgetExceeded, MapFailed, PlanWarning, RunStopped
 
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from pandas_amr._engines.dask.messages import PartOutcome, Report
     from pandas_amr._engines.dask.rows import Rows
     from pandas_amr._engines.dask.service import PartState
+    from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._records.trace import Node
     from pandas_amr._result.result import Result
     from pandas_amr._run.execution import Execution
@@ -339,15 +343,25 @@ class ClusterPipeline(Pipeline):
 
         Functions of the user's run as often at once as the plan says, too.
         """
-        plan = self.spec.plan
-        at_once = max(1, min(self._threads or 1, parts))
-        share = max(1, (plan.parallelism or 1) // at_once)
-        return replace(self.spec, plan=plan.replace(parallelism=share))
+        share = self._most_requests // min(self._at_once, max(1, parts))
+        return replace(self.spec, plan=self.spec.plan.replace(parallelism=max(1, share)))
+
+    @property
+    def _most_requests(self) -> int:
+        """How many requests all parts together may have in flight."""
+        return self.services.most_requests(self.spec, tools=True)
+
+    @property
+    def _at_once(self) -> int:
+        """How many parts are mapped at once."""
+        return max(1, min(self._threads, self._most_requests))
 
     async def _map_sent(self) -> None:
         """Have all parts mapped."""
         numbers = list(self._sent)
         most = self._rows.most_at_once(self._threads)
+        if self._at_once < self._threads:  # more threads than requests may be in flight
+            most = self._at_once
         waiting = numbers if most is None else numbers[:most]
         to_come = iter([] if most is None else numbers[most:])
         await self._send(waiting)
@@ -385,7 +399,12 @@ class ClusterPipeline(Pipeline):
             )
             key = f"amr-map-{self._name}-{number}-{self._sent[number].lost}"
             orders.append((number, key, Sealed.of(f"part {number} of {self._name}", part)))
-        futures = await in_thread(self._rows.submit, self._cluster, orders)
+        try:
+            futures = await in_thread(self._rows.submit, self._cluster, orders)
+        except RuntimeError as error:  # the client's own, if it is closed
+            if await self._cluster.is_back():
+                raise
+            raise self._lost_scheduler() from error
         for number, future in zip(numbers, futures, strict=True):
             self._sent[number].future = future
 
@@ -463,13 +482,20 @@ class ClusterPipeline(Pipeline):
                 )
             return
         if not await self._cluster.is_back():
-            raise RunStopped(
-                f"The connection to the scheduler at {self._cluster.address} was lost and did not "
-                "come back. The same call goes on from what the journal has."
-            )
+            raise self._lost_scheduler()
         await self._wait_for_silence(part)
         if not part.state.outcome.done():
             LOGGER.warning("Part %d is sent to the cluster again.", part.number)
+
+    def _lost_scheduler(self) -> RunStopped:
+        """Make the error of a scheduler that is gone."""
+        way = "The same call goes on from what the journal has."
+        if self.services.journal is None:
+            way = "No journal keeps what was found; with one, the same call goes on from there."
+        return RunStopped(
+            f"The connection to the scheduler at {self._cluster.address} was lost and did not "
+            f"come back. {way}"
+        )
 
     async def _wait_for_silence(self, part: SentPart) -> None:
         """Wait while a worker is at a part of which the scheduler knows no more."""
@@ -572,6 +598,15 @@ class ClusterPipeline(Pipeline):
 
     def _show(self, part: SentPart, outcome: PartOutcome) -> None:
         """Show the findings of a part to whoever iterates."""
+        if not self._rows.are_here:
+            return
+        kinds = finding_types(self.spec.job, self.spec.plan)
+        units = plain_units(self.spec.job.frame)
+        start = sum(self._sent[number].rows or 0 for number in range(part.number))
+        for name, found in outcome.maps.items():
+            rows, places = rows_found(outcome, found)
+            table = FindingStore(name, kinds[name]).named(found.table.take(places))
+            self.services.watch.landed((rows + start).tolist(), table, units)
 
     async def _stop_service(self) -> None:
         """Stop what is still under way, and hear its last reports."""
@@ -625,8 +660,29 @@ class ClusterPipeline(Pipeline):
             tree = self._begin_tree(stage, stack)
             if tree is not None:
                 await stage.offer_all(tree, state.made_by)
+        if spec.reduce_kind == "ranking" and not self._rows.are_here:
+            return await self._take_first_ranked(findings)
         rows = await in_thread(state.finding_rows, spec.job)
         return await reduce(spec, services, state, units, rows, tree=tree)
+
+    async def _take_first_ranked(self, findings: MapFindings) -> ReduceOutcome:
+        """Rank by what is here, and read the rows that rank first from their partitions."""
+        frame = self.spec.job.frame.reset_index(drop=True)
+        job = replace(self.spec.job, frame=frame)
+        spec, state = replace(self.spec, job=job), self.state
+        units = replace(findings.units, frame=frame)
+        state.findings = replace(findings, units=units)
+        try:
+            rows = await in_thread(state.finding_rows, job)
+            outcome = await reduce(spec, self.services, state, units, rows)
+        finally:
+            state.findings = findings
+        if outcome.output is None:
+            return outcome
+        lazy = await in_thread(self._make_lazy_frame)
+        positions = outcome.output.index.to_numpy(dtype=np.int64)
+        first = await read_rows(lazy, positions, self._starts, self._cluster)
+        return replace(outcome, output=first)
 
     def _make_result(self, outcome: ReduceOutcome) -> Result:
         return self._complete(super()._make_result(outcome))

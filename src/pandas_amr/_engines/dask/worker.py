@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.spec import Spec
     from pandas_amr._engines.dask.messages import Begun, Halt, Order, PartOrder
 
+IDLE_S = 10.0  # for which a connection to a driver is kept that sends no part
 LEAST_S = 1e-3  # of a budget, which must be above 0
 DONE, UNWANTED, LOST = "done", "unwanted", "lost"  # what a task says of itself
 _contexts: dict[str, _RunContext] = {}
@@ -69,14 +70,25 @@ def _run_context(part: PartOrder) -> Any:
             link = Link(part.address, part.run, _connection_options())
             context = _contexts[part.run] = _RunContext(link, DriverLeases(link))
         context.parts += 1
+        context.link.is_idle = False
     try:
         yield context
     finally:
         with _lock:
             context.parts -= 1
-            if not context.parts:
-                del _contexts[part.run]
-                engine_loop().call_soon_threadsafe(context.link.close)
+            context.link.is_idle = context.parts == 0
+        loop = engine_loop()
+        loop.call_soon_threadsafe(loop.call_later, IDLE_S, _close_if_idle, part.run)
+
+
+def _close_if_idle(run: str) -> None:
+    """Close the connection to a driver of which no part has come for a while."""
+    with _lock:
+        context = _contexts.get(run)
+        if context is None or context.parts:
+            return
+        del _contexts[run]
+    context.link.close()
 
 
 def _connection_options() -> dict[str, Any]:
