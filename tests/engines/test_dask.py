@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -23,7 +24,7 @@ from pydantic import BaseModel
 
 import pandas_amr as amr
 from examples import examples
-from moments import until
+from moments import never, until
 from numbered import labelled_rows, number, provider, rows
 from pandas_amr.testing import Call, ScriptedServer, Status, findings
 from processes import run_python
@@ -598,3 +599,101 @@ def test_without_dask_the_package_imports_and_says_what_is_missing():
     shown = run_python(hidden).stderr
     assert "pandas_amr.dask needs 'distributed'" in shown
     assert 'pip install "pandas-amr[dask]"' in shown
+
+
+# Odd frames, odd clusters
+
+
+def test_a_frame_without_rows_and_an_empty_partition_are_mapped_as_any(client):
+    with ScriptedServer(provider) as server:
+        ask = ASKED | {"lm": server.lm()}
+        assert rows(0).amr.map("Which?", engine=client, **ask).dtypes["n"] == "int64[pyarrow]"
+        lazy = dd.from_pandas(rows(6), npartitions=3)
+        found = lazy[lazy["text"] != "row 2"].loc[4:].amr.map("Which?", **ask)
+        assert found.compute()["n"].tolist() == [4, 5]
+        assert amr.result_of(found).status.index.tolist() == [4, 5]
+        none = lazy[lazy["text"] == "x"].amr.map_reduce(map="Which?", reduce={"n": "sum"}, **ask)
+        assert len(none.frame.compute()) == 0
+
+
+def test_what_failed_on_the_cluster_is_tried_again_here(client):
+    failing = {"row 3"}
+
+    def refuses(request):
+        return Status(400, "no") if any(f'"{one}"' in request.user for one in failing) else provider(request)
+
+    with ScriptedServer(refuses) as server:
+        result = rows(6).amr.map_reduce(map="Which?", reduce={"n": "sum"}, lm=server.lm(), engine=client, **ASKED)
+        assert result.failures["position"].tolist() == [3]
+        failing.clear()
+        asked = len(server.requests)
+        assert int(result.retry().output["n"]) == 15
+        assert len(server.requests) == asked + 1
+
+
+def test_a_function_with_a_version_is_kept_in_the_journal_of_the_driver(client, tmp_path):
+    def count(shard):
+        return [{"n": len(text)} for text in shard["text"]]
+
+    count.amr_version = "1"
+    ask = {"finding": {"n": int}, "journal": tmp_path / "journal.db"}
+    frame = rows(6)
+    assert amr.map(frame, count, engine=client, **ask)["n"].tolist() == [5] * 6
+    assert amr.result_of(amr.map(frame, count, **ask)).status["from_journal"].all()
+
+
+def test_the_seconds_of_a_budget_end_the_run_on_the_cluster_with_what_was_found(client):
+    async def answers_once(request):
+        if "row 0" not in request.user:
+            await never(request)
+        return provider(request)
+
+    with ScriptedServer(answers_once) as server:
+        ask = ASKED | {"lm": server.lm(), "budget": amr.Budget(seconds=4)}
+        found = rows(40).amr.map("Which?", engine=client, **ask)
+        assert amr.result_of(found).stopped == "The budget of 4 seconds is used up."
+        assert found["n"].notna().tolist() == [True] * 5 + [False] * 35
+        until(lambda: not server.in_flight)
+
+
+def test_offline_nothing_is_asked_on_the_cluster_either(client, refusing):
+    with amr.settings(offline=True, lm=refusing.lm()):
+        with pytest.raises(amr.ModelOffline, match="6 of 6 rows would be asked"):
+            rows(6).amr.map("Which?", engine=client, **ASKED)
+        with pytest.raises(amr.ModelOffline, match="rows would be asked"):
+            dd.from_pandas(rows(6), npartitions=2).amr.map("Which?", **ASKED)
+
+
+def test_a_budget_that_wants_to_be_confirmed_is_before_anything_is_sent(client):
+    seen = []
+    with ScriptedServer(provider) as server:
+        budget = amr.Budget(confirm=lambda estimate: bool(seen.append(estimate.calls)))
+        with pytest.raises(amr.NotConfirmed):
+            rows(20).amr.map("Which?", lm=server.lm(), engine=client, budget=budget, **ASKED)
+        assert (seen, server.requests) == ([4], [])
+
+
+def test_a_cluster_of_threads_in_this_process_serves_too(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "scripted-key")
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as threads:
+        with ScriptedServer(provider) as server:
+            found = rows(20).amr.map("Which?", lm=server.lm(), engine=threads, **ASKED)
+    assert found["n"].tolist() == list(range(20))
+
+
+def test_an_asynchronous_client_serves_in_its_own_loop(client):
+    async def in_loop():
+        async with distributed.Client(client.scheduler.address, asynchronous=True) as own:
+            with ScriptedServer(provider) as server:
+                ask = ASKED | {"lm": server.lm(), "engine": own}
+                result = await rows(10).amr.start(map="Which?", reduce={"n": "sum"}, **ask)
+                lazy = await dd.from_pandas(rows(10), npartitions=2).amr.start(map="Which?", reduce={"n": "max"}, **ask)
+        return int(result.output["n"]), int(lazy.output["n"])
+
+    assert asyncio.run(in_loop()) == (45, 9)
+
+
+def test_a_mapper_made_while_an_engine_is_set_is_pickled_without_it(client):
+    with amr.settings(engine=client):
+        mapper = amr.mapper(measure, finding={"length": int, "half": float})
+    assert pickle.loads(cloudpickle.dumps(mapper))(rows(2))["length"].tolist() == [5, 5]

@@ -283,12 +283,18 @@ def mapper_of_run(spec: Spec) -> FrameMapper:
         columns=[job.frame.columns[column] for column in job.columns],
         tools=job.tools if job.repl is None else (*job.tools, job.repl),
         lm=lms or None,
-        settings={
-            name: value
-            for name, value in _settings_of(call, spec.settings).items()
-            if name not in OF_THE_DRIVER
-        },
+        settings=_settings_elsewhere(call, spec.settings),
     )
+
+
+def _settings_elsewhere(call: Call, settings: Settings) -> dict[str, Any]:
+    """Return the settings that hold where parts of a run are mapped."""
+    known = _settings_of(call, settings)
+    for name in OF_THE_DRIVER:
+        known.pop(name, None)
+    if settings.is_offline:  # be it by the environment of this process
+        known["offline"] = True
+    return known
 
 
 def _settings_of(call: Call, settings: Settings) -> dict[str, Any]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pandas_amr.models.lease import Allowance, Amounts, PaceReport, Peer
 
 ANSWER_S = 20.0
+PERIOD_S = 0.1
+FEW_PEERS = 10
+JOINING_EXCHANGES = 10  # which follow each other as they come: so workers soon know of each other
 
 
 def ask_driver(link: Link, operation: str, *arguments: Any) -> Any:
@@ -43,6 +46,8 @@ class DriverPaceLease:
     name: str
     member: str
     _last: Sequence[Peer] = ()
+    _asked: int = 0
+    _asked_at: float = 0.0
 
     def exchange(self, report: PaceReport) -> Sequence[Peer]:
         """Say what this process does, and return what the others do.
@@ -50,10 +55,20 @@ class DriverPaceLease:
         Raises:
             LeaseError: the driver does not answer.
         """
-        if self.link.is_idle:  # nothing is sent for this run, which may be over
+        is_soon = CLOCK.now() - self._asked_at < self._period_s
+        if self.link.is_idle or is_soon:  # if idle, the run may be over
             return self._last
+        self._asked += 1
+        self._asked_at = CLOCK.now()
         self._last = ask_driver(self.link, "pace", self.name, self.member, report, CLOCK.now())
         return self._last
+
+    @property
+    def _period_s(self) -> float:
+        """The seconds between two exchanges: more of them if many share the driver."""
+        if self._asked < JOINING_EXCHANGES:
+            return 0.0
+        return PERIOD_S * max(1.0, len(self._last) / FEW_PEERS)
 
     def leave(self, report: PaceReport) -> None:
         """End the share of this process.

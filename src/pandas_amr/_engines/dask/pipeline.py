@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from pandas_amr._context.part_progress import PartsProgress
+from pandas_amr._context.progress import Progress
 from pandas_amr._engines.dask.findings import join_parts, rows_found
 from pandas_amr._engines.dask.frame import kept_rows, make_lazy_frame, read_rows
 from pandas_amr._engines.dask.messages import (
@@ -116,6 +117,7 @@ class SentPart:
         node: its node in the trace.
         future: its task; None until it is sent.
         lost: how often it was sent again.
+        has_begun: whether a worker has begun it, once or more often.
     """
 
     number: int
@@ -124,6 +126,7 @@ class SentPart:
     node: Node | None = None
     future: Any = None
     lost: int = 0
+    has_begun: bool = False
 
 
 class ClusterPipeline(Pipeline):
@@ -267,7 +270,9 @@ class ClusterPipeline(Pipeline):
         await self._start_service()
         assert self._service is not None
         try:
-            self._threads = await self._cluster.count_threads()
+            threads = await self._cluster.count_threads()
+            # Workers may come once there are tasks; as many as there may be requests are of use.
+            self._threads = threads or self._most_requests
             sizes = self._rows.cut(threads=self._threads, shard_size=self.spec.plan.shard_size or 1)
             self._make_order(len(sizes))
             for number, rows in enumerate(sizes):
@@ -535,7 +540,12 @@ class ClusterPipeline(Pipeline):
         part = self._sent[number]
         if part.node is not None:
             part.node.start = self.services.trace.seconds
-        self._progress.begin(number, part.rows or 0)
+        if part.has_begun:  # by a worker that is lost
+            units = (part.rows or 0) * len(self.spec.job.names)
+            self._progress.set(number, Progress(units=units), units)
+        else:
+            part.has_begun = True
+            self._progress.begin(number, part.rows or 0)
 
     def part_reported(self, number: int, report: Report) -> None:
         """Note how far a part is."""
@@ -621,7 +631,7 @@ class ClusterPipeline(Pipeline):
 
     async def _hear_last_reports(self, parts: Sequence[SentPart]) -> None:
         """Wait a moment for what workers say of parts that they are told to drop."""
-        outcomes = [part.state.outcome for part in parts if part.state.is_alive]
+        outcomes = [part.state.outcome for part in parts if part.state.attempt]
         if outcomes:
             await asyncio.wait(outcomes, timeout=STOP_S)
         for part in parts:
