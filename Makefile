@@ -9,13 +9,15 @@ PYTEST := -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 TOOLS := click pytest pytest-xdist hypothesis jsonschema cloudpickle
 # Libraries whose frames are taken through Arrow's protocol: users need none of them, and the newest matter.
 FRAMES := polars duckdb narwhals "ibis-framework[duckdb]"
+# What the site is made with. MkDocs 2 takes no plug-ins; ruff sets the signatures.
+DOCS := "mkdocs>=1.6.1,<2" "mkdocs-material>=9.6" "mkdocstrings[python]>=0.30" ruff
 EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_progress.py tools/test_mcp.py \
   units/test_any_frame.py units/test_corpus.py
 
-# What `make test-all` runs, each part in an environment of its own. To come: test-browser.
-PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-pipelines test-dask test-wheel
+# What `make test-all` runs, each part in an environment of its own.
+PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-pipelines test-dask test-browser test-wheel docs
 
-.PHONY: demo test test-all parts $(PARTS) check doctest bench clean
+.PHONY: demo test test-all parts $(PARTS) check doctest bench docs clean
 
 demo: $(VENV)/demo.stamp ## the main job on real reviews, with a model inside the process
 	$(VENV)/bin/python notebooks/demo.py
@@ -51,6 +53,9 @@ test-dask: .venv-dask/stamp .venv-dask-lowest/stamp ## clusters of Dask on this 
 	.venv-dask/bin/python -m pytest tests/engines/test_dask.py "tests/test_docs.py::test_a_block_of_the_docs_runs_from_an_empty_file" -k "test_dask or dask.md"
 	.venv-dask-lowest/bin/python -m pytest tests/engines/test_dask.py -m "not long"
 
+test-browser: .venv-browser/stamp ## cards, reports and pages in the system's Chromium; skipped if there is none
+	.venv-browser/bin/python -m pytest tests/browser
+
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
 
@@ -67,8 +72,13 @@ doctest: $(VENV)/dev.stamp ## the examples in docstrings
 bench: $(VENV)/dev.stamp ## every benchmark, each in a process of its own
 	for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python $$script || exit 1; done
 
+# Without a network, as far as programs follow these variables: what would load something fails.
+docs: .venv-docs/stamp ## the site of docs/, in build/docs: warnings are errors, and no page asks anything of a network
+	NO_MKDOCS_2_WARNING=1 http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 .venv-docs/bin/mkdocs build --quiet
+	.venv-docs/bin/python scripts/check_site.py build/docs
+
 clean: ## remove the environments and what was downloaded
-	rm -rf $(VENV) $(VENV)-* .data
+	rm -rf $(VENV) $(VENV)-* .data build/docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -124,6 +134,17 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) -m venv $(@D)
 	$(PYTHON) scripts/lowest.py dask dev > $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --editable ".[dask]" $(TOOLS) --constraint $(@D)/pins.txt
+	touch $@
+
+# The browser is the system's: playwright's own is not downloaded.
+.venv-browser/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable . playwright $(TOOLS)
+	touch $@
+
+.venv-docs/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[cli]" $(DOCS)
 	touch $@
 
 .PHONY: .venv-wheel/stamp

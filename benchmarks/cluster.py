@@ -9,15 +9,21 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 
 import pandas as pd
-from distributed import Client, LocalCluster
 
 import pandas_amr  # noqa: F401 (registers df.amr)
 from pandas_amr import LM
 from pandas_amr.testing import ScriptedServer, findings
+
+try:
+    from distributed import Client, LocalCluster
+except ImportError:
+    print("skipped: needs pandas-amr[dask]")
+    sys.exit(0)
 
 ROWS = 2000
 AIM = 0.5

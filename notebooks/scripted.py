@@ -100,3 +100,90 @@ def read_books(request):
     """Name the tone or the topic of a book (patterns.ipynb, 4)."""
     answer = "warm" if "tone" in request.system else "life"
     return findings(request, lambda unit: {"finding": f"{answer}: {unit['title']}"})
+
+
+LEDGER_CODE = """
+lines = df[["unit"]].copy()
+lines["category"] = df["Category"]
+lines["amount"] = df["Sales"].round(4)
+is_loss = df["Profit"] < 0
+lines["cause"] = "none"
+lines.loc[is_loss, "cause"] = "price"
+lines.loc[is_loss & (df["Discount"] >= 0.3), "cause"] = "discount"
+submit(lines)
+"""
+
+
+def read_ledger(request):
+    """Hand in a finding for each line of a ledger, with one cell of Python (expense-ledger.ipynb)."""
+    return Call("python_repl", {"code": LEDGER_CODE})
+
+
+COMPLAINTS = {
+    "sound": ("sound", "audio", "noise", "volume", "headphone", "speaker"),
+    "battery": ("battery", "charge", "power"),
+    "screen": ("screen", "display", "lcd"),
+    "handling": ("button", "menu", "software", "control", "install"),
+    "support": ("support", "service", "warranty", "manual"),
+}
+UNHAPPY = ("not ", "n't", "no ", "problem", "poor", "bad", "disappoint", "difficult", "annoy", "cheap", "fail", "weak")
+
+
+def read_complaints(request):
+    """Find complaints in sentences of reviews, then write a summary of them (reviews-summary.ipynb)."""
+    if request.schema != "reduction":
+        return findings(request, lambda unit: complaint_of(unit["text"]))
+    numbers_by_topic = {}
+    for finding in request.findings:
+        if finding["topic"] is not None:
+            numbers_by_topic.setdefault(finding["topic"], []).append(finding["finding"])
+    rows = []
+    for topic, numbers in sorted(numbers_by_topic.items(), key=lambda item: -len(item[1])):
+        advice = f"Look into the {topic} first." if not rows else f"Then look into the {topic}."
+        rows.append({"topic": topic, "advice": advice, "sources": numbers})
+    return {"output": rows, "sources": []}
+
+
+def complaint_of(text):
+    """Say what a sentence complains about; nothing if it does not complain."""
+    words = text.lower()
+    topic = None
+    if any(word in words for word in UNHAPPY):
+        topic = next((name for name, signs in COMPLAINTS.items() if any(sign in words for sign in signs)), None)
+    return {"topic": topic, "severity": None if topic is None else 1 + words.count("!") + ("very" in words)}
+
+
+MEANINGS = {
+    "Sales": ("amount", "dollars"),
+    "Profit": ("amount", "dollars"),
+    "Discount": ("share", None),
+    "Quantity": ("count", "pieces"),
+    "Postal Code": ("code", None),
+}
+
+
+def describe_columns(request):
+    """Describe each column of a table by its profile (data-dictionary.ipynb)."""
+    return findings(request, describe_column)
+
+
+def describe_column(unit):
+    """Say what one column means."""
+    kind, measured_in = MEANINGS.get(unit["column"], ("category", None))
+    is_place = unit["column"] in {"Country", "City", "State", "Region", "Postal Code"}
+    about = "where the goods went" if is_place else f"the {unit['column'].lower()} of the line"
+    return {"kind": kind, "measured_in": measured_in, "about": about}
+
+
+STORES = {"A12": "Leeds", "B07": "Bath", "C31": "Hull"}
+
+
+def read_tickets(request):
+    """Look up the shop of a ticket and judge it, each persona in its own way (tools-and-personas.ipynb)."""
+    if "lawyer" in request.system:
+        return findings(request, lambda unit: {"risk": "injury" in unit["ticket"] or "refund" in unit["ticket"]})
+    if not request.tool_results:
+        codes = [re.search(r"[A-C]\d\d", unit["ticket"]).group() for unit in request.units]
+        return [Call("town_of", {"code": code}) for code in codes]
+    towns = list(request.tool_results)
+    return findings(request, lambda unit: {"town": towns[unit["unit"]], "urgent": "injury" in unit["ticket"]})

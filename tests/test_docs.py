@@ -15,7 +15,7 @@ import reader
 from pandas_amr.testing import ScriptedServer
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "llms.txt", *sorted((ROOT / "docs").rglob("*.md"))]
 # An output that holds a fence of its own stands between longer ones.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n(````?)text\n(.*?)^\2\n)?", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")

@@ -12,6 +12,7 @@ from pandas_amr._api.accessor import accessor, register
 
 # These verbs shadow builtins: they are the words of map-reduce.
 from pandas_amr._api.verbs import filter, map, map_reduce, mapper, plan, reduce, start  # noqa: A004
+from pandas_amr._records.version import __version__ as __version__
 from pandas_amr.errors import (
     AMRError,
     AMRWarning,
@@ -65,8 +66,6 @@ if TYPE_CHECKING:
     from pandas_amr.sandbox.base import Limits, Sandbox
     from pandas_amr.sandbox.host.container import ContainerSandbox
     from pandas_amr.tools import PythonREPLTool, Tool, tool
-
-__version__ = "0.1.0"
 
 __all__ = [
     "LM",

@@ -192,7 +192,7 @@ class ModelConfigError(ModelError):
     """The service rejects this key, model or address for every request.
 
     Attributes:
-        of_request: the same failure as an error of this request only, if the service may mean
+        request_error: the same failure as an error of this request only, if the service may mean
             that. It does if it has answered other requests.
         certain: whether it does not mean that if it has answered no other request yet.
         unknown_path: whether the service knows no such path, and says nothing else.

@@ -343,7 +343,7 @@ def test_an_attribute_is_suggested_once():
         _ = _result().finding
     text = "".join(traceback.format_exception(raised.value))
     assert text.count("Did you mean") == 1
-    assert not hasattr(amr.Plan(), "_repr_html_")
+    assert not hasattr(amr.Plan(), "_repr_latex_")
 
 
 ENVIRONMENTS = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -390,3 +392,26 @@ def test_a_runner_that_brings_the_journal_along_pays_nothing(built, tmp_path):
     assert passed(build)
     assert build.requests == 0
     assert fresh.tables() == built.tables()
+
+
+# What the guide shows
+
+
+def test_the_models_and_the_tests_of_the_guide_build_as_they_stand_and_the_second_time_for_nothing(built, provider):
+    provider.refuses_poison = False
+    guide = (HERE.parents[1] / "docs" / "guide" / "dbt.md").read_text(encoding="utf-8")
+    models = re.findall(r"^```py\n# (models/\S+)\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)
+    assert len(models) == guide.count("```py\n") == 2
+    for path, code in models:
+        assert (built.folder / path).exists()
+        (built.folder / path).write_text(code, encoding="utf-8")
+    (tests,) = re.findall(r"^```yaml\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)
+    described = "models:\n  - name: complaints\n" + textwrap.indent(tests, "    ")
+    (built.folder / "models" / "marts" / "marts.yml").write_text(described, encoding="utf-8")
+
+    select = ["--select", *(f"+{Path(path).stem}" for path, _ in models)]
+    assert passed(built.build("--full-refresh", *select))
+    assert built.columns("complaints")["is_complaint"] == "BOOLEAN"
+    again = built.build(*select)
+    assert passed(again)
+    assert again.requests == 0

@@ -506,7 +506,8 @@ class Disturbance:
 
 ROWS = 2000
 SHARD = 10
-DISTURBED = {"finding": {"n": int}, "columns": ["text"], "plan": {"shard_size": SHARD}, "max_parallelism": 8}
+IN_FLIGHT = 8
+DISTURBED = {"finding": {"n": int}, "columns": ["text"], "plan": {"shard_size": SHARD}, "max_parallelism": IN_FLIGHT}
 
 
 def test_a_worker_that_is_killed_costs_what_was_in_flight_there_and_what_it_found_last(harmed, tmp_path):
@@ -516,18 +517,22 @@ def test_a_worker_that_is_killed_costs_what_was_in_flight_there_and_what_it_foun
     def kill_it():
         kept = len(amr.Journal(tmp_path / "journal.db"))
         os.kill(pid, signal.SIGKILL)
-        open_then.append(sum(asked.values()) - kept)  # in flight, or not reported yet
+        open_then.append(sum(asked.values()) - kept)  # answered, and not reported yet
 
     kill = Disturbance(ROWS // 5, kill_it)
     with ScriptedServer(counted(asked, kill.hold), latency_s=0.01) as server:
         found = rows(ROWS).amr.map(
-            "Which?", lm=server.lm(max_parallelism=8), engine=harmed, journal=tmp_path / "journal.db", **DISTURBED
+            "Which?",
+            lm=server.lm(max_parallelism=IN_FLIGHT),
+            engine=harmed,
+            journal=tmp_path / "journal.db",
+            **DISTURBED,
         )
         assert found["n"].tolist() == list(range(ROWS))
-        assert server.max_in_flight <= 8
+        assert server.max_in_flight <= IN_FLIGHT
         assert kill.done.is_set()
         assert len(asked) == ROWS
-        assert sum(asked.values()) - ROWS <= open_then[0]
+        assert sum(asked.values()) - ROWS <= open_then[0] + IN_FLIGHT * SHARD
         assert REPORT_S <= 1
     assert len(amr.Journal(tmp_path / "journal.db")) == ROWS
 
@@ -552,7 +557,7 @@ def test_a_scheduler_that_is_gone_ends_the_run_and_the_same_call_goes_on(harmed,
             rows(ROWS).amr.map("Which?", engine=harmed, **ask)
         assert len(raised.value.partial.status) == ROWS
         known = len(amr.Journal(tmp_path / "journal.db"))
-        assert known >= ROWS // 5 - 8 * SHARD
+        assert known >= ROWS // 5 - IN_FLIGHT * SHARD
         before = sum(asked.values())
         assert rows(ROWS).amr.map("Which?", **ask)["n"].tolist() == list(range(ROWS))
         assert sum(asked.values()) - before == ROWS - known
@@ -571,7 +576,7 @@ def test_a_run_that_is_cancelled_stops_the_workers_and_keeps_what_they_found(cli
         stopped_at = sum(asked.values())
         assert stopped_at < ROWS
         known = len(amr.Journal(tmp_path / "journal.db"))
-        assert stopped_at - known <= 8 * SHARD
+        assert stopped_at - known <= IN_FLIGHT * SHARD
         rows(ROWS).amr.map("Which?", engine=client, **ask)
         assert sum(asked.values()) - stopped_at == ROWS - known
 
@@ -705,3 +710,28 @@ def test_a_mapper_made_while_an_engine_is_set_is_pickled_without_it(client):
     with amr.settings(engine=client):
         mapper = amr.mapper(measure, finding={"length": int, "half": float})
     assert pickle.loads(cloudpickle.dumps(mapper))(rows(2))["length"].tolist() == [5, 5]
+
+
+def test_sources_are_rows_by_their_labels_and_what_needs_all_rows_here_is_refused(client):
+    def sources(request):
+        return {"output": "all", "sources": [0, 3]} if request.schema == "reduction" else provider(request)
+
+    with ScriptedServer(sources) as server:
+        lazy = dd.from_pandas(labelled_rows(8), npartitions=3, sort=False)
+        result = lazy.amr.map_reduce(map="Which?", reduce="Sum up.", output=str, lm=server.lm(), **ASKED)
+    assert result.sources["label"].tolist() == ["label 0", "label 3"]
+    assert result.explain()["n"].tolist() == [0, 3]
+    assert [one.n for one in result.records] == list(range(8))
+    refused = {
+        "retry": result.retry,
+        "score": result.score,
+        "verify": result.verify,
+        "review": result.review,
+        "save": lambda: result.save("folder"),
+        "to_html": lambda: result.to_html("file.html"),
+    }
+    for method, call in refused.items():
+        with pytest.raises(amr.UsageError, match=rf"A result of a Dask frame has no {method}\(\): "):
+            call()
+    with pytest.raises(amr.UsageError, match=r"result.frame.compute\(\)"):
+        pa.table(result)

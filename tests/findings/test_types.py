@@ -360,3 +360,16 @@ def test_columns_that_parquet_cannot_hold_come_back_as_they_are(tmp_path):
 def test_a_folder_without_a_result_is_told(tmp_path):
     with pytest.raises(amr.UsageError, match="holds no saved result"):
         amr.load(tmp_path)
+
+
+def test_choices_can_have_a_description_which_the_model_reads():
+    df = pd.DataFrame({"text": ["a", "b"]})
+    with ScriptedServer(lambda request: findings(request, lambda unit: {"kind": "low"})) as server:
+        kinds = {"kind": (["low", "high", None], "how urgent it is")}
+        frame = df.amr.map("How urgent?", finding=kinds, lm=server.lm(), progress=False)
+        assert "how urgent it is" in str(server.requests[0].body)
+    assert frame["kind"].tolist() == ["low", "low"]
+    assert frame["kind"].cat.categories.tolist() == ["low", "high"]
+    for described in ((["low"], None), ([], "none")):
+        with pytest.raises(amr.UsageError, match=r"finding\['kind'\] takes a type"):
+            df.amr.map("How urgent?", finding={"kind": described}, lm="m")

@@ -104,6 +104,7 @@ def join_results(
         trace=trace,
         total=services.ledger.total,
         seconds=services.trace.seconds,
+        started=services.trace.date,
         status=_status_of(last, reached.places if has_rows else slice(None)),
         stopped=end_reason(done),
         sandbox=next((one.sandbox for one in done if one.sandbox is not None), None),
@@ -129,6 +130,7 @@ def _no_stage(reached: Reached, services: Services, trace: pd.DataFrame) -> Resu
         trace=trace,
         total=services.ledger.total,
         seconds=services.trace.seconds,
+        started=services.trace.date,
         status=None,
     )
 

@@ -20,9 +20,8 @@ def check_environment() -> None:
     Raises:
         UsageError: there is one, and the variable that is meant is not set.
     """
-    for name in sorted(os.environ):
-        if not name.upper().startswith(PREFIX) or name in VARIABLES:
-            continue
+    alike = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    for name in sorted(set(alike) - set(VARIABLES)):
         meant = closest_name(name.upper().removeprefix(PREFIX), _short_names(), least=ALIKE)
         if meant is None or f"{PREFIX}{meant}" in os.environ:
             continue

@@ -31,6 +31,7 @@ from pandas_amr._plan.plan_types import (
 )
 from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.graph import Graph, graph_of_shape
+from pandas_amr._records.html import details, element, named_values, root, text_block
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.pickles import pack, unpack
 from pandas_amr._records.public import public
@@ -418,22 +419,39 @@ class Plan(BaseModel):
             if value is not None or name == "give_up_after"
         }
 
-    def __repr__(self) -> str:
-        lines = [f"<Plan by {self.made_by}>"]
+    def shown_fields(self) -> dict[str, str]:
+        """Write what is set, by field, for people."""
+        texts: dict[str, str] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
             if name == "give_up_after" and value is None:
-                lines.append(f"  {name}: never")
+                texts[name] = "never"
             elif value is not None and name != "made_by":
-                # A planner that has read rows wrote some of it: none of it may steer a terminal.
-                parts = [escape_unprintable(line) for line in _value_text(value).split("\n")]
-                lines.append(f"  {name}: {CONTINUED.join(parts)}")
+                texts[name] = value_text(value)
+        return texts
+
+    def __repr__(self) -> str:
+        lines = [f"<Plan by {self.made_by}>"]
+        for name, text in self.shown_fields().items():
+            # A planner that has read rows wrote some of it: none of it may steer a terminal.
+            parts = [escape_unprintable(line) for line in text.split("\n")]
+            lines.append(f"  {name}: {CONTINUED.join(parts)}")
         if self._binding is not None:
             lines.append(f"  estimate: {self._binding.estimate}")
             lines += [f"  {line}" for line in self._binding.outgoing.lines]
         return "\n".join(lines)
 
     __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        parts = [
+            element("p", element("b", f"Plan by {self.made_by}")),
+            named_values(self.shown_fields().items()),
+        ]
+        if self._binding is not None:
+            parts.append(element("p", element("b", "Estimate: "), str(self._binding.estimate)))
+            parts.append(details("What leaves this machine", text_block(str(self.outgoing()))))
+        return root(*parts)
 
 
 def _explain_fields(model: type[AnyModel]) -> type[AnyModel]:
@@ -458,23 +476,24 @@ _explain_fields(Ranking)
 _explain_fields(Plan)
 
 
-def _value_text(value: Any) -> str:
-    """Write a field's value for the plan's repr."""
+def value_text(value: Any) -> str:
+    """Write a field's value for people."""
     if isinstance(value, dict):
-        parts = [f"{key}: {_value_text(part)}" for key, part in value.items()]
+        parts = [f"{key}: {value_text(part)}" for key, part in value.items()]
         return "{" + ", ".join(parts) + "}"
     if get_origin(value) is list:
-        return f"list of {_value_text(get_args(value)[0])}"
+        return f"list of {value_text(get_args(value)[0])}"
     if is_pydantic_model(value):
         types = {name: field.annotation for name, field in value.model_fields.items()}
-        fields = ", ".join(f"{name}: {_type_text(kind)}" for name, kind in types.items())
+        fields = ", ".join(f"{name}: {type_text(kind)}" for name, kind in types.items())
         return f"{value.__name__}({fields})"
     if isinstance(value, type) or get_origin(value):
-        return _type_text(value)
+        return type_text(value)
     return str(value)
 
 
-def _type_text(kind: object) -> str:
+def type_text(kind: object) -> str:
+    """Write a type for people."""
     if get_origin(kind) is Literal:
         return " | ".join(repr(choice) for choice in get_args(kind))
     if isinstance(kind, type) and not get_args(kind):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.html import named_values, root
 from pandas_amr._records.public import public
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @public
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Estimate:
     """What a plan would take on the frame it was made for.
 
@@ -82,6 +83,27 @@ class Estimate:
         if self.tree:
             parts.append(f"reduced {' -> '.join(map(str, self.tree))}")
         return ", ".join(parts)
+
+    def __repr__(self) -> str:
+        return f"<Estimate {self}>"
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, object]] = [
+            ("units", f"{self.units:,}, of which {self.asked:,} are asked about"),
+            ("shards", f"{self.shards:,}"),
+            ("calls", self._calls),
+        ]
+        if self.tokens is not None:
+            rows.append(("tokens", f"{self.input_tokens:,} in, {self.output_tokens:,} out"))
+        if self.tokens_between is not None:
+            low, high = self.tokens_between
+            rows.append(("by the sample", f"{low:,} to {high:,} tokens (of {self.sampled} units)"))
+        rows.append(("money", "unknown" if self.money is None else self._money[len("money ") :]))
+        if self.seconds is not None:
+            rows.append(("time", f"{self.seconds:,.0f} s"))
+        if self.tree:
+            rows.append(("reduced", " → ".join(map(str, self.tree))))
+        return root(named_values(rows))
 
     @property
     def _calls(self) -> str:

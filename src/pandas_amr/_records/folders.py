@@ -1,4 +1,4 @@
-"""A folder that is written as a whole or not at all; it may replace another one."""
+"""Folders and files that are written as a whole or not at all; they may replace others."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         temporary.mkdir(parents=True)
         for name, data in files.items():
-            _write(temporary / name, data)
+            path = temporary / name
+            path.parent.mkdir(exist_ok=True)
+            _write(path, data)
         if folder.exists():
             shutil.copymode(folder, temporary)
         _move_into_place(temporary, folder)
@@ -92,8 +94,28 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(temporary)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file, in the place of the one that is there.
+
+    It is written beside it and renamed. If this is interrupted, the old file is there, or the whole
+    new one. A link stays, and leads to the new file.
+
+    Raises:
+        OSError: the folder is not there, or not to be written to.
+    """
+    target = path.resolve()
+    temporary = target.with_name(f".{secrets.token_hex(8)}.writing")
+    try:
+        _write(temporary, data)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
     with path.open("wb") as file:
         file.write(data)
         file.flush()

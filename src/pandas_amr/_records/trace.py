@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -49,15 +50,27 @@ class Node:
 
 @dataclass(slots=True)
 class Trace:
-    """The nodes of one run, in the order in which they began."""
+    """The nodes of one run, in the order in which they began.
+
+    Attributes:
+        began: when the run began, by the clock of durations.
+        started: when it began, in seconds since 1970.
+        nodes: the nodes.
+    """
 
     began: float = field(default_factory=CLOCK.now)
+    started: float = field(default_factory=CLOCK.wall)
     nodes: list[Node] = field(default_factory=list)
     _by_prefix: dict[str, list[Node]] = field(default_factory=dict)
 
     def at(self, prefix: str) -> list[Node]:
         """Give the nodes of one run; those of its sub-runs have a longer prefix."""
         return self._by_prefix.get(prefix, [])
+
+    @property
+    def date(self) -> dt.datetime:
+        """When the run began, in UTC."""
+        return dt.datetime.fromtimestamp(self.started, dt.UTC)
 
     @property
     def seconds(self) -> float:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from pandas_amr._records.html import Figure, root, table
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
 from pandas_amr.errors import UsageError
@@ -21,9 +22,9 @@ LEAST_CENT = 0.01  # less is written with two digits that tell something
 
 
 @public
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Usage:
-    """Calls, tokens and seconds of some work; addable.
+    """Calls, tokens and seconds of some work; addable. Its repr leaves out what is 0.
 
     Attributes:
         calls: requests that were answered.
@@ -84,6 +85,42 @@ class Usage:
     def tokens(self) -> int:
         """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
+
+    def __repr__(self) -> str:
+        parts: list[str] = []
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if value != entry.default:
+                parts.append(f"{entry.name}={value!r}")
+        return f"Usage({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return root(table(COST_COLUMNS, [cost_figures(self)]))
+
+
+COST_COLUMNS = (
+    "calls",
+    "sent",
+    "from journal",
+    "tokens in",
+    "of them cached",
+    "tokens out",
+    "money",
+)
+
+
+def cost_figures(usage: Usage) -> list[Figure]:
+    """Write what some work cost, as ``COST_COLUMNS`` names it."""
+    counts = (
+        usage.calls,
+        usage.tries,
+        usage.recalled,
+        usage.input_tokens,
+        usage.cached_tokens,
+        usage.output_tokens,
+    )
+    money = "unknown" if usage.money is None else format_money(usage.money)
+    return [*[Figure(f"{count:,}") for count in counts], Figure(money)]
 
 
 def format_money(amount: float) -> str:

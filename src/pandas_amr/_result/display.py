@@ -1,11 +1,8 @@
-"""Show a result: its repr, and its HTML for notebooks."""
+"""Show a result as one line: its repr."""
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._result.frames import have_findings
@@ -14,9 +11,6 @@ from pandas_amr._units.profile import shorten_text
 if TYPE_CHECKING:
     from pandas_amr._result.result import Result
 
-HEAD_ROWS = 5
-CELL_CHARACTERS = 120
-TEXT_CHARACTERS = 2000
 STOPPED_CHARACTERS = 120
 
 
@@ -72,41 +66,3 @@ def _unread_parts(result: Result) -> list[str]:
     return [
         f"{counts[status]} {status}" for status in ("empty", "skipped") if counts.get(status, 0)
     ]
-
-
-def result_html(result: Result) -> str:
-    """Return HTML: the line, the output, the head of the frame; the text of cells is escaped."""
-    head = result.frame.head(HEAD_ROWS)
-    line = result_line(result)
-    return html_parts(line, result.output, head, len(result.frame), result.failures)
-
-
-def html_parts(
-    line: str, output: object, head: pd.DataFrame, rows: int, failures: pd.DataFrame
-) -> str:
-    """Return HTML of the line, the output, the head of a frame of so many rows, and failures."""
-    parts = [
-        f"<p><b>{html.escape(line)}</b></p>",
-        _output_html(output),
-        f"<p>frame, the first {len(head)} of {rows} rows:</p>",
-        _frame_html(head),
-    ]
-    if len(failures):
-        parts += ["<p>failures:</p>", _frame_html(failures.head(HEAD_ROWS))]
-    return f"<div>{''.join(parts)}</div>"
-
-
-def _output_html(output: object) -> str:
-    if isinstance(output, pd.DataFrame):
-        return _frame_html(output.head(2 * HEAD_ROWS))
-    if isinstance(output, pd.Series):
-        return _frame_html(output.head(2 * HEAD_ROWS).to_frame("output"))
-    if output is None:
-        return ""
-    text = html.escape(shorten_text(str(output), TEXT_CHARACTERS))
-    return f"<pre style='white-space: pre-wrap'>{text}</pre>"
-
-
-def _frame_html(frame: pd.DataFrame) -> str:
-    with pd.option_context("display.max_colwidth", CELL_CHARACTERS):
-        return frame.to_html(escape=True, notebook=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from pandas_amr._records.html import details, element, escape, root
 from pandas_amr._records.public import public
 from pandas_amr._result.aggregates import compare_aggregates
 from pandas_amr._result.compare import compare_columns, is_number, is_same, wilson_interval
 from pandas_amr._result.labels import labels_by_field
+from pandas_amr._result.tables import frame_table, note
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MISSING = "<missing>"
 MOST_CLASSES = 50
+MOST_ROWS = 100  # of a table that is shown
 CLASS_COLUMNS = ("precision", "recall", "f1", "support")
 
 
@@ -80,11 +82,15 @@ class Score:
         return f"<Score {'; '.join(parts)}{more}>"
 
     def _repr_html_(self) -> str:
-        tables = [self.fields.round(3), self.classes.round(3), self.aggregates]
-        parts = [table.to_html(escape=True) for table in tables if len(table)]
+        tables = {"Fields": self.fields, "Classes": self.classes, "Aggregates": self.aggregates}
+        parts = [element("p", element("b", escape(repr(self).strip("<>"))))]
+        for title, frame in tables.items():
+            if len(frame):
+                shown = frame_table(frame.round(3), rows=MOST_ROWS)
+                parts.append(details(title, shown, is_open=title == "Fields"))
         if self.uncovered:
-            parts.append(f"<p>Not compared: {html.escape('; '.join(self.uncovered))}.</p>")
-        return "".join(parts)
+            parts.append(note(f"Not compared: {'; '.join(self.uncovered)}."))
+        return root(*parts)
 
 
 def _missing_by_name(value: object) -> Any:

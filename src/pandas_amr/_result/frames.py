@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from functools import partial
+from functools import cache, partial
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -137,12 +137,26 @@ def failures_frame(failures: Iterable[Failure], index: pd.Index) -> pd.DataFrame
     A failed reduce has no label and no position.
     """
     listed = list(failures)
+    if not listed:
+        return _empty_failures().copy()
     labels: list[Any] = []
     positions: list[int | None] = []
     for failure in listed:
         of_unit = failure.position >= 0
         labels.append(index[failure.position] if of_unit else None)
         positions.append(failure.position if of_unit else None)
+    return _make_failures(listed, labels, positions)
+
+
+@cache
+def _empty_failures() -> pd.DataFrame:
+    """Return the frame of a run without failures: each run looks whether there are any."""
+    return _make_failures([], [], [])
+
+
+def _make_failures(
+    listed: Sequence[Failure], labels: list[Any], positions: list[int | None]
+) -> pd.DataFrame:
     shards = [_none_if_negative(failure.shard) for failure in listed]
     return pd.DataFrame(
         {

@@ -11,7 +11,6 @@ import pandas as pd
 from pandas_amr._findings.map_findings import STATUSES
 from pandas_amr._records.public import public
 from pandas_amr._records.usage import describe_spend
-from pandas_amr._result.display import HEAD_ROWS, html_parts
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import failures_frame, status_frame
 from pandas_amr._result.part_files import part_starts
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from pandas_amr._findings.store import Failure
@@ -145,9 +145,10 @@ class StreamedResult(ResultOfParts[Output, Kind]):
         shown += [f"stopped: {self.stopped.partition('. ')[0]}"] if self.stopped else []
         return f"<Result {', '.join(filter(None, shown))}>"
 
-    def _repr_html_(self) -> str:
-        head = frame_of(self.frame.head(HEAD_ROWS))
-        return html_parts(repr(self), self.output, head, self.rows, self.failures)
+    def _found_columns(self) -> list[str]:
+        """Return the columns of the findings; those of the input have other names."""
+        schema: pa.Schema = self.findings.schema
+        return list(schema.names)
 
 
 def failures_of_parts(parts: Sequence[WrittenPart], of_reduce: Sequence[Failure]) -> pd.DataFrame:

@@ -20,11 +20,13 @@ from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
 from pandas_amr._result.arrow_stream import table_of_frame, table_of_summary
-from pandas_amr._result.display import result_html, result_line
+from pandas_amr._result.card import result_card
+from pandas_amr._result.display import result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import LazyField, have_findings
 from pandas_amr._result.records import Kind, RecordsField, name_type, replace_types
+from pandas_amr._result.report import SupportsWrite, report_of, write_report
 from pandas_amr._result.review import most_in_doubt
 from pandas_amr._result.saved import load_parts, save_result
 from pandas_amr._result.stopped import stop_with
@@ -32,7 +34,8 @@ from pandas_amr._result.verify import Verification, verification
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import datetime as dt
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from pandas_amr._context.settings import Settings
     from pandas_amr._findings.map_findings import MapFindings
@@ -100,6 +103,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
             sandbox status``.
         total: the sum of ``usage``.
         seconds: how long the run took.
+        started: when the run began, in UTC.
         stopped: why the run stopped early, if it did: the budget is spent; or the service did not
             answer for ``LM(patience_s=...)``, or asked to wait longer: then it says until when; or
             units failed for one reason and none succeeded (``plan={"give_up_after": ...}``).
@@ -138,6 +142,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
     made_by: Callable[[int], tuple[str, ...]] | None = field(default=None)
     aggregations: Mapping[Any, Any] | None = field(default=None)
     finding_types: Mapping[str | None, Any] | None = field(default=None)
+    started: dt.datetime | None = None
 
     records = RecordsField()
 
@@ -294,6 +299,14 @@ class Result(CopiedHere, Generic[Output, Kind]):
         others.update(self.plan.status_columns or ())
         return [str(name) for name in names if name not in others]
 
+    def _found_columns(self) -> list[str]:
+        """Return the columns of the findings, of a recipe those of all its stages."""
+        found: list[str] = []
+        for stage in self.stages or (self,):
+            if stage.status is not None:
+                found += stage._finding_columns()  # noqa: SLF001 (of this class)
+        return found
+
     def _planned_columns(self) -> list[Any]:
         """Return the columns of the findings, then those that the plan's types would add."""
         columns = list(self.findings.columns)
@@ -339,6 +352,48 @@ class Result(CopiedHere, Generic[Output, Kind]):
                 come back as it is. Nothing is written then.
         """
         save_result(self._parts(), folder)
+
+    @suggest_keywords
+    def to_html(
+        self,
+        buf: str | Path | SupportsWrite | None = None,
+        *,
+        columns: Sequence[Hashable] | None = None,
+        max_rows: int = 1000,
+    ) -> str | None:
+        """Write a report: one HTML file for a reader who has no Python.
+
+        It holds the question, the answer and the rows it rests on, the rows with their findings (to
+        search and to sort), what failed, the method, the cost and the graph. It fetches nothing.
+        Only columns that were read are shown, and texts as they were sent, if ``redact`` was in
+        force.
+
+        Args:
+            buf: the path of the file, which is replaced if there is one; or what text is written
+                to, such as an open file. None returns the text.
+            columns: the columns to show of the rows, as ``frame`` holds them, redacted or not.
+            max_rows: the most rows in the table; a report says how many it leaves out.
+
+        Returns:
+            None, or the text if there is no ``buf``, as ``DataFrame.to_html``.
+
+        Raises:
+            UsageError: a column is not in ``frame``, or the file cannot be written.
+
+        Example:
+            >>> import pandas as pd, pandas_amr as amr
+            >>> df = pd.DataFrame({"text": ["one", "three"]})
+            >>> def count(rows):
+            ...     return [{"length": len(text)} for text in rows["text"]]
+            >>> result = df.amr.map_reduce(map=count, reduce={"length": "max"})
+            >>> result.to_html()[:15]
+            '<!doctype html>'
+        """
+        text = report_of(self, self._found_columns(), columns, max_rows)
+        if buf is None:
+            return text
+        write_report(buf, text)
+        return None
 
     @user_traceback
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -404,7 +459,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
         return result_line(self)
 
     def _repr_html_(self) -> str:
-        return result_html(self)
+        return result_card(self, self._found_columns())
 
 
 for _name in ("usage", "failures", "trace", "status"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import re
@@ -164,6 +165,7 @@ def _describe(parts: Mapping[str, Any], output: object, tables: _Tables) -> dict
     return {
         "format": FORMAT,
         **{name: parts[name] for name in FIGURES},
+        "started": parts["started"] and parts["started"].isoformat(),
         "warnings": [[type(warning).__name__, str(warning)] for warning in parts["warnings"]],
         "aggregations": aggregations,
         "finding_types": [
@@ -334,6 +336,7 @@ def _read_parts(folder: Path) -> dict[str, Any]:
     return {
         **{name: frames.get(name) for name in FRAMES},
         **{name: description[name] for name in FIGURES},
+        "started": _read_moment(description.get("started")),
         "plan": plan,
         "output": decode_value(description["output"], _output_decoders(frames, plan)),
         "warnings": tuple(warnings),
@@ -341,6 +344,10 @@ def _read_parts(folder: Path) -> dict[str, Any]:
         "finding_types": _read_finding_types(description),
         "stages": stages,
     }
+
+
+def _read_moment(text: str | None) -> dt.datetime | None:
+    return None if text is None else dt.datetime.fromisoformat(text)
 
 
 def _read_frames(folder: Path, labels: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

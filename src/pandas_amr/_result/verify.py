@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_amr._records.html import details, element, escape, root
 from pandas_amr._records.public import public
 from pandas_amr._result.compare import compare_columns, wilson_interval
+from pandas_amr._result.tables import frame_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+MOST_ROWS = 100
+HEAD_ROWS = 10
 
 
 @public
@@ -50,8 +55,14 @@ class Verification:
         return f"<Verification by {self.model}: {agreement}>"
 
     def _repr_html_(self) -> str:
-        tables = (self.agreement.round(3), self.disagreements.head(10))
-        return "".join(table.to_html(escape=True) for table in tables if len(table))
+        shown = [element("p", element("b", escape(repr(self).strip("<>"))))]
+        if len(self.agreement):
+            shown.append(frame_table(self.agreement.round(3), rows=MOST_ROWS))
+        different = self.disagreements
+        if len(different):
+            summary = f"They differ in {len(different):,} values; the first {HEAD_ROWS}"
+            shown.append(details(summary, frame_table(different, rows=HEAD_ROWS), is_open=True))
+        return root(*shown)
 
 
 def verification(

@@ -172,7 +172,6 @@ def _assemble(
     failures = state.sorted_failures(spec.job.names)
     found = state.finding_rows(spec.job)
     frame, status = _frame_and_status(spec, state, found, failures)
-    nodes = _copy_nodes(services, parent)
     return Result(
         output=outcome.output,
         frame=frame,
@@ -180,9 +179,10 @@ def _assemble(
         plan=spec.plan,
         usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
         failures=build_later(failures_frame, failures, frame.index),
-        trace=build_later(trace_frame, nodes),
+        trace=build_later(trace_frame, _copy_nodes(services, parent)),
         total=services.ledger.total,
         seconds=services.trace.seconds,
+        started=services.trace.date,
         status=status,
         stopped=state.end_reason,
         sandbox=spec.sandbox_tier or None,

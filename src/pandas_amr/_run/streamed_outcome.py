@@ -57,6 +57,7 @@ def make_streamed_result(
         trace=build_later(trace_frame, [replace(node) for node in services.trace.nodes]),
         total=services.ledger.total,
         seconds=services.trace.seconds,
+        started=services.trace.date,
         status=build_later(status_of_parts, tuple(parts)),
         stopped=state.end_reason,
         sandbox=spec.sandbox_tier or None,

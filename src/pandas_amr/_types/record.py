@@ -8,7 +8,7 @@ import enum
 import secrets
 import types
 import typing
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeGuard, get_args, get_origin
 from weakref import WeakValueDictionary
 
 import typing_extensions
@@ -96,7 +96,8 @@ def record_type(
 
     Args:
         name: of the model.
-        fields: name to type, to ``(type, description)``, or to a list of choices.
+        fields: name to a type, to a list of choices, or to either with a description:
+            ``(type, description)``.
         about: the model's description.
         place: what its one field is for people; default: the field of ``finding=``.
         beside: further keywords of its JSON schema.
@@ -150,13 +151,24 @@ def _find_unusable(definitions: dict[str, Any]) -> str | None:
     return None
 
 
+def _is_described(definition: object) -> TypeGuard[tuple[Any, Any]]:
+    """Tell whether something is a type, or a list of choices, with a description."""
+    if not isinstance(definition, tuple) or len(definition) != 2:
+        return False
+    kind, about = definition
+    if isinstance(kind, list):
+        return bool(kind) and isinstance(about, str | FieldInfo)
+    return is_type(kind)
+
+
 def _define_field(place: str, definition: object) -> Any:
     """Return a field as pydantic's ``create_model`` takes it."""
-    if isinstance(definition, tuple) and len(definition) == 2 and is_type(definition[0]):
+    if _is_described(definition):
         kind, about = definition
-        if isinstance(about, FieldInfo):
-            return definition
-        return (kind, Field(description=str(about)))
+        if isinstance(kind, list):
+            kind = literal_of(kind, place)
+        field = about if isinstance(about, FieldInfo) else Field(description=str(about))
+        return (kind, field)
     if isinstance(definition, list) and definition:
         return (literal_of(definition, place), ...)
     if is_type(definition) and not is_foreign_type(definition):

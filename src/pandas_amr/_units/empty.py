@@ -22,7 +22,7 @@ INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 def find_empty_rows(
     frame: pd.DataFrame, columns: Sequence[int], rows: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return those of some rows in which all of some columns are empty.
+    """Return those of some rows, in ascending order, in which all of some columns are empty.
 
     Example:
         >>> import pandas as pd
@@ -33,7 +33,10 @@ def find_empty_rows(
     empty = rows
     for column in columns:
         if len(empty):
-            empty = empty[_are_empty(frame.iloc[empty, column])]
+            cells = frame.iloc[:, column]
+            if len(empty) < len(cells):
+                cells = cells.iloc[empty]
+            empty = empty[_are_empty(cells)]
     return empty
 
 

@@ -73,6 +73,7 @@ def script(df: pd.DataFrame) -> None:
     assert_type(result.score({"mood": "label"}).accuracy, "pd.Series[Any]")
     assert_type(result.verify(share=0.1, lm="local").disagreements, pd.DataFrame)
     assert_type(result.review(5), pd.DataFrame)
+    assert_type(result.to_html("report.html", columns=["a"], max_rows=10), str | None)
     recipe = amr.Recipe(plan).then(lambda frame: frame).filter("even?").map("x", finding={"n": int})
     few = amr.Budget(confirm=lambda estimate: estimate.calls is not None and estimate.calls < 9)
     assert_type(recipe(df, lm="local", budget=few), amr.Result)

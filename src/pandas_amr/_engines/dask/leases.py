@@ -60,7 +60,11 @@ class DriverPaceLease:
             return self._last
         self._asked += 1
         self._asked_at = CLOCK.now()
-        self._last = ask_driver(self.link, "pace", self.name, self.member, report, CLOCK.now())
+        try:
+            self._last = ask_driver(self.link, "pace", self.name, self.member, report, CLOCK.now())
+        except LeaseError:
+            if not self.link.is_idle:  # else the run has ended meanwhile
+                raise
         return self._last
 
     @property
@@ -76,8 +80,13 @@ class DriverPaceLease:
         Raises:
             LeaseError: the driver does not answer.
         """
-        if not self.link.is_idle:
+        if self.link.is_idle:
+            return
+        try:
             ask_driver(self.link, "leave_pace", self.name, self.member, report, CLOCK.now())
+        except LeaseError:
+            if not self.link.is_idle:
+                raise
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ from pandas_amr.errors import JournalError
 
 LOST_S = 15.0  # without the driver: nobody takes what is found
 RETRY_S = 0.2
-CONNECT_S = 5.0
+CONNECT_S = 2.0
 
 
 class RunEnded(JournalError):
@@ -54,7 +54,7 @@ class Link:
                 answer = await self._ask_once(request)
                 break
             except (OSError, TimeoutError) as error:  # distributed's own derive from these
-                if self._is_closed or CLOCK.now() > latest:
+                if self._is_closed or self.is_idle or CLOCK.now() > latest:
                     raise JournalError(
                         f"The driver at {self._address} cannot be reached ({type(error).__name__})."
                     ) from None

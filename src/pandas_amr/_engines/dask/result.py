@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from pandas_amr._result.explain import find_positions
 from pandas_amr._result.parts import ResultOfParts
 from pandas_amr._result.records import Kind
 from pandas_amr._result.result import Output
+from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,6 +58,24 @@ class DaskResult(ResultOfParts[Output, Kind]):
             parts.append(frame.partitions[number].compute().iloc[inside])
         order = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
         return pd.concat(parts).iloc[order]
+
+    def to_html(self, *given: Any, **options: Any) -> NoReturn:
+        """Refuse: it shows rows, which would all have to be read.
+
+        Raises:
+            UsageError: always.
+        """
+        del given, options
+        self._refuse("to_html")
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> NoReturn:
+        """Refuse: the rows are not here.
+
+        Raises:
+            UsageError: always.
+        """
+        del requested_schema
+        raise UsageError("The rows of a Dask frame are not here: pass result.frame.compute().")
 
     def __repr__(self) -> str:
         rows = self.starts[-1]

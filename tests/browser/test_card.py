@@ -1,0 +1,80 @@
+"""The card of a result, as a notebook shows it."""
+
+import pytest
+
+import shown
+
+# What JupyterLab says of the tables of all outputs, before ours come.
+JUPYTER = """<style>
+.jp-RenderedHTMLCommon { font-size: 14px; }
+.jp-RenderedHTMLCommon table { border-collapse: collapse; table-layout: fixed; margin-left: auto; margin-right: auto; font-size: 12px; }
+.jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th, .jp-RenderedHTMLCommon tr {
+  text-align: right; vertical-align: middle; padding: 0.5em; line-height: normal; white-space: normal; max-width: none; border: none; }
+.jp-RenderedHTMLCommon:not(.jp-RenderedMarkdown) tbody tr:nth-child(odd) { background: #f00; }
+</style><div class="jp-RenderedHTMLCommon">"""
+
+pytestmark = pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+
+
+@pytest.mark.parametrize("kind", ["text", "objects", "failures", "reduce failed", "recipe"])
+def test_a_card_is_quiet_and_fits_light_dark_and_narrow(show, look, kind):
+    result = shown.KINDS[kind]()
+    page = show(result._repr_html_(), look)
+    assert page.locator(".amr").count() == 1
+    parts = page.locator("details")
+    assert parts.count() >= 2
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true })")
+    show.check(page)  # all of it open
+    assert page.locator(".amr-graph svg").is_visible()
+
+
+def test_the_answer_stands_above_all_else_and_its_markdown_is_rendered(show):
+    page = show(shown.KINDS["text"]()._repr_html_())
+    assert page.locator(".amr-answer h2").inner_text() == "Fix the battery first"
+    assert page.locator(".amr-answer strong").inner_text() == "battery"
+    assert page.locator(".amr-answer td").all_inner_texts() == ["battery", "5", "strap", "4"]
+    top, line, table = (
+        page.locator(part).first.bounding_box()["y"] for part in (".amr-answer", ".amr-line", ".amr > .amr-scroll")
+    )
+    assert top < line < table
+
+
+def test_texts_are_aligned_to_the_left_and_numbers_to_the_right_under_the_styles_of_jupyter_too(show, look):
+    page = show(JUPYTER + shown.KINDS["scalar"]()._repr_html_(), look)
+    align = "(cells) => cells.map((cell) => getComputedStyle(cell).textAlign)"
+    rows = page.locator(".amr > .amr-scroll tbody tr")
+    assert rows.count() == 5
+    for number in range(5):
+        assert rows.nth(number).locator("td").evaluate_all(align) == [
+            "start",
+            "start",
+            "right",
+            "start",
+            "start",
+            "right",
+        ]
+        colours = (
+            rows.nth(number)
+            .locator("td")
+            .evaluate_all("(cells) => cells.map((e) => getComputedStyle(e).backgroundColor)")
+        )
+        assert set(colours) == {"rgb(21, 24, 29)" if look == "dark" else "rgb(255, 255, 255)"}
+
+
+def test_hostile_cells_run_nothing_and_stand_in_their_own_cell(show, look):
+    page = show(shown.hostile()._repr_html_(), look)
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("script, img, iframe").count() == 0
+    assert "<script>window.hacked = true</script>" in page.locator(".amr-answer").inner_text()
+    rows = page.locator(".amr > .amr-scroll tbody tr")
+    assert rows.count() == 5
+    assert rows.first.locator("td").first.inner_text() == "<script>window.hacked = true</script>"
+    heights = rows.evaluate_all("(rows) => rows.map((row) => row.getBoundingClientRect().height)")
+    assert max(heights) < 400
+
+
+def test_two_cards_and_other_tables_of_a_notebook_leave_each_other_alone(show):
+    one = shown.KINDS["scalar"]()._repr_html_()
+    page = show(f"<table id='other'><tr><td>x</td></tr></table>{one}{one}")
+    assert page.locator("#other td").evaluate("(cell) => getComputedStyle(cell).padding") == "1px"
+    assert page.locator(".amr .amr").count() == 0
