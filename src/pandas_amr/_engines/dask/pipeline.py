@@ -154,6 +154,7 @@ class ClusterPipeline(Pipeline):
         self._threads = 1
         self._starts: Sequence[int] = (0,)
         self._journal: Journal | None = None
+        self._own_run = 0  # in a journal of this run alone
         self._address = ""
 
     async def carry_out(self) -> Result | Draft:
@@ -291,7 +292,7 @@ class ClusterPipeline(Pipeline):
             # What a worker had found before it died is not asked again, even without a journal.
             path = self._folder / "journal.sqlite"
             journal = await in_thread(Journal, path)
-            run_number = await journal.begin(spec.job.verb, None, 0)
+            run_number = self._own_run = await journal.begin(spec.job.verb, None, 0)
         self._service = Service(
             self._name,
             journal,
@@ -628,6 +629,10 @@ class ClusterPipeline(Pipeline):
             await self._cluster.cancel(futures)
             await self._hear_last_reports(open_parts)
         await self._service.close()
+        if self._own_run and self._journal is not None:  # else its store would live on
+            await self._journal.end(
+                self._own_run, "done", calls=0, tokens=0, money=None, recalled=0
+            )
 
     async def _hear_last_reports(self, parts: Sequence[SentPart]) -> None:
         """Wait a moment for what workers say of parts that they are told to drop."""
