@@ -11,7 +11,7 @@ TOOLS := click pytest pytest-xdist hypothesis jsonschema cloudpickle
 FRAMES := polars duckdb narwhals "ibis-framework[duckdb]"
 # What the site is made with. MkDocs 2 takes no plug-ins; ruff sets the signatures.
 DOCS := "mkdocs>=1.6.1,<2" "mkdocs-material>=9.6" "mkdocstrings[python]>=0.30" ruff
-EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_progress.py tools/test_mcp.py \
+EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_otel.py run/test_progress.py tools/test_mcp.py \
   units/test_any_frame.py units/test_corpus.py
 
 # What `make test-all` runs, each part in an environment of its own.
@@ -109,8 +109,8 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 # An extra may need later versions of the required packages than the lowest: those are left free here.
 .venv-extras/stamp: pyproject.toml scripts/lowest.py
 	$(PYTHON) -m venv $(@D)
-	$(PYTHON) scripts/lowest.py local files mcp notebook pickle prices dev > $(@D)/pins.txt
-	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,notebook,pickle,prices]" $(TOOLS) $(FRAMES) nbclient ipykernel --constraint $(@D)/pins.txt
+	$(PYTHON) scripts/lowest.py local files mcp notebook otel pickle prices dev > $(@D)/pins.txt
+	$(@D)/bin/python $(PIP) --editable ".[local,files,mcp,notebook,otel,pickle,prices]" opentelemetry-sdk $(TOOLS) $(FRAMES) nbclient ipykernel --constraint $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --no-deps $(WEIGHTS)
 	touch $@
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 import pandas_amr as amr
-from pandas_amr import testing
+from pandas_amr import events, testing
 from test_docs import PAGES, ROOT, blocks_of
 
 DOCS = ROOT / "docs"
@@ -93,6 +93,7 @@ def test_every_python_block_is_run_by_a_test(page):
 def test_every_public_name_has_one_entry_in_the_reference():
     entries = [name for page in PAGES for name in DIRECTIVE.findall(text_of(page))]
     public = [*amr.__all__, *(f"testing.{name}" for name in testing.__all__)]
+    public += [f"events.{name}" for name in events.__all__]
     assert sorted(entries) == sorted(public)
 
 

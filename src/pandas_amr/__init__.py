@@ -20,6 +20,7 @@ from pandas_amr.errors import (
     BudgetExceeded,
     ColumnError,
     CorpusWarning,
+    EventWarning,
     FailureWarning,
     InvalidOutput,
     JournalError,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from pandas_amr._records.estimate import Estimate
     from pandas_amr._records.graph import Graph
     from pandas_amr._records.outgoing import Outgoing
+    from pandas_amr._records.timeline import Timeline
     from pandas_amr._records.usage import Budget, Usage
     from pandas_amr._result.evaluate import Score
     from pandas_amr._result.recent import result_of
@@ -81,6 +83,7 @@ __all__ = [
     "ContainerSandbox",
     "CorpusWarning",
     "Estimate",
+    "EventWarning",
     "FailureWarning",
     "Forgotten",
     "FrameMapper",
@@ -113,6 +116,7 @@ __all__ = [
     "SandboxUnavailable",
     "Score",
     "SettingWarning",
+    "Timeline",
     "Tool",
     "Usage",
     "UsageError",
@@ -147,6 +151,7 @@ _HOMES = {
     "_units.by": ("By",),
     "_units.frames": ("as_frame",),
     "_records.graph": ("Graph",),
+    "_records.timeline": ("Timeline",),
     "_journal.journal": ("Journal",),
     "_journal.forget": ("Forgotten",),
     "_api.mcp": ("mcp_tools",),
@@ -170,6 +175,8 @@ for _home, _names in _HOMES.items():
 
 
 def __getattr__(name: str) -> Any:
+    if name == "events":
+        return importlib.import_module(f"{__name__}.events")
     if name not in _HOME_OF:
         from pandas_amr._records.public import refuse_attribute  # noqa: PLC0415 (seldom needed)
 
@@ -180,7 +187,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__", "errors", "testing", "tools"])
+    return sorted([*__all__, "__version__", "errors", "events", "testing", "tools"])
 
 
 register()

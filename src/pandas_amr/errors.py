@@ -28,6 +28,7 @@
     ├─ FailureWarning                   some units failed and are listed
     ├─ JournalWarning                   the journal is damaged, missing or unavailable
     ├─ SettingWarning                   a setting is left out: the model rejects it
+    ├─ EventWarning                     a listener of events is not called any more
     └─ CorpusWarning                    some files were left out
 """
 
@@ -48,6 +49,7 @@ __all__ = [
     "BudgetExceeded",
     "ColumnError",
     "CorpusWarning",
+    "EventWarning",
     "FailureWarning",
     "InvalidOutput",
     "JournalError",
@@ -315,6 +317,10 @@ class JournalWarning(AMRWarning):
 
 class SettingWarning(AMRWarning):
     """A setting of an ``LM`` is left out: the model rejects it."""
+
+
+class EventWarning(AMRWarning):
+    """Who listens to a run's events raised, or did not keep up, and is not called any more."""
 
 
 class CorpusWarning(AMRWarning):

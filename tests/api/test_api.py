@@ -11,7 +11,7 @@ import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer, findings
 
 VERBS = [amr.start, amr.map_reduce, amr.map, amr.filter, amr.reduce, amr.plan]
-RUN_OPTIONS = ["lm", "max_parallelism", "max_steps", "errors", "budget", "journal", "progress"]
+RUN_OPTIONS = ["lm", "max_parallelism", "max_steps", "errors", "budget", "journal", "progress", "on_event"]
 
 
 @pytest.fixture

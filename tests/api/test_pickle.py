@@ -185,6 +185,7 @@ MADE: dict[str, Any] = {
     "Result": lambda: written(),
     "Score": lambda: computed().score({"length": [4, 3, 10]}),
     "Tool": lambda: amr.Tool(triple, description="Thrice.", max_result_chars=500),
+    "Timeline": lambda: written().timeline(),
     "Usage": lambda: amr.Usage(calls=1, money=None),
     "Verification": lambda: amr.Verification(pd.DataFrame({"rows": [0]}), pd.DataFrame({"same": [True]}), 0, pd.DataFrame({"n": [1]}), "m"),
     "settings": lambda: amr.settings(lm=amr.LM("m"), redact=masked, budget=amr.Budget(calls=1)),
@@ -286,6 +287,7 @@ def _(one: Any, other: Any) -> None:
 
 
 @assert_same.register(amr.Result)
+@assert_same.register(amr.Timeline)
 @assert_same.register(amr.Score)
 @assert_same.register(amr.Verification)
 @assert_same.register(amr.FrameMapper)
@@ -372,7 +374,7 @@ def test_pickle_a_result_is_whole_after_save_and_load_and_the_other_way_round(tm
     for again in copies_of(loaded).values():
         assert_same(loaded, again)
     pickle.loads(pickle.dumps(written())).save(tmp_path / "b")
-    for name in ("frame", "findings", "usage", "failures", "trace", "status", "output", "total"):
+    for name in ("frame", "findings", "usage", "failures", "trace", "spans", "status", "output", "total"):
         assert_same(getattr(amr.load(tmp_path / "b"), name), getattr(loaded, name))
 
 

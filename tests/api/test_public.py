@@ -21,7 +21,7 @@ def told_by(code: str) -> str:
 def test_every_public_name_is_there_and_no_other_is_listed():
     for name in amr.__all__:
         assert getattr(amr, name) is not None
-    assert sorted(set(dir(amr)) - {"__version__", "errors", "testing", "tools"}) == sorted(amr.__all__)
+    assert sorted(set(dir(amr)) - {"__version__", "errors", "events", "testing", "tools"}) == sorted(amr.__all__)
     assert set(errors.__all__) <= set(amr.__all__)
 
 
@@ -106,6 +106,10 @@ def test_public_classes_name_the_package_as_their_module_and_pickles_find_them()
     public = [getattr(amr, name) for name in amr.__all__]
     classes = [value for value in public if isinstance(value, type)]
     assert len(classes) > 40
+    for name in set(amr.events.__all__) - {"Event"}:
+        kind = getattr(amr.events, name)
+        assert f"{kind.__module__}.{kind.__qualname__}" == f"pandas_amr.events.{name}"
+        assert pickle.loads(pickle.dumps(kind)) is kind
     for kind in classes:
         assert f"{kind.__module__}.{kind.__qualname__}" == f"pandas_amr.{kind.__name__}"
         assert pickle.loads(pickle.dumps(kind)) is kind

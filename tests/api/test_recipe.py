@@ -79,7 +79,9 @@ def test_a_recipe_is_one_run_one_graph_one_usage_one_journal(tmp_path):
     assert runs["verb"].tolist() == ["recipe", "recipe"]
     assert runs["calls"].tolist() == [asked, 0]
     nodes = {node.id: node for node in first.graph().nodes}
-    assert set(nodes) == {"1-filter/map-1", "2-map/map-1", "2-map/map-2", "2-map/map-3"}
+    maps = {"1-filter/map-1", "2-map/map-1", "2-map/map-2", "2-map/map-3"}
+    assert set(nodes) == maps | {"3-reduce/compute"}
+    assert set(nodes["3-reduce/compute"].parents) == maps - {"1-filter/map-1"}
     assert nodes["2-map/map-2"].parents == ("1-filter/map-1",)
     assert nodes["2-map/map-2"].level == 1
     assert first.trace["tokens"].sum() == first.total.tokens
@@ -153,11 +155,12 @@ def test_a_recipe_inside_a_recipe_is_one_graph_one_throttle_one_journal_one_usag
     assert again.total.recalled == 4 + 1 + 6
     assert len(journal.runs()) == 2
     nodes = {node.id: node for node in result.graph().nodes}
-    inside = [name for name in nodes if name.startswith("map-1/row-2/")]
-    assert sorted(inside) == [f"map-1/row-2/2-map/map-{n}" for n in (1, 2, 3)]
-    assert set(inside) <= set(nodes["map-1"].parents)
-    assert nodes["map-1"].level == 1
-    assert nodes[inside[0]].level == 0
+    inside = [f"map-1/row-2/2-map/map-{n}" for n in (1, 2, 3)]
+    computed = "map-1/row-2/3-reduce/compute"
+    assert sorted(name for name in nodes if name.startswith("map-1/row-2/")) == [*inside, computed]
+    assert set(nodes[computed].parents) == set(inside)
+    assert computed in nodes["map-1"].parents
+    assert [nodes[name].level for name in (inside[0], computed, "map-1", "compute")] == [0, 1, 2, 3]
 
 
 def test_a_row_whose_pipeline_fails_is_listed_and_costs_no_other():
@@ -218,7 +221,7 @@ def test_a_stage_s_trace_holds_its_own_nodes():
     assert [{name.partition("/")[0] for name in stage.trace["id"]} for stage in result.stages] == [
         {"1-filter"},
         {"2-map"},
-        set(),
+        {"3-reduce"},
     ]
     assert len(result.trace) == sum(len(stage.trace) for stage in result.stages)
 

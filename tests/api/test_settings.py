@@ -24,6 +24,8 @@ DEFAULTS = {
     "progress": None,
     "budget": None,
     "journal": None,
+    "on_event": None,
+    "telemetry": None,
 }
 
 
@@ -264,6 +266,9 @@ WRONG = {
         r"CALLER\(lm=\.\.\.\) by phase takes plan, map, reduce, not 'filter'",
     ),
     "a phase without a model": ({"lm": {"map": None}}, r"CALLER\(lm=\.\.\.\) takes amr.LM"),
+    "a listener that is none": ({"on_event": "print"}, r"CALLER\(on_event=\.\.\.\) takes a function of one event"),
+    "telemetry in words": ({"telemetry": "yes"}, r"CALLER\(telemetry=\.\.\.\) takes True, False or None, not 'yes'"),
+    "telemetry by its name": ({"otel": True}, r"Did you mean CALLER\(telemetry=\.\.\.\)\?"),
     "one wrong of two": ({"max_steps": 3, "errors": "x"}, r"CALLER\(errors=\.\.\.\) takes"),
 }
 

@@ -113,6 +113,12 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
     # keywords
     "a keyword": (_fits(colums=["text"]), U, "map() takes no 'colums'. Did you mean 'columns'?"),
     "another word for it": (_fits(model="gpt"), U, "map() takes no 'model'. Did you mean 'lm'?"),
+    "another word for a listener": (_fits(callback=print), U, "map() takes no 'callback'. Did you mean 'on_event'?"),
+    "a setting of all calls": (
+        _fits(telemetry=True),
+        U,
+        "map() takes no 'telemetry'. It is a setting: amr.configure(telemetry=",
+    ),
     "a keyword of start": (
         lambda lm: amr.start(DF, "x", ouput=int),
         U,
@@ -158,6 +164,9 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
     "another word for a setting": (lambda lm: amr.settings(model="m"), U, "Did you mean settings(lm=...)?"),
     "a keyword of score": (lambda lm: _result().score({"n": [1, 2]}, tolerence=1), U, "Did you mean 'tolerance'?"),
     "a keyword of retry": (lambda lm: _result().retry(model="x"), U, "retry() takes no 'model'. Did you mean 'lm'?"),
+    "a keyword of override": (lambda lm: _result().override({}, redcue=False), U, "Did you mean 'reduce'?"),
+    "a keyword of diff": (lambda lm: _result().diff(_result(), tolerence=1), U, "Did you mean 'tolerance'?"),
+    "a field that is corrected": (lambda lm: _result().override({0: {"nn": 1}}), U, "did you mean 'n'?"),
     "a keyword of read_text": (lambda lm: amr.read_text("x", chunk_token=3), U, "Did you mean 'chunk_tokens'?"),
     "a keyword of load": (lambda lm: amr.load("x", findng=3), U, "load() takes no 'findng'. Did you mean 'finding'?"),
     # aggregations
@@ -315,6 +324,8 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
         A,
         "'Usage' object has no attribute 'token'. Did you mean 'tokens'?",
     ),
+    "a method of a graph": (lambda lm: _result().graph().to_img(), A, "Did you mean 'to_svg'?"),
+    "a method of a timeline": (lambda lm: _result().timeline().toframe(), A, "Did you mean 'to_frame'?"),
     "an attribute of a plan": (lambda lm: amr.Plan().shardsize, A, "Did you mean 'shard_size'?"),
     "an attribute of a model": (lambda lm: lm.max_trys, A, "Did you mean 'max_tries'?"),
     "a verb": (lambda lm: DF.amr.mapreduce("x"), A, "df.amr has no attribute 'mapreduce'. Did you mean 'map_reduce'?"),

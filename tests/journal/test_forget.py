@@ -372,7 +372,7 @@ def test_keys_of_an_export_are_forgotten(path):
         ((None, {"modle": "x"}), r"Unknown name 'modle' .* Did you mean 'model'\?"),
         ((None, {"older_than": 3}), r"Did you mean 'before'\?"),
         ((None, {"weather": 1}), r"It takes kind, model"),
-        ((None, {"kind": "row"}), "takes 'finding', 'reduction' or 'plan', or several, not 'row'"),
+        ((None, {"kind": "row"}), "takes 'finding', 'reduction', 'plan' or 'correction', or several, not 'row'"),
         ((None, {"run": "1"}), "takes the number of a run"),
         ((None, {"run": True}), "takes the number of a run"),
         ((None, {"run": -1}), "takes the number of a run"),
@@ -383,7 +383,7 @@ def test_keys_of_an_export_are_forgotten(path):
         ((None, {"text": [SECRET, 7]}), "takes a text, or several"),
         ((None, {"key": "no hex"}), "takes a key"),
         ((None, {"model": amr.LM("m", base_url="http://127.0.0.1:9/v1")}), "takes the name of a model"),
-        ((None, {"kind": []}), "takes 'finding', 'reduction' or 'plan'"),
+        ((None, {"kind": []}), "takes 'finding', 'reduction', 'plan' or 'correction'"),
     ],
     ids=str,
 )

@@ -441,7 +441,7 @@ def test_what_a_result_says_of_its_run_comes_back(tmp_path):
     for name in ("stopped", "seconds", "sandbox", "coverage", "total"):
         assert same_values(getattr(loaded, name), getattr(result, name)), name
     assert [(type(one), str(one)) for one in loaded.warnings] == [(type(one), str(one)) for one in result.warnings]
-    for name in ("frame", "findings", "usage", "failures", "trace", "status", "sources", "output"):
+    for name in ("frame", "findings", "usage", "failures", "trace", "spans", "status", "sources", "output"):
         assert same_values(getattr(loaded, name), getattr(result, name)), name
     assert repr(loaded) == repr(result)
     assert loaded.plan.to_json() == result.plan.to_json()
@@ -466,7 +466,7 @@ def test_groups_labels_and_parents_come_back(tmp_path):
     assert result.failures["label"].tolist() == [pd.Period("2026-03", freq="M")]
     result.save(tmp_path)
     loaded = amr.load(tmp_path)
-    for name in ("frame", "findings", "usage", "failures", "trace", "status", "sources", "output"):
+    for name in ("frame", "findings", "usage", "failures", "trace", "spans", "status", "sources", "output"):
         assert same_values(getattr(loaded, name), getattr(result, name)), name
     for group in result.output.index:
         assert same_frames(loaded.explain(group=group), result.explain(group=group))
@@ -480,7 +480,18 @@ def test_stages_come_back_whole(tmp_path):
     loaded = amr.load(tmp_path)
     assert len(loaded.stages) == len(result.stages) == 2
     for one, other in zip((loaded, *loaded.stages), (result, *result.stages), strict=True):
-        for name in ("frame", "findings", "usage", "failures", "trace", "status", "sources", "output", "total"):
+        for name in (
+            "frame",
+            "findings",
+            "usage",
+            "failures",
+            "trace",
+            "spans",
+            "status",
+            "sources",
+            "output",
+            "total",
+        ):
             assert same_values(getattr(one, name), getattr(other, name)), name
 
 

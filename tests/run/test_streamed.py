@@ -602,7 +602,7 @@ def test_a_result_shows_itself_and_is_found_by_its_dataset(files, tmp_path):
     result = amr.map_reduce(files, map=one_way, reduce={"n": "sum"}, out=tmp_path / "out")
     assert repr(result) == "<Result 12 of 12 rows in 3 parts, 0 calls>"
     assert "first 5 of 12 rows" in result._repr_html_()
-    assert result.trace["id"].tolist() == ["map-part-0", "map-part-1", "map-part-2"]
+    assert result.trace["id"].tolist() == ["map-part-0", "map-part-1", "map-part-2", "compute"]
     found = amr.map(files, one_way, out=tmp_path / "out")
     assert amr.result_of(found).rows == 12
 

@@ -17,6 +17,7 @@ from pandas_amr._agent.threads import call_contained, call_user_function
 from pandas_amr._records.concurrency import await_user_code
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.raised import describe_error
+from pandas_amr._records.trace import note_tool_error, record_tool, type_name
 from pandas_amr._types.json_text import RepeatedKey
 from pandas_amr.models.base import Message
 
@@ -91,15 +92,22 @@ class ToolSubmission:
 
 
 async def dispatch(
-    calls: Sequence[ToolCall], tools: Sequence[AgentTool]
+    calls: Sequence[ToolCall], tools: Sequence[AgentTool], asked_in: int = 0
 ) -> tuple[list[Message], ToolSubmission | None]:
     """Run the calls concurrently.
+
+    Args:
+        calls: the calls of one turn.
+        tools: what can be called.
+        asked_in: the number of the turn among the run's calls of models, for whoever listens.
 
     Returns:
         One tool message per call, in the order of the calls; and what the calls submitted.
     """
     by_name = {tool.name: tool for tool in tools}
-    running = [asyncio.ensure_future(await_user_code(_run(call, by_name))) for call in calls]
+    running = [
+        asyncio.ensure_future(await_user_code(_run(call, by_name, asked_in))) for call in calls
+    ]
     # Wait for all of them, so that no call runs on by itself if another one raises.
     await asyncio.gather(*running, return_exceptions=True)
     results = [future.result() for future in running]
@@ -163,17 +171,26 @@ def find_tool(name: str, tools: Iterable[str]) -> str | None:
     return similar[0] if len(similar) == 1 else None
 
 
-async def _run(call: ToolCall, by_name: dict[str, AgentTool]) -> str | ToolSubmission:
+async def _run(
+    call: ToolCall, by_name: dict[str, AgentTool], asked_in: int
+) -> str | ToolSubmission:
     name = find_tool(call.name, by_name)
     if name is None:
         listed = ", ".join(by_name) or "none"
         return f"There is no tool {call.name[:LONGEST_NAME]!r}. There is: {listed}."
     tool = by_name[name]
+    with record_tool(tool.name, asked_in):
+        return await _run_tool(call, tool)
+
+
+async def _run_tool(call: ToolCall, tool: AgentTool) -> str | ToolSubmission:
     try:
         arguments = _read_arguments(call, tool)
     except UnreadableArguments as error:
+        note_tool_error(type_name(error))
         return f"{tool.name}: these arguments do not fit: {error}"
     except ValidationError as error:
+        note_tool_error(type_name(error))
         return f"{tool.name}: these arguments do not fit: {complaint(error)}"
     except Exception as error:  # noqa: BLE001 (a validator of the user's)
         return await _describe_failure(tool, error)
@@ -185,6 +202,7 @@ async def _run(call: ToolCall, by_name: dict[str, AgentTool]) -> str | ToolSubmi
         raise
     except Exception as error:  # noqa: BLE001 (the user's tool; the agent reads of it)
         if isinstance(error, TimeoutError) and deadline.expired():  # and not the function's own
+            note_tool_error(type_name(error))
             return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
         return await _describe_failure(tool, error)
     if isinstance(result, ToolSubmission):
@@ -202,6 +220,7 @@ async def _call(tool: AgentTool, arguments: dict[str, Any]) -> str | ToolSubmiss
 
 
 async def _describe_failure(tool: AgentTool, error: Exception) -> str:
+    note_tool_error(type_name(error))
     text = as_text(f"{tool.name} raised {describe_error(error)}")
     return cut_middle(await redact_text(text, tool.redact), tool.max_result_chars)
 

@@ -287,7 +287,7 @@ class _Conversation:
         """Run the calls of a turn, and append an answer to each of them."""
         submissions = self._submissions(calls, reply)
         others = [call for call in calls if call.id not in submissions]
-        results, submitted_by_code = await dispatch(others, self.tools)
+        results, submitted_by_code = await dispatch(others, self.tools, reply.call)
         answers = {message.tool_call_id: message for message in results}
         for call_id, submission in submissions.items():
             answers[call_id] = Message("tool", submission.text, tool_call_id=call_id)

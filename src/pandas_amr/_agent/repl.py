@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import ToolSubmission, redact_text
+from pandas_amr._records.trace import note_tool_error
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.wire import Wire, make_wire
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pandas_amr.sandbox.base import Ask, Session
 
 REPL = "python_repl"
+CODE_ERROR = "CodeError"  # what events say of a cell that did not come to its end
 FENCED = re.compile(
     r"```(?:python3?|py|tool_code)?[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*```", re.DOTALL | re.IGNORECASE
 )
@@ -111,6 +113,8 @@ class Repl:
             except SandboxError:
                 await self.close()
                 raise
+        if not cell.ok:
+            note_tool_error(CODE_ERROR)
         text = await redact_text(cell.text, self.redact)
         if cell.submitted is not None:
             return ToolSubmission(text or "Received.", cell.submitted.payload)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pandas_amr._agent.agent import Agent
     from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.plan import Plan
+    from pandas_amr._records.events import Event
     from pandas_amr._records.usage import Budget
     from pandas_amr._units.by import By
     from pandas_amr.models.base import LM
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     PlanLike: TypeAlias = Plan | Mapping[str, Any] | str | Path
     Model: TypeAlias = LM | str | Mapping[str, LM | str] | AsyncOpenAI | None
     Errors: TypeAlias = Literal["coerce", "raise"] | None
+    OnEvent: TypeAlias = Callable[[Event], Any] | None
 
     Kind = TypeVarWithDefault("Kind", default=Any)  # what finding= is: the type of result.records
     Finding: TypeAlias = type[Kind] | Mapping[str, Any] | None
@@ -58,6 +60,7 @@ class Options(TypedDict, total=False):
     budget: Budget | None
     journal: Journal | str | Path | bool | None
     progress: bool | None
+    on_event: OnEvent
 
 
 class PartOptions(Options, total=False):
@@ -151,6 +154,9 @@ where what is paid for is kept, so that the same call again pays only for what i
 ``amr.Journal(path)``, or False. Default: a file in the user's cache folder.""",
     "progress": "whether a bar is shown. Default: in terminals and notebooks, "
     "else as lines in the log at INFO; True writes these to stderr.",
+    "on_event": """\
+a function of one event (``amr.events``), called with all that happens in the run, in order, on a
+thread of its own. If it raises, that is one warning, and it is not called again. Default: none.""",
 }
 DESCRIBED_HERE = "    {options}\n"  # in a docstring: where the options are described
 

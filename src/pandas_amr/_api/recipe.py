@@ -13,6 +13,7 @@ import pandas as pd
 
 from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.threads import call_user_function
+from pandas_amr._api.recipe_graph import draw_recipe
 from pandas_amr._api.recipe_result import (
     Reached,
     end_reason,
@@ -50,6 +51,7 @@ from pandas_amr._result.recent import filtered_positions
 from pandas_amr._result.result import Result
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._run.execution import Execution
+from pandas_amr._run.listening import Listeners
 from pandas_amr._run.pipeline import RunRecord, run
 from pandas_amr._run.run import Run, answer_of, prepared
 from pandas_amr._units.frames import as_frame, is_other_frame
@@ -66,13 +68,14 @@ if TYPE_CHECKING:
     from pandas_amr._context.settings import Settings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._journal.origins import RowOrigins
+    from pandas_amr._records.graph import Graph
     from pandas_amr._records.usage import Phase
     from pandas_amr._units.frames import Frame
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
 StageVerb = Literal["map_reduce", "map", "filter", "reduce", "then"]
-OF_THE_RUN = ("journal", "budget", "progress", "max_parallelism")
+OF_THE_RUN = ("journal", "budget", "progress", "max_parallelism", "on_event")
 FIRST = {"map": "map", "filter": "map", "reduce": "reduce", "map_reduce": "task"}
 _NO_ROWS = pd.DataFrame({"text": []})
 
@@ -125,7 +128,8 @@ class Recipe(CopiedHere, Pipeline):
     Args:
         plan: as in ``map_reduce``; None begins without a stage.
         arguments: what else ``map_reduce`` takes, but the frame and what is the run's: ``journal``,
-            ``budget``, ``progress``, ``max_parallelism``; those are said when it runs.
+            ``budget``, ``progress``, ``max_parallelism``, ``on_event``; those are said when it
+            runs.
 
     Raises:
         UsageError: an argument is none of the verb's.
@@ -197,8 +201,8 @@ class Recipe(CopiedHere, Pipeline):
         Args:
             frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
             settings: ``lm``, ``errors``, ``journal``, ``budget``, ``progress``,
-                ``max_parallelism``, as in ``map_reduce``; ``lm`` and ``errors`` hold for stages
-                that do not say otherwise.
+                ``max_parallelism``, ``on_event``, as in ``map_reduce``; ``lm`` and ``errors`` hold
+                for stages that do not say otherwise.
 
         Returns:
             A ``Result``: ``output`` and ``frame`` of the last stage; ``usage``, ``trace``,
@@ -211,6 +215,14 @@ class Recipe(CopiedHere, Pipeline):
                 ``Result`` with their own in ``stages``.
         """
         return self._run(frame, settings).result()
+
+    def graph(self) -> Graph:
+        """Return a graph of its stages: one node for each step, before anything is known of rows.
+
+        How many nodes a step has shows when it runs: ``recipe.start(df).graph()``, and
+        ``recipe(df).graph()``.
+        """
+        return draw_recipe(self._stages)
 
     def start(self, frame: Frame, /, **settings: Any) -> Run[Result]:
         """Begin, and give the ``Run``; takes what a call takes.
@@ -257,6 +269,7 @@ class Recipe(CopiedHere, Pipeline):
             rows=len(frame),
             journaled=is_kept,
             shown=settings.progress,
+            listeners=Listeners.of(settings, "recipe", None, len(frame)),
         )
 
     @property
@@ -312,6 +325,7 @@ class Recipe(CopiedHere, Pipeline):
         """Make what the stages share: models, throttle, journal, usage, trace."""
         warnings: list[AMRWarning] = []
         parallelism = watch.most_requests = self._parallelism(top.settings)
+        watch.trace.keep_spans()
         services = Services(
             make_ask,
             warnings.append,

@@ -11,7 +11,7 @@ import pandas as pd
 from pandas_amr._plan.call import KEEP
 from pandas_amr._plan.plan import Plan
 from pandas_amr._records.tracebacks import user_tracebacks
-from pandas_amr._result.frames import failures_frame, trace_frame, usage_frame
+from pandas_amr._result.frames import failures_frame, spans_later, trace_frame, usage_frame
 from pandas_amr._result.recent import filtered_positions, filtered_rows
 from pandas_amr._result.result import Result
 from pandas_amr.errors import UsageError
@@ -52,6 +52,13 @@ class RecipeResult(Result[Any]):
         """Refused: see ``stages``."""
         raise UsageError(
             f"A recipe's stages are verified one by one: result.stages[i].verify(){self._which}."
+        )
+
+    def override(self, *corrections: Any, **options: Any) -> Result:  # noqa: ARG002 (likewise)
+        """Refused: see ``stages``."""
+        raise UsageError(
+            "A recipe's stages are corrected one by one, and the recipe called again with their "
+            f"journal: result.stages[i].override(...){self._which}."
         )
 
     @property
@@ -101,10 +108,8 @@ def join_results(
         plan=last.plan,
         usage=usage_frame(services.ledger),
         failures=_failures_of(frame, done),
-        trace=trace,
+        **_traced(services, trace),
         total=services.ledger.total,
-        seconds=services.trace.seconds,
-        started=services.trace.date,
         status=_status_of(last, reached.places if has_rows else slice(None)),
         stopped=end_reason(done),
         sandbox=next((one.sandbox for one in done if one.sandbox is not None), None),
@@ -127,12 +132,20 @@ def _no_stage(reached: Reached, services: Services, trace: pd.DataFrame) -> Resu
         plan=Plan(),
         usage=usage_frame(services.ledger),
         failures=_failures_of(frame, ()),
-        trace=trace,
+        **_traced(services, trace),
         total=services.ledger.total,
-        seconds=services.trace.seconds,
-        started=services.trace.date,
         status=None,
     )
+
+
+def _traced(services: Services, trace: pd.DataFrame) -> dict[str, Any]:
+    """Return what is known of the nodes in a trace, and of when the run ran."""
+    return {
+        "trace": trace,
+        "spans": spans_later(services.trace, trace["id"]),
+        "seconds": services.trace.seconds,
+        "started": services.trace.date,
+    }
 
 
 def _failures_of(frame: pd.DataFrame, done: Sequence[Result]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from pandas_amr.errors import UsageError
 
 PREFIX = "AMR_"
 ALIKE = 0.8  # AMR is a word of other programs, too, whose variables are left alone
-VARIABLES = ("AMR_MODEL", "AMR_JOURNAL", "AMR_LEASE", "AMR_OFFLINE")
+VARIABLES = ("AMR_MODEL", "AMR_JOURNAL", "AMR_LEASE", "AMR_OFFLINE", "AMR_TELEMETRY")
 SWITCHED_ON = frozenset({"1", "true", "yes", "on"})
 SWITCHED_OFF = frozenset({"", "0", "false", "no", "off"})
 
@@ -37,13 +37,26 @@ def is_offline_by_environment() -> bool:
     Raises:
         UsageError: it is neither on nor off.
     """
-    text = os.environ.get("AMR_OFFLINE", "")
+    return _is_on("AMR_OFFLINE")
+
+
+def is_traced_by_environment() -> bool:
+    """Tell whether ``AMR_TELEMETRY`` lets OpenTelemetry listen.
+
+    Raises:
+        UsageError: it is neither on nor off.
+    """
+    return _is_on("AMR_TELEMETRY")
+
+
+def _is_on(variable: str) -> bool:
+    text = os.environ.get(variable, "")
     switch = text.strip().casefold()
     if switch in SWITCHED_ON:
         return True
     if switch in SWITCHED_OFF:
         return False
-    raise UsageError(f"AMR_OFFLINE takes 1 or 0, not {text!r}.")
+    raise UsageError(f"{variable} takes 1 or 0, not {text!r}.")
 
 
 def _short_names() -> list[str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._context.wiring import Wired
     from pandas_amr._units.units import Units
+    from pandas_amr.errors import AMRWarning
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Watch:
         trace: since when it runs.
         wired: its models, once they are open.
         most_requests: how many requests it may have in flight; None until the plan says so.
+        is_static: whether its agents reduce in trees by fan-in, as the plan says.
+        listener_warnings: of whoever listens to its events.
         has_logged_stop: whether the log has it at WARNING that the run stops early.
     """
 
@@ -86,6 +89,8 @@ class Watch:
         self.trace = Trace()
         self.wired: Wired | None = None
         self.most_requests: int | None = None
+        self.is_static = False
+        self.listener_warnings: list[AMRWarning] = []
         self.has_logged_stop = False
         self._lock = threading.Lock()
         self._batches: list[tuple[NDArray[np.int64], pa.Table, Units]] = []
@@ -106,6 +111,11 @@ class Watch:
             waiting=self.waits.text,
             stage=self.steps.title,
         )
+
+    def warn_of_listener(self, warning: AMRWarning) -> None:
+        """Warn that somebody who listens to the run's events is not called any more."""
+        self.listener_warnings.append(warning)
+        self.notices.begin_issuing([warning])
 
     def show_progress(self, progress: Progress, *, open_rows: int = 0, maps: int = 1) -> None:
         """Note how many units have what, and how many are still to be mapped, by all maps."""

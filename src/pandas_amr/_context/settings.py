@@ -11,10 +11,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, get_args
 
-from pandas_amr._context.environment import is_offline_by_environment
+from pandas_amr._context.environment import (
+    is_offline_by_environment,
+    is_traced_by_environment,
+)
 from pandas_amr._journal.journal import Journal, suggest_switch
 from pandas_amr._plan.call import Errors
 from pandas_amr._records.keywords import closest_keyword
+from pandas_amr._records.listeners import check_listener, refuse_collector, runs_later
+from pandas_amr._records.otel import check_telemetry
 from pandas_amr._records.paths import absolute_path
 from pandas_amr._records.pickles import CopiedHere, pack, refuse_pickling, unpack
 from pandas_amr._records.public import public
@@ -26,6 +31,8 @@ from pandas_amr.models.base import LM, is_client, refuse_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from pandas_amr._records.events import Event
 
     Caller: TypeAlias = Literal["configure", "settings"]
 
@@ -52,6 +59,8 @@ class Settings(CopiedHere):
     lease: Any = None
     redact: Callable[[str], str] | None = None
     engine: Any = None
+    on_event: Callable[[Event], Any] | None = None
+    telemetry: bool | None = None
     of_block: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -62,6 +71,15 @@ class Settings(CopiedHere):
             UsageError: the environment's variable is neither on nor off.
         """
         return is_offline_by_environment() if self.offline is None else self.offline
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether OpenTelemetry gets spans and metrics: by the setting, else by the environment.
+
+        Raises:
+            UsageError: the environment's variable is neither on nor off.
+        """
+        return is_traced_by_environment() if self.telemetry is None else self.telemetry
 
     def __getstate__(self) -> dict[str, Any]:
         return pack_arguments(self.__dict__, "settings")
@@ -172,6 +190,11 @@ class settings:  # noqa: N801 (used like a function)
         redact: a function of a text that gives the text that is sent in its place. It is given
             every cell, every number and every result of a tool before it is sent; names of columns
             and your own words (tasks, instructions, types) are sent as they are.
+        on_event: a function of one event (``amr.events``), called with all that happens in a run,
+            in order, on a thread of its own.
+        telemetry: True gives spans and metrics to the OpenTelemetry that your program has set up
+            (``pip install "pandas-amr[otel]"``); nothing is sent anywhere else. Default: what
+            ``AMR_TELEMETRY`` says (1 or 0).
 
     Raises:
         UsageError: a setting does not exist or a value does not fit.
@@ -219,7 +242,7 @@ class settings:  # noqa: N801 (used like a function)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate a function: each call of it is a block."""
-        if not callable(function) or _runs_later(function):
+        if not callable(function) or runs_later(function):
             raise UsageError(
                 "settings(...) decorates plain functions, whose calls are over when they return. "
                 "In an async function or a generator: with amr.settings(...): ..."
@@ -255,6 +278,8 @@ def pack_arguments(given: Mapping[str, Any], of: str) -> dict[str, Any]:
     for name, value in given.items():
         if name == "lm":
             refuse_clients(value)
+        if name == "on_event":
+            refuse_collector(value, f"{of}({name}=...)")
         packed[name] = pack(value, f"{of}({name}=...)")
     return packed
 
@@ -262,12 +287,6 @@ def pack_arguments(given: Mapping[str, Any], of: str) -> dict[str, Any]:
 def unpack_arguments(packed: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments that ``pack_arguments`` gave as they were before."""
     return {name: unpack(value) for name, value in packed.items()}
-
-
-def _runs_later(function: Callable[..., Any]) -> bool:
-    """Whether a call of the function gives what runs after it."""
-    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    return any(is_kind(function) for is_kind in kinds)
 
 
 @user_traceback
@@ -358,6 +377,8 @@ def _checked(
         if name not in NAMES:
             raise ArgumentError(f"There is no setting {name!r}. {_right_name(caller, name)}")
     _check_values(caller, changes)
+    if changes.get("telemetry"):
+        check_telemetry(f"{caller}(telemetry=True)")
     kept = dict(changes)
     if isinstance(kept.get("lm"), dict):
         kept["lm"] = dict(kept["lm"])
@@ -381,6 +402,8 @@ def _check_values(caller: Caller, changes: dict[str, Any]) -> None:
             continue  # None is what holds where nothing is said
         if name == "lm":
             check_lm(value, where=f"{caller}(lm=...)")
+        elif name == "on_event":
+            check_listener(value, f"{caller}(on_event=...)")
         elif not _fits(name, value):
             suggestion = did_you_mean(value, get_args(Errors)) if name == "errors" else ""
             if name in {"journal", "lease"} and isinstance(value, str):
@@ -399,6 +422,7 @@ _WANTED = {
     "journal": "a path, amr.Journal(path), True, False or None",
     "offline": "True, False or None",
     "lease": "a folder's path, True, False or None",
+    "telemetry": "True, False or None",
     "redact": "a plain function that is given a text and gives a text, or None",
     "engine": "a dask.distributed.Client, or None",
 }
@@ -408,7 +432,7 @@ def _fits(name: str, value: object) -> bool:
     match name:
         case "errors":
             return isinstance(value, str) and value in get_args(Errors)
-        case "progress" | "offline":
+        case "progress" | "offline" | "telemetry":
             return isinstance(value, bool)
         case "budget":
             return isinstance(value, Budget)
@@ -442,7 +466,7 @@ def _is_redact(value: object) -> bool:
     """Tell whether a value can be called with a text; what an async function gives is no text."""
     if not callable(value):
         return False
-    return not _runs_later(value) and not _runs_later(type(value).__call__)
+    return not runs_later(value) and not runs_later(type(value).__call__)
 
 
 def check_lm(given: object, where: str = "lm=") -> None:

@@ -53,6 +53,7 @@ class Spec:
 
     Attributes:
         sample_name: names the random sample that ``verify`` maps again; empty for any other run.
+        has_corrections: whether a person wrote some of the findings.
     """
 
     job: Job
@@ -60,6 +61,7 @@ class Spec:
     lms: Mapping[Phase, LM]
     plan: Plan = field(default_factory=lambda: Plan())  # noqa: PLW0108 (mypy: no plain callable)
     sample_name: str = ""
+    has_corrections: bool = False
 
     def lm(self, phase: Phase, agent: Agent | None = None) -> LM:
         """Return the model of a phase, or the agent's own."""
@@ -186,12 +188,14 @@ class Spec:
         """Return what a column passes before a reducer reads it; None if it is read as it is.
 
         What agents found, they found in redacted text. Columns of the frame are not redacted, nor
-        is what functions of the user's found, who read the rows as they are.
+        is what functions of the user's found, who read the rows as they are, nor what a person
+        wrote.
         """
         name = label
         if isinstance(label, tuple) and not any(label[1:]):  # beside columns of several levels
             name = label[0]
         is_found = name in self._agent_columns and label not in self.job.frame.columns
+        is_found = is_found and not self.has_corrections
         return None if is_found else self.job.redaction
 
     @cached_property

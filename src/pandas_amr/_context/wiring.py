@@ -19,6 +19,7 @@ from pandas_amr.models.concurrency_limit import ConcurrencyLimited
 from pandas_amr.models.hedge import Hedged
 from pandas_amr.models.openai.endpoint import Endpoint
 from pandas_amr.models.openai.settings import Adapting
+from pandas_amr.models.reported import Reported
 from pandas_amr.models.retry import Retrying
 from pandas_amr.models.send_marker import InFlight, SendMarker
 from pandas_amr.models.shared_budget import SharedBudgetTracker, budget_limits
@@ -205,10 +206,18 @@ class Wired:
     def model(
         self, lm: LM, gate: asyncio.Semaphore, warn: Callable[[SettingWarning], None]
     ) -> Model:
-        """Wrap a model: from the HTTP call up throttled, bounded, metered, retried, adapted.
+        """Wrap a model: from the HTTP call up to the report of each turn.
 
         ``warn`` takes what the run's user is to be told.
         """
+        ordinary = self._retrying(lm, gate)
+        server = self.bare[lm].address[0]
+        adapting = Adapting(ordinary, lm=lm, server=server, warn=warn)
+        structured = Structured(adapting, server=server, lm=lm)
+        return Reported(structured, name=lm.model, server=server)
+
+    def _retrying(self, lm: LM, gate: asyncio.Semaphore) -> Model:
+        """Wrap a model from the HTTP call up to the retry; or to the batch, if it answers those."""
         bare = self.bare[lm]
         server, key = bare.address
         throttle = throttle_for(lm, server, key)
@@ -219,12 +228,11 @@ class Wired:
         model: Model = ConcurrencyLimited(throttled, gate)
         if lm.hedge:
             model = Hedged(model, bare.statistics)
-        ordinary: Model = Retrying(self._metered(model, lm), lm=lm, throttle=throttle)
-        if (
-            lm.batch
-        ):  # it tries its steps again by itself: a retry of requests would ask for another batch
-            ordinary = BatchFirst(self._metered(self.batches[lm], lm, half=True), ordinary)
-        return Structured(Adapting(ordinary, lm=lm, server=server, warn=warn), server=server, lm=lm)
+        retrying = Retrying(self._metered(model, lm), lm=lm, throttle=throttle)
+        if not lm.batch:
+            return retrying
+        # It tries its steps again by itself: a retry of requests would ask for another batch.
+        return BatchFirst(self._metered(self.batches[lm], lm, half=True), retrying)
 
     def _metered(self, model: Model, lm: LM, *, half: bool = False) -> Metered:
         """A model whose requests are paid for; ``half`` the price in a batch."""

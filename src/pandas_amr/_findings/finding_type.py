@@ -239,6 +239,24 @@ class FindingType:
                 return violation
         return None
 
+    def accepts(self, alias: str, value: object) -> bool:
+        """Tell whether the schema of a field takes a value of JSON as it is."""
+        leniency = Leniency(empty_texts=True, coded=True)
+        return self._find_violation({alias: value}, leniency) is None
+
+    def find_field(self, name: object) -> str | None:
+        """Return the name that a model uses for a field, by any of its names; None if unknown."""
+        for field in self._fields:
+            if name in field.names:
+                return field.names[0]
+        return None
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """The name that a model uses for each field, by its column in the frame."""
+        aliases = [field.names[0] for field in self._fields]
+        return dict(zip(self.columns, aliases, strict=True))
+
     def find_fitting(self, records: Sequence[Mapping[str, Any]]) -> list[bool]:
         """Tell for each of many checked records whether Arrow can hold it."""
         try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pandas_amr._findings.corrections import CorrectedUnit
     from pandas_amr._findings.finding_type import FindingType
     from pandas_amr._units.units import Units
 
@@ -44,6 +45,10 @@ class MapFindings:
         list_type: the finding type, if each unit holds a list of records and there is one map.
         left: the asked units that a run that goes on from these findings leaves as they are, by the
             map's name.
+        corrected: what is known of the units that a person corrected, by the map's name and the
+            unit's position.
+        taken_back: the units of which nothing is known since a correction was taken back.
+        is_closed: whether a run that goes on from these findings maps nothing.
     """
 
     units: Units
@@ -53,6 +58,9 @@ class MapFindings:
     list_type: FindingType | None = None
     left: dict[str | None, NDArray[np.bool_]] = field(default_factory=dict)
     is_retry: bool = False
+    corrected: dict[str | None, dict[int, CorrectedUnit]] = field(default_factory=dict)
+    taken_back: frozenset[int] = frozenset()
+    is_closed: bool = False
 
     @property
     def has_findings(self) -> bool:
@@ -83,7 +91,38 @@ class MapFindings:
             from_journal=from_journal,
             left=left,
             is_retry=True,
+            corrected={name: dict(units) for name, units in self.corrected.items()},
+            taken_back=frozenset(),
+            is_closed=False,
         )
+
+    @property
+    def has_corrections(self) -> bool:
+        """Whether a person corrected anything."""
+        return any(self.corrected.values())
+
+    def close(self) -> MapFindings:
+        """Return a copy whose findings can be corrected, and to which no run adds any."""
+        return replace(
+            self,
+            stores={name: store.copy() for name, store in self.stores.items()},
+            statuses={name: column.copy() for name, column in self.statuses.items()},
+            from_journal={name: column.copy() for name, column in self.from_journal.items()},
+            corrected={name: dict(units) for name, units in self.corrected.items()},
+            is_closed=True,
+        )
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether a run ended before it had asked about all units."""
+        asked = self.units.asked[~np.isin(self.units.asked, list(self.taken_back))]
+        places = np.searchsorted(self.units.asked, asked)
+        return any(bool((column[places] == SKIPPED).any()) for column in self.statuses.values())
+
+    def rows_taken_back(self) -> NDArray[np.int64]:
+        """Return the rows of which nothing is known since a correction was taken back."""
+        is_taken_back = np.isin(self.units.asked, list(self.taken_back))
+        return np.flatnonzero(is_taken_back[self.units.answered_by])
 
     def rows_with(self, *statuses: str) -> int:
         """Count the rows that have one of some statuses, the worst of their maps'."""

@@ -15,14 +15,15 @@ from pandas_amr._types.arrow import field_types
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
     from pandas_amr._findings.finding_type import FindingType
 
 Who = Literal["model", "schema", "callable", "sandbox"]
-FOUND = ("ok", "repaired")  # statuses of units that have a finding
+CORRECTED = "corrected"  # a person said what the finding is
+FOUND = ("ok", "repaired", CORRECTED)  # statuses of units that have a finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,25 @@ class FindingStore:
             self._schema = table.schema
         elif not self._schema.equals(table.schema):
             self._schema = _join_schemas(self._schema, table.schema)
+
+    def remove(self, positions: Collection[int]) -> None:
+        """Remove the findings of some units."""
+        removed = np.fromiter(positions, np.int64, len(positions))
+        for number, own in enumerate(self._positions):
+            stays = ~np.isin(own, removed)
+            if not stays.all():
+                self._positions[number] = own[stays]
+                self._tables[number] = self._tables[number].filter(pa.array(stays))
+
+    def records(self, positions: Collection[int]) -> dict[int, dict[str, Any]]:
+        """Return the findings of some units as Arrow holds them; none of a unit without one."""
+        wanted = np.fromiter(positions, np.int64, len(positions))
+        records: dict[int, dict[str, Any]] = {}
+        for own, table in zip(self._positions, self._tables, strict=True):
+            places = np.flatnonzero(np.isin(own, wanted))
+            found = table.take(pa.array(places)).to_pylist()
+            records.update(zip(own[places].tolist(), found, strict=True))
+        return records
 
     def add_named(
         self, positions: NDArray[np.int64], table: pa.Table, columns: Sequence[str]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -21,6 +22,8 @@ from pandas_amr._journal.keys import fingerprint
 from pandas_amr._journal.origins import join_origins
 from pandas_amr._journal.outcomes import FailureEntry
 from pandas_amr._records.engine import run_off_loop
+from pandas_amr._records.events import Recalled
+from pandas_amr._records.trace import current_node, record_event, record_wait
 from pandas_amr.errors import InvalidOutput
 
 if TYPE_CHECKING:
@@ -77,6 +80,20 @@ class AnswerCache:
         if self.former is not None:
             self._former_base = make_former_base(self.kind, self.former)
 
+    def for_corrections(self) -> AnswerCache:
+        """Return the cache of what people say in place of these answers.
+
+        Its question is another one, since the kind is a part of it, and is written when it is used.
+        """
+        return replace(
+            self,
+            kind="correction",
+            recalled=0,
+            former=None,
+            _has_begun=False,
+            _has_former=None,
+        )
+
     def key(self, content: bytes, *, former: bool = False) -> bytes:
         """Make the key of an answer; with ``former`` the one that it had in the first format."""
         return fingerprint(self._former_base if former else self.base, content)
@@ -84,7 +101,17 @@ class AnswerCache:
     async def recall(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """Look up answers; return those that the journal has, as JSON."""
         await self._begin()
-        return await self.journal.recall(keys, self.run)
+        return await self.journal.recall(keys, self.run, is_lasting=self.kind == "correction")
+
+    async def is_known(self) -> bool:
+        """Whether the journal has ever had an answer to this question."""
+        return self._has_begun or await self.journal.has_base(self.base)
+
+    def count_recalled(self, answers: int) -> None:
+        """Count answers that came from the journal."""
+        self.recalled += answers
+        if answers:
+            record_event(partial(Recalled, answers=answers))
 
     async def has_former(self) -> bool:
         """Whether the journal has answers to this question in its first format.
@@ -239,8 +266,11 @@ class Answers:
         if answer is not None:
             self.used.append(key)
             await self.keeper.link({key: origins})
-            self.keeper.recalled += 1
+            self.keeper.count_recalled(1)
             release_claim(task)
+            node = current_node()
+            if node is not None:
+                node.form = "journal"
         return answer
 
     async def _claim(self, key: bytes) -> Claim:
@@ -248,7 +278,8 @@ class Answers:
         journal = self.keeper.journal
         while True:
             while key in journal.claims:
-                await asyncio.wait([journal.claims[key]])
+                with record_wait("journal"):
+                    await asyncio.wait([journal.claims[key]])
             claim = await journal.claim([key])
             if claim.keys:
                 return claim

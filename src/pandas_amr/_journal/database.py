@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 TOKEN_BYTES = 16
 
-Kind = Literal["finding", "plan", "reduction"]
+Kind = Literal["finding", "plan", "reduction", "correction"]
 
 
 class Entry(NamedTuple):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pandas_amr._journal.database import Store
+    from pandas_amr._journal.database import Kind, Store
     from pandas_amr._journal.labels import Labels
 
 ANY_BASE = b""  # of a reading: its run has begun, and has asked nothing yet
@@ -36,6 +36,7 @@ class Forgotten:
 
     Attributes:
         findings: how many findings, those of pieces of long rows and of ``ask`` among them.
+        corrections: how many findings that a person had corrected.
         reductions: how many answers of reducers.
         plans: how many plans.
         rows: how many rows of the frame the journal knew; None if labels were given.
@@ -55,10 +56,11 @@ class Forgotten:
     uncompared: tuple[tuple[str, ...], ...] = ()
     tasks: int = 0
     files: tuple[str, ...] = ()
+    corrections: int = 0
 
     @property
     def answers(self) -> int:
-        """How many answers there were in all."""
+        """How many answers of models and functions there were in all."""
         return self.findings + self.reductions + self.plans
 
 
@@ -141,8 +143,9 @@ def _remove_rows(
         if not rows.by_reading.keys() >= set(readings):
             return readings
         remove_dead(database, process)
-        reached = _find_reached(database, rows.digests)
         by_key = _find_by_key(database, rows)
+        # What stands in the place of a finding was made from it.
+        reached = _find_reached(database, rows.digests | by_key.keys())
         forgotten = _count(database, by_key.keys() | reached.keys())
         known = set().union(*by_key.values(), *reached.values())
         _delete(database, by_key.keys() | reached.keys(), rows.digests)
@@ -206,7 +209,10 @@ def _hide_from_running(database: sqlite3.Connection, origins: Collection[bytes])
 
 
 def forget_labelled(store: Store, labels: Labels) -> Forgotten:
-    """Remove the answers that labels name, and the reductions that were made from them."""
+    """Remove the answers that labels name, and what was made from them.
+
+    That is reductions, and what people corrected.
+    """
     forgotten: Forgotten = store.read(functools.partial(_remove_labelled, labels, store.token))
     store.read(clean_file)
     return forgotten
@@ -217,15 +223,9 @@ def _remove_labelled(labels: Labels, process: bytes, database: sqlite3.Connectio
         remove_dead(database, process)
         keys = labels.find_keys(database)
         origins = _find_origins(database, keys)
-        reductions = [
-            key
-            for (key,) in select_in(
-                database,
-                "SELECT key FROM entries WHERE kind = 'reduction' AND key IN ({marks})",
-                _find_reached(database, origins),
-            )
-        ]
-        keys.update(reductions)
+        corrections = _select_kind(database, "correction", _find_reached(database, keys))
+        reductions = _select_kind(database, "reduction", _find_reached(database, origins))
+        keys.update(reductions, corrections)
         forgotten = _count(database, keys)
         derived = _find_reached(database, keys).keys()
         _delete(database, keys | derived, set())
@@ -233,9 +233,17 @@ def _remove_labelled(labels: Labels, process: bytes, database: sqlite3.Connectio
         return replace(forgotten, tasks=labels.remove_tasks(database))
 
 
+def _select_kind(database: sqlite3.Connection, kind: Kind, keys: Collection[bytes]) -> list[bytes]:
+    """Return the keys among these that are of answers of a kind."""
+    query = f"SELECT key FROM entries WHERE kind = '{kind}' AND key IN ({{marks}})"  # noqa: S608 (of our own)
+    return [key for (key,) in select_in(database, query, keys)]
+
+
 def _find_origins(database: sqlite3.Connection, keys: Collection[bytes]) -> set[bytes]:
     """Find the rows that findings are of: by what is written, or by how a key is made of a row."""
-    query = "SELECT key, base FROM entries WHERE kind = 'finding' AND key IN ({marks})"
+    query = (
+        "SELECT key, base FROM entries WHERE kind IN ('finding', 'correction') AND key IN ({marks})"
+    )
     base_of = dict(select_in(database, query, keys))
     wanted, bases = base_of.keys(), set(base_of.values())
     query = "SELECT origin FROM origins WHERE key IN ({marks})"
@@ -250,11 +258,13 @@ def _find_origins(database: sqlite3.Connection, keys: Collection[bytes]) -> set[
 
 
 def _count(database: sqlite3.Connection, keys: Collection[bytes]) -> Forgotten:
-    counts = {"finding": 0, "reduction": 0, "plan": 0}
+    counts = {"finding": 0, "reduction": 0, "plan": 0, "correction": 0}
     query = "SELECT kind FROM entries WHERE key IN ({marks})"
     for (kind,) in select_in(database, query, keys):
         counts[kind] += 1
-    return Forgotten(counts["finding"], counts["reduction"], counts["plan"])
+    return Forgotten(
+        counts["finding"], counts["reduction"], counts["plan"], corrections=counts["correction"]
+    )
 
 
 def _delete(

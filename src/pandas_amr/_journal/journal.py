@@ -28,6 +28,7 @@ from pandas_amr._journal.database_file import (
     find_damage,
     find_entries,
     find_forgotten,
+    flush_to_disk,
     is_damaged,
     remove_set_aside,
     transaction,
@@ -135,13 +136,24 @@ class Journal:
     def __repr__(self) -> str:
         try:
             content = f"{len(self)} answers"
+            corrections = self.corrections
         except JournalError:
-            content = "cannot be read"
+            return f"<Journal {self.path.name}, cannot be read>"
+        if corrections:
+            content += f", {corrections} corrections"
         return f"<Journal {self.path.name}, {content}>"
 
+    @property
+    def corrections(self) -> int:
+        """The number of findings that people corrected."""
+        return self._count("kind = 'correction'")
+
     def __len__(self) -> int:
-        """Return the number of answers."""
-        return int(self._rows("SELECT count(*) FROM entries")[0][0])
+        """Return the number of answers, without what people corrected."""
+        return self._count("kind != 'correction'")
+
+    def _count(self, condition: str) -> int:
+        return int(self._rows(f"SELECT count(*) FROM entries WHERE {condition}")[0][0])  # noqa: S608
 
     def runs(self) -> pd.DataFrame:
         """Return one row per run: when it was, what it asked, about how many units, at what cost.
@@ -156,16 +168,26 @@ class Journal:
         parts = [Path(f"{self._store.path}{end}") for end in FILE_ENDS]
         return sum(part.stat().st_size for part in parts if part.exists())
 
-    def prune(self, *, older_than: timedelta | float | None = None, keep: int | None = None) -> int:
+    def prune(
+        self,
+        *,
+        older_than: timedelta | float | None = None,
+        keep: int | None = None,
+        corrections: bool = False,
+    ) -> int:
         """Delete answers, and return their space to the disk.
+
+        An answer can be asked for again. What a person corrected (``result.override``) cannot, and
+        stays.
 
         Args:
             older_than: delete the answers made longer ago: a timedelta, or days.
             keep: keep only the answers to what the last ``keep`` runs asked: instruction, schema
                 and model.
+            corrections: delete corrections likewise.
 
         Returns:
-            How many answers were deleted.
+            How many answers, and corrections, were deleted.
 
         Raises:
             UsageError: neither is given, or one is not such a time or number.
@@ -187,7 +209,8 @@ class Journal:
             conditions.append(f"base NOT IN ({last_bases})")
             values.append(_check_keep(keep))
         where = " AND ".join(conditions)
-        deleted: int = self._store.read(functools.partial(_delete_entries, where, values))
+        delete = functools.partial(_delete_entries, where, values, corrections=corrections)
+        deleted: int = self._store.read(delete)
         return deleted
 
     def forget(
@@ -211,7 +234,8 @@ class Journal:
                 columns that these read; equal rows are one.
             where: labels of the answers that are removed, whatever rows they are of, together with
                 the reductions that were made from findings among them: ``kind``
-                (``"finding"``, ``"reduction"``, ``"plan"``), ``model``, ``run`` (as in ``runs()``),
+                (``"finding"``, ``"reduction"``, ``"plan"``, ``"correction"``), ``model``, ``run``
+                (as in ``runs()``),
                 ``before`` and ``after`` (when they were made; UTC), ``text`` (in the answer, its
                 kept input or what was asked; a task with it goes, too), ``key`` (as in
                 ``export()``). Each may be a list. All must hold.
@@ -250,7 +274,9 @@ class Journal:
     def export(self) -> pd.DataFrame:
         """Return all answers: ``key kind about value run made input``.
 
-        ``about`` is what was asked, as JSON.
+        ``about`` is what was asked, as JSON. A ``kind`` of ``correction`` is what a person said in
+        the place of a finding (``result.override``): ``value`` has the whole ``finding`` and the
+        ``fields`` that were given, ``made`` is when, and ``run`` the call.
 
         Raises:
             JournalError: the file is damaged; it is set aside.
@@ -348,16 +374,24 @@ class Journal:
         is_known: bool = await self._store.execute_async(functools.partial(_has_base, base))
         return is_known
 
-    async def recall(self, keys: Sequence[bytes], run: int = 0) -> dict[bytes, str]:
+    async def recall(
+        self, keys: Sequence[bytes], run: int = 0, *, is_lasting: bool = False
+    ) -> dict[bytes, str]:
         """Return the answers that the journal holds, by key; no damaged ones.
 
-        With ``refresh``, only those that the run itself has written.
+        With ``refresh``, only those that the run itself has written, but for what is lasting: what
+        a person said is not asked again.
         """
-        if not keys or (self.refresh and not run):
+        refresh = self.refresh and not is_lasting
+        if not keys or (refresh and not run):
             return {}
-        find = functools.partial(find_entries, keys=keys, run=run if self.refresh else None)
+        find = functools.partial(find_entries, keys=keys, run=run if refresh else None)
         answers: dict[bytes, str] = await self._store.execute_async(find)
         return answers
+
+    async def take_back(self, keys: Sequence[bytes]) -> None:
+        """Delete what a person said in the place of findings, by key."""
+        await self._store.execute_async(functools.partial(_delete_keys, keys))
 
     async def find_repaired(self, keys: Sequence[bytes]) -> set[bytes]:
         """Find the answers among these that took a repair turn."""
@@ -442,15 +476,25 @@ def _fetch_all(query: str, database: sqlite3.Connection) -> list[tuple[Any, ...]
     return database.execute(query).fetchall()
 
 
-def _delete_entries(where: str, values: Sequence[float], database: sqlite3.Connection) -> int:
+def _delete_entries(
+    where: str, values: Sequence[float], database: sqlite3.Connection, *, corrections: bool
+) -> int:
     """Delete entries and the bases that are then unused; return the number of entries."""
     with transaction(database):
-        deleted = database.execute(f"DELETE FROM entries WHERE {where}", values).rowcount  # noqa: S608
+        of_entries = f"DELETE FROM entries WHERE {where}"  # noqa: S608
+        if not corrections:
+            of_entries += " AND kind != 'correction'"
+        deleted = database.execute(of_entries, values).rowcount
         delete_failures(database, where, values)
         remove_unused(database)
     database.execute("VACUUM")
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return deleted
+
+
+def _delete_keys(keys: Sequence[bytes], database: sqlite3.Connection) -> None:
+    with flush_to_disk(database), transaction(database):
+        database.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
 
 
 def _add_damage(path: Path, problems: list[str], database: sqlite3.Connection) -> None:

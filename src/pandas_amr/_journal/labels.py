@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 KINDS: tuple[str, ...] = get_args(Kind)
 TAKES: Mapping[str, str] = {
-    "kind": "'finding', 'reduction' or 'plan'",
+    "kind": "'finding', 'reduction', 'plan' or 'correction'",
     "model": "the name of a model",
     "run": "the number of a run, as runs() has it",
     "before": "a date or a time",

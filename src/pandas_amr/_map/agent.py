@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
@@ -17,6 +18,8 @@ from pandas_amr._map.mapper import MappedShard
 from pandas_amr._map.pieces import PieceMerger
 from pandas_amr._map.prompt import Pieces
 from pandas_amr._records.concurrency import await_user_code, run_concurrently
+from pandas_amr._records.events import Halved, Repaired
+from pandas_amr._records.trace import record_event
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow_values import make_table
 from pandas_amr._units.cells import to_json_line
@@ -287,6 +290,7 @@ class AgentMapper:
         if goes_on and is_asked_afresh:
             await self._ask_until_done(positions, progress, is_halved=True)
         elif goes_on and is_split:
+            record_event(partial(Halved, units=len(failures)))
             await self._ask_halves(failures, progress, poor_halvings)
         else:
             progress.add_failures(failures, attempt)
@@ -507,9 +511,15 @@ class AgentMapper:
         progress.form = answer.ways or progress.form
         checked = await self._check(answer, numbers, positions, progress)
         if is_repair:
-            progress.repaired.update(positions[number] for number in checked.accepted)
+            self._count_repaired([positions[number] for number in checked.accepted], progress)
         await self._accept(checked, positions, progress)
         return Attempt(checked, conversation=answer.conversation)
+
+    def _count_repaired(self, positions: Sequence[int], progress: Progress) -> None:
+        """Count the findings that came in a repair turn."""
+        progress.repaired.update(positions)
+        if positions:
+            record_event(partial(Repaired, units=len(positions)))
 
     async def _accept(self, checked: Checked, positions: Sequence[int], progress: Progress) -> None:
         """Make accepted findings durable; only then they count."""

@@ -20,6 +20,7 @@ from pandas_amr._journal.origins import join_origins
 from pandas_amr._journal.outcomes import RememberedFailure
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._records.engine import run_off_loop
+from pandas_amr._records.trace import record_wait
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow_values import make_table
 from pandas_amr._types.canonical import canonical_json
@@ -193,6 +194,22 @@ class UnitOrigins:
         return tuple(join_origins(self.rows.of(places)))
 
 
+class CorrectionParts(NamedTuple):
+    """What it takes to find and to keep what a person says in place of a map's findings.
+
+    Attributes:
+        cache: the journal's corrections of this map's findings.
+        keys: the keys of units among them.
+        origins: tells which rows are behind a correction.
+        check: the check of a finding.
+    """
+
+    cache: AnswerCache
+    keys: UnitKeys
+    origins: UnitOrigins
+    check: Check
+
+
 class CachedMapper:
     """A mapper that asks for nothing that the journal has or that is being asked for just now.
 
@@ -272,6 +289,17 @@ class CachedMapper:
     ) -> list[bytes]:
         """Digest what is shown beside a shard, as the mapper does."""
         return self.mapper.context_fingerprints(positions, former=former)
+
+    def for_corrections(self) -> CorrectionParts:
+        """Return what finds and keeps corrections: they are answers to a question of their own."""
+        cache = self.cache.for_corrections()
+        keys = UnitKeys(self.mapper, cache, self._units, by_shard=self.keys.by_shard)
+        return CorrectionParts(cache, keys, replace(self._origins, keys=keys), self._check)
+
+    async def look_up(self, position: int) -> CachedFindings:
+        """Look one unit up."""
+        [key] = self.keys.of([position])
+        return await self._look_up([position], [key], self.keys.shard_of(position, [position]))
 
     async def look_up_all(self, positions: Sequence[int]) -> AsyncIterator[CachedFindings]:
         """Look many units up, in parts.
@@ -379,13 +407,14 @@ class CachedMapper:
                 await self._wait_for(shard, [claims[keys[position]] for position in rest])
             has_waited = True
         cached = frozenset[int]().union(*(part.cached for part in parts))
-        self.cache.recalled += len(cached)
+        self.cache.count_recalled(len(cached))
         return join_parts(shard, self.name, parts, cached)
 
     async def _wait_for(self, shard: Shard, claims: Sequence[asyncio.Future[None]]) -> None:
         """Wait for one of those who ask about the shard's units; other shards go on meanwhile."""
         async with self.breaker.idle(self.name, shard.number):
-            await asyncio.wait(claims)
+            with record_wait("journal"):
+                await asyncio.wait(claims)
 
     async def _claim_and_map(
         self,

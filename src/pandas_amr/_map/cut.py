@@ -73,6 +73,29 @@ def cut_first_run(spec: Spec, units: Units, context: Context | None) -> list[Sha
     return cut_shards(spec, units, groups)
 
 
+def add_units(shards: Sequence[Shard], positions: Sequence[int]) -> list[Shard]:
+    """Add units to the shards between whose units they stand, or to the first one.
+
+    Example:
+        >>> add_units([Shard(1, 2, (1, 2)), Shard(2, 2, (5, 6))], [0, 3])
+        [<Shard 1/2 rows=4>, <Shard 2/2 rows=2>]
+    """
+    if not positions:
+        return list(shards)
+    if not shards:
+        return [Shard(1, 1, tuple(sorted(positions)))]
+    firsts = [min(shard.positions, default=0) for shard in shards]
+    added: dict[int, list[int]] = {}
+    for position in positions:
+        before = [place for place, first in enumerate(firsts) if first < position]
+        added.setdefault(before[-1] if before else 0, []).append(position)
+    with_units = list(shards)
+    for place, extra in added.items():
+        own = shards[place].positions
+        with_units[place] = replace(shards[place], positions=tuple(sorted([*own, *extra])))
+    return with_units
+
+
 def make_context(spec: Spec, units: Units) -> Context | None:
     """Make what is shown with a shard: neighbouring rows, or its group; None if nothing is."""
     plan = spec.plan

@@ -14,26 +14,32 @@ import pyarrow as pa
 from pandas_amr._context.progress import Progress
 from pandas_amr._context.subrun import SharedRun, share_run, use_parent_run
 from pandas_amr._context.wiring import is_embedded
+from pandas_amr._findings.corrections import correct_units
 from pandas_amr._findings.finding_type import only_list_type
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings, none_from_journal
-from pandas_amr._findings.store import FOUND, Failure, FindingStore
+from pandas_amr._findings.store import CORRECTED, FOUND, Failure, FindingStore
 from pandas_amr._map.agent import AgentMapper
 from pandas_amr._map.breaker import Breaker, Doom
 from pandas_amr._map.cached import CachedFindings, CachedMapper
+from pandas_amr._map.corrections import Corrector, recall_corrections
 from pandas_amr._map.cut import (
     Sample,
+    add_units,
     cut_first_run,
     cut_shards,
     cuts_empty,
     drop_empty,
     make_context,
 )
+from pandas_amr._map.found_before import FoundBefore
 from pandas_amr._map.function import PipelineMapper
 from pandas_amr._map.leaves import Leaves, Part
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._map.mappers import make_mappers
+from pandas_amr._plan.call import Pipeline
 from pandas_amr._records.concurrency import run_concurrently
 from pandas_amr._records.engine import in_thread
+from pandas_amr._records.events import Failed, Landed
 from pandas_amr._records.log import LOGGER
 from pandas_amr._records.trace import Node
 from pandas_amr._records.usage import describe_spend
@@ -41,13 +47,14 @@ from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, FailureWarning, JournalError, MapFailed, PlanWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._context.state import State
+    from pandas_amr._findings.corrections import Correction, Corrections
     from pandas_amr._map.leaves import FindingSink
     from pandas_amr._records.usage import Usage
     from pandas_amr._units.redaction import Redaction
@@ -74,6 +81,7 @@ class MapStage:
     """
 
     _nodes_of: dict[int, tuple[str, ...]] | None = None  # the nodes of each unit, once asked for
+    _before: FoundBefore | None = None  # what was found before, once the journal was asked
     _open_rows = 0  # that are still to be mapped, by all maps
 
     def __init__(
@@ -188,6 +196,10 @@ class MapStage:
         )
         self._state.warnings.append(PlanWarning(message))
 
+    def shards_of(self, name: str | None) -> list[Shard]:
+        """Return the shards that a map is still to be asked about."""
+        return [shard for shard, mapper in self._items if mapper.name == name]
+
     @property
     def open(self) -> NDArray[np.int64]:
         """The units that some map is still to be asked about."""
@@ -201,6 +213,8 @@ class MapStage:
 
     def _is_open(self, name: str | None) -> NDArray[np.bool_]:
         """Tell which of the asked units a map is still to be asked about."""
+        if self.findings.is_closed:
+            return np.zeros(len(self._units.asked), dtype=bool)
         is_open = np.isin(self.findings.statuses[name], (SKIPPED, "failed"))
         is_open &= ~self.findings.from_journal[name]  # failures that are not asked again yet
         if name in self.findings.left:
@@ -219,27 +233,122 @@ class MapStage:
     @cached_property
     def _all_shards(self) -> list[Shard]:
         """Shards as a first run cuts them: the tree of a later run asks the same questions."""
-        return cut_first_run(self._spec, self._units, self._context)
+        shards = cut_first_run(self._spec, self._units, self._context)
+        if cuts_empty(self._spec):
+            return shards
+        return add_units(shards, self._corrected_empty_units)
+
+    @property
+    def _corrected_empty_units(self) -> list[int]:
+        """Return the units without content of which a person said what the finding is."""
+        is_corrected = np.zeros(len(self._units.asked), dtype=bool)
+        for column in self.findings.statuses.values():
+            is_corrected |= column == CORRECTED
+        corrected: list[int] = self._units.asked[is_corrected & self._units.is_empty].tolist()
+        return corrected
+
+    async def correct(self, corrections: Corrections, *, is_deduped: bool) -> None:
+        """Put what a person says in place of what was found, and keep it in the journal.
+
+        Args:
+            corrections: by the map's name and the unit's position; None takes one back.
+            is_deduped: whether equal rows are one unit.
+
+        Raises:
+            UsageError: rows of equal content are corrected in different ways; nothing is changed.
+        """
+        corrector = Corrector(
+            self.mappers,
+            self.findings,
+            self._state,
+            self._all_shards if self._spec.plan.keyed == "shard" else (),
+            is_deduped=is_deduped,
+            has_journal=self._services.journal is not None,
+        )
+        self.findings = self._state.findings = await corrector.correct(corrections)
+        self._leaves = Leaves(self.findings, self._spec.plan.where, self._redactions)
+        self._counter = _RowCounter(self.findings)
 
     async def recall(self) -> None:
         """Take from the journal what it has, unit by unit; then shards are cut of the rest."""
         self._begin_steps()
+        self._before = FoundBefore(self._services, self.findings)
+        is_earlier = self._before.has_finding
         if self.findings.is_retry:
             self._ask_failed_units()
+        if not self.findings.is_closed:
+            await self._recall_open()
+        if self.findings.has_corrections:
+            await self._redact_corrections()
+        self._before.trace_all(is_earlier)
+
+    async def _redact_corrections(self) -> None:
+        """Redact what reducers read of all maps: a person wrote some of it.
+
+        What agents found of redacted text is redacted already, but stands in the same columns.
+        """
+        redaction = self._spec.job.redaction
+        if redaction is None or not self._spec.is_written:
+            return
+        self._redactions = dict.fromkeys(self._spec.job.names, redaction)
+        self._leaves = Leaves(self.findings, self._spec.plan.where, self._redactions)
+        for name, store in self.findings.stores.items():
+            await self._redact(name, store.by_position()[1])
+
+    async def _recall_open(self) -> None:
+        """Take from the journal what it has of the units that are still to be asked."""
+        is_first = self._is_first
         for mapper in self.mappers:
-            if not isinstance(mapper, CachedMapper) or mapper.keys.by_shard:
-                continue
-            unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
-            async for found in mapper.look_up_all(unmapped):
-                await self._redact(mapper.name, found.table)
-                if found.positions:
-                    self._is_first = False
-                    mapper.cache.recalled += len(found.positions)
-                    self._add_cached(mapper.name, found)
-            unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
-            self._add_remembered(mapper.name, await mapper.recall_failures(unmapped))
+            if isinstance(mapper, CachedMapper):
+                await self._recall_map(mapper, is_first=is_first)
         if not self._is_first:
             self._items = await self._services.run_large(self._spec, self._cut_all)
+
+    async def _recall_map(self, mapper: CachedMapper, *, is_first: bool) -> None:
+        """Take what the journal has of one map: findings, and failures not to be asked again."""
+        if mapper.keys.by_shard:
+            await self._recall_corrections(mapper, is_first=is_first)
+            return
+        unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
+        async for found in mapper.look_up_all(unmapped):
+            await self._redact(mapper.name, found.table)
+            if found.positions:
+                self._is_first = False
+                mapper.cache.count_recalled(len(found.positions))
+                self._add_cached(mapper.name, found)
+        await self._recall_corrections(mapper, is_first=is_first)
+        unmapped = self._units.asked[self._is_open(mapper.name)].tolist()
+        self._add_remembered(mapper.name, await mapper.recall_failures(unmapped))
+
+    async def _recall_corrections(self, mapper: CachedMapper, *, is_first: bool) -> None:
+        """Take from the journal what a person said of units, in place of what was found.
+
+        Units without content are among them, and in a first run those that the journal knows.
+        """
+        parts = mapper.for_corrections()
+        if self.sample is not None or not await parts.cache.is_known():
+            return
+        is_open = self._is_open(mapper.name)
+        is_wanted = is_open | (self.findings.statuses[mapper.name] == EMPTY) | is_first
+        positions = self._units.asked[is_wanted].tolist()
+        shards = self._all_shards if mapper.keys.by_shard else ()
+        corrections = await recall_corrections(parts, positions, shards)
+        if corrections:
+            mapper.keys.use_shards(shards)
+            self._add_corrections(mapper, corrections, self._units.asked[is_open].tolist())
+
+    def _add_corrections(
+        self, mapper: CachedMapper, corrections: Mapping[int, Correction], open_units: list[int]
+    ) -> None:
+        """Put what a person said, as the journal has it, in place of what was found."""
+        assert mapper.kind is not None
+        self._is_first = False
+        new = sorted(corrections.keys() & set(open_units))
+        mapper.cache.recalled += len(new)
+        correct_units(self.findings, mapper.name, mapper.kind, corrections, from_journal=True)
+        self._counter = _RowCounter(self.findings)
+        self._open_rows -= self._count_rows(new)
+        self._report_progress()
 
     def _add_cached(self, name: str | None, found: CachedFindings) -> None:
         positions = found.positions
@@ -252,6 +361,7 @@ class MapStage:
         self._open_rows -= self._count_rows(positions)
         self._report_progress()
         self._show(name, positions, found.table)
+        self._tell_landed(positions)
 
     def _add_remembered(self, name: str | None, failures: Sequence[Failure]) -> None:
         """Add the units that failed before, and are not asked again yet."""
@@ -264,6 +374,7 @@ class MapStage:
             self.findings.statuses[name][places] = "failed"
             self.findings.from_journal[name][places] = True
         self._list_failures(failures)
+        self._tell_failed(failures)
         self._state.halted |= self._spec.settings.errors == "raise"
         self._open_rows -= self._count_rows(positions)
         self._report_progress()
@@ -352,7 +463,7 @@ class MapStage:
 
     def _warn_of_left(self) -> None:
         """Warn of rows that an earlier run skipped and this one leaves so."""
-        if not self.findings.left:
+        if not self.findings.left or self.findings.is_closed:
             return
         is_left = np.logical_or.reduce(list(self.findings.left.values()))
         rows = int(is_left[self._units.answered_by].sum())
@@ -385,11 +496,39 @@ class MapStage:
     def _land(self, mapped: MappedShard, sink: FindingSink | None) -> None:
         """Add what came of a shard, and show it."""
         self._add(mapped)
-        self._open_rows -= self._count_rows(mapped.shard.positions)
+        rows = self._count_rows(mapped.shard.positions)
+        self._open_rows -= rows
         self._report_progress()
         self._show(mapped.map, mapped.positions, mapped.table)
+        node = self._node_name(mapped.shard, mapped.map)
+        is_whole = len(mapped.positions) == len(mapped.shard.positions)
+        self._tell_landed(mapped.positions, node, rows if is_whole else None)
+        self._tell_failed(mapped.failures, node)
         if sink is not None and self._offers_as_they_land:
             self._offer(sink, mapped)
+
+    def _tell_landed(
+        self, positions: Sequence[int], node: str | None = None, rows: int | None = None
+    ) -> None:
+        """Tell whoever listens what is found, in which node, if it was not found here."""
+        trace = self._services.trace  # to that of a dry run nobody listens
+        if trace.listeners and positions:
+            at = trace.at_node(node)
+            if rows is None:
+                rows = self._count_rows(positions)
+            trace.emit(Landed(*at, units=len(positions), rows=rows))
+
+    def _tell_failed(self, failures: Sequence[Failure], node: str | None = None) -> None:
+        """Tell whoever listens what has failed, by who did."""
+        trace = self._services.trace
+        if not trace.listeners:
+            return
+        by_who: dict[str, list[int]] = {}
+        for failure in failures:
+            by_who.setdefault(failure.who, []).append(failure.position)
+        for who, positions in by_who.items():
+            rows = self._count_rows(positions)
+            trace.emit(Failed(*trace.at_node(node), units=len(positions), rows=rows, who=who))
 
     @property
     def _offers_as_they_land(self) -> bool:
@@ -420,8 +559,10 @@ class MapStage:
         """Map one shard, as a node of the trace."""
         spec, services, state = self._spec, self._services, self._state
         name = self._node_name(shard, mapper.name)
-        with services.trace.node("map", id=name, units=len(shard.positions)) as node:
-            node.parents = services.parents(shard.positions)
+        parents = services.parents(shard.positions)
+        with services.trace.node(
+            "map", id=name, parents=parents, units=len(shard.positions)
+        ) as node:
             shared: SharedRun | None = None
             if spec.job.pipelines:
                 shared = share_run(spec, services, state, f"{name}/")
@@ -452,11 +593,20 @@ class MapStage:
 
     def _describe_node(self, node: Node, mapped: MappedShard) -> None:
         node.usage = mapped.usage
-        node.form = mapped.form
+        node.form = mapped.form or self._form_without_agent(mapped)
         agent = self._spec.job.map_agents.get(mapped.map)
         node.sandbox = self._spec.sandbox_tier if self._spec.has_repl("map", agent) else ""
-        if mapped.failures:
+        if mapped.failures or mapped.ended_by is not None:
             node.status = "partial" if mapped.positions else "failed"
+
+    def _form_without_agent(self, mapped: MappedShard) -> str:
+        """Say who mapped a shard, if no agent did: a function, a recipe, the journal."""
+        if mapped.positions and len(mapped.cached) == len(mapped.positions):
+            return "journal"
+        function = self._spec.job.callables.get(mapped.map)
+        if function is None:
+            return ""
+        return "recipe" if isinstance(function, Pipeline) else "function"
 
     def _node_name(self, shard: Shard, name: str | None) -> str:
         """Name a map's node in the trace."""
@@ -538,15 +688,16 @@ class MapStage:
         self._services.watch.show_progress(progress, open_rows=self._open_rows, maps=maps)
 
     def made_by(self, position: int) -> tuple[str, ...]:
-        """Name the nodes that found something of a row; none if the journal had it."""
+        """Name the nodes that found something of a row, or had it from before."""
         if self._nodes_of is None:
             self._nodes_of = {}
             for shard, mapper in self._items:
                 name = self._node_name(shard, mapper.name)
                 for one in shard.positions:
                     self._nodes_of[one] = (*self._nodes_of.get(one, ()), name)
-        unit = int(self._units.asked[self._units.answered_by[position]])
-        return self._nodes_of.get(unit, ())
+        place = int(self._units.answered_by[position])
+        had = () if self._before is None else self._before.nodes_of(place)
+        return had + self._nodes_of.get(int(self._units.asked[place]), ())
 
     def model_nodes(self) -> list[MapNode]:
         """List the shards that a model was asked about, by which map, and what that took."""

@@ -14,6 +14,7 @@ from pandas_amr._plan.named_findings import check_map_names
 from pandas_amr._plan.output_fit import SCALARS
 from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._plan.plan_types import as_finding, as_output, is_record
+from pandas_amr._records.listeners import check_listener
 from pandas_amr._records.suggest import did_you_mean
 from pandas_amr._records.usage import Budget
 from pandas_amr._types.record import record_type
@@ -32,7 +33,16 @@ if TYPE_CHECKING:
     from pandas_amr._plan.aggregations import Aggregations
     from pandas_amr._plan.call import Call
 
-SETTINGS = ("max_parallelism", "max_steps", "errors", "progress", "budget", "journal", "engine")
+SETTINGS = (
+    "max_parallelism",
+    "max_steps",
+    "errors",
+    "progress",
+    "budget",
+    "journal",
+    "engine",
+    "on_event",
+)
 CHOICE_SYNONYMS = {  # what other libraries call it, by the argument
     "axis": {"index": "rows", "units": "rows", "cols": "columns"},
     "errors": {"ignore": "coerce", "skip": "coerce", "null": "coerce", "strict": "raise"},
@@ -235,6 +245,8 @@ def _check_options(call: Call) -> None:
         )
     if call.progress is not None and not isinstance(call.progress, bool):
         raise UsageError(f"progress= takes True or False, not {call.progress!r}.")
+    if call.on_event is not None:
+        check_listener(call.on_event, "on_event=")
 
 
 def _is_sentence(value: object) -> bool:

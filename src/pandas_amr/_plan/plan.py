@@ -30,7 +30,6 @@ from pandas_amr._plan.plan_types import (
     remove_zones,
 )
 from pandas_amr._records.callers import warn_caller
-from pandas_amr._records.graph import Graph, graph_of_shape
 from pandas_amr._records.html import details, element, named_values, root, text_block
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.pickles import pack, unpack
@@ -43,6 +42,7 @@ from pandas_amr.errors import PlanError, PlanWarning, UsageError
 
 if TYPE_CHECKING:
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.graph import Graph
     from pandas_amr._records.outgoing import Outgoing
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
@@ -332,18 +332,17 @@ class Plan(BaseModel):
         return self._require_binding().outgoing
 
     def graph(self) -> Graph:
-        """Return the graph of a static tree.
+        """Return the graph that the run is expected to have.
+
+        Shards are cut as the run cuts them, without what the journal has, and trees are run dry.
+        Nodes are ``about`` if what is found decides whether they will be there: those of a tree by
+        tokens, of groups that are still to be found, of a number that pandas may compute; and of
+        more than 1,000 shards, 3,000 units or 200 groups, those of a tree that is scaled up.
 
         Raises:
-            PlanError: the plan was not made for a frame, or has no static tree (``fan_in``).
+            PlanError: the plan was not made for a frame (``df.amr.plan``).
         """
-        if self._binding is None or not self._binding.estimate.tree or self.fan_in is None:
-            raise PlanError(
-                "A graph before the run is that of a static tree: "
-                "df.amr.plan(..., plan={'fan_in': 5})."
-            )
-        estimate = self._binding.estimate
-        return graph_of_shape(estimate.tree, self.fan_in, estimate.sizes, estimate.maps)
+        return self._require_binding().estimate.graph()
 
     def replace(self, **changes: Any) -> Plan:
         """Return a copy with some fields changed, checked like a new plan.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._agent import prompts
@@ -18,6 +19,8 @@ from pandas_amr._plan.answer_plan import AnswerReader, mask_answer_texts
 from pandas_amr._plan.call_text import no_plan_error
 from pandas_amr._plan.plan import Plan
 from pandas_amr._records.engine import run_off_loop
+from pandas_amr._records.events import Repaired
+from pandas_amr._records.trace import record_event
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.cells import cell, make_json_keys, to_json_line
@@ -203,6 +206,8 @@ async def ask_planner(
                 ) from None
             messages = (*answer.conversation, Message("user", prompts.answer_repair(problem)))
         else:
+            if attempt:
+                record_event(partial(Repaired, units=1))
             if store is not None:
                 await store.keep(query.full_key, kept, query.origins)
             return plan, warning

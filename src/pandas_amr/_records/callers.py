@@ -75,7 +75,7 @@ class Caller:
             Warning: a filter raises it.
         """
         if has_readers() and not isinstance(warning, FailureWarning):
-            LOGGER.warning("%s", warning)
+            LOGGER.warning("%s", getattr(warning, "logged", None) or warning)
         with filters_lock:
             warnings.warn_explicit(
                 warning,

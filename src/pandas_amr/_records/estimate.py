@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.html import named_values, root
 from pandas_amr._records.public import public
+from pandas_amr.errors import PlanError
 
 if TYPE_CHECKING:
+    from pandas_amr._records.graph import Graph
+    from pandas_amr._records.graph_shape import Shape
     from pandas_amr._records.outgoing import Outgoing
 
 
@@ -43,6 +46,7 @@ class Estimate:
         money_between: likewise for the money.
         about: whether the number of calls depends on what is found.
         outgoing: what would leave the machine, for ``Budget(confirm=...)`` to show; None elsewhere.
+        shape: what ``graph()`` is made of; None if nobody looked.
     """
 
     units: int
@@ -61,6 +65,17 @@ class Estimate:
     money_between: tuple[float, float] | None = None
     about: bool = False
     outgoing: Outgoing | None = field(default=None, compare=False, repr=False)
+    shape: Shape | None = field(default=None, compare=False, repr=False)
+
+    def graph(self) -> Graph:
+        """Return the graph that the run is expected to have.
+
+        Raises:
+            PlanError: this estimate was not made for a frame.
+        """
+        if self.shape is None:
+            raise PlanError("This estimate was not made for a frame: df.amr.plan(...).estimate().")
+        return self.shape.graph()
 
     @property
     def tokens(self) -> int | None:

@@ -31,6 +31,16 @@ SYNONYMS = {  # what other libraries call it; the first that is known is meant
     "parallelism": ("max_parallelism",),
     "max_workers": ("max_parallelism",),
     "on_error": ("errors",),
+    "callback": ("on_event",),
+    "callbacks": ("on_event",),
+    "events": ("on_event",),
+    "listener": ("on_event",),
+    "listeners": ("on_event",),
+    "hooks": ("on_event",),
+    "on_progress": ("on_event", "progress"),
+    "otel": ("telemetry",),
+    "opentelemetry": ("telemetry",),
+    "tracing": ("telemetry",),
     "name": ("model",),
     "model_name": ("model",),
     "url": ("base_url",),
@@ -64,6 +74,10 @@ SYNONYMS = {  # what other libraries call it; the first that is known is meant
 ONLY_SETTINGS = {  # what holds for all calls, so that none can forget it
     "redact": (
         "It is a setting: amr.configure(redact=f), or for a block: with amr.settings(redact=f):"
+    ),
+    "telemetry": (
+        "It is a setting: amr.configure(telemetry=True), or for a block: "
+        "with amr.settings(telemetry=True):"
     ),
 }
 

@@ -1,20 +1,41 @@
-"""The trace of a run: one ``Node`` per step, collected in a ``Trace``."""
+"""The trace of a run: one ``Node`` per step, collected in a ``Trace``; and who listens to it."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+import itertools
+import secrets
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from pandas_amr._records.clock import CLOCK
+from pandas_amr._records.events import (
+    Event,
+    NodeBegan,
+    NodeEnded,
+    NodeStatus,
+    NodeType,
+    ToolBegan,
+    ToolEnded,
+    Waited,
+    WaitKind,
+)
+from pandas_amr._records.spans import SpanLog
 from pandas_amr._records.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-NodeType = Literal["plan", "map", "reduce", "final-reduce", "direct"]
-NodeStatus = Literal["running", "ok", "partial", "failed", "passed", "cancelled"]
+    Listener: TypeAlias = Callable[[Event], None]
+
+# Of findings that were there before the map: the names of their nodes, after the run's prefix.
+JOURNAL_NODE, EARLIER_NODE = "journal", "earlier-run"
+
+
+REPL_TOOL = "python_repl"  # the tool that runs code of a model; no other has its name
 
 
 @dataclass(slots=True)
@@ -23,14 +44,16 @@ class Node:
 
     Attributes:
         id: unique in the run, such as ``map-3``.
-        type: what the node does.
+        type: what the node does; ``compute`` if no agent reduces, ``recalled`` of findings that
+            were there before the map.
         level: 0 for maps, then counted up towards the final reduce; -1 for the plan.
         parents: ids of the nodes whose output this one reads.
         units: how many units (maps) or inputs (reduces) it got.
         start: seconds since the run began.
         seconds: how long it took.
         form: the form of structured output: ``schema``, ``tool``, ``json_object`` or ``prompt``;
-            ``code`` if the findings were submitted from a sandbox.
+            ``code`` if the findings were submitted from a sandbox. ``pandas``, ``function`` or
+            ``recipe`` of what no agent writes; ``journal`` or ``result`` of what is recalled.
         sandbox: the tier in which the agent's code ran.
         status: ``partial`` if some units failed, ``passed`` if a group of one needed no call.
     """
@@ -55,13 +78,36 @@ class Trace:
     Attributes:
         began: when the run began, by the clock of durations.
         started: when it began, in seconds since 1970.
-        nodes: the nodes.
+        nodes: its nodes.
+        run: names the run in its events.
+        listeners: are called with each event, on the engine's thread, in the task in which it
+            happens; they must be quick and raise nothing.
+        calls: counts the calls of the run.
+        tools: counts its tool calls.
+        spans: when its nodes were with the model, waited or ran code; None if nobody keeps that.
     """
 
     began: float = field(default_factory=CLOCK.now)
     started: float = field(default_factory=CLOCK.wall)
     nodes: list[Node] = field(default_factory=list)
+    run: str = field(default_factory=partial(secrets.token_hex, 4))
+    listeners: list[Listener] = field(default_factory=list)
+    calls: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    tools: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    spans: SpanLog | None = None
     _by_prefix: dict[str, list[Node]] = field(default_factory=dict)
+
+    def keep_spans(self) -> None:
+        """Keep from now on what the nodes do."""
+        self.spans = SpanLog()
+        self.listeners.append(self.spans.hear)
+
+    def part(self) -> Trace:
+        """Make the trace of a part of the run, whose nodes are its own and are not collected here.
+
+        Whoever listens hears of them, too.
+        """
+        return replace(self, nodes=[], _by_prefix={})
 
     def at(self, prefix: str) -> list[Node]:
         """Give the nodes of one run; those of its sub-runs have a longer prefix."""
@@ -77,7 +123,19 @@ class Trace:
         """Seconds since the run began."""
         return CLOCK.now() - self.began
 
-    @contextmanager
+    def at_node(self, node: str | None) -> tuple[float, str, str]:
+        """Give what an event of a node begins with; None is the node in which this code runs."""
+        if node is None:
+            here = current_node()
+            node = "" if here is None else here.id
+        return self.seconds, node, self.run
+
+    def emit(self, event: Event) -> None:
+        """Give an event to whoever listens."""
+        for listener in self.listeners:
+            listener(event)
+
+    @contextlib.contextmanager
     def node(
         self,
         type: NodeType,
@@ -96,15 +154,259 @@ class Trace:
         self.nodes.append(node)
         prefix = name[: name.rfind("/") + 1]
         self._by_prefix.setdefault(prefix, []).append(node)
-        try:
-            yield node
-        except Exception:
-            node.status = "failed"
-            raise
-        except BaseException:
-            node.status = "cancelled"
-            raise
-        finally:
-            node.seconds = self.seconds - node.start
-            if node.status == "running":
-                node.status = "ok"
+        error = ""
+        with use_scope(Scope(self, node)) as outer:
+            self._tell_begin(node, outer)
+            try:
+                yield node
+            except BaseException as raised:
+                node.status = "failed" if isinstance(raised, Exception) else "cancelled"
+                error = type_name(raised)
+                raise
+            finally:
+                node.seconds = self.seconds - node.start
+                if node.status == "running":
+                    node.status = "ok"
+                self._tell_end(node, name, error)
+
+    def _tell_begin(self, node: Node, outer: Scope | None) -> None:
+        if not self.listeners:
+            return
+        within = outer.node.id if outer is not None and outer.node is not None else ""
+        self.emit(
+            NodeBegan(
+                node.start,
+                node.id,
+                self.run,
+                type=node.type,
+                level=node.level,
+                parents=node.parents,
+                units=node.units,
+                within=within,
+            )
+        )
+
+    def _tell_end(self, node: Node, name: str, error: str) -> None:
+        """Tell that a node ended; ``name`` is the id with which it began."""
+        if not self.listeners:
+            return
+        self.emit(
+            NodeEnded(
+                node.start + node.seconds,
+                name,
+                self.run,
+                id=node.id,
+                type=node.type,
+                parents=node.parents,
+                status=node.status,
+                usage=node.usage,
+                seconds=node.seconds,
+                form=node.form,
+                sandbox=node.sandbox,
+                error=error,
+            )
+        )
+
+
+def type_name(error: BaseException) -> str:
+    """Name the class of an error, as events show it."""
+    return type(error).__name__
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """A call of a model that goes on.
+
+    Attributes:
+        number: its number in the run.
+        usage: what it has spent.
+        waited: seconds that it has waited, and was not sent.
+    """
+
+    number: int
+    usage: Usage = field(default_factory=Usage)
+    waited: float = 0.0
+
+
+@dataclass(slots=True)
+class ToolRecord:
+    """A tool call that goes on.
+
+    Attributes:
+        number: its number among the tool calls of the run.
+        error: what went wrong, as ``ToolEnded`` says it.
+    """
+
+    number: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where in a run some code runs.
+
+    Attributes:
+        trace: the run's.
+        node: the node; None outside of any.
+        call: the call of a model that goes on; None outside of any.
+        tool: the tool call that goes on; None outside of any.
+    """
+
+    trace: Trace
+    node: Node | None = None
+    call: CallRecord | None = None
+    tool: ToolRecord | None = None
+
+    @property
+    def at(self) -> tuple[float, str, str]:
+        """What each event begins with: the time, the node and the run."""
+        node = "" if self.node is None else self.node.id
+        return self.trace.seconds, node, self.trace.run
+
+    def emit(self, event: Event) -> None:
+        """Give an event to whoever listens."""
+        self.trace.emit(event)
+
+
+_scope: ContextVar[Scope | None] = ContextVar("pandas_amr_scope", default=None)
+
+
+@contextlib.contextmanager
+def use_scope(scope: Scope) -> Iterator[Scope | None]:
+    """Let the block run in a scope, and whatever is begun in it; give the outer one."""
+    outer = _scope.get()
+    token = _scope.set(scope)
+    try:
+        yield outer
+    finally:
+        _scope.reset(token)
+
+
+def current_scope() -> Scope | None:
+    """Return where this code runs; None outside of any run."""
+    return _scope.get()
+
+
+def current_node() -> Node | None:
+    """Return the node in which this code runs; None outside of any."""
+    scope = _scope.get()
+    return None if scope is None else scope.node
+
+
+def listened() -> Scope | None:
+    """Return where this code runs if somebody listens, so that an event is worth being built.
+
+    ``if (scope := listened()) is not None: scope.emit(Recalled(*scope.at, answers=3))``
+    """
+    scope = _scope.get()
+    return scope if scope is not None and scope.trace.listeners else None
+
+
+def record_event(make: Callable[[float, str, str], Event]) -> None:
+    """Record an event here, made of time, node and run; it is made only if somebody listens."""
+    scope = listened()
+    if scope is not None:
+        scope.emit(make(*scope.at))
+
+
+def add_to_call(usage: Usage) -> None:
+    """Add to what the call that goes on has spent, if somebody listens."""
+    scope = listened()
+    if scope is not None and scope.call is not None:
+        first = not scope.call.usage.tries
+        scope.call.usage = usage if first else scope.call.usage + usage
+
+
+@contextlib.contextmanager
+def use_scope_of_second_request() -> Iterator[None]:
+    """Let what is begun in the block be a second request of the same call.
+
+    While it waits for its place the first one is under way, so that the call does not wait.
+    """
+    scope = listened()
+    if scope is None or scope.call is None:
+        yield
+        return
+    with use_scope(replace(scope, call=CallRecord(scope.call.number))):
+        yield
+
+
+@contextlib.contextmanager
+def record_tool(tool: str, call: int) -> Iterator[None]:
+    """Record that a tool runs in the block.
+
+    Args:
+        tool: its name.
+        call: the number of the model's call in whose answer the tool's call stands.
+    """
+    scope = listened()
+    if scope is None:
+        yield
+        return
+    record = ToolRecord(next(scope.trace.tools))
+    is_code = tool == REPL_TOOL
+    scope.emit(ToolBegan(*scope.at, tool=tool, number=record.number, call=call, is_code=is_code))
+    began = CLOCK.now()
+    try:
+        with use_scope(replace(scope, call=None, tool=record)):
+            yield
+    except BaseException as raised:
+        record.error = type_name(raised)
+        raise
+    finally:
+        scope.emit(
+            ToolEnded(
+                *scope.at,
+                tool=tool,
+                number=record.number,
+                call=call,
+                seconds=CLOCK.now() - began,
+                is_code=is_code,
+                error=record.error,
+            )
+        )
+
+
+def note_tool_error(name: str) -> None:
+    """Note what went wrong in the tool call that goes on, of which the agent is told."""
+    scope = _scope.get()
+    if scope is not None and scope.tool is not None:
+        scope.tool.error = name
+
+
+@dataclass(slots=True)
+class WaitRecord:
+    """A wait that goes on.
+
+    Attributes:
+        kind: what it is for, as it is known by now.
+        is_told: whether it is worth an event.
+    """
+
+    kind: WaitKind
+    is_told: bool = True
+
+
+@contextlib.contextmanager
+def record_wait(kind: WaitKind) -> Iterator[WaitRecord]:
+    """Record that the block is a wait, whatever way it ends."""
+    wait = WaitRecord(kind)
+    scope = listened()
+    if scope is None:
+        yield wait
+        return
+    began = CLOCK.now()
+    try:
+        yield wait
+    finally:
+        if wait.is_told:
+            _tell_wait(scope, wait.kind, CLOCK.now() - began)
+
+
+def _tell_wait(scope: Scope, kind: WaitKind, seconds: float) -> None:
+    number = 0
+    if scope.call is not None:
+        number = scope.call.number
+        if kind != "batch":  # whose requests are sent
+            scope.call.waited += seconds
+    scope.emit(Waited(*scope.at, kind=kind, seconds=seconds, call=number))

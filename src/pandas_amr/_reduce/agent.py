@@ -12,6 +12,8 @@ from pandas_amr._agent.loop import run_agent
 from pandas_amr._agent.submission import REPL_FORM, Answer
 from pandas_amr._findings.output import FROM_ALL_KEY, SOURCES_KEY, Reduction, ReductionType
 from pandas_amr._records.engine import in_thread, run_off_loop
+from pandas_amr._records.events import Repaired
+from pandas_amr._records.trace import record_event
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.failures import LostFindings
 from pandas_amr._reduce.truncate import NUMBER_TOKENS, truncate_to_fit
@@ -216,6 +218,8 @@ class ReduceAgent:
                 continue
             if repl is not None:
                 usage += repl.spent
+            if problem:
+                record_event(partial(Repaired, units=1))
             return Reduction(value, support, usage), answer.payload
         raise InvalidOutput(f"The reduction cannot be used: {problem}.")
 

@@ -12,6 +12,7 @@ from pandas_amr._agent.agent import Agent
 from pandas_amr._plan.aggregations import column_of, function_of
 from pandas_amr._plan.compute import compute
 from pandas_amr._plan.outputs import convert_output, join_answer_parts, output_candidates
+from pandas_amr._reduce.compute_node import COMPUTE, compute_node
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.sources import PartSources, ReduceOutcome
 from pandas_amr._reduce.task import ReduceTask
@@ -33,7 +34,8 @@ async def aggregate(trees: ReduceTrees, rows: FindingRows) -> ReduceOutcome:
     plain, written_by = _split_columns(spec.aggregations)
     aggregates = None
     if plain:
-        aggregates = await compute(rows.table, plain, by=rows.by, units=rows.units)
+        with compute_node(trees.services, COMPUTE, len(rows.positions)):
+            aggregates = await compute(rows.table, plain, by=rows.by, units=rows.units)
     if not written_by:
         return ReduceOutcome(convert_to_output(spec, trees.state, aggregates))
     written: dict[Any, Any] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from pandas_amr._plan.call import Pipeline
 from pandas_amr._plan.compute import all_labels, call_reducer
 from pandas_amr._records.raised import describe_error
 from pandas_amr._reduce.aggregate import convert_to_output
+from pandas_amr._reduce.compute_node import REDUCE, compute_node
 from pandas_amr._reduce.failures import UnknownColumns
 from pandas_amr._reduce.sources import ReduceOutcome
 from pandas_amr._units.by import find_missing_keys
@@ -80,13 +81,19 @@ async def reduce_by_function(
     """
     function = spec.job.reducer
     assert function is not None
+    form = "function"
     if isinstance(function, Pipeline):
-        function = function.reduce_findings
-    around = partial(_use_own_run, spec, services, state, rows)
+        form, function = "recipe", function.reduce_findings
+    inner: list[str] = []
+    around = partial(_use_own_run, spec, services, state, rows, inner)
     try:
-        value = await call_reducer(
-            function, rows.findings, frame=rows.table, by=rows.by, around=around
-        )
+        with compute_node(services, REDUCE, len(rows.positions), form=form) as node:
+            try:
+                value = await call_reducer(
+                    function, rows.findings, frame=rows.table, by=rows.by, around=around
+                )
+            finally:
+                node.parents += tuple(dict.fromkeys(inner))
     except AMRError:
         raise
     except Exception as error:
@@ -97,15 +104,24 @@ async def reduce_by_function(
 
 
 def _use_own_run(
-    spec: Spec, services: Services, state: State, rows: FindingRows, places: Sequence[int]
+    spec: Spec,
+    services: Services,
+    state: State,
+    rows: FindingRows,
+    ends: list[str],
+    places: Sequence[int],
 ) -> AbstractContextManager[None]:
-    """Let a pipeline that reduces the rows at some places be part of this run."""
+    """Let a pipeline that reduces the rows at some places be part of this run.
+
+    ``ends`` takes the names of the nodes that its answer comes from.
+    """
     is_group = 0 < len(places) < len(rows.positions)
-    group = f"{min(places)}" if is_group else ""
-    prefix = f"{services.prefix}reduce{group}/"
+    group = f"group-{min(places)}/" if is_group else ""
+    prefix = f"{services.prefix}{REDUCE}/{group}"
     parents = _NodesBehind(rows, places)
     rows_before = rows.positions[list(places)]
-    return use_parent_run(share_run(spec, services, state, prefix, parents, rows_before))
+    shared = share_run(spec, services, state, prefix, parents, rows_before)
+    return use_parent_run(replace(shared, ends=ends))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pandas_amr._plan.compute import group_rows
 from pandas_amr._plan.outputs import OUTPUT_COLUMN, join_group_outputs
 from pandas_amr._reduce.choice import convert_number
 from pandas_amr._reduce.choice_type import ChoiceType, Column, Fields
+from pandas_amr._reduce.compute_node import CHOOSE, COMPUTE, compute_node, map_nodes
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.inputs import rows_without_findings
 from pandas_amr._reduce.notes import FixedNotes
@@ -48,7 +49,10 @@ async def reduce_to_number(trees: ReduceTrees, rows: FindingRows) -> ReduceOutco
     choice = await _ask_for_choice(trees, rows)
     if choice is None:
         return await trees.write_answer(rows)
-    return _compute_choice(trees.spec, trees.state, rows, choice)
+    choose = (f"{trees.services.prefix}{CHOOSE}",)
+    size = len(rows.positions)
+    with compute_node(trees.services, COMPUTE, size, parents=choose, level=2):
+        return _compute_choice(trees.spec, trees.state, rows, choice)
 
 
 async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | None:
@@ -69,8 +73,9 @@ async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | Non
         output=choice_type,
         shown=_find_shown_rows(trees, rows, choice_type),
     )
-    name = f"{services.prefix}final-reduce"
-    with services.trace.node("final-reduce", id=name, level=1, units=len(rows.positions)) as node:
+    name = f"{services.prefix}{CHOOSE}"
+    nodes, size = map_nodes(services), len(rows.positions)
+    with services.trace.node("reduce", id=name, level=1, parents=nodes, units=size) as node:
         choice: Choice | None = None
         try:
             reduction = await agent.reduce(inputs, final=True, notes=notes)
@@ -79,8 +84,6 @@ async def _ask_for_choice(trees: ReduceTrees, rows: FindingRows) -> Choice | Non
         except InvalidOutput:
             if not choice_type.insists:
                 raise
-        if choice is None:  # the final reduce is yet to come
-            node.id, node.type = f"{services.prefix}choose", "reduce"
     return choice
 
 

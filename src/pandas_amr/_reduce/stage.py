@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.engine import run_off_loop
 from pandas_amr._reduce.aggregate import aggregate
+from pandas_amr._reduce.compute_node import RANK, compute_node
 from pandas_amr._reduce.function import check_columns, reduce_by_function
 from pandas_amr._reduce.inputs import select_where
 from pandas_amr._reduce.number import reduce_to_number
@@ -69,9 +70,11 @@ async def _run(trees: ReduceTrees, rows: FindingRows, tree: StaticTree | None) -
         case "function":
             return await reduce_by_function(spec, trees.services, state, rows)
         case "ranking":
-            outcome: ReduceOutcome = await run_off_loop(
-                take_first_ranked, spec, rows, size=len(rows.positions)
-            )
+            size = len(rows.positions)
+            with compute_node(trees.services, RANK, size):
+                outcome: ReduceOutcome = await run_off_loop(
+                    take_first_ranked, spec, rows, size=size
+                )
             return outcome
         case "aggregations":
             return await aggregate(trees, rows)

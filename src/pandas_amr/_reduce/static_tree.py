@@ -178,4 +178,8 @@ def _inputs_of(children: Sequence[Child]) -> list[ReduceInput]:
 
 
 def _parents_of(children: Sequence[Child]) -> tuple[str, ...]:
-    return tuple(node for nodes, _ in children for node in nodes)
+    """Name the nodes behind some children, each once: one may have made what several are."""
+    names: dict[str, None] = {}
+    for nodes, _ in children:
+        names.update(dict.fromkeys(nodes))
+    return tuple(names)

@@ -69,10 +69,29 @@ def is_same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
         case (str(), str()):
             return _normalized(first) == _normalized(second)
         case (list(), list()):
-            return sorted(map(str, first)) == sorted(map(str, second))
+            return _have_same_items(first, second, tolerance)
+        case (dict(), dict()):
+            if first.keys() != second.keys():
+                return False
+            return all(is_same(first[name], second[name], tolerance) for name in first)
     if is_number(first) and is_number(second):
         return math.isclose(first, second, rel_tol=max(tolerance, LEAST_TOLERANCE))
     return bool(first == second)
+
+
+def _have_same_items(first: list[Any], second: list[Any], tolerance: float) -> bool:
+    """Tell whether two lists hold equal items, in whatever order."""
+    ordered, others = sorted(first, key=str), sorted(second, key=str)
+    if len(ordered) != len(others):
+        return False
+    if all(is_same(*pair, tolerance) for pair in zip(ordered, others, strict=True)):
+        return True
+    for item in ordered:  # numbers that differ a little may stand in another order
+        place = next((at for at, one in enumerate(others) if is_same(item, one, tolerance)), None)
+        if place is None:
+            return False
+        del others[place]
+    return True
 
 
 def _normalized(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pandas_amr._findings.store import CORRECTED
 from pandas_amr._records.usage import describe_spend
 from pandas_amr._result.frames import have_findings
 from pandas_amr._units.profile import shorten_text
@@ -21,7 +22,7 @@ def result_line(result: Result) -> str:
     recalled = _count_recalled(result)
     if recalled:
         parts.append(f"{recalled} from journal")
-    parts += [describe_spend(total), *_describe_problems(result)]
+    parts += [describe_spend(total), *_count_corrected(result), *_describe_problems(result)]
     if result.sandbox:
         parts.append(f"sandbox {result.sandbox}")
     return f"<Result {', '.join(filter(None, parts))}>"
@@ -40,6 +41,14 @@ def _count_recalled(result: Result) -> int:
     if result.status is None:
         return result.total.recalled
     return int((have_findings(result.status) & result.status["from_journal"].to_numpy()).sum())
+
+
+def _count_corrected(result: Result) -> list[str]:
+    """Count the rows that a person corrected."""
+    if result.status is None:
+        return []
+    corrected = int((result.status["status"] == CORRECTED).sum())
+    return [f"{corrected} corrected"] if corrected else []
 
 
 def _describe_problems(result: Result) -> list[str]:

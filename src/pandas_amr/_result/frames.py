@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import cache, partial
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, get_args
@@ -21,12 +21,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._findings.store import Failure
-    from pandas_amr._records.trace import Node
+    from pandas_amr._records.spans import SpanLog
+    from pandas_amr._records.trace import Node, Trace
     from pandas_amr._records.usage import Ledger
 
-STATUSES = ("ok", "repaired", "failed", "skipped", "empty")
+STATUSES = ("ok", "repaired", "failed", "skipped", "empty", "corrected")
 EMPTY_REASON = "its content is empty"
 SKIPPED_REASON = "the run stopped before its turn"
+CORRECTED_REASON = "a person corrected it"
+TAKEN_BACK_REASON = "its correction was taken back, and nothing else is known of it"
+REASONS = {
+    "skipped": SKIPPED_REASON,
+    "empty": EMPTY_REASON,
+    "corrected": CORRECTED_REASON,
+}
 TRACE_COLUMNS = (
     "id",
     "type",
@@ -104,6 +112,41 @@ def trace_frame(nodes: Sequence[Node]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(TRACE_COLUMNS))
 
 
+def trace_later(trace: Trace, nodes: Sequence[Node]) -> dict[str, Any]:
+    """Delay the building of ``Result.trace`` and ``Result.spans`` of some nodes, which are copied.
+
+    Spans are None if nobody keeps them.
+    """
+    copied = [replace(node) for node in nodes]
+    spans = spans_later(trace, [node.id for node in nodes])
+    return {"trace": build_later(trace_frame, copied), "spans": spans}
+
+
+def spans_later(trace: Trace, nodes: Iterable[str]) -> Any:
+    """Delay the building of the spans of some nodes; None if nobody keeps them."""
+    if trace.spans is None:
+        return None
+    return build_later(spans_frame, trace.spans, list(nodes), len(trace.spans))
+
+
+def spans_frame(spans: SpanLog, nodes: Sequence[str], count: int) -> pd.DataFrame:
+    """Build ``Result.spans``: one row per span of some nodes, in the order in which they ended.
+
+    What a node within a part of the input did is the part's.
+
+    Args:
+        spans: those of the whole run, to which more may have been added.
+        nodes: the ids of the nodes.
+        count: how many spans there were when the nodes were copied.
+    """
+    columns = spans.columns(frozenset(nodes), count)
+    frame: dict[str, pd.Series] = {}
+    for name, values in columns.items():
+        dtype = object if name in {"node", "kind"} else float
+        frame[name] = pd.Series(values, dtype=dtype)
+    return pd.DataFrame(frame)
+
+
 def levels_of(nodes: Sequence[Node]) -> dict[str, int]:
     """Return the level of each node; a sub-run's nodes are counted from the nodes that feed it."""
     levels = {node.id: node.level for node in nodes}
@@ -175,20 +218,33 @@ def _none_if_negative(number: int) -> int | None:
     return number if number >= 0 else None
 
 
+def _list_reasons(
+    statuses: NDArray[np.object_], taken_back: NDArray[np.int64] | None
+) -> list[str | None]:
+    """List the reasons that statuses alone give."""
+    reasons: list[str | None] = [None] * len(statuses)
+    for status, reason in REASONS.items():
+        for position in np.flatnonzero(statuses == status).tolist():
+            reasons[position] = reason
+    for position in [] if taken_back is None else taken_back.tolist():
+        if statuses[position] == "skipped":
+            reasons[position] = TAKEN_BACK_REASON
+    return reasons
+
+
 def status_frame(
     statuses: NDArray[np.object_],
     from_journal: NDArray[np.bool_] | None,
     failures: Iterable[Failure],
     index: pd.Index,
+    taken_back: NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
-    """Build ``Result.status``: one row per unit, with the reason if it has no finding.
+    """Build ``Result.status``: one row per unit, with the reason if no model found its finding.
 
-    The column ``from_journal`` is left out if it is not known.
+    The column ``from_journal`` is left out if it is not known. ``taken_back`` are the rows of which
+    nothing is known since a correction was taken back.
     """
-    reasons: list[str | None] = [None] * len(statuses)
-    for status, reason in (("skipped", SKIPPED_REASON), ("empty", EMPTY_REASON)):
-        for position in np.flatnonzero(statuses == status).tolist():
-            reasons[position] = reason
+    reasons = _list_reasons(statuses, taken_back)
     for failure in failures:
         if failure.position < 0:  # the reduce failed, and not a unit
             continue

@@ -44,6 +44,7 @@ AGGREGATION_WORDS = {
 STATUS_WORDS = {
     "ok": "found",
     "repaired": "found after a repair",
+    "corrected": "corrected by a person",
     "failed": "failed",
     "skipped": "skipped, since the run ended before their turn",
     "empty": "without content, and not asked about",

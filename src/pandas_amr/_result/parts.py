@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from pandas_amr._result.part_files import WrittenPart
 
 
+OVERRIDE_ELSEWHERE = (
+    "call the verb for the rows in memory, with the same journal, and correct that result"
+)
+
+
 class ResultOfParts(Result[Output, Kind]):
     """The outcome of a run whose rows are not in memory: what needs all of them is refused.
 
@@ -77,6 +82,24 @@ class ResultOfParts(Result[Output, Kind]):
         del most, options
         self._refuse("review")
 
+    def override(self, *corrections: Any, **options: Any) -> NoReturn:
+        """Refuse: it corrects a frame in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del corrections, options
+        self._refuse("override")
+
+    def diff(self, *other: Any, **options: Any) -> NoReturn:
+        """Refuse: it compares frames in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del other, options
+        self._refuse("diff")
+
     def save(self, folder: object) -> NoReturn:
         """Refuse: what stands in files already, or can be written part by part, is not saved.
 
@@ -87,7 +110,8 @@ class ResultOfParts(Result[Output, Kind]):
         self._refuse("save")
 
     def _refuse(self, method: str) -> NoReturn:
-        way = self._ways.get(method, "call it for a sample that fits into memory")
+        ways = {"override": OVERRIDE_ELSEWHERE} | dict(self._ways)
+        way = ways.get(method, "call it for a sample that fits into memory")
         raise UsageError(f"{self._name} has no {method}(): {way}.")
 
 

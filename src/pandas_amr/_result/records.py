@@ -161,15 +161,24 @@ def _read_types(result: Result) -> dict[str | None, FindingType]:
                 "There are no records of a function without a type; its findings are in "
                 f"result.findings. Give the type in the call: {argument}."
             )
-        if not isinstance(known, TypeName):
-            kinds[name] = FindingType.of(known, name)
-            continue
-        stored = _stored_type(result, name)
-        kinds[name] = stored
-        if known.qualname:
-            kinds[name] = FindingType.of(as_finding(known.find()), name)
-            _check_same_fields(kinds[name], stored)
+        kinds[name] = read_type(result, name, known)
     return kinds
+
+
+def read_type(result: Result, name: str | None, known: Any) -> FindingType:
+    """Return the type of a map's findings; a loaded result knows the name of it.
+
+    Raises:
+        UsageError: it cannot be imported, or does not fit the findings.
+    """
+    if not isinstance(known, TypeName):
+        return FindingType.of(known, name)
+    stored = _stored_type(result, name)
+    if not known.qualname:
+        return stored
+    kind = FindingType.of(as_finding(known.find()), name)
+    _check_same_fields(kind, stored)
+    return kind
 
 
 def _stored_type(result: Result, name: str | None) -> FindingType:

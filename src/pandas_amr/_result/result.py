@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol
 
 import pandas as pd
 from typing_extensions import TypeVar
@@ -16,15 +16,20 @@ from pandas_amr._records.graph import Graph, graph_of
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.pickles import CopiedHere, pack, unpack
 from pandas_amr._records.public import public
+from pandas_amr._records.timeline import Timeline
+from pandas_amr._records.trace import EARLIER_NODE, JOURNAL_NODE
 from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr._records.usage import Phase, Usage
 from pandas_amr._result.aggregates import ComputedAnswer
 from pandas_amr._result.arrow_stream import table_of_frame, table_of_summary
 from pandas_amr._result.card import result_card
+from pandas_amr._result.computed_anew import KnownCall
+from pandas_amr._result.diff import compare_results
 from pandas_amr._result.display import result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import LazyField, have_findings
+from pandas_amr._result.override import override_findings
 from pandas_amr._result.records import Kind, RecordsField, name_type, replace_types
 from pandas_amr._result.report import SupportsWrite, report_of, write_report
 from pandas_amr._result.review import most_in_doubt
@@ -38,7 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from pandas_amr._context.settings import Settings
+    from pandas_amr._findings.corrections import Corrections
     from pandas_amr._findings.map_findings import MapFindings
+    from pandas_amr._findings.store import Failure
     from pandas_amr._plan.call import Errors, Job
     from pandas_amr._plan.plan import Plan
     from pandas_amr.errors import AMRWarning
@@ -47,6 +54,7 @@ if TYPE_CHECKING:
 
 Output = TypeVar("Output", default=Any)  # the type of result.output
 
+RECALLED_NODES = frozenset({EARLIER_NODE, JOURNAL_NODE})
 SHARED = frozenset({"plan", "origin", "made_by", "aggregations", "finding_types"})
 
 
@@ -61,6 +69,10 @@ class Runner(Protocol):
         """Map a random share once more."""
         ...
 
+    def override(self, origin: RunOrigin, corrections: Corrections, *, reduces: bool) -> Result:
+        """Correct findings, and reduce again."""
+        ...
+
 
 @dataclass(frozen=True)
 class RunOrigin:
@@ -68,6 +80,7 @@ class RunOrigin:
 
     Attributes:
         gave_up: whether the run gave up: what it skipped then is not run again.
+        failures: the units that have no finding.
     """
 
     job: Job
@@ -75,6 +88,7 @@ class RunOrigin:
     lms: Mapping[Phase, LM]
     findings: MapFindings
     gave_up: bool = False
+    failures: tuple[Failure, ...] = ()
     runner: ClassVar[Runner]  # set by the room of runs, which this room may not import
 
 
@@ -98,6 +112,8 @@ class Result(CopiedHere, Generic[Output, Kind]):
             ``findings``, None if a unit failed. With maps by name: a frame, one column per map.
         plan: the plan of the run; of a recipe, the plan of its last stage.
         usage: calls, tries, tokens, seconds and money, one row per phase and model.
+        spans: when each node was with the model, waited or ran code: one row per span: ``node kind
+            start seconds``; None if that is not known. ``timeline()`` draws it.
         failures: one row per failed unit: ``label position shard map who reason attempts``.
         trace: one row per node: ``id type level parents units start seconds tokens money form
             sandbox status``.
@@ -116,9 +132,10 @@ class Result(CopiedHere, Generic[Output, Kind]):
         coverage: the share of rows that are evidence for the output: sources that are not general.
         stages: of a recipe, the result of each stage.
         aggregations: of a loaded result, how its answer was computed; functions by name only.
-        status: one row per unit: ``status`` (``ok repaired empty skipped failed``), ``reason`` and
-            ``from_journal``: whether the journal had it, so that nothing was asked in this run. An
-            ``empty`` unit has no content, so that no model was asked about it.
+        status: one row per unit: ``status`` (``ok repaired corrected empty skipped failed``),
+            ``reason`` and ``from_journal``: whether the journal had it, so that nothing was asked
+            in this run. An ``empty`` unit has no content, so that no model was asked about it. What
+            a person says of a ``corrected`` one (``override``) stands in place of what was found.
         finding_types: the type of each map's findings, by the name of the map.
     """
 
@@ -142,6 +159,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
     made_by: Callable[[int], tuple[str, ...]] | None = field(default=None)
     aggregations: Mapping[Any, Any] | None = field(default=None)
     finding_types: Mapping[str | None, Any] | None = field(default=None)
+    spans: pd.DataFrame | None = field(default=None)
     started: dt.datetime | None = None
 
     records = RecordsField()
@@ -171,6 +189,82 @@ class Result(CopiedHere, Generic[Output, Kind]):
                 "Call the verb again."
             )
         return self.origin.runner.retry(self.origin, lm, errors)
+
+    @suggest_keywords
+    def override(
+        self,
+        corrections: object,
+        *,
+        by: Literal["label", "position"] = "label",
+        reduce: bool = True,
+    ) -> Result[Output, Kind]:
+        """Put a person's findings in place of those that were found, and reduce again.
+
+        No row is asked about. What pandas computes, or a function of yours, is computed over the
+        corrected findings; agents are asked again only for nodes of the reduce whose input changed,
+        and ``usage`` says what that took. Corrected rows have the status ``corrected``. A journal
+        keeps corrections apart from answers: the same call gives them from then on, also with
+        ``refresh``, and ``retry`` and ``verify`` leave them. A correction is of content: rows of
+        equal content, for which one finding stands, are corrected together. This result does not
+        change.
+
+        Args:
+            corrections: by label of the row (of the column, with ``axis="columns"``), a dict of
+                fields, or an object of the type of the findings; if a unit can hold many records, a
+                list of all of them. Fields that are left out stay as they were found; a row without
+                a finding takes all fields. With maps by name, a dict by the map's name or by
+                column. None takes the correction of a row back. Or a frame, or a Series, with the
+                labels as its index: cells that differ from what was found are corrections, missing
+                ones are not.
+            by: ``"position"`` if rows are named by their position in the frame.
+            reduce: whether the findings are reduced again; if not, ``output`` is None.
+
+        Raises:
+            UsageError: a row or a field is unknown, a value is not of its field's type, or this
+                result was loaded and pandas alone did not compute its answer. Nothing has changed.
+
+        Example:
+            >>> import pandas as pd, pandas_amr as amr
+            >>> df = pd.DataFrame({"text": ["good", "bad"]})
+            >>> def rate(shard):
+            ...     return [{"stars": len(text)} for text in shard["text"]]
+            >>> reduce = {"stars": "sum"}
+            >>> result = df.amr.map_reduce(map=rate, finding={"stars": int}, reduce=reduce)
+            >>> corrected = result.override({1: {"stars": 1}})
+            >>> int(corrected.output["stars"]), corrected.status["status"].tolist()
+            (5, ['ok', 'corrected'])
+        """
+        call = KnownCall(tuple(self._finding_columns()), self._computed_aggregations())
+        return override_findings(self, corrections, call, by=by, reduce=reduce)
+
+    @suggest_keywords
+    def diff(self, other: Result[Any, Any], *, tolerance: float = 0.0) -> pd.DataFrame:
+        """Return the rows whose findings differ from those of another result, side by side.
+
+        Rows are matched by label. The first column, ``amr_differs``, says in what they differ: the
+        names of fields; ``status`` if one of the two has no finding; ``only in self`` or ``only in
+        other``. Then come pairs of columns, ``self`` and ``other``: ``amr_status``, and each field
+        that both have. The frame's ``attrs["amr_diff"]`` is the summary: how many ``rows`` both
+        have and how many ``differ``, likewise by field (of how many that both found), how many
+        rows only one has and the first labels of these, the fields that only one has, and how many
+        of the rows that differ have ``other_content`` than before.
+
+        Args:
+            other: a result of another instruction, model or day; either may be loaded.
+            tolerance: the relative difference up to which two numbers count as equal.
+
+        Raises:
+            UsageError: ``other`` is no result, the two have no field in common, or labels that are
+                doubled do not tell which rows belong together.
+        """
+        if not isinstance(other, Result):
+            raise UsageError(
+                f"diff() takes another Result, not a {type(other).__name__}; amr.result_of(frame) "
+                "gives that of a frame, amr.load(folder) a saved one."
+            )
+        first = self, self._finding_columns()
+        second = other, other._finding_columns()
+        return compare_results(first, second, tolerance=tolerance)
 
     @suggest_keywords
     def score(self, labels: object, *, tolerance: float = 0.0) -> Score:
@@ -279,7 +373,8 @@ class Result(CopiedHere, Generic[Output, Kind]):
             if not has_finding[position]:
                 continue
             for node in self.made_by(position):
-                shards.setdefault(node, []).append(position)
+                if node.rpartition("/")[2] not in RECALLED_NODES:
+                    shards.setdefault(node, []).append(position)
         return shards
 
     def _computed_aggregations(self) -> dict[Any, Any]:
@@ -338,6 +433,10 @@ class Result(CopiedHere, Generic[Output, Kind]):
     def graph(self) -> Graph:
         """Return the graph of the run: which node fed which, their times, the longest path."""
         return graph_of(self.trace, static=self.plan.fan_in is not None)
+
+    def timeline(self) -> Timeline:
+        """Return what the nodes of the run did, and when: in the model, waiting, in code."""
+        return Timeline(self.trace, self.spans, self.seconds)
 
     def save(self, folder: str | Path) -> None:
         """Write the whole result into a folder; ``amr.load(folder)`` brings it back exactly.
@@ -462,7 +561,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
         return result_card(self, self._found_columns())
 
 
-for _name in ("usage", "failures", "trace", "status"):
+for _name in ("usage", "failures", "trace", "status", "spans"):
     setattr(Result, _name, LazyField(_name))
 
 

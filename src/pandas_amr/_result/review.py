@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pandas_amr._findings.store import CORRECTED
 from pandas_amr._result.careless import find_careless_ends
 from pandas_amr._result.frames import have_findings
 
@@ -45,6 +46,11 @@ class _Doubts:
         self.amounts[positions] += DOUBT[kind]
         for position in positions:
             self._reasons.setdefault(int(position), []).append(reason)
+
+    def dismiss(self, status: pd.DataFrame | None) -> None:
+        """Have no doubt about the rows that a person has corrected."""
+        if status is not None:
+            self.amounts[(status["status"] == CORRECTED).to_numpy()] = 0
 
     def why(self, position: int) -> str:
         """Return the reasons for a row."""
@@ -85,6 +91,7 @@ def most_in_doubt(
         _doubt_values(doubts, frame[field], has_finding)
         for end, reason in find_careless_ends(frame[field], shards):
             doubts.add(end, "late", reason)
+    doubts.dismiss(status)
     positions = doubts.positions_by_doubt()[:most]
     shown = frame.iloc[positions].copy()
     shown.insert(0, DOUBT_COLUMN, doubts.amounts[positions])

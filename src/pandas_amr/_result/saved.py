@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 RESULT = "result.json"
 PLAN = "plan.json"
-FRAMES = ("frame", "findings", "usage", "failures", "trace", "status", "sources")
+FRAMES = ("frame", "findings", "usage", "failures", "trace", "status", "sources", "spans")
 FIGURES = ("seconds", "sandbox", "coverage", "stopped", "total")
 OWN_FILE = re.compile(rf"{RESULT}|{PLAN}|({'|'.join(FRAMES)}|output[-\d]*)\.parquet")
 OWN_STAGE = re.compile(r"stage-\d+")

@@ -30,6 +30,7 @@ from pandas_amr._run.counting_model import (
 )
 from pandas_amr._run.part import Extent, find_long, has_found_groups
 from pandas_amr._run.scale import TreeBounds, scale_groups, scale_map, scale_tree
+from pandas_amr._run.shape import DryReduce
 from pandas_amr._run.typical import TYPICAL_TEXT, typical_value, unbounded
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.by import find_missing_keys
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
     from pandas_amr._map.stage import MapNode
     from pandas_amr._plan.call import Job
     from pandas_amr._plan.plan import Plan
-    from pandas_amr._records.trace import Node, NodeType
+    from pandas_amr._records.events import NodeType
+    from pandas_amr._records.trace import Node
     from pandas_amr._records.usage import Phase
     from pandas_amr._reduce.static_tree import StaticTree
     from pandas_amr._run.part import Part
@@ -85,6 +87,7 @@ class DryRun:
         if requests is not None:
             self.spec = _with_true_requests(self.spec, part.spec)
         self._has_findings = findings is not None
+        self.reduced: list[DryReduce] = []
         self.state = State()
         if findings is not None and part.is_whole:
             self.state.findings = findings.copy()
@@ -102,7 +105,11 @@ class DryRun:
     async def answer_directly(self) -> bool:
         """Have one agent answer from the whole content; tell whether one can."""
         direct = answer_directly(self.spec, self.services, self.state, self._part.units)
-        return await direct is not None
+        is_answered = await direct is not None
+        if is_answered:
+            nodes = self.services.trace.nodes
+            self.reduced.append(DryReduce("", nodes, calls=1, about=False))
+        return is_answered
 
     async def map(self, sample: Sample | None = None) -> MapStage:
         """Map what is not found yet; a static tree takes findings as they land."""
@@ -140,8 +147,17 @@ class DryRun:
             spec = dry if name is None else replace(dry, job=replace(dry.job, computed={name: how}))
             first = len(nodes) if costs else 0
             await reduce(spec, self.services, self.state, self._part.units, rows, tree=self._tree)
-            costs.append(self.reduce_cost(function_of(how), first))
+            cost = self.reduce_cost(function_of(how), first)
+            costs.append(cost)
+            self.reduced.append(self._describe_reduce(name, nodes[first:], cost))
         return costs
+
+    def _describe_reduce(self, name: object, nodes: Sequence[Node], cost: Cost) -> DryReduce:
+        """Describe the nodes of a reduce, for the graph before the run."""
+        of_reduce = [node for node in nodes if node.type != "map"]
+        about = self._depends_on_findings({node.type for node in of_reduce})
+        prefix = "" if name is None else f"{name}-"
+        return DryReduce(prefix, of_reduce, cost.calls, about)
 
     def map_costs(self, stage: MapStage) -> list[Cost]:
         """Add up what each map took."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pandas_amr._plan.call import may_ask_model
 from pandas_amr._records.estimate import Estimate
+from pandas_amr._records.graph_shape import Shape
 from pandas_amr._run.cost import Cost, least_seconds, sum_costs, total_money
 from pandas_amr._run.dry_run import DryRun
 from pandas_amr._run.part import Part, draw_part
+from pandas_amr._run.shape import make_shape, shape_of_answer
 
 if TYPE_CHECKING:
     from pandas_amr._context.services import Services
@@ -70,6 +73,7 @@ def _add_up(
         sizes=parts.sizes,
         maps=spec.job.names,
         about=total.about,
+        shape=parts.shape,
     )
 
 
@@ -80,12 +84,14 @@ class _Parts:
     Attributes:
         sizes: the units of each shard.
         tree: nodes per level of a static tree, the maps' shards first; empty for any other.
+        shape: what the nodes of the run are expected to be.
     """
 
     sizes: tuple[int, ...] = ()
     maps: list[Cost] = field(default_factory=list)
     reduces: list[Cost] = field(default_factory=list)
     tree: tuple[int, ...] = ()
+    shape: Shape = field(default_factory=Shape)
 
     @property
     def costs(self) -> list[Cost]:
@@ -107,20 +113,37 @@ async def _estimate_parts(
     If it ``runs`` nothing, there is only what is known without that.
     """
     if stage is None:
-        direct = DryRun(Part(spec, units), services, measurement)
-        if await direct.answer_directly():
-            return _Parts(reduces=[direct.reduce_cost(spec.job.reduce_agent)])
+        answer = await _answer_directly(spec, services, units, measurement)
+        if answer is not None:
+            return answer
     part = await services.run_large(spec, draw_part, spec, units, stage)
     dry = DryRun(part, services, measurement, _begun_findings(stage))
     parts = _Parts(part.sizes if spec.job.maps else (), tree=dry.tree)
-    if not runs or not spec.lms or not len(units.asked):
-        return parts
-    if spec.job.maps:
+    if runs and spec.lms and len(units.asked):
+        await _run_dry(parts, dry, part, measurement)
+    shape = partial(make_shape, part, units, stage, parts.tree, dry.reduced)
+    parts.shape = await services.run_large(spec, shape)
+    return parts
+
+
+async def _run_dry(parts: _Parts, dry: DryRun, part: Part, measurement: Measurement | None) -> None:
+    """Run maps and reduce dry; the parts take what they cost."""
+    if part.spec.job.maps:
         parts.maps = dry.map_costs(await dry.map())
     if measurement is not None and measurement.pipelines is not None:
         parts.maps.append(_scale_pipelines(measurement.pipelines, sum(part.sizes), measurement))
     parts.reduces = await dry.reduce()
-    return parts
+
+
+async def _answer_directly(
+    spec: Spec, services: Services, units: Units, measurement: Measurement | None
+) -> _Parts | None:
+    """Run the one agent dry that answers from the whole content; None if none does."""
+    direct = DryRun(Part(spec, units), services, measurement)
+    if not await direct.answer_directly():
+        return None
+    cost = direct.reduce_cost(spec.job.reduce_agent)
+    return _Parts(reduces=[cost], shape=shape_of_answer(direct.reduced[0]))
 
 
 def _begun_findings(stage: MapStage | None) -> MapFindings | None:

@@ -51,7 +51,9 @@ if TYPE_CHECKING:
 
 TABLES = (pa.RecordBatch, pa.Table)
 # Settings that hold for a run as a whole, or name places of the machine where it was called.
-OF_THE_DRIVER = frozenset({"max_parallelism", "progress", "budget", "journal", "lease"})
+OF_THE_DRIVER = frozenset(
+    {"max_parallelism", "progress", "budget", "journal", "lease", "on_event", "telemetry"}
+)
 PANDAS_METADATA = b"pandas"
 # What the frames of engines are mapped by, by the package of their class.
 WAYS = {

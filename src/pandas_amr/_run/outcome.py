@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._findings.columns import add_findings
@@ -17,7 +16,7 @@ from pandas_amr._result.frames import (
     failures_frame,
     shown_columns,
     status_frame,
-    trace_frame,
+    trace_later,
     usage_frame,
 )
 from pandas_amr._result.result import Result, RunOrigin
@@ -83,8 +82,8 @@ def make_partial_result(
 def _last_nodes(services: Services) -> list[str]:
     """Name the nodes that the answer comes from: the last reduce, the maps, or the outer run's."""
     nodes = services.trace.at(services.prefix)
-    last = [node.id for node in nodes if node.type in {"final-reduce", "direct"}]
-    maps = [node.id for node in nodes if node.type == "map"]
+    last = [node.id for node in nodes if node.type in {"final-reduce", "direct", "compute"}]
+    maps = [node.id for node in nodes if node.type in {"map", "recalled"}]
     return last or maps or list(services.parents(None))
 
 
@@ -94,6 +93,7 @@ def add_last_warnings(
     """Warn of what happened to the journal and of what failed, as far as nothing has yet."""
     if parent is None and services.journal is not None:
         state.warnings += services.journal.take_warnings()
+    _add_listener_warnings(services, state)
     warn_of_failed_units(spec, state)
     if state.has_warned_of_reduce:
         return
@@ -104,6 +104,12 @@ def add_last_warnings(
             happened = "The reduce failed and is listed in failures"
             warning = FailureWarning(f"{happened}: {reason}")
             warning.logged = f"{happened}."
+            state.warnings.append(warning)
+
+
+def _add_listener_warnings(services: Services, state: State) -> None:
+    for warning in services.watch.listener_warnings:
+        if all(warning is not known for known in state.warnings):
             state.warnings.append(warning)
 
 
@@ -179,7 +185,7 @@ def _assemble(
         plan=spec.plan,
         usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
         failures=build_later(failures_frame, failures, frame.index),
-        trace=build_later(trace_frame, _copy_nodes(services, parent)),
+        **trace_later(services.trace, _list_nodes(services, parent)),
         total=services.ledger.total,
         seconds=services.trace.seconds,
         started=services.trace.date,
@@ -210,10 +216,9 @@ def finding_types_of(spec: Spec) -> dict[str | None, Any]:
     return dict.fromkeys(spec.job.names, planned)
 
 
-def _copy_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
-    """Copy the nodes of the run out of the trace, which goes on if the run is part of another."""
-    nodes = services.trace.nodes if parent is None else services.trace.at(services.prefix)
-    return [replace(node) for node in nodes]
+def _list_nodes(services: Services, parent: SharedRun | None) -> list[Node]:
+    """List the nodes of the run in the trace, which goes on if the run is part of another."""
+    return services.trace.nodes if parent is None else services.trace.at(services.prefix)
 
 
 def _frame_and_status(
@@ -227,7 +232,12 @@ def _frame_and_status(
     if findings.list_type is not None:
         frame = add_findings(spec.job.frame, findings.findings())
     status = build_later(
-        status_frame, findings.row_statuses(), findings.rows_from_journal(), failures, index
+        status_frame,
+        findings.row_statuses(),
+        findings.rows_from_journal(),
+        failures,
+        index,
+        findings.rows_taken_back(),
     )
     if spec.plan.status_columns:
         status = status()
@@ -240,4 +250,5 @@ def _origin(spec: Spec, state: State) -> RunOrigin | None:
     if state.findings is None or spec.job.verb == "plan":
         return None
     gave_up = isinstance(state.ended_by, MapFailed)
-    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings, gave_up)
+    of_units = tuple(failure for failure in state.failures if failure.position >= 0)
+    return RunOrigin(spec.planned_job(), spec.settings, spec.lms, state.findings, gave_up, of_units)

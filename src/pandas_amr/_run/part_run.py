@@ -21,7 +21,6 @@ from pandas_amr._map.mappers import describe_maps
 from pandas_amr._map.stage import MapStage, make_breaker
 from pandas_amr._plan.call import KEEP, finding_types
 from pandas_amr._records.engine import in_thread
-from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Usage
 from pandas_amr._result.frames import shown_columns, status_frame
 from pandas_amr._result.part_files import NewPart
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from pandas_amr._context.services import Services
     from pandas_amr._context.spec import Spec
     from pandas_amr._map.breaker import Breaker
+    from pandas_amr._records.trace import Trace
     from pandas_amr._result.part_files import WrittenPart
     from pandas_amr._units.batches import InputPart
     from pandas_amr._units.units import Units
@@ -74,6 +74,11 @@ def has_few_rows(parts: Sequence[InputPart]) -> bool:
     return rows <= MOST_ROWS and size <= MOST_BYTES
 
 
+def node_of_part(number: int) -> str:
+    """Name the node of a part in the trace."""
+    return f"map-part-{number}"
+
+
 @dataclass(frozen=True)
 class PlacedPart:
     """A part of the input, and where it stands.
@@ -93,7 +98,7 @@ class PlacedPart:
     @property
     def node(self) -> str:
         """The name of its node in the trace."""
-        return f"map-part-{self.number}"
+        return node_of_part(self.number)
 
 
 class PartRun:
@@ -130,7 +135,8 @@ class PartRun:
         self._services = replace(
             services,
             frame=Converted(frame),
-            trace=Trace(began=services.trace.began),
+            trace=services.trace.part(),
+            prefix=f"{placed.node}/",
             watch=watch,
             caches=[],
         )

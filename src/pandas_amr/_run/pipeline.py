@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.threads import call_user_function
 from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted
@@ -24,6 +25,8 @@ from pandas_amr._journal.keys import Question
 from pandas_amr._journal.leases import open_leases
 from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
+from pandas_amr._plan.aggregations import function_of
+from pandas_amr._plan.call import Pipeline as RowPipeline
 from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.defaults import fill_by_type, fill_defaults
 from pandas_amr._plan.planner import derive, find_shown_rows, given_plan
@@ -75,6 +78,8 @@ if TYPE_CHECKING:
     from pandas_amr.models.lease import Leases
 
 PLANNING = "its plan"
+CORRECTING = "its corrections"
+OVERRIDE = "override"  # the verb of a run that corrects, in the journal
 
 
 async def run(
@@ -143,6 +148,10 @@ class Pipeline:
         self.state = State(findings=execution.findings)
         self.services = _begin_services(execution, watch, self._warn)
         self._execution = execution
+        self._override = execution.override
+        if self._override is not None:
+            self.state.failures = list(self._override.failures)
+            self.state.has_warned_of_units = not self._override.reduces
         self._parent = execution.parent
         self._is_confirmed = execution.parent is not None and execution.parent.confirmed
         self._result: Result | None = None
@@ -241,8 +250,9 @@ class Pipeline:
         services, job = self.services, self.spec.job
         if services.journal is None or self._parent is not None:
             return
+        verb = job.verb if self._override is None else OVERRIDE
         services.run_number = await services.journal.begin(
-            job.verb, job.task, len(job.frame), list_readings(job)
+            verb, job.task, len(job.frame), list_readings(job)
         )
         record = RunRecord(
             services.journal, services.run_number, services.ledger, lambda: self.state.end_reason
@@ -264,6 +274,7 @@ class Pipeline:
         else:
             plan = given_plan(job)
         self.spec = await services.run_large(spec, _complete_plan, spec, plan)
+        services.watch.is_static = self.spec.plan.fan_in is not None
         self._bound_requests()
 
     def _bound_requests(self) -> None:
@@ -344,16 +355,30 @@ class Pipeline:
         )
         stage = await services.run_large(spec, begin)
         state.findings, state.made_by = stage.findings, stage.made_by
-        if services.journal is None and spec.plan.retry_failed_after is not None:
+        self._warn_without_journal()
+        await self._recall(stage)
+        if spec.settings.is_offline:
+            await self._check_all_known(stage)
+        return stage
+
+    def _warn_without_journal(self) -> None:
+        """Warn if failures are to be remembered, and there is no journal to remember them."""
+        if self.services.journal is None and self.spec.plan.retry_failed_after is not None:
             message = (
                 "Failed rows are asked again each time: without a journal nothing remembers them "
                 "(retry_failed_after). Give journal='a/path'."
             )
-            state.warnings.append(PlanWarning(message))
+            self.state.warnings.append(PlanWarning(message))
+
+    async def _recall(self, stage: MapStage) -> None:
+        """Correct what a person corrects, and take from the journal what it has."""
+        if self._override is not None:
+            self.state.stage = CORRECTING
+            corrections = self._override.corrections
+            await stage.correct(corrections, is_deduped=may_dedupe(self.spec))
+            self.state.stage = "its map"
         await stage.recall()
-        if spec.settings.is_offline:
-            await self._check_all_known(stage)
-        return stage
+        self.spec = replace(self.spec, has_corrections=stage.findings.has_corrections)
 
     async def _draw_units(self, units: Units) -> Sample | None:
         """Draw the units that are mapped, if not all are."""
@@ -387,7 +412,7 @@ class Pipeline:
         """
         spec, services = self.spec, self.services
         confirm = spec.settings.budget.confirm if spec.settings.budget else None
-        if confirm is None or self._is_confirmed:
+        if confirm is None or self._is_confirmed or not self._may_ask:
             return
         self.state.stage = "its confirmation"
         estimate = await forecast(spec, services, units, stage=stage)
@@ -397,10 +422,17 @@ class Pipeline:
             raise NotConfirmed(f"The estimate was not confirmed: {estimate}.", estimate)
         self._is_confirmed = True
 
+    @property
+    def _may_ask(self) -> bool:
+        """Whether a model may be asked anything: not about rows that a person corrects."""
+        return self._override is None or (self._reduces and _asks_in_reduce(self.spec))
+
     def _begin_tree(self, stage: MapStage | None, stack: AsyncExitStack) -> StaticTree | None:
         """Make the tree that takes findings as they land; None if the reduce waits for all."""
         spec, services, state = self.spec, self.services, self.state
         if stage is None or not stage.leaves or not spec.reduces_as_findings_land:
+            return None
+        if not self._reduces:
             return None
         tree = begin_tree(spec, services, state, stage.leaves)
         stack.push_async_exit(tree.leave)
@@ -419,7 +451,7 @@ class Pipeline:
                 self._raise_if_failed()
                 warn_of_failed_units(spec, state)
                 await self.issue_warnings()
-                if state.ended_by is None and spec.job.reduces:
+                if state.ended_by is None and self._reduces:
                     state.stage = "its reduce"
                     self._begin_reduce_steps(stage)
                     rows = await run_off_loop(
@@ -431,6 +463,12 @@ class Pipeline:
         except BudgetExceeded as error:
             state.end(error)
         return ReduceOutcome(None)
+
+    @property
+    def _reduces(self) -> bool:
+        """Whether the findings are reduced."""
+        is_wanted = self._override is None or self._override.reduces
+        return self.spec.job.reduces and is_wanted
 
     def _begin_reduce_steps(self, stage: MapStage | None) -> None:
         """Say that the reduce begins, unless it is all there is and nobody waits for a model."""
@@ -460,6 +498,8 @@ class Pipeline:
     @property
     def has_spent(self) -> bool:
         """Whether a request was sent or the journal asked, or something is found."""
+        if self.state.stage == CORRECTING:
+            return False  # the findings are those of an earlier run
         total = self.services.ledger.total
         findings = self.state.findings
         has_findings = findings is not None and findings.has_findings
@@ -543,6 +583,7 @@ def _begin_services(
     """Make the services of a run; one that is part of another shares what that one has."""
     frame = Converted(execution.spec.job.sent)
     if execution.parent is None:
+        watch.trace.keep_spans()
         return Services(
             make_ask,
             warn,
@@ -561,6 +602,13 @@ def _begin_services(
         caches=[],
         made_from=(),
     )
+
+
+def _asks_in_reduce(spec: Spec) -> bool:
+    """Tell whether the reduce may ask a model: agents write the answer, or a part of it."""
+    if spec.is_written or isinstance(spec.job.reducer, RowPipeline):
+        return True
+    return any(isinstance(function_of(how), Agent) for how in spec.aggregations.values())
 
 
 def _can_be_continued(error: RunStopped) -> bool:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pandas_amr._context.environment import check_environment
@@ -34,10 +35,12 @@ from pandas_amr._result.recent import filtered_rows, remember_parts, remember_re
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
 from pandas_amr._run.ending import describe_end, reason_of
-from pandas_amr._run.execution import Execution, VerificationSample
-from pandas_amr._run.pipeline import Pipeline, run_pipeline
+from pandas_amr._run.execution import Execution, FindingOverride, VerificationSample
+from pandas_amr._run.listening import Listeners
+from pandas_amr._run.pipeline import run, run_pipeline
 from pandas_amr._run.preview import Draft, PreviewOptions
 from pandas_amr._run.redact import redact_where_called
+from pandas_amr._run.snapshot import draw_graph_so_far, draw_timeline_so_far
 from pandas_amr._run.stream import PartStream, open_stream
 from pandas_amr._run.streamed import StreamedPipeline
 from pandas_amr.errors import UsageError
@@ -46,38 +49,22 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
     from types import TracebackType
 
-    import pandas as pd
-
     from pandas_amr._context.subrun import SharedRun
+    from pandas_amr._findings.corrections import Corrections
     from pandas_amr._findings.map_findings import MapFindings
     from pandas_amr._journal.journal import Journal
     from pandas_amr._plan.call import Call, Job
     from pandas_amr._records.estimate import Estimate
+    from pandas_amr._records.graph import Graph
     from pandas_amr._records.outgoing import Outgoing
+    from pandas_amr._records.timeline import Timeline
     from pandas_amr._records.usage import Phase
+    from pandas_amr._run.execution import MakePipeline
     from pandas_amr.models.base import LM
 
 Given = TypeVar("Given")
 
 CANCEL_GRACE_S = 10.0
-
-
-class MakePipeline(Protocol):
-    """Makes the pipeline of a run."""
-
-    @property
-    def iterable(self) -> bool:
-        """Whether findings can be given as they land."""
-        ...
-
-    @property
-    def rows(self) -> int | None:
-        """How many rows it is about; None if that is not known yet."""
-        ...
-
-    def __call__(self, execution: Execution, watch: Watch) -> Pipeline:
-        """Make it."""
-        ...
 
 
 class Carried(Protocol):
@@ -110,6 +97,7 @@ class Run(Generic[Given]):
         journaled: whether a journal keeps what is found of them.
         shown: as the setting ``progress``.
         iterable: whether findings are kept as they land, to be iterated.
+        listeners: who is told of its events.
 
     Example:
         >>> import pandas as pd, pandas_amr as amr
@@ -133,7 +121,9 @@ class Run(Generic[Given]):
         journaled: bool = False,
         shown: bool | None = None,
         iterable: bool = True,
+        listeners: Listeners,
     ) -> None:
+        self._listeners = listeners
         self._is_iterable = iterable
         self._work = work
         self._make = given
@@ -191,7 +181,7 @@ class Run(Generic[Given]):
         self._task = asyncio.current_task()
         try:
             with UserTraceback():  # a task keeps the frames of its error, and those keep this run
-                return await self._show_while_working()
+                return await self._work_with_listeners()
         except Exception as error:
             self._partial = getattr(error, "partial", None)
             self._trace = error.__traceback__
@@ -200,6 +190,13 @@ class Run(Generic[Given]):
             self._task = None
             self._ended.set()
             self._watch.ended()
+
+    async def _work_with_listeners(self) -> Any:
+        """Give what comes of it, and tell whoever listens of its events."""
+        async with self._listeners.listen(self._watch) as told:
+            outcome = await self._show_while_working()
+            told.note(_result_of(outcome))
+        return outcome
 
     async def _show_while_working(self) -> Any:
         """Give what comes of it, and show how far it is until then."""
@@ -264,6 +261,14 @@ class Run(Generic[Given]):
     def progress(self) -> Progress:
         """How far the run is."""
         return replace(self._watch.progress, done=self.done())
+
+    def graph(self) -> Graph:
+        """Return the graph of the nodes that have begun by now; at the end, that of the result."""
+        return draw_graph_so_far(self._watch)
+
+    def timeline(self) -> Timeline:
+        """Return what the nodes have done until now; at the end, the timeline of the result."""
+        return draw_timeline_so_far(self._watch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Give the findings as they land: ``label`` and ``position`` of the row, then the fields.
@@ -464,7 +469,8 @@ def make_run(
     preview: PreviewOptions | None = None,
     sample: VerificationSample | None = None,
     stream: PartStream | None = None,
-    make_pipeline: MakePipeline | None = None,
+    override: FindingOverride | None = None,
+    elsewhere: MakePipeline | None = None,
 ) -> Run[Any]:
     """Make the run of a checked call; it is not begun yet.
 
@@ -475,14 +481,14 @@ def make_run(
         preview: what ``plan()`` wants to know beside the estimate.
         sample: the units that are mapped, if not all are.
         stream: the input, if it is read part by part.
-        make_pipeline: makes what carries it out, if rows are mapped elsewhere.
+        override: what a person corrected of the findings; then nothing is mapped.
+        elsewhere: makes what carries it out, if rows are mapped elsewhere.
 
     Raises:
         UsageError: the model or the budget does not fit; nothing was sent.
     """
     check_models(spec)
     job, settings = spec.job, spec.settings
-    make = make_pipeline or _PipelineHere(job.frame, stream)
     execution = Execution(
         spec,
         journal=_open_journal(spec),
@@ -490,53 +496,42 @@ def make_run(
         preview=preview,
         sample=sample,
         stream=stream,
+        override=override,
+        elsewhere=elsewhere,
     )
-
-    async def carry_out(*, watch: Watch, interrupted: Callable[[Result], None]) -> Result | Draft:
-        with use_block_settings(settings):
-            return await run_pipeline(make(execution, watch), interrupted)
 
     def answer(outcome: Any) -> Any:
         return outcome if whole else _answer(spec, outcome)
 
-    rows, about = _describe_rows(job, make.rows)
+    rows, about = _describe_rows(job, execution)
     return Run(
-        carry_out,
+        partial(_carry_out, execution),
         answer,
         about,
         rows=rows,
         journaled=execution.journal is not None and (bool(spec.lms) or job.has_version),
         shown=settings.progress,
-        iterable=make.iterable,
+        iterable=execution.is_iterable,
+        listeners=Listeners.of(settings, job.verb, job.task, rows or None),
     )
 
 
-@dataclass(frozen=True)
-class _PipelineHere:
-    """Makes the pipeline of a run whose rows are mapped in this process.
-
-    Attributes:
-        frame: the rows.
-        stream: the input, if it is read part by part.
-    """
-
-    frame: pd.DataFrame
-    stream: PartStream | None
-
-    @property
-    def rows(self) -> int | None:
-        return len(self.frame) if self.stream is None else self.stream.source.rows
-
-    @property
-    def iterable(self) -> bool:
-        return self.stream is None
-
-    def __call__(self, execution: Execution, watch: Watch) -> Pipeline:
-        return (Pipeline if self.stream is None else StreamedPipeline)(execution, watch)
+async def _carry_out(
+    execution: Execution, *, watch: Watch, interrupted: Callable[[Result], None]
+) -> Result | Draft:
+    with use_block_settings(execution.spec.settings):
+        if execution.elsewhere is not None:
+            return await run_pipeline(execution.elsewhere(execution, watch), interrupted)
+        if execution.stream is not None:
+            return await run_pipeline(StreamedPipeline(execution, watch), interrupted)
+        return await run(execution, watch, interrupted)
 
 
-def _describe_rows(job: Job, rows: int | None) -> tuple[int, str]:
+def _describe_rows(job: Job, execution: Execution) -> tuple[int, str]:
     """Return how many rows a run is about, 0 if that is not known yet, and its name for people."""
+    rows = execution.count_rows()
+    if execution.override is not None:
+        return len(job.frame), f"override in {rows} rows"
     if rows is None:
         return 0, job.verb
     return rows, f"{job.verb} of {rows} rows"
@@ -689,6 +684,14 @@ class Rerun:
         spec = Spec(origin.job, settings, lms)
         findings = origin.findings.copy(leave_skipped=origin.gave_up)
         result: Result = make_run(spec, findings=findings, whole=True).result()
+        return result
+
+    def override(self, origin: RunOrigin, corrections: Corrections, *, reduces: bool) -> Result:
+        """Correct findings, and reduce again; nothing is mapped."""
+        spec = Spec(origin.job, origin.settings, origin.lms)
+        override = FindingOverride(corrections, origin.failures, reduces)
+        run = make_run(spec, findings=origin.findings.close(), whole=True, override=override)
+        result: Result = run.result()
         return result
 
     def verify(self, origin: RunOrigin, lm: object, share: float, seed: int) -> Result:

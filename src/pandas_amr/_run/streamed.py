@@ -15,7 +15,13 @@ from pandas_amr._reduce.stage import reduce
 from pandas_amr._result.part_files import joined_schema
 from pandas_amr._run.outcome import describe_failed_rows
 from pandas_amr._run.part_rows import collect_part_rows
-from pandas_amr._run.part_run import PartRun, PlacedPart, digest_question, has_few_rows
+from pandas_amr._run.part_run import (
+    PartRun,
+    PlacedPart,
+    digest_question,
+    has_few_rows,
+    node_of_part,
+)
 from pandas_amr._run.pipeline import PLANNING, Pipeline
 from pandas_amr._run.stored_plan import digest_call, read_stored_plan, write_plan
 from pandas_amr._run.streamed_outcome import make_streamed_result
@@ -241,7 +247,11 @@ class StreamedPipeline(Pipeline):
 
     async def _keep(self, number: int, input_part: InputPart) -> None:
         """Take a part over that an earlier run has made."""
-        part = await in_thread(self._folder.keep, self._folder.same[input_part.key], number)
+        rows = self._folder.same[input_part.key].rows
+        name = node_of_part(number)
+        with self.services.trace.node("recalled", id=name, units=rows) as node:
+            node.form = "result"
+            part = await in_thread(self._folder.keep, self._folder.same[input_part.key], number)
         self._parts[number] = part
         self._progress.skip(part.rows, part.counts)
 

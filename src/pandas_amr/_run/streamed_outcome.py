@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,7 +10,7 @@ import pyarrow as pa
 from pandas_amr._records.usage import Ledger
 from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import evidence_share, sources_frame
-from pandas_amr._result.frames import build_later, trace_frame, usage_frame
+from pandas_amr._result.frames import build_later, trace_later, usage_frame
 from pandas_amr._result.parts import StreamedResult, failures_of_parts, status_of_parts
 from pandas_amr._run.outcome import add_last_warnings, finding_types_of, warn_of_stop
 from pandas_amr._run.part_rows import open_parts
@@ -54,7 +53,7 @@ def make_streamed_result(
         plan=spec.plan,
         usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
         failures=build_later(failures_of_parts, tuple(parts), _list_of_reduce(state)),
-        trace=build_later(trace_frame, [replace(node) for node in services.trace.nodes]),
+        **trace_later(services.trace, services.trace.nodes),
         total=services.ledger.total,
         seconds=services.trace.seconds,
         started=services.trace.date,

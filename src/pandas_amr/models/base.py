@@ -130,6 +130,9 @@ class Reply:
     Attributes:
         limits: the rate limits in the headers of the answer.
         form: the form of structured output: ``schema``, ``tool``, ``json_object`` or ``prompt``.
+        model: the model's name, as the server gives it; empty if it gives none.
+        id: the answer's id, likewise.
+        call: the number of the call in the run; 0 if nobody listens.
     """
 
     message: Message
@@ -137,6 +140,9 @@ class Reply:
     usage: Usage
     limits: RateLimits | None = None
     form: str = ""
+    model: str = ""
+    id: str = ""
+    call: int = 0
 
 
 class Model(Protocol):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pandas_amr._records.tokens import tokens_per_character
+from pandas_amr._records.trace import add_to_call, record_wait
 from pandas_amr._records.usage import Budget, Ledger, Usage
 from pandas_amr.errors import BudgetExceeded, ModelError
 from pandas_amr.models.send_marker import SendRecord, sent_requests
@@ -44,7 +45,8 @@ class BudgetTracker:
                 raise BudgetExceeded(problem, self.ledger.total)
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiting)
-            await waiting
+            with record_wait("budget"):
+                await waiting
         self.reserved += estimate
 
     def _exceeded_limit(self, more: Usage) -> str | None:
@@ -156,6 +158,7 @@ class Metered:
     def _enter(self, request: Request, usage: Usage) -> None:
         if usage.tries:
             self._tracker.ledger.add(request.phase, self._name, usage)
+            add_to_call(usage)
 
     def _with_price(self, usage: Usage) -> Usage:
         money = self._price(usage)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.trace import record_wait
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -23,5 +25,12 @@ class ConcurrencyLimited:
 
     async def complete(self, request: Request) -> Reply:
         """Answer one turn once the semaphore admits it."""
-        async with self._semaphore:
+        if self._semaphore.locked():
+            with record_wait("place"):
+                await self._semaphore.acquire()
+        else:
+            await self._semaphore.acquire()
+        try:
             return await self._model.complete(request)
+        finally:
+            self._semaphore.release()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pandas_amr._records.trace import record_wait
 from pandas_amr.errors import InvalidOutput, ModelConfigError, ModelRefused, ModelRejected
 from pandas_amr.models.acceptance import Acceptance
 
@@ -85,7 +86,8 @@ class FirstRequests:
             self._waiting.append(waiting)
             timer = loop.call_at(latest, _release, waiting)
             try:
-                await waiting
+                with record_wait("place"):
+                    await waiting
             finally:
                 timer.cancel()
         self._raise_if_failed()

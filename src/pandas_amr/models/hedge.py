@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
+from pandas_amr._records.trace import use_scope_of_second_request
 from pandas_amr.errors import ModelError
 from pandas_amr.models.send_marker import SendRecord, sent_requests
 
@@ -69,7 +70,8 @@ class Hedged:
         """Await the first answer; if the first task is slow, append a second one to ``tasks``."""
         await asyncio.wait(tasks, timeout=self._hedge_after_s())
         if not tasks[0].done():
-            tasks.append(asyncio.create_task(self._model.complete(request)))
+            with use_scope_of_second_request():
+                tasks.append(asyncio.create_task(self._model.complete(request)))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         ended = [task for task in tasks if task.done()]
         answered = _without_error(ended)

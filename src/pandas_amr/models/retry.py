@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import tenacity
 
+from pandas_amr._records.trace import record_wait
 from pandas_amr._records.usage import Usage
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.answered_servers import patience_s
@@ -53,6 +55,7 @@ class Retrying:
             retry=tenacity.retry_if_exception_type(ModelUnavailable),
             stop=policy.stop,
             wait=policy.wait,
+            sleep=_sleep,
             reraise=True,
         )
         waits = run_waits.get()
@@ -150,6 +153,15 @@ class _RetryPolicy:
         seconds: float = backoff(state)
         self.throttle.reporter.report("retry", seconds, first_sentence(error.said))
         return seconds
+
+
+async def _sleep(seconds: float) -> None:
+    """Wait until the next try."""
+    if not seconds:
+        await asyncio.sleep(0)
+        return
+    with record_wait("retry"):
+        await asyncio.sleep(seconds)
 
 
 def _error_of(state: tenacity.RetryCallState) -> ModelUnavailable:

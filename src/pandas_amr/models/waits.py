@@ -45,6 +45,16 @@ def first_sentence(text: str) -> str:
     return text.partition(". ")[0].rstrip(".")
 
 
+def host_of(server: str) -> str:
+    """Give host and port of a server's address, without user and password.
+
+    Example:
+        >>> host_of("http://user:secret@127.0.0.1:8000/v1")
+        '127.0.0.1:8000'
+    """
+    return urlsplit(server).netloc.rpartition("@")[2]
+
+
 @dataclass(slots=True)
 class WaitReporter:
     """Reports the waits for one server.
@@ -64,7 +74,7 @@ class WaitReporter:
     @property
     def name(self) -> str:
         """Host and port, for people."""
-        return urlsplit(self.server).netloc.rpartition("@")[2] or "the server"
+        return host_of(self.server) or "the server"
 
     def report(self, kind: str, seconds: float, reason: str, setting: str = "") -> None:
         """Report a wait, if it is long enough and was not reported just now.

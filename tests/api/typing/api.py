@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 import pandas_amr as amr
+from pandas_amr import events
 
 
 class Finding(BaseModel):
@@ -22,6 +23,14 @@ class Spot:
 
 class Keys(TypedDict):
     x: int
+
+
+def listen(event: events.Event) -> None:
+    """Listen to a run."""
+    assert_type(event.time, float)
+    if isinstance(event, events.CallEnded):
+        assert_type(event.usage, amr.Usage)
+        assert_type(event.tries, int)
 
 
 @amr.tool
@@ -73,7 +82,17 @@ def script(df: pd.DataFrame) -> None:
     assert_type(result.score({"mood": "label"}).accuracy, "pd.Series[Any]")
     assert_type(result.verify(share=0.1, lm="local").disagreements, pd.DataFrame)
     assert_type(result.review(5), pd.DataFrame)
+    assert_type(result.override({0: {"mood": "good"}, 1: None}, by="position"), amr.Result[Any, Finding])
+    assert_type(result.override(result.review(), reduce=False).diff(result, tolerance=0.1), pd.DataFrame)
     assert_type(result.to_html("report.html", columns=["a"], max_rows=10), str | None)
+    assert_type(result.graph().critical_path, list[str])
+    assert_type(result.timeline(), amr.Timeline)
+    assert_type(result.timeline().to_frame(), pd.DataFrame)
+    assert_type(plan.graph(), amr.Graph)
+    assert_type(plan.estimate().graph(), amr.Graph)
+    assert_type(amr.Recipe(plan).graph(), amr.Graph)
+    assert_type(amr.start(df, "What?").graph(), amr.Graph)
+    assert_type(amr.start(df, "What?").timeline(), amr.Timeline)
     recipe = amr.Recipe(plan).then(lambda frame: frame).filter("even?").map("x", finding={"n": int})
     few = amr.Budget(confirm=lambda estimate: estimate.calls is not None and estimate.calls < 9)
     assert_type(recipe(df, lm="local", budget=few), amr.Result)
@@ -94,6 +113,11 @@ def script(df: pd.DataFrame) -> None:
     grouped.map_reduce("What?", by="shop")  # type: ignore[call-arg]
     amr.map_reduce(df, "What?", colums=["a"])  # type: ignore[call-overload]
     amr.map(df, "What?", colums=["a"])  # type: ignore[call-arg]
+    amr.map(df, "What?", on_event=listen)
+    amr.start(df, "What?", on_event=print)
+    amr.mapper("What?", on_event=listen)
+    with amr.settings(on_event=listen, telemetry=True):
+        amr.map(df, "What?", on_event="print")  # type: ignore[arg-type]
     amr.mapper("What?", axis="columns")  # type: ignore[call-arg]
     amr.accessor(df).filter("What?", colums=["a"])  # type: ignore[call-arg]
 

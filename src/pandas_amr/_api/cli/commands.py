@@ -234,6 +234,7 @@ def ls(journal: Journal) -> int:
         {
             "journal": str(journal.path),
             "answers": len(journal),
+            "corrections": journal.corrections,
             "bytes": journal.size(),
             "runs": list(iterate_records(journal.runs())),
         }
@@ -268,12 +269,18 @@ def export(journal: Journal, out: str | None, format: Any) -> int:
 @click.option(
     "--keep", type=click.IntRange(min=0), help="Keep the answers to what the last runs asked."
 )
-def prune(journal: Journal, older_than: str | None, keep: int | None) -> int:
+@click.option("--corrections", is_flag=True, help="Delete what people corrected, too.")
+def prune(
+    journal: Journal,
+    older_than: str | None,
+    keep: int | None,
+    corrections: bool,  # noqa: FBT001 (click hands it over by name)
+) -> int:
     """Delete old answers, and return their space to the disk."""
     age = read_age(older_than)
     if age is None and keep is None:
         raise WrongUsage("prune takes --older-than AGE, --keep RUNS, or both.")
-    deleted = journal.prune(older_than=age, keep=keep)
+    deleted = journal.prune(older_than=age, keep=keep, corrections=corrections)
     print_json(
         {
             "journal": str(journal.path),
@@ -289,6 +296,8 @@ def prune(journal: Journal, older_than: str | None, keep: int | None) -> int:
 @click.argument("rows", required=False)
 @with_journal
 @click.option("--text", help="Forget answers that hold a text, or were asked with it.")
+@click.option("--kind", help="Forget answers of a kind: correction takes corrections back.")
+@click.option("--key", help="Forget the answer of a key, as export has it.")
 @click.option("--model", help="Forget answers of a model.")
 @click.option("--run", type=int, help="Forget the answers of a run, by its number in ls.")
 @click.option("--before", help="Forget answers made before a time, such as 2026-01-31; UTC.")

@@ -153,10 +153,15 @@ class DriverJournal(Journal):
         has: bool = await self._link.ask("has_base", base)
         return has
 
-    async def recall(self, keys: Sequence[bytes], run: int = 0) -> dict[bytes, str]:
+    async def recall(
+        self, keys: Sequence[bytes], run: int = 0, *, is_lasting: bool = False
+    ) -> dict[bytes, str]:
         """Return the answers that the journal holds, by key."""
         del run
         known = self._known
+        if is_lasting:  # what a person said, and nobody is asked
+            lasting: Recalled = await self._link.ask("recall", keys, True)  # noqa: FBT003
+            return dict(lasting[0])
         unknown = [key for key in keys if key not in known.found and key not in known.granted]
         answers = {key: known.found[key] for key in keys if key in known.found}
         if not unknown:

@@ -81,8 +81,8 @@ def run_on_dask(call: Call, engine: Any) -> Run[Any]:
         frame = as_frame(call.frame)
         spec = redact_where_called(make_spec(replace(call, frame=frame), settings))
         source = FrameRows(spec.job.frame)
-    make_pipeline = MakeClusterPipeline(Cluster(client), source, iterable=source.are_here)
-    return make_run(spec, make_pipeline=make_pipeline)
+    elsewhere = MakeClusterPipeline(Cluster(client), source, iterable=source.are_here)
+    return make_run(spec, elsewhere=elsewhere)
 
 
 def is_dask_frame(frame: Any) -> bool:

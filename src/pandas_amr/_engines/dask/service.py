@@ -259,10 +259,14 @@ class Service:
         granted = frozenset(claim.keys)
         return Claimed(granted, found, frozenset(repaired))
 
-    async def recall(self, keys: Sequence[bytes]) -> tuple[Mapping[bytes, str], set[bytes]]:
+    async def recall(
+        self,
+        keys: Sequence[bytes],
+        is_lasting: bool = False,  # noqa: FBT001, FBT002 (from a message)
+    ) -> tuple[Mapping[bytes, str], set[bytes]]:
         """Look answers up."""
         assert self._journal is not None
-        found = await self._journal.recall(list(keys), self._run_number)
+        found = await self._journal.recall(list(keys), self._run_number, is_lasting=is_lasting)
         repaired = await self._journal.find_repaired(list(found))
         return found, repaired
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pandas_amr._records.clock import CLOCK
+from pandas_amr._records.trace import record_wait
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 from pandas_amr.models.batch.api import ENDPOINT, BatchAPI, TooMuch, digest_of, run_ending
 from pandas_amr.models.batch.patience import GROWTH, LONGEST_WAIT_S
@@ -83,7 +84,8 @@ class Batched:
             self._timer.cancel()
         linger_s = 0.0 if len(self._queue) >= MOST_REQUESTS else LINGER_S
         self._timer = loop.call_later(linger_s, self._send_queue)
-        return await asyncio.shield(queued.answer)
+        with record_wait("batch"):
+            return await asyncio.shield(queued.answer)
 
     def _new_line_id(self, body: dict[str, Any]) -> str:
         """Make the id of a line from its content. An equal request has a line of its own."""

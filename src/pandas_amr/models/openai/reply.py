@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Levels of lists and objects in an answer. A deeper one is from a model that does not stop.
 DEEPEST = 100
+LONGEST_NAME = 200  # of a model or an answer
 
 # The parts of a message that are read here; all others are sent back as they came.
 READ = frozenset({"role", "content", "tool_calls", "function_call"})
@@ -97,7 +98,20 @@ def reply_of(answer: object, usage: Usage, limits: RateLimits | None) -> Reply:
         raise ModelRefused("The model declined to answer.")
     if reason.lower() in CUT_OFF:
         reason = "length"
-    return Reply(message, reason, usage, limits)
+    return Reply(
+        message,
+        reason,
+        usage,
+        limits,
+        model=_name_in(answer, "model"),
+        id=_name_in(answer, "id"),
+    )
+
+
+def _name_in(answer: object, field: str) -> str:
+    """Give a short text that the server put beside the choices; empty if there is none."""
+    value = get_field(answer, field)
+    return value[:LONGEST_NAME] if isinstance(value, str) else ""
 
 
 def _first_choice(answer: object) -> Mapping[str, Any]:

@@ -40,14 +40,22 @@ class Structured:
             ModelConfigError: the server accepts no tools.
             CallsNoTools: likewise, or it never calls any, and the agent can write code instead.
         """
+        self.check_calls(request)
         kind = _kind_of(request)
-        if kind == REPL and self._support.writes_code:
-            raise CallsNoTools(f"{self._lm.model} makes no tool calls.", attempts=0)
         if self._lm.batch:
             return await self._complete(request, kind)
         with measure_wait():  # who waits for the first of its kind waits for the server, too
             async with self._support.in_turn(kind, self._lm):
                 return await self._complete(request, kind)
+
+    def check_calls(self, request: Request) -> None:
+        """Refuse a request that wants tool calls of a server which is known to make none.
+
+        Raises:
+            CallsNoTools: it does; nothing was sent.
+        """
+        if self._support.writes_code and _kind_of(request) == REPL:
+            raise CallsNoTools(f"{self._lm.model} makes no tool calls.", attempts=0)
 
     async def _complete(self, request: Request, kind: str) -> Reply:
         if request.schema is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
+from pandas_amr._records.trace import record_wait
 from pandas_amr.models.answered_servers import has_answered, patience_s
 from pandas_amr.models.throttle.gate import Gate
 from pandas_amr.models.throttle.outage import (
@@ -33,6 +34,8 @@ from pandas_amr.models.waits import WaitReporter, first_sentence
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pandas_amr._records.events import WaitKind
+    from pandas_amr._records.trace import WaitRecord
     from pandas_amr.errors import ModelConfigError, ModelUnavailable
     from pandas_amr.models.base import LM, RateLimits
     from pandas_amr.models.lease import PaceLease, PaceReport
@@ -44,11 +47,16 @@ SLOW_FIRST_S = 4.0  # a first answer that takes longer is reported; by then a co
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """The place of a request in the queue; the ticket is there once it is admitted."""
+    """The place of a request in the queue; the ticket is there once it is admitted.
+
+    Attributes:
+        wait: what events say that it waits for.
+    """
 
     ticket: asyncio.Future[Ticket]
     tokens: float
     lm: LM | None
+    wait: WaitRecord
 
 
 @dataclass
@@ -151,15 +159,19 @@ class Throttle:
         return self._admit(tokens)
 
     async def _wait(self, tokens: float, lm: LM | None) -> Ticket:
-        """Wait in the queue."""
+        with record_wait(self._wait_kind) as wait:
+            return await self._wait_in_queue(tokens, lm, wait)
+
+    async def _wait_in_queue(self, tokens: float, lm: LM | None, wait: WaitRecord) -> Ticket:
         since = waiting_since.get()
         if since is None:
             since = self.clock()
         ticket: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
-        place = _Place(ticket, tokens, lm)
+        place = _Place(ticket, tokens, lm, wait)
         self._queue(place)
         try:
             self._admit_waiting()
+            wait.is_told = not ticket.done()
             while not ticket.done():
                 left_s = self._patience_left_s(lm, since)
                 await asyncio.wait(
@@ -180,6 +192,21 @@ class Throttle:
             return ticket.result()
         finally:
             del ticket, place  # an error holds this frame: it would hold itself
+
+    @property
+    def _wait_kind(self) -> WaitKind:
+        """What a request would wait for that comes now."""
+        if self._outage.since is not None or self._loading_since is not None:
+            return "server"
+        return "limit" if self.clock() < self._paused_until else "place"
+
+    def _note_wait_kind(self) -> None:
+        """Note what those who wait wait for now, if it is more than their place."""
+        kind = self._wait_kind
+        if kind == "place":
+            return
+        for place in self._waiting:
+            place.wait.kind = kind
 
     def _queue(self, place: _Place) -> None:
         """Add a place to the queue, at its end.
@@ -346,6 +373,7 @@ class Throttle:
         self.pace.slow_down(ticket, now, self.in_flight, limits=limits, retry_after_s=retry_after_s)
         self._pause(now, retry_after_s, error)
         self._tell_others()
+        self._note_wait_kind()
         self._admit_waiting()
 
     def record_failure(
@@ -378,6 +406,7 @@ class Throttle:
             self._report_loading(now, error, lm)
         elif self._trouble is not None and self._trouble.gone:  # it is there again
             self._set_trouble(None)
+        self._note_wait_kind()
         self._admit_waiting()
 
     def record_starvation(self, ticket: Ticket, error: ModelUnavailable | None = None) -> None:

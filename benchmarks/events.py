@@ -1,0 +1,152 @@
+"""CPU of events, trace and progress together, on 20,000 scripted calls, against all of them switched off.
+
+One row a call, through the real client, whose transport answers in this process: without sockets, so that the share is
+larger than any user sees, and nothing depends on how many answers one turn of the loop finds (over HTTP a busier loop
+finds more at once, and takes less CPU a call: `--http` shows that, with the server in a process of its own). In pairs of
+runs, one with all on and one with all off, which of them first in turns; what counts is the CPU time of the whole
+process, so that of the thread that calls the listener is in it; and of each side the run that took least, since whatever
+else runs on a machine only adds (the means are printed, too). On are: a listener (`on_event=`) that counts, progress
+drawn as on a terminal, the trace with what it keeps by default. Off: no listener, no progress, and `trace="off"` where a
+call takes that; the nodes themselves are recorded either way then.
+
+Aim: under 5 %. Options: `--calls 20000 --pairs 10 --connections 64`; `--otel` adds spans, which the SDK makes and throws
+away (pip install opentelemetry-sdk): that is what OpenTelemetry costs, and no part of the aim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import inspect
+import io
+import json
+import multiprocessing
+import os
+import statistics
+import time
+from collections import Counter
+
+import httpx2
+import openai
+import pandas as pd
+
+import pandas_amr as amr
+from pandas_amr.testing import ScriptedRequest, ScriptedServer, findings
+from pandas_amr.testing.completions import CompletionWriter
+
+MOST_SHARE = 0.05
+
+
+class Terminal(io.StringIO):
+    """Takes what is drawn, as a terminal would."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def provider(request):
+    return findings(request, lambda unit: {"n": int(unit["text"].split()[1])})
+
+
+def serve(pipe) -> None:
+    with ScriptedServer(provider) as server:
+        pipe.send(server.base_url)
+        pipe.recv()
+
+
+class InProcess(httpx2.AsyncBaseTransport):
+    """Answers requests where they are sent."""
+
+    def __init__(self) -> None:
+        self._writer = CompletionWriter()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        scripted = ScriptedRequest(0, json.loads(request.content))
+        return httpx2.Response(200, json=self._writer.write(scripted, provider(scripted)))
+
+
+def client_in_process() -> openai.AsyncOpenAI:
+    http = httpx2.AsyncClient(transport=InProcess())
+    return openai.AsyncOpenAI(base_url="http://127.0.0.1:1/v1", api_key="k", http_client=http)
+
+
+def set_up_otel() -> None:
+    """Have spans made, and thrown away."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    class Nowhere(SpanExporter):
+        def export(self, spans):  # noqa: ARG002 (the exporter's interface)
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    trace.set_tracer_provider(provider)
+
+
+def run(lm: amr.LM, calls: int, connections: int, *, is_on: bool, otel: bool) -> float:
+    """Run once; return the CPU seconds of this process."""
+    told: Counter[type] = Counter()
+
+    def count(event) -> None:
+        told[type(event)] += 1
+
+    options = {"map": "Find the number.", "finding": {"n": int}, "reduce": {"n": "sum"}, "lm": lm}
+    options |= {"plan": {"shard_size": 1}, "max_parallelism": connections, "progress": is_on}
+    if is_on:
+        options["on_event"] = count
+    elif "trace" in inspect.signature(amr.map_reduce).parameters:
+        options["trace"] = "off"
+    df = pd.DataFrame({"text": [f"row {number}" for number in range(calls)]})
+    telemetry = amr.settings(telemetry=True) if is_on and otel else contextlib.nullcontext()
+    with telemetry, contextlib.redirect_stderr(Terminal()):
+        began = time.process_time()
+        result = df.amr.map_reduce(**options)
+        took = time.process_time() - began
+    assert result.output["n"] == sum(range(calls))
+    assert told[amr.events.CallEnded] == (calls if is_on else 0)
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--calls", type=int, default=20_000, help="of each side, all pairs together")
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--http", action="store_true", help="over loopback")
+    parser.add_argument("--otel", action="store_true", help="with spans, too")
+    given = parser.parse_args()
+    if given.otel:
+        set_up_otel()
+    if given.http:
+        here, there = multiprocessing.Pipe()
+        multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True).start()
+        lm = amr.LM("m", base_url=here.recv(), api_key="k", journaled=False)
+    else:
+        lm = amr.LM("m", client=client_in_process(), journaled=False)
+    calls = given.calls // given.pairs
+    for is_on in (True, False):  # imports, connections, what is learned of a server
+        run(lm, 200, given.connections, is_on=is_on, otel=given.otel)
+    pairs = []
+    for number in range(given.pairs):
+        took = {}
+        for is_on in (True, False) if number % 2 else (False, True):
+            took[is_on] = run(lm, calls, given.connections, is_on=is_on, otel=given.otel)
+        pairs.append((took[True], took[False]))
+    ratios = [on / off for on, off in pairs]
+    on, off = (sum(column) / given.calls * 1e3 for column in zip(*pairs, strict=True))
+    least_on, least_off = (min(column) / calls * 1e3 for column in zip(*pairs, strict=True))
+    share = least_on / least_off - 1
+    print(
+        f"{given.calls} calls a side in {given.pairs} pairs; ms of CPU a call, off and on: least {least_off:.3f} and "
+        f"{least_on:.3f}, ratio {least_on / least_off:.3f}; mean {off:.3f} and {on:.3f}, ratio {on / off:.3f}; "
+        f"median ratio of pairs {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
+        flush=True,
+    )
+    print(f"share {share:.1%}, aim under {MOST_SHARE:.0%}: {'met' if share < MOST_SHARE else 'missed'}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("AMR_JOURNAL", "off")
+    main()

@@ -1,0 +1,138 @@
+"""Hand events to a function of the user's: in order, on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import queue
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from pandas_amr._context.settings import settings
+from pandas_amr._records.raised import describe_error
+from pandas_amr.errors import EventWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pandas_amr._records.events import Event
+
+GRACE_S = 5.0  # for which a run that has ended waits until its listener has had all events
+MOST_BEHIND = 100_000  # events that wait for a slow listener
+HAND_OVER_S = 0.02  # between hand-overs: one for each event would take more than all the rest
+NOT_AGAIN = "it is not called again in this run"
+
+
+class Delivery:
+    """Hands events to a function, in order, on a thread of its own.
+
+    So a slow function does not hold up the run, and it may itself use this library. If it raises,
+    or does not keep up, there is one warning, and it is not called again.
+
+    It is used on the engine's loop.
+
+    Args:
+        function: the user's.
+        warn: takes the warning, on the loop.
+    """
+
+    def __init__(
+        self, function: Callable[[Event], Any], warn: Callable[[EventWarning], None]
+    ) -> None:
+        self._function = function
+        self._warn = warn
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[list[Event] | None] = queue.SimpleQueue()
+        self._pending: list[Event] = []  # until the next hand-over
+        self._given = self._taken = 0  # how many events came, and were handed to the function
+        self._idle: asyncio.Future[None] = self._loop.create_future()
+        self._is_over = False
+        context = contextvars.copy_context()
+        threading.Thread(
+            target=context.run, args=(self._serve,), name="pandas-amr-events", daemon=True
+        ).start()
+
+    def __call__(self, event: Event) -> None:
+        """Hand an event over soon."""
+        if self._is_over:
+            return
+        if not self._pending:
+            self._loop.call_later(HAND_OVER_S, self._hand_over)
+        self._pending.append(event)
+        self._given += 1
+        if self._behind > MOST_BEHIND:
+            self._stop(f"on_event is {MOST_BEHIND:,} events behind the run; {NOT_AGAIN}.")
+
+    @property
+    def _behind(self) -> int:
+        return self._given - self._taken
+
+    def _hand_over(self) -> None:
+        pending, self._pending = self._pending, []
+        if pending:
+            self._queue.put(pending)
+
+    async def end(self) -> None:
+        """Wait until the function has had all events, but not for ever."""
+        self._hand_over()
+        self._queue.put(None)
+        if self._is_over:
+            return
+        await asyncio.wait([self._idle], timeout=GRACE_S)
+        if not self._idle.done() and not self._is_over:
+            self._stop(
+                f"on_event is {self._behind:,} events behind {GRACE_S:g} s after the run's end; "
+                f"{NOT_AGAIN}."
+            )
+
+    def _stop_for(self, error: BaseException) -> None:
+        """Say what the function raised, and where."""
+        place = ""
+        frames = traceback.extract_tb(error.__traceback__)
+        if len(frames) > 1:  # the first one is ours
+            place = f" ({frames[-1].filename}, line {frames[-1].lineno})"
+        happened = f"on_event raised {type(error).__name__}"
+        self._stop(
+            f"on_event raised {describe_error(error)}{place}; {NOT_AGAIN}.",
+            logged=f"{happened}; {NOT_AGAIN}.",
+        )
+
+    def _stop(self, reason: str, *, logged: str | None = None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        warning = EventWarning(reason)
+        warning.logged = logged
+        self._warn(warning)
+
+    def _serve(self) -> None:
+        """Call the function with one event after the other; it is not called for its own runs."""
+        with settings(on_event=None):
+            self._call_until_end()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_finish, self._idle)
+
+    def _call_until_end(self) -> None:
+        while (events := self._queue.get()) is not None:
+            for event in events:
+                if self._is_over:
+                    return
+                try:
+                    self._call(event)
+                except BaseException as error:  # noqa: BLE001 (a listener never breaks a run)
+                    self._loop.call_soon_threadsafe(self._stop_for, error)
+                    return
+                self._taken += 1
+
+    def _call(self, event: Event) -> None:
+        given = self._function(event)
+        if inspect.iscoroutine(given):
+            given.close()
+            raise TypeError("what it gives is awaited by nobody")
+
+
+def _finish(idle: asyncio.Future[None]) -> None:
+    if not idle.done():
+        idle.set_result(None)
