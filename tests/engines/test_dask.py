@@ -735,3 +735,16 @@ def test_sources_are_rows_by_their_labels_and_what_needs_all_rows_here_is_refuse
             call()
     with pytest.raises(amr.UsageError, match=r"result.frame.compute\(\)"):
         pa.table(result)
+
+
+def test_what_a_person_corrected_holds_on_the_cluster_too(client, tmp_path):
+    with ScriptedServer(provider) as server:
+        ask = ASKED | {"lm": server.lm(), "journal": tmp_path / "journal.db"}
+        reduced = {"map": "Which?", "reduce": {"n": "sum"}}
+        rows(12).amr.map_reduce(**reduced, **ask).override(pd.DataFrame({"n": [70]}, index=[7]))
+        there = rows(12).amr.map_reduce(engine=client, **reduced, **ask)
+        here = rows(12).amr.map_reduce(**reduced, **ask)
+        assert len(server.requests) == 3
+    assert int(there.output["n"]) == int(here.output["n"]) == 66 - 7 + 70
+    assert there.status["status"].tolist() == here.status["status"].tolist()
+    assert there.status["status"].tolist().count("corrected") == 1

@@ -208,6 +208,16 @@ def _add_findings(findings: MapFindings, outcome: PartOutcome, start: int) -> No
         is_kept = np.isin(positions, findings.units.asked)
         if is_kept.any():
             findings.stores[name].add(positions[is_kept].tolist(), found.table.filter(is_kept))
+        for position in np.intersect1d(list(found.corrected), findings.units.asked - start):
+            unit = found.corrected[int(position)]
+            failures = tuple(_move(failure, start) for failure in unit.failures)
+            of_map = findings.corrected.setdefault(name, {})
+            of_map[int(position) + start] = replace(unit, failures=failures)
+
+
+def _move(failure: Failure, start: int) -> Failure:
+    """Count the position of a failure from the beginning of all rows."""
+    return replace(failure, position=failure.position + start)
 
 
 def rows_found(
@@ -223,5 +233,5 @@ def _list_failures(outcomes: Mapping[int, PartOutcome], starts: Sequence[int]) -
     failures: list[Failure] = []
     for number in sorted(outcomes):
         for failure in outcomes[number].failures:
-            failures.append(replace(failure, position=failure.position + starts[number]))
+            failures.append(_move(failure, starts[number]))
     return failures

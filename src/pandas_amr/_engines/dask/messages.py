@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._context.progress import Progress
+    from pandas_amr._findings.corrections import CorrectedUnit
     from pandas_amr._findings.store import Failure
     from pandas_amr._journal.database import Entry
     from pandas_amr._journal.outcomes import FailureEntry, RememberedFailure
@@ -189,12 +190,14 @@ class MapOutcome:
         table: their findings under the map's own names, a row per unit.
         statuses: the status of each asked unit.
         from_journal: whether the journal had what is known of it.
+        corrected: what is known of the units that a person corrected.
     """
 
     positions: NDArray[Any]
     table: pa.Table
     statuses: NDArray[Any]
     from_journal: NDArray[Any]
+    corrected: Mapping[int, CorrectedUnit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

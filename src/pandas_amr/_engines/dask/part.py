@@ -127,7 +127,8 @@ class PartPipeline(Pipeline):
         for name, store in findings.stores.items():
             positions, table = store.by_position()
             statuses, had = findings.statuses[name], findings.from_journal[name]
-            maps[name] = MapOutcome(positions, table, statuses, had)
+            corrected = dict(findings.corrected.get(name, {}))
+            maps[name] = MapOutcome(positions, table, statuses, had, corrected)
         return replace(
             outcome,
             asked=findings.units.asked,
