@@ -14,8 +14,11 @@ DOCS := "mkdocs>=1.6.1,<2" "mkdocs-material>=9.6" "mkdocstrings[python]>=0.30" r
 EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py models/test_local.py run/test_otel.py run/test_progress.py tools/test_mcp.py \
   units/test_any_frame.py units/test_corpus.py
 
+# The versions of Python that `make test-python` looks for; or paths: PYTHONS="3.13 /opt/python3.14/bin/python3".
+PYTHONS ?= 3.11 3.12 3.13 3.14
+
 # What `make test-all` runs, each part in an environment of its own.
-PARTS := test-long test-pandas22 test-lowest test-extras test-dbt test-pipelines test-dask test-browser test-wheel docs
+PARTS := test-long test-pandas22 test-lowest test-python test-extras test-dbt test-pipelines test-dask test-spark test-browser test-wheel docs
 
 .PHONY: demo test test-all parts $(PARTS) check doctest bench docs clean
 
@@ -40,6 +43,9 @@ test-pandas22: .venv-pandas22/stamp ## the tests on pandas 2.2
 test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every package that is required
 	AMR_LOWEST=1 .venv-lowest/bin/python $(PYTEST) -m "not long" tests
 
+test-python: ## the tests of `make test` on every other Python of the machine, from 3.11 on; it says which it does not find
+	@PYTHON="$(PYTHON)" MAKE="$(MAKE)" PYTEST="$(PYTEST)" scripts/on_pythons $(PYTHONS)
+
 test-extras: .venv-extras/stamp ## the tests of the extras, on the lowest version of each; and of frames of other libraries
 	.venv-extras/bin/python $(PYTEST) $(addprefix tests/,$(EXTRAS_TESTS))
 
@@ -52,6 +58,9 @@ test-pipelines: .venv-pipelines/stamp ## what the guide says of pipelines, in an
 test-dask: .venv-dask/stamp .venv-dask-lowest/stamp ## clusters of Dask on this machine, and what the guide says of them; then the lowest versions
 	.venv-dask/bin/python -m pytest tests/engines/test_dask.py "tests/test_docs.py::test_a_block_of_the_docs_runs_from_an_empty_file" -k "test_dask or dask.md"
 	.venv-dask-lowest/bin/python -m pytest tests/engines/test_dask.py -m "not long"
+
+test-spark: .venv-spark/stamp ## a mapper on Spark, in local mode; without Java they are skipped
+	.venv-spark/bin/python -m pytest tests/engines/test_spark.py
 
 test-browser: .venv-browser/stamp ## cards, reports and pages in the system's Chromium; skipped if there is none
 	.venv-browser/bin/python -m pytest tests/browser
@@ -134,6 +143,18 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) -m venv $(@D)
 	$(PYTHON) scripts/lowest.py dask dev > $(@D)/pins.txt
 	$(@D)/bin/python $(PIP) --editable ".[dask]" $(TOOLS) --constraint $(@D)/pins.txt
+	touch $@
+
+# pyspark 4.3 warns of pandas 3: it does not support it fully yet.
+.venv-spark/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[pickle,spark]" "pandas<3" $(TOOLS)
+	touch $@
+
+# Made by scripts/on_pythons with the PYTHON that it found.
+.venv-python%/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[dev]"
 	touch $@
 
 # The browser is the system's: playwright's own is not downloaded.

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pandas_amr._result.evaluate import Score
     from pandas_amr._result.recent import result_of
     from pandas_amr._result.result import Result, load
+    from pandas_amr._result.transcript import Transcript
     from pandas_amr._result.verify import Verification
     from pandas_amr._run.frame_mapper import FrameMapper
     from pandas_amr._run.run import Run
@@ -118,6 +119,7 @@ __all__ = [
     "SettingWarning",
     "Timeline",
     "Tool",
+    "Transcript",
     "Usage",
     "UsageError",
     "Verification",
@@ -150,6 +152,7 @@ _HOMES = {
     "_units.corpus": ("from_documents", "read_files", "read_text"),
     "_units.by": ("By",),
     "_units.frames": ("as_frame",),
+    "_result.transcript": ("Transcript",),
     "_records.graph": ("Graph",),
     "_records.timeline": ("Timeline",),
     "_journal.journal": ("Journal",),

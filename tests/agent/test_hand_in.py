@@ -123,6 +123,7 @@ BEFORE = {
 
 @pytest.mark.parametrize("kind", MISLEADING)
 @pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.sampled(5)
 def test_the_line_says_rows_by_number_so_that_no_index_misleads(kind, before):
     frame = MISLEADING[kind](FRAME)
     column = "('a', 'amount')" if frame.columns.nlevels == 2 else "'amount'"
@@ -567,6 +568,7 @@ CODE = {
 
 @pytest.mark.parametrize("tools", [True, "code"])
 @pytest.mark.parametrize("form", CODE.values(), ids=CODE.keys())
+@pytest.mark.sampled(3)
 def test_code_is_run_in_whichever_form_it_is_written(form, tools):
     cell = f"{COMPUTE}\n{prompts.finding_line(['severity']).replace('<expression>', 'severity')}"
     with ScriptedServer(lambda request: Raw(form(cell))) as server:

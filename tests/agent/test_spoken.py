@@ -236,6 +236,7 @@ def test_spoken_calls_are_calls_in_a_map(form):
 
 
 @written
+@pytest.mark.sampled(4)
 def test_spoken_calls_are_calls_in_a_preview(form):
     code = "x = df['text']\nprint(\"{'a': 1}\", len(df))"
 
@@ -260,6 +261,7 @@ def test_spoken_calls_are_calls_in_a_preview(form):
 
 
 @written
+@pytest.mark.sampled(4)
 def test_spoken_calls_are_calls_in_a_reduce(form):
     def provider(request):
         if request.schema == "findings":
@@ -277,6 +279,7 @@ def test_spoken_calls_are_calls_in_a_reduce(form):
 
 
 @written
+@pytest.mark.sampled(4)
 def test_spoken_calls_hand_in_a_plan(form):
     def provider(request):
         if request.schema == "plan":
@@ -291,6 +294,7 @@ def test_spoken_calls_hand_in_a_plan(form):
 
 @written
 @pytest.mark.parametrize("server_takes", ["schema", "tool", "words"])
+@pytest.mark.sampled(5)
 def test_spoken_calls_hand_in_findings_on_every_rung_of_structured_output(form, server_takes):
     def provider(request):
         if request.body.get("response_format") and server_takes != "schema":
@@ -503,6 +507,7 @@ def test_no_row_calls_a_tool_in_whichever_form_a_model_says_what_stands_in_it(fo
         [{"text": "please lookup"}, {"key": "d\u00e4nger/../zone", "times": 3}],
     ],
 )
+@pytest.mark.sampled(5)
 def test_a_call_about_what_stands_in_a_row_is_a_call(form, cells):
     assert read_calls(form("lookup", GIVEN), [LOOK], partial(is_in_data, messages=shown(*cells))) is not None
 

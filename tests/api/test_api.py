@@ -11,7 +11,7 @@ import pandas_amr as amr
 from pandas_amr.testing import ScriptedServer, findings
 
 VERBS = [amr.start, amr.map_reduce, amr.map, amr.filter, amr.reduce, amr.plan]
-RUN_OPTIONS = ["lm", "max_parallelism", "max_steps", "errors", "budget", "journal", "progress", "on_event"]
+RUN_OPTIONS = ["lm", "max_parallelism", "max_steps", "errors", "budget", "journal", "progress", "trace", "on_event"]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_the_signature_and_the_help_name_every_keyword(verb):
     assert parameters["plan"].default == "auto"
     assert all(isinstance(one.annotation, str) for one in parameters.values())
     if verb not in (amr.start, amr.plan):  # they take what map_reduce takes, and say so
-        assert all(f"\n        {name}: " in verb.__doc__ for name in parameters)
+        assert all(f"\n    {name}: " in inspect.getdoc(verb) for name in parameters)
     assert "{options}" not in verb.__doc__
 
 

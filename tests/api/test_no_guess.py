@@ -85,6 +85,7 @@ def schemas(server: ScriptedServer) -> list[str | None]:
 @pytest.mark.parametrize("errors", ["coerce", "raise"])
 @pytest.mark.parametrize("abilities", [NO_PLANNER, SMALL], ids=["large", "small"])
 @pytest.mark.parametrize("task", SENTENCES)
+@pytest.mark.sampled(5)
 def test_whatever_the_sentence_a_model_that_cannot_plan_is_asked_nothing(task, abilities, errors, refusing):
     lm = refusing.lm(abilities=abilities)
     with pytest.raises(amr.PlanError) as caught:
@@ -406,6 +407,7 @@ GARBAGE: dict[str, tuple[Any, int, str]] = {
 
 @pytest.mark.parametrize("errors", ["coerce", "raise"])
 @pytest.mark.parametrize("case", GARBAGE)
+@pytest.mark.sampled(3)
 def test_a_plan_that_is_no_use_ends_the_call_before_any_row_is_sent(case, errors):
     planned, asked, reason = GARBAGE[case]
     with ScriptedServer(provider(planned)) as server:

@@ -183,6 +183,7 @@ MADE: dict[str, Any] = {
     "Ranking": lambda: amr.Ranking(field="n", most=3),
     "Recipe": lambda: amr.Recipe().map(lengths, finding={"length": int}).then(amr.Recipe().reduce({"length": "sum"})),
     "Result": lambda: written(),
+    "Transcript": lambda: written().look(7),
     "Score": lambda: computed().score({"length": [4, 3, 10]}),
     "Tool": lambda: amr.Tool(triple, description="Thrice.", max_result_chars=500),
     "Timeline": lambda: written().timeline(),

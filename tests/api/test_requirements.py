@@ -24,7 +24,8 @@ USERS_EXTRAS = [requirement for name in EXTRAS.keys() - {"dev"} for requirement 
 def named(requirements: list[str]) -> set[str]:
     """The names of required packages, as they are imported."""
     names = {re.match(r"[\w-]+", requirement)[0].replace("-", "_") for requirement in requirements}
-    return {{"ipython": "IPython", "opentelemetry_api": "opentelemetry"}.get(name, name) for name in names}
+    otherwise = {"ipython": "IPython", "opentelemetry_api": "opentelemetry", "markdown_it_py": "markdown_it"}
+    return {otherwise.get(name, name) for name in names}
 
 
 def imported() -> set[str]:

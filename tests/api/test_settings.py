@@ -24,6 +24,7 @@ DEFAULTS = {
     "progress": None,
     "budget": None,
     "journal": None,
+    "trace": "nodes",
     "on_event": None,
     "telemetry": None,
 }
@@ -256,6 +257,11 @@ WRONG = {
     "pandas' third way": ({"errors": "ignore"}, r'CALLER\(errors=\.\.\.\) takes "coerce" or "raise"'),
     "errors in a list": ({"errors": ["raise"]}, r"CALLER\(errors=\.\.\.\) takes"),
     "progress in words": ({"progress": "yes"}, r"CALLER\(progress=\.\.\.\) takes True, False or None, not 'yes'"),
+    "a level that is none": (
+        {"trace": "ful"},
+        r"CALLER\(trace=\.\.\.\) takes \"nodes\", \"full\" or \"off\", not 'ful'. Did you mean 'full'",
+    ),
+    "a level that has no None": ({"trace": None}, r"CALLER\(trace=\.\.\.\) takes"),
     "a budget that is a number": ({"budget": 3}, r"CALLER\(budget=\.\.\.\) takes amr.Budget\(money="),
     "a journal that is a number": ({"journal": 0}, r"CALLER\(journal=\.\.\.\) takes a path, amr.Journal\(path\)"),
     "a journal without a name": ({"journal": ""}, r"CALLER\(journal=\.\.\.\) takes a path"),

@@ -113,6 +113,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
     # keywords
     "a keyword": (_fits(colums=["text"]), U, "map() takes no 'colums'. Did you mean 'columns'?"),
     "another word for it": (_fits(model="gpt"), U, "map() takes no 'model'. Did you mean 'lm'?"),
+    "nearly the level": (_fits(traces="full"), U, "map() takes no 'traces'. Did you mean 'trace'?"),
     "another word for a listener": (_fits(callback=print), U, "map() takes no 'callback'. Did you mean 'on_event'?"),
     "a setting of all calls": (
         _fits(telemetry=True),

@@ -347,6 +347,10 @@ REFUSED = {
         "out= reads part by part in this process",
     ),
     "columns": (lambda client: rows(2).amr.map("x", engine=client, axis="columns"), "profiles the whole frame"),
+    "transcripts": (
+        lambda client: rows(2).amr.map("x", engine=client, trace="full"),
+        "those of a cluster are elsewhere",
+    ),
     "a recipe": (lambda client: rows(2).amr.map(amr.Recipe().map("x"), engine=client), "map its stages one by one"),
     "reduce": (lambda client: lazy_rows().amr.reduce("x"), r"reduce\(\) needs all rows here: frame.compute\(\)"),
     "plan": (lambda client: lazy_rows().amr.plan("x"), r"frame.head\(1000\).amr.plan"),

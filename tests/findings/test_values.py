@@ -247,6 +247,7 @@ NOT_ACCEPTED = [
 
 
 @pytest.mark.parametrize(("kind", "said", "reason"), NOT_ACCEPTED, ids=[f"{k} {s}" for k, s, _ in NOT_ACCEPTED])
+@pytest.mark.sampled(2)
 def test_what_the_schema_forbids_is_not_accepted(kind, said, reason):
     result = found_of(kind, said)
     assert result.frame["x"].isna().all()
@@ -682,6 +683,7 @@ NO_OUTPUT = [
 @pytest.mark.parametrize("by", [None, "g"])
 @pytest.mark.parametrize(("kind", "said", "reason"), NO_OUTPUT, ids=[f"{k} {s}" for k, s, _ in NO_OUTPUT])
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
+@pytest.mark.sampled(3)
 def test_an_output_is_checked_as_strictly_as_a_finding(kind, said, reason, by):
     result = output_of(kind, said, by=by)
     assert result.failures["reason"].str.contains(reason).all(), result.failures["reason"][0]

@@ -365,7 +365,7 @@ def test_a_time_is_read_and_comes_back_from_json(given, seconds, text):
         (dt.timedelta(0), "a time above 0"),
         (dt.timedelta(days=-1), "a time above 0"),
         (pd.NaT, "takes a time such as '7d'"),
-        (np.timedelta64("NaT"), "takes a time such as '7d'"),
+        (np.timedelta64("NaT", "ns"), "takes a time such as '7d'"),
         (dt.datetime(2026, 1, 1), "takes a time such as '7d'"),
         (["7d"], "takes a time such as '7d'"),
     ],

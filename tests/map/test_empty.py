@@ -19,7 +19,7 @@ EMPTY = {
     "NaT": pd.NaT,
     "NA": pd.NA,
     "no number": decimal.Decimal("NaN"),
-    "no date": np.datetime64("NaT"),
+    "no date": np.datetime64("NaT", "ns"),
     "an empty text": "",
     "spaces": " \t\r\n",
     "other spaces": "\u00a0\u2003\u2028",

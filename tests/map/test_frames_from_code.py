@@ -179,6 +179,7 @@ def high(given):
 
 
 @pytest.mark.parametrize("case", cases(RIGHT))
+@pytest.mark.sampled(4)
 def test_what_a_function_gives_is_on_its_rows(case):
     found = frame_of(case.kind).amr.map(lambda shard: run(case.code, shard), finding={"finding": int})
     assert found["finding"].tolist() == VALUES
@@ -186,6 +187,7 @@ def test_what_a_function_gives_is_on_its_rows(case):
 
 
 @pytest.mark.parametrize("case", cases(WRONG))
+@pytest.mark.sampled(3)
 def test_what_a_function_gives_for_rows_unknown_is_refused(case):
     with pytest.raises(UsageError) as refused:
         frame_of(case.kind).amr.map(lambda shard: run(case.code, shard), finding={"finding": int})
@@ -197,12 +199,14 @@ def test_what_a_function_gives_for_rows_unknown_is_refused(case):
 
 
 @pytest.mark.parametrize("case", cases(RIGHT, SOME))
+@pytest.mark.sampled(3)
 def test_a_filter_keeps_the_rows_that_its_function_means(case):
     kept = frame_of(case.kind).amr.filter(lambda shard: high(run(case.code, shard)))
     pd.testing.assert_frame_equal(kept, frame_of(case.kind).iloc[[0, 2, 3]])
 
 
 @pytest.mark.parametrize("case", cases(WRONG, SOME))
+@pytest.mark.sampled(3)
 def test_a_filter_whose_function_means_rows_unknown_is_refused(case):
     with pytest.raises(UsageError) as refused:
         frame_of(case.kind).amr.filter(lambda shard: high(run(case.code, shard)))
@@ -235,6 +239,7 @@ def submitted(frame: pd.DataFrame, cells: list[str]):
 
 @pytest.mark.usefixtures("sandboxed")
 @pytest.mark.parametrize("case", [*cases(RIGHT, SOME), *cases({"a fresh index": RIGHT["a fresh index"]}, DOUBLED)])
+@pytest.mark.sampled(3)
 def test_what_code_submits_is_on_its_rows(case):
     told, found = submitted(frame_of(case.kind), [f"{case.code}\nsubmit(out)"])
     assert found == VALUES, told
@@ -242,6 +247,7 @@ def test_what_code_submits_is_on_its_rows(case):
 
 @pytest.mark.usefixtures("sandboxed")
 @pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.sampled(3)
 def test_what_code_submits_for_rows_unknown_is_refused_and_told(kind):
     wrong = [case.values[0] for case in cases(WRONG, [kind])]
     anew = "original = globals().get('original', df)\ndf = original.copy()"

@@ -709,6 +709,7 @@ def as_bytes(other):
 
 
 @pytest.mark.parametrize("case", LINES)
+@pytest.mark.sampled(2)
 def test_odd_lines_cost_no_row_and_at_most_a_request_of_their_own(case):
     change, direct = LINES[case]
     with BadDay(provider) as server:

@@ -495,6 +495,7 @@ OF_A_ROW = {
 @pytest.mark.parametrize("refusal", OF_A_ROW.values(), ids=OF_A_ROW.keys())
 @pytest.mark.parametrize("refused", [0, 3])
 @pytest.mark.parametrize("slow", [False, True], ids=["at once", "before any other is answered"])
+@pytest.mark.sampled(3)
 def test_a_refusal_of_one_row_among_answers_is_that_row_s_failure(refusal, refused, slow):
     def provider(request):
         return refusal if request.units[0]["text"] == f"row {refused}" else findings(request, number)

@@ -313,6 +313,7 @@ WINDOW = 2000  # tokens: two of the rows below, not four
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.__name__)
+@pytest.mark.sampled(3)
 def test_a_shard_that_is_too_long_is_halved_whatever_words_a_provider_has_for_it(profile):
     texts = [" ".join([SENTENCE.format(n)] * 160) for n in range(8)]
     with profile(window=WINDOW) as server, warned_of(profile.omits):
@@ -325,6 +326,7 @@ def test_a_shard_that_is_too_long_is_halved_whatever_words_a_provider_has_for_it
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.__name__)
+@pytest.mark.sampled(4)
 def test_a_unit_that_is_too_long_alone_is_read_in_pieces_whatever_words_a_provider_has_for_it(profile):
     texts = ["row 0 is short.", " ".join([SENTENCE.format(1)] * 640)]
     with profile(window=WINDOW) as server, warned_of(profile.omits):

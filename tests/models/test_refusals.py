@@ -81,6 +81,7 @@ def seconds_of(server, requests, at_once=AT_ONCE):
 @pytest.mark.parametrize("hint_s", [None, 0.0, 0.02])
 @pytest.mark.parametrize("latency_s", [0.1, 5.0])
 @pytest.mark.parametrize("chance", [0.02, 0.05, 0.1])
+@pytest.mark.sampled(4)
 def test_refusals_by_chance_do_not_slow_a_run_down(chance, latency_s, hint_s):
     server = Server(chance=chance, latency_s=latency_s, hint_s=hint_s)
     assert seconds_of(server, 5000) < 4 * 5000 * latency_s / AT_ONCE

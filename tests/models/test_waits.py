@@ -741,6 +741,7 @@ def test_a_day_of_refusals_does_not_leave_a_crawl_behind():
 
 
 @pytest.mark.parametrize("seed", range(25))
+@pytest.mark.sampled(3)
 def test_whatever_a_server_says_each_request_is_let_go_in_the_end(seed):
     """Random headers, refusals, failures and pauses: the next request waits a minute at most, or for the pause."""
     rng = random.Random(seed)

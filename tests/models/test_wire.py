@@ -200,6 +200,7 @@ HOLDABLE = KINDS.keys() - OF_NO_COLUMN - {"models", "told apart", "deep or text"
 
 @pytest.mark.parametrize("name", sorted(HOLDABLE))
 @pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.sampled(3)
 def test_findings_are_sent_in_the_subset_whatever_their_fields_are(name, alone):
     kind = FindingType.of(record_type("F", {"x": KINDS[name]}), None)
     assert outside(kind.submission(alone=alone).wire.schema) == []
@@ -539,6 +540,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize("said", REFUSED)
+@pytest.mark.sampled(3)
 def test_a_refused_schema_is_refused_once_whatever_the_words(said, status):
     def provider(request):
         return Status(status, REFUSED[said]) if form_of(request) == "schema" else answer(request)
@@ -711,6 +713,7 @@ BESIDES = [
 
 @pytest.mark.parametrize("case", [*OMITTED, *BESIDES], ids=lambda case: case[2])
 @pytest.mark.parametrize("agent", [True, False], ids=["with tools", "without"])
+@pytest.mark.sampled(5)
 def test_a_setting_that_is_refused_is_left_out_with_one_warning(case, agent):
     name, value, said = case
     options = {"extra_body": {name: value}} if case in BESIDES else {name: value}

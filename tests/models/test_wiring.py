@@ -339,6 +339,7 @@ NO_KEYS = [
 
 
 @pytest.mark.parametrize(("function", "problem"), NO_KEYS, ids=[problem for _, problem in NO_KEYS])
+@pytest.mark.sampled(3)
 def test_a_function_that_gives_no_key_is_one_clear_error_without_its_secret(function, problem, provider):
     lm = amr.LM("m", base_url=provider.url, api_key=function, timeout_s=0.2 if "0.1 s" in problem else 20.0)
     with pytest.raises(amr.ModelConfigError, match=rf"LM\(api_key=...\) takes .*\(\) {problem}") as caught:
@@ -409,6 +410,7 @@ async def _used(client) -> None:
 
 @pytest.mark.parametrize("make", CLIENTS.values(), ids=CLIENTS)
 @pytest.mark.parametrize("order", ["mapped, used", "used, mapped, mapped", "mapped, used, mapped, used"])
+@pytest.mark.sampled(2)
 def test_a_client_serves_whatever_loop_it_was_used_on(make, order, provider):
     client = make(provider.url)
     loops = []
@@ -659,7 +661,7 @@ print("parent", run.result().output["n"])
 @pytest.mark.parametrize(
     "module", ["openai._models", "aiohttp.client", "tiktoken.core", "pandas_amr.models.openai.model"]
 )
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 def test_a_fork_while_the_engine_imports_holds_up_no_child(module, provider):
     done = run_python(ONE_CALL + IMPORTING, provider.url, module)
     assert (done.stdout, done.stderr) == ("child [1]\nparent 1\n", "")

@@ -137,7 +137,7 @@ OF_FINDINGS = [
 
 @pytest.mark.parametrize(("question", "output", "said", "expected"), OF_FINDINGS)
 @pytest.mark.parametrize("options", [{}, {"plan": {"fan_in": 2, "shard_size": 2}}, {"lm": {"abilities": SMALL}}])
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 def test_a_number_is_what_pandas_gives_for_the_chosen_field_function_and_condition(
     question, output, said, expected, options
 ):
@@ -262,6 +262,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("output", "wrong", "told"), WRONG)
+@pytest.mark.sampled(3)
 def test_a_choice_that_cannot_give_the_number_is_sent_back_and_says_why(output, wrong, told):
     result, reduces = asked(wrong, choice("count", None, holds("mood", "=", "positive")), output=output)
     assert len(reduces) == 2

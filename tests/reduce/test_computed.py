@@ -213,6 +213,7 @@ BY: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize(("by", "pandas_by"), BY.values(), ids=BY.keys())
 @pytest.mark.parametrize("where", [None, "ok"])
+@pytest.mark.sampled(3)
 def test_by_takes_what_groupby_takes(by, pandas_by, where):
     reduce = {"n": "sum", "price": ["max", "count"], "word": "nunique"}
     rows = np.flatnonzero((BOTH["ok"].fillna(False) if where else BOTH["row"] >= 0).to_numpy())

@@ -314,6 +314,7 @@ COLUMNS: dict[str, pd.Series] = {
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.sampled(3)
 def test_a_column_of_every_kind_comes_back_as_it_is(kind, result, tmp_path):
     column = COLUMNS[kind]
     frame = pd.DataFrame({"x": column, "same": column}, index=range(len(column)))
@@ -364,6 +365,7 @@ LABELS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.sampled(2)
 def test_labels_of_every_kind_come_back_on_either_axis(kind, result, tmp_path):
     labels = LABELS[kind]
     rows = pd.DataFrame({"x": [1, 2], 3: ["a", "b"]}, index=labels)
@@ -398,6 +400,7 @@ OUTPUTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
+@pytest.mark.sampled(3)
 def test_an_output_of_every_kind_comes_back_as_it_is(kind, result, tmp_path):
     dataclasses.replace(result, output=OUTPUTS[kind]).save(tmp_path)
     assert same_values(amr.load(tmp_path).output, OUTPUTS[kind])

@@ -91,7 +91,10 @@ def is_right(result: amr.Result, server: Chaos) -> None:
     assert all(len(reason) > 10 for reason in result.failures["reason"])
 
 
-@pytest.mark.parametrize("kinds", [KINDS - UNTOLD, KINDS], ids=["usage told", "usage odd too"])
+@pytest.mark.parametrize(
+    "kinds",
+    [pytest.param(KINDS - UNTOLD, marks=pytest.mark.long, id="usage told"), pytest.param(KINDS, id="usage odd too")],
+)
 def test_every_row_is_found_or_failed_with_a_reason_and_what_is_told_is_what_was_billed(kinds):
     with Chaos() as server:
         result = start(server, mixed(kinds)).result()
@@ -105,6 +108,7 @@ def test_every_row_is_found_or_failed_with_a_reason_and_what_is_told_is_what_was
 
 
 @pytest.mark.parametrize("fault", sorted(KINDS - SLOW))
+@pytest.mark.sampled(3)
 def test_each_fault_alone_loses_no_row_that_it_did_not_break(fault, alone):
     server, run = alone[fault]
     result = run.result()

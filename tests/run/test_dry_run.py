@@ -122,6 +122,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.filterwarnings("ignore::pandas_amr.PlanWarning")
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.sampled(2)
 def test_calls_and_prompts_are_those_of_the_run_if_answers_are_typical(shape):
     case = dict(SHAPES[shape])
     frame = LONG if shape.startswith("pieces") else ROWS

@@ -141,6 +141,7 @@ def raising_later(name: str):
 @pytest.mark.parametrize("errors", ["coerce", "raise"])
 @pytest.mark.parametrize("name", RAISED)
 @pytest.mark.parametrize("function", [raising, raising_later])
+@pytest.mark.sampled(3)
 def test_whatever_a_reducer_raises_stands_as_the_cause_of_what_stops_the_run(name, function, errors):
     with ScriptedServer(truth) as server:
         call = lambda: frame().amr.map_reduce(reduce=function(name), errors=errors, lm=server.lm(), **MAPPED)  # noqa: E731
@@ -168,6 +169,7 @@ REDUCES = {
 
 @pytest.mark.parametrize("name", WORST)
 @pytest.mark.parametrize("how", REDUCES)
+@pytest.mark.sampled(5)
 def test_whatever_a_function_of_the_reduce_raises_stops_the_run_with_what_was_found(name, how):
     with ScriptedServer(truth) as server:
         options = {**MAPPED, **REDUCES[how](raising(name))}
@@ -260,6 +262,7 @@ def ended(call, server: ScriptedServer) -> amr.RunStopped | None:
 @pytest.mark.filterwarnings("ignore::pandas_amr.AMRWarning")
 @pytest.mark.parametrize("name", ["SystemExit", "CancelledError"])
 @pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.sampled(3)
 def test_a_token_counter_that_fails_at_any_call_stops_the_run_with_what_was_found(verb, name):
     """It is called while units are counted, while prompts are made, and while a tree is packed."""
     ends = []
@@ -586,6 +589,7 @@ class Sandbox:
 @pytest.mark.filterwarnings("ignore::pandas_amr.AMRWarning")
 @pytest.mark.parametrize("name", WORST)
 @pytest.mark.parametrize("where", SANDBOX)
+@pytest.mark.sampled(5)
 def test_what_a_sandbox_of_the_user_s_raises_stops_the_run_and_is_not_the_agent_s_to_read(where, name):
     sandbox = Sandbox(*SANDBOX[where](name))
     script = lambda request: (  # noqa: E731
@@ -810,6 +814,7 @@ NEEDING_COLUMNS = {
 @pytest.mark.filterwarnings("ignore::pandas_amr.FailureWarning")
 @pytest.mark.parametrize("rows", [ROWS, 0])
 @pytest.mark.parametrize("how", NEEDING_COLUMNS)
+@pytest.mark.sampled(3)
 def test_a_reduce_of_columns_that_no_function_gave_is_listed_where_none_found_anything(how, rows):
     result = frame().iloc[:rows].amr.map_reduce(map=unable, **NEEDING_COLUMNS[how])
     if how == "a function of groups" and not rows:
@@ -952,6 +957,7 @@ def test_every_error_that_ends_a_run_has_its_partial_in_its_type():
 @pytest.mark.filterwarnings("ignore::pandas_amr.AMRWarning")
 @pytest.mark.parametrize("plan", [ONE_BY_ONE, {"shard_size": 2}, {"shard_size": ROWS}])
 @pytest.mark.parametrize("name", WORST)
+@pytest.mark.sampled(4)
 def test_a_validator_that_raises_what_pydantic_lets_pass_stops_the_run_or_only_its_unit(name, plan):
     class Checked(BaseModel):
         n: int

@@ -135,7 +135,7 @@ os._exit(0)
         pytest.param("a pipe that nobody reads", None, marks=pytest.mark.long),
     ],
 )
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 def test_a_process_whose_errors_nobody_reads_has_its_findings(end, progress):
     done = run_python(WATCHED, end, progress)
     assert done.stdout.strip() == "15", done.stderr

@@ -236,6 +236,7 @@ def logged(caplog: Any, least: int = logging.WARNING) -> list[str]:
 
 
 @pytest.mark.parametrize(("verb", "problem"), CASES)
+@pytest.mark.sampled(5)
 def test_whatever_goes_wrong_in_whatever_verb_is_logged_as_a_warning_without_cells_and_keys(verb, problem, caplog):
     run, problems = VERBS[verb]
     script, options = problems[problem]

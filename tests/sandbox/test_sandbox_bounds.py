@@ -409,6 +409,7 @@ while True:
 
 @once
 @pytest.mark.parametrize("reading", SLOW.values(), ids=SLOW.keys())
+@pytest.mark.sampled(2)
 def test_a_session_that_reads_slowly_has_no_more_time(reading):
     deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     asked = Asked(os.urandom(1_500_000).hex())

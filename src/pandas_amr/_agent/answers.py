@@ -151,14 +151,17 @@ def values_in(text: str) -> Iterator[Value]:
     position = 0
     while (opening := OPENING.search(text, position)) is not None:
         start = opening.start()
+        closing = _find_closing(text, start)
+        if closing is None:
+            return
+        end = closing
         try:
-            value, end = _DECODER.raw_decode(text, start)
+            # A decoder that fails counts the lines before: of this value, not of all the text.
+            value, length = _DECODER.raw_decode(text[start:closing])
+            end = start + length
             problem = "it is nested too deeply" if is_too_deep(value) else None
         except (ValueError, RecursionError) as error:
-            closing = _find_closing(text, start)
-            if closing is None:
-                return
-            value, end = None, closing
+            value = None
             problem = str(error) if isinstance(error, RepeatedKey) else NO_JSON
         yield Value(start, end, value, problem)
         position = end

@@ -12,9 +12,11 @@ from pydantic import BaseModel, ValidationError
 from pandas_amr._agent.answers import TooDeep, loads
 from pandas_amr._agent.expressions import read_loosely
 from pandas_amr._agent.prompts import shorten_problem
-from pandas_amr._agent.results import as_text, cut_middle
+from pandas_amr._agent.results import as_text
 from pandas_amr._agent.threads import call_contained, call_user_function
+from pandas_amr._agent.transcriber import name_call, transcribe_error
 from pandas_amr._records.concurrency import await_user_code
+from pandas_amr._records.cut import cut_middle
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.raised import describe_error
 from pandas_amr._records.trace import note_tool_error, record_tool, type_name
@@ -22,7 +24,7 @@ from pandas_amr._types.json_text import RepeatedKey
 from pandas_amr.models.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pandas_amr._types.wire import Wire
     from pandas_amr.models.base import ToolCall
@@ -174,10 +176,10 @@ def find_tool(name: str, tools: Iterable[str]) -> str | None:
 async def _run(
     call: ToolCall, by_name: dict[str, AgentTool], asked_in: int
 ) -> str | ToolSubmission:
+    name_call(call.id)
     name = find_tool(call.name, by_name)
     if name is None:
-        listed = ", ".join(by_name) or "none"
-        return f"There is no tool {call.name[:LONGEST_NAME]!r}. There is: {listed}."
+        return _refuse_name(call, by_name)
     tool = by_name[name]
     with record_tool(tool.name, asked_in):
         return await _run_tool(call, tool)
@@ -187,11 +189,9 @@ async def _run_tool(call: ToolCall, tool: AgentTool) -> str | ToolSubmission:
     try:
         arguments = _read_arguments(call, tool)
     except UnreadableArguments as error:
-        note_tool_error(type_name(error))
-        return f"{tool.name}: these arguments do not fit: {error}"
+        return _refuse_arguments(tool, error, str(error))
     except ValidationError as error:
-        note_tool_error(type_name(error))
-        return f"{tool.name}: these arguments do not fit: {complaint(error)}"
+        return _refuse_arguments(tool, error, complaint(error))
     except Exception as error:  # noqa: BLE001 (a validator of the user's)
         return await _describe_failure(tool, error)
     deadline = asyncio.timeout(tool.timeout_s)
@@ -202,13 +202,30 @@ async def _run_tool(call: ToolCall, tool: AgentTool) -> str | ToolSubmission:
         raise
     except Exception as error:  # noqa: BLE001 (the user's tool; the agent reads of it)
         if isinstance(error, TimeoutError) and deadline.expired():  # and not the function's own
-            note_tool_error(type_name(error))
+            _note_error(error, "no answer in time")
             return f"{tool.name} gave no answer within {tool.timeout_s:g} s."
         return await _describe_failure(tool, error)
     if isinstance(result, ToolSubmission):
         return result
     # Before it is cut: a cut could leave half of what is to be taken out.
     return cut_middle(await redact_text(result, tool.redact), tool.max_result_chars)
+
+
+def _refuse_name(call: ToolCall, by_name: Mapping[str, AgentTool]) -> str:
+    transcribe_error("no such tool")
+    listed = ", ".join(by_name) or "none"
+    return f"There is no tool {call.name[:LONGEST_NAME]!r}. There is: {listed}."
+
+
+def _refuse_arguments(tool: AgentTool, error: Exception, problem: str) -> str:
+    _note_error(error, "wrong arguments")
+    return f"{tool.name}: these arguments do not fit: {problem}"
+
+
+def _note_error(error: Exception, shown: str) -> None:
+    """Note the error of a tool call: its type for events, what is ``shown`` for the transcript."""
+    note_tool_error(type_name(error))
+    transcribe_error(shown)
 
 
 async def _call(tool: AgentTool, arguments: dict[str, Any]) -> str | ToolSubmission:
@@ -220,7 +237,7 @@ async def _call(tool: AgentTool, arguments: dict[str, Any]) -> str | ToolSubmiss
 
 
 async def _describe_failure(tool: AgentTool, error: Exception) -> str:
-    note_tool_error(type_name(error))
+    _note_error(error, type_name(error))
     text = as_text(f"{tool.name} raised {describe_error(error)}")
     return cut_middle(await redact_text(text, tool.redact), tool.max_result_chars)
 

@@ -26,15 +26,18 @@ from pandas_amr._agent.quotes import is_in_data, is_text_in_data
 from pandas_amr._agent.repl import REPL, Repl, without_fence
 from pandas_amr._agent.requests import tool_specs, turn_request
 from pandas_amr._agent.submission import REPL_FORM, Answer, Submission
+from pandas_amr._agent.transcriber import begin_transcript, use_transcriber
 from pandas_amr._agent.written_calls import read_calls
+from pandas_amr._records.transcript import Purpose
 from pandas_amr._records.usage import Phase, Usage
-from pandas_amr.errors import ModelRejected
+from pandas_amr.errors import ModelError, ModelRejected, SandboxError
 from pandas_amr.models.base import CallsNoTools, Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pandas_amr._agent.dispatch import AgentTool, ToolSubmission
+    from pandas_amr._agent.transcriber import Transcriber
     from pandas_amr._agent.window import Window
     from pandas_amr._agent.written_calls import WrittenCall, WrittenCalls
     from pandas_amr.models.base import CodeUse, Model, Reply, Request, ToolCall
@@ -55,20 +58,37 @@ async def run_agent(
     tools: Sequence[AgentTool] = (),
     max_steps: int = 6,
     window: Window | None = None,
+    purpose: Purpose | None = None,
 ) -> Answer:
     """Run the turns of an agent: at most ``max_steps`` with tools, then one without.
 
     Without tools the first turn is the last one, and its answer follows the schema. If only code
     can submit, the last turn is one more cell. An agent whose only tool is the REPL writes code as
     its answers, if the server makes no calls. With a ``window`` the conversation is shortened to
-    fit into it.
+    fit into it. The transcript says the ``purpose``; default: the phase.
 
     Raises:
         ModelError: the service failed, or the conversation does not fit the window. What the model
             does wrong is in the answer instead.
     """
-    conversation = _Conversation(model, submission, phase, tuple(tools), window, list(messages))
-    for _ in range(max_steps if tools else 0):
+    transcriber = begin_transcript(purpose or Purpose(phase), messages)
+    conversation = _Conversation(
+        model, submission, phase, tuple(tools), window, list(messages), transcriber
+    )
+    if not tools:
+        return await conversation.take_last_turn()
+    with use_transcriber(transcriber):
+        try:
+            return await _take_turns(conversation, max_steps)
+        except SandboxError as error:
+            if transcriber is not None:
+                transcriber.add_error(error)
+            raise
+
+
+async def _take_turns(conversation: _Conversation, max_steps: int) -> Answer:
+    """Take turns with tools until one is an answer, and then one without."""
+    for _ in range(max_steps):
         answer = await conversation.take_turn()
         if answer is not None:
             return answer
@@ -83,6 +103,7 @@ class _Conversation:
 
     Attributes:
         messages: all messages so far.
+        transcriber: takes them down; None if nothing does.
         usage: what the turns used so far.
         has_written_calls: whether a call was written as text.
         is_nudged: whether the model was reminded of what to call.
@@ -96,6 +117,7 @@ class _Conversation:
     tools: tuple[AgentTool, ...]
     window: Window | None
     messages: list[Message]
+    transcriber: Transcriber | None = None
     usage: Usage = field(default_factory=Usage)
     has_written_calls: bool = False
     is_nudged: bool = False
@@ -132,7 +154,7 @@ class _Conversation:
     async def take_turn(self) -> Answer | None:
         """Take one turn with tools; return None if another one follows."""
         reply = await self._complete(self.tools)
-        message = self._append(self._with_calls(reply))
+        message = self._append(self._with_calls(reply), reply)
         if message.tool_calls:
             return await self._run_calls(message.tool_calls, reply)
         payload, problem = self._decode(message, reply)
@@ -174,7 +196,7 @@ class _Conversation:
         if self.tools:
             self.messages.append(Message("user", FORCED))
         reply = await self._complete(())
-        message = self._append(reply.message)
+        message = self._append(reply.message, reply)
         submissions = self._submissions(message.tool_calls, reply)
         for call in message.tool_calls:
             text = submissions[call.id].text if call.id in submissions else NOT_OPEN
@@ -215,7 +237,7 @@ class _Conversation:
         self.messages.append(Message("user", prompt(repl.line)))
         self.tools = (repl,)
         reply = await self._complete(self.tools)
-        message = self._append(self._with_calls(reply))
+        message = self._append(self._with_calls(reply), reply)
         if message.tool_calls:
             answer = await self._run_calls(message.tool_calls, reply)
             if answer is not None:
@@ -223,6 +245,17 @@ class _Conversation:
         return self._answer(None, NO_SUBMISSION, reply.form)
 
     async def _complete(self, tools: Sequence[AgentTool]) -> Reply:
+        """Send the conversation, and take it down."""
+        if self.transcriber is None:
+            return await self._send(tools)
+        self.transcriber.add_messages(self.messages)
+        try:
+            return await self._send(tools)
+        except ModelError as error:
+            self.transcriber.add_error(error)
+            raise
+
+    async def _send(self, tools: Sequence[AgentTool]) -> Reply:
         """Send the conversation; without what the server rejects, if it rejects that."""
         request = turn_request(
             self.messages, submission=self.submission, phase=self.phase, tools=tools
@@ -235,7 +268,7 @@ class _Conversation:
             assert self.repl is not None
             self.usage += Usage(tries=error.attempts)
             self.repl.code = "found"
-            return await self._complete(tools)
+            return await self._send(tools)
         except ModelRejected as error:
             keys = rejected_keys(str(error), self.messages)
             if not keys:
@@ -255,12 +288,25 @@ class _Conversation:
             repl=self.repl,
         )
 
-    def _append(self, message: Message) -> Message:
+    def _append(self, message: Message, reply: Reply) -> Message:
         """Append the model's message, unless it is empty: many servers reject an empty one."""
         message = with_ids(message, self.messages)
+        if self.transcriber is not None:
+            tools = self._name_tools(message.tool_calls) if message.tool_calls else {}
+            self.transcriber.add_reply(reply, message, self.messages, tools)
         if message.tool_calls or (message.content or "").strip():
             self.messages.append(message)
         return message
+
+    def _name_tools(self, calls: Sequence[ToolCall]) -> dict[str, str]:
+        """Return the name of the tool that each call means, by the call's id."""
+        known = [self.submission.tool.name, *(tool.name for tool in self.tools)]
+        names: dict[str, str] = {}
+        for call in calls:
+            name = find_tool(call.name, known)
+            if name is not None:
+                names[call.id] = name
+        return names
 
     def _decode(self, message: Message, reply: Reply) -> tuple[Any, str | None]:
         is_quoted = partial(is_text_in_data, messages=self.messages)
@@ -377,6 +423,8 @@ class _Conversation:
         )
 
     def _answer(self, payload: object, problem: str | None, form: str) -> Answer:
+        if self.transcriber is not None:
+            self.transcriber.add_messages(self.messages)
         return Answer(
             self.submission.wire.read(payload),
             problem,
@@ -385,4 +433,5 @@ class _Conversation:
             form,
             self.has_written_calls,
             self.code_form,
+            self.transcriber,
         )

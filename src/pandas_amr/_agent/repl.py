@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import ToolSubmission, redact_text
+from pandas_amr._agent.transcriber import transcribe_cell_error
 from pandas_amr._records.trace import note_tool_error
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.schema import json_schema
@@ -115,6 +116,7 @@ class Repl:
                 raise
         if not cell.ok:
             note_tool_error(CODE_ERROR)
+            transcribe_cell_error(cell.text)
         text = await redact_text(cell.text, self.redact)
         if cell.submitted is not None:
             return ToolSubmission(text or "Received.", cell.submitted.payload)

@@ -10,8 +10,9 @@ from pandas_amr._types.wire import Wire, make_wire
 from pandas_amr.models.base import Message, ResponseSchema, ToolSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from pandas_amr._agent.transcriber import Transcriber
     from pandas_amr._records.usage import Usage
 
 REPL_FORM = "code"
@@ -74,6 +75,7 @@ class Answer:
         form: the form in which the server returned the answer.
         has_written_calls: whether the model wrote calls as text.
         code_form: the form in which code came, if the model wrote code in place of calls.
+        transcriber: takes the conversation down; None if nothing does.
     """
 
     payload: Any
@@ -83,6 +85,14 @@ class Answer:
     form: str = ""
     has_written_calls: bool = False
     code_form: str = ""
+    transcriber: Transcriber | None = None
+
+    def settle(
+        self, accepted: int, problems: Mapping[int, str] | None = None, fields: Iterable[str] = ()
+    ) -> None:
+        """Have it taken down what came of the answer; see ``Transcriber.settle``."""
+        if self.transcriber is not None:
+            self.transcriber.settle(accepted, problems or {}, fields)
 
     @property
     def cut_off(self) -> bool:

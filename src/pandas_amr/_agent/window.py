@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pandas_amr._agent.results import cut_middle
+from pandas_amr._records.cut import cut_middle
 from pandas_amr.errors import ModelRejected
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from pandas_amr._agent.results import cut_middle
+from pandas_amr._records.cut import cut_middle
 from pandas_amr._records.engine import submit
 from pandas_amr._records.keywords import suggest_keywords
 from pandas_amr._records.tracebacks import user_traceback

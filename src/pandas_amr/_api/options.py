@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     PlanLike: TypeAlias = Plan | Mapping[str, Any] | str | Path
     Model: TypeAlias = LM | str | Mapping[str, LM | str] | AsyncOpenAI | None
     Errors: TypeAlias = Literal["coerce", "raise"] | None
+    Level: TypeAlias = Literal["nodes", "full", "off"] | None
     OnEvent: TypeAlias = Callable[[Event], Any] | None
 
     Kind = TypeVarWithDefault("Kind", default=Any)  # what finding= is: the type of result.records
@@ -60,6 +61,7 @@ class Options(TypedDict, total=False):
     budget: Budget | None
     journal: Journal | str | Path | bool | None
     progress: bool | None
+    trace: Level
     on_event: OnEvent
 
 
@@ -154,11 +156,15 @@ where what is paid for is kept, so that the same call again pays only for what i
 ``amr.Journal(path)``, or False. Default: a file in the user's cache folder.""",
     "progress": "whether a bar is shown. Default: in terminals and notebooks, "
     "else as lines in the log at INFO; True writes these to stderr.",
+    "trace": """\
+what ``result.look(...)`` shows of an agent's work: ``"nodes"`` its turns, their cost, its code
+and its errors, without the text of cells; ``"full"`` what it read and said, too, in a file of
+its own beside the journal; ``"off"`` nothing. Default: ``"nodes"``.""",
     "on_event": """\
 a function of one event (``amr.events``), called with all that happens in the run, in order, on a
 thread of its own. If it raises, that is one warning, and it is not called again. Default: none.""",
 }
-DESCRIBED_HERE = "    {options}\n"  # in a docstring: where the options are described
+DESCRIBED_HERE = "{options}\n"  # in a docstring: where the options are described
 
 
 def has_options(kind: type) -> Callable[[Function], Function]:
@@ -180,7 +186,9 @@ def has_options(kind: type) -> Callable[[Function], Function]:
             )
         function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         described = "".join(_describe(name) for name in annotations)
-        function.__doc__ = (function.__doc__ or "").replace(DESCRIBED_HERE, described)
+        # Python 3.13 takes the indentation out of docstrings, the ones before do not.
+        docstring = inspect.cleandoc(function.__doc__ or "")
+        function.__doc__ = docstring.replace(DESCRIBED_HERE, described)
         return function
 
     return describe
@@ -198,5 +206,5 @@ def option_types(kind: type) -> dict[str, Any]:
 
 def _describe(name: str) -> str:
     first, *rest = DESCRIPTIONS[name].split("\n")
-    lines = [f"        {name}: {first}\n", *(f"            {line}\n" for line in rest)]
+    lines = [f"    {name}: {first}\n", *(f"        {line}\n" for line in rest)]
     return "".join(lines)

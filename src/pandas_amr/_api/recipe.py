@@ -23,6 +23,7 @@ from pandas_amr._api.recipe_result import (
     rows_so_far,
 )
 from pandas_amr._context.python_sessions import Converted
+from pandas_amr._context.recording import begin_recorder, open_transcript_file
 from pandas_amr._context.services import Services
 from pandas_amr._context.settings import current_settings, pack_arguments, unpack_arguments
 from pandas_amr._context.spec import Spec
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
     from pandas_amr.models.base import LM
 
 StageVerb = Literal["map_reduce", "map", "filter", "reduce", "then"]
-OF_THE_RUN = ("journal", "budget", "progress", "max_parallelism", "on_event")
+OF_THE_RUN = ("journal", "budget", "progress", "max_parallelism", "trace", "on_event")
 FIRST = {"map": "map", "filter": "map", "reduce": "reduce", "map_reduce": "task"}
 _NO_ROWS = pd.DataFrame({"text": []})
 
@@ -128,8 +129,8 @@ class Recipe(CopiedHere, Pipeline):
     Args:
         plan: as in ``map_reduce``; None begins without a stage.
         arguments: what else ``map_reduce`` takes, but the frame and what is the run's: ``journal``,
-            ``budget``, ``progress``, ``max_parallelism``, ``on_event``; those are said when it
-            runs.
+            ``budget``, ``progress``, ``max_parallelism``, ``trace``, ``on_event``; those are said
+            when it runs.
 
     Raises:
         UsageError: an argument is none of the verb's.
@@ -201,8 +202,8 @@ class Recipe(CopiedHere, Pipeline):
         Args:
             frame: the rows, in whatever ``amr.as_frame`` takes; never changed.
             settings: ``lm``, ``errors``, ``journal``, ``budget``, ``progress``,
-                ``max_parallelism``, ``on_event``, as in ``map_reduce``; ``lm`` and ``errors`` hold
-                for stages that do not say otherwise.
+                ``max_parallelism``, ``trace``, ``on_event``, as in ``map_reduce``; ``lm`` and
+                ``errors`` hold for stages that do not say otherwise.
 
         Returns:
             A ``Result``: ``output`` and ``frame`` of the last stage; ``usage``, ``trace``,
@@ -324,6 +325,7 @@ class Recipe(CopiedHere, Pipeline):
     def _make_parent(self, frame: pd.DataFrame, top: _Top, watch: Watch) -> SharedRun:
         """Make what the stages share: models, throttle, journal, usage, trace."""
         warnings: list[AMRWarning] = []
+        begin_recorder(watch.trace, top.settings.trace)
         parallelism = watch.most_requests = self._parallelism(top.settings)
         watch.trace.keep_spans()
         services = Services(
@@ -362,6 +364,7 @@ class Recipe(CopiedHere, Pipeline):
                     journal, services.run_number, services.ledger, lambda: end_reason(done)
                 )
                 stack.push_async_exit(record)
+                await open_transcript_file(services, stack)
             return await self.within(frame, parent, done)
 
     def _parallelism(self, settings: Settings) -> int:

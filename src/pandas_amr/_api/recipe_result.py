@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,11 @@ from pandas_amr._plan.call import KEEP
 from pandas_amr._plan.plan import Plan
 from pandas_amr._records.tracebacks import user_tracebacks
 from pandas_amr._result.frames import failures_frame, spans_later, trace_frame, usage_frame
+from pandas_amr._result.look import join_pages
 from pandas_amr._result.recent import filtered_positions, filtered_rows
 from pandas_amr._result.result import Result
+from pandas_amr._result.row_places import name_label
+from pandas_amr._result.run_transcripts import RunTranscripts
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pandas_amr._context.services import Services
+    from pandas_amr._result.transcript import Transcript
     from pandas_amr._result.verify import Verification
 
 
@@ -53,6 +57,35 @@ class RecipeResult(Result[Any]):
         raise UsageError(
             f"A recipe's stages are verified one by one: result.stages[i].verify(){self._which}."
         )
+
+    def look(self, label: object = ..., *, node: str | None = None) -> Transcript:
+        """Return what agents did for a row in each stage that has it, or in a node.
+
+        Raises:
+            UsageError: none or both are given, or no stage has such a row or node.
+        """
+        if node is not None or label is ...:
+            return self._look_at_node(label, node)
+        pages: list[Transcript] = []
+        unknown: UsageError | None = None
+        for number, stage in enumerate(self.stages, start=1):
+            try:
+                page = stage.look(label)
+            except UsageError as error:
+                unknown = unknown or error
+            else:
+                pages.append(replace(page, title=f"{page.title} in stage {number}"))
+        if not pages:
+            raise unknown or UsageError("This recipe has no stage with rows.")
+        return join_pages(f"Row {name_label(label)}", [], pages)
+
+    def _look_at_node(self, label: object, node: str | None) -> Transcript:
+        """Return a node's transcript: by its stage, which knows the labels of its rows."""
+        for stage in self.stages:
+            prefix = "" if stage.transcripts is None else stage.transcripts.prefix
+            if prefix and isinstance(node, str) and node.startswith(prefix):
+                return stage.look(label, node=node)
+        return super().look(label, node=node)
 
     def override(self, *corrections: Any, **options: Any) -> Result:  # noqa: ARG002 (likewise)
         """Refused: see ``stages``."""
@@ -112,12 +145,18 @@ def join_results(
         total=services.ledger.total,
         status=_status_of(last, reached.places if has_rows else slice(None)),
         stopped=end_reason(done),
-        sandbox=next((one.sandbox for one in done if one.sandbox is not None), None),
+        sandbox=_sandbox_of(done),
         sources=last.sources if has_answer else None,
         coverage=last.coverage if has_answer else None,
         warnings=tuple(warning for one in done for warning in one.warnings),
         stages=tuple(done),
+        transcripts=transcripts_of(services),
     )
+
+
+def _sandbox_of(done: Sequence[Result]) -> str | None:
+    """Return the tier in which code of a stage ran, if any did."""
+    return next((one.sandbox for one in done if one.sandbox is not None), None)
 
 
 def _no_stage(reached: Reached, services: Services, trace: pd.DataFrame) -> Result:
@@ -135,7 +174,16 @@ def _no_stage(reached: Reached, services: Services, trace: pd.DataFrame) -> Resu
         **_traced(services, trace),
         total=services.ledger.total,
         status=None,
+        transcripts=transcripts_of(services),
     )
+
+
+def transcripts_of(services: Services) -> RunTranscripts:
+    """Return what was taken down of the agents of all stages so far."""
+    recorder = services.trace.recorder
+    writer = None if recorder is None else recorder.file
+    token = b"" if writer is None else writer.token
+    return RunTranscripts(recorder, services.prefix, journal=services.journal, token=token)
 
 
 def _traced(services: Services, trace: pd.DataFrame) -> dict[str, Any]:

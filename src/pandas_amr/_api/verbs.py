@@ -246,7 +246,7 @@ def mapper(
 
     Returns:
         A ``FrameMapper``: ``mapper(frame)``, ``mapper.batches(iterator)``, ``mapper.meta(frame)``,
-        ``mapper.arrow_schema(schema)``.
+        ``mapper.arrow_schema(schema)``, ``mapper.spark_schema(sdf)``.
 
     Raises:
         UsageError: an argument cannot be used.

@@ -25,6 +25,7 @@ from pandas_amr._records.pickles import CopiedHere, pack, refuse_pickling, unpac
 from pandas_amr._records.public import public
 from pandas_amr._records.suggest import closest_name, did_you_mean
 from pandas_amr._records.tracebacks import user_traceback
+from pandas_amr._records.transcript import TraceLevel
 from pandas_amr._records.usage import Budget, Phase
 from pandas_amr.errors import ArgumentError, UsageError
 from pandas_amr.models.base import LM, is_client, refuse_clients
@@ -59,6 +60,7 @@ class Settings(CopiedHere):
     lease: Any = None
     redact: Callable[[str], str] | None = None
     engine: Any = None
+    trace: TraceLevel = "nodes"
     on_event: Callable[[Event], Any] | None = None
     telemetry: bool | None = None
     of_block: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -190,6 +192,9 @@ class settings:  # noqa: N801 (used like a function)
         redact: a function of a text that gives the text that is sent in its place. It is given
             every cell, every number and every result of a tool before it is sent; names of columns
             and your own words (tasks, instructions, types) are sent as they are.
+        trace: what ``result.look(...)`` shows of an agent's work: ``"nodes"`` (default) its turns,
+            their cost, its code and its errors, without the text of cells; ``"full"`` what it read
+            and said, too, in a file of its own beside the journal; ``"off"`` nothing.
         on_event: a function of one event (``amr.events``), called with all that happens in a run,
             in order, on a thread of its own.
         telemetry: True gives spans and metrics to the OpenTelemetry that your program has set up
@@ -405,7 +410,7 @@ def _check_values(caller: Caller, changes: dict[str, Any]) -> None:
         elif name == "on_event":
             check_listener(value, f"{caller}(on_event=...)")
         elif not _fits(name, value):
-            suggestion = did_you_mean(value, get_args(Errors)) if name == "errors" else ""
+            suggestion = did_you_mean(value, _CHOICES[name]) if name in _CHOICES else ""
             if name in {"journal", "lease"} and isinstance(value, str):
                 suggestion = suggest_switch(value, name)
             raise UsageError(
@@ -425,13 +430,18 @@ _WANTED = {
     "telemetry": "True, False or None",
     "redact": "a plain function that is given a text and gives a text, or None",
     "engine": "a dask.distributed.Client, or None",
+    "trace": '"nodes", "full" or "off"',
+}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "errors": get_args(Errors),
+    "trace": get_args(TraceLevel),
 }
 
 
 def _fits(name: str, value: object) -> bool:
     match name:
-        case "errors":
-            return isinstance(value, str) and value in get_args(Errors)
+        case "errors" | "trace":
+            return isinstance(value, str) and value in _CHOICES[name]
         case "progress" | "offline" | "telemetry":
             return isinstance(value, bool)
         case "budget":

@@ -32,6 +32,7 @@ class State:
         reduce_error: the reduce's failure that the run is about to raise: no more nodes are begun.
         findings: what was mapped so far; from the start, if the run goes on from an earlier one.
         made_by: the map nodes behind the row at a position.
+        keys_of: the keys of its findings in the journal, by map; None if nothing is mapped.
     """
 
     stage: str = ""
@@ -44,6 +45,18 @@ class State:
     reduce_error: ModelError | None = None
     findings: MapFindings | None = None
     made_by: Callable[[int], tuple[str, ...]] = no_nodes
+    keys_of: Callable[[int], dict[str | None, bytes]] | None = None
+
+    def use_stage(
+        self,
+        findings: MapFindings,
+        made_by: Callable[[int], tuple[str, ...]],
+        keys_of: Callable[[int], dict[str | None, bytes]],
+    ) -> None:
+        """Take what a stage of the map fills in, and what it knows of rows."""
+        self.findings = findings
+        self.made_by = made_by
+        self.keys_of = keys_of
 
     def end(self, error: RunStopped) -> None:
         """Begin nothing more: the budget is used up, or the service will serve nothing more."""

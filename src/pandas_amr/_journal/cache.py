@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from pandas_amr._agent.transcriber import note_keys, note_recalled
 from pandas_amr._journal.database import Entry
 from pandas_amr._journal.entries import decode, encode
 from pandas_amr._journal.first_format import make_former_base, write_former_question
@@ -265,6 +266,7 @@ class Answers:
             answer = await self._look_up(key, read)
         if answer is not None:
             self.used.append(key)
+            note_recalled(key)
             await self.keeper.link({key: origins})
             self.keeper.count_recalled(1)
             release_claim(task)
@@ -293,6 +295,7 @@ class Answers:
         """Make an answer durable, and release its claim."""
         key = self.key(asked)
         self.used.append(key)
+        note_keys({key: None})
         try:
             await self.keeper.keep({key: payload}, origins={key: origins})
         finally:

@@ -7,6 +7,7 @@ created anew; the user is warned of either.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import sqlite3
@@ -141,7 +142,7 @@ class Store:
     def __post_init__(self) -> None:
         self.claimed = Claims(weakref.ref(self), self.claims)
         abandoned = weakref.finalize(self, _abandoned.append, self.connection)
-        abandoned.atexit = False  # the end of the process closes it anyway
+        abandoned.atexit = False  # the end of the process closes it: `_close_open`
 
     def execute(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run work on the database and wait for it; on a new file if this one is damaged.
@@ -159,9 +160,15 @@ class Store:
         """
         return self._wait_for(self._work_on_this_file, work)
 
-    def _wait_for(
-        self, run_work: Callable[..., Any], work: Callable[[sqlite3.Connection], Any]
-    ) -> Any:
+    def run_beside(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run work on a file beside this one, which is not open while the process forks.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        return self._wait_for(_work_beside, partial(work, self.path, *args))
+
+    def _wait_for(self, run_work: Callable[..., Any], work: Callable[..., Any]) -> Any:
         _close_abandoned()
         try:
             return self.connection.thread.submit(run_work, work).result()
@@ -301,6 +308,11 @@ class Store:
         return notice
 
 
+def _work_beside(work: Callable[[], Any]) -> Any:
+    with _in_use:
+        return work()
+
+
 def _without_forgotten(database: sqlite3.Connection, write: _Write) -> _Write:
     """Leave out what is made from rows that were forgotten while its run was under way."""
     forgotten = find_forgotten(database, write.run)
@@ -387,11 +399,15 @@ def _do_nothing(database: sqlite3.Connection) -> None:
     del database
 
 
+def _close_open() -> None:
+    for connection in list(_open):
+        connection.close()
+
+
 def _before_fork() -> None:
     _lock.acquire()
     _in_use.acquire()
-    for connection in list(_open):
-        connection.close()
+    _close_open()
 
 
 def _after_fork() -> None:
@@ -403,3 +419,6 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
     )
+# A file that the last process closed is whole: nothing of it is left in a log beside it, which who
+# copies the file would leave behind. The threads of the connections have ended by then.
+atexit.register(_close_open)

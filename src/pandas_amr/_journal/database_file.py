@@ -10,12 +10,12 @@ import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pandas_amr.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 VERSION = 2
 APPLICATION = 0x414D524A  # "AMRJ"
@@ -314,6 +314,16 @@ def find_entries(
             rows = connection.execute(f"{query} AND run = ?", (*part, run))
         values |= {key: value for key, value, checked in rows if checksum(key, value) == checked}
     return values
+
+
+def select_in(
+    database: sqlite3.Connection, query: str, values: Collection[bytes]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query for many values, which stand at its ``{marks}``."""
+    wanted = list(values)
+    for start in range(0, len(wanted), KEYS_PER_QUERY):
+        part = wanted[start : start + KEYS_PER_QUERY]
+        yield from database.execute(query.format(marks=",".join("?" * len(part))), part).fetchall()
 
 
 def find_forgotten(connection: sqlite3.Connection, run: int) -> set[bytes]:

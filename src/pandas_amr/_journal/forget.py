@@ -5,19 +5,26 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from pandas_amr._journal.database_file import KEYS_PER_QUERY, transaction
+from pandas_amr._journal.database_file import select_in, transaction
 from pandas_amr._journal.keys import fingerprint
 from pandas_amr._journal.origins import fingerprint_rows, write_reading
 from pandas_amr._journal.processes import remove_dead
+from pandas_amr._journal.transcript_file import (
+    TranscriptLabels,
+    list_readings,
+    remove_made_from,
+    remove_where,
+)
 from pandas_amr._records.public import public
 from pandas_amr._units.cells import make_json_keys
 from pandas_amr.errors import JournalError, UsageError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     import pandas as pd
 
@@ -45,6 +52,8 @@ class Forgotten:
         uncompared: names of columns that runs read of rows, and that the frame had in part only: it
             could not be told whether these runs read its rows.
         tasks: how many texts of tasks.
+        transcripts: how many nodes of runs with ``trace="full"``: all that agents read and said in
+            them.
         files: the files that were removed: damaged ones that had been set aside.
     """
 
@@ -56,12 +65,20 @@ class Forgotten:
     uncompared: tuple[tuple[str, ...], ...] = ()
     tasks: int = 0
     files: tuple[str, ...] = ()
+    transcripts: int = 0
     corrections: int = 0
 
     @property
     def answers(self) -> int:
         """How many answers of models and functions there were in all."""
         return self.findings + self.reductions + self.plans
+
+
+class Removed(NamedTuple):
+    """What was removed, and the keys and fingerprints that stood for it."""
+
+    forgotten: Forgotten
+    gone: set[bytes]
 
 
 # Of rows
@@ -96,15 +113,18 @@ def forget_rows(store: Store, frame: pd.DataFrame) -> Forgotten:
     """
     rows = _Rows(frame)
     readings: list[str] = store.read(_list_readings)
+    transcribed: list[str] = store.run_beside(list_readings)
     while True:
+        readings = sorted({*readings, *transcribed})
         rows.read(readings)
         _check_columns(rows, readings)
         found = store.read(functools.partial(_remove_rows, rows, store.token))
-        if isinstance(found, Forgotten):
+        if isinstance(found, Removed):
             break
         readings = found  # a run has begun meanwhile
     store.read(clean_file)
-    return replace(found, uncompared=_find_uncompared(rows))
+    transcripts: int = store.run_beside(remove_made_from, found.gone)
+    return replace(found.forgotten, uncompared=_find_uncompared(rows), transcripts=transcripts)
 
 
 def _list_readings(database: sqlite3.Connection) -> list[str]:
@@ -134,9 +154,7 @@ def _find_uncompared(rows: _Rows) -> tuple[tuple[str, ...], ...]:
     return tuple(uncompared)
 
 
-def _remove_rows(
-    rows: _Rows, process: bytes, database: sqlite3.Connection
-) -> Forgotten | list[str]:
+def _remove_rows(rows: _Rows, process: bytes, database: sqlite3.Connection) -> Removed | list[str]:
     """Remove what rows lead to; or return the readings that are new since they were hashed."""
     with transaction(database):
         readings = _list_readings(database)
@@ -151,11 +169,12 @@ def _remove_rows(
         _delete(database, by_key.keys() | reached.keys(), rows.digests)
         _hide_from_running(database, rows.digests | reached.keys())
         untraced = "SELECT count(*) FROM entries WHERE run < (SELECT first_run FROM traced)"
-        return replace(
+        forgotten = replace(
             forgotten,
             rows=_count_rows(rows, known),
             untraced=database.execute(untraced).fetchone()[0],
         )
+        return Removed(forgotten, rows.digests | reached.keys() | by_key.keys())
 
 
 def _count_rows(rows: _Rows, known: set[bytes]) -> int:
@@ -213,12 +232,13 @@ def forget_labelled(store: Store, labels: Labels) -> Forgotten:
 
     That is reductions, and what people corrected.
     """
-    forgotten: Forgotten = store.read(functools.partial(_remove_labelled, labels, store.token))
+    removed: Removed = store.read(functools.partial(_remove_labelled, labels, store.token))
     store.read(clean_file)
-    return forgotten
+    transcripts: int = store.run_beside(remove_where, labels.fit_transcript, removed.gone)
+    return replace(removed.forgotten, transcripts=transcripts)
 
 
-def _remove_labelled(labels: Labels, process: bytes, database: sqlite3.Connection) -> Forgotten:
+def _remove_labelled(labels: Labels, process: bytes, database: sqlite3.Connection) -> Removed:
     with transaction(database):
         remove_dead(database, process)
         keys = labels.find_keys(database)
@@ -230,7 +250,8 @@ def _remove_labelled(labels: Labels, process: bytes, database: sqlite3.Connectio
         derived = _find_reached(database, keys).keys()
         _delete(database, keys | derived, set())
         _hide_from_running(database, keys)
-        return replace(forgotten, tasks=labels.remove_tasks(database))
+        forgotten = replace(forgotten, tasks=labels.remove_tasks(database))
+        return Removed(forgotten, keys | derived)
 
 
 def _select_kind(database: sqlite3.Connection, kind: Kind, keys: Collection[bytes]) -> list[bytes]:
@@ -287,6 +308,23 @@ def _delete(
     remove_unused(database)
 
 
+def prune_transcripts(
+    path: Path, made_before: float | None, keep: int | None, database: sqlite3.Connection
+) -> None:
+    """Remove the transcripts of nodes that ended before a time, of runs that are not the last."""
+    kept: set[int] = set()
+    if keep is not None:
+        last_runs = "SELECT run FROM runs ORDER BY run DESC LIMIT ?"
+        kept = {run for (run,) in database.execute(last_runs, (keep,))}
+    is_quiet = database.execute("SELECT 1 FROM running").fetchone() is None
+
+    def fits(labels: TranscriptLabels) -> bool:
+        is_old = made_before is None or labels.made < made_before
+        return is_old and labels.run not in kept
+
+    remove_where(path, fits, is_quiet=is_quiet)
+
+
 def remove_unused(database: sqlite3.Connection) -> None:
     """Delete the bases that have no entries any more, and what leads to entries that have gone."""
     # A running run does not write its bases again, so they stay.
@@ -318,13 +356,3 @@ def clean_file(database: sqlite3.Connection) -> None:
             "The answers are deleted, but another process reads the journal, and bytes of them are "
             "still in its -wal file. Call it again once that process has ended."
         )
-
-
-def select_in(
-    database: sqlite3.Connection, query: str, values: Collection[bytes]
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a query for many values, which stand at its ``{marks}``."""
-    wanted = list(values)
-    for start in range(0, len(wanted), KEYS_PER_QUERY):
-        part = wanted[start : start + KEYS_PER_QUERY]
-        yield from database.execute(query.format(marks=",".join("?" * len(part))), part).fetchall()

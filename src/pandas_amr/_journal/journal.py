@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import timedelta
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,7 @@ from pandas_amr._journal.forget import (
     Forgotten,
     forget_labelled,
     forget_rows,
+    prune_transcripts,
     remove_unused,
 )
 from pandas_amr._journal.labels import read_labels
@@ -51,6 +52,13 @@ from pandas_amr._journal.outcomes import (
     write_failures,
 )
 from pandas_amr._journal.processes import remove_dead, remove_process, write_beat
+from pandas_amr._journal.transcript_file import END as TRANSCRIPTS_END
+from pandas_amr._journal.transcript_file import (
+    count_nodes,
+    find_node,
+    find_transcript_damage,
+    read_node,
+)
 from pandas_amr._records.callers import warn_caller
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.forgetting import let_go_of_rows
@@ -61,12 +69,14 @@ from pandas_amr.errors import JournalError, JournalWarning, UsageError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     import pandas as pd
 
     from pandas_amr._journal.claims import Claim
     from pandas_amr._journal.database import Entry
+    from pandas_amr._journal.transcript_file import FoundNode
+    from pandas_amr._records.transcript import NodeTranscript
     from pandas_amr._units.frames import Frame
 
 RUN_COLUMNS = (
@@ -165,7 +175,8 @@ class Journal:
 
     def size(self) -> int:
         """Return the bytes on disk."""
-        parts = [Path(f"{self._store.path}{end}") for end in FILE_ENDS]
+        ends = (*FILE_ENDS, TRANSCRIPTS_END)
+        parts = [Path(f"{self._store.path}{end}") for end in ends]
         return sum(part.stat().st_size for part in parts if part.exists())
 
     def prune(
@@ -175,7 +186,7 @@ class Journal:
         keep: int | None = None,
         corrections: bool = False,
     ) -> int:
-        """Delete answers, and return their space to the disk.
+        """Delete answers and transcripts of agents, and return their space to the disk.
 
         An answer can be asked for again. What a person corrected (``result.override``) cannot, and
         stays.
@@ -183,7 +194,7 @@ class Journal:
         Args:
             older_than: delete the answers made longer ago: a timedelta, or days.
             keep: keep only the answers to what the last ``keep`` runs asked: instruction, schema
-                and model.
+                and model; and the transcripts of these runs.
             corrections: delete corrections likewise.
 
         Returns:
@@ -209,8 +220,12 @@ class Journal:
             conditions.append(f"base NOT IN ({last_bases})")
             values.append(_check_keep(keep))
         where = " AND ".join(conditions)
+        store = self._store
         delete = functools.partial(_delete_entries, where, values, corrections=corrections)
-        deleted: int = self._store.read(delete)
+        deleted: int = store.read(delete)
+        made_before = None if older_than is None else values[0]
+        kept_runs = None if keep is None else int(values[-1])
+        store.read(functools.partial(prune_transcripts, store.path, made_before, kept_runs))
         return deleted
 
     def forget(
@@ -219,8 +234,9 @@ class Journal:
         """Remove what was found of rows, so that no byte of it is left in the journal's files.
 
         With what was found of a row go the reductions that were made from it, what code has asked
-        about it, and a plan whose planner saw it. Damaged files that were set aside are removed,
-        too, and this process remembers no result any more (``result_of``).
+        about it, a plan whose planner saw it, and the transcripts of agents that may have read it
+        (``trace="full"``; that of a shard goes as a whole). Damaged files that were set aside are
+        removed, too, and this process remembers no result any more (``result_of``).
 
         A run that is under way, in any process, goes on; what it finds of these rows from now on is
         in its result and not in the journal, and it warns of that. Until it ends, the journal holds
@@ -301,13 +317,55 @@ class Journal:
             if not store.aside:
                 raise
         notices, store.aside = store.aside, []
-        return notices + problems
+        of_transcripts: list[str] = store.run_beside(find_transcript_damage)
+        return notices + problems + of_transcripts
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = self._store.read(functools.partial(_fetch_all, query))
         return rows
 
+    def count_transcripts(self) -> int:
+        """Return of how many nodes there are transcripts, which ``trace="full"`` keeps."""
+        count: int = self._store.run_beside(count_nodes)
+        return count
+
     # For runs
+
+    @property
+    def file(self) -> Path:
+        """The file, whatever links its path has."""
+        return self._store.path
+
+    async def work(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run work on the journal's thread.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        return await self._store.execute_async(work)
+
+    def read_transcript(self, token: bytes, node: str) -> NodeTranscript | None:
+        """Read what a run has kept of a node; None if it is not there.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        transcript: NodeTranscript | None = self._store.run_beside(read_node, token, node)
+        return transcript
+
+    def find_transcript(self, key: bytes, made: MadeAnswer) -> FoundNode | None:
+        """Find the node in which an answer was made; None if there is no transcript of it.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
+        found: FoundNode | None = self._store.run_beside(find_node, key, made.run, made.made)
+        return found
+
+    def find_made(self, key: bytes) -> MadeAnswer | None:
+        """Find which run made an answer, and when; None if the journal does not have it."""
+        made: MadeAnswer | None = self._store.read(functools.partial(_find_made, key))
+        return made
 
     async def begin(
         self, verb: str, task: str | None, units: int, readings: Sequence[str] = ()
@@ -470,6 +528,26 @@ class Journal:
 
 
 # Work on the database
+
+
+class MadeAnswer(NamedTuple):
+    """When an answer was made, in seconds since 1970, and by which run.
+
+    Attributes:
+        began: when the run began.
+        verb: what it was.
+    """
+
+    run: int
+    made: float
+    began: float | None
+    verb: str | None
+
+
+def _find_made(key: bytes, database: sqlite3.Connection) -> MadeAnswer | None:
+    query = "SELECT run, made, began, verb FROM entries LEFT JOIN runs USING (run) WHERE key = ?"
+    row = database.execute(query, (key,)).fetchone()
+    return None if row is None else MadeAnswer(*row)
 
 
 def _fetch_all(query: str, database: sqlite3.Connection) -> list[tuple[Any, ...]]:

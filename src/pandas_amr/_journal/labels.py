@@ -17,6 +17,8 @@ from pandas_amr.errors import UsageError
 if TYPE_CHECKING:
     import sqlite3
 
+    from pandas_amr._journal.transcript_file import TranscriptLabels
+
 KINDS: tuple[str, ...] = get_args(Kind)
 TAKES: Mapping[str, str] = {
     "kind": "'finding', 'reduction', 'plan' or 'correction'",
@@ -80,6 +82,23 @@ class Labels:
         """Tell whether one of the texts stands in some places, whatever the case of letters."""
         shown = "\n".join(f"{place}\n{_plain(place)}" for place in places if place).casefold()
         return any(text.casefold() in shown for text in self.values["text"])
+
+    def fit_transcript(self, labels: TranscriptLabels) -> bool:
+        """Tell whether all of these hold for a node's transcript, by itself.
+
+        What is known of answers only, their model and key, names no transcript by itself.
+        """
+        if {"model", "key"}.intersection(self.values):
+            return False
+        known: dict[str, object] = {"kind": labels.kind, "run": labels.run}
+        for name, value in known.items():
+            if name in self.values and value not in self.values[name]:
+                return False
+        if "before" in self.values and labels.made >= self.values["before"][0]:
+            return False
+        if "after" in self.values and labels.made < self.values["after"][0]:
+            return False
+        return "text" not in self.values or self._holds_text(labels.content)
 
     def remove_tasks(self, database: sqlite3.Connection) -> int:
         """Remove the tasks of runs that hold one of the texts; return how many."""

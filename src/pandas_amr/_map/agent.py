@@ -20,6 +20,7 @@ from pandas_amr._map.prompt import Pieces
 from pandas_amr._records.concurrency import await_user_code, run_concurrently
 from pandas_amr._records.events import Halved, Repaired
 from pandas_amr._records.trace import record_event
+from pandas_amr._records.transcript import Purpose
 from pandas_amr._records.usage import Usage
 from pandas_amr._types.arrow_values import make_table
 from pandas_amr._units.cells import to_json_line
@@ -406,6 +407,7 @@ class AgentMapper:
             self.kind,
             self.merge_rules,
             by_agent=not self.prompt.is_single,
+            purpose=Purpose("merge", (position,), pieces=len(records)),
         )
         try:
             merged = await merger.merge(records)
@@ -496,8 +498,9 @@ class AgentMapper:
     ) -> Attempt:
         """Have one agent work on the units with these ``numbers`` among ``positions``."""
         progress.count_attempt(positions[number] for number in numbers)
+        purpose = _purpose_of(positions, numbers, progress, is_repair=is_repair)
         try:
-            answer = await self._run_agent(messages, progress, repl)
+            answer = await self._run_agent(messages, progress, repl, purpose)
         except SandboxUnavailable:
             raise
         except SandboxError as error:
@@ -510,16 +513,28 @@ class AgentMapper:
         progress.usage += answer.usage
         progress.form = answer.ways or progress.form
         checked = await self._check(answer, numbers, positions, progress)
+        self._settle(answer, checked, purpose)
         if is_repair:
-            self._count_repaired([positions[number] for number in checked.accepted], progress)
+            self._count_repaired(checked, positions, progress)
         await self._accept(checked, positions, progress)
         return Attempt(checked, conversation=answer.conversation)
 
-    def _count_repaired(self, positions: Sequence[int], progress: Progress) -> None:
+    def _settle(self, answer: Answer, checked: Checked, purpose: Purpose) -> None:
+        """Have it taken down what came of an answer."""
+        if answer.transcriber is None:
+            return
+        problems: dict[int, str] = {}
+        for number, problem in checked.problems.items():
+            problems[purpose.units[0 if purpose.piece else number]] = problem
+        answer.settle(len(checked.accepted), problems, self.kind.schema["properties"])
+
+    def _count_repaired(
+        self, checked: Checked, positions: Sequence[int], progress: Progress
+    ) -> None:
         """Count the findings that came in a repair turn."""
-        progress.repaired.update(positions)
-        if positions:
-            record_event(partial(Repaired, units=len(positions)))
+        progress.repaired.update(positions[number] for number in checked.accepted)
+        if checked.accepted:
+            record_event(partial(Repaired, units=len(checked.accepted)))
 
     async def _accept(self, checked: Checked, positions: Sequence[int], progress: Progress) -> None:
         """Make accepted findings durable; only then they count."""
@@ -531,7 +546,11 @@ class AgentMapper:
             self.breaker.add_success(self.name)
 
     async def _run_agent(
-        self, messages: tuple[Message, ...], progress: Progress, repl: Repl | None
+        self,
+        messages: tuple[Message, ...],
+        progress: Progress,
+        repl: Repl | None,
+        purpose: Purpose,
     ) -> Answer:
         return await run_agent(
             self.model,
@@ -541,6 +560,7 @@ class AgentMapper:
             tools=self.tools if repl is None else (repl, *self.tools),
             max_steps=self.max_steps,
             window=self.window,
+            purpose=purpose,
         )
 
     async def _check(
@@ -575,6 +595,17 @@ class AgentMapper:
         found_by_line = {pieces.lines[number]: record for number, record in found.items()}
         answered_by_line = {pieces.lines[number]: form for number, form in answered.items()}
         await cache.keep_pieces(found_by_line, answered_by_line, pieces.position)
+
+
+def _purpose_of(
+    positions: Sequence[int], numbers: tuple[int, ...], progress: Progress, *, is_repair: bool
+) -> Purpose:
+    """Say what a conversation is for: which units, or which piece of one, it is about."""
+    pieces = progress.pieces
+    if pieces is None:
+        return Purpose("map", tuple(positions), asked=numbers, is_repair=is_repair)
+    first = positions[0] + 1
+    return Purpose("map", (pieces.position,), first, len(pieces.lines), (0,), is_repair=is_repair)
 
 
 def _sandbox_attempt(numbers: tuple[int, ...], error: SandboxError) -> Attempt:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from pandas_amr._agent.transcriber import note_keys, note_origins, writes_transcripts
 from pandas_amr._findings.store import Failure
 from pandas_amr._journal.cache import AnswerCache, release_claim
 from pandas_amr._journal.entries import Check, find_readable_form, read_findings
@@ -173,19 +174,20 @@ class UnitOrigins:
         if self.is_found_by_key:
             return [(digest,) for digest in self.keys.digests_of(positions)]
         if not self.keys.by_shard:
-            return [self._behind([position]) for position in positions]
+            return [self.behind([position]) for position in positions]
         behind_shard: dict[tuple[int, ...], Origins] = {}
         origins: list[Origins] = []
         for position in positions:
             whole = self.keys.shard_of(position, shard)
             if whole not in behind_shard:
-                behind_shard[whole] = self._behind(whole)
+                behind_shard[whole] = self.behind(whole)
             origins.append(behind_shard[whole])
         return origins
 
-    def _behind(self, positions: Sequence[int]) -> Origins:
+    def behind(self, positions: Sequence[int]) -> Origins:
         """Return what is behind some units: of equal rows each, since other columns may differ."""
-        assert self.rows is not None
+        if self.rows is None:
+            return ()
         places: list[int] = []
         for position in positions:
             places += self.units.answered(position).tolist()
@@ -510,6 +512,10 @@ class CachedMapper:
     ) -> MappedShard:
         """Have these units mapped, and their findings kept."""
         part = Shard(shard.number, shard.of, tuple(positions))
+        if writes_transcripts():
+            read = partial(self._origins.behind, shard.positions)
+            note_origins(await run_off_loop(read, size=len(shard.positions)))
+            note_origins([self.cache.base])  # a plan may have quoted rows in what is asked
         writer = ShardWriter(
             self.cache, self._check, self._units, keys, self._origins, shard.positions
         )
@@ -608,6 +614,7 @@ class ShardWriter:
             return
         inputs = self._input_texts(list(forms))
         by_key = {self.keys[position]: form for position, form in forms.items()}
+        note_keys({self.keys[position]: position for position in forms})
         repaired_keys = {self.keys[position] for position in repaired}
         if self.origins is None:
             await self.cache.keep(by_key, inputs, repaired=repaired_keys)

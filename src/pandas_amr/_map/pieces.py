@@ -21,7 +21,9 @@ from pandas_amr.models.base import Message
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pandas_amr._agent.submission import Answer
     from pandas_amr._findings.finding_type import FindingType
+    from pandas_amr._records.transcript import Purpose
     from pandas_amr.models.base import Model
 
 Place: TypeAlias = tuple[str, ...]  # of a text in a finding: its field, and the keys within it
@@ -35,6 +37,7 @@ class PieceMerger:
         rules: how a field's findings become one, by the field's name, if it is not by its type.
         by_agent: whether the model may be asked to write one text of several. One that takes a
             single unit per request is not.
+        purpose: what the transcript says of it.
         usage: what the model was asked.
     """
 
@@ -43,6 +46,7 @@ class PieceMerger:
     kind: FindingType
     rules: Mapping[str, str]
     by_agent: bool
+    purpose: Purpose
     usage: Usage = field(default_factory=Usage)
 
     async def merge(self, records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -78,14 +82,19 @@ class PieceMerger:
         system = prompts.merge_system(self.instruction, fields, enforced=enforced)
         user = prompts.finding_lines(_piece_lines(places, texts))
         messages = (Message("system", system), Message("user", user))
-        answer = await run_agent(self.model, messages, submission=submission, phase="map")
+        answer = await run_agent(
+            self.model,
+            messages,
+            submission=submission,
+            phase="map",
+            purpose=self.purpose,
+        )
         self.usage += answer.usage
-        written = answer.payload.get("output") if answer.problem is None else None
-        if not isinstance(written, dict):
-            raise InvalidOutput(answer.problem or f"without {', '.join(places)}")
-        violation = find_violation(written, output)
-        if violation is not None:
-            raise InvalidOutput(violation)
+        written, problem = _read_texts(answer, output, places)
+        if problem is not None:
+            answer.settle(0, dict.fromkeys(self.purpose.units, problem), fields)
+            raise InvalidOutput(problem)
+        answer.settle(1)
         return {place: written[name] for name, place in places.items()}
 
     def _fields(self, places: Mapping[str, Place]) -> dict[str, Any]:
@@ -97,6 +106,16 @@ class PieceMerger:
             else:
                 fields[name] = {"type": "string", "description": f"a part of {place[0]}"}
         return fields
+
+
+def _read_texts(
+    answer: Answer, output: dict[str, Any], places: Mapping[str, Place]
+) -> tuple[dict[str, str], str | None]:
+    """Read the texts that were written, or say what is wrong with the answer."""
+    written = answer.payload.get("output") if answer.problem is None else None
+    if not isinstance(written, dict):
+        return {}, answer.problem or f"without {', '.join(places)}"
+    return written, find_violation(written, output)
 
 
 def _name_places(texts: Mapping[Place, list[str]]) -> dict[str, Place]:

@@ -699,6 +699,27 @@ class MapStage:
         had = () if self._before is None else self._before.nodes_of(place)
         return had + self._nodes_of.get(int(self._units.asked[place]), ())
 
+    def keys_of(self, position: int) -> dict[str | None, bytes]:
+        """Return the keys of the findings of a row in the journal, by map; none without one."""
+        unit = int(self._units.asked[self._units.answered_by[position]])
+        keys: dict[str | None, bytes] = {}
+        for mapper in self.mappers:
+            if not isinstance(mapper, CachedMapper):
+                continue
+            whole = [unit]
+            if mapper.keys.by_shard:
+                whole = self._shard_with(unit, mapper)
+            if unit in whole:
+                keys[mapper.name] = mapper.keys.of(whole)[whole.index(unit)]
+        return keys
+
+    def _shard_with(self, unit: int, mapper: Mapper) -> list[int]:
+        """Return the units of the shard of a unit; none if it is in no shard of the run."""
+        for shard, own in self._items:
+            if own is mapper and unit in shard.positions:
+                return list(shard.positions)
+        return []
+
     def model_nodes(self) -> list[MapNode]:
         """List the shards that a model was asked about, by which map, and what that took."""
         return [one for one in self._nodes if one[2].usage.calls]

@@ -16,6 +16,7 @@ from pandas_amr._plan.plan import Plan, read_plan
 from pandas_amr._plan.plan_types import as_finding, as_output, is_record
 from pandas_amr._records.listeners import check_listener
 from pandas_amr._records.suggest import did_you_mean
+from pandas_amr._records.transcript import TraceLevel
 from pandas_amr._records.usage import Budget
 from pandas_amr._types.record import record_type
 from pandas_amr._types.schema import TEXT_FINDING
@@ -41,10 +42,12 @@ SETTINGS = (
     "budget",
     "journal",
     "engine",
+    "trace",
     "on_event",
 )
 CHOICE_SYNONYMS = {  # what other libraries call it, by the argument
     "axis": {"index": "rows", "units": "rows", "cols": "columns"},
+    "trace": {"all": "full", "contents": "full", "none": "off", "false": "off", "true": "nodes"},
     "errors": {"ignore": "coerce", "skip": "coerce", "null": "coerce", "strict": "raise"},
 }
 NOTHING_TO_FIND = "map: say what to find: a text, a function, or a dict of them by name."
@@ -233,12 +236,10 @@ def _check_options(call: Call) -> None:
     """Check the arguments that depend on no other."""
     if call.task is not None and not _is_sentence(call.task):
         raise UsageError(f"task= takes a sentence, not {call.task!r}.")
-    for name in ("max_parallelism", "max_steps"):
-        value = getattr(call, name)
-        if value is not None and not _is_positive(value):
-            raise UsageError(f"{name}= takes a whole number from 1, not {value!r}.")
-    if call.errors is not None:
-        _check_choice("errors", call.errors, get_args(Errors))
+    _check_counts(call)
+    for name, choices in (("errors", get_args(Errors)), ("trace", get_args(TraceLevel))):
+        if getattr(call, name) is not None:
+            _check_choice(name, getattr(call, name), choices)
     if call.budget is not None and not isinstance(call.budget, Budget):
         raise UsageError(
             f"budget= takes amr.Budget(money=, tokens=, calls=, seconds=), not {call.budget!r}."
@@ -247,6 +248,13 @@ def _check_options(call: Call) -> None:
         raise UsageError(f"progress= takes True or False, not {call.progress!r}.")
     if call.on_event is not None:
         check_listener(call.on_event, "on_event=")
+
+
+def _check_counts(call: Call) -> None:
+    for name in ("max_parallelism", "max_steps"):
+        value = getattr(call, name)
+        if value is not None and not _is_positive(value):
+            raise UsageError(f"{name}= takes a whole number from 1, not {value!r}.")
 
 
 def _is_sentence(value: object) -> bool:
@@ -260,7 +268,8 @@ def _is_positive(value: object) -> bool:
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if isinstance(value, str) and value in choices:
         return
-    texts = " or ".join(f'"{choice}"' for choice in choices)
+    *first, last = [f'"{choice}"' for choice in choices]
+    texts = f"{', '.join(first)} or {last}"
     suggestion = did_you_mean(value, choices, synonyms=CHOICE_SYNONYMS.get(name))
     raise UsageError(f"{name}= takes {texts}, not {value!r}.{suggestion}")
 

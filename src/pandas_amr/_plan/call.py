@@ -94,6 +94,7 @@ class Call:
     progress: Any = None
     budget: Any = None
     journal: Any = None
+    trace: Any = None
     on_event: Any = None
     out: Any = None
     engine: Any = None

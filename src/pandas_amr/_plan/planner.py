@@ -11,6 +11,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.loop import run_agent
 from pandas_amr._agent.submission import Submission
+from pandas_amr._agent.transcriber import note_origins
 from pandas_amr._journal.first_format import PLAN_SYSTEM, PLAN_VIEW
 from pandas_amr._journal.keys import describe_type
 from pandas_amr._plan.aggregations import column_of, function_of, name_of
@@ -21,6 +22,7 @@ from pandas_amr._plan.plan import Plan
 from pandas_amr._records.engine import run_off_loop
 from pandas_amr._records.events import Repaired
 from pandas_amr._records.trace import record_event
+from pandas_amr._records.transcript import ABOUT_NO_UNIT, Purpose
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._types.schema import json_schema
 from pandas_amr._units.cells import cell, make_json_keys, to_json_line
@@ -76,6 +78,7 @@ async def derive(
         ModelError: the service failed for good, or cannot be reached now.
     """
     query: PlanQuery = await run_off_loop(_make_query, job, readers, origins, size=len(job.frame))
+    note_origins(query.origins)
     reader = AnswerReader(
         PlanAnswerWithCode if query.code else PlanAnswer,
         job,
@@ -191,27 +194,35 @@ async def ask_planner(
         if cached is not None:
             return cached
     messages = query.messages
-    submission = Submission("plan", json_schema(reader.form))
     for attempt in range(REPAIRS + 1):
         is_last = attempt == REPAIRS
-        answer = await run_agent(model, messages, submission=submission, phase="plan")
+        answer = await _ask_once(model, messages, reader, attempt)
         try:
-            payload = _payload_of(answer)
-            plan, warning, kept = reader.read_new(payload, is_last=is_last)
+            plan, warning, kept = reader.read_new(_payload_of(answer), is_last=is_last)
         except InvalidOutput as error:
             problem = str(error)
+            answer.settle(0, {ABOUT_NO_UNIT: problem})
             if is_last:
                 raise InvalidOutput(
                     mask_answer_texts(answer.payload, problem, reader.job)
                 ) from None
             messages = (*answer.conversation, Message("user", prompts.answer_repair(problem)))
         else:
+            answer.settle(1)
             if attempt:
                 record_event(partial(Repaired, units=1))
             if store is not None:
                 await store.keep(query.full_key, kept, query.origins)
             return plan, warning
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _ask_once(
+    model: Model, messages: Sequence[Message], reader: AnswerReader, attempt: int
+) -> Answer:
+    purpose = Purpose("plan", is_repair=attempt > 0)
+    submission = Submission("plan", json_schema(reader.form))
+    return await run_agent(model, messages, submission=submission, phase="plan", purpose=purpose)
 
 
 async def _recall_plan(

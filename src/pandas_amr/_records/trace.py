@@ -27,7 +27,9 @@ from pandas_amr._records.spans import SpanLog
 from pandas_amr._records.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pandas_amr._records.recorder import AnswerKind, RecordedNode, Recorder
 
     Listener: TypeAlias = Callable[[Event], None]
 
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
 JOURNAL_NODE, EARLIER_NODE = "journal", "earlier-run"
 
 
+ANSWER_KINDS: Mapping[NodeType, AnswerKind] = {  # as the journal calls what comes of a node
+    "plan": "plan",
+    "map": "finding",
+    "reduce": "reduction",
+    "final-reduce": "reduction",
+    "direct": "reduction",
+}
 REPL_TOOL = "python_repl"  # the tool that runs code of a model; no other has its name
 
 
@@ -56,6 +65,7 @@ class Node:
             ``recipe`` of what no agent writes; ``journal`` or ``result`` of what is recalled.
         sandbox: the tier in which the agent's code ran.
         status: ``partial`` if some units failed, ``passed`` if a group of one needed no call.
+        recorded: what its agents did; None if nothing is taken down of it.
     """
 
     id: str
@@ -69,6 +79,7 @@ class Node:
     form: str = ""
     sandbox: str = ""
     status: NodeStatus = "running"
+    recorded: RecordedNode | None = None
 
 
 @dataclass(slots=True)
@@ -84,6 +95,7 @@ class Trace:
             happens; they must be quick and raise nothing.
         calls: counts the calls of the run.
         tools: counts its tool calls.
+        recorder: takes down what agents do; None if nothing does.
         spans: when its nodes were with the model, waited or ran code; None if nobody keeps that.
     """
 
@@ -94,6 +106,7 @@ class Trace:
     listeners: list[Listener] = field(default_factory=list)
     calls: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     tools: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    recorder: Recorder | None = None
     spans: SpanLog | None = None
     _by_prefix: dict[str, list[Node]] = field(default_factory=dict)
 
@@ -167,7 +180,12 @@ class Trace:
                 node.seconds = self.seconds - node.start
                 if node.status == "running":
                     node.status = "ok"
-                self._tell_end(node, name, error)
+                self._end_node(node, name, error)
+
+    def _end_node(self, node: Node, name: str, error: str) -> None:
+        self._tell_end(node, name, error)
+        if node.recorded is not None and self.recorder is not None:
+            self.recorder.end_node(node.recorded, node.id)
 
     def _tell_begin(self, node: Node, outer: Scope | None) -> None:
         if not self.listeners:
@@ -291,6 +309,19 @@ def current_node() -> Node | None:
     """Return the node in which this code runs; None outside of any."""
     scope = _scope.get()
     return None if scope is None else scope.node
+
+
+def recorder_here() -> tuple[Recorder, RecordedNode] | None:
+    """Return what takes down what agents do in this node; None if nothing does."""
+    scope = _scope.get()
+    if scope is None or scope.node is None:
+        return None
+    recorder, node = scope.trace.recorder, scope.node
+    if recorder is None:
+        return None
+    if node.recorded is None:
+        node.recorded = recorder.open_node(node.id, ANSWER_KINDS[node.type])
+    return recorder, node.recorded
 
 
 def listened() -> Scope | None:

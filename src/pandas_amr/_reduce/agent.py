@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pandas_amr._agent import prompts
 from pandas_amr._agent.loop import run_agent
 from pandas_amr._agent.submission import REPL_FORM, Answer
+from pandas_amr._agent.transcriber import note_origins
 from pandas_amr._findings.output import FROM_ALL_KEY, SOURCES_KEY, Reduction, ReductionType
 from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._records.events import Repaired
 from pandas_amr._records.trace import record_event
+from pandas_amr._records.transcript import ABOUT_NO_UNIT, Purpose
 from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.failures import LostFindings
 from pandas_amr._reduce.truncate import NUMBER_TOKENS, truncate_to_fit
@@ -154,6 +156,7 @@ class ReduceAgent:
         if self.cache is None or self.origins_of is None:
             return ()
         origins: Origins = await run_off_loop(self.origins_of, read, size=len(read))
+        note_origins([*origins, self.cache.keeper.base])
         return origins
 
     async def _fit(
@@ -205,26 +208,33 @@ class ReduceAgent:
         """
         usage = Usage()
         problem = ""
-        for _ in range(self.max_repairs + 1):
-            answer = await self._ask_once(messages, output, repl)
+        for attempt in range(self.max_repairs + 1):
+            answer = await self._ask_once(messages, output, repl, is_repair=attempt > 0)
             usage += answer.usage
             _cite_all(answer, len(inputs))
             try:
                 value, support = output.read(answer, inputs)
             except InvalidOutput as error:
                 problem = str(error)
+                answer.settle(0, {ABOUT_NO_UNIT: problem})
                 text = prompts.answer_repair(problem, hand_in=self._hand_in_text(repl))
                 messages = (*answer.conversation, Message("user", text))
                 continue
             if repl is not None:
                 usage += repl.spent
+            answer.settle(1)
             if problem:
                 record_event(partial(Repaired, units=1))
             return Reduction(value, support, usage), answer.payload
         raise InvalidOutput(f"The reduction cannot be used: {problem}.")
 
     async def _ask_once(
-        self, messages: tuple[Message, ...], output: ReductionType, repl: Repl | None
+        self,
+        messages: tuple[Message, ...],
+        output: ReductionType,
+        repl: Repl | None,
+        *,
+        is_repair: bool,
     ) -> Answer:
         tools: tuple[AgentTool, ...] = self.tools if repl is None else (repl, *self.tools)
         return await run_agent(
@@ -235,6 +245,7 @@ class ReduceAgent:
             tools=tools,
             max_steps=self.max_steps,
             window=self.window,
+            purpose=Purpose("reduce", is_repair=is_repair),
         )
 
     def _hand_in_text(self, repl: Repl | None) -> str:

@@ -70,6 +70,11 @@ class WrittenPart:
     counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def number(self) -> int:
+        """Its place among all parts, as its file is named."""
+        return int(self.path.name.split("-")[1])
+
+    @property
     def failed(self) -> int:
         """How many of its rows have failed."""
         return self.counts.get("failed", 0)

@@ -16,6 +16,7 @@ from pandas_amr._result.frames import failures_frame, status_frame
 from pandas_amr._result.part_files import part_starts
 from pandas_amr._result.records import Kind
 from pandas_amr._result.result import Output, Result
+from pandas_amr._result.row_places import PartPlaces
 from pandas_amr._units.part_tables import frame_of
 from pandas_amr.errors import UsageError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from pandas_amr._findings.store import Failure
     from pandas_amr._result.part_files import WrittenPart
+    from pandas_amr._result.row_places import RowPlaces
 
 
 OVERRIDE_ELSEWHERE = (
@@ -154,6 +156,11 @@ class StreamedResult(ResultOfParts[Output, Kind]):
         positions = find_positions(self.sources, item, group, column)
         frame = frame_of(self.frame.take(np.asarray(positions, dtype=np.int64)))
         return frame.set_axis(positions)
+
+    @property
+    def _row_places(self) -> RowPlaces:
+        """The rows, and where they stand in the parts."""
+        return PartPlaces(self.parts, self.findings)
 
     def __repr__(self) -> str:
         counts = dict.fromkeys(STATUSES, 0)

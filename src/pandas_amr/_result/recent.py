@@ -68,6 +68,8 @@ def _count_bytes(result: Result) -> int:
     for frame in frames:
         if isinstance(frame, pd.DataFrame):  # a dataset is in files
             kept += _count_cells(frame)
+    if result.transcripts is not None:
+        kept += result.transcripts.size
     return kept
 
 

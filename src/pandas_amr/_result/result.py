@@ -29,10 +29,12 @@ from pandas_amr._result.display import result_line
 from pandas_amr._result.evaluate import Score, score_of
 from pandas_amr._result.explain import find_positions
 from pandas_amr._result.frames import LazyField, have_findings
+from pandas_amr._result.look import look_at
 from pandas_amr._result.override import override_findings
 from pandas_amr._result.records import Kind, RecordsField, name_type, replace_types
 from pandas_amr._result.report import SupportsWrite, report_of, write_report
 from pandas_amr._result.review import most_in_doubt
+from pandas_amr._result.row_places import FramePlaces
 from pandas_amr._result.saved import load_parts, save_result
 from pandas_amr._result.stopped import stop_with
 from pandas_amr._result.verify import Verification, verification
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
     from pandas_amr._findings.store import Failure
     from pandas_amr._plan.call import Errors, Job
     from pandas_amr._plan.plan import Plan
+    from pandas_amr._result.row_places import RowPlaces
+    from pandas_amr._result.run_transcripts import RunTranscripts
+    from pandas_amr._result.transcript import Transcript
     from pandas_amr.errors import AMRWarning
     from pandas_amr.models.base import LM
 
@@ -55,7 +60,7 @@ if TYPE_CHECKING:
 Output = TypeVar("Output", default=Any)  # the type of result.output
 
 RECALLED_NODES = frozenset({EARLIER_NODE, JOURNAL_NODE})
-SHARED = frozenset({"plan", "origin", "made_by", "aggregations", "finding_types"})
+SHARED = frozenset({"plan", "origin", "made_by", "aggregations", "finding_types", "transcripts"})
 
 
 class Runner(Protocol):
@@ -159,6 +164,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
     made_by: Callable[[int], tuple[str, ...]] | None = field(default=None)
     aggregations: Mapping[Any, Any] | None = field(default=None)
     finding_types: Mapping[str | None, Any] | None = field(default=None)
+    transcripts: RunTranscripts | None = field(default=None)
     spans: pd.DataFrame | None = field(default=None)
     started: dt.datetime | None = None
 
@@ -188,7 +194,14 @@ class Result(CopiedHere, Generic[Output, Kind]):
                 "map. "
                 "Call the verb again."
             )
-        return self.origin.runner.retry(self.origin, lm, errors)
+        return self._precede(self.origin.runner.retry(self.origin, lm, errors))
+
+    def _precede(self, result: Result[Output, Kind]) -> Result[Output, Kind]:
+        """Return a result that goes on from this one with the transcripts of this one, too."""
+        transcripts = result.transcripts
+        if transcripts is None or transcripts is self.transcripts:
+            return result
+        return replace(result, transcripts=transcripts.after(self.transcripts))
 
     @suggest_keywords
     def override(
@@ -235,7 +248,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
             (5, ['ok', 'corrected'])
         """
         call = KnownCall(tuple(self._finding_columns()), self._computed_aggregations())
-        return override_findings(self, corrections, call, by=by, reduce=reduce)
+        return self._precede(override_findings(self, corrections, call, by=by, reduce=reduce))
 
     @suggest_keywords
     def diff(self, other: Result[Any, Any], *, tolerance: float = 0.0) -> pd.DataFrame:
@@ -413,6 +426,27 @@ class Result(CopiedHere, Generic[Output, Kind]):
         return list(dict.fromkeys(columns))
 
     @suggest_keywords
+    def look(self, label: object = ..., *, node: str | None = None) -> Transcript:
+        """Return what agents did for a row, or in a node of the run, to be read.
+
+        It is shown as a conversation: what the agent read, said, ran and saw, what was repaired,
+        what came of it, and what it took. ``trace=`` of the call says how much of that is kept.
+
+        Args:
+            label: the row's, in the index of ``frame``.
+            node: the id of a node, as in ``trace``: ``"map-1"``, ``"final-reduce"``, ``"plan"``.
+
+        Raises:
+            UsageError: none or both are given, or there is no such row or node.
+        """
+        return look_at(self, self._row_places, label, node)
+
+    @property
+    def _row_places(self) -> RowPlaces:
+        """The rows, and where they stand in the nodes of the run."""
+        return FramePlaces(self.frame, self._finding_columns())
+
+    @suggest_keywords
     def explain(
         self, item: int = 0, *, group: object = None, column: object = None
     ) -> pd.DataFrame:
@@ -520,6 +554,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
         parts["stages"] = [stage._parts() for stage in self.stages]  # noqa: SLF001 (of this class)
         parts["aggregations"] = self._computed_aggregations()
         kinds = self.finding_types or {}
+        parts["transcripts"] = None if self.transcripts is None else self.transcripts.encode()
         parts["finding_types"] = {name: name_type(kind) for name, kind in kinds.items()}
         return parts
 
@@ -548,6 +583,7 @@ class Result(CopiedHere, Generic[Output, Kind]):
         state["aggregations"] = pack(self._computed_aggregations(), "result.aggregations")
         state["finding_types"] = pack(self.finding_types, "The type of result.records")
         state["output"] = pack(self.output, "result.output")
+        state["transcripts"] = None if self.transcripts is None else self.transcripts.detach()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

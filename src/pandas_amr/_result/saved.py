@@ -20,6 +20,7 @@ from pandas_amr._plan.plan import read_plan
 from pandas_amr._records.folders import check_folder, replace_folder
 from pandas_amr._result import saved_format_1
 from pandas_amr._result.records import TypeName
+from pandas_amr._result.run_transcripts import RunTranscripts, decode_transcripts
 from pandas_amr._units.codec import CannotEncode, decode_value, encode
 from pandas_amr._units.frame_codec import (
     REFUSED,
@@ -42,7 +43,8 @@ RESULT = "result.json"
 PLAN = "plan.json"
 FRAMES = ("frame", "findings", "usage", "failures", "trace", "status", "sources", "spans")
 FIGURES = ("seconds", "sandbox", "coverage", "stopped", "total")
-OWN_FILE = re.compile(rf"{RESULT}|{PLAN}|({'|'.join(FRAMES)}|output[-\d]*)\.parquet")
+TRANSCRIPTS = "transcripts.json"
+OWN_FILE = re.compile(rf"{RESULT}|{PLAN}|{TRANSCRIPTS}|({'|'.join(FRAMES)}|output[-\d]*)\.parquet")
 OWN_STAGE = re.compile(r"stage-\d+")
 
 
@@ -151,10 +153,19 @@ def _files(parts: Mapping[str, Any], prefix: str = "") -> dict[str, bytes]:
     files = {f"{prefix}{PLAN}": plan.encode()}
     for name, data in tables.files.items():
         files[f"{prefix}{name}"] = data
+    files |= _encode_transcripts(parts, prefix)
     files[f"{prefix}{RESULT}"] = json.dumps(description, indent=1).encode()
     for number, stage in enumerate(parts["stages"], start=1):
         files |= _files(stage, f"{prefix}stage-{number}/")
     return files
+
+
+def _encode_transcripts(parts: Mapping[str, Any], prefix: str) -> dict[str, bytes]:
+    """Encode what was taken down of agents, if anything was."""
+    if parts["transcripts"] is None:
+        return {}
+    text = json.dumps(parts["transcripts"], ensure_ascii=False)
+    return {f"{prefix}{TRANSCRIPTS}": text.encode("utf-8", "backslashreplace")}
 
 
 def _describe(parts: Mapping[str, Any], output: object, tables: _Tables) -> dict[str, Any]:
@@ -342,8 +353,17 @@ def _read_parts(folder: Path) -> dict[str, Any]:
         "warnings": tuple(warnings),
         "aggregations": aggregations,
         "finding_types": _read_finding_types(description),
+        "transcripts": _read_transcripts(folder, len(frames["frame"])),
         "stages": stages,
     }
+
+
+def _read_transcripts(folder: Path, rows: int) -> RunTranscripts | None:
+    """Read what was taken down of agents; None if nothing was saved of it."""
+    path = folder / TRANSCRIPTS
+    if not path.exists():
+        return None
+    return decode_transcripts(json.loads(path.read_text(encoding="utf-8")), rows)
 
 
 def _read_moment(text: str | None) -> dt.datetime | None:

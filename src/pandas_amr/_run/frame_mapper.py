@@ -36,12 +36,15 @@ from pandas_amr._records.public import public
 from pandas_amr._result.frames import shown_columns, status_frame
 from pandas_amr._run.run import run_of
 from pandas_amr._types.arrow import is_mixed
+from pandas_amr._types.spark import add_arrow_fields, find_spark_schema
 from pandas_amr._units.arrow_tables import frame_of_part
 from pandas_amr.errors import UsageError
 from pandas_amr.models.base import is_client
 from pandas_amr.tools import as_tools
 
 if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
     from pandas_amr._context.spec import Spec
     from pandas_amr._plan.call import FindingTypes
     from pandas_amr._plan.plan import Plan
@@ -52,13 +55,13 @@ if TYPE_CHECKING:
 TABLES = (pa.RecordBatch, pa.Table)
 # Settings that hold for a run as a whole, or name places of the machine where it was called.
 OF_THE_DRIVER = frozenset(
-    {"max_parallelism", "progress", "budget", "journal", "lease", "on_event", "telemetry"}
+    {"max_parallelism", "progress", "budget", "journal", "lease", "on_event", "telemetry", "trace"}
 )
 PANDAS_METADATA = b"pandas"
 # What the frames of engines are mapped by, by the package of their class.
 WAYS = {
     "dask": "ddf.map_partitions(mapper, meta=mapper.meta(ddf._meta))",
-    "pyspark": "sdf.mapInArrow(mapper.batches, schema)",
+    "pyspark": "sdf.mapInArrow(mapper.batches, mapper.spark_schema(sdf))",
     "ray": 'dataset.map_batches(mapper, batch_format="pyarrow")',
 }
 
@@ -113,7 +116,7 @@ class FrameMapper(CopiedHere):
         return self._map_table(frame)
 
     def batches(self, batches: Iterable[Rows]) -> Iterator[Rows]:
-        """Map an iterator of partitions, one after the other: ``sdf.mapInArrow(mapper.batches)``.
+        """Map an iterator of partitions, one after the other: what Spark's ``mapInArrow`` calls.
 
         Args:
             batches: Arrow record batches, tables or pandas frames.
@@ -171,6 +174,24 @@ class FrameMapper(CopiedHere):
         known = _schema_of(partition)
         self.meta(known.empty_table().to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True))
         return pa.schema([*known, *self._fields()], metadata=_without_pandas(known.metadata))
+
+    def spark_schema(self, frame: object) -> StructType:
+        """Return the Spark schema of what a Spark frame becomes: its columns and the findings'.
+
+        ``sdf.mapInArrow(mapper.batches, mapper.spark_schema(sdf))`` is the whole call. Types are
+        those of ``arrow_schema``; a time without a zone is ``timestamp_ntz``. Nothing is sent or
+        run, and no job is begun.
+
+        Args:
+            frame: a Spark DataFrame, or the schema of one.
+
+        Raises:
+            UsageError: the mapper does not fit its columns.
+        """
+        schema = find_spark_schema(frame)
+        columns = pd.DataFrame(columns=schema.names)
+        self.meta(columns)  # checks that the mapper fits
+        return add_arrow_fields(schema, self._fields())
 
     def _map(self, frame: pd.DataFrame) -> pd.DataFrame:
         if not len(frame):

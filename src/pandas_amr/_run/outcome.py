@@ -20,6 +20,7 @@ from pandas_amr._result.frames import (
     usage_frame,
 )
 from pandas_amr._result.result import Result, RunOrigin
+from pandas_amr._result.run_transcripts import RunTranscripts
 from pandas_amr.errors import FailureWarning, MapFailed, ModelUnavailable
 
 # What these compute does not say of how many rows; what agents write may.
@@ -197,7 +198,25 @@ def _assemble(
         coverage=evidence_share(outcome.sources, _count_readable(state, frame)),
         warnings=tuple(state.warnings),
         origin=_origin(spec, state),
-        finding_types={} if state.findings is None else finding_types_of(spec),
+        finding_types=_finding_types(spec, state),
+        transcripts=collect_transcripts(services, state),
+    )
+
+
+def collect_transcripts(services: Services, state: State) -> RunTranscripts:
+    """Return what was taken down of a run's agents."""
+    recorder, findings = services.trace.recorder, state.findings
+    writer = None if recorder is None else recorder.file
+    asked_for = None
+    if findings is not None:
+        asked_for = findings.units.asked[findings.units.answered_by]
+    return RunTranscripts(
+        recorder,
+        services.prefix,
+        journal=services.journal,
+        token=b"" if writer is None else writer.token,
+        asked_for=asked_for,
+        keys_of=state.keys_of,
     )
 
 
@@ -206,6 +225,11 @@ def _count_readable(state: State, frame: pd.DataFrame) -> int:
     if state.findings is None:
         return len(frame)
     return len(frame) - state.findings.rows_with(EMPTY)
+
+
+def _finding_types(spec: Spec, state: State) -> dict[str | None, Any]:
+    """Return the types of what was mapped; none if nothing was."""
+    return {} if state.findings is None else finding_types_of(spec)
 
 
 def finding_types_of(spec: Spec) -> dict[str | None, Any]:

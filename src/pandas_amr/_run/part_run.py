@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pandas_amr._context.python_sessions import Converted
+from pandas_amr._context.recording import note_rows
 from pandas_amr._context.state import State
 from pandas_amr._findings.finding_type import only_list_type
 from pandas_amr._findings.map_findings import EMPTY, SKIPPED, MapFindings, none_from_journal
@@ -26,6 +27,7 @@ from pandas_amr._result.frames import shown_columns, status_frame
 from pandas_amr._result.part_files import NewPart
 from pandas_amr._run.pipeline import make_read_units
 from pandas_amr._run.redact import redact_spec
+from pandas_amr._run.rows import trace_rows
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._units.batches import MOST_BYTES, MOST_ROWS
 from pandas_amr._units.part_tables import frame_of
@@ -167,6 +169,10 @@ class PartRun:
         """Map the units that no earlier run and no journal has."""
         spec, services = self._spec, self._services
         units = await services.run_large(spec, make_read_units, spec)
+        if services.journal is not None:
+            columns = units.known_by or units.columns
+            services.rows = await services.run_large(spec, trace_rows, spec.job, columns, None)
+            await note_rows(services, services.rows)
         stage = await services.run_large(spec, self._make_stage, units)
         await stage.recall()
         await stage.run(None)

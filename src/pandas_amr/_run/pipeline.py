@@ -15,6 +15,7 @@ from pandas_amr._agent.agent import Agent
 from pandas_amr._agent.threads import call_user_function
 from pandas_amr._context.progress import Watch
 from pandas_amr._context.python_sessions import Converted
+from pandas_amr._context.recording import begin_recorder, note_rows, open_transcript_file
 from pandas_amr._context.services import Services
 from pandas_amr._context.state import State
 from pandas_amr._context.tool_use import check_tools_at_server
@@ -27,6 +28,7 @@ from pandas_amr._map.ask import make_ask
 from pandas_amr._map.stage import MapStage
 from pandas_amr._plan.aggregations import function_of
 from pandas_amr._plan.call import Pipeline as RowPipeline
+from pandas_amr._plan.call import finding_types
 from pandas_amr._plan.checks import check_names
 from pandas_amr._plan.defaults import fill_by_type, fill_defaults
 from pandas_amr._plan.planner import derive, find_shown_rows, given_plan
@@ -198,6 +200,7 @@ class Pipeline:
             services.rows = await services.run_large(
                 spec, trace_rows, spec.job, columns, services.outer_rows
             )
+            await note_rows(services, services.rows)
 
     async def _redact(self) -> None:
         """Redact the frame, unless that was done where the call was made.
@@ -258,6 +261,7 @@ class Pipeline:
             services.journal, services.run_number, services.ledger, lambda: self.state.end_reason
         )
         stack.push_async_exit(record)
+        await open_transcript_file(services, stack)
 
     async def _plan(self) -> None:
         """Complete what the user left open: a task by the planner, the rest by type and default."""
@@ -274,6 +278,8 @@ class Pipeline:
         else:
             plan = given_plan(job)
         self.spec = await services.run_large(spec, _complete_plan, spec, plan)
+        if services.trace.recorder is not None:
+            services.trace.recorder.learn_words(_list_words(self.spec))
         services.watch.is_static = self.spec.plan.fan_in is not None
         self._bound_requests()
 
@@ -354,7 +360,7 @@ class Pipeline:
             breaker=self._earlier_breaker,
         )
         stage = await services.run_large(spec, begin)
-        state.findings, state.made_by = stage.findings, stage.made_by
+        state.use_stage(stage.findings, stage.made_by, stage.keys_of)
         self._warn_without_journal()
         await self._recall(stage)
         if spec.settings.is_offline:
@@ -583,6 +589,7 @@ def _begin_services(
     """Make the services of a run; one that is part of another shares what that one has."""
     frame = Converted(execution.spec.job.sent)
     if execution.parent is None:
+        begin_recorder(watch.trace, execution.spec.settings.trace)
         watch.trace.keep_spans()
         return Services(
             make_ask,
@@ -637,6 +644,18 @@ def _complete_plan(spec: Spec, plan: Plan) -> Spec:
     job = replace(spec.job, by=spec.job.by or plan.by)
     check_names(job, plan)
     return note_redaction(replace(spec, job=job, plan=plan))
+
+
+def _list_words(spec: Spec) -> list[object]:
+    """List the names that a transcript shows in code: those of columns, and of findings' fields."""
+    words: list[object] = []
+    labels = spec.job.frame.columns
+    for level in range(labels.nlevels):
+        words += labels.get_level_values(level).tolist()
+    for kind in finding_types(spec.job, spec.plan).values():
+        if kind is not None:
+            words += [*kind.schema["properties"], *kind.all_columns]
+    return words
 
 
 def make_read_units(spec: Spec) -> Units:

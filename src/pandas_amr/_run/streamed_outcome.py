@@ -12,7 +12,12 @@ from pandas_amr._reduce.failures import REDUCE_POSITION
 from pandas_amr._reduce.sources import evidence_share, sources_frame
 from pandas_amr._result.frames import build_later, trace_later, usage_frame
 from pandas_amr._result.parts import StreamedResult, failures_of_parts, status_of_parts
-from pandas_amr._run.outcome import add_last_warnings, finding_types_of, warn_of_stop
+from pandas_amr._run.outcome import (
+    add_last_warnings,
+    collect_transcripts,
+    finding_types_of,
+    warn_of_stop,
+)
 from pandas_amr._run.part_rows import open_parts
 
 if TYPE_CHECKING:
@@ -51,7 +56,7 @@ def make_streamed_result(
         frame=dataset,
         findings=_select_findings(spec, dataset, schema),
         plan=spec.plan,
-        usage=build_later(usage_frame, Ledger(dict(services.ledger.lines))),
+        usage=_usage_later(services),
         failures=build_later(failures_of_parts, tuple(parts), _list_of_reduce(state)),
         **trace_later(services.trace, services.trace.nodes),
         total=services.ledger.total,
@@ -65,8 +70,14 @@ def make_streamed_result(
         warnings=tuple(state.warnings),
         finding_types=finding_types_of(spec),
         folder=folder,
+        transcripts=collect_transcripts(services, state),
         parts=tuple(parts),
     )
+
+
+def _usage_later(services: Services) -> Any:
+    """Return what builds the frame of usage, once somebody reads it."""
+    return build_later(usage_frame, Ledger(dict(services.ledger.lines)))
 
 
 def _list_of_reduce(state: State) -> list[Failure]:

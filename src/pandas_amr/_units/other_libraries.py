@@ -24,12 +24,11 @@ class _Library:
     parts: str = ""
 
 
+SPARK_CALL = "mapInArrow(mapper.batches, mapper.spark_schema(x))"
 # By the package in which the class of a frame is defined.
 LIBRARIES = {
-    "pyspark": _Library("Spark", ("toPandas", "to_pandas"), "mapInArrow(mapper.batches, schema)"),
-    "databricks.koalas": _Library(
-        "Spark", ("toPandas", "to_pandas"), "mapInArrow(mapper.batches, schema)"
-    ),
+    "pyspark": _Library("Spark", ("toPandas", "to_pandas"), SPARK_CALL),
+    "databricks.koalas": _Library("Spark", ("toPandas", "to_pandas"), SPARK_CALL),
     "dask": _Library("Dask", ("compute",), "map_partitions(mapper, meta=mapper.meta(x._meta))"),
     "dask_expr": _Library(
         "Dask", ("compute",), "map_partitions(mapper, meta=mapper.meta(x._meta))"

@@ -114,6 +114,14 @@ def script(df: pd.DataFrame) -> None:
     amr.map_reduce(df, "What?", colums=["a"])  # type: ignore[call-overload]
     amr.map(df, "What?", colums=["a"])  # type: ignore[call-arg]
     amr.map(df, "What?", on_event=listen)
+    amr.map(df, "What?", trace="full")
+    amr.mapper("What?", trace="off")
+    amr.map(df, "What?", trace="all")  # type: ignore[arg-type]
+    with amr.settings(trace="nodes"):
+        shown: amr.Transcript = amr.map_reduce(df, map="What?", reduce=len).look("row 1")
+        shown = amr.map_reduce(df, map="What?", reduce=len).look(node="map-1")
+        amr.map_reduce(df, map="What?", reduce=len).look(node=1)  # type: ignore[arg-type]
+        str(shown)
     amr.start(df, "What?", on_event=print)
     amr.mapper("What?", on_event=listen)
     with amr.settings(on_event=listen, telemetry=True):

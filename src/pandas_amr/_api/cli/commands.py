@@ -236,6 +236,7 @@ def ls(journal: Journal) -> int:
             "answers": len(journal),
             "corrections": journal.corrections,
             "bytes": journal.size(),
+            "transcripts": journal.count_transcripts(),
             "runs": list(iterate_records(journal.runs())),
         }
     )

@@ -158,7 +158,7 @@ class Report:
     usage: UsageLines = field(default_factory=dict)
     progress: Progress | None = None
     open_rows: int = 0
-    outcome: PartOutcome | None = None
+    outcome: PartOutcome | FailedPart | None = None
 
     @property
     def is_empty(self) -> bool:

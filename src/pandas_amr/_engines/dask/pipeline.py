@@ -429,6 +429,14 @@ class ClusterPipeline(Pipeline):
                 return
             self._take(part, outcome)
 
+    def _ends_run(self, outcome: PartOutcome | FailedPart) -> bool:
+        """Tell whether what came of a part ends the run."""
+        if isinstance(outcome, FailedPart):
+            return True
+        if outcome.error is not None:
+            return not self._gave_up_alone(outcome)
+        return bool(outcome.failures) and self.spec.settings.errors == "raise"
+
     def _gave_up_alone(self, outcome: PartOutcome | FailedPart) -> bool:
         """Tell whether a part gave up, since none of its units succeeded, while others go on."""
         assert self._service is not None
@@ -442,7 +450,7 @@ class ClusterPipeline(Pipeline):
         self._sent[number].lost += 1
         return self._service.add_part(number)
 
-    async def _wait_for(self, part: SentPart) -> PartOutcome | None:
+    async def _wait_for(self, part: SentPart) -> PartOutcome | FailedPart | None:
         """Wait for what comes of a part; None if the run is halted before it began."""
         outcome = part.state.outcome
         while True:
@@ -463,7 +471,7 @@ class ClusterPipeline(Pipeline):
             part.lost += 1
             await self._send([part.number])
 
-    async def _last_report(self, part: SentPart) -> PartOutcome | None:
+    async def _last_report(self, part: SentPart) -> PartOutcome | FailedPart | None:
         """Wait a moment for what a part says that is told to stop; None if nobody is at it."""
         if part.state.is_alive:
             await asyncio.wait([part.state.outcome], timeout=STOP_S)
@@ -549,7 +557,9 @@ class ClusterPipeline(Pipeline):
             self._progress.begin(number, part.rows or 0)
 
     def part_reported(self, number: int, report: Report) -> None:
-        """Note how far a part is."""
+        """Note how far a part is; no further one begins if it ends the run."""
+        if report.outcome is not None and self._ends_run(report.outcome):
+            self._halt()
         progress = report.progress
         if progress is None:
             return

@@ -127,7 +127,11 @@ def check_call(call: Call, settings: Settings) -> None:
     maps = call.map.values() if isinstance(call.map, dict) else [call.map]
     if any(isinstance(one, Recipe) for one in maps):
         raise UsageError("A recipe as map= does not go to a cluster: map its stages one by one.")
-    del settings
+    if "full" in {call.trace, settings.trace}:
+        raise UsageError(
+            'trace="full" keeps what the agents of this process read and say, and those of a '
+            "cluster are elsewhere: leave it out."
+        )
 
 
 def _check_collection(call: Call, settings: Settings) -> None:

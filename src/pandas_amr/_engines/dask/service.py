@@ -21,7 +21,7 @@ from pandas_amr.models.lease import LeaseError, in_lease_thread
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from pandas_amr._engines.dask.messages import Halt, PartOutcome, Report
+    from pandas_amr._engines.dask.messages import FailedPart, Halt, PartOutcome, Report
     from pandas_amr._journal.claims import Claim
     from pandas_amr._journal.journal import Journal
     from pandas_amr._journal.leases import FileBudgetLease, FilePaceLease, LeaseFolder
@@ -57,7 +57,7 @@ class PartState:
         usage: what the attempt has spent so far.
     """
 
-    outcome: asyncio.Future[PartOutcome]
+    outcome: asyncio.Future[PartOutcome | FailedPart]
     attempt: str = ""
     heard_at: float = 0.0
     claims: list[Claim] = field(default_factory=list)
@@ -175,7 +175,9 @@ class Service:
 
     def add_part(self, number: int) -> PartState:
         """Expect a part."""
-        outcome: asyncio.Future[PartOutcome] = asyncio.get_running_loop().create_future()
+        outcome: asyncio.Future[PartOutcome | FailedPart] = (
+            asyncio.get_running_loop().create_future()
+        )
         self.parts[number] = PartState(outcome)
         return self.parts[number]
 

@@ -225,7 +225,8 @@ def _make_spec(order: Order, frame: pd.DataFrame, begun: Begun) -> Spec:
     budget = order.budget
     if budget is not None and begun.seconds is not None:
         budget = replace(budget, seconds=max(begun.seconds, LEAST_S))
-    settings = spec.settings.with_changes({"budget": budget, "journal": False, "progress": False})
+    changes = {"budget": budget, "journal": False, "progress": False, "trace": "off"}
+    settings = spec.settings.with_changes(changes)
     job = replace(spec.job, given=mapper.plan, open=())
     return redact_where_called(replace(spec, job=job, settings=settings))
 
