@@ -17,8 +17,8 @@ EXTRAS_TESTS := api/test_mapper.py api/test_pickle.py models/test_budget.py mode
 # The versions of Python that `make test-python` looks for; or paths: PYTHONS="3.13 /opt/python3.14/bin/python3".
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
-# What `make test-all` runs, each part in an environment of its own. To come: test-dask.
-PARTS := test-long test-pandas22 test-lowest test-python test-extras test-dbt test-pipelines test-spark test-browser test-wheel docs
+# What `make test-all` runs, each part in an environment of its own.
+PARTS := test-long test-pandas22 test-lowest test-python test-extras test-dbt test-pipelines test-dask test-spark test-browser test-wheel docs
 
 .PHONY: demo test test-all parts $(PARTS) check doctest bench docs clean
 
@@ -54,6 +54,10 @@ test-dbt: .venv-dbt/stamp ## a dbt-duckdb project, built for real
 
 test-pipelines: .venv-pipelines/stamp ## what the guide says of pipelines, in an orchestrator of its own (Dagster)
 	.venv-pipelines/bin/python -m pytest tests/cli/test_pipelines.py
+
+test-dask: .venv-dask/stamp .venv-dask-lowest/stamp ## clusters of Dask on this machine, and what the guide says of them; then the lowest versions
+	.venv-dask/bin/python -m pytest tests/engines/test_dask.py "tests/test_docs.py::test_a_block_of_the_docs_runs_from_an_empty_file" -k "test_dask or dask.md"
+	.venv-dask-lowest/bin/python -m pytest tests/engines/test_dask.py -m "not long"
 
 test-spark: .venv-spark/stamp ## a mapper on Spark, in local mode; without Java they are skipped
 	.venv-spark/bin/python -m pytest tests/engines/test_spark.py
@@ -128,6 +132,17 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 .venv-pipelines/stamp: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) --editable ".[cli]" dagster $(TOOLS)
+	touch $@
+
+.venv-dask/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --editable ".[dask]" $(TOOLS)
+	touch $@
+
+.venv-dask-lowest/stamp: pyproject.toml scripts/lowest.py
+	$(PYTHON) -m venv $(@D)
+	$(PYTHON) scripts/lowest.py dask dev > $(@D)/pins.txt
+	$(@D)/bin/python $(PIP) --editable ".[dask]" $(TOOLS) --constraint $(@D)/pins.txt
 	touch $@
 
 # pyspark 4.3 warns of pandas 3: it does not support it fully yet.

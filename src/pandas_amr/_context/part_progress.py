@@ -45,7 +45,7 @@ class PartsProgress:
 
     def end(self, number: int) -> None:
         """Note that a part has ended."""
-        progress, _ = self._parts.pop(number)
+        progress, _ = self._parts.pop(number, (Progress(), 0))
         self._ended = _add(self._ended, progress)
 
     def skip(self, rows: int, counts: Mapping[str, int]) -> None:

@@ -59,6 +59,7 @@ class Settings(CopiedHere):
     offline: bool | None = None
     lease: Any = None
     redact: Callable[[str], str] | None = None
+    engine: Any = None
     trace: TraceLevel = "nodes"
     on_event: Callable[[Event], Any] | None = None
     telemetry: bool | None = None
@@ -187,6 +188,7 @@ class settings:  # noqa: N801 (used like a function)
         lease: where processes share the limits of a server, key and model, and what is spent of
             ``Budget(shared=...)``: a folder on a disk of this machine, or False for nowhere;
             default: a folder in the user's cache folder.
+        engine: where rows are mapped: a ``dask.distributed.Client``; default: in this process.
         redact: a function of a text that gives the text that is sent in its place. It is given
             every cell, every number and every result of a tool before it is sent; names of columns
             and your own words (tasks, instructions, types) are sent as they are.
@@ -427,6 +429,7 @@ _WANTED = {
     "lease": "a folder's path, True, False or None",
     "telemetry": "True, False or None",
     "redact": "a plain function that is given a text and gives a text, or None",
+    "engine": "a dask.distributed.Client, or None",
     "trace": '"nodes", "full" or "off"',
 }
 _CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -449,7 +452,17 @@ def _fits(name: str, value: object) -> bool:
             return _is_place(value)
         case "redact":
             return _is_redact(value)
+        case "engine":
+            return is_engine(value)
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def is_engine(value: object) -> bool:
+    """Tell whether something is a client of a Dask cluster, without importing that."""
+    for kind in type(value).__mro__:
+        if kind.__module__.partition(".")[0] == "distributed" and kind.__name__ == "Client":
+            return True
+    return False
 
 
 def _is_place(value: object) -> bool:

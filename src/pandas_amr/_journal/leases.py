@@ -117,10 +117,19 @@ def _own_name() -> str:
 
 @dataclass(eq=False)
 class FilePaceLease:
-    """The limits of one server, key and model, in a file."""
+    """The limits of one server, key and model, in a file.
+
+    Attributes:
+        folder: where the file is.
+        secret: what its name is a digest of.
+        name: its name, if that is all that is known.
+        member: tells who shares them through this process apart; empty for the process itself.
+    """
 
     folder: LeaseFolder
     secret: tuple[str, ...] = field(repr=False)
+    name: str = ""
+    member: str = ""
     _file: LeaseFile | None = None
     _last: Sequence[Peer] = ()
 
@@ -131,7 +140,7 @@ class FilePaceLease:
             LeaseError: the file cannot be used.
         """
         now = CLOCK.now()
-        own = _Member(_own_name(), this_process(), now, has_left=False, state=asdict(report))
+        own = _Member(self._own, this_process(), now, has_left=False, state=asdict(report))
         file = self._open()
         try:
             file.write(functools.partial(_write_member, own))
@@ -152,9 +161,14 @@ class FilePaceLease:
         # If the file is busy: this process gives no signs of life, and counts as gone.
         _write_last(self._open(), functools.partial(self._leave, report))
 
+    @property
+    def _own(self) -> str:
+        return f"{_own_name()}/{self.member}" if self.member else _own_name()
+
     def _open(self) -> LeaseFile:
         if self._file is None:
-            path = self.folder.prepare() / f"limits-{_digest(*self.secret)}-{FORMAT}.sqlite"
+            name = self.name or _digest(*self.secret)
+            path = self.folder.prepare() / f"limits-{name}-{FORMAT}.sqlite"
             self._file = LeaseFile(path, is_kept=False)
         return self._file
 
@@ -162,10 +176,10 @@ class FilePaceLease:
         """Leave nothing but a pause that the server asked for."""
         now = CLOCK.now()
         if report.paused_until > now:
-            own = _Member(_own_name(), this_process(), now, has_left=True, state=asdict(report))
+            own = _Member(self._own, this_process(), now, has_left=True, state=asdict(report))
             _write_member(own, database)
         else:
-            _delete_members([_own_name()], database)
+            _delete_members([self._own], database)
 
 
 @dataclass(eq=False)
@@ -203,6 +217,11 @@ class FileBudgetLease:
         """
         # If the file is busy: all that the run was allowed counts as spent.
         _write_last(self._open(), functools.partial(self._leave, spent))
+
+    def close(self) -> None:
+        """Close the file; what the run was allowed counts as spent."""
+        if self._file is not None:
+            self._file.close()
 
     @property
     def _member_name(self) -> str:
@@ -280,6 +299,15 @@ def _as_list(amounts: Amounts) -> list[float]:
     return [amounts.calls, amounts.tokens, amounts.money]
 
 
+def name_limits(server: str, key: str, model: str) -> str:
+    """Name the limits of a server, a key and a model; the key cannot be recovered from it."""
+    return _digest(*_secret_of(server, key, model))
+
+
+def _secret_of(server: str, key: str, model: str) -> tuple[str, ...]:
+    return server, hashlib.sha256(key.encode()).hexdigest(), model
+
+
 def _digest(*parts: str) -> str:
     """Name a file by texts that cannot be recovered from it."""
     text = json.dumps(parts).encode()
@@ -304,8 +332,17 @@ class LeaseFolder:
 
     def pace(self, server: str, key: str, model: str) -> FilePaceLease:
         """Return the lease of a server, a key and a model."""
-        secret = (server, hashlib.sha256(key.encode()).hexdigest(), model)
+        secret = _secret_of(server, key, model)
         return self._paces.setdefault(secret, FilePaceLease(self, secret))
+
+    def pace_of_member(self, name: str, member: str) -> FilePaceLease:
+        """Return the lease of somebody who shares limits through this process.
+
+        Args:
+            name: the name of the limits, as ``name_limits`` gives it.
+            member: tells who it is.
+        """
+        return FilePaceLease(self, (), name, member)
 
     def budget(self, name: str, limits: Amounts) -> FileBudgetLease:
         """Return one run's lease of the budget of a name."""

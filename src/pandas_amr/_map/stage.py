@@ -47,7 +47,7 @@ from pandas_amr._units.shards import Shard
 from pandas_amr.errors import ColumnError, FailureWarning, JournalError, MapFailed, PlanWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -418,7 +418,18 @@ class MapStage:
             await self._write_failures()
             self._warn_of_left()
         if sink is not None and not self._offers_as_they_land and not self._state.halted:
-            await self._leaves.offer_all(sink, self._all_shards, self.made_by)
+            await self.offer_all(sink)
+
+    async def offer_all(
+        self, sink: FindingSink, made_by: Callable[[int], tuple[str, ...]] | None = None
+    ) -> None:
+        """Offer all that is found, in the shards of a first run.
+
+        Args:
+            sink: takes it.
+            made_by: names the nodes behind a row, if others than this stage's have mapped it.
+        """
+        await self._leaves.offer_all(sink, self._all_shards, made_by or self.made_by)
 
     async def _write_failures(self) -> None:
         """Have the journal remember the failures that waited for the end of the map."""

@@ -41,6 +41,7 @@ SETTINGS = (
     "progress",
     "budget",
     "journal",
+    "engine",
     "trace",
     "on_event",
 )

@@ -97,6 +97,7 @@ class Call:
     trace: Any = None
     on_event: Any = None
     out: Any = None
+    engine: Any = None
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,29 @@ def pack(value: object, what: str) -> Any:
     return Packed(packed[0])
 
 
+def dump_by_value(value: object, what: str) -> bytes:
+    """Pickle a value for another process, with what scripts and functions define in it.
+
+    Args:
+        value: the value.
+        what: names it for people.
+
+    Raises:
+        UsageError: it cannot be pickled; the message says what can be done.
+    """
+    by_value = _find_cloudpickle()
+    assert by_value is not None  # whoever sends something to other processes brings it along
+    dumped: list[bytes] = []
+    problem = _find_problem(value, by_value, dumped)
+    if problem is not None:
+        raise UsageError(
+            f"{what} cannot be sent to other processes ({problem}): it holds what none of them can "
+            "have, such as an open file, a connection or a lock. Open such things where they are "
+            "used."
+        )
+    return dumped[0]
+
+
 def unpack(value: object) -> Any:
     """Return a value that ``pack`` gave as it was before."""
     return pickle.loads(value.data) if isinstance(value, Packed) else value  # noqa: S301 (a part of the pickle that is being read)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from pandas_amr._units.part_tables import frame_of
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -32,9 +32,94 @@ if TYPE_CHECKING:
     from pandas_amr._result.row_places import RowPlaces
 
 
+OVERRIDE_ELSEWHERE = (
+    "call the verb for the rows in memory, with the same journal, and correct that result"
+)
+
+
+class ResultOfParts(Result[Output, Kind]):
+    """The outcome of a run whose rows are not in memory: what needs all of them is refused.
+
+    Attributes:
+        _name: what it is, for people.
+        _ways: what to do instead, by the method.
+    """
+
+    _name: ClassVar[str] = ""
+    _ways: ClassVar[Mapping[str, str]] = {}
+
+    def retry(self, **options: Any) -> NoReturn:
+        """Refuse: the same call maps again what failed, and nothing else.
+
+        Raises:
+            UsageError: always.
+        """
+        del options
+        self._refuse("retry")
+
+    def score(self, *labels: Any, **options: Any) -> NoReturn:
+        """Refuse: it compares a frame in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del labels, options
+        self._refuse("score")
+
+    def verify(self, **options: Any) -> NoReturn:
+        """Refuse: it draws from a frame in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del options
+        self._refuse("verify")
+
+    def review(self, *most: Any, **options: Any) -> NoReturn:
+        """Refuse: it compares rows in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del most, options
+        self._refuse("review")
+
+    def override(self, *corrections: Any, **options: Any) -> NoReturn:
+        """Refuse: it corrects a frame in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del corrections, options
+        self._refuse("override")
+
+    def diff(self, *other: Any, **options: Any) -> NoReturn:
+        """Refuse: it compares frames in memory.
+
+        Raises:
+            UsageError: always.
+        """
+        del other, options
+        self._refuse("diff")
+
+    def save(self, folder: object) -> NoReturn:
+        """Refuse: what stands in files already, or can be written part by part, is not saved.
+
+        Raises:
+            UsageError: always.
+        """
+        del folder
+        self._refuse("save")
+
+    def _refuse(self, method: str) -> NoReturn:
+        ways = {"override": OVERRIDE_ELSEWHERE} | dict(self._ways)
+        way = ways.get(method, "call it for a sample that fits into memory")
+        raise UsageError(f"{self._name} has no {method}(): {way}.")
+
+
 @public
 @dataclass(frozen=True, eq=False, repr=False)
-class StreamedResult(Result[Output, Kind]):
+class StreamedResult(ResultOfParts[Output, Kind]):
     """The outcome of a run with ``out=``.
 
     ``frame`` and ``findings`` are pyarrow Datasets over the parts, in the order of the input:
@@ -49,6 +134,11 @@ class StreamedResult(Result[Output, Kind]):
 
     folder: Path = field(kw_only=True)
     parts: Sequence[WrittenPart] = field(kw_only=True)
+    _name: ClassVar[str] = "A result with out="
+    _ways: ClassVar[Mapping[str, str]] = {
+        "retry": "make the same call again, which maps only the rows that failed",
+        "save": "its parts are files already, in result.folder",
+    }
 
     @property
     def rows(self) -> int:
@@ -67,79 +157,10 @@ class StreamedResult(Result[Output, Kind]):
         frame = frame_of(self.frame.take(np.asarray(positions, dtype=np.int64)))
         return frame.set_axis(positions)
 
-    def retry(self, **options: Any) -> NoReturn:
-        """Refuse: the same call maps again what failed, and nothing else.
-
-        Raises:
-            UsageError: always.
-        """
-        del options
-        self._refuse("retry()", "make the same call again, which maps only the rows that failed")
-
-    def score(self, *labels: Any, **options: Any) -> NoReturn:
-        """Refuse: it compares a frame in memory.
-
-        Raises:
-            UsageError: always.
-        """
-        del labels, options
-        self._refuse("score()", "call it for a sample that fits into memory")
-
-    def verify(self, **options: Any) -> NoReturn:
-        """Refuse: it draws from a frame in memory.
-
-        Raises:
-            UsageError: always.
-        """
-        del options
-        self._refuse("verify()", "call it for a sample that fits into memory")
-
-    def review(self, *most: Any, **options: Any) -> NoReturn:
-        """Refuse: it compares rows in memory.
-
-        Raises:
-            UsageError: always.
-        """
-        del most, options
-        self._refuse("review()", "call it for a sample that fits into memory")
-
-    def override(self, *corrections: Any, **options: Any) -> NoReturn:
-        """Refuse: it corrects a frame in memory.
-
-        Raises:
-            UsageError: always.
-        """
-        del corrections, options
-        self._refuse(
-            "override()",
-            "call the verb for the rows in memory, with the same journal, and correct that result",
-        )
-
-    def diff(self, *other: Any, **options: Any) -> NoReturn:
-        """Refuse: it compares frames in memory.
-
-        Raises:
-            UsageError: always.
-        """
-        del other, options
-        self._refuse("diff()", "call it for a sample that fits into memory")
-
-    def save(self, folder: object) -> NoReturn:
-        """Refuse: the parts are files already.
-
-        Raises:
-            UsageError: always.
-        """
-        del folder
-        self._refuse("save()", f"the parts are in {str(self.folder)!r} already")
-
     @property
     def _row_places(self) -> RowPlaces:
         """The rows, and where they stand in the parts."""
         return PartPlaces(self.parts, self.findings)
-
-    def _refuse(self, what: str, way: str) -> NoReturn:
-        raise UsageError(f"A result with out= has no {what}: {way}.")
 
     def __repr__(self) -> str:
         counts = dict.fromkeys(STATUSES, 0)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset as ds
 
 from pandas_amr._plan.call import KEEP
 from pandas_amr._records.forgetting import when_rows_are_forgotten
@@ -19,9 +18,10 @@ from pandas_amr._records.tracebacks import user_traceback
 from pandas_amr.errors import UsageError
 
 if TYPE_CHECKING:
+    import pyarrow.dataset as ds
     from numpy.typing import NDArray
 
-    from pandas_amr._result.parts import StreamedResult
+    from pandas_amr._result.parts import ResultOfParts
     from pandas_amr._result.result import Result
 
 MOST_BYTES = 256 * 2**20  # of the results that are remembered; the last one always is
@@ -90,7 +90,7 @@ def _count_array(cells: Any) -> int:
 
 
 _recent = RecentResults(MOST_BYTES)
-_keys_of_datasets: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_keys_of_lazy: dict[int, str] = {}  # of frames that have no attrs, by their addresses
 _lock = forkable_lock()
 
 
@@ -103,14 +103,15 @@ def remember_result(result: Result) -> pd.DataFrame:
     return result.frame
 
 
-def remember_parts(result: StreamedResult[Any, Any]) -> ds.Dataset:
-    """Return the dataset of a result, from which ``result_of`` finds the result."""
-    dataset = result.frame
+def remember_parts(result: ResultOfParts[Any, Any]) -> Any:
+    """Return the dataset, or the lazy frame, of a result; ``result_of`` finds the result of it."""
+    frame = result.frame
     key = secrets.token_hex(8)
     with _lock:
         _recent.add(key, result)
-        _keys_of_datasets[dataset] = key
-    return dataset
+        _keys_of_lazy[id(frame)] = key
+    weakref.finalize(frame, _keys_of_lazy.pop, id(frame), None).atexit = False
+    return frame
 
 
 @when_rows_are_forgotten
@@ -149,10 +150,10 @@ def result_of(frame: pd.DataFrame | ds.Dataset) -> Result:
     Raises:
         UsageError: no verb of this process gave the frame, or too long ago.
     """
-    if isinstance(frame, ds.Dataset):
-        key = _keys_of_datasets.get(frame)
+    if isinstance(frame, pd.DataFrame):
+        key = frame.attrs.get(ATTRIBUTE)
     else:
-        key = getattr(frame, "attrs", {}).get(ATTRIBUTE)
+        key = _keys_of_lazy.get(id(frame))
     result = _recent.find(str(key))
     if result is None:
         raise UsageError(

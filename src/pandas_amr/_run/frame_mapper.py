@@ -24,7 +24,7 @@ from pandas_amr._context.settings import (
     pack_arguments,
     unpack_arguments,
 )
-from pandas_amr._context.wiring import resolve_lm
+from pandas_amr._context.wiring import is_embedded, resolve_lm
 from pandas_amr._findings.columns import add_findings
 from pandas_amr._findings.store import FindingStore
 from pandas_amr._plan.arguments import SETTINGS, check, read_map
@@ -45,6 +45,7 @@ from pandas_amr.tools import as_tools
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
+    from pandas_amr._context.spec import Spec
     from pandas_amr._plan.call import FindingTypes
     from pandas_amr._plan.plan import Plan
     from pandas_amr.models.base import LM
@@ -52,6 +53,10 @@ if TYPE_CHECKING:
     Rows = TypeVar("Rows")  # a pandas frame, an Arrow record batch or a table
 
 TABLES = (pa.RecordBatch, pa.Table)
+# Settings that hold for a run as a whole, or name places of the machine where it was called.
+OF_THE_DRIVER = frozenset(
+    {"max_parallelism", "progress", "budget", "journal", "lease", "on_event", "telemetry", "trace"}
+)
 PANDAS_METADATA = b"pandas"
 # What the frames of engines are mapped by, by the package of their class.
 WAYS = {
@@ -284,11 +289,44 @@ def mapper_of(call: Call) -> FrameMapper:
     )
 
 
+def mapper_of_run(spec: Spec) -> FrameMapper:
+    """Make the mapper of a run that is planned: what maps parts of its rows elsewhere.
+
+    Unlike ``mapper_of`` it takes functions whose columns only a run can tell.
+    """
+    job, call = spec.job, spec.job.call
+    assert call is not None
+    lms: dict[str, LM | str] = {}
+    for phase, lm in spec.lms.items():
+        lms[phase] = LOCAL if is_embedded(lm) else _fix_lm(lm)
+    return FrameMapper(
+        plan=spec.plan,
+        names=job.names,
+        map=_fix_agents(call.map) if job.callables or job.map_agents else None,
+        columns=[job.frame.columns[column] for column in job.columns],
+        tools=job.tools if job.repl is None else (*job.tools, job.repl),
+        lm=lms or None,
+        settings=_settings_elsewhere(call, spec.settings),
+    )
+
+
+def _settings_elsewhere(call: Call, settings: Settings) -> dict[str, Any]:
+    """Return the settings that hold where parts of a run are mapped."""
+    known = _settings_of(call, settings)
+    for name in OF_THE_DRIVER:
+        known.pop(name, None)
+    if settings.is_offline:  # be it by the environment of this process
+        known["offline"] = True
+    return known
+
+
 def _settings_of(call: Call, settings: Settings) -> dict[str, Any]:
     """Return the settings that a call names, or that are not the defaults here."""
     defaults = Settings()
     known: dict[str, Any] = {}
     for name in NAMES:
+        if name == "engine":  # who maps is already an engine's
+            continue
         value = getattr(call, name) if name in SETTINGS else None
         if value is None:
             value = getattr(settings, name)

@@ -126,18 +126,10 @@ class PartReader:
 
     def _find_wanted(self) -> set[Any] | None:
         """Return the columns that the reduce needs; None for all."""
-        spec, plan = self.spec, self.spec.plan
-        kind = spec.reduce_kind
-        is_read_by_rank = plan.ranking is not None and (spec.is_written or self.list_type)
-        if kind in READ_WHOLE or is_read_by_rank:
+        wanted = find_wanted(self.spec, self.list_type)
+        if wanted is None:
             return None
-        wanted: set[Any] = set(spec.job.group_labels)
-        wanted.update(columns_of(spec.aggregations))
-        if plan.where is not None:
-            wanted.add(plan.where)
-        if plan.ranking is not None:
-            wanted.add(plan.ranking.field)
-        if kind in READ_FINDINGS or self.list_type is not None:
+        if self.spec.reduce_kind in READ_FINDINGS or self.list_type is not None:
             for columns in self._columns.values():
                 wanted.update(columns)
         return wanted
@@ -247,6 +239,21 @@ class PartReader:
         return MapFindings(units, stores, by_map, none_from_journal(by_map), self.list_type)
 
 
+def find_wanted(spec: Spec, list_type: FindingType | None) -> set[Any] | None:
+    """Return the columns that a reduce names, of the input or of the findings; None for all."""
+    plan = spec.plan
+    is_read_by_rank = plan.ranking is not None and (spec.is_written or list_type)
+    if spec.reduce_kind in READ_WHOLE or is_read_by_rank:
+        return None
+    wanted: set[Any] = set(spec.job.group_labels)
+    wanted.update(columns_of(spec.aggregations))
+    if plan.where is not None:
+        wanted.add(plan.where)
+    if plan.ranking is not None:
+        wanted.add(plan.ranking.field)
+    return wanted
+
+
 def open_parts(parts: Sequence[WrittenPart], schema: pa.Schema | None = None) -> ds.Dataset:
     """Open parts as one dataset, in their order."""
     if not parts:
@@ -272,7 +279,7 @@ def collect_part_rows(spec: Spec, parts: Sequence[WrittenPart], nodes: frozenset
     reader = PartReader(spec, parts)
     frame = reader.read_frame()
     findings = reader.read_findings(frame.index)
-    job = _select_columns(spec, frame)
+    job = select_columns(spec, frame)
     units = plain_units(frame)
     statuses: list[NDArray[np.object_]] = []
     failures: list[Failure] = []
@@ -285,7 +292,7 @@ def collect_part_rows(spec: Spec, parts: Sequence[WrittenPart], nodes: frozenset
     return PartRows(job, units, rows, mapped, failures, reader)
 
 
-def _select_columns(spec: Spec, frame: pd.DataFrame) -> Job:
+def select_columns(spec: Spec, frame: pd.DataFrame) -> Job:
     """Return the call about some of its columns, as they are sent."""
     content = {spec.job.frame.columns[column] for column in spec.job.columns}
     places = [place for place, label in enumerate(frame.columns) if label in content]

@@ -69,12 +69,15 @@ if TYPE_CHECKING:
     from pandas_amr._context.spec import Spec
     from pandas_amr._journal.journal import Journal
     from pandas_amr._journal.origins import Origins
+    from pandas_amr._map.breaker import Breaker
+    from pandas_amr._map.cut import Sample
     from pandas_amr._plan.plan import Plan
-    from pandas_amr._records.usage import Ledger
+    from pandas_amr._records.usage import Budget, Ledger
     from pandas_amr._reduce.static_tree import StaticTree
     from pandas_amr._result.result import Result
     from pandas_amr._run.execution import Execution
     from pandas_amr.errors import AMRWarning, RunStopped
+    from pandas_amr.models.lease import Leases
 
 PLANNING = "its plan"
 CORRECTING = "its corrections"
@@ -139,6 +142,8 @@ async def run_pipeline(
 
 class Pipeline:
     """One run, stage by stage; ``carry_out`` is the order in which they follow each other."""
+
+    _earlier_breaker: Breaker | None = None  # of parts of the run that were mapped before
 
     def __init__(self, execution: Execution, watch: Watch) -> None:
         self.spec = execution.spec
@@ -216,9 +221,9 @@ class Pipeline:
         shared = self._parent.services.wired if self._parent is not None else None
         wiring = wire(
             [*spec.lms.values(), *own_lms],
-            self.services.ledger,
-            spec.settings.budget,
-            open_leases(spec.settings.lease),
+            self._metered_ledger,
+            self._metered_budget,
+            self._open_leases(),
             offline=spec.settings.is_offline,
             within=shared,
         )
@@ -226,6 +231,22 @@ class Pipeline:
         check_tools_at_server(spec, self.services.wired)
         if self._parent is None:
             self.services.watch.wired = self.services.wired
+
+    @property
+    def _metered_ledger(self) -> Ledger:
+        """The ledger of what counts towards the budget here."""
+        return self.services.ledger
+
+    @property
+    def _metered_budget(self) -> Budget | None:
+        """The budget of what is asked here."""
+        return self.spec.settings.budget
+
+    def _open_leases(self) -> Leases | None:
+        """Return what is shared with other processes."""
+        if self._execution.leases is not None:
+            return self._execution.leases
+        return open_leases(self.spec.settings.lease)
 
     async def _begin_journal(self, stack: AsyncExitStack) -> None:
         """Note in the journal that the run has begun; one that is part of another is not noted."""
@@ -327,13 +348,17 @@ class Pipeline:
         state.stage = "its map"
         if not spec.job.maps:
             return None
-        sample = None
-        wanted = self._execution.sample
-        if wanted is not None:
-            count = max(1, round(wanted.share * len(units.with_content().asked)))
-            draw = partial(sample_of, seed=wanted.seed)
-            sample = await services.run_large(spec, draw, spec, units, count)
-        begin = partial(MapStage, spec, services, state, units, state.findings, sample=sample)
+        sample = await self._draw_units(units)
+        begin = partial(
+            MapStage,
+            spec,
+            services,
+            state,
+            units,
+            state.findings,
+            sample=sample,
+            breaker=self._earlier_breaker,
+        )
         stage = await services.run_large(spec, begin)
         state.use_stage(stage.findings, stage.made_by, stage.keys_of)
         self._warn_without_journal()
@@ -360,6 +385,15 @@ class Pipeline:
             self.state.stage = "its map"
         await stage.recall()
         self.spec = replace(self.spec, has_corrections=stage.findings.has_corrections)
+
+    async def _draw_units(self, units: Units) -> Sample | None:
+        """Draw the units that are mapped, if not all are."""
+        wanted = self._execution.sample
+        if wanted is None:
+            return None
+        count = max(1, round(wanted.share * len(units.with_content().asked)))
+        draw = partial(sample_of, seed=wanted.seed)
+        return await self.services.run_large(self.spec, draw, self.spec, units, count)
 
     async def _check_all_known(self, stage: MapStage) -> None:
         """Refuse to map offline what the journal does not have.

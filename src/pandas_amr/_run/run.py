@@ -30,7 +30,7 @@ from pandas_amr._records.pickles import refuse_pickling
 from pandas_amr._records.public import public
 from pandas_amr._records.tracebacks import UserTraceback
 from pandas_amr._result.frames import have_findings
-from pandas_amr._result.parts import StreamedResult
+from pandas_amr._result.parts import ResultOfParts, StreamedResult
 from pandas_amr._result.recent import filtered_rows, remember_parts, remember_result
 from pandas_amr._result.result import Result, RunOrigin
 from pandas_amr._result.stopped import give_partial, stop_with
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from pandas_amr._records.outgoing import Outgoing
     from pandas_amr._records.timeline import Timeline
     from pandas_amr._records.usage import Phase
+    from pandas_amr._run.execution import MakePipeline
     from pandas_amr.models.base import LM
 
 Given = TypeVar("Given")
@@ -288,8 +289,8 @@ class Run(Generic[Given]):
     def _check_iterable(self) -> None:
         if not self._is_iterable:
             raise UsageError(
-                "With out= findings do not come one by one: they are in the parts of the result's "
-                "frame, run.result().frame."
+                "This run's findings do not come one by one, since its rows are read part by part: "
+                "they are in the parts of the result's frame, run.result().frame."
             )
 
     def _landed(self) -> Iterator[dict[str, Any]]:
@@ -469,6 +470,7 @@ def make_run(
     sample: VerificationSample | None = None,
     stream: PartStream | None = None,
     override: FindingOverride | None = None,
+    elsewhere: MakePipeline | None = None,
 ) -> Run[Any]:
     """Make the run of a checked call; it is not begun yet.
 
@@ -480,11 +482,12 @@ def make_run(
         sample: the units that are mapped, if not all are.
         stream: the input, if it is read part by part.
         override: what a person corrected of the findings; then nothing is mapped.
+        elsewhere: makes what carries it out, if rows are mapped elsewhere.
 
     Raises:
         UsageError: the model or the budget does not fit; nothing was sent.
     """
-    _check_models(spec)
+    check_models(spec)
     job, settings = spec.job, spec.settings
     execution = Execution(
         spec,
@@ -494,6 +497,7 @@ def make_run(
         sample=sample,
         stream=stream,
         override=override,
+        elsewhere=elsewhere,
     )
 
     def answer(outcome: Any) -> Any:
@@ -507,7 +511,7 @@ def make_run(
         rows=rows,
         journaled=execution.journal is not None and (bool(spec.lms) or job.has_version),
         shown=settings.progress,
-        iterable=stream is None,
+        iterable=execution.is_iterable,
         listeners=Listeners.of(settings, job.verb, job.task, rows or None),
     )
 
@@ -516,6 +520,8 @@ async def _carry_out(
     execution: Execution, *, watch: Watch, interrupted: Callable[[Result], None]
 ) -> Result | Draft:
     with use_block_settings(execution.spec.settings):
+        if execution.elsewhere is not None:
+            return await run_pipeline(execution.elsewhere(execution, watch), interrupted)
         if execution.stream is not None:
             return await run_pipeline(StreamedPipeline(execution, watch), interrupted)
         return await run(execution, watch, interrupted)
@@ -523,8 +529,7 @@ async def _carry_out(
 
 def _describe_rows(job: Job, execution: Execution) -> tuple[int, str]:
     """Return how many rows a run is about, 0 if that is not known yet, and its name for people."""
-    stream = execution.stream
-    rows = len(job.frame) if stream is None else stream.source.rows
+    rows = execution.count_rows()
     if execution.override is not None:
         return len(job.frame), f"override in {rows} rows"
     if rows is None:
@@ -539,7 +544,7 @@ def _open_journal(spec: Spec) -> Journal | None:
     return open_journal(spec.settings.journal, by_default=is_journaled)
 
 
-def _check_models(spec: Spec) -> None:
+def check_models(spec: Spec) -> None:
     """Check that the models can do what is asked, and that a budget of money can be kept.
 
     Raises:
@@ -565,7 +570,7 @@ def _answer(spec: Spec, outcome: Result | Draft) -> Any:
 
 def answer_of(verb: str, result: Result) -> Any:
     """Return what a verb gives of a result: a frame, an answer, or the result itself."""
-    if isinstance(result, StreamedResult) and verb in {"map", "filter"}:
+    if isinstance(result, ResultOfParts) and verb in {"map", "filter"}:
         return remember_parts(result)
     match verb:
         case "map":
@@ -610,13 +615,28 @@ def run_of(call: Call, changes: Mapping[str, Any] | None = None) -> Run[Any]:
     """
     settings = current_settings()
     call, stream = open_stream(call, settings)
+    spec = make_spec(call, settings, changes)
+    return make_run(redact_where_called(spec), stream=stream)
+
+
+def make_spec(call: Call, settings: Settings, changes: Mapping[str, Any] | None = None) -> Spec:
+    """Check a call about a frame; nothing is redacted yet.
+
+    Args:
+        call: the call.
+        settings: those in force.
+        changes: the settings that hold for it, as in a block around it.
+
+    Raises:
+        UsageError: the call cannot be carried out; nothing was sent.
+    """
     if changes:
         of_block = {**settings.of_block, **changes}
         settings = settings.with_changes({**changes, "of_block": of_block})
     job, lms = prepared(call, settings)
     spec = Spec(job, settings.with_changes(job.settings), lms)
-    _check_models(spec)
-    return make_run(redact_where_called(spec), stream=stream)
+    check_models(spec)
+    return spec
 
 
 def prepared(

@@ -1,0 +1,1 @@
+"""Where rows are mapped if not in this process: on a cluster, partition by partition."""
