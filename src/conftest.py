@@ -1,13 +1,19 @@
-"""Doctests of public classes: they name ``pandas_amr`` as their module, not the one they are in."""
+"""Doctests: public classes name ``pandas_amr`` as their module; what an extra lacks is left out."""
 
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import inspect
 from typing import Any
 
 import pandas_amr
 from pandas_amr._records.public import PACKAGE
+
+# Modules that import Dask: its extra is not in every environment.
+collect_ignore_glob = []
+if importlib.util.find_spec("distributed") is None:
+    collect_ignore_glob = ["pandas_amr/dask.py", "pandas_amr/_engines/dask/*"]
 
 
 class PublicFinder(doctest.DocTestFinder):
