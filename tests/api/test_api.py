@@ -61,7 +61,9 @@ def test_a_mistyped_keyword_is_told_with_the_one_that_was_meant(frame, refusing,
 
 
 def test_a_keyword_that_is_like_none_is_told_with_all_that_there_are(frame):
-    with pytest.raises(amr.UsageError, match=r"filter\(\) takes no 'xyz'. It takes: columns, out, tools, plan, lm"):
+    with pytest.raises(
+        amr.UsageError, match=r"filter\(\) takes no 'xyz'. It takes: columns, out, engine, tools, plan, lm"
+    ):
         frame.amr.filter("x", xyz=1)
     with pytest.raises(amr.UsageError, match=r"takes no 'xyz'. It takes: lm, errors"):
         amr.Recipe().map(len)(frame, xyz=1)

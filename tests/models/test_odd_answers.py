@@ -23,7 +23,8 @@ from pydantic import BaseModel
 import pandas_amr as amr
 from numbered import number
 from numbered import rows as frame_of
-from pandas_amr._agent.results import as_text, cut_middle
+from pandas_amr._agent.results import as_text
+from pandas_amr._records.cut import cut_middle
 from pandas_amr.models.base import Abilities
 from pandas_amr.models.openai.error_bodies import read_error_body
 from pandas_amr.models.openai.failures import Failures

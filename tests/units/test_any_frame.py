@@ -645,7 +645,7 @@ OTHERS = {
     "pyspark.sql.dataframe": ("toPandas", r"DataFrame of Spark, which .*: pass x.toPandas\(\) if .* x.mapInArrow"),
     "pyspark.sql.connect.dataframe": ("toPandas", "of Spark"),
     "pyspark.pandas.frame": ("to_pandas", r"of Spark.*x.to_pandas\(\)"),
-    "dask.dataframe.dask_expr._collection": ("compute", r"of Dask.*x.compute\(\).*x.map_partitions"),
+    "dask.dataframe.dask_expr._collection": ("compute", r"of Dask.*(pass a Dask DataFrame|x.map_partitions)"),
     "dask_expr._collection": ("compute", "of Dask"),
     "modin.pandas.dataframe": ("modin", r"of Modin.*x.modin.to_pandas\(\)"),
     "ray.data.dataset": ("to_pandas", r"of Ray.*x.map_batches"),
