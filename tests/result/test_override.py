@@ -790,7 +790,7 @@ def test_the_command_line_counts_corrections_leaves_them_at_pruning_and_takes_th
         return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
     assert (run("ls")["answers"], run("ls")["corrections"]) == (3, 1)
-    assert run("prune", "--older-than", "0s")["deleted"] == 3
+    assert run("prune", "--keep", "0")["deleted"] == 3
     assert run("forget", "--kind", "correction")["corrections"] == 1
     assert run("ls")["corrections"] == 0
 
