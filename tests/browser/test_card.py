@@ -25,7 +25,7 @@ def test_a_card_is_quiet_and_fits_light_dark_and_narrow(show, look, kind):
     assert parts.count() >= 2
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true })")
     show.check(page)  # all of it open
-    assert page.locator(".amr-graph svg").is_visible()
+    assert page.locator('.amr-graph svg[role="img"]').is_visible()  # the picture, whose boxes are svg, too
 
 
 def test_the_answer_stands_above_all_else_and_its_markdown_is_rendered(show):
