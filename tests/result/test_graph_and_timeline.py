@@ -14,7 +14,6 @@ from tests.moments import until
 
 import pandas_amr as amr
 from pandas_amr._records import svg
-from pandas_amr._records.events import CallEnded, ToolEnded, Waited
 from pandas_amr._records.graph import Graph, GraphNode
 from pandas_amr._records.graph_fold import MOST_ROWS, Fold, fold
 from pandas_amr._records.spans import SpanLog
@@ -23,7 +22,6 @@ from pandas_amr._records.timeline_lanes import LANES_OF_MANY, MOST_WAITS, NAMES
 from pandas_amr._records.timeline_spans import KINDS, Span, bin_spans, fill_gaps, flatten
 from pandas_amr._records.timeline_svg import COLOURS
 from pandas_amr._records.timeline_text import LETTERS
-from pandas_amr._records.usage import Usage
 from pandas_amr._reduce.packing import static_sizes
 from pandas_amr.testing import Call, ScriptedServer, Status
 
@@ -552,16 +550,15 @@ def model_waits(log: SpanLog) -> list[tuple[str, str, float, float]]:
 
 def test_a_call_is_with_the_model_but_for_its_waits():
     log = SpanLog()
-    asked = {"phase": "map", "model": "m", "server": "s", "usage": Usage()}
-    log.hear(Waited(1.0, "map-1", "run", kind="place", seconds=0.00001, call=1))
-    log.hear(Waited(3.0, "map-1", "run", kind="limit", seconds=1.0, call=1))
-    log.hear(Waited(5.0, "map-2", "run", kind="retry", seconds=1.0, call=2))
-    log.hear(CallEnded(6.0, "map-1", "run", call=1, seconds=5.0, **asked))
-    log.hear(CallEnded(5.0, "map-2", "run", call=2, seconds=2.0, **asked))
-    log.hear(ToolEnded(7.0, "map-1", "run", tool="python_repl", number=1, call=1, seconds=0.5, is_code=True))
-    log.hear(ToolEnded(8.0, "map-1", "run", tool="search", number=2, call=1, seconds=0.5))
-    log.hear(CallEnded(9.0, "map-part-0/map-4", "run", call=3, seconds=1.0, **asked))
-    log.hear(CallEnded(9.0, "elsewhere", "run", call=4, seconds=1.0, **asked))
+    log.add_wait("map-1", "place", end=1.0, seconds=0.00001, call=1)
+    log.add_wait("map-1", "limit", end=3.0, seconds=1.0, call=1)
+    log.add_wait("map-2", "retry", end=5.0, seconds=1.0, call=2)
+    log.add_call("map-1", 1, end=6.0, seconds=5.0)
+    log.add_call("map-2", 2, end=5.0, seconds=2.0)
+    log.add("map-1", "code", 6.5, 0.5)
+    log.add("map-1", "tool", 7.5, 0.5)
+    log.add_call("map-part-0/map-4", 3, end=9.0, seconds=1.0)
+    log.add_call("elsewhere", 4, end=9.0, seconds=1.0)
     assert model_waits(log) == [
         ("map-1", "code", 6.5, 0.5),
         ("map-1", "limit", 2.0, 1.0),

@@ -406,6 +406,8 @@ def test_off_keeps_nothing(tmp_path):
     result = run(people(), trace="off", journal=tmp_path / "j.sqlite")
     assert 'This run kept no transcript: trace="off".' in str(result.look("row 1"))
     assert 'This run kept no transcript: trace="off".' in str(result.look(node="map-1"))
+    assert result.spans is None
+    assert "recorded no spans" in repr(result.timeline())
     assert result.transcripts.recorder is None
     assert not (tmp_path / "j.sqlite-transcripts").exists()
 

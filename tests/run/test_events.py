@@ -19,7 +19,6 @@ from moments import LONGEST_S, move_on, never, until
 from numbered import number, provider, rows
 from pandas_amr import events
 from pandas_amr._context import delivery
-from pandas_amr._records.trace import Trace
 from pandas_amr._records.usage import Usage
 from pandas_amr.events import (
     CallBegan,
@@ -878,7 +877,6 @@ def test_an_answer_without_a_name_says_none():
 
 
 def test_nothing_is_built_if_nobody_listens(monkeypatch):
-    monkeypatch.setattr(Trace, "keep_spans", lambda trace: None)  # who else listens: result.timeline() is made of it
     built: list[Any] = []
     for kind in events.Event.__args__:
         monkeypatch.setattr(kind, "__init__", lambda self, *args, **options: built.append(self))

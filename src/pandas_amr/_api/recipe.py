@@ -327,7 +327,6 @@ class Recipe(CopiedHere, Pipeline):
         warnings: list[AMRWarning] = []
         begin_recorder(watch.trace, top.settings.trace)
         parallelism = watch.most_requests = self._parallelism(top.settings)
-        watch.trace.keep_spans()
         services = Services(
             make_ask,
             warnings.append,

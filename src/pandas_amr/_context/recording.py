@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def begin_recorder(trace: Trace, level: TraceLevel) -> None:
-    """Begin to take down what agents do; nothing if the setting is ``off``."""
+    """Begin to take down what agents do, and when; nothing if the setting is ``off``."""
     if level != "off":
         trace.recorder = Recorder(level)
+        trace.keep_spans()
 
 
 async def open_transcript_file(services: Services, stack: AsyncExitStack) -> None:

@@ -6,12 +6,10 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pandas_amr._records.events import CallEnded, ToolEnded, Waited
-
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from pandas_amr._records.events import Event
+    from pandas_amr._records.events import WaitKind
 
 # What a span is: with the model, a wait (``events.WaitKind``), code of the model, another tool.
 SPAN_KINDS = (
@@ -33,7 +31,7 @@ MOST_SPANS = 1_000_000  # in memory: 21 bytes each
 
 @dataclass(slots=True)
 class SpanLog:
-    """The spans of a run, as columns. It listens to the events of the run's trace.
+    """The spans of a run, as columns. A span is added when it ends.
 
     Attributes:
         left_out: how many were not kept, since there are too many.
@@ -50,33 +48,25 @@ class SpanLog:
     def __len__(self) -> int:
         return len(self._seconds)
 
-    def hear(self, event: Event) -> None:
-        """Keep what an event says of a span that has ended."""
-        if isinstance(event, Waited):
-            self._add_wait(event)
-        elif isinstance(event, CallEnded):
-            self._add_call(event)
-        elif isinstance(event, ToolEnded):
-            kind = "code" if event.is_code else "tool"
-            self.add(event.node, kind, event.time - event.seconds, event.seconds)
-
-    def _add_wait(self, event: Waited) -> None:
-        if event.seconds < LEAST_SECONDS:
+    def add_wait(
+        self, node: str, kind: WaitKind, *, end: float, seconds: float, call: int = 0
+    ) -> None:
+        """Add a wait; ``call`` is the number of the call that waited, 0 if none did."""
+        if seconds < LEAST_SECONDS:
             return
-        start = event.time - event.seconds
-        self.add(event.node, event.kind, start, event.seconds)
-        if event.call:
-            self._waits.setdefault(event.call, []).append((start, event.time))
+        self.add(node, kind, end - seconds, seconds)
+        if call:
+            self._waits.setdefault(call, []).append((end - seconds, end))
 
-    def _add_call(self, event: CallEnded) -> None:
+    def add_call(self, node: str, call: int, *, end: float, seconds: float) -> None:
         """Add the time that a call was with the model: all but its waits."""
-        at = event.time - event.seconds
-        for start, end in sorted(self._waits.pop(event.call, ())):
-            if start - at >= LEAST_SECONDS:
-                self.add(event.node, "model", at, start - at)
-            at = max(at, end)
-        if event.time - at >= LEAST_SECONDS:
-            self.add(event.node, "model", at, event.time - at)
+        at = end - seconds
+        for wait_start, wait_end in sorted(self._waits.pop(call, ())):
+            if wait_start - at >= LEAST_SECONDS:
+                self.add(node, "model", at, wait_start - at)
+            at = max(at, wait_end)
+        if end - at >= LEAST_SECONDS:
+            self.add(node, "model", at, end - at)
 
     def add(self, node: str, kind: str, start: float, seconds: float) -> None:
         """Keep a span."""

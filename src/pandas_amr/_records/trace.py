@@ -113,7 +113,6 @@ class Trace:
     def keep_spans(self) -> None:
         """Keep from now on what the nodes do."""
         self.spans = SpanLog()
-        self.listeners.append(self.spans.hear)
 
     def part(self) -> Trace:
         """Make the trace of a part of the run, whose nodes are its own and are not collected here.
@@ -252,11 +251,20 @@ class ToolRecord:
 
     Attributes:
         number: its number among the tool calls of the run.
+        tool: the tool's name.
+        call: the number of the model's call in whose answer it stands.
         error: what went wrong, as ``ToolEnded`` says it.
     """
 
     number: int
+    tool: str
+    call: int
     error: str = ""
+
+    @property
+    def is_code(self) -> bool:
+        """Whether the tool is the REPL."""
+        return self.tool == REPL_TOOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,11 +308,6 @@ def use_scope(scope: Scope) -> Iterator[Scope | None]:
         _scope.reset(token)
 
 
-def current_scope() -> Scope | None:
-    """Return where this code runs; None outside of any run."""
-    return _scope.get()
-
-
 def current_node() -> Node | None:
     """Return the node in which this code runs; None outside of any."""
     scope = _scope.get()
@@ -331,6 +334,14 @@ def listened() -> Scope | None:
     """
     scope = _scope.get()
     return scope if scope is not None and scope.trace.listeners else None
+
+
+def timed() -> Scope | None:
+    """Return where this code runs if it matters how long it takes: for events, or for spans."""
+    scope = _scope.get()
+    if scope is None or not (scope.trace.listeners or scope.trace.spans is not None):
+        return None
+    return scope
 
 
 def record_event(make: Callable[[float, str, str], Event]) -> None:
@@ -370,13 +381,12 @@ def record_tool(tool: str, call: int) -> Iterator[None]:
         tool: its name.
         call: the number of the model's call in whose answer the tool's call stands.
     """
-    scope = listened()
+    scope = timed()
     if scope is None:
         yield
         return
-    record = ToolRecord(next(scope.trace.tools))
-    is_code = tool == REPL_TOOL
-    scope.emit(ToolBegan(*scope.at, tool=tool, number=record.number, call=call, is_code=is_code))
+    record = ToolRecord(next(scope.trace.tools), tool=tool, call=call)
+    _tell_tool_begin(scope, record)
     began = CLOCK.now()
     try:
         with use_scope(replace(scope, call=None, tool=record)):
@@ -385,14 +395,38 @@ def record_tool(tool: str, call: int) -> Iterator[None]:
         record.error = type_name(raised)
         raise
     finally:
+        _end_tool(scope, record, CLOCK.now() - began)
+
+
+def _tell_tool_begin(scope: Scope, record: ToolRecord) -> None:
+    if scope.trace.listeners:
+        scope.emit(
+            ToolBegan(
+                *scope.at,
+                tool=record.tool,
+                number=record.number,
+                call=record.call,
+                is_code=record.is_code,
+            )
+        )
+
+
+def _end_tool(scope: Scope, record: ToolRecord, seconds: float) -> None:
+    time, node, run = scope.at
+    if scope.trace.spans is not None:
+        kind = "code" if record.is_code else "tool"
+        scope.trace.spans.add(node, kind, time - seconds, seconds)
+    if scope.trace.listeners:
         scope.emit(
             ToolEnded(
-                *scope.at,
-                tool=tool,
+                time,
+                node,
+                run,
+                tool=record.tool,
                 number=record.number,
-                call=call,
-                seconds=CLOCK.now() - began,
-                is_code=is_code,
+                call=record.call,
+                seconds=seconds,
+                is_code=record.is_code,
                 error=record.error,
             )
         )
@@ -422,7 +456,7 @@ class WaitRecord:
 def record_wait(kind: WaitKind) -> Iterator[WaitRecord]:
     """Record that the block is a wait, whatever way it ends."""
     wait = WaitRecord(kind)
-    scope = listened()
+    scope = timed()
     if scope is None:
         yield wait
         return
@@ -431,13 +465,17 @@ def record_wait(kind: WaitKind) -> Iterator[WaitRecord]:
         yield wait
     finally:
         if wait.is_told:
-            _tell_wait(scope, wait.kind, CLOCK.now() - began)
+            _end_wait(scope, wait.kind, CLOCK.now() - began)
 
 
-def _tell_wait(scope: Scope, kind: WaitKind, seconds: float) -> None:
+def _end_wait(scope: Scope, kind: WaitKind, seconds: float) -> None:
     number = 0
     if scope.call is not None:
         number = scope.call.number
         if kind != "batch":  # whose requests are sent
             scope.call.waited += seconds
-    scope.emit(Waited(*scope.at, kind=kind, seconds=seconds, call=number))
+    time, node, run = scope.at
+    if scope.trace.spans is not None:
+        scope.trace.spans.add_wait(node, kind, end=time, seconds=seconds, call=number)
+    if scope.trace.listeners:
+        scope.emit(Waited(time, node, run, kind=kind, seconds=seconds, call=number))

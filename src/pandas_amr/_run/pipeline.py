@@ -590,7 +590,6 @@ def _begin_services(
     frame = Converted(execution.spec.job.sent)
     if execution.parent is None:
         begin_recorder(watch.trace, execution.spec.settings.trace)
-        watch.trace.keep_spans()
         return Services(
             make_ask,
             warn,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.events import CallBegan, CallEnded
-from pandas_amr._records.trace import CallRecord, Scope, listened, type_name, use_scope
+from pandas_amr._records.trace import CallRecord, Scope, timed, type_name, use_scope
 from pandas_amr.models.waits import host_of
 
 if TYPE_CHECKING:
@@ -33,21 +33,12 @@ class Reported:
         Raises:
             ModelError: as the model inside.
         """
-        scope = listened()
+        scope = timed()
         if scope is None:
             return await self._model.complete(request)
         self._model.check_calls(request)  # what is not sent is no call
         record = CallRecord(next(scope.trace.calls))
-        scope.emit(
-            CallBegan(
-                *scope.at,
-                call=record.number,
-                phase=request.phase,
-                model=self._name,
-                server=self._host,
-                tool=0 if scope.tool is None else scope.tool.number,
-            )
-        )
+        self._tell_begin(scope, record, request)
         began, reply, error = CLOCK.now(), None, ""
         try:
             with use_scope(Scope(scope.trace, scope.node, record, scope.tool)):
@@ -56,10 +47,23 @@ class Reported:
             error = type_name(raised)
             raise
         finally:
-            self._tell_end(scope, record, request, reply, began, error)
+            self._end(scope, record, request, reply, began, error)
         return replace(reply, call=record.number)
 
-    def _tell_end(
+    def _tell_begin(self, scope: Scope, record: CallRecord, request: Request) -> None:
+        if scope.trace.listeners:
+            scope.emit(
+                CallBegan(
+                    *scope.at,
+                    call=record.number,
+                    phase=request.phase,
+                    model=self._name,
+                    server=self._host,
+                    tool=0 if scope.tool is None else scope.tool.number,
+                )
+            )
+
+    def _end(
         self,
         scope: Scope,
         record: CallRecord,
@@ -68,15 +72,23 @@ class Reported:
         began: float,
         error: str,
     ) -> None:
+        time, node, run = scope.at
+        seconds = CLOCK.now() - began
+        if scope.trace.spans is not None:
+            scope.trace.spans.add_call(node, record.number, end=time, seconds=seconds)
+        if not scope.trace.listeners:
+            return
         scope.emit(
             CallEnded(
-                *scope.at,
+                time,
+                node,
+                run,
                 call=record.number,
                 phase=request.phase,
                 model=self._name,
                 server=self._host,
                 usage=record.usage,
-                seconds=CLOCK.now() - began,
+                seconds=seconds,
                 waited=record.waited,
                 finish_reason="" if reply is None else reply.finish_reason,
                 error=error,
