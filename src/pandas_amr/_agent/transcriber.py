@@ -189,11 +189,6 @@ def use_transcriber(transcriber: Transcriber | None) -> Iterator[None]:
         _current.reset(token)
 
 
-def is_within_conversation() -> bool:
-    """Whether this runs for the code or the tool of an agent that is taken down."""
-    return _current.get() is not None
-
-
 def name_call(call_id: str) -> None:
     """Note which tool call runs in this task."""
     if _current.get() is not None:
@@ -259,7 +254,7 @@ def name_problem(problem: str, fields: Iterable[str]) -> str:
 def writes_transcripts() -> bool:
     """Whether what is taken down here goes to a file, so that its rows have to be known."""
     here = recorder_here()
-    return here is not None and here[0].file is not None
+    return here is not None and here[0].writes_file
 
 
 def note_keys(keys: Mapping[bytes, int | None]) -> None:
@@ -268,7 +263,7 @@ def note_keys(keys: Mapping[bytes, int | None]) -> None:
     What code has asked is about texts, and not about units.
     """
     here = recorder_here()
-    if here is None or here[0].file is None:
+    if here is None or not here[0].writes_file:
         return
     if _current.get() is not None:
         keys = dict.fromkeys(keys)
@@ -278,7 +273,7 @@ def note_keys(keys: Mapping[bytes, int | None]) -> None:
 def note_origins(origins: Iterable[bytes]) -> None:
     """Note the rows that the agents of this node may read, by their fingerprints."""
     here = recorder_here()
-    if here is not None and here[0].file is not None:
+    if here is not None and here[0].writes_file:
         here[1].origins.update(origins)
 
 

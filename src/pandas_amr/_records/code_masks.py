@@ -17,7 +17,6 @@ SHORT = 3  # letters and digits that a literal may have and stay as it is
 MOST_CHARACTERS = 20_000  # of code; what is longer is not taken apart
 OWN_NAMES = ("df", "pd", "np", "re", "json", "math", "findings", "submit", "ask", "self", "print")
 COLUMN_METHODS = ("str", "dt", "cat", "list")  # accessors of a Series
-STRING_PARTS = ("FSTRING_START", "FSTRING_MIDDLE", "FSTRING_END")  # tokens of Python 3.12
 CELL_LINE = re.compile(r'File "<cell \d+>", line (\d+)')
 WORD_IN_NAME = re.compile(r"[A-Z]*[^\W\d_A-Z]+|[A-Z]+|\d+")
 ERROR_NAME = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)", re.MULTILINE)

@@ -40,18 +40,3 @@ def shorten_lines(text: str, *, most_lines: int, most_characters: int) -> list[s
     if more:
         shown.append(f"... {more} more line{'s' if more > 1 else ''}")
     return shown
-
-
-def plain_text(text: str, *, most: int) -> str:
-    r"""Make a text of several lines safe to print; line breaks stay, a cut is counted.
-
-    Example:
-        >>> print(plain_text("one\ntwo \x1b[31m and more", most=9))
-        one
-        two \x1b ... 13 more characters
-    """
-    shown = "\n".join(map(escape_unprintable, text[:most].splitlines()))
-    rest = len(text) - most
-    if rest <= 0:
-        return shown
-    return f"{shown} ... {rest:,} more character{'s' if rest > 1 else ''}"
