@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pandas as pd
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from pandas_amr._units.batches import Source
 
 STREAMING = ("map_reduce", "map", "filter")
+Undivided: TypeAlias = Literal["columns", "direct", "recipe"]
+UNDIVIDED: dict[Undivided, str] = {
+    "columns": 'axis="columns" profiles the whole frame; with out= rows are the units.',
+    "direct": "plan={'direct': True} reads everything at once; leave it out with out=.",
+    "recipe": "A recipe as map= does not go with out=: map its stages one by one.",
+}
 
 
 @dataclass(frozen=True)
@@ -70,18 +76,33 @@ def _read_frame(rows: Any) -> pd.DataFrame:
 def _check_call(call: Call, settings: Settings) -> None:
     """Refuse what needs all rows at once, or does not make parts."""
     _check_path(call)
+    undivided = find_undivided(call)
+    if undivided is not None:
+        raise UsageError(UNDIVIDED[undivided])
+    check_unconfirmed(call, settings)
+    _check_groups(call.by)
+
+
+def find_undivided(call: Call) -> Undivided | None:
+    """Find what in a call makes no parts, but is about all rows at once."""
     plan = read_plan(call.plan)
     if "columns" in {call.axis, plan.axis}:
-        raise UsageError('axis="columns" profiles the whole frame; with out= rows are the units.')
+        return "columns"
     if plan.direct:
-        raise UsageError("plan={'direct': True} reads everything at once; leave it out with out=.")
+        return "direct"
     maps = call.map.values() if isinstance(call.map, dict) else [call.map]
-    if any(isinstance(one, Pipeline) for one in maps):
-        raise UsageError("A recipe as map= does not go with out=: map its stages one by one.")
+    return "recipe" if any(isinstance(one, Pipeline) for one in maps) else None
+
+
+def check_unconfirmed(call: Call, settings: Settings) -> None:
+    """Refuse a budget that is to be confirmed, where the rows are not here to be estimated.
+
+    Raises:
+        UsageError: it is.
+    """
     budget = call.budget if call.budget is not None else settings.budget
     if isinstance(budget, Budget) and budget.confirm is not None:
         raise UsageError("Budget(confirm=...) needs an estimate of all rows; leave it out here.")
-    _check_groups(call.by)
 
 
 def _check_path(call: Call) -> None:

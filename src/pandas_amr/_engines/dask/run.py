@@ -11,11 +11,9 @@ from pandas_amr._context.settings import current_settings
 from pandas_amr._engines.dask.cluster import Cluster
 from pandas_amr._engines.dask.pipeline import ClusterPipeline
 from pandas_amr._engines.dask.rows import CollectionRows, FrameRows
-from pandas_amr._plan.call import Pipeline as Recipe
-from pandas_amr._plan.plan import read_plan
-from pandas_amr._records.usage import Budget
 from pandas_amr._run.redact import redact_where_called
 from pandas_amr._run.run import make_run, make_spec
+from pandas_amr._run.stream import check_unconfirmed, find_undivided
 from pandas_amr._units.by import By
 from pandas_amr._units.frames import as_frame
 from pandas_amr.errors import UsageError
@@ -27,8 +25,14 @@ if TYPE_CHECKING:
     from pandas_amr._plan.call import Call
     from pandas_amr._run.execution import Execution
     from pandas_amr._run.run import Run
+    from pandas_amr._run.stream import Undivided
 
 VERBS = ("map_reduce", "map", "filter")
+UNDIVIDED: dict[Undivided, str] = {
+    "columns": 'axis="columns" profiles the whole frame: not on a cluster.',
+    "direct": "plan={'direct': True} reads everything at once: not on a cluster.",
+    "recipe": "A recipe as map= does not go to a cluster: map its stages one by one.",
+}
 NO_CLIENT = (
     "A Dask frame is mapped by a cluster, and this process has no client of one: "
     "client = dask.distributed.Client(), which is found by itself; or engine=client."
@@ -119,14 +123,9 @@ def check_call(call: Call, settings: Settings) -> None:
             "out= reads part by part in this process; leave it or engine= out. A Dask frame writes "
             "its partitions: frame.to_parquet(...)."
         )
-    plan = read_plan(call.plan)
-    if "columns" in {call.axis, plan.axis}:
-        raise UsageError('axis="columns" profiles the whole frame: not on a cluster.')
-    if plan.direct:
-        raise UsageError("plan={'direct': True} reads everything at once: not on a cluster.")
-    maps = call.map.values() if isinstance(call.map, dict) else [call.map]
-    if any(isinstance(one, Recipe) for one in maps):
-        raise UsageError("A recipe as map= does not go to a cluster: map its stages one by one.")
+    undivided = find_undivided(call)
+    if undivided is not None:
+        raise UsageError(UNDIVIDED[undivided])
     if "full" in {call.trace, settings.trace}:
         raise UsageError(
             'trace="full" keeps what the agents of this process read and say, and those of a '
@@ -140,9 +139,7 @@ def _check_collection(call: Call, settings: Settings) -> None:
     Raises:
         UsageError: the call does.
     """
-    budget = call.budget if call.budget is not None else settings.budget
-    if isinstance(budget, Budget) and budget.confirm is not None:
-        raise UsageError("Budget(confirm=...) needs an estimate of all rows; leave it out here.")
+    check_unconfirmed(call, settings)
     keys = call.by.keys if isinstance(call.by, By) else call.by
     for key in keys if isinstance(keys, list | tuple) else [keys]:
         if isinstance(key, pd.Series | pd.Index):
