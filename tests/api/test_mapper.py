@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import copy
-import datetime as dt
-import decimal
 import multiprocessing
 import os
 import pickle
-import uuid
 from typing import Any, Literal
 
 import cloudpickle
@@ -18,9 +15,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from pydantic import AwareDatetime, BaseModel
 
 import pandas_amr as amr
+from nullable import NULLABLE, Part
 from pandas_amr.testing import ScriptedServer, Status, findings
 
 FRAME = pd.DataFrame(
@@ -107,33 +104,6 @@ def test_partitions_give_what_map_gives_of_the_whole_and_the_journal_knows_them_
     pd.testing.assert_frame_equal(given, FRAME)
     for frame in mapped:
         is_like(frame, mapper.meta(FRAME))
-
-
-class Part(BaseModel):
-    name: str
-    size: int | None
-
-
-NULLABLE: dict[str, tuple[Any, Any]] = {  # the type, and how an answer writes a value of it
-    "int": (int | None, 1),
-    "bool": (bool | None, True),
-    "float": (float | None, 1.5),
-    "text": (str | None, "a"),
-    "choices": (Literal["a", "b"] | None, "b"),
-    "numbers as choices": (Literal[1, 2] | None, 2),
-    "choices of two kinds": (Literal["a", 1] | None, 1),
-    "date": (dt.date | None, "2026-01-31"),
-    "time without a zone": (dt.datetime | None, "2026-01-31T10:00:00"),
-    "time with a zone": (AwareDatetime | None, "2026-01-31T10:00:00+02:00"),
-    "duration": (dt.timedelta | None, "PT1H"),
-    "decimal": (decimal.Decimal | None, "1.50"),
-    "uuid": (uuid.UUID | None, "12345678-1234-5678-1234-567812345678"),
-    "list": (list[int] | None, [1, 2]),
-    "object": (Part | None, {"name": "a", "size": None}),
-    "objects": (list[Part] | None, []),
-    "dict": (dict[str, int] | None, {"a": 1}),
-    "anything": (Any, {"a": [1, None]}),
-}
 
 
 @pytest.mark.parametrize("name", NULLABLE)
