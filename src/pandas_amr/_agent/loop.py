@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from pandas_amr._agent.submission import REPL_FORM, Answer, Submission
 from pandas_amr._agent.transcriber import begin_transcript, use_transcriber
 from pandas_amr._agent.written_calls import read_calls
 from pandas_amr._records.transcript import Purpose
-from pandas_amr._records.usage import Phase, Usage
+from pandas_amr._records.usage import NO_USAGE, Phase, Usage
 from pandas_amr.errors import ModelError, ModelRejected, SandboxError
 from pandas_amr.models.base import CallsNoTools, Message
 
@@ -118,7 +118,7 @@ class _Conversation:
     window: Window | None
     messages: list[Message]
     transcriber: Transcriber | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     has_written_calls: bool = False
     is_nudged: bool = False
     is_over: bool = False

@@ -14,7 +14,7 @@ from pandas_amr._agent import prompts
 from pandas_amr._agent.dispatch import ToolSubmission, redact_text
 from pandas_amr._agent.transcriber import transcribe_cell_error
 from pandas_amr._records.trace import note_tool_error
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE, Usage
 from pandas_amr._types.schema import json_schema
 from pandas_amr._types.wire import Wire, make_wire
 from pandas_amr.errors import SandboxError
@@ -86,7 +86,7 @@ class Repl:
     timeout_s: None = None
     max_result_chars: None = None  # a session limits the output of its cells
     passes: tuple[type[Exception], ...] = (Exception,)  # what code raises is in the cell's text
-    spent: Usage = field(default_factory=Usage)
+    spent: Usage = NO_USAGE
     _session: Session | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 

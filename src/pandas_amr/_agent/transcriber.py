@@ -13,13 +13,13 @@ from pandas_amr._records.code_masks import describe_cell_error, mask_code
 from pandas_amr._records.cut import cut_middle
 from pandas_amr._records.recorder import TEXT_CHARACTERS
 from pandas_amr._records.trace import recorder_here
-from pandas_amr._records.transcript import Conversation, Step
+from pandas_amr._records.transcript import Conversation, Step, make_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pandas_amr._records.recorder import RecordedNode, Recorder
-    from pandas_amr._records.transcript import Purpose
+    from pandas_amr._records.transcript import Purpose, StepKind
     from pandas_amr.models.base import Message, Reply, ToolCall
 
 FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
@@ -29,21 +29,32 @@ UNKNOWN_TOOL = "a tool that does not exist"
 
 
 @dataclass(slots=True)
+class CallNote:
+    """What is known of a tool call.
+
+    Attributes:
+        tool: the tool that it means.
+        error: the type of the error with which it ended.
+    """
+
+    tool: str
+    error: str = ""
+
+
+@dataclass(slots=True)
 class Transcriber:
     """Takes down one conversation.
 
     Attributes:
         seen: how many of its messages are taken down.
-        tools: the tool of each call, by the call's id.
-        errors: the error of each call that had one, likewise.
+        calls: its tool calls, by their ids.
     """
 
     recorder: Recorder
     node: RecordedNode
     record: Conversation
     seen: int = 0
-    tools: dict[str, str] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
+    calls: dict[str, CallNote] = field(default_factory=dict)
 
     def add_messages(self, messages: Sequence[Message]) -> None:
         """Take down the messages that were added since the last turn, but for the model's own."""
@@ -51,15 +62,13 @@ class Transcriber:
             if message.role == "tool":
                 self._add_result(message)
             elif message.role != "assistant":
-                text = message.content or ""
-                self._add(Step(message.role, len(text), self._keep(text)))
+                self._add_text(message.role, message.content or "")
         self.seen = len(messages)
 
     def _add_result(self, message: Message) -> None:
-        text, call_id = message.content or "", message.tool_call_id or ""
-        step = Step("result", len(text), self._keep(text), self.tools.get(call_id, ""))
-        step.error = self.errors.pop(call_id, "")
-        self._add(step)
+        text = message.content or ""
+        call = self.calls.get(message.tool_call_id or "", CallNote(""))
+        self._add(Step("result", len(text), self._keep(text), call.tool, error=call.error))
 
     def add_reply(
         self, reply: Reply, message: Message, messages: Sequence[Message], tools: Mapping[str, str]
@@ -74,32 +83,30 @@ class Transcriber:
         """
         self._add_reasoning(reply.message)
         text = reply.message.content or ""
-        step = Step("model", len(text), self._keep(text), usage=reply.usage)
-        step.finish = reply.finish_reason if reply.finish_reason in FINISH_REASONS else "other"
-        self._add(step)
+        finish = reply.finish_reason if reply.finish_reason in FINISH_REASONS else "other"
+        self._add(Step("model", len(text), self._keep(text), finish=finish, usage=reply.usage))
         for call in message.tool_calls:
             tool = tools.get(call.id, UNKNOWN_TOOL)
-            self.tools[call.id] = tool
+            self.calls[call.id] = CallNote(tool)
             self._add_call(tool, call, messages)
 
     def _add_reasoning(self, message: Message) -> None:
         for key in REASONING_KEYS:
             thought = message.extra.get(key)
             if isinstance(thought, str) and thought:
-                self._add(Step("thought", len(thought), self._keep(thought)))
+                self._add_text("thought", thought)
                 return
 
     def _add_call(self, tool: str, call: ToolCall, messages: Sequence[Message]) -> None:
-        step = Step("call", len(call.arguments), tool=tool)
-        code = _read_code(call.arguments)
+        text, code = None, _read_code(call.arguments)
         if code is None:
-            step.text = self._keep(call.arguments)
+            text = self._keep(call.arguments)
         elif self.recorder.keeps_contents:
-            step.code = self._keep(code)
+            code = self._keep(code)
         else:
             read = [one.content or "" for one in messages if one.role in {"user", "tool"}]
-            step.code = self._fit(mask_code(code, self.recorder.words, read))
-        self._add(step)
+            code = self._fit(mask_code(code, self.recorder.words, read))
+        self._add(Step("call", len(call.arguments), text, tool, code))
 
     def add_error(self, error: Exception) -> None:
         """Take down that the service failed."""
@@ -117,9 +124,19 @@ class Transcriber:
             fields: the names of the fields of a finding.
         """
         self.record.accepted = accepted
+        if not problems:
+            return
+        shown: list[tuple[int, str]] = []
         for position, problem in problems.items():
-            shown = self._keep(problem) or name_problem(problem, fields)
-            self.record.problems[position] = shown
+            shown.append((position, self._keep(problem) or name_problem(problem, fields)))
+        self.record.problems = tuple(shown)
+
+    def _add_text(self, kind: StepKind, text: str) -> None:
+        """Take down a step of which nothing but the text is known."""
+        if self.recorder.keeps_contents:
+            self._add(Step(kind, len(text), self._fit(text)))
+        else:
+            self._add(make_step(kind, len(text)))
 
     def _add(self, step: Step) -> None:
         self.recorder.space.steps -= 1
@@ -199,7 +216,7 @@ def transcribe_error(kind: str) -> None:
     """Take down the type of the error with which the tool call of this task ended."""
     transcriber = _current.get()
     if transcriber is not None:
-        transcriber.errors[_call_id.get()] = kind
+        transcriber.calls.setdefault(_call_id.get(), CallNote("")).error = kind
 
 
 def transcribe_cell_error(text: str) -> None:
@@ -274,11 +291,12 @@ def note_origins(origins: Iterable[bytes]) -> None:
     """Note the rows that the agents of this node may read, by their fingerprints."""
     here = recorder_here()
     if here is not None and here[0].writes_file:
-        here[1].origins.update(origins)
+        here[1].origins = here[1].origins.union(origins)
 
 
 def note_recalled(key: bytes) -> None:
     """Note that the journal had the answer of this node."""
     here = recorder_here()
     if here is not None:
-        here[1].transcript.recalled.append(key.hex())
+        transcript = here[1].transcript
+        transcript.recalled = (*transcript.recalled, key.hex())

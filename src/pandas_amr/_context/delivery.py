@@ -61,9 +61,6 @@ class Delivery:
         if not self._pending:
             self._loop.call_later(HAND_OVER_S, self._hand_over)
         self._pending.append(event)
-        self._given += 1
-        if self._behind > MOST_BEHIND:
-            self._stop(f"on_event is {MOST_BEHIND:,} events behind the run; {NOT_AGAIN}.")
 
     @property
     def _behind(self) -> int:
@@ -71,8 +68,12 @@ class Delivery:
 
     def _hand_over(self) -> None:
         pending, self._pending = self._pending, []
-        if pending:
-            self._queue.put(pending)
+        if not pending:
+            return
+        self._given += len(pending)
+        self._queue.put(pending)
+        if self._behind > MOST_BEHIND:
+            self._stop(f"on_event is {MOST_BEHIND:,} events behind the run; {NOT_AGAIN}.")
 
     async def end(self) -> None:
         """Wait until the function has had all events, but not for ever."""
@@ -128,7 +129,7 @@ class Delivery:
 
     def _call(self, event: Event) -> None:
         given = self._function(event)
-        if inspect.iscoroutine(given):
+        if given is not None and inspect.iscoroutine(given):
             given.close()
             raise TypeError("what it gives is awaited by nobody")
 

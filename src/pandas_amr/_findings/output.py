@@ -15,7 +15,7 @@ from pandas_amr._agent.submission import REPL_FORM, Answer, Submission
 from pandas_amr._findings.citations import Support, resolve_support
 from pandas_amr._findings.finding_type import check_column_values
 from pandas_amr._findings.inputs import ReduceInput
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE, Usage
 from pandas_amr._types.arrow import arrow_schema, column_type
 from pandas_amr._types.resolve import is_model, object_fields, without_none
 from pandas_amr._types.schema import json_schema, object_schema, stored_schema
@@ -132,7 +132,7 @@ class ReductionType:
     @property
     def empty_reduction(self) -> Reduction | None:
         """The reduction of no findings: an empty list; None if the type is not a list."""
-        return None if self.item is None else Reduction([], (), Usage())
+        return None if self.item is None else Reduction([], (), NO_USAGE)
 
     @property
     def submit_line(self) -> str:

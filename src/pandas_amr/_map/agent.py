@@ -21,7 +21,7 @@ from pandas_amr._records.concurrency import await_user_code, run_concurrently
 from pandas_amr._records.events import Halved, Repaired
 from pandas_amr._records.trace import record_event
 from pandas_amr._records.transcript import Purpose
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE, Usage
 from pandas_amr._types.arrow_values import make_table
 from pandas_amr._units.cells import to_json_line
 from pandas_amr._units.split import split_record
@@ -112,7 +112,7 @@ class Progress:
     failed: dict[int, tuple[Who, str]] = field(default_factory=dict)
     too_long: set[int] = field(default_factory=set)
     of_content: set[int] = field(default_factory=set)
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     form: str = ""
 
     def count_attempt(self, positions: Iterable[int]) -> None:
@@ -508,7 +508,7 @@ class AgentMapper:
         except ModelError as error:
             if error.fatal:
                 raise
-            progress.usage += replace(error.usage or Usage(), tries=error.attempts)
+            progress.usage += replace(error.usage or NO_USAGE, tries=error.attempts)
             return _failed_attempt(numbers, error)
         progress.usage += answer.usage
         progress.form = answer.ways or progress.form

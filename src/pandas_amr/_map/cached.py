@@ -22,7 +22,7 @@ from pandas_amr._journal.outcomes import RememberedFailure
 from pandas_amr._map.mapper import MappedShard, Mapper
 from pandas_amr._records.engine import run_off_loop
 from pandas_amr._records.trace import record_wait
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE
 from pandas_amr._types.arrow_values import make_table
 from pandas_amr._types.canonical import canonical_json
 from pandas_amr._units.shards import Shard
@@ -736,7 +736,7 @@ def _cached_part(shard: Shard, name: str | None, found: CachedFindings) -> Mappe
     """Make what the journal had of a shard a part of what comes of it."""
     positions, table, repaired = found
     cached = frozenset(positions)
-    return MappedShard(shard, name, positions, table, repaired, [], Usage(), cached=cached)
+    return MappedShard(shard, name, positions, table, repaired, [], NO_USAGE, cached=cached)
 
 
 def _has_ended(parts: Sequence[MappedShard]) -> bool:
@@ -755,7 +755,7 @@ def join_parts(
     tables = [part.table for part in parts]
     table = pa.concat_tables(tables, promote_options="permissive").take(pa.array(order))
     joined = MappedShard(
-        shard, name, positions[order].tolist(), table, frozenset(), [], Usage(), cached=cached
+        shard, name, positions[order].tolist(), table, frozenset(), [], NO_USAGE, cached=cached
     )
     for part in parts:
         joined = _add_part(joined, part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pandas_amr._agent import prompts
@@ -10,7 +10,7 @@ from pandas_amr._agent.loop import run_agent
 from pandas_amr._agent.submission import Submission
 from pandas_amr._findings.merge import choose_merge_rules, merge_records
 from pandas_amr._journal.entries import Check
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE, Usage
 from pandas_amr._types.arrow_values import json_record
 from pandas_amr._types.schema import object_schema
 from pandas_amr._types.violations import find_violation
@@ -47,7 +47,7 @@ class PieceMerger:
     rules: Mapping[str, str]
     by_agent: bool
     purpose: Purpose
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
 
     async def merge(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         """Merge the pieces' records, which come in order.

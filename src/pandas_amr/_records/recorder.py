@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from pandas_amr._records.code_masks import mask_code
-from pandas_amr._records.transcript import NodeTranscript
+from pandas_amr._records.transcript import Conversation, NodeTranscript
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +52,7 @@ class RecordedNode:
     kind: AnswerKind = "finding"
     transcript: NodeTranscript = field(default_factory=NodeTranscript)
     keys: dict[bytes, int | None] = field(default_factory=dict)
-    origins: set[bytes] = field(default_factory=set)
+    origins: frozenset[bytes] = frozenset()
 
 
 @dataclass(slots=True)
@@ -111,8 +111,14 @@ class Recorder:
         """Let go of contents that are in the file."""
         for conversation in recorded.transcript.conversations:
             read = [step.text for step in conversation.walk() if step.text]
-            for step in conversation.walk():
-                step.text = None
-                if step.code:
-                    step.code = mask_code(step.code, self.words, read)
+            self._drop_texts(conversation, read)
         recorded.transcript.is_on_file = True
+
+    def _drop_texts(self, conversation: Conversation, read: list[str]) -> None:
+        """Let go of what was said in a conversation, and in those within it."""
+        for place, step in enumerate(conversation.steps):
+            if isinstance(step, Conversation):
+                self._drop_texts(step, read)
+            else:
+                code = mask_code(step.code, self.words, read) if step.code else step.code
+                conversation.steps[place] = replace(step, text=None, code=code)

@@ -24,7 +24,7 @@ from pandas_amr._records.events import (
     WaitKind,
 )
 from pandas_amr._records.spans import SpanLog
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -75,7 +75,7 @@ class Node:
     units: int = 0
     start: float = 0.0
     seconds: float = 0.0
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     form: str = ""
     sandbox: str = ""
     status: NodeStatus = "running"
@@ -241,7 +241,7 @@ class CallRecord:
     """
 
     number: int
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     waited: float = 0.0
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -13,11 +14,10 @@ if TYPE_CHECKING:
 TraceLevel = Literal["nodes", "full", "off"]
 StepKind = Literal["system", "user", "thought", "model", "call", "result", "error"]
 PurposeKind = Literal["map", "merge", "reduce", "plan"]
-NO_USAGE = Usage()
 ABOUT_NO_UNIT = -1  # the position of a problem of an answer that is about no unit
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One step of a conversation.
 
@@ -42,6 +42,12 @@ class Step:
     error: str = ""
     finish: str = ""
     usage: Usage | None = None
+
+
+@lru_cache(maxsize=10_000)
+def make_step(kind: StepKind, characters: int) -> Step:
+    """Make a step of which no contents are kept; the same one again, where runs have millions."""
+    return Step(kind, characters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +86,14 @@ class Conversation:
         steps: in order; a conversation among them is one that code of this agent has begun.
         accepted: how many findings of it were accepted; None if none was to come of it, or it did
             not come to its end.
-        problems: what is wrong with the others, by their units' positions; of an answer that is
-            about no unit at ``ABOUT_NO_UNIT``.
+        problems: what is wrong with the others, each with its unit's position; of an answer that
+            is about no unit with ``ABOUT_NO_UNIT``.
     """
 
     purpose: Purpose
     steps: list[Step | Conversation] = field(default_factory=list)
     accepted: int | None = None
-    problems: dict[int, str] = field(default_factory=dict)
+    problems: tuple[tuple[int, str], ...] = ()
 
     @property
     def usage(self) -> Usage:
@@ -119,7 +125,7 @@ class NodeTranscript:
     """
 
     conversations: list[Conversation] = field(default_factory=list)
-    recalled: list[str] = field(default_factory=list)
+    recalled: tuple[str, ...] = ()
     dropped: int = 0
     cut: int = 0
     is_on_file: bool = False
@@ -161,7 +167,7 @@ def _encode_conversation(conversation: Conversation) -> Plain:
         "repair": purpose.is_repair,
         "steps": steps,
         "accepted": conversation.accepted,
-        "problems": [[position, what] for position, what in conversation.problems.items()],
+        "problems": conversation.problems,
     }
 
 
@@ -183,7 +189,7 @@ def decode_node(plain: Mapping[str, Any]) -> NodeTranscript:
         ValueError: it is something else; so do the other errors of wrong types and missing keys.
     """
     conversations = [_decode_conversation(one) for one in plain["conversations"]]
-    recalled = [str(key) for key in plain["recalled"]]
+    recalled = tuple(str(key) for key in plain["recalled"])
     return NodeTranscript(conversations, recalled, int(plain["dropped"]), int(plain["cut"]))
 
 
@@ -201,11 +207,12 @@ def _decode_conversation(plain: Mapping[str, Any]) -> Conversation:
     for step in plain["steps"]:
         within = step.get("within")
         steps.append(_decode_step(step) if within is None else _decode_conversation(within))
-    return Conversation(purpose, steps, plain["accepted"], dict(plain["problems"]))
+    problems = tuple((position, what) for position, what in plain["problems"])
+    return Conversation(purpose, steps, plain["accepted"], problems)
 
 
 def _decode_step(plain: Mapping[str, Any]) -> Step:
-    step = Step(**{name: value for name, value in plain.items() if name != "usage"})
+    fields_of_step = dict(plain)
     if "usage" in plain:
-        step.usage = Usage(**dict(zip(USAGE_FIELDS, plain["usage"], strict=True)))
-    return step
+        fields_of_step["usage"] = Usage(**dict(zip(USAGE_FIELDS, plain["usage"], strict=True)))
+    return Step(**fields_of_step)

@@ -54,6 +54,10 @@ class Usage:
     billed: int = 0
 
     def __add__(self, other: Usage) -> Usage:
+        if self is NO_USAGE:  # most sums have one term, and share it
+            return other
+        if other is NO_USAGE:
+            return self
         money = None
         if self.money is not None and other.money is not None:
             money = self.money + other.money
@@ -96,6 +100,9 @@ class Usage:
 
     def _repr_html_(self) -> str:
         return root(table(COST_COLUMNS, [cost_figures(self)]))
+
+
+NO_USAGE = Usage()
 
 
 COST_COLUMNS = (
@@ -253,9 +260,9 @@ class Ledger:
     def add(self, phase: Phase, model: str, usage: Usage) -> None:
         """Add ``usage`` to the line of ``phase`` and ``model``."""
         key = (phase, model)
-        self.lines[key] = self.lines.get(key, Usage()) + usage
+        self.lines[key] = self.lines.get(key, NO_USAGE) + usage
 
     @property
     def total(self) -> Usage:
         """The sum of all lines; asked by any thread."""
-        return sum(list(self.lines.values()), Usage())
+        return sum(list(self.lines.values()), NO_USAGE)

@@ -16,7 +16,7 @@ from pandas_amr._records.engine import in_thread, run_off_loop
 from pandas_amr._records.events import Repaired
 from pandas_amr._records.trace import record_event
 from pandas_amr._records.transcript import ABOUT_NO_UNIT, Purpose
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE, Usage
 from pandas_amr._reduce.failures import LostFindings
 from pandas_amr._reduce.truncate import NUMBER_TOKENS, truncate_to_fit
 from pandas_amr._types.canonical import canonical_json
@@ -206,7 +206,7 @@ class ReduceAgent:
         Returns:
             The reduction, and the payload that the journal keeps.
         """
-        usage = Usage()
+        usage = NO_USAGE
         problem = ""
         for attempt in range(self.max_repairs + 1):
             answer = await self._ask_once(messages, output, repl, is_repair=attempt > 0)
@@ -285,5 +285,5 @@ def _read_cached(
     Raises:
         InvalidOutput: it is not of this type, or not about these findings.
     """
-    value, support = output.read(Answer(payload, None, (), Usage()), inputs)
+    value, support = output.read(Answer(payload, None, (), NO_USAGE), inputs)
     return Reduction(value, support, Usage(recalled=1))

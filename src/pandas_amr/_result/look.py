@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_amr._records.suggest import did_you_mean
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE
 from pandas_amr._result.look_nodes import OFF, UNSAVED, look_at_node
 from pandas_amr._result.row_places import name_label
 from pandas_amr._result.transcript import Transcript
@@ -152,7 +152,7 @@ class RowFinder:
         self._transcripts = transcripts
         self._position = position
         self._of_journal: list[str] = []  # what is to be said of it
-        self._usage = Usage()
+        self._usage = NO_USAGE
         self._shared: set[int] = set()  # the units that were asked about together
 
     def find_sections(self) -> list[Section]:

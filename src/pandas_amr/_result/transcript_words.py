@@ -73,7 +73,7 @@ def describe_outcome(conversation: Conversation, labels: Mapping[int, str]) -> l
         lines.append(f"{accepted} finding{'s' if accepted != 1 else ''} accepted")
     elif accepted:
         lines.append("accepted")
-    for position, problem in conversation.problems.items():
+    for position, problem in conversation.problems:
         place = "" if position == ABOUT_NO_UNIT else f"row {_name(position, labels)}: "
         lines.append(f"not accepted: {place}{problem}")
     return lines

@@ -11,7 +11,7 @@ import numpy as np
 
 from pandas_amr._map.stage import MapStage
 from pandas_amr._plan.call import finding_types, may_ask_model
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE, Usage
 from pandas_amr._reduce.failures import ReduceFailures
 from pandas_amr._reduce.inputs import select_where
 from pandas_amr._reduce.task import answer_task
@@ -127,7 +127,7 @@ class _MappedSample:
     @cached_property
     def agents_usage(self) -> Usage:
         """What these agents took."""
-        return sum((node.usage for _, _, node in self.nodes), Usage())
+        return sum((node.usage for _, _, node in self.nodes), NO_USAGE)
 
     @property
     def latency_s(self) -> float:
@@ -233,7 +233,7 @@ async def _measure_reduction(
     if spec.reduce_kind not in {"agents", "agents_by_group"}:
         return None
     line: tuple[Phase, str] = ("reduce", spec.lm("reduce").model)
-    before = services.ledger.lines.get(line, Usage())
+    before = services.ledger.lines.get(line, NO_USAGE)
     trees = ReduceTrees(spec, services, state, units)
     try:
         reduced = await trees.write(found, np.arange(len(found.positions)), answer_task(spec))
@@ -242,7 +242,7 @@ async def _measure_reduction(
         message = f"The reduce of the sample failed: {error}. It is reckoned as without one."
         state.warnings.append(FailureWarning(message))
         return None
-    usage = services.ledger.lines.get(line, Usage()) - before
+    usage = services.ledger.lines.get(line, NO_USAGE) - before
     if usage.calls:
         return usage.output_tokens / usage.calls
     if reduced is None:

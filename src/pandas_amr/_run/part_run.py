@@ -22,7 +22,7 @@ from pandas_amr._map.mappers import describe_maps
 from pandas_amr._map.stage import MapStage, make_breaker
 from pandas_amr._plan.call import KEEP, finding_types
 from pandas_amr._records.engine import in_thread
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE, Usage
 from pandas_amr._result.frames import shown_columns, status_frame
 from pandas_amr._result.part_files import NewPart
 from pandas_amr._run.pipeline import make_read_units
@@ -311,7 +311,7 @@ def _keep_rows(table: pa.Table, statuses: NDArray[np.object_]) -> pa.Table:
 
 
 def _sum_usage(trace: Trace) -> Usage:
-    total = Usage()
+    total = NO_USAGE
     for node in trace.nodes:
         total += node.usage
     return total

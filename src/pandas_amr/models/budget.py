@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pandas_amr._records.tokens import tokens_per_character
 from pandas_amr._records.trace import add_to_call, record_wait
-from pandas_amr._records.usage import Budget, Ledger, Usage
+from pandas_amr._records.usage import NO_USAGE, Budget, Ledger, Usage
 from pandas_amr.errors import BudgetExceeded, ModelError
 from pandas_amr.models.send_marker import SendRecord, sent_requests
 
@@ -31,7 +31,7 @@ class BudgetTracker:
 
     budget: Budget
     ledger: Ledger
-    reserved: Usage = field(default_factory=Usage)
+    reserved: Usage = NO_USAGE
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     async def reserve(self, estimate: Usage) -> None:
@@ -123,7 +123,7 @@ class Metered:
         try:
             reply = await self._model.complete(request)
         except ModelError as error:
-            usage = self._with_price(error.usage or Usage())
+            usage = self._with_price(error.usage or NO_USAGE)
             if error.usage is not None:
                 error.usage = usage
             self._enter(request, replace(usage, tries=error.attempts))

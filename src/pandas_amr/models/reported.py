@@ -48,7 +48,7 @@ class Reported:
             raise
         finally:
             self._end(scope, record, request, reply, began, error)
-        return replace(reply, call=record.number)
+        return replace(reply, call=record.number) if request.tools else reply
 
     def _tell_begin(self, scope: Scope, record: CallRecord, request: Request) -> None:
         if scope.trace.listeners:

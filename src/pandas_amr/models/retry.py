@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import tenacity
 
 from pandas_amr._records.trace import record_wait
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE, Usage
 from pandas_amr.errors import ModelError, ModelUnavailable
 from pandas_amr.models.answered_servers import patience_s
 from pandas_amr.models.first_requests import let_next_go
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
+IF_UNAVAILABLE = tenacity.retry_if_exception_type(ModelUnavailable)
 
 
 class Retrying:
@@ -52,7 +53,7 @@ class Retrying:
 
     async def _complete(self, request: Request, policy: _RetryPolicy) -> Reply:
         attempts = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(ModelUnavailable),
+            retry=IF_UNAVAILABLE,
             stop=policy.stop,
             wait=policy.wait,
             sleep=_sleep,
@@ -67,8 +68,11 @@ class Retrying:
             error.usage = policy.add_spent(error.usage)
             raise
         finally:
+            attempts.iter_state.reset()  # its closures hold `attempts`: garbage in a cycle
             is_sent_again.reset(token)
             self._throttle.reporter.unsubscribe(waits)
+        if not policy.failures and not policy.sent:
+            return reply
         usage = policy.spent + reply.usage
         return replace(reply, usage=replace(usage, tries=reply.usage.tries + policy.sent))
 
@@ -91,11 +95,11 @@ class _RetryPolicy:
     failed_at: float = 0.0
     failures: int = 0
     sent: int = 0
-    spent: Usage = field(default_factory=Usage)
+    spent: Usage = NO_USAGE
 
     def add_spent(self, last: Usage | None) -> Usage | None:
         """Give the usage of all answers that could not be used, the last included; None if 0."""
-        spent = self.spent + (last or Usage())
+        spent = self.spent + (last or NO_USAGE)
         return spent if spent.calls else None
 
     def stop(self, state: tenacity.RetryCallState) -> bool:

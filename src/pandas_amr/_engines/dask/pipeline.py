@@ -42,7 +42,7 @@ from pandas_amr._records.clock import CLOCK
 from pandas_amr._records.engine import in_thread
 from pandas_amr._records.log import LOGGER
 from pandas_amr._records.pickles import dump_by_value
-from pandas_amr._records.usage import Budget, Ledger, Usage
+from pandas_amr._records.usage import NO_USAGE, Budget, Ledger, Usage
 from pandas_amr._reduce.sources import ReduceOutcome
 from pandas_amr._reduce.stage import reduce
 from pandas_amr._result.frames import shown_columns, status_frame
@@ -578,7 +578,7 @@ class ClusterPipeline(Pipeline):
         part.rows = outcome.rows
         assert part.node is not None
         part.node.units = outcome.rows
-        part.node.usage = sum(outcome.usage.values(), Usage())
+        part.node.usage = sum(outcome.usage.values(), NO_USAGE)
         part.node.status = self._status_of(outcome)
         known = {str(warning) for warning in self.state.warnings}
         for warning in outcome.warnings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE
 from pandas_amr.errors import ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class BatchFirst:
         except ModelError as error:
             error.attempts += tries
             if spent is not None:
-                error.usage = spent + (error.usage or Usage())
+                error.usage = spent + (error.usage or NO_USAGE)
             raise
-        usage = replace(spent or Usage(), tries=tries) + reply.usage
+        usage = replace(spent or NO_USAGE, tries=tries) + reply.usage
         return replace(reply, usage=usage)

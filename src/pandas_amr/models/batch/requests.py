@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pandas_amr._records.usage import Usage
+from pandas_amr._records.usage import NO_USAGE
 from pandas_amr.errors import ModelConfigError, ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class BatchedRequest:
         """
         reply: Reply | None = None
         failure: ModelError | None = None
-        spent = Usage()
+        spent = NO_USAGE
         for line in lines:
             response = line.get("response")
             if not isinstance(response, dict):
@@ -53,7 +53,7 @@ class BatchedRequest:
                 answer = read(response, self.request)
             except ModelError as error:
                 failure = failure or error
-                spent += error.usage or Usage()
+                spent += error.usage or NO_USAGE
             else:
                 reply = reply or answer
                 spent += answer.usage
