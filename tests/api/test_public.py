@@ -46,7 +46,8 @@ assert logging.root.handlers == handlers
 pandas.DataFrame({"a": [1]}).amr
 print(json.dumps(sorted({name.split(".")[0] for name in added})))
 """
-    assert json.loads(told_by(code)) == ["pandas_amr"]
+    light = {"contextvars", "_contextvars"}  # which pandas loads, too, but for an old numpy
+    assert set(json.loads(told_by(code))) - light == {"pandas_amr"}
 
 
 ELSEWHERE = """
@@ -68,6 +69,7 @@ with ScriptedServer(lambda request: findings(request, lambda unit: {"n": 1})) as
 
 
 @once
+@pytest.mark.long
 def test_where_there_is_no_linux_all_but_the_sandbox_works_and_that_is_told_before_a_call():
     *sums, told, calls = told_by(ELSEWHERE).splitlines()
     assert sums == ["2", "2"]
