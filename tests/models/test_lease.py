@@ -239,12 +239,18 @@ def begin(server, processes, rows, *, parallelism=64, budget=None, **lm):
         "budget": budget,
         "lm": lm,
     }
+    quiet = "ignore:This process:DeprecationWarning"  # Python 3.12 warns of forks where threads run
     parent = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, json.dumps(options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-W", quiet, "-c", SCRIPT, json.dumps(options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert parent.stderr is not None
     line = parent.stderr.readline()
-    assert line.replace(" ", "").strip().isdecimal(), line + parent.stderr.read()
+    if not line.replace(" ", "").strip().isdecimal():
+        parent.kill()
+        raise AssertionError(line + parent.stderr.read())
     return parent, [int(pid) for pid in line.split()]
 
 
@@ -522,6 +528,7 @@ def test_a_shared_budget_holds_for_runs_one_after_the_other_and_by_its_name():
     assert results[1].stopped == "The budget of 10 calls that runs share as 'monday' is used up."
 
 
+@pytest.mark.long
 def test_what_a_killed_process_may_have_spent_counts_as_spent(leases):
     """It dies with four requests in flight, and has been allowed no more than as many again."""
 
