@@ -20,12 +20,13 @@ PYTHONS ?= 3.11 3.12 3.13 3.14
 # What `make test-all` runs, each part in an environment of its own.
 PARTS := test-long test-pandas22 test-lowest test-python test-extras test-dbt test-pipelines test-dask test-spark test-browser test-wheel docs
 
-.PHONY: demo test test-all parts $(PARTS) check doctest bench docs clean
+.PHONY: demo test test-all parts $(PARTS) check lint types doctest bench docs clean
 
 demo: $(VENV)/demo.stamp ## the main job on real reviews, with a model inside the process
 	$(VENV)/bin/python notebooks/demo.py
 
-test: check doctest ## lint, types, layers, examples in docstrings; then the tests on the newest pandas, but for the long ones
+test: $(VENV)/dev.stamp ## lint, types, layers, examples in docstrings; then the tests on the newest pandas, but for the long ones
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target check doctest
 	$(VENV)/bin/python $(PYTEST) -m "not long" tests
 
 test-all: ## everything that `make test` leaves out; when a part fails the others still run
@@ -38,7 +39,7 @@ test-long: $(VENV)/dev.stamp ## the whole sandbox kit, all notebooks, more cases
 	AMR_EXAMPLES=long $(VENV)/bin/python $(PYTEST) -m "long or hypothesis" tests
 
 test-pandas22: .venv-pandas22/stamp ## the tests on pandas 2.2
-	.venv-pandas22/bin/python $(PYTEST) tests
+	.venv-pandas22/bin/python $(PYTEST) -m "not long" tests
 
 test-lowest: .venv-lowest/stamp ## the tests on the lowest version of every package that is required
 	AMR_LOWEST=1 .venv-lowest/bin/python $(PYTEST) -m "not long" tests
@@ -68,12 +69,16 @@ test-browser: .venv-browser/stamp ## cards, reports and pages in the system's Ch
 test-wheel: .venv-wheel/stamp ## a wheel in an environment without anything else, used from an empty folder
 	cd .venv-wheel/empty && AMR_JOURNAL=journal.db ../bin/python -I $(CURDIR)/scripts/use_wheel.py
 
-check: $(VENV)/dev.stamp ## format, lint, types, layers, density
+check: lint types ## format, lint, types, layers, density
+
+lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python scripts/density.py src/pandas_amr
+
+types: $(VENV)/dev.stamp
+	$(VENV)/bin/mypy
 
 doctest: $(VENV)/dev.stamp ## the examples in docstrings
 	AMR_JOURNAL=off $(VENV)/bin/python -m pytest --quiet --doctest-modules src

@@ -125,7 +125,7 @@ def sandboxed():
     _skip_without("auto")
 
 
-@pytest.fixture(scope="module", params=["strong", "strict-lite"])
+@pytest.fixture(scope="module", params=["strong", pytest.param("strict-lite", marks=pytest.mark.long)])
 def tier(request):
     """Either tier; skip where it cannot be had, with the reason."""
     _skip_without(request.param)

@@ -426,6 +426,7 @@ def try_without_key(data: bytes, frame: pd.DataFrame) -> str:
     return "no error"
 
 
+@pytest.mark.long
 def test_pickle_a_mapper_maps_partitions_in_spawned_processes_with_the_key_of_their_environment(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-workers")
     spawn = multiprocessing.get_context("spawn")

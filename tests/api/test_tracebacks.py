@@ -407,7 +407,7 @@ finally:
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("journaled", [True, False])
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 def test_ctrl_c_says_how_many_rows_are_kept_and_how_to_go_on(times, journaled, tmp_path):
     where = str(tmp_path / "journal.sqlite") if journaled else "off"
     done = subprocess.run(
@@ -442,6 +442,7 @@ for cell in (
 """
 
 
+@pytest.mark.long
 def test_ipython_shows_as_few_lines():
     pytest.importorskip("IPython")
     done = subprocess.run([sys.executable, "-c", CELLS], capture_output=True, text=True, timeout=120, check=False)

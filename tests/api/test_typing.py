@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="types are checked where the tools are installed")
+@pytest.mark.long
 def test_the_calls_that_users_write_type_check():
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--config-file", "pyproject.toml", str(HERE / "typing" / "api.py")],

@@ -109,6 +109,7 @@ def test_the_commands_of_the_page_give_what_stands_below_them(folder, provider, 
 # cron
 
 
+@pytest.mark.long
 def test_a_script_under_cron_is_stopped_and_goes_on_and_writes_whole_files_only(folder, provider, monkeypatch):
     pytest.importorskip("click")
     script = blocks("pipelines.md", "sh")[0].replace(

@@ -137,6 +137,7 @@ def test_two_processes_begun_together_pay_once(orders, path):
 
 
 @once
+@pytest.mark.long
 def test_they_pay_once_for_a_plan_and_a_reduction_too(path):
     with ScriptedServer(once_both_run(path)) as server:
         processes = [drive(server, path, what="task") for _ in range(2)]
@@ -145,6 +146,7 @@ def test_they_pay_once_for_a_plan_and_a_reduction_too(path):
 
 
 @once
+@pytest.mark.long
 def test_where_the_process_that_asks_is_killed_the_one_that_waits_asks_itself(path):
     begun, killed = threading.Event(), threading.Event()
 

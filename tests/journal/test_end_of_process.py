@@ -26,6 +26,7 @@ ENDS = {"its last line": "", "an exit code": "sys.exit(3)", "an error": "raise K
 
 @once
 @pytest.mark.parametrize("end", ENDS)
+@pytest.mark.sampled(3)
 def test_the_file_alone_holds_what_was_found_whatever_way_the_process_ends(end, tmp_path):
     run_python(SCRIPT + ENDS[end], tmp_path / "journal.db")
     assert [path.name for path in tmp_path.iterdir()] == ["journal.db"]

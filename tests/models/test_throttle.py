@@ -78,6 +78,7 @@ def test_a_429_is_never_a_rows_failure():
     assert result.total.tries == 33
 
 
+@pytest.mark.long
 def test_faults_of_every_kind_together_lose_no_row_and_resends_are_counted():
     """5 % of 500s, 2 % resets, 2 % hangs, 2 % malformed bodies, 1 % wrong JSON.
 

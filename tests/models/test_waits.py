@@ -570,6 +570,7 @@ print(int(result.output["n"]), len(result.failures))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are counted in /proc")
+@pytest.mark.long
 def test_too_few_file_descriptors_lower_the_parallelism_and_fail_no_row():
     with ScriptedServer(provider, latency_s=0.02) as server:
         done = subprocess.run(

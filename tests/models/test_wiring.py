@@ -170,6 +170,7 @@ def call():
 """
 
 
+@pytest.mark.long
 def test_a_process_that_ends_has_closed_its_connections(provider):
     done = run_python(ONE_CALL + "print(call(), call())", provider.url)
     assert (done.stdout, done.stderr) == ("[1] [1]\n", "")
@@ -612,6 +613,7 @@ def test_a_frame_that_is_being_prepared_holds_up_no_other_run(verb):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="takes a fork")
+@pytest.mark.long
 def test_a_run_of_a_process_is_none_of_its_fork_s(provider):
     code = """
 import os
@@ -661,7 +663,7 @@ print("parent", run.result().output["n"])
 @pytest.mark.parametrize(
     "module", ["openai._models", "aiohttp.client", "tiktoken.core", "pandas_amr.models.openai.model"]
 )
-@pytest.mark.sampled(4)
+@pytest.mark.long
 def test_a_fork_while_the_engine_imports_holds_up_no_child(module, provider):
     done = run_python(ONE_CALL + IMPORTING, provider.url, module)
     assert (done.stdout, done.stderr) == ("child [1]\nparent 1\n", "")

@@ -749,6 +749,7 @@ print(steps, status)
 """
 
 
+@pytest.mark.long
 def test_a_kill_at_any_step_leaves_the_old_result_or_the_new_one(result, tmp_path):
     dataclasses.replace(result, output="old").save(tmp_path / "old")
     told = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -292,7 +292,7 @@ SERVICE = {
 @pytest.mark.parametrize("errors", ["coerce", "raise"])
 @pytest.mark.parametrize("fault", SERVICE)
 @pytest.mark.parametrize("verb", ["filter", "a static tree", "groups", "planned", "estimate", "recipe"])
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(4)
 def test_a_service_that_fails_from_any_request_on_stops_the_run_or_only_units(verb, fault, errors):
     for first in range(6):
         script = lambda request, first=first: SERVICE[fault] if request.number >= first else answering(request)  # noqa: E731
@@ -429,6 +429,7 @@ ALL_MISSING = {
 
 @pytest.mark.filterwarnings("ignore::pandas_amr.AMRWarning")
 @pytest.mark.parametrize("how", ALL_MISSING)
+@pytest.mark.sampled(3)
 def test_where_every_unit_failed_a_run_gives_what_is_there_of_nothing_and_a_retry_goes_on(how):
     options, holds = ALL_MISSING[how]
     with ScriptedServer(refusing) as server:

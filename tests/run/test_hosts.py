@@ -51,6 +51,7 @@ print(*journal.execute("SELECT count(*) FROM entries").fetchone(), *journal.exec
 """
 
 
+@pytest.mark.long
 def test_workers_that_are_forked_after_a_run_lose_nothing_of_the_journal(tmp_path):
     done = run_python(FORKS, tmp_path / "journal.sqlite")
     assert done.stdout.splitlines() == ["[0, 0]", "185 ok"], done.stderr

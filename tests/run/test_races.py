@@ -56,6 +56,7 @@ def test_runs_that_are_cancelled_give_back_exactly_the_places_that_they_had():
     assert server.max_in_flight == 2
 
 
+@pytest.mark.long
 def test_a_warm_process_whose_begin_is_cancelled_leaves_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
@@ -248,6 +249,7 @@ print(frame.amr.map("x", finding=Found, lm=lm, journal=sys.argv[2], plan={"shard
 """
 
 
+@pytest.mark.long
 def test_a_batch_is_found_again_until_its_answers_are_in_the_journal(tmp_path):
     with ScriptedServer(ones) as server:
         for how, code in (("die", 9), ("live", 0)):

@@ -141,7 +141,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 def test_the_host_goes_on_where_code_does_what_it_wants_in_a_process_that_nothing_confines(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # such a process writes where its host stands
     attempt = next(one for one in conformance.attempts() if one.name == name)

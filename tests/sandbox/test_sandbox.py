@@ -83,11 +83,11 @@ def begun(kits):
             end(process)
 
 
-@pytest.fixture(scope="module")
-def samples():
-    """Ten attempts per kind, in both tiers."""
-    with begun({tier: kit(tier, *CONTROLS[tier], "--per-kind", "10") for tier in TIERS}) as kits:
-        yield kits
+@pytest.fixture
+def sample(tier):
+    """Ten attempts per kind."""
+    with begun({tier: kit(tier, *CONTROLS[tier], "--per-kind", "10")}) as kits:
+        yield kits[tier]
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +107,9 @@ HELD = {"strong": "0 open, 0 without control", "strict-lite": "0 open, controls 
 
 @once
 class TestAttempts:
-    def test_none_of_ten_attempts_per_kind_comes_to_something_and_each_works_unconfined(self, tier, samples):
-        out, err = samples[tier].communicate()
-        assert samples[tier].returncode == 0, out + err
+    def test_none_of_ten_attempts_per_kind_comes_to_something_and_each_works_unconfined(self, tier, sample):
+        out, err = sample.communicate()
+        assert sample.returncode == 0, out + err
         assert HELD[tier] in out
 
     @pytest.mark.long

@@ -215,6 +215,7 @@ fcntl.fcntl(h, fcntl.F_SETLK, struct.pack("hhqqi", 0, 99, 0, 0, 0)) is not None"
 
 @once
 @pytest.mark.parametrize("code_", HELD.values(), ids=HELD.keys())
+@pytest.mark.sampled(3)
 def test_the_kernel_holds_for_a_session_what_few_descriptors_hold(tier, code_):
     (cell,) = in_session(code_, tier=tier)
     assert cell.text.strip() == "True"
@@ -384,6 +385,7 @@ def test_a_session_that_asks_again_and_again_what_cannot_be_asked_is_ended():
     ],
     ids=["brackets", "a long output", "long texts", "another form", "other lengths", "no numbers"],
 )
+@pytest.mark.sampled(3)
 def test_a_message_is_as_small_as_what_it_may_say(message, told):
     (cell,) = in_session(FORCE + message, ask=Asked())
     assert cell.lost
@@ -805,6 +807,7 @@ class Careless:
         ("controls-of-a-finding", {"findings": [{"word": "x\r\n\t"}]}, 0, None),
     ],
 )
+@pytest.mark.sampled(3)
 def test_the_kit_judges_what_is_handed_in_and_the_host_s_memory(name, payload, taken, wrong):
     async def run():
         sandbox = Careless(payload, taken)

@@ -234,6 +234,7 @@ def test_reducers_have_whole_numbers_though_some_are_missing():
 # Who failed
 
 
+@pytest.mark.long
 def test_a_tool_that_never_returns_holds_up_no_other_and_not_the_end_of_python():
     script = """
 import time
@@ -411,7 +412,7 @@ HOSTS = {
 
 
 @pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 def test_every_tier_can_be_had_by_a_host(tier, host):
     done = subprocess.run([sys.executable, "-c", f"{HOSTS[host]}\n{OPENS}", tier], capture_output=True, text=True)
     assert done.stdout.strip() == "42", done.stderr
@@ -540,6 +541,7 @@ def test_files_that_code_could_not_read_are_refused_at_once(tmp_path):
             amr.PythonREPLTool(files=[tmp_path / "a" / "same.csv"])
 
 
+@pytest.mark.long
 def test_few_warm_processes_stand_idle_however_many_kinds_were_asked_for():
     async def run():
         sandboxes = [LocalSandbox(packages=[name]) for name in ("json", "csv", "decimal", "statistics", "difflib")]

@@ -222,6 +222,7 @@ def test_a_list_of_tools_is_read_to_its_last_page(tmp_path):
         ("broken", "cannot be reached: MCPError"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_a_list_of_tools_without_an_end_is_told(tmp_path, kind, why):
     with pytest.raises(amr.UsageError, match=why):
         amr.mcp_tools(paged(tmp_path, kind))
