@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import re
-import socket
 import threading
 
 import openai
@@ -21,6 +20,7 @@ from pandas_amr.models.openai.known_hosts import KEY_VARIABLES
 from pandas_amr.models.retry import FIRST_WAIT_S
 from pandas_amr.models.throttle.outage import FIRST_CONTACT_TRIES, PROBE_UNKNOWN_S
 from pandas_amr.testing import Raw, ScriptedServer, Status
+from ports import closed_port
 from versions import once
 from wire import Play
 
@@ -100,12 +100,6 @@ def test_a_mistake_is_one_error_that_names_the_setting_and_the_address(mistake):
     assert len(server.requests) == seen
     assert error.partial.total.tries == seen
     assert error.attempts <= seen
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_port_where_nobody_listens_and_a_name_that_is_unknown_are_told_after_three_tries():

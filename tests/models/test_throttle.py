@@ -21,6 +21,7 @@ from pandas_amr.models.throttle.pace import Pace
 from pandas_amr.models.throttle.throttle import Throttle
 from pandas_amr.models.throttle.window import ConcurrencyWindow
 from pandas_amr.testing import Drop, RateLimit, Raw, ScriptedServer, Status
+from ports import closed_port
 from together import Together
 from versions import once
 
@@ -171,9 +172,7 @@ def test_requests_are_numbered_when_they_are_there_as_a_whole():
 
 
 def test_a_server_that_dies_and_comes_back_is_waited_for_and_the_run_ends_whole():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = closed_port()
     lm = amr.LM("scripted", base_url=f"http://127.0.0.1:{port}/v1", api_key="k")
     with ScriptedServer(answering(50), latency_s=0.01, port=port) as first:
         run = frame(200).amr.start(**ONE_BY_ONE, max_parallelism=4, lm=lm)

@@ -35,6 +35,7 @@ from pandas_amr.models.throttle.pace import LONGEST_PACE_S
 from pandas_amr.models.throttle.patience import measure_wait
 from pandas_amr.models.throttle.throttle import Throttle
 from pandas_amr.testing import Raw, ScriptedServer, Status, findings
+from ports import closed_port
 from versions import once
 from wire import Play
 
@@ -454,12 +455,6 @@ def test_a_row_that_is_put_off_for_ever_among_answers_fails_alone():
 
 
 # Who is not there
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -33,12 +33,7 @@ def check_folder(path: str | os.PathLike[str], is_own: Callable[[Path], bool]) -
     """
     if not isinstance(path, str | os.PathLike):
         raise UsageError(f"save() takes the path of a folder, not {type(path).__name__}.")
-    try:
-        folder = Path(path).resolve()
-    except (OSError, RuntimeError):  # links in a circle
-        raise UsageError(
-            f"{path} cannot be saved to: its links lead nowhere. Name another folder."
-        ) from None
+    folder = _resolve(path)
     if not os.path.lexists(folder):
         _check_parents(path, folder)
         return folder
@@ -51,6 +46,15 @@ def check_folder(path: str | os.PathLike[str], is_own: Callable[[Path], bool]) -
             f"{path} is not empty: it holds files that save() did not write and will not delete. "
             "Name a new folder, or empty this one first."
         )
+    return folder
+
+
+def _resolve(path: str | os.PathLike[str]) -> Path:
+    folder: Path | None = None
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = Path(path).resolve()
+    if folder is None or folder.is_symlink():  # links in a circle: Python 3.13 lets them be
+        raise UsageError(f"{path} cannot be saved to: its links lead nowhere. Name another folder.")
     return folder
 
 
